@@ -1,0 +1,33 @@
+# Every target sets up what it needs: .venv is made once and made again only when the project's requirements change.
+PYTHON ?= python3
+SPACE ?= partial_unfreeze
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep test bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
+
+setup: .venv/installed  ## create .venv and install the project into it
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v in ((3, 11), (3, 12)) else f"Python 3.11 or 3.12 is needed, {sys.executable} is %d.%d: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+sweep: setup  ## sweep the demo set (SPACE=partial_unfreeze) and write its report under runs/
+	$(BIN)/python -m sweep.run --space $(SPACE)
+
+test: setup  ## ruff, mypy and every test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: setup  ## the speed and memory table of benchmarks/
+	$(BIN)/python -m benchmarks.speed
+
+clean:  ## remove .venv and caches; runs/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,35 @@
+"""What a user got wrong, gathered: every problem of one input is told in one answer."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class UserError(ValueError):
+    """One or more problems that the user can mend; the command line prints them and exits with code 2.
+
+    ``problems`` holds one sentence each: the thing, the value received, and the way out.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        assert problems, "a UserError without a problem"
+        super().__init__("\n".join(problems))
+        self.problems: tuple[str, ...] = problems
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, ...]]:
+        return type(self), self.problems
+
+
+def raise_all(problems: Sequence[str]) -> None:
+    """Raise one ``UserError`` with all ``problems``; do nothing if there are none."""
+    if problems:
+        raise UserError(*problems)
+
+
+def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
+    """Say that ``value`` is no ``kind``, with the nearest allowed name, or else all of them."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown {kind} {str(value)!r}: {hint}allowed: {', '.join(names)}"

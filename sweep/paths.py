@@ -1,0 +1,95 @@
+"""Every file name of a run folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The files of one run; ``root`` is ``<storage>/<name>``."""
+
+    root: Path
+
+    @property
+    def sweep(self) -> Path:
+        return self.root / "sweep.json"
+
+    @property
+    def provenance(self) -> Path:
+        return self.root / "provenance.json"
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "dataset.json"
+
+    @property
+    def splits(self) -> Path:
+        return self.root / "splits.csv"
+
+    @property
+    def thumbnails(self) -> Path:
+        return self.root / "thumbnails.npz"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "ray.log"
+
+    @property
+    def tune(self) -> Path:
+        return self.root / "tune"
+
+    @property
+    def trials(self) -> Path:
+        return self.root / "trials"
+
+    @property
+    def trials_table(self) -> Path:
+        return self.root / "trials.parquet"
+
+    @property
+    def epochs_table(self) -> Path:
+        return self.root / "epochs.parquet"
+
+    @property
+    def study(self) -> Path:
+        return self.root / "study.db"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    def trial(self, trial_id: str) -> TrialPaths:
+        return TrialPaths(self.trials / trial_id)
+
+
+@dataclass(frozen=True)
+class TrialPaths:
+    """The files of one trial."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.json"
+
+    @property
+    def result(self) -> Path:
+        return self.root / "result.jsonl"
+
+    @property
+    def end(self) -> Path:
+        return self.root / "end.json"
+
+    @property
+    def error(self) -> Path:
+        return self.root / "error.txt"
+
+    @property
+    def weights(self) -> Path:
+        return self.root / "best" / "weights.pt"
+
+    @property
+    def predictions(self) -> Path:
+        return self.root / "best" / "predictions.npz"
