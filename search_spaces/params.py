@@ -241,11 +241,7 @@ def _problems(params: TrialParams) -> list[str]:
         ("focal_gamma", 0 <= params.focal_gamma < math.inf, "0 or more"),
         ("focal_alpha", params.focal_alpha is None or 0 <= params.focal_alpha <= 1, "in [0, 1] or none"),
     )
-    found += [
-        f"{name} must be {allowed}, received {getattr(params, name)}"
-        for name, ok, allowed in in_range
-        if not ok
-    ]
+    found += [f"{name} must be {allowed}, received {getattr(params, name)}" for name, ok, allowed in in_range if not ok]
     if params.loss == "focal" and params.focal_alpha is not None and params.class_weights != "none":
         found.append("focal_alpha and class_weights=balanced both weigh the classes: give one of them")
     return found
