@@ -1,0 +1,145 @@
+"""Every metric against scikit-learn, on ordinary and on degenerate splits."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import sklearn.metrics as reference
+
+from trainables.metrics import confusion_matrix, decide, evaluate_predictions, metric_mode, metric_names
+
+CLASSES = ("covid", "normal", "pneumonia", "other")
+
+
+def softmax_rows(rng, count, class_count=4, decimals=None):
+    probabilities = rng.dirichlet(np.ones(class_count), size=count)
+    return probabilities.astype(np.float32) if decimals is None else probabilities.round(decimals)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_single_label_metrics_are_those_of_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    labels, probabilities = rng.integers(0, 4, 200), softmax_rows(rng, 200)
+    values = evaluate_predictions(labels, probabilities, CLASSES, "single_label")
+    decided = probabilities.argmax(axis=1)
+    assert values["accuracy"] == pytest.approx(reference.accuracy_score(labels, decided))
+    assert values["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, decided))
+    assert values["f1_macro"] == pytest.approx(reference.f1_score(labels, decided, average="macro"))
+    double = probabilities.astype(float)
+    double /= double.sum(axis=1, keepdims=True)
+    assert values["nll"] == pytest.approx(reference.log_loss(labels, double, labels=range(4)), rel=1e-5)
+    auroc = reference.roc_auc_score(labels, double, multi_class="ovr", average="macro")
+    assert values["auroc_macro"] == pytest.approx(auroc)
+    for name, score in (("precision", reference.precision_score), ("recall", reference.recall_score)):
+        expected = score(labels, decided, average=None, zero_division=0)
+        assert [values[f"{name}:{c}"] for c in CLASSES] == pytest.approx(list(expected))
+    for index, name in enumerate(CLASSES):
+        expected = reference.recall_score(labels != index, decided != index)
+        assert values[f"specificity:{name}"] == pytest.approx(expected)
+    matrix = confusion_matrix(labels, probabilities, CLASSES, "single_label")
+    assert (matrix == reference.confusion_matrix(labels, decided, labels=range(4))).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_multi_label_metrics_are_those_of_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    labels, probabilities = rng.integers(0, 2, (150, 4)), rng.random((150, 4)).astype(np.float32)
+    values = evaluate_predictions(labels, probabilities, CLASSES, "multi_label")
+    decided = (probabilities >= 0.5).astype(int)
+    assert values["exact_match"] == values["accuracy"] == pytest.approx(reference.accuracy_score(labels, decided))
+    assert values["hamming_accuracy"] == pytest.approx(1 - reference.hamming_loss(labels, decided))
+    assert values["f1_macro"] == pytest.approx(reference.f1_score(labels, decided, average="macro"))
+    assert values["auroc_macro"] == pytest.approx(reference.roc_auc_score(labels, probabilities))
+    each = [reference.log_loss(labels[:, c], probabilities[:, c].astype(float)) for c in range(4)]
+    assert values["nll"] == pytest.approx(np.mean(each), rel=1e-5)
+    halves = [reference.balanced_accuracy_score(labels[:, c], decided[:, c]) for c in range(4)]
+    assert values["balanced_accuracy"] == pytest.approx(np.mean(halves))
+    matrices = confusion_matrix(labels, probabilities, CLASSES, "multi_label")
+    assert (matrices == reference.multilabel_confusion_matrix(labels, decided)).all()
+
+
+def test_tied_scores_count_half_in_the_auroc():
+    rng = np.random.default_rng(0)
+    labels, probabilities = rng.integers(0, 2, (80, 4)), rng.random((80, 4)).round(1)
+    values = evaluate_predictions(labels, probabilities, CLASSES, "multi_label")
+    assert values["auroc_macro"] == pytest.approx(reference.roc_auc_score(labels, probabilities))
+
+
+def test_a_class_absent_from_the_split_counts_as_zero_and_its_auroc_is_undefined():
+    rng = np.random.default_rng(1)
+    labels, probabilities = rng.integers(0, 3, 60), softmax_rows(rng, 60)
+    values = evaluate_predictions(labels, probabilities, CLASSES, "single_label")
+    decided = probabilities.argmax(axis=1)
+    expected = reference.f1_score(labels, decided, labels=range(4), average="macro", zero_division=0)
+    assert values["f1_macro"] == pytest.approx(expected)
+    recall = reference.recall_score(labels, decided, labels=range(4), average="macro", zero_division=0)
+    assert values["balanced_accuracy"] == pytest.approx(recall)
+    assert math.isnan(values["auroc:other"])
+    assert math.isnan(values["auroc_macro"])
+    assert not math.isnan(values["auroc:covid"])
+
+
+def test_a_class_that_is_never_predicted_has_precision_zero():
+    probabilities = np.tile([0.9, 0.1], (4, 1))
+    values = evaluate_predictions(np.array([0, 0, 1, 1]), probabilities, ("a", "b"), "single_label")
+    assert values["precision:b"] == values["recall:b"] == values["f1:b"] == 0
+    assert values["auroc:a"] == 0.5
+
+
+def test_a_label_that_every_image_has_gives_specificity_zero_and_no_auroc():
+    labels = np.array([[1, 0], [1, 1]])
+    values = evaluate_predictions(labels, np.array([[0.9, 0.2], [0.8, 0.7]]), ("a", "b"), "multi_label")
+    assert values["specificity:a"] == 0
+    assert math.isnan(values["auroc:a"])
+    assert values["exact_match"] == 1
+
+
+def test_a_certain_and_wrong_prediction_costs_a_finite_nll():
+    values = evaluate_predictions(np.array([0, 1]), np.array([[0.0, 1.0], [0.0, 1.0]]), ("a", "b"), "single_label")
+    assert values["nll"] == pytest.approx(-math.log(np.finfo(np.float32).eps) / 2)
+
+
+def test_half_is_a_positive_decision_and_the_first_of_tied_classes_wins():
+    assert decide(np.array([[0.5, 0.49]]), "multi_label").tolist() == [[True, False]]
+    assert decide(np.array([[0.4, 0.4, 0.2]]), "single_label").tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "task", "said"),
+    [
+        ([0, 1], [[0.5, 0.5], [np.nan, 0.5]], "single_label", "NaN"),
+        ([0, 1], [[0.5, 0.5], [1.5, -0.5]], "single_label", "outside"),
+        ([0, 2], [[0.5, 0.5], [0.5, 0.5]], "single_label", "0 to 1"),
+        ([0, 1], [[1.0], [1.0]], "single_label", r"\[2, 2\]"),
+        ([0, 1], [[0.5, 0.5], [0.5, 0.5]], "multi_label", r"\[2, 2\] for multi_label"),
+        ([[0, 0.5]], [[0.5, 0.5]], "multi_label", "whole numbers"),
+        ([], np.zeros((0, 2)), "single_label", "without images"),
+        ([0], [[0.5, 0.5]], "regression", "regression"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(labels, probabilities, task, said):
+    with pytest.raises(ValueError, match=said):
+        evaluate_predictions(np.array(labels), np.array(probabilities), ("a", "b"), task)
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_every_value_has_a_name_to_select_by(task):
+    labels = np.array([0, 1]) if task == "single_label" else np.eye(2)
+    values = evaluate_predictions(labels, np.eye(2), ("a", "b"), task)
+    named = metric_names(("a", "b"), task)
+    assert {f"val_{key}" for key in values} | {"val_loss", "train_loss", "train_accuracy"} == set(named)
+    assert len(named) == len(set(named))
+
+
+def test_losses_are_minimised_and_everything_else_is_maximised():
+    names = metric_names(("loss", "nll"), "single_label")
+    lower = {name for name in names if metric_mode(name) == "min"}
+    assert lower == {"val_loss", "val_nll", "train_loss"}
+
+
+def test_scoring_imports_neither_torch_nor_ray():
+    code = "import sys, trainables.metrics; print(sorted({'torch', 'ray', 'pandas'} & set(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
