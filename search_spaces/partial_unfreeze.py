@@ -1,0 +1,70 @@
+"""How deep to unfreeze which backbone, with which head, optimiser and loss: the studies' question, asked wider."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from search_spaces.choices import HEAD_WIDTHS, batch_size_near, batch_sizes, losses
+from search_spaces.params import AUGMENTS, CLASS_WEIGHTS, LR_SCHEDULES, Scalar, SpaceContext
+
+if TYPE_CHECKING:
+    import optuna
+
+WITHOUT_BATCHNORM = ("vgg16", "squeezenet1_0", "squeezenet1_1")
+
+
+def space(trial: optuna.Trial, context: SpaceContext) -> dict[str, Scalar]:
+    """``lr`` is the head's; unfrozen blocks train at ``lr * backbone_lr_factor``."""
+    trial.suggest_categorical("backbone", context.backbones)
+    depth = trial.suggest_int("unfreeze_depth", 0, 4)
+    if depth > 0:
+        trial.suggest_float("backbone_lr_factor", 0.01, 1.0, log=True)
+    trial.suggest_categorical("head_widths", HEAD_WIDTHS)
+    trial.suggest_float("dropout", 0.0, 0.7)
+    if trial.suggest_categorical("optimizer", ("sgd", "adamw")) == "sgd":
+        trial.suggest_float("lr.sgd", 1e-5, 1e-1, log=True)
+        trial.suggest_float("momentum", 0.8, 0.99)
+    else:
+        trial.suggest_float("lr.adamw", 1e-5, 1e-2, log=True)
+    trial.suggest_categorical("lr_schedule", LR_SCHEDULES)
+    trial.suggest_float("weight_decay", 1e-6, 1e-1, log=True)
+    trial.suggest_categorical("batch_size", batch_sizes(context))
+    if trial.suggest_categorical("loss", losses(context)) == "focal":
+        trial.suggest_float("focal_gamma", 0.5, 4.0)
+    trial.suggest_categorical("class_weights", CLASS_WEIGHTS)
+    trial.suggest_categorical("augment", AUGMENTS)
+    return {}
+
+
+def seed_points(context: SpaceContext) -> list[dict[str, Scalar]]:
+    """Each backbone with its head only, half and all of it trained.
+
+    The depth rotates along the backbones, so that a sweep too short for all points still starts from every depth.
+    """
+    common: dict[str, Scalar] = {
+        "head_widths": "none",
+        "dropout": 0.2,
+        "lr_schedule": "cosine",
+        "weight_decay": 1e-4,
+        "batch_size": batch_size_near(32, context),
+        "loss": losses(context)[0],
+        "class_weights": "none",
+        "augment": "flip",
+    }
+    points: list[dict[str, Scalar]] = []
+    for turn in range(3):
+        for place, backbone in enumerate(context.backbones):
+            depth = (0, 2, 4)[(place + turn) % 3]
+            point: dict[str, Scalar] = {"backbone": backbone, "unfreeze_depth": depth}
+            points.append(point | common | _optimizer(backbone, depth))
+    return points
+
+
+def _optimizer(backbone: str, depth: int) -> dict[str, Scalar]:
+    """SGD at the rates usual for fine-tuning; lower without BatchNorm; AdamW where the network was trained with it."""
+    if backbone == "convnext_tiny":
+        values: dict[str, Scalar] = {"optimizer": "adamw", "lr.adamw": 1e-3}
+    else:
+        lr = 3e-3 if backbone in WITHOUT_BATCHNORM else 1e-2
+        values = {"optimizer": "sgd", "lr.sgd": lr, "momentum": 0.9}
+    return values if depth == 0 else values | {"backbone_lr_factor": 0.1 if backbone == "convnext_tiny" else 1.0}

@@ -1,0 +1,49 @@
+"""Which rows of a study this sweep can run, and why not the others."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from search_spaces.params import Scalar, SpaceContext, TrialParams
+from search_spaces.problems import UserError
+from search_spaces.resolve import misfits, resolve
+from search_spaces.studies.row import StudyRow
+
+
+def runnable_rows(
+    name: str, rows: Sequence[StudyRow], context: SpaceContext, overrides: Mapping[str, Scalar]
+) -> tuple[tuple[StudyRow, ...], dict[str, str]]:
+    """The rows that fit ``context``, with ``overrides`` in their parameters, and the reason for each row left out.
+
+    ``UserError`` if the study has no row for the task, none that can run, or an override that a row cannot take.
+    """
+    chosen: list[StudyRow] = []
+    left_out: dict[str, str] = {}
+    problems: list[str] = []
+    for row in rows:
+        if row.params is None:
+            left_out[row.id] = row.reason
+        elif row.task != context.task:
+            left_out[row.id] = f"a {row.task} trial, and the task is {context.task}"
+        else:
+            try:
+                params = _with(row.params, overrides)
+            except UserError as error:
+                problems += [f"{name} {row.id}: {problem}" for problem in error.problems]
+                continue
+            if reasons := misfits(params, context):
+                left_out[row.id] = "; ".join(reasons)
+            else:
+                chosen.append(dataclasses.replace(row, params=params))
+    if problems:
+        raise UserError(*problems)
+    if not chosen:
+        tasks = sorted({row.task for row in rows if row.params is not None})
+        why = "".join(f"\n  {row_id}: {reason}" for row_id, reason in left_out.items())
+        raise UserError(f"{name} has no trial to run here (task {context.task}; it has {', '.join(tasks)}):{why}")
+    return tuple(chosen), left_out
+
+
+def _with(params: TrialParams, overrides: Mapping[str, Scalar]) -> TrialParams:
+    return resolve({}, params.to_flat(), overrides) if overrides else params
