@@ -1,0 +1,119 @@
+"""The losses, each as a sum and a weight, so that a batch can be worked off in parts without changing its mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from search_spaces.params import TrialParams
+from search_spaces.problems import UserError
+
+BALANCED_WEIGHT_CAP = 20.0
+"""The highest weight that ``balanced`` gives: rarer classes would turn single images into the whole gradient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """A loss whose mean over any set of images is ``total / weight``, both sums over the images.
+
+    kind: "cross_entropy" or "binary" (bce, and focal with gamma > 0), the latter one term per image and class.
+    class_weight: float32 [C] or None: of the true class (cross_entropy) or of positive elements (binary).
+    alpha: weight of positive elements, 1 - alpha that of negative ones; None = off.
+    """
+
+    kind: str
+    class_weight: Tensor | None = None
+    gamma: float = 0.0
+    alpha: float | None = None
+
+    def total(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The summed loss, a float32 scalar. logits: float [B, C]; labels: int64 [B] or float32 [B, C] in {0, 1}."""
+        logits = logits.float()
+        if self.kind == "cross_entropy":
+            return F.cross_entropy(logits, labels, weight=self.class_weight, reduction="sum")
+        return self._binary(logits, _targets(labels, logits.shape[1])).sum()
+
+    def weight(self, labels: Tensor, class_count: int) -> Tensor:
+        """What ``total`` is divided by, a float32 scalar; it needs no network.
+
+        cross_entropy: the sum of the images' class weights (1 each if there are none), as torch's mean does;
+        binary: the number of elements, images times classes, whatever their weights, as torch's mean does.
+        """
+        if self.kind == "cross_entropy" and self.class_weight is not None:
+            return self.class_weight[labels].sum()
+        count = len(labels) if self.kind == "cross_entropy" else len(labels) * class_count
+        return torch.tensor(float(count), device=labels.device)
+
+    def mean(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """``total / weight``, a float32 scalar."""
+        return self.total(logits, labels) / self.weight(labels, logits.shape[1])
+
+    def to(self, device: torch.device) -> Loss:
+        """The same loss with its weights on ``device``."""
+        return self if self.class_weight is None else replace(self, class_weight=self.class_weight.to(device))
+
+    def _binary(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Focal loss per element (Lin et al. 2017, arXiv:1708.02002, equations 4 and 5), gamma 0 being BCE itself.
+
+        ``torchvision.ops.sigmoid_focal_loss`` raises ``1 - p_t`` to gamma: its gradient is NaN for gamma < 1 where
+        float32 rounds p_t to 1. The same factor as exp(gamma * log(1 - p_t)) has a finite gradient everywhere.
+        """
+        losses = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.class_weight, reduction="none")
+        if self.gamma:
+            sign = 2 * targets - 1
+            losses = losses * torch.exp(self.gamma * F.logsigmoid(-sign * logits))
+        if self.alpha is not None:
+            losses = losses * (self.alpha * targets + (1 - self.alpha) * (1 - targets))
+        return losses
+
+
+def make_loss(params: TrialParams, task: str, train_labels: NDArray[Any], classes: Sequence[str]) -> Loss:
+    """The loss that ``params`` ask for, on the CPU.
+
+    train_labels: int [N] (single_label) or 0/1 [N, C] (multi_label), of the training split alone; the source of
+    ``class_weights="balanced"``: with n images, n_c of them of class c and C classes, n / (C n_c) for cross_entropy
+    and (n - n_c) / n_c on positive elements for bce and focal, at most ``BALANCED_WEIGHT_CAP``.
+    On a single_label task bce and focal act on one-hot targets. Raises UserError for cross_entropy on multi_label.
+    """
+    if params.loss == "cross_entropy":
+        if task == "multi_label":
+            raise UserError("loss 'cross_entropy' expects one class an image; this is multi_label: use bce or focal")
+        return Loss(kind="cross_entropy", class_weight=_class_weight(params, train_labels, len(classes)))
+    focal = params.loss == "focal"
+    return Loss(
+        kind="binary",
+        class_weight=_class_weight(params, train_labels, len(classes)),
+        gamma=params.focal_gamma if focal else 0.0,
+        alpha=params.focal_alpha if focal else None,
+    )
+
+
+def probabilities_of(logits: Tensor, task: str) -> Tensor:
+    """float32 [B, C]: softmax (single_label), whatever the loss, or sigmoid (multi_label) of logits [B, C].
+
+    Softmax also where bce or focal trained the network, as the decision (argmax) is the same and the exported model
+    needs one rule; such softmax is sharper than the network's sigmoids, which ``nll`` shows.
+    """
+    return logits.float().softmax(dim=1) if task == "single_label" else logits.float().sigmoid()
+
+
+def _class_weight(params: TrialParams, train_labels: NDArray[Any], class_count: int) -> Tensor | None:
+    if params.class_weights == "none":
+        return None
+    one_hot = train_labels if train_labels.ndim == 2 else np.equal(train_labels[:, None], np.arange(class_count))
+    count, of_class = len(train_labels), one_hot.sum(axis=0)
+    whole = count - of_class if params.loss != "cross_entropy" else np.full(class_count, count / class_count)
+    weights = np.full(class_count, BALANCED_WEIGHT_CAP)
+    np.divide(whole, of_class, out=weights, where=of_class > 0)
+    return torch.tensor(np.minimum(weights, BALANCED_WEIGHT_CAP), dtype=torch.float32)
+
+
+def _targets(labels: Tensor, class_count: int) -> Tensor:
+    return labels.float() if labels.ndim == 2 else F.one_hot(labels, class_count).float()
