@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from search_spaces.choices import HEAD_WIDTHS, batch_size_near, batch_sizes, losses
+from search_spaces.choices import HEAD_WIDTHS, batch_size_near, batch_sizes, losses, usual_optimizer
 from search_spaces.params import AUGMENTS, CLASS_WEIGHTS, LR_SCHEDULES, Scalar, SpaceContext
 
 if TYPE_CHECKING:
     import optuna
-
-WITHOUT_BATCHNORM = ("vgg16", "squeezenet1_0", "squeezenet1_1")
 
 
 def space(trial: optuna.Trial, context: SpaceContext) -> dict[str, Scalar]:
@@ -56,15 +54,7 @@ def seed_points(context: SpaceContext) -> list[dict[str, Scalar]]:
         for place, backbone in enumerate(context.backbones):
             depth = (0, 2, 4)[(place + turn) % 3]
             point: dict[str, Scalar] = {"backbone": backbone, "unfreeze_depth": depth}
-            points.append(point | common | _optimizer(backbone, depth))
+            if depth > 0:
+                point["backbone_lr_factor"] = 1.0
+            points.append(point | common | usual_optimizer(backbone))
     return points
-
-
-def _optimizer(backbone: str, depth: int) -> dict[str, Scalar]:
-    """SGD at the rates usual for fine-tuning; lower without BatchNorm; AdamW where the network was trained with it."""
-    if backbone == "convnext_tiny":
-        values: dict[str, Scalar] = {"optimizer": "adamw", "lr.adamw": 1e-3}
-    else:
-        lr = 3e-3 if backbone in WITHOUT_BATCHNORM else 1e-2
-        values = {"optimizer": "sgd", "lr.sgd": lr, "momentum": 0.9}
-    return values if depth == 0 else values | {"backbone_lr_factor": 0.1 if backbone == "convnext_tiny" else 1.0}

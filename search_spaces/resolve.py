@@ -20,7 +20,8 @@ def resolve(
 
     suggested: a field of ``TrialParams``, or ``<field>.<branch>``, to its value. constants: fields to values; naming
     a suggested field again is fine if the value is the same. overrides: fields to values; they win over both.
-    An override of ``unfreeze_layers`` takes the place of ``unfreeze_depth``, and the other way round.
+    An override of ``unfreeze_layers`` takes the place of ``unfreeze_depth``, and the other way round; layers without
+    a depth need no ``unfreeze_depth=None`` beside them.
     Unknown names and two different values for one field raise ``UserError``, all of them together.
     """
     flat: dict[str, Scalar] = {}
@@ -38,11 +39,19 @@ def resolve(
             problems.append(f"two values for {field}: {sources[field]} and {source}; a trial takes one")
         flat[field], sources[field] = value, source
     raise_all(problems)
-    flat.update(overrides or {})
-    for field, other in (("unfreeze_layers", "unfreeze_depth"), ("unfreeze_depth", "unfreeze_layers")):
-        if overrides and overrides.get(field) not in (None, "none") and other not in overrides:
-            flat[other] = "none"
+    fixed = overrides or {}
+    flat.update(fixed)
+    if "unfreeze_depth" not in fixed and _names_layers(fixed):
+        flat["unfreeze_depth"] = None
+    elif "unfreeze_depth" in fixed and "unfreeze_layers" not in fixed:
+        flat["unfreeze_layers"] = "none"
+    elif "unfreeze_depth" not in flat and _names_layers(flat):  # the field's default is a depth, 0
+        flat["unfreeze_depth"] = None
     return TrialParams.from_flat(flat)
+
+
+def _names_layers(values: Mapping[str, Scalar]) -> bool:
+    return values.get("unfreeze_layers") not in (None, "", "none")
 
 
 def field_of(name: str) -> str:

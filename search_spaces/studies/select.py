@@ -39,9 +39,11 @@ def runnable_rows(
     if problems:
         raise UserError(*problems)
     if not chosen:
-        tasks = sorted({row.task for row in rows if row.params is not None})
-        why = "".join(f"\n  {row_id}: {reason}" for row_id, reason in left_out.items())
-        raise UserError(f"{name} has no trial to run here (task {context.task}; it has {', '.join(tasks)}):{why}")
+        own = [row for row in rows if row.params is not None and row.task == context.task]
+        if not own:
+            others = {row.task for row in rows if row.params is not None}
+            raise UserError(f"{name} has no {context.task} trial: all it has are {' and '.join(sorted(others))}")
+        raise UserError(*(f"{name} {row.id} cannot run here: {left_out[row.id]}" for row in own))
     return tuple(chosen), left_out
 
 

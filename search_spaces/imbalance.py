@@ -1,0 +1,44 @@
+"""What helps the rare class: the loss, focal's gamma and alpha, or class weights. The rest is kept at what works.
+
+Depth 1 (head and last block), SGD, cosine schedule, flips. The rate is searched along: losses differ in scale.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from search_spaces.choices import batch_size_near, losses
+from search_spaces.params import CLASS_WEIGHTS, Scalar, SpaceContext
+
+if TYPE_CHECKING:
+    import optuna
+
+
+def space(trial: optuna.Trial, context: SpaceContext) -> dict[str, Scalar]:
+    """Alpha and balanced weights both weigh the classes, so that alpha is asked for only where the weights are off."""
+    trial.suggest_categorical("backbone", context.backbones)
+    trial.suggest_float("lr", 1e-4, 1e-1, log=True)
+    weights = trial.suggest_categorical("class_weights", CLASS_WEIGHTS)
+    if trial.suggest_categorical("loss", losses(context)) == "focal":
+        trial.suggest_float("focal_gamma", 0.0, 5.0)
+        if weights == "none":
+            trial.suggest_categorical("focal_alpha", (None, 0.25, 0.5, 0.75, 0.9))
+    return {
+        "unfreeze_depth": 1,
+        "dropout": 0.2,
+        "weight_decay": 1e-4,
+        "batch_size": batch_size_near(32, context),
+        "lr_schedule": "cosine",
+        "augment": "flip",
+    }
+
+
+def seed_points(context: SpaceContext) -> list[dict[str, Scalar]]:
+    """Each backbone with the plain loss, balanced weights, and focal loss at gamma 2."""
+    plain = losses(context)[0]
+    remedies: list[dict[str, Scalar]] = [
+        {"loss": plain, "class_weights": "none"},
+        {"loss": plain, "class_weights": "balanced"},
+        {"loss": "focal", "class_weights": "none", "focal_gamma": 2.0, "focal_alpha": None},
+    ]
+    return [remedy | {"backbone": backbone, "lr": 1e-2} for remedy in remedies for backbone in context.backbones]
