@@ -87,6 +87,16 @@ class TrialPaths:
         return self.root / "error.txt"
 
     @property
+    def state(self) -> Path:
+        """What an unfinished trial goes on from; removed when it ends."""
+        return self.root / "state.pt"
+
+    @property
+    def stacks(self) -> Path:
+        """Where a trial hung when the watchdog ended it."""
+        return self.root / "stacks.txt"
+
+    @property
     def weights(self) -> Path:
         return self.root / "best" / "weights.pt"
 

@@ -148,10 +148,9 @@ def trials_table(records: list[TrialRecord], metric: str, mode: str, paths: RunP
     table = pd.DataFrame(rows, columns=None if rows else first + last_columns)
     integers = ["number", "best_epoch", "epochs_run", "trainable_params", "total_params"]
     table[integers] = table[integers].astype("Int64")
-    numeric = [name for name in table if name == "score" or str(name).startswith(("train_", "val_"))]
-    table[[name for name in numeric if name != "trainable_params"]] = table[
-        [name for name in numeric if name != "trainable_params"]
-    ].astype("float64")
+    for name in table.columns:
+        if name == "score" or (str(name).startswith(("train_", "val_"))):
+            table[name] = table[name].astype("float64")
     return table
 
 
@@ -165,8 +164,8 @@ def epochs_table(records: list[TrialRecord]) -> pd.DataFrame:
         for row in record.epochs
     ]
     table = pd.DataFrame(rows, columns=None if rows else ["trial_id", *kept])
-    floats = [name for name in table if name not in ("trial_id", "epoch")]
-    table[floats] = table[floats].astype("float64")
+    for name in table.columns.difference(["trial_id", "epoch"]):
+        table[name] = table[name].astype("float64")
     return table
 
 

@@ -1,0 +1,172 @@
+"""What the driver knows of the trials of a run, and writes down the moment it learns it.
+
+The ledger is the one state of a sweep: the search asks it what was told, the stopping rule asks it who reached which
+epoch with which score, and ``--resume`` reads it back from the files. Nothing of it lives in Ray.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from search_spaces.params import Scalar, TrialParams
+from sweep.paths import RunPaths, TrialPaths
+from sweep.records import TrialRecord, read_trials
+from trainables.atomic import write_json
+
+WEIGHTS_KEPT = 10
+
+
+@dataclasses.dataclass
+class Entry:
+    """One trial. scores: the selection metric of each epoch (NaN if undefined), from epoch 1; status as in records.
+
+    asked: what the search needs to rebuild its study (see ``sweep.study``).
+    """
+
+    number: int
+    trial_id: str
+    params: TrialParams
+    asked: dict[str, Any]
+    scores: dict[int, float] = dataclasses.field(default_factory=dict)
+    status: str = "running"
+    reason: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.status != "running"
+
+
+class Ledger:
+    """All trials of a run by number; ``mode`` is "max" or "min" of ``metric``, a column of the epochs table.
+
+    on_end: called with each entry as it ends (the mirror of the study, the progress view).
+    """
+
+    def __init__(self, paths: RunPaths, metric: str, mode: str) -> None:
+        self.paths = paths
+        self.metric = metric
+        self.mode = mode
+        self.entries: dict[int, Entry] = {}
+        self.on_end: list[Callable[[Entry], None]] = []
+        self._last_record: dict[int, str] = {}
+        self._kept: dict[str, float] = {}
+
+    def load(self) -> list[str]:
+        """Read the trials of an earlier session back; returns what could not be read, one sentence each."""
+        problems: list[str] = []
+        for record in read_trials(self.paths, problems):
+            self.entries[record.number] = self._entry(record)
+        for entry in self.entries.values():
+            if entry.ended:
+                self._keep_best_weights(entry)
+        return problems
+
+    def begin(self, number: int, params: TrialParams, asked: dict[str, Any]) -> Entry:
+        """Write down a new trial before it starts."""
+        assert number not in self.entries, f"trial {number} begins twice"
+        entry = Entry(number=number, trial_id=trial_id(number), params=params, asked=asked)
+        self.entries[number] = entry
+        start = {"trial_id": entry.trial_id, "number": number, "params": params.to_flat(), "asked": asked}
+        write_json(self.files(entry).params, start)
+        return entry
+
+    def report(self, number: int, epoch: int, score: float, record: str) -> None:
+        """Append an epoch's record (JSON text). The same record again changes nothing: Ray tells of it twice."""
+        if not record or self._last_record.get(number) == record:
+            return
+        self._last_record[number] = record
+        entry = self.entries[number]
+        entry.scores[epoch] = score
+        path = self.files(entry).result
+        torn = path.exists() and not path.read_bytes().endswith(b"\n")
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(("\n" if torn else "") + record + "\n")
+
+    def end(self, number: int, status: str, reason: str) -> None:
+        """Write down how a trial ended: "finished", "stopped" or "failed", and why. A second end changes nothing."""
+        entry = self.entries[number]
+        if entry.ended:
+            return
+        entry.status, entry.reason = status, reason
+        files = self.files(entry)
+        write_json(files.end, {"status": status, "reason": reason})
+        if status == "failed" and not files.error.exists():
+            files.error.write_text(reason + "\n", encoding="utf-8")
+        files.state.unlink(missing_ok=True)
+        if files.stacks.exists() and not files.stacks.stat().st_size:
+            files.stacks.unlink()
+        self._keep_best_weights(entry)
+        for listener in self.on_end:
+            listener(entry)
+
+    def best_score(self, entry: Entry, up_to: int | None = None) -> float:
+        """The best score of a trial so far (up to and with epoch ``up_to``); NaN if it has none."""
+        scores = [
+            score
+            for epoch, score in entry.scores.items()
+            if not math.isnan(score) and (up_to is None or epoch <= up_to)
+        ]
+        return self.better_of(scores) if scores else math.nan
+
+    def better_of(self, scores: list[float]) -> float:
+        return max(scores) if self.mode == "max" else min(scores)
+
+    def count(self, status: str) -> int:
+        return sum(entry.status == status for entry in self.entries.values())
+
+    def unfinished(self) -> list[Entry]:
+        return [entry for _, entry in sorted(self.entries.items()) if not entry.ended]
+
+    def best(self) -> Entry | None:
+        """The trial with the best score at its best epoch; of equals the first. Failed trials do not count."""
+        sign = 1.0 if self.mode == "max" else -1.0
+        scored = [
+            (sign * score, -entry.number, entry)
+            for entry in self.entries.values()
+            if entry.status != "failed" and not math.isnan(score := self.best_score(entry))
+        ]
+        return max(scored)[2] if scored else None
+
+    def files(self, entry: Entry) -> TrialPaths:
+        return self.paths.trial(entry.trial_id)
+
+    def _entry(self, record: TrialRecord) -> Entry:
+        return Entry(
+            number=record.number,
+            trial_id=record.trial_id,
+            params=TrialParams.from_flat(record.params),
+            asked=record.start.get("asked", {}),
+            scores={row["epoch"]: _number(row.get(self.metric)) for row in record.epochs},
+            status=record.status,
+            reason=record.reason,
+        )
+
+    def _keep_best_weights(self, ended: Entry) -> None:
+        """Keep the weights of the ten best trials that have ended: a sweep's disk does not grow with its trials."""
+        score = self.best_score(ended)
+        if ended.status == "failed" or math.isnan(score):
+            self.files(ended).weights.unlink(missing_ok=True)
+            return
+        self._kept[ended.trial_id] = score if self.mode == "max" else -score
+        if len(self._kept) > WEIGHTS_KEPT:
+            worst = min(self._kept, key=lambda name: (self._kept[name], name))
+            del self._kept[worst]
+            self.paths.trial(worst).weights.unlink(missing_ok=True)
+
+
+def trial_id(number: int) -> str:
+    """The name of the ``number``-th trial of a run, also of its folder."""
+    return f"t{number:04d}"
+
+
+def to_json_scalars(values: dict[str, Any]) -> dict[str, Scalar]:
+    """``values`` as JSON can hold them (numpy scalars become Python's)."""
+    return {key: json.loads(json.dumps(value, default=lambda odd: odd.item())) for key, value in values.items()}
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan

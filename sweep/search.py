@@ -1,0 +1,73 @@
+"""The search as Ray Tune knows it: a ``Searcher`` that hands out what ``Study`` asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from sweep.ledger import Entry, Ledger
+from sweep.study import Exhausted, Study
+from trainables.settings import TrialSettings
+
+
+class StudySearcher(Searcher):
+    """Unfinished trials of an earlier session first, then new ones; at most ``concurrency`` at once.
+
+    It keeps no state of its own: all is in the ledger, so Ray's snapshot of it is empty. ``epochs`` gives the budget
+    of a trial by its number where it is the trial's own (the lists of the studies).
+    """
+
+    def __init__(
+        self, study: Study, ledger: Ledger, settings: TrialSettings, concurrency: int, epochs: dict[int, int]
+    ) -> None:
+        super().__init__(metric="score", mode=ledger.mode)
+        self._study = study
+        self._ledger = ledger
+        self._settings = settings
+        self._concurrency = concurrency
+        self._epochs = epochs
+        self._resumed = ledger.unfinished()
+        self._live: set[int] = set()
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        running = [number for number in self._live if not self._ledger.entries[number].ended]
+        if len(running) >= self._concurrency:
+            return None
+        if self._resumed:
+            entry: Entry | None = self._resumed.pop(0)
+        else:
+            try:
+                entry = self._study.ask()
+            except Exhausted:
+                return str(Searcher.FINISHED)
+        if entry is None:
+            return None
+        self._live.add(entry.number)
+        return self._config(entry)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: the ledger hears of every end from the callback, which knows why."""
+
+    def save(self, checkpoint_path: str) -> None:
+        with open(checkpoint_path, "wb"):
+            pass
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a sweep is resumed from its run folder, by --resume")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def _config(self, entry: Entry) -> dict[str, Any]:
+        files = self._ledger.files(entry)
+        settings = self._settings.to_dict()
+        settings["epochs"] = self._epochs.get(entry.number, settings["epochs"])
+        return {
+            "number": entry.number,
+            "params": entry.params.to_flat(),
+            "settings": settings,
+            "files": {
+                name: str(getattr(files, name)) for name in ("state", "weights", "predictions", "error", "stacks")
+            },
+        }

@@ -1,0 +1,224 @@
+"""The trials as Ray Tune runs them: resources, the stopping rule, and the callback that writes down what happens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# Ray reads these when it is imported. Its tables and its own loggers are for people who watch Ray; ours are in the
+# run folder, and the snapshot that they would slow down is not what a sweep is resumed from.
+os.environ.update(
+    RAY_AIR_NEW_OUTPUT="0",
+    TUNE_PRINT_ALL_TRIAL_ERRORS="0",
+    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+    TUNE_GLOBAL_CHECKPOINT_S="600",
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+)
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from search_spaces.params import TrialParams
+from sweep.ledger import Entry, Ledger
+from sweep.progress import Progress
+from sweep.search import StudySearcher
+from sweep.stopping import Stopping
+from trainables.settings import TrialSettings
+from trainables.trainable import FinetuneTrainable
+from trainables.trial import predict_best
+
+RESTARTS_AFTER_LOST_WORKER = 3
+
+
+def run_trials(
+    ledger: Ledger,
+    searcher: StudySearcher,
+    stopping: Stopping,
+    settings: TrialSettings,
+    progress: Progress,
+    *,
+    trials: int,
+    gpus_per_trial: float,
+    concurrency: int,
+    lag: int | None,
+    time_budget_s: float | None,
+) -> None:
+    """Run trials until ``trials`` have begun and ended, the space is exhausted, the time is up, or Ctrl-C.
+
+    What is unfinished then stays "running" in the ledger, and a resumed sweep goes on with it. lag: with
+    ``--deterministic``, how many trials back the stopping rule may look; None compares with all.
+    """
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
+    remaining = len(ledger.unfinished()) + max(0, trials - len(ledger.entries))
+    if not remaining:
+        return
+    tuner = tune.Tuner(
+        tune.with_resources(FinetuneTrainable, {"cpu": settings.cpus, "gpu": gpus_per_trial}),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=RuleScheduler(stopping, ledger, lag),
+            num_samples=remaining,
+            reuse_actors=True,
+            trial_name_creator=_name_of,
+            trial_dirname_creator=_name_of,
+        ),
+        run_config=tune.RunConfig(
+            name=time.strftime("session-%Y%m%d-%H%M%S"),
+            storage_path=str(ledger.paths.tune.absolute()),
+            callbacks=[LedgerCallback(ledger, progress)],
+            failure_config=tune.FailureConfig(max_failures=RESTARTS_AFTER_LOST_WORKER),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            stop=TimeBudget(time_budget_s),
+            verbose=0,
+        ),
+    )
+    with _sigterm_as_ctrl_c():
+        tuner.fit()
+
+
+def predict_kept(ledger: Ledger, settings: TrialSettings, gpus_per_trial: float) -> list[str]:
+    """Predict the training and validation split with the kept weights of each ended trial that lacks it.
+
+    Runs beside each other as the trials did; returns what failed, one sentence each.
+    """
+    entries = [entry for entry in ledger.entries.values() if entry.ended and ledger.files(entry).weights.exists()]
+    predict = ray.remote(num_cpus=settings.cpus, num_gpus=gpus_per_trial)(_predict)
+    tasks = {
+        predict.remote(entry.params, settings, entry.number, ledger.files(entry).weights): entry for entry in entries
+    }
+    problems = []
+    for task, entry in tasks.items():
+        try:
+            ray.get(task)
+        except Exception as error:
+            problems.append(f"trial {entry.trial_id} could not be predicted with its saved weights: {error}")
+    return problems
+
+
+def _predict(params: TrialParams, settings: TrialSettings, number: int, weights: Path) -> None:
+    predict_best(params, settings, number, weights)
+
+
+class RuleScheduler(FIFOScheduler):
+    """Asks the stopping rule after every epoch. It keeps nothing: the rungs are what the ledger has written down."""
+
+    def __init__(self, stopping: Stopping, ledger: Ledger, lag: int | None) -> None:
+        super().__init__()
+        self._stopping = stopping
+        self._ledger = ledger
+        self._lag = lag
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        number = _number_of(trial)
+        self._ledger.report(number, result["epoch"], result["score"], result["record"])
+        entries = self._ledger.entries
+        peers = entries.keys() if self._lag is None else [k for k in entries if k <= number - self._lag]
+        reason = self._stopping.reason_to_stop(self._ledger, number, result["epoch"], peers)
+        if reason is None:
+            return str(TrialScheduler.CONTINUE)
+        self._ledger.entries[number].reason = reason
+        return str(TrialScheduler.STOP)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class LedgerCallback(tune.Callback):
+    """Writes every result and every end into the ledger, and shows them."""
+
+    def __init__(self, ledger: Ledger, progress: Progress) -> None:
+        self._ledger = ledger
+        self._progress = progress
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        entry = self._entry(trial)
+        self._progress.trial_started(entry.trial_id, entry.number, summary_of(entry.params))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        entry = self._entry(trial)
+        self._ledger.report(entry.number, result["epoch"], result["score"], result["record"])
+        best = self._ledger.best_score(entry)
+        self._progress.epoch(entry.trial_id, entry.number, result["epoch"], result["score"], best)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        entry = self._entry(trial)
+        end = trial.last_result.get("end")
+        if end in ("budget", "plateau"):
+            self._end(entry, "finished", trial.last_result.get("reason", ""))
+        elif end is not None:
+            self._end(entry, "failed", trial.last_result.get("reason", end))
+        else:
+            self._end(entry, "stopped", entry.reason)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        name = self._entry(trial).trial_id
+        self._progress.message(f"trial {name} lost its worker ({_reason_of(trial)}): started again where it was")
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._end(self._entry(trial), "failed", _reason_of(trial))
+
+    def _end(self, entry: Entry, status: str, reason: str) -> None:
+        self._ledger.end(entry.number, status, reason)
+        self._progress.trial_ended(entry.trial_id, entry.number, status, reason, self._ledger.best_score(entry))
+
+    def _entry(self, trial: Trial) -> Entry:
+        return self._ledger.entries[_number_of(trial)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class TimeBudget(tune.Stopper):
+    """Ends the sweep, not the trials: what runs when the time is up stays unfinished and can be resumed."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._end is not None and time.monotonic() >= self._end
+
+
+def summary_of(params: TrialParams) -> str:
+    """One line that tells a trial from the others."""
+    trained = "+".join(params.unfreeze_layers) or f"depth {params.unfreeze_depth}"
+    return (
+        f"{params.backbone} {trained}, {params.optimizer} lr {params.lr:.2g}, batch {params.batch_size}, {params.loss}"
+    )
+
+
+def _reason_of(trial: Trial) -> str:
+    lines = str(trial.get_error() or trial.get_pickled_error() or "its worker died").strip().splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "its worker died")
+
+
+def _name_of(trial: Trial) -> str:
+    from sweep.ledger import trial_id
+
+    return trial_id(_number_of(trial))
+
+
+def _number_of(trial: Trial) -> int:
+    return int(trial.config["number"])
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM, as a scheduler or a shutdown sends it, ends ``fit`` as cleanly as Ctrl-C (Ray listens to SIGUSR1)."""
+    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

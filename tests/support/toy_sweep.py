@@ -1,0 +1,110 @@
+"""A sweep without networks: the real ledger, search and stopping rule, driven by a made-up learning curve."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from search_spaces.params import SpaceContext, TrialParams
+from search_spaces.registry import Space
+from sweep.ledger import Entry, Ledger
+from sweep.paths import RunPaths
+from sweep.stopping import Stopping
+from sweep.study import Exhausted, Study
+
+CONTEXT = SpaceContext(
+    task="single_label", class_count=3, train_count=500, backbones=("squeezenet1_1", "resnet18", "mobilenet_v2")
+)
+Curve = Callable[[TrialParams, int], float]
+
+
+def learning_curve(params: TrialParams, epoch: int) -> float:
+    """Rises with the epochs towards a height that depends on the learning rate, the depth and the backbone."""
+    height = 0.9 - 0.05 * abs(math.log10(params.lr) + 2.5) - 0.02 * abs((params.unfreeze_depth or 0) - 2)
+    return height * (1 - 0.5**epoch) - 0.01 * CONTEXT.backbones.index(params.backbone)
+
+
+@dataclasses.dataclass
+class ToySweep:
+    """Runs trials epoch by epoch, ``concurrency`` at a time, in an order drawn from ``timing``; stops at any epoch."""
+
+    root: Path
+    space: Space
+    budget: int = 6
+    sampler: str = "tpe"
+    scheduler: str = "asha"
+    trials: int = 24
+    seed: int = 7
+    concurrency: int = 1
+    deterministic: bool = False
+    timing: int = 0
+    curve: Curve = learning_curve
+    mode: str = "max"
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(RunPaths(self.root), "val_f1_macro", self.mode)
+        self.ledger.load()
+        self.study = Study(
+            self.space,
+            self.ledger,
+            sampler=self.sampler,
+            trials=self.trials,
+            seed=self.seed,
+            concurrency=self.concurrency,
+            deterministic=self.deterministic,
+        )
+        self.stopping = Stopping(self.scheduler, self.budget, grace_period=2, reduction_factor=3)
+
+    def run(self, epochs: int = 10**9) -> ToySweep:
+        """Go on until all is done or ``epochs`` more have been trained (then it was "killed")."""
+        chance = np.random.default_rng(self.timing)
+        running = self.ledger.unfinished()
+        for _ in range(epochs):
+            running += list(self._begin(len(running)))
+            if not running:
+                break
+            entry = running[chance.integers(len(running))]
+            if self._train(entry):
+                running.remove(entry)
+        return self
+
+    def outcome(self) -> list[tuple[str, str, tuple[float, ...]]]:
+        """Configuration, status and scores of every trial, by number."""
+        return [
+            (json.dumps(entry.params.to_flat()), entry.status, tuple(entry.scores.values()))
+            for _, entry in sorted(self.ledger.entries.items())
+        ]
+
+    def _begin(self, running: int) -> Iterator[Entry]:
+        while running < self.concurrency and len(self.ledger.entries) < self.trials:
+            try:
+                entry = self.study.ask()
+            except Exhausted:
+                return
+            if entry is None:
+                return
+            running += 1
+            yield entry
+
+    def _train(self, entry: Entry) -> bool:
+        epoch = len(entry.scores) + 1
+        score = self.curve(entry.params, epoch)
+        record = json.dumps({"epoch": epoch, "val_f1_macro": None if math.isnan(score) else score})
+        self.ledger.report(entry.number, epoch, score, record)
+        if math.isnan(score):
+            self.ledger.end(entry.number, "failed", "nan")
+            return True
+        if epoch == self.budget:
+            self.ledger.end(entry.number, "finished", "")
+            return True
+        last = entry.number - self.concurrency
+        peers = [k for k in self.ledger.entries if not self.deterministic or k <= last]
+        if reason := self.stopping.reason_to_stop(self.ledger, entry.number, epoch, peers):
+            self.ledger.end(entry.number, "stopped", reason)
+            return True
+        return False

@@ -1,0 +1,165 @@
+"""The Ray face of a trial: one ``step()`` is one epoch, and whatever goes wrong stays inside the trial.
+
+The state to go on from lies in the trial's own folder, written after every epoch, before the epoch is reported. A
+trial that is started again, by Ray after a lost node or by ``--resume`` after a lost driver, finds it there, reports
+its last epoch once more and goes on: no epoch is trained twice. (Ray's own checkpoints would need its snapshot of the
+experiment, taken every few seconds, to agree with them; these do not.)
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import json
+import math
+import os
+import time
+import traceback
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from ray import tune
+
+from search_spaces.params import TrialParams
+from trainables.atomic import write_atomically
+from trainables.settings import TrialSettings
+from trainables.trial import FinetuneTrial
+
+STATE_FILE = "state.pt"
+HANG_GRACE_S = 5.0
+
+
+class FinetuneTrainable(tune.Trainable):  # type: ignore[misc]
+    """Fine-tune one network, an epoch a step.
+
+    config: ``params`` (flat dict of ``TrialParams``), ``settings`` (dict of ``TrialSettings``), ``number`` (of the
+    trial in its sweep, >= 0) and, in a sweep, ``files``: the paths ``state``, ``weights``, ``predictions``, ``error``,
+    ``stacks``.
+    A result holds ``epoch`` (from 1), ``score`` (the selection metric, NaN if undefined), ``record`` (the epoch's
+    record as JSON text) and, when the trial ends by itself, ``done=True``, ``end`` ("budget", "plateau", "nan" or
+    "error") and ``reason``.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._trial: FinetuneTrial | None = None
+        self._begin(config)
+
+    def step(self) -> dict[str, Any]:
+        self._watch()
+        try:
+            if self._trial is None:
+                self._trial = self._open()
+                if self._last:
+                    return self._result(self._last)
+            record = self._trial.run_epoch()
+            self._last = record
+            self._keep(self._trial)
+            return self._result(record)
+        except Exception as error:
+            return self._failed(error)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        assert self._trial is not None, "a checkpoint before the first epoch"
+        torch.save(self._state(self._trial), Path(checkpoint_dir) / STATE_FILE)
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        state = torch.load(Path(checkpoint_dir) / STATE_FILE, weights_only=False, map_location="cpu")
+        self._free()
+        self._trial = FinetuneTrial(self._params, self._settings, self._number)
+        self._restore(self._trial, state)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take over another trial in the same process: the old network is freed before the new one is built."""
+        if self._poisoned:
+            os._exit(1)  # A CUDA context that has seen a device error answers every later call with it.
+        self._free()
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        self._free()
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._params = TrialParams.from_flat(config["params"])
+        self._settings = TrialSettings.from_dict(config["settings"])
+        self._number = int(config["number"])
+        self._files = {name: Path(path) for name, path in config.get("files", {}).items()}
+        self._last: dict[str, Any] = {}
+        self._poisoned = False
+        self._stacks: IO[str] | None = None
+
+    def _open(self) -> FinetuneTrial:
+        stacks = self._files.get("stacks")
+        if stacks is not None and stacks.exists() and (text := stacks.read_text(errors="replace").strip()):
+            # The watchdog ended the process of an earlier attempt: another would hang as long again.
+            raise TimeoutError(f"hung past its time limit of {self._settings.time_limit_s} s\n{text}")
+        trial = FinetuneTrial(self._params, self._settings, self._number)
+        path = self._files.get("state")
+        if path is not None and path.exists():
+            self._restore(trial, torch.load(path, weights_only=False, map_location="cpu"))
+        return trial
+
+    def _keep(self, trial: FinetuneTrial) -> None:
+        if not self._files:
+            return
+        if trial.improved:
+            trial.save_best(self._files["weights"], self._files["predictions"])
+        write_atomically(self._files["state"], lambda beside: torch.save(self._state(trial), beside))
+
+    def _state(self, trial: FinetuneTrial) -> dict[str, Any]:
+        return {"trial": trial.state_dict(), "last": self._last}
+
+    def _restore(self, trial: FinetuneTrial, state: dict[str, Any]) -> None:
+        trial.load_state_dict(state["trial"])
+        self._last = state["last"]
+
+    def _result(self, record: dict[str, Any]) -> dict[str, Any]:
+        score = record.get(self._settings.metric)
+        result = {
+            "epoch": record["epoch"],
+            "score": math.nan if score is None else float(score),
+            "record": json.dumps({key: _finite(value) for key, value in record.items()}, allow_nan=False),
+            "done": bool(record.get("done")),
+        }
+        return result | {key: record[key] for key in ("end", "reason") if key in record}
+
+    def _failed(self, error: Exception) -> dict[str, Any]:
+        text = traceback.format_exc()
+        if self._files:
+            write_atomically(self._files["error"], lambda beside: beside.write_text(text, encoding="utf-8"))
+        self._poisoned = self._settings.use_gpu and not isinstance(error, torch.OutOfMemoryError)
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        self._free()
+        epoch = int(self._last.get("epoch", 0))
+        return {"epoch": epoch, "score": math.nan, "record": "", "done": True, "end": "error", "reason": reason}
+
+    def _watch(self) -> None:
+        """Arm a watchdog that does not need the interpreter: it writes where the trial hangs and ends the process.
+
+        FinetuneTrial raises by itself between two batches; the watchdog is for what never comes back from one.
+        """
+        limit = self._settings.time_limit_s
+        if limit is None or "stacks" not in self._files:
+            return
+        if self._stacks is None:
+            self._stacks = self._files["stacks"].open("a", encoding="utf-8")
+        spent = self._trial.seconds if self._trial is not None else 0.0
+        faulthandler.dump_traceback_later(max(limit - spent, 0.0) + HANG_GRACE_S, exit=True, file=self._stacks)
+
+    def _free(self) -> None:
+        if self._trial is not None:
+            self._trial.close()
+            self._trial = None
+        if self._stacks is not None:
+            self._stacks.close()
+            self._stacks = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
