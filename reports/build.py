@@ -1,0 +1,108 @@
+"""``python -m reports.build RUN``: the report of a run folder; the only code that writes one."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from reports import answer, comparison, confusion, curves, data_card, render, repeat, trial_list
+from reports.blocks import Section
+from reports.evidence import Evidence, gather
+from search_spaces.problems import UserError
+from trainables.atomic import write_json
+
+SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
+    answer.section,
+    data_card.section,
+    comparison.section,
+    confusion.section,
+    curves.section,
+    curves.stopping_section,
+    trial_list.section,
+    repeat.section,
+)
+
+
+def build(run_root: Path) -> Path:
+    """Write ``run_root/report`` and return its index.html.
+
+    Reads the run folder alone, so it works when the data set is gone, and gives the same bytes for the same run folder.
+    The old report stays until the new one is whole. Raises ``UserError`` if ``run_root`` is no run folder.
+    """
+    evidence = gather(Path(run_root))
+    files = _files(evidence)
+    target = evidence.run.paths.report
+    beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=".report-"))
+    try:
+        for name, content in files.items():
+            path = beside / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        write_json(beside / "manifest.json", {"run": evidence.name, "sha256": hashes})
+        beside.chmod(0o755)
+        _move_into_place(beside, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return target / "index.html"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line: 0, or 2 with one line a problem if the folder is no run."""
+    parser = argparse.ArgumentParser(prog="python -m reports.build", description="Write the report of a run folder.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder: <storage>/<name> of a sweep")
+    arguments = parser.parse_args(argv)
+    try:
+        index = build(arguments.run)
+    except UserError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
+    print(index)
+    return 0
+
+
+def _files(evidence: Evidence) -> dict[str, bytes]:
+    """Every file of the report but the manifest, by its name below report/, sorted."""
+    # The answer comes first on the page but is made last: it lists the problems that the others met.
+    sections = [make(evidence) for make in reversed(SECTIONS)][::-1]
+    page = render.Page(
+        title=f"Report of {evidence.name}",
+        subtitle=f"{evidence.run.sweep.get('space', 'unknown space')} · {len(evidence.trials):,} trials",
+        sections=tuple(sections),
+    )
+    files = {"index.html": _encoded(render.html_page(page)), "report.md": _encoded(render.markdown_page(page))}
+    for section in sections:
+        for table in section.tables():
+            files[f"tables/{table.name}.csv"] = _encoded(render.csv_table(table))
+            files[f"tables/{table.name}.tex"] = _encoded(render.latex_table(table))
+        for picture in section.pictures():
+            files[f"figures/{picture.name}.svg"] = _encoded(picture.svg)
+            files[f"figures/{picture.name}.png"] = picture.png
+    return dict(sorted(files.items()))
+
+
+def _encoded(text: str) -> bytes:
+    # A file name that is no UTF-8 arrives as surrogates; it must not end the report.
+    return text.encode("utf-8", errors="backslashreplace")
+
+
+def _move_into_place(beside: Path, target: Path) -> None:
+    """Replace the folder ``target``: no rename replaces a folder that has files, so the old one steps aside first."""
+    if not target.exists():
+        os.replace(beside, target)
+        return
+    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=".report-old-"))
+    os.replace(target, old / "report")
+    os.replace(beside, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""What all sections draw from: a run read once, its trials ranked, the best one's predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports import tables
+from sweep.records import Predictions, Run, read_predictions, read_run
+
+CURVES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A run and what follows from it.
+
+    metric, mode: what selects ("max" or "min"). trials: ``tables.trial_frame``. ranked: those that may win, the best
+    first. best: its row, or None where no trial has a score. predictions: the best one's, or None.
+    """
+
+    run: Run
+    metric: str
+    mode: str
+    trials: pd.DataFrame
+    ranked: pd.DataFrame
+    best: dict[str, Any] | None
+    predictions: Predictions | None
+
+    @property
+    def dataset(self) -> dict[str, Any]:
+        return self.run.dataset
+
+    @property
+    def name(self) -> str:
+        """The run's name: what its folder or its settings say."""
+        return str(self.run.sweep.get("name") or self.run.paths.root.resolve().name)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(str(name) for name in self.dataset.get("classes") or ())
+
+    @property
+    def task(self) -> str:
+        return str(self.dataset.get("task") or "single_label")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the sweep wrote its end; False while it runs, and after a kill."""
+        return bool(self.run.sweep.get("finished"))
+
+    @property
+    def problems(self) -> list[str]:
+        return list(self.run.problems)
+
+    @cached_property
+    def validation_size(self) -> int:
+        """Images of the validation split; 0 if unknown."""
+        return int((self.dataset.get("images") or {}).get("val") or 0)
+
+    def basis(self, split: str = "val") -> str:
+        """What a score of ``split`` rests on: its images, class by class. Stands beside every score."""
+        counts: dict[str, int] = (self.dataset.get("counts") or {}).get(split) or {}
+        if not counts:
+            return "Class counts are not recorded."
+        label = {"train": "Training", "val": "Validation", "test": "Test"}.get(split, split)
+        total = int((self.dataset.get("images") or {}).get(split) or sum(counts.values()))
+        if len(counts) <= 6 and sum(map(len, counts)) <= 120:
+            parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        else:
+            rarest = min(counts, key=lambda name: (counts[name], name))
+            parts = f"{len(counts)} classes of {min(counts.values()):,} ({rarest}) to {max(counts.values()):,} images"
+        return f"{label} split: {total:,} images ({parts})."
+
+
+def gather(run_root: Path) -> Evidence:
+    """Read the run folder ``run_root``. Raises ``UserError`` if it is none."""
+    run = read_run(run_root)
+    metric = str(run.sweep.get("metric") or "val_f1_macro")
+    mode = str(run.sweep.get("mode") or "max")
+    trials = tables.trial_frame(run.trials)
+    ranked = tables.ranked(trials, mode)
+    best = None if ranked.empty else {str(key): value for key, value in ranked.iloc[0].items()}
+    predictions = _checked(run, read_predictions(run, str(best["trial_id"]))) if best else None
+    return Evidence(run, metric, mode, trials, ranked, best, predictions)
+
+
+def _checked(run: Run, predictions: Predictions | None) -> Predictions | None:
+    """The predictions if their arrays fit each other and the data set; else a problem is noted."""
+    if predictions is None:
+        return None
+    count, classes = len(predictions.path), len(predictions.classes)
+    fits = (
+        predictions.probability.shape == (count, classes)
+        and len(predictions.split) == count
+        and predictions.label.shape in {(count,), (count, classes)}
+    )
+    if not fits or not np.isfinite(predictions.probability).all():
+        run.problems.append("the best trial's predictions.npz does not fit together or holds NaN: left out")
+        return None
+    expected = tuple(str(name) for name in run.dataset.get("classes") or predictions.classes)
+    if predictions.classes != expected:
+        run.problems.append("the best trial's predictions.npz names other classes than dataset.json: left out")
+        return None
+    return predictions
