@@ -14,6 +14,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 
 from search_spaces.check import SpaceFunction, described, fitted_seed_points, sample, try_out
+from search_spaces.finite import count
 from search_spaces.guided import GuidedTrial
 from search_spaces.params import Scalar, SpaceContext, TrialParams
 from search_spaces.problems import UserError, unknown
@@ -74,6 +75,12 @@ class Space:
             for name, distribution in self.distributions.items()
             if isinstance(distribution, FloatDistribution) and distribution.step is None and not distribution.single()
         )
+
+    def count(self, limit: int = 10_000) -> int | None:
+        """How many configurations there are; None if more than ``limit``, or if there is a continuous range."""
+        if self.function is None:
+            return len(self.fixed or ())
+        return None if self.continuous else count(self.function, self.context, self.overrides, limit)
 
     def __reduce__(self) -> tuple[Callable[..., Space], tuple[Any, ...]]:
         return load_space, (self.name, self.context, dict(self.overrides))
