@@ -24,11 +24,13 @@ class Loss:
     """A loss whose mean over any set of images is ``total / weight``, both sums over the images.
 
     kind: "cross_entropy" or "binary" (bce, and focal with gamma > 0), the latter one term per image and class.
+    class_count: C.
     class_weight: float32 [C] or None: of the true class (cross_entropy) or of positive elements (binary).
     alpha: weight of positive elements, 1 - alpha that of negative ones; None = off.
     """
 
     kind: str
+    class_count: int
     class_weight: Tensor | None = None
     gamma: float = 0.0
     alpha: float | None = None
@@ -38,9 +40,9 @@ class Loss:
         logits = logits.float()
         if self.kind == "cross_entropy":
             return F.cross_entropy(logits, labels, weight=self.class_weight, reduction="sum")
-        return self._binary(logits, _targets(labels, logits.shape[1])).sum()
+        return self._binary(logits, _targets(labels, self.class_count)).sum()
 
-    def weight(self, labels: Tensor, class_count: int) -> Tensor:
+    def weight(self, labels: Tensor) -> Tensor:
         """What ``total`` is divided by, a float32 scalar; it needs no network.
 
         cross_entropy: the sum of the images' class weights (1 each if there are none), as torch's mean does;
@@ -48,12 +50,12 @@ class Loss:
         """
         if self.kind == "cross_entropy" and self.class_weight is not None:
             return self.class_weight[labels].sum()
-        count = len(labels) if self.kind == "cross_entropy" else len(labels) * class_count
+        count = len(labels) if self.kind == "cross_entropy" else len(labels) * self.class_count
         return torch.tensor(float(count), device=labels.device)
 
     def mean(self, logits: Tensor, labels: Tensor) -> Tensor:
         """``total / weight``, a float32 scalar."""
-        return self.total(logits, labels) / self.weight(labels, logits.shape[1])
+        return self.total(logits, labels) / self.weight(labels)
 
     def to(self, device: torch.device) -> Loss:
         """The same loss with its weights on ``device``."""
@@ -85,10 +87,12 @@ def make_loss(params: TrialParams, task: str, train_labels: NDArray[Any], classe
     if params.loss == "cross_entropy":
         if task == "multi_label":
             raise UserError("loss 'cross_entropy' expects one class an image; this is multi_label: use bce or focal")
-        return Loss(kind="cross_entropy", class_weight=_class_weight(params, train_labels, len(classes)))
+        weights = _class_weight(params, train_labels, len(classes))
+        return Loss(kind="cross_entropy", class_count=len(classes), class_weight=weights)
     focal = params.loss == "focal"
     return Loss(
         kind="binary",
+        class_count=len(classes),
         class_weight=_class_weight(params, train_labels, len(classes)),
         gamma=params.focal_gamma if focal else 0.0,
         alpha=params.focal_alpha if focal else None,

@@ -68,7 +68,7 @@ def test_balanced_focal_loss_weighs_positive_elements_by_the_ratio_of_negatives(
 @pytest.mark.parametrize("gamma", [0.1, 0.5, 2.0])
 def test_focal_gradients_stay_finite_where_the_network_is_certain(gamma):
     logits = torch.tensor([[60.0, -60.0], [200.0, 0.0]], requires_grad=True)
-    Loss(kind="binary", gamma=gamma).mean(logits, torch.tensor([0, 1])).backward()
+    Loss(kind="binary", class_count=2, gamma=gamma).mean(logits, torch.tensor([0, 1])).backward()
     assert torch.isfinite(logits.grad).all()
 
 
@@ -96,7 +96,7 @@ def test_parts_of_a_batch_add_up_to_its_mean(batch, params):
     logits, labels = batch
     loss = loss_of(**params)
     parts = sum(loss.total(logits[part], labels[part]) for part in (slice(0, 3), slice(3, 8)))
-    assert torch.allclose(parts / loss.weight(labels, 3), loss.mean(logits, labels))
+    assert torch.allclose(parts / loss.weight(labels), loss.mean(logits, labels))
 
 
 def test_probabilities_are_softmax_or_sigmoid_in_float32():

@@ -1,0 +1,199 @@
+"""What one epoch and one evaluation compute, on networks small enough to follow."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from trainables.augment import normalise
+from trainables.batches import Batches
+from trainables.engine import evaluate, train_epoch
+from trainables.losses import Loss
+from trainables.optimizers import Schedule
+
+CPU = torch.device("cpu")
+CROSS_ENTROPY = Loss(kind="cross_entropy", class_count=3)
+WEIGHTED = Loss(kind="cross_entropy", class_count=3, class_weight=torch.tensor([0.5, 3.0, 1.0]))
+BCE = Loss(kind="binary", class_count=3)
+
+
+def network(*, batch_norm=False):
+    torch.manual_seed(0)
+    norm = [nn.BatchNorm2d(4)] if batch_norm else []
+    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), *norm, nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
+
+
+def data(count=23, task="single_label"):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
+    labels = rng.integers(0, 3, count) if task == "single_label" else rng.integers(0, 2, (count, 3)).astype(np.float32)
+    return Batches(images, np.arange(count), labels, CPU)
+
+
+def everything(batches):
+    images, labels = batches.take(np.arange(len(batches)))
+    return normalise(images), labels
+
+
+@torch.no_grad()
+def logits(model, images):
+    return model(images)
+
+
+def train(model, batches, *, loss=CROSS_ENTROPY, lr=0.0, batch_size=8, optimizer=None, **options):
+    optimizer = optimizer or torch.optim.SGD([{"params": model.parameters(), "initial_lr": lr}], lr=lr)
+    options = {"task": "single_label", "augment": "none", "precision": "fp32"} | options
+    streams = {name: torch.Generator().manual_seed(0) for name in ("shuffling", "augmentation")}
+    schedule = Schedule(optimizer, "constant", 100)
+    model.train()
+    return train_epoch(model, loss, optimizer, schedule, batches, batch_size=batch_size, **options, **streams)
+
+
+@pytest.mark.parametrize("loss", [CROSS_ENTROPY, WEIGHTED, BCE])
+def test_training_means_are_those_of_the_whole_epoch_whatever_the_last_batch(loss):
+    model, batches = network(), data()
+    epoch = train(model, batches, loss=loss)
+    images, labels = everything(batches)
+    assert epoch.loss == pytest.approx(float(loss.mean(logits(model, images), labels)))
+    assert epoch.accuracy == pytest.approx(float((logits(model, images).argmax(1) == labels).float().mean()))
+
+
+def test_multi_label_accuracy_asks_for_every_label_of_an_image():
+    model, batches = network(), data(task="multi_label")
+    epoch = train(model, batches, loss=BCE, task="multi_label")
+    images, labels = everything(batches)
+    assert epoch.accuracy == pytest.approx(float(((logits(model, images) >= 0) == labels.bool()).all(1).float().mean()))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_lowers_the_loss(precision):
+    model, batches = network(batch_norm=True), data()
+    losses = [train(model, batches, lr=0.05, augment="flip", precision=precision).loss for _ in range(10)]
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_one_image_too_many_for_the_last_batch_does_not_break_batch_norm():
+    class OneByOne(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.linear, self.sizes = nn.BatchNorm1d(3), nn.Linear(3, 3), []
+
+        def forward(self, images):
+            self.sizes.append(len(images))
+            return self.linear(self.norm(images.mean(dim=(2, 3))))
+
+    model = OneByOne()
+    train(model, data(count=17))
+    assert model.sizes == [8, 9]
+
+
+@pytest.mark.parametrize("loss", [CROSS_ENTROPY, WEIGHTED, BCE])
+def test_parts_of_a_batch_give_the_gradients_of_the_whole(loss):
+    gradients = []
+    for micro_batch in (None, 3):
+        model = network()
+        epoch = train(model, data(), loss=loss, batch_size=23, micro_batch=micro_batch)
+        gradients.append([parameter.grad for parameter in model.parameters()])
+        assert epoch.micro_batch == micro_batch
+    for whole, parts in zip(*gradients, strict=True):
+        assert torch.allclose(whole, parts, atol=1e-6)
+
+
+class SmallMemory(nn.Module):
+    """A network that runs out of memory on more than ``room`` images at once."""
+
+    def __init__(self, room):
+        super().__init__()
+        self.inner, self.room, self.tried = network(), room, []
+
+    def forward(self, images):
+        self.tried.append(len(images))
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.inner(images)
+
+
+def test_out_of_memory_is_answered_by_smaller_parts_with_the_same_result():
+    plenty, little = network(), SmallMemory(room=3)
+    expected = train(plenty, data(), lr=0.1)
+    epoch = train(little, data(), lr=0.1)
+    assert little.tried[:4] == [8, 4, 2, 2]
+    assert epoch.micro_batch == 2
+    assert epoch.loss == pytest.approx(expected.loss, rel=1e-5)
+    for one, other in zip(plenty.parameters(), little.inner.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_out_of_memory_on_a_single_image_is_raised():
+    with pytest.raises(torch.OutOfMemoryError):
+        train(SmallMemory(room=0), data())
+
+
+def test_evaluation_out_of_memory_goes_on_in_smaller_batches_and_in_order():
+    little = SmallMemory(room=5)
+    found = evaluate(little, CROSS_ENTROPY, data(), task="single_label", precision="fp32")
+    expected = evaluate(little.inner, CROSS_ENTROPY, data(), task="single_label", precision="fp32")
+    assert np.allclose(found.probabilities, expected.probabilities, atol=1e-6)
+    assert found.loss == pytest.approx(expected.loss)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+@pytest.mark.parametrize("loss", [CROSS_ENTROPY, WEIGHTED])
+def test_evaluation_is_of_the_whole_split_whatever_the_batch(batch_size, loss):
+    model, batches = network(batch_norm=True), data()
+    found = evaluate(model, loss, batches, task="single_label", precision="fp32", batch_size=batch_size)
+    images, labels = everything(batches)
+    model.eval()
+    assert found.loss == pytest.approx(float(loss.mean(logits(model, images), labels)), rel=1e-5)
+    assert np.allclose(found.probabilities, logits(model, images).softmax(1).detach().numpy(), atol=1e-6)
+    assert found.probabilities.dtype == np.float32
+
+
+def test_evaluation_changes_nothing_in_the_network():
+    model = nn.Sequential(network(batch_norm=True), nn.Dropout(0.5)).train()
+    before = copy.deepcopy(model.state_dict())
+    first, second = (evaluate(model, CROSS_ENTROPY, data(), task="single_label", precision="fp32") for _ in range(2))
+    assert (first.probabilities == second.probabilities).all()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_multi_label_probabilities_are_sigmoids():
+    model, batches = network(), data(task="multi_label")
+    found = evaluate(model, BCE, batches, task="multi_label", precision="fp32")
+    images, labels = everything(batches)
+    assert np.allclose(found.probabilities, logits(model, images).sigmoid().detach().numpy(), atol=1e-6)
+    assert found.loss == pytest.approx(
+        float(F.binary_cross_entropy_with_logits(logits(model, images), labels)), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("bad", [1, 2, 3])
+def test_a_loss_that_is_no_number_ends_the_epoch_and_names_its_step(bad):
+    class Breaking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.calls = network(), 0
+
+        def forward(self, images):
+            self.calls += 1
+            return self.inner(images) * (float("nan") if self.calls == bad else 1)
+
+    model = Breaking()
+    assert train(model, data()).bad_step == bad
+    assert model.calls == min(bad + 1, 3)
+
+
+def test_what_is_called_between_steps_may_end_the_epoch():
+    calls = []
+
+    def stop():
+        calls.append(1)
+        if len(calls) == 2:
+            raise TimeoutError("enough")
+
+    with pytest.raises(TimeoutError, match="enough"):
+        train(network(), data(), between_steps=stop)

@@ -1,0 +1,189 @@
+"""One epoch of training and one evaluation: plain functions of a network, a loss and batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trainables.augment import augmented, normalise
+from trainables.batches import Batches, plan_batches
+from trainables.losses import Loss, probabilities_of
+from trainables.optimizers import Schedule
+
+EVALUATION_BATCH = {"cpu": 32, "cuda": 256}
+"""Images at once in evaluation, where the size of a batch changes nothing but speed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingEpoch:
+    """loss, accuracy: running means over the epoch's images, in train mode, each image under its own step's weights.
+
+    accuracy: part of images decided rightly (multi-label: every label).
+    bad_step: the first step (from 1) whose loss was NaN or infinite, which ended the epoch; None = all is well.
+    micro_batch: images computed at once from now on, less than a batch once memory ran out; None = whole batches.
+    """
+
+    loss: float
+    accuracy: float
+    bad_step: int | None
+    micro_batch: int | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """loss: over the whole split, in eval mode. probabilities: float32 [N, C] in the order of the split."""
+
+    loss: float
+    probabilities: NDArray[np.float32]
+
+
+def train_epoch(
+    model: nn.Module,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    data: Batches,
+    *,
+    batch_size: int,
+    task: str,
+    augment: str,
+    precision: str,
+    shuffling: torch.Generator,
+    augmentation: torch.Generator,
+    micro_batch: int | None = None,
+    between_steps: Callable[[], None] = lambda: None,
+) -> TrainingEpoch:
+    """Go once through ``data``. The caller sets the train mode of ``model``, which knows what is frozen.
+
+    precision: "fp32", or "bf16" for autocast (weights and loss stay float32). Out of GPU memory: the batch is begun
+    again in parts half as large, with accumulated gradients, and so are all that follow (a BatchNorm in train mode then
+    sees, and its statistics count, smaller batches). between_steps is called before each step and may raise.
+    """
+    total, weight = torch.zeros(2, dtype=torch.float64, device=data.device)
+    correct = torch.zeros((), dtype=torch.int64, device=data.device)
+    forward = _Forward(model, loss, task, precision)
+    seen, bad_step, before = 0, None, None
+    plan = plan_batches(len(data), batch_size, shuffling)
+    for step, indices in enumerate(plan, start=1):
+        between_steps()
+        images, labels = data.take(indices)
+        schedule.before_step()
+        inputs = augmented(images, augment, augmentation)
+        summed, right, micro_batch = _backward_in_memory(forward, optimizer, inputs, labels, micro_batch)
+        optimizer.step()
+        total += summed
+        weight += loss.weight(labels)
+        correct += right
+        seen += len(indices)
+        # A step's loss is looked at while the next one runs, so that a GPU never waits for it.
+        if before is not None and not torch.isfinite(before):
+            bad_step = step - 1
+            break
+        before = summed
+    if bad_step is None and before is not None and not torch.isfinite(before):
+        bad_step = len(plan)
+    return TrainingEpoch(
+        loss=float(total / weight), accuracy=float(correct) / seen, bad_step=bad_step, micro_batch=micro_batch
+    )
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    loss: Loss,
+    data: Batches,
+    *,
+    task: str,
+    precision: str,
+    batch_size: int | None = None,
+    between_steps: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Loss and probabilities of every image of ``data``, which is put through in eval mode (and stays in it).
+
+    batch_size: by default ``EVALUATION_BATCH``; halved where GPU memory does not suffice.
+    """
+    model.eval()
+    forward = _Forward(model, loss, task, precision)
+    size = batch_size or EVALUATION_BATCH[data.device.type]
+    total, weight = torch.zeros(2, dtype=torch.float64, device=data.device)
+    parts = []
+    waiting = plan_batches(len(data), size, None)[::-1]
+    while waiting:
+        between_steps()
+        indices = waiting.pop()
+        images, labels = data.take(indices)
+        try:
+            summed, logits = forward(normalise(images), labels)
+        except torch.OutOfMemoryError:
+            if len(indices) == 1:
+                raise
+            halves = (np.array_split(each, 2)[::-1] for each in [*waiting, indices])
+            waiting = [half for pair in halves for half in pair if len(half)]
+            continue
+        total += summed
+        weight += loss.weight(labels)
+        parts.append(probabilities_of(logits, task))
+    return Evaluation(float(total / weight), torch.cat(parts).cpu().numpy())
+
+
+@dataclass(frozen=True)
+class _Forward:
+    model: nn.Module
+    loss: Loss
+    task: str
+    precision: str
+
+    def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The summed loss and the logits."""
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            logits = self.model(inputs)
+        return self.loss.total(logits, labels), logits
+
+    def right(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """How many images are decided as ``metrics.decide`` does, all labels of an image being right."""
+        if self.task == "single_label":
+            return (logits.argmax(dim=1) == labels).sum()
+        return ((logits.float().sigmoid() >= 0.5) == labels.bool()).all(dim=1).sum()
+
+
+def _backward_in_memory(
+    forward: _Forward, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, micro_batch: int | None
+) -> tuple[Tensor, Tensor, int | None]:
+    """``_backward``, in ever smaller parts until memory suffices; also the size of a part, for the next batch."""
+    while True:
+        try:
+            return *_backward(forward, optimizer, inputs, labels, micro_batch), micro_batch
+        except torch.OutOfMemoryError:
+            tried = min(micro_batch or len(inputs), len(inputs))
+            if tried == 1:
+                raise
+        # Outside of the handler: the traceback would keep the failed attempt's tensors alive.
+        micro_batch = math.ceil(tried / 2)
+        optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+
+
+def _backward(
+    forward: _Forward, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, micro_batch: int | None
+) -> tuple[Tensor, Tensor]:
+    """Leave the gradient of the batch's mean loss in the parameters; the summed loss and the count of right images.
+
+    Parts are summed and divided by the weight of the whole batch: the gradient is that of the undivided batch.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    weight = forward.loss.weight(labels)
+    parts = math.ceil(len(inputs) / (micro_batch or len(inputs)))
+    total = torch.zeros((), device=inputs.device)
+    right = torch.zeros((), dtype=torch.int64, device=inputs.device)
+    for some, their_labels in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
+        summed, logits = forward(some, their_labels)
+        (summed / weight).backward()  # type: ignore[no-untyped-call]
+        total += summed.detach()
+        right += forward.right(logits.detach(), their_labels)
+    return total, right
