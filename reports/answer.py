@@ -52,8 +52,8 @@ def _warnings(evidence: Evidence) -> list[Block]:
         blocks.append(
             Note(
                 "warning",
-                f"This sweep has not ended: it is still running, or it was stopped before its end. "
-                f"{counts['running']} of {len(evidence.trials)} trials have no end yet. The report shows what was on disk.",
+                "This sweep has not ended: it is still running, or it was stopped before its end. The report shows "
+                f"what was on disk: {counts['running']} of {len(evidence.trials)} trials have no end yet.",
             )
         )
     if evidence.problems:
@@ -76,13 +76,14 @@ def _winner(evidence: Evidence) -> list[Block]:
     best = evidence.best
     assert best is not None
     trial = f"trial {best['number']:.0f}"
+    epoch = formats.show("integer", best["best_epoch"])
     metric = wording.metric_name(evidence.metric)
     count = len(evidence.ranked)
     params = wording.trial_params(best)
     blocks: list[Block] = [
         Headline(
             value=formats.score(best["score"]),
-            label=f"{metric} of the best configuration ({trial}, epoch {formats.show('integer', best['best_epoch'])})",
+            label=f"{_capital(metric)} of the best configuration ({trial}, epoch {epoch})",
             detail=_worth(evidence, count),
         ),
         Text(evidence.basis("val") + _baseline(evidence)),
@@ -104,11 +105,12 @@ def _winner(evidence: Evidence) -> list[Block]:
     blocks += [
         FactList(tuple(rows)),
         Heading("The same epoch by other measures"),
-        FactList(tuple(_other_scores(evidence))),
+        FactList(tuple(_other_scores(evidence)), tiles=True),
     ]
-    command = wording.repeat_command(evidence.run.sweep)
-    if command:
-        blocks += [Heading("The command that repeats it"), Command(command)]
+    command = wording.sweep_command(evidence.run.sweep)
+    if command and params:
+        again = wording.again(command, params, evidence.name)
+        blocks += [Heading("The command that trains this configuration once more"), Command(again)]
     return blocks
 
 
@@ -167,7 +169,7 @@ def _other_scores(evidence: Evidence) -> list[tuple[str, str]]:
     best = evidence.best
     assert best is not None
     return [
-        (wording.metric_name(f"val_{name}").capitalize().replace(" f1", " F1").replace(" auroc", " AUROC"), text)
+        (_capital(wording.metric_name(f"val_{name}").removeprefix("validation ")), text)
         for name in OTHER_SCORES
         if f"val_{name}" in best and (text := formats.show("score", best[f"val_{name}"])) != formats.ABSENT
     ]
@@ -203,6 +205,10 @@ def _what_was_run(evidence: Evidence) -> list[tuple[str, str]]:
         ("Took", _took(sweep.get("created"), sweep.get("finished"))),
         ("Time in trials", formats.show("duration", float(evidence.trials["seconds"].sum()))),
     ]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _took(created: object, finished: object) -> str:

@@ -7,6 +7,8 @@ from typing import ClassVar
 
 import pandas as pd
 
+from reports.figure_style import Drawing
+
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
@@ -46,10 +48,11 @@ class Note:
 
 @dataclass(frozen=True)
 class FactList:
-    """Named facts: pairs of a name and its value as text."""
+    """Named facts: pairs of a name and its value as text. tiles: short values, side by side."""
 
     kind: ClassVar[str] = "facts"
     rows: tuple[tuple[str, str], ...]
+    tiles: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,13 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure, drawn already. name: of figures/<name>.svg and .png; wide: takes the whole width of the page."""
+    """A figure. name: of figures/<name>.svg and .png; alt: what it shows, for who cannot see it."""
 
     kind: ClassVar[str] = "picture"
     name: str
     caption: str
     alt: str
-    svg: str
-    png: bytes
-    wide: bool = False
+    drawing: Drawing
 
 
 @dataclass(frozen=True)

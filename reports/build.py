@@ -70,8 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _files(evidence: Evidence) -> dict[str, bytes]:
     """Every file of the report but the manifest, by its name below report/, sorted."""
-    # The answer comes first on the page but is made last: it lists the problems that the others met.
-    sections = [make(evidence) for make in reversed(SECTIONS)][::-1]
+    sections = [make(evidence) for make in SECTIONS]
     page = render.Page(
         title=f"Report of {evidence.name}",
         subtitle=f"{evidence.run.sweep.get('space', 'unknown space')} · {len(evidence.trials):,} trials",
@@ -83,8 +82,8 @@ def _files(evidence: Evidence) -> dict[str, bytes]:
             files[f"tables/{table.name}.csv"] = _encoded(render.csv_table(table))
             files[f"tables/{table.name}.tex"] = _encoded(render.latex_table(table))
         for picture in section.pictures():
-            files[f"figures/{picture.name}.svg"] = _encoded(picture.svg)
-            files[f"figures/{picture.name}.png"] = picture.png
+            files[f"figures/{picture.name}.svg"] = _encoded(picture.drawing.svg)
+            files[f"figures/{picture.name}.png"] = picture.drawing.png
     return dict(sorted(files.items()))
 
 

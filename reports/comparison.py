@@ -23,12 +23,10 @@ def section(evidence: Evidence) -> Section:
         blocks.append(
             Picture(
                 name="backbone_depth",
-                caption=f"Best {metric} of each backbone and depth. Empty: not tried. {evidence.basis('val')}",
+                caption=f"Best {metric} of each backbone and depth. Gray: not tried, or no score. {evidence.basis('val')}",
                 alt=f"Heat map of the best {metric}, backbones by depth; the highest cell is {top['backbone']}, "
                 f"{top['unfrozen']}, {top['score']:.3f}. The table below holds all values.",
-                svg=drawing.svg,
-                png=drawing.png,
-                wide=scores.shape[1] > 3,
+                drawing=drawing,
             )
         )
     blocks.append(_table(evidence, cells))

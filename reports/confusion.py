@@ -27,9 +27,9 @@ def section(evidence: Evidence) -> Section:
     splits = [split for split in SPLITS if (predictions.split == split).any()]
     blocks: list[Block] = [
         Text(
-            f"Trial {evidence.best['number']:.0f}, weights of epoch {predictions.epoch}, counted from its saved predictions "
-            "in evaluation mode: dropout and augmentation off. Training accuracy in the curves below is a running mean "
-            "in train mode and may differ."
+            f"Trial {evidence.best['number']:.0f}, weights of epoch {predictions.epoch}, counted from its saved "
+            "predictions in evaluation mode: dropout and augmentation off. Training accuracy in the curves below is a "
+            "running mean in train mode and may differ."
         )
     ]
     blocks += _checks(evidence, predictions, splits)
@@ -104,9 +104,7 @@ def _of_split(
         name=f"confusion_{split}",
         caption=picture_caption,
         alt=alt,
-        svg=drawing.svg,
-        png=drawing.png,
-        wide=counts.ndim == 3 or len(classes) > figures.MAX_LABELS_WITH_SHARES,
+        drawing=drawing,
     )
     return picture, tables
 

@@ -16,7 +16,7 @@ def section(evidence: Evidence) -> Section:
     epochs = evidence.run.epochs
     if epochs.empty:
         return Section("curves", title, (Text("No trial has ended an epoch."),))
-    blocks: list[Block] = []
+    blocks: list[Block] = [Text(f"{evidence.basis('train')} {evidence.basis('val')}")]
     winners = evidence.ranked.head(CURVES_SHOWN).to_dict("records")
     for place, row in enumerate(winners, start=1):
         blocks.append(Heading(f"{_ordinal(place)}: trial {row['number']:.0f}, {row['backbone']}, {row['unfrozen']}"))
@@ -54,9 +54,7 @@ def stopping_section(evidence: Evidence) -> Section:
     alt = "Bars: " + "; ".join(
         f"{row['unfrozen']}: {row['stopped']} of {row['trials']} stopped early" for row in facts.to_dict("records")
     )
-    picture = Picture(
-        name="stopped_by_depth", caption="Trials by depth and end.", alt=alt, svg=drawing.svg, png=drawing.png
-    )
+    picture = Picture(name="stopped_by_depth", caption="Trials by depth and end.", alt=alt, drawing=drawing)
     table = Table(name="stopped_by_depth", caption=caption, frame=facts, columns=columns)
     return Section("stopping", title, (Text(text), picture, table))
 
@@ -77,7 +75,6 @@ def rungs(sweep: Mapping[str, Any], last_epoch: int) -> list[int]:
 
 def _of_trial(evidence: Evidence, row: Mapping[str, Any], place: int) -> list[Picture]:
     epochs = evidence.run.epochs[evidence.run.epochs["trial_id"] == row["trial_id"]]
-    basis = f"{evidence.basis('train')} {evidence.basis('val')}"
     pictures = []
     for name, label in (("loss", "loss"), ("accuracy", "accuracy")):
         drawing = figures.curve(epochs, f"train_{name}", f"val_{name}", label, float(row["best_epoch"]))
@@ -85,12 +82,10 @@ def _of_trial(evidence: Evidence, row: Mapping[str, Any], place: int) -> list[Pi
         pictures.append(
             Picture(
                 name=f"{name}_rank_{place}",
-                caption=f"{name.capitalize()} of trial {row['number']:.0f}."
-                + (f" {basis}" if name == "accuracy" else ""),
+                caption=f"{name.capitalize()} of trial {row['number']:.0f}.",
                 alt=f"{name.capitalize()} by epoch, training and validation: validation goes from {first:.3f} to "
                 f"{last:.3f} in {len(epochs)} epochs; best epoch {row['best_epoch']:.0f}.",
-                svg=drawing.svg,
-                png=drawing.png,
+                drawing=drawing,
             )
         )
     return pictures
@@ -106,14 +101,14 @@ def _of_all(evidence: Evidence) -> list[Block]:
     drawing = figures.all_curves(epochs, evidence.trials, metric, name, marks, best_id)
     stopped = int((evidence.trials["status"] == "stopped").sum())
     rung_text = (
-        f" Gray lines: rungs, where the scheduler decides (epochs {wording.listing(map(str, marks))})." if marks else ""
+        f" Dotted lines: rungs, where the scheduler decides (epochs {wording.listing(map(str, marks))})."
+        if marks
+        else ""
     )
-    caption = (
-        f"{name.capitalize().replace(' f1', ' F1')} of all {len(evidence.trials):,} trials; a cross is where one was "
-    )
+    caption = f"{name[:1].upper()}{name[1:]} of all {len(evidence.trials):,} trials; a cross is where one was "
     caption += f"stopped.{rung_text} {evidence.basis('val')}"
     alt = f"One line a trial; {stopped} of {len(evidence.trials)} were stopped early."
-    return [Picture(name="all_scores", caption=caption, alt=alt, svg=drawing.svg, png=drawing.png, wide=True)]
+    return [Picture(name="all_scores", caption=caption, alt=alt, drawing=drawing)]
 
 
 def _ordinal(place: int) -> str:

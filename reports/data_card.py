@@ -60,8 +60,7 @@ def _counts(evidence: Evidence) -> list[Block]:
                 name="class_counts",
                 caption="Images of each class, by split.",
                 alt=alt,
-                svg=drawing.svg,
-                png=drawing.png,
+                drawing=drawing,
             )
         )
     return blocks

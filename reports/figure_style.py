@@ -49,8 +49,9 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure as an SVG document (text) and a PNG (bytes), free of dates and versions."""
+    """A figure as an SVG document (text) and a PNG (bytes), free of dates and versions; its width in inches."""
 
+    width_in: float
     svg: str
     png: bytes
 
@@ -63,7 +64,7 @@ def draw(width_in: float, height_in: float, paint: Callable[[Figure], None]) -> 
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         figure.savefig(png, format="png", metadata={"Software": None})
-    return Drawing(svg=svg.getvalue().decode("utf-8"), png=png.getvalue())
+    return Drawing(width_in=width_in, svg=svg.getvalue().decode("utf-8"), png=png.getvalue())
 
 
 def inline_svg(svg: str, name: str) -> str:

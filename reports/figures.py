@@ -60,6 +60,7 @@ def heat_map(scores: pd.DataFrame, tried: pd.DataFrame, label: str, lower_is_bet
         values, attempts = scores.to_numpy(dtype=float), tried.to_numpy(dtype=float)
         cmap = SEQUENTIAL + ("_r" if lower_is_better else "")
         low, high = _limits(values)
+        axes.set_facecolor("#eef0f3")
         image = axes.imshow(np.ma.masked_invalid(values), cmap=cmap, vmin=low, vmax=high, aspect="auto")
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
@@ -110,7 +111,7 @@ def confusion(counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], cl
 
 def label_matrices(counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], classes: Sequence[str]) -> Drawing:
     """One 2 x 2 a label. counts, shares: [C, 2, 2], rows true (no, yes), columns predicted (no, yes)."""
-    across = min(3, len(classes))
+    across = 2 if len(classes) == 4 else min(3, len(classes))
     down = -(-len(classes) // across)
 
     def paint(figure: Figure) -> None:
@@ -164,7 +165,7 @@ def all_curves(
         lines = {name: part[["epoch", metric]].dropna().to_numpy() for name, part in epochs.groupby("trial_id")}
         crowded = max(0.12, min(0.75, 14 / max(len(lines), 1)))
         for rung in rungs:
-            axes.axvline(rung, color=LIGHT, linewidth=1.0, zorder=0)
+            axes.axvline(rung, color=GRAY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=0.5)
         for status, color in STATUS_COLORS.items():
             drawn = [lines[i] for i in trials.loc[trials["status"] == status, "trial_id"] if len(lines.get(i, ())) > 0]
             if not drawn:

@@ -138,7 +138,7 @@ def _statuses(table: Table) -> list[str]:
 
 def _svg(picture: Picture) -> Markup:
     # The drawing is ours: matplotlib has escaped the names in it.
-    return Markup(inline_svg(picture.svg, picture.name))
+    return Markup(inline_svg(picture.drawing.svg, picture.name))
 
 
 def _markdown_table(table: Table) -> str:

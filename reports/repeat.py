@@ -16,7 +16,7 @@ _SHOWN_ELSEWHERE = ("weights", "missing_weights")
 def section(evidence: Evidence) -> Section:
     sweep, provenance = evidence.run.sweep, evidence.run.provenance
     blocks: list[Block] = []
-    command = wording.repeat_command(sweep)
+    command = wording.sweep_command(sweep)
     if command:
         blocks += [Text("The same command on the same data and code:"), Command(command)]
     else:
@@ -28,8 +28,8 @@ def section(evidence: Evidence) -> Section:
     else:
         blocks.append(
             Text(
-                f"Seed {sweep.get('seed', '?')}. Without --deterministic, trials that run side by side reach the sampler "
-                "in another order each time: the configurations tried may differ, and so may the best one."
+                f"Seed {sweep.get('seed', '?')}. Without --deterministic, trials that run side by side reach the "
+                "sampler in another order each time: the configurations tried may differ, and so may the best one."
             )
         )
     facts = [("Data fingerprint", str(evidence.dataset.get("fingerprint") or "not recorded"))]
@@ -52,6 +52,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             rows += _flat(value, f"{name}.")
         elif isinstance(value, list | tuple):
             rows.append((name, ", ".join(map(_text, value)) or "none"))
+        elif name.endswith("_bytes") and isinstance(value, int):
+            rows.append((name.removesuffix("_bytes"), f"{value / 2**30:.1f} GiB"))
         else:
             rows.append((name, _text(value)))
     return rows

@@ -13,11 +13,13 @@ from PIL import Image
 from reports.blocks import Sample
 
 PER_CLASS = 5
+PER_CLASS_OF_MANY = 3
+MANY = 6
 _PLACE = {"train": 0, "val": 1, "test": 2}
 
 
 def samples(path: Path, classes: tuple[str, ...]) -> tuple[tuple[str, tuple[Sample, ...]], ...] | None:
-    """Up to ``PER_CLASS`` images of each class, those of the training split first; None if the file is no use.
+    """A few images of each class, those of the training split first; None if the file is no use.
 
     An image with several labels stands with each of them; one with none under "no label".
     """
@@ -31,9 +33,10 @@ def samples(path: Path, classes: tuple[str, ...]) -> tuple[tuple[str, tuple[Samp
     order = sorted(range(len(names)), key=lambda row: (_PLACE.get(str(splits[row]), 3), row))
     of_row = [set(str(label).split("|")) | {str(label)} for label in labels]
     rows = []
+    limit = PER_CLASS if len(classes) <= MANY else PER_CLASS_OF_MANY
     for name in (*classes, "no label"):
         wanted = "" if name == "no label" else name
-        chosen = [row for row in order if wanted in of_row[row]][:PER_CLASS]
+        chosen = [row for row in order if wanted in of_row[row]][:limit]
         if chosen:
             found = tuple(Sample(data_uri(images[row]), str(names[row]), str(splits[row])) for row in chosen)
             rows.append((name, found))

@@ -24,7 +24,7 @@ def section(evidence: Evidence) -> Section:
     counts = tables.status_counts(trials)
     blocks: list[Block] = [
         Text(
-            f"{len(trials):,} trials: {counts['finished']} finished (ran their epochs, or ended by their own patience), "
+            f"{len(trials):,} trials: {counts['finished']} finished (ran their epochs, or ended by their patience), "
             f"{counts['stopped']} stopped early by the scheduler, {counts['failed']} failed, {counts['running']} "
             "without an end. Click a heading to sort."
         )

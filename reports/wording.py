@@ -95,12 +95,25 @@ def unfrozen_in_words(params: TrialParams) -> str:
     return f"the new head and the {DEPTH_NAMES[depth]} of four"
 
 
-def repeat_command(sweep: Mapping[str, Any]) -> str:
-    """The command of the sweep as it was given, or as its settings tell it."""
+def sweep_command(sweep: Mapping[str, Any]) -> str:
+    """The command of the sweep as it was given; "" if it is not recorded."""
     command = sweep.get("command")
     if isinstance(command, list | tuple):
         return shlex.join(str(part) for part in command)
     return str(command or "")
+
+
+def again(command: str, params: TrialParams, name: str) -> str:
+    """The sweep's command with every hyperparameter fixed: options that stand later win over the same ones before."""
+    fixed = {key: value for key, value in params.active().items() if not key.startswith("unfreeze")}
+    if params.unfreeze_layers:
+        fixed["unfreeze_layers"] = "+".join(params.unfreeze_layers)
+    else:
+        fixed["unfreeze_depth"] = params.unfreeze_depth
+    options = ["--space", "partial_unfreeze", "--name", f"{name}-again", "--trials", "1"]
+    for key, value in fixed.items():
+        options += ["--set", f"{key}={'none' if value is None else value}"]
+    return f"{command} {shlex.join(options)}"
 
 
 def listing(parts: Iterable[str]) -> str:

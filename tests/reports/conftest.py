@@ -25,7 +25,7 @@ COUNTS = {
 BACKBONES = ("mobilenet_v2", "resnet18", "squeezenet1_1")
 
 
-@pytest.fixture()
+@pytest.fixture
 def write_run(tmp_path: Path) -> WriteRun:
     """A function that writes a run folder below ``tmp_path`` and returns it; see ``write``."""
     return lambda name="run", **changes: write(tmp_path / name, **changes)
@@ -45,7 +45,7 @@ def write(
     labels_per_split: dict[str, int] | None = None,
     never_predicted: str | None = None,
 ) -> Path:
-    """Write a run folder. ``statuses`` repeat over the trials; ``sweep``, ``dataset``, ``provenance`` update the files."""
+    """Write a run folder. ``statuses`` repeat over the trials; ``sweep`` and its like change a file."""
     paths = RunPaths(root)
     root.mkdir(parents=True)
     sizes = labels_per_split or {"train": 60, "val": 30, "test": 30}
@@ -92,8 +92,11 @@ def _sweep(name: str, trials: int, epochs: int, statuses: Sequence[str]) -> dict
 
 def _provenance() -> dict[str, Any]:
     return {
-        "versions": {"python": "3.11.9", "torch": "2.15.0", "ray": "2.60.0", "optuna": "5.0.0"},
-        "git_commit": "0123456789abcdef",
+        "python": "3.11.9",
+        "packages": {"torch": "2.15.0", "ray": "2.60.0", "optuna": "5.0.0"},
+        "commit": "0123456789abcdef",
+        "cpus": 8,
+        "memory_bytes": 2**35,
         "platform": "Linux-6.8-x86_64",
         "cpu": "a processor, 8 cores",
         "gpus": [],
