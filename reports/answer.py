@@ -188,6 +188,8 @@ def _what_was_run(evidence: Evidence) -> list[tuple[str, str]]:
     budget = f", at most {sweep['epochs']} epochs a trial" if sweep.get("epochs") else ""
     search = f"space {sweep.get('space', '?')}, sampler {sweep.get('sampler', '?')}, "
     search += f"scheduler {sweep.get('scheduler', '?')}{budget}"
+    many = f"{len(evidence.classes)}, listed below"
+    classes = wording.listing(evidence.classes) if len(evidence.classes) <= 8 else many
     better = "higher" if evidence.mode == "max" else "lower"
     return [
         (
@@ -199,7 +201,7 @@ def _what_was_run(evidence: Evidence) -> list[tuple[str, str]]:
         ("Selected by", f"{wording.metric_name(evidence.metric)} ({better} is better)"),
         ("Data", data),
         ("Images", ", ".join(f"{split} {number:,}" for split, number in images.items()) or "unknown"),
-        ("Classes", wording.listing(evidence.classes) or "unknown"),
+        ("Classes", classes or "unknown"),
         ("Image size", f"{dataset.get('image_size', '?')} px"),
         ("Began", str(sweep.get("created") or "unknown")),
         ("Took", _took(sweep.get("created"), sweep.get("finished"))),

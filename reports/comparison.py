@@ -23,7 +23,7 @@ def section(evidence: Evidence) -> Section:
         blocks.append(
             Picture(
                 name="backbone_depth",
-                caption=f"Best {metric} of each backbone and depth. Gray: not tried, or no score. {evidence.basis('val')}",
+                caption=f"Best {metric} of each backbone and depth. Gray: no score. {evidence.basis('val')}",
                 alt=f"Heat map of the best {metric}, backbones by depth; the highest cell is {top['backbone']}, "
                 f"{top['unfrozen']}, {top['score']:.3f}. The table below holds all values.",
                 drawing=drawing,

@@ -100,11 +100,10 @@ def _of_all(evidence: Evidence) -> list[Block]:
     best_id = str(evidence.best["trial_id"]) if evidence.best else None
     drawing = figures.all_curves(epochs, evidence.trials, metric, name, marks, best_id)
     stopped = int((evidence.trials["status"] == "stopped").sum())
-    rung_text = (
-        f" Dotted lines: rungs, where the scheduler decides (epochs {wording.listing(map(str, marks))})."
-        if marks
-        else ""
-    )
+    rung_text = ""
+    if marks:
+        epoch_list = f"epoch{'s' * (len(marks) > 1)} {wording.listing(map(str, marks))}"
+        rung_text = f" Dotted lines: rungs, where the scheduler decides ({epoch_list})."
     caption = f"{name[:1].upper()}{name[1:]} of all {len(evidence.trials):,} trials; a cross is where one was "
     caption += f"stopped.{rung_text} {evidence.basis('val')}"
     alt = f"One line a trial; {stopped} of {len(evidence.trials)} were stopped early."

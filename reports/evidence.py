@@ -74,7 +74,9 @@ class Evidence:
             parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
         else:
             rarest = min(counts, key=lambda name: (counts[name], name))
-            parts = f"{len(counts)} classes of {min(counts.values()):,} ({rarest}) to {max(counts.values()):,} images"
+            few, most = counts[rarest], max(counts.values())
+            span = f"{few:,} images each" if few == most else f"{few:,} ({rarest}) to {most:,} images"
+            parts = f"{len(counts)} classes of {span}"
         return f"{label} split: {total:,} images ({parts})."
 
 

@@ -241,4 +241,4 @@ def _grid_of_cells(axes: Axes, shape: tuple[int, ...]) -> None:
 
 
 def _whole_epochs(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))

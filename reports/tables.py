@@ -130,12 +130,22 @@ def varied(trials: pd.DataFrame) -> tuple[list[str], dict[str, object]]:
 
 def all_trials(trials: pd.DataFrame, differing: Sequence[str]) -> pd.DataFrame:
     """Every trial, with its outcome first and the hyperparameters that differ after it."""
-    outcome = ["number", "status", "score", "backbone", "unfrozen", "val_accuracy", "val_f1_macro", "best_epoch"]
+    outcome = [
+        "number",
+        "status",
+        "reason",
+        "score",
+        "backbone",
+        "unfrozen",
+        "val_accuracy",
+        "val_f1_macro",
+        "best_epoch",
+    ]
     cost = ["epochs_run", "trainable_params", "seconds"]
     extra = [f"param_{name}" for name in differing if name not in HYPERPARAMETERS_HIDDEN]
     if LAYERS in set(trials["unfrozen"]):
         extra = ["param_unfreeze_layers", *extra]
-    return trials[[*outcome, *cost, *extra, "reason", "trial_id"]]
+    return trials[[*outcome, *cost, *extra, "trial_id"]]
 
 
 def failures(trials: pd.DataFrame) -> pd.DataFrame:
