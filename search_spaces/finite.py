@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, cast
 
 import optuna
@@ -66,4 +66,6 @@ class _Asking:
             raise _Asked(name, [low])
         if step is None:
             raise UserError(f"{name} is drawn from a continuous range [{low}, {high}]: a grid has no end there")
-        raise _Asked(name, [low + i * step for i in range(math.floor((high - low) / step + 1e-8) + 1)])
+        # In decimals, as Optuna counts its steps: in binary, two steps of 0.1 from 0.1 lie above 0.3.
+        first, last, apart = Decimal(str(low)), Decimal(str(high)), Decimal(str(step))
+        raise _Asked(name, [float(first + i * apart) for i in range(int((last - first) / apart) + 1)])
