@@ -62,8 +62,6 @@ class _Asking:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        if low == high:
-            raise _Asked(name, [low])
         if step is None:
             raise UserError(f"{name} is drawn from a continuous range [{low}, {high}]: a grid has no end there")
         # In decimals, as Optuna counts its steps: in binary, two steps of 0.1 from 0.1 lie above 0.3.

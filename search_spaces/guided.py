@@ -43,6 +43,8 @@ class GuidedTrial:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
+        if low == high and step is None and not log:
+            step = 1.0  # one value is finite, which Optuna's brute force only believes of steps
         distribution = FloatDistribution(low, high, log=log, step=step)
         return cast(
             float, self._ask(name, distribution, lambda t: t.suggest_float(name, low, high, step=step, log=log))

@@ -73,7 +73,7 @@ class Space:
         return tuple(
             name
             for name, distribution in self.distributions.items()
-            if isinstance(distribution, FloatDistribution) and distribution.step is None and not distribution.single()
+            if isinstance(distribution, FloatDistribution) and distribution.step is None
         )
 
     def count(self, limit: int = 10_000) -> int | None:
