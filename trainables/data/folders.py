@@ -1,0 +1,125 @@
+"""A data set that is a folder: ``train|val|test/<class>/*``, or ``<class>/*`` that we split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from search_spaces.problems import UserError
+from trainables.data.dicom import is_dicom
+from trainables.data.listing import SPLIT_WORDS, Finding, Listing
+from trainables.data.request import DataRequest
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".dcm"})
+
+
+def list_folder(root: Path, request: DataRequest) -> Listing:
+    """List the images below ``root``; deeper folders within a class belong to the class, links are followed.
+
+    Hidden files and files that are no images by their name are left out, and named in a finding. Raises ``UserError``
+    where there is no image, or where some folders are splits and others are not.
+    """
+    if request.task == "multi_label":
+        raise UserError("--task multi_label: folders hold one class an image; give a .csv manifest with label columns")
+    layout = _split_folders(root)
+    ignored: list[str] = []
+    rows: list[tuple[str, str, Path]] = []  # split or "", class, file
+    classes: set[str] = set()
+    for split, folder in layout or [("", root)]:
+        for class_folder in _visible_folders(folder):
+            classes.add(class_folder.name)
+            rows += [(split, class_folder.name, file) for file in _images(class_folder, ignored)]
+        ignored += [str(file) for file in _visible_files(folder)]
+    if layout:
+        ignored += [str(file) for file in _visible_files(root)]
+    if not rows:
+        raise UserError(
+            f"--data {root}: no images found; expected train|val|test/<class>/* or <class>/* with "
+            f"{', '.join(sorted(EXTENSIONS))} files, or a .csv manifest"
+        )
+    names = tuple(sorted(classes))
+    return Listing(
+        kind="folder",
+        path=str(root),
+        task="single_label",
+        classes=names,
+        paths=tuple(file.relative_to(root).as_posix() for _, _, file in rows),
+        files=tuple(file for _, _, file in rows),
+        labels=np.array([names.index(name) for _, name, _ in rows], dtype=np.int64),
+        splits=tuple(split for split, _, _ in rows) if layout else None,
+        findings=_ignored(ignored, root),
+        problems=() if len(names) > 1 else (f"--data {root}: one class only ({names[0]!r}); at least two are needed",),
+    )
+
+
+def _split_folders(root: Path) -> list[tuple[str, Path]]:
+    """(split, folder) of each folder named as a split; [] if none is."""
+    folders = _visible_folders(root)
+    layout = [(SPLIT_WORDS[folder.name.lower()], folder) for folder in folders if folder.name.lower() in SPLIT_WORDS]
+    if not layout:
+        return []
+    strangers = [
+        folder.name for folder in folders if folder.name.lower() not in SPLIT_WORDS and next(_images(folder, []), None)
+    ]
+    problems = [
+        f"--data {root}: folder {name!r} holds images and stands beside folders named as splits; "
+        f"known names are {', '.join(sorted(SPLIT_WORDS))}"
+        for name in strangers
+    ]
+    for split in sorted({split for split, _ in layout}):
+        twins = [folder.name for word, folder in layout if word == split]
+        if len(twins) > 1:
+            problems.append(f"--data {root}: folders {' and '.join(map(repr, twins))} both mean {split}")
+    if problems:
+        raise UserError(*problems)
+    return layout
+
+
+def _visible_folders(folder: Path) -> list[Path]:
+    return sorted(
+        entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__MACOSX"))
+    )
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+
+
+def _images(folder: Path, ignored: list[str]) -> Iterator[Path]:
+    """Image files below ``folder`` in the order of their names; others go to ``ignored``."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link back up
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        for name in sorted(files):
+            file = Path(place, name)
+            if not name.startswith(".") and (file.suffix.lower() in EXTENSIONS or _is_bare_dicom(file)):
+                yield file
+            else:
+                ignored.append(str(file))
+
+
+def _is_bare_dicom(file: Path) -> bool:
+    """Archives often store DICOM files without an extension."""
+    if file.suffix and not file.suffix[1:].isdigit():
+        return False
+    try:
+        with file.open("rb") as opened:
+            return is_dicom(opened.read(132))
+    except OSError:
+        return False
+
+
+def _ignored(ignored: list[str], root: Path) -> tuple[Finding, ...]:
+    if not ignored:
+        return ()
+    message = f"{len(ignored)} file(s) are no images by their name, or lie outside a class folder: left out"
+    items = tuple((Path(path).relative_to(root).as_posix(),) for path in ignored[:50])
+    return (Finding("ignored_files", "info", message, len(ignored), items),)

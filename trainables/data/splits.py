@@ -1,0 +1,152 @@
+"""Which image trains, validates, tests: pure functions of arrays, the same for the same seed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import StratifiedGroupKFold
+
+from search_spaces.problems import UserError
+
+SHARE = 0.15  # of validation, and of test
+GIVEN, SEEDED, VAL_FROM_TRAIN = "given", "seeded", "val taken from train"
+_ATTEMPTS = 20
+_RARE = 7
+
+Ints = npt.NDArray[np.int64]
+Names = npt.NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """splits: str [n] of "train", "val", "test". origin: "given", "seeded" or "val taken from train"."""
+
+    splits: Names
+    origin: str
+
+
+def assign_splits(
+    given: Sequence[str] | None, labels: npt.NDArray[Any], groups: Sequence[str] | None, seed: int
+) -> Assignment:
+    """Use the splits given; draw what is missing, stratified by label and never cutting a group in two.
+
+    labels: int64 [n], or multi-hot [n, classes] (stratified by combination, rare ones merged by their rarest label).
+    groups: [n] or None; "" is a group of its own. None given: about 70 / 15 / 15 (groups and rare labels may shift it).
+    No val given: 15 % of train. No test given: there is none. Raises ``UserError`` without rows to train on, or with
+    fewer groups than splits to draw.
+    """
+    strata, units = label_strata(labels), _units(groups, len(labels))
+    if given is None:
+        return Assignment(_draw(("val", "test"), labels, strata, units, seed), SEEDED)
+    splits = np.array(given, dtype="<U5")
+    if not (splits == "train").any():
+        raise UserError("no image is in train: give rows or a folder named 'train'")
+    if (splits == "val").any():
+        return Assignment(splits, GIVEN)
+    rows = np.flatnonzero(splits == "train")
+    splits[rows] = _draw(("val",), labels[rows], strata[rows], units[rows], seed)
+    return Assignment(splits, VAL_FROM_TRAIN)
+
+
+def missing_classes(labels: npt.NDArray[Any], splits: Names, classes: Sequence[str]) -> list[str]:
+    """One sentence for each class without an image in train or val, and for a label that every image carries."""
+    problems = []
+    present = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(len(classes))
+    for split in ("train", "val"):
+        rows = present[splits == split]
+        for name, count in zip(classes, rows.sum(axis=0), strict=True):
+            if count == 0:
+                problems.append(
+                    f"class {name!r} has no image in {split}: every class must be in train and val "
+                    f"({split} has {len(rows)} images)"
+                )
+            elif labels.ndim == 2 and count == len(rows):
+                problems.append(f"label {name!r} is set for all {len(rows)} images in {split}: nothing to tell apart")
+    return problems
+
+
+def label_strata(labels: npt.NDArray[Any]) -> Ints:
+    """int64 [n], equal where rows should be spread alike over the splits.
+
+    Multi-label rows go by their combination; combinations of fewer than 7 rows go by the rarest label they hold.
+    """
+    if labels.ndim == 1:
+        return np.asarray(labels, dtype=np.int64)
+    hot = labels.astype(bool)
+    combination = np.unique(hot, axis=0, return_inverse=True)[1].reshape(-1)
+    rare = np.bincount(combination)[combination] < _RARE
+    frequency = np.where(hot, hot.sum(axis=0), len(hot) + 1)
+    rarest = frequency.argmin(axis=1) + combination.max(initial=0) + 1
+    return np.asarray(np.unique(np.where(rare, rarest, combination), return_inverse=True)[1], dtype=np.int64)
+
+
+def _units(groups: Sequence[str] | None, count: int) -> Ints:
+    """int64 [n]: rows that must stay together share a number."""
+    if groups is None:
+        return np.arange(count)
+    names = [group or f"\0{row}" for row, group in enumerate(groups)]
+    return np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64)
+
+
+def _draw(parts: tuple[str, ...], labels: npt.NDArray[Any], strata: Ints, units: Ints, seed: int) -> Names:
+    """ "train" and ``parts``; drawn again, up to 20 times, while a class is missing that need not be."""
+    unit_count = len(np.unique(units))
+    if unit_count < len(parts) + 1:
+        what = "images" if unit_count == len(units) else "groups"
+        raise UserError(f"{unit_count} {what} cannot be split into train, {', '.join(parts)}: give more, or the splits")
+    hot = labels if labels.ndim == 2 else labels[:, None] == np.unique(labels)
+    best, fewest = None, -1
+    for attempt in range(_ATTEMPTS):
+        state = int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0])
+        if unit_count < len(units):
+            splits = _draw_groups(parts, strata, units, state)
+        else:
+            splits = _draw_rows(parts, strata, state)
+        missing = sum(int((hot[splits == part].sum(axis=0) == 0).sum()) for part in ("train", *parts))
+        if best is None or missing < fewest:
+            best, fewest = splits, missing
+        if missing == 0:
+            break
+    assert best is not None
+    return best
+
+
+def _draw_rows(parts: tuple[str, ...], strata: Ints, state: int) -> Names:
+    """15 % of each stratum to each part; of a stratum of a few rows one to each, if one is left to train on."""
+    rng = np.random.default_rng(state)
+    splits = np.full(len(strata), "train", dtype="<U5")
+    for stratum in np.unique(strata):
+        rows = rng.permutation(np.flatnonzero(strata == stratum))
+        count = int(SHARE * len(rows) + 0.5)
+        if count == 0 and len(rows) > len(parts):
+            count = 1
+        for place, part in enumerate(parts):
+            splits[rows[place * count : (place + 1) * count]] = part
+    return splits
+
+
+def _draw_groups(parts: tuple[str, ...], strata: Ints, units: Ints, state: int) -> Names:
+    """Folds of whole groups (scikit-learn); with many groups a stratum 20 folds of which each part takes three (15 %),
+    with few 7 of which each takes one (14 %): a class of 7 groups can then have one in each.
+    """
+    unit_count = len(np.unique(units))
+    least = min(len(np.unique(units[strata == stratum])) for stratum in np.unique(strata))
+    fold_count, take = (20, 3) if least >= 60 else (7, 1)
+    fold_count = min(fold_count, unit_count, int(np.bincount(strata).max()))
+    if fold_count <= len(parts):  # scikit-learn refuses more folds than rows of every class
+        strata, fold_count = np.zeros_like(strata), min(7, unit_count)
+    folds = np.zeros(len(units), dtype=np.int64)
+    splitter = StratifiedGroupKFold(fold_count, shuffle=True, random_state=state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer groups than folds: the caller sees to it
+        for fold, (_, rows) in enumerate(splitter.split(np.zeros(len(units)), strata, units)):
+            folds[rows] = fold
+    splits = np.full(len(units), "train", dtype="<U5")
+    for place, part in enumerate(parts):
+        splits[(folds >= place * take) & (folds < (place + 1) * take)] = part
+    return splits
