@@ -1,0 +1,212 @@
+"""The twelve backbones: each torchvision network as four blocks, and the way from the last block to a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+
+Blocks = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """What is known of one network. Its torchvision module stays as it is, with its own parameter names.
+
+    blocks: four groups of submodule names; run one after the other, and then ``to_vector``, they are torchvision's own
+    features. Every parameter outside the old classifier lies in exactly one of them.
+    to_vector: block 4's output, float [B, channels, H, W], to features, float [B, feature_width]; never in place.
+    feature_width: entries of the feature vector, whatever the image size.
+    min_image_size: smallest side in pixels, inclusive, that the network can run (measured; every larger one works).
+    dropped: submodules of torchvision's classifier that our head replaces.
+    """
+
+    name: str
+    blocks: Blocks
+    to_vector: Callable[[Tensor], Tensor]
+    feature_width: int
+    min_image_size: int
+    dropped: tuple[str, ...] = ("classifier",)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The submodules of all four blocks, in the order in which they run."""
+        return tuple(name for block in self.blocks for name in block)
+
+    def network(self) -> nn.Module:
+        """torchvision's whole network, old classifier included, initialised at random as torchvision does it."""
+        network: nn.Module = torchvision.models.get_model(self.name, weights=None)
+        return network
+
+    def empty_network(self) -> nn.Module:
+        """The same without storage (on the meta device), for names and shapes, or to be filled from a checkpoint."""
+        with torch.device("meta"):
+            return self.network()
+
+    def drop_classifier(self, network: nn.Module) -> nn.Module:
+        """Take torchvision's classifier out of ``network``; what is left are the four blocks."""
+        for name in self.dropped:
+            network.set_submodule(name, nn.Identity())
+        return network
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Mean over all positions: [B, C, H, W] -> [B, C]."""
+    return torch.flatten(functional.adaptive_avg_pool2d(features, 1), 1)
+
+
+def pooled_after_relu(features: Tensor) -> Tensor:
+    """DenseNet's: torchvision's own ReLU works in place, which would overwrite a tensor that others may share."""
+    return pooled(functional.relu(features))
+
+
+def flattened(features: Tensor) -> Tensor:
+    """[B, C, 1, 1] -> [B, C]."""
+    return torch.flatten(features, 1)
+
+
+def flattened_7x7(features: Tensor) -> Tensor:
+    """VGG's: [B, 512, H, W] -> [B, 25088], averaged to 7 x 7 positions, or stretched to them from a small image.
+
+    At 7 x 7 (224 px) there is nothing to average. Elsewhere, where deterministic algorithms are asked for, the mean is
+    taken by matrix products: the backward pass of torch's own pooling has no deterministic form on CUDA.
+    """
+    if features.shape[-2:] == (7, 7):
+        return torch.flatten(features, 1)
+    if torch.are_deterministic_algorithms_enabled():
+        rows, columns = (_averaging(size, 7, features) for size in features.shape[-2:])
+        return torch.flatten(rows @ features @ columns.T, 1)
+    return torch.flatten(functional.adaptive_avg_pool2d(features, 7), 1)
+
+
+def _averaging(size: int, bins: int, like: Tensor) -> Tensor:
+    """The matrix [bins, size] that averages as adaptive pooling does: floor(i n / b) to ceil((i + 1) n / b)."""
+    matrix = torch.zeros(bins, size)
+    for i in range(bins):
+        start, stop = i * size // bins, -(-(i + 1) * size // bins)
+        matrix[i, start:stop] = 1 / (stop - start)
+    return matrix.to(like)
+
+
+def _features(first: int, last: int) -> tuple[str, ...]:
+    return tuple(f"features.{i}" for i in range(first, last + 1))
+
+
+def _spans(*spans: tuple[int, int]) -> Blocks:
+    one, two, three, four = (_features(*span) for span in spans)
+    return one, two, three, four
+
+
+_STEM = ("conv1", "bn1", "relu", "maxpool", "layer1")
+_RESNET: Blocks = (_STEM, ("layer2",), ("layer3",), ("layer4",))
+_DENSENET: Blocks = (
+    tuple(f"features.{name}" for name in ("conv0", "norm0", "relu0", "pool0", "denseblock1", "transition1")),
+    ("features.denseblock2", "features.transition2"),
+    ("features.denseblock3", "features.transition3"),
+    ("features.denseblock4", "features.norm5"),
+)
+# Its LayerNorm stands behind the pooling, inside the classifier, and is pretrained: it belongs to block 4.
+_CONVNEXT: Blocks = (
+    _features(0, 1),
+    _features(2, 3),
+    _features(4, 5),
+    (*_features(6, 7), "avgpool", "classifier.0"),
+)
+
+BACKBONES: dict[str, Backbone] = {
+    backbone.name: backbone
+    for backbone in (
+        Backbone(
+            name="resnet18",
+            blocks=_RESNET,
+            to_vector=pooled,
+            feature_width=512,
+            min_image_size=1,
+            dropped=("fc",),
+        ),
+        Backbone(
+            name="resnet34",
+            blocks=_RESNET,
+            to_vector=pooled,
+            feature_width=512,
+            min_image_size=1,
+            dropped=("fc",),
+        ),
+        Backbone(
+            name="resnet50",
+            blocks=_RESNET,
+            to_vector=pooled,
+            feature_width=2048,
+            min_image_size=1,
+            dropped=("fc",),
+        ),
+        Backbone(
+            name="vgg16",
+            blocks=_spans((0, 9), (10, 16), (17, 23), (24, 30)),
+            to_vector=flattened_7x7,
+            feature_width=25088,
+            min_image_size=32,
+        ),
+        Backbone(
+            name="vgg16_bn",
+            blocks=_spans((0, 13), (14, 23), (24, 33), (34, 43)),
+            to_vector=flattened_7x7,
+            feature_width=25088,
+            min_image_size=32,
+        ),
+        Backbone(
+            name="densenet121",
+            blocks=_DENSENET,
+            to_vector=pooled_after_relu,
+            feature_width=1024,
+            min_image_size=29,
+        ),
+        Backbone(
+            name="mobilenet_v2",
+            blocks=_spans((0, 3), (4, 6), (7, 13), (14, 18)),
+            to_vector=pooled,
+            feature_width=1280,
+            min_image_size=1,
+        ),
+        Backbone(
+            name="mobilenet_v3_large",
+            blocks=_spans((0, 3), (4, 6), (7, 12), (13, 16)),
+            to_vector=pooled,
+            feature_width=960,
+            min_image_size=1,
+        ),
+        Backbone(
+            name="efficientnet_b0",
+            blocks=_spans((0, 2), (3, 3), (4, 5), (6, 8)),
+            to_vector=pooled,
+            feature_width=1280,
+            min_image_size=1,
+        ),
+        Backbone(
+            name="squeezenet1_0",
+            blocks=_spans((0, 4), (5, 7), (8, 9), (10, 12)),
+            to_vector=pooled,
+            feature_width=512,
+            min_image_size=21,
+        ),
+        Backbone(
+            name="squeezenet1_1",
+            blocks=_spans((0, 4), (5, 7), (8, 10), (11, 12)),
+            to_vector=pooled,
+            feature_width=512,
+            min_image_size=17,
+        ),
+        Backbone(
+            name="convnext_tiny",
+            blocks=_CONVNEXT,
+            to_vector=flattened,
+            feature_width=768,
+            min_image_size=32,
+            dropped=("classifier.2",),
+        ),
+    )
+}
