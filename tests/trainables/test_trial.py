@@ -1,0 +1,364 @@
+"""Whole trials on a small data set, from prepared images to predictions on disk."""
+
+import dataclasses
+import gc
+import io
+import json
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from search_spaces.params import TrialParams
+from search_spaces.problems import UserError
+from trainables.data.prepare import prepare
+from trainables.data.request import DataRequest
+from trainables.metrics import evaluate_predictions, metric_names
+from trainables.predictions import read_predictions
+from trainables.settings import TrialSettings
+from trainables.trial import FinetuneTrial, TrialTimeoutError, predict_best
+
+SIZES = {"train": 15, "val": 8, "test": 3}
+CLOCKS = ("epoch_seconds", "images_per_second")
+SMALL = {"backbone": "squeezenet1_1", "unfreeze_depth": 0, "batch_size": 8, "lr": 0.01}
+
+
+def draw(path, rng, bright):
+    """Noise, with a bright patch in the upper half or the lower half: a class that a small network can learn."""
+    pixels = rng.integers(0, 120, (40, 40))
+    row = rng.integers(2, 10) + (0 if bright else 20)
+    pixels[row : row + 10, 5:35] += 110
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """Two classes, one channel, 32 px, by folders."""
+    root, rng = tmp_path_factory.mktemp("single"), np.random.default_rng(0)
+    for split, count in SIZES.items():
+        for name, bright in (("high", True), ("low", False)):
+            for index in range(count):
+                draw(root / "images" / split / name / f"{index}.png", rng, bright)
+    prepare(DataRequest(data=str(root / "images"), image_size=32), root / "run", root / "store", 1)
+    return root / "run"
+
+
+@pytest.fixture(scope="module")
+def multi_label_run_dir(tmp_path_factory):
+    """Two labels, each present or not, by a manifest; every validation image has label "always"."""
+    root, rng = tmp_path_factory.mktemp("multi"), np.random.default_rng(1)
+    lines = ["path,split,high,always"]
+    for split, count in SIZES.items():
+        for index in range(2 * count):
+            bright = bool(index % 2)
+            draw(root / f"{split}_{index}.png", rng, bright)
+            lines.append(f"{split}_{index}.png,{split},{int(bright)},{int(split == 'val' or index % 3 > 0)}")
+    (root / "all.csv").write_text("\n".join(lines) + "\n")
+    request = DataRequest(data=str(root / "all.csv"), image_size=32, label_columns=("high", "always"))
+    prepare(request, root / "run", root / "store", 1)
+    return root / "run"
+
+
+@pytest.fixture
+def make(run_dir):
+    """A trial of this test; all are closed after it."""
+    trials = []
+
+    def make(params, number=0, **settings):
+        trials.append(FinetuneTrial(TrialParams(**params), settings_of(run_dir, **settings), number))
+        return trials[-1]
+
+    yield make
+    for trial in trials:
+        trial.close()
+
+
+def settings_of(run_dir, **changes):
+    values = {
+        "run_dir": str(run_dir),
+        "epochs": 4,
+        "weights": "random",
+        "precision": "fp32",
+        "metric": "val_f1_macro",
+        "mode": "max",
+        "patience": None,
+        "time_limit_s": None,
+        "seed": 0,
+        "cpus": 1,
+        "use_gpu": False,
+        "deterministic": False,
+    }
+    return TrialSettings(**(values | changes))
+
+
+def without_clocks(record):
+    return {key: value for key, value in record.items() if key not in CLOCKS}
+
+
+def run(trial, epochs):
+    return [without_clocks(trial.run_epoch()) for _ in range(epochs)]
+
+
+def through_a_file(state):
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {
+            "backbone": "squeezenet1_1",
+            "unfreeze_depth": 1,
+            "dropout": 0.5,
+            "augment": "standard",
+            "optimizer": "adamw",
+            "lr_schedule": "cosine",
+            "loss": "bce",
+            "class_weights": "balanced",
+        },
+        {"backbone": "resnet18", "unfreeze_depth": 4, "augment": "flip", "lr_schedule": "plateau", "lr": 0.3},
+        {
+            "backbone": "mobilenet_v2",
+            "unfreeze_depth": 2,
+            "head_widths": (16,),
+            "dropout": 0.3,
+            "augment": "standard",
+            "lr_schedule": "cosine",
+            "weight_decay": 1e-3,
+            "loss": "focal",
+        },
+    ],
+    ids=lambda params: params["backbone"],
+)
+def test_two_and_two_epochs_through_a_checkpoint_are_four_epochs_to_the_last_bit(make, params):
+    params = {"batch_size": 8, "lr": 0.02} | params
+    whole, first, second = (make(params, deterministic=True) for _ in range(3))
+    expected = run(whole, 4)
+    found = run(first, 2)
+    second.load_state_dict(through_a_file(first.state_dict()))
+    found += run(second, 2)
+    assert found == expected
+    assert same(second.model.trained_state(), whole.model.trained_state())
+    assert expected[-1]["end"] == "budget"
+    assert not any("done" in record for record in expected[:-1])
+
+
+def test_seed_and_number_decide_everything_and_other_trials_in_the_process_nothing(make):
+    params = SMALL | {"dropout": 0.5, "augment": "standard", "unfreeze_depth": 4}
+    alone = run(make(params), 2)
+    one, other = make(params), make(params, number=1)
+    beside = [(run(one, 1)[0], run(other, 1)[0]) for _ in range(2)]
+    assert [pair[0] for pair in beside] == alone
+    assert beside[0][1]["train_loss"] != alone[0]["train_loss"]
+    assert run(make(params, seed=5), 1)[0]["train_loss"] != alone[0]["train_loss"]
+
+
+def test_a_network_learns_what_can_be_seen(make):
+    params = {"backbone": "resnet18", "unfreeze_depth": 4, "lr": 0.02, "batch_size": 6}
+    records = run(make(params, epochs=8), 8)
+    assert records[-1]["train_loss"] < records[0]["train_loss"]
+    assert records[-1]["best_val_f1_macro"] > 0.8
+
+
+def test_a_record_holds_plain_numbers_under_every_promised_name(make):
+    trial = make(SMALL | {"lr_schedule": "cosine"}, epochs=2)
+    record = trial.run_epoch()
+    assert set(metric_names(("high", "low"), "single_label")) <= set(record)
+    others = {"epoch", "lr", "epoch_seconds", "images_per_second", "trainable_params", "total_params", "best_epoch"}
+    assert others | {"best_val_f1_macro"} == set(record) - set(metric_names(("high", "low"), "single_label"))
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert record["trainable_params"] == 512 * 2 + 2
+    assert record["lr"] == 0.01
+    assert trial.run_epoch()["lr"] == pytest.approx(0.005)
+
+
+def test_what_is_frozen_stays_as_it_was(make):
+    trial = make({"backbone": "mobilenet_v2", "unfreeze_depth": 1, "batch_size": 8, "lr": 0.1})
+    before = trial.model.frozen_sha256()
+    trial.run_epoch()
+    assert trial.model.frozen_sha256() == before
+
+
+def test_bf16_trains_float32_weights(make):
+    trial = make(SMALL | {"unfreeze_depth": 4}, precision="bf16")
+    assert np.isfinite(trial.run_epoch()["val_loss"])
+    assert {tensor.dtype for tensor in trial.model.parameters()} == {torch.float32}
+
+
+def train_and_keep(trial, folder):
+    records = []
+    while not records or not records[-1].get("done"):
+        records.append(trial.run_epoch())
+        if trial.improved:
+            trial.save_best(folder / "weights.pt", folder / "predictions.npz")
+    return records
+
+
+def test_the_files_hold_the_best_epoch_and_its_score_follows_from_them(make, run_dir, tmp_path):
+    params = {"backbone": "squeezenet1_1", "unfreeze_depth": 4, "lr": 0.02, "batch_size": 8, "dropout": 0.5}
+    trial = make(params, epochs=5)
+    last = train_and_keep(trial, tmp_path)[-1]
+    saved = read_predictions(tmp_path / "predictions.npz")
+    assert set(saved.split) == {"val"}
+    assert saved.epoch == last["best_epoch"]
+    assert sorted(saved.path) == sorted(trial.data.val.paths)
+    values = evaluate_predictions(saved.label, saved.probability, saved.classes, "single_label")
+    assert values["f1_macro"] == last["best_val_f1_macro"]
+
+    whole = predict_best(TrialParams(**params), settings_of(run_dir, epochs=5), 0, tmp_path / "weights.pt")
+    again = read_predictions(tmp_path / "predictions.npz")
+    assert again.path.tolist() == whole.path.tolist()
+    assert [int((again.split == split).sum()) for split in ("train", "val")] == [30, 16]
+    assert (again.of("val").probability == saved.probability).all()
+    assert again.of("train").path.tolist() == trial.data.train.paths
+
+
+def test_complete_predictions_are_not_computed_again(make, run_dir, tmp_path):
+    train_and_keep(make(SMALL, epochs=1), tmp_path)
+    arguments = (TrialParams(**SMALL), settings_of(run_dir), 0, tmp_path / "weights.pt")
+    predict_best(*arguments)
+    (tmp_path / "weights.pt").unlink()
+    assert len(predict_best(*arguments).path) == 46
+
+
+def test_weights_that_do_not_give_the_saved_predictions_are_refused(make, run_dir, tmp_path):
+    params = SMALL | {"unfreeze_depth": 4, "lr": 0.05}
+    trial = make(params)
+    trial.run_epoch()
+    trial.save_best(tmp_path / "weights.pt", tmp_path / "predictions.npz")
+    content = torch.load(tmp_path / "weights.pt", weights_only=True)
+    content["trained"]["head.1.bias"] += torch.tensor([3.0, -3.0])
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match="do not give the validation predictions"):
+        predict_best(TrialParams(**params), settings_of(run_dir), 0, tmp_path / "weights.pt")
+
+
+def test_weights_on_top_of_other_frozen_layers_are_refused(make, run_dir, tmp_path):
+    train_and_keep(make(SMALL, epochs=1), tmp_path)
+    with pytest.raises(ValueError, match="frozen layers are not those"):
+        predict_best(TrialParams(**SMALL), settings_of(run_dir), 1, tmp_path / "weights.pt")
+
+
+def test_the_best_epoch_survives_a_restore_after_which_nothing_improves(make, tmp_path):
+    first, second = (make(SMALL, patience=1, epochs=9) for _ in range(2))
+    best = first.run_epoch()
+    first.save_best(tmp_path / "weights.pt", tmp_path / "predictions.npz")
+    state = through_a_file(first.state_dict())
+    state["verdict"]["best_score"] = 2.0  # Out of reach.
+    second.load_state_dict(state)
+    record = second.run_epoch()
+    assert (record["best_epoch"], record["best_val_f1_macro"], record["end"]) == (1, 2.0, "plateau")
+    assert not second.improved
+    assert read_predictions(tmp_path / "predictions.npz").epoch == best["epoch"]
+
+
+def test_a_loss_that_explodes_ends_the_trial_and_says_where(make):
+    trial = make(SMALL | {"lr": 1e30, "unfreeze_depth": 4})
+    records = []
+    while not records or not records[-1].get("done"):
+        records.append(trial.run_epoch())
+    assert records[-1]["end"] == "nan"
+    assert "lr 1e+30" in records[-1]["reason"]
+    assert "epoch 1" in records[-1]["reason"]
+    assert not trial.improved
+    assert "val_f1_macro" not in records[-1]
+
+
+def test_a_trial_over_its_time_limit_stops_between_two_steps(make):
+    trial = make(SMALL, time_limit_s=1e-9)
+    with pytest.raises(TrialTimeoutError, match="time limit of 1e-09 s in epoch 1"):
+        trial.run_epoch()
+
+
+def test_time_spent_before_a_restore_counts(make):
+    first, second = make(SMALL), make(SMALL)
+    first.run_epoch()
+    state = first.state_dict()
+    state["seconds"] += 1000.0
+    second.load_state_dict(state)
+    assert second.seconds > 1000
+
+
+def test_all_that_cannot_run_on_this_data_is_said_at_once(multi_label_run_dir):
+    params = TrialParams(backbone="squeezenet1_1", batch_size=100, unfreeze_depth=None, unfreeze_layers=("feature.1",))
+    with pytest.raises(UserError) as caught:
+        FinetuneTrial(params, settings_of(multi_label_run_dir, metric="val_f1_makro"), 0)
+    said = "\n".join(caught.value.problems)
+    assert len(caught.value.problems) == 4
+    assert "batch_size 100 is above the 30 images" in said
+    assert "did you mean 'val_f1_macro'" in said
+    assert "use bce or focal" in said
+    assert "'feature.1'" in said
+
+
+def test_images_below_the_backbones_minimum_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    for split in SIZES:
+        for index in range(4):
+            draw(tmp_path / "images" / split / ("high", "low")[index % 2] / f"{index}.png", rng, index % 2 == 0)
+    prepare(DataRequest(data=str(tmp_path / "images"), image_size=8), tmp_path / "run", tmp_path / "store", 1)
+    with pytest.raises(UserError, match="at least 17 px"):
+        FinetuneTrial(TrialParams(backbone="squeezenet1_1", batch_size=2), settings_of(tmp_path / "run"), 0)
+
+
+def test_several_labels_an_image_end_to_end(multi_label_run_dir, tmp_path):
+    params = TrialParams(**(SMALL | {"loss": "focal", "class_weights": "balanced", "unfreeze_depth": 4}))
+    settings = settings_of(multi_label_run_dir, epochs=2)
+    trial = FinetuneTrial(params, settings, 0)
+    last = train_and_keep(trial, tmp_path)[-1]
+    trial.close()
+    assert set(metric_names(("high", "always"), "multi_label")) <= set(last)
+    assert last["val_exact_match"] <= last["val_hamming_accuracy"]
+    whole = predict_best(params, settings, 0, tmp_path / "weights.pt")
+    assert whole.label.shape == whole.probability.shape == (46, 2)
+    assert whole.of("val").label[:, 1].all()
+
+
+def test_a_metric_that_the_validation_split_cannot_have_is_refused_after_one_epoch(multi_label_run_dir):
+    settings = settings_of(multi_label_run_dir, metric="val_auroc:always")
+    trial = FinetuneTrial(TrialParams(**(SMALL | {"loss": "bce"})), settings, 0)
+    with pytest.raises(UserError, match="val_auroc:always is undefined"):
+        trial.run_epoch()
+    trial.close()
+
+
+def test_a_mode_against_the_metrics_own_is_refused(make):
+    with pytest.raises(UserError, match="val_nll is better at its min"):
+        make(SMALL, metric="val_nll", mode="max")
+
+
+def test_a_closed_trial_leaves_nothing_in_the_process(run_dir):
+    def live_bytes():
+        gc.collect()
+        return sum(
+            each.untyped_storage().nbytes()
+            for each in gc.get_objects()
+            if type(each) in (torch.Tensor, torch.nn.Parameter)
+        )
+
+    after, watched = [], []
+    for number in range(3):
+        trial = FinetuneTrial(TrialParams(**(SMALL | {"unfreeze_depth": 4})), settings_of(run_dir), number)
+        trial.run_epoch()
+        watched += [weakref.ref(parameter) for parameter in trial.model.parameters()]
+        watched.append(weakref.ref(trial.data.images))
+        trial.close()
+        after.append(live_bytes())
+    assert all(ref() is None for ref in watched)
+    assert after[0] == after[1] == after[2]
+
+
+def test_settings_pass_through_a_dict(run_dir):
+    settings = settings_of(run_dir)
+    assert TrialSettings.from_dict(settings.to_dict()) == settings == dataclasses.replace(settings)

@@ -1,0 +1,311 @@
+"""One trial: hyperparameters and data in, a record an epoch out, and the best epoch's weights and predictions."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import math
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from search_spaces.params import TrialParams
+from search_spaces.problems import UserError, raise_all, unknown
+from trainables.atomic import write_atomically
+from trainables.batches import Batches, batch_count
+from trainables.data.opened import Split, TrialData, open_data
+from trainables.engine import Evaluation, evaluate, train_epoch
+from trainables.finetuning import FineTunedModel, build_model, model_problems
+from trainables.losses import Loss, make_loss
+from trainables.metrics import evaluate_predictions, metric_mode, metric_names
+from trainables.optimizers import Schedule, make_optimizer
+from trainables.predictions import Predictions, join, read_predictions
+from trainables.randomness import Randomness, set_determinism
+from trainables.settings import TrialSettings
+from trainables.verdict import Verdict
+from trainables.weights import find_weights
+
+SAME_PROBABILITY = {"fp32": 5e-3, "bf16": 5e-2}
+"""How far probabilities of the same weights may lie apart on another device or with another batch size."""
+
+
+class TrialTimeoutError(TimeoutError):
+    """A trial took longer than its time limit."""
+
+
+class FinetuneTrial:
+    """The fine-tuning of one network, epoch by epoch.
+
+    Opens the run's data set (training and validation split alone), finds and checks the weights and builds the network.
+    Sets torch's thread count and determinism for this process. Everything random follows from settings.seed and
+    ``number`` (of the trial in its sweep, >= 0).
+    Raises UserError, all problems together, where these parameters cannot run on this data set.
+    """
+
+    def __init__(self, params: TrialParams, settings: TrialSettings, number: int) -> None:
+        self.params, self.settings = params, settings
+        self._verdict = Verdict(settings)
+        self._spent_s = 0.0
+        self._running_since: float | None = None
+        self._micro_batch: int | None = None
+        self._probabilities = np.zeros((0, 0), dtype=np.float32)
+        with self._on_the_clock():
+            torch.set_num_threads(settings.cpus)
+            set_determinism(settings.deterministic)
+            self._device = torch.device("cuda" if settings.use_gpu else "cpu")
+            self._random = Randomness(settings.seed, number, self._device)
+            self.data = open_data(Path(settings.run_dir))
+            loss = _checked_loss(params, settings, self.data)
+            self._loss = loss.to(self._device)
+            self.model = self._build_model()
+            self._train, self._val = (self._batches(split) for split in (self.data.train, self.data.val))
+            groups = self.model.parameter_groups(params.lr, params.backbone_lr_factor)
+            self._optimizer = make_optimizer(params, groups)
+            steps = settings.epochs * batch_count(len(self._train), params.batch_size)
+            self._schedule = Schedule(self._optimizer, params.lr_schedule, steps)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of building, training and validation so far, also before it was restored."""
+        running = 0.0 if self._running_since is None else time.monotonic() - self._running_since
+        return self._spent_s + running
+
+    @property
+    def improved(self) -> bool:
+        """Whether the last epoch is the best so far: then ``save_best`` is due."""
+        return self._verdict.improved
+
+    def run_epoch(self) -> dict[str, Any]:
+        """Train one epoch and validate; return its flat record.
+
+        Keys: epoch (from 1), train_loss, train_accuracy, val_loss, val_<each metric>, lr (of the head, at the epoch's
+        start), epoch_seconds, images_per_second (of training alone), trainable_params, total_params, best_epoch,
+        best_<selection metric>, and micro_batch if memory ran out. When the trial ends by itself also done=True,
+        reason, and end: "budget"; "plateau", settings.patience epochs in a row without a better score; or "nan", a loss
+        that is no number (then without the values that it has made meaningless).
+        Raises TrialTimeoutError between two steps once settings.time_limit_s is over.
+        """
+        assert not self._verdict.ended, "the trial has ended"
+        with self._on_the_clock(), self._random.for_dropout():
+            began_s = time.monotonic()
+            epoch = self._verdict.epoch + 1
+            head_lr = self.params.lr * self._schedule.factor
+            self.model.set_train_mode()
+            training = train_epoch(
+                self.model,
+                self._loss,
+                self._optimizer,
+                self._schedule,
+                self._train,
+                batch_size=self.params.batch_size,
+                task=self.data.task,
+                augment=self.params.augment,
+                precision=self.settings.precision,
+                shuffling=self._random.shuffling,
+                augmentation=self._random.augmentation,
+                micro_batch=self._micro_batch,
+                between_steps=self._check_time,
+            )
+            trained_s = time.monotonic() - began_s
+            self._micro_batch = training.micro_batch
+            record: dict[str, Any] = {"epoch": epoch}
+            validation: dict[str, float] = {}
+            if training.bad_step is None:
+                record |= {"train_loss": training.loss, "train_accuracy": training.accuracy}
+                validation = self._validate()
+            record |= validation
+            record |= {"lr": head_lr, "epoch_seconds": time.monotonic() - began_s}
+            record["images_per_second"] = len(self._train) / trained_s
+            record["trainable_params"] = self.model.trainable_params()
+            record["total_params"] = self.model.total_params()
+            if self._micro_batch is not None:
+                record["micro_batch"] = self._micro_batch
+            if validation:
+                return record | self._verdict.judge(record)
+            where = "in validation" if training.bad_step is None else f"at step {training.bad_step}"
+            reason = f"the loss was no finite number {where} of epoch {epoch} (lr {self.params.lr:g})"
+            return record | self._verdict.broken(reason)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that it takes to go on exactly, in tensors, numbers, text and containers of them.
+
+        The optimiser's tensors are the live ones, as in torch: save them before the next epoch.
+        """
+        return {
+            "params": self.params.to_flat(),
+            "verdict": self._verdict.state_dict(),
+            "seconds": self.seconds,
+            "micro_batch": self._micro_batch,
+            "model": self.model.trained_state(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "random": self._random.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from ``state_dict()`` of a trial with the same parameters, settings and number."""
+        assert state["params"] == self.params.to_flat(), "the state of another trial"
+        self._verdict.load_state_dict(state["verdict"])
+        self._micro_batch = state["micro_batch"]
+        self._spent_s += state["seconds"]
+        self.model.load_trained_state(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._random.load_state_dict(state["random"])
+
+    def save_best(self, weights_path: Path, predictions_path: Path) -> None:
+        """Write the weights that trained and the validation rows of the predictions; only after an epoch that improved.
+
+        ``weights.pt``, to be read with ``weights_only=True``: ``trained`` (tensors by name), ``frozen_sha256`` of all
+        others, and params, task, classes, image_size, channels, epoch.
+        """
+        assert self.improved, "the last epoch is not the best"
+        content = {
+            "trained": self.model.trained_state(),
+            "frozen_sha256": self._frozen_sha256,
+            "params": self.params.to_flat(),
+            "task": self.data.task,
+            "classes": list(self.data.classes),
+            "image_size": self.data.image_size,
+            "channels": self.data.channels,
+            "epoch": self._verdict.epoch,
+        }
+        write_atomically(weights_path, lambda beside: torch.save(content, beside))
+        self._rows("val", self.data.val, self._probabilities, self._verdict.epoch).write(predictions_path)
+
+    def predict_with(self, weights_path: Path, splits: Iterable[str]) -> dict[str, Predictions]:
+        """Predict "train" and "val" with the weights that ``save_best`` wrote, in eval mode and without augmentation.
+
+        The trial's own weights are lost. ValueError if the frozen ones are not those of the trial that wrote the file.
+        """
+        content = torch.load(weights_path, weights_only=True, map_location="cpu")
+        if content["frozen_sha256"] != self._frozen_sha256:
+            raise ValueError(f"{weights_path}: the frozen layers are not those that this network was trained on")
+        self.model.load_trained_state(content["trained"])
+        of = {"train": (self.data.train, self._train), "val": (self.data.val, self._val)}
+        return {
+            split: self._rows(split, of[split][0], self._evaluate(of[split][1]).probabilities, content["epoch"])
+            for split in splits
+        }
+
+    def close(self) -> None:
+        """Free network, optimiser and data, so that the process can take another trial; nothing works after it."""
+        for name in ("model", "data", "_optimizer", "_schedule", "_loss", "_train", "_val", "_probabilities"):
+            self.__dict__.pop(name, None)
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @functools.cached_property
+    def _frozen_sha256(self) -> str:
+        """Computed once: it takes a second for the largest networks, and nothing changes what is frozen."""
+        return self.model.frozen_sha256()
+
+    def _build_model(self) -> FineTunedModel:
+        # The driver has opened and judged the files; on a node without them they are fetched, their hash is checked.
+        found, missing = find_weights(self.settings.weights, [self.params.backbone], download=True)
+        raise_all(list(missing.values()))
+        weights, classes, seed = found[self.params.backbone], len(self.data.classes), self._random.weights_seed
+        model = build_model(self.params, classes, weights, self.data.image_size, seed)
+        return model.to(memory_format=torch.channels_last).to(self._device)
+
+    def _batches(self, split: Split) -> Batches:
+        return Batches(self.data.images, split.rows, split.labels, self._device)
+
+    def _evaluate(self, batches: Batches) -> Evaluation:
+        return evaluate(
+            self.model,
+            self._loss,
+            batches,
+            task=self.data.task,
+            precision=self.settings.precision,
+            between_steps=self._check_time,
+        )
+
+    def _validate(self) -> dict[str, float]:
+        found = self._evaluate(self._val)
+        if not (math.isfinite(found.loss) and np.isfinite(found.probabilities).all()):
+            return {}
+        self._probabilities = found.probabilities
+        self._schedule.after_epoch(found.loss)
+        values = evaluate_predictions(self.data.val.labels, found.probabilities, self.data.classes, self.data.task)
+        return {"val_loss": found.loss} | {f"val_{name}": value for name, value in values.items()}
+
+    def _rows(self, split: str, rows: Split, probabilities: NDArray[np.float32], epoch: int) -> Predictions:
+        return Predictions.of_split(split, rows.paths, rows.labels, probabilities, self.data.classes, epoch)
+
+    def _check_time(self) -> None:
+        limit = self.settings.time_limit_s
+        if limit is not None and self.seconds > limit:
+            raise TrialTimeoutError(f"over its time limit of {limit:g} s in epoch {self._verdict.epoch + 1}")
+
+    @contextmanager
+    def _on_the_clock(self) -> Iterator[None]:
+        self._running_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._spent_s += time.monotonic() - self._running_since
+            self._running_since = None
+
+
+def predict_best(
+    params: TrialParams,
+    settings: TrialSettings,
+    number: int,
+    weights_path: Path,
+    splits: tuple[str, ...] = ("train", "val"),
+    predictions_path: Path | None = None,
+) -> Predictions:
+    """Complete the predictions of a trial's best epoch: the rows of ``splits``, computed with its saved weights.
+
+    predictions_path: ``predictions.npz`` beside the weights by default; returned as it is if it has all splits already.
+    Validation rows in it stay, as the trial's score is theirs; they are computed again, and if they differ by more than
+    ``SAME_PROBABILITY`` the saved weights are not those of that epoch: ValueError.
+    """
+    predictions_path = predictions_path or weights_path.with_name("predictions.npz")
+    known = read_predictions(predictions_path) if predictions_path.exists() else None
+    if known is not None and set(splits) <= set(known.split.tolist()):
+        return known
+    trial = FinetuneTrial(params, settings, number)
+    try:
+        parts = trial.predict_with(weights_path, dict.fromkeys([*splits, "val"]))
+    finally:
+        trial.close()
+    if known is not None:
+        before, again = known.of("val").probability, parts["val"].probability
+        difference = float(np.abs(before - again).max())
+        if known.epoch != parts["val"].epoch or not difference <= SAME_PROBABILITY[settings.precision]:
+            raise ValueError(
+                f"{weights_path}: these weights of epoch {parts['val'].epoch} do not give the validation predictions "
+                f"saved for epoch {known.epoch}; probabilities differ by up to {difference:.2g}"
+            )
+        parts["val"] = known.of("val")
+    whole = join([parts[split] for split in splits])
+    whole.write(predictions_path)
+    return whole
+
+
+def _checked_loss(params: TrialParams, settings: TrialSettings, data: TrialData) -> Loss:
+    """The loss, if these parameters can run on this data set."""
+    problems = model_problems(params, data.image_size)
+    count = len(data.train.rows)
+    if params.batch_size > count:
+        problems.append(f"batch_size {params.batch_size} is above the {count} images of the training split")
+    names = metric_names(data.classes, data.task)
+    if settings.metric not in names:
+        problems.append(unknown("metric", settings.metric, names))
+    elif settings.mode != metric_mode(settings.metric):
+        problems.append(f"{settings.metric} is better at its {metric_mode(settings.metric)}, not {settings.mode}")
+    try:
+        loss = make_loss(params, data.task, data.train.labels, data.classes)
+    except UserError as error:
+        problems += error.problems
+    raise_all(problems)
+    return loss
