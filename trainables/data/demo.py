@@ -63,13 +63,13 @@ class _Anatomy:
     """What all images of one patient share; lengths are fractions of the image's side."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self.width = rng.uniform(0.85, 1.12)
-        self.lung = rng.uniform([0.125, 0.24], [0.165, 0.31])  # half width, half height
-        self.gap = rng.uniform(0.17, 0.215)  # from the spine to a lung's middle
+        self.width = rng.uniform(0.93, 1.07)
+        self.lung = rng.uniform([0.145, 0.27], [0.165, 0.31])  # half width, half height
+        self.gap = rng.uniform(0.185, 0.205)  # from the spine to a lung's middle
         self.heart = rng.uniform([0.09, 0.10], [0.17, 0.17])
         self.rib_count = rng.uniform(8.0, 11.0)
-        self.rib_strength = rng.uniform(0.03, 0.09)
-        self.air = rng.uniform(0.28, 0.42)
+        self.rib_strength = rng.uniform(0.02, 0.06)
+        self.air = rng.uniform(0.34, 0.40)
 
 
 def _draw(anatomy: _Anatomy, finding: str, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -86,34 +86,34 @@ def _draw(anatomy: _Anatomy, finding: str, rng: np.random.Generator) -> npt.NDAr
     image += 0.20 * _bump(x / 0.10, y / 1.5)  # spine and mediastinum
     image += 0.30 * _bump((x - 0.06) / (anatomy.heart[0] * 1.5), (y - 0.14) / (anatomy.heart[1] * 1.5))
     image += _finding(anatomy, finding, x, y, rng) * (0.25 + 0.75 * lungs)
-    image = rng.uniform(-0.06, 0.06) + rng.uniform(0.75, 1.2) * image
+    image = rng.uniform(-0.03, 0.03) + rng.uniform(0.9, 1.1) * image
     noise = rng.random((4, SIZE, SIZE), dtype=np.float32).sum(axis=0) - 2.0  # nearly normal, sd 0.58
-    image += rng.uniform(0.05, 0.11) * noise
+    image += rng.uniform(0.04, 0.08) * noise
     return np.asarray(np.clip(image * 255.0 + 0.5, 0, 255), dtype=np.uint8)
 
 
 def _grid(rng: np.random.Generator) -> tuple[Plane, Plane]:
     """Coordinates y, x in -0.5..0.5, moved, scaled and sheared a little, as patients stand differently each time."""
     line = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE - 0.5
-    scale, lean = rng.uniform(0.90, 1.12), rng.uniform(-0.08, 0.08)
-    y = np.broadcast_to(line[:, None], (SIZE, SIZE)) * scale + rng.uniform(-0.05, 0.05)
-    x = np.broadcast_to(line[None, :], (SIZE, SIZE)) * scale + rng.uniform(-0.05, 0.05) + lean * y
+    scale, lean = rng.uniform(0.82, 0.96), rng.uniform(-0.03, 0.03)
+    y = np.broadcast_to(line[:, None], (SIZE, SIZE)) * scale + rng.uniform(-0.03, 0.03)
+    x = np.broadcast_to(line[None, :], (SIZE, SIZE)) * scale + rng.uniform(-0.03, 0.03) + lean * y
     return y.astype(np.float32), x.astype(np.float32)
 
 
 def _finding(anatomy: _Anatomy, finding: str, x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
     """What the class adds to the image."""
     sides = [-1, 1] if rng.random() < 0.5 else [1, -1]
-    if finding == "normal":
-        # An overlying shadow, as of soft tissue or a vessel: a confounder.
-        spots = [(sides[0], rng.uniform(0.03, 0.06), rng.uniform(0.0, 0.12))] * int(rng.integers(0, 3))
-    elif finding == "consolidation":
-        spots = [(sides[0], rng.uniform(0.08, 0.15), rng.uniform(0.09, 0.26))]
-        spots += [(sides[1], rng.uniform(0.03, 0.06), rng.uniform(0.0, 0.10))] * int(rng.integers(0, 3))
-    else:
-        count = int(rng.integers(6, 14))
-        strength = rng.uniform(0.06, 0.20)
-        spots = [(sides[i % 2], rng.uniform(0.03, 0.06), strength * rng.uniform(0.6, 1.3)) for i in range(count)]
+    # Overlying shadows, as of soft tissue or a vessel, on any image: the confounder.
+    spots = [(sides[1], rng.uniform(0.05, 0.09), rng.uniform(0.0, 0.10)) for _ in range(int(rng.integers(0, 3)))]
+    severity = rng.uniform(0.15, 1.0)
+    if finding == "consolidation":
+        spots += [(sides[0], rng.uniform(0.16, 0.24), 0.45 * severity)]
+    elif finding == "diffuse":
+        count = int(rng.integers(10, 18))
+        spots += [
+            (sides[i % 2], rng.uniform(0.05, 0.09), 0.30 * severity * rng.uniform(0.6, 1.3)) for i in range(count)
+        ]
     added = np.zeros_like(x)
     for side, radius, strength in spots:
         across, down = rng.uniform(-0.7, 0.7, size=2)

@@ -54,7 +54,7 @@ class Prepared:
 def content_hash(source: Path | Pixels) -> str:
     """sha256 of a file's bytes, or of drawn pixels; of a file that cannot be opened, of the reason."""
     if isinstance(source, np.ndarray):
-        return hashlib.sha256(np.ascontiguousarray(source)).hexdigest()
+        return hashlib.sha256(source.tobytes()).hexdigest()
     try:
         with source.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -91,5 +91,5 @@ def prepare_image(source: Path | Pixels, size: int, fit: str) -> Prepared:
 
 def _pixel_hash(pixels: npt.NDArray[np.uint8]) -> str:
     digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()[:32]

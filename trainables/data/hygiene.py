@@ -107,8 +107,8 @@ def _small_counts(listing: Listing, splits: Names) -> list[Finding]:
             found.append(Finding("tiny_split", "warning", message, count))
     if (splits == "test").any():
         absent = hot[splits == "test"].sum(axis=0) == 0
-        for name in np.array(listing.classes)[absent]:
-            found.append(Finding("missing_class", "warning", f"class {str(name)!r} has no image in test", 0))
+        names = [name for name, is_absent in zip(listing.classes, absent, strict=True) if is_absent]
+        found += [Finding("missing_class", "warning", f"class {name!r} has no image in test", 0) for name in names]
     return found
 
 

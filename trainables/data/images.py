@@ -1,4 +1,4 @@
-"""One image file to uint8 pixels, whatever its format; a file that cannot be read gives a named reason, never a crash."""
+"""One image file to uint8 pixels, whatever its format; a file that cannot be read gives a reason, never a crash."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def fit_square(pixels: Pixels, size: int, fit: str) -> Pixels:
 def scale_to_uint8(values: npt.NDArray[np.generic]) -> Pixels:
     """Scale by the array's own finite minimum and maximum to 0..255; uint8 stays as it is, a constant becomes 0."""
     if values.dtype == np.uint8:
-        return values
+        return values.view(np.uint8)
     numbers = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
     finite = np.isfinite(numbers)
     if not finite.any():

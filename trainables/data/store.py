@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BufferedRandom
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -185,7 +186,7 @@ class _Writer:
         os.replace(self._beside, self._path)
         return sha256
 
-    def _start(self) -> tuple[Path, BinaryIO]:
+    def _start(self) -> tuple[Path, BufferedRandom]:
         needed = store_bytes(self._count, self._channels, self._size)
         free = shutil.disk_usage(self._path.parent).free
         if needed > free:
