@@ -114,6 +114,12 @@ class TrialParams:
         flat["unfreeze_layers"] = "+".join(self.unfreeze_layers) or "none"
         return flat
 
+    def summary(self) -> str:
+        """One line that tells a trial from the others."""
+        trained = "+".join(self.unfreeze_layers) or f"depth {self.unfreeze_depth}"
+        rest = f"{self.optimizer} lr {self.lr:.2g}, batch {self.batch_size}, {self.loss}"
+        return f"{self.backbone} {trained}, {rest}"
+
     def active(self) -> dict[str, Scalar]:
         """``to_flat`` without the fields that change nothing here: the key by which duplicates are found.
 

@@ -21,6 +21,11 @@ class RunPaths:
         return self.root / "provenance.json"
 
     @property
+    def space(self) -> Path:
+        """A copy of the user's own space file."""
+        return self.root / "space.py"
+
+    @property
     def dataset(self) -> Path:
         return self.root / "dataset.json"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import os
 import platform
@@ -12,17 +13,28 @@ from typing import Any
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "scikit-learn", "pandas", "numpy", "pillow", "imagehash")
 
 
-def provenance(gpus: list[str]) -> dict[str, Any]:
-    """Versions of what a result depends on, the commit of our code, and the machine; ``gpus``: names of the GPUs."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the trials can use, over all ``nodes``: ``cpus`` and ``gpus`` as Ray counts them, and the GPUs' names."""
+
+    cpus: int
+    gpus: int
+    gpu_names: tuple[str, ...] = ()
+    nodes: int = 1
+
+
+def provenance(machine: Machine) -> dict[str, Any]:
+    """Versions of what a result depends on, the commit of our code, and the machine that the driver ran on."""
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "commit": _commit(Path(__file__).resolve().parents[1]),
         "platform": platform.platform(),
         "cpu": _cpu_model(),
-        "cpus": available_cpus(),
+        "cpus": machine.cpus,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": gpus,
+        "gpus": list(machine.gpu_names),
+        "nodes": machine.nodes,
     }
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,11 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search_spaces.params import TrialParams
-from sweep.ledger import Entry, Ledger
+from search_spaces.problems import UserError
+from sweep.ledger import Entry, Ledger, trial_id
+from sweep.plan import Plan
 from sweep.progress import Progress
+from sweep.provenance import Machine
 from sweep.search import StudySearcher
 from sweep.stopping import Stopping
 from trainables.settings import TrialSettings
@@ -36,35 +41,70 @@ from trainables.trainable import FinetuneTrainable
 from trainables.trial import predict_best
 
 RESTARTS_AFTER_LOST_WORKER = 3
+OBJECT_STORE_BYTES = 200_000_000  # Images go through memory-mapped files: Ray has next to nothing to carry.
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Why ``run_trials`` returned, where it was not because all was done."""
+
+    interrupted: bool
+    out_of_time: bool
+
+
+def connect(address: str, cpus: int | None = None) -> Machine:
+    """Start Ray on this machine (``address`` "local"), or join the cluster at ``address``; what it has to offer.
+
+    cpus: how many to use of this machine. Raises ``UserError`` if there is no cluster at ``address``.
+    """
+    local = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    try:
+        ray.init(
+            address=address,
+            logging_level=logging.CRITICAL,
+            log_to_driver=False,
+            **(local if address == "local" else {}),
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--address {address}: no Ray cluster answers there ({error}); start one by `ray start --head` or "
+            "`ray up cluster.yaml`, with RAY_AUTH_MODE=token on every host, or leave --address out"
+        ) from None
+    resources = ray.cluster_resources()
+    names = tuple(key.removeprefix("accelerator_type:") for key in resources if key.startswith("accelerator_type:"))
+    return Machine(
+        cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)), gpu_names=names, nodes=len(ray.nodes())
+    )
+
+
+def log_to(path: Path) -> None:
+    """Send what Ray and Optuna have to say into the file ``path``, away from the screen."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("ray", "optuna", "sweep"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(logging.INFO if name == "sweep" else logging.WARNING)
+        logger.propagate = False
 
 
 def run_trials(
-    ledger: Ledger,
-    searcher: StudySearcher,
-    stopping: Stopping,
-    settings: TrialSettings,
-    progress: Progress,
-    *,
-    trials: int,
-    gpus_per_trial: float,
-    concurrency: int,
-    lag: int | None,
-    time_budget_s: float | None,
-) -> None:
-    """Run trials until ``trials`` have begun and ended, the space is exhausted, the time is up, or Ctrl-C.
+    plan: Plan, ledger: Ledger, searcher: StudySearcher, stopping: Stopping, settings: TrialSettings, progress: Progress
+) -> Outcome:
+    """Run trials until all of the plan have begun and ended, the space is exhausted, the time is up, or Ctrl-C.
 
-    What is unfinished then stays "running" in the ledger, and a resumed sweep goes on with it. lag: with
-    ``--deterministic``, how many trials back the stopping rule may look; None compares with all.
+    What is unfinished then stays "running" in the ledger, and a resumed sweep goes on with it.
     """
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
-    remaining = len(ledger.unfinished()) + max(0, trials - len(ledger.entries))
+    remaining = len(ledger.unfinished()) + max(0, plan.trials - len(ledger.entries))
     if not remaining:
-        return
+        return Outcome(interrupted=False, out_of_time=False)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(plan.concurrency)
+    stopper = TimeBudget(plan.config.time_budget)
     tuner = tune.Tuner(
-        tune.with_resources(FinetuneTrainable, {"cpu": settings.cpus, "gpu": gpus_per_trial}),
+        tune.with_resources(FinetuneTrainable, plan.resources),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=RuleScheduler(stopping, ledger, lag),
+            scheduler=RuleScheduler(stopping, ledger, plan.concurrency if plan.config.deterministic else None),
             num_samples=remaining,
             reuse_actors=True,
             trial_name_creator=_name_of,
@@ -76,30 +116,35 @@ def run_trials(
             callbacks=[LedgerCallback(ledger, progress)],
             failure_config=tune.FailureConfig(max_failures=RESTARTS_AFTER_LOST_WORKER),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            stop=TimeBudget(time_budget_s),
+            stop=stopper,
             verbose=0,
         ),
     )
     with _sigterm_as_ctrl_c():
         tuner.fit()
+    out_of_time = bool(stopper.stop_all())
+    return Outcome(interrupted=bool(ledger.unfinished()) and not out_of_time, out_of_time=out_of_time)
 
 
-def predict_kept(ledger: Ledger, settings: TrialSettings, gpus_per_trial: float) -> list[str]:
-    """Predict the training and validation split with the kept weights of each ended trial that lacks it.
+def predict_kept(plan: Plan, ledger: Ledger, settings: TrialSettings) -> list[str]:
+    """Predict the training split, too, with the kept weights of each ended trial that lacks it.
 
-    Runs beside each other as the trials did; returns what failed, one sentence each.
+    Beside each other, as the trials ran; returns what failed, one sentence each.
     """
     entries = [entry for entry in ledger.entries.values() if entry.ended and ledger.files(entry).weights.exists()]
-    predict = ray.remote(num_cpus=settings.cpus, num_gpus=gpus_per_trial)(_predict)
-    tasks = {
-        predict.remote(entry.params, settings, entry.number, ledger.files(entry).weights): entry for entry in entries
-    }
+    predict = ray.remote(
+        num_cpus=plan.resources["cpu"], num_gpus=plan.resources["gpu"], max_retries=RESTARTS_AFTER_LOST_WORKER
+    )(_predict)
+    tasks = [
+        (entry, predict.remote(entry.params, settings, entry.number, ledger.files(entry).weights)) for entry in entries
+    ]
     problems = []
-    for task, entry in tasks.items():
+    for entry, task in tasks:
         try:
             ray.get(task)
         except Exception as error:
-            problems.append(f"trial {entry.trial_id} could not be predicted with its saved weights: {error}")
+            reason = str(error).strip().splitlines()[-1]
+            problems.append(f"{entry.trial_id} could not be predicted on the training split: {reason}")
     return problems
 
 
@@ -140,7 +185,7 @@ class LedgerCallback(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         entry = self._entry(trial)
-        self._progress.trial_started(entry.trial_id, entry.number, summary_of(entry.params))
+        self._progress.trial_started(entry.trial_id, entry.number, entry.params.summary())
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -191,22 +236,12 @@ class TimeBudget(tune.Stopper):
         return self._end is not None and time.monotonic() >= self._end
 
 
-def summary_of(params: TrialParams) -> str:
-    """One line that tells a trial from the others."""
-    trained = "+".join(params.unfreeze_layers) or f"depth {params.unfreeze_depth}"
-    return (
-        f"{params.backbone} {trained}, {params.optimizer} lr {params.lr:.2g}, batch {params.batch_size}, {params.loss}"
-    )
-
-
 def _reason_of(trial: Trial) -> str:
     lines = str(trial.get_error() or trial.get_pickled_error() or "its worker died").strip().splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip()), "its worker died")
 
 
 def _name_of(trial: Trial) -> str:
-    from sweep.ledger import trial_id
-
     return trial_id(_number_of(trial))
 
 

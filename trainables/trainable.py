@@ -13,7 +13,6 @@ import gc
 import json
 import math
 import os
-import time
 import traceback
 from pathlib import Path
 from typing import IO, Any
@@ -30,7 +29,7 @@ STATE_FILE = "state.pt"
 HANG_GRACE_S = 5.0
 
 
-class FinetuneTrainable(tune.Trainable):  # type: ignore[misc]
+class FinetuneTrainable(tune.Trainable):
     """Fine-tune one network, an epoch a step.
 
     config: ``params`` (flat dict of ``TrialParams``), ``settings`` (dict of ``TrialSettings``), ``number`` (of the
@@ -41,8 +40,10 @@ class FinetuneTrainable(tune.Trainable):  # type: ignore[misc]
     "error") and ``reason``.
     """
 
+    _trial: FinetuneTrial | None
+    _last: dict[str, Any]
+
     def setup(self, config: dict[str, Any]) -> None:
-        self._trial: FinetuneTrial | None = None
         self._begin(config)
 
     def step(self) -> dict[str, Any]:
@@ -66,7 +67,7 @@ class FinetuneTrainable(tune.Trainable):  # type: ignore[misc]
         torch.save(self._state(self._trial), Path(checkpoint_dir) / STATE_FILE)
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
-        state = torch.load(Path(checkpoint_dir) / STATE_FILE, weights_only=False, map_location="cpu")
+        state = torch.load(Path(checkpoint_dir) / STATE_FILE, weights_only=True, map_location="cpu")
         self._free()
         self._trial = FinetuneTrial(self._params, self._settings, self._number)
         self._restore(self._trial, state)
@@ -83,11 +84,12 @@ class FinetuneTrainable(tune.Trainable):  # type: ignore[misc]
         self._free()
 
     def _begin(self, config: dict[str, Any]) -> None:
+        self._trial = None
         self._params = TrialParams.from_flat(config["params"])
         self._settings = TrialSettings.from_dict(config["settings"])
         self._number = int(config["number"])
         self._files = {name: Path(path) for name, path in config.get("files", {}).items()}
-        self._last: dict[str, Any] = {}
+        self._last = {}
         self._poisoned = False
         self._stacks: IO[str] | None = None
 
@@ -99,7 +101,7 @@ class FinetuneTrainable(tune.Trainable):  # type: ignore[misc]
         trial = FinetuneTrial(self._params, self._settings, self._number)
         path = self._files.get("state")
         if path is not None and path.exists():
-            self._restore(trial, torch.load(path, weights_only=False, map_location="cpu"))
+            self._restore(trial, torch.load(path, weights_only=True, map_location="cpu"))
         return trial
 
     def _keep(self, trial: FinetuneTrial) -> None:

@@ -1,0 +1,75 @@
+"""What is made of the trials when a sweep ends, however it ends: the tables, the report, and the last lines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sweep.ledger import Ledger
+from sweep.paths import RunPaths
+from sweep.records import read_run
+from trainables.atomic import write_atomically, write_json
+
+ALL_FAILED = 1
+INTERRUPTED = 130
+
+
+def close(ledger: Ledger, interrupted: bool, out_of_time: bool) -> list[str]:
+    """Write the tables and the report; returns the lines that tell the user what came out."""
+    paths = ledger.paths
+    saved = json.loads(paths.sweep.read_text(encoding="utf-8"))
+    if not ledger.unfinished():
+        write_json(paths.sweep, saved | {"finished": datetime.now(UTC).isoformat(timespec="seconds")})
+    run = read_run(paths.root)
+    write_atomically(paths.trials_table, lambda path: run.trials.to_parquet(path, index=False))
+    write_atomically(paths.epochs_table, lambda path: run.epochs.to_parquet(path, index=False))
+    problem = _write_report(paths)
+    lines = last_words(ledger, interrupted, out_of_time)
+    return lines if problem is None else [*lines, f"the report could not be written: {problem}"]
+
+
+def _write_report(paths: RunPaths) -> str | None:
+    """Build the report, in a process of its own as a user would; returns what went wrong, or None."""
+    command = [sys.executable, "-m", "reports.build", str(paths.root.absolute())]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1], check=False)
+    return None if done.returncode == 0 else (done.stderr.strip() or f"it ended with code {done.returncode}")
+
+
+def last_words(ledger: Ledger, interrupted: bool, out_of_time: bool) -> list[str]:
+    """The lines that tell the user what came out, where it is, and how to go on."""
+    counts = ", ".join(
+        f"{ledger.count(status)} {word}"
+        for status, word in (("finished", "finished"), ("stopped", "stopped early"), ("failed", "failed"))
+    )
+    lines = [f"trials: {counts}" + (f", {unfinished} unfinished" if (unfinished := ledger.count("running")) else "")]
+    best = ledger.best()
+    if best is not None:
+        lines.append(f"best: {best.trial_id} {ledger.metric} {ledger.best_score(best):.4f} {best.params.summary()}")
+        if ledger.files(best).weights.exists():
+            lines.append(f"weights: {ledger.files(best).weights}")
+    failed = [entry for entry in ledger.entries.values() if entry.status == "failed"]
+    if failed:
+        lines.append(f"first failure: {failed[0].trial_id}: {failed[0].reason} ({ledger.files(failed[0]).error})")
+    if (ledger.paths.report / "index.html").exists():
+        lines.append(f"report: {ledger.paths.report / 'index.html'}")
+    if interrupted or out_of_time:
+        why = "interrupted" if interrupted else "the time budget is used up"
+        more = "" if interrupted else " --time-budget TIME"
+        lines.append(f"{why}: nothing is lost, go on with: {resume_command(ledger.paths)}{more}")
+    return lines
+
+
+def resume_command(paths: RunPaths) -> str:
+    """The command that goes on with a run."""
+    storage = "" if paths.root.parent == Path("runs") else f" --storage {paths.root.parent}"
+    return f"python -m sweep.run --resume {paths.root.name}{storage}"
+
+
+def exit_code(ledger: Ledger, interrupted: bool) -> int:
+    """0; 1 if every trial failed; 130 after Ctrl-C."""
+    if interrupted:
+        return INTERRUPTED
+    return ALL_FAILED if ledger.entries and ledger.count("failed") == len(ledger.entries) else 0

@@ -1,0 +1,133 @@
+"""What a sweep will cost, before it starts: disk, and time from a few measured steps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import optuna
+import torch
+
+from search_spaces.params import TrialParams
+from search_spaces.problems import UserError
+from sweep.ledger import WEIGHTS_KEPT
+from sweep.paths import RunPaths
+from sweep.plan import Plan
+from trainables.backbones import BACKBONES
+from trainables.finetuning import build_model
+
+BYTES_PER_PARAMETER = 4
+STATE_COPIES = 3  # the weights and, with AdamW, two moments of each
+HEAD_WIDTH = 1024  # the widest first layer that the spaces offer
+SAMPLED_TRIALS = 5
+MEASURED_IMAGES = 8
+
+
+def disk_bytes(plan: Plan) -> int:
+    """What the trials write at most: the weights of the ten best, and the state of each that runs."""
+    largest = max(_most_parameters(name) for name in plan.weights) * BYTES_PER_PARAMETER
+    assert plan.config.concurrency is not None
+    return largest * (min(WEIGHTS_KEPT, plan.trials) + STATE_COPIES * plan.config.concurrency)
+
+
+def check_disk(plan: Plan, paths: RunPaths) -> None:
+    """Raise ``UserError`` if the storage has less room than the sweep may need."""
+    free = shutil.disk_usage(_existing(paths.root)).free
+    if disk_bytes(plan) > free:
+        raise UserError(
+            f"--storage {paths.root.parent} has {free / 1e9:.1f} GB free, the sweep may need "
+            f"{disk_bytes(plan) / 1e9:.1f} GB: make room, choose another --storage, smaller --backbones, or a lower "
+            "--concurrency"
+        )
+
+
+def sampled_trials(plan: Plan) -> list[TrialParams]:
+    """Five trials as the sweep may draw them, at random; of a study its first."""
+    if plan.space.fixed is not None:
+        return list(plan.space.fixed[:SAMPLED_TRIALS])
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=plan.config.seed))
+    return [plan.space.suggest(study.ask()) for _ in range(SAMPLED_TRIALS)]
+
+
+def description(plan: Plan, paths: RunPaths) -> str:
+    """What ``--dry-run`` prints: the resolved configuration, five sampled trials, and the estimates."""
+    lines = [f"{name}: {json.dumps(value)}" for name, value in sorted(plan.config.to_dict().items())]
+    images = plan.dataset["images"]
+    lines += ["", "data: " + ", ".join(f"{count} {split}" for split, count in images.items())]
+    lines += [f"classes: {', '.join(plan.dataset['classes'])}", f"backbones: {', '.join(plan.weights)}"]
+    lines += [f"left out: {why}" for why in plan.missing_weights.values()]
+    trials = sampled_trials(plan)
+    lines += ["", f"{len(trials)} sampled trials:"]
+    lines += ["  " + " ".join(f"{key}={value}" for key, value in params.active().items()) for params in trials]
+    seconds = _sweep_seconds(plan, trials)
+    lines += [
+        "",
+        f"estimated time: at most {_duration(seconds)} for {plan.trials} trials of {plan.budget} epochs, "
+        f"{plan.config.concurrency} at a time, if none is stopped early (measured on the sampled trials)",
+        f"estimated disk: at most {disk_bytes(plan) / 1e9:.2f} GB in {paths.root}, "
+        f"{shutil.disk_usage(_existing(paths.root)).free / 1e9:.1f} GB are free",
+    ]
+    return "\n".join(lines)
+
+
+def _sweep_seconds(plan: Plan, trials: list[TrialParams]) -> float:
+    """Upper estimate: the mean epoch of the sampled trials, for every trial and epoch."""
+    assert plan.config.concurrency is not None
+    images = plan.dataset["images"]
+    epochs = []
+    for params in trials:
+        training, evaluation = _seconds_per_image(plan, params)
+        epochs.append(training * images["train"] + evaluation * images["val"])
+    return sum(epochs) / len(epochs) * plan.budget * plan.trials / plan.config.concurrency
+
+
+def _seconds_per_image(plan: Plan, params: TrialParams) -> tuple[float, float]:
+    """Seconds to train on one image and to evaluate one, measured on a few random ones after a warm-up."""
+    config = plan.config
+    assert config.image_size is not None
+    device = torch.device("cuda" if config.gpus_per_trial else "cpu")
+    torch.set_num_threads(max(1, int(config.cpus_per_trial or 1)))
+    model = build_model(
+        params, len(plan.dataset["classes"]), plan.weights[params.backbone], config.image_size, config.seed
+    ).to(device)
+    images = torch.randn(MEASURED_IMAGES, 3, config.image_size, config.image_size, device=device)
+    model.set_train_mode()
+
+    def train() -> None:
+        model(images).square().mean().backward()
+
+    def evaluate() -> None:
+        with torch.inference_mode():
+            model(images)
+
+    return _timed(train, device), _timed(evaluate, device)
+
+
+def _timed(work: object, device: torch.device) -> float:
+    assert callable(work)
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / MEASURED_IMAGES
+
+
+def _most_parameters(backbone: str) -> int:
+    known = BACKBONES[backbone]
+    network = known.drop_classifier(known.empty_network())
+    return sum(parameter.numel() for parameter in network.parameters()) + known.feature_width * HEAD_WIDTH
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,247 @@
+"""Everything that is decided and checked before the first trial, so that a sweep that starts can also end.
+
+All problems of one command come in one answer: each step that can still be tried is tried, whatever went wrong before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from search_spaces.params import BACKBONE_NAMES, SpaceContext
+from search_spaces.problems import UserError, raise_all, unknown
+from search_spaces.registry import Space, load_space
+from sweep.config import SweepConfig
+from sweep.paths import RunPaths
+from trainables.backbones import BACKBONES
+from trainables.data.request import DataRequest
+from trainables.metrics import metric_mode, metric_names
+from trainables.settings import TrialSettings
+from trainables.weights import FoundWeights, check_weights, find_weights
+
+DEMO_BACKBONES = ("squeezenet1_1", "resnet18", "mobilenet_v2")
+"""Those that learn the demo set from random weights within its few epochs on two cores."""
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A sweep that can run: what was asked, resolved against the data, the weights and the machine.
+
+    dataset: the content of dataset.json. weights: by backbone; missing_weights: why the other backbones are left out.
+    mode: "max" or "min" of ``config.metric``. epochs_of: a trial's own budget by its number (studies).
+    """
+
+    config: SweepConfig
+    dataset: dict[str, Any]
+    space: Space
+    weights: dict[str, FoundWeights]
+    missing_weights: dict[str, str]
+    mode: str
+    epochs_of: dict[int, int]
+
+    @property
+    def trials(self) -> int:
+        """How many trials the sweep runs in all."""
+        assert self.config.trials is not None
+        return len(self.space.fixed) if self.space.fixed is not None else self.config.trials
+
+    @property
+    def budget(self) -> int:
+        """The most epochs that a trial may run."""
+        assert self.config.epochs is not None
+        return max(self.epochs_of.values(), default=self.config.epochs)
+
+    @property
+    def grace_period(self) -> int:
+        """Epochs before which nothing is stopped."""
+        assert self.config.grace_period is not None
+        return min(self.config.grace_period, self.budget)
+
+    @property
+    def concurrency(self) -> int:
+        """How many trials run at once."""
+        assert self.config.concurrency is not None
+        return self.config.concurrency
+
+    @property
+    def scheduler(self) -> str:
+        """The lists of the studies run to their end unless the user asks otherwise."""
+        return self.config.scheduler or ("asha" if self.space.fixed is None else "none")
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What one trial takes of the machine, in Ray's terms."""
+        return {"cpu": float(self.config.cpus_per_trial or 1), "gpu": float(self.config.gpus_per_trial or 0)}
+
+    def notes(self) -> list[str]:
+        """What the user should know before the first trial, a line each."""
+        lines = list(self.dataset["marks"])
+        lines += [f"{item['severity']}: {item['message']}" for item in self.dataset["hygiene"] if _worth_saying(item)]
+        lines += [f"weights of {name}: {found.note}" for name, found in self.weights.items() if found.note]
+        lines += [f"left out: {why}" for why in self.missing_weights.values()]
+        lines += [f"left out: {row}: {why}" for row, why in self.space.left_out.items()]
+        return lines
+
+    def settings(self, run: RunPaths, use_gpu: bool) -> TrialSettings:
+        config = self.config
+        assert config.epochs is not None
+        return TrialSettings(
+            run_dir=str(run.root.absolute()),
+            epochs=config.epochs,
+            weights=str(config.weights),
+            precision=config.precision,
+            metric=config.metric,
+            mode=self.mode,
+            patience=config.patience,
+            time_limit_s=config.trial_time_limit,
+            seed=config.seed,
+            cpus=max(1, math.floor(config.cpus_per_trial or 1)),
+            use_gpu=use_gpu,
+            deterministic=config.deterministic,
+        )
+
+
+def make_plan(
+    config: SweepConfig, problems: list[str], prepare: Callable[[DataRequest], dict[str, Any]], epochs_given: bool
+) -> Plan:
+    """Check ``config`` against the data, the space and the weights.
+
+    problems: those found so far; they are raised together with the ones found here, as one ``UserError``.
+    prepare: reads the data set and gives the content of dataset.json. epochs_given: whether the user set the epochs
+    (the lists of the studies have their own otherwise).
+    """
+    problems = list(problems)
+
+    def tried(step: Callable[[], T]) -> T | None:
+        try:
+            return step()
+        except UserError as error:
+            problems.extend(problem for problem in error.problems if problem not in problems)
+            return None
+
+    dataset = tried(lambda: prepare(data_request(config)))
+    asked = tried(lambda: _asked_backbones(config))
+    chosen = tried(lambda: _weights(config, asked)) if asked is not None else None
+    weights, missing = chosen or ({}, {})
+    # Without data or weights the space is tried on a stand-in, so that its own mistakes are told in the same answer.
+    context = _context(dataset, tuple(weights) or (asked and asked[0]) or BACKBONE_NAMES)
+    space = tried(lambda: load_space(config.space, context, dict(config.set)))
+    if dataset is not None:
+        problems.extend(_metric_problems(config, dataset, space))
+    if space is not None:
+        problems.extend(_sampler_problems(config, space))
+    raise_all(problems)
+    assert dataset is not None
+    assert space is not None
+    assert chosen is not None
+    epochs_of = {} if epochs_given else {number: row.epochs for number, row in enumerate(space.rows)}
+    return Plan(
+        config=config,
+        dataset=dataset,
+        space=space,
+        weights=weights,
+        missing_weights=missing,
+        mode=metric_mode(config.metric),
+        epochs_of=epochs_of,
+    )
+
+
+def _worth_saying(finding: dict[str, Any]) -> bool:
+    return finding["severity"] != "info"
+
+
+def data_request(config: SweepConfig) -> DataRequest:
+    """What ``config`` says about the data."""
+    assert config.image_size is not None
+    return DataRequest(
+        data=config.data,
+        task=config.task,
+        label_columns=tuple(config.label_column),
+        path_column=config.path_column,
+        split_column=config.split_column,
+        group_column=config.group_column,
+        subgroup_columns=tuple(config.subgroup_column),
+        source_column=config.source_column,
+        image_size=config.image_size,
+        fit=config.fit,
+        seed=config.seed,
+        allow_leakage=config.allow_leakage,
+        skip_unreadable=config.skip_unreadable,
+    )
+
+
+def _asked_backbones(config: SweepConfig) -> tuple[tuple[str, ...], bool]:
+    """The backbones to look for, and whether the user wants exactly these."""
+    if config.backbones is not None:
+        raise_all([unknown("backbone", name, BACKBONE_NAMES) for name in config.backbones if name not in BACKBONES])
+        return config.backbones, True
+    if "backbone" in config.set:
+        return (str(config.set["backbone"]),), True
+    if config.data == "demo" and not config.space.startswith("studies."):
+        return DEMO_BACKBONES, False
+    return BACKBONE_NAMES, False
+
+
+def _weights(
+    config: SweepConfig, asked: tuple[tuple[str, ...], bool]
+) -> tuple[dict[str, FoundWeights], dict[str, str]]:
+    """The weights of each backbone that can run, and for the others why not; exactly those asked for, if they were."""
+    names, exactly = asked
+    assert config.image_size is not None
+    small = {
+        name: f"--image-size {config.image_size}: {name} needs images of at least {BACKBONES[name].min_image_size} px"
+        for name in names
+        if config.image_size < BACKBONES[name].min_image_size
+    }
+    found, missing = find_weights(str(config.weights), [name for name in names if name not in small], download=True)
+    left_out = small | missing
+    problems = list(left_out.values()) if exactly else []
+    checked = {}
+    for name, weights in found.items():
+        try:
+            checked[name] = check_weights(weights)
+        except UserError as error:
+            problems.extend(error.problems)
+    if not checked and not problems:
+        problems = list(dict.fromkeys(left_out.values()))
+    raise_all(problems)
+    return checked, left_out
+
+
+def _context(dataset: dict[str, Any] | None, backbones: tuple[str, ...]) -> SpaceContext:
+    if dataset is None:
+        return SpaceContext(task="single_label", class_count=2, train_count=1000, backbones=backbones)
+    return SpaceContext(
+        task=dataset["task"],
+        class_count=len(dataset["classes"]),
+        train_count=dataset["images"]["train"],
+        backbones=backbones,
+    )
+
+
+def _metric_problems(config: SweepConfig, dataset: dict[str, Any], space: Space | None) -> list[str]:
+    names = metric_names(dataset["classes"], dataset["task"])
+    if config.metric not in names:
+        return [f"--metric: {unknown('metric', config.metric, names)}"]
+    searched = space is not None and any(
+        name.partition(".")[0] in ("loss", "focal_gamma", "focal_alpha", "class_weights") and not choice.single()
+        for name, choice in space.distributions.items()
+    )
+    listed = space is not None and len({(row.loss, row.class_weights) for row in space.fixed or ()}) > 1
+    if config.metric == "val_loss" and (searched or listed):
+        return ["--metric val_loss cannot compare trials of different losses: give val_nll, or fix the loss by --set"]
+    return []
+
+
+def _sampler_problems(config: SweepConfig, space: Space) -> list[str]:
+    if config.sampler == "grid" and space.continuous:
+        names = ", ".join(space.continuous)
+        return [
+            f"--sampler grid cannot try every value of {names} of space {config.space}: "
+            "give another sampler, fix them by --set, or offer a list of choices in a space of your own"
+        ]
+    return []

@@ -1,0 +1,93 @@
+"""``python -m sweep.run``: one command from labelled images to a report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from search_spaces.problems import UserError
+from sweep.config import check, with_defaults
+from sweep.options import Parsed, parse
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns 0, 1 (every trial failed), 2 (bad input, all of it told) or 130 (Ctrl-C)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(parse(arguments), arguments)
+    except UserError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted before the first trial: nothing was written", file=sys.stderr)
+        return 130
+
+
+def _run(parsed: Parsed, arguments: list[str]) -> int:
+    # Imported here, because torch and ray take seconds that a mistyped option need not wait for.
+    from sweep import closing, estimate, opening, tuner
+    from sweep.ledger import Ledger
+    from sweep.mirror import StudyMirror
+    from sweep.plan import make_plan
+    from sweep.progress import Progress
+    from sweep.resume import resumed_config, run_paths
+    from sweep.search import StudySearcher
+    from sweep.stopping import Stopping
+    from sweep.study import Study
+
+    asked = resumed_config(parsed.config, parsed.given) if parsed.config.resume else parsed.config
+    machine = opening.this_machine() if asked.address == "local" else tuner.connect(asked.address)
+    config = with_defaults(asked, machine.cpus, machine.gpus)
+    paths = run_paths(config) if config.resume else opening.new_run_paths(config)
+    problems = check(config, machine.cpus, machine.gpus)
+    if not config.resume:
+        problems += opening.place_problems(paths)
+
+    with opening.staging(paths) as beside:
+        prepare = opening.prepare_into(beside, paths, workers=opening.this_machine().cpus)
+        plan = make_plan(config, problems, prepare, epochs_given="epochs" in parsed.given)
+        estimate.check_disk(plan, paths)
+        if config.dry_run:
+            print(estimate.description(plan, paths))
+            return 0
+        if config.resume:
+            opening.reopen_run(paths, beside, plan)
+        else:
+            opening.create_run(paths, beside, plan, machine, ["python", "-m", "sweep.run", *arguments])
+    tuner.log_to(paths.log)
+    if config.address == "local":
+        tuner.connect("local", machine.cpus)
+
+    settings = plan.settings(paths, use_gpu=bool(config.gpus_per_trial))
+    ledger = Ledger(paths, config.metric, plan.mode)
+    unreadable = ledger.load()
+    study = Study(
+        plan.space,
+        ledger,
+        sampler=config.sampler,
+        trials=plan.trials,
+        seed=config.seed,
+        concurrency=plan.concurrency,
+        deterministic=config.deterministic,
+    )
+    ledger.on_end.append(StudyMirror(ledger).add)
+    searcher = StudySearcher(study, ledger, settings, plan.concurrency, plan.epochs_of)
+    stopping = Stopping(plan.scheduler, plan.budget, plan.grace_period, config.reduction_factor)
+    progress = Progress(trials=plan.trials, epochs=plan.budget, metric=config.metric, mode=plan.mode)
+    try:
+        for note in (*plan.notes(), *unreadable):
+            progress.message(note)
+        outcome = tuner.run_trials(plan, ledger, searcher, stopping, settings, progress)
+        if not outcome.interrupted:
+            for problem in tuner.predict_kept(plan, ledger, settings):
+                progress.message(problem)
+    finally:
+        progress.close()
+    for line in closing.close(ledger, outcome.interrupted, outcome.out_of_time):
+        print(line)
+    return closing.exit_code(ledger, outcome.interrupted)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
