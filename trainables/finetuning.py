@@ -74,7 +74,7 @@ def unfrozen_modules(backbone: Backbone, depth: int | None) -> tuple[str, ...]:
 
 
 def make_head(feature_width: int, widths: Iterable[int], dropout: float, class_count: int) -> nn.Sequential:
-    """float [B, feature_width] -> logits float [B, class_count]: hidden layers, each with ReLU and dropout, then linear.
+    """float [B, feature_width] -> logits float [B, class_count]: hidden layers (linear, ReLU, dropout), then linear.
 
     Without hidden layers the dropout stands before the linear one.
     """

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from search_spaces.params import BACKBONE_NAMES
+from trainables.backbones import BACKBONES, Backbone, flattened_7x7
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=BACKBONE_NAMES)
+def built(request: pytest.FixtureRequest) -> tuple[Backbone, nn.Module]:
+    """A backbone and its whole torchvision network, BatchNorm moved off its initial means and variances."""
+    backbone = BACKBONES[request.param]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = backbone.network().eval()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+    return backbone, network
+
+
+def images(size: int, count: int = 2) -> Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(size))
+
+
+def run_blocks(backbone: Backbone, network: nn.Module, inputs: Tensor) -> Tensor:
+    for block in backbone.blocks:
+        for name in block:
+            inputs = network.get_submodule(name)(inputs)
+    return backbone.to_vector(inputs)
+
+
+def torchvision_features(backbone: Backbone, network: nn.Module, inputs: Tensor) -> Tensor:
+    """What torchvision's own forward hands to its classifier; SqueezeNet's pools behind its last convolution."""
+    seen: list[Tensor] = []
+    classifier = network.get_submodule(backbone.dropped[0])
+    handle = classifier.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].clone()))
+    network(inputs)
+    handle.remove()
+    features = functional.adaptive_avg_pool2d(seen[0], 1) if "squeezenet" in backbone.name else seen[0]
+    return torch.flatten(features, 1)
+
+
+def test_every_name_that_a_trial_may_give_has_a_backbone() -> None:
+    assert tuple(BACKBONES) == BACKBONE_NAMES
+
+
+def test_the_four_blocks_compute_torchvisions_own_features_exactly(built: tuple[Backbone, nn.Module]) -> None:
+    backbone, network = built
+    sizes = [64, 75] if backbone.name != "vgg16" else [64, 224]
+    for size in sizes:
+        inputs = images(size, count=1 if size == 224 else 2)
+        with torch.no_grad():
+            ours = run_blocks(backbone, network, inputs)
+            assert ours.shape == (len(inputs), backbone.feature_width)
+            assert (ours - torchvision_features(backbone, network, inputs)).abs().max() == 0.0
+
+
+def test_every_parameter_but_the_classifiers_lies_in_exactly_one_block(built: tuple[Backbone, nn.Module]) -> None:
+    backbone, network = built
+    whole = [name for name, _ in network.named_parameters()]
+    old_head = [name for name in whole if name.startswith(tuple(f"{part}." for part in backbone.dropped))]
+    in_blocks = [
+        f"{name}.{parameter}"
+        for block in backbone.blocks
+        for name in block
+        for parameter, _ in network.get_submodule(name).named_parameters()
+    ]
+    assert sorted(in_blocks) == sorted(set(whole) - set(old_head))
+    assert len(in_blocks) == len(set(in_blocks))
+    assert old_head
+    assert all(
+        any(True for name in block for _ in network.get_submodule(name).parameters()) for block in backbone.blocks
+    )
+
+
+def test_the_smallest_image_runs_and_a_smaller_one_does_not(built: tuple[Backbone, nn.Module]) -> None:
+    backbone, network = built
+    with torch.no_grad():
+        for size in range(backbone.min_image_size, backbone.min_image_size + 9, 4):
+            assert run_blocks(backbone, network, images(size)).isfinite().all()
+        if backbone.min_image_size > 1:
+            with pytest.raises(RuntimeError):
+                run_blocks(backbone, network, images(backbone.min_image_size - 1))
+
+
+def test_the_smallest_image_trains(built: tuple[Backbone, nn.Module]) -> None:
+    backbone, network = built
+    network.train()
+    run_blocks(backbone, network, images(backbone.min_image_size)).sum().backward()
+    network.eval()
+    first = next(network.parameters())
+    assert first.grad is not None
+    network.zero_grad()
+
+
+def test_dropping_the_classifier_leaves_the_names_of_all_else(built: tuple[Backbone, nn.Module]) -> None:
+    backbone, network = built
+    whole = network.state_dict().keys()
+    left = backbone.drop_classifier(backbone.empty_network()).state_dict().keys()
+    assert left == {name for name in whole if not name.startswith(tuple(f"{part}." for part in backbone.dropped))}
+
+
+def test_vgg_takes_7_by_7_positions_as_they_are() -> None:
+    features = images(7)
+    assert torch.equal(flattened_7x7(features), features.flatten(1))
+
+
+@pytest.mark.parametrize("size", [2, 3, 5, 10, 14])
+def test_vggs_deterministic_pooling_is_adaptive_pooling(size: int) -> None:
+    plain, exact = images(size).requires_grad_(), images(size).requires_grad_()
+    wanted = flattened_7x7(plain)
+    wanted.square().sum().backward()
+    torch.use_deterministic_algorithms(True)
+    try:
+        got = flattened_7x7(exact)
+        got.square().sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(got, wanted)
+    torch.testing.assert_close(exact.grad, plain.grad)
+    torch.testing.assert_close(wanted, functional.adaptive_avg_pool2d(plain, 7).flatten(1))
