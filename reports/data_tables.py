@@ -100,8 +100,8 @@ def weights(provenance: Mapping[str, Any]) -> pd.DataFrame:
         {
             "backbone": backbone,
             "origin": str(found.get("origin") or ""),
-            "file": str(found.get("file") or "").replace("\\", "/").rsplit("/", 1)[-1],
-            "sha256": str(found.get("sha256") or "")[:16],
+            "file": str(found.get("path") or found.get("url") or "").replace("\\", "/").rsplit("/", 1)[-1],
+            "sha256": str(found.get("sha256") or found.get("sha256_prefix") or "")[:16],
             "batchnorm": "FOLDED" if found.get("folded_batchnorm") else "normal",
             "note": str(found.get("note") or ""),
         }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports import tables
+from reports import evaluation_tables, tables
 from sweep.records import Predictions, Run, read_predictions, read_run
 
 CURVES_SHOWN = 3
@@ -93,20 +93,26 @@ def gather(run_root: Path) -> Evidence:
 
 
 def _checked(run: Run, predictions: Predictions | None) -> Predictions | None:
-    """The predictions if their arrays fit each other and the data set; else a problem is noted."""
+    """The predictions if they can be scored and name the data set's classes; else a problem is noted."""
     if predictions is None:
         return None
     count, classes = len(predictions.path), len(predictions.classes)
-    fits = (
-        predictions.probability.shape == (count, classes)
-        and len(predictions.split) == count
-        and predictions.label.shape in {(count,), (count, classes)}
-    )
-    if not fits or not np.isfinite(predictions.probability).all():
-        run.problems.append("the best trial's predictions.npz does not fit together or holds NaN: left out")
-        return None
     expected = tuple(str(name) for name in run.dataset.get("classes") or predictions.classes)
+    problem = None
     if predictions.classes != expected:
-        run.problems.append("the best trial's predictions.npz names other classes than dataset.json: left out")
-        return None
-    return predictions
+        problem = "it names other classes than dataset.json"
+    elif (
+        predictions.probability.shape != (count, classes)
+        or not len(predictions.split) == len(predictions.label) == count
+    ):
+        problem = "its arrays do not fit each other"
+    else:
+        try:
+            for split in np.unique(predictions.split):
+                evaluation_tables.overall(predictions, str(split))
+        except ValueError as error:
+            problem = str(error)
+    if problem is None:
+        return predictions
+    run.problems.append(f"the best trial's predictions.npz is left out: {problem}")
+    return None

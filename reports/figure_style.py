@@ -61,6 +61,11 @@ def draw(width_in: float, height_in: float, paint: Callable[[Figure], None]) -> 
     with _style():
         figure = Figure(figsize=(width_in, height_in), layout="constrained")
         paint(figure)
+        # Placed once: laying out again for each format would double the time.
+        engine = figure.get_layout_engine()
+        assert engine is not None
+        engine.execute(figure)
+        figure.set_layout_engine(None)
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         figure.savefig(png, format="png", metadata={"Software": None})

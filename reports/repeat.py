@@ -11,6 +11,7 @@ from reports.blocks import Block, Command, FactList, Heading, Note, Section, Tex
 from reports.evidence import Evidence
 
 _SHOWN_ELSEWHERE = ("weights", "missing_weights")
+_NOT_SETTINGS = ("command", "study_rows", "study_rows_left_out")
 
 
 def section(evidence: Evidence) -> Section:
@@ -37,7 +38,7 @@ def section(evidence: Evidence) -> Section:
     blocks += [Heading("Code, machine and data"), FactList(tuple(facts))]
     if not provenance:
         blocks.append(Note("info", "provenance.json is missing: code version and hardware are not known."))
-    settings = {key: value for key, value in sweep.items() if key != "command"}
+    settings = {key: value for key, value in sweep.items() if key not in _NOT_SETTINGS}
     blocks += [Heading("All settings"), FactList(tuple(_flat(settings)))]
     blocks.append(Text("manifest.json beside this page holds the SHA-256 of every file of the report."))
     return Section("repeat", "How to repeat it", tuple(blocks))

@@ -24,7 +24,8 @@ def samples(path: Path, classes: tuple[str, ...]) -> tuple[tuple[str, tuple[Samp
     An image with several labels stands with each of them; one with none under "no label".
     """
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        # Opened here, since numpy leaves a damaged zip open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             names, splits, labels, images = (saved[key] for key in ("path", "split", "label", "image"))
     except Exception:  # whatever a damaged zip raises: the page says that there are no samples
         return None

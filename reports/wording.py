@@ -96,11 +96,11 @@ def unfrozen_in_words(params: TrialParams) -> str:
 
 
 def sweep_command(sweep: Mapping[str, Any]) -> str:
-    """The command of the sweep as it was given; "" if it is not recorded."""
-    command = sweep.get("command")
-    if isinstance(command, list | tuple):
-        return shlex.join(str(part) for part in command)
-    return str(command or "")
+    """The command of the sweep as it was given (recorded as its arguments); "" if it is not recorded."""
+    arguments = sweep.get("command")
+    if not isinstance(arguments, list | tuple):
+        return str(arguments or "")
+    return "python -m sweep.run " + shlex.join(str(part) for part in arguments)
 
 
 def again(command: str, params: TrialParams, name: str) -> str:

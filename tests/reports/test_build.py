@@ -1,0 +1,299 @@
+"""The report as a whole: what it writes, that it repeats byte for byte, and that no run folder breaks it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reports.build import build, main
+from sweep.paths import RunPaths
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def read(root: Path) -> str:
+    """The text of the page without tags, style and script, spaces folded."""
+    page = (root / "report" / "index.html").read_text(encoding="utf-8")
+    page = re.sub(r"<(style|script)>.*?</\1>", " ", page, flags=re.S)
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+
+
+def files(root: Path) -> dict[str, bytes]:
+    report = root / "report"
+    return {str(path.relative_to(report)): path.read_bytes() for path in sorted(report.rglob("*")) if path.is_file()}
+
+
+def test_a_report_holds_a_page_markdown_tables_figures_and_a_manifest_of_them(built):
+    written = files(built)
+    manifest = json.loads(written.pop("manifest.json"))
+    assert manifest["sha256"] == {name: hashlib.sha256(content).hexdigest() for name, content in written.items()}
+    for name in ("index.html", "report.md", "tables/trials.csv", "tables/trials.tex", "tables/backbone_depth.csv",
+                 "figures/backbone_depth.png", "figures/confusion_val.svg", "figures/all_scores.svg"):  # fmt: skip
+        assert name in written
+
+
+def test_a_rebuild_gives_the_same_bytes_elsewhere_and_without_the_derived_tables(write_run, tmp_path):
+    root = write_run(dataset={"marks": ["duplicates were allowed"]})
+    build(root)
+    first = files(root)
+    moved = tmp_path / "elsewhere" / "run"
+    shutil.copytree(root, moved)
+    (moved / "notes.txt").write_text("a file that nobody knows")
+    (moved / "trials" / "stray.txt").write_text("another")
+    build(moved)
+    build(moved)
+    assert files(moved) == first
+    assert not [path.name for path in moved.iterdir() if path.name.startswith(".report")]
+
+
+def test_a_rebuild_in_another_process_gives_the_same_bytes(write_run):
+    root = write_run(trials=3)
+    build(root)
+    first = files(root)
+    done = subprocess.run(
+        [sys.executable, "-m", "reports.build", str(root)], cwd=REPO, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == str(root / "report" / "index.html")
+    assert files(root) == first
+
+
+def test_building_imports_neither_torch_nor_ray():
+    code = "import sys, reports.build; sys.exit(bool({'torch', 'ray', 'matplotlib.pyplot'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == 0
+
+
+def test_the_page_loads_nothing_from_elsewhere(built):
+    page = (built / "report" / "index.html").read_text(encoding="utf-8")
+    loaded = re.findall(r'<(?:script|img|link|iframe|image)[^>]*(?:src|href)="([^"]*)"', page)
+    assert loaded
+    assert all(address.startswith("data:") for address in loaded)
+    assert "@import" not in page
+    assert "url(http" not in page
+
+
+def test_figures_on_the_page_have_ids_of_their_own_and_alternative_texts(built):
+    page = (built / "report" / "index.html").read_text(encoding="utf-8")
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    referred = set(re.findall(r'(?:href="#|url\(#|labelledby=")([^")]+)', page))
+    assert referred <= set(ids)
+    assert page.count("<svg") == len(re.findall(r'role="img" aria-label="[^"]{15,}"', page)) > 8
+
+
+def test_the_answer_names_the_best_trial_its_score_its_weights_and_what_the_score_is_worth(built):
+    page = read(built)
+    row = max(
+        (json.loads(line) | {"id": folder.name} for folder in sorted((built / "trials").iterdir())
+         if json.loads((folder / "end.json").read_text())["status"] != "failed"
+         for line in (folder / "result.jsonl").read_text().splitlines()),
+        key=lambda row: row["val_f1_macro"],
+    )  # fmt: skip
+    assert f"{row['val_f1_macro']:.3f} Validation macro F1 of the best configuration" in page
+    assert f"trials/{row['id']}/best/weights.pt" in page
+    assert "it is optimistic" in page
+    assert "did not open the test split" in page
+    assert "covid 19, normal 75, pneumonia 75" in page
+    assert "Not for clinical use." in page
+    assert "3 finished, 2 stopped early, 1 failed, 0 running" in page
+
+
+def test_the_command_in_the_answer_fixes_every_hyperparameter(write_run):
+    root = write_run(trials=1)
+    build(root)
+    page = read(root)
+    assert "--name run-again --trials 1 --set backbone=mobilenet_v2 --set head_widths=none --set dropout=0.0" in page
+    assert "--set unfreeze_depth=0" in page
+
+
+def test_the_demo_set_allowed_leaks_and_folded_weights_are_told_before_the_first_number(write_run):
+    folded = {"resnet18": {"path": "r.pth", "sha256": "ab", "origin": "folder", "folded_batchnorm": True, "note": ""}}
+    root = write_run(dataset={"demo": True, "marks": ["3 patients are in two splits"]}, provenance={"weights": folded})
+    build(root)
+    before = read(root).split("of the best configuration")[0]
+    for words in ("phantoms drawn by a program", "3 patients are in two splits", "Folded BatchNorm", "resnet18"):
+        assert words in before
+
+
+def test_names_with_markup_are_escaped_everywhere(write_run):
+    nasty = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a|b `c` $x_1$ & \\d{} %", "normal")
+    root = write_run(
+        classes=nasty,
+        sweep={"name": "<i>run</i>", "command": ["--data", "</code><b>"]},
+        dataset={
+            "dropped": [{"path": "<b>x</b>.png", "reason": "</td><script>2</script>"}],
+            "marks": ["<u>mark</u>"],
+        },
+    )
+    build(root)
+    written = files(root)
+    page = written["index.html"].decode()
+    prose = re.sub(r"^```sh$.*?^```$", "", written["report.md"].decode(), flags=re.M | re.S)
+    assert page.count("<script>") == 1
+    for raw in ("<img src=x", "<i>run", "<b>", "<u>", "</code><b>"):
+        assert raw not in page
+        assert raw not in prose
+    assert "&lt;script&gt;alert(1)" in page
+    tex = written["tables/class_counts.tex"].decode()
+    assert r"a|b `c` \$x\_1\$ \& \textbackslash{}d\{\} \%" in tex
+
+
+@pytest.mark.parametrize("count", [2, 5, 20])
+def test_any_number_of_classes_makes_a_report(write_run, count):
+    names = [f"class {place} with a name that is much too long for any axis" for place in range(count)]
+    root = write_run(classes=names, labels_per_split={"train": 80, "val": 60, "test": 60}, trials=1)
+    build(root)
+    assert all(name in read(root) for name in names)
+
+
+def test_a_multi_label_run_shows_one_two_by_two_a_label(write_run):
+    root = write_run(task="multi_label", classes=("effusion", "nodule", "pneumonia", "edema"), trials=2)
+    build(root)
+    written = files(root)
+    assert {"figures/confusion_val.svg", "tables/labels_train.csv", "tables/labels_val.csv"} <= written.keys()
+    assert "at a probability of 0.5" in read(root)
+
+
+def test_a_run_whose_trials_all_failed_says_why_and_names_no_best(write_run):
+    root = write_run(statuses=("failed",))
+    build(root)
+    page = read(root)
+    assert "There is no best configuration All 6 trials failed" in page
+    assert "RuntimeError: out of memory" in page
+
+
+def test_a_run_without_trials_says_so(write_run):
+    root = write_run(trials=0)
+    build(root)
+    assert "No trial has begun." in read(root)
+
+
+def test_a_run_that_is_still_running_says_so(write_run):
+    root = write_run(statuses=("running",))
+    build(root)
+    page = read(root)
+    assert "This sweep has not ended" in page
+    assert "6 of 6 trials have no end yet" in page
+    assert "The best trial has not ended: its score may still change." in page
+    assert "predictions are not on disk" in page
+
+
+def test_a_trial_that_never_had_a_number_leaves_the_others_their_place(write_run):
+    root = write_run(trials=2, statuses=("finished",))
+    lost = RunPaths(root).trial("t00000")
+    rows = [json.loads(line) for line in lost.result.read_text().splitlines()]
+    nan = [
+        {key: float("nan") if key.startswith(("val_", "train_")) else value for key, value in r.items()} for r in rows
+    ]
+    lost.result.write_text("".join(json.dumps(row) + "\n" for row in nan))
+    build(root)
+    assert "of the best configuration (trial 1, epoch 6)" in read(root)
+    lost_too = RunPaths(root).trial("t00001")
+    lost_too.result.write_text("".join(json.dumps(row) + "\n" for row in nan))
+    build(root)
+    assert "No trial has a validation macro F1 yet that is a number." in read(root)
+
+
+def test_a_class_that_is_never_predicted_is_named(write_run):
+    root = write_run(never_predicted="covid")
+    build(root)
+    assert "Never predicted on validation: covid." in read(root)
+
+
+def test_damaged_and_missing_files_are_told_and_the_rest_is_shown(write_run):
+    root = write_run()
+    paths = RunPaths(root)
+    paths.trial("t00002").params.write_text("{ torn")
+    shutil.rmtree(paths.trial("t00003").root)
+    best = paths.trial("t00000")
+    build(root)
+    paths.thumbnails.write_bytes(b"PK no zip")
+    paths.provenance.unlink()
+    build(root)
+    page = read(root)
+    assert "Problems found while this run folder was read" in page
+    assert "t00002" in page
+    assert "provenance.json is missing" in page
+    assert "no sample images" in page
+    assert "Validation macro F1 of the best configuration" in page
+    assert best.root.is_dir()
+
+
+def test_predictions_that_contradict_the_records_are_told(write_run):
+    root = write_run(trials=1)
+    trial = RunPaths(root).trial("t00000")
+    with np.load(trial.predictions) as saved:
+        arrays = {key: saved[key] for key in saved.files}
+    arrays["probability"] = arrays["probability"][::-1]
+    np.savez(trial.predictions, **arrays)
+    build(root)
+    assert "one of the two is damaged" in read(root)
+
+
+@pytest.mark.parametrize("damage", ["shape", "nan", "classes", "bytes", "label"])
+def test_damaged_predictions_are_left_out_with_a_word(write_run, damage):
+    root = write_run(trials=1)
+    path = RunPaths(root).trial("t00000").predictions
+    with np.load(path) as saved:
+        arrays = {key: saved[key] for key in saved.files}
+    if damage == "shape":
+        arrays["probability"] = arrays["probability"][:-3]
+    elif damage == "nan":
+        arrays["probability"][0, 0] = np.nan
+    elif damage == "classes":
+        arrays["classes"] = np.array(["a", "b", "c"])
+    elif damage == "label":
+        arrays["label"][0] = 7
+    np.savez(path, **arrays)
+    if damage == "bytes":
+        path.write_bytes(b"no zip")
+    build(root)
+    page = read(root)
+    assert "predictions.npz" in page.split("Best configuration")[0]
+    assert "or are damaged" in page
+
+
+def test_a_run_without_dataset_json_is_still_reported(write_run):
+    root = write_run(trials=2)
+    RunPaths(root).dataset.unlink()
+    build(root)
+    assert "nothing is known of the data" in read(root)
+
+
+def test_a_metric_that_is_better_when_lower_ranks_the_lowest_first(write_run):
+    root = write_run(sweep={"metric": "val_nll", "mode": "min"}, statuses=("finished",))
+    build(root)
+    scores = [float(line.split(",")[3]) for line in (root / "report/tables/trials.csv").read_text().splitlines()[1:]]
+    assert f"{min(scores):.3f} Validation negative log-likelihood" in read(root)
+
+
+@pytest.mark.parametrize("make", ["missing", "empty", "file"])
+def test_a_folder_that_is_no_run_is_one_clear_line_and_exit_code_2(tmp_path, capsys, make):
+    target = tmp_path / "target"
+    if make == "empty":
+        target.mkdir()
+    elif make == "file":
+        target.write_text("x")
+    assert main([str(target)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert str(target) in error
+    assert not (target / "report").exists()
+
+
+def test_a_thousand_trials_make_one_page_that_lists_them_all(write_run):
+    root = write_run(trials=1000, epochs=8)
+    build(root)
+    page = (root / "report" / "index.html").read_text(encoding="utf-8")
+    assert page.count('<span class="chip finished">') == 500
+    assert len((root / "report/tables/trials.csv").read_text().splitlines()) == 1001
+    assert "The first 50 of 1000 rows" in (root / "report/report.md").read_text()
