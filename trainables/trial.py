@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
 import math
@@ -273,7 +274,8 @@ def predict_best(
     known = read_predictions(predictions_path) if predictions_path.exists() else None
     if known is not None and set(splits) <= set(known.split.tolist()):
         return known
-    trial = FinetuneTrial(params, settings, number)
+    # The time limit is of training; what it left behind must not be lost to it.
+    trial = FinetuneTrial(params, dataclasses.replace(settings, time_limit_s=None), number)
     try:
         parts = trial.predict_with(weights_path, dict.fromkeys([*splits, "val"]))
     finally:

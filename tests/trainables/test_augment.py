@@ -65,10 +65,14 @@ def test_global_random_state_is_neither_read_nor_moved():
 
 def warped(draws, images):
     """``standard`` with given draws (flip, angle, area, ratio, across, down), as pixels [S, S]."""
-    grid = torch.nn.functional.affine_grid(
-        augment._warps(torch.tensor([draws])), list(images.shape), align_corners=False
-    )
+    grid = augment._sampling_grid(augment._warps(torch.tensor([draws])), images.shape[-1])
     return torch.nn.functional.grid_sample(images.float(), grid, align_corners=False)[0, 0]
+
+
+def test_the_sampling_grid_is_that_of_torch():
+    warps = augment._warps(torch.rand(5, 6, generator=seeded()))
+    expected = torch.nn.functional.affine_grid(warps, [5, 1, 9, 9], align_corners=False)
+    assert torch.allclose(augment._sampling_grid(warps, 9), expected, atol=1e-6)
 
 
 # Draws that change nothing: no flip, no rotation, the whole area, square, centred.
