@@ -15,7 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from search_spaces.params import TrialParams
 from search_spaces.problems import raise_all
 from trainables.backbones import BACKBONES, Backbone
-from trainables.weights import FoundWeights, load_pretrained, seeded
+from trainables.random_weights import seeded
+from trainables.weights import FoundWeights, load_pretrained
 
 _HEAD_STREAM = 0x68656164
 """Keeps the head's random numbers apart from those of a random trunk of the same seed."""

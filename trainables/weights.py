@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import socket
 import sys
 import urllib.error
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from torch import nn
 from search_spaces.problems import UserError, raise_all, unknown
 from trainables.backbones import BACKBONES
 from trainables.checkpoints import batchnorm_state, hash_prefix, load_network, sha256
+from trainables.random_weights import random_network
 
 CONNECT_TIMEOUT_S = 30.0
 
@@ -91,16 +91,7 @@ def load_pretrained(found: FoundWeights, seed: int) -> nn.Module:
     backbone = BACKBONES[found.backbone]
     if found.origin != "random":
         return load_network(local_path(found), backbone)
-    with seeded(seed):
-        return backbone.network()
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Within ``with seeded(seed):`` torch's CPU random numbers follow from ``seed``, and then go on as before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs as well.
-        yield
+    return random_network(backbone, seed)
 
 
 def local_path(found: FoundWeights) -> Path:

@@ -14,6 +14,7 @@ from search_spaces.problems import UserError
 from trainables.backbones import BACKBONES
 from trainables.checkpoints import hash_prefix
 from trainables.finetuning import build_model
+from trainables.random_weights import seeded
 from trainables.weights import (
     FoundWeights,
     cache_folder,
@@ -22,7 +23,6 @@ from trainables.weights import (
     find_weights,
     load_pretrained,
     local_path,
-    seeded,
     weights_url,
 )
 
