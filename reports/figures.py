@@ -76,7 +76,7 @@ def heat_map(scores: pd.DataFrame, tried: pd.DataFrame, label: str, lower_is_bet
         bar.set_label(label)
         bar.outline.set_visible(False)
 
-    return draw(2.4 + 0.85 * scores.shape[1], 1.0 + 0.42 * scores.shape[0], paint)
+    return draw(1.9 + 0.7 * scores.shape[1], 1.0 + 0.42 * scores.shape[0], paint)
 
 
 def confusion(counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], classes: Sequence[str]) -> Drawing:
@@ -186,7 +186,7 @@ def all_curves(
         if axes.get_legend_handles_labels()[0]:
             figure.legend(loc="outside upper left", ncols=3)
 
-    return draw(6.4, 3.7, paint)
+    return draw(5.4, 3.4, paint)
 
 
 def status_bars(by_depth: pd.DataFrame) -> Drawing:
