@@ -68,11 +68,6 @@ class Plan:
         return self.config.concurrency
 
     @property
-    def scheduler(self) -> str:
-        """The lists of the studies run to their end unless the user asks otherwise."""
-        return self.config.scheduler or ("asha" if self.space.fixed is None else "none")
-
-    @property
     def resources(self) -> dict[str, float]:
         """What one trial takes of the machine, in Ray's terms."""
         return {"cpu": float(self.config.cpus_per_trial or 1), "gpu": float(self.config.gpus_per_trial or 0)}

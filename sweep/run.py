@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from search_spaces.problems import UserError
 from sweep.config import check, with_defaults
-from sweep.options import Parsed, parse
+from sweep.options import Parsed, read
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns 0, 1 (every trial failed), 2 (bad input, all of it told) or 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(parse(arguments), arguments)
+        return _run(read(arguments), arguments)
     except UserError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
@@ -36,11 +36,13 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
     from sweep.stopping import Stopping
     from sweep.study import Study
 
+    if parsed.problems and parsed.config.resume:
+        raise UserError(*parsed.problems)
     asked = resumed_config(parsed.config, parsed.given) if parsed.config.resume else parsed.config
     machine = opening.this_machine() if asked.address == "local" else tuner.connect(asked.address)
     config = with_defaults(asked, machine.cpus, machine.gpus)
     paths = run_paths(config) if config.resume else opening.new_run_paths(config)
-    problems = check(config, machine.cpus, machine.gpus)
+    problems = [*parsed.problems, *check(config, machine.cpus, machine.gpus)]
     if not config.resume:
         problems += opening.place_problems(paths)
 
@@ -73,7 +75,7 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
     )
     ledger.on_end.append(StudyMirror(ledger).add)
     searcher = StudySearcher(study, ledger, settings, plan.concurrency, plan.epochs_of)
-    stopping = Stopping(plan.scheduler, plan.budget, plan.grace_period, config.reduction_factor)
+    stopping = Stopping(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
     progress = Progress(trials=plan.trials, epochs=plan.budget, metric=config.metric, mode=plan.mode)
     try:
         for note in (*plan.notes(), *unreadable):

@@ -15,8 +15,6 @@ import numpy as np
 
 from sweep.ledger import Ledger
 
-SCHEDULERS = ("asha", "median", "none")
-
 
 @dataclass(frozen=True)
 class Stopping:
