@@ -32,7 +32,7 @@ def _warnings(evidence: Evidence) -> list[Block]:
                 "system works; they say nothing about any disease.",
             )
         )
-    marks = tuple(str(mark) for mark in evidence.dataset.get("marks") or ())
+    marks = tuple(str(mark) for mark in evidence.dataset.get("marks") or () if not str(mark).startswith("Demo set"))
     if marks:
         blocks.append(Note("warning", "To be known before any number is read:", marks))
     folded = [
@@ -107,10 +107,9 @@ def _winner(evidence: Evidence) -> list[Block]:
         Heading("The same epoch by other measures"),
         FactList(tuple(_other_scores(evidence)), tiles=True),
     ]
-    command = wording.sweep_command(evidence.run.sweep)
-    if command and params:
-        again = wording.again(command, params, evidence.name)
-        blocks += [Heading("The command that trains this configuration once more"), Command(again)]
+    command = wording.again(evidence.run.sweep, params, evidence.name) if params else ""
+    if command:
+        blocks += [Heading("The command that trains this configuration once more"), Command(command)]
     return blocks
 
 
@@ -125,6 +124,8 @@ def _worth(evidence: Evidence, count: int) -> str:
         text += "optimistic, and new images will most likely score lower. "
     else:
         text += "It is the best epoch of one trial, chosen on the same validation images: it is optimistic. "
+    if (evidence.dataset.get("images") or {}).get("test") == 0:
+        return text + "There is no test split that could tell by how much."
     return text + "The search did not open the test split."
 
 

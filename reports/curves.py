@@ -68,7 +68,7 @@ def rungs(sweep: Mapping[str, Any], last_epoch: int) -> list[int]:
     factor = float(sweep.get("reduction_factor") or 0)
     found = []
     while rung < last_epoch and factor > 1:
-        found.append(round(rung))
+        found.append(int(rung))
         rung *= factor
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -31,6 +31,8 @@ METRIC_MEANINGS = {
     "auroc_macro": "the mean over classes of the area under the ROC curve, one class against the rest",
     "nll": "the mean of minus the logarithm of the true class's probability; lower is better",
 }
+SWEEP = "python -m sweep.run"
+CHOSEN_AGAIN = ("--space", "--name", "--trials", "--epochs", "--set", "--resume", "--backbones", "--time-budget")
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -100,20 +102,36 @@ def sweep_command(sweep: Mapping[str, Any]) -> str:
     arguments = sweep.get("command")
     if not isinstance(arguments, list | tuple):
         return str(arguments or "")
-    return "python -m sweep.run " + shlex.join(str(part) for part in arguments)
+    return f"{SWEEP} {shlex.join(str(part) for part in arguments)}".strip()
 
 
-def again(command: str, params: TrialParams, name: str) -> str:
-    """The sweep's command with every hyperparameter fixed: options that stand later win over the same ones before."""
+def again(sweep: Mapping[str, Any], params: TrialParams, name: str) -> str:
+    """A command that trains ``params`` once on the sweep's data; "" if the sweep's own command is not recorded."""
+    arguments = sweep.get("command")
+    if not isinstance(arguments, list | tuple):
+        return ""
     fixed = {key: value for key, value in params.active().items() if not key.startswith("unfreeze")}
     if params.unfreeze_layers:
         fixed["unfreeze_layers"] = "+".join(params.unfreeze_layers)
     else:
         fixed["unfreeze_depth"] = params.unfreeze_depth
     options = ["--space", "partial_unfreeze", "--name", f"{name}-again", "--trials", "1"]
+    options += ["--epochs", str(sweep["epochs"])] if sweep.get("epochs") else []
     for key, value in fixed.items():
         options += ["--set", f"{key}={'none' if value is None else value}"]
-    return f"{command} {shlex.join(options)}"
+    return f"{SWEEP} {shlex.join([*_without(arguments, CHOSEN_AGAIN), *options])}"
+
+
+def _without(arguments: Sequence[Any], options: Collection[str]) -> list[str]:
+    """``arguments`` without ``options`` and the value of each, written as two words or with ``=``."""
+    kept: list[str] = []
+    is_value = False
+    for part in map(str, arguments):
+        name, equals, _ = part.partition("=")
+        if not is_value and name not in options:
+            kept.append(part)
+        is_value = not is_value and name in options and not equals
+    return kept
 
 
 def listing(parts: Iterable[str]) -> str:

@@ -110,7 +110,10 @@ def test_the_command_in_the_answer_fixes_every_hyperparameter(write_run):
     root = write_run(trials=1)
     build(root)
     page = read(root)
-    assert "--name run-again --trials 1 --set backbone=mobilenet_v2 --set head_widths=none --set dropout=0.0" in page
+    assert (
+        "--name run-again --trials 1 --epochs 6 --set backbone=mobilenet_v2 --set head_widths=none --set dropout=0.0"
+        in page
+    )
     assert "--set unfreeze_depth=0" in page
 
 
@@ -259,6 +262,12 @@ def test_damaged_predictions_are_left_out_with_a_word(write_run, damage):
     page = read(root)
     assert "predictions.npz" in page.split("Best configuration")[0]
     assert "or are damaged" in page
+
+
+def test_a_data_set_without_a_test_split_is_not_said_to_have_one(write_run):
+    root = write_run(trials=1, dataset={"images": {"train": 785, "val": 169, "test": 0}})
+    build(root)
+    assert "There is no test split" in read(root)
 
 
 def test_a_run_without_dataset_json_is_still_reported(write_run):

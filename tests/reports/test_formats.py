@@ -65,10 +65,13 @@ def test_the_hyperparameters_of_a_row_come_back_exactly():
 
 def test_the_command_to_train_again_names_layers_in_place_of_a_depth():
     params = TrialParams(backbone="vgg16", unfreeze_depth=None, unfreeze_layers=("features.10", "features.12"))
-    command = wording.again("python -m sweep.run --data demo", params, "my run")
-    assert command.startswith(
-        "python -m sweep.run --data demo --space partial_unfreeze --name 'my run-again' --trials 1"
+    given = ["--data", "demo", "--trials=40", "--set", "lr=0.1", "--space", "studies.msds19058", "--seed", "5"]
+    command = wording.again({"command": given, "epochs": 7}, params, "my run")
+    start = (
+        "python -m sweep.run --data demo --seed 5 --space partial_unfreeze --name 'my run-again' --trials 1 --epochs 7"
     )
+    assert command.startswith(f"{start} --set")
+    assert command.count("lr=") == 1
     assert "--set unfreeze_layers=features.10+features.12" in command
     assert "unfreeze_depth" not in command
     assert "focal" not in command
