@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from search_spaces.problems import UserError
+from sweep.paths import RunPaths
+from trainables.data import opened
+from trainables.data.opened import open_data
+from trainables.data.prepare import inspect, prepare
+from trainables.data.request import DataRequest
+
+KEYS = {
+    *("source", "task", "classes", "image_size", "fit", "channels", "store", "fingerprint", "counts", "images"),
+    *("groups", "split_origin", "hygiene", "dropped", "subgroups", "source_by_class", "marks", "demo", "request"),
+}
+
+
+def prepared(tmp_path: Path, **options: Any) -> dict[str, Any]:
+    return prepare(DataRequest(**({"image_size": 16} | options)), tmp_path / "run", tmp_path / "store", workers=2)
+
+
+def checks(dataset: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {finding["check"]: finding for finding in dataset["hygiene"]}
+
+
+def manifest_of(folder: Path, **columns: Callable[[str], str]) -> Path:
+    """A manifest of a split folder, with more columns computed from the path."""
+    path = folder / "manifest.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "split", "finding", *columns])
+        for image in sorted(folder.rglob("*.png")):
+            shown = image.relative_to(folder).as_posix()
+            split, name, _ = shown.split("/")
+            writer.writerow([shown, split, name, *(value(shown) for value in columns.values())])
+    return path
+
+
+def test_a_folder_becomes_a_run_that_trials_can_open(split_folder: Path, tmp_path: Path) -> None:
+    dataset = prepared(tmp_path, data=str(split_folder))
+    assert set(dataset) == KEYS
+    assert json.loads((tmp_path / "run" / "dataset.json").read_text()) == dataset
+    assert dataset["counts"]["train"] == {"ill": 12, "well": 12}
+    assert dataset["images"] == {"train": 24, "val": 8, "test": 8}
+    assert dataset["split_origin"] == "given"
+    data = open_data(tmp_path / "run")
+    assert data.images.shape == (40, 1, 16, 16)
+    assert (len(data.train), len(data.val)) == (24, 8)
+    for split in (data.train, data.val):
+        for row, label, path in zip(split.rows, split.labels, split.paths, strict=True):
+            assert path.split("/")[1] == data.classes[label]
+            original = Image.open(split_folder / path).resize((16, 16), Image.Resampling.BILINEAR)
+            assert np.array_equal(data.images[row, 0], np.asarray(original))
+
+
+def test_the_test_split_cannot_be_reached_by_a_trial(split_folder: Path, tmp_path: Path) -> None:
+    prepared(tmp_path, data=str(split_folder))
+    data = open_data(tmp_path / "run")
+    assert not hasattr(data, "test")
+    assert not any(path.startswith("test") for path in data.train.paths + data.val.paths)
+
+
+def test_decoded_images_are_mapped_and_cannot_be_written(split_folder: Path, tmp_path: Path) -> None:
+    prepared(tmp_path, data=str(split_folder))
+    data = open_data(tmp_path / "run")
+    assert isinstance(data.images, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        data.images[0] = 1
+
+
+def test_decoded_images_that_have_gone_are_told(split_folder: Path, tmp_path: Path) -> None:
+    prepared(tmp_path, data=str(split_folder))
+    shutil.rmtree(tmp_path / "store")
+    with pytest.raises(UserError, match=r"cannot be opened .* run the sweep again"):
+        open_data(tmp_path / "run")
+
+
+def test_file_names_agree_with_those_of_the_run_folder(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    names = (paths.dataset.name, paths.splits.name, paths.thumbnails.name)
+    assert names == (opened.DATASET_FILE, opened.SPLITS_FILE, opened.THUMBNAILS_FILE)
+
+
+def test_multi_label_goes_through_to_the_trial(split_folder: Path, tmp_path: Path) -> None:
+    def findings(path: str) -> str:
+        number = int(path[-6:-4])
+        return "|".join(name for name, there in (("mass", number % 2), ("edema", number % 3 == 0)) if there)
+
+    path = manifest_of(split_folder, labels=findings)
+    dataset = prepared(tmp_path, data=str(path), label_columns=("labels",))
+    assert dataset["task"] == "multi_label"
+    data = open_data(tmp_path / "run")
+    assert data.classes == ("edema", "mass")
+    assert data.train.labels.dtype == np.float32
+    for path_of, hot in zip(data.train.paths, data.train.labels, strict=True):
+        assert "|".join(sorted(findings(path_of).split("|"))) == "|".join(np.array(data.classes)[hot == 1])
+
+
+def test_splits_table_hides_groups_and_keeps_subgroups(split_folder: Path, tmp_path: Path) -> None:
+    path = manifest_of(split_folder, patient=lambda shown: "Doe^John-" + shown, sex=lambda shown: "fm"["ill" in shown])
+    dataset = prepared(
+        tmp_path, data=str(path), label_columns=("finding",), group_column="patient", subgroup_columns=("sex",)
+    )
+    text = (tmp_path / "run" / "splits.csv").read_text()
+    assert text.splitlines()[0] == "row,path,split,label,group,subgroup_sex"
+    assert "Doe" not in text + json.dumps(dataset)
+    assert dataset["groups"] == {"column": "patient", "counts": {"train": 24, "val": 8, "test": 8}}
+    assert dataset["subgroups"] == {"sex": {"f": 20, "m": 20}}
+
+
+def test_thumbnails_hold_all_of_val_and_test_and_six_of_each_class_from_train(
+    split_folder: Path, tmp_path: Path
+) -> None:
+    prepared(tmp_path, data=str(split_folder))
+    with np.load(tmp_path / "run" / "thumbnails.npz", allow_pickle=False) as thumbnails:
+        assert thumbnails["image"].shape == (28, 16, 16)
+        assert [list(thumbnails["split"]).count(split) for split in ("train", "val", "test")] == [12, 8, 8]
+        assert all(path.split("/")[:2] == [split, label] for path, split, label in zip(
+            thumbnails["path"], thumbnails["split"], thumbnails["label"], strict=True))  # fmt: skip
+
+
+def test_fingerprint_is_of_the_data_alone(split_folder: Path, tmp_path: Path) -> None:
+    first = prepared(tmp_path, data=str(split_folder))["fingerprint"]
+    moved = shutil.move(split_folder, tmp_path / "elsewhere")
+    assert prepared(tmp_path / "again", data=str(moved), image_size=20)["fingerprint"] == first
+    (moved / "train" / "ill" / "00.png").rename(moved / "train" / "well" / "99.png")
+    assert prepared(tmp_path / "third", data=str(moved))["fingerprint"] != first
+
+
+def test_dry_run_gives_the_same_summary_and_writes_nothing(split_folder: Path, tmp_path: Path) -> None:
+    before = set(tmp_path.rglob("*"))
+    looked = inspect(DataRequest(data=str(split_folder), image_size=16), workers=2)
+    assert set(tmp_path.rglob("*")) == before
+    assert {**prepared(tmp_path, data=str(split_folder)), "store": None} == looked
+
+
+def test_unreadable_files_stop_the_sweep_or_are_dropped_with_a_mark(split_folder: Path, tmp_path: Path) -> None:
+    (split_folder / "train" / "ill" / "00.png").write_text("not an image\n" * 9)
+    (split_folder / "val" / "ill" / "01.png").write_bytes(b"")
+    with pytest.raises(UserError) as error:
+        prepared(tmp_path, data=str(split_folder))
+    assert "2 of 40 image files cannot be read" in str(error.value)
+    assert "--skip-unreadable" in str(error.value)
+    assert "train/ill/00.png: a text file, not an image" in str(error.value)
+    assert not (tmp_path / "run").exists()
+    dataset = prepared(tmp_path, data=str(split_folder), skip_unreadable=True)
+    assert [row["path"] for row in dataset["dropped"]] == ["train/ill/00.png", "val/ill/01.png"]
+    assert any("2 of 40 image files cannot be read" in mark for mark in dataset["marks"])
+    data = open_data(tmp_path / "run")
+    assert len(data.train) == 23
+    assert data.images[data.train.rows].reshape(23, -1).max(axis=1).min() > 0
+
+
+def test_same_pixels_in_two_splits_stop_the_sweep_even_in_another_format(split_folder: Path, tmp_path: Path) -> None:
+    Image.open(split_folder / "train" / "ill" / "03.png").save(split_folder / "test" / "ill" / "copy.bmp")
+    with pytest.raises(UserError) as error:
+        prepared(tmp_path, data=str(split_folder))
+    assert "1 image(s) stand in more than one split" in str(error.value)
+    assert "test/ill/copy.bmp (test), train/ill/03.png (train)" in str(error.value)
+    assert "--allow-leakage" in str(error.value)
+    dataset = prepared(tmp_path, data=str(split_folder), allow_leakage=True)
+    assert checks(dataset)["duplicates_across_splits"]["items"] == [["test/ill/copy.bmp", "train/ill/03.png"]]
+    assert any("Leakage allowed" in mark for mark in dataset["marks"])
+
+
+def test_a_patient_in_two_splits_stops_the_sweep(split_folder: Path, tmp_path: Path) -> None:
+    path = manifest_of(split_folder, patient=lambda shown: "same" if shown.endswith("ill/00.png") else shown)
+    options: dict[str, Any] = {"data": str(path), "label_columns": ("finding",), "group_column": "patient"}
+    with pytest.raises(UserError) as error:
+        prepared(tmp_path, **options)
+    assert "1 group(s) of column 'patient' stand in more than one split" in str(error.value)
+    assert "test/ill/00.png (test), train/ill/00.png (train), val/ill/00.png (val)" in str(error.value)
+    assert len(prepared(tmp_path, **options, allow_leakage=True)["marks"]) == 1
+
+
+def test_duplicates_within_a_split_and_two_labels_warn(split_folder: Path, tmp_path: Path) -> None:
+    train = split_folder / "train"
+    shutil.copy(train / "ill" / "00.png", train / "ill" / "again.png")
+    shutil.copy(train / "ill" / "01.png", train / "well" / "other.png")
+    found = checks(prepared(tmp_path, data=str(split_folder)))
+    assert found["duplicates"]["count"] == 2
+    assert found["two_labels"]["items"] == [["train/ill/01.png", "train/well/other.png"]]
+    assert found["two_labels"]["severity"] == "warning"
+
+
+def test_near_duplicates_warn(split_folder: Path, tmp_path: Path) -> None:
+    Image.open(split_folder / "train" / "ill" / "00.png").save(split_folder / "val" / "ill" / "c.jpg", quality=85)
+    found = checks(prepared(tmp_path, data=str(split_folder)))
+    assert found["near_duplicates_across_splits"]["items"] == [["train/ill/00.png", "val/ill/c.jpg"]]
+    assert found["near_duplicates_across_splits"]["severity"] == "warning"
+
+
+def test_source_is_tabulated_against_class_and_warns_when_they_go_together(split_folder: Path, tmp_path: Path) -> None:
+    path = manifest_of(split_folder, site=lambda shown: "A" if "ill" in shown else "B")
+    dataset = prepared(tmp_path, data=str(path), label_columns=("finding",), source_column="site")
+    assert dataset["source_by_class"] == {"ill": {"A": 20}, "well": {"B": 20}}
+    finding = checks(dataset)["source_by_class"]
+    assert finding["severity"] == "warning"
+    assert "Cramer's V = 1.00" in finding["message"]
+
+
+def test_tiny_and_similar_classes_and_blank_images_are_shown(split_folder: Path, tmp_path: Path) -> None:
+    for number in range(5, 12):
+        (split_folder / "train" / "ill" / f"{number:02d}.png").unlink()
+    Image.new("L", (9, 9), 7).save(split_folder / "train" / "well" / "blank.png")
+    for split in ("train", "val", "test"):
+        (split_folder / split / "well").rename(split_folder / split / "ILL")
+    found = checks(prepared(tmp_path, data=str(split_folder)))
+    assert "class 'ill' has 5 training image(s)" in found["tiny_class"]["message"]
+    assert "differ only in case" in found["similar_classes"]["message"]
+    assert found["blank"]["items"] == [["train/ILL/blank.png"]]
+
+
+def test_class_missing_from_a_split_is_named(split_folder: Path, tmp_path: Path) -> None:
+    shutil.rmtree(split_folder / "val" / "well")
+    with pytest.raises(UserError, match="class 'well' has no image in val"):
+        prepared(tmp_path, data=str(split_folder))
+
+
+def test_val_is_taken_from_train_and_a_missing_test_is_marked(split_folder: Path, tmp_path: Path) -> None:
+    shutil.rmtree(split_folder / "val")
+    shutil.rmtree(split_folder / "test")
+    dataset = prepared(tmp_path, data=str(split_folder))
+    assert dataset["split_origin"] == "val taken from train"
+    assert dataset["images"] == {"train": 20, "val": 4, "test": 0}
+    assert any("No test split" in mark for mark in dataset["marks"])
+
+
+def test_class_folders_are_split_by_us_the_same_for_a_seed(split_folder: Path, tmp_path: Path) -> None:
+    one, two, other = (
+        prepared(tmp_path / name, data=str(split_folder / "train"), seed=seed)
+        for name, seed in (("one", 4), ("two", 4), ("other", 5))
+    )
+    assert one["split_origin"] == "seeded"
+    assert one["images"] == {"train": 16, "val": 4, "test": 4}
+    assert one["fingerprint"] == two["fingerprint"] != other["fingerprint"]
+
+
+def test_all_problems_of_the_data_are_told_in_one_answer(split_folder: Path, tmp_path: Path) -> None:
+    path = manifest_of(split_folder, patient=lambda shown: "same" if shown.endswith("ill/00.png") else shown)
+    with path.open("a") as file:
+        file.write("gone.png,train,ill,9\nval/well/02.png,tset,well,10\n")
+    shutil.copy(split_folder / "val" / "ill" / "01.png", split_folder / "train" / "ill" / "05.png")
+    (split_folder / "train" / "well" / "07.png").write_bytes(b"")
+    for name in ("00", "01", "02", "03"):
+        (split_folder / "val" / "well" / f"{name}.png").unlink()
+    with pytest.raises(UserError) as error:
+        prepared(tmp_path, data=str(path), label_columns=("finding",), group_column="patient")
+    text = str(error.value)
+    for part in (
+        "6 of 42 rows name a missing file",
+        "unknown split 'tset'",
+        "1 of 36 image files cannot be read",
+        "class 'well' has no image in val",
+        "1 image(s) stand in more than one split",
+        "1 group(s) of column 'patient'",
+    ):
+        assert part in text
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": "nowhere"}, "--data nowhere: no such folder or file; allowed: a folder, a .csv manifest, or demo"),
+        ({"data": "demo", "group_column": "p"}, "--group-column p: the demo set has no columns"),
+        ({"data": "demo", "task": "multi_label"}, "the demo set has one finding an image"),
+        ({"data": "demo", "task": "multilabel"}, "unknown task 'multilabel': did you mean 'multi_label'?"),
+        ({"data": "demo", "fit": "squish"}, "--fit: unknown fit 'squish': did you mean 'squash'?"),
+        ({"data": "demo", "image_size": 0}, "--image-size 0: at least 8 pixels are needed"),
+    ],
+)
+def test_requests_that_cannot_be_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        prepared(tmp_path, **options)
+    assert message in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_column_options_with_a_folder_are_refused_not_ignored(split_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        prepared(tmp_path, data=str(split_folder), label_columns=("a",), subgroup_columns=("sex",))
+    assert [problem.split(":")[0] for problem in error.value.problems] == ["--label-column a", "--subgroup-column sex"]
+
+
+@pytest.mark.parametrize("column", ["class", "binary"])
+@pytest.mark.parametrize("group", ["patient_id", "group_id"])
+def test_real_x_rays_pass_without_a_false_alarm(shared_dir: Path, tmp_path: Path, column: str, group: str) -> None:
+    dataset = prepared(
+        tmp_path,
+        data=str(shared_dir / "data" / "xray_a" / "manifest.csv"),
+        label_columns=(column,),
+        group_column=group,
+        image_size=32,
+    )
+    assert dataset["images"] == {"train": 785, "val": 169, "test": 169}
+    assert dataset["channels"] == 1
+    assert dataset["marks"] == []
+    assert [(finding["severity"], finding["count"]) for finding in dataset["hygiene"]] == [("info", 1)]

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search_spaces.problems import UserError
+from trainables.data.splits import GIVEN, SEEDED, VAL_FROM_TRAIN, assign_splits, label_strata, missing_classes
+
+SPLITS = {"train", "val", "test"}
+
+
+@st.composite
+def grouped_labels(draw: st.DrawFn) -> tuple[np.ndarray, list[str]]:
+    """Labels of 3 classes and groups of 1 to 4 rows; some groups are not known."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    sizes = rng.integers(1, 5, size=draw(st.integers(5, 120)))
+    groups = np.repeat([f"p{i}" if rng.random() > 0.1 else "" for i in range(len(sizes))], sizes)
+    labels = rng.choice(3, size=len(groups), p=[0.6, 0.3, 0.1])
+    return labels.astype(np.int64), [str(group) for group in groups]
+
+
+@settings(deadline=None, max_examples=40)
+@given(grouped_labels(), st.integers(0, 1000))
+def test_no_group_crosses_splits_and_every_row_has_one(data: tuple[np.ndarray, list[str]], seed: int) -> None:
+    labels, groups = data
+    assignment = assign_splits(None, labels, groups, seed)
+    assert assignment.origin == SEEDED
+    assert set(assignment.splits) <= SPLITS
+    assert "train" in assignment.splits
+    for group in set(groups) - {""}:
+        assert len({split for split, name in zip(assignment.splits, groups, strict=True) if name == group}) == 1
+
+
+@settings(deadline=None, max_examples=25)
+@given(grouped_labels(), st.integers(0, 1000))
+def test_same_seed_gives_the_same_splits(data: tuple[np.ndarray, list[str]], seed: int) -> None:
+    labels, groups = data
+    first, second = (assign_splits(None, labels, groups, seed).splits for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def test_another_seed_gives_other_splits() -> None:
+    labels = np.repeat(np.arange(2), 100)
+    assert not np.array_equal(assign_splits(None, labels, None, 0).splits, assign_splits(None, labels, None, 1).splits)
+
+
+@settings(deadline=None, max_examples=40)
+@given(counts=st.lists(st.integers(3, 400), min_size=2, max_size=6), seed=st.integers(0, 99))
+def test_each_class_is_split_about_70_15_15(counts: list[int], seed: int) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    splits = assign_splits(None, labels, None, seed).splits
+    for name, count in enumerate(counts):
+        for split, share in (("train", 0.7), ("val", 0.15), ("test", 0.15)):
+            assert abs((splits[labels == name] == split).sum() - share * count) <= 1.3
+    assert missing_classes(labels, splits, [str(name) for name in range(len(counts))]) == []
+
+
+def test_groups_are_split_about_70_15_15_and_stratified() -> None:
+    rng = np.random.default_rng(0)
+    groups = [f"p{number}" for number in rng.integers(0, 400, 1500)]
+    labels = rng.choice(3, 1500, p=[0.5, 0.4, 0.1])
+    splits = assign_splits(None, labels, groups, 3).splits
+    for name in range(3):
+        shares = [(splits[labels == name] == split).mean() for split in ("train", "val", "test")]
+        assert shares == pytest.approx([0.7, 0.15, 0.15], abs=0.05)
+
+
+def test_a_class_of_seven_patients_is_in_every_split() -> None:
+    labels = np.array([0] * 200 + [1] * 14)
+    groups = [f"p{row // 2}" for row in range(214)]
+    splits = assign_splits(None, labels, groups, 0).splits
+    assert set(splits[labels == 1]) == SPLITS
+
+
+def test_given_splits_are_kept() -> None:
+    given_splits = ["train", "val", "test", "train"]
+    assignment = assign_splits(given_splits, np.array([0, 1, 0, 1]), None, 0)
+    assert list(assignment.splits) == given_splits
+    assert assignment.origin == GIVEN
+
+
+def test_val_is_taken_from_train_only() -> None:
+    labels = np.tile([0, 1], 100)
+    given_splits = ["train"] * 150 + ["test"] * 50
+    assignment = assign_splits(given_splits, labels, None, 0)
+    assert assignment.origin == VAL_FROM_TRAIN
+    assert set(assignment.splits[150:]) == {"test"}
+    assert 20 <= (assignment.splits[:150] == "val").sum() <= 24
+
+
+def test_no_test_split_is_allowed_but_no_train_is_not() -> None:
+    assert assign_splits(["train", "val"], np.array([0, 1]), None, 0).origin == GIVEN
+    with pytest.raises(UserError, match="no image is in train"):
+        assign_splits(["val", "test"], np.array([0, 1]), None, 0)
+
+
+def test_too_few_groups_are_refused() -> None:
+    with pytest.raises(UserError, match="2 groups cannot be split into train, val, test"):
+        assign_splits(None, np.tile([0, 1], 10), ["a"] * 10 + ["b"] * 10, 0)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 2**32), st.integers(40, 300))
+def test_multi_label_splits_hold_every_common_label(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((count, 4)) < [0.5, 0.4, 0.3, 0.3]).astype(np.uint8)
+    splits = assign_splits(None, labels, None, 0).splits
+    assert all(labels[splits == split].sum(axis=0).min() > 0 for split in SPLITS)
+
+
+def test_rare_label_combinations_are_merged_by_their_rarest_label() -> None:
+    common = [[1, 0, 0]] * 20 + [[0, 1, 0]] * 20
+    rare = [[1, 0, 1]] * 3 + [[0, 1, 1]] * 2
+    strata = label_strata(np.array(common + rare, dtype=np.uint8))
+    assert len(set(strata[:20])) == len(set(strata[20:40])) == len(set(strata[40:])) == 1
+    assert len(set(strata)) == 3
+
+
+def test_missing_class_is_named_with_its_split() -> None:
+    problems = missing_classes(np.array([0, 1, 0, 0]), np.array(["train", "train", "val", "test"]), ["ill", "well"])
+    assert problems == ["class 'well' has no image in val: every class must be in train and val (val has 1 images)"]
+
+
+def test_label_that_all_images_carry_is_refused() -> None:
+    labels = np.array([[1, 0], [1, 1], [1, 1], [0, 0]], dtype=np.uint8)
+    problems = missing_classes(labels, np.array(["train", "train", "val", "val"]), ["lung", "opacity"])
+    assert problems == ["label 'lung' is set for all 2 images in train: nothing to tell apart"]
