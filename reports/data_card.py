@@ -70,9 +70,7 @@ def _samples(evidence: Evidence) -> list[Block]:
     rows = thumbnails.samples(evidence.run.paths.thumbnails, evidence.classes)
     if rows is None:
         return [Heading("Sample images"), Note("info", "thumbnails.npz is missing or damaged: no sample images.")]
-    caption = (
-        "Some images of each class as the networks see them, made small; the first of the file, not chosen by hand."
-    )
+    caption = "Some images of each class as the networks see them, made small; not chosen by hand."
     return [Heading("Sample images"), Samples(caption, rows)]
 
 
