@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color): told apart with the common colour vision deficiencies.
-BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
+BLUE, VERMILLION = "#0072B2", "#D55E00"
 INK, GRAY, LIGHT = "#1b1f24", "#6b7280", "#d5dae1"
 STATUS_COLORS = {"finished": BLUE, "stopped": "#E69F00", "failed": VERMILLION, "running": GRAY}
 SEQUENTIAL = "Blues"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,8 +157,3 @@ def _fence(text: str) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def section_titles(sections: Sequence[Section]) -> list[tuple[str, str]]:
-    """Pairs of anchor and title, for the table of contents."""
-    return [(section.id, section.title) for section in sections]
