@@ -149,7 +149,7 @@ class Progress:
 
     def _print(self, line: str, style: str = "") -> None:
         if self._live is not None:
-            self._live.console.print(Text(line, style), soft_wrap=True)
+            self._live.console.print(Text(line, style))
         else:
             print(line, file=self._stream, flush=True)
 

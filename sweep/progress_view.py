@@ -27,10 +27,10 @@ def sweep_view(
     """
     parts: list[RenderableType] = [
         _headline(standing, elapsed_s, left_s),
-        ProgressBar(total=max(1, standing.total), completed=standing.ended_count),
+        _in_columns(ProgressBar(total=max(1, standing.total), completed=standing.ended_count)),
         _counts(standing),
         Text(),
-        *_best(standing),
+        _in_columns(Text("best", "dim"), _best(standing)),
     ]
     if standing.running:
         parts += [Text(), _running(standing, max(1, height - LINES_BESIDE_TRIALS), ascii_only)]
@@ -47,7 +47,7 @@ def ended_line(standing: Standing, trial: Trial, status: str, reason: str) -> st
     if reason and status != "finished":
         parts.append(reason)
     best = standing.best
-    if best is not None:
+    if best is not None and status != "failed":
         is_best = best.number == trial.number
         parts.append("the best so far" if is_best else f"best so far {_score(best.best_score)} ({best.trial_id})")
     return " | ".join(parts)
@@ -88,17 +88,22 @@ def _counts(standing: Standing) -> Text:
     return line.append(f"{len(standing.running)} running, {standing.waiting} waiting")
 
 
-def _best(standing: Standing) -> list[RenderableType]:
+def _best(standing: Standing) -> Text:
     best = standing.best
     if best is None:
-        return [Text.assemble(("best  ", "dim"), f"no {standing.metric} yet")]
+        return Text(f"no {standing.metric} yet")
     epoch = f", epoch {best.best_epoch}" if best.best_epoch else ""
-    return [
-        Text.assemble(
-            ("best  ", "dim"), (f"{standing.metric} {_score(best.best_score)}", "bold"), f"  {best.trial_id}{epoch}"
-        ),
-        Text.assemble("      ", best.summary),
-    ]
+    score = (f"{standing.metric} {_score(best.best_score)}", "bold")
+    return Text.assemble(score, f"  {best.trial_id}{epoch}\n{best.summary}")
+
+
+def _in_columns(*cells: RenderableType) -> Table:
+    grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    for _ in cells[1:]:
+        grid.add_column()
+    grid.add_column(ratio=1)
+    grid.add_row(*cells)
+    return grid
 
 
 def _running(standing: Standing, rows: int, ascii_only: bool) -> RenderableType:
