@@ -43,6 +43,8 @@ def read_pixels(content: bytes, most_pixels: int) -> tuple[npt.NDArray[np.generi
         if photometric == "PALETTE COLOR":
             return _to_8_bit(pixels.apply_color_lut(values, dataset)), frames
         if values.ndim == 3:
+            if values.shape[2] != 3:
+                raise ValueError("not three samples a pixel")
             return _to_8_bit(values), frames
         return _gray_as_shown(values, dataset, photometric), frames
     except Exception:

@@ -79,6 +79,9 @@ def prepare_image(source: Path | Pixels, size: int, fit: str) -> Prepared:
     except OSError as error:
         reason = f"cannot be opened: {error.strerror or error}"
         return Prepared(ImageFacts(reason=reason), None, np.zeros((SMALL, SMALL), np.uint8))
+    except Exception as error:  # one odd file never ends a sweep: it is listed with the others that cannot be read
+        reason = f"cannot be decoded: {type(error).__name__}: {error}"
+        return Prepared(ImageFacts(reason=reason), None, np.zeros((SMALL, SMALL), np.uint8))
     facts = ImageFacts(
         pixel_hash=_pixel_hash(pixels),
         phash=str(imagehash.phash(small)),

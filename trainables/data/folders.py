@@ -10,10 +10,12 @@ import numpy as np
 
 from search_spaces.problems import UserError
 from trainables.data.dicom import is_dicom
-from trainables.data.listing import SPLIT_WORDS, Finding, Listing
+from trainables.data.listing import MOST_ITEMS, SPLIT_WORDS, Finding, Listing
 from trainables.data.request import DataRequest
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".dcm"})
+
+HIDDEN = (".", "__MACOSX")
 
 
 def list_folder(root: Path, request: DataRequest) -> Listing:
@@ -32,9 +34,11 @@ def list_folder(root: Path, request: DataRequest) -> Listing:
         for class_folder in _visible_folders(folder):
             classes.add(class_folder.name)
             rows += [(split, class_folder.name, file) for file in _images(class_folder, ignored)]
-        ignored += [str(file) for file in _visible_files(folder)]
+        ignored += _outside_classes(folder)
     if layout:
-        ignored += [str(file) for file in _visible_files(root)]
+        ignored += _outside_classes(root)
+    badly_named = [row for row in rows if not _is_utf8(str(row[2]))]
+    rows = [row for row in rows if _is_utf8(str(row[2]))]
     if not rows:
         raise UserError(
             f"--data {root}: no images found; expected train|val|test/<class>/* or <class>/* with "
@@ -51,7 +55,7 @@ def list_folder(root: Path, request: DataRequest) -> Listing:
         labels=np.array([names.index(name) for _, name, _ in rows], dtype=np.int64),
         splits=tuple(split for split, _, _ in rows) if layout else None,
         findings=_ignored(ignored, root),
-        problems=() if len(names) > 1 else (f"--data {root}: one class only ({names[0]!r}); at least two are needed",),
+        problems=(*_one_class(root, names), *_names_not_utf8(root, [file for _, _, file in badly_named])),
     )
 
 
@@ -79,13 +83,12 @@ def _split_folders(root: Path) -> list[tuple[str, Path]]:
 
 
 def _visible_folders(folder: Path) -> list[Path]:
-    return sorted(
-        entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__MACOSX"))
-    )
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(HIDDEN))
 
 
-def _visible_files(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+def _outside_classes(folder: Path) -> list[str]:
+    """What lies beside the folders that are read."""
+    return sorted(str(entry) for entry in folder.iterdir() if not entry.is_dir() or entry.name.startswith(HIDDEN))
 
 
 def _images(folder: Path, ignored: list[str]) -> Iterator[Path]:
@@ -97,7 +100,8 @@ def _images(folder: Path, ignored: list[str]) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        ignored += [str(Path(place, name)) for name in sorted(folders) if name.startswith(HIDDEN)]
+        folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))
         for name in sorted(files):
             file = Path(place, name)
             if not name.startswith(".") and (file.suffix.lower() in EXTENSIONS or _is_bare_dicom(file)):
@@ -117,9 +121,24 @@ def _is_bare_dicom(file: Path) -> bool:
         return False
 
 
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _one_class(root: Path, names: tuple[str, ...]) -> list[str]:
+    return [] if len(names) > 1 else [f"--data {root}: one class only ({names[0]!r}); at least two are needed"]
+
+
+def _names_not_utf8(root: Path, files: list[Path]) -> list[str]:
+    """Tables and reports are UTF-8: such a name could not be written down."""
+    shown = ", ".join(ascii(str(file.relative_to(root))) for file in files[:5])
+    return [f"--data {root}: {len(files)} file name(s) are not UTF-8 ({shown}): rename them"] if files else []
+
+
 def _ignored(ignored: list[str], root: Path) -> tuple[Finding, ...]:
     if not ignored:
         return ()
     message = f"{len(ignored)} file(s) are no images by their name, or lie outside a class folder: left out"
-    items = tuple((Path(path).relative_to(root).as_posix(),) for path in ignored[:50])
+    shown = [Path(path).relative_to(root).as_posix() for path in ignored[:MOST_ITEMS]]
+    items = tuple((path if _is_utf8(path) else ascii(path),) for path in shown)
     return (Finding("ignored_files", "info", message, len(ignored), items),)

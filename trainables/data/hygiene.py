@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from trainables.data.facts import ImageFacts
 from trainables.data.listing import MOST_ITEMS, Finding, Listing
-from trainables.data.near import LEAST_CORRELATION, MOST_BITS, NearPair
+from trainables.data.near import LEAST_CORRELATION, MOST_BITS, MOST_PAIRS, NearPair
 
 Names = npt.NDArray[np.str_]
 
@@ -86,6 +86,8 @@ def _near_duplicates(listing: Listing, near: Sequence[NearPair], splits: Names) 
     across = [[pair.first, pair.second] for pair in near if splits[pair.first] != splits[pair.second]]
     within = [[pair.first, pair.second] for pair in near if splits[pair.first] == splits[pair.second]]
     alike = f"look nearly the same (pHash within {MOST_BITS} bits, correlation >= {LEAST_CORRELATION})"
+    if len(near) >= MOST_PAIRS:
+        alike += f"; the search ended at {MOST_PAIRS:,} pairs"
     between = f"pair(s) of images in different splits {alike}"
     return [
         *_finding("near_duplicates_across_splits", "warning", across, listing, between),

@@ -84,7 +84,7 @@ def _from_cells(table: Table, column: str, task: str) -> Labels:
 def _from_columns(table: Table, columns: Sequence[str], task: str) -> Labels:
     hot = np.zeros((len(table), len(columns)), dtype=np.uint8)
     usable = np.ones(len(table), dtype=bool)
-    problems = []
+    problems = [f"label column {name!r}: a label's name cannot hold '|'" for name in columns if "|" in name]
     for place, column in enumerate(columns):
         cells = [cell.lower() for cell in table.column(column)]
         wrong = [index for index, cell in enumerate(cells) if cell not in SET and cell not in NOT_SET]

@@ -118,8 +118,8 @@ def _missing_files(path: Path, cells: list[str], files: list[Path], usable: npt.
     shown = ", ".join(cells[index] for index in missing[:_MOST_FILES])
     more = f" and {len(missing) - _MOST_FILES} more" if len(missing) > _MOST_FILES else ""
     return [
-        f"{len(missing)} of {len(files)} rows name a missing file (paths are relative to {path.parent}): {shown}{more}; "
-        "mend the paths or remove the rows"
+        f"{len(missing)} of {len(files)} rows name a missing file (paths are relative to {path.parent}): "
+        f"{shown}{more}; mend the paths or remove the rows"
     ]
 
 

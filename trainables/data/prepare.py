@@ -21,7 +21,7 @@ from trainables.data.manifest import list_manifest
 from trainables.data.opened import DATASET_FILE, SPLITS_FILE, THUMBNAILS_FILE
 from trainables.data.request import DataRequest
 from trainables.data.splits import assign_splits, missing_classes
-from trainables.data.store import Store, open_or_build
+from trainables.data.store import Progress, Store, open_or_build
 from trainables.data.written import write_splits, write_thumbnails
 
 _MOST_SHOWN = 10
@@ -32,14 +32,17 @@ WAYS_OUT = {
 }
 
 
-def prepare(request: DataRequest, run_dir: Path, store_dir: Path, workers: int) -> dict[str, Any]:
+def prepare(
+    request: DataRequest, run_dir: Path, store_dir: Path, workers: int, progress: Progress | None = None
+) -> dict[str, Any]:
     """Make a data set ready for trials and return the content of dataset.json.
 
     Writes dataset.json, splits.csv and thumbnails.npz into ``run_dir`` only when all is well; the decoded images go to
-    ``store_dir``, where the next sweep on the same images finds them. workers: images decoded at the same time.
+    ``store_dir``, where the next sweep on the same images finds them. workers: images decoded at the same time;
+    progress: called with images decoded and images in all, unless the store is there already.
     Raises ``UserError`` with all problems of the data together.
     """
-    ready = _examine(request, store_dir, workers)
+    ready = _examine(request, store_dir, workers, progress)
     run_dir.mkdir(parents=True, exist_ok=True)
     write_splits(run_dir / SPLITS_FILE, ready.listing, ready.rows, ready.splits)
     assert ready.store.path is not None
@@ -49,9 +52,9 @@ def prepare(request: DataRequest, run_dir: Path, store_dir: Path, workers: int) 
     return dataset
 
 
-def inspect(request: DataRequest, workers: int) -> dict[str, Any]:
+def inspect(request: DataRequest, workers: int, progress: Progress | None = None) -> dict[str, Any]:
     """The same checks and the same summary (``store`` is null), with nothing written."""
-    return _examine(request, None, workers).summary()
+    return _examine(request, None, workers, progress).summary()
 
 
 @dataclass(frozen=True)
@@ -134,13 +137,13 @@ class _Ready:
         return marks
 
 
-def _examine(request: DataRequest, store_dir: Path | None, workers: int) -> _Ready:
+def _examine(request: DataRequest, store_dir: Path | None, workers: int, progress: Progress | None) -> _Ready:
     raise_all(request.problems())
     listing = _list(request)
     if listing.problems:
         store_dir = None  # it will end in an error; decode all the same, to tell all problems at once
     sources = tuple(listing.files) if listing.pixels is None else listing.pixels
-    store = open_or_build(sources, request.image_size, request.fit, store_dir, workers)
+    store = open_or_build(sources, request.image_size, request.fit, store_dir, workers, progress)
     broken = unreadable(listing, store.facts)
     rows = np.flatnonzero([fact.reason is None for fact in store.facts]).astype(np.int64)
     dropped = tuple(
@@ -179,7 +182,10 @@ def _list(request: DataRequest) -> Listing:
     place = Path(request.data).expanduser()
     if place.is_dir():
         _refuse_manifest_options(request, f"the folder {place}")
-        return list_folder(place.absolute(), request)
+        try:
+            return list_folder(place.absolute(), request)
+        except OSError as error:
+            raise UserError(f"--data {request.data}: {error.filename} cannot be read: {error.strerror}") from None
     if place.is_file():
         return list_manifest(place.absolute(), request)
     raise UserError(f"--data {request.data}: no such folder or file; allowed: a folder, a .csv manifest, or demo")

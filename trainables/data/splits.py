@@ -100,6 +100,8 @@ def _draw(parts: tuple[str, ...], labels: npt.NDArray[Any], strata: Ints, units:
         what = "images" if unit_count == len(units) else "groups"
         raise UserError(f"{unit_count} {what} cannot be split into train, {', '.join(parts)}: give more, or the splits")
     hot = labels if labels.ndim == 2 else labels[:, None] == np.unique(labels)
+    # A class of one or two groups cannot be in three splits: no use to try for it.
+    unavoidable = sum(max(0, len(parts) + 1 - len(np.unique(units[of_class]))) for of_class in hot.astype(bool).T)
     best, fewest = None, -1
     for attempt in range(_ATTEMPTS):
         state = int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0])
@@ -110,7 +112,7 @@ def _draw(parts: tuple[str, ...], labels: npt.NDArray[Any], strata: Ints, units:
         missing = sum(int((hot[splits == part].sum(axis=0) == 0).sum()) for part in ("train", *parts))
         if best is None or missing < fewest:
             best, fewest = splits, missing
-        if missing == 0:
+        if missing <= unavoidable:
             break
     assert best is not None
     return best

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -112,3 +113,17 @@ def test_dicom_without_an_extension_is_recognised(tmp_path: Path, draw: Callable
     (tmp_path / "b" / "1.2.840.113").write_bytes(bytes(128) + b"DICM")
     (tmp_path / "b" / "LICENSE").write_bytes(b"text")
     assert listed(tmp_path).paths == ("a/1.png", "b/1.2.840.113", "b/IM0001")
+
+
+def test_hidden_folders_are_named_too(split_folder: Path, draw: Callable[..., Path]) -> None:
+    draw(split_folder / "train" / "ill" / ".cache" / "a.png", 500)
+    draw(split_folder / "__MACOSX" / "ill" / "a.png", 501)
+    (finding,) = listed(split_folder).findings
+    assert set(finding.items) == {("train/ill/.cache",), ("__MACOSX",)}
+
+
+def test_a_file_name_that_is_not_utf_8_is_a_problem(split_folder: Path) -> None:
+    (split_folder / "train" / "ill" / "00.png").rename(os.fsdecode(os.fsencode(split_folder) + b"/train/ill/r\xf6.png"))
+    listing = listed(split_folder)
+    assert len(listing) == 39
+    assert "1 file name(s) are not UTF-8 ('train/ill/r\\udcf6.png'): rename them" in listing.problems[0]

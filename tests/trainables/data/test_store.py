@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 from search_spaces.problems import UserError
-from trainables.data.store import open_or_build, store_bytes
+from trainables.data.store import open_or_build
+from trainables.data.store_file import store_bytes
 
 
 @pytest.fixture
@@ -148,3 +150,30 @@ def test_description_names_no_file(files: tuple[Path, ...], tmp_path: Path) -> N
     text = store.path.with_suffix(".json").read_text()
     assert "images" not in text
     assert json.loads(text)["shape"] == [9, 1, 16, 16]
+
+
+def test_leftovers_of_a_sweep_killed_long_ago_are_removed(files: tuple[Path, ...], tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    old, young = folder / ".aa-1.npy", folder / ".bb-2.npy"
+    old.touch()
+    young.touch()
+    os.utime(old, (0, 0))
+    open_or_build(files, 16, "squash", folder, 1)
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_progress_counts_images_and_is_silent_for_a_store_that_is_there(
+    files: tuple[Path, ...], tmp_path: Path
+) -> None:
+    seen: list[tuple[int, int]] = []
+    for _ in range(2):
+        open_or_build(files, 16, "squash", tmp_path / "store", 2, lambda done, count: seen.append((done, count)))
+    assert seen == [(done, 9) for done in range(1, 10)]
+
+
+def test_a_place_that_cannot_be_written_is_named(files: tuple[Path, ...], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot be written to .*file/store: Not a directory"):
+        open_or_build(files, 16, "squash", tmp_path / "file" / "store", 1)
