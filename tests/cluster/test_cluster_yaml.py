@@ -1,0 +1,51 @@
+"""cluster.yaml, checked as `ray up` checks it before it opens the first connection."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    return config
+
+
+def test_ray_accepts_it(cluster: dict[str, Any]) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(dict(cluster)))
+
+
+def test_every_start_of_ray_asks_for_the_token(cluster: dict[str, Any]) -> None:
+    starts = [
+        command
+        for key in ("head_start_ray_commands", "worker_start_ray_commands")
+        for command in cluster[key]
+        if " start " in command
+    ]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token" in command for command in starts)
+
+
+def test_all_that_the_installation_needs_is_sent(cluster: dict[str, Any]) -> None:
+    sent = {local for local in cluster["file_mounts"].values() if not local.startswith("~")}
+    assert all((ROOT / local).exists() for local in sent - {"README.md"})
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    packages = re.search(r"^packages = \[(.*)\]$", project, re.MULTILINE)
+    assert packages is not None
+    assert {name.partition(".")[0] for name in re.findall(r'"([^"]+)"', packages[1])} <= sent
+    assert {"pyproject.toml", "constraints.txt", "README.md", "LICENSE"} <= sent
+
+
+def test_the_sweep_is_installed_with_pinned_versions(cluster: dict[str, Any]) -> None:
+    assert any(
+        "--constraint constraints.txt" in command and "[cluster]" in command for command in cluster["setup_commands"]
+    )
