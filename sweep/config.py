@@ -104,7 +104,8 @@ def with_defaults(config: SweepConfig, cpus: int, gpus: float) -> SweepConfig:
     """``config`` with what depends on the data (demo or not) and on the machine filled in; a given value is kept.
 
     cpus, gpus: of the machine or the whole cluster. A trial gets one GPU if there is one, else one CPU, and as many
-    trials run at once as these allow. A scheduler needs at least two epochs to stop anything.
+    trials run at once as these allow. A scheduler needs at least two epochs to stop anything, and a study runs
+    its list to the end.
     """
     demo = config.data == "demo"
     epochs = _or(config.epochs, 6 if demo else 20)

@@ -76,7 +76,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             "metric", "NAME", "epochs.parquet's column to select by, at a trial's best epoch; default: val_f1_macro"
         ),
         Option("sampler", "NAME", "tpe, gp, qmc, random, or grid (every one of a finite space); default: tpe"),
-        Option("scheduler", "NAME", "what stops bad trials early: asha, median or none; default: asha"),
+        Option("scheduler", "NAME", "what stops bad trials early: asha, median or none; default: asha (a study: none)"),
         Option("grace_period", "N", "epochs that every trial may run; default: a fifth of the epochs, at least 3"),
         Option("reduction_factor", "X", "asha lets one trial in X go on at each rung, 2 or more; default: 3"),
         Option("seed", "N", "of the splits, the search and every trial, 0 or more; default: 0"),
@@ -106,4 +106,5 @@ examples:
   python -m sweep.run --data xrays/ --backbones resnet18,vgg16 --set optimizer=adamw --dry-run
   python -m sweep.run --resume NAME --trials 200           go on with a run, and further
 
-Exit codes: 0 done, 1 every trial failed, 2 bad input, 130 interrupted (what is done is kept: --resume)."""
+exit codes:
+  0 done   1 every trial failed   2 bad input   130 interrupted; what is done is kept, see --resume"""

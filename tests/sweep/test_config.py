@@ -1,0 +1,183 @@
+"""The configuration of a sweep: its defaults, and everything that can be wrong with it by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search_spaces.problems import UserError
+from sweep.config import SweepConfig, check, with_defaults
+from sweep.values import READERS
+
+
+def problem_of(**changes: Any) -> str:
+    """The only problem of a default configuration with these changes on a machine of 8 CPUs and 2 GPUs."""
+    (problem,) = check(with_defaults(SweepConfig(**changes), 8, 2), 8, 2)
+    return problem
+
+
+def test_the_demo_is_small_and_starts_from_random_weights() -> None:
+    config = with_defaults(SweepConfig(), cpus=2, gpus=0)
+    assert (config.trials, config.epochs, config.image_size, config.weights) == (16, 6, 64, "random")
+    assert config.grace_period == 3
+    assert check(config, 2, 0) == []
+
+
+def test_real_data_get_imagenet_weights_and_a_longer_search() -> None:
+    config = with_defaults(SweepConfig(data="xrays"), cpus=2, gpus=0)
+    assert (config.trials, config.epochs, config.image_size, config.weights) == (64, 20, 224, "imagenet")
+    assert config.grace_period == 4
+    assert config.scheduler == "asha"
+
+
+@settings(deadline=None)
+@given(st.integers(1, 200))
+def test_the_grace_period_is_a_fifth_but_at_least_three_and_never_above_the_epochs(epochs: int) -> None:
+    config = with_defaults(SweepConfig(epochs=epochs), 2, 0)
+    assert config.grace_period == min(max(3, epochs // 5), epochs)
+    assert check(config, 2, 0) == []
+
+
+@pytest.mark.parametrize(
+    ("given_values", "cpus", "gpus", "expected"),
+    [
+        ({}, 2, 0, (1, 0, 2)),
+        ({}, 16, 1, (1, 1, 1)),
+        ({}, 16, 4, (1, 1, 4)),
+        ({}, 2, 4, (1, 1, 2)),
+        ({"gpus_per_trial": 0.5}, 16, 2, (1, 0.5, 4)),
+        ({"gpus_per_trial": 0.67}, 16, 3, (1, 0.67, 3)),
+        ({"gpus_per_trial": 1 / 3}, 16, 1, (1, 1 / 3, 3)),
+        ({"gpus_per_trial": 0.0}, 16, 2, (1, 0, 16)),
+        ({"cpus_per_trial": 4}, 16, 0, (4, 0, 4)),
+        ({"cpus_per_trial": 3}, 2, 0, (3, 0, 1)),
+        ({"concurrency": 2}, 16, 0, (1, 0, 2)),
+    ],
+)
+def test_as_many_trials_run_at_once_as_the_machine_allows(
+    given_values: dict[str, Any], cpus: int, gpus: int, expected: tuple[float, ...]
+) -> None:
+    config = with_defaults(SweepConfig(**given_values), cpus, gpus)
+    assert (config.cpus_per_trial, config.gpus_per_trial, config.concurrency) == expected
+
+
+def test_a_given_value_is_kept() -> None:
+    asked = SweepConfig(trials=3, epochs=1, image_size=96, weights="folder", scheduler="none", grace_period=1)
+    config = with_defaults(asked, 2, 0)
+    assert dataclasses.replace(config, cpus_per_trial=None, gpus_per_trial=None, concurrency=None) == asked
+
+
+def test_one_epoch_leaves_the_scheduler_nothing_to_stop() -> None:
+    assert with_defaults(SweepConfig(epochs=1), 2, 0).scheduler == "none"
+    for scheduler in ("asha", "median"):
+        assert f"--scheduler {scheduler} has nothing to stop in --epochs 1" in problem_of(epochs=1, scheduler=scheduler)
+
+
+def test_a_study_runs_its_trials_to_the_end_unless_a_scheduler_is_asked_for() -> None:
+    assert with_defaults(SweepConfig(space="studies.msds19005"), 2, 0).scheduler == "none"
+    assert with_defaults(SweepConfig(space="studies.msds19005", scheduler="asha"), 2, 0).scheduler == "asha"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"trials": 0}, "--trials 0: must be 1 or more"),
+        ({"epochs": 0}, "--epochs 0: must be 1 or more"),
+        ({"patience": 0}, "--patience 0: must be 1 or more"),
+        ({"grace_period": 0}, "--grace-period 0: must be 1 or more"),
+        ({"time_budget": -1.0}, "--time-budget -1.0: must be more than 0 seconds"),
+        ({"trial_time_limit": 0.0}, "--trial-time-limit 0.0: must be more than 0 seconds"),
+        ({"reduction_factor": 1.5}, "--reduction-factor 1.5: must be 2 or more"),
+        ({"seed": -1}, "--seed -1: must be 0 or more"),
+        ({"seed": 2**32}, "--seed 4294967296: must be at most 4294967295"),
+        ({"image_size": 4}, "--image-size 4: at least 8 pixels are needed"),
+        ({"cpus_per_trial": 0}, "--cpus-per-trial 0: must be 1 or more"),
+        ({"concurrency": 0}, "--concurrency 0: must be 1 or more"),
+        ({"gpus_per_trial": 1.5}, "--gpus-per-trial 1.5: must be from 0 to 1"),
+        ({"gpus_per_trial": -1.0}, "--gpus-per-trial -1.0: must be from 0 to 1"),
+        ({"grace_period": 7}, "--grace-period 7 is above --epochs 6"),
+    ],
+)
+def test_a_value_out_of_range_is_told_with_the_range(changes: dict[str, Any], told: str) -> None:
+    assert problem_of(**changes).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"sampler": "tep"}, "--sampler: unknown sampler 'tep': did you mean 'tpe'?"),
+        ({"sampler": "cmaes"}, "--sampler: unknown sampler 'cmaes': allowed: gp, grid, qmc, random, tpe"),
+        ({"scheduler": "hyperband"}, "--scheduler: unknown scheduler 'hyperband': allowed: asha, median, none"),
+        ({"precision": "bf32"}, "--precision: unknown precision 'bf32': did you mean 'fp32'?"),
+        ({"fit": "squeeze"}, "--fit: unknown fit 'squeeze'"),
+        ({"task": "multilabel"}, "--task: unknown task 'multilabel': did you mean 'multi_label'?"),
+        ({"backbones": ("resnet", "vgg16")}, "unknown backbone 'resnet'"),
+        ({"backbones": ("vgg16", "vgg16")}, "--backbones: vgg16 is named twice"),
+    ],
+)
+def test_an_unknown_choice_is_told_with_the_nearest(changes: dict[str, Any], told: str) -> None:
+    assert problem_of(**changes).startswith(told)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "a\\b", "a\nb", "x" * 300])
+def test_a_name_is_that_of_one_folder(name: str) -> None:
+    assert problem_of(name=name).startswith("--name ")
+
+
+def test_a_resumed_run_may_be_named_by_its_path() -> None:
+    assert check(with_defaults(SweepConfig(resume="runs/first", name="runs/first"), 2, 0), 2, 0) == []
+
+
+def test_more_than_the_machine_has_is_refused() -> None:
+    assert problem_of(cpus_per_trial=9) == "--cpus-per-trial 9: this machine has 8"
+    assert "needs 10 CPUs: this machine has 8" in problem_of(cpus_per_trial=5, concurrency=2)
+    assert "with 1 GPUs a trial: this machine has 2" in problem_of(concurrency=3)
+    no_gpu = with_defaults(SweepConfig(gpus_per_trial=0.5), 8, 0)
+    assert check(no_gpu, 8, 0) == ["--gpus-per-trial 0.5: this machine has 0"]
+
+
+def test_a_cluster_may_have_fewer_machines_now_than_later() -> None:
+    config = with_defaults(SweepConfig(address="auto", concurrency=100), 8, 0)
+    assert check(config, 8, 0) == []
+
+
+def test_all_problems_come_together() -> None:
+    config = SweepConfig(trials=0, epochs=0, sampler="x", fit="y", backbones=("z",), name="a/b", cpus_per_trial=99)
+    assert len(check(with_defaults(config, 2, 0), 2, 0)) == 7
+
+
+def test_a_configuration_goes_through_json_and_back() -> None:
+    config = SweepConfig(
+        data="x.csv",
+        label_column=("a", "b,c"),
+        backbones=("resnet18",),
+        set={"lr": 0.1, "unfreeze_depth": None},
+        time_budget=90.5,
+        group_column="patient",
+        name="none",
+    )
+    for one in (config, with_defaults(config, 4, 1), SweepConfig()):
+        assert SweepConfig.from_dict(json.loads(json.dumps(one.to_dict(), allow_nan=False))) == one
+
+
+def test_unknown_keys_and_wrong_types_of_a_dict_are_told_together() -> None:
+    with pytest.raises(UserError) as caught:
+        SweepConfig.from_dict({"epoch": 3, "trials": "many", "deterministic": "yes", "data": 7})
+    assert len(caught.value.problems) == 4
+
+
+def test_every_field_can_be_read() -> None:
+    assert {field.name for field in dataclasses.fields(SweepConfig)} == set(READERS)
+
+
+def test_reading_a_command_line_loads_nothing_heavy() -> None:
+    code = "import sys, sweep.options; print({'torch', 'ray', 'optuna', 'numpy', 'pandas', 'rich'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
