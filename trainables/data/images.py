@@ -16,6 +16,7 @@ from trainables.data import dicom
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 MOST_PIXELS = 80_000_000  # of one image; the largest mammograms have 30 million
+CODEC_ROUNDING = 2  # levels of 255 that the channels of a gray image may differ by
 # Raise the number when the pixels that come out of this file change: it is part of the decoded store's key.
 PREPROCESSING_VERSION = 1
 
@@ -28,7 +29,7 @@ class UnreadableImageError(Exception):
 
 @dataclass(frozen=True)
 class Decoded:
-    """pixels: uint8 [H, W] if gray (an RGB file with equal channels counts as gray), else uint8 [H, W, 3].
+    """pixels: uint8 [H, W] if gray (so is an RGB file whose channels differ by 2 levels at most), else uint8 [H, W, 3].
 
     frames: how many the file holds; only the first is read.
     """
@@ -141,10 +142,11 @@ def _to_uint8(image: Image.Image) -> Pixels:
 
 
 def _as_gray_if_equal(pixels: Pixels) -> Pixels:
+    """Channels may differ by the rounding of a codec: WebP's colour space gives a gray image one level off."""
     if pixels.ndim == 3 and pixels.shape[2] == 3:
-        first = pixels[..., 0]
-        if np.array_equal(first, pixels[..., 1]) and np.array_equal(first, pixels[..., 2]):
-            return np.ascontiguousarray(first)
+        green = pixels[..., 1].astype(np.int16)
+        if all(np.abs(pixels[..., other] - green).max() <= CODEC_ROUNDING for other in (0, 2)):
+            return np.ascontiguousarray(pixels[..., 1])
     return pixels
 
 

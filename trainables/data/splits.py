@@ -134,11 +134,12 @@ def _draw_rows(parts: tuple[str, ...], strata: Ints, state: int) -> Names:
 
 def _draw_groups(parts: tuple[str, ...], strata: Ints, units: Ints, state: int) -> Names:
     """Folds of whole groups (scikit-learn); with many groups a stratum 20 folds of which each part takes three (15 %),
-    with few 7 of which each takes one (14 %): a class of 7 groups can then have one in each.
+    with few 7 of which each takes one (14 %): a class of 7 groups can then have one in each. With more than 20,000
+    groups 7, too: the time grows with folds times groups.
     """
     unit_count = len(np.unique(units))
     least = min(len(np.unique(units[strata == stratum])) for stratum in np.unique(strata))
-    fold_count, take = (20, 3) if least >= 60 else (7, 1)
+    fold_count, take = (20, 3) if least >= 60 and unit_count <= 20_000 else (7, 1)
     fold_count = min(fold_count, unit_count, int(np.bincount(strata).max()))
     if fold_count <= len(parts):  # scikit-learn refuses more folds than rows of every class
         strata, fold_count = np.zeros_like(strata), min(7, unit_count)

@@ -53,14 +53,15 @@ def read_table(path: Path) -> Table:
     if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
         raise UserError(f"--data {path}: neither a folder nor a .csv manifest (unpack an archive first)")
     text = _text(path)
-    lines = text.splitlines()
-    header = next((line for line in lines if line.strip()), "")
-    if not header:
+    above = next((number for number, line in enumerate(text.splitlines()) if line.strip()), None)
+    if above is None:
         raise UserError(f"--data {path}: the file is empty")
+    lines = text.splitlines(keepends=True)[above:]  # pandas would count no columns in a blank first line
+    header = lines[0]
     separator = max(SEPARATORS, key=header.count)
     try:
         cells = pd.read_csv(
-            io.StringIO(text),
+            io.StringIO("".join(lines)),
             sep=separator,
             header=None,
             dtype=str,
@@ -71,7 +72,7 @@ def read_table(path: Path) -> Table:
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = str(error).removeprefix("Error tokenizing data. C error: ").strip()
         raise UserError(f"--data {path}: not a table separated by {SEPARATORS[separator]}s: {reason}") from None
-    return Table(path, _with_header(cells.fillna(""), path))
+    return Table(path, _with_header(cells.fillna(""), above, path))
 
 
 def _text(path: Path) -> str:
@@ -91,9 +92,9 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _with_header(cells: pd.DataFrame, path: Path) -> pd.DataFrame:
+def _with_header(cells: pd.DataFrame, above: int, path: Path) -> pd.DataFrame:
     cells = cells.apply(lambda column: column.str.strip())
-    cells.index = pd.RangeIndex(1, len(cells) + 1)
+    cells.index = pd.RangeIndex(above + 1, above + len(cells) + 1)
     cells = cells[(cells != "").any(axis=1)]
     names = [str(name) for name in cells.iloc[0]]
     rows = cells.iloc[1:].copy()

@@ -41,6 +41,13 @@ def test_colour_file_with_equal_channels_counts_as_gray(kind: str) -> None:
     assert decode(encoded(smooth, kind, **options)).pixels.shape == (20, 30)
 
 
+def test_lossy_webp_of_a_gray_image_is_gray_and_faint_colour_is_not() -> None:
+    smooth = Image.fromarray(EIGHT_BIT).resize((60, 40), Image.Resampling.BICUBIC)
+    assert decode(encoded(smooth, "WEBP", quality=70)).pixels.ndim == 2
+    faint = np.stack([EIGHT_BIT // 2, EIGHT_BIT // 2 + 3, EIGHT_BIT // 2], axis=2)
+    assert decode(encoded(Image.fromarray(faint), "PNG")).pixels.ndim == 3
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_is_scaled_by_its_own_range(kind: str) -> None:
     pixels = decode(encoded(Image.fromarray(GRAY * 50 + 1000), kind)).pixels

@@ -247,8 +247,8 @@ def test_several_labels_with_single_label_are_refused(table: Callable[..., Path]
 def test_blank_lines_do_not_shift_the_row_numbers(table: Callable[..., Path]) -> None:
     path = table(changed(3, fold="tset"))
     lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines[:2], "", *lines[2:]]) + "\n")
-    assert "row 6: unknown split 'tset'" in problems_of(path)
+    path.write_text("\n".join(["", *lines[:2], "", *lines[2:]]) + "\n")
+    assert "row 7: unknown split 'tset'" in problems_of(path)
 
 
 names = st.text(
