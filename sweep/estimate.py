@@ -76,7 +76,7 @@ def _sweep_seconds(plan: Plan, trials: list[TrialParams]) -> float:
     """Upper estimate: the mean epoch of the sampled trials, for every trial and epoch."""
     assert plan.config.concurrency is not None
     images = plan.dataset["images"]
-    epochs = []
+    epochs: list[float] = []
     for params in trials:
         training, evaluation = _seconds_per_image(plan, params)
         epochs.append(training * images["train"] + evaluation * images["val"])

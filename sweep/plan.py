@@ -146,7 +146,7 @@ def make_plan(
 
 
 def _worth_saying(finding: dict[str, Any]) -> bool:
-    return finding["severity"] != "info"
+    return bool(finding["severity"] != "info")
 
 
 def data_request(config: SweepConfig) -> DataRequest:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from search_spaces.problems import UserError
 from sweep.paths import RunPaths, TrialPaths
+from trainables import predictions
+from trainables.predictions import Predictions as Predictions
 
 STATUSES = ("finished", "stopped", "failed", "running")
 
@@ -58,22 +59,6 @@ class Run:
     trials: pd.DataFrame
     epochs: pd.DataFrame
     problems: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Predictions of a trial's best epoch.
-
-    path: str [N]; split: str [N]; label: int64 [N], or uint8 multi-hot [N, C]; probability: float32 [N, C];
-    classes: str [C]; epoch: the best one, from 1.
-    """
-
-    path: npt.NDArray[np.str_]
-    split: npt.NDArray[np.str_]
-    label: npt.NDArray[Any]
-    probability: npt.NDArray[np.float32]
-    classes: tuple[str, ...]
-    epoch: int
 
 
 def read_run(root: Path) -> Run:
@@ -173,15 +158,7 @@ def read_predictions(run: Run, trial_id: str) -> Predictions | None:
     """The predictions of a trial's best epoch, or None where there are none or they are damaged."""
     path = run.paths.trial(trial_id).predictions
     try:
-        with np.load(path, allow_pickle=False) as saved:
-            return Predictions(
-                path=saved["path"],
-                split=saved["split"],
-                label=saved["label"],
-                probability=saved["probability"],
-                classes=tuple(str(name) for name in saved["classes"]),
-                epoch=int(saved["epoch"]),
-            )
+        return predictions.read_predictions(path)
     except FileNotFoundError:
         return None
     except Exception as error:

@@ -76,7 +76,11 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
     ledger.on_end.append(StudyMirror(ledger).add)
     searcher = StudySearcher(study, ledger, settings, plan.concurrency, plan.epochs_of)
     stopping = Stopping(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
-    progress = Progress(trials=plan.trials, epochs=plan.budget, metric=config.metric, mode=plan.mode)
+    progress = Progress.started(plan.trials, plan.budget, config.metric, plan.mode, time_budget_s=config.time_budget)
+    for entry in ledger.entries.values():
+        if entry.ended:
+            score = ledger.best_score(entry)
+            progress.ended_earlier(entry.trial_id, entry.number, entry.status, score, entry.params.summary())
     try:
         for note in (*plan.notes(), *unreadable):
             progress.message(note)

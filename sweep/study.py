@@ -23,7 +23,6 @@ from search_spaces.params import TrialParams
 from search_spaces.registry import Space
 from sweep.ledger import Entry, Ledger, to_json_scalars
 
-
 SEEDED_SAMPLERS = ("tpe", "gp")
 DUPLICATES_IN_A_ROW = 20
 RANDOM_DRAWS = 200

@@ -22,7 +22,7 @@ class Predictions:
     split: NDArray[np.str_]
     label: NDArray[Any]
     probability: NDArray[np.float32]
-    classes: NDArray[np.str_]
+    classes: tuple[str, ...]
     epoch: int
 
     @classmethod
@@ -41,7 +41,7 @@ class Predictions:
             split=np.full(len(paths), split),
             label=labels.astype(np.int64 if labels.ndim == 1 else np.uint8),
             probability=probabilities.astype(np.float32),
-            classes=np.array(classes, dtype=np.str_),
+            classes=tuple(classes),
             epoch=epoch,
         )
 
@@ -59,9 +59,9 @@ class Predictions:
 
 def read_predictions(path: Path) -> Predictions:
     """The predictions in a file that ``Predictions.write`` wrote."""
-    with np.load(path, allow_pickle=False) as saved:
-        arrays = {name: saved[name] for name in ("path", "split", "label", "probability", "classes")}
-        return Predictions(**arrays, epoch=int(saved["epoch"]))
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:  # numpy leaks a truncated file
+        arrays = {name: saved[name] for name in ("path", "split", "label", "probability")}
+        return Predictions(**arrays, classes=tuple(map(str, saved["classes"])), epoch=int(saved["epoch"]))
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:

@@ -61,6 +61,7 @@ def run_sweep(
         finally:
             process.kill()
             process.wait()
+            process.stdout.close()
         errors.seek(0)
         return Done(code, lines, errors.read())
 
@@ -70,7 +71,7 @@ def after_ends(count: int, number: signal.Signals) -> Callable[[list[str], subpr
     sent: list[bool] = []
 
     def look(lines: list[str], process: subprocess.Popen[str]) -> None:
-        ended = [line for line in lines if line.startswith("trial ") and "/" in line]
+        ended = [line for line in lines if line.startswith("[")]
         if len(ended) >= count and not sent:
             sent.append(True)
             process.send_signal(number)

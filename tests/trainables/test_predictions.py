@@ -19,7 +19,7 @@ def test_what_is_written_is_read_without_pickle(tmp_path):
     assert found.split.tolist() == ["train"] * 3 + ["val"]
     assert found.label.tolist() == [0, 1, 1, 1]
     assert (found.probability == written.probability).all()
-    assert (found.classes.tolist(), found.epoch) == (["no", "yes"], 3)
+    assert (found.classes, found.epoch) == (("no", "yes"), 3)
     assert [part.name for part in (tmp_path / "best").iterdir()] == ["predictions.npz"]
 
 
