@@ -41,7 +41,8 @@ def ended_line(standing: Standing, trial: Trial, status: str, reason: str) -> st
     """One line on a trial that has just ended, without any control character."""
     parts = [f"[{standing.ended_count}/{standing.total}] {trial.trial_id} {WORDS.get(status, status)}"]
     if not math.isnan(trial.best_score):
-        parts.append(f"{standing.metric} {_score(trial.best_score)} at epoch {trial.best_epoch}")
+        epoch = f" at epoch {trial.best_epoch}" if trial.best_epoch else ""
+        parts.append(f"{standing.metric} {_score(trial.best_score)}{epoch}")
     if trial.summary:
         parts.append(trial.summary)
     if reason and status != "finished":

@@ -9,7 +9,8 @@ from collections import Counter
 
 @dataclasses.dataclass
 class Trial:
-    """One trial as it was last heard of. epoch: 0 before its first; score: of that epoch; best_epoch: of best_score."""
+    """One trial as it was last heard of. epoch: 0 before its first; score: of that epoch; best_epoch: of best_score,
+    0 where unknown."""
 
     trial_id: str
     number: int
@@ -52,7 +53,8 @@ class Standing:
         trial = self.running.setdefault(number, Trial(trial_id, number, ""))
         trial.epoch, trial.score = epoch, score
         self._epochs_run += 1
-        self._improve(trial, best_score, epoch)
+        # The best of a trial that goes on from an earlier session may be of an epoch that was not seen here.
+        self._improve(trial, best_score, epoch if score == best_score else 0)
 
     def end(self, trial_id: str, number: int, status: str, score: float) -> Trial:
         """A trial has ended in this session, ``score`` at its best epoch. Returns what was last known of it."""

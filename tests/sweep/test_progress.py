@@ -1,0 +1,223 @@
+"""What a person sees while a sweep runs: on a terminal, in a file, and where things go wrong."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import threading
+from collections.abc import Callable
+from typing import TextIO
+
+import pytest
+from rich.console import Console
+
+from sweep.progress import Progress
+from sweep.progress_view import clean, duration
+from sweep.standing import Standing
+
+ESCAPE = "\x1b"
+SUMMARY = "mobilenet_v2 depth 2, sgd lr 0.0034, batch 32, cross_entropy"
+
+
+def progress(stream: TextIO, time_budget_s: float | None = None) -> Progress:
+    """A sweep of 16 trials whose clock goes on by 30 s whenever someone looks at it."""
+    times = iter(range(0, 10**6, 30))
+    standing = Standing(total=16, epochs=6, metric="val_f1_macro", mode="max")
+    return Progress(standing, stream=stream, clock=lambda: next(times), time_budget_s=time_budget_s)
+
+
+def play(shown: Progress) -> None:
+    """A short sweep: one trial of each end, two that run."""
+    shown.message("weights: random")
+    shown.ended_earlier("t0000", 0, "finished", 0.61, "resnet18 depth 0")
+    for number in range(1, 6):
+        shown.trial_started(f"t{number:04d}", number, SUMMARY)
+    for epoch in range(1, 4):
+        shown.epoch("t0001", 1, epoch, 0.6 + epoch / 100, 0.6 + epoch / 100)
+    shown.epoch("t0004", 4, 1, math.nan, math.nan)
+    shown.trial_ended("t0001", 1, "finished", "ran its budget", 0.63)
+    shown.trial_ended("t0002", 2, "stopped", "asha: below the cutoff 0.6 of 4 others", 0.2)
+    shown.trial_ended("t0003", 3, "failed", f"RuntimeError: out\nof {ESCAPE}[31mmemory", math.nan)
+
+
+def rendered(shown: Progress, width: int, height: int = 25, ascii_only: bool = False) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, record=True, force_terminal=True)
+    console.print(shown.view(height, ascii_only))
+    return [line.rstrip() for line in console.export_text().rstrip().splitlines()]
+
+
+def on_terminal(use: Callable[[TextIO], None]) -> str:
+    """All that was written to a terminal of the real kind while ``use`` had it."""
+    master, slave = os.openpty()
+    written: list[bytes] = []
+
+    def collect() -> None:
+        try:
+            while chunk := os.read(master, 65536):
+                written.append(chunk)
+        except OSError:  # how Linux says that the other side is closed
+            pass
+
+    reader = threading.Thread(target=collect)
+    reader.start()
+    with open(slave, "w", encoding="utf-8") as stream:
+        use(stream)
+    reader.join()
+    os.close(master)
+    return b"".join(written).decode()
+
+
+def test_the_view_tells_counts_best_and_what_runs() -> None:
+    shown = progress(io.StringIO())
+    play(shown)
+    assert rendered(shown, 80) == [
+        "4 of 16 trials ended, 30 s so far, about 2 min left",
+        "━" * 20 + "╺" + "━" * 59,
+        "2 finished, 1 stopped early, 1 failed, 2 running, 10 waiting",
+        "",
+        "best  val_f1_macro 0.6300  t0001, epoch 3",
+        "      mobilenet_v2 depth 2, sgd lr 0.0034, batch 32, cross_entropy",
+        "",
+        "trial  epoch  last  best  configuration",
+        "t0004    1/6     -     -  mobilenet_v2 depth 2, sgd lr 0.0034, batch 32, cross_…",
+        "t0005    0/6     -     -  mobilenet_v2 depth 2, sgd lr 0.0034, batch 32, cross_…",
+    ]
+
+
+def test_the_view_of_a_sweep_that_has_just_begun_claims_nothing() -> None:
+    assert [line for line in rendered(progress(io.StringIO()), 80) if "━" not in line] == [
+        "0 of 16 trials ended, 30 s so far",
+        "0 finished, 0 stopped early, 0 failed, 0 running, 16 waiting",
+        "",
+        "best  no val_f1_macro yet",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 200])
+def test_the_view_fits_any_width(width: int) -> None:
+    shown = progress(io.StringIO())
+    play(shown)
+    lines = rendered(shown, width)
+    assert max(map(len, lines)) <= width
+    assert any("t0005" in line for line in lines)
+
+
+def test_the_view_of_many_trials_fits_the_height() -> None:
+    shown = progress(io.StringIO())
+    for number in range(16):
+        shown.trial_started(f"t{number:04d}", number, SUMMARY)
+    lines = rendered(shown, 80, height=15)
+    assert len(lines) < 15
+    assert lines[-1] == "and 12 more"
+
+
+def test_the_time_left_is_never_more_than_the_time_budget() -> None:
+    shown = progress(io.StringIO(), time_budget_s=65)
+    assert rendered(shown, 80)[0] == "0 of 16 trials ended, 30 s so far, about 35 s left"
+
+
+def test_a_file_gets_one_plain_line_for_each_ended_trial_and_message() -> None:
+    stream = io.StringIO()
+    shown = progress(stream)
+    play(shown)
+    shown.close()
+    assert stream.getvalue().splitlines() == [
+        "weights: random",
+        f"[2/16] t0001 finished | val_f1_macro 0.6300 at epoch 3 | {SUMMARY} | the best so far",
+        f"[3/16] t0002 stopped early | val_f1_macro 0.2000 | {SUMMARY} | "
+        "asha: below the cutoff 0.6 of 4 others | best so far 0.6300 (t0001)",
+        f"[4/16] t0003 failed | {SUMMARY} | RuntimeError: out of memory",
+    ]
+
+
+def test_a_terminal_gets_the_view_and_its_cursor_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+    def sweep(stream: TextIO) -> None:
+        shown = progress(stream)
+        play(shown)
+        shown.close()
+        shown.message("done")
+
+    written = on_terminal(sweep)
+    assert "2 running, 10 waiting" in re.sub(rf"{ESCAPE}\[[0-9;]*m", "", written)
+    assert "RuntimeError: out of memory" in re.sub(r"\s+", " ", written)
+    assert written.count(f"{ESCAPE}[?25l") == written.count(f"{ESCAPE}[?25h") == 1
+    assert written.endswith("done\r\n")
+
+
+def test_no_color_takes_the_colours_from_the_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def sweep(stream: TextIO) -> None:
+        shown = progress(stream)
+        play(shown)
+        shown.close()
+
+    written = on_terminal(sweep)
+    assert "running" in written
+    assert re.search(rf"{ESCAPE}\[[0-9;]*3[0-7]m", written) is None
+
+
+@pytest.mark.parametrize("term", ["dumb", None])
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch, term: str | None) -> None:
+    monkeypatch.delenv("TERM", raising=False)
+    if term is not None:
+        monkeypatch.setenv("TERM", term)
+    written = on_terminal(lambda stream: play(progress(stream)))
+    assert ESCAPE not in written
+    assert written.count("\r\n") == 4
+
+
+def test_a_terminal_without_unicode_gets_what_it_can_show() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    progress(stream).message("Müller’s X-rays")
+    assert raw.getvalue() == b"M?ller?s X-rays\n"
+    shown = progress(io.StringIO())
+    play(shown)
+    assert "…" not in "".join(rendered(shown, 60, ascii_only=True))
+
+
+def test_a_closed_pipe_silences_the_progress_and_spares_the_sweep() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    stream = open(write_end, "w", encoding="utf-8")  # noqa: SIM115  # closing it fails again, that is the point
+    shown = progress(stream)
+    play(shown)
+    shown.close()
+    assert shown.silent
+    with pytest.raises(BrokenPipeError):
+        stream.close()
+
+
+def test_closing_twice_is_closing_once() -> None:
+    shown = progress(io.StringIO())
+    shown.close()
+    shown.close()
+    assert not shown.silent
+
+
+def test_what_a_library_says_cannot_move_the_cursor_or_fill_the_screen() -> None:
+    assert clean(f"a\r\nb\t{ESCAPE}[2J{ESCAPE}]0;title\x07c\x00\x9b") == "a b c"
+    assert clean("[red]not markup[/red]") == "[red]not markup[/red]"
+    assert len(clean("x" * 10_000)) == 400
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
+        (192, "3 min 12 s"),
+        (3600, "1 h"),
+        (4800, "1 h 20 min"),
+        (183600, "2 d 3 h"),
+    ],
+)
+def test_a_duration_is_told_as_a_person_would(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
