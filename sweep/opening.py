@@ -72,10 +72,10 @@ def prepare_into(beside: RunPaths, paths: RunPaths, workers: int) -> Callable[[D
     return lambda request: prepare(request, beside.root, store, workers)
 
 
-def create_run(paths: RunPaths, beside: RunPaths, plan: Plan, machine: Machine, command: list[str]) -> None:
+def create_run(paths: RunPaths, beside: RunPaths, plan: Plan, machine: Machine, arguments: list[str]) -> None:
     """Write what was asked and on what it runs, and move the new run folder into place."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    times = {"created": now, "finished": None, "command": command}
+    times = {"created": now, "finished": None, "command": arguments}
     write_json(beside.sweep, plan.config.to_dict() | {"mode": plan.mode} | times | _space_facts(plan))
     write_json(beside.provenance, _provenance(plan, machine))
     if plan.space.source is not None:

@@ -56,7 +56,7 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
         if config.resume:
             opening.reopen_run(paths, beside, plan)
         else:
-            opening.create_run(paths, beside, plan, machine, ["python", "-m", "sweep.run", *arguments])
+            opening.create_run(paths, beside, plan, machine, arguments)
     tuner.log_to(paths.log)
     if config.address == "local":
         tuner.connect("local", machine.cpus)
