@@ -57,7 +57,7 @@ def description(plan: Plan, paths: RunPaths) -> str:
     images = plan.dataset["images"]
     lines += ["", "data: " + ", ".join(f"{count} {split}" for split, count in images.items())]
     lines += [f"classes: {', '.join(plan.dataset['classes'])}", f"backbones: {', '.join(plan.weights)}"]
-    lines += [f"left out: {why}" for why in plan.missing_weights.values()]
+    lines += ["", *plan.notes()]
     trials = sampled_trials(plan)
     lines += ["", f"{len(trials)} sampled trials:"]
     lines += ["  " + " ".join(f"{key}={value}" for key, value in params.active().items()) for params in trials]

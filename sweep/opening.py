@@ -37,7 +37,8 @@ def this_machine() -> Machine:
 
 def new_run_paths(config: SweepConfig) -> RunPaths:
     """The folder of a new run: ``--name``, or the space and the time."""
-    name = config.name or f"{Path(config.space).stem}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    space = Path(config.space).stem if config.space.endswith(".py") else config.space
+    name = config.name or f"{space}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
     return RunPaths(Path(config.storage) / name)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from search_spaces.params import BACKBONE_NAMES, SpaceContext
@@ -77,7 +78,9 @@ class Plan:
         lines = list(self.dataset["marks"])
         lines += [f"{item['severity']}: {item['message']}" for item in self.dataset["hygiene"] if _worth_saying(item)]
         lines += [f"weights of {name}: {found.note}" for name, found in self.weights.items() if found.note]
-        lines += [f"left out: {why}" for why in self.missing_weights.values()]
+        if self.missing_weights:
+            names = ", ".join(self.missing_weights)
+            lines.append(f"left out: {names} (why: provenance.json; name one in --backbones to insist on it)")
         lines += [f"left out: {row}: {why}" for row, why in self.space.left_out.items()]
         return lines
 
@@ -87,7 +90,7 @@ class Plan:
         return TrialSettings(
             run_dir=str(run.root.absolute()),
             epochs=config.epochs,
-            weights=str(config.weights),
+            weights=_as_every_node_finds(str(config.weights)),
             precision=config.precision,
             metric=config.metric,
             mode=self.mode,
@@ -143,6 +146,10 @@ def make_plan(
         mode=metric_mode(config.metric),
         epochs_of=epochs_of,
     )
+
+
+def _as_every_node_finds(weights: str) -> str:
+    return weights if weights in ("imagenet", "random") else str(Path(weights).expanduser().absolute())
 
 
 def _worth_saying(finding: dict[str, Any]) -> bool:
