@@ -43,13 +43,15 @@ def _asha(rule: Stopping, ledger: Ledger, number: int, epoch: int, peers: Collec
     """Asynchronous successive halving, stopping variant (Li et al., MLSys 2020, Algorithm 2 with its section 3.2).
 
     At a rung a trial goes on if it is at or above the (1 - 1/reduction_factor) quantile of the scores that other
-    trials had there (linear between ranks, as Ray's AsyncHyperBandScheduler has it); the first to arrive goes on.
+    trials had there (linear between ranks, as Ray's AsyncHyperBandScheduler has it). Fewer others than
+    reduction_factor have no best one in so many: until then all go on, where Ray stops the second to arrive if it is
+    worse than the first, and a short sweep ends with a single finished trial.
     """
     if epoch not in rule.rungs():
         return None
     scores = [_signed(ledger, peer, epoch) for peer in peers if peer != number and _reached(ledger, peer, epoch)]
     scores = [score for score in scores if not math.isnan(score)]
-    if not scores:
+    if len(scores) < rule.reduction_factor:
         return None
     cutoff = float(np.percentile(scores, 100 * (1 - 1 / rule.reduction_factor)))
     own = _signed(ledger, number, epoch)

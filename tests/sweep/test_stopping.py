@@ -29,7 +29,7 @@ def filled(root: Path, scores: list[list[float]], mode: str = "max") -> Ledger:
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_asha_decides_as_rays_own_scheduler_while_no_driver_is_restarted(tmp_path: Path, mode: str) -> None:
+def test_asha_decides_as_rays_own_scheduler_once_enough_trials_have_reached_a_rung(tmp_path: Path, mode: str) -> None:
     budget, grace, factor = 27, 3, 3
     rays = AsyncHyperBandScheduler(
         time_attr="epoch", metric="score", mode=mode, max_t=budget, grace_period=grace, reduction_factor=factor
@@ -54,6 +54,11 @@ def test_asha_decides_as_rays_own_scheduler_while_no_driver_is_restarted(tmp_pat
         if epoch == budget:
             alive.discard(number)
             continue
+        others = sum(epoch in entry.scores for entry in ledger.entries.values()) - 1
+        if others < factor:
+            assert reason is None, "too few have come to this rung to call any of them worse"
+            alive -= {number} if decision == "STOP" else set()
+            continue
         assert (reason is not None) == (decision == "STOP"), (number, epoch, reason)
         if reason:
             stopped += 1
@@ -62,16 +67,17 @@ def test_asha_decides_as_rays_own_scheduler_while_no_driver_is_restarted(tmp_pat
 
 
 def test_asha_judges_a_trial_by_its_best_epoch_so_far(tmp_path: Path) -> None:
-    ledger = filled(tmp_path, [[0.5, 0.5, 0.5], [0.9, 0.1, 0.1]])
+    ledger = filled(tmp_path, [[0.9, 0.1, 0.1], [0.5] * 3, [0.5] * 3, [0.5] * 3])
     rule = Stopping("asha", 9, grace_period=3, reduction_factor=3)
-    assert rule.reason_to_stop(ledger, 1, 3, ledger.entries.keys()) is None
+    assert rule.reason_to_stop(ledger, 0, 3, ledger.entries.keys()) is None
 
 
 def test_the_reason_names_score_epoch_and_cutoff(tmp_path: Path) -> None:
-    ledger = filled(tmp_path, [[0.8], [0.6], [0.3]])
+    ledger = filled(tmp_path, [[0.8], [0.6], [0.5], [0.3]])
     rule = Stopping("asha", 9, grace_period=1, reduction_factor=3)
-    reason = rule.reason_to_stop(ledger, 2, 1, ledger.entries.keys())
-    assert reason == "asha: best val_f1_macro 0.3000 after 1 epochs, below the cutoff 0.7333 of 2 others"
+    reason = rule.reason_to_stop(ledger, 3, 1, ledger.entries.keys())
+    assert reason == "asha: best val_f1_macro 0.3000 after 1 epochs, below the cutoff 0.6667 of 3 others"
+    assert rule.reason_to_stop(ledger, 3, 1, [0, 1, 3]) is None, "of two others none is the best of three"
 
 
 def test_median_stops_what_is_worse_than_the_median_of_running_averages(tmp_path: Path) -> None:
@@ -103,7 +109,7 @@ def test_rungs_survive_a_kill(tmp_path: Path, wide_space: Space) -> None:
 
 def test_a_trial_killed_before_its_rung_was_decided_is_decided_when_it_reports_again(tmp_path: Path) -> None:
     """Its own record in the rung must not count as a promotion."""
-    filled(tmp_path, [[0.9, 0.9, 0.9], [0.8, 0.8, 0.8], [0.1, 0.1, 0.1]])
+    filled(tmp_path, [[0.9] * 3, [0.8] * 3, [0.1] * 3, [0.7] * 3])
     ledger = Ledger(RunPaths(tmp_path), "val_f1_macro", "max")
     ledger.load()
     ledger.report(2, 3, 0.1, json.dumps({"epoch": 3, "val_f1_macro": 0.1}))
