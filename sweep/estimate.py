@@ -43,6 +43,12 @@ def check_disk(plan: Plan, paths: RunPaths) -> None:
         )
 
 
+def disk_line(plan: Plan, paths: RunPaths) -> str:
+    """The estimate in words."""
+    free = shutil.disk_usage(_existing(paths.root)).free
+    return f"disk: at most {disk_bytes(plan) / 1e9:.2f} GB in {paths.root}, {free / 1e9:.1f} GB are free"
+
+
 def sampled_trials(plan: Plan) -> list[TrialParams]:
     """Five trials as the sweep may draw them, at random; of a study its first."""
     if plan.space.fixed is not None:
@@ -66,8 +72,7 @@ def description(plan: Plan, paths: RunPaths) -> str:
         "",
         f"estimated time: at most {_duration(seconds)} for {plan.trials} trials of {plan.budget} epochs, "
         f"{plan.config.concurrency} at a time, if none is stopped early (measured on the sampled trials)",
-        f"estimated disk: at most {disk_bytes(plan) / 1e9:.2f} GB in {paths.root}, "
-        f"{shutil.disk_usage(_existing(paths.root)).free / 1e9:.1f} GB are free",
+        disk_line(plan, paths),
     ]
     return "\n".join(lines)
 

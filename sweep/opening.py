@@ -77,7 +77,10 @@ def create_run(paths: RunPaths, beside: RunPaths, plan: Plan, machine: Machine, 
     """Write what was asked and on what it runs, and move the new run folder into place."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     times = {"created": now, "finished": None, "command": arguments}
-    write_json(beside.sweep, plan.config.to_dict() | {"mode": plan.mode} | times | _space_facts(plan))
+    write_json(
+        beside.sweep,
+        plan.config.to_dict() | {"mode": plan.mode, "own_epochs": plan.own_epochs} | times | _space_facts(plan),
+    )
     write_json(beside.provenance, _provenance(plan, machine))
     if plan.space.source is not None:
         write_atomically(beside.space, lambda path: path.write_text(str(plan.space.source), encoding="utf-8"))

@@ -42,6 +42,7 @@ class Plan:
     weights: dict[str, FoundWeights]
     missing_weights: dict[str, str]
     mode: str
+    own_epochs: bool
     epochs_of: dict[int, int]
 
     @property
@@ -104,13 +105,13 @@ class Plan:
 
 
 def make_plan(
-    config: SweepConfig, problems: list[str], prepare: Callable[[DataRequest], dict[str, Any]], epochs_given: bool
+    config: SweepConfig, problems: list[str], prepare: Callable[[DataRequest], dict[str, Any]], *, own_epochs: bool
 ) -> Plan:
     """Check ``config`` against the data, the space and the weights.
 
     problems: those found so far; they are raised together with the ones found here, as one ``UserError``.
-    prepare: reads the data set and gives the content of dataset.json. epochs_given: whether the user set the epochs
-    (the lists of the studies have their own otherwise).
+    prepare: reads the data set and gives the content of dataset.json. own_epochs: the trials of a study's list run
+    the study's epochs, since the user gave none.
     """
     problems = list(problems)
 
@@ -136,7 +137,7 @@ def make_plan(
     assert dataset is not None
     assert space is not None
     assert chosen is not None
-    epochs_of = {} if epochs_given else {number: row.epochs for number, row in enumerate(space.rows)}
+    epochs_of = {number: row.epochs for number, row in enumerate(space.rows)} if own_epochs else {}
     return Plan(
         config=config,
         dataset=dataset,
@@ -144,6 +145,7 @@ def make_plan(
         weights=weights,
         missing_weights=missing,
         mode=metric_mode(config.metric),
+        own_epochs=own_epochs,
         epochs_of=epochs_of,
     )
 

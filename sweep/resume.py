@@ -52,6 +52,11 @@ def run_paths(asked: SweepConfig) -> RunPaths:
     return RunPaths(named if named.is_dir() or "/" not in asked.resume else Path(asked.resume))
 
 
+def keeps_own_epochs(paths: RunPaths) -> bool:
+    """Whether the trials of a study's list run the study's own epochs, as ``create_run`` wrote it down."""
+    return bool(json.loads(paths.sweep.read_text(encoding="utf-8")).get("own_epochs", True))
+
+
 def check_same_data(paths: RunPaths, dataset: dict[str, Any]) -> None:
     """Raise ``UserError`` if the data set is not the one that the run's trials were trained on."""
     saved = json.loads(paths.dataset.read_text(encoding="utf-8"))

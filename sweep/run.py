@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted before the first trial: nothing was written", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
 
 
@@ -31,7 +31,7 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
     from sweep.mirror import StudyMirror
     from sweep.plan import make_plan
     from sweep.progress import Progress
-    from sweep.resume import resumed_config, run_paths
+    from sweep.resume import keeps_own_epochs, resumed_config, run_paths
     from sweep.search import StudySearcher
     from sweep.stopping import Stopping
     from sweep.study import Study
@@ -48,7 +48,8 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
 
     with opening.staging(paths) as beside:
         prepare = opening.prepare_into(beside, paths, workers=opening.this_machine().cpus)
-        plan = make_plan(config, problems, prepare, epochs_given="epochs" in parsed.given)
+        own_epochs = keeps_own_epochs(paths) if config.resume else "epochs" not in parsed.given
+        plan = make_plan(config, problems, prepare, own_epochs=own_epochs)
         estimate.check_disk(plan, paths)
         if config.dry_run:
             print(estimate.description(plan, paths))
@@ -82,9 +83,9 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
             score = ledger.best_score(entry)
             progress.ended_earlier(entry.trial_id, entry.number, entry.status, score, entry.params.summary())
     try:
-        for note in (*plan.notes(), *unreadable):
+        for note in (*plan.notes(), *unreadable, estimate.disk_line(plan, paths)):
             progress.message(note)
-        outcome = tuner.run_trials(plan, ledger, searcher, stopping, settings, progress)
+        outcome = tuner.run_trials(plan, ledger, searcher, stopping, progress)
         if not outcome.interrupted:
             for problem in tuner.predict_kept(plan, ledger, settings):
                 progress.message(problem)

@@ -89,11 +89,17 @@ def log_to(path: Path) -> None:
 
 
 def run_trials(
-    plan: Plan, ledger: Ledger, searcher: StudySearcher, stopping: Stopping, settings: TrialSettings, progress: Progress
+    plan: Plan,
+    ledger: Ledger,
+    searcher: StudySearcher,
+    stopping: Stopping,
+    progress: Progress,
+    trainable: type[tune.Trainable] = FinetuneTrainable,
 ) -> Outcome:
     """Run trials until all of the plan have begun and ended, the space is exhausted, the time is up, or Ctrl-C.
 
-    What is unfinished then stays "running" in the ledger, and a resumed sweep goes on with it.
+    What is unfinished then stays "running" in the ledger, and a resumed sweep goes on with it. trainable: reports an
+    epoch a step, as ``FinetuneTrainable`` has it.
     """
     remaining = len(ledger.unfinished()) + max(0, plan.trials - len(ledger.entries))
     if not remaining:
@@ -101,7 +107,7 @@ def run_trials(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(plan.concurrency)
     stopper = TimeBudget(plan.config.time_budget)
     tuner = tune.Tuner(
-        tune.with_resources(FinetuneTrainable, plan.resources),
+        tune.with_resources(trainable, plan.resources),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=RuleScheduler(stopping, ledger, plan.concurrency if plan.config.deterministic else None),
