@@ -1,0 +1,114 @@
+"""A sweep of ours under Ray with toy trials: everything is the real thing but the networks and the data."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from ray import tune
+from seen import Seen
+from toy_sweep import CONTEXT
+from toy_trainable import BUDGET, GRACE_PERIOD, REDUCTION_FACTOR
+
+from search_spaces.registry import Space, load_space
+from sweep.config import SweepConfig
+from sweep.ledger import Ledger
+from sweep.paths import RunPaths
+from sweep.plan import Plan
+from sweep.progress import Progress
+from sweep.search import StudySearcher
+from sweep.stopping import Stopping
+from sweep.study import Study
+from sweep.tuner import run_trials
+
+SEED = 7
+SPACES = {
+    "wide": "trial.suggest_float('lr', 1e-5, 1e-1, log=True); trial.suggest_int('unfreeze_depth', 0, 4)",
+    "finite": "trial.suggest_int('unfreeze_depth', 0, 4)",
+}
+
+
+def space_named(name: str, root: Path) -> Space:
+    path = root / f"{name}.py"
+    path.write_text(f"def space(trial, context):\n    {SPACES[name]}\n    return {{'backbone': 'resnet18'}}\n")
+    return load_space(str(path), CONTEXT)
+
+
+def sweep(
+    root: Path,
+    trainable: type[tune.Trainable],
+    *,
+    trials: int,
+    space: str = "wide",
+    concurrency: int = 1,
+    scheduler: str = "asha",
+    sampler: str = "tpe",
+    deterministic: bool = False,
+    kill_after: int | None = None,
+) -> Seen:
+    """Run, or go on with, a sweep in the folder ``root``. kill_after: the driver is, when so many trials have ended."""
+    config = SweepConfig(
+        data="none",
+        trials=trials,
+        epochs=BUDGET,
+        sampler=sampler,
+        scheduler=scheduler,
+        grace_period=GRACE_PERIOD,
+        seed=SEED,
+        concurrency=concurrency,
+        deterministic=deterministic,
+        cpus_per_trial=1,
+        gpus_per_trial=0.0,
+    )
+    plan = Plan(
+        config=config,
+        dataset={},
+        space=space_named(space, root),
+        weights={},
+        missing_weights={},
+        mode="max",
+        epochs_of={},
+        own_epochs=False,
+    )
+    ledger = Ledger(RunPaths(root), config.metric, plan.mode)
+    assert ledger.load() == []
+    study = Study(
+        plan.space,
+        ledger,
+        sampler=sampler,
+        trials=trials,
+        seed=SEED,
+        concurrency=concurrency,
+        deterministic=deterministic,
+    )
+    if kill_after is not None:
+        ledger.on_end.append(lambda _: _kill() if len(ledger.entries) - ledger.count("running") == kill_after else None)
+    settings = plan.settings(ledger.paths, use_gpu=False)
+    searcher = StudySearcher(study, ledger, settings, concurrency, {})
+    stopping = Stopping(scheduler, BUDGET, GRACE_PERIOD, REDUCTION_FACTOR)
+    progress = Progress.started(trials, BUDGET, config.metric, plan.mode, time_budget_s=None)
+    try:
+        run_trials(plan, ledger, searcher, stopping, progress, trainable)
+    finally:
+        progress.close()
+    return seen(ledger, study)
+
+
+def seen(ledger: Ledger, study: Study) -> Seen:
+    study._tell_ended(len(ledger.entries))
+    ran = {entry.trial_id: entry for _, entry in sorted(ledger.entries.items())}
+    told = {trial.user_attrs.get("trial_id"): trial for trial in reversed(study._study.trials)}
+    best = ledger.best()
+    return Seen(
+        told=[told[name] for name in ran if name in told],
+        epochs=[len(entry.scores) for entry in ran.values()],
+        configs=[{"lr": entry.params.lr, "depth": entry.params.unfreeze_depth} for entry in ran.values()],
+        best=None if best is None else best.number,
+        folders=[path.name for path in (*ledger.paths.trials.iterdir(), *ledger.paths.tune.glob("*/*/"))],
+        began=len(ran),
+    )
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
