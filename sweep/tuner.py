@@ -95,11 +95,12 @@ def run_trials(
     stopping: Stopping,
     progress: Progress,
     trainable: type[tune.Trainable] = FinetuneTrainable,
+    reuse_actors: bool = True,
 ) -> Outcome:
     """Run trials until all of the plan have begun and ended, the space is exhausted, the time is up, or Ctrl-C.
 
     What is unfinished then stays "running" in the ledger, and a resumed sweep goes on with it. trainable: reports an
-    epoch a step, as ``FinetuneTrainable`` has it.
+    epoch a step, as ``FinetuneTrainable`` has it. reuse_actors: trials follow each other in the same processes.
     """
     remaining = len(ledger.unfinished()) + max(0, plan.trials - len(ledger.entries))
     if not remaining:
@@ -112,7 +113,7 @@ def run_trials(
             search_alg=searcher,
             scheduler=RuleScheduler(stopping, ledger, plan.concurrency if plan.config.deterministic else None),
             num_samples=remaining,
-            reuse_actors=True,
+            reuse_actors=reuse_actors,
             trial_name_creator=_name_of,
             trial_dirname_creator=_name_of,
         ),

@@ -1,0 +1,62 @@
+"""The speed and memory of the system beside what was promised, on two cores and without a GPU.
+
+    python -m benchmarks.speed [--only demo,store,overhead,pair] [--quick]
+
+Each ratio is of two measurements of the same run. Nothing else should be running. --quick: a few trials, images and
+seconds, to see that the benchmarks work; its numbers are of no use. Ends with code 1 if a limit is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+
+from benchmarks import demo_sweep, side_by_side, store_memory, trial_overhead
+from benchmarks.table import Row, render
+from sweep.provenance import available_cpus
+
+CORES = 2
+BENCHMARKS: dict[str, Callable[[bool], list[Row]]] = {
+    "demo": demo_sweep.measure,
+    "store": store_memory.measure,
+    "overhead": trial_overhead.measure,
+    "pair": side_by_side.measure,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=_names, default=tuple(BENCHMARKS), help=f"some of {','.join(BENCHMARKS)}")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it work at all?")
+    arguments = parser.parse_args()
+    use_two_cores()
+    load = os.getloadavg()[0]
+    print(f"{datetime.now():%Y-%m-%d %H:%M}, {available_cpus()} cores, load before it began {load:.1f}", flush=True)
+    rows = []
+    for name in arguments.only:
+        print(f"measuring: {name} ...", file=sys.stderr, flush=True)
+        rows += BENCHMARKS[name](arguments.quick)
+    print(render(rows))
+    return int(any(row.verdict not in ("", "ok") for row in rows))
+
+
+def use_two_cores() -> None:
+    """Keep this process and all that it starts to the machine that the limits are for."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in BENCHMARKS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(BENCHMARKS)}")
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""What 12,000 images cost: on disk once, and in the private memory of a process that trains on all of them.
+
+Measured is ``Anonymous`` of /proc/self/smaps_rollup, the resident pages that belong to no file and that no other
+process can share (pages of the mapped store are the kernel's: one copy for all trials of a machine, given back when
+memory is short). Before: torch is imported, the network and its optimiser stand, and some batches of zeros
+were trained, so that the convolutions' own buffers are there. Then the data set is opened, every row gathered, in batches,
+and some of the batches trained. The cost of the data is the most that was seen above "before".
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.drawn_images import draw_images
+from benchmarks.own_process import answer_of
+from benchmarks.table import Row
+from trainables.data.prepare import prepare
+from trainables.data.request import DataRequest
+
+IMAGES, SIZE = 12_000, 224
+STORE_LIMIT_GB = 0.65
+MEMORY_LIMIT_MB = 200.0
+BATCH = 32
+TRAINED_BATCHES = 4
+
+
+def measure(quick: bool) -> list[Row]:
+    images = 300 if quick else IMAGES
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        draw_images(root / "images", {"train": images * 5 // 6, "val": images - images * 5 // 6}, SIZE)
+        dataset = prepare(
+            DataRequest(data=str(root / "images"), image_size=SIZE), root / "run", root / "store", workers=2
+        )
+        stored_gb = sum(path.stat().st_size for path in (root / "store").iterdir()) / 1e9
+        assert dataset["images"]["train"] + dataset["images"]["val"] == images
+        mapped, loaded = (
+            float(answer_of("benchmarks.store_memory", root / "run", how)) for how in ("mapped", "loaded")
+        )
+    name = f"{images:,} gray images at {SIZE} px"
+    return [
+        Row(f"{name}: store on disk", stored_gb, "GB", STORE_LIMIT_GB),
+        Row(f"{name}: private memory they add to a trial's process", mapped, "MB", MEMORY_LIMIT_MB),
+        Row("  beside it, with the same array read by np.load into each process", loaded, "MB"),
+    ]
+
+
+def added_mb(run: Path, how: str) -> float:
+    """Private memory, in MB, that the data set of ``run`` adds to this process.
+
+    how: "mapped", as a trial does, or "loaded", with the images as an array in memory.
+    """
+    import torch
+
+    from search_spaces.params import TrialParams
+    from trainables.augment import normalise
+    from trainables.batches import Batches, plan_batches
+    from trainables.data.opened import open_data
+    from trainables.finetuning import build_model
+    from trainables.optimizers import make_optimizer
+    from trainables.weights import find_weights
+
+    torch.set_num_threads(1)
+    params = TrialParams(backbone="mobilenet_v2", unfreeze_depth=1, optimizer="adamw")
+    found, _ = find_weights("random", [params.backbone])
+    model = build_model(params, 3, found[params.backbone], SIZE, seed=0).to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(params, model.parameter_groups(params.lr, params.backbone_lr_factor))
+    model.set_train_mode()
+
+    def train(images: torch.Tensor, labels: torch.Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(model(normalise(images)), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    for _ in range(TRAINED_BATCHES):
+        train(torch.zeros(BATCH, 1, SIZE, SIZE, dtype=torch.uint8), torch.zeros(BATCH, dtype=torch.int64))
+    before = most = anonymous_mb(Path("/proc/self/smaps_rollup").read_text())
+    data = open_data(run)
+    images = data.images if how == "mapped" else np.array(data.images)
+    shuffling = torch.Generator().manual_seed(0)
+    for split in (data.train, data.val):
+        batches = Batches(images, split.rows, split.labels, torch.device("cpu"))
+        for number, indices in enumerate(plan_batches(len(batches), BATCH, shuffling)):
+            gathered, labels = batches.take(indices)
+            if number < TRAINED_BATCHES:
+                train(gathered, labels)
+            if number % 8 == 0:
+                most = max(most, anonymous_mb(Path("/proc/self/smaps_rollup").read_text()))
+    return most - before
+
+
+def anonymous_mb(smaps_rollup: str) -> float:
+    """Resident pages that belong to no file, in MB (10^6 bytes), of the text of /proc/self/smaps_rollup."""
+    lines = (line.split() for line in smaps_rollup.splitlines())
+    return next(int(words[1]) for words in lines if words[0] == "Anonymous:") * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    print(json.dumps(added_mb(Path(sys.argv[1]), sys.argv[2])))

@@ -1,0 +1,93 @@
+"""What the system itself costs a trial: trials that import torch and end, through the real driver, search and ledger.
+
+Seconds a trial are those from the first trial asked for to the last one written down, two at a time, the start of the
+two workers included, divided by the trials. Ray's default gives every trial a new process.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.own_process import answer_of
+from benchmarks.table import Row
+
+TRIALS = 24
+LIMIT_S = 0.4
+
+
+def measure(quick: bool) -> list[Row]:
+    trials = 4 if quick else TRIALS
+    ours, default = (_in_a_process(trials, how) for how in ("reused", "new"))
+    return [
+        Row(f"a trial that only imports torch, mean of {trials}: our settings", ours, "s", LIMIT_S),
+        Row("  beside it, Ray's default (reuse_actors=False)", default, "s"),
+    ]
+
+
+def _in_a_process(trials: int, how: str) -> float:
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:  # Ray's sockets need a short path.
+        return float(answer_of("benchmarks.trial_overhead", trials, how, RAY_TMPDIR=folder))
+
+
+def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
+    """Run ``trials`` trials that train nothing in the run folder ``root``."""
+    from benchmarks.torch_trial import TorchTrial
+    from search_spaces.params import SpaceContext
+    from search_spaces.registry import load_space
+    from sweep import tuner
+    from sweep.config import SweepConfig, with_defaults
+    from sweep.ledger import Ledger
+    from sweep.mirror import StudyMirror
+    from sweep.paths import RunPaths
+    from sweep.plan import Plan
+    from sweep.progress import Progress
+    from sweep.search import StudySearcher
+    from sweep.standing import Standing
+    from sweep.stopping import Stopping
+    from sweep.study import Study
+
+    tuner.connect("local", 2)
+    paths = RunPaths(root)
+    tuner.log_to(paths.log)
+    context = SpaceContext(task="single_label", class_count=3, train_count=500, backbones=("resnet18",))
+    config = with_defaults(SweepConfig(trials=trials, epochs=1), cpus=2, gpus=0)
+    plan = Plan(
+        config=config,
+        dataset={},
+        space=load_space(config.space, context, {}),
+        weights={},
+        missing_weights={},
+        mode="max",
+        epochs_of={},
+        own_epochs=False,
+    )
+    ledger = Ledger(paths, config.metric, plan.mode)
+    study = Study(
+        plan.space,
+        ledger,
+        sampler=config.sampler,
+        trials=trials,
+        seed=config.seed,
+        concurrency=plan.concurrency,
+        deterministic=False,
+    )
+    ledger.on_end.append(StudyMirror(ledger).add)
+    searcher = StudySearcher(study, ledger, plan.settings(paths, use_gpu=False), plan.concurrency, {})
+    stopping = Stopping(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
+    standing = Standing(total=trials, epochs=1, metric=config.metric, mode=plan.mode)
+    progress = Progress(standing, stream=io.StringIO())
+    began_s = time.perf_counter()
+    tuner.run_trials(plan, ledger, searcher, stopping, progress, TorchTrial, reuse_actors=reuse_actors)
+    seconds = time.perf_counter() - began_s
+    assert ledger.count("finished") == trials, "not all trials ended well"
+    return seconds / trials
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as storage:
+        print(json.dumps(seconds_a_trial(int(sys.argv[1]), sys.argv[2] == "reused", Path(storage))))
