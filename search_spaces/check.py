@@ -47,16 +47,17 @@ def try_out(
     One study serves all trials, so that Optuna's own rule shows: a categorical's choices may not change.
     """
     distributions: dict[str, BaseDistribution] = {}
-    problems: dict[str, None] = {}
+    problems: dict[str, list[str]] = {}  # by what is the same whatever value was drawn
     with random_study() as study:
         for _ in range(RANDOM_TRIALS):
             guided = GuidedTrial(study.ask(), overrides)
             try:
                 sample(function, guided, context, overrides, origin)
             except UserError as error:
-                problems.update(dict.fromkeys(error.problems))
+                for problem in error.problems:
+                    problems.setdefault(problem.partition(", received")[0], []).append(problem)
             distributions |= guided.distributions
-    raise_all(_first(list(problems)))
+    raise_all(_first([_with_count(alike) for alike in problems.values()]))
     return distributions
 
 
@@ -129,6 +130,11 @@ def _used(
             if used == set(point) or set(guided.suggested) <= set(point):
                 break
     return used
+
+
+def _with_count(alike: list[str]) -> str:
+    """The first of problems that differ in the value drawn alone."""
+    return alike[0] if len(set(alike)) == 1 else f"{alike[0]} ({len(alike)} of {RANDOM_TRIALS} random trials)"
 
 
 def _first(problems: list[str]) -> list[str]:

@@ -143,7 +143,17 @@ def parse_text(key: str, text: str) -> Scalar:
         raise UserError(unknown("hyperparameter", key, _PARSERS)) from None
     except ValueError as error:
         raise UserError(str(error)) from None
+    if value is not None:
+        _check_alone(key, value)
     return text if isinstance(value, tuple) else value
+
+
+def _check_alone(key: str, value: Any) -> None:
+    """Raise ``UserError`` for a value that is out of range whatever the others are."""
+    rest: dict[str, Any] = {"backbone": BACKBONE_NAMES[0]}
+    if key == "unfreeze_layers" and value:
+        rest["unfreeze_depth"] = None
+    TrialParams(**rest | {key: value})
 
 
 def _parse(key: str, value: Scalar) -> Any:

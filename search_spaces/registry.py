@@ -17,8 +17,8 @@ from search_spaces.check import SpaceFunction, described, fitted_seed_points, sa
 from search_spaces.finite import count
 from search_spaces.guided import GuidedTrial
 from search_spaces.params import Scalar, SpaceContext, TrialParams
-from search_spaces.problems import UserError, unknown
-from search_spaces.resolve import checked_overrides
+from search_spaces.problems import UserError, raise_all, unknown
+from search_spaces.resolve import checked_overrides, fitting_overrides
 from search_spaces.studies.row import StudyRow
 from search_spaces.studies.select import runnable_rows
 
@@ -92,13 +92,22 @@ def load_space(name_or_path: str, context: SpaceContext, overrides: Mapping[str,
     name_or_path: a name of ``SPACES``, or the path of a Python file (it ends in .py or has a slash) that defines
     ``space(trial, context)`` and, if it likes, ``seed_points(context)``. overrides: ``--set`` values.
     """
-    fixed_values = checked_overrides(overrides or {})
+    fixed_values, problems = fitting_overrides(checked_overrides(overrides or {}), context)
+    try:
+        space = _found(name_or_path, context, fixed_values)
+    except UserError as error:
+        raise UserError(*problems, *error.problems) from error.__cause__
+    raise_all(problems)
+    return space
+
+
+def _found(name_or_path: str, context: SpaceContext, fixed_values: Mapping[str, Scalar]) -> Space:
     if name_or_path.endswith(".py") or "/" in name_or_path:
         path = Path(name_or_path).expanduser().absolute()
         module = _module_of_file(path)
         return _searched(str(path), module, context, fixed_values, source=path.read_text(encoding="utf-8"))
     if name_or_path not in SPACES:
-        raise UserError(f"{unknown('search space', name_or_path, SPACES)}; or give the path of a .py file")
+        raise UserError(f"--space: {unknown('search space', name_or_path, SPACES)}; or give the path of a .py file")
     module = importlib.import_module(SPACES[name_or_path])
     if hasattr(module, "TRIALS"):
         return _study(name_or_path, module, context, fixed_values)
@@ -143,9 +152,11 @@ def _module_of_file(path: Path) -> types.ModuleType:
     try:
         code = compile(path.read_text(encoding="utf-8"), str(path), "exec")
     except FileNotFoundError:
-        raise UserError(f"no such space file: {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the space file {path} cannot be read: {error}") from None
+        raise UserError(f"--space: no such space file: {path}") from None
+    except OSError as error:
+        raise UserError(f"--space: the file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"--space: the file {path} cannot be read: {error}") from None
     except (SyntaxError, ValueError) as error:
         raise UserError(f"{path} raises {described(error, str(path))}") from None
     module = types.ModuleType(f"space_file_{path.stem}")

@@ -77,6 +77,19 @@ def checked_overrides(overrides: Mapping[str, object]) -> dict[str, Scalar]:
     return values
 
 
+def fitting_overrides(overrides: Mapping[str, Scalar], context: SpaceContext) -> tuple[dict[str, Scalar], list[str]]:
+    """The ``--set`` values that can run on the data and weights of ``context``, and a sentence for each other one."""
+    fits: dict[str, Scalar] = {"backbone": context.backbones[0], "loss": "bce", "batch_size": 1}
+    problems: list[str] = []
+    fitting = dict(overrides)
+    for field in (name for name in fits if name in overrides):
+        told = misfits(TrialParams.from_flat(fits | {field: overrides[field]}), context)
+        problems += [f"--set {field}={overrides[field]}: {problem}" for problem in told]
+        if told:
+            del fitting[field]
+    return fitting, problems
+
+
 def misfits(params: TrialParams, context: SpaceContext) -> list[str]:
     """Why ``params`` cannot run on the data and weights of ``context``, one sentence each; empty if it can."""
     found = []

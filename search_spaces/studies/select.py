@@ -43,7 +43,10 @@ def runnable_rows(
         if not own:
             others = {row.task for row in rows if row.params is not None}
             raise UserError(f"{name} has no {context.task} trial: all it has are {' and '.join(sorted(others))}")
-        raise UserError(*(f"{name} {row.id} cannot run here: {left_out[row.id]}" for row in own))
+        rows_of: dict[str, list[str]] = {}
+        for row in own:
+            rows_of.setdefault(left_out[row.id], []).append(row.id)
+        raise UserError(*(f"{name} cannot run here: {why} ({', '.join(ids)})" for why, ids in rows_of.items()))
     return tuple(chosen), left_out
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from search_spaces.params import SpaceContext, TrialParams
 from search_spaces.problems import UserError
-from search_spaces.resolve import checked_overrides, misfits, resolve
+from search_spaces.resolve import checked_overrides, fitting_overrides, misfits, resolve
 
 
 def test_a_conditional_name_gives_its_value_to_its_field() -> None:
@@ -77,3 +77,23 @@ def test_what_does_not_fit_the_data_is_said() -> None:
     found = misfits(TrialParams(backbone="vgg16", batch_size=32), context)
     assert len(found) == 3
     assert not misfits(TrialParams(backbone="resnet18", batch_size=20, loss="bce"), context)
+
+
+def test_fixed_values_out_of_range_are_refused_whatever_the_space_is() -> None:
+    with pytest.raises(UserError) as caught:
+        checked_overrides({"dropout": "3", "loss": "crossentropy", "unfreeze_layers": "features.10"})
+    dropout, loss = caught.value.problems
+    assert dropout == "--set dropout=3: dropout must be in [0, 1), received 3.0"
+    assert loss.startswith("--set loss=crossentropy: unknown loss 'crossentropy': did you mean 'cross_entropy'?")
+
+
+def test_fixed_values_that_the_data_cannot_take_are_told_from_those_it_can() -> None:
+    context = SpaceContext(task="multi_label", class_count=3, train_count=40, backbones=("resnet18",))
+    fixed = {"batch_size": 64, "loss": "cross_entropy", "backbone": "vgg16", "lr": 0.1}
+    fitting, problems = fitting_overrides(fixed, context)
+    assert fitting == {"lr": 0.1}
+    assert sorted(problem.partition(": ")[0] for problem in problems) == [
+        "--set backbone=vgg16",
+        "--set batch_size=64",
+        "--set loss=cross_entropy",
+    ]

@@ -181,8 +181,17 @@ def test_a_seed_point_may_leave_names_to_the_search(load: Load, point: dict[str,
     assert load(BRANCHES + f"def seed_points(context):\n    return [{point!r}]\n").seed_points == [point]
 
 
-def test_many_problems_are_told_together_but_not_by_the_hundred(load: Load) -> None:
+def test_one_range_that_is_wrong_is_one_problem_however_many_values_were_drawn(load: Load) -> None:
     with pytest.raises(UserError) as caught:
         load(space_text('trial.suggest_float("dropout", 2.0, 9.0)', 'trial.suggest_float("lr", -2.0, -1.0)'))
+    dropout, lr = caught.value.problems
+    assert "dropout must be in [0, 1), received " in dropout
+    assert "lr must be above 0, received -1." in lr
+    assert dropout.endswith("(32 of 32 random trials)")
+
+
+def test_many_problems_are_told_together_but_not_by_the_hundred(load: Load) -> None:
+    with pytest.raises(UserError) as caught:
+        load(BRANCHES + "def seed_points(context):\n    return [{'lr': -1.0 - k} for k in range(20)]\n")
     assert len(caught.value.problems) == 9
-    assert caught.value.problems[-1].startswith("and ")
+    assert caught.value.problems[-1] == "and 12 more of this kind"
