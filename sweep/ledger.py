@@ -53,7 +53,7 @@ class Ledger:
         self.entries: dict[int, Entry] = {}
         self.on_end: list[Callable[[Entry], None]] = []
         self._last_record: dict[int, str] = {}
-        self._kept: dict[str, float] = {}
+        self._kept: dict[int, float] = {}
 
     def load(self) -> list[str]:
         """Read the trials of an earlier session back; returns what could not be read, one sentence each."""
@@ -62,16 +62,24 @@ class Ledger:
             self.entries[record.number] = self._entry(record)
         for entry in self.entries.values():
             if entry.ended:
-                self._keep_best_weights(entry)
+                self._tidy(entry)
         return problems
+
+    @property
+    def next_number(self) -> int:
+        """One above the highest: a trial whose folder is gone or damaged leaves its number unused."""
+        return max(self.entries, default=-1) + 1
 
     def begin(self, number: int, params: TrialParams, asked: dict[str, Any]) -> Entry:
         """Write down a new trial before it starts."""
         assert number not in self.entries, f"trial {number} begins twice"
         entry = Entry(number=number, trial_id=trial_id(number), params=params, asked=asked)
         self.entries[number] = entry
+        files = self.files(entry)
+        for leftover in (files.result, files.end, files.error, files.state, files.stacks, files.weights):
+            leftover.unlink(missing_ok=True)  # of a trial whose params.json was lost
         start = {"trial_id": entry.trial_id, "number": number, "params": params.to_flat(), "asked": asked}
-        write_json(self.files(entry).params, start)
+        write_json(files.params, start)
         return entry
 
     def report(self, number: int, epoch: int, score: float, record: str) -> None:
@@ -92,14 +100,8 @@ class Ledger:
         if entry.ended:
             return
         entry.status, entry.reason = status, reason
-        files = self.files(entry)
-        write_json(files.end, {"status": status, "reason": reason})
-        if status == "failed" and not files.error.exists():
-            files.error.write_text(reason + "\n", encoding="utf-8")
-        files.state.unlink(missing_ok=True)
-        if files.stacks.exists() and not files.stacks.stat().st_size:
-            files.stacks.unlink()
-        self._keep_best_weights(entry)
+        write_json(self.files(entry).end, {"status": status, "reason": reason})
+        self._tidy(entry)
         for listener in self.on_end:
             listener(entry)
 
@@ -145,17 +147,28 @@ class Ledger:
             reason=record.reason,
         )
 
+    def _tidy(self, ended: Entry) -> None:
+        """What follows from an end; done again when a run is resumed, as a kill may have come in between."""
+        files = self.files(ended)
+        if ended.status == "failed" and not files.error.exists():
+            files.error.write_text(ended.reason + "\n", encoding="utf-8")
+        files.state.unlink(missing_ok=True)
+        if files.stacks.exists() and not files.stacks.stat().st_size:
+            files.stacks.unlink()
+        self._keep_best_weights(ended)
+
     def _keep_best_weights(self, ended: Entry) -> None:
         """Keep the weights of the ten best trials that have ended: a sweep's disk does not grow with its trials."""
         score = self.best_score(ended)
         if ended.status == "failed" or math.isnan(score):
             self.files(ended).weights.unlink(missing_ok=True)
             return
-        self._kept[ended.trial_id] = score if self.mode == "max" else -score
+        self._kept[ended.number] = score if self.mode == "max" else -score
         if len(self._kept) > WEIGHTS_KEPT:
-            worst = min(self._kept, key=lambda name: (self._kept[name], name))
+            # Of equals the first are kept, since ``best`` is the first of equals.
+            worst = min(self._kept, key=lambda number: (self._kept[number], -number))
             del self._kept[worst]
-            self.paths.trial(worst).weights.unlink(missing_ok=True)
+            self.files(self.entries[worst]).weights.unlink(missing_ok=True)
 
 
 def trial_id(number: int) -> str:

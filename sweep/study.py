@@ -11,15 +11,17 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json, json_to_distribution
 from optuna.samplers import BaseSampler, BruteForceSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces.params import TrialParams
+from search_spaces.problems import UserError, raise_all
 from search_spaces.registry import Space
 from sweep.ledger import Entry, Ledger, to_json_scalars
 
@@ -37,7 +39,10 @@ class Study:
 
     trials: how many the sweep runs in all; seed points take at most half of them. concurrency: how many run at once.
     deterministic: the k-th ask sees exactly the trials up to k - concurrency, all ended, in order; without it, all
-    that have ended.
+    that have ended. Raises ``UserError`` if the space is no longer that of the trials in the ledger.
+
+    on_refused: called with each problem, once, for which the space refused to give a configuration: a user's space
+    may raise in a branch so rare that trying it out did not find it. Such a draw is left out; the sweep goes on.
     """
 
     def __init__(
@@ -60,6 +65,9 @@ class Study:
         self._seeds = space.seed_points[: trials // 2] if sampler in SEEDED_SAMPLERS else []
         self._seen: dict[str, int] = {}
         self._running: dict[int, list[optuna.Trial]] = {}
+        self.on_refused: list[Callable[[str], None]] = []
+        self._refused: set[str] = set()
+        raise_all(_changes(space, ledger))
         self._study = optuna.create_study(
             storage=optuna.storages.InMemoryStorage(),
             direction="maximize" if ledger.mode == "max" else "minimize",
@@ -73,15 +81,21 @@ class Study:
 
         Raises ``Exhausted`` when the space, or the list of a study, has no new configuration.
         """
-        number = len(self._ledger.entries)
         if self._space.fixed is not None:
-            if number >= len(self._space.fixed):
+            missing = [number for number in range(len(self._space.fixed)) if number not in self._ledger.entries]
+            if not missing:
                 raise Exhausted
-            return self._ledger.begin(number, self._space.fixed[number], {})
-        if self._deterministic and any(not entry.ended for entry in self._visible(number)):
+            if self._must_wait(missing[0]):
+                return None
+            return self._ledger.begin(missing[0], self._space.fixed[missing[0]], {})
+        number = self._ledger.next_number
+        if self._must_wait(number):
             return None
         self._tell_ended(number)
         return self._draw(number)
+
+    def _must_wait(self, number: int) -> bool:
+        return self._deterministic and any(not entry.ended for entry in self._visible(number))
 
     def _visible(self, number: int) -> list[Entry]:
         """The trials that the ask for trial ``number`` may know the outcome of, by number."""
@@ -96,27 +110,47 @@ class Study:
 
     def _draw(self, number: int) -> Entry:
         duplicates: list[dict[str, Any]] = []
+        refused: list[dict[str, Any]] = []
         for attempt in range(DUPLICATES_IN_A_ROW + RANDOM_DRAWS):
             self._study.sampler = self._sampler_of(number, attempt)
             if attempt == 0 and number < len(self._seeds):
                 self._study.enqueue_trial(self._seeds[number])
-            trial, params = self._suggest()
+            trial = self._begin()
+            try:
+                params = self._suggest(trial)
+            except UserError as error:
+                refused.append(self._asked(trial))
+                self._refuse(trial, error)
+                continue
             asked = self._asked(trial)
             key = _key(params)
             if key not in self._seen:
                 self._seen[key] = number
                 self._running[number] = [trial]
-                return self._ledger.begin(number, params, asked | {"duplicates": duplicates})
+                return self._ledger.begin(number, params, asked | {"duplicates": duplicates, "refused": refused})
             original = self._ledger.entries[self._seen[key]]
             duplicates.append(asked | {"of": original.number})
             self._settle(trial, original)
         raise Exhausted
 
-    def _suggest(self) -> tuple[optuna.Trial, TrialParams]:
+    def _begin(self) -> optuna.Trial:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            trial = self._study.ask()
-            return trial, self._space.suggest(trial)
+            return self._study.ask()
+
+    def _suggest(self, trial: optuna.Trial) -> TrialParams:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self._space.suggest(trial)
+
+    def _refuse(self, trial: optuna.Trial, error: UserError) -> None:
+        self._study.sampler = RandomSampler()
+        self._study.tell(trial, state=TrialState.FAIL)
+        for problem in error.problems:
+            if problem not in self._refused:
+                self._refused.add(problem)
+                for listener in self.on_refused:
+                    listener(f"a draw is left out, as the space refuses it: {problem}")
 
     def _settle(self, duplicate: optuna.Trial, original: Entry) -> None:
         """Give a duplicate the outcome of its original, now or when that one ends."""
@@ -138,14 +172,20 @@ class Study:
         """Put a trial of an earlier session into the study, in the state in which it would be there now."""
         if self._space.fixed is not None:
             return
-        known = entry.ended and entry.number <= len(self._ledger.entries) - self._lag()
+        for asked in entry.asked.get("refused", ()):
+            self._study.add_trial(
+                create_trial(state=TrialState.FAIL, params=asked["suggested"], distributions=_distributions(asked))
+            )
         for asked in (*entry.asked.get("duplicates", ()), entry.asked):
-            original = self._ledger.entries[asked.get("of", entry.number)]
-            if known or (original is not entry and original.number not in self._running):
+            original = self._ledger.entries.get(asked.get("of", entry.number))
+            if original is None:
+                continue
+            if original.ended and original.number <= self._ledger.next_number - self._lag():
                 self._study.add_trial(frozen_trial(original, asked, self._ledger))
                 continue
             self._study.enqueue_trial(asked["suggested"])
-            trial, _ = self._suggest()
+            trial = self._begin()
+            self._suggest(trial)
             self._running.setdefault(original.number, []).append(trial)
         self._seen[_key(entry.params)] = entry.number
         for name, value in entry.asked.get("positions", {}).items():
@@ -193,12 +233,9 @@ class Study:
 
 def frozen_trial(entry: Entry, asked: dict[str, Any], ledger: Ledger) -> FrozenTrial:
     """An ended trial as Optuna has it: parameters as ``asked``, outcome of ``entry``."""
-    distributions: dict[str, BaseDistribution] = {
-        name: json_to_distribution(json.dumps(value)) for name, value in asked.get("distributions", {}).items()
-    }
     return create_trial(
         params=asked.get("suggested", {}),
-        distributions=distributions,
+        distributions=_distributions(asked),
         user_attrs={"trial_id": entry.trial_id, "reason": entry.reason},
         **_outcome(entry, ledger, duplicate="of" in asked),
     )
@@ -221,6 +258,33 @@ def _outcome(entry: Entry, ledger: Ledger, duplicate: bool = False) -> dict[str,
     else:
         state, value = TrialState.FAIL, None
     return {"state": state, "value": value, "intermediate_values": values}
+
+
+def _distributions(asked: dict[str, Any]) -> dict[str, BaseDistribution]:
+    return {name: json_to_distribution(json.dumps(value)) for name, value in asked.get("distributions", {}).items()}
+
+
+def _changes(space: Space, ledger: Ledger) -> list[str]:
+    """How the space differs from the one that the trials so far were drawn from, where that rules out going on."""
+    back = "bring it back (it may be for want of a weights file), or start a new run under another --name"
+    if space.fixed is not None:
+        changed = [k for k, entry in ledger.entries.items() if space.fixed[k : k + 1] != (entry.params,)]
+        if not changed:
+            return []
+        return [f"the list {space.name} is not the one that this run began with: trial {changed[0]} differs; {back}"]
+    before = {name: d for entry in ledger.entries.values() for name, d in _distributions(entry.asked).items()}
+    return [
+        f"{name} of space {space.name} offers {_choices(now)}, but {_choices(before[name])} when the run began; {back}"
+        for name, now in space.distributions.items()
+        if name in before and _choices(now) != _choices(before[name])
+    ]
+
+
+def _choices(distribution: BaseDistribution) -> str:
+    """What Optuna does not let change within a study: the choices of a categorical, or the kind of a range."""
+    if isinstance(distribution, CategoricalDistribution):
+        return ", ".join(map(str, distribution.choices))
+    return type(distribution).__name__
 
 
 def _key(params: TrialParams) -> str:

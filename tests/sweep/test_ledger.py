@@ -110,6 +110,52 @@ def test_the_tables_hold_each_trials_best_epoch(ledger: Ledger) -> None:
     assert list(run.epochs["epoch"]) == [1, 2, 3]
 
 
+def test_of_equal_trials_the_first_keep_their_weights_and_the_best_is_among_them(ledger: Ledger) -> None:
+    """On an easy data set many trials have the score 1."""
+    for number in range(WEIGHTS_KEPT + 3):
+        ledger.begin(number, TrialParams(backbone="resnet18"), {})
+        weights = ledger.files(ledger.entries[number]).weights
+        weights.parent.mkdir(parents=True)
+        weights.touch()
+        report(ledger, number, 1, 1.0)
+        ledger.end(number, "finished", "")
+    kept = [number for number, entry in ledger.entries.items() if ledger.files(entry).weights.exists()]
+    assert kept == list(range(WEIGHTS_KEPT))
+    best = ledger.best()
+    assert best is not None
+    assert best.number == 0
+
+
+def test_what_a_kill_left_undone_at_the_end_of_a_trial_is_done_on_resume(ledger: Ledger) -> None:
+    for number, status in enumerate(("finished", "failed")):
+        entry = ledger.begin(number, TrialParams(backbone="resnet18"), {})
+        report(ledger, number, 1, 0.5)
+        ledger.end(number, status, "why")
+        ledger.files(entry).state.touch()
+        ledger.files(entry).error.unlink(missing_ok=True)
+    again = Ledger(ledger.paths, "val_f1_macro", "max")
+    assert again.load() == []
+    finished, failed = (again.files(again.entries[number]) for number in (0, 1))
+    assert not finished.state.exists()
+    assert not failed.state.exists()
+    assert failed.error.read_text() == "why\n"
+    assert not finished.error.exists()
+
+
+def test_a_trial_takes_nothing_over_from_one_whose_parameters_were_lost(ledger: Ledger) -> None:
+    entry = ledger.begin(0, TrialParams(backbone="vgg16"), {})
+    report(ledger, 0, 1, 0.9)
+    ledger.files(entry).state.touch()
+    ledger.files(entry).params.write_text("{")
+    again = Ledger(ledger.paths, "val_f1_macro", "max")
+    assert "params.json cannot be read" in again.load()[0]
+    again.begin(again.next_number, TrialParams(backbone="resnet18"), {})
+    third = Ledger(ledger.paths, "val_f1_macro", "max")
+    assert third.load() == []
+    assert third.entries[0].scores == {}
+    assert not third.files(third.entries[0]).state.exists()
+
+
 def test_study_db_shows_every_ended_trial_and_is_rebuilt_after_a_kill(tmp_path: Path, wide_space: Space) -> None:
     sweep = ToySweep(tmp_path, wide_space, trials=8)
     sweep.ledger.on_end.append(StudyMirror(sweep.ledger).add)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
+import shutil
 from pathlib import Path
 
 import optuna
@@ -11,6 +14,7 @@ from optuna.trial import TrialState
 from toy_sweep import CONTEXT, ToySweep, learning_curve
 
 from search_spaces.params import TrialParams
+from search_spaces.problems import UserError
 from search_spaces.registry import Space, load_space
 
 
@@ -130,6 +134,111 @@ def test_a_studys_list_runs_as_it_stands(tmp_path: Path) -> None:
     assert space.fixed is not None
     sweep = ToySweep(tmp_path, space, trials=99, curve=lambda params, epoch: 0.5).run()
     assert tuple(entry.params for entry in sweep.ledger.entries.values()) == space.fixed
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "median", "none"])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc", "random", "grid"])
+def test_every_sampler_runs_with_every_scheduler(
+    tmp_path: Path, wide_space: Space, finite_space: Space, sampler: str, scheduler: str
+) -> None:
+    """Grid over a continuous space is refused before a run begins."""
+    space = finite_space if sampler == "grid" else wide_space
+    trials = 12 if sampler == "gp" else 16  # its model takes seconds an ask, and begins with the eleventh
+    sweep = ToySweep(tmp_path, space, sampler=sampler, scheduler=scheduler, trials=trials, concurrency=2).run()
+    assert len(sweep.ledger.entries) == (6 if sampler == "grid" else trials)
+    assert sweep.ledger.unfinished() == []
+    assert TrialState.RUNNING not in {trial.state for trial in told(sweep)}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "grid", "qmc"])
+def test_a_space_that_raises_in_a_rare_branch_does_not_end_the_sweep(tmp_path: Path, sampler: str) -> None:
+    path = tmp_path / "rare.py"
+    path.write_text(
+        "def space(trial, context):\n"
+        "    trial.suggest_categorical('backbone', context.backbones)\n"
+        "    depth = trial.suggest_int('unfreeze_depth', 0, 4)\n"
+        "    rare = trial.suggest_categorical('augment', ('none', 'flip'))\n"
+        "    if rare == 'flip' and depth == 3 and BROKEN:\n"
+        "        raise KeyError('forgotten')\n"
+        "    return {}\n"
+        "BROKEN = False\n"
+    )
+    space = load_space(str(path), CONTEXT)
+    assert space.function is not None
+    space.function.__globals__["BROKEN"] = True  # so that trying it out cannot have found it
+
+    def sweep(name: str, said: list[str]) -> ToySweep:
+        made = ToySweep(tmp_path / name, space, sampler=sampler, trials=40, scheduler="none", budget=1)
+        made.study.on_refused.append(said.append)
+        return made
+
+    said: list[str] = []
+    whole = sweep("whole", said).run()
+    # 3 backbones x 5 depths x 2 augments, without the three that raise.
+    assert len(whole.ledger.entries) == 27
+    assert len(said) == 1
+    assert "KeyError: 'forgotten' at line 6" in said[0]
+    sweep("killed", []).run(epochs=20)
+    assert sweep("killed", []).run().outcome() == whole.outcome()
+
+
+def test_a_run_whose_space_has_changed_is_not_gone_on_with(tmp_path: Path, wide_space: Space) -> None:
+    """As when the weights of a backbone are gone, or are there at last."""
+    ToySweep(tmp_path, wide_space, trials=4).run()
+    fewer = load_space("partial_unfreeze", dataclasses.replace(CONTEXT, backbones=("resnet18",)))
+    with pytest.raises(UserError, match="backbone of space partial_unfreeze offers resnet18, but squeezenet1_1, resn"):
+        ToySweep(tmp_path, fewer, trials=8)
+
+
+def test_a_study_whose_list_has_changed_is_not_gone_on_with(tmp_path: Path) -> None:
+    def study(*backbones: str) -> Space:
+        return load_space("studies.bscs17028", dataclasses.replace(CONTEXT, class_count=2, backbones=backbones))
+
+    ToySweep(tmp_path, study("vgg16"), curve=lambda params, epoch: 0.5).run(epochs=8)
+    with pytest.raises(
+        UserError, match=r"the list studies\.bscs17028 is not the one that this run began with: trial 1"
+    ):
+        ToySweep(tmp_path, study("resnet18", "vgg16"))
+
+
+def test_a_deterministic_study_waits_for_the_trials_that_its_rungs_compare(tmp_path: Path) -> None:
+    space = load_space("studies.bscs17028", dataclasses.replace(CONTEXT, class_count=2, backbones=("vgg16",)))
+    sweep = ToySweep(tmp_path, space, deterministic=True, concurrency=2)
+    assert sweep.study.ask() is not None
+    assert sweep.study.ask() is not None
+    assert sweep.study.ask() is None
+
+
+def test_a_trial_whose_folder_is_gone_is_replaced_by_another(tmp_path: Path, wide_space: Space) -> None:
+    ToySweep(tmp_path, wide_space, trials=6).run()
+    shutil.rmtree(tmp_path / "trials" / "t0002")
+    again = ToySweep(tmp_path, wide_space, trials=6).run()
+    assert sorted(again.ledger.entries) == [0, 1, 3, 4, 5, 6]
+    assert again.ledger.unfinished() == []
+
+
+def test_a_duplicate_of_a_trial_that_a_kill_left_running_learns_its_outcome(
+    tmp_path: Path, finite_space: Space
+) -> None:
+    def sweep() -> ToySweep:
+        return ToySweep(tmp_path, finite_space, trials=6, scheduler="none", sampler="random", concurrency=6)
+
+    started = sweep()
+    entries = [started.study.ask() for _ in range(6)]
+    twins = {twin["of"]: entry for entry in entries if entry for twin in entry.asked["duplicates"]}
+    original, holder = min((of, entry.number) for of, entry in twins.items() if of != entry.number)
+    for number in range(6):
+        if number != original:
+            started.ledger.report(number, 1, 0.1, json.dumps({"epoch": 1, "val_f1_macro": 0.1}))
+            started.ledger.end(number, "finished", "")
+    assert started.ledger.entries[holder].ended
+    resumed = sweep()
+    resumed.ledger.report(original, 1, 0.8, json.dumps({"epoch": 1, "val_f1_macro": 0.8}))
+    resumed.ledger.end(original, "finished", "")
+    name = resumed.ledger.entries[original].trial_id
+    same = [trial for trial in told(resumed) if trial.user_attrs["trial_id"] == name]
+    assert len(same) >= 2
+    assert {trial.value for trial in same} == {0.8}
 
 
 def test_a_minimised_metric_is_searched_downwards(tmp_path: Path, wide_space: Space) -> None:
