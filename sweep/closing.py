@@ -21,7 +21,7 @@ def close(ledger: Ledger, interrupted: bool, out_of_time: bool) -> list[str]:
     """Write the tables and the report; returns the lines that tell the user what came out."""
     paths = ledger.paths
     saved = json.loads(paths.sweep.read_text(encoding="utf-8"))
-    if not ledger.unfinished():
+    if not (interrupted or out_of_time):
         write_json(paths.sweep, saved | {"finished": datetime.now(UTC).isoformat(timespec="seconds")})
     run = read_run(paths.root)
     write_atomically(paths.trials_table, lambda path: run.trials.to_parquet(path, index=False))

@@ -15,7 +15,7 @@ class StudySearcher(Searcher):
     """Unfinished trials of an earlier session first, then new ones; at most ``concurrency`` at once.
 
     It keeps no state of its own: all is in the ledger, so Ray's snapshot of it is empty. ``epochs`` gives the budget
-    of a trial by its number where it is the trial's own (the lists of the studies).
+    of a trial by its number where it is the trial's own (the lists of the studies). exhausted: nothing new is left.
     """
 
     def __init__(
@@ -29,6 +29,7 @@ class StudySearcher(Searcher):
         self._epochs = epochs
         self._resumed = ledger.unfinished()
         self._live: set[int] = set()
+        self.exhausted = False
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         running = [number for number in self._live if not self._ledger.entries[number].ended]
@@ -40,6 +41,7 @@ class StudySearcher(Searcher):
             try:
                 entry = self._study.ask()
             except Exhausted:
+                self.exhausted = True
                 return str(Searcher.FINISHED)
         if entry is None:
             return None

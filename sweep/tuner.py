@@ -30,6 +30,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search_spaces.params import TrialParams
 from search_spaces.problems import UserError
+from sweep.address import silence_at
 from sweep.ledger import Entry, Ledger, trial_id
 from sweep.plan import Plan
 from sweep.progress import Progress
@@ -57,6 +58,8 @@ def connect(address: str, cpus: int | None = None) -> Machine:
 
     cpus: how many to use of this machine. Raises ``UserError`` if there is no cluster at ``address``.
     """
+    if address != "local" and (silence := silence_at(address)):
+        raise UserError(_no_cluster(address, silence))
     local = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
         ray.init(
@@ -66,14 +69,20 @@ def connect(address: str, cpus: int | None = None) -> Machine:
             **(local if address == "local" else {}),
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"--address {address}: no Ray cluster answers there ({error}); start one by `ray start --head` or "
-            "`ray up cluster.yaml`, with RAY_AUTH_MODE=token on every host, or leave --address out"
-        ) from None
+        if address == "local":
+            raise UserError(f"Ray cannot be started on this machine: {error}") from error
+        raise UserError(_no_cluster(address, str(error))) from None
     resources = ray.cluster_resources()
     names = tuple(key.removeprefix("accelerator_type:") for key in resources if key.startswith("accelerator_type:"))
     return Machine(
         cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)), gpu_names=names, nodes=len(ray.nodes())
+    )
+
+
+def _no_cluster(address: str, why: str) -> str:
+    return (
+        f"--address {address}: no Ray cluster answers there ({why}); start one by `ray start --head` or "
+        "`ray up cluster.yaml`, with RAY_AUTH_MODE=token on every host, or leave --address out"
     )
 
 
@@ -129,8 +138,10 @@ def run_trials(
     )
     with _sigterm_as_ctrl_c():
         tuner.fit()
-    out_of_time = bool(stopper.stop_all())
-    return Outcome(interrupted=bool(ledger.unfinished()) and not out_of_time, out_of_time=out_of_time)
+    # Between two trials none is unfinished, and still the sweep may have been interrupted.
+    done = not ledger.unfinished() and (searcher.exhausted or len(ledger.entries) >= plan.trials)
+    out_of_time = not done and stopper.stop_all()
+    return Outcome(interrupted=not done and not out_of_time, out_of_time=out_of_time)
 
 
 def predict_kept(plan: Plan, ledger: Ledger, settings: TrialSettings) -> list[str]:

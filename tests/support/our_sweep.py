@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from ray import tune
@@ -13,7 +14,7 @@ from toy_trainable import BUDGET, GRACE_PERIOD, REDUCTION_FACTOR
 
 from search_spaces.registry import Space, load_space
 from sweep.config import SweepConfig
-from sweep.ledger import Ledger
+from sweep.ledger import Entry, Ledger
 from sweep.paths import RunPaths
 from sweep.plan import Plan
 from sweep.progress import Progress
@@ -46,8 +47,9 @@ def sweep(
     sampler: str = "tpe",
     deterministic: bool = False,
     kill_after: int | None = None,
+    interrupt_after: int | None = None,
 ) -> Seen:
-    """Run, or go on with, a sweep in the folder ``root``. kill_after: the driver is, when so many trials have ended."""
+    """Run, or go on with, a sweep in the folder ``root``. kill_after, interrupt_after: at so many ended trials."""
     config = SweepConfig(
         data="none",
         trials=trials,
@@ -83,19 +85,21 @@ def sweep(
         deterministic=deterministic,
     )
     if kill_after is not None:
-        ledger.on_end.append(lambda _: _kill() if len(ledger.entries) - ledger.count("running") == kill_after else None)
+        ledger.on_end.append(_signal(ledger, kill_after, signal.SIGKILL))
+    if interrupt_after is not None:
+        ledger.on_end.append(_signal(ledger, interrupt_after, signal.SIGINT))
     settings = plan.settings(ledger.paths, use_gpu=False)
     searcher = StudySearcher(study, ledger, settings, concurrency, {})
     stopping = Stopping(scheduler, BUDGET, GRACE_PERIOD, REDUCTION_FACTOR)
     progress = Progress.started(trials, BUDGET, config.metric, plan.mode, time_budget_s=None)
     try:
-        run_trials(plan, ledger, searcher, stopping, progress, trainable)
+        outcome = run_trials(plan, ledger, searcher, stopping, progress, trainable)
     finally:
         progress.close()
-    return seen(ledger, study)
+    return seen(ledger, study, outcome.interrupted)
 
 
-def seen(ledger: Ledger, study: Study) -> Seen:
+def seen(ledger: Ledger, study: Study, interrupted: bool) -> Seen:
     study._tell_ended(len(ledger.entries))
     ran = {entry.trial_id: entry for _, entry in sorted(ledger.entries.items())}
     told = {trial.user_attrs.get("trial_id"): trial for trial in reversed(study._study.trials)}
@@ -107,8 +111,15 @@ def seen(ledger: Ledger, study: Study) -> Seen:
         best=None if best is None else best.number,
         folders=[path.name for path in (*ledger.paths.trials.iterdir(), *ledger.paths.tune.glob("*/*/"))],
         began=len(ran),
+        interrupted=interrupted,
     )
 
 
-def _kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def _signal(ledger: Ledger, ended: int, number: signal.Signals) -> Callable[[Entry], None]:
+    """Send this process the signal when so many trials have ended."""
+
+    def send(_: Entry) -> None:
+        if len(ledger.entries) - ledger.count("running") == ended:
+            os.kill(os.getpid(), number)
+
+    return send

@@ -15,7 +15,7 @@ class Seen:
     told: the trials as the study that the search draws from has them, duplicates that never ran left out.
     epochs: trained by each trial. configs: what was asked for. best: the number of the trial that is given as the best.
     folders: names of those made for trials. error: what ended the sweep before its time, if anything did.
-    began: how many trials did.
+    began: how many trials did. interrupted: by Ctrl-C, as the sweep itself says.
     """
 
     told: list[FrozenTrial] = field(default_factory=list)
@@ -25,3 +25,4 @@ class Seen:
     folders: list[str] = field(default_factory=list)
     error: str | None = None
     began: int = 0
+    interrupted: bool = False

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 import shutil
 import signal
@@ -20,13 +19,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import killed_driver
-import optuna
 import our_sweep
 import plain_ray
 import pytest
-import ray
 from killed_driver import TRIALS
 from optuna.trial import TrialState
+from own_cluster import own_cluster
 from PIL import Image
 from seen import Seen
 from toy_trainable import (
@@ -57,21 +55,9 @@ def holds(way: str, but_plain: str) -> contextlib.AbstractContextManager[object]
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[str]:
-    """The address of a Ray of our own, in a folder short enough for the names of its sockets."""
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    context = ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=100_000_000,
-        logging_level=logging.CRITICAL,
-        log_to_driver=False,
-        _temp_dir=folder,
-    )
-    yield context.address_info["gcs_address"]
-    ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    """The address of a Ray of our own."""
+    with own_cluster() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
