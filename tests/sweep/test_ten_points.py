@@ -134,7 +134,7 @@ def test_3_a_sweep_whose_study_can_be_looked_at_survives_a_kill(
     way: str, killed: dict[str, Path], tmp_path: Path
 ) -> None:
     seen = resumed(killed[way], way, tmp_path / "copy")
-    with holds(way, but_plain="cannot be resumed: (?s:.*)UpdateFinishedTrialError"):
+    with holds(way, but_plain="cannot be resumed: (?s:.*)UpdateFinishedTrialError|trials were lost"):
         assert seen.error is None, f"the sweep cannot be resumed: {seen.error}"
         assert len(seen.told) == TRIALS, "trials were lost"
         assert all(trial.state.is_finished() for trial in seen.told), "trials never end"
@@ -146,9 +146,11 @@ def test_4_after_a_kill_trials_are_compared_with_those_before_it(
     way: str, killed: dict[str, Path], tmp_path: Path
 ) -> None:
     seen = resumed(killed[way], way, tmp_path / "copy")
-    if seen.error is not None or len(seen.epochs) != TRIALS:
-        raise RuntimeError(f"not resumed: {seen}")
-    with holds(way, but_plain="runs on at an empty rung"):
+    if seen.error is not None:
+        raise RuntimeError(f"not resumed: {seen.error}")
+    # On a busy machine the last snapshot may be half written when the driver dies: then plain Ray forgets trials, too.
+    with holds(way, but_plain="runs on at an empty rung|trials were lost"):
+        assert len(seen.epochs) == TRIALS, f"trials were lost: {len(seen.epochs)} of {TRIALS} came back"
         compared = seen.epochs[REDUCTION_FACTOR:]  # those before it have too few others before them, with us
         assert set(compared) == {GRACE_PERIOD}, f"a trial worse than all before it runs on at an empty rung: {compared}"
 
