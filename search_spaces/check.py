@@ -94,12 +94,12 @@ def fitted_seed_points(
 
 
 @contextmanager
-def random_study() -> Iterator[optuna.Study]:
+def random_study(seed: int = 0) -> Iterator[optuna.Study]:
     """A seeded random study in memory; Optuna's greeting on the terminal is held back, its log level restored."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        yield optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        yield optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     finally:
         optuna.logging.set_verbosity(level)
 

@@ -141,7 +141,7 @@ def check(config: SweepConfig, cpus: int | None = None, gpus: float | None = Non
         *_choice_problems(config),
         *_range_problems(config),
         *_pair_problems(config),
-        *_place_problems(config),
+        *name_problems(config),
         *_resource_problems(config, cpus, gpus),
     ]
 
@@ -216,7 +216,8 @@ def _pair_problems(config: SweepConfig) -> list[str]:
     return found
 
 
-def _place_problems(config: SweepConfig) -> list[str]:
+def name_problems(config: SweepConfig) -> list[str]:
+    """Why a new run cannot have the name that ``config`` gives it, one sentence; [] if it can."""
     if config.resume is not None or config.name is None:
         return []
     name = config.name
@@ -241,8 +242,10 @@ def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None
             f"{(config.concurrency or 0) * max(1, asked_cpus)} CPUs: {where} has {cpus}"
         )
     asked_gpus = config.gpus_per_trial or 0
-    if gpus is not None and asked_gpus > gpus:
+    if gpus is None or asked_gpus > 1:  # More than one is out of range on any machine.
+        return found
+    if asked_gpus > gpus:
         found.append(f"--gpus-per-trial {asked_gpus:g}: {where} has {gpus:g}")
-    elif gpus is not None and config.address == "local" and (config.concurrency or 0) * asked_gpus > gpus + 1e-6:
+    elif config.address == "local" and (config.concurrency or 0) * asked_gpus > gpus + 1e-6:
         found.append(f"--concurrency {config.concurrency} with {asked_gpus:g} GPUs a trial: {where} has {gpus:g}")
     return found

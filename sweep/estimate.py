@@ -7,9 +7,9 @@ import shutil
 import time
 from pathlib import Path
 
-import optuna
 import torch
 
+from search_spaces.check import random_study
 from search_spaces.params import TrialParams
 from search_spaces.problems import UserError
 from sweep.ledger import WEIGHTS_KEPT
@@ -53,8 +53,8 @@ def sampled_trials(plan: Plan) -> list[TrialParams]:
     """Five trials as the sweep may draw them, at random; of a study its first."""
     if plan.space.fixed is not None:
         return list(plan.space.fixed[:SAMPLED_TRIALS])
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=plan.config.seed))
-    return [plan.space.suggest(study.ask()) for _ in range(SAMPLED_TRIALS)]
+    with random_study(plan.config.seed) as study:
+        return [plan.space.suggest(study.ask()) for _ in range(SAMPLED_TRIALS)]
 
 
 def description(plan: Plan, paths: RunPaths) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,12 @@ from typing import Any
 import torch
 
 from search_spaces.problems import UserError
-from sweep.config import SweepConfig
+from sweep.config import SweepConfig, name_problems
 from sweep.paths import RunPaths
 from sweep.plan import Plan
 from sweep.provenance import Machine, available_cpus, provenance
-from sweep.resume import check_same_data, check_same_space
 from trainables.atomic import write_atomically, write_json
-from trainables.data.prepare import prepare
+from trainables.data.prepare import inspect, prepare
 from trainables.data.request import DataRequest
 
 STORE_FOLDER = ".store"
@@ -36,39 +36,63 @@ def this_machine() -> Machine:
 
 
 def new_run_paths(config: SweepConfig) -> RunPaths:
-    """The folder of a new run: ``--name``, or the space and the time."""
-    space = Path(config.space).stem if config.space.endswith(".py") else config.space
-    name = config.name or f"{space}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    """The folder of a new run: ``--name``, or the space and the time where it gives none that can be."""
+    if config.name is not None and not name_problems(config):
+        return RunPaths(Path(config.storage) / config.name)
+    name = f"{Path(config.space).name.removesuffix('.py')}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
     return RunPaths(Path(config.storage) / name)
 
 
 def place_problems(paths: RunPaths) -> list[str]:
-    """Why a new run cannot be written at ``paths``, one sentence each."""
-    if paths.root.exists():
-        way_out = f"go on with it by --resume {paths.root.name}, or give another --name"
-        return [f"--name {paths.root.name}: {paths.root} exists already: {way_out}"]
-    parent = next(folder for folder in paths.root.absolute().parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        return [f"--storage {paths.root.parent}: {parent} is no folder that can be written to"]
-    return []
+    """Why a new run cannot be called as ``paths`` has it, one sentence each."""
+    if not os.path.lexists(paths.root):
+        return []
+    way_out = f"go on with it by --resume {paths.root.name}, or give another --name"
+    return [f"--name {paths.root.name}: {paths.root} exists already: {way_out}"]
 
 
-@contextmanager
-def staging(paths: RunPaths) -> Iterator[RunPaths]:
-    """A folder beside the run's in which it takes shape; removed unless it was moved into place."""
-    paths.root.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=paths.root.parent, prefix=f".{paths.root.name}-"))
+@contextlib.contextmanager
+def staging(paths: RunPaths, problems: list[str]) -> Iterator[RunPaths | None]:
+    """A folder beside the run's in which it takes shape; removed unless it was moved into place.
+
+    None where the storage cannot be written to: why is added to ``problems``, and what else is wrong can still be
+    found. Raises ``UserError`` if the disk fills up meanwhile.
+    """
+    storage = paths.root.parent
+    made = [folder for folder in (storage / STORE_FOLDER, storage, *storage.parents) if not os.path.lexists(folder)]
+    try:
+        storage.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=storage, prefix=f".{paths.root.name}-"))
+    except OSError as error:
+        problems.append(f"--storage {storage} is no folder that can be written to ({error.strerror}): give another")
+        _remove_empty(made)
+        yield None
+        return
     try:
         yield RunPaths(beside)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"--storage {storage}: {error.strerror}; make room, or give another --storage") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-        for parent in (paths.root.parent / STORE_FOLDER, paths.root.parent):
-            if parent.is_dir() and not any(parent.iterdir()):
-                parent.rmdir()
+        _remove_empty(made)
 
 
-def prepare_into(beside: RunPaths, paths: RunPaths, workers: int) -> Callable[[DataRequest], dict[str, Any]]:
-    """Reads a data set into the run folder ``beside``, its decoded images into the store that runs share."""
+def _remove_empty(folders: list[Path]) -> None:
+    """Those of ``folders`` that nothing was put into; the deepest come first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def prepare_into(beside: RunPaths | None, paths: RunPaths, workers: int) -> Callable[[DataRequest], dict[str, Any]]:
+    """Reads a data set into the run folder ``beside``, its decoded images into the store that runs share.
+
+    Without a folder it only looks for what is wrong with the data.
+    """
+    if beside is None:
+        return lambda request: inspect(request, workers)
     store = paths.root.parent.absolute() / STORE_FOLDER
     return lambda request: prepare(request, beside.root, store, workers)
 
@@ -92,9 +116,7 @@ def create_run(paths: RunPaths, beside: RunPaths, plan: Plan, machine: Machine, 
 
 
 def reopen_run(paths: RunPaths, beside: RunPaths, plan: Plan) -> None:
-    """Check that data and space are the run's own, and write down what the resumed sweep was asked anew."""
-    check_same_data(paths, plan.dataset)
-    check_same_space(paths, plan.space.source)
+    """Write down what the resumed sweep was asked anew."""
     os.replace(beside.dataset, paths.dataset)  # the data set or the store may have moved
     saved = json.loads(paths.sweep.read_text(encoding="utf-8"))
     write_json(paths.sweep, saved | plan.config.to_dict() | {"finished": None})

@@ -15,15 +15,13 @@ from search_spaces.params import BACKBONE_NAMES, SpaceContext
 from search_spaces.problems import UserError, raise_all, unknown
 from search_spaces.registry import Space, load_space
 from sweep.config import SweepConfig
+from sweep.networks import asked_backbones, checked_weights, layer_problems
 from sweep.paths import RunPaths
-from trainables.backbones import BACKBONES
+from sweep.resume import differences
 from trainables.data.request import DataRequest
 from trainables.metrics import metric_mode, metric_names
 from trainables.settings import TrialSettings
-from trainables.weights import FoundWeights, check_weights, find_weights
-
-DEMO_BACKBONES = ("squeezenet1_1", "resnet18", "mobilenet_v2")
-"""Those that learn the demo set from random weights within its few epochs on two cores."""
+from trainables.weights import FoundWeights
 
 T = TypeVar("T")
 
@@ -105,13 +103,18 @@ class Plan:
 
 
 def make_plan(
-    config: SweepConfig, problems: list[str], prepare: Callable[[DataRequest], dict[str, Any]], *, own_epochs: bool
+    config: SweepConfig,
+    problems: list[str],
+    prepare: Callable[[DataRequest], dict[str, Any]],
+    *,
+    own_epochs: bool,
+    resumed: RunPaths | None = None,
 ) -> Plan:
     """Check ``config`` against the data, the space and the weights.
 
     problems: those found so far; they are raised together with the ones found here, as one ``UserError``.
     prepare: reads the data set and gives the content of dataset.json. own_epochs: the trials of a study's list run
-    the study's epochs, since the user gave none.
+    the study's epochs, since the user gave none. resumed: the run that goes on, with the same data and space.
     """
     problems = list(problems)
 
@@ -123,16 +126,17 @@ def make_plan(
             return None
 
     dataset = tried(lambda: prepare(data_request(config)))
-    asked = tried(lambda: _asked_backbones(config))
-    chosen = tried(lambda: _weights(config, asked)) if asked is not None else None
+    chosen = tried(lambda: checked_weights(config))
     weights, missing = chosen or ({}, {})
     # Without data or weights the space is tried on a stand-in, so that its own mistakes are told in the same answer.
-    context = _context(dataset, tuple(weights) or (asked and asked[0]) or BACKBONE_NAMES)
+    context = _context(dataset, tuple(weights) or asked_backbones(config)[0] or BACKBONE_NAMES)
     space = tried(lambda: load_space(config.space, context, dict(config.set)))
-    if dataset is not None:
-        problems.extend(_metric_problems(config, dataset, space))
+    problems += _metric_problems(config, dataset, space)
     if space is not None:
-        problems.extend(_sampler_problems(config, space))
+        problems += _sampler_problems(config, space)
+        problems += layer_problems(space, data_request(config).image_size)
+    if resumed is not None:
+        problems += differences(resumed, dataset, space)
     raise_all(problems)
     assert dataset is not None
     assert space is not None
@@ -178,44 +182,6 @@ def data_request(config: SweepConfig) -> DataRequest:
     )
 
 
-def _asked_backbones(config: SweepConfig) -> tuple[tuple[str, ...], bool]:
-    """The backbones to look for, and whether the user wants exactly these."""
-    if config.backbones is not None:
-        raise_all([unknown("backbone", name, BACKBONE_NAMES) for name in config.backbones if name not in BACKBONES])
-        return config.backbones, True
-    if "backbone" in config.set:
-        return (str(config.set["backbone"]),), True
-    if config.data == "demo" and not config.space.startswith("studies."):
-        return DEMO_BACKBONES, False
-    return BACKBONE_NAMES, False
-
-
-def _weights(
-    config: SweepConfig, asked: tuple[tuple[str, ...], bool]
-) -> tuple[dict[str, FoundWeights], dict[str, str]]:
-    """The weights of each backbone that can run, and for the others why not; exactly those asked for, if they were."""
-    names, exactly = asked
-    assert config.image_size is not None
-    small = {
-        name: f"--image-size {config.image_size}: {name} needs images of at least {BACKBONES[name].min_image_size} px"
-        for name in names
-        if config.image_size < BACKBONES[name].min_image_size
-    }
-    found, missing = find_weights(str(config.weights), [name for name in names if name not in small], download=True)
-    left_out = small | missing
-    problems = list(left_out.values()) if exactly else []
-    checked = {}
-    for name, weights in found.items():
-        try:
-            checked[name] = check_weights(weights)
-        except UserError as error:
-            problems.extend(error.problems)
-    if not checked and not problems:
-        problems = list(dict.fromkeys(left_out.values()))
-    raise_all(problems)
-    return checked, left_out
-
-
 def _context(dataset: dict[str, Any] | None, backbones: tuple[str, ...]) -> SpaceContext:
     if dataset is None:
         return SpaceContext(task="single_label", class_count=2, train_count=1000, backbones=backbones)
@@ -227,8 +193,8 @@ def _context(dataset: dict[str, Any] | None, backbones: tuple[str, ...]) -> Spac
     )
 
 
-def _metric_problems(config: SweepConfig, dataset: dict[str, Any], space: Space | None) -> list[str]:
-    names = metric_names(dataset["classes"], dataset["task"])
+def _metric_problems(config: SweepConfig, dataset: dict[str, Any] | None, space: Space | None) -> list[str]:
+    names = _metric_names(config, dataset)
     if config.metric not in names:
         return [f"--metric: {unknown('metric', config.metric, names)}"]
     searched = space is not None and any(
@@ -239,6 +205,15 @@ def _metric_problems(config: SweepConfig, dataset: dict[str, Any], space: Space 
     if config.metric == "val_loss" and (searched or listed):
         return ["--metric val_loss cannot compare trials of different losses: give val_nll, or fix the loss by --set"]
     return []
+
+
+def _metric_names(config: SweepConfig, dataset: dict[str, Any] | None) -> list[str]:
+    """Without data any task is allowed, and any name of a class."""
+    if dataset is not None:
+        return metric_names(dataset["classes"], dataset["task"])
+    _, colon, name = config.metric.partition(":")
+    names = [*metric_names([name] if colon else [], "single_label"), *metric_names([], "multi_label")]
+    return list(dict.fromkeys(names))
 
 
 def _sampler_problems(config: SweepConfig, space: Space) -> list[str]:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.problems import UserError, raise_all
-from sweep.config import SweepConfig
+from search_spaces.registry import Space
+from sweep.config import SweepConfig, check
 from sweep.paths import RunPaths
 
+OR_ANEW = "or start a new run under another --name"
 MAY_CHANGE = frozenset(
     {"resume", "storage", "trials", "time_budget", "trial_time_limit", "concurrency", "address", "config", "dry_run"}
     | {"cpus_per_trial", "gpus_per_trial", "data"}
@@ -22,27 +24,27 @@ MAY_CHANGE = frozenset(
 """
 
 
-def resumed_config(asked: SweepConfig, given: Collection[str]) -> SweepConfig:
+def resumed_config(asked: SweepConfig, given: Collection[str]) -> tuple[SweepConfig, list[str]]:
     """The saved configuration of the run ``asked.resume`` with what may change, and was given, taken from ``asked``.
 
-    Raises ``UserError`` if there is no such run, or for each option that contradicts it.
+    Beside it one sentence for each option that contradicts the run. Raises ``UserError`` if there is no such run, or
+    none that can be read.
     """
     paths = run_paths(asked)
     saved = _saved(paths)
     problems = [
         f"--{name.replace('_', '-')} {_shown(getattr(asked, name))} contradicts the run {asked.resume!r}, which has "
-        f"{_shown(getattr(saved, name))}: leave it out, or start a new run under another --name"
+        f"{_shown(getattr(saved, name))}: leave it out, {OR_ANEW}"
         for name in sorted(given)
-        if name not in MAY_CHANGE and getattr(asked, name) != getattr(saved, name)
+        if name not in MAY_CHANGE | {"name"} and getattr(asked, name) != getattr(saved, name)
     ]
     if saved.deterministic and "concurrency" in given and asked.concurrency != saved.concurrency:
         problems.append(
             f"--concurrency {asked.concurrency}: a deterministic run keeps its concurrency, {saved.concurrency}"
         )
-    raise_all(problems)
     changed = {name: getattr(asked, name) for name in given if name in MAY_CHANGE}
     changed |= {"resume": asked.resume, "storage": asked.storage, "name": asked.resume}
-    return dataclasses.replace(saved, **changed)
+    return dataclasses.replace(saved, **changed), problems
 
 
 def run_paths(asked: SweepConfig) -> RunPaths:
@@ -57,24 +59,31 @@ def keeps_own_epochs(paths: RunPaths) -> bool:
     return bool(json.loads(paths.sweep.read_text(encoding="utf-8")).get("own_epochs", True))
 
 
-def check_same_data(paths: RunPaths, dataset: dict[str, Any]) -> None:
-    """Raise ``UserError`` if the data set is not the one that the run's trials were trained on."""
-    saved = json.loads(paths.dataset.read_text(encoding="utf-8"))
-    if saved["fingerprint"] != dataset["fingerprint"]:
-        raise UserError(
-            f"the data set at {dataset['source']['path']} is not the one of the run {paths.root}: images, labels or "
-            f"splits differ (fingerprint {dataset['fingerprint'][:12]}, the run has {saved['fingerprint'][:12]}); "
-            "restore it, or start a new run under another --name"
-        )
-
-
-def check_same_space(paths: RunPaths, source: str | None) -> None:
-    """Raise ``UserError`` if the user's space file has changed since the run began."""
+def differences(paths: RunPaths, dataset: dict[str, Any] | None, space: Space | None) -> list[str]:
+    """Why data and space (None: passed over) are not those that the run was begun with, one sentence each."""
+    found = []
+    if dataset is not None and (problem := _other_data(paths, dataset)):
+        found.append(problem)
+    source = None if space is None else space.source
     if source is not None and (not paths.space.exists() or paths.space.read_text(encoding="utf-8") != source):
-        raise UserError(
+        found.append(
             f"the space file has changed since the run {paths.root} began: restore it (a copy is in {paths.space}), "
-            "or start a new run under another --name"
+            f"{OR_ANEW}"
         )
+    return found
+
+
+def _other_data(paths: RunPaths, dataset: dict[str, Any]) -> str | None:
+    try:
+        saved = str(json.loads(paths.dataset.read_text(encoding="utf-8"))["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"--resume: {paths.dataset} is missing or damaged: restore it, {OR_ANEW}"
+    if saved == dataset["fingerprint"]:
+        return None
+    return (
+        f"the data set at {dataset['source']['path']} is not the one of the run {paths.root}: images, labels or "
+        f"splits differ (fingerprint {dataset['fingerprint'][:12]}, the run has {saved[:12]}); restore it, {OR_ANEW}"
+    )
 
 
 def _saved(paths: RunPaths) -> SweepConfig:
@@ -84,10 +93,19 @@ def _saved(paths: RunPaths) -> SweepConfig:
         raise UserError(f"--resume: {paths.root} is no run folder: it has no {paths.sweep.name}{names}")
     try:
         values = json.loads(paths.sweep.read_text(encoding="utf-8"))
-        fields = {field.name for field in dataclasses.fields(SweepConfig)}
-        return SweepConfig.from_dict({name: value for name, value in values.items() if name in fields})
-    except (ValueError, TypeError) as error:
-        raise UserError(f"--resume: {paths.sweep} is damaged: {error}") from None
+        if not isinstance(values, dict):
+            raise ValueError("it holds no settings")
+        fields = [field.name for field in dataclasses.fields(SweepConfig)]
+        if missing := [name for name in fields if name not in values]:
+            # A default in the place of what was lost would make it another sweep.
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise ValueError(f"it lacks {', '.join(missing[:3])}{more}")
+        saved = SweepConfig.from_dict({name: values[name] for name in fields})
+        raise_all(check(dataclasses.replace(saved, name=None)))
+    except (OSError, ValueError, TypeError) as error:
+        why = "; ".join(str(error).splitlines())
+        raise UserError(f"--resume: {paths.sweep} is damaged: {why}; restore it, {OR_ANEW}") from None
+    return saved
 
 
 def _shown(value: object) -> str:

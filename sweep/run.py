@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from search_spaces.problems import UserError
-from sweep.config import check, with_defaults
+from sweep.config import SweepConfig, check, with_defaults
 from sweep.options import Parsed, read
 
 
@@ -24,6 +24,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _asked(parsed: Parsed) -> tuple[SweepConfig, list[str]]:
+    """What is to be run, which for a resumed run is mostly saved in it, and all that was wrong in saying so."""
+    from sweep.resume import resumed_config
+
+    if parsed.config.resume is None:
+        return parsed.config, list(parsed.problems)
+    try:
+        config, contradictions = resumed_config(parsed.config, parsed.given)
+    except UserError as error:
+        raise UserError(*parsed.problems, *error.problems, *check(parsed.config)) from None
+    return config, [*parsed.problems, *contradictions]
+
+
 def _run(parsed: Parsed, arguments: list[str]) -> int:
     # Imported here, because torch and ray take seconds that a mistyped option need not wait for.
     from sweep import closing, estimate, opening, tuner
@@ -31,36 +44,41 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
     from sweep.mirror import StudyMirror
     from sweep.plan import make_plan
     from sweep.progress import Progress
-    from sweep.resume import keeps_own_epochs, resumed_config, run_paths
+    from sweep.resume import keeps_own_epochs, run_paths
     from sweep.search import StudySearcher
     from sweep.stopping import Stopping
     from sweep.study import Study
 
-    if parsed.problems and parsed.config.resume:
-        raise UserError(*parsed.problems)
-    asked = resumed_config(parsed.config, parsed.given) if parsed.config.resume else parsed.config
-    machine = opening.this_machine() if asked.address == "local" else tuner.connect(asked.address)
+    asked, problems = _asked(parsed)
+    machine = opening.this_machine()
+    if asked.address != "local":
+        try:
+            machine = tuner.connect(asked.address)
+        except UserError as error:
+            problems += error.problems
     config = with_defaults(asked, machine.cpus, machine.gpus)
     paths = run_paths(config) if config.resume else opening.new_run_paths(config)
-    problems = [*parsed.problems, *check(config, machine.cpus, machine.gpus)]
+    problems += check(config, machine.cpus, machine.gpus)
     if not config.resume:
         problems += opening.place_problems(paths)
 
-    with opening.staging(paths) as beside:
+    with opening.staging(paths, problems) as beside:
         prepare = opening.prepare_into(beside, paths, workers=opening.this_machine().cpus)
         own_epochs = keeps_own_epochs(paths) if config.resume else "epochs" not in parsed.given
-        plan = make_plan(config, problems, prepare, own_epochs=own_epochs)
+        resumed = paths if config.resume else None
+        plan = make_plan(config, problems, prepare, own_epochs=own_epochs, resumed=resumed)
+        assert beside is not None
         estimate.check_disk(plan, paths)
         if config.dry_run:
             print(estimate.description(plan, paths))
             return 0
+        if config.address == "local":
+            tuner.connect("local", machine.cpus)
         if config.resume:
             opening.reopen_run(paths, beside, plan)
         else:
             opening.create_run(paths, beside, plan, machine, arguments)
     tuner.log_to(paths.log)
-    if config.address == "local":
-        tuner.connect("local", machine.cpus)
 
     settings = plan.settings(paths, use_gpu=bool(config.gpus_per_trial))
     ledger = Ledger(paths, config.metric, plan.mode)
@@ -78,6 +96,7 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
     searcher = StudySearcher(study, ledger, settings, plan.concurrency, plan.epochs_of)
     stopping = Stopping(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
     progress = Progress.started(plan.trials, plan.budget, config.metric, plan.mode, time_budget_s=config.time_budget)
+    study.on_refused.append(progress.message)
     for entry in ledger.entries.values():
         if entry.ended:
             score = ledger.best_score(entry)

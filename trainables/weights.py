@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import socket
 import sys
 import urllib.error
@@ -54,7 +55,9 @@ def find_weights(
     problems = [unknown("backbone", name, BACKBONES) for name in backbones if name not in BACKBONES]
     folder = Path(source).expanduser()
     if source not in ("imagenet", "random") and not folder.is_dir():
-        problems.append(f"weights: {source!r} is no folder: give imagenet, random or a folder of weight files")
+        near = difflib.get_close_matches(source, ("imagenet", "random"), n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        problems.append(f"--weights {source!r} is no folder: {hint}give imagenet, random or a folder of weight files")
     raise_all(problems)
     if source == "random":
         return {name: FoundWeights(backbone=name, origin="random") for name in backbones}, {}

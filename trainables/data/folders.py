@@ -40,8 +40,10 @@ def list_folder(root: Path, request: DataRequest) -> Listing:
     badly_named = [row for row in rows if not _is_utf8(str(row[2]))]
     rows = [row for row in rows if _is_utf8(str(row[2]))]
     if not rows:
+        loose = sum(Path(path).suffix.lower() in EXTENSIONS for path in ignored)
+        what = f"{loose} image(s), but none in a class folder" if loose else "no images found"
         raise UserError(
-            f"--data {root}: no images found; expected train|val|test/<class>/* or <class>/* with "
+            f"--data {root}: {what}; expected train|val|test/<class>/* or <class>/* with "
             f"{', '.join(sorted(EXTENSIONS))} files, or a .csv manifest"
         )
     names = tuple(sorted(classes))

@@ -9,6 +9,7 @@ from typing import Any
 from search_spaces.problems import unknown
 
 TASKS = ("auto", "single_label", "multi_label")
+LEAST_IMAGE_SIZE = 8
 FITS = ("squash", "crop", "pad")
 
 
@@ -51,8 +52,8 @@ class DataRequest:
             found.append(f"--task: {unknown('task', self.task, TASKS)}")
         if self.fit not in FITS:
             found.append(f"--fit: {unknown('fit', self.fit, FITS)}")
-        if self.image_size < 8:
-            found.append(f"--image-size {self.image_size}: at least 8 pixels are needed")
+        if self.image_size < LEAST_IMAGE_SIZE:
+            found.append(f"--image-size {self.image_size}: at least {LEAST_IMAGE_SIZE} pixels are needed")
         if self.seed < 0:
             found.append(f"--seed {self.seed}: must be 0 or more")
         repeated = sorted({name for name in self.label_columns if self.label_columns.count(name) > 1})
