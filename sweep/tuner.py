@@ -58,8 +58,11 @@ def connect(address: str, cpus: int | None = None) -> Machine:
 
     cpus: how many to use of this machine. Raises ``UserError`` if there is no cluster at ``address``.
     """
-    if address != "local" and (silence := silence_at(address)):
-        raise UserError(_no_cluster(address, silence))
+    if address != "local":
+        if silence := silence_at(address):
+            raise UserError(_no_cluster(address, silence))
+        # What answers may be no Ray: one attempt takes it half a minute, and it would make twenty.
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
     local = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
         ray.init(
