@@ -51,6 +51,8 @@ def model_problems(params: TrialParams, image_size: int) -> list[str]:
         problems.append(
             f"{backbone.name} needs images of at least {backbone.min_image_size} px, image_size is {image_size}"
         )
+    if not params.unfreeze_layers:
+        return problems
     trunk = backbone.drop_classifier(backbone.empty_network())
     modules = {name for name, module in trunk.named_modules() if name and _has_parameters(module)}
     bare = {name for name, _ in trunk.named_modules()} - modules
