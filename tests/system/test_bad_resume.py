@@ -1,0 +1,129 @@
+"""``--resume`` of what cannot go on: one answer, and the run stays as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from refused import SMALL, Asked, draw, expect
+
+from sweep import opening
+from sweep.config import with_defaults
+from sweep.options import parse
+from sweep.paths import RunPaths
+from sweep.plan import make_plan
+
+SPACE = (
+    "def space(trial, context):\n"
+    "    trial.suggest_float('lr', 0.001, 0.1)\n"
+    "    return {'backbone': 'squeezenet1_1', 'batch_size': 4}\n"
+)
+Edit = Callable[[Path], object]
+
+
+@pytest.fixture
+def run(tmp_path: Path, images: Path) -> RunPaths:
+    """A run folder as it is when its first trial begins; its space is the user's own file ``mine.py``."""
+    (tmp_path / "mine.py").write_text(SPACE)
+    where = ["--storage", str(tmp_path / "storage"), "--name", "begun", "--space", str(tmp_path / "mine.py")]
+    machine = opening.this_machine()
+    config = with_defaults(parse(["--data", str(images), *SMALL, *where]).config, machine.cpus, machine.gpus)
+    paths, problems = opening.new_run_paths(config), list[str]()
+    with opening.staging(paths, problems) as beside:
+        assert beside is not None
+        plan = make_plan(config, problems, opening.prepare_into(beside, paths, workers=1), own_epochs=False)
+        opening.create_run(paths, beside, plan, machine, where)
+    return paths
+
+
+def contents(run: RunPaths) -> dict[str, bytes]:
+    return {str(path.relative_to(run.root)): path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_has_begun_can_go_on(run: RunPaths, asked: Asked) -> None:
+    """What the tests below show is the fault's doing."""
+    assert asked("--resume", "begun", "--dry-run").code == 0
+
+
+@pytest.mark.parametrize("name", ["nothing", "empty", "."])
+def test_a_folder_that_is_no_run(run: RunPaths, asked: Asked, name: str) -> None:
+    (run.root.parent / "empty").mkdir()
+    expect(asked("--resume", name), "is no run folder: it has no sweep.json")
+    if name != ".":
+        expect(asked("--resume", name, "--trials", 0), "runs there: begun", "--trials 0: must be 1 or more")
+
+
+def test_options_that_contradict_the_run_are_told_with_those_that_are_none(run: RunPaths, asked: Asked) -> None:
+    before = contents(run)
+    answer = asked("--resume", "begun", "--epochs", 3, "--space", "head_only", "--trials", "no", "--patiense", 2)
+    expect(
+        answer,
+        "unknown option --patiense: did you mean --patience?",
+        "--trials must be a whole number, received 'no'",
+        "--epochs 3 contradicts the run 'begun', which has 1: leave it out, or start a new run under another --name",
+        "--space head_only contradicts the run 'begun', which has ",
+    )
+    assert contents(run) == before
+
+
+def test_another_name_for_the_run_is_one_problem(run: RunPaths, asked: Asked) -> None:
+    expect(asked("--resume", "begun", "--name", "other"), "--name other cannot go with --resume begun")
+
+
+def test_another_data_set_and_a_changed_space_are_told_together(
+    run: RunPaths, asked: Asked, images: Path, tmp_path: Path
+) -> None:
+    draw(images / "train" / "dark" / "one more.png", 90)
+    (tmp_path / "mine.py").write_text(SPACE.replace("0.1)", "0.2)"))
+    before = contents(run)
+    for more in ((), ("--dry-run",)):
+        expect(
+            asked("--resume", "begun", *more),
+            (f"the data set at {images} is not the one of the run", "images, labels or splits differ"),
+            ("the space file has changed since the run", f"a copy is in {run.space}"),
+        )
+    assert contents(run) == before
+
+
+def test_data_and_space_that_are_gone(run: RunPaths, asked: Asked, images: Path, tmp_path: Path) -> None:
+    images.rename(tmp_path / "elsewhere")
+    (tmp_path / "mine.py").unlink()
+    expect(asked("--resume", "begun"), f"--data {images}: no such folder", "--space: no such space file: ")
+
+
+def drop(*names: str) -> Edit:
+    def edit(path: Path) -> None:
+        values = json.loads(path.read_text())
+        path.write_text(json.dumps({name: value for name, value in values.items() if name not in names}))
+
+    return edit
+
+
+def put(**changed: object) -> Edit:
+    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
+@pytest.mark.parametrize(
+    ("edit", "phrase"),
+    [
+        (lambda path: path.write_text(path.read_text()[:100]), "is damaged: Expecting "),
+        (lambda path: path.write_text("[]"), "is damaged: it holds no settings"),
+        (lambda path: path.write_bytes(b"\xff\xfe\x00"), "is damaged: 'utf-8' codec can't decode"),
+        (drop("metric", "seed"), "is damaged: it lacks metric, seed; restore it, or start a new run"),
+        (put(trials="x"), "is damaged: --trials must be a whole number, received 'x'"),
+        (put(sampler="nix", epochs=0), "unknown sampler 'nix': allowed: gp, grid, qmc, random, tpe; --epochs 0"),
+    ],
+)
+def test_settings_that_are_damaged_are_not_made_up(run: RunPaths, asked: Asked, edit: Edit, phrase: str) -> None:
+    edit(run.sweep)
+    before = contents(run)
+    expect(asked("--resume", "begun"), (f"--resume: {run.sweep}", phrase))
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("edit", [Path.unlink, lambda path: path.write_text("{")])
+def test_a_run_whose_data_set_is_not_known_any_more(run: RunPaths, asked: Asked, edit: Edit) -> None:
+    edit(run.dataset)
+    expect(asked("--resume", "begun"), f"--resume: {run.dataset} is missing or damaged: restore it, or start a new run")
