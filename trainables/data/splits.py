@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedGroupKFold
 
 from search_spaces.problems import UserError
 
@@ -144,6 +143,9 @@ def _draw_groups(parts: tuple[str, ...], strata: Ints, units: Ints, state: int) 
     if fold_count <= len(parts):  # scikit-learn refuses more folds than rows of every class
         strata, fold_count = np.zeros_like(strata), min(7, unit_count)
     folds = np.zeros(len(units), dtype=np.int64)
+    # Imported here: it takes a second, and a data set with a split of its own has no need of it.
+    from sklearn.model_selection import StratifiedGroupKFold
+
     splitter = StratifiedGroupKFold(fold_count, shuffle=True, random_state=state)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer groups than folds: the caller sees to it
