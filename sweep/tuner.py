@@ -42,6 +42,7 @@ from trainables.trainable import FinetuneTrainable
 from trainables.trial import predict_best
 
 RESTARTS_AFTER_LOST_WORKER = 3
+DIED = "its process died without a word: killed, or out of memory"
 OBJECT_STORE_BYTES = 200_000_000  # Images go through memory-mapped files: Ray has next to nothing to carry.
 
 
@@ -98,6 +99,12 @@ def log_to(path: Path) -> None:
         logger.handlers[:] = [handler]
         logger.setLevel(logging.INFO if name == "sweep" else logging.WARNING)
         logger.propagate = False
+    # What its nodes say of dead workers, a paragraph each, Ray prints from a thread whatever its options are.
+    ray._private.worker.print_to_stdstream = _logged
+
+
+def _logged(message: dict[str, Any], **_: Any) -> None:
+    logging.getLogger("ray").warning("%s: %s", message["pid"], "\n".join(message["lines"]))
 
 
 def run_trials(
@@ -258,8 +265,8 @@ class TimeBudget(tune.Stopper):
 
 
 def _reason_of(trial: Trial) -> str:
-    lines = str(trial.get_error() or trial.get_pickled_error() or "its worker died").strip().splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "its worker died")
+    lines = str(trial.get_error() or trial.get_pickled_error() or DIED).strip().splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), DIED)
 
 
 def _name_of(trial: Trial) -> str:
