@@ -137,7 +137,7 @@ class FinetuneTrainable(tune.Trainable):
         if self._files:
             write_atomically(self._files["error"], lambda beside: beside.write_text(text, encoding="utf-8"))
         self._poisoned = self._settings.use_gpu and not isinstance(error, torch.OutOfMemoryError)
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        reason = _reason(error)
         self._free()
         epoch = int(self._last.get("epoch", 0))
         return {"epoch": epoch, "score": math.nan, "record": "", "done": True, "end": "error", "reason": reason}
@@ -165,6 +165,13 @@ class FinetuneTrainable(tune.Trainable):
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _reason(error: Exception) -> str:
+    """One line: an error's kind and its message, with memory that ran out told alike whoever noticed it."""
+    text = f"{type(error).__name__}: {error}".strip().splitlines()[0].removesuffix(":")
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text
+    return f"out of memory: {text}" if memory else text
 
 
 def _finite(value: Any) -> Any:
