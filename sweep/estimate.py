@@ -71,7 +71,8 @@ def description(plan: Plan, paths: RunPaths) -> str:
     lines += [
         "",
         f"estimated time: at most {_duration(seconds)} for {plan.trials} trials of {plan.budget} epochs, "
-        f"{plan.config.concurrency} at a time, if none is stopped early (measured on the sampled trials)",
+        f"{plan.config.concurrency} at a time, if none is stopped early (measured on the sampled trials"
+        f"{_unlike_the_trials(plan)})",
         disk_line(plan, paths),
     ]
     return "\n".join(lines)
@@ -92,7 +93,7 @@ def _seconds_per_image(plan: Plan, params: TrialParams) -> tuple[float, float]:
     """Seconds to train on one image and to evaluate one, measured on a few random ones after a warm-up."""
     config = plan.config
     assert config.image_size is not None
-    device = torch.device("cuda" if config.gpus_per_trial else "cpu")
+    device = torch.device(_device(plan))
     torch.set_num_threads(max(1, int(config.cpus_per_trial or 1)))
     model = build_model(
         params, len(plan.dataset["classes"]), plan.weights[params.backbone], config.image_size, config.seed
@@ -108,6 +109,17 @@ def _seconds_per_image(plan: Plan, params: TrialParams) -> tuple[float, float]:
             model(images)
 
     return _timed(train, device), _timed(evaluate, device)
+
+
+def _device(plan: Plan) -> str:
+    """Where the estimate is measured: as the trials run if this machine, which may have no GPU, can."""
+    return "cuda" if plan.config.gpus_per_trial and torch.cuda.is_available() else "cpu"
+
+
+def _unlike_the_trials(plan: Plan) -> str:
+    if plan.config.gpus_per_trial and _device(plan) == "cpu":
+        return ", on the CPU of this machine, which has no GPU: those of the cluster are faster"
+    return ""
 
 
 def _timed(work: object, device: torch.device) -> float:

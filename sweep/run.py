@@ -42,6 +42,7 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
     from sweep import closing, estimate, opening, tuner
     from sweep.ledger import Ledger
     from sweep.mirror import StudyMirror
+    from sweep.nodes import node_problems
     from sweep.plan import make_plan
     from sweep.progress import Progress
     from sweep.resume import keeps_own_epochs, run_paths
@@ -63,6 +64,8 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
         problems += opening.place_problems(paths)
 
     with opening.staging(paths, problems) as beside:
+        if machine.nodes > 1 and beside is not None:
+            problems += node_problems(config, beside.root, tuner.on_every_node)
         prepare = opening.prepare_into(beside, paths, workers=opening.this_machine().cpus)
         own_epochs = keeps_own_epochs(paths) if config.resume else "epochs" not in parsed.given
         resumed = paths if config.resume else None

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search_spaces.params import TrialParams
 from search_spaces.problems import UserError
@@ -43,6 +44,7 @@ from trainables.trial import predict_best
 
 RESTARTS_AFTER_LOST_WORKER = 3
 DIED = "its process died without a word: killed, or out of memory"
+NODE_ANSWERS_WITHIN_S = 60.0
 OBJECT_STORE_BYTES = 200_000_000  # Images go through memory-mapped files: Ray has next to nothing to carry.
 
 
@@ -88,6 +90,28 @@ def _no_cluster(address: str, why: str) -> str:
         f"--address {address}: no Ray cluster answers there ({why}); start one by `ray start --head` or "
         "`ray up cluster.yaml`, with RAY_AUTH_MODE=token on every host, or leave --address out"
     )
+
+
+def on_every_node(function: Callable[..., Any], *arguments: Any) -> list[tuple[str, Any]]:
+    """Call an importable ``function`` on each node that has CPUs; the nodes' names with the results, or exceptions."""
+    task = ray.remote(num_cpus=0, max_retries=0)(function)
+    asked = [
+        (
+            f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
+            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                *arguments
+            ),
+        )
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU")
+    ]
+    answers: list[tuple[str, Any]] = []
+    for name, answer in asked:
+        try:
+            answers.append((name, ray.get(answer, timeout=NODE_ANSWERS_WITHIN_S)))
+        except ray.exceptions.RayError as error:
+            answers.append((name, error))
+    return answers
 
 
 def log_to(path: Path) -> None:

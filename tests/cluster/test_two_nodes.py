@@ -1,8 +1,10 @@
-"""A whole sweep on a cluster of two nodes with shared storage, and what becomes of it when one is lost."""
+"""Whole sweeps on a cluster of two nodes: one of them is lost, or the storage is not shared."""
 
 from __future__ import annotations
 
 import json
+import os
+import select
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,70 +14,114 @@ import pandas as pd
 import pytest
 from whole_sweep import ray_folder, run_sweep
 
-TRIALS = 8
-EPOCHS = 4
+TRIALS = 4
+EPOCHS = 6
+ONE_SLOW = """
+def space(trial, context):
+    if trial.suggest_float("lr", 1e-5, 1e-3, log=True) < 1.01e-5:
+        return {"backbone": "resnet18", "unfreeze_depth": 4, "batch_size": 2}
+    return {"backbone": "squeezenet1_1", "unfreeze_depth": 0, "batch_size": 16}
+
+def seed_points(context):
+    return [{"lr": 1e-3}, {"lr": 1e-5}]
+"""
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Two nodes of one CPU each, in a session folder of their own; only the second may be removed."""
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head that runs no trials, in a session folder of its own."""
     from ray.cluster_utils import Cluster
 
-    with ray_folder() as folder:
-        monkeypatch.setenv("RAY_TMPDIR", folder)
-        monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    with ray_folder() as folder, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_TMPDIR", folder)
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         try:
-            nodes.add_node(num_cpus=1)
             yield nodes
         finally:
             nodes.shutdown()
 
 
-def files_open_on(node: Any) -> set[str]:
-    """What the workers of a node, the children of its raylet, have open."""
-    raylet = node.all_processes["raylet"][0].process.pid
-    workers = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
-    opened = set()
-    for worker in workers:
-        for link in Path(f"/proc/{worker}/fd").glob("*"):
-            try:
-                opened.add(str(link.readlink()))
-            except OSError:  # closed in the meantime
-                continue
-    return opened
+@pytest.fixture
+def workers(cluster: Any) -> Iterator[list[Any]]:
+    """Two nodes for one trial each."""
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    yield nodes
+    for node in nodes:
+        if node in cluster.worker_nodes:
+            cluster.remove_node(node)
 
 
-def test_a_lost_node_costs_no_trial_and_no_epoch(cluster: Any, small_data: Path, tmp_path: Path) -> None:
-    (second,) = cluster.worker_nodes
-    trials = tmp_path / "run" / "trials"
-    lost: list[str] = []
+def node_of(trial: Path, nodes: list[Any]) -> Any:
+    """The node with a worker, a child of its raylet, that has the trial's file for stacks open."""
+    for node in nodes:
+        raylet = node.all_processes["raylet"][0].process.pid
+        for worker in Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split():
+            links = Path(f"/proc/{worker}/fd").glob("*")
+            if any(os.path.realpath(link) == str(trial / "stacks.txt") for link in links):
+                return node
+    raise LookupError(f"{trial.name} runs on no node")
 
-    def lose_the_second_node(lines: list[str], process: subprocess.Popen[str]) -> None:
-        """Once a trial that has trained an epoch or more, and goes on, runs there."""
-        if lost or not lines[-1].startswith("["):
-            return
-        opened = files_open_on(second)
-        begun = [state.parent for state in trials.glob("*/state.pt")]
-        there = [trial.name for trial in begun if str(trial / "stacks.txt") in opened]
-        if there:
-            lost.extend(there)
-            cluster.remove_node(second, allow_graceful=False)
+
+def first_epoch(trial: Path, sweep: subprocess.Popen[str]) -> bool:
+    """Wait until the first epoch of a trial is written down; False if the sweep ends before."""
+    command = ["tail", "-n", "+1", "-F", trial / "result.jsonl"]
+    ended = os.pidfd_open(sweep.pid)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tail:
+        ready, _, _ = select.select([tail.stdout, ended], [], [])
+        tail.kill()
+    os.close(ended)
+    return ended not in ready
+
+
+def test_a_lost_node_costs_no_trial_and_no_epoch(
+    cluster: Any, workers: list[Any], small_data: Path, tmp_path: Path
+) -> None:
+    space = tmp_path / "one_slow.py"
+    space.write_text(ONE_SLOW)
+    slow = tmp_path / "run" / "trials" / "t0001"
+    lost: list[Any] = []
+
+    def lose_the_node_of_the_slow_trial(lines: list[str], process: subprocess.Popen[str]) -> None:
+        if not lost and first_epoch(slow, process):
+            lost.append(node_of(slow, workers))
+            cluster.remove_node(lost[0], allow_graceful=False)
 
     done = run_sweep(
         *("--address", cluster.address, "--data", small_data, "--storage", tmp_path, "--name", "run"),
-        *("--weights", "random", "--backbones", "squeezenet1_1,resnet18", "--image-size", 32),
+        *("--space", space, "--weights", "random", "--backbones", "squeezenet1_1,resnet18", "--image-size", 32),
         *("--trials", TRIALS, "--epochs", EPOCHS, "--scheduler", "none", "--trial-time-limit", "10min"),
-        at=lose_the_second_node,
+        at=lose_the_node_of_the_slow_trial,
     )
 
     assert done.code == 0, done.errors
-    assert len(lost) == 1, done.text
-    assert f"trial {lost[0]} lost its worker" in done.text
+    assert lost, done.text
+    assert "trial t0001 lost its worker" in done.text
     table = pd.read_parquet(tmp_path / "run" / "trials.parquet")
     assert sorted(table.number) == list(range(TRIALS))
     assert set(table.status) == {"finished"}, done.text
-    for trial in trials.iterdir():
+    for trial in slow.parent.iterdir():
         # An epoch that was trained again would stand there again, with other seconds.
         written = [json.loads(line)["epoch"] for line in (trial / "result.jsonl").read_text().splitlines()]
         assert written == list(range(1, EPOCHS + 1)), trial.name
+
+
+def test_storage_that_only_the_first_machine_has_is_refused(
+    cluster: Any, workers: list[Any], small_data: Path, tmp_path: Path
+) -> None:
+    """The nodes share this machine's disks, but what a process has open goes by this path in no other."""
+    storage = os.open(tmp_path, os.O_RDONLY)
+    try:
+        done = run_sweep(
+            *("--address", cluster.address, "--data", small_data, "--storage", f"/proc/self/fd/{storage}"),
+            *("--name", "run", "--weights", "random", "--backbones", "squeezenet1_1"),
+            *("--image-size", 32, "--trials", 1),
+            pass_fds=(storage,),
+        )
+    finally:
+        os.close(storage)
+    assert done.code == 2, done.text
+    (line,) = done.errors.splitlines()
+    assert "/proc/self/fd" in line
+    assert "is not seen by nodes" in line
+    assert [path.name for path in tmp_path.iterdir()] == [".store"], "a sweep that did not begin left more than images"

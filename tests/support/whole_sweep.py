@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +38,15 @@ def ray_folder() -> Iterator[str]:
 
 
 def run_sweep(
-    *arguments: object, at: Callable[[list[str], subprocess.Popen[str]], object] | None = None, **environment: str
+    *arguments: object,
+    at: Callable[[list[str], subprocess.Popen[str]], object] | None = None,
+    pass_fds: Sequence[int] = (),
+    **environment: str,
 ) -> Done:
-    """Run a sweep to its end. ``at`` sees the lines so far after each new line, and the process, which it may kill."""
+    """Run a sweep to its end. ``at`` sees the lines so far after each new line, and the process, which it may kill.
+
+    pass_fds: open files that the process, but none that it joins, has too.
+    """
     with ray_folder() as folder, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "sweep.run", *map(str, arguments)],
@@ -48,6 +54,7 @@ def run_sweep(
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            pass_fds=pass_fds,
             env=os.environ | {"RAY_TMPDIR": folder, "PYTHONWARNINGS": "default"} | environment,
         )
         lines: list[str] = []
