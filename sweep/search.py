@@ -65,11 +65,13 @@ class StudySearcher(Searcher):
         files = self._ledger.files(entry)
         settings = self._settings.to_dict()
         settings["epochs"] = self._epochs.get(entry.number, settings["epochs"])
+        # Absolute, as a worker has another working directory.
         return {
             "number": entry.number,
             "params": entry.params.to_flat(),
             "settings": settings,
             "files": {
-                name: str(getattr(files, name)) for name in ("state", "weights", "predictions", "error", "stacks")
+                name: str(getattr(files, name).absolute())
+                for name in ("state", "weights", "predictions", "error", "stacks")
             },
         }

@@ -188,7 +188,8 @@ def predict_kept(plan: Plan, ledger: Ledger, settings: TrialSettings) -> list[st
         num_cpus=plan.resources["cpu"], num_gpus=plan.resources["gpu"], max_retries=RESTARTS_AFTER_LOST_WORKER
     )(_predict)
     tasks = [
-        (entry, predict.remote(entry.params, settings, entry.number, ledger.files(entry).weights)) for entry in entries
+        (entry, predict.remote(entry.params, settings, entry.number, ledger.files(entry).weights.absolute()))
+        for entry in entries
     ]
     problems = []
     for entry, task in tasks:

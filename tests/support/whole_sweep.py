@@ -41,6 +41,7 @@ def run_sweep(
     *arguments: object,
     at: Callable[[list[str], subprocess.Popen[str]], object] | None = None,
     pass_fds: Sequence[int] = (),
+    cwd: Path = ROOT,
     **environment: str,
 ) -> Done:
     """Run a sweep to its end. ``at`` sees the lines so far after each new line, and the process, which it may kill.
@@ -50,7 +51,7 @@ def run_sweep(
     with ray_folder() as folder, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "sweep.run", *map(str, arguments)],
-            cwd=ROOT,
+            cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

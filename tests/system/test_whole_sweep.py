@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from whole_sweep import after_ends, run_sweep
 
@@ -70,13 +71,16 @@ def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Pa
 
 
 def test_the_demo_sweep_runs_without_any_option_but_its_size(tmp_path: Path) -> None:
-    done = run_sweep("--storage", tmp_path, "--trials", 3, "--epochs", 2)
+    """With the default storage, which is relative to where the user stands."""
+    done = run_sweep("--trials", 3, "--epochs", 2, cwd=tmp_path)
     assert done.code == 0, done.errors
     assert done.errors == ""
-    (run,) = (folder for folder in tmp_path.iterdir() if not folder.name.startswith("."))
+    (run,) = (folder for folder in (tmp_path / "runs").iterdir() if not folder.name.startswith("."))
     assert run.name.startswith("partial_unfreeze-")
-    assert f"report: {run / 'report' / 'index.html'}" in done.text
+    assert f"report: runs/{run.name}/report/index.html" in done.text
     assert "Demo data set" in (run / "report" / "index.html").read_text()
     best = pd.read_parquet(run / "trials.parquet").sort_values("score").iloc[-1]
     assert f"best: {best.trial_id} val_f1_macro {best.score:.4f}" in done.text
-    assert (run / "trials" / best.trial_id / "best" / "weights.pt").exists()
+    assert f"weights: runs/{run.name}/trials/{best.trial_id}/best/weights.pt" in done.text
+    with np.load(run / "trials" / best.trial_id / "best" / "predictions.npz") as predictions:
+        assert set(predictions["split"]) == {"train", "val"}
