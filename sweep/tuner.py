@@ -25,6 +25,7 @@ os.environ.update(
 
 import ray
 from ray import tune
+from ray.exceptions import AuthenticationError, RayError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -74,7 +75,7 @@ def connect(address: str, cpus: int | None = None) -> Machine:
             log_to_driver=False,
             **(local if address == "local" else {}),
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
         if address == "local":
             raise UserError(f"Ray cannot be started on this machine: {error}") from error
         raise UserError(_no_cluster(address, str(error))) from None
@@ -109,7 +110,7 @@ def on_every_node(function: Callable[..., Any], *arguments: Any) -> list[tuple[s
     for name, answer in asked:
         try:
             answers.append((name, ray.get(answer, timeout=NODE_ANSWERS_WITHIN_S)))
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             answers.append((name, error))
     return answers
 

@@ -49,3 +49,12 @@ def test_the_sweep_is_installed_with_pinned_versions(cluster: dict[str, Any]) ->
     assert any(
         "--constraint constraints.txt" in command and "[cluster]" in command for command in cluster["setup_commands"]
     )
+
+
+def test_the_head_uses_the_autoscaler_that_can_start_the_others(cluster: dict[str, Any]) -> None:
+    start = cluster["head_start_ray_commands"][-1]
+    assert start.startswith("RAY_enable_autoscaler_v2=0 ")
+
+
+def test_the_head_is_known_by_the_address_that_the_others_are_given(cluster: dict[str, Any]) -> None:
+    assert f"--node-ip-address={cluster['provider']['head_ip']} " in cluster["head_start_ray_commands"][-1]

@@ -125,3 +125,11 @@ def test_storage_that_only_the_first_machine_has_is_refused(
     assert "/proc/self/fd" in line
     assert "is not seen by nodes" in line
     assert [path.name for path in tmp_path.iterdir()] == [".store"], "a sweep that did not begin left more than images"
+
+
+def test_who_has_no_token_is_told_so(cluster: Any, tmp_path: Path) -> None:
+    done = run_sweep("--address", cluster.address, "--storage", tmp_path, RAY_AUTH_MODE="token", HOME=str(tmp_path))
+    assert done.code == 2, done.text
+    (line,) = done.errors.splitlines()
+    assert line.startswith(f"error: --address {cluster.address}: ")
+    assert "no authentication token was found" in line
