@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -113,6 +114,19 @@ def create_run(paths: RunPaths, beside: RunPaths, plan: Plan, machine: Machine, 
         os.rename(beside.root, paths.root)
     except OSError as error:
         raise UserError(f"--name {paths.root.name}: {paths.root} cannot be made: {error}") from None
+
+
+def claim(paths: RunPaths) -> IO[str]:
+    """Hold the run folder for this process until it ends, however it ends; ``UserError`` if another one holds it."""
+    stream = paths.lock.open("a", encoding="utf-8")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.close()
+        raise UserError(f"the run {paths.root} is going on in another process: wait for it, or stop it first") from None
+    except OSError:
+        pass  # A file system without locks: two drivers at once are then the user's to avoid.
+    return stream
 
 
 def reopen_run(paths: RunPaths, beside: RunPaths, plan: Plan) -> None:

@@ -38,6 +38,11 @@ class RunPaths:
         return self.root / "thumbnails.npz"
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that runs the sweep."""
+        return self.root / ".lock"
+
+    @property
     def log(self) -> Path:
         return self.root / "ray.log"
 

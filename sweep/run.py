@@ -78,9 +78,11 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
         if config.address == "local":
             tuner.connect("local", machine.cpus)
         if config.resume:
+            claim = opening.claim(paths)
             opening.reopen_run(paths, beside, plan)
         else:
             opening.create_run(paths, beside, plan, machine, arguments)
+            claim = opening.claim(paths)
     tuner.log_to(paths.log)
 
     settings = plan.settings(paths, use_gpu=bool(config.gpus_per_trial))
@@ -115,6 +117,7 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
         progress.close()
     for line in closing.close(ledger, outcome.interrupted, outcome.out_of_time):
         print(line)
+    claim.close()
     return closing.exit_code(ledger, outcome.interrupted)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,22 @@ def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Pa
     epochs = pd.read_parquet(tmp_path / "run" / "epochs.parquet")
     for _, own in epochs.groupby("trial_id"):
         assert list(own.epoch) == list(range(1, len(own) + 1))
+
+
+def test_a_run_that_is_going_on_is_not_run_twice(small_data: Path, tmp_path: Path) -> None:
+    """And the one that was killed is free at once."""
+    second: list[int] = []
+
+    def resume_beside(lines: list[str], process: subprocess.Popen[str]) -> None:
+        if lines[-1].startswith("[1/") and not second:
+            other = run_sweep("--resume", "run", "--storage", tmp_path)
+            assert "is going on in another process" in other.errors
+            second.append(other.code)
+            process.kill()
+
+    run_sweep(*arguments(small_data, tmp_path, "run"), at=resume_beside)
+    assert second == [2]
+    assert run_sweep("--resume", "run", "--storage", tmp_path, "--time-budget", "1s").code == 0
 
 
 def test_the_demo_sweep_runs_without_any_option_but_its_size(tmp_path: Path) -> None:
