@@ -126,7 +126,8 @@ def make_plan(
             return None
 
     dataset = tried(lambda: prepare(data_request(config)))
-    chosen = tried(lambda: checked_weights(config))
+    # A command that cannot run is not worth a download.
+    chosen = tried(lambda: checked_weights(config)) if config.weights != "imagenet" or not problems else None
     weights, missing = chosen or ({}, {})
     # Without data or weights the space is tried on a stand-in, so that its own mistakes are told in the same answer.
     context = _context(dataset, tuple(weights) or asked_backbones(config)[0] or BACKBONE_NAMES)

@@ -160,6 +160,8 @@ def _examine(request: DataRequest, store_dir: Path | None, workers: int, progres
     usable, problems = listing.take(rows), list(listing.problems)
     findings = list(broken)
     splits, origin = np.full(len(rows), "train"), ""
+    if not len(rows):  # nothing is left that could be split
+        raise_all([*problems, *(_as_problem(finding, usable, np.array([], dtype=np.str_)) for finding in broken)])
     try:
         assignment = assign_splits(usable.splits, usable.labels, usable.groups, request.seed)
     except UserError as error:
