@@ -14,7 +14,7 @@ from typing import Any
 
 from search_spaces.params import Scalar, TrialParams
 from sweep.paths import RunPaths, TrialPaths
-from sweep.records import TrialRecord, read_trials
+from sweep.trial_records import TrialRecord, read_trials
 from trainables.atomic import write_json
 
 WEIGHTS_KEPT = 10
@@ -43,8 +43,11 @@ class Entry:
 class Ledger:
     """All trials of a run by number; ``mode`` is "max" or "min" of ``metric``, a column of the epochs table.
 
-    on_end: called with each entry as it ends (the mirror of the study, the progress view).
+    on_end: called with each entry as it ends (the mirror of the study, the progress view). weights_kept: of how many
+    trials, the best ones, the weights stay on disk when they have ended.
     """
+
+    weights_kept = WEIGHTS_KEPT
 
     def __init__(self, paths: RunPaths, metric: str, mode: str) -> None:
         self.paths = paths
@@ -58,7 +61,7 @@ class Ledger:
     def load(self) -> list[str]:
         """Read the trials of an earlier session back; returns what could not be read, one sentence each."""
         problems: list[str] = []
-        for record in read_trials(self.paths, problems):
+        for record in self._records(problems):
             self.entries[record.number] = self._entry(record)
         for entry in self.entries.values():
             if entry.ended:
@@ -70,10 +73,10 @@ class Ledger:
         """One above the highest: a trial whose folder is gone or damaged leaves its number unused."""
         return max(self.entries, default=-1) + 1
 
-    def begin(self, number: int, params: TrialParams, asked: dict[str, Any]) -> Entry:
-        """Write down a new trial before it starts."""
+    def begin(self, number: int, params: TrialParams, asked: dict[str, Any], name: str | None = None) -> Entry:
+        """Write down a new trial before it starts; ``name``: its id, by default that of its number."""
         assert number not in self.entries, f"trial {number} begins twice"
-        entry = Entry(number=number, trial_id=trial_id(number), params=params, asked=asked)
+        entry = Entry(number=number, trial_id=name or trial_id(number), params=params, asked=asked)
         self.entries[number] = entry
         files = self.files(entry)
         for leftover in (files.result, files.end, files.error, files.state, files.stacks, files.weights):
@@ -136,6 +139,9 @@ class Ledger:
     def files(self, entry: Entry) -> TrialPaths:
         return self.paths.trial(entry.trial_id)
 
+    def _records(self, problems: list[str]) -> list[TrialRecord]:
+        return read_trials(self.paths.trial_folders(), self.paths.trials, problems)
+
     def _entry(self, record: TrialRecord) -> Entry:
         return Entry(
             number=record.number,
@@ -158,13 +164,13 @@ class Ledger:
         self._keep_best_weights(ended)
 
     def _keep_best_weights(self, ended: Entry) -> None:
-        """Keep the weights of the ten best trials that have ended: a sweep's disk does not grow with its trials."""
+        """Keep the weights of the best trials that have ended: a sweep's disk does not grow with its trials."""
         score = self.best_score(ended)
         if ended.status == "failed" or math.isnan(score):
             self.files(ended).weights.unlink(missing_ok=True)
             return
         self._kept[ended.number] = score if self.mode == "max" else -score
-        if len(self._kept) > WEIGHTS_KEPT:
+        if len(self._kept) > self.weights_kept:
             # Of equals the first are kept, since ``best`` is the first of equals.
             worst = min(self._kept, key=lambda number: (self._kept[number], -number))
             del self._kept[worst]

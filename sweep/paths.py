@@ -70,8 +70,56 @@ class RunPaths:
     def report(self) -> Path:
         return self.root / "report"
 
+    @property
+    def finalists(self) -> Path:
+        return self.root / "finalists"
+
+    @property
+    def chosen(self) -> Path:
+        """Which configurations are repeated, and how often."""
+        return self.finalists / "finalists.json"
+
+    @property
+    def decision(self) -> Path:
+        """The winner, fixed on validation before the test split is opened."""
+        return self.finalists / "decision.json"
+
+    @property
+    def openings(self) -> Path:
+        """One line for each time that the test split was opened."""
+        return self.finalists / "openings.jsonl"
+
+    @property
+    def baselines(self) -> Path:
+        """What simple methods reach on the same split: baselines.json and their predictions."""
+        return self.root / "baselines"
+
+    @property
+    def baselines_table(self) -> Path:
+        return self.baselines / "baselines.json"
+
+    @property
+    def models(self) -> Path:
+        """The model to use: best.pt, best.onnx and a card."""
+        return self.root / "models"
+
     def trial(self, trial_id: str) -> TrialPaths:
         return TrialPaths(self.trials / trial_id)
+
+    def trial_folders(self) -> list[Path]:
+        return sorted(entry for entry in self.trials.glob("*") if entry.is_dir())
+
+    def repeat(self, trial_id: str) -> TrialPaths:
+        """One repeat of a finalist; trial_id: such as "t0007/seed_1001"."""
+        return TrialPaths(self.finalists / trial_id)
+
+    def repeat_folders(self) -> list[Path]:
+        kinds = ("*/seed_*", "*/fold_*")
+        return sorted(entry for kind in kinds for entry in self.finalists.glob(kind) if entry.is_dir())
+
+    def fold(self, fold: int) -> Path:
+        """The split of one fold, counted from 1, in the form of splits.csv."""
+        return self.finalists / "folds" / f"fold_{fold}.csv"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ or still running. Imports neither torch nor ray.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,40 +14,23 @@ import numpy as np
 import pandas as pd
 
 from search_spaces.problems import UserError
-from sweep.paths import RunPaths, TrialPaths
+from sweep.finalist_records import Finalist as Finalist
+from sweep.finalist_records import Finals as Finals
+from sweep.finalist_records import Repeat as Repeat
+from sweep.finalist_records import read_finals
+from sweep.paths import RunPaths
+from sweep.trial_records import STATUSES as STATUSES
+from sweep.trial_records import TrialRecord, best_row, is_number, read_json, read_trials
 from trainables import predictions
 from trainables.predictions import Predictions as Predictions
-
-STATUSES = ("finished", "stopped", "failed", "running")
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """One trial as its folder tells it.
-
-    epochs: one dict an epoch, in order of ``epoch``, the last line of an epoch that stands twice.
-    status: "finished" (ran its budget, or ended by its own patience), "stopped" (by the scheduler), "failed",
-    or "running" (no end was written: it runs, or the driver died). start: what the driver wrote before the
-    trial began: trial_id, number, params (flat), suggested, ...
-    """
-
-    trial_id: str
-    number: int
-    start: dict[str, Any]
-    epochs: list[dict[str, Any]]
-    status: str
-    reason: str
-
-    @property
-    def params(self) -> dict[str, Any]:
-        return dict(self.start["params"])
 
 
 @dataclass(frozen=True)
 class Run:
     """A run folder. ``trials`` and ``epochs`` are described in ``trials_table`` and ``epochs_table``.
 
-    problems: one sentence for each file that is damaged or missing.
+    finals: the finalists and what was decided between them; None before any were chosen. rows: splits.csv, every
+    column as text ("" where empty). problems: one sentence for each file that is damaged or missing.
     """
 
     paths: RunPaths
@@ -58,6 +39,8 @@ class Run:
     dataset: dict[str, Any]
     trials: pd.DataFrame
     epochs: pd.DataFrame
+    finals: Finals | None = None
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
     problems: list[str] = field(default_factory=list)
 
 
@@ -67,35 +50,21 @@ def read_run(root: Path) -> Run:
     if not paths.sweep.is_file():
         raise UserError(f"{root} is no run folder: it has no {paths.sweep.name}; give <storage>/<name> of a sweep")
     problems: list[str] = []
-    sweep = _read_json(paths.sweep, problems)
-    records = read_trials(paths, problems)
+    sweep = read_json(paths.sweep, problems)
+    records = read_trials(paths.trial_folders(), paths.trials, problems)
     metric = str(sweep.get("metric") or "val_f1_macro")
     mode = str(sweep.get("mode") or "max")
     return Run(
         paths=paths,
         sweep=sweep,
-        provenance=_read_json(paths.provenance, problems),
-        dataset=_read_json(paths.dataset, problems),
+        provenance=read_json(paths.provenance, problems),
+        dataset=read_json(paths.dataset, problems),
         trials=trials_table(records, metric, mode, paths),
         epochs=epochs_table(records),
+        finals=read_finals(paths, metric, mode, problems),
+        rows=_read_rows(paths, problems),
         problems=problems,
     )
-
-
-def read_trials(paths: RunPaths, problems: list[str]) -> list[TrialRecord]:
-    """The trials of a run by number; what cannot be read is said in ``problems`` and left out."""
-    folders = sorted(entry for entry in paths.trials.glob("*") if entry.is_dir()) if paths.trials.is_dir() else []
-    records = [record for folder in folders if (record := _read_trial(TrialPaths(folder), problems)) is not None]
-    return sorted(records, key=lambda record: record.number)
-
-
-def best_row(record: TrialRecord, metric: str, mode: str) -> dict[str, Any] | None:
-    """The epoch at which ``metric`` was best (the first of equals); None if it never was a number."""
-    scored = [row for row in record.epochs if _is_number(row.get(metric))]
-    if not scored:
-        return None
-    sign = 1.0 if mode == "max" else -1.0
-    return max(scored, key=lambda row: (sign * row[metric], -row["epoch"]))
 
 
 def trials_table(records: list[TrialRecord], metric: str, mode: str, paths: RunPaths) -> pd.DataFrame:
@@ -109,7 +78,7 @@ def trials_table(records: list[TrialRecord], metric: str, mode: str, paths: RunP
     for record in records:
         best = best_row(record, metric, mode) or {}
         last = record.epochs[-1] if record.epochs else {}
-        speeds = [row["images_per_second"] for row in record.epochs if _is_number(row.get("images_per_second"))]
+        speeds = [row["images_per_second"] for row in record.epochs if is_number(row.get("images_per_second"))]
         rows.append(
             {
                 "trial_id": record.trial_id,
@@ -156,7 +125,15 @@ def epochs_table(records: list[TrialRecord]) -> pd.DataFrame:
 
 def read_predictions(run: Run, trial_id: str) -> Predictions | None:
     """The predictions of a trial's best epoch, or None where there are none or they are damaged."""
-    path = run.paths.trial(trial_id).predictions
+    return _predictions(run, run.paths.trial(trial_id).predictions)
+
+
+def read_repeat_predictions(run: Run, repeat: Repeat) -> Predictions | None:
+    """As ``read_predictions``, of one repeat of a finalist."""
+    return _predictions(run, run.paths.repeat(repeat.trial_id).predictions)
+
+
+def _predictions(run: Run, path: Path) -> Predictions | None:
     try:
         return predictions.read_predictions(path)
     except FileNotFoundError:
@@ -166,60 +143,11 @@ def read_predictions(run: Run, trial_id: str) -> Predictions | None:
         return None
 
 
-def _read_trial(paths: TrialPaths, problems: list[str]) -> TrialRecord | None:
-    name = paths.root.name
-    start = _read_json(paths.params, problems)
-    if not {"number", "params"} <= start.keys():
-        if start:
-            problems.append(f"trials/{name}/{paths.params.name} lacks number or params: trial left out")
-        return None
-    epochs = {row["epoch"]: row for row in _read_lines(paths.result, problems) if isinstance(row.get("epoch"), int)}
-    end = _read_json(paths.end, problems) if paths.end.exists() else {}
-    status = end.get("status", "running")
-    if status not in STATUSES:
-        problems.append(f"trials/{name}/{paths.end.name} has status {status!r}: taken as failed")
-        status = "failed"
-    return TrialRecord(
-        trial_id=name,
-        number=int(start["number"]),
-        start=start,
-        epochs=[epochs[epoch] for epoch in sorted(epochs)],
-        status=status,
-        reason=str(end.get("reason", "")),
-    )
-
-
-def _read_lines(path: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            # A torn last line is what a kill leaves behind; anywhere else it is damage.
-            if number < len(lines):
-                problems.append(f"trials/{path.parent.name}/{path.name} line {number} is damaged: left out")
-            continue
-        if isinstance(row, dict):
-            yield row
-
-
-def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
-    place = "/".join(path.parts[-3:]) if path.parent.parent.name == "trials" else path.name
+def _read_rows(paths: RunPaths, problems: list[str]) -> pd.DataFrame:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return pd.read_csv(paths.splits, dtype=str, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
-        problems.append(f"{place} is missing")
-        return {}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        problems.append(f"{place} cannot be read: {error}")
-        return {}
-    if not isinstance(value, dict):
-        problems.append(f"{place} holds no JSON object")
-        return {}
-    return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+        problems.append(f"{paths.splits.name} is missing")
+    except (OSError, ValueError) as error:
+        problems.append(f"{paths.splits.name} cannot be read: {error}")
+    return pd.DataFrame(columns=["row", "path", "split", "label", "group"])

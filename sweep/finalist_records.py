@@ -1,0 +1,185 @@
+"""The finalists of a run folder read back: what was repeated, what came out, and what was decided when."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from sweep.paths import RunPaths
+from sweep.trial_records import TrialRecord, best_row, read_json, read_trials
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One retraining of a finalist. trial_id: "t0007/seed_1001" or "t0007/fold_2"; fold: from 1, or None.
+
+    best: the record of its best epoch ({} if it has none); score: the selection metric there, or NaN.
+    """
+
+    trial_id: str
+    seed: int
+    fold: int | None
+    status: str
+    reason: str
+    epochs: list[dict[str, Any]]
+    best: dict[str, Any]
+    score: float
+
+    @property
+    def finalist(self) -> str:
+        return self.trial_id.partition("/")[0]
+
+    @property
+    def name(self) -> str:
+        return self.trial_id.partition("/")[2]
+
+    @property
+    def best_epoch(self) -> int | None:
+        return self.best.get("epoch")
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """One configuration that is repeated. role: "finalist", by its place ``rank`` (from 1) in the search, or "compare",
+    the best of the ``cell`` that --compare made. params: flat, as in params.json."""
+
+    trial_id: str
+    number: int
+    role: str
+    rank: int | None
+    cell: dict[str, Any] | None
+    search_score: float
+    params: dict[str, Any]
+    repeats: tuple[Repeat, ...]
+
+    @property
+    def ended(self) -> tuple[Repeat, ...]:
+        """The repeats that ran to their end and have a score."""
+        return tuple(one for one in self.repeats if one.status == "finished" and not math.isnan(one.score))
+
+    @property
+    def scores(self) -> list[float]:
+        return [one.score for one in self.ended]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.scores) if self.scores else math.nan
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean over repeats: standard deviation (n - 1) / sqrt(n); NaN below two."""
+        count = len(self.scores)
+        return statistics.stdev(self.scores) / math.sqrt(count) if count > 1 else math.nan
+
+    @property
+    def trainable_params(self) -> int | None:
+        return next((one.best.get("trainable_params") for one in self.repeats if one.best), None)
+
+
+@dataclass(frozen=True)
+class Finals:
+    """The finalists of a run. asked: repeats of each that were asked for; folds: K of --folds, or None.
+
+    decided: when the winner was fixed (ISO time), None before; winner: its trial_id; model: the repeat whose weights
+    are ``models/best.pt``; reason: why it won. thresholds: by finalist and label, where tuned (multi-label).
+    openings: one dict for each time that the test split was opened.
+    """
+
+    finalists: tuple[Finalist, ...]
+    asked: int
+    folds: int | None
+    decided: str | None
+    winner: str | None
+    model: str | None
+    reason: str
+    thresholds: dict[str, dict[str, float]]
+    openings: tuple[dict[str, Any], ...]
+
+    def of(self, trial_id: str) -> Finalist:
+        return next(one for one in self.finalists if one.trial_id == trial_id)
+
+    @property
+    def winning(self) -> Finalist | None:
+        return next((one for one in self.finalists if one.trial_id == self.winner), None)
+
+    @property
+    def opened(self) -> bool:
+        return bool(self.openings)
+
+
+def read_finals(paths: RunPaths, metric: str, mode: str, problems: list[str]) -> Finals | None:
+    """The finalists; None where none were chosen. What cannot be read is said in ``problems``."""
+    if not paths.chosen.exists():
+        return None
+    chosen = read_json(paths.chosen, problems, f"finalists/{paths.chosen.name}")
+    rows = [row for row in chosen.get("finalists") or [] if isinstance(row, dict) and "trial_id" in row]
+    wanted = {(str(row["trial_id"]), name) for row in rows for name in chosen.get("runs") or []}
+    records = read_trials(paths.repeat_folders(), paths.finalists, problems)
+    repeats = [_repeat(record, metric, mode) for record in records]
+    decision = (
+        read_json(paths.decision, problems, f"finalists/{paths.decision.name}") if paths.decision.exists() else {}
+    )
+    return Finals(
+        finalists=tuple(
+            _finalist(row, [one for one in repeats if one.finalist == row["trial_id"] and _of(one) in wanted])
+            for row in rows
+        ),
+        asked=len(chosen.get("runs") or []),
+        folds=chosen.get("folds"),
+        decided=decision.get("decided"),
+        winner=decision.get("winner"),
+        model=decision.get("model"),
+        reason=str(decision.get("reason") or ""),
+        thresholds=decision.get("thresholds") or {},
+        openings=tuple(read_openings(paths)),
+    )
+
+
+def read_openings(paths: RunPaths) -> list[dict[str, Any]]:
+    """The lines of openings.jsonl; a damaged one counts as an opening all the same."""
+    if not paths.openings.exists():
+        return []
+    found = []
+    for line in paths.openings.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError:
+            value = None
+        found.append(value if isinstance(value, dict) else {})
+    return found
+
+
+def _of(repeat: Repeat) -> tuple[str, str]:
+    return repeat.finalist, repeat.name
+
+
+def _repeat(record: TrialRecord, metric: str, mode: str) -> Repeat:
+    best = best_row(record, metric, mode) or {}
+    asked = record.start.get("asked") or {}
+    return Repeat(
+        trial_id=record.trial_id,
+        seed=int(asked.get("seed", -1)),
+        fold=asked.get("fold"),
+        status=record.status,
+        reason=record.reason,
+        epochs=record.epochs,
+        best=best,
+        score=float(best.get(metric, math.nan)),
+    )
+
+
+def _finalist(row: dict[str, Any], repeats: list[Repeat]) -> Finalist:
+    score = row.get("search_score")
+    return Finalist(
+        trial_id=str(row["trial_id"]),
+        number=int(row.get("number", -1)),
+        role=str(row.get("role", "finalist")),
+        rank=row.get("rank"),
+        cell=row.get("cell"),
+        search_score=math.nan if score is None else float(score),
+        params=dict(row.get("params") or {}),
+        repeats=tuple(repeats),
+    )
