@@ -1,0 +1,196 @@
+"""best.pt, and the lines that are printed to use it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from search_spaces.params import BACKBONE_NAMES, TrialParams
+from search_spaces.problems import UserError
+from trainables.augment import normalise
+from trainables.backbones import BACKBONES
+from trainables.data.images import decode, fit_square
+from trainables.export import ModelFacts, plain_network, read_model, restore, torchvision_lines, write_model
+from trainables.finetuning import FineTunedModel, build_model
+from trainables.random_weights import random_network
+from trainables.weights import FoundWeights, find_weights
+
+SIZE = 40
+CLASSES = ("covid", "normal", "viral pneumonia")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def model_of(backbone: str, **params: Any) -> FineTunedModel:
+    found = FoundWeights(backbone=backbone, origin="random")
+    return build_model(TrialParams(backbone=backbone, **params), len(CLASSES), found, SIZE, seed=1).eval()
+
+
+def facts_of(backbone: str, *, task: str = "single_label", **changes: Any) -> ModelFacts:
+    params = {"head_widths": changes.pop("head_widths", ()), "dropout": changes.pop("dropout", 0.2)}
+    facts = ModelFacts(
+        backbone=backbone,
+        params=TrialParams(backbone=backbone, **params).to_flat(),
+        task=task,
+        classes=CLASSES,
+        image_size=SIZE,
+        channels=1,
+        fit="squash",
+        thresholds=dict.fromkeys(CLASSES, 0.5) if task == "multi_label" else None,
+        trial="t0003/seed_1001",
+        seed=1001,
+        epoch=4,
+        code="0123abc",
+    )
+    return dataclasses.replace(facts, **changes)
+
+
+@pytest.mark.parametrize("backbone", BACKBONE_NAMES)
+def test_the_exported_network_is_torchvisions_own_and_answers_as_the_trained_one(backbone: str, tmp_path: Path) -> None:
+    model = model_of(backbone, dropout=0.2)
+    images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        before = model(images)
+        plain = plain_network(model)
+        assert type(plain) is type(BACKBONES[backbone].empty_network())
+        write_model(tmp_path / "best.pt", plain, facts_of(backbone))
+        read, facts = read_model(tmp_path / "best.pt")
+        torch.testing.assert_close(read(images), before, atol=1e-5, rtol=1e-5)
+    assert facts == facts_of(backbone)
+
+
+PRINTED = {
+    "squeezenet1_1": {"fit": "squash", "channels": 1},
+    "mobilenet_v2": {"fit": "pad", "channels": 3, "task": "multi_label"},
+    "convnext_tiny": {"fit": "crop", "channels": 1, "head_widths": (16, 8)},
+    "densenet121": {"fit": "pad", "channels": 1},
+    "resnet18": {"fit": "crop", "channels": 3},
+}
+
+
+def test_the_printed_lines_predict_as_the_sweep_does_with_torchvision_alone(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    Image.fromarray(chance.integers(0, 256, (51, 70), dtype=np.uint8)).save(tmp_path / "gray.png")
+    upright = Image.Exif()
+    upright[0x0112] = 6  # turned by 90 degrees
+    coloured = Image.fromarray(chance.integers(0, 256, (8, 11, 3), dtype=np.uint8)).resize((66, 47))
+    coloured.save(tmp_path / "colour.jpg", exif=upright)
+    expected = {}
+    for backbone, changes in PRINTED.items():
+        facts = facts_of(backbone, dropout=0.0, **changes)
+        model = model_of(backbone, head_widths=changes.get("head_widths", ()))
+        image = "gray.png" if facts.channels == 1 else "colour.jpg"
+        expected[backbone] = _as_the_sweep_does(model, facts, tmp_path / image)
+        write_model(tmp_path / f"{backbone}.pt", plain_network(model), facts)
+        lines = torchvision_lines(facts, f"{backbone}.pt", image)
+        assert len(lines.splitlines()) <= 20
+        (tmp_path / f"{backbone}.py").write_text(lines)
+    # One process for all of them: loading torch takes most of the time.
+    runner = "import runpy, sys, torch; torch.set_num_threads(1); [runpy.run_path(name) for name in sys.argv[1:]]; "
+    runner += "assert not {'trainables', 'sweep'} & set(sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", runner, *(f"{backbone}.py" for backbone in PRINTED)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for backbone, line in zip(PRINTED, done.stdout.splitlines(), strict=True):
+        found = json.loads(line.replace("'", '"'))
+        assert tuple(found) == CLASSES
+        np.testing.assert_allclose(list(found.values()), expected[backbone], atol=1e-5)
+
+
+def _as_the_sweep_does(model: FineTunedModel, facts: ModelFacts, image: Path) -> list[float]:
+    pixels = fit_square(decode(image.read_bytes()).pixels, facts.image_size, facts.fit)
+    assert pixels.ndim == (2 if facts.channels == 1 else 3)
+    planes = torch.tensor(np.atleast_3d(pixels)).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        logits = model(normalise(planes))
+    return (logits.softmax(1) if facts.task == "single_label" else logits.sigmoid())[0].tolist()
+
+
+def save_weights(model: FineTunedModel, path: Path, **changes: Any) -> None:
+    """As ``FinetuneTrial.save_best`` does."""
+    content = {
+        "trained": model.trained_state(),
+        "frozen_sha256": model.frozen_sha256(),
+        "params": TrialParams(backbone=model.backbone.name, unfreeze_depth=1).to_flat(),
+        "task": "single_label",
+        "classes": list(CLASSES),
+        "image_size": SIZE,
+        "channels": 1,
+        "epoch": 4,
+    }
+    torch.save(content | changes, path)
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> FoundWeights:
+    """SqueezeNet's starting weights in a folder."""
+    torch.save(random_network(BACKBONES["squeezenet1_1"], 7).state_dict(), tmp_path / "weights.pth")
+    digest = hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest()
+    (tmp_path / "weights.pth").rename(tmp_path / f"squeezenet1_1-{digest[:8]}.pth")
+    return find_weights(str(tmp_path), ["squeezenet1_1"])[0]["squeezenet1_1"]
+
+
+@pytest.mark.parametrize("origin", ["folder", "random"])
+def test_a_trial_is_restored_from_what_it_kept(origin: str, pretrained: FoundWeights, tmp_path: Path) -> None:
+    """Of pretrained weights only what trained was kept, of random ones everything."""
+    found = pretrained if origin == "folder" else FoundWeights(backbone="squeezenet1_1", origin="random")
+    params = TrialParams(backbone="squeezenet1_1", unfreeze_depth=1)
+    model = build_model(params, len(CLASSES), found, SIZE, seed=99).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.01)
+    save_weights(model, tmp_path / "weights.pt")
+    restored, content = restore(tmp_path / "weights.pt", found)
+    images = torch.randn(2, 3, SIZE, SIZE)
+    with torch.inference_mode():
+        assert torch.equal(restored(images), model(images))
+    assert content["epoch"] == 4
+
+
+def test_frozen_layers_that_are_not_those_of_the_trial_are_refused(pretrained: FoundWeights, tmp_path: Path) -> None:
+    model = build_model(TrialParams(backbone="squeezenet1_1", unfreeze_depth=1), len(CLASSES), pretrained, SIZE, seed=0)
+    save_weights(model, tmp_path / "weights.pt", frozen_sha256="0" * 64)
+    with pytest.raises(UserError, match="was trained on other frozen layers"):
+        restore(tmp_path / "weights.pt", pretrained)
+
+
+def test_a_file_that_is_no_model_is_told_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    with pytest.raises(UserError, match="is not there"):
+        read_model(path)
+    path.write_bytes(b"no model")
+    with pytest.raises(UserError, match=r"no model of ours|cannot be read as a model"):
+        read_model(path)
+    torch.save(model_of("squeezenet1_1").state_dict(), path)
+    with pytest.raises(UserError, match="is no model of ours: it lacks backbone, channels"):
+        read_model(path)
+    write_model(path, plain_network(model_of("squeezenet1_1")), facts_of("squeezenet1_0"))
+    with pytest.raises(UserError, match="does not hold a whole squeezenet1_0"):
+        read_model(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="cannot be read as a model"):
+        read_model(path)

@@ -1,0 +1,208 @@
+"""A trained network as a file of its own, ``best.pt``: whole, and in the names that plain torchvision has.
+
+Nothing of this project is needed to use it: ``torchvision_lines`` is all that it takes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from search_spaces.params import Scalar, TrialParams
+from search_spaces.problems import UserError
+from trainables.atomic import write_atomically
+from trainables.augment import MEAN, STD
+from trainables.backbones import BACKBONES, Backbone
+from trainables.finetuning import FineTunedModel, build_model, make_head
+from trainables.weights import FoundWeights
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What stands in ``best.pt`` besides the tensors: all that it takes to use them, and where they come from.
+
+    params: flat, as in params.json. image_size: side of the square, pixels; fit: how an image becomes one; channels: 1
+    if the network has seen gray images alone, else 3. mean, std: of the three channels, for pixels in [0, 1].
+    thresholds: multi-label, the probability in [0, 1] from which a label counts as present (inclusive); None = single
+    label, the likeliest class. trial: such as "t0007/seed_1001"; seed: its own, if it has one; epoch: its best, from 1.
+    code: the commit that trained it, if known.
+    """
+
+    backbone: str
+    params: dict[str, Scalar]
+    task: str
+    classes: tuple[str, ...]
+    image_size: int
+    channels: int
+    fit: str
+    thresholds: dict[str, float] | None
+    trial: str
+    seed: int | None
+    epoch: int
+    code: str | None
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+
+    def __post_init__(self) -> None:
+        assert (self.thresholds is not None) == (self.task == "multi_label")
+        assert self.thresholds is None or tuple(self.thresholds) == self.classes
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values: tuples become lists."""
+        values = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        read: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**read)
+
+
+def restore(weights_path: Path, found: FoundWeights) -> tuple[FineTunedModel, dict[str, Any]]:
+    """The network of a trial at its best epoch, on the CPU, in eval mode, and what ``save_best`` wrote beside it.
+
+    found: the weights that the trial started from. ``UserError`` if they are not, or if the file is none of ours.
+    """
+    content = _load(weights_path, {"trained", "frozen_sha256", "params", "task", "classes", "image_size", "epoch"})
+    params = TrialParams.from_flat(content["params"])
+    # The seed is of no account: what it draws is the head, or a random network, and both are kept in the file.
+    model = build_model(params, len(content["classes"]), found, content["image_size"], seed=0)
+    model.load_trained_state(content["trained"])
+    if model.frozen_sha256() != content["frozen_sha256"]:
+        raise UserError(
+            f"{weights_path} was trained on other frozen layers than those of {found.path or 'random weights'}: "
+            "put back the file of starting weights that the sweep used"
+        )
+    return model.eval(), content
+
+
+def plain_network(model: FineTunedModel) -> nn.Module:
+    """torchvision's own network with our head where its classifier was: images [B, 3, S, S] -> logits [B, C].
+
+    ``model`` is used up: its trunk is that network. In the mode (train or eval) of its parts.
+    """
+    return _with_head(model.backbone, model.trunk, model.head)
+
+
+def write_model(path: Path, network: nn.Module, facts: ModelFacts) -> None:
+    """Write ``best.pt``: ``state_dict`` of a ``plain_network``, and the facts; read it with ``weights_only=True``."""
+    content = {"state_dict": dict(network.state_dict()), **facts.to_dict()}
+    write_atomically(path, lambda beside: torch.save(content, beside))
+
+
+def read_model(path: Path) -> tuple[nn.Module, ModelFacts]:
+    """The network of ``write_model``, on the CPU, in eval mode. ``UserError`` if the file is damaged or not ours."""
+    fields = {field.name for field in dataclasses.fields(ModelFacts)}
+    content = _load(path, {"state_dict", *fields})
+    facts = ModelFacts.from_dict({name: content[name] for name in fields})
+    if facts.backbone not in BACKBONES:
+        raise UserError(f"{path} holds a {facts.backbone}, which this version does not know")
+    params, backbone = TrialParams.from_flat(facts.params), BACKBONES[facts.backbone]
+    with torch.device("meta"):
+        head = make_head(backbone.feature_width, params.head_widths, params.dropout, len(facts.classes))
+    network = _with_head(backbone, backbone.empty_network(), head)
+    try:
+        network.load_state_dict(content["state_dict"], assign=True)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} does not hold a whole {facts.backbone}: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    return network.requires_grad_(False).eval(), facts
+
+
+def torchvision_lines(facts: ModelFacts, model_file: str = "best.pt", image_file: str = "image.png") -> str:
+    """A program that predicts one image (8 bit, without transparency) as the sweep does, with torchvision alone."""
+    backbone, params = BACKBONES[facts.backbone], TrialParams.from_flat(facts.params)
+    with torch.device("meta"):
+        head = make_head(backbone.feature_width, params.head_widths, params.dropout, len(facts.classes))
+    replaced = _head_in_place(backbone, head)
+    modules = ", ".join(f"torch.nn.{_written(module)}" for module in replaced)
+    *_, place = backbone.dropped[0].split(".")
+    target = f"classifier[{place}]" if place.isdigit() else place
+    activation = "softmax(dim=1)" if facts.task == "single_label" else "sigmoid()"
+    lines = [
+        "import torch, torchvision",
+        "from PIL import Image, ImageOps",
+        "from torchvision.transforms.v2.functional import normalize, pil_to_tensor",
+        "",
+        f"saved = torch.load({json.dumps(model_file)}, weights_only=True)",
+        f"model = torchvision.models.{facts.backbone}()",
+        f"model.{target} = torch.nn.Sequential({modules})",
+        'model.load_state_dict(saved["state_dict"])',
+        f'image = ImageOps.exif_transpose(Image.open({json.dumps(image_file)})).convert("RGB")',
+        *_resizing(facts.fit, facts.image_size),
+        *(['image = image.convert("L").convert("RGB")'] if facts.channels == 1 else []),
+        'inputs = normalize(pil_to_tensor(image) / 255, saved["mean"], saved["std"])',
+        "with torch.inference_mode():",
+        f"    probability = model.eval()(inputs[None]).{activation}[0]",
+        'print(dict(zip(saved["classes"], probability.tolist())))',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _resizing(fit: str, size: int) -> list[str]:
+    """``fit_square`` in lines of Pillow."""
+    if fit == "crop":
+        return [
+            "side = min(image.size)",
+            "left, top = (image.width - side) / 2, (image.height - side) / 2",
+            f"image = image.resize(({size}, {size}), Image.Resampling.BILINEAR, (left, top, left + side, top + side))",
+        ]
+    if fit == "pad":
+        return [
+            f"width, height = (max(1, round(side * ({size} / max(image.size)))) for side in image.size)",
+            f'square = Image.new("RGB", ({size}, {size}))',
+            "inner = image.resize((width, height), Image.Resampling.BILINEAR)",
+            f"square.paste(inner, (({size} - width) // 2, ({size} - height) // 2))",
+            "image = square",
+        ]
+    assert fit == "squash", fit
+    return [f"image = image.resize(({size}, {size}), Image.Resampling.BILINEAR)"]
+
+
+def _with_head(backbone: Backbone, network: nn.Module, head: nn.Sequential) -> nn.Module:
+    (place,) = backbone.dropped
+    network.set_submodule(place, _head_in_place(backbone, head))
+    return network
+
+
+def _head_in_place(backbone: Backbone, head: nn.Sequential) -> nn.Sequential:
+    """What stands in the classifier's place. SqueezeNet's forward hands it a map of features, the others a vector."""
+    if backbone.name.startswith("squeezenet"):
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)
+    return head
+
+
+def _written(module: nn.Module) -> str:
+    """The call that makes ``module``."""
+    if isinstance(module, nn.Linear):
+        return f"Linear({module.in_features}, {module.out_features})"
+    if isinstance(module, nn.Dropout):
+        return f"Dropout({module.p:g})"
+    if isinstance(module, nn.AdaptiveAvgPool2d):
+        return f"AdaptiveAvgPool2d({module.output_size})"
+    assert isinstance(module, nn.ReLU | nn.Flatten)
+    return f"{type(module).__name__}()"
+
+
+def _load(path: Path, wanted: set[str]) -> dict[str, Any]:
+    """The dict in a file of tensors and plain values; ``UserError`` if it is not one with these keys."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there") from None
+    except pickle.UnpicklingError:
+        raise UserError(f"{path} is no model of ours: it holds Python objects, or it is damaged") from None
+    except Exception as error:  # a foreign file ends in whatever error its first bytes lead to
+        raise UserError(f"{path} cannot be read as a model: {type(error).__name__}; is it damaged?") from None
+    lacking = sorted(wanted - content.keys()) if isinstance(content, dict) else sorted(wanted)
+    if lacking:
+        raise UserError(f"{path} is no model of ours: it lacks {', '.join(lacking)}")
+    return dict(content)
