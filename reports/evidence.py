@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from reports import evaluation_tables, tables
-from sweep.records import Predictions, Run, read_predictions, read_run
+from sweep.records import Predictions, Run, read_predictions, read_repeat_predictions, read_run
 
 CURVES_SHOWN = 3
 
@@ -21,7 +21,9 @@ class Evidence:
     """A run and what follows from it.
 
     metric, mode: what selects ("max" or "min"). trials: ``tables.trial_frame``. ranked: those that may win, the best
-    first. best: its row, or None where no trial has a score. predictions: the best one's, or None.
+    first. best: its row, or None where no trial has a score. predictions: the best one's, or None. repeats: by trial_id
+    ("t0007/seed_1001"), the predictions of every finalist's repeats that ended and can be scored; rows of test only if
+    the test split was opened.
     """
 
     run: Run
@@ -31,6 +33,7 @@ class Evidence:
     ranked: pd.DataFrame
     best: dict[str, Any] | None
     predictions: Predictions | None
+    repeats: dict[str, Predictions] = field(default_factory=dict)
 
     @property
     def dataset(self) -> dict[str, Any]:
@@ -88,12 +91,36 @@ def gather(run_root: Path) -> Evidence:
     trials = tables.trial_frame(run.trials)
     ranked = tables.ranked(trials, mode)
     best = None if ranked.empty else {str(key): value for key, value in ranked.iloc[0].items()}
-    predictions = _checked(run, read_predictions(run, str(best["trial_id"]))) if best else None
-    return Evidence(run, metric, mode, trials, ranked, best, predictions)
+    saved = read_predictions(run, str(best["trial_id"])) if best else None
+    predictions = _checked(run, saved, "the best trial's predictions.npz")
+    return Evidence(run, metric, mode, trials, ranked, best, predictions, _repeats(run))
 
 
-def _checked(run: Run, predictions: Predictions | None) -> Predictions | None:
-    """The predictions if they can be scored and name the data set's classes; else a problem is noted."""
+def _repeats(run: Run) -> dict[str, Predictions]:
+    found: dict[str, Predictions] = {}
+    finals = run.finals
+    if finals is None:
+        return found
+    for repeat in (repeat for finalist in finals.finalists for repeat in finalist.ended):
+        file = f"finalists/{repeat.trial_id}/best/predictions.npz"
+        known = len(run.problems)
+        saved = read_repeat_predictions(run, repeat)
+        if saved is None and len(run.problems) == known:
+            run.problems.append(f"{file} is missing")
+        sound = _checked(run, saved, file)
+        if sound is not None:
+            found[repeat.trial_id] = sound if finals.opened else _without_test(sound)
+    return found
+
+
+def _without_test(predictions: Predictions) -> Predictions:
+    kept = predictions.split != "test"
+    rows = {name: getattr(predictions, name)[kept] for name in ("path", "split", "label", "probability")}
+    return Predictions(**rows, classes=predictions.classes, epoch=predictions.epoch)
+
+
+def _checked(run: Run, predictions: Predictions | None, file: str) -> Predictions | None:
+    """The predictions if they can be scored and name the data set's classes; else a problem of ``file`` is noted."""
     if predictions is None:
         return None
     count, classes = len(predictions.path), len(predictions.classes)
@@ -114,5 +141,5 @@ def _checked(run: Run, predictions: Predictions | None) -> Predictions | None:
             problem = str(error)
     if problem is None:
         return predictions
-    run.problems.append(f"the best trial's predictions.npz is left out: {problem}")
+    run.problems.append(f"{file} is left out: {problem}")
     return None
