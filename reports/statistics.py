@@ -85,7 +85,8 @@ def bca(estimate: float, replicates: Array, left_out: Array, *, level: float = 0
     """The bias-corrected and accelerated bootstrap interval (Efron, JASA 82, 1987; as in scipy.stats.bootstrap).
 
     replicates: [B] finite. left_out: [J], the jackknife; NaN are passed over. Chosen over the percentile interval by
-    ``benchmarks.coverage``: where a class has some 19 images, that one misses low scores too often.
+    ``benchmarks.coverage``: of 169 images, 19 of them of the rarest class, that one holds the class's true F1 93 times
+    in 100, its recall 90 to 93, and misses on one side, where the truth is lower; this one 95 to 97 and 92 to 96.
     """
     below = ((replicates < estimate).mean() + (replicates <= estimate).mean()) / 2
     edge = 0.5 / len(replicates)
