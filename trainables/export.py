@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -65,13 +65,17 @@ class ModelFacts:
         return cls(**read)
 
 
-def restore(weights_path: Path, found: FoundWeights) -> tuple[FineTunedModel, dict[str, Any]]:
-    """The network of a trial at its best epoch, on the CPU, in eval mode, and what ``save_best`` wrote beside it.
+def restore(
+    weights_path: Path, find: Callable[[str], FoundWeights]
+) -> tuple[FineTunedModel, FoundWeights, dict[str, Any]]:
+    """The network of a trial at its best epoch, on the CPU, in eval mode; what it started from; and the whole file.
 
-    found: the weights that the trial started from. ``UserError`` if they are not, or if the file is none of ours.
+    find: gives the weights that a backbone's trials started from. ``UserError`` if these are others, or if the file is
+    none that ``FinetuneTrial.save_best`` wrote.
     """
     content = _load(weights_path, {"trained", "frozen_sha256", "params", "task", "classes", "image_size", "epoch"})
     params = TrialParams.from_flat(content["params"])
+    found = find(params.backbone)
     # The seed is of no account: what it draws is the head, or a random network, and both are kept in the file.
     model = build_model(params, len(content["classes"]), found, content["image_size"], seed=0)
     model.load_trained_state(content["trained"])
@@ -80,7 +84,7 @@ def restore(weights_path: Path, found: FoundWeights) -> tuple[FineTunedModel, di
             f"{weights_path} was trained on other frozen layers than those of {found.path or 'random weights'}: "
             "put back the file of starting weights that the sweep used"
         )
-    return model.eval(), content
+    return model.eval(), found, content
 
 
 def plain_network(model: FineTunedModel) -> nn.Module:
@@ -123,18 +127,19 @@ def torchvision_lines(facts: ModelFacts, model_file: str = "best.pt", image_file
     with torch.device("meta"):
         head = make_head(backbone.feature_width, params.head_widths, params.dropout, len(facts.classes))
     replaced = _head_in_place(backbone, head)
-    modules = ", ".join(f"torch.nn.{_written(module)}" for module in replaced)
+    modules = ", ".join(f"nn.{_written(module)}" for module in replaced)
     *_, place = backbone.dropped[0].split(".")
     target = f"classifier[{place}]" if place.isdigit() else place
     activation = "softmax(dim=1)" if facts.task == "single_label" else "sigmoid()"
     lines = [
         "import torch, torchvision",
         "from PIL import Image, ImageOps",
+        "from torch import nn",
         "from torchvision.transforms.v2.functional import normalize, pil_to_tensor",
         "",
         f"saved = torch.load({json.dumps(model_file)}, weights_only=True)",
         f"model = torchvision.models.{facts.backbone}()",
-        f"model.{target} = torch.nn.Sequential({modules})",
+        f"model.{target} = nn.Sequential({modules})",
         'model.load_state_dict(saved["state_dict"])',
         f'image = ImageOps.exif_transpose(Image.open({json.dumps(image_file)})).convert("RGB")',
         *_resizing(facts.fit, facts.image_size),

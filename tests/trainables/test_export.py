@@ -163,18 +163,18 @@ def test_a_trial_is_restored_from_what_it_kept(origin: str, pretrained: FoundWei
             if parameter.requires_grad:
                 parameter.add_(0.01)
     save_weights(model, tmp_path / "weights.pt")
-    restored, content = restore(tmp_path / "weights.pt", found)
+    restored, started_from, content = restore(tmp_path / "weights.pt", lambda backbone: found)
     images = torch.randn(2, 3, SIZE, SIZE)
     with torch.inference_mode():
         assert torch.equal(restored(images), model(images))
-    assert content["epoch"] == 4
+    assert (started_from, content["epoch"]) == (found, 4)
 
 
 def test_frozen_layers_that_are_not_those_of_the_trial_are_refused(pretrained: FoundWeights, tmp_path: Path) -> None:
     model = build_model(TrialParams(backbone="squeezenet1_1", unfreeze_depth=1), len(CLASSES), pretrained, SIZE, seed=0)
     save_weights(model, tmp_path / "weights.pt", frozen_sha256="0" * 64)
     with pytest.raises(UserError, match="was trained on other frozen layers"):
-        restore(tmp_path / "weights.pt", pretrained)
+        restore(tmp_path / "weights.pt", lambda backbone: pretrained)
 
 
 def test_a_file_that_is_no_model_is_told_in_a_sentence(tmp_path: Path) -> None:

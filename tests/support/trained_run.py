@@ -1,0 +1,57 @@
+"""A run folder with one trial that was trained, made in a second: without Ray and without a search."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from search_spaces.params import TrialParams
+from sweep.paths import RunPaths
+from trainables.atomic import write_json
+from trainables.data.prepare import prepare
+from trainables.data.request import DataRequest
+from trainables.settings import TrialSettings
+from trainables.trial import FinetuneTrial
+from trainables.weights import find_weights
+
+SMALL = TrialParams(backbone="squeezenet1_1", unfreeze_depth=1, head_widths=(8,), batch_size=8, lr=0.005)
+
+
+def trained_run(
+    root: Path, request: DataRequest, params: TrialParams = SMALL, weights: str = "random", **sweep: Any
+) -> Path:
+    """Write the run folder ``root``, its decoded images beside it; returns it."""
+    paths = RunPaths(root)
+    dataset = prepare(request, root, root.parent / ".store", workers=1)
+    if dataset["task"] == "multi_label":
+        params = dataclasses.replace(params, loss="bce")
+    found, missing = find_weights(weights, [params.backbone])
+    assert not missing, missing
+    metric = {"metric": "val_f1_macro", "mode": "max"}
+    write_json(paths.sweep, {"name": root.name, "weights": weights, "precision": "fp32", "epochs": 1} | metric | sweep)
+    provenance = {"commit": "0123abc", "weights": {params.backbone: dataclasses.asdict(found[params.backbone])}}
+    write_json(paths.provenance, provenance)
+    settings = TrialSettings(
+        run_dir=str(root),
+        epochs=1,
+        weights=weights,
+        precision="fp32",
+        patience=None,
+        time_limit_s=None,
+        seed=0,
+        cpus=1,
+        use_gpu=False,
+        deterministic=False,
+        **metric,
+    )
+    files = paths.trial("t0000")
+    write_json(files.params, {"trial_id": "t0000", "number": 0, "params": params.to_flat(), "asked": {}})
+    trial = FinetuneTrial(params, settings, 0)
+    record = trial.run_epoch()
+    trial.save_best(files.weights, files.predictions)
+    trial.close()
+    files.result.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    write_json(files.end, {"status": "finished", "reason": "all 1 epochs done"})
+    return root
