@@ -1,0 +1,220 @@
+"""``python -m sweep.predict``: answers for good images, sentences for bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from trained_run import trained_run
+
+from sweep import models, used_model
+from sweep.models import write_models
+from sweep.predict import main
+from sweep.records import read_predictions, read_run
+from trainables.data.request import DataRequest
+
+Said = Callable[..., tuple[int, list[str], list[str]]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Classes bright, dark and gray, with its model."""
+    made = trained_run(tmp_path_factory.mktemp("runs") / "run", DataRequest(data=str(small_data), image_size=32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "write_onnx", lambda path, network, facts: None)
+        assert write_models(read_run(made)) == []
+    return made
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    """Runs the command: its exit code, its lines, and its errors without "error: "."""
+
+    def say(*arguments: object) -> tuple[int, list[str], list[str]]:
+        capsys.readouterr()
+        code = main([*map(str, arguments)])
+        printed = capsys.readouterr()
+        return code, printed.out.splitlines(), [line.removeprefix("error: ") for line in printed.err.splitlines()]
+
+    return say
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_answers_are_the_runs_own(run: Path, small_data: Path, said: Said, tmp_path: Path) -> None:
+    code, lines, errors = said(run, small_data / "val", "--csv", tmp_path / "answers.csv", "--batch-size", 5)
+    assert (code, errors) == (0, [])
+    known = read_predictions(read_run(run), "t0000")
+    assert known is not None
+    rows = {str(Path(row["file"]).relative_to(small_data)): row for row in rows_of(tmp_path / "answers.csv")}
+    validation = known.of("val")
+    assert sorted(rows) == sorted(validation.path)
+    for path, expected in zip(validation.path, validation.probability, strict=True):
+        row = rows[str(path)]
+        found = [float(row[f"probability_{name}"]) for name in known.classes]
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert (row["decision"], row["threshold"], row["problem"]) == (
+            known.classes[expected.argmax()],
+            "likeliest",
+            "",
+        )
+    assert lines[1].split() == ["file", *known.classes, "decision", "(the", "likeliest)"]
+    assert len(lines) == 2 + len(rows)
+    assert "\n".join(lines).count("Not for clinical use.") == 1
+
+
+def test_a_model_file_is_enough(run: Path, small_data: Path, said: Said, tmp_path: Path) -> None:
+    shutil.copy(run / "models" / "best.pt", tmp_path / "mine.pt")
+    code, lines, _ = said(tmp_path / "mine.pt", small_data / "val" / "dark" / "dark 0.png", "--device", "cpu")
+    assert code == 0
+    assert lines[0].startswith(f"{tmp_path / 'mine.pt'}: t0000, squeezenet1_1 at 32 px")
+
+
+def test_broken_images_cost_nothing_but_themselves(run: Path, small_data: Path, said: Said, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(small_data / "test" / "dark", folder)
+    good = len(list(folder.iterdir()))
+    whole = (folder / "dark 0.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.jpg").touch()
+    (folder / "text.png").write_text("not an image")
+    code, lines, errors = said(run, folder, tmp_path / "gone.png", "--csv", tmp_path / "answers.csv")
+    assert code == 2
+    assert len(lines) == 2 + good
+    told = dict(error.split(": ", 1) for error in errors[:-1])
+    assert told[str(folder / "empty.jpg")] == "the file is empty (0 bytes)"
+    assert told[str(folder / "text.png")] == "a text file, not an image"
+    assert told[str(folder / "cut.png")].startswith("damaged: ")
+    assert told[str(tmp_path / "gone.png")] == "cannot be opened: No such file or directory"
+    assert errors[-1] == f"4 of {good + 4} images could not be read; the others are predicted"
+    rows = rows_of(tmp_path / "answers.csv")
+    assert {row["file"]: row["problem"] for row in rows if row["problem"]} == told
+    assert sum(bool(row["decision"]) for row in rows) == good
+
+
+def test_any_format_and_size_is_read(run: Path, said: Said, tmp_path: Path) -> None:
+    level = np.linspace(0, 1, 90 * 61).reshape(90, 61)
+    Image.fromarray((level * 65535).astype(np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray((level * 255).astype(np.uint8)).save(tmp_path / "plain.png")
+    colour = np.stack([level * 255, 255 - level * 255, level * 0], axis=2).astype(np.uint8)
+    Image.fromarray(colour).save(tmp_path / "colour.webp")
+    frames = [Image.new("L", (40, 40), shade) for shade in (50, 200)]
+    frames[0].save(tmp_path / "frames.tiff", save_all=True, append_images=frames[1:])
+    code, lines, errors = said(run, tmp_path)
+    assert (code, errors) == (0, [])
+    answer = {Path(line.split()[0]).name: line.split()[1:] for line in lines[2:6]}
+    assert answer["deep.png"][-1] == answer["plain.png"][-1]
+    np.testing.assert_allclose(*([float(x) for x in answer[f"{n}.png"][:3]] for n in ("deep", "plain")), atol=2e-2)
+    assert lines[6:] == [
+        "1 image(s) in colour were made gray: the model has seen gray ones alone",
+        "1 file(s) hold several frames: the first was read",
+    ]
+
+
+def test_several_labels_are_decided_by_their_thresholds(said: Said, tmp_path: Path) -> None:
+    lines, chance = ["path,split,high,often"], np.random.default_rng(0)
+    for number in range(24):
+        Image.fromarray(chance.integers(0, 256, (32, 32), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{'train' if number < 16 else 'val'},{number % 2},{int(number % 3 > 0)}")
+    (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
+    request = DataRequest(data=str(tmp_path / "all.csv"), image_size=32, label_columns=("high", "often"))
+    run = trained_run(tmp_path / "run", request)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "write_onnx", lambda path, network, facts: None)
+        write_models(read_run(run))
+    saved = torch.load(run / "models" / "best.pt", weights_only=True)
+    for thresholds, decision in (({"high": 0.0, "often": 0.0}, "high|often"), ({"high": 1.0, "often": 1.0}, "")):
+        torch.save(saved | {"thresholds": thresholds}, run / "models" / "best.pt")
+        code, lines, _ = said(run, tmp_path / "3.png", "--csv", tmp_path / "answers.csv")
+        assert code == 0
+        assert lines[2].split() == ["threshold", *(f"{value:.4f}" for value in thresholds.values())]
+        assert lines[3].endswith(decision.replace("|", " | ") or "none of them")
+        (row,) = rows_of(tmp_path / "answers.csv")
+        assert (row["decision"], row["threshold"]) == (decision, "|".join(f"{v:g}" for v in thresholds.values()))
+
+
+def test_ctrl_c_leaves_what_is_done(
+    run: Path, small_data: Path, said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = used_model.UsedModel.predict
+
+    def interrupted(self: used_model.UsedModel, *arguments: object) -> Iterator[used_model.Answer]:
+        for number, answer in enumerate(whole(self, *arguments)):  # type: ignore[arg-type]
+            if number == 3:
+                raise KeyboardInterrupt
+            yield answer
+
+    monkeypatch.setattr(used_model.UsedModel, "predict", interrupted)
+    code, _, errors = said(run, small_data / "val", "--csv", tmp_path / "answers.csv")
+    assert (code, errors) == (130, ["interrupted"])
+    assert len(rows_of(tmp_path / "answers.csv")) == 3
+
+
+def test_all_that_is_wrong_with_a_command_is_told_at_once(said: Said, tmp_path: Path) -> None:
+    (tmp_path / "no run").mkdir()
+    code, lines, errors = said(
+        tmp_path / "no run",
+        tmp_path / "gone.png",
+        *("--csv", tmp_path, "--device", "gpu", "--batch-size", "0"),
+    )
+    assert (code, lines) == (2, [])
+    told = "\n".join(errors)
+    assert len(errors) == 5
+    assert "--batch-size must be a whole number, 1 or more, received '0'" in told
+    assert "--device: unknown device 'gpu'" in told
+    assert f"--csv {tmp_path}: there is something of that name that is no file" in told
+    assert f"{tmp_path / 'gone.png'}: no such file or folder" in told
+    assert f"{tmp_path / 'no run'} is no run folder: it has no sweep.json" in told
+
+
+def test_what_is_no_model_is_told_in_one_sentence(run: Path, small_data: Path, said: Said, tmp_path: Path) -> None:
+    image = small_data / "val" / "dark" / "dark 0.png"
+    assert said() == (2, [], ["the following arguments are required: RUN, IMAGE; " + HELP])
+    assert said(run, image, "--csb", "x") == (2, [], ["unrecognized arguments: --csb x; " + HELP])
+    code, _, (problem,) = said(tmp_path / "gone", image)
+    assert (code, problem.startswith(f"{tmp_path / 'gone'}: no such folder or file; give")) == (2, True)
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "sweep.json").write_text(json.dumps({}))
+    code, _, (problem,) = said(unfinished, image)
+    assert code == 2
+    assert f"python -m sweep.models {unfinished} makes it now" in problem
+    code, _, (problem,) = said(image, image)
+    assert code == 2
+    assert problem.startswith(f"{image} ")
+    (tmp_path / "file").touch()
+    code, _, (problem,) = said(run, image, "--csv", tmp_path / "file" / "answers.csv")
+    assert (code, problem) == (
+        2,
+        f"--csv {tmp_path}/file/answers.csv: {tmp_path}/file is no folder; make it first",
+    )
+    code, _, (problem,) = said(run, tmp_path / "unfinished")
+    assert code == 2
+    assert "no images in this folder" in problem
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told(run: Path, small_data: Path, said: Said) -> None:
+    code, _, (problem,) = said(run, small_data / "val", "--device", "cuda")
+    assert (code, problem.startswith("--device cuda: torch finds no GPU here")) == (2, True)
+
+
+HELP = "python -m sweep.predict --help shows all options"
