@@ -40,13 +40,14 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     from search_spaces.params import SpaceContext
     from search_spaces.registry import load_space
     from sweep import tuner
+    from sweep.callbacks import TimeBudget
     from sweep.config import SweepConfig, with_defaults
     from sweep.ledger import Ledger
     from sweep.mirror import StudyMirror
     from sweep.paths import RunPaths
     from sweep.plan import Plan
     from sweep.progress import Progress
-    from sweep.search import StudySearcher
+    from sweep.search import EntrySearcher
     from sweep.standing import Standing
     from sweep.stopping import Stopping
     from sweep.study import Study
@@ -77,12 +78,24 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
         deterministic=False,
     )
     ledger.on_end.append(StudyMirror(ledger).add)
-    searcher = StudySearcher(study, ledger, plan.settings(paths, use_gpu=False), plan.concurrency, {})
+    settings = plan.settings(paths, use_gpu=False)
+    searcher = EntrySearcher(study, ledger, lambda entry: (settings, entry.number), plan.concurrency)
     stopping = Stopping(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
     standing = Standing(total=trials, epochs=1, metric=config.metric, mode=plan.mode)
     progress = Progress(standing, stream=io.StringIO())
     began_s = time.perf_counter()
-    tuner.run_trials(plan, ledger, searcher, stopping, progress, TorchTrial, reuse_actors=reuse_actors)
+    budget = TimeBudget(None)
+    tuner.run_trials(
+        plan,
+        ledger,
+        searcher,
+        stopping,
+        progress,
+        budget,
+        trials=plan.trials,
+        trainable=TorchTrial,
+        reuse_actors=reuse_actors,
+    )
     seconds = time.perf_counter() - began_s
     assert ledger.count("finished") == trials, "not all trials ended well"
     return seconds / trials

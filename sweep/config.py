@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
-from search_spaces.params import BACKBONE_NAMES, Scalar
+from search_spaces.params import BACKBONE_NAMES, Scalar, TrialParams
 from search_spaces.problems import raise_all, unknown
 from sweep.values import option, read_values
 from trainables.data.request import DataRequest
@@ -14,6 +14,7 @@ from trainables.data.request import DataRequest
 SAMPLERS = ("tpe", "gp", "qmc", "random", "grid")
 SCHEDULERS = ("asha", "median", "none")
 PRECISIONS = ("fp32", "bf16")
+COMPARABLE = tuple(field.name for field in dataclasses.fields(TrialParams))
 LARGEST_SEED = 2**32 - 1  # of numpy's and scikit-learn's generators
 LONGEST_NAME = 200
 
@@ -30,6 +31,8 @@ class SweepConfig:
     space: a name, or the path of a Python file; backbones: exactly these, None = all whose weights are found;
     set: hyperparameters fixed in every trial.
     weights: "imagenet", "random" or a folder; image_size: pixels of a side, >= 8; fit: "squash", "crop" or "pad".
+    finalists: configurations repeated after the search, 0 = none; repeats: fresh seeds of each, >= 1; folds: >= 2, or
+    None; compare: hyperparameters whose cells' best are repeated, too; positive_class: one of the classes.
     trials: >= 1; epochs: of a trial, >= 1; patience: epochs without a better metric, >= 1; time_budget: of the sweep
     and trial_time_limit: of a trial, seconds, > 0.
     metric: a column of epochs.parquet; sampler: one of ``SAMPLERS``; scheduler: one of ``SCHEDULERS``;
@@ -64,6 +67,12 @@ class SweepConfig:
     patience: int | None = None
     time_budget: float | None = None
     trial_time_limit: float | None = None
+
+    finalists: int | None = None
+    repeats: int | None = None
+    folds: int | None = None
+    compare: tuple[str, ...] = ()
+    positive_class: str | None = None
 
     metric: str = "val_f1_macro"
     sampler: str = "tpe"
@@ -122,6 +131,9 @@ def with_defaults(config: SweepConfig, cpus: int, gpus: float) -> SweepConfig:
         image_size=_or(config.image_size, 64 if demo else 224),
         weights=_or(config.weights, "random" if demo else "imagenet"),
         # The lists of the studies run what was claimed, to the end.
+        finalists=_or(config.finalists, 2 if demo else 3),
+        # With folds every image but the test's validates once: that is the repetition.
+        repeats=_or(config.repeats, 1 if config.folds is not None else 2 if demo else 3),
         scheduler=_or(config.scheduler, "asha" if epochs > 1 and not config.space.startswith("studies.") else "none"),
         grace_period=_or(config.grace_period, max(1, min(max(3, epochs // 5), epochs))),
         cpus_per_trial=cpus_per_trial,
@@ -169,6 +181,9 @@ def _choice_problems(config: SweepConfig) -> list[str]:
         for name, allowed in choices.items()
         if (given := getattr(config, name)) is not None and given not in allowed
     ]
+    found += [
+        f"--compare: {unknown('hyperparameter', name, COMPARABLE)}" for name in config.compare if name not in COMPARABLE
+    ]
     backbones = config.backbones or ()
     found += [unknown("backbone", name, BACKBONE_NAMES) for name in backbones if name not in BACKBONE_NAMES]
     found += [
@@ -178,12 +193,14 @@ def _choice_problems(config: SweepConfig) -> list[str]:
 
 
 def _range_problems(config: SweepConfig) -> list[str]:
-    counts = ("trials", "epochs", "patience", "grace_period", "cpus_per_trial", "concurrency")
+    counts = ("trials", "epochs", "patience", "repeats", "grace_period", "cpus_per_trial", "concurrency")
     at_least_one = [(name, _or(getattr(config, name), 1) >= 1, "1 or more") for name in counts]
     above_zero = [
         (n, _or(getattr(config, n), 1) > 0, "more than 0 seconds") for n in ("time_budget", "trial_time_limit")
     ]
     others = [
+        ("finalists", _or(config.finalists, 0) >= 0, "0 (none) or more"),
+        ("folds", _or(config.folds, 2) >= 2, "2 or more"),
         ("reduction_factor", config.reduction_factor >= 2, "2 or more: one trial in so many goes on"),
         ("seed", config.seed <= LARGEST_SEED, f"at most {LARGEST_SEED}"),
         (
@@ -201,9 +218,18 @@ def _range_problems(config: SweepConfig) -> list[str]:
 
 def _pair_problems(config: SweepConfig) -> list[str]:
     """Settings that are fine each, and cannot work together."""
-    if config.epochs is None or config.epochs < 1:
-        return []
     found = []
+    if config.folds is not None and _or(config.repeats, 1) > 1:
+        both = f"--folds {config.folds} and --repeats {config.repeats}"
+        found.append(f"{both} cannot go together, as each fold is trained once: give one of them")
+    if config.finalists == 0:
+        found += [
+            f"{option(name)} {given} is about finalists, and --finalists 0 asks for none: leave one of them out"
+            for name, given in (("folds", config.folds), ("compare", ",".join(config.compare)))
+            if given
+        ]
+    if config.epochs is None or config.epochs < 1:
+        return found
     if config.scheduler in ("asha", "median") and config.epochs == 1:
         found.append(
             f"--scheduler {config.scheduler} has nothing to stop in --epochs 1: give more epochs, or --scheduler none"

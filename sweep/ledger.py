@@ -24,7 +24,8 @@ WEIGHTS_KEPT = 10
 class Entry:
     """One trial. scores: the selection metric of each epoch (NaN if undefined), from epoch 1; status as in records.
 
-    asked: what the search needs to rebuild its study (see ``sweep.study``).
+    asked: what the search needs to rebuild its study (see ``sweep.study``), or of a repeat what is repeated how.
+    seconds: how long each epoch took.
     """
 
     number: int
@@ -32,12 +33,18 @@ class Entry:
     params: TrialParams
     asked: dict[str, Any]
     scores: dict[int, float] = dataclasses.field(default_factory=dict)
+    seconds: dict[int, float] = dataclasses.field(default_factory=dict)
     status: str = "running"
     reason: str = ""
 
     @property
     def ended(self) -> bool:
         return self.status != "running"
+
+    @property
+    def mean_epoch_seconds(self) -> float:
+        """0 while unknown."""
+        return sum(self.seconds.values()) / max(1, len(self.seconds))
 
 
 class Ledger:
@@ -92,6 +99,7 @@ class Ledger:
         self._last_record[number] = record
         entry = self.entries[number]
         entry.scores[epoch] = score
+        entry.seconds[epoch] = _seconds(json.loads(record))
         path = self.files(entry).result
         torn = path.exists() and not path.read_bytes().endswith(b"\n")
         with path.open("a", encoding="utf-8") as stream:
@@ -149,6 +157,7 @@ class Ledger:
             params=TrialParams.from_flat(record.params),
             asked=record.start.get("asked", {}),
             scores={row["epoch"]: _number(row.get(self.metric)) for row in record.epochs},
+            seconds={row["epoch"]: _seconds(row) for row in record.epochs},
             status=record.status,
             reason=record.reason,
         )
@@ -189,3 +198,8 @@ def to_json_scalars(values: dict[str, Any]) -> dict[str, Scalar]:
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def _seconds(record: dict[str, Any]) -> float:
+    seconds = _number(record.get("epoch_seconds"))
+    return 0.0 if math.isnan(seconds) else seconds

@@ -83,6 +83,19 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("deterministic", None, "the same seed gives the same sweep, also with several trials at once; slower"),
         Option("precision", "NAME", "fp32, or bf16 (faster where the hardware has it); default: fp32"),
     ),
+    "evidence": (
+        Option("finalists", "N", "best configurations trained again with fresh seeds, 0: none; default: 3, demo 2"),
+        Option("repeats", "N", "how often each of them is trained again; default: 3, demo 2"),
+        Option("folds", "K", "train them by K-fold cross-validation on train + val instead; default: the run's split"),
+        Option(
+            "compare",
+            "NAMES",
+            "repeat also the best of each value of these hyperparameters, such as backbone,unfreeze_depth, of which at "
+            "least three trials have ended; the cost is told first",
+            many=True,
+        ),
+        Option("positive_class", "NAME", "the class whose sensitivity and specificity the report states first"),
+    ),
     "machines": (
         Option("cpus_per_trial", "N", "CPUs, and so torch threads, of a trial; default: 1"),
         Option("gpus_per_trial", "X", "1, or a part such as 0.5 to share one; default: 1 if there is a GPU, else 0"),

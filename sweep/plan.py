@@ -72,6 +72,10 @@ class Plan:
         """What one trial takes of the machine, in Ray's terms."""
         return {"cpu": float(self.config.cpus_per_trial or 1), "gpu": float(self.config.gpus_per_trial or 0)}
 
+    def own_settings(self, number: int, settings: TrialSettings) -> TrialSettings:
+        """``settings`` with the budget of trial ``number``."""
+        return dataclasses.replace(settings, epochs=self.epochs_of.get(number, settings.epochs))
+
     def notes(self) -> list[str]:
         """What the user should know before the first trial, a line each."""
         lines = list(self.dataset["marks"])
@@ -133,6 +137,8 @@ def make_plan(
     context = _context(dataset, tuple(weights) or asked_backbones(config)[0] or BACKBONE_NAMES)
     space = tried(lambda: load_space(config.space, context, dict(config.set)))
     problems += _metric_problems(config, dataset, space)
+    if dataset is not None and config.positive_class not in (None, *dataset["classes"]):
+        problems.append(f"--positive-class: {unknown('class', str(config.positive_class), dataset['classes'])}")
     if space is not None:
         problems += _sampler_problems(config, space)
         problems += layer_problems(space, data_request(config).image_size)

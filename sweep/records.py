@@ -72,13 +72,12 @@ def trials_table(records: list[TrialRecord], metric: str, mode: str, paths: RunP
 
     Columns: trial_id, number, status (``STATUSES``), reason, best_epoch (from 1), score (``metric`` at the best
     epoch), all train_* and val_* of the best epoch, epochs_run, trainable_params, total_params, seconds (of its
-    epochs), images_per_second (median), weights_kept, param_<name> for every hyperparameter.
+    epochs), images_per_second and inference_ms_per_image (medians), weights_kept, param_<name> for each hyperparameter.
     """
     rows = []
     for record in records:
         best = best_row(record, metric, mode) or {}
         last = record.epochs[-1] if record.epochs else {}
-        speeds = [row["images_per_second"] for row in record.epochs if is_number(row.get("images_per_second"))]
         rows.append(
             {
                 "trial_id": record.trial_id,
@@ -92,13 +91,14 @@ def trials_table(records: list[TrialRecord], metric: str, mode: str, paths: RunP
                 "trainable_params": last.get("trainable_params"),
                 "total_params": last.get("total_params"),
                 "seconds": sum(row.get("epoch_seconds") or 0.0 for row in record.epochs),
-                "images_per_second": float(np.median(speeds)) if speeds else None,
+                "images_per_second": _median(record, "images_per_second"),
+                "inference_ms_per_image": _median(record, "inference_ms_per_image"),
                 "weights_kept": paths.trial(record.trial_id).weights.is_file(),
                 **{f"param_{key}": value for key, value in record.params.items()},
             }
         )
     first = ["trial_id", "number", "status", "reason", "best_epoch", "score", "epochs_run", "trainable_params"]
-    last_columns = ["total_params", "seconds", "images_per_second", "weights_kept"]
+    last_columns = ["total_params", "seconds", "images_per_second", "inference_ms_per_image", "weights_kept"]
     table = pd.DataFrame(rows, columns=None if rows else first + last_columns)
     integers = ["number", "best_epoch", "epochs_run", "trainable_params", "total_params"]
     table[integers] = table[integers].astype("Int64")
@@ -109,8 +109,8 @@ def trials_table(records: list[TrialRecord], metric: str, mode: str, paths: RunP
 
 
 def epochs_table(records: list[TrialRecord]) -> pd.DataFrame:
-    """One row a trial and epoch: trial_id, epoch, train_*, val_*, lr, epoch_seconds, images_per_second."""
-    kept = ("epoch", "lr", "epoch_seconds", "images_per_second")
+    """One row a trial and epoch: trial_id, epoch, train_*, val_*, lr, and its seconds and speeds."""
+    kept = ("epoch", "lr", "epoch_seconds", "images_per_second", "inference_ms_per_image")
     rows = [
         {"trial_id": record.trial_id}
         | {key: value for key, value in row.items() if key in kept or key.startswith(("train_", "val_"))}
@@ -121,6 +121,11 @@ def epochs_table(records: list[TrialRecord]) -> pd.DataFrame:
     for name in table.columns.difference(["trial_id", "epoch"]):
         table[name] = table[name].astype("float64")
     return table
+
+
+def _median(record: TrialRecord, key: str) -> float | None:
+    values = [row[key] for row in record.epochs if is_number(row.get(key))]
+    return float(np.median(values)) if values else None
 
 
 def read_predictions(run: Run, trial_id: str) -> Predictions | None:

@@ -17,6 +17,7 @@ OR_ANEW = "or start a new run under another --name"
 MAY_CHANGE = frozenset(
     {"resume", "storage", "trials", "time_budget", "trial_time_limit", "concurrency", "address", "config", "dry_run"}
     | {"cpus_per_trial", "gpus_per_trial", "data"}
+    | {"finalists", "repeats", "folds", "compare", "positive_class"}
 )
 """Options that a resumed run may be given anew: they change how much is run and where, not what a trial is worth.
 
@@ -96,11 +97,11 @@ def _saved(paths: RunPaths) -> SweepConfig:
         if not isinstance(values, dict):
             raise ValueError("it holds no settings")
         fields = [field.name for field in dataclasses.fields(SweepConfig)]
-        if missing := [name for name in fields if name not in values]:
+        if missing := [name for name in fields if name not in values and name not in MAY_CHANGE]:
             # A default in the place of what was lost would make it another sweep.
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise ValueError(f"it lacks {', '.join(missing[:3])}{more}")
-        saved = SweepConfig.from_dict({name: values[name] for name in fields})
+        saved = SweepConfig.from_dict({name: values[name] for name in fields if name in values})
         raise_all(check(dataclasses.replace(saved, name=None)))
     except (OSError, ValueError, TypeError) as error:
         why = "; ".join(str(error).splitlines())

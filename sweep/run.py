@@ -39,16 +39,12 @@ def _asked(parsed: Parsed) -> tuple[SweepConfig, list[str]]:
 
 def _run(parsed: Parsed, arguments: list[str]) -> int:
     # Imported here, because torch and ray take seconds that a mistyped option need not wait for.
-    from sweep import closing, estimate, opening, tuner
+    from sweep import closing, estimate, finalists, opening, searching, tuner
+    from sweep.callbacks import TimeBudget
     from sweep.ledger import Ledger
-    from sweep.mirror import StudyMirror
     from sweep.nodes import node_problems
     from sweep.plan import make_plan
-    from sweep.progress import Progress
     from sweep.resume import keeps_own_epochs, run_paths
-    from sweep.search import StudySearcher
-    from sweep.stopping import Stopping
-    from sweep.study import Study
 
     asked, problems = _asked(parsed)
     machine = opening.this_machine()
@@ -84,37 +80,12 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
             opening.create_run(paths, beside, plan, machine, arguments)
             claim = opening.claim(paths)
     tuner.log_to(paths.log)
-
     settings = plan.settings(paths, use_gpu=bool(config.gpus_per_trial))
+    budget = TimeBudget(config.time_budget)
     ledger = Ledger(paths, config.metric, plan.mode)
-    unreadable = ledger.load()
-    study = Study(
-        plan.space,
-        ledger,
-        sampler=config.sampler,
-        trials=plan.trials,
-        seed=config.seed,
-        concurrency=plan.concurrency,
-        deterministic=config.deterministic,
-    )
-    ledger.on_end.append(StudyMirror(ledger).add)
-    searcher = StudySearcher(study, ledger, settings, plan.concurrency, plan.epochs_of)
-    stopping = Stopping(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
-    progress = Progress.started(plan.trials, plan.budget, config.metric, plan.mode, time_budget_s=config.time_budget)
-    study.on_refused.append(progress.message)
-    for entry in ledger.entries.values():
-        if entry.ended:
-            score = ledger.best_score(entry)
-            progress.ended_earlier(entry.trial_id, entry.number, entry.status, score, entry.params.summary())
-    try:
-        for note in (*plan.notes(), *unreadable, estimate.disk_line(plan, paths)):
-            progress.message(note)
-        outcome = tuner.run_trials(plan, ledger, searcher, stopping, progress)
-        if not outcome.interrupted:
-            for problem in tuner.predict_kept(plan, ledger, settings):
-                progress.message(problem)
-    finally:
-        progress.close()
+    outcome = searching.run(plan, ledger, settings, budget)
+    if not outcome.interrupted and config.finalists:
+        outcome = outcome.then(finalists.run(plan, ledger, settings, budget, print))
     for line in closing.close(ledger, outcome.interrupted, outcome.out_of_time):
         print(line)
     claim.close()

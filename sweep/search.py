@@ -1,32 +1,43 @@
-"""The search as Ray Tune knows it: a ``Searcher`` that hands out what ``Study`` asks for."""
+"""The search as Ray Tune knows it: a ``Searcher`` that hands out the trials of a study, or of the finalists."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
 from sweep.ledger import Entry, Ledger
-from sweep.study import Exhausted, Study
+from sweep.study import Exhausted
 from trainables.settings import TrialSettings
 
 
-class StudySearcher(Searcher):
+class Source(Protocol):
+    """Where new trials come from: ``Study``, or the list of the finalists' repeats."""
+
+    def ask(self) -> Entry | None:
+        """Begin the next trial; None while it must wait for others, ``Exhausted`` when there is no more."""
+
+
+class EntrySearcher(Searcher):
     """Unfinished trials of an earlier session first, then new ones; at most ``concurrency`` at once.
 
-    It keeps no state of its own: all is in the ledger, so Ray's snapshot of it is empty. ``epochs`` gives the budget
-    of a trial by its number where it is the trial's own (the lists of the studies). exhausted: nothing new is left.
+    It keeps no state of its own: all is in the ledger, so Ray's snapshot of it is empty. settings_of: the settings of a
+    trial, and the stream of its random numbers. exhausted: nothing new is left.
     """
 
     def __init__(
-        self, study: Study, ledger: Ledger, settings: TrialSettings, concurrency: int, epochs: dict[int, int]
+        self,
+        source: Source,
+        ledger: Ledger,
+        settings_of: Callable[[Entry], tuple[TrialSettings, int]],
+        concurrency: int,
     ) -> None:
         super().__init__(metric="score", mode=ledger.mode)
-        self._study = study
+        self._source = source
         self._ledger = ledger
-        self._settings = settings
+        self._settings_of = settings_of
         self._concurrency = concurrency
-        self._epochs = epochs
         self._resumed = ledger.unfinished()
         self._live: set[int] = set()
         self.exhausted = False
@@ -39,7 +50,7 @@ class StudySearcher(Searcher):
             entry: Entry | None = self._resumed.pop(0)
         else:
             try:
-                entry = self._study.ask()
+                entry = self._source.ask()
             except Exhausted:
                 self.exhausted = True
                 return str(Searcher.FINISHED)
@@ -63,13 +74,13 @@ class StudySearcher(Searcher):
 
     def _config(self, entry: Entry) -> dict[str, Any]:
         files = self._ledger.files(entry)
-        settings = self._settings.to_dict()
-        settings["epochs"] = self._epochs.get(entry.number, settings["epochs"])
+        settings, stream = self._settings_of(entry)
         # Absolute, as a worker has another working directory.
         return {
             "number": entry.number,
+            "stream": stream,
             "params": entry.params.to_flat(),
-            "settings": settings,
+            "settings": settings.to_dict(),
             "files": {
                 name: str(getattr(files, name).absolute())
                 for name in ("state", "weights", "predictions", "error", "stacks")

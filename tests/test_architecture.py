@@ -31,7 +31,7 @@ MAY_IMPORT = {
 }
 # The driver ends with the report, so that its last step, and nothing else of ours, looks that way.
 REPORT_AT_THE_END = ("sweep/run.py", "reports.build")
-RAY_FILES = {"trainables/trainable.py", "sweep/search.py", "sweep/tuner.py", "sweep/run.py"}
+RAY_FILES = {"trainables/trainable.py", "sweep/search.py", "sweep/callbacks.py", "sweep/tuner.py", "sweep/run.py"}
 LONGEST_FILE = 320
 
 

@@ -18,7 +18,8 @@ class TrialSettings:
     time_limit_s: wall-clock seconds after which a trial fails; None = never.
     seed: of the sweep; a trial's own is derived from it and the trial's number.
     cpus: torch threads of a trial. use_gpu: run on cuda (the device that Ray made visible).
-    deterministic: torch's deterministic algorithms.
+    deterministic: torch's deterministic algorithms. splits: a file of the form of splits.csv that deals train and
+    val anew (cross-validation); None = the run's own.
     """
 
     run_dir: str
@@ -33,6 +34,7 @@ class TrialSettings:
     cpus: int
     use_gpu: bool
     deterministic: bool
+    splits: str | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -34,7 +34,8 @@ class FinetuneTrainable(tune.Trainable):
     """Fine-tune one network, an epoch a step.
 
     config: ``params`` (flat dict of ``TrialParams``), ``settings`` (dict of ``TrialSettings``), ``number`` (of the
-    trial in its sweep, >= 0) and, in a sweep, ``files``: the paths ``state``, ``weights``, ``predictions``, ``error``,
+    trial in its sweep, >= 0), ``stream`` (of its random numbers, >= 0; the number by default) and, in a sweep,
+    ``files``: the paths ``state``, ``weights``, ``predictions``, ``error``,
     ``stacks``.
     A result holds ``epoch`` (from 1), ``score`` (the selection metric, NaN if undefined), ``record`` (the epoch's
     record as JSON text) and, when the trial ends by itself, ``done=True``, ``end`` ("budget", "plateau", "nan" or
@@ -73,7 +74,7 @@ class FinetuneTrainable(tune.Trainable):
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         state = torch.load(Path(checkpoint_dir) / STATE_FILE, weights_only=True, map_location="cpu")
         self._free()
-        self._trial = FinetuneTrial(self._params, self._settings, self._number)
+        self._trial = FinetuneTrial(self._params, self._settings, self._stream)
         self._restore(self._trial, state)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -91,7 +92,7 @@ class FinetuneTrainable(tune.Trainable):
         self._trial = None
         self._params = TrialParams.from_flat(config["params"])
         self._settings = TrialSettings.from_dict(config["settings"])
-        self._number = int(config["number"])
+        self._stream = int(config.get("stream", config["number"]))
         self._files = {name: Path(path) for name, path in config.get("files", {}).items()}
         self._last = {}
         self._poisoned = False
@@ -102,7 +103,7 @@ class FinetuneTrainable(tune.Trainable):
         if stacks is not None and stacks.exists() and (text := stacks.read_text(errors="replace").strip()):
             # The watchdog ended the process of an earlier attempt: another would hang as long again.
             raise TimeoutError(f"hung past its time limit of {self._settings.time_limit_s} s\n{text}")
-        trial = FinetuneTrial(self._params, self._settings, self._number)
+        trial = FinetuneTrial(self._params, self._settings, self._stream)
         path = self._files.get("state")
         if path is not None and path.exists():
             self._restore(trial, torch.load(path, weights_only=True, map_location="cpu"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import gc
 import math
@@ -20,20 +19,17 @@ from search_spaces.params import TrialParams
 from search_spaces.problems import UserError, raise_all, unknown
 from trainables.atomic import write_atomically
 from trainables.batches import Batches, batch_count
-from trainables.data.opened import Split, TrialData, open_data
+from trainables.data.opened import Split, TrialData, open_data, open_test_split
 from trainables.engine import Evaluation, evaluate, train_epoch
 from trainables.finetuning import FineTunedModel, build_model, model_problems
 from trainables.losses import Loss, make_loss
 from trainables.metrics import evaluate_predictions, metric_mode, metric_names
 from trainables.optimizers import Schedule, make_optimizer
-from trainables.predictions import Predictions, join, read_predictions
+from trainables.predictions import Predictions
 from trainables.randomness import Randomness, set_determinism
 from trainables.settings import TrialSettings
 from trainables.verdict import Verdict
 from trainables.weights import find_weights
-
-SAME_PROBABILITY = {"fp32": 5e-3, "bf16": 5e-2}
-"""How far probabilities of the same weights may lie apart on another device or with another batch size."""
 
 
 class TrialTimeoutError(TimeoutError):
@@ -61,7 +57,7 @@ class FinetuneTrial:
             set_determinism(settings.deterministic)
             self._device = torch.device("cuda" if settings.use_gpu else "cpu")
             self._random = Randomness(settings.seed, number, self._device)
-            self.data = open_data(Path(settings.run_dir))
+            self.data = open_data(Path(settings.run_dir), None if settings.splits is None else Path(settings.splits))
             loss = _checked_loss(params, settings, self.data)
             self._loss = loss.to(self._device)
             self.model = self._build_model()
@@ -86,8 +82,9 @@ class FinetuneTrial:
         """Train one epoch and validate; return its flat record.
 
         Keys: epoch (from 1), train_loss, train_accuracy, val_loss, val_<each metric>, lr (of the head, at the epoch's
-        start), epoch_seconds, images_per_second (of training alone), trainable_params, total_params, best_epoch,
-        best_<selection metric>, and micro_batch if memory ran out. When the trial ends by itself also done=True,
+        start), epoch_seconds, images_per_second (of training alone), inference_ms_per_image (of validation, its time by
+        its images), trainable_params, total_params, best_epoch, best_<selection metric>, and micro_batch if memory ran
+        out. When the trial ends by itself also done=True,
         reason, and end: "budget"; "plateau", settings.patience epochs in a row without a better score; or "nan", a loss
         that is no number (then without the values that it has made meaningless).
         Raises TrialTimeoutError between two steps once settings.time_limit_s is over.
@@ -120,6 +117,7 @@ class FinetuneTrial:
             if training.bad_step is None:
                 record |= {"train_loss": training.loss, "train_accuracy": training.accuracy}
                 validation = self._validate()
+                record["inference_ms_per_image"] = 1000 * (time.monotonic() - began_s - trained_s) / len(self._val)
             record |= validation
             record |= {"lr": head_lr, "epoch_seconds": time.monotonic() - began_s}
             record["images_per_second"] = len(self._train) / trained_s
@@ -181,19 +179,24 @@ class FinetuneTrial:
         self._rows("val", self.data.val, self._probabilities, self._verdict.epoch).write(predictions_path)
 
     def predict_with(self, weights_path: Path, splits: Iterable[str]) -> dict[str, Predictions]:
-        """Predict "train" and "val" with the weights that ``save_best`` wrote, in eval mode and without augmentation.
+        """Predict with the weights that ``save_best`` wrote, in eval mode and without augmentation.
 
-        The trial's own weights are lost. ValueError if the frozen ones are not those of the trial that wrote the file.
+        splits: of "train", "val" and "test" (PermissionError while the run has not opened it). The trial's own weights
+        are lost. ValueError if the frozen ones are not those of the trial that wrote the file.
         """
         content = torch.load(weights_path, weights_only=True, map_location="cpu")
         if content["frozen_sha256"] != self._frozen_sha256:
             raise ValueError(f"{weights_path}: the frozen layers are not those that this network was trained on")
         self.model.load_trained_state(content["trained"])
         of = {"train": (self.data.train, self._train), "val": (self.data.val, self._val)}
-        return {
-            split: self._rows(split, of[split][0], self._evaluate(of[split][1]).probabilities, content["epoch"])
-            for split in splits
-        }
+        found = {}
+        for split in splits:
+            if split == "test":
+                test = open_test_split(Path(self.settings.run_dir))
+                of[split] = test, self._batches(test)
+            rows, batches = of[split]
+            found[split] = self._rows(split, rows, self._evaluate(batches).probabilities, content["epoch"])
+        return found
 
     def close(self) -> None:
         """Free network, optimiser and data, so that the process can take another trial; nothing works after it."""
@@ -254,44 +257,6 @@ class FinetuneTrial:
         finally:
             self._spent_s += time.monotonic() - self._running_since
             self._running_since = None
-
-
-def predict_best(
-    params: TrialParams,
-    settings: TrialSettings,
-    number: int,
-    weights_path: Path,
-    splits: tuple[str, ...] = ("train", "val"),
-    predictions_path: Path | None = None,
-) -> Predictions:
-    """Complete the predictions of a trial's best epoch: the rows of ``splits``, computed with its saved weights.
-
-    predictions_path: ``predictions.npz`` beside the weights by default; returned as it is if it has all splits already.
-    Validation rows in it stay, as the trial's score is theirs; they are computed again, and if they differ by more than
-    ``SAME_PROBABILITY`` the saved weights are not those of that epoch: ValueError.
-    """
-    predictions_path = predictions_path or weights_path.with_name("predictions.npz")
-    known = read_predictions(predictions_path) if predictions_path.exists() else None
-    if known is not None and set(splits) <= set(known.split.tolist()):
-        return known
-    # The time limit is of training; what it left behind must not be lost to it.
-    trial = FinetuneTrial(params, dataclasses.replace(settings, time_limit_s=None), number)
-    try:
-        parts = trial.predict_with(weights_path, dict.fromkeys([*splits, "val"]))
-    finally:
-        trial.close()
-    if known is not None:
-        before, again = known.of("val").probability, parts["val"].probability
-        difference = float(np.abs(before - again).max())
-        if known.epoch != parts["val"].epoch or not difference <= SAME_PROBABILITY[settings.precision]:
-            raise ValueError(
-                f"{weights_path}: these weights of epoch {parts['val'].epoch} do not give the validation predictions "
-                f"saved for epoch {known.epoch}; probabilities differ by up to {difference:.2g}"
-            )
-        parts["val"] = known.of("val")
-    whole = join([parts[split] for split in splits])
-    whole.write(predictions_path)
-    return whole
 
 
 def _checked_loss(params: TrialParams, settings: TrialSettings, data: TrialData) -> Loss:

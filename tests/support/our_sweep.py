@@ -13,12 +13,13 @@ from toy_sweep import CONTEXT
 from toy_trainable import BUDGET, GRACE_PERIOD, REDUCTION_FACTOR
 
 from search_spaces.registry import Space, load_space
+from sweep.callbacks import TimeBudget
 from sweep.config import SweepConfig
 from sweep.ledger import Entry, Ledger
 from sweep.paths import RunPaths
 from sweep.plan import Plan
 from sweep.progress import Progress
-from sweep.search import StudySearcher
+from sweep.search import EntrySearcher
 from sweep.stopping import Stopping
 from sweep.study import Study
 from sweep.tuner import run_trials
@@ -89,11 +90,12 @@ def sweep(
     if interrupt_after is not None:
         ledger.on_end.append(_signal(ledger, interrupt_after, signal.SIGINT))
     settings = plan.settings(ledger.paths, use_gpu=False)
-    searcher = StudySearcher(study, ledger, settings, concurrency, {})
+    searcher = EntrySearcher(study, ledger, lambda entry: (settings, entry.number), concurrency)
     stopping = Stopping(scheduler, BUDGET, GRACE_PERIOD, REDUCTION_FACTOR)
     progress = Progress.started(trials, BUDGET, config.metric, plan.mode, time_budget_s=None)
     try:
-        outcome = run_trials(plan, ledger, searcher, stopping, progress, trainable)
+        budget = TimeBudget(None)
+        outcome = run_trials(plan, ledger, searcher, stopping, progress, budget, trials=trials, trainable=trainable)
     finally:
         progress.close()
     return seen(ledger, study, outcome.interrupted)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from whole_sweep import after_ends, run_sweep
 
-CLOCK = ("epoch_seconds", "images_per_second")
+CLOCK = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
 
 
 def arguments(data: Path, storage: Path, name: str) -> list[object]:

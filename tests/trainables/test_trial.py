@@ -16,12 +16,13 @@ from search_spaces.problems import UserError
 from trainables.data.prepare import prepare
 from trainables.data.request import DataRequest
 from trainables.metrics import evaluate_predictions, metric_names
+from trainables.predict_best import predict_best
 from trainables.predictions import read_predictions
 from trainables.settings import TrialSettings
-from trainables.trial import FinetuneTrial, TrialTimeoutError, predict_best
+from trainables.trial import FinetuneTrial, TrialTimeoutError
 
 SIZES = {"train": 15, "val": 8, "test": 3}
-CLOCKS = ("epoch_seconds", "images_per_second")
+CLOCKS = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
 SMALL = {"backbone": "squeezenet1_1", "unfreeze_depth": 0, "batch_size": 8, "lr": 0.01}
 
 
@@ -175,7 +176,16 @@ def test_a_record_holds_plain_numbers_under_every_promised_name(make):
     trial = make(SMALL | {"lr_schedule": "cosine"}, epochs=2)
     record = trial.run_epoch()
     assert set(metric_names(("high", "low"), "single_label")) <= set(record)
-    others = {"epoch", "lr", "epoch_seconds", "images_per_second", "trainable_params", "total_params", "best_epoch"}
+    others = {
+        "epoch",
+        "lr",
+        "epoch_seconds",
+        "images_per_second",
+        "inference_ms_per_image",
+        "trainable_params",
+        "total_params",
+        "best_epoch",
+    }
     assert others | {"best_val_f1_macro"} == set(record) - set(metric_names(("high", "low"), "single_label"))
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert record["trainable_params"] == 512 * 2 + 2

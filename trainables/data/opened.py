@@ -1,4 +1,7 @@
-"""What a trial sees of a data set: decoded images, and the rows that train and validate. Never the test split."""
+"""What a trial sees of a data set: decoded images, and the rows that train and validate. Never the test split.
+
+``open_test_split`` is the one way to the test images. It stays shut until the run has written down that it opens them.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from search_spaces.problems import UserError
 DATASET_FILE = "dataset.json"
 SPLITS_FILE = "splits.csv"
 THUMBNAILS_FILE = "thumbnails.npz"
+OPENINGS_FILE = "finalists/openings.jsonl"
 
 
 @dataclass(frozen=True)
@@ -47,19 +51,16 @@ class TrialData:
     val: Split
 
 
-def open_data(run_dir: Path) -> TrialData:
+def open_data(run_dir: Path, splits: Path | None = None) -> TrialData:
     """Open what ``prepare`` wrote; the test split cannot be reached from here.
 
+    splits: a file of the form of splits.csv that deals train and val anew; by default the run's own.
     Raises ``UserError`` if the decoded images have gone since.
     """
     dataset = json.loads((run_dir / DATASET_FILE).read_text(encoding="utf-8"))
     classes, task = tuple(dataset["classes"]), dataset["task"]
     images = _map_images(dataset)
-    rows: dict[str, list[dict[str, str]]] = {"train": [], "val": []}
-    with (run_dir / SPLITS_FILE).open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["split"] in rows:
-                rows[row["split"]].append(row)
+    rows = _rows(splits or run_dir / SPLITS_FILE, ("train", "val"))
     return TrialData(
         task=task,
         classes=classes,
@@ -69,6 +70,25 @@ def open_data(run_dir: Path) -> TrialData:
         train=_split(rows["train"], classes, task),
         val=_split(rows["val"], classes, task),
     )
+
+
+def open_test_split(run_dir: Path) -> Split:
+    """The test rows of a run, once its winner is fixed and the opening is written down; before, PermissionError."""
+    openings = run_dir / OPENINGS_FILE
+    if not (openings.exists() and openings.read_text(encoding="utf-8").strip()):
+        raise PermissionError(f"the test split of {run_dir} is closed: no opening is written in {OPENINGS_FILE}")
+    dataset = json.loads((run_dir / DATASET_FILE).read_text(encoding="utf-8"))
+    rows = _rows(run_dir / SPLITS_FILE, ("test",))["test"]
+    return _split(rows, tuple(dataset["classes"]), dataset["task"])
+
+
+def _rows(path: Path, splits: tuple[str, ...]) -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {split: [] for split in splits}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["split"] in found:
+                found[row["split"]].append(row)
+    return found
 
 
 def _map_images(dataset: dict[str, Any]) -> np.memmap[Any, np.dtype[np.uint8]]:
