@@ -111,11 +111,15 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Sample:
-    """One small image. uri: a data URI; name: its file name as the user knows it; split: train, val or test."""
+    """One small image. uri: a data URI, "" where there is no thumbnail; name: its file name as the user knows it.
+
+    split: train, val or test. note: what stands below it in place of the split.
+    """
 
     uri: str
     name: str
     split: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
