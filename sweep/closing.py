@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sweep.ledger import Ledger
+from sweep.model_paths import ModelPaths
 from sweep.paths import RunPaths
-from sweep.records import read_run
+from sweep.records import Finals, read_run
 from trainables.atomic import write_atomically, write_json
 
 ALL_FAILED = 1
@@ -21,13 +23,14 @@ def close(ledger: Ledger, interrupted: bool, out_of_time: bool) -> list[str]:
     """Write the tables and the report; returns the lines that tell the user what came out."""
     paths = ledger.paths
     saved = json.loads(paths.sweep.read_text(encoding="utf-8"))
-    if not (interrupted or out_of_time):
+    if not interrupted and (not out_of_time or paths.decision.exists()):
+        # A search that used up its time and whose winner was decided is a sweep that has ended.
         write_json(paths.sweep, saved | {"finished": datetime.now(UTC).isoformat(timespec="seconds")})
     run = read_run(paths.root)
     write_atomically(paths.trials_table, lambda path: run.trials.to_parquet(path, index=False))
     write_atomically(paths.epochs_table, lambda path: run.epochs.to_parquet(path, index=False))
     problem = _write_report(paths)
-    lines = last_words(ledger, interrupted, out_of_time)
+    lines = last_words(ledger, run.finals, interrupted, out_of_time)
     return lines if problem is None else [*lines, f"the report could not be written: {problem}"]
 
 
@@ -38,7 +41,7 @@ def _write_report(paths: RunPaths) -> str | None:
     return None if done.returncode == 0 else (done.stderr.strip() or f"it ended with code {done.returncode}")
 
 
-def last_words(ledger: Ledger, interrupted: bool, out_of_time: bool) -> list[str]:
+def last_words(ledger: Ledger, finals: Finals | None, interrupted: bool, out_of_time: bool) -> list[str]:
     """The lines that tell the user what came out, where it is, and how to go on."""
     counts = ", ".join(
         f"{ledger.count(status)} {word}"
@@ -48,8 +51,9 @@ def last_words(ledger: Ledger, interrupted: bool, out_of_time: bool) -> list[str
     best = ledger.best()
     if best is not None:
         lines.append(f"best: {best.trial_id} {ledger.metric} {ledger.best_score(best):.4f} {best.params.summary()}")
-        if ledger.files(best).weights.exists():
+        if finals is None and ledger.files(best).weights.exists():
             lines.append(f"weights: {ledger.files(best).weights}")
+    lines += _winner_lines(ledger, finals)
     failed = [entry for entry in ledger.entries.values() if entry.status == "failed"]
     if failed:
         lines.append(f"first failure: {failed[0].trial_id}: {failed[0].reason} ({ledger.files(failed[0]).error})")
@@ -59,6 +63,23 @@ def last_words(ledger: Ledger, interrupted: bool, out_of_time: bool) -> list[str
         why = "interrupted" if interrupted else "the time budget is used up"
         more = "" if interrupted else " --time-budget TIME"
         lines.append(f"{why}: nothing is lost, go on with: {resume_command(ledger.paths)}{more}")
+    return lines
+
+
+def _winner_lines(ledger: Ledger, finals: Finals | None) -> list[str]:
+    winner = None if finals is None else finals.winning
+    if finals is None or winner is None:
+        return []
+    error = "" if math.isnan(winner.standard_error) else f", standard error {winner.standard_error:.4f}"
+    times = f"{len(winner.scores)} repeat{'s' * (len(winner.scores) > 1)}"
+    lines = [
+        f"winner: {winner.trial_id} {ledger.metric} {winner.mean:.4f} (mean of {times}{error}; the search had "
+        f"{winner.search_score:.4f})"
+    ]
+    lines.append("test split: opened, its scores are in the report" if finals.opened else "test split: there is none")
+    model = ModelPaths(ledger.paths.models).model
+    if model.exists():
+        lines.append(f"model: {model} (python -m sweep.predict {ledger.paths.root} IMAGES)")
     return lines
 
 

@@ -20,16 +20,19 @@ from trainables.finetuning import build_model
 
 BYTES_PER_PARAMETER = 4
 STATE_COPIES = 3  # the weights and, with AdamW, two moments of each
+MODEL_FILES = 2  # best.pt and best.onnx
 HEAD_WIDTH = 1024  # the widest first layer that the spaces offer
 SAMPLED_TRIALS = 5
 MEASURED_IMAGES = 8
 
 
 def disk_bytes(plan: Plan) -> int:
-    """What the trials write at most: the weights of the ten best, and the state of each that runs."""
+    """What the trials write at most: weights of the ten best, of each repeat, and as a model; the state of each that
+    runs."""
     largest = max(_most_parameters(name) for name in plan.weights) * BYTES_PER_PARAMETER
     assert plan.config.concurrency is not None
-    return largest * (min(WEIGHTS_KEPT, plan.trials) + STATE_COPIES * plan.config.concurrency)
+    kept = min(WEIGHTS_KEPT, plan.trials) + plan.repeats + MODEL_FILES
+    return largest * (kept + STATE_COPIES * plan.config.concurrency)
 
 
 def check_disk(plan: Plan, paths: RunPaths) -> None:
@@ -67,26 +70,38 @@ def description(plan: Plan, paths: RunPaths) -> str:
     trials = sampled_trials(plan)
     lines += ["", f"{len(trials)} sampled trials:"]
     lines += ["  " + " ".join(f"{key}={value}" for key, value in params.active().items()) for params in trials]
-    seconds = _sweep_seconds(plan, trials)
+    an_epoch = _mean_epoch_seconds(plan, trials)
+    seconds = an_epoch * plan.budget * plan.trials / plan.concurrency
     lines += [
         "",
         f"estimated time: at most {_duration(seconds)} for {plan.trials} trials of {plan.budget} epochs, "
         f"{plan.config.concurrency} at a time, if none is stopped early (measured on the sampled trials"
         f"{_unlike_the_trials(plan)})",
+        *_finalists_lines(plan, an_epoch),
         disk_line(plan, paths),
     ]
     return "\n".join(lines)
 
 
-def _sweep_seconds(plan: Plan, trials: list[TrialParams]) -> float:
-    """Upper estimate: the mean epoch of the sampled trials, for every trial and epoch."""
-    assert plan.config.concurrency is not None
+def _finalists_lines(plan: Plan, an_epoch: float) -> list[str]:
+    if not plan.repeats:
+        return ["no finalists: the search's own scores are all there will be, and the test split stays closed"]
+    cells = ", and the best of each cell of " + ", ".join(plan.config.compare) if plan.config.compare else ""
+    seconds = an_epoch * plan.budget * plan.repeats / plan.concurrency
+    return [
+        f"then {plan.config.finalists} finalists are trained again, {plan.repeats} trainings{cells}: "
+        f"{'at least' if cells else 'about'} {_duration(seconds)}"
+    ]
+
+
+def _mean_epoch_seconds(plan: Plan, trials: list[TrialParams]) -> float:
+    """Of the sampled trials."""
     images = plan.dataset["images"]
     epochs: list[float] = []
     for params in trials:
         training, evaluation = _seconds_per_image(plan, params)
         epochs.append(training * images["train"] + evaluation * images["val"])
-    return sum(epochs) / len(epochs) * plan.budget * plan.trials / plan.config.concurrency
+    return sum(epochs) / len(epochs)
 
 
 def _seconds_per_image(plan: Plan, params: TrialParams) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,18 @@ def write_models(run: Run, chosen: Chosen | None = None) -> list[str]:
         return [f"{files.model} was not written: {problem}" for problem in error.problems]
     except OSError as error:
         return [f"{error.filename or files.root} was not written: {error.strerror}"]
+
+
+def renew_models(run: Run) -> list[str]:
+    """``write_models`` unless the model that is there is made of the same weights already."""
+    try:
+        chosen = choose(run)
+        before = json.loads(ModelPaths(run.paths.models).facts.read_text(encoding="utf-8"))
+        if before["trial"] == chosen.trial and before["weights_sha256"] == sha256(chosen.files.weights):
+            return []
+    except (UserError, OSError, ValueError, KeyError):
+        pass  # no trial, no model yet, or a damaged one: writing it says what is wrong
+    return write_models(run)
 
 
 def choose(run: Run) -> Chosen:
@@ -104,6 +117,7 @@ def _write(run: Run, chosen: Chosen, files: ModelPaths) -> list[str]:
     write_model(files.model, network, facts)
     difference, problems = _write_onnx(files.onnx, network, facts)
     described = facts.to_dict() | {
+        "weights_sha256": sha256(chosen.files.weights),
         "starting_weights": {"origin": found.origin, "sha256": found.sha256, "url": found.url},
         "files": {path.name: _described(path) for path in (files.model, files.onnx) if path.exists()},
         "onnx_difference": difference,

@@ -50,6 +50,11 @@ class Plan:
         return len(self.space.fixed) if self.space.fixed is not None else self.config.trials
 
     @property
+    def repeats(self) -> int:
+        """How many trainings of finalists follow the search, without those of --compare."""
+        return (self.config.finalists or 0) * (self.config.folds or self.config.repeats or 1)
+
+    @property
     def budget(self) -> int:
         """The most epochs that a trial may run."""
         assert self.config.epochs is not None

@@ -39,11 +39,12 @@ def _asked(parsed: Parsed) -> tuple[SweepConfig, list[str]]:
 
 def _run(parsed: Parsed, arguments: list[str]) -> int:
     # Imported here, because torch and ray take seconds that a mistyped option need not wait for.
-    from sweep import closing, estimate, finalists, opening, searching, tuner
+    from sweep import baselines, closing, estimate, finalists, models, opening, searching, tuner
     from sweep.callbacks import TimeBudget
     from sweep.ledger import Ledger
     from sweep.nodes import node_problems
     from sweep.plan import make_plan
+    from sweep.records import read_run
     from sweep.resume import keeps_own_epochs, run_paths
 
     asked, problems = _asked(parsed)
@@ -86,6 +87,10 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
     outcome = searching.run(plan, ledger, settings, budget)
     if not outcome.interrupted and config.finalists:
         outcome = outcome.then(finalists.run(plan, ledger, settings, budget, print))
+    if not outcome.interrupted:
+        ended = read_run(paths.root)
+        for problem in (*baselines.measure(plan, ended, settings), *models.renew_models(ended)):
+            print(problem)
     for line in closing.close(ledger, outcome.interrupted, outcome.out_of_time):
         print(line)
     claim.close()

@@ -69,7 +69,9 @@ def test_as_many_trials_run_at_once_as_the_machine_allows(
 
 
 def test_a_given_value_is_kept() -> None:
-    asked = SweepConfig(trials=3, epochs=1, image_size=96, weights="folder", scheduler="none", grace_period=1)
+    asked = SweepConfig(
+        trials=3, epochs=1, image_size=96, weights="folder", scheduler="none", grace_period=1, finalists=1, repeats=1
+    )
     config = with_defaults(asked, 2, 0)
     assert dataclasses.replace(config, cpus_per_trial=None, gpus_per_trial=None, concurrency=None) == asked
 
