@@ -68,19 +68,36 @@ def label_frame(counts: npt.NDArray[np.int64], classes: tuple[str, ...]) -> pd.D
     )
 
 
+def class_counts(predictions: Predictions, split: str) -> dict[str, int]:
+    """How many images of ``split`` have each class."""
+    labels, _ = of_split(predictions, split)
+    if labels.ndim == 2:
+        counts = labels.sum(axis=0, dtype=np.int64)
+    else:
+        counts = np.bincount(labels, minlength=len(predictions.classes))
+    return {name: int(count) for name, count in zip(predictions.classes, counts, strict=True)}
+
+
 def per_class(predictions: Predictions, split: str) -> pd.DataFrame:
-    """Scores of each class of one split: class, images (that have it), precision, recall, specificity, f1, auroc."""
+    """Scores of each class of one split: class, images (that have it), precision, recall, specificity, f1, auroc.
+
+    NaN where a score is 0/0: a class that no image has, or that is never answered.
+    """
     labels, probabilities = of_split(predictions, split)
-    task = task_of(predictions)
-    scores = evaluate_predictions(labels, probabilities, predictions.classes, task)
-    counts = labels.sum(axis=0) if task == "multi_label" else np.bincount(labels, minlength=len(predictions.classes))
-    return pd.DataFrame(
-        [
-            {"class": name, "images": int(count), **{key: scores.get(f"{key}:{name}", np.nan) for key in PER_CLASS}}
-            for name, count in zip(predictions.classes, counts, strict=True)
-        ],
-        columns=["class", "images", *PER_CLASS],
-    )
+    scores = evaluate_predictions(labels, probabilities, predictions.classes, task_of(predictions))
+    rows = []
+    for place, (name, count) in enumerate(class_counts(predictions, split).items()):
+        answered = _answered(matrix(predictions, split))[place]
+        counted = {
+            "precision": answered,
+            "recall": count,
+            "specificity": len(labels) - count,
+            "f1": answered + count,
+            "auroc": count,
+        }
+        values = {key: scores.get(f"{key}:{name}", np.nan) if counted[key] else np.nan for key in PER_CLASS}
+        rows.append({"class": name, "images": count, **values})
+    return pd.DataFrame(rows, columns=["class", "images", *PER_CLASS])
 
 
 def overall(predictions: Predictions, split: str) -> dict[str, float]:
@@ -92,9 +109,14 @@ def overall(predictions: Predictions, split: str) -> dict[str, float]:
 
 def never_predicted(predictions: Predictions, split: str) -> list[str]:
     """Classes that the network answers for no image of ``split``."""
-    counts = matrix(predictions, split)
-    answered = counts[:, :, 1].sum(axis=1) if counts.ndim == 3 else counts.sum(axis=0)
+    answered = _answered(matrix(predictions, split))
     return [name for name, count in zip(predictions.classes, answered, strict=True) if count == 0]
+
+
+def _answered(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """[C], for how many images each class is the answer. counts: ``matrix``."""
+    answered: npt.NDArray[np.int64] = counts[:, :, 1].sum(axis=1) if counts.ndim == 3 else counts.sum(axis=0)
+    return answered
 
 
 def _share(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from reports import evaluation_tables, tables
 from sweep.records import Predictions, Run, read_predictions, read_repeat_predictions, read_run
+
+if TYPE_CHECKING:
+    from reports.finals import Standing
 
 CURVES_SHOWN = 3
 
@@ -62,6 +65,13 @@ class Evidence:
         return list(self.run.problems)
 
     @cached_property
+    def standing(self) -> Standing | None:
+        """How the finalists stand to each other, scored once for all sections; None where none were chosen."""
+        from reports.finals import stand  # it reads an Evidence
+
+        return stand(self)
+
+    @cached_property
     def validation_size(self) -> int:
         """Images of the validation split; 0 if unknown."""
         return int((self.dataset.get("images") or {}).get("val") or 0)
@@ -69,18 +79,21 @@ class Evidence:
     def basis(self, split: str = "val") -> str:
         """What a score of ``split`` rests on: its images, class by class. Stands beside every score."""
         counts: dict[str, int] = (self.dataset.get("counts") or {}).get(split) or {}
-        if not counts:
-            return "Class counts are not recorded."
-        label = {"train": "Training", "val": "Validation", "test": "Test"}.get(split, split)
         total = int((self.dataset.get("images") or {}).get(split) or sum(counts.values()))
-        if len(counts) <= 6 and sum(map(len, counts)) <= 120:
-            parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-        else:
-            rarest = min(counts, key=lambda name: (counts[name], name))
-            few, most = counts[rarest], max(counts.values())
-            span = f"{few:,} images each" if few == most else f"{few:,} ({rarest}) to {most:,} images"
-            parts = f"{len(counts)} classes of {span}"
-        return f"{label} split: {total:,} images ({parts})."
+        return in_counts(split, counts, total) if counts else "Class counts are not recorded."
+
+
+def in_counts(split: str, counts: dict[str, int], total: int) -> str:
+    """The images of a split, class by class, in one sentence. counts: not empty."""
+    label = {"train": "Training", "val": "Validation", "test": "Test"}.get(split, split)
+    if len(counts) <= 6 and sum(map(len, counts)) <= 120:
+        parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    else:
+        rarest = min(counts, key=lambda name: (counts[name], name))
+        few, most = counts[rarest], max(counts.values())
+        span = f"{few:,} images each" if few == most else f"{few:,} ({rarest}) to {most:,} images"
+        parts = f"{len(counts)} classes of {span}"
+    return f"{label} split: {total:,} images ({parts})."
 
 
 def gather(run_root: Path) -> Evidence:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from reports.evidence import Evidence
+from reports.resampled_scores import Scores, score_runs
+from reports.resampling import Resamples, draw_resamples
 from sweep.records import Finals, Predictions
 
 SPLITS = ("train", "val", "test")
+ALL_FOLDS = "all folds"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +42,34 @@ class Shown:
         return next((split for split in ("test", "val") if split in self.splits), None)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Runs:
     """One configuration's runs on the same N images of a split. names: of R runs, that of the shown network first.
 
-    labels: int64 [N] or uint8 [N, C]; probabilities: float32 [R, N, C]; groups: N hashed patients, "" = a patient of
-    its own.
+    labels: int64 [N] or uint8 [N, C]; probabilities: float32 [R, N, C]; paths: str [N]; groups: N hashed patients, "" =
+    a patient of its own.
     """
 
     names: tuple[str, ...]
+    classes: tuple[str, ...]
     labels: npt.NDArray[np.int64] | npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.float32]
+    paths: npt.NDArray[np.str_]
     groups: tuple[str, ...]
+
+    @cached_property
+    def resamples(self) -> Resamples:
+        """Of its patients: the same for every configuration on the same images."""
+        return draw_resamples(self.groups, self.labels, len(self.classes))
+
+    def scores(self, *, auroc: bool = False) -> Scores:
+        return score_runs(self.labels, self.probabilities, self.classes, self.resamples, auroc=auroc)
+
+    def of(self, chosen: npt.NDArray[np.bool_]) -> Runs:
+        """On the images ``chosen``, bool [N]."""
+        groups = tuple(group for group, one in zip(self.groups, chosen, strict=True) if one)
+        rows = self.labels[chosen], self.probabilities[:, chosen], self.paths[chosen]
+        return Runs(self.names, self.classes, *rows, groups)
 
 
 def shown(evidence: Evidence) -> Shown | None:
@@ -87,18 +107,37 @@ def runs_on(evidence: Evidence, split: str) -> Runs | None:
         return None
     first = next(iter(parts.values()))
     if split == "val" and _folds(evidence.run.finals) and len(parts) > 1:
-        labels = np.concatenate([part.label for part in parts.values()])
-        pooled = np.concatenate([part.probability for part in parts.values()])[None]
-        paths = np.concatenate([part.path for part in parts.values()])
-        return Runs(names=("all folds",), labels=labels, probabilities=pooled, groups=_groups(evidence, paths))
+        label, probability, path = (
+            np.concatenate([getattr(part, name) for part in parts.values()])
+            for name in ("label", "probability", "path")
+        )
+        return Runs((ALL_FOLDS,), first.classes, label, probability[None], path, groups_of(evidence, path))
     aligned = {name: _aligned(part, first) for name, part in parts.items()}
     same = {name: rows for name, rows in aligned.items() if rows is not None}
     return Runs(
         names=tuple(same),
+        classes=first.classes,
         labels=first.label,
         probabilities=np.stack(list(same.values())),
-        groups=_groups(evidence, first.path),
+        paths=first.path,
+        groups=groups_of(evidence, first.path),
     )
+
+
+def alone_on(evidence: Evidence, network: Shown, split: str) -> Runs:
+    """The shown network by itself on a split that it has."""
+    part = network.predictions.of(split)
+    groups = groups_of(evidence, part.path)
+    return Runs((network.title,), part.classes, part.label, part.probability[None], part.path, groups)
+
+
+def groups_of(evidence: Evidence, paths: npt.NDArray[np.str_]) -> tuple[str, ...]:
+    """The hashed patient of each image; "" where none is known."""
+    rows = evidence.run.rows
+    if "group" not in rows or "path" not in rows:
+        return ("",) * len(paths)
+    of_path = dict(zip(rows["path"], rows["group"], strict=True))
+    return tuple(str(of_path.get(str(path), "")) for path in paths)
 
 
 def _best_trial(evidence: Evidence, remark: str) -> Shown | None:
@@ -158,11 +197,3 @@ def _aligned(part: Predictions, first: Predictions) -> npt.NDArray[np.float32] |
     else:
         return None
     return part.probability[order] if np.array_equal(part.label[order], first.label) else None
-
-
-def _groups(evidence: Evidence, paths: npt.NDArray[np.str_]) -> tuple[str, ...]:
-    rows = evidence.run.rows
-    if "group" not in rows or "path" not in rows:
-        return ("",) * len(paths)
-    of_path = dict(zip(rows["path"], rows["group"], strict=True))
-    return tuple(str(of_path.get(str(path), "")) for path in paths)
