@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
@@ -84,6 +86,48 @@ def in_words(params: TrialParams) -> list[tuple[str, str]]:
             {"flip": "horizontal flip", "standard": "rotation, random crop, flip"}.get(params.augment, "none"),
         ),
     ]
+
+
+def in_short(params: TrialParams) -> str:
+    """The hyperparameters that most configurations differ in, in one line."""
+    trained = "+".join(params.unfreeze_layers) or DEPTH_NAMES[params.unfreeze_depth or 0]
+    loss = {"cross_entropy": "cross-entropy", "bce": "binary cross-entropy", "focal": "focal loss"}[params.loss]
+    weighted = ", weighted" if params.class_weights == "balanced" else ""
+    rate = f"{params.optimizer.replace('sgd', 'SGD').replace('adamw', 'AdamW')} at {formats.general(params.lr)}"
+    return f"{params.backbone}, {trained}, {rate}, batch {params.batch_size}, {loss}{weighted}"
+
+
+def choice(name: str, value: Any) -> str:
+    """The value of one hyperparameter, for the head of a row or column."""
+    if name == "unfreeze_depth" and value in DEPTH_NAMES:
+        return DEPTH_NAMES[int(value)]
+    return "none" if value is None else formats.general(value)
+
+
+def moment(time: Any) -> str:
+    """An ISO time for people: "2026-01-05 11:20 UTC"; as it is where it is none."""
+    try:
+        found = datetime.fromisoformat(str(time))
+    except ValueError:
+        return "a time that was not recorded" if time is None else str(time)
+    return f"{found:%Y-%m-%d %H:%M} {found.tzname() or ''}".strip()
+
+
+def p_value(p: float) -> str:
+    """0.021; < 0.001; a dash where it is NaN."""
+    if math.isnan(p):
+        return formats.ABSENT
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def signed(value: float) -> str:
+    """+0.012; a dash where it is NaN."""
+    return formats.ABSENT if math.isnan(value) else f"{value:+.3f}"
+
+
+def difference(value: float, low: float, high: float) -> str:
+    """+0.012 (-0.031 to +0.055), without the bounds where there are none."""
+    return signed(value) + ("" if math.isnan(low) else f" ({signed(low)} to {signed(high)})")
 
 
 def unfrozen_in_words(params: TrialParams) -> str:
