@@ -59,3 +59,7 @@ class EvaluationPaths:
     @property
     def tables(self) -> Path:
         return self.root / "tables"
+
+    @property
+    def figures(self) -> Path:
+        return self.root / "figures"

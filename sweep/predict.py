@@ -67,7 +67,7 @@ def _run(argv: Sequence[str]) -> int:
     model = open_model(asked.run, asked.device)
     answers: list[Answer] = []
     table = _Table(model, files)
-    print(_title(model))
+    print(title_of(model))
     print(table.head())
     try:
         for answer in model.predict(files, batch_size):
@@ -97,6 +97,12 @@ def batch_size_of(text: str | None) -> tuple[int | None, list[str]]:
     return int(text), []
 
 
+def title_of(model: UsedModel) -> str:
+    """One line on what predicts."""
+    facts = model.facts
+    return f"{model.path}: {facts.trial}, {facts.backbone} at {facts.image_size} px. {NOT_CLINICAL}"
+
+
 class _Table:
     """Lines of equal columns, which can be printed one by one: the widths are known before the first answer."""
 
@@ -121,11 +127,6 @@ class _Table:
     def _line(self, first: str, middle: Sequence[str], last: str) -> str:
         cells = [text.rjust(width) for text, width in zip(middle, self._widths[1:], strict=True)]
         return "  ".join([first.ljust(self._widths[0]), *cells, last]).rstrip()
-
-
-def _title(model: UsedModel) -> str:
-    facts = model.facts
-    return f"{model.path}: {facts.trial}, {facts.backbone} at {facts.image_size} px. {NOT_CLINICAL}"
 
 
 def _notes(answers: Sequence[Answer]) -> list[str]:

@@ -1,0 +1,153 @@
+"""The page of an external evaluation: its numbers are those of the files, and it says what they rest on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score, roc_auc_score
+
+from reports.external import build, main
+from reports.external_evidence import External
+from reports.external_scores import mistakes
+from reports.statistics import interval
+from sweep.external_records import read_evaluation
+from trainables.predictions import Predictions
+
+CLASSES = ("covid", "<b>normal</b>", "pneumonia")
+
+
+def write(root: Path, *, task: str = "single_label", count: int = 60, absent: bool = False, **changes: Any) -> Path:
+    """An evaluation of ``count`` images, two of each patient. absent: no image is of the last class."""
+    chance = np.random.default_rng(3)
+    several = task == "multi_label"
+    label = chance.integers(0, 2, (count, 3)) if several else np.arange(count) % (2 if absent else 3)
+    truth = label if several else np.eye(3, dtype=np.int64)[label]
+    logits = 2.0 * truth + chance.normal(size=(count, 3)) - several
+    probability = 1 / (1 + np.exp(-logits)) if several else np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    paths = [f"{number}.png" for number in range(count)]
+    root.mkdir(parents=True)
+    Predictions.of_split("external", paths, label, probability, CLASSES, 4).write(root / "predictions.npz")
+    with (root / "rows.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["row", "path", "split", "label", "group", "subgroup_view"])
+        table.writerows([n, paths[n], "external", "", f"g{n // 2}", ("AP", "PA")[n % 4 == 0]] for n in range(count))
+    model = {"file": "best.pt", "sha256": "ab" * 32, "trial": "t0007/seed_1001", "backbone": "resnet18"}
+    facts = {
+        "name": "hospital & sons",
+        "evaluated": "2026-01-05T12:00:00+00:00",
+        "command": "runs/x --data 'hospital & sons'",
+        "run": "x",
+        "model": model | {"image_size": 224},
+        "data": {"path": "/data/b.csv", "kind": "manifest", "fingerprint": "cd" * 32},
+        "map": {"tb": "pneumonia"},
+        "split": None,
+        "task": task,
+        "classes": list(CLASSES),
+        "thresholds": {"covid": 0.3, CLASSES[1]: 0.5, "pneumonia": 0.6} if several else None,
+        "images": count,
+        "counts": {name: int(number) for name, number in zip(CLASSES, truth.sum(axis=0), strict=True)},
+        "groups": {"column": "patient", "count": count // 2},
+        "dropped": [{"path": "bad.png", "reason": "empty"}],
+        "warnings": ["5 of 60 images are the run's own training images."],
+    }
+    (root / "evaluation.json").write_text(json.dumps(facts | changes))
+    return root
+
+
+def test_the_numbers_on_the_page_are_those_of_the_predictions(tmp_path: Path) -> None:
+    root = write(tmp_path / "b")
+    lines = build(root)
+    found = read_evaluation(root).predictions
+    decided = found.probability.argmax(axis=1)
+    macro = f1_score(found.label, decided, average="macro")
+    external = External(read_evaluation(root))
+    low, high = interval(external.scores, "f1_macro").low, interval(external.scores, "f1_macro").high
+    shown = f"{macro:.3f} ({low:.3f}–{high:.3f})"
+    assert f"macro F1: {shown}" in lines
+    page = (root / "report.html").read_text(encoding="utf-8")
+    assert shown in page
+    assert shown in (root / "report.md").read_text(encoding="utf-8")
+    table = pd.read_csv(root / "tables" / "discrimination.csv")
+    expected = [roc_auc_score(found.label == place, found.probability[:, place]) for place in range(3)]
+    np.testing.assert_allclose(table["AUROC"][:3], expected)
+    by_class = pd.read_csv(root / "tables" / "decisions.csv")
+    assert by_class["TP"].sum() == (decided == found.label).sum()
+    assert "bootstrap over 30 patients" in page
+
+
+def test_the_page_says_what_is_to_be_known_and_names_are_escaped(tmp_path: Path) -> None:
+    build(write(tmp_path / "b"))
+    page = (tmp_path / "b" / "report.html").read_text(encoding="utf-8")
+    assert "5 of 60 images are the run&#39;s own training images." in page
+    assert "hospital &amp; sons" in page
+    assert "<b>normal" not in page
+    assert "tb is pneumonia" in page
+    assert "1 files that cannot be read" in page
+    assert "Not for clinical use." in page
+    assert 'href="http' not in page
+    assert "src=" not in page.replace('src="data:', "")
+    for name in ("decisions", "f1", "discrimination", "calibration", "subgroups", "mistakes"):
+        assert (tmp_path / "b" / "tables" / f"{name}.csv").is_file()
+        assert f'href="tables/{name}.csv"' in page
+    for name in ("confusion", "roc"):
+        assert (tmp_path / "b" / "figures" / f"{name}.png").is_file()
+
+
+def test_a_macro_f1_is_not_given_where_a_class_has_no_image(tmp_path: Path) -> None:
+    lines = build(write(tmp_path / "b", absent=True))
+    assert not any(line.startswith(("macro F1", "balanced accuracy", "macro AUROC")) for line in lines)
+    assert any(line.startswith("accuracy: ") for line in lines)
+    page = (tmp_path / "b" / "report.html").read_text(encoding="utf-8")
+    assert "Accuracy on 60 images" in page
+
+
+def test_labels_are_decided_by_the_models_thresholds(tmp_path: Path) -> None:
+    external = External(read_evaluation(write(tmp_path / "b", task="multi_label")))
+    found = external.evaluation.predictions
+    decided = found.probability >= np.array([0.3, 0.5, 0.6], dtype=np.float32)
+    assert external.scores.estimate["f1_macro"] == pytest.approx(f1_score(found.label, decided, average="macro"))
+    lines = build(tmp_path / "b")
+    assert any(line.startswith("exact match: ") for line in lines)
+    table = pd.read_csv(tmp_path / "b" / "tables" / "decisions.csv")
+    assert sorted(table.loc[table["class"] == "covid", "threshold"]) == [0.3, 0.5], "tuned beside 0.5"
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_mistakes_are_all_that_was_wrong_the_surest_first(task: str, tmp_path: Path) -> None:
+    external = External(read_evaluation(write(tmp_path / "b", task=task)))
+    found, frame = external.evaluation.predictions, mistakes(external)
+    if task == "single_label":
+        wrong = found.probability.argmax(axis=1) != found.label
+    else:
+        wrong = (found.probability >= np.array([0.3, 0.5, 0.6], dtype=np.float32)) != found.label
+    assert len(frame) == wrong.sum() > 0
+    assert frame["probability"].is_monotonic_decreasing
+    assert (frame["labelled"] != frame["decided"]).all()
+
+
+def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
+    root = write(tmp_path / "b")
+    build(root)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    build(root)
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_no_evaluation_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 2
+    assert f"{tmp_path} is no evaluation: it has no evaluation.json" in capsys.readouterr().err
+    root = write(tmp_path / "b")
+    (root / "predictions.npz").write_bytes(b"PK")
+    assert main([str(root)]) == 2
+    assert f"error: {root} cannot be read" in capsys.readouterr().err
+    root = write(tmp_path / "c")
+    rows = (root / "rows.csv").read_text().splitlines()
+    (root / "rows.csv").write_text("\n".join(rows[:-1]) + "\n")
+    assert main([str(root)]) == 2
+    assert "rows.csv and predictions.npz name other images" in capsys.readouterr().err
