@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from reports import formats, thumbnail_lookup, wording
 from reports.blocks import Block, Column, Heading, Note, Sample, Samples, Section, Table, Text
 from reports.evaluation_tables import task_of
 from reports.evidence import Evidence
+from reports.figure_style import short
 from reports.resampled_scores import decisions
 from reports.shown import Shown, shown
 from sweep.records import Predictions
@@ -22,6 +23,7 @@ PER_CLASS = 4
 PER_CLASS_OF_MANY = 3
 MANY = 6
 UNTUNED = 0.5
+NO_LABEL = "no label"
 BEST, WORST = "Best classified", "Worst classified"
 FALSE_POSITIVES, FALSE_NEGATIVES = "Most confident false positives", "Most confident false negatives"
 ORDERS = {
@@ -49,7 +51,7 @@ def section(evidence: Evidence) -> Section:
     listed = Table(
         name=f"examples_{network.judged}",
         caption=f"The images above, {split} split, by file.",
-        frame=rows,
+        frame=rows.drop(columns="note"),
         columns=(
             Column("kind", "list"),
             Column("class", "class"),
@@ -66,7 +68,8 @@ def section(evidence: Evidence) -> Section:
 def examples(part: Predictions) -> pd.DataFrame:
     """The images of each class with the highest and the lowest probability of it, single-label.
 
-    Columns: kind, class, path, probability (of the true class), truth, decision. No image is in both lists.
+    Columns: kind, class, path, probability (of the true class), truth, decision, note (short, for below the image). No
+    image is in both lists.
     """
     limit = _limit(part.classes)
     decided = part.probability.argmax(axis=1)
@@ -78,8 +81,10 @@ def examples(part: Predictions) -> pd.DataFrame:
         chosen = {BEST: falling[:half], WORST: falling[half:][::-1][:limit]}
         for kind, images in chosen.items():
             for row in images:
+                answer = part.classes[decided[row]]
                 facts = {"kind": kind, "class": name, "path": str(part.path[row]), "probability": float(of_truth[row])}
-                rows[kind].append(facts | {"truth": name, "decision": part.classes[decided[row]]})
+                note = "right" if answer == name else f"says {short(answer)}"
+                rows[kind].append(facts | {"truth": name, "decision": answer, "note": note})
     return _frame(rows)
 
 
@@ -101,8 +106,9 @@ def multi_label_examples(part: Predictions, thresholds: dict[str, float] | None)
         for kind, images in wrong.items():
             for row in images[:limit]:
                 facts = {"kind": kind, "class": name, "path": str(part.path[row]), "probability": float(p[row])}
-                facts |= {"truth": _labels(part, truth[row]), "decision": _labels(part, decided[row])}
-                rows[kind].append(facts)
+                has, given = _labels(part, truth[row]), _labels(part, decided[row])
+                facts |= {"truth": " + ".join(has) or NO_LABEL, "decision": " + ".join(given) or NO_LABEL}
+                rows[kind].append(facts | {"note": f"true: {_first_of(has)}"})
     return _frame(rows)
 
 
@@ -148,12 +154,12 @@ def _sorted(part: Predictions, rows: np.ndarray, key: np.ndarray) -> np.ndarray:
     return order
 
 
-def _labels(part: Predictions, chosen: np.ndarray) -> str:
-    return " + ".join(name for name, one in zip(part.classes, chosen, strict=True) if one) or "no label"
+def _labels(part: Predictions, chosen: np.ndarray) -> list[str]:
+    return [name for name, one in zip(part.classes, chosen, strict=True) if one]
 
 
 def _frame(rows: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
-    columns = ["kind", "class", "path", "probability", "truth", "decision"]
+    columns = ["kind", "class", "path", "probability", "truth", "decision", "note"]
     return pd.DataFrame([row for of_kind in rows.values() for row in of_kind], columns=columns)
 
 
@@ -161,7 +167,9 @@ def _gallery(rows: pd.DataFrame, classes: tuple[str, ...], split: str, uris: dic
     found = []
     for name in classes:
         images = tuple(
-            Sample(uris.get(row["path"], ""), row["path"], split, _note(row))
+            Sample(
+                uris.get(row["path"], ""), row["path"], split, f"p {formats.score(row['probability'])}, {row['note']}"
+            )
             for row in rows[rows["class"] == name].to_dict("records")
         )
         if images:
@@ -169,12 +177,10 @@ def _gallery(rows: pd.DataFrame, classes: tuple[str, ...], split: str, uris: dic
     return Samples(ORDERS[str(rows["kind"].iloc[0])], tuple(found))
 
 
-def _note(row: Mapping[Hashable, Any]) -> str:
-    """Below an image: the probability, and what was said instead."""
-    p = f"p {formats.score(row['probability'])}"
-    if row["kind"] in (FALSE_POSITIVES, FALSE_NEGATIVES):
-        return f"{p}, true: {row['truth']}"
-    return f"{p}, right" if row["decision"] == row["class"] else f"{p}, says {row['decision']}"
+def _first_of(names: list[str]) -> str:
+    if not names:
+        return NO_LABEL
+    return short(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _how_chosen(network: Shown, part: Predictions) -> str:

@@ -126,7 +126,7 @@ def label_matrices(counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64
                 color = _readable_on(image.cmap(image.norm(share)))
                 text = f"{count:,}\n{100 * share:.0f} %"
                 axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
-            axes.set_title(short(classes[place], 16))
+            axes.set_title(short(classes[place], 13))
             axes.set_xticks([0, 1], ["no", "yes"])
             axes.set_yticks([0, 1], ["no", "yes"])
             _grid_of_cells(axes, (2, 2))

@@ -74,7 +74,9 @@ def _method(methods: set[str], resamples: list[Resamples]) -> str:
     named = any(one.named for one in resamples)
     parts = []
     if "Wilson" in methods:
-        why = "every patient has one image" if named else "no patients are known, so each image counts alone"
+        why = "no patients are known, so each image counts alone"
+        if named:
+            why = f"{'' if all(one.one_image_each for one in resamples) else 'where '}every patient has one image"
         parts.append(f"Wilson's for proportions ({why})")
     if methods & {"bootstrap", "Wilson over groups"}:
         counts = {one.groups for one in resamples}
@@ -85,7 +87,7 @@ def _method(methods: set[str], resamples: list[Resamples]) -> str:
         parts.append(f"bootstrap over {over}, {max(one.replicates for one in resamples):,} resamples{again}")
     if "Wilson over groups" in methods:
         parts.append("Wilson's over patients where a proportion is 0 or 1")
-    return f"In brackets 95 % intervals: {wording.listing(parts)}."
+    return f"In brackets 95\N{NO-BREAK SPACE}% intervals: {wording.listing(parts)}."
 
 
 def _short_warnings(warnings: list[str]) -> list[str]:
