@@ -11,7 +11,24 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from reports import answer, comparison, confusion, curves, data_card, render, repeat, trial_list
+from reports import (
+    answer,
+    associations,
+    comparison,
+    confusion,
+    curves,
+    data_card,
+    discrimination,
+    examples,
+    finals_section,
+    methods,
+    pareto,
+    probabilities,
+    published,
+    render,
+    repeat,
+    trial_list,
+)
 from reports.blocks import Section
 from reports.evidence import Evidence, gather
 from search_spaces.problems import UserError
@@ -20,10 +37,18 @@ from trainables.atomic import write_json
 SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
     answer.section,
     data_card.section,
+    finals_section.section,
     comparison.section,
     confusion.section,
     curves.section,
     curves.stopping_section,
+    examples.section,
+    discrimination.section,
+    probabilities.section,
+    associations.section,
+    pareto.section,
+    methods.section,
+    published.section,
     trial_list.section,
     repeat.section,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports import data_tables, figures, thumbnails, wording
+from reports import data_tables, figures, shortcuts, thumbnails, wording
 from reports.blocks import Block, Column, FactList, Heading, Note, Picture, Samples, Section, Table, Text
 from reports.evidence import Evidence
 
@@ -18,6 +18,7 @@ def section(evidence: Evidence) -> Section:
         *_samples(evidence),
         *_hygiene(evidence),
         *_extra(evidence),
+        *shortcuts.section_blocks(evidence),
         *_weights(evidence),
     ]
     return Section("data", "Data", tuple(blocks))

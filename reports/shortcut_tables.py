@@ -17,7 +17,7 @@ from reports.interval_cells import cells
 from reports.paired import Comparison, compare
 from reports.resampled_scores import Scores, score_runs
 from reports.shown import Runs, runs_on
-from sweep.records import Predictions, Run
+from sweep.records import Predictions, Run, read_baseline_predictions
 
 METRIC = "f1_macro"
 CLOSE = 0.9
@@ -149,19 +149,8 @@ def _shortcut(run: Run, entry: Mapping[str, Any]) -> Shortcut:
             split: {key: math.nan if value is None else float(value) for key, value in found.items()}
             for split, found in scores.items()
         },
-        predictions=None if failed else _predictions(run, name),
+        predictions=None if failed else read_baseline_predictions(run, name),
     )
-
-
-def _predictions(run: Run, name: str) -> Predictions | None:
-    path = run.paths.baselines / f"{name}.npz"
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
-            arrays = {key: saved[key] for key in ("path", "split", "label", "probability")}
-            return Predictions(**arrays, classes=tuple(map(str, saved["classes"])), epoch=int(saved["epoch"]))
-    except Exception as error:
-        _note(run, f"baselines/{path.name} cannot be read ({error}): its scores stand without an interval")
-        return None
 
 
 def _on_the_same(runs: Runs, part: Predictions) -> Scores | None:

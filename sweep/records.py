@@ -138,6 +138,11 @@ def read_repeat_predictions(run: Run, repeat: Repeat) -> Predictions | None:
     return _predictions(run, run.paths.repeat(repeat.trial_id).predictions)
 
 
+def read_baseline_predictions(run: Run, name: str) -> Predictions | None:
+    """As ``read_predictions``, of one baseline: its rows of val, and of test once it was opened."""
+    return _predictions(run, run.paths.baselines / f"{name}.npz")
+
+
 def _predictions(run: Run, path: Path) -> Predictions | None:
     try:
         return predictions.read_predictions(path)
