@@ -155,7 +155,7 @@ def _split_scores(evidence: Evidence, network: Shown) -> list[Block]:
     for split in network.splits:
         images = alone_on(evidence, network, split)
         row: dict[str, Any] = {"split": wording.SPLIT_NAMES[split], "images": len(images.paths)}
-        row["patients"] = images.resamples.groups if images.resamples.named else math.nan
+        row["patients"] = images.patients
         if split == "train":
             overall = evaluation_tables.overall(network.predictions, split)
             row |= {key: overall[key] for key in wanted} | {

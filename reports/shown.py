@@ -57,6 +57,11 @@ class Runs:
     paths: npt.NDArray[np.str_]
     groups: tuple[str, ...]
 
+    @property
+    def patients(self) -> float:
+        """How many there are, an image without a group counting as one; NaN where no image has a group."""
+        return len(set(self.groups) - {""}) + self.groups.count("") if any(self.groups) else math.nan
+
     @cached_property
     def resamples(self) -> Resamples:
         """Of its patients: the same for every configuration on the same images."""

@@ -89,7 +89,7 @@ def table(
         scored += [(scores, score) for score in defined.values()]
         cells = interval_cells.cells(scores, defined)
         rows.append(
-            {"column": column, "value": name, "images": len(part.paths), "patients": _patients(part)}
+            {"column": column, "value": name, "images": len(part.paths), "patients": part.patients}
             | {key: cells.get(key, math.nan) for key in _keys(wanted)}
             | {"remark": _remark(part, absent)}
         )
@@ -109,10 +109,6 @@ def _columns(evidence: Evidence, images: Runs) -> list[tuple[str, npt.NDArray[np
 
 def _keys(wanted: dict[str, str]) -> list[str]:
     return [f"{key}{end}" for key in wanted for end in ("", "_low", "_high", "_shown")]
-
-
-def _patients(part: Runs) -> float:
-    return part.resamples.groups if part.resamples.named else math.nan
 
 
 def _remark(part: Runs, absent: list[str]) -> str:
