@@ -28,7 +28,7 @@ def test_ctrl_c_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_mistyped_option_is_a_problem_like_any_other() -> None:
     parser = Arguments("sweep.predict", "", "")
-    with pytest.raises(UserError, match="unrecognized arguments: --oops; python -m sweep.predict --help shows all"):
+    with pytest.raises(UserError, match="unrecognized arguments: --oops"):
         parser.parse_args(["--oops"])
 
 
