@@ -30,8 +30,7 @@ def blocks(evidence: Evidence, standing: Standing) -> list[Block]:
     asked = [(one.scores, standing.metric) for one in standing.cells.values() if one.scores is not None]
     caption = (
         f"The best trial of each {names}, trained again like the finalists. Holm: p corrected for the number of cells. "
-        f"{finals_words.basis(evidence, standing)} {interval_cells.below(asked)} "
-        f"{finals_words.warned(standing.cell_leads.values())}"
+        f"{finals_words.basis(evidence, standing)} {interval_cells.below(asked)}"
     )
     text = (
         f"The best trial of the search for each {names} with at least three trials was repeated as well (--compare). "
@@ -45,8 +44,9 @@ def blocks(evidence: Evidence, standing: Standing) -> list[Block]:
 def _cell_picture(evidence: Evidence, standing: Standing, frame: pd.DataFrame) -> Picture:
     names, judged = standing.cell_names, finals_words.judged_name(standing)
     best = list(standing.cells.values())[:MOST_DRAWN]
-    alt = f"{judged} of the best trial of each cell: " + finals_words.alt_of(best, standing)
-    caption = f"{judged}, mean over the repeats of each cell's best trial. {finals_words.basis(evidence, standing)}"
+    alt = f"The {judged} of the best trial of each cell: " + finals_words.alt_of(best, standing)
+    caption = f"{judged[:1].upper()}{judged[1:]}, mean over the repeats of each cell's best trial. "
+    caption += finals_words.basis(evidence, standing)
     if len(names) == 2 and frame["score"].notna().any():
         order = [list(dict.fromkeys(frame[name])) for name in names]
         grid = frame.pivot(index=names[0], columns=names[1], values="score").reindex(index=order[0], columns=order[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,30 +16,35 @@ from reports.figure_style import BLUE, GRAY, INK, LIGHT, VERMILLION, Drawing, dr
 
 SKY = "#56B4E9"
 ROW_IN = 0.36
-WIDTH_IN = 6.6
-LONGEST_LABEL = 40
+WIDTH_IN = 5.4
+"""A telephone shows it whole."""
+LONGEST_LABEL = 34
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """A row of ``standing``. kind: "winner", "finalist" or "shortcut". points: the repeats' own scores."""
+    """A row of ``standing``. kind: "winner", "finalist" or "shortcut". points: the repeats' own scores; text: the value
+    and its interval in words."""
 
     name: str
     kind: str
     value: float
     low: float
     high: float
-    points: Sequence[float] = ()
+    points: Sequence[float]
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
     """A row of ``courses``: a configuration from the search to the split that judges it.
 
-    search: its score there, NaN if unknown. validation, judged: of each repeat; mean, low, high: of ``judged``.
+    search: its score there, NaN if unknown. validation, judged: of each repeat; mean, low, high: of ``judged``. winner:
+    stands in bold.
     """
 
     name: str
+    winner: bool
     search: float
     validation: Sequence[float]
     judged: Sequence[float]
@@ -65,27 +69,24 @@ def standing(marks: Sequence[Mark], label: str) -> Drawing:
         for place, mark in enumerate(marks):
             color = {"winner": BLUE, "finalist": INK}.get(mark.kind, GRAY)
             shape = {"winner": "D", "finalist": "o"}.get(mark.kind, "s")
-            axes.hlines(place, mark.low, mark.high, color=color, linewidth=3.2 if mark.kind == "winner" else 1.8)
+            axes.hlines(place, mark.low, mark.high, color=color, linewidth=3 if mark.kind == "winner" else 1.8)
             axes.plot(
                 [mark.value],
                 [place],
                 shape,
                 color=color,
-                markersize=8 if mark.kind == "winner" else 6.5,
+                markersize=6.5 if mark.kind == "winner" else 5,
                 markerfacecolor="white" if mark.kind == "shortcut" else color,
-                markeredgewidth=1.6,
+                markeredgewidth=1.4,
                 zorder=3,
             )
             if len(mark.points) > 1:
                 axes.plot(
-                    mark.points, [place] * len(mark.points), "|", color=color, markersize=9, alpha=0.75, zorder=2.5
+                    mark.points, [place] * len(mark.points), "|", color=color, markersize=10, alpha=0.8, zorder=2.5
                 )
             weight = "bold" if mark.kind == "winner" else "normal"
-            text = formats.show("score", mark.value)
-            if not math.isnan(mark.low):
-                text += f"  ({formats.score(mark.low)}–{formats.score(mark.high)})"
             axes.annotate(
-                text,
+                mark.text,
                 (1.02, place),
                 xycoords=("axes fraction", "data"),
                 va="center",
@@ -131,6 +132,8 @@ def courses(rows: Sequence[Course], label: str, judged: str) -> Drawing:
             if judged:
                 axes.plot(row.judged, [bottom] * len(row.judged), "o", color=color, markeredgecolor="white", zorder=3)
         _rows(axes, [row.name for row in rows])
+        for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
+            tick.set_fontweight("bold" if row.winner else "normal")
         for place in range(1, len(rows)):
             axes.axhline(place - 0.5, color=LIGHT, linewidth=0.8)
         axes.set_xlabel(label)

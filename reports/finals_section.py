@@ -102,8 +102,8 @@ def _finalists(evidence: Evidence, standing: Standing) -> list[Block]:
     drawn = standing.finalists[:MOST_DRAWN]
     picture = Picture(
         name="finalists",
-        caption=f"From the search to {finals_words.split_name(standing)}: {judged}, each dot one network. "
-        + finals_words.basis(evidence, standing),
+        caption=f"From the search to {finals_words.split_name(standing)}: {judged}, each dot one network; bold: the "
+        "winner. " + finals_words.basis(evidence, standing),
         alt=f"Dot plot of {len(drawn)} finalists, {judged}: " + finals_words.alt_of(drawn, standing),
         drawing=figures_finals.courses(
             [finals_words.course(standing, one) for one in drawn],

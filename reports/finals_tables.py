@@ -19,9 +19,9 @@ VERDICTS = {1: "the winner is better", -1: "the winner is worse", 0: "no differe
 def finalist_frame(standing: Standing) -> pd.DataFrame:
     """One row a finalist, in order of the search.
 
-    Columns: place, number, role ("winner" or ""), network, configuration, trainable_params, search_score, mean, standard_error,
-    repeated (both as text), gap, repeats (that ended), then ``interval_cells.cells`` of ``score``, each_repeat (text),
-    ``tuned`` likewise at tuned thresholds, remark.
+    Columns: place, number, role ("winner" or ""), network, configuration, trainable_params, search_score, mean,
+    standard_error, repeated (both as text), gap, repeats (that ended), then ``interval_cells.cells`` of ``score``,
+    each_repeat (text), ``tuned`` likewise at tuned thresholds, remark.
     """
     rows = []
     for one in standing.finalists:
@@ -112,9 +112,9 @@ def lead_cells(standing: Standing, lead: Comparison | None) -> dict[str, Any]:
     return row | {"verdict": VERDICTS[standing.verdict(lead)]}
 
 
-def score_cells(one: Contender, key: str, name: str) -> dict[str, Any]:
+def score_cells(one: Contender | None, key: str, name: str) -> dict[str, Any]:
     """``interval_cells.cells`` of one score; dashes where no predictions can be read."""
-    return interval_cells.cells(one.scores, {key: name}) if one.scores is not None else _absent(key)
+    return _absent(key) if one is None or one.scores is None else interval_cells.cells(one.scores, {key: name})
 
 
 def each_repeat(standing: Standing, one: Contender) -> str:
@@ -126,11 +126,16 @@ def each_repeat(standing: Standing, one: Contender) -> str:
 
 def in_short(one: Contender) -> str:
     """The configuration in a few words."""
+    params = params_of(one)
+    return wording.in_short(params) if params is not None else "hyperparameters damaged"
+
+
+def params_of(one: Contender) -> TrialParams | None:
+    """The hyperparameters; None where finalists.json is damaged or of another version."""
     try:
-        params = TrialParams.from_flat(one.finalist.params)
+        return TrialParams.from_flat(one.finalist.params)
     except (UserError, TypeError, ValueError):
-        return "hyperparameters damaged"
-    return wording.in_short(params)
+        return None
 
 
 def network(one: Contender) -> str:

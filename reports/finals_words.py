@@ -39,9 +39,9 @@ def course(standing: Standing, one: Contender) -> figures_finals.Course:
     """The contender's row of ``figures_finals.courses``."""
     cells = finals_tables.score_cells(one, "score", standing.metric)
     judged = () if one.scores is None else one.scores.by_run.get(standing.metric, ())
-    mark = " (winner)" if one is standing.winner else ""
     return figures_finals.Course(
-        name=f"{one.finalist.number}{mark}: {finals_tables.network(one)}",
+        name=f"{one.finalist.number}: {finals_tables.network(one)}",
+        winner=one is standing.winner,
         search=one.finalist.search_score,
         validation=list(one.validation.values()),
         judged=[float(value) for value in judged] if standing.split == "test" else (),

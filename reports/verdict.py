@@ -38,8 +38,7 @@ def sentence(standing: Standing) -> str:
         text += " It stays the winner all the same: it was fixed on validation, before the test split was opened."
     if standing.split == "val":
         text += " These are the images on which it was chosen, so that even this is optimistic."
-    warnings = sorted({lead.warning for lead in standing.leads.values() if lead.warning})
-    return text + (f" Caution: {'; '.join(warnings)}." if warnings else "")
+    return text
 
 
 def state(evidence: Evidence, standing: Standing) -> list[Block]:

@@ -1,0 +1,41 @@
+"""The model file and how to use it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+from reports.blocks import Block, Command, FactList, Heading, Note, Text
+from reports.evidence import Evidence
+
+
+def blocks(evidence: Evidence, origin: str) -> list[Block]:
+    """Where the model is, the command to use it, and the lines that load it elsewhere. origin: which network it is."""
+    files = evidence.run.paths.models
+    place = Path(str(evidence.run.sweep.get("storage") or "runs")) / evidence.name
+    found: list[Block] = [Heading("The model")]
+    if not is_written(evidence):
+        found.append(Note("info", "models/best.pt is not written. This makes it from the weights on disk:"))
+        return [*found, Command(f"python -m sweep.models {shlex.quote(str(place))}")]
+    onnx = (files / "best.onnx").is_file()
+    rows = [("File", "models/best.pt" + (", and models/best.onnx for onnxruntime" if onnx else ""))]
+    rows += [("Which network", origin)] if origin else []
+    found += [FactList(tuple(rows)), Text("To predict other images with it:")]
+    found.append(Command(f"python -m sweep.predict {shlex.quote(str(place))} IMAGES"))
+    loading = _loading(files / "best.json")
+    if loading:
+        found += [Text("To load it without this project, with torchvision alone:"), Command(loading)]
+    return found
+
+
+def is_written(evidence: Evidence) -> bool:
+    return (evidence.run.paths.models / "best.pt").is_file()
+
+
+def _loading(path: Path) -> str:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(facts.get("loading") or "") if isinstance(facts, dict) else ""
