@@ -27,10 +27,10 @@ NO_LABEL = "no label"
 BEST, WORST = "Best classified", "Worst classified"
 FALSE_POSITIVES, FALSE_NEGATIVES = "Most confident false positives", "Most confident false negatives"
 ORDERS = {
-    BEST: "p: the probability of the true class, the highest first.",
-    WORST: "p: the probability of the true class, the lowest first.",
-    FALSE_POSITIVES: "p: the probability of the label, which the image does not have; the highest first.",
-    FALSE_NEGATIVES: "p: the probability of the label, which the image has; the lowest first.",
+    BEST: "Images by the probability p of their true class, the highest first.",
+    WORST: "Images by the probability p of their true class, the lowest first.",
+    FALSE_POSITIVES: "Images that lack the label and were given it, by its probability p, the highest first.",
+    FALSE_NEGATIVES: "Images that have the label and were not given it, by its probability p, the lowest first.",
 }
 
 

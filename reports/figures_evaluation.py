@@ -155,9 +155,17 @@ def _curve_legend(panels: Sequence[CurvePanel]) -> list[Line2D | Patch]:
 def _bins(axes: Axes, panel: ReliabilityPanel) -> None:
     axes.plot([0, 1], [0, 1], color=GRAY, linestyle=(0, (2, 2)), linewidth=1)
     edges = np.linspace(0, 1, len(panel.counts) + 1)
-    heights = 0.22 * panel.counts / panel.counts.max()
+    seen = panel.counts > 0
+    heights = 0.22 * panel.counts[seen] / panel.counts.max()
     axes.bar(
-        edges[:-1], heights, np.diff(edges), align="edge", color=LIGHT, edgecolor="white", linewidth=0.5, zorder=0.6
+        edges[:-1][seen],
+        heights,
+        np.diff(edges)[seen],
+        align="edge",
+        color=LIGHT,
+        edgecolor="white",
+        linewidth=0.5,
+        zorder=0.6,
     )
     for confidence, observed in panel.others:
         known = np.isfinite(confidence)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -94,3 +96,22 @@ def test_any_number_of_classes_makes_one_panel_each(write_run, count):
     found = section(gather(write_run(finals={"repeats": 2}, classes=names, labels_per_split=sizes, trials=1)))
     for picture in found.pictures():
         assert all(f"class &lt;{place}&gt;" in picture.drawing.svg for place in range(count))
+
+
+def test_folds_are_scored_together_each_image_by_the_fold_that_did_not_train_on_it(write_run):
+    root = write_run(finals={"opened": 0})
+    paths = RunPaths(root)
+    paths.chosen.write_text(json.dumps(json.loads(paths.chosen.read_text()) | {"folds": 3}))
+    for fold in range(3):
+        file = paths.repeat(f"t0000/seed_{1001 + fold}").predictions
+        with np.load(file) as saved:
+            arrays = {key: saved[key] for key in saved.files}
+        np.savez(file, **(arrays | {"path": np.char.add(f"{fold}/", arrays["path"])}))
+    evidence = gather(root)
+    found = section(evidence)
+    parts = [one.of("val") for one in repeats_of_winner(evidence)]
+    truth, probability = (np.concatenate([getattr(part, name) for part in parts]) for name in ("label", "probability"))
+    row = areas(found).frame.set_index("class").loc["covid"]
+    assert row["AUROC"] == pytest.approx(metrics.roc_auc_score(truth == 0, probability[:, 0]))
+    assert row["images"] == (truth == 0).sum() == 3 * 19
+    assert "Every image by the fold that did not train on it" in found.blocks[0].text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,12 @@ def test_groups_are_those_of_splits_csv(write_run):
     assert list(runs_on(evidence, "test").groups) == expected
     RunPaths(root).splits.unlink()
     assert set(runs_on(gather(root), "test").groups) == {""}
+
+
+def test_patients_are_counted_where_they_are_known(write_run):
+    root = write_run(finals={})
+    evidence = gather(root)
+    rows = evidence.run.rows
+    assert runs_on(evidence, "test").patients == rows.loc[rows["split"] == "test", "group"].nunique()
+    RunPaths(root).splits.unlink()
+    assert math.isnan(runs_on(gather(root), "test").patients)
