@@ -27,11 +27,11 @@ def some_runs(seed: int, images: int, classes: int, *, multi_label: bool, decima
         labels = rng.integers(0, classes, images)
         probabilities = rng.dirichlet(np.ones(classes), (2, images)).round(decimals)
     groups = [f"patient {rng.integers(0, images)}" for _ in range(images)]
-    resamples = draw_resamples(groups, labels, classes, replicates=30)
+    resamples = draw_resamples(groups, labels, classes, replicates=8)
     return labels, probabilities, score_runs(labels, probabilities, names, resamples, auroc=False)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     images=st.integers(5, 60),
