@@ -24,6 +24,7 @@ from sweep.records import read_run
 from sweep.repeats import Chosen, Repeat, RepeatLedger, RepeatList, repeats_of, settings_of_repeat
 from sweep.search import EntrySearcher
 from sweep.stopping import Stopping
+from sweep.tensorboard import TensorBoardLog
 from sweep.tuner import Outcome, run_trials
 from trainables.atomic import write_json
 from trainables.data.folds import write_folds
@@ -169,6 +170,7 @@ def _train(
     trials = len(ledger.entries) + len(todo)
     searcher = EntrySearcher(todo, ledger, settings_of, plan.concurrency)
     stopping = Stopping("none", plan.budget, plan.grace_period, plan.config.reduction_factor)
+    curves = TensorBoardLog(ledger)
     progress = Progress.started(len(ledger.wanted), plan.budget, ledger.metric, ledger.mode)
     for entry in ledger.of_wanted():
         if entry.ended:
@@ -178,6 +180,7 @@ def _train(
         return run_trials(plan, ledger, searcher, stopping, progress, budget, trials=trials)
     finally:
         progress.close()
+        curves.close()
 
 
 def _cost(plan: Plan, search: Ledger, chosen: list[Chosen], repeats: list[Repeat], left: int) -> str:

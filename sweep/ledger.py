@@ -50,8 +50,8 @@ class Entry:
 class Ledger:
     """All trials of a run by number; ``mode`` is "max" or "min" of ``metric``, a column of the epochs table.
 
-    on_end: called with each entry as it ends (the mirror of the study, the progress view). weights_kept: of how many
-    trials, the best ones, the weights stay on disk when they have ended.
+    on_report: called with each entry and its new epoch's record; on_end: with each entry as it ends. weights_kept: of
+    how many trials, the best ones, the weights stay on disk when they have ended.
     """
 
     weights_kept = WEIGHTS_KEPT
@@ -61,6 +61,7 @@ class Ledger:
         self.metric = metric
         self.mode = mode
         self.entries: dict[int, Entry] = {}
+        self.on_report: list[Callable[[Entry, dict[str, Any]], None]] = []
         self.on_end: list[Callable[[Entry], None]] = []
         self._last_record: dict[int, str] = {}
         self._kept: dict[int, float] = {}
@@ -98,12 +99,15 @@ class Ledger:
             return
         self._last_record[number] = record
         entry = self.entries[number]
+        facts = json.loads(record)
         entry.scores[epoch] = score
-        entry.seconds[epoch] = _seconds(json.loads(record))
+        entry.seconds[epoch] = _seconds(facts)
         path = self.files(entry).result
         torn = path.exists() and not path.read_bytes().endswith(b"\n")
         with path.open("a", encoding="utf-8") as stream:
             stream.write(("\n" if torn else "") + record + "\n")
+        for listener in self.on_report:
+            listener(entry, facts)
 
     def end(self, number: int, status: str, reason: str) -> None:
         """Write down how a trial ended: "finished", "stopped" or "failed", and why. A second end changes nothing."""

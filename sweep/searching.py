@@ -13,6 +13,7 @@ from sweep.progress import Progress
 from sweep.search import EntrySearcher
 from sweep.stopping import Stopping
 from sweep.study import Study
+from sweep.tensorboard import TensorBoardLog
 from sweep.tuner import Outcome, run_trials
 from trainables.settings import TrialSettings
 
@@ -34,6 +35,7 @@ def run(plan: Plan, ledger: Ledger, settings: TrialSettings, budget: TimeBudget)
         deterministic=config.deterministic,
     )
     ledger.on_end.append(StudyMirror(ledger).add)
+    curves = TensorBoardLog(ledger)
 
     def settings_of(entry: Entry) -> tuple[TrialSettings, int]:
         return plan.own_settings(entry.number, settings), entry.number
@@ -58,5 +60,6 @@ def run(plan: Plan, ledger: Ledger, settings: TrialSettings, budget: TimeBudget)
                 progress.message(problem)
     finally:
         progress.close()
+        curves.close()
         budget.reserve_s = float
     return outcome

@@ -1,0 +1,75 @@
+"""The event files that TensorBoard shows."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from search_spaces.params import TrialParams
+from sweep.ledger import Ledger
+from sweep.paths import RunPaths
+from sweep.tensorboard import TensorBoardLog
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    ledger = Ledger(RunPaths(tmp_path), "val_f1_macro", "max")
+    ledger.begin(0, TrialParams(backbone="resnet18"), {})
+    return ledger
+
+
+def report(ledger: Ledger, epoch: int, **values: float | None) -> None:
+    ledger.report(0, epoch, 0.5, json.dumps({"epoch": epoch, **values}))
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every scalar in the event files of ``folder``, by tag; the form of a record is TensorFlow's TFRecord."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for path in sorted(folder.glob("events*")):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            event = Event.FromString(content[12 : 12 + length])
+            content = content[16 + length :]
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, round(value.simple_value, 6)))
+    return found
+
+
+def test_every_number_of_every_epoch_is_a_point_of_a_curve(ledger: Ledger, tmp_path: Path) -> None:
+    TensorBoardLog(ledger)
+    report(ledger, 1, train_loss=1.5, **{"val_f1:covid": 0.25}, lr=0.01, val_auroc_macro=None)
+    report(ledger, 2, train_loss=1.0, **{"val_f1:covid": 0.5}, lr=0.01)
+    ledger.end(0, "finished", "")
+    found = curves(tmp_path / "trials" / "t0000")
+    assert found["train/loss"] == [(1, 1.5), (2, 1.0)]
+    assert found["val/f1/covid"] == [(1, 0.25), (2, 0.5)]
+    assert found["trial/lr"] == [(1, 0.01), (2, 0.01)]
+    assert "val/auroc_macro" not in found
+
+
+def test_a_resumed_trial_goes_on_with_its_curve(ledger: Ledger, tmp_path: Path) -> None:
+    first = TensorBoardLog(ledger)
+    report(ledger, 1, train_loss=1.5)
+    first.close()
+    again = Ledger(RunPaths(tmp_path), "val_f1_macro", "max")
+    again.load()
+    second = TensorBoardLog(again)
+    report(again, 2, train_loss=1.0)
+    second.close()
+    assert sorted(curves(tmp_path / "trials" / "t0000")["train/loss"]) == [(1, 1.5), (2, 1.0)]
+
+
+def test_trouble_with_the_files_does_not_end_the_sweep(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("sweep.tensorboard.SummaryWriter", full)
+    TensorBoardLog(ledger)
+    report(ledger, 1, train_loss=1.5)
+    report(ledger, 2, train_loss=1.0)
+    assert ledger.entries[0].scores == {1: 0.5, 2: 0.5}
