@@ -41,14 +41,15 @@ class Compared:
 
     trials: COMPLETE, one value each: the best of the selection metric within the first ``epoch`` epochs, or within all
     that the trial ran (``epoch`` is None: none was stopped early). Parameters are named as the sampler was asked for
-    them ("lr.sgd"), or by their field where it was not asked. numbers: int64 [n], the trials' own. left_out: how many
-    trials of the run are not among them, by reason.
+    them ("lr.sgd"), or by their field where it was not asked; the ranges of such (``derived``) are what trials took.
+    numbers: int64 [n], the trials' own. left_out: how many trials of the run are not among them, by reason.
     """
 
     trials: tuple[FrozenTrial, ...]
     numbers: NDArray[np.int64]
     epoch: int | None
     left_out: Mapping[str, int]
+    derived: frozenset[str] = frozenset()
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -106,6 +107,7 @@ def compared(evidence: Evidence) -> Compared:
         numbers=np.array([number for number, _ in found], dtype=np.int64),
         epoch=epoch,
         left_out={reason: count for reason, count in left_out.items() if count},
+        derived=frozenset(derived),
     )
 
 
