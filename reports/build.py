@@ -31,8 +31,10 @@ from reports import (
 )
 from reports.blocks import Section
 from reports.evidence import Evidence, gather
+from reports.model_card import card
 from search_spaces.problems import UserError
-from trainables.atomic import write_json
+from sweep.model_paths import ModelPaths
+from trainables.atomic import write_atomically, write_json
 
 SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
     answer.section,
@@ -55,13 +57,18 @@ SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
 
 
 def build(run_root: Path) -> Path:
-    """Write ``run_root/report`` and return its index.html.
+    """Write ``run_root/report``, and the card of its model if there is one; return the report's index.html.
 
     Reads the run folder alone, so it works when the data set is gone, and gives the same bytes for the same run folder.
     The old report stays until the new one is whole. Raises ``UserError`` if ``run_root`` is no run folder.
     """
     evidence = gather(Path(run_root))
     files = _files(evidence)
+    model_card = card(evidence)
+    if model_card is not None:
+        write_atomically(
+            ModelPaths(evidence.run.paths.models).card, lambda beside: beside.write_bytes(_encoded(str(model_card)))
+        )
     target = evidence.run.paths.report
     beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=".report-"))
     try:

@@ -22,6 +22,8 @@ MAY_IMPORT = {
     "reports": (
         "reports",
         "sweep.records",
+        "sweep.external_records",
+        "sweep.model_paths",
         "sweep.paths",
         "search_spaces.params",
         "search_spaces.problems",

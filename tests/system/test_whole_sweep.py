@@ -19,7 +19,7 @@ def arguments(data: Path, storage: Path, name: str) -> list[object]:
     """A sweep of nine short trials on two backbones."""
     where: list[object] = ["--data", data, "--storage", storage, "--name", name, "--weights", "random"]
     what = ["--backbones", "squeezenet1_1,resnet18", "--image-size", 32, "--trials", 9, "--epochs", 4]
-    return [*where, *what, "--grace-period", 2, "--seed", 3]
+    return [*where, *what, "--grace-period", 2, "--seed", 3, "--finalists", 0]
 
 
 def trials(run: Path) -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ def test_a_run_that_is_going_on_is_not_run_twice(small_data: Path, tmp_path: Pat
 
 def test_the_demo_sweep_runs_without_any_option_but_its_size(tmp_path: Path) -> None:
     """With the default storage, which is relative to where the user stands."""
-    done = run_sweep("--trials", 3, "--epochs", 2, cwd=tmp_path)
+    done = run_sweep("--trials", 3, "--epochs", 2, "--finalists", 0, cwd=tmp_path)
     assert done.code == 0, done.errors
     assert done.errors == ""
     (run,) = (folder for folder in (tmp_path / "runs").iterdir() if not folder.name.startswith("."))

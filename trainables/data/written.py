@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,10 @@ Names = npt.NDArray[np.str_]
 
 def write_splits(path: Path, listing: Listing, rows: Rows, splits: Names) -> None:
     """splits.csv: row (in the store), path, split, label, group (hashed: no patient's number leaves the user's own
-    table), then subgroup_<column> for each subgroup column.
+    table; with a salt that is kept nowhere, as the few numbers that there are could all be tried), then
+    subgroup_<column> for each subgroup column.
     """
+    salt = secrets.token_bytes(16)
 
     def write(beside: Path) -> None:
         with beside.open("w", encoding="utf-8", newline="") as file:
@@ -33,7 +36,7 @@ def write_splits(path: Path, listing: Listing, rows: Rows, splits: Names) -> Non
                 ["row", "path", "split", "label", "group", *(f"subgroup_{name}" for name in listing.subgroups)]
             )
             for index, row in enumerate(rows):
-                group = "" if listing.groups is None else group_id(listing.groups[index])
+                group = "" if listing.groups is None else group_id(listing.groups[index], salt)
                 subgroups = [values[index] for values in listing.subgroups.values()]
                 label = listing.label_text(index)
                 table.writerow([int(row), listing.paths[index], splits[index], label, group, *subgroups])
@@ -41,9 +44,9 @@ def write_splits(path: Path, listing: Listing, rows: Rows, splits: Names) -> Non
     write_atomically(path, write)
 
 
-def group_id(group: str) -> str:
+def group_id(group: str, salt: bytes) -> str:
     """12 hex digits that stand for a group; "" stays ""."""
-    return hashlib.sha256(group.encode()).hexdigest()[:12] if group else ""
+    return hashlib.sha256(salt + group.encode()).hexdigest()[:12] if group else ""
 
 
 def write_thumbnails(path: Path, listing: Listing, rows: Rows, splits: Names, store: Path, seed: int) -> None:
