@@ -89,7 +89,7 @@ def _worth(evidence: Evidence, standing: Standing, winner: Contender, warning: s
     if warning:
         text += f"Caution: {warning}. "
     meaning = wording.metric_meaning(f"{standing.split}_{standing.metric}")
-    return text + (f"{_capital(finals_words.axis(standing))} is {meaning}." if meaning else "")
+    return text + (f"{_capital(finals_words.score_name(standing))} is {meaning}." if meaning else "")
 
 
 def _picture(evidence: Evidence, standing: Standing, winner: Contender, contest: Contest | None) -> Picture:
@@ -106,9 +106,9 @@ def _picture(evidence: Evidence, standing: Standing, winner: Contender, contest:
     ]
     marks += baselines
     asked = [(one.scores, standing.metric) for one in (winner, *rivals) if one.scores is not None]
-    beside = "; gray: simple methods" if baselines else ""
+    beside = (" and the runners-up (black)" if rivals else "") + ("; gray: simple methods" if baselines else "")
     caption = (
-        f"{_capital(finals_words.judged_name(standing))} of the winner (blue) and the runners-up{beside}. Small "
+        f"{_capital(finals_words.judged_name(standing))} of the winner (blue){beside}. Small "
         f"strokes are single networks. {finals_words.basis(evidence, standing)} {interval_cells.below(asked)}"
     )
     worded = "; ".join(f"{mark.name} {formats.show('score', mark.value)}" for mark in marks)

@@ -78,6 +78,6 @@ def _majority(evidence: Evidence, split: str) -> list[Block]:
         return []
     text = (
         f"Always answering the most frequent class would score an accuracy of {formats.score(base['accuracy'])} and a "
-        f"macro F1 of {formats.score(base['f1_macro'])} there."
+        f"macro F1 of {formats.score(base['f1_macro'])} on {wording.SPLIT_NAMES[split]}."
     )
     return [Text(text)]

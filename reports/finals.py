@@ -143,11 +143,10 @@ def lower_is_better(metric: str) -> bool:
 
 
 def _judging(evidence: Evidence, finals: Finals) -> str:
-    if not finals.opened:
+    """The test split only of a winner that was decided, and whose test predictions can be read."""
+    if not finals.opened or finals.winning is None:
         return "val"
-    parts = [
-        part for key, part in evidence.repeats.items() if key.partition("/")[0] == finals.winner or not finals.winner
-    ]
+    parts = [part for key, part in evidence.repeats.items() if key.partition("/")[0] == finals.winner]
     return "test" if any((part.split == "test").any() for part in parts) else "val"
 
 

@@ -42,6 +42,8 @@ def section(evidence: Evidence) -> Section:
 
 
 def _none(evidence: Evidence) -> str:
+    if evidence.run.finals is not None:
+        return "finalists/finalists.json is damaged: what was trained again is not known."
     if evidence.run.sweep.get("finalists") == 0:
         return (
             "No configuration was trained again (--finalists 0). The best score of a search is optimistic, and one "
@@ -53,7 +55,8 @@ def _none(evidence: Evidence) -> str:
 def _story(evidence: Evidence, standing: Standing) -> str:
     finals = standing.finals
     count = len(standing.finalists)
-    which = f"The best {count} configurations of the search were" if count > 1 else "The best configuration was"
+    verb = "are being" if not finals.decided and not finals.opened else "were" if count > 1 else "was"
+    which = f"The best {count} configurations of the search {verb}" if count > 1 else f"The best configuration {verb}"
     if finals.folds:
         how = (
             f"by grouped cross-validation on training and validation images together: in {finals.folds} folds, of "
@@ -61,7 +64,8 @@ def _story(evidence: Evidence, standing: Standing) -> str:
         )
         judged = "A test score is the mean over the networks of all folds."
     else:
-        how = f"{finals.asked} time{'s' * (finals.asked != 1)} with fresh seeds, on the same training images"
+        often = "once with a fresh seed" if finals.asked == 1 else f"{finals.asked} times with fresh seeds"
+        how = f"{often}, on the same training images"
         judged = "A test score is the mean over the repeats."
     text = f"{which} trained again {how}; validation picked the epoch. {RULE} "
     if finals.reason and standing.winner is not None:
@@ -102,8 +106,9 @@ def _finalists(evidence: Evidence, standing: Standing) -> list[Block]:
     drawn = standing.finalists[:MOST_DRAWN]
     picture = Picture(
         name="finalists",
-        caption=f"From the search to {finals_words.split_name(standing)}: {judged}, each dot one network; bold: the "
-        "winner. " + finals_words.basis(evidence, standing),
+        caption=f"From the search to {finals_words.split_name(standing)}: {judged}, each dot one network"
+        + ("; bold: the winner. " if standing.winner is not None else ". ")
+        + finals_words.basis(evidence, standing),
         alt=f"Dot plot of {len(drawn)} finalists, {judged}: " + finals_words.alt_of(drawn, standing),
         drawing=figures_finals.courses(
             [finals_words.course(standing, one) for one in drawn],

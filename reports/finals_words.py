@@ -51,10 +51,14 @@ def course(standing: Standing, one: Contender) -> figures_finals.Course:
     )
 
 
-def axis(standing: Standing) -> str:
+def score_name(standing: Standing) -> str:
     """The score without its split: "macro F1"."""
-    name = wording.metric_name(f"test_{standing.metric}").removeprefix("test ")
-    return name + (" (lower is better)" if lower_is_better(standing.metric) else "")
+    return wording.metric_name(f"test_{standing.metric}").removeprefix("test ")
+
+
+def axis(standing: Standing) -> str:
+    """The score as the label of an axis."""
+    return score_name(standing) + (" (lower is better)" if lower_is_better(standing.metric) else "")
 
 
 def beside(standing: Standing) -> str:

@@ -18,12 +18,14 @@ def sentence(standing: Standing) -> str:
     winner = standing.winner
     if winner is None:
         return ""
+    if winner.scores is None:
+        return "Since no predictions of the winner can be read, it is not compared with the others."
     if not standing.runners_up:
         return "There was no runner-up that it could be compared with."
     found: dict[int | None, list[Contender]] = {1: [], 0: [], -1: [], None: []}
     for one in standing.runners_up:
         found[standing.verdict(standing.leads.get(one.trial_id))].append(one)
-    on = f"On {finals_words.split_name(standing)}, in {finals_words.axis(standing)}, "
+    on = f"On {finals_words.split_name(standing)}, in {finals_words.score_name(standing)}, "
     parts = []
     if found[1]:
         parts.append(f"it is better than {_names(found[1])} ({_numbers(standing, found[1])})")
@@ -50,9 +52,12 @@ def state(evidence: Evidence, standing: Standing) -> list[Block]:
     failed = [
         f"{repeat.trial_id}: {repeat.reason or 'no reason recorded'}" for repeat in every if repeat.status == "failed"
     ]
-    if not finals.decided:
+    if not finals.decided and finals.opened:
+        text = "finalists/decision.json is missing or damaged, though the test split was opened: which finalist won is "
+        blocks.append(Note("error", text + "not known. What follows is validation."))
+    elif not finals.decided:
         text = f"The finalists are not done: {ended} of {asked} repeats have ended, and no winner has been fixed."
-        closed = "" if finals.opened or not _has_test(evidence) else " The test split stays closed until then."
+        closed = "" if not _has_test(evidence) else " The test split stays closed until then."
         blocks.append(Note("warning", text + closed))
     elif standing.winner is None:
         blocks.append(Note("error", f"decision.json names {finals.winner or 'no winner'}, which is no finalist here."))
