@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reports import (
+    analysis,
     answer,
     associations,
     comparison,
@@ -49,6 +50,7 @@ SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
     probabilities.section,
     associations.section,
     pareto.section,
+    analysis.section,
     methods.section,
     published.section,
     trial_list.section,

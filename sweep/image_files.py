@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from trainables.data.dicom import is_dicom
-from trainables.data.folders import EXTENSIONS, HIDDEN
+from trainables.data.folders import EXTENSIONS, images_below
 
 
 def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -23,37 +21,8 @@ def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if not place.is_dir():
             files[place] = None
             continue
-        found = list(_below(place))
+        found = list(images_below(place, ignored=[]))
         files |= dict.fromkeys(found)
         if not found:
             problems.append(f"{place}: no images in this folder ({', '.join(sorted(EXTENSIONS))} files, or DICOM)")
     return list(files), problems
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # a link back up
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))
-        yield from (file for name in sorted(names) if _is_image(file := Path(place, name)))
-
-
-def _is_image(file: Path) -> bool:
-    if file.name.startswith(HIDDEN):
-        return False
-    return file.suffix.lower() in EXTENSIONS or _is_bare_dicom(file)
-
-
-def _is_bare_dicom(file: Path) -> bool:
-    """Archives often store DICOM files without an extension."""
-    if file.suffix and not file.suffix[1:].isdigit():
-        return False
-    try:
-        with file.open("rb") as opened:
-            return is_dicom(opened.read(132))
-    except OSError:
-        return False

@@ -33,7 +33,7 @@ def list_folder(root: Path, request: DataRequest) -> Listing:
     for split, folder in layout or [("", root)]:
         for class_folder in _visible_folders(folder):
             classes.add(class_folder.name)
-            rows += [(split, class_folder.name, file) for file in _images(class_folder, ignored)]
+            rows += [(split, class_folder.name, file) for file in images_below(class_folder, ignored)]
         ignored += _outside_classes(folder)
     if layout:
         ignored += _outside_classes(root)
@@ -68,7 +68,7 @@ def _split_folders(root: Path) -> list[tuple[str, Path]]:
     if not layout:
         return []
     strangers = [
-        folder.name for folder in folders if folder.name.lower() not in SPLIT_WORDS and next(_images(folder, []), None)
+        folder.name for folder in folders if folder.name.lower() not in SPLIT_WORDS and next(images_below(folder, []), None)
     ]
     problems = [
         f"--data {root}: folder {name!r} holds images and stands beside folders named as splits; "
@@ -93,8 +93,8 @@ def _outside_classes(folder: Path) -> list[str]:
     return sorted(str(entry) for entry in folder.iterdir() if not entry.is_dir() or entry.name.startswith(HIDDEN))
 
 
-def _images(folder: Path, ignored: list[str]) -> Iterator[Path]:
-    """Image files below ``folder`` in the order of their names; others go to ``ignored``."""
+def images_below(folder: Path, ignored: list[str]) -> Iterator[Path]:
+    """Image files below ``folder`` in the order of their names; others go to ``ignored``, hidden folders unopened."""
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
