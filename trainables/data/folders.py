@@ -68,7 +68,9 @@ def _split_folders(root: Path) -> list[tuple[str, Path]]:
     if not layout:
         return []
     strangers = [
-        folder.name for folder in folders if folder.name.lower() not in SPLIT_WORDS and next(images_below(folder, []), None)
+        folder.name
+        for folder in folders
+        if folder.name.lower() not in SPLIT_WORDS and next(images_below(folder, []), None)
     ]
     problems = [
         f"--data {root}: folder {name!r} holds images and stands beside folders named as splits; "
