@@ -23,7 +23,6 @@ def blocks(evidence: Evidence, standing: Standing) -> list[Block]:
         Column("gap_shown", "gap"),
         Column("score_shown", judged),
         *finals_words.lead_columns("winner's lead"),
-        Column("configuration", "configuration"),
     ]
     if frame["remark"].any():
         columns.append(Column("remark", "remark"))

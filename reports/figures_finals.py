@@ -16,9 +16,11 @@ from reports.figure_style import BLUE, GRAY, INK, LIGHT, VERMILLION, Drawing, dr
 
 SKY = "#56B4E9"
 ROW_IN = 0.36
+NAMED_ROW_IN = 0.46
 WIDTH_IN = 5.4
 """A telephone shows it whole."""
 LONGEST_LABEL = 34
+LONGEST_NAME = 46
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,48 +64,39 @@ class Bars:
 
 
 def standing(marks: Sequence[Mark], label: str) -> Drawing:
-    """The winner, the runners-up and the shortcuts on one scale, each value in words at the right."""
+    """The winner, the runners-up and the shortcuts on one scale; above each its name and its value in words."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         for place, mark in enumerate(marks):
             color = {"winner": BLUE, "finalist": INK}.get(mark.kind, GRAY)
             shape = {"winner": "D", "finalist": "o"}.get(mark.kind, "s")
-            axes.hlines(place, mark.low, mark.high, color=color, linewidth=3 if mark.kind == "winner" else 1.8)
-            axes.plot(
-                [mark.value],
-                [place],
-                shape,
-                color=color,
-                markersize=6.5 if mark.kind == "winner" else 5,
-                markerfacecolor="white" if mark.kind == "shortcut" else color,
-                markeredgewidth=1.4,
-                zorder=3,
-            )
+            width, size = (3.0, 6.5) if mark.kind == "winner" else (1.8, 5.0)
+            fill = "white" if mark.kind == "shortcut" else color
+            axes.hlines(place, mark.low, mark.high, color=color, linewidth=width)
+            axes.plot([mark.value], [place], shape, color=color, markersize=size, markerfacecolor=fill, zorder=3)
             if len(mark.points) > 1:
-                axes.plot(
-                    mark.points, [place] * len(mark.points), "|", color=color, markersize=10, alpha=0.8, zorder=2.5
-                )
+                axes.plot(mark.points, [place] * len(mark.points), "|", color=color, markersize=10, zorder=2.5)
             weight = "bold" if mark.kind == "winner" else "normal"
-            axes.annotate(
-                mark.text,
-                (1.02, place),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                color=color,
-                fontweight=weight,
-                annotation_clip=False,
-            )
-        _rows(axes, [mark.name for mark in marks])
-        for tick, mark in zip(axes.get_yticklabels(), marks, strict=True):
-            tick.set_fontweight("bold" if mark.kind == "winner" else "normal")
-            tick.set_color(GRAY if mark.kind == "shortcut" else INK)
-        last = max((place for place, mark in enumerate(marks) if mark.kind != "shortcut"), default=-1)
-        if last < len(marks) - 1:
-            axes.axhline(last + 0.5, color=LIGHT, linewidth=1)
+            for text, across, side in ((short(mark.name, LONGEST_NAME), 0.0, "left"), (mark.text, 1.0, "right")):
+                axes.annotate(
+                    text,
+                    (across, place - 0.28),
+                    xycoords=("axes fraction", "data"),
+                    ha=side,
+                    va="bottom",
+                    color=color,
+                    fontweight=weight,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+                )
+        _rows(axes, [""] * len(marks))
+        axes.set_ylim(len(marks) - 0.6, -0.85)
+        for place in range(1, len(marks)):
+            split = marks[place].kind == "shortcut" and marks[place - 1].kind != "shortcut"
+            axes.axhline(place - 0.75, color=GRAY if split else LIGHT, linewidth=1.0 if split else 0.6, zorder=0.5)
         axes.set_xlabel(label)
 
-    return draw(WIDTH_IN, 0.75 + ROW_IN * max(len(marks), 2), paint)
+    return draw(WIDTH_IN, 0.6 + NAMED_ROW_IN * max(len(marks), 1), paint)
 
 
 def courses(rows: Sequence[Course], label: str, judged: str) -> Drawing:
