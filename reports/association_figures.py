@@ -106,12 +106,10 @@ def parallel_coordinates(
         lines = np.stack(heights, axis=1)
         good = lines[:, 0] if not lower_is_better else 1 - lines[:, 0]
         order = np.argsort(good, kind="stable")
-        colors = mpl.colormaps["YlGnBu"](0.25 + 0.75 * good[order] ** 2)
+        rank = np.linspace(0, 1, len(order))
+        colors = mpl.colormaps["YlGnBu"](0.22 + 0.78 * rank**3)
         points = [np.column_stack([np.arange(lines.shape[1]), line]) for line in lines[order]]
-        crowded = len(points) > CROWDED
-        axes.add_collection(
-            LineCollection(points, colors=colors, linewidths=0.8 if crowded else 1.2, alpha=0.8, rasterized=crowded)
-        )
+        axes.add_collection(LineCollection(points, colors=colors, linewidths=1.1, alpha=0.85))
         axes.set_xlim(-0.15, lines.shape[1] - 0.6)
         axes.set_ylim(_INACTIVE - 0.04, 1.04)
         axes.set_xticks(

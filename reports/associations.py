@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
 
 from reports import association_figures, wording
@@ -16,6 +17,7 @@ from reports.optuna_study import Compared, compared
 
 SLICES = 6
 AXES = 7
+BEST_LINES, OTHER_LINES = 40, 110
 WARNING = (
     "Associations, not causes. The sampler chose where to look and looked most where scores were good; many things "
     "differed between any two trials; each configuration ran once. What stands out here is worth a test with repeats "
@@ -145,6 +147,11 @@ def _parallel(evidence: Evidence, found: Compared, names: list[str]) -> Picture:
         table[field] = pd.concat([_shown(found, name) for name in own]).reindex(table.index)
         if all(association_figures.is_log(found.distributions[name]) for name in own):
             logarithmic.append(field)
+    drawn = _drawn(found.scores, evidence.mode)
+    few = (
+        "" if len(drawn) == len(table) else f" Drawn: the {BEST_LINES} best and {OTHER_LINES} others, picked at random."
+    )
+    table = table.iloc[drawn]
     metric = wording.metric_name(evidence.metric)
     drawing = association_figures.parallel_coordinates(
         table,
@@ -157,10 +164,19 @@ def _parallel(evidence: Evidence, found: Compared, names: list[str]) -> Picture:
     without = " “Without”: not in use in that trial." if table.isna().any(axis=None) else ""
     return Picture(
         name="parallel_coordinates",
-        caption=f"One line a trial, from its score through its parameters; the darker, the better.{kept}{without}",
+        caption=f"One line a trial, from its score through its parameters; the darker, the better.{few}{kept}{without}",
         alt=f"Parallel coordinates of {len(table)} trials: {wording.listing([metric, *map(title, fields)])}.",
         drawing=drawing,
     )
+
+
+def _drawn(scores: NDArray[np.float64], mode: str) -> NDArray[np.int64]:
+    """The places of the trials that have a line: all, or of too many the best and some of the others."""
+    if len(scores) <= BEST_LINES + OTHER_LINES:
+        return np.arange(len(scores))
+    order = np.argsort(scores if mode == "min" else -scores, kind="stable")
+    others = np.random.default_rng(0).choice(order[BEST_LINES:], OTHER_LINES, replace=False)
+    return np.sort(np.concatenate([order[:BEST_LINES], others]))
 
 
 def _shown(found: Compared, name: str) -> pd.Series[Any]:

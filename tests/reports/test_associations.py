@@ -8,9 +8,15 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from searched_run import write_searched
 
-from reports import association_figures, associations
+from reports import association_figures, associations, importance
 from reports.blocks import Note, Text
 from reports.evidence import gather
+
+
+@pytest.fixture(autouse=True)
+def few_shuffles(monkeypatch):
+    """What the section draws does not hang on how finely chance was measured."""
+    monkeypatch.setattr(importance, "SHUFFLES", 6)
 
 
 def score(params, epoch):
@@ -78,6 +84,13 @@ def test_a_thousand_marks_are_pixels_within_the_svg():
     assert "<image" in drawing.svg
     few = association_figures.slice_plot(values[:50], rng.random(50), FloatDistribution(0, 1), "dropout", "score", 3)
     assert "<image" not in few.svg
+
+
+def test_of_many_trials_the_best_and_some_others_have_a_line_and_that_is_said(tmp_path):
+    section = section_of(write_searched(tmp_path / "run", score, trials=160, statuses=("finished",), epochs=1))
+    parallel = section.pictures()[-1]
+    assert "Drawn: the 40 best and 110 others, picked at random." in parallel.caption
+    assert "Drawn" not in section_of(write_searched(tmp_path / "few", score, trials=20)).pictures()[-1].caption
 
 
 def test_choices_with_markup_stand_in_a_figure_as_they_are():
