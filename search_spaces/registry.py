@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,11 @@ class Space:
     seed_points: dicts of names as suggested; a sweep tries them first, in this order.
     distributions: of every name that random trials asked for; empty for a study.
     fixed: a study's trials, in its order, None for a searched space; rows: the study's rows beside them.
-    left_out: id of a study's row to the reason why it is not among ``fixed``.
+    asked: the ids of a study's rows that were asked for, () = all. left_out: id of a study's row to the reason why it
+    is not among ``fixed``.
     source: the text of the user's file, so that a run can keep it; None for a space of ours.
 
-    It is pickled as its name, context and overrides, and loaded again on the other side.
+    It is pickled as its name, context, overrides and asked, and loaded again on the other side.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Space:
     distributions: Mapping[str, BaseDistribution] = dataclasses.field(default_factory=dict)
     fixed: tuple[TrialParams, ...] | None = None
     rows: tuple[StudyRow, ...] = ()
+    asked: tuple[str, ...] = ()
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     source: str | None = None
     function: SpaceFunction | None = None
@@ -83,25 +85,33 @@ class Space:
         return None if self.continuous else count(self.function, self.context, self.overrides, limit)
 
     def __reduce__(self) -> tuple[Callable[..., Space], tuple[Any, ...]]:
-        return load_space, (self.name, self.context, dict(self.overrides))
+        return load_space, (self.name, self.context, dict(self.overrides), self.asked)
 
 
-def load_space(name_or_path: str, context: SpaceContext, overrides: Mapping[str, object] | None = None) -> Space:
+def load_space(
+    name_or_path: str,
+    context: SpaceContext,
+    overrides: Mapping[str, object] | None = None,
+    rows: Sequence[str] = (),
+) -> Space:
     """Find, read and try out a space; ``UserError`` with everything wrong in it.
 
     name_or_path: a name of ``SPACES``, or the path of a Python file (it ends in .py or has a slash) that defines
-    ``space(trial, context)`` and, if it likes, ``seed_points(context)``. overrides: ``--set`` values.
+    ``space(trial, context)`` and, if it likes, ``seed_points(context)``. overrides: ``--set`` values. rows: ids of a
+    study's rows, only these are run; () = all that fit.
     """
     fixed_values, problems = fitting_overrides(checked_overrides(overrides or {}), context)
     try:
-        space = _found(name_or_path, context, fixed_values)
+        space = _found(name_or_path, context, fixed_values, tuple(rows))
     except UserError as error:
         raise UserError(*problems, *error.problems) from error.__cause__
     raise_all(problems)
     return space
 
 
-def _found(name_or_path: str, context: SpaceContext, fixed_values: Mapping[str, Scalar]) -> Space:
+def _found(
+    name_or_path: str, context: SpaceContext, fixed_values: Mapping[str, Scalar], rows: tuple[str, ...]
+) -> Space:
     if name_or_path.endswith(".py") or "/" in name_or_path:
         path = Path(name_or_path).expanduser().absolute()
         module = _module_of_file(path)
@@ -110,7 +120,7 @@ def _found(name_or_path: str, context: SpaceContext, fixed_values: Mapping[str, 
         raise UserError(f"--space: {unknown('search space', name_or_path, SPACES)}; or give the path of a .py file")
     module = importlib.import_module(SPACES[name_or_path])
     if hasattr(module, "TRIALS"):
-        return _study(name_or_path, module, context, fixed_values)
+        return _study(name_or_path, module, context, fixed_values, rows)
     return _searched(name_or_path, module, context, fixed_values, source=None)
 
 
@@ -134,8 +144,14 @@ def _searched(
     )
 
 
-def _study(name: str, module: types.ModuleType, context: SpaceContext, overrides: Mapping[str, Scalar]) -> Space:
-    rows, left_out = runnable_rows(name, module.TRIALS, context, overrides)
+def _study(
+    name: str,
+    module: types.ModuleType,
+    context: SpaceContext,
+    overrides: Mapping[str, Scalar],
+    asked: tuple[str, ...],
+) -> Space:
+    rows, left_out = runnable_rows(name, module.TRIALS, context, overrides, asked)
     return Space(
         name=name,
         context=context,
@@ -143,6 +159,7 @@ def _study(name: str, module: types.ModuleType, context: SpaceContext, overrides
         description=(module.__doc__ or "").strip(),
         fixed=tuple(row.params for row in rows if row.params is not None),
         rows=rows,
+        asked=asked,
         left_out=left_out,
     )
 

@@ -28,8 +28,8 @@ class SweepConfig:
 
     data: "demo", or a folder or .csv manifest; task: "auto", "single_label" or "multi_label"; label_column,
     path_column, group_column, split_column, subgroup_column, source_column: of a manifest.
-    space: a name, or the path of a Python file; backbones: exactly these, None = all whose weights are found;
-    set: hyperparameters fixed in every trial.
+    space: a name, or the path of a Python file; rows: ids of a study's rows, only these are run, () = all that fit;
+    backbones: exactly these, None = all whose weights are found; set: hyperparameters fixed in every trial.
     weights: "imagenet", "random" or a folder; image_size: pixels of a side, >= 8; fit: "squash", "crop" or "pad".
     finalists: configurations repeated after the search, 0 = none; repeats: fresh seeds of each, >= 1; folds: >= 2, or
     None; compare: hyperparameters whose cells' best are repeated, too; positive_class: one of the classes.
@@ -58,6 +58,7 @@ class SweepConfig:
     fit: str = "squash"
 
     space: str = "partial_unfreeze"
+    rows: tuple[str, ...] = ()
     backbones: tuple[str, ...] | None = None
     set: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
     weights: str | None = None
@@ -228,6 +229,8 @@ def _pair_problems(config: SweepConfig) -> list[str]:
             for name, given in (("folds", config.folds), ("compare", ",".join(config.compare)))
             if given
         ]
+    if config.rows and not config.space.startswith("studies."):
+        found.append(f"--rows {','.join(config.rows)}: --space {config.space} is no study, and only studies have rows")
     if config.epochs is None or config.epochs < 1:
         return found
     if config.scheduler in ("asha", "median") and config.epochs == 1:

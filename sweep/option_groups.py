@@ -51,6 +51,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             "studies.msds18022, studies.msds19058, studies.msds19005, studies.msds19042), or the path of a Python "
             "file of one's own; default: partial_unfreeze",
         ),
+        Option("rows", "IDS", "of a study only these rows, such as W2,W4; default: all that fit the data", many=True),
         Option(
             "backbones",
             "NAMES",

@@ -140,7 +140,7 @@ def make_plan(
     weights, missing = chosen or ({}, {})
     # Without data or weights the space is tried on a stand-in, so that its own mistakes are told in the same answer.
     context = _context(dataset, tuple(weights) or asked_backbones(config)[0] or BACKBONE_NAMES)
-    space = tried(lambda: load_space(config.space, context, dict(config.set)))
+    space = tried(lambda: load_space(config.space, context, dict(config.set), config.rows))
     problems += _metric_problems(config, dataset, space)
     if dataset is not None and config.positive_class not in (None, *dataset["classes"]):
         problems.append(f"--positive-class: {unknown('class', str(config.positive_class), dataset['classes'])}")

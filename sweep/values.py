@@ -178,6 +178,7 @@ READERS: dict[str, Reader] = {
     "image_size": optional(whole),
     "fit": text,
     "space": text,
+    "rows": comma_names,
     "backbones": optional(comma_names),
     "set": hyperparameters,
     "weights": _MAYBE_TEXT,

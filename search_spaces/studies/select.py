@@ -6,23 +6,32 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from search_spaces.params import Scalar, SpaceContext, TrialParams
-from search_spaces.problems import UserError
+from search_spaces.problems import UserError, raise_all, unknown
 from search_spaces.resolve import misfits, resolve
 from search_spaces.studies.row import StudyRow
 
 
 def runnable_rows(
-    name: str, rows: Sequence[StudyRow], context: SpaceContext, overrides: Mapping[str, Scalar]
+    name: str,
+    rows: Sequence[StudyRow],
+    context: SpaceContext,
+    overrides: Mapping[str, Scalar],
+    asked: Sequence[str] = (),
 ) -> tuple[tuple[StudyRow, ...], dict[str, str]]:
     """The rows that fit ``context``, with ``overrides`` in their parameters, and the reason for each row left out.
 
-    ``UserError`` if the study has no row for the task, none that can run, or an override that a row cannot take.
+    asked: ids of the rows that are wanted, () = all. ``UserError`` if the study has no row for the task, none that can
+    run, not one that was asked for or that it cannot run, or an override that a row cannot take.
     """
+    ids = [row.id for row in rows]
+    raise_all([f"--rows: {unknown('row', one, ids)}" for one in dict.fromkeys(asked) if one not in ids])
     chosen: list[StudyRow] = []
     left_out: dict[str, str] = {}
     problems: list[str] = []
     for row in rows:
-        if row.params is None:
+        if asked and row.id not in asked:
+            left_out[row.id] = "not among --rows"
+        elif row.params is None:
             left_out[row.id] = row.reason
         elif row.task != context.task:
             left_out[row.id] = f"a {row.task} trial, and the task is {context.task}"
@@ -36,8 +45,10 @@ def runnable_rows(
                 left_out[row.id] = "; ".join(reasons)
             else:
                 chosen.append(dataclasses.replace(row, params=params))
-    if problems:
-        raise UserError(*problems)
+    problems += [
+        f"--rows {one}: {name} cannot run it here: {left_out[one]}" for one in dict.fromkeys(asked) if one in left_out
+    ]
+    raise_all(problems)
     if not chosen:
         own = [row for row in rows if row.params is not None and row.task == context.task]
         if not own:

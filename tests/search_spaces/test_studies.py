@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,27 @@ def test_a_study_of_which_nothing_fits_is_refused_with_each_reason_once() -> Non
         load_space("studies.bscs17028", context("single_label", train_count=100))
     (problem,) = caught.value.problems
     assert "batch_size 128 is above the 100 images of the training split (W1, W2, W3, W4, W5, W6)" in problem
+
+
+def test_only_the_rows_that_are_asked_for_are_run_in_the_order_of_the_study() -> None:
+    space = load_space("studies.msds19042", context("single_label"), rows=("A9", "A7"))
+    assert [row.id for row in space.rows] == ["A7", "A9"]
+    assert space.left_out["A1"] == "not among --rows"
+    assert pickle.loads(pickle.dumps(space)).fixed == space.fixed
+
+
+def test_a_row_that_a_study_does_not_have_is_told_with_those_that_it_has() -> None:
+    with pytest.raises(UserError, match=r"--rows: unknown row 'W4': allowed: A1, A10, A2"):
+        load_space("studies.msds19042", context("single_label"), rows=("A1", "W4"))
+
+
+def test_a_row_that_was_asked_for_is_never_left_out_in_silence() -> None:
+    with pytest.raises(UserError) as caught:
+        load_space("studies.bscs17028", context("single_label", backbones=("resnet18",)), rows=("W1", "W2", "W7"))
+    assert caught.value.problems == (
+        "--rows W1: studies.bscs17028 cannot run it here: backbone vgg16 is not among those of this sweep: resnet18",
+        "--rows W7: studies.bscs17028 cannot run it here: a multi_label trial, and the task is single_label",
+    )
 
 
 def test_a_value_can_be_fixed_in_every_row_of_a_study() -> None:

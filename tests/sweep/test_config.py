@@ -128,6 +128,13 @@ def test_an_unknown_choice_is_told_with_the_nearest(changes: dict[str, Any], tol
     assert problem_of(**changes).startswith(told)
 
 
+def test_rows_are_those_of_a_study() -> None:
+    assert check(with_defaults(SweepConfig(space="studies.msds19005", rows=("Z1",)), 8, 2), 8, 2) == []
+    assert problem_of(rows=("Z1", "Z2")) == (
+        "--rows Z1,Z2: --space partial_unfreeze is no study, and only studies have rows"
+    )
+
+
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "a\\b", "a\nb", "x" * 300])
 def test_a_name_is_that_of_one_folder(name: str) -> None:
     assert problem_of(name=name).startswith("--name ")
