@@ -17,7 +17,7 @@ from reports import formats
 from reports.optuna_study import Compared, as_study, quiet
 
 FEWEST_TRIALS = 10
-MOST_TRIALS = 400  # bounds the time: one evaluation a shuffle
+MOST_TRIALS = 250  # bounds the time: one evaluation a shuffle
 SHUFFLES = 60
 _TOP_SHARE, _TOP_TRIALS = 0.1, 5
 _TITLES = {
