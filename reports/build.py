@@ -104,7 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _files(evidence: Evidence) -> dict[str, bytes]:
     """Every file of the report but the manifest, by its name below report/, sorted."""
-    sections = [make(evidence) for make in SECTIONS]
+    # The first comes last: it lists what the others have found to be missing or damaged.
+    sections = [make(evidence) for make in reversed(SECTIONS)][::-1]
     page = render.Page(
         title=f"Report of {evidence.name}",
         subtitle=f"{evidence.run.sweep.get('space', 'unknown space')} · {len(evidence.trials):,} trials",
