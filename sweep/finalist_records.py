@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sweep.paths import RunPaths
-from sweep.trial_records import TrialRecord, best_row, read_json, read_trials
+from sweep.record_shapes import CHOSEN, DECISION, OPENING, fitting
+from sweep.trial_records import TrialRecord, best_row, is_there, read_json, read_trials
 
 
 @dataclass(frozen=True)
@@ -112,22 +115,26 @@ class Finals:
 
 def read_finals(paths: RunPaths, metric: str, mode: str, problems: list[str]) -> Finals | None:
     """The finalists; None where none were chosen. What cannot be read is said in ``problems``."""
-    if not paths.chosen.exists():
+    if not is_there(paths.chosen):
+        if is_there(paths.decision) or is_there(paths.openings):
+            problems.append(f"finalists/{paths.chosen.name} is missing: {_without(paths)}")
         return None
-    chosen = read_json(paths.chosen, problems, f"finalists/{paths.chosen.name}")
-    rows = [row for row in chosen.get("finalists") or [] if isinstance(row, dict) and "trial_id" in row]
-    wanted = {(str(row["trial_id"]), name) for row in rows for name in chosen.get("runs") or []}
+    chosen = _read(paths.chosen, CHOSEN, problems)
+    rows = _rows(chosen, paths, problems)
+    if not rows:
+        problems.append(f"finalists/{paths.chosen.name} names no finalist: {_without(paths)}")
+        return None
+    runs = chosen.get("runs") or []
+    wanted = {(str(row["trial_id"]), name) for row in rows for name in runs}
     records = read_trials(paths.repeat_folders(), paths.finalists, problems)
     repeats = [_repeat(record, metric, mode) for record in records]
-    decision = (
-        read_json(paths.decision, problems, f"finalists/{paths.decision.name}") if paths.decision.exists() else {}
-    )
+    decision = _read(paths.decision, DECISION, problems) if is_there(paths.decision) else {}
     return Finals(
         finalists=tuple(
             _finalist(row, [one for one in repeats if one.finalist == row["trial_id"] and _of(one) in wanted])
             for row in rows
         ),
-        asked=len(chosen.get("runs") or []),
+        asked=len(runs),
         folds=chosen.get("folds"),
         decided=decision.get("decided"),
         winner=decision.get("winner"),
@@ -140,16 +147,41 @@ def read_finals(paths: RunPaths, metric: str, mode: str, problems: list[str]) ->
 
 def read_openings(paths: RunPaths) -> list[dict[str, Any]]:
     """The lines of openings.jsonl; a damaged one counts as an opening all the same."""
-    if not paths.openings.exists():
+    try:
+        lines = paths.openings.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
         return []
+    except OSError:
+        return [{}]  # it is there: the test split was opened
     found = []
-    for line in paths.openings.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in lines:
         try:
             value = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             value = None
-        found.append(value if isinstance(value, dict) else {})
+        found.append(fitting(value, OPENING, "", []) if isinstance(value, dict) else {})
     return found
+
+
+def _read(path: Path, shape: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    name = f"finalists/{path.name}"
+    return fitting(read_json(path, problems, name), shape, name, problems)
+
+
+def _rows(chosen: dict[str, Any], paths: RunPaths, problems: list[str]) -> list[dict[str, Any]]:
+    """The finalists that are whole, one for each trial_id."""
+    listed = chosen.get("finalists") or []
+    found = {str(row["trial_id"]): row for row in listed if row.get("trial_id") and row.get("params")}
+    if found and len(found) < len(listed):
+        lost = f"{len(listed) - len(found)} of {len(listed)}"
+        problems.append(f"finalists/{paths.chosen.name} does not say what each finalist is: {lost} left out")
+    return list(found.values())
+
+
+def _without(paths: RunPaths) -> str:
+    times = len(read_openings(paths))
+    opened = {0: "was not opened", 1: "was opened once"}.get(times, f"was opened {times} times")
+    return f"the finalists are left out; the test split {opened}"
 
 
 def _of(repeat: Repeat) -> tuple[str, str]:
@@ -161,7 +193,7 @@ def _repeat(record: TrialRecord, metric: str, mode: str) -> Repeat:
     asked = record.start.get("asked") or {}
     return Repeat(
         trial_id=record.trial_id,
-        seed=int(asked.get("seed", -1)),
+        seed=int(-1 if asked.get("seed") is None else asked["seed"]),
         fold=asked.get("fold"),
         status=record.status,
         reason=record.reason,
@@ -175,8 +207,8 @@ def _finalist(row: dict[str, Any], repeats: list[Repeat]) -> Finalist:
     score = row.get("search_score")
     return Finalist(
         trial_id=str(row["trial_id"]),
-        number=int(row.get("number", -1)),
-        role=str(row.get("role", "finalist")),
+        number=int(-1 if row.get("number") is None else row["number"]),
+        role=str(row.get("role") or "finalist"),
         rank=row.get("rank"),
         cell=row.get("cell"),
         search_score=math.nan if score is None else float(score),

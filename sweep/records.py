@@ -19,6 +19,7 @@ from sweep.finalist_records import Finals as Finals
 from sweep.finalist_records import Repeat as Repeat
 from sweep.finalist_records import read_finals
 from sweep.paths import RunPaths
+from sweep.record_shapes import DATASET, PROVENANCE, SWEEP, fitting
 from sweep.trial_records import STATUSES as STATUSES
 from sweep.trial_records import TrialRecord, best_row, is_number, read_json, read_trials
 from trainables import predictions
@@ -50,15 +51,15 @@ def read_run(root: Path) -> Run:
     if not paths.sweep.is_file():
         raise UserError(f"{root} is no run folder: it has no {paths.sweep.name}; give <storage>/<name> of a sweep")
     problems: list[str] = []
-    sweep = read_json(paths.sweep, problems)
+    sweep = fitting(read_json(paths.sweep, problems), SWEEP, paths.sweep.name, problems)
     records = read_trials(paths.trial_folders(), paths.trials, problems)
     metric = str(sweep.get("metric") or "val_f1_macro")
-    mode = str(sweep.get("mode") or "max")
+    mode = "min" if sweep.get("mode") == "min" else "max"
     return Run(
         paths=paths,
         sweep=sweep,
-        provenance=read_json(paths.provenance, problems),
-        dataset=read_json(paths.dataset, problems),
+        provenance=fitting(read_json(paths.provenance, problems), PROVENANCE, paths.provenance.name, problems),
+        dataset=fitting(read_json(paths.dataset, problems), DATASET, paths.dataset.name, problems),
         trials=trials_table(records, metric, mode, paths),
         epochs=epochs_table(records),
         finals=read_finals(paths, metric, mode, problems),

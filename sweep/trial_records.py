@@ -6,15 +6,18 @@ Reads only what the driver wrote as it went, so it works on a trial that is fini
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sweep.paths import TrialPaths
+from sweep.record_shapes import END, START, fitting
 
+_MEASURES = ("lr", "epoch_seconds", "images_per_second", "inference_ms_per_image")
+_COUNTS = ("trainable_params", "total_params")
 STATUSES = ("finished", "stopped", "failed", "running")
 
 
@@ -53,14 +56,16 @@ def read_trials(folders: Iterable[Path], parent: Path, problems: list[str]) -> l
 def read_trial(folder: Path, trial_id: str, problems: list[str]) -> TrialRecord | None:
     """The trial in ``folder``; None, with the reason in ``problems``, if it cannot be told what it was."""
     paths = TrialPaths(folder)
-    start = read_json(paths.params, problems, f"{trial_id}/{paths.params.name}")
-    if not {"number", "params"} <= start.keys():
+    name = f"{trial_id}/{paths.params.name}"
+    start = fitting(read_json(paths.params, problems, name), START, name, problems)
+    if start.get("number") is None or start.get("params") is None:
         if start:
-            problems.append(f"{trial_id}/{paths.params.name} lacks number or params: trial left out")
+            problems.append(f"{name} lacks number or params: trial left out")
         return None
     epochs = {row["epoch"]: row for row in _read_lines(paths.result, trial_id, problems)}
-    end = read_json(paths.end, problems, f"{trial_id}/{paths.end.name}") if paths.end.exists() else {}
-    status = end.get("status", "running")
+    name = f"{trial_id}/{paths.end.name}"
+    end = fitting(read_json(paths.end, problems, name), END, name, problems) if is_there(paths.end) else {}
+    status = end.get("status", "failed" if is_there(paths.end) else "running")
     if status not in STATUSES:
         problems.append(f"{trial_id}/{paths.end.name} has status {status!r}: taken as failed")
         status = "failed"
@@ -70,7 +75,7 @@ def read_trial(folder: Path, trial_id: str, problems: list[str]) -> TrialRecord 
         start=start,
         epochs=[epochs[epoch] for epoch in sorted(epochs)],
         status=status,
-        reason=str(end.get("reason", "")),
+        reason=str(end.get("reason") or ""),
     )
 
 
@@ -85,7 +90,7 @@ def best_row(record: TrialRecord, metric: str, mode: str) -> dict[str, Any] | No
 
 def is_number(value: Any) -> bool:
     """Whether ``value`` is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def read_json(path: Path, problems: list[str], name: str | None = None) -> dict[str, Any]:
@@ -96,8 +101,8 @@ def read_json(path: Path, problems: list[str], name: str | None = None) -> dict[
     except FileNotFoundError:
         problems.append(f"{name} is missing")
         return {}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        problems.append(f"{name} cannot be read: {error}")
+    except (OSError, ValueError, RecursionError) as error:
+        problems.append(f"{name} cannot be read: {reason(error)}")
         return {}
     if not isinstance(value, dict):
         problems.append(f"{name} holds no JSON object")
@@ -105,17 +110,52 @@ def read_json(path: Path, problems: list[str], name: str | None = None) -> dict[
     return value
 
 
+def is_there(path: Path) -> bool:
+    """Whether ``path`` exists; what lies behind a folder that may not be entered counts as there, to be told of."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, without the path, which the sentence before it names in its short form."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def _read_lines(path: Path, trial_id: str, problems: list[str]) -> Iterator[dict[str, Any]]:
-    if not path.exists():
+    name = f"{trial_id}/{path.name}"
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
         return
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        problems.append(f"{name} cannot be read: {reason(error)}")
+        return
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
-            # A torn last line is what a kill leaves behind; anywhere else it is damage.
-            if number < len(lines):
-                problems.append(f"{trial_id}/{path.name} line {number} is damaged: left out")
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict) and is_number(row.get("epoch")) and row["epoch"] == int(row["epoch"]) > 0:
+            yield _sound(row, f"{name} line {number}", problems)
+        # A torn last line is what a kill leaves behind; anywhere else it is damage.
+        elif row is not None or number < len(lines):
+            problems.append(f"{name} line {number} is damaged: left out")
+
+
+def _sound(row: dict[str, Any], name: str, problems: list[str]) -> dict[str, Any]:
+    """An epoch whose measures are all numbers, or None; infinite ones become NaN, which a score may rightly be."""
+    kept: dict[str, Any] = {"epoch": int(row["epoch"])}
+    for key, value in row.items():
+        count = key in _COUNTS
+        measured = count or key in _MEASURES or key.startswith(("train_", "val_"))
+        if key == "epoch":
             continue
-        if isinstance(row, dict) and isinstance(row.get("epoch"), int):
-            yield row
+        if not measured or value is None or (is_number(value) and not (count and value != int(value))):
+            kept[key] = value
+        elif isinstance(value, float) and not count:
+            kept[key] = math.nan
+        else:
+            problems.append(f"{name}: {key} is not a{' whole' if count else ''} number: left out")
+    return kept
