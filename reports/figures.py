@@ -47,7 +47,8 @@ def class_bars(counts: pd.DataFrame) -> Drawing:
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("images")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        figure.legend(loc="outside upper left", ncols=len(splits) or 1)
+        if splits and len(counts):
+            figure.legend(loc="outside upper left", ncols=len(splits))
 
     return draw(NARROW_IN, 1.1 + 0.27 * max(len(counts), 1), paint)
 
@@ -162,7 +163,8 @@ def all_curves(
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
-        lines = {name: part[["epoch", metric]].dropna().to_numpy() for name, part in epochs.groupby("trial_id")}
+        scored = epochs[["trial_id", "epoch", metric]].dropna()
+        lines = {name: part[["epoch", metric]].to_numpy() for name, part in scored.groupby("trial_id")}
         crowded = max(0.12, min(0.75, 14 / max(len(lines), 1)))
         for rung in rungs:
             axes.axvline(rung, color=GRAY, linewidth=1.0, linestyle=(0, (2, 2)), zorder=0.5)

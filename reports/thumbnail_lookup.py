@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from reports.thumbnails import is_pictures
+
 QUALITY = 88
 
 
@@ -26,7 +28,7 @@ def of_files(path: Path, names: Collection[str]) -> dict[str, str]:
             paths, images = saved["path"], saved["image"]
     except Exception:  # whatever a damaged zip raises: the page says that there are no thumbnails
         return {}
-    if len(paths) != len(images) or images.dtype != np.uint8 or images.ndim not in (3, 4):
+    if paths.shape != images.shape[:1] or not is_pictures(images):
         return {}
     return {str(name): _data_uri(images[row]) for row, name in enumerate(paths) if str(name) in wanted}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ def samples(path: Path, classes: tuple[str, ...]) -> tuple[tuple[str, tuple[Samp
             names, splits, labels, images = (saved[key] for key in ("path", "split", "label", "image"))
     except Exception:  # whatever a damaged zip raises: the page says that there are no samples
         return None
-    if not len(names) == len(splits) == len(labels) == len(images) or images.dtype != np.uint8:
+    if {names.shape, splits.shape, labels.shape} != {images.shape[:1]} or not is_pictures(images):
         return None
     order = sorted(range(len(names)), key=lambda row: (_PLACE.get(str(splits[row]), 3), row))
     of_row = [set(str(label).split("|")) | {str(label)} for label in labels]
@@ -42,6 +43,12 @@ def samples(path: Path, classes: tuple[str, ...]) -> tuple[tuple[str, tuple[Samp
             found = tuple(Sample(data_uri(images[row]), str(names[row]), str(splits[row])) for row in chosen)
             rows.append((name, found))
     return tuple(rows) or None
+
+
+def is_pictures(images: npt.NDArray[Any]) -> bool:
+    """Whether ``images`` is uint8 [N, H, W] or [N, H, W, 3]."""
+    gray_or_color = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+    return images.dtype == np.uint8 and gray_or_color and 0 not in images.shape[1:]
 
 
 def data_uri(image: npt.NDArray[np.uint8]) -> str:

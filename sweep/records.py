@@ -21,7 +21,7 @@ from sweep.finalist_records import read_finals
 from sweep.paths import RunPaths
 from sweep.record_shapes import DATASET, PROVENANCE, SWEEP, fitting
 from sweep.trial_records import STATUSES as STATUSES
-from sweep.trial_records import TrialRecord, best_row, is_number, read_json, read_trials
+from sweep.trial_records import TrialRecord, best_row, is_number, read_json, read_trials, reason
 from trainables import predictions
 from trainables.predictions import Predictions as Predictions
 
@@ -145,20 +145,47 @@ def read_baseline_predictions(run: Run, name: str) -> Predictions | None:
 
 
 def _predictions(run: Run, path: Path) -> Predictions | None:
+    name = path.relative_to(run.paths.root)
     try:
-        return predictions.read_predictions(path)
+        saved = predictions.read_predictions(path)
     except FileNotFoundError:
         return None
     except Exception as error:
-        run.problems.append(f"{path.relative_to(run.paths.root)} cannot be read ({error}): left out")
+        run.problems.append(f"{name} cannot be read ({reason(error)}): left out")
         return None
+    if _fits_together(saved):
+        return saved
+    run.problems.append(
+        f"{name} is left out: its arrays do not fit each other, or hold something else than they should"
+    )
+    return None
+
+
+def _fits_together(saved: Predictions) -> bool:
+    """Whether the arrays are of the kinds and shapes that ``Predictions`` promises, and no class stands twice."""
+    count, classes = saved.path.shape, len(saved.classes)
+    return (
+        len(count) == 1
+        and saved.split.shape == count
+        and {saved.path.dtype.kind, saved.split.dtype.kind} == {"U"}
+        and saved.label.dtype.kind in "iu"
+        and saved.label.shape in (count, (*count, classes))
+        and saved.probability.dtype.kind == "f"
+        and saved.probability.shape == (*count, classes)
+        and len(set(saved.classes)) == classes > 0
+    )
 
 
 def _read_rows(paths: RunPaths, problems: list[str]) -> pd.DataFrame:
+    columns = ["row", "path", "split", "label", "group"]
     try:
-        return pd.read_csv(paths.splits, dtype=str, keep_default_na=False, encoding="utf-8")
+        rows = pd.read_csv(paths.splits, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
+        lacking = [name for name in columns if name not in rows]
+        if not lacking:
+            return rows
+        problems.append(f"{paths.splits.name} lacks {', '.join(lacking)}: left out")
     except FileNotFoundError:
         problems.append(f"{paths.splits.name} is missing")
-    except (OSError, ValueError) as error:
-        problems.append(f"{paths.splits.name} cannot be read: {error}")
-    return pd.DataFrame(columns=["row", "path", "split", "label", "group"])
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        problems.append(f"{paths.splits.name} cannot be read: {reason(error)}")
+    return pd.DataFrame(columns=columns)
