@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, multilabel_confusion_matrix, recall_score
+from study_run import write_study
 
 from reports import study_tables
 from reports.blocks import Note, Table
@@ -16,19 +15,6 @@ from search_spaces.studies import bscs17028, msds19042
 from sweep.paths import RunPaths
 
 MULTI = ("W9", "W10")
-
-
-def write_study(write_run, study, ids, **changes):
-    """A run whose trials 0, 1, .. have the parameters of the rows ``ids`` of ``study``."""
-    rows = {row.id: row for row in study.TRIALS}
-    asked = [{"id": name, "number": number, "epochs": rows[name].epochs} for number, name in enumerate(ids)]
-    sweep = {"space": f"studies.{study.__name__.rpartition('.')[2]}", "study_rows": asked} | changes.pop("sweep", {})
-    root = write_run(trials=len(ids), statuses=("finished",), sweep=sweep, **changes)
-    for number, name in enumerate(ids):
-        path = RunPaths(root).trial(f"t{number:05d}").params
-        saved = json.loads(path.read_text())
-        path.write_text(json.dumps(saved | {"params": rows[name].params.to_flat()}))
-    return root
 
 
 def table(blocks, name):

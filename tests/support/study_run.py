@@ -1,0 +1,24 @@
+"""Run folders of a repeated study, for tests of its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sweep.paths import RunPaths
+
+
+def write_study(write_run: Callable[..., Path], study: ModuleType, ids: Sequence[str], **changes: Any) -> Path:
+    """A run whose trials 0, 1, .. have the parameters of the rows ``ids`` of ``study``."""
+    rows = {row.id: row for row in study.TRIALS}
+    asked = [{"id": name, "number": number, "epochs": rows[name].epochs} for number, name in enumerate(ids)]
+    sweep = {"space": f"studies.{study.__name__.rpartition('.')[2]}", "study_rows": asked} | changes.pop("sweep", {})
+    root = write_run(trials=len(ids), statuses=("finished",), sweep=sweep, **changes)
+    for number, name in enumerate(ids):
+        path = RunPaths(root).trial(f"t{number:05d}").params
+        saved = json.loads(path.read_text())
+        path.write_text(json.dumps(saved | {"params": rows[name].params.to_flat()}))
+    return root
