@@ -25,6 +25,10 @@ MAY_CHANGE = frozenset(
 """
 
 
+ADDED_LATER = frozenset({"rows"})
+"""Fields that a run of an earlier version does not have in its sweep.json: it was run with their defaults."""
+
+
 def resumed_config(asked: SweepConfig, given: Collection[str]) -> tuple[SweepConfig, list[str]]:
     """The saved configuration of the run ``asked.resume`` with what may change, and was given, taken from ``asked``.
 
@@ -97,7 +101,7 @@ def _saved(paths: RunPaths) -> SweepConfig:
         if not isinstance(values, dict):
             raise ValueError("it holds no settings")
         fields = [field.name for field in dataclasses.fields(SweepConfig)]
-        if missing := [name for name in fields if name not in values and name not in MAY_CHANGE]:
+        if missing := [name for name in fields if name not in {*values, *MAY_CHANGE, *ADDED_LATER}]:
             # A default in the place of what was lost would make it another sweep.
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise ValueError(f"it lacks {', '.join(missing[:3])}{more}")
