@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 
@@ -23,7 +22,7 @@ def blocks(evidence: Evidence, origin: str) -> list[Block]:
     rows += [("Which network", origin)] if origin else []
     found += [FactList(tuple(rows)), Text("To predict other images with it:")]
     found.append(Command(f"python -m sweep.predict {shlex.quote(str(place))} IMAGES"))
-    loading = _loading(files / "best.json")
+    loading = str(evidence.run.model.get("loading") or "")
     if loading:
         found += [Text("To load it without this project, with torchvision alone:"), Command(loading)]
     return found
@@ -31,11 +30,3 @@ def blocks(evidence: Evidence, origin: str) -> list[Block]:
 
 def is_written(evidence: Evidence) -> bool:
     return (evidence.run.paths.models / "best.pt").is_file()
-
-
-def _loading(path: Path) -> str:
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return str(facts.get("loading") or "") if isinstance(facts, dict) else ""

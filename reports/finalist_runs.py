@@ -47,6 +47,8 @@ def runs_of(evidence: Evidence, finals: Finals, one: Finalist, split: str) -> tu
             remarks.append(f"{name}: predictions of other images")
         else:
             kept[name] = part.probability[order]
+    if not kept:  # even the first does not fit itself: its file names are not its images' own
+        return None, tuple(remarks)
     stacked = np.stack(list(kept.values()))
     groups = groups_of(evidence, first.path)
     return Runs(tuple(kept), first.classes, first.label, stacked, first.path, groups), tuple(remarks)

@@ -5,7 +5,6 @@ The headings are those of Mitchell et al., Model Cards for Model Reporting, FAT*
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +22,10 @@ OVERALL = ("accuracy", "balanced_accuracy", "f1_macro", "auroc_macro")
 OF_A_CLASS = {"sensitivity": "recall", "specificity": "specificity", "AUROC": "auroc"}
 FITS = {"squash": "stretched to", "crop": "their middle square resized to", "pad": "resized and padded with black to"}
 FEW_IMAGES = 30
+NEEDED = (
+    *("backbone", "task", "classes", "trial", "epoch", "params"),
+    *("image_size", "channels", "fit", "mean", "std", "files", "loading"),
+)
 
 
 def card(evidence: Evidence) -> str | None:
@@ -30,8 +33,8 @@ def card(evidence: Evidence) -> str | None:
 
     Needs no torch: best.json holds what the model file says, the hashes, and the lines that load it.
     """
-    model = _read(evidence)
-    if model is None:
+    model = evidence.run.model
+    if any(model.get(name) is None for name in NEEDED):
         return None
     network = _network(evidence, model)
     parts = (
@@ -47,15 +50,6 @@ def card(evidence: Evidence) -> str | None:
         _loading(evidence, model),
     )
     return "\n\n".join(block for part in parts for block in part) + "\n"
-
-
-def _read(evidence: Evidence) -> dict[str, Any] | None:
-    path = evidence.run.paths.models / "best.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found if {"trial", "params", "files", "loading"} <= found.keys() else None
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def _network(evidence: Evidence, model: Mapping[str, Any]) -> Shown | None:
@@ -77,7 +71,7 @@ def _what_it_is(evidence: Evidence, model: Mapping[str, Any]) -> list[str]:
         ("From", f"{model['trial']} of the sweep {evidence.name}, epoch {model['epoch']}"),
     ]
     if several:
-        thresholds = ", ".join(f"{name} {value:.3g}" for name, value in model["thresholds"].items())
+        thresholds = ", ".join(f"{name} {value:.3g}" for name, value in (model.get("thresholds") or {}).items())
         facts.append(("Decided from a probability of", thresholds))
     if model.get("code"):
         facts.append(("Code", str(model["code"])))
@@ -125,9 +119,10 @@ def _preprocessing(model: Mapping[str, Any]) -> list[str]:
     size = model["image_size"]
     gray = "made gray, " if model["channels"] == 1 else ""
     mean, std = (", ".join(f"{value:g}" for value in model[key]) for key in ("mean", "std"))
+    fit = FITS.get(str(model["fit"]), "made")
     return [
         "## Preprocessing",
-        f"Images are {FITS[str(model['fit'])]} {size} x {size} pixels with antialiasing, {gray}scaled to 0..1, and "
+        f"Images are {fit} {size} x {size} pixels with antialiasing, {gray}scaled to 0..1, and "
         f"normalised by the mean {mean} and the standard deviation {std} of the three channels. 16-bit images are "
         "scaled by their own minimum and maximum first.",
     ]
@@ -201,7 +196,9 @@ def _limits(evidence: Evidence, network: Shown | None) -> list[str]:
 
 
 def _files(model: Mapping[str, Any]) -> list[str]:
-    rows = [[name, f"{facts['bytes']:,}", str(facts["sha256"])] for name, facts in model["files"].items()]
+    rows = [
+        [name, f"{facts.get('bytes') or 0:,}", str(facts.get("sha256") or "")] for name, facts in model["files"].items()
+    ]
     difference = model.get("onnx_difference")
     text = (
         ""

@@ -81,7 +81,7 @@ def read_shortcuts(run: Run) -> list[Shortcut] | None:
         return [_shortcut(run, entry) for entry in entries]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         _note(run, f"baselines/{path.name} cannot be read ({type(error).__name__}: {error}): left out")
         return None
 

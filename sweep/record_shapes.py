@@ -1,8 +1,8 @@
 """What the values in a run folder's JSON files must be, so that one damaged value is left out and the rest is read.
 
 A shape is ``TEXT``, ``FLAG``, ``WHOLE`` (0 or more), ``NUMBER`` (finite), ``SCALAR`` (any of these), ``[shape]`` for a
-list, ``{"*": shape}`` for a mapping of any names, or ``{name: shape}`` for one of known names, where names that the
-shape does not know may hold anything. None always fits: not known.
+list (``[None]``: of anything), ``{"*": shape}`` for a mapping of any names, or ``{name: shape}`` for one of known ones,
+where names that the shape does not know may hold anything. None always fits: not known.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DATASET: Mapping[str, Any] = {
     "counts": {"*": {"*": WHOLE}},
     "images": {"*": WHOLE},
     "groups": {"column": TEXT, "counts": {"*": WHOLE}},
-    "hygiene": [{"check": TEXT, "severity": TEXT, "message": TEXT, "count": WHOLE}],
+    "hygiene": [{"check": TEXT, "severity": TEXT, "message": TEXT, "count": WHOLE, "items": [None]}],
     "dropped": [{"path": TEXT, "reason": TEXT}],
     "subgroups": {"*": {"*": WHOLE}},
     "source_by_class": {"*": {"*": WHOLE}},
@@ -75,6 +75,18 @@ DECISION: Mapping[str, Any] = {
     **dict.fromkeys(("decided", "winner", "model", "reason", "metric", "mode"), TEXT),
     "thresholds": {"*": {"*": NUMBER}},
 }
+MODEL: Mapping[str, Any] = {
+    **dict.fromkeys(("backbone", "task", "fit", "trial", "code", "loading"), TEXT),
+    **dict.fromkeys(("image_size", "channels", "epoch"), WHOLE),
+    "params": {"*": SCALAR},
+    "classes": [TEXT],
+    "thresholds": {"*": NUMBER},
+    "mean": [NUMBER],
+    "std": [NUMBER],
+    "starting_weights": {"origin": TEXT, "sha256": TEXT, "url": TEXT},
+    "files": {"*": {"sha256": TEXT, "bytes": WHOLE}},
+    "onnx_difference": NUMBER,
+}
 OPENING: Mapping[str, Any] = {"opened": TEXT, "winner": TEXT, "finalists": [TEXT], "images": WHOLE}
 
 
@@ -102,7 +114,8 @@ def _fit(value: Any, shape: Any, place: str, problems: list[str]) -> Any:
         parts = [_fit(one, shape[0], f"{place}[{at}]", problems) for at, one in enumerate(value)]
         if isinstance(shape[0], Mapping):
             return [one for one in parts if isinstance(one, dict)]
-        return _MISFIT if any(one is _MISFIT or one is None for one in parts) else parts
+        lost = shape[0] is not None and any(one is _MISFIT or one is None for one in parts)
+        return _MISFIT if lost else parts
     if isinstance(shape, str) and _is(value, shape):
         return value
     wanted = shape if isinstance(shape, str) else "a list" if isinstance(shape, list) else "an object"

@@ -18,10 +18,11 @@ from sweep.finalist_records import Finalist as Finalist
 from sweep.finalist_records import Finals as Finals
 from sweep.finalist_records import Repeat as Repeat
 from sweep.finalist_records import read_finals
+from sweep.model_paths import ModelPaths
 from sweep.paths import RunPaths
-from sweep.record_shapes import DATASET, PROVENANCE, SWEEP, fitting
+from sweep.record_shapes import DATASET, MODEL, PROVENANCE, SWEEP, fitting
 from sweep.trial_records import STATUSES as STATUSES
-from sweep.trial_records import TrialRecord, best_row, is_number, read_json, read_trials, reason
+from sweep.trial_records import TrialRecord, best_row, is_number, is_there, read_json, read_trials, reason
 from trainables import predictions
 from trainables.predictions import Predictions as Predictions
 
@@ -31,7 +32,8 @@ class Run:
     """A run folder. ``trials`` and ``epochs`` are described in ``trials_table`` and ``epochs_table``.
 
     finals: the finalists and what was decided between them; None before any were chosen. rows: splits.csv, every
-    column as text ("" where empty). problems: one sentence for each file that is damaged or missing.
+    column as text ("" where empty). model: models/best.json, {} where no model is written. problems: one sentence for
+    each file that is damaged or missing.
     """
 
     paths: RunPaths
@@ -42,6 +44,7 @@ class Run:
     epochs: pd.DataFrame
     finals: Finals | None = None
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    model: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
@@ -64,6 +67,7 @@ def read_run(root: Path) -> Run:
         epochs=epochs_table(records),
         finals=read_finals(paths, metric, mode, problems),
         rows=_read_rows(paths, problems),
+        model=_read_model(paths, problems),
         problems=problems,
     )
 
@@ -174,6 +178,14 @@ def _fits_together(saved: Predictions) -> bool:
         and saved.probability.shape == (*count, classes)
         and len(set(saved.classes)) == classes > 0
     )
+
+
+def _read_model(paths: RunPaths, problems: list[str]) -> dict[str, Any]:
+    files = ModelPaths(paths.models)
+    if not is_there(files.model) and not is_there(files.facts):
+        return {}
+    name = f"{paths.models.name}/{files.facts.name}"
+    return fitting(read_json(files.facts, problems, name), MODEL, name, problems)
 
 
 def _read_rows(paths: RunPaths, problems: list[str]) -> pd.DataFrame:

@@ -1,0 +1,257 @@
+"""No run folder breaks the report: what is damaged or missing is named on the page, and the rest is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from baseline_files import POOR, write_baselines
+
+from reports.build import build, main
+from sweep.paths import RunPaths
+
+FEW = {"train": 30, "val": 30, "test": 30}
+Damage = Callable[[RunPaths], object]
+
+
+@pytest.fixture
+def run(write_run) -> RunPaths:
+    """A small run of four trials, two finalists repeated twice, and baselines."""
+    root = write_run(trials=4, classes=("a", "b", "c"), labels_per_split=FEW, epochs=3,
+                     finals={"finalists": (0, 1), "repeats": 2})  # fmt: skip
+    write_baselines(root, POOR)
+    return RunPaths(root)
+
+
+def page_of(paths: RunPaths) -> str:
+    """The text of the page, built anew, without tags; it must go through the command line with exit code 0."""
+    assert main([str(paths.root)]) == 0
+    page = (paths.report / "index.html").read_text(encoding="utf-8")
+    page = re.sub(r"<(style|script)>.*?</\1>", " ", page, flags=re.S)
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+
+
+def cut(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def change(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def rearrange(file: Path, **changes: Callable[[np.ndarray], np.ndarray]) -> None:
+    with np.load(file) as saved:
+        arrays = {key: saved[key] for key in saved.files}
+    np.savez(file, **(arrays | {key: make(arrays[key]) for key, make in changes.items()}))
+
+
+def of_first(paths: RunPaths) -> Path:
+    return paths.repeat("t0000/seed_1001").predictions
+
+
+DAMAGES: dict[str, tuple[list[Damage], list[str]]] = {
+    "every JSON of the run is cut": (
+        [
+            lambda p: [cut(path) for path in (p.dataset, p.provenance, p.chosen, p.baselines_table)],
+            lambda p: cut(p.trial("t00001").params),
+        ],
+        [
+            "dataset.json cannot be read",
+            "provenance.json cannot be read",
+            "finalists/finalists.json cannot be read",
+            "the test split was opened once",
+            "baselines/baselines.json cannot be read",
+            "t00001/params.json cannot be read",
+        ],
+    ),
+    "only the finalists' list is lost": (
+        [lambda p: p.chosen.unlink(), lambda p: cut(p.trial("t00000").end), lambda p: p.splits.unlink()],
+        [
+            "finalists/finalists.json is missing",
+            "opened once",
+            "t00000/end.json cannot be read",
+            "splits.csv is missing",
+        ],
+    ),
+    "the decision is cut and an opening is garbage": (
+        [lambda p: cut(p.decision), lambda p: p.openings.write_text("garbage\n"), lambda p: cut(p.splits)],
+        ["finalists/decision.json cannot be read"],
+    ),
+    "the decision names a finalist that is none": (
+        [lambda p: change(p.decision, winner="t0099", model="t0099/seed_1")],
+        ["t0099"],
+    ),
+    "predictions of one repeat are cut, of another of other images": (
+        [
+            lambda p: cut(of_first(p)),
+            lambda p: rearrange(p.repeat("t0001/seed_1002").predictions, path=lambda old: np.char.add("x", old)),
+        ],
+        ["finalists/t0000/seed_1001/best/predictions.npz", "predictions of other images"],
+    ),
+    "predictions are of wrong shapes, classes and kinds": (
+        [
+            lambda p: rearrange(of_first(p), probability=lambda old: old[:-1]),
+            lambda p: rearrange(p.repeat("t0000/seed_1002").predictions, classes=lambda old: old[::-1]),
+            lambda p: rearrange(p.repeat("t0001/seed_1001").predictions, label=lambda old: old.astype(str)),
+            lambda p: rearrange(p.baselines / "thumbnails.npz", label=lambda old: old[:-1]),
+        ],
+        [
+            "finalists/t0000/seed_1001/best/predictions.npz is left out: its arrays do not fit",
+            "finalists/t0000/seed_1002/best/predictions.npz is left out: it names other classes",
+            "finalists/t0001/seed_1001/best/predictions.npz is left out",
+            "baselines/thumbnails.npz is left out",
+        ],
+    ),
+    "lines of records are garbage and values are no numbers": (
+        [
+            lambda p: p.trial("t00000").result.write_text("garbage\n[1]\n" + p.trial("t00000").result.read_text()),
+            lambda p: p.trial("t00001").result.write_text(
+                '{"epoch": 1, "val_f1_macro": "high", "val_loss": Infinity}\n'
+            ),
+            lambda p: p.repeat("t0000/seed_1001").result.write_text('{"epoch": 1, "val_f1_macro": NaN, "lr": [1]}\n'),
+            lambda p: p.trial("t00003").params.write_text("no JSON"),
+        ],
+        [
+            "t00000/result.jsonl line 1 is damaged",
+            "t00000/result.jsonl line 2 is damaged",
+            "t00001/result.jsonl line 1: val_f1_macro is not a number",
+            "seed_1001/result.jsonl line 1: lr is not a number",
+            "t00003/params.json cannot be read",
+        ],
+    ),
+    "values of records are of another kind": (
+        [
+            lambda p: change(p.sweep, epochs="many", command="one word", seed=None, grace_period=[3]),
+            lambda p: change(
+                p.dataset, counts={"val": {"a": float("nan"), "b": 10}}, source=["x"], subgroups=3, demo="yes"
+            ),
+            lambda p: change(p.provenance, weights={"resnet18": "r.pth"}, cpus=float("inf"), gpus={"a": 1}),
+            lambda p: change(p.trial("t00002").end, status="lost", reason=7),
+            lambda p: change(p.decision, thresholds={"t0000": {"a": "half"}}, decided=5),
+        ],
+        [
+            "sweep.json: epochs is not a whole number",
+            "sweep.json: command is not a list",
+            "dataset.json: counts: val: a is not a whole number",
+            "dataset.json: source is not an object",
+            "provenance.json: weights: resnet18 is not an object",
+            "has status &#39;lost&#39;: taken as failed",
+            "finalists/decision.json: thresholds: t0000: a is not a number",
+        ],
+    ),
+    "baselines lie": (
+        [
+            lambda p: p.baselines_table.write_text(
+                '{"baselines": [{"name": "../../x", "val": {"accuracy": "good"}}, 3]}'
+            ),
+            lambda p: cut(p.thumbnails),
+        ],
+        ["baselines/baselines.json"],
+    ),
+    "folders are lost": (
+        [
+            lambda p: shutil.rmtree(p.repeat("t0000/seed_1001").root),
+            lambda p: shutil.rmtree(p.trial("t00001").root),
+            lambda p: p.trial("t00002").params.unlink(),
+            lambda p: shutil.rmtree(p.baselines),
+            lambda p: p.thumbnails.unlink(),
+        ],
+        ["t00002/params.json is missing"],
+    ),
+    "there is more than a run writes": (
+        [
+            lambda p: (p.root / "notes").mkdir(),
+            lambda p: (p.trials / "t99999").mkdir(),
+            lambda p: (p.trials / "old").symlink_to("/"),
+            lambda p: (p.finalists / "t0009" / "seed_1").mkdir(parents=True),
+            lambda p: (p.trials / "t00007").symlink_to("nowhere"),
+            lambda p: p.trial("t00001").end.write_text(json.dumps({"status": "failed", "reason": "why? " * 2000})),
+        ],
+        ["t99999/params.json is missing", "t0009/seed_1/params.json is missing"],
+    ),
+    "folders stand where files should": (
+        [
+            lambda p: [
+                (path.unlink(), path.mkdir())
+                for path in (
+                    p.provenance,
+                    p.splits,
+                    p.thumbnails,
+                    p.decision,
+                    p.openings,
+                    p.trial("t00000").result,
+                    of_first(p),
+                )
+            ]
+        ],
+        [
+            "provenance.json cannot be read: Is a directory",
+            "splits.csv cannot be read: Is a directory",
+            "t00000/result.jsonl cannot be read: Is a directory",
+            "finalists/decision.json cannot be read: Is a directory",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_is_named_and_the_rest_is_reported(run, damage):
+    harm, expected = DAMAGES[damage]
+    for each in harm:
+        each(run)
+    page = page_of(run)
+    missing = [words for words in expected if words not in page]
+    assert missing == []
+    assert "All trials" in page
+    assert "Not for clinical use." in page
+
+
+def test_a_run_folder_with_only_sweep_json_is_reported(run, tmp_path):
+    bare = RunPaths(tmp_path / "bare")
+    bare.root.mkdir()
+    bare.sweep.write_text("{}")
+    page = page_of(bare)
+    assert "No trial has begun." in page
+    assert "dataset.json is missing" in page
+
+
+def test_a_model_whose_description_is_damaged_leaves_the_report_whole(run):
+    run.models.mkdir()
+    (run.models / "best.pt").write_bytes(b"weights")
+    facts = run.models / "best.json"
+    for content, problem in {
+        "{ torn": "cannot be read",
+        '{"trial": 1, "params": [], "files": 3, "loading": {}}': "files is not an object",
+    }.items():
+        facts.write_text(content)
+        page = page_of(run)
+        assert "models/best.json" in page
+        assert problem in page
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_trial_folder_that_may_not_be_read_is_named(run):
+    folder = run.trial("t00001").root
+    folder.chmod(0)
+    try:
+        assert "t00001/params.json cannot be read: Permission denied" in page_of(run)
+    finally:
+        folder.chmod(0o755)
+
+
+def test_a_sweep_json_that_is_no_object_is_a_run_all_the_same(run):
+    run.sweep.write_text("[")
+    assert "sweep.json cannot be read" in page_of(run)
+
+
+def test_a_class_that_no_finalist_predicts_is_named(write_run):
+    root = write_run(trials=3, classes=("a", "b", "c"), labels_per_split=FEW, epochs=3, never_predicted="b")
+    build(root)
+    assert "Never predicted on validation: b." in page_of(RunPaths(root))
