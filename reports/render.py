@@ -46,6 +46,7 @@ class Page:
 def html_page(page: Page) -> str:
     """One self-contained page: style, script and figures inside, every name escaped."""
     environment = _environment(autoescape=True)
+    environment.filters["options"] = _options
     environment.globals.update(cell=_cell, svg=_svg, is_number=formats.is_number, statuses=_statuses)
     return environment.get_template("index.html").render(page=page, disclaimer=DISCLAIMER)
 
@@ -133,6 +134,14 @@ def _sort_key(value: Any) -> str:
 
 def _statuses(table: Table) -> list[str]:
     return sorted({str(value) for value in table.frame[table.status_key]}) if table.status_key else []
+
+
+def _options(text: str) -> Markup:
+    """``text`` escaped, its command-line options kept whole: a browser would break a line within "--"."""
+    escaped = str(Markup.escape(text))
+    return Markup(
+        re.sub(r"(?<!\S)\S?--[a-z][a-z-]{0,40}(?![^\s).,;:])[).,;:]*", r'<span class="option">\g<0></span>', escaped)
+    )
 
 
 def _svg(picture: Picture) -> Markup:
