@@ -18,6 +18,7 @@ from reports import (
 from reports.blocks import Block, Column, Heading, Picture, Section, Table, Text
 from reports.evidence import Evidence
 from reports.finals import Standing
+from sweep.trial_records import is_there
 
 TITLE = "Finalists"
 RULE = (
@@ -42,7 +43,7 @@ def section(evidence: Evidence) -> Section:
 
 
 def _none(evidence: Evidence) -> str:
-    if evidence.run.finals is not None:
+    if is_there(evidence.run.paths.chosen):
         return "finalists/finalists.json is damaged: what was trained again is not known."
     if evidence.run.sweep.get("finalists") == 0:
         return (
