@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from reports.paired import compare, mcnemar
-from reports.resampled_scores import Scores, score_runs
-from reports.resampling import Resamples, draw_resamples
-from reports.statistics import bca, interval, wilson
+from reports.scores.paired import compare, mcnemar
+from reports.scores.resampled_scores import Scores, score_runs
+from reports.scores.resampling import Resamples, draw_resamples
+from reports.scores.statistics import bca, interval, wilson
 
 Array = NDArray[Any]
 

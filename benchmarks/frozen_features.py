@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from reports import tables
-from reports.resampled_scores import score_runs
-from reports.resampling import draw_resamples
-from reports.wording import trial_params
+from reports.page.wording import trial_params
+from reports.scores.resampled_scores import score_runs
+from reports.scores.resampling import draw_resamples
+from reports.trials import tables
 from search_spaces.params import TrialParams
 from sweep.records import Predictions, Run, read_run
 from trainables.baselines import measure_baselines

@@ -11,9 +11,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from reports import (
-    analysis,
-    answer,
+from reports.answer import answer
+from reports.evidence import Evidence, gather
+from reports.model_card import card
+from reports.page import render
+from reports.page.blocks import Section
+from reports.prose import analysis, methods, repeat
+from reports.sections import (
     associations,
     comparison,
     confusion,
@@ -21,18 +25,12 @@ from reports import (
     data_card,
     discrimination,
     examples,
-    finals_section,
-    methods,
+    finalists,
     pareto,
     probabilities,
     published,
-    render,
-    repeat,
     trial_list,
 )
-from reports.blocks import Section
-from reports.evidence import Evidence, gather
-from reports.model_card import card
 from search_spaces.problems import UserError
 from sweep.model_paths import ModelPaths
 from trainables.atomic import write_atomically, write_json
@@ -40,7 +38,7 @@ from trainables.atomic import write_atomically, write_json
 SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
     answer.section,
     data_card.section,
-    finals_section.section,
+    finalists.section,
     comparison.section,
     confusion.section,
     curves.section,

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from reports import evaluation_tables, tables
+from reports.scores import evaluation_tables
+from reports.trials import tables
 from sweep.records import Predictions, Run, read_predictions, read_repeat_predictions, read_run
 
 if TYPE_CHECKING:
-    from reports.finals import Standing
+    from reports.scores.finals import Standing
 
 CURVES_SHOWN = 3
 
@@ -67,7 +68,7 @@ class Evidence:
     @cached_property
     def standing(self) -> Standing | None:
         """How the finalists stand to each other, scored once for all sections; None where none were chosen."""
-        from reports.finals import stand  # it reads an Evidence
+        from reports.scores.finals import stand  # it reads an Evidence
 
         return stand(self)
 

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from reports import external_answer, external_scores, render
-from reports.blocks import Section
+from reports.answer import external_answer
 from reports.external_evidence import External
+from reports.page import render
+from reports.page.blocks import Section
+from reports.sections import external_scores
 from search_spaces.problems import UserError
 from sweep.external_records import read_evaluation
 from trainables.atomic import write_atomically

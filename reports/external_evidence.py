@@ -8,11 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from reports.added_scores import with_average_precision
 from reports.evidence import Evidence
-from reports.operating import UNTUNED
-from reports.resampled_scores import Scores, score_runs
-from reports.shown import Runs
+from reports.scores.added_scores import with_average_precision
+from reports.scores.resampled_scores import Scores, score_runs
+from reports.scores.shown import UNTUNED, Runs
 from sweep.external_records import Evaluation
 from sweep.paths import RunPaths
 from sweep.records import Run

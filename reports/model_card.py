@@ -9,12 +9,13 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from reports import formats, interval_cells, wording
 from reports.evidence import Evidence
-from reports.render import DISCLAIMER, markdown_text
-from reports.resampled_scores import Scores
-from reports.shown import Shown, alone_on, runs_on, shown
-from reports.statistics import interval
+from reports.page import formats, wording
+from reports.page.render import DISCLAIMER, markdown_text
+from reports.scores import interval_cells
+from reports.scores.resampled_scores import Scores
+from reports.scores.shown import Shown, alone_on, runs_on, shown
+from reports.scores.statistics import interval
 from search_spaces.params import TrialParams
 from search_spaces.problems import UserError
 

@@ -22,7 +22,8 @@ from sweep.model_paths import ModelPaths
 from sweep.paths import RunPaths
 from sweep.record_shapes import DATASET, MODEL, PROVENANCE, SWEEP, fitting
 from sweep.trial_records import STATUSES as STATUSES
-from sweep.trial_records import TrialRecord, best_row, is_number, is_there, read_json, read_trials, reason
+from sweep.trial_records import TrialRecord, best_row, is_number, read_json, read_trials, reason
+from sweep.trial_records import is_there as is_there
 from trainables import predictions
 from trainables.predictions import Predictions as Predictions
 

@@ -31,6 +31,15 @@ MAY_IMPORT = {
         "trainables.atomic",
     ),
 }
+# The rooms of reports: each may use itself, the rooms that it is given here, and the evidence.
+ROOMS = {
+    "page": (),
+    "trials": ("page", "scores"),
+    "scores": ("page", "trials"),
+    "prose": ("page", "trials", "scores"),
+    "sections": ("page", "trials", "scores", "prose"),
+    "answer": ("page", "trials", "scores", "prose"),
+}
 # The driver ends with the report, so that its last step, and nothing else of ours, looks that way.
 REPORT_AT_THE_END = ("sweep/run.py", "reports.build")
 RAY_FILES = {"trainables/trainable.py", "sweep/search.py", "sweep/callbacks.py", "sweep/tuner.py", "sweep/run.py"}
@@ -64,6 +73,14 @@ def test_imports_point_one_way(path: Path) -> None:
     if name_of(path) == REPORT_AT_THE_END[0]:
         against = [module for module in against if not within(module, REPORT_AT_THE_END[1])]
     assert against == []
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.match("reports/*/*.py")], ids=name_of)
+def test_rooms_of_the_report_build_on_each_other(path: Path) -> None:
+    room = path.parent.name
+    used = {module.split(".")[1] for module in imports(path) if within(module, "reports")}
+    assert used & set(ROOMS) <= {room, *ROOMS[room]}
+    assert used - set(ROOMS) <= ({"evidence", "external_evidence"} if room != "page" else set())
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

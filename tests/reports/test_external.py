@@ -14,8 +14,8 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from reports.external import build, main
 from reports.external_evidence import External
-from reports.external_scores import mistakes
-from reports.statistics import interval
+from reports.scores.statistics import interval
+from reports.sections.external_scores import mistakes
 from sweep.external_records import read_evaluation
 from trainables.predictions import Predictions
 

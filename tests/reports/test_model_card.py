@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from reports import interval_cells
 from reports.evidence import gather
 from reports.model_card import card
-from reports.shown import alone_on, shown
-from reports.statistics import interval
+from reports.scores import interval_cells
+from reports.scores.shown import alone_on, shown
+from reports.scores.statistics import interval
 from search_spaces.params import TrialParams
 
 WriteRun = Callable[..., Path]

@@ -1,0 +1,1 @@
+"""Numbers from predictions: scores under resampling, intervals, comparisons, who stands where."""

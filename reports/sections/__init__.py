@@ -1,0 +1,1 @@
+"""The sections that show something, one file each: evidence in, blocks out."""

@@ -1,0 +1,1 @@
+"""Facts from the records of trials: tables, importance, effects, what was published."""

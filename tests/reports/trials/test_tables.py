@@ -1,0 +1,144 @@
+"""The facts of a report, checked on run folders that were written to disk."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reports.evidence import gather
+from reports.trials import tables
+from sweep.paths import RunPaths
+from sweep.records import read_run
+
+
+def frame(rows: list[dict]) -> pd.DataFrame:
+    """Trials as ``read_run`` gives them, of what matters here; ``depth`` and ``backbone`` are hyperparameters."""
+    return tables.trial_frame(
+        pd.DataFrame(
+            [
+                {
+                    "trial_id": f"t{number}",
+                    "number": number,
+                    "status": row.get("status", "finished"),
+                    "reason": row.get("reason", ""),
+                    "score": row.get("score"),
+                    "epochs_run": row.get("epochs", 5),
+                    "trainable_params": row.get("params", 100),
+                    "seconds": 1.0,
+                    "param_backbone": row.get("backbone", "resnet18"),
+                    "param_unfreeze_depth": row.get("depth", 0),
+                    "param_unfreeze_layers": row.get("layers", "none"),
+                    "param_lr": row.get("lr", 0.1),
+                }
+                for number, row in enumerate(rows)
+            ]
+        )
+    )
+
+
+def test_the_highest_score_wins_unless_its_trial_failed():
+    trials = frame([{"score": 0.7}, {"score": 0.9, "status": "failed"}, {"score": 0.8, "status": "stopped"}, {}])
+    assert list(tables.ranked(trials, "max")["number"]) == [2, 0]
+    assert list(tables.ranked(trials, "min")["number"]) == [0, 2]
+
+
+def test_a_tie_goes_to_fewer_trainable_parameters_then_to_the_earlier_trial():
+    trials = frame([{"score": 0.8, "params": 900}, {"score": 0.8, "params": 50}, {"score": 0.8, "params": 50}])
+    assert list(tables.ranked(trials, "max")["number"]) == [1, 2, 0]
+
+
+def test_a_cell_is_worth_its_best_trial_and_counts_all_of_them():
+    trials = frame(
+        [
+            {"backbone": "vgg16", "depth": 4, "score": 0.6},
+            {"backbone": "vgg16", "depth": 4, "score": 0.9, "status": "stopped"},
+            {"backbone": "vgg16", "depth": 4, "status": "failed"},
+            {"backbone": "resnet18", "depth": 1, "status": "failed"},
+            {"backbone": "resnet18", "depth": None, "layers": "layer4.1", "score": 0.5},
+            {"backbone": "resnet18", "depth": 0, "score": 0.4},
+        ]
+    )
+    cells = tables.by_cell(trials, "max")
+    found = cells[["backbone", "unfrozen", "trials"]].to_dict("split")["data"]
+    assert found == [
+        ["resnet18", "head only", 1],
+        ["resnet18", "last block", 1],
+        ["resnet18", "chosen layers", 1],
+        ["vgg16", "all blocks", 3],
+    ]
+    np.testing.assert_array_equal(cells["score"], [0.4, math.nan, 0.5, 0.9])
+    grid = tables.cell_grid(cells, "score")
+    assert list(grid.columns) == ["head only", "last block", "all blocks", "chosen layers"]
+    assert grid.loc["vgg16", "all blocks"] == 0.9
+    assert math.isnan(grid.loc["vgg16", "head only"])
+
+
+def test_the_stopped_share_counts_only_trials_that_were_decided():
+    trials = frame(
+        [
+            {"depth": 0, "score": 0.5, "epochs": 20},
+            {"depth": 4, "score": 0.5, "status": "stopped", "epochs": 3},
+            {"depth": 4, "score": 0.7, "status": "stopped", "epochs": 3},
+            {"depth": 4, "score": 0.6, "epochs": 20},
+            {"depth": 4, "status": "failed", "epochs": 1},
+            {"depth": 2, "status": "running", "epochs": 1},
+        ]
+    )
+    facts = tables.stopped_by_depth(trials, "max").set_index("unfrozen")
+    assert list(facts.index) == ["head only", "last 2 blocks", "all blocks"]
+    assert facts.loc["all blocks", "stopped_share"] == pytest.approx(2 / 3)
+    assert facts.loc["head only", "stopped_share"] == 0
+    assert math.isnan(facts.loc["last 2 blocks", "stopped_share"])
+    assert facts.loc["all blocks", ["trials", "failed", "median_epochs", "score"]].tolist() == [4, 1, 3.0, 0.7]
+
+
+def test_hyperparameters_that_never_change_are_told_apart_from_those_that_do():
+    differing, constant = tables.varied(frame([{"lr": 0.1}, {"lr": 0.2}]))
+    assert differing == ["lr"]
+    assert constant["backbone"] == "resnet18"
+
+
+def test_failures_are_gathered_by_reason_with_the_trials_that_had_it():
+    failed = [{"status": "failed", "reason": "out of memory"}, {"status": "failed"}, {"score": 1.0}]
+    found = tables.failures(frame([*failed, {"status": "failed", "reason": "out of memory"}]))
+    assert found.to_dict("split")["data"] == [["out of memory", 2, "0, 3"], ["no reason recorded", 1, "1"]]
+
+
+def test_no_trials_at_all_give_empty_tables(write_run):
+    trials = tables.trial_frame(read_run(write_run(trials=0)).trials)
+    assert tables.ranked(trials, "max").empty
+    assert tables.by_cell(trials, "max").empty
+    assert tables.stopped_by_depth(trials, "max").empty
+    assert tables.failures(trials).empty
+    assert set(tables.status_counts(trials).values()) == {0}
+
+
+def test_a_studys_rows_stand_beside_the_trials_that_ran_them():
+    rows = [{"id": "W1", "number": 0, "claim": "accuracy .95", "note": ""}, {"id": "W2", "number": 7, "claim": "f1"}]
+    found = tables.study_rows(frame([{"score": 0.8}]), rows)
+    assert list(found["id"]) == ["W1", "W2"]
+    assert list(found["status"]) == ["finished", "not begun"]
+    np.testing.assert_array_equal(found["score"], [0.8, math.nan])
+
+
+def test_the_written_table_holds_every_trial_with_full_precision(built):
+    written = pd.read_csv(built / "report/tables/trials.csv")
+    trials = read_run(built).trials
+    assert list(written["trial_id"]) == list(trials["trial_id"])
+    np.testing.assert_allclose(written["score"], trials["score"], rtol=1e-12)
+    assert "reason" in written
+
+
+def test_the_evidence_ranks_what_the_files_say(write_run):
+    root = write_run(trials=4, statuses=("finished",))
+    last = RunPaths(root).trial("t00003").result
+    rows = [json.loads(line) for line in last.read_text().splitlines()]
+    rows[1]["val_f1_macro"] = 0.999
+    last.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    best = gather(root).best
+    assert best is not None
+    assert (best["trial_id"], best["best_epoch"], best["score"]) == ("t00003", 2, 0.999)
