@@ -89,7 +89,7 @@ def _finalists_lines(plan: Plan, an_epoch: float) -> list[str]:
     cells = ", and the best of each cell of " + ", ".join(plan.config.compare) if plan.config.compare else ""
     seconds = an_epoch * plan.budget * plan.repeats / plan.concurrency
     return [
-        f"then {plan.config.finalists} finalists are trained again, {plan.repeats} trainings{cells}: "
+        f"then {plan.finalists} finalists are trained again, {plan.repeats} trainings{cells}: "
         f"{'at least' if cells else 'about'} {_duration(seconds)}"
     ]
 

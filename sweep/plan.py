@@ -50,9 +50,14 @@ class Plan:
         return len(self.space.fixed) if self.space.fixed is not None else self.config.trials
 
     @property
+    def finalists(self) -> int:
+        """How many finalists there will be at most, without those of --compare."""
+        return min(self.config.finalists or 0, self.trials)
+
+    @property
     def repeats(self) -> int:
         """How many trainings of finalists follow the search, without those of --compare."""
-        return (self.config.finalists or 0) * (self.config.folds or self.config.repeats or 1)
+        return self.finalists * (self.config.folds or self.config.repeats or 1)
 
     @property
     def budget(self) -> int:
@@ -89,7 +94,10 @@ class Plan:
         if self.missing_weights:
             names = ", ".join(self.missing_weights)
             lines.append(f"left out: {names} (why: provenance.json; name one in --backbones to insist on it)")
-        lines += [f"left out: {row}: {why}" for row, why in self.space.left_out.items()]
+        rows_by_reason: dict[str, list[str]] = {}
+        for row, why in self.space.left_out.items():
+            rows_by_reason.setdefault(why, []).append(row)
+        lines += [f"left out: {', '.join(rows)}: {why}" for why, rows in rows_by_reason.items()]
         return lines
 
     def settings(self, run: RunPaths, use_gpu: bool) -> TrialSettings:

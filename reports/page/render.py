@@ -46,7 +46,7 @@ class Page:
 def html_page(page: Page) -> str:
     """One self-contained page: style, script and figures inside, every name escaped."""
     environment = _environment(autoescape=True)
-    environment.filters["options"] = _options
+    environment.filters.update(options=_options, prose=_prose)
     environment.globals.update(cell=_cell, svg=_svg, is_number=formats.is_number, statuses=_statuses)
     return environment.get_template("index.html").render(page=page, disclaimer=DISCLAIMER)
 
@@ -142,6 +142,11 @@ def _options(text: str) -> Markup:
     return Markup(
         re.sub(r"(?<!\S)\S?--[a-z][a-z-]{0,40}(?![^\s).,;:])[).,;:]*", r'<span class="option">\g<0></span>', escaped)
     )
+
+
+def _prose(text: str) -> Markup:
+    """``_options``, and no line ends between a number and its %."""
+    return Markup(re.sub(r"(?<=\d) %", "\u00a0%", _options(text)))
 
 
 def _svg(picture: Picture) -> Markup:

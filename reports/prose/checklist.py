@@ -64,6 +64,8 @@ def checklist(evidence: Evidence) -> list[Block]:
 
 def answers(evidence: Evidence) -> pd.DataFrame:
     """claim, tripod (item numbers), item, answer, where (the section of the report)."""
+    uncertainty = "95 % intervals over patients; paired, corrected comparisons"
+    mistakes = "shown with file names and probabilities"
     rows = [
         ("7", "5a", "source of the data", _source(evidence), "Data"),
         ("9", "7, 12b", "preprocessing", _preprocessing(evidence), "Data"),
@@ -71,20 +73,20 @@ def answers(evidence: Evidence) -> pd.DataFrame:
         ("33", "20a, 21", "images and patients in each partition, by class", _counts(evidence), "Data"),
         ("20", "12a", "how partitions were made", str(evidence.dataset.get("split_origin") or "not recorded"), "Data"),
         ("21", "12a", "level at which partitions are disjoint", _level(evidence), "Data"),
-        ("22", "12c, 22", "the model", _model(evidence), "Answer"),
+        ("22", "12c, 22", "the model", _model(evidence), "The answer"),
         ("23", "–", "software", _software(evidence), "How to repeat it"),
         ("24", "12c", "initial weights", _weights(evidence), "Data"),
-        ("25", "12c", "training, hyperparameters, models trained", _training(evidence), "Methods"),
-        ("26", "12c", "how the final model was selected", _selection(evidence), "Answer"),
-        ("27", "12c", "ensembles", "none: one network decides", "Answer"),
-        ("28", "12e", "measures of performance", wording.metric_name(evidence.metric) + ", and others", "Answer"),
-        ("29", "12e", "uncertainty", "95 % intervals over patients; paired, corrected comparisons", "Methods"),
-        ("30", "–", "robustness", _robustness(evidence), "Answer"),
-        ("35, 36", "23a", "performance with its precision", _performance(evidence), "Answer"),
-        ("37", "–", "wrongly classified cases", "shown with file names and probabilities", "Examples"),
+        ("25", "12c", "training, hyperparameters, models trained", _training(evidence), "Methods and checklist"),
+        ("26", "12c", "how the final model was selected", _selection(evidence), "The answer"),
+        ("27", "12c", "ensembles", "none: one network decides", "The answer"),
+        ("28", "12e", "measures of performance", wording.metric_name(evidence.metric) + ", and others", "The answer"),
+        ("29", "12e", "uncertainty", uncertainty, "Methods and checklist"),
+        ("30", "–", "robustness", _robustness(evidence), "The answer"),
+        ("35, 36", "23a", "performance with its precision", _performance(evidence), "The answer"),
+        ("37", "–", "wrongly classified cases", mistakes, "Best and worst classified images"),
         ("–", "13", "class imbalance", _imbalance(evidence), "Data"),
-        ("–", "14, 23a", "subgroups and fairness", _subgroups(evidence), "Confusion matrices"),
-        ("–", "12g, 15", "output of the model", _output(evidence), "Answer"),
+        ("–", "14, 23a", "subgroups and fairness", _subgroups(evidence), "What is confused with what"),
+        ("–", "12g, 15", "output of the model", _output(evidence), "The answer"),
         ("–", "12f, 24", "updating of the model", "none", "–"),
         ("–", "18e, 18f", "data and code", _sharing(evidence), "How to repeat it"),
     ]

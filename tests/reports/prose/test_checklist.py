@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from reports.build import SECTIONS
 from reports.evidence import gather
 from reports.page.blocks import Table
 from reports.prose import checklist
@@ -50,6 +51,12 @@ def test_a_run_of_which_little_is_recorded_is_answered_with_that(write_run):
     assert found["the model"] == "no model"
     assert found["software"] == "not recorded"
     assert found["class imbalance"] == "class counts not recorded"
+
+
+def test_every_answer_names_a_section_of_the_page(write_run):
+    evidence = gather(write_run(finals={}))
+    titles = {make(evidence).title for make in SECTIONS}
+    assert set(checklist.answers(evidence)["where"]) - {"–"} <= titles
 
 
 def test_between_them_the_two_tables_name_every_item_of_both_guidelines(write_run):
