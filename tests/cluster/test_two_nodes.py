@@ -90,7 +90,18 @@ def test_a_lost_node_costs_no_trial_and_no_epoch(
     done = run_sweep(
         *("--address", cluster.address, "--data", small_data, "--storage", tmp_path, "--name", "run"),
         *("--space", space, "--weights", "random", "--backbones", "squeezenet1_1,resnet18", "--image-size", 32),
-        *("--trials", TRIALS, "--epochs", EPOCHS, "--scheduler", "none", "--trial-time-limit", "10min"),
+        *(
+            "--trials",
+            TRIALS,
+            "--epochs",
+            EPOCHS,
+            "--scheduler",
+            "none",
+            "--finalists",
+            0,
+            "--trial-time-limit",
+            "10min",
+        ),
         at=lose_the_node_of_the_slow_trial,
     )
 

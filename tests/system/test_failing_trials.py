@@ -29,7 +29,7 @@ REASONS = {
 def arguments(storage: Path, data: Path, rates: tuple[float, ...]) -> list[object]:
     (storage / "mine.py").write_text(SPACE.format(rates=rates))
     where = ["--data", data, "--storage", storage, "--name", "run", "--space", storage / "mine.py"]
-    what = ["--weights", "random", "--backbones", "squeezenet1_1", "--image-size", 32, "--epochs", 1]
+    what = ["--weights", "random", "--backbones", "squeezenet1_1", "--image-size", 32, "--epochs", 1, "--finalists", 0]
     return [*where, *what, "--sampler", "grid", "--trials", len(rates), "--trial-time-limit", 10]
 
 

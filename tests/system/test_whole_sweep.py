@@ -1,16 +1,21 @@
-"""Whole sweeps, as a user starts, interrupts and resumes them."""
+"""Whole sweeps, as a user starts, interrupts, resumes and extends them: search, repeats, decision, test, model."""
 
 from __future__ import annotations
 
 import json
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from whole_sweep import after_ends, run_sweep
+import pytest
+from whole_sweep import Done, after_ends, run_sweep
+
+from sweep.paths import RunPaths
+from sweep.records import read_predictions, read_repeat_predictions, read_run
 
 CLOCK = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
 
@@ -19,7 +24,7 @@ def arguments(data: Path, storage: Path, name: str) -> list[object]:
     """A sweep of nine short trials on two backbones."""
     where: list[object] = ["--data", data, "--storage", storage, "--name", name, "--weights", "random"]
     what = ["--backbones", "squeezenet1_1,resnet18", "--image-size", 32, "--trials", 9, "--epochs", 4]
-    return [*where, *what, "--grace-period", 2, "--seed", 3, "--finalists", 0]
+    return [*where, *what, "--grace-period", 2, "--seed", 3]
 
 
 def trials(run: Path) -> list[dict[str, Any]]:
@@ -38,25 +43,154 @@ def trials(run: Path) -> list[dict[str, Any]]:
     return told
 
 
-def test_a_sweep_killed_twice_ends_as_one_that_was_not(small_data: Path, tmp_path: Path) -> None:
+def kill_at(text: str) -> Callable[[list[str], subprocess.Popen[str]], object]:
+    """Kill the sweep once a line holds ``text``."""
+
+    def look(lines: list[str], process: subprocess.Popen[str]) -> None:
+        if text in lines[-1]:
+            process.send_signal(signal.SIGKILL)
+
+    return look
+
+
+def repeats(root: Path) -> dict[str, Any]:
+    """Every repeat as its files tell it, without what a clock says; and its predictions."""
+    run = read_run(root)
+    assert run.problems == []
+    assert run.finals is not None
+    told = {}
+    for one in (repeat for finalist in run.finals.finalists for repeat in finalist.repeats):
+        predictions = read_repeat_predictions(run, one)
+        assert predictions is not None
+        epochs = [{key: value for key, value in row.items() if key not in CLOCK} for row in one.epochs]
+        told[one.trial_id] = (
+            one.seed,
+            one.status,
+            epochs,
+            predictions.split.tolist(),
+            predictions.probability.tolist(),
+        )
+    return told
+
+
+@pytest.fixture(scope="module")
+def whole(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    storage = tmp_path_factory.mktemp("whole")
+    done = run_sweep(*arguments(small_data, storage, "run"), "--finalists", 2, "--repeats", 2, "--deterministic")
+    assert done.code == 0, done.errors
+    assert done.errors == ""
+    (storage / "lines.txt").write_text(done.text)
+    return storage / "run"
+
+
+def test_the_winner_is_fixed_before_the_test_split_is_opened_once(whole: Path) -> None:
+    run = read_run(whole)
+    finals = run.finals
+    assert finals is not None
+    assert [one.rank for one in finals.finalists] == [1, 2]
+    assert all(len(one.ended) == 2 for one in finals.finalists)
+    assert finals.winner in {one.trial_id for one in finals.finalists}
+    assert len(finals.openings) == 1
+    assert finals.decided is not None
+    assert finals.decided <= finals.openings[0]["opened"]
+    test = (run.rows["split"] == "test").sum()
+    assert finals.openings[0]["images"] == test
+    for one in (repeat for finalist in finals.finalists for repeat in finalist.repeats):
+        predictions = read_repeat_predictions(run, one)
+        assert predictions is not None
+        assert (predictions.split == "test").sum() == test
+    for trial in run.trials["trial_id"]:
+        of_search = read_predictions(run, trial)
+        assert of_search is not None
+        assert set(of_search.split) == {"train", "val"}, "the search has never seen the test split"
+
+
+def test_repeats_differ_from_each_other_and_from_the_search(whole: Path) -> None:
+    run = read_run(whole)
+    assert run.finals is not None
+    first = run.finals.finalists[0]
+    curves = [[row["train_loss"] for row in repeat.epochs] for repeat in first.repeats]
+    own = run.epochs[run.epochs["trial_id"] == first.trial_id]["train_loss"].tolist()
+    assert len({tuple(curve) for curve in [*curves, own]}) == 3
+
+
+def test_the_last_lines_name_the_winner_and_its_model(whole: Path) -> None:
+    text = (whole.parent / "lines.txt").read_text()
+    run = read_run(whole)
+    assert run.finals is not None
+    assert f"winner: {run.finals.winner} val_f1_macro {run.finals.winning.mean:.4f}" in text
+    assert f"model: {whole}/models/best.pt" in text
+    assert (whole / "models" / "best.onnx").exists()
+    names = {row["name"] for row in json.loads((whole / "baselines" / "baselines.json").read_text())["baselines"]}
+    networks = {f"frozen_{finalist.params['backbone']}" for finalist in run.finals.finalists}
+    assert names == {"majority", "thumbnails", "borders", *networks}
+
+
+def test_a_sweep_killed_in_its_search_and_among_its_repeats_ends_as_one_that_was_not(
+    small_data: Path, whole: Path, tmp_path: Path
+) -> None:
     """kill -9 loses nothing and doubles nothing: same configurations, epochs, stops and scores, to the last digit."""
-    whole = run_sweep(*arguments(small_data, tmp_path, "whole"), "--deterministic")
-    assert whole.code == 0, whole.errors
-    killed = run_sweep(*arguments(small_data, tmp_path, "killed"), "--deterministic", at=after_ends(2, signal.SIGKILL))
-    assert killed.code == -signal.SIGKILL
-    again = run_sweep("--resume", "killed", "--storage", tmp_path, at=after_ends(2, signal.SIGKILL))
+    given = [*arguments(small_data, tmp_path, "run"), "--finalists", 2, "--repeats", 2, "--deterministic"]
+    assert run_sweep(*given, at=after_ends(2, signal.SIGKILL)).code == -signal.SIGKILL
+    again = run_sweep("--resume", "run", "--storage", tmp_path, at=kill_at("/seed_"))
     assert again.code == -signal.SIGKILL
-    last = run_sweep("--resume", "killed", "--storage", tmp_path)
+    run = tmp_path / "run"
+    assert not RunPaths(run).openings.exists(), "the test split stays closed until there is a winner"
+    last = run_sweep("--resume", "run", "--storage", tmp_path)
     assert last.code == 0, last.errors
-    assert trials(tmp_path / "killed") == trials(tmp_path / "whole")
-    statuses = {trial["end"]["status"] for trial in trials(tmp_path / "whole")}
+    assert trials(run) == trials(whole)
+    statuses = {trial["end"]["status"] for trial in trials(whole)}
     assert statuses == {"finished", "stopped"}, "asha stopped nothing: the test shows less than it says"
-    states = list((tmp_path / "killed" / "trials").glob("*/state.pt"))
+    assert repeats(run) == repeats(whole)
+    before, after = (json.loads(RunPaths(root).decision.read_text()) for root in (whole, run))
+    assert {**before, "decided": ""} == {**after, "decided": ""}
+    states = list(run.glob("*/**/state.pt"))
     assert states == [], "what unfinished trials go on from is gone when they have ended"
 
 
+def test_an_extended_search_is_decided_anew_and_the_second_opening_is_counted(whole: Path, tmp_path: Path) -> None:
+    done = run_sweep("--resume", "run", "--storage", whole.parent, "--trials", 10, "--repeats", 3)
+    assert done.code == 0, done.errors
+    finals = read_run(whole).finals
+    assert finals is not None
+    assert all(len(one.ended) == 3 for one in finals.finalists)
+    assert len(finals.openings) == 2
+    assert "opened" in (whole / "report" / "report.md").read_text()
+
+
+def test_folds_validate_on_every_image_once(small_data: Path, tmp_path: Path) -> None:
+    done = run_sweep(*arguments(small_data, tmp_path, "folds"), "--finalists", 2, "--folds", 3)
+    assert done.code == 0, done.errors
+    run = read_run(tmp_path / "folds")
+    assert run.finals is not None
+    assert run.finals.folds == 3
+    winner = run.finals.winning
+    assert winner is not None
+    paths = []
+    for repeat in winner.repeats:
+        predictions = read_repeat_predictions(run, repeat)
+        assert predictions is not None
+        paths += predictions.of("val").path.tolist()
+        assert not set(predictions.of("val").path) & set(predictions.of("train").path)
+    assert sorted(paths) == sorted(run.rows[run.rows["split"] != "test"]["path"])
+    assert len(np.unique(paths)) == len(paths)
+
+
 def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Path, tmp_path: Path) -> None:
-    first = run_sweep(*arguments(small_data, tmp_path, "run"), at=after_ends(2, signal.SIGINT))
+    """And while a sweep runs, nobody else can go on with it."""
+    beside: list[Done] = []
+
+    def resume_beside_then_interrupt(lines: list[str], process: subprocess.Popen[str]) -> None:
+        if lines[-1].startswith("[2/"):
+            process.send_signal(signal.SIGSTOP)
+            beside.append(run_sweep("--resume", "run", "--storage", tmp_path))
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGCONT)
+
+    first = run_sweep(*arguments(small_data, tmp_path, "run"), "--finalists", 0, at=resume_beside_then_interrupt)
+    assert [other.code for other in beside] == [2]
+    assert "is going on in another process" in beside[0].errors
     assert first.code == 130
     assert f"python -m sweep.run --resume run --storage {tmp_path}" in first.text
     assert (tmp_path / "run" / "report" / "index.html").exists(), "what is known is reported at once"
@@ -69,22 +203,6 @@ def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Pa
     epochs = pd.read_parquet(tmp_path / "run" / "epochs.parquet")
     for _, own in epochs.groupby("trial_id"):
         assert list(own.epoch) == list(range(1, len(own) + 1))
-
-
-def test_a_run_that_is_going_on_is_not_run_twice(small_data: Path, tmp_path: Path) -> None:
-    """And the one that was killed is free at once."""
-    second: list[int] = []
-
-    def resume_beside(lines: list[str], process: subprocess.Popen[str]) -> None:
-        if lines[-1].startswith("[1/") and not second:
-            other = run_sweep("--resume", "run", "--storage", tmp_path)
-            assert "is going on in another process" in other.errors
-            second.append(other.code)
-            process.kill()
-
-    run_sweep(*arguments(small_data, tmp_path, "run"), at=resume_beside)
-    assert second == [2]
-    assert run_sweep("--resume", "run", "--storage", tmp_path, "--time-budget", "1s").code == 0
 
 
 def test_the_demo_sweep_runs_without_any_option_but_its_size(tmp_path: Path) -> None:
