@@ -108,7 +108,7 @@ def put(**changed: object) -> Edit:
 @pytest.mark.parametrize(
     ("edit", "phrase"),
     [
-        (lambda path: path.write_text(path.read_text()[:100]), "is damaged: Expecting "),
+        (lambda path: path.write_text(path.read_text().partition(":")[0]), "is damaged: Expecting ':' "),
         (lambda path: path.write_text("[]"), "is damaged: it holds no settings"),
         (lambda path: path.write_bytes(b"\xff\xfe\x00"), "is damaged: 'utf-8' codec can't decode"),
         (drop("metric", "seed"), "is damaged: it lacks metric, seed; restore it, or start a new run"),
