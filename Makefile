@@ -24,7 +24,7 @@ test: setup  ## ruff, mypy and every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: setup  ## the speed and memory table of benchmarks/
 	$(BIN)/python -m benchmarks.speed

@@ -13,7 +13,6 @@ import pandas as pd
 from reports.evidence import Evidence
 from reports.page import formats, wording
 from reports.page.blocks import Block, Column, Table, Text
-from reports.scores.finals import stand
 from reports.scores.interval_cells import as_text
 from reports.scores.resampled_scores import Scores
 from reports.scores.shown import runs_on, shown
@@ -183,7 +182,7 @@ def _robustness(evidence: Evidence) -> str:
 
 
 def _performance(evidence: Evidence) -> str:
-    standing = stand(evidence)
+    standing = evidence.standing
     if standing is not None and standing.winner is not None and standing.winner.scores is not None:
         return _with_interval(standing.winner.scores, standing.split, standing.metric)
     network = shown(evidence)
