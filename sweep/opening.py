@@ -87,15 +87,17 @@ def _remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def prepare_into(beside: RunPaths | None, paths: RunPaths, workers: int) -> Callable[[DataRequest], dict[str, Any]]:
+def prepare_into(
+    beside: RunPaths | None, paths: RunPaths, workers: int, folds: int | None
+) -> Callable[[DataRequest], dict[str, Any]]:
     """Reads a data set into the run folder ``beside``, its decoded images into the store that runs share.
 
-    Without a folder it only looks for what is wrong with the data.
+    Without a folder it only looks for what is wrong with the data. folds: into how many it has to be divisible.
     """
     if beside is None:
-        return lambda request: inspect(request, workers)
+        return lambda request: inspect(request, workers, folds=folds)
     store = paths.root.parent.absolute() / STORE_FOLDER
-    return lambda request: prepare(request, beside.root, store, workers)
+    return lambda request: prepare(request, beside.root, store, workers, folds=folds)
 
 
 def create_run(paths: RunPaths, beside: RunPaths, plan: Plan, machine: Machine, arguments: list[str]) -> None:

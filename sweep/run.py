@@ -63,7 +63,8 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
     with opening.staging(paths, problems) as beside:
         if machine.nodes > 1 and beside is not None:
             problems += node_problems(config, beside.root, tuner.on_every_node)
-        prepare = opening.prepare_into(beside, paths, workers=opening.this_machine().cpus)
+        workers = opening.this_machine().cpus
+        prepare = opening.prepare_into(beside, paths, workers, config.folds)
         own_epochs = keeps_own_epochs(paths) if config.resume else "epochs" not in parsed.given
         resumed = paths if config.resume else None
         plan = make_plan(config, problems, prepare, own_epochs=own_epochs, resumed=resumed)

@@ -12,7 +12,8 @@ from reports.scores.resampled_scores import Array, Scores
 
 FEW_GROUPS = 20
 FEWEST_REPLICATES = 200
-_MACRO = ("f1_macro", "balanced_accuracy", "auroc_macro")  # every class weighs the same, however few have it
+# In these every class weighs the same, however few have it.
+_MACRO = ("f1_macro", "balanced_accuracy", "auroc_macro", "ap_macro")
 
 
 @dataclass(frozen=True)

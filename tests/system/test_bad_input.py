@@ -125,6 +125,7 @@ OPTIONS = [
     (["--cpus-per-trial", "999"], ["--cpus-per-trial 999: this machine has "]),
     (["--concurrency", "999"], ["--concurrency 999 with 1 CPUs a trial needs 999 CPUs: this machine has "]),
     (["--gpus-per-trial", "2"], ["--gpus-per-trial 2.0: must be from 0 to 1"]),
+    (["--folds", "10"], ["--folds 10: class 'bright' has 9 images in train and val: give fewer folds"]),
     (["--sampler", "grid"], ["--sampler grid cannot try every value of backbone_lr_factor, "]),
     (["--name", "a/b"], ["--name 'a/b': must name one folder"]),
     (["--name", "n" * 300], ["at most 200 bytes"]),

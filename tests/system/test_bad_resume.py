@@ -33,7 +33,7 @@ def run(tmp_path: Path, images: Path) -> RunPaths:
     paths, problems = opening.new_run_paths(config), list[str]()
     with opening.staging(paths, problems) as beside:
         assert beside is not None
-        plan = make_plan(config, problems, opening.prepare_into(beside, paths, workers=1), own_epochs=False)
+        plan = make_plan(config, problems, opening.prepare_into(beside, paths, workers=1, folds=None), own_epochs=False)
         opening.create_run(paths, beside, plan, machine, where)
     return paths
 

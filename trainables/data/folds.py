@@ -36,21 +36,24 @@ def write_folds(splits: Path, folds: Sequence[Path], classes: Sequence[str], see
 
 
 def deal(labels: Sequence[str], groups: Sequence[str], classes: Sequence[str], count: int, seed: int) -> list[int]:
-    """The fold, 0 to ``count`` - 1, of each row. labels: names with "|" between; groups: "" is a group of its own.
+    """The fold, 0 to ``count`` - 1, of each row, the same for the same rows, whatever the groups are called.
+
+    labels: names with "|" between; groups: "" is a group of its own.
 
     Raises ``UserError`` if a class is missing from train or val of a fold: then there are too few of its groups.
     """
     hot = np.array([[name in label.split("|") for name in classes] for label in labels], dtype=np.int64)
     single = bool((hot.sum(axis=1) == 1).all())
     strata = hot.argmax(axis=1) if single else label_strata(hot)
-    names = [group or f"\0{row}" for row, group in enumerate(groups)]
-    units = np.unique(names, return_inverse=True)[1]
+    # Numbered as they come: what groups are called, which each run hashes anew, changes no fold.
+    number: dict[str, int] = {}
+    units = np.array([number.setdefault(group or f"\0{row}", len(number)) for row, group in enumerate(groups)])
     for place, name in enumerate(classes):
         of_class = len(np.unique(units[hot[:, place] == 1]))
         if of_class < count:
-            what = "images" if len(np.unique(units)) == len(units) else "groups"
+            what = "images" if len(number) == len(units) else "groups"
             raise UserError(f"--folds {count}: class {name!r} has {of_class} {what} in train and val: give fewer folds")
-    grouped = len(np.unique(units)) < len(units)
+    grouped = len(number) < len(units)
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(count, shuffle=True, random_state=seed % 2**32)
     fold_of = np.zeros(len(labels), dtype=np.int64)
     with warnings.catch_warnings():

@@ -15,6 +15,7 @@ from search_spaces.problems import UserError, raise_all
 from trainables.atomic import write_json
 from trainables.data.demo import list_demo
 from trainables.data.folders import list_folder
+from trainables.data.folds import deal
 from trainables.data.hygiene import examine, unreadable
 from trainables.data.listing import SPLITS, Finding, Listing
 from trainables.data.manifest import list_manifest
@@ -33,16 +34,22 @@ WAYS_OUT = {
 
 
 def prepare(
-    request: DataRequest, run_dir: Path, store_dir: Path, workers: int, progress: Progress | None = None
+    request: DataRequest,
+    run_dir: Path,
+    store_dir: Path,
+    workers: int,
+    progress: Progress | None = None,
+    folds: int | None = None,
 ) -> dict[str, Any]:
     """Make a data set ready for trials and return the content of dataset.json.
 
     Writes dataset.json, splits.csv and thumbnails.npz into ``run_dir`` only when all is well; the decoded images go to
     ``store_dir``, where the next sweep on the same images finds them. workers: images decoded at the same time;
-    progress: called with images decoded and images in all, unless the store is there already.
+    progress: called with images decoded and images in all, unless the store is there already. folds: into how many
+    train and val have to be divisible for cross-validation, if at all.
     Raises ``UserError`` with all problems of the data together.
     """
-    ready = _examine(request, store_dir, workers, progress)
+    ready = _examine(request, store_dir, workers, progress, folds)
     run_dir.mkdir(parents=True, exist_ok=True)
     write_splits(run_dir / SPLITS_FILE, ready.listing, ready.rows, ready.splits)
     assert ready.store.path is not None
@@ -52,9 +59,11 @@ def prepare(
     return dataset
 
 
-def inspect(request: DataRequest, workers: int, progress: Progress | None = None) -> dict[str, Any]:
+def inspect(
+    request: DataRequest, workers: int, progress: Progress | None = None, folds: int | None = None
+) -> dict[str, Any]:
     """The same checks and the same summary (``store`` is null), with nothing written."""
-    return _examine(request, None, workers, progress).summary()
+    return _examine(request, None, workers, progress, folds).summary()
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,9 @@ class _Ready:
         return marks
 
 
-def _examine(request: DataRequest, store_dir: Path | None, workers: int, progress: Progress | None) -> _Ready:
+def _examine(
+    request: DataRequest, store_dir: Path | None, workers: int, progress: Progress | None, folds: int | None
+) -> _Ready:
     raise_all(request.problems())
     listing = _list(request)
     if listing.problems:
@@ -169,10 +180,24 @@ def _examine(request: DataRequest, store_dir: Path | None, workers: int, progres
     else:
         splits, origin = assignment.splits, assignment.origin
         problems += missing_classes(usable.labels, splits, usable.classes)
+        problems += _fold_problems(usable, splits, folds, request.seed)
         findings += examine(usable, [store.facts[row] for row in rows], near, splits)
     problems += [_as_problem(finding, usable, splits) for finding in findings if _stops(finding, request)]
     raise_all(problems)
     return _Ready(request, usable, store, rows, splits, origin, (*findings, *usable.findings), dropped)
+
+
+def _fold_problems(listing: Listing, splits: npt.NDArray[np.str_], folds: int | None, seed: int) -> list[str]:
+    """Why train and val cannot be dealt into so many folds."""
+    if folds is None or folds < 2:
+        return []
+    rows = [int(row) for row in np.flatnonzero(splits != "test")]
+    groups = [listing.groups[row] if listing.groups is not None else "" for row in rows]
+    try:
+        deal([listing.label_text(row) for row in rows], groups, listing.classes, folds, seed)
+    except UserError as error:
+        return list(error.problems)
+    return []
 
 
 def _list(request: DataRequest) -> Listing:

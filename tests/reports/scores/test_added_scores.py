@@ -81,3 +81,12 @@ def test_an_added_score_gets_its_interval_like_the_others():
     found = interval(with_average_precision(scores, labels, probabilities), "ap:b")
     assert found.method == "bootstrap"
     assert found.low < found.estimate < found.high
+
+
+def test_a_mean_over_classes_says_of_which_few_patients_have_any():
+    labels = np.repeat([0, 1], [100, 8])
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(2), (1, 108))
+    resamples = draw_resamples([f"p{place}" for place in range(108)], labels, 2, replicates=300)
+    scores = score_runs(labels, probabilities, ["many", "few"], resamples, auroc=False)
+    found = interval(with_average_precision(scores, labels, probabilities), "ap_macro")
+    assert found.warning == "fewer than 20 patients with few (8): interval too narrow"
