@@ -187,6 +187,8 @@ def _of_study(evidence: Evidence, rows: pd.DataFrame, study: str) -> list[Block]
             "trainable_params": trial.get("trainable_params", math.nan),
             "repeats": math.nan if finalist is None else float(len(finalist.scores)),
             "mean": math.nan if finalist is None else finalist.mean,
+            "claim": str(ran[str(row["id"])].get("claim") or formats.ABSENT),
+            "note": str(ran[str(row["id"])].get("note") or formats.ABSENT),
         }
         facts.append(_shown(row) | ours)
     title = Text(f"This run repeats study {study}, each row as the study described it, run correctly.")
@@ -218,8 +220,18 @@ def _of_study(evidence: Evidence, rows: pd.DataFrame, study: str) -> list[Block]
             Column("f1", "its F1 as reported"),
         ),
     )
-    missing = tuple(f"{name}: {why}" for name, why in left_out.items())
+    claims = Table(
+        name="study_claims",
+        caption="What the study claimed for each row, and what its code is known to have really run.",
+        frame=frame,
+        columns=(Column("id", "row"), Column("claim", "claim"), Column("note", "what was really run")),
+        folded=True,
+    )
+    reasons: dict[str, list[str]] = {}
+    for name, why in left_out.items():
+        reasons.setdefault(str(why), []).append(str(name))
+    missing = tuple(f"{', '.join(names)}: {why}" for why, names in reasons.items())
     notes = [Note("info", "Rows of the study that were not run:", missing)] if missing else []
     heading = Heading("The flaws, by number")
     shown_rows = rows[rows["id"].isin(frame["id"])]
-    return [title, Note("warning", NOT_COMPARABLE), table, *notes, heading, _flaws(shown_rows, folded=False)]
+    return [title, Note("warning", NOT_COMPARABLE), table, claims, *notes, heading, _flaws(shown_rows, folded=False)]

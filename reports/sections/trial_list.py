@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reports.evidence import Evidence
 from reports.page import formats, wording
-from reports.page.blocks import Block, Column, FactList, Heading, Note, Section, Table, Text
+from reports.page.blocks import Block, Column, FactList, Heading, Section, Table, Text
 from reports.trials import tables
 
 _TITLES = {
@@ -37,7 +37,6 @@ def section(evidence: Evidence) -> Section:
             Heading("Failures"),
             Table(name="failures", caption="Why trials failed.", frame=failed, columns=columns),
         ]
-    blocks += _study(evidence)
     differing, constant = tables.varied(trials)
     frame = tables.all_trials(trials, differing)
     if len(blocks) > 1:
@@ -59,37 +58,6 @@ def section(evidence: Evidence) -> Section:
         )
         blocks += [Heading("The same in all trials"), FactList(same)]
     return Section("trials", title, tuple(blocks))
-
-
-def _study(evidence: Evidence) -> list[Block]:
-    """What the study claimed beside what its rows score here; nothing where the space is no study."""
-    sweep = evidence.run.sweep
-    rows = [row for row in sweep.get("study_rows") or [] if isinstance(row, dict)]
-    if not rows:
-        return []
-    frame = tables.study_rows(evidence.trials, rows)
-    columns = (
-        Column("id", "row"),
-        Column("number", "trial", "integer"),
-        Column("status", "status"),
-        Column("val_accuracy", "our val accuracy", "score"),
-        Column("val_f1_macro", "our val macro F1", "score"),
-        Column("trainable_params", "trainable", "si"),
-        Column("claim", "the study's claim"),
-        Column("note", "what the study really ran"),
-    )
-    caption = f"Rows of {sweep.get('space', 'the study')}, run as the study described them. {evidence.basis('val')}"
-    left_out = sweep.get("study_rows_left_out") or {}
-    items = tuple(f"{name}: {why}" for name, why in left_out.items())
-    notes = [Note("info", "Rows of the study that were not run:", items)] if items else []
-    return [
-        Heading("The study's rows"),
-        Text(
-            "The study had other images, other splits and often another measure: its numbers and ours need not agree."
-        ),
-        Table(name="study_rows", caption=caption, frame=frame, columns=columns),
-        *notes,
-    ]
 
 
 def _columns(evidence: Evidence, names: list[str]) -> tuple[Column, ...]:

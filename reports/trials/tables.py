@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -147,21 +146,6 @@ def all_trials(trials: pd.DataFrame, differing: Sequence[str]) -> pd.DataFrame:
     if LAYERS in set(trials["unfrozen"]):
         extra = ["param_unfreeze_layers", *extra]
     return trials[[*outcome, *cost, *extra, "trial_id"]]
-
-
-def study_rows(trials: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows of a study beside the trials that ran them.
-
-    rows: ``study_rows`` of sweep.json. Columns: id, number (of the trial), claim (the study's), status, score,
-    val_accuracy, val_f1_macro, trainable_params, note. A row whose trial has not begun stands with NaN.
-    """
-    wanted = ["id", "number", "claim", "note"]
-    study = pd.DataFrame([{key: row.get(key) for key in wanted} for row in rows], columns=wanted)
-    study["number"] = pd.to_numeric(study["number"], errors="coerce").astype("float64")
-    outcome = trials[["number", "status", "score", "val_accuracy", "val_f1_macro", "trainable_params"]]
-    merged = study.merge(outcome, on="number", how="left")
-    merged["status"] = merged["status"].fillna("not begun")
-    return merged[["id", *outcome.columns, "claim", "note"]]
 
 
 def failures(trials: pd.DataFrame) -> pd.DataFrame:

@@ -62,7 +62,7 @@ def test_other_classes_get_a_sentence_and_folded_tables(write_run):
 
 
 def test_a_repeated_study_stands_row_by_row_beside_the_trials_that_ran_it(write_run):
-    rows = [{"id": f"W{number + 1}", "number": number} for number in range(5)]
+    rows = [{"id": f"W{number + 1}", "number": number, "claim": f"claim {number}"} for number in range(5)]
     changes = {"space": "studies.bscs17028", "study_rows": rows, "study_rows_left_out": {"W6": "no weights"}}
     root = write_run(classes=("infected", "normal"), trials=4, sweep=changes, finals={"finalists": (0, 3)})
     section = section_of(root)
@@ -73,6 +73,9 @@ def test_a_repeated_study_stands_row_by_row_beside_the_trials_that_ran_it(write_
     assert frame.loc["W4", "val_accuracy"] == evidence.trials["val_accuracy"][3]
     assert frame.loc["W1", "mean"] == evidence.run.finals.of("t0000").mean
     assert frame.loc["W5", "status"] == "not begun"
+    claims = table(section, "study_claims").frame.set_index("id")
+    assert claims.loc["W5", "claim"] == "claim 4"
+    assert claims.loc["W5", "note"] == "–"
     assert "W6: no weights" in next(block for block in section.blocks if isinstance(block, Note) and block.items).items
     assert set(table(section, "published_flaws").frame["number"]) >= {5, 6, 8, 12, 13, 19, 21, 22}
 

@@ -117,14 +117,6 @@ def test_no_trials_at_all_give_empty_tables(write_run):
     assert set(tables.status_counts(trials).values()) == {0}
 
 
-def test_a_studys_rows_stand_beside_the_trials_that_ran_them():
-    rows = [{"id": "W1", "number": 0, "claim": "accuracy .95", "note": ""}, {"id": "W2", "number": 7, "claim": "f1"}]
-    found = tables.study_rows(frame([{"score": 0.8}]), rows)
-    assert list(found["id"]) == ["W1", "W2"]
-    assert list(found["status"]) == ["finished", "not begun"]
-    np.testing.assert_array_equal(found["score"], [0.8, math.nan])
-
-
 def test_the_written_table_holds_every_trial_with_full_precision(built):
     written = pd.read_csv(built / "report/tables/trials.csv")
     trials = read_run(built).trials
