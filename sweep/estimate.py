@@ -89,7 +89,8 @@ def _finalists_lines(plan: Plan, an_epoch: float) -> list[str]:
     cells = ", and the best of each cell of " + ", ".join(plan.config.compare) if plan.config.compare else ""
     seconds = an_epoch * plan.budget * plan.repeats / plan.concurrency
     return [
-        f"then {plan.finalists} finalists are trained again, {plan.repeats} trainings{cells}: "
+        f"then {plan.finalists} finalist{'s are' if plan.finalists > 1 else ' is'} trained again, "
+        f"{plan.repeats} training{'s' * (plan.repeats > 1)}{cells}: "
         f"{'at least' if cells else 'about'} {_duration(seconds)}"
     ]
 

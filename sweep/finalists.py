@@ -102,7 +102,8 @@ def choose(plan: Plan, search: Ledger) -> tuple[list[Chosen], list[str]]:
     small = sorted(cell for cell, entries in cells.items() if sum(one.ended for one in entries) < TRIALS_TO_COMPARE)
     if small:
         shown = "; ".join(_cell_words(cell) for cell in small[:5]) + (" ..." if len(small) > 5 else "")
-        notes.append(f"--compare: {len(small)} cells of fewer than {TRIALS_TO_COMPARE} ended trials left out: {shown}")
+        cells_of = f"{len(small)} cell{'s' * (len(small) > 1)} of fewer than {TRIALS_TO_COMPARE} ended trials"
+        notes.append(f"--compare: {cells_of} left out: {shown}")
     mine = {one.trial_id for one in found}
     for cell, entries in sorted(cells.items()):
         if cell not in small and entries[0].trial_id not in mine:
@@ -186,12 +187,13 @@ def _train(
 def _cost(plan: Plan, search: Ledger, chosen: list[Chosen], repeats: list[Repeat], left: int) -> str:
     finalists = sum(one.role == "finalist" for one in chosen)
     what = f"{finalists} finalist{'s' * (finalists > 1)}"
-    if len(chosen) > finalists:
-        what += f" and the best of {len(chosen) - finalists} cells"
+    if cells := len(chosen) - finalists:
+        what += f" and the best of {cells} cell{'s' * (cells > 1)}"
     how = f"{len(repeats)} folds" if plan.config.folds else f"{len(repeats)} fresh seeds"
     every = [one for one in chosen for _ in repeats]
     minutes = _seconds(plan, search, every) * left / len(every) / 60
-    return f"{what} are trained again with {how}: {left} trainings to go, about {max(1, math.ceil(minutes))} min"
+    verb, to_go = "is" if len(chosen) == 1 else "are", f"{left} training{'s' * (left > 1)} to go"
+    return f"{what} {verb} trained again with {how}: {to_go}, about {max(1, math.ceil(minutes))} min"
 
 
 def _seconds(plan: Plan, search: Ledger, chosen: list[Chosen]) -> float:
