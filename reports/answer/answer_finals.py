@@ -89,7 +89,7 @@ def _picture(evidence: Evidence, standing: Standing, winner: Contender, contest:
     assert winner.scores is not None
     # With folds the winner has validation images that no baseline was measured on.
     same = contest is not None and len(contest.winner.resamples.member) == len(winner.scores.resamples.member)
-    baselines = answer_shortcuts.marks(evidence, contest, standing.metric) if same else []
+    baselines = answer_shortcuts.marks(contest, standing.metric) if same else []
     rivals = [one for one in standing.runners_up if one.scores is not None][:MOST_FINALISTS]
     marks = [answer_shortcuts.mark(_name(winner), "winner", winner.scores, standing.metric)]
     marks += [

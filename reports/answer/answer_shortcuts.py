@@ -24,13 +24,15 @@ def contest(evidence: Evidence, split: str) -> Contest | None:
     return found if found is not None and found.shortcuts else None
 
 
-def marks(evidence: Evidence, found: Contest | None, metric: str) -> list[Mark]:
+def marks(found: Contest | None, metric: str) -> list[Mark]:
     """A row for each baseline that has the score ``metric``, the best first."""
     if found is None:
         return []
-    labels = {one.name: one.label for one in read_shortcuts(evidence.run) or ()}
-    rows = [mark(labels.get(name, name), "shortcut", scores, metric) for name, scores in found.shortcuts.items()
-            if metric in scores.estimate]  # fmt: skip
+    rows = [
+        mark(found.labels.get(name, name), "shortcut", scores, metric)
+        for name, scores in found.shortcuts.items()
+        if metric in scores.estimate
+    ]
     return sorted(rows, key=lambda row: row.value if metric == "nll" else -row.value)
 
 
@@ -46,32 +48,30 @@ def blocks(evidence: Evidence, found: Contest | None, split: str) -> list[Block]
     """What the baselines say of the winner: a warning where a shortcut comes close, else a sentence."""
     if found is None:
         return _majority(evidence, split)
-    labels = {one.name: one.label for one in read_shortcuts(evidence.run) or ()}
     score = {name: scores.estimate[METRIC] for name, scores in found.shortcuts.items()}
     pixels = [name for name in PIXELS if name in score]
     close = [name for name in pixels if found.is_close(name)]
     winner = formats.score(found.winner.estimate[METRIC])
     if close:
         text = (
-            f"A shortcut comes close: {_listed(close, labels, score)}, the winner ({winner}), in macro F1. The labels "
+            f"A shortcut comes close: {_listed(found, close)}, the winner ({winner}), in macro F1. The labels "
             "may be told by how the images were made, not by what they show. See “Shortcut baselines”."
         )
         return [Note("warning", text)]
     rest = sorted((name for name in score), key=lambda name: -score[name])
-    text = f"Simple methods on the same images, in macro F1: {_listed(rest, labels, score)}; the winner ({winner})."
+    text = f"Simple methods on the same images, in macro F1: {_listed(found, rest)}; the winner ({winner})."
     if pixels:
         text += " No shortcut comes close."
     blocks: list[Block] = [Text(text)]
     others = [name for name in score if name not in PIXELS and found.not_told_apart(name)]
     if others:
-        blocks.append(Note("warning", f"It is not shown to be better than: {_listed(others, labels, score)}."))
+        blocks.append(Note("warning", f"It is not shown to be better than: {_listed(found, others)}."))
     return blocks
 
 
-def _listed(names: Sequence[str], labels: dict[str, str], score: dict[str, float]) -> str:
-    words = (labels.get(name, name) for name in names)
-    shown = (f"{word[:1].lower()}{word[1:]}" for word in words)
-    return wording.listing(f"{word} ({formats.score(score[name])})" for word, name in zip(shown, names, strict=True))
+def _listed(found: Contest, names: Sequence[str]) -> str:
+    scores = ((name, formats.score(found.shortcuts[name].estimate[METRIC])) for name in names)
+    return wording.listing(f"{found.in_words(name)} ({score})" for name, score in scores)
 
 
 def _majority(evidence: Evidence, split: str) -> list[Block]:

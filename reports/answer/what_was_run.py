@@ -55,7 +55,7 @@ def _finals(finals: Finals) -> list[tuple[str, str]]:
     cells = sum(one.role == "compare" for one in finals.finalists)
     finalists = len(finals.finalists) - cells
     what = f"{finalists} finalist{'s' * (finalists != 1)}"
-    what += f" and the best of {cells} more cells" if cells else ""
+    what += f" and the best of {cells} more cell{'s' * (cells > 1)}" if cells else ""
     how = f"in {finals.folds} folds" if finals.folds else f"with {finals.asked} fresh seed{'s' * (finals.asked != 1)}"
     left = asked - ended - failed
     rest = (f", {failed} failed" if failed else "") + (f", {left} not ended" if left else "")

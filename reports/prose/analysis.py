@@ -63,7 +63,7 @@ def _effects(facts: Facts) -> list[Block]:
         frame=shown,
         columns=(
             Column("factor", "factor"),
-            Column("within", "within"),
+            *((Column("within", "within"),) if frame["within"].any() else ()),
             Column("first", "first"),
             Column("second", "second"),
             Column("shown", "difference"),

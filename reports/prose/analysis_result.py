@@ -119,17 +119,17 @@ def shortcuts(facts: Facts) -> list[Finding]:
     contest = facts.contest
     if contest is None or not contest.leads:
         return []
-    labels = {name: name.replace("_", " ") for name in contest.leads}
     close = [name for name in contest.leads if contest.is_close(name)]
     if close:
-        listed = wording.listing(f"{labels[name]} ({_lead(contest.leads[name])})" for name in close)
+        listed = wording.listing(f"{contest.in_words(name)} ({_lead(contest.leads[name])})" for name in close)
         text = f"Simple methods come close to {in_sentence(facts.title)} in macro F1: {listed}. "
         return [Finding("limit", text + "What a network sees beyond them is little, or not shown.")]
     hardest = min(contest.leads, key=lambda name: contest.leads[name].difference)
     text = (
-        f"{facts.title} is clear of the best simple method, {labels[hardest]}, by {_lead(contest.leads[hardest])} in "
+        f"{facts.title} is clear of the best simple method, {contest.in_words(hardest)}, by "
+        f"{_lead(contest.leads[hardest])} in macro F1."
     )
-    return [Finding("shown", text + "macro F1.")]
+    return [Finding("shown", text)]
 
 
 def selection(facts: Facts) -> list[Finding]:

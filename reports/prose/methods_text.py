@@ -186,13 +186,14 @@ def evaluation(evidence: Evidence, cite: Citations) -> str:
         return text + "No winner had been decided."
     text += (
         f"The winner was the configuration with the best mean {metric} over its repeats; of those within one standard "
-        f"error of it {cite('one_se')}, the one with the fewest trainable parameters. It was fixed at {finals.decided}"
+        f"error of it {cite('one_se')}, the one with the fewest trainable parameters. It was fixed on "
+        f"{wording.moment(finals.decided)}"
     )
     if not finals.opened:
         without = not (evidence.dataset.get("images") or {}).get("test")
         return text + (". There was no test split." if without else ". The test split was not opened.")
     opened = finals.openings[0].get("opened")
-    text += f", before the test split was opened{f' at {opened}' if opened else ''}. "
+    text += f", before the test split was opened{f' ({wording.moment(opened)})' if opened else ''}. "
     text += (
         "The test split was opened once. "
         if len(finals.openings) == 1

@@ -45,6 +45,7 @@ class Contest:
 
     runs: how many of the winner's are averaged. winner: its scores. shortcuts: theirs, by name, of those whose
     predictions are of these images; leads: the winner's macro F1 less theirs, on the same resamples of patients.
+    labels: what each is called, as a heading.
     """
 
     split: str
@@ -52,6 +53,12 @@ class Contest:
     winner: Scores
     shortcuts: dict[str, Scores]
     leads: dict[str, Comparison]
+    labels: dict[str, str]
+
+    def in_words(self, name: str) -> str:
+        """What a shortcut is called within a sentence."""
+        label = self.labels.get(name, name)
+        return label[:1].lower() + label[1:]
 
     def way(self, name: str) -> float:
         """How far a shortcut comes on the way from the majority class (0) to the winner (1); NaN without a way."""
@@ -102,7 +109,8 @@ def contest_on(evidence: Evidence, shortcuts: list[Shortcut], split: str) -> Con
         runs = runs.of(shared)
     winner = runs.scores()
     scored = {name: scores for name, part in rows.items() if (scores := _on_the_same(runs, part)) is not None}
-    return Contest(split, len(runs.names), winner, scored, compare(winner, scored, METRIC) if scored else {})
+    leads = compare(winner, scored, METRIC) if scored else {}
+    return Contest(split, len(runs.names), winner, scored, leads, {one.name: one.label for one in shortcuts})
 
 
 def shortcut_frame(shortcuts: list[Shortcut], contests: Mapping[str, Contest], winner: str) -> pd.DataFrame:

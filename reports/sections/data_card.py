@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from reports.evidence import Evidence
 from reports.page import figures, thumbnails, wording
 from reports.page.blocks import Block, Column, FactList, Heading, Note, Picture, Samples, Section, Table, Text
@@ -126,21 +128,31 @@ def _extra(evidence: Evidence) -> list[Block]:
         ]
     crossed = data_tables.source_by_class(evidence.dataset)
     if len(crossed):
-        sources = [str(name) for name in crossed.columns[1:]]
-        pure = [str(row["class"]) for row in crossed.to_dict("records") if sum(row[name] > 0 for name in sources) == 1]
+        source, *classes = map(str, crossed.columns)
         blocks += [
             Heading("Class against source"),
             Table(
                 name="source_by_class",
                 caption="Images of each class from each source.",
                 frame=crossed,
-                columns=(Column("class", "class"), *(Column(name, name, "integer") for name in sources)),
+                columns=(Column(source, "source"), *(Column(name, name, "integer") for name in classes)),
             ),
+            *_pure(crossed.set_index(source)),
         ]
-        if pure and len(sources) > 1:
-            text = f"All images of {wording.listing(pure)} come from one source: a network may learn the source, "
-            blocks.append(Note("warning", text + "not the finding."))
     return blocks
+
+
+def _pure(crossed: pd.DataFrame) -> list[Block]:
+    """A warning where all images of a class (column) come from one source (row), and there are several."""
+    alone: dict[str, list[str]] = {}
+    for name in crossed.columns:
+        sources = crossed.index[crossed[name] > 0]
+        if len(sources) == 1:
+            alone.setdefault(str(sources[0]), []).append(str(name))
+    if not alone or len(crossed) < 2:
+        return []
+    listed = wording.listing(f"{wording.listing(names)} from “{source}” alone" for source, names in alone.items())
+    return [Note("warning", f"Images of {listed}: a network may learn the source, not the finding.")]
 
 
 def _weights(evidence: Evidence) -> list[Block]:

@@ -94,7 +94,8 @@ def _truth(images: Runs) -> npt.NDArray[np.bool_]:
 
 def _meaning(images: Runs, title: str, split: str) -> str:
     runs = f"{title[0].upper()}{title[1:]} (bold)"
-    runs += f" and the other {len(images.names) - 1} repeats (thin)" if len(images.names) > 1 else ""
+    others = len(images.names) - 1
+    runs += f" and the other {f'{others} repeats' if others > 1 else 'repeat'} (thin)" if others else ""
     if images.names == (ALL_FOLDS,):
         runs = "Every image by the fold that did not train on it"
     beside = ""

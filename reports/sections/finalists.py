@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from reports.evidence import Evidence
 from reports.page import figures_finals, formats, wording
-from reports.page.blocks import Block, Column, Heading, Picture, Section, Table, Text
+from reports.page.blocks import Block, Column, FactList, Heading, Picture, Section, Table, Text
 from reports.prose import verdict
 from reports.scores import finals_tables, finals_words, interval_cells
 from reports.scores.finals import Standing
@@ -90,7 +90,6 @@ def _finalists(evidence: Evidence, standing: Standing) -> list[Block]:
     ]
     if (frame["tuned_shown"] != formats.ABSENT).any():
         columns.append(Column("tuned_shown", f"{finals_words.split_name(standing)} macro F1, tuned thresholds"))
-    columns.append(Column("configuration", "configuration"))
     if frame["remark"].any():
         columns.append(Column("remark", "remark"))
     asked = [(one.scores, standing.metric) for one in standing.finalists if one.scores is not None]
@@ -114,6 +113,7 @@ def _finalists(evidence: Evidence, standing: Standing) -> list[Block]:
     blocks: list[Block] = [
         picture,
         Table(name="finalists", caption=caption.strip(), frame=frame, columns=tuple(columns)),
+        FactList(tuple((f"Trial {row['number']:.0f}", row["configuration"]) for row in frame.to_dict("records"))),
     ]
     gaps = [gap for one in standing.finalists if not math.isnan(gap := standing.gap(one))]
     return [*blocks, Text(_flattered(standing, gaps))] if gaps else blocks

@@ -84,14 +84,14 @@ def subgroups(dataset: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def source_by_class(dataset: Mapping[str, Any]) -> pd.DataFrame:
-    """Images of each class from each source: class, one column a source; empty where no source column was given."""
+    """Images of each class from each source: the source, then one column a class; empty without a source column."""
     crossed: dict[str, dict[str, int]] = dataset.get("source_by_class") or {}
     sources = sorted({source for counts in crossed.values() for source in counts})
+    first = "source" if "source" not in crossed else "source of the images"
     rows = [
-        {"class": name, **{source: int(counts.get(source, 0)) for source in sources}}
-        for name, counts in crossed.items()
+        {first: source, **{name: int(counts.get(source, 0)) for name, counts in crossed.items()}} for source in sources
     ]
-    return pd.DataFrame(rows, columns=["class", *sources])
+    return pd.DataFrame(rows, columns=[first, *crossed])
 
 
 def weights(provenance: Mapping[str, Any]) -> pd.DataFrame:

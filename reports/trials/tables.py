@@ -129,11 +129,10 @@ def varied(trials: pd.DataFrame) -> tuple[list[str], dict[str, object]]:
 
 
 def all_trials(trials: pd.DataFrame, differing: Sequence[str]) -> pd.DataFrame:
-    """Every trial, with its outcome first and the hyperparameters that differ after it."""
+    """Every trial: its outcome, what it cost, the hyperparameters that differ, and why it ended."""
     outcome = [
         "number",
         "status",
-        "reason",
         "score",
         "backbone",
         "unfrozen",
@@ -145,7 +144,7 @@ def all_trials(trials: pd.DataFrame, differing: Sequence[str]) -> pd.DataFrame:
     extra = [f"param_{name}" for name in differing if name not in HYPERPARAMETERS_HIDDEN]
     if LAYERS in set(trials["unfrozen"]):
         extra = ["param_unfreeze_layers", *extra]
-    return trials[[*outcome, *cost, *extra, "trial_id"]]
+    return trials[[*outcome, *cost, *extra, "reason", "trial_id"]]
 
 
 def failures(trials: pd.DataFrame) -> pd.DataFrame:

@@ -71,3 +71,10 @@ def test_an_empty_record_gives_empty_tables():
         assert make({}).empty
     assert data_tables.weights({}).empty
     assert data_tables.class_counts({}).to_numpy().tolist() == [["all images", 0]]
+
+
+def test_sources_are_rows_and_a_class_may_be_called_source():
+    counts = {"source": {"a": 3}, "normal": {"a": 1, "b": 2}}
+    found = data_tables.source_by_class({"source_by_class": counts})
+    assert found.to_numpy().tolist() == [["a", 3, 1], ["b", 0, 2]]
+    assert list(found.columns) == ["source of the images", "source", "normal"]
