@@ -170,7 +170,7 @@ def _scores(evidence: Evidence, network: Shown | None) -> list[str]:
     pairs = [(scores, name) for name in (*OVERALL, *(f"{k}:{c}" for k in OF_A_CLASS.values() for c in alone.classes))]
     return [
         "## Scores",
-        markdown_text(opened),
+        markdown_text(f"{opened} {wording.rounding(evidence.run.sweep)}".strip()),
         _table(columns, rows),
         f"Of this model file, class by class{', decided at 0.5' if alone.labels.ndim == 2 else ''}:",
         _table(["class", *OF_A_CLASS], by_class),

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from reports.evidence import Evidence
+from reports.page import wording
 from reports.page.blocks import Block, Command, FactList, Heading, Note, Text
 
 
@@ -20,7 +21,8 @@ def blocks(evidence: Evidence, origin: str) -> list[Block]:
     onnx = (files / "best.onnx").is_file()
     rows = [("File", "models/best.pt" + (", and models/best.onnx for onnxruntime" if onnx else ""))]
     rows += [("Which network", origin)] if origin else []
-    found += [FactList(tuple(rows)), Text("To predict other images with it:")]
+    rounding = wording.rounding(evidence.run.sweep)
+    found += [FactList(tuple(rows)), *([Text(rounding)] if rounding else []), Text("To predict other images with it:")]
     found.append(Command(f"python -m sweep.predict {shlex.quote(str(place))} IMAGES"))
     loading = str(evidence.run.model.get("loading") or "")
     if loading:

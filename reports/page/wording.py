@@ -113,6 +113,16 @@ def moment(time: Any) -> str:
     return f"{found:%Y-%m-%d %H:%M} {found.tzname() or ''}".strip()
 
 
+def rounding(sweep: Mapping[str, Any]) -> str:
+    """What the numbers of a run in bfloat16 are to those of its model file; "" where both are in single precision."""
+    if sweep.get("precision") != "bf16":
+        return ""
+    return (
+        "The run's scores were computed in bfloat16, as it trained; the file computes in single precision, and may "
+        "decide an image at the edge otherwise."
+    )
+
+
 def p_value(p: float) -> str:
     """0.021; < 0.001; a dash where it is NaN."""
     if math.isnan(p):

@@ -77,6 +77,12 @@ def test_a_test_split_that_was_opened_again_is_told(write_run: WriteRun) -> None
     assert "The test split was opened 2 times" in of(run)
 
 
+@pytest.mark.parametrize(("precision", "told"), [("bf16", True), ("fp32", False)])
+def test_scores_of_another_precision_than_the_files_are_told(write_run: WriteRun, precision: str, told: bool) -> None:
+    text = str(card(gather(with_model(write_run(finals={}, sweep={"precision": precision})))))
+    assert ("computed in bfloat16" in text) is told
+
+
 def test_without_finalists_the_scores_are_called_optimistic(write_run: WriteRun) -> None:
     run = write_run()
     best = gather(run).best
