@@ -120,6 +120,19 @@ def test_light_faces_load_neither_torch_nor_ray() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_no_file_is_forgotten() -> None:
+    """Each is a command, one of the spaces that are found by their place, or imported by another."""
+    used = {module for path in SOURCES for module in imports(path)}
+    spaces = set((ROOT / "search_spaces").rglob("*.py"))
+    commands = {path for path in SOURCES if "__main__" in path.read_text(encoding="utf-8")}
+    forgotten = [
+        name_of(path)
+        for path in sorted(set(SOURCES) - spaces - commands)
+        if path.stem != "__init__" and not any(within(module, name_of(path)[:-3].replace("/", ".")) for module in used)
+    ]
+    assert forgotten == []
+
+
 @pytest.mark.parametrize("path", EVERY_FILE, ids=name_of)
 def test_a_file_has_a_name_of_its_own(path: Path) -> None:
     assert path.stem.removeprefix("test_") not in {"utils", "util", "helpers", "helper", "misc", "common", "tools"}

@@ -13,6 +13,7 @@ from reports.page.blocks import Block, Column, Heading, Note, Section, Table, Te
 from reports.scores.interval_cells import as_text, below, cells
 from reports.scores.shown import runs_on, shown
 from reports.scores.statistics import Interval
+from reports.sections import study_figures, study_tables
 from reports.trials.published_rows import CLASSES, WATCHED, canonical, flaws_of, published, task_of
 
 TITLE = "The five studies beside this run"
@@ -234,4 +235,6 @@ def _of_study(evidence: Evidence, rows: pd.DataFrame, study: str) -> list[Block]
     notes = [Note("info", "Rows of the study that were not run:", missing)] if missing else []
     heading = Heading("The flaws, by number")
     shown_rows = rows[rows["id"].isin(frame["id"])]
-    return [title, Note("warning", NOT_COMPARABLE), table, claims, *notes, heading, _flaws(shown_rows, folded=False)]
+    blocks: list[Block] = [title, Note("warning", NOT_COMPARABLE), table, claims, *notes]
+    blocks += [*study_tables.blocks(evidence), *study_figures.blocks(evidence)]
+    return [*blocks, heading, _flaws(shown_rows, folded=False)]

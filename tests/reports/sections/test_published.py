@@ -73,6 +73,8 @@ def test_a_repeated_study_stands_row_by_row_beside_the_trials_that_ran_it(write_
     assert frame.loc["W4", "val_accuracy"] == evidence.trials["val_accuracy"][3]
     assert frame.loc["W1", "mean"] == evidence.run.finals.of("t0000").mean
     assert frame.loc["W5", "status"] == "not begun"
+    assert {"study_splits", "study_counts"} <= {one.name for one in section.tables()}
+    assert any(one.name.startswith("study_W1_") for one in section.pictures())
     claims = table(section, "study_claims").frame.set_index("id")
     assert claims.loc["W5", "claim"] == "claim 4"
     assert claims.loc["W5", "note"] == "–"

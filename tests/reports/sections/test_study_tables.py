@@ -10,7 +10,7 @@ from study_run import write_study
 from reports.evidence import gather
 from reports.page.blocks import Note, Table
 from reports.page.render import csv_table, latex_table
-from reports.trials import study_tables
+from reports.sections import study_tables
 from search_spaces.studies import bscs17028, msds19042
 from sweep.paths import RunPaths
 
