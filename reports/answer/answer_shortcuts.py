@@ -53,8 +53,9 @@ def blocks(evidence: Evidence, found: Contest | None, split: str) -> list[Block]
     close = [name for name in pixels if found.is_close(name)]
     winner = formats.score(found.winner.estimate[METRIC])
     if close:
+        does = "does as well or better" if any(found.leads[name].difference <= 0 for name in close) else "comes close"
         text = (
-            f"A shortcut comes close: {_listed(found, close)}, the winner ({winner}), in macro F1. The labels "
+            f"A shortcut {does}: {_listed(found, close)}, the winner ({winner}), in macro F1. The labels "
             "may be told by how the images were made, not by what they show. See “Shortcut baselines”."
         )
         return [Note("warning", text)]

@@ -22,7 +22,8 @@ _PLACE = {"train": 0, "val": 1, "test": 2}
 def samples(path: Path, classes: tuple[str, ...]) -> tuple[tuple[str, tuple[Sample, ...]], ...] | None:
     """A few images of each class, those of the training split first; None if the file is no use.
 
-    An image with several labels stands with each of them; one with none under "no label".
+    An image with several labels stands with the first of them, with the others only if they have no more; one with none
+    under "no label".
     """
     try:
         # Opened here, since numpy leaves a damaged zip open.
@@ -34,11 +35,13 @@ def samples(path: Path, classes: tuple[str, ...]) -> tuple[tuple[str, tuple[Samp
         return None
     order = sorted(range(len(names)), key=lambda row: (_PLACE.get(str(splits[row]), 3), row))
     of_row = [set(str(label).split("|")) | {str(label)} for label in labels]
-    rows = []
+    rows, shown = [], set[int]()
     limit = PER_CLASS if len(classes) <= MANY else PER_CLASS_OF_MANY
     for name in (*classes, "no label"):
         wanted = "" if name == "no label" else name
-        chosen = [row for row in order if wanted in of_row[row]][:limit]
+        having = [row for row in order if wanted in of_row[row]]
+        chosen = sorted(having, key=lambda row: row in shown)[:limit]
+        shown |= set(chosen)
         if chosen:
             found = tuple(Sample(data_uri(images[row]), str(names[row]), str(splits[row])) for row in chosen)
             rows.append((name, found))
