@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from reports.build import build, main
@@ -280,7 +281,7 @@ def test_a_run_without_dataset_json_is_still_reported(write_run):
 def test_a_metric_that_is_better_when_lower_ranks_the_lowest_first(write_run):
     root = write_run(sweep={"metric": "val_nll", "mode": "min"}, statuses=("finished",))
     build(root)
-    scores = [float(line.split(",")[3]) for line in (root / "report/tables/trials.csv").read_text().splitlines()[1:]]
+    scores = pd.read_csv(root / "report/tables/trials.csv")["score"].tolist()
     assert f"{min(scores):.3f} Validation negative log-likelihood" in read(root)
 
 
