@@ -12,7 +12,7 @@ from trainables.data.request import LEAST_IMAGE_SIZE
 from trainables.finetuning import model_problems
 from trainables.weights import FoundWeights, check_weights, find_weights
 
-DEMO_BACKBONES = ("squeezenet1_1", "resnet18", "mobilenet_v2")
+DEMO_BACKBONES = ("squeezenet1_0", "squeezenet1_1", "mobilenet_v2")
 """Those that learn the demo set from random weights within its few epochs on two cores."""
 
 
