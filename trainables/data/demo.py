@@ -16,7 +16,7 @@ from trainables.data.listing import Listing
 
 SIZE = 128
 CLASSES = ("consolidation", "diffuse", "normal")
-PATIENTS = {"consolidation": 150, "diffuse": 130, "normal": 170}
+PATIENTS = {"consolidation": 120, "diffuse": 100, "normal": 140}
 _SEED = 20200401
 
 Plane = npt.NDArray[np.float32]
