@@ -67,7 +67,8 @@ def build(run_root: Path) -> Path:
     model_card = card(evidence)
     if model_card is not None:
         write_atomically(
-            ModelPaths(evidence.run.paths.models).card, lambda beside: beside.write_bytes(_encoded(str(model_card)))
+            ModelPaths(evidence.run.paths.models).card,
+            lambda beside: beside.write_bytes(render.encoded(str(model_card))),
         )
     target = evidence.run.paths.report
     beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=".report-"))
@@ -109,20 +110,12 @@ def _files(evidence: Evidence) -> dict[str, bytes]:
         subtitle=f"{evidence.run.sweep.get('space', 'unknown space')} · {len(evidence.trials):,} trials",
         sections=tuple(sections),
     )
-    files = {"index.html": _encoded(render.html_page(page)), "report.md": _encoded(render.markdown_page(page))}
-    for section in sections:
-        for table in section.tables():
-            files[f"tables/{table.name}.csv"] = _encoded(render.csv_table(table))
-            files[f"tables/{table.name}.tex"] = _encoded(render.latex_table(table))
-        for picture in section.pictures():
-            files[f"figures/{picture.name}.svg"] = _encoded(picture.drawing.svg)
-            files[f"figures/{picture.name}.png"] = picture.drawing.png
+    files = {
+        "index.html": render.encoded(render.html_page(page)),
+        "report.md": render.encoded(render.markdown_page(page)),
+        **render.attachments(sections),
+    }
     return dict(sorted(files.items()))
-
-
-def _encoded(text: str) -> bytes:
-    # A file name that is no UTF-8 arrives as surrogates; it must not end the report.
-    return text.encode("utf-8", errors="backslashreplace")
 
 
 def _move_into_place(beside: Path, target: Path) -> None:

@@ -40,14 +40,11 @@ def build(root: Path) -> list[str]:
         subtitle=f"{external.model['trial']} · {len(external.images.paths):,} images",
         sections=sections,
     )
-    files = {paths.page: _encoded(render.html_page(page)), paths.markdown: _encoded(render.markdown_page(page))}
-    for section in sections:
-        for table in section.tables():
-            files[paths.tables / f"{table.name}.csv"] = _encoded(render.csv_table(table))
-            files[paths.tables / f"{table.name}.tex"] = _encoded(render.latex_table(table))
-        for picture in section.pictures():
-            files[paths.figures / f"{picture.name}.svg"] = _encoded(picture.drawing.svg)
-            files[paths.figures / f"{picture.name}.png"] = picture.drawing.png
+    files = {
+        paths.page: render.encoded(render.html_page(page)),
+        paths.markdown: render.encoded(render.markdown_page(page)),
+        **{paths.root / name: content for name, content in render.attachments(sections).items()},
+    }
     for path, content in files.items():
         _write(path, content)
     return external_answer.in_lines(external)
@@ -73,11 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _write(path: Path, content: bytes) -> None:
     write_atomically(path, lambda beside: beside.write_bytes(content))
-
-
-def _encoded(text: str) -> bytes:
-    # A file name that is no UTF-8 arrives as surrogates; it must not end the report.
-    return text.encode("utf-8", errors="backslashreplace")
 
 
 if __name__ == "__main__":

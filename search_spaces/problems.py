@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class UserError(ValueError):
@@ -33,3 +33,11 @@ def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {kind} {str(value)!r}: {hint}allowed: {', '.join(names)}"
+
+
+def by_reason(left_out: Mapping[str, str]) -> list[str]:
+    """Names with the reason why each was left out as one text a reason: "W1, W2: not among --rows"."""
+    names: dict[str, list[str]] = {}
+    for name, why in left_out.items():
+        names.setdefault(str(why), []).append(str(name))
+    return [f"{', '.join(alike)}: {why}" for why, alike in names.items()]

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from search_spaces.problems import UserError
+from search_spaces.problems import UserError, unknown
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+DEVICES = ("auto", "cpu", "cuda")
 _WIDEST_HELP = 110
 
 
@@ -36,6 +37,22 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         width = min(_WIDEST_HELP, shutil.get_terminal_size().columns) - 2
         super().__init__(prog, max_help_position=29, width=width)
+
+
+def add_computing(made: Arguments) -> None:
+    """The options of a command that computes with a model."""
+    made.add_argument("--device", default="auto", metavar="NAME", help="auto (a GPU if there is one), cpu or cuda")
+    made.add_argument("--batch-size", metavar="N", help="images computed at once; default: 32, on a GPU 256")
+
+
+def computing(asked: argparse.Namespace) -> tuple[int | None, list[str]]:
+    """The value of --batch-size, None without one, and what is wrong with the options of ``add_computing``."""
+    problems, size = [], asked.batch_size
+    if size is not None and (not size.isdecimal() or int(size) < 1):
+        problems.append(f"--batch-size must be a whole number, 1 or more, received {size!r}")
+    if asked.device not in DEVICES:
+        problems.append(f"--device: {unknown('device', asked.device, DEVICES)}")
+    return (None if size is None or problems else int(size)), problems
 
 
 def run_command(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:

@@ -16,11 +16,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from search_spaces.problems import UserError, raise_all, unknown
-from sweep.command import BAD_INPUT, Arguments, plain, run_command, tell
+from search_spaces.problems import UserError, raise_all
+from sweep.command import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
 from sweep.model_paths import EvaluationPaths
 from sweep.paths import RunPaths
-from sweep.predict import DEVICES, batch_size_of, title_of
+from sweep.predict import title_of
 from trainables.data.request import DataRequest
 
 EXAMPLES = """\
@@ -63,8 +63,7 @@ def parser() -> Arguments:
     made.add_argument(
         "--out", type=Path, metavar="FOLDER", help="a new folder; default: RUN/external/<name of the data>"
     )
-    made.add_argument("--device", default="auto", metavar="NAME", help="auto (a GPU if there is one), cpu or cuda")
-    made.add_argument("--batch-size", metavar="N", help="images computed at once; default: 32, on a GPU 256")
+    add_computing(made)
     return made
 
 
@@ -74,9 +73,7 @@ def _run(argv: Sequence[str]) -> int:
     from sweep.external import Asked, evaluate
     from sweep.used_model import model_file, open_model
 
-    batch_size, problems = batch_size_of(asked.batch_size)
-    if asked.device not in DEVICES:
-        problems.append(f"--device: {unknown('device', asked.device, DEVICES)}")
+    batch_size, problems = computing(asked)
     renamed, wrong = _renamed(asked.map)
     problems += wrong
     run_root = _run_root(asked.run)

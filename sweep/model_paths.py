@@ -55,11 +55,3 @@ class EvaluationPaths:
     @property
     def markdown(self) -> Path:
         return self.root / "report.md"
-
-    @property
-    def tables(self) -> Path:
-        return self.root / "tables"
-
-    @property
-    def figures(self) -> Path:
-        return self.root / "figures"

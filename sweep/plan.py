@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from search_spaces.params import BACKBONE_NAMES, SpaceContext
-from search_spaces.problems import UserError, raise_all, unknown
+from search_spaces.problems import UserError, by_reason, raise_all, unknown
 from search_spaces.registry import Space, load_space
 from sweep.config import SweepConfig
 from sweep.networks import asked_backbones, checked_weights, layer_problems
@@ -94,10 +94,7 @@ class Plan:
         if self.missing_weights:
             names = ", ".join(self.missing_weights)
             lines.append(f"left out: {names} (why: provenance.json; name one in --backbones to insist on it)")
-        rows_by_reason: dict[str, list[str]] = {}
-        for row, why in self.space.left_out.items():
-            rows_by_reason.setdefault(why, []).append(row)
-        lines += [f"left out: {', '.join(rows)}: {why}" for why, rows in rows_by_reason.items()]
+        lines += [f"left out: {rows}" for rows in by_reason(self.space.left_out)]
         return lines
 
     def settings(self, run: RunPaths, use_gpu: bool) -> TrialSettings:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search_spaces.problems import UserError, raise_all, unknown
-from sweep.command import BAD_INPUT, Arguments, plain, run_command, tell
+from search_spaces.problems import UserError, raise_all
+from sweep.command import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
 from sweep.image_files import image_files
 from trainables.atomic import write_atomically
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sweep.used_model import Answer, UsedModel
 
 NOT_CLINICAL = "Not for clinical use."
-DEVICES = ("auto", "cpu", "cuda")
 EXAMPLES = """\
 examples:
   python -m sweep.predict runs/NAME xray.png
@@ -41,16 +40,13 @@ def parser() -> Arguments:
     made.add_argument("run", type=Path, metavar="RUN", help="a run folder (its models/best.pt is used), or a best.pt")
     made.add_argument("images", type=Path, metavar="IMAGE", nargs="+", help="image files, and folders of them")
     made.add_argument("--csv", type=Path, metavar="FILE", help="write the answers as a table, too")
-    made.add_argument("--device", default="auto", metavar="NAME", help="auto (a GPU if there is one), cpu or cuda")
-    made.add_argument("--batch-size", metavar="N", help="images computed at once; default: 32, on a GPU 256")
+    add_computing(made)
     return made
 
 
 def _run(argv: Sequence[str]) -> int:
     asked = parser().parse_args(argv)
-    batch_size, problems = batch_size_of(asked.batch_size)
-    if asked.device not in DEVICES:
-        problems.append(f"--device: {unknown('device', asked.device, DEVICES)}")
+    batch_size, problems = computing(asked)
     if asked.csv is not None:
         problems += _csv_problems(asked.csv)
     files, empty = image_files(asked.images)
@@ -86,15 +82,6 @@ def _run(argv: Sequence[str]) -> int:
     if unread:
         tell([f"{unread} of {len(answers)} images could not be read; the others are predicted"])
     return BAD_INPUT if unread or empty else 0
-
-
-def batch_size_of(text: str | None) -> tuple[int | None, list[str]]:
-    """The value of --batch-size, or a sentence about it."""
-    if text is None:
-        return None, []
-    if not text.isdecimal() or int(text) < 1:
-        return None, [f"--batch-size must be a whole number, 1 or more, received {text!r}"]
-    return int(text), []
 
 
 def title_of(model: UsedModel) -> str:

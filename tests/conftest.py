@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,17 @@ from PIL import Image
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole sweeps first: of two processes, neither is left with the longest file at the end."""
     items.sort(key=lambda item: not {"system", "cluster"} & set(item.path.parts))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: small networks on two processes would fight over the cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

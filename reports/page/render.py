@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,24 @@ def markdown_page(page: Page) -> str:
     environment.globals.update(table=_markdown_table, fence=_fence)
     text = environment.get_template("report.md").render(page=page, disclaimer=DISCLAIMER)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def attachments(sections: Iterable[Section]) -> dict[str, bytes]:
+    """Each table as CSV and LaTeX and each picture as SVG and PNG, by its name below the page's folder."""
+    files = {}
+    for section in sections:
+        for table in section.tables():
+            files[f"tables/{table.name}.csv"] = encoded(csv_table(table))
+            files[f"tables/{table.name}.tex"] = encoded(latex_table(table))
+        for picture in section.pictures():
+            files[f"figures/{picture.name}.svg"] = encoded(picture.drawing.svg)
+            files[f"figures/{picture.name}.png"] = picture.drawing.png
+    return files
+
+
+def encoded(text: str) -> bytes:
+    # A file name that is no UTF-8 arrives as surrogates; it must not end the report.
+    return text.encode("utf-8", errors="backslashreplace")
 
 
 def csv_table(table: Table) -> str:

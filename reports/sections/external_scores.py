@@ -105,20 +105,14 @@ def subgroup_section(external: External) -> Section | None:
         return None
     frame, scored, cut_short = subgroups.table(external.as_rows(), external.images, None)
     titles = {"accuracy": "exact match" if external.several else "accuracy", "f1_macro": "macro F1"}
-    columns = (
-        Column("column", "column"),
-        Column("value", "value"),
-        Column("images", "images", "integer"),
-        Column("patients", "patients", "integer"),
-        *interval_cells.columns(titles),
-        Column("remark", "remark"),
-    )
-    text = "Differences between subgroups may come from chance, or from another mix of classes within them."
+    text = subgroups.CAUTION
     if external.tuned:
         text += " Labels are decided at 0.5 here."
     if cut_short:
         text += f" Only the {subgroups.MOST_VALUES} most frequent values of a column are shown."
-    table = Table(name="subgroups", caption=interval_cells.below(scored), frame=frame, columns=columns)
+    table = Table(
+        name="subgroups", caption=interval_cells.below(scored), frame=frame, columns=subgroups.columns(titles)
+    )
     return Section("subgroups", "Subgroups", (Text(text), table))
 
 

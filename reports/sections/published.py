@@ -15,6 +15,7 @@ from reports.scores.shown import runs_on, shown
 from reports.scores.statistics import Interval
 from reports.sections import study_figures, study_tables
 from reports.trials.published_rows import CLASSES, WATCHED, canonical, flaws_of, published, task_of
+from search_spaces.problems import by_reason
 
 TITLE = "The five studies beside this run"
 TASK_WORDS = {
@@ -228,10 +229,7 @@ def _of_study(evidence: Evidence, rows: pd.DataFrame, study: str) -> list[Block]
         columns=(Column("id", "row"), Column("claim", "claim"), Column("note", "what was really run")),
         folded=True,
     )
-    reasons: dict[str, list[str]] = {}
-    for name, why in left_out.items():
-        reasons.setdefault(str(why), []).append(str(name))
-    missing = tuple(f"{', '.join(names)}: {why}" for why, names in reasons.items())
+    missing = tuple(by_reason(left_out))
     notes = [Note("info", "Rows of the study that were not run:", missing)] if missing else []
     heading = Heading("The flaws, by number")
     shown_rows = rows[rows["id"].isin(frame["id"])]

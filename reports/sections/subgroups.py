@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from reports.sections.operating import positive_class
 PREFIX = "subgroup_"
 MOST_VALUES = 12
 NOT_GIVEN = "not given"
+CAUTION = "Differences between subgroups may come from chance, or from another mix of classes within them."
 
 
 def blocks(evidence: Evidence) -> list[Block]:
@@ -39,15 +41,7 @@ def blocks(evidence: Evidence) -> list[Block]:
     split = wording.SPLIT_NAMES[network.judged]
     runs = f"mean of {len(images.names)} repeats" if len(images.names) > 1 else network.title
     caption = f"{split.capitalize()} split, {runs}. {interval_cells.below(scored)}"
-    columns = (
-        Column("column", "column"),
-        Column("value", "value"),
-        Column("images", "images", "integer"),
-        Column("patients", "patients", "integer"),
-        *interval_cells.columns(titles),
-        Column("remark", "remark"),
-    )
-    text = "Differences between subgroups may come from chance, or from another mix of classes within them."
+    text = CAUTION
     if network.judged != "test":
         text += " The test split was not opened: these are validation images, on which the network was chosen."
     if cut_short:
@@ -56,8 +50,20 @@ def blocks(evidence: Evidence) -> list[Block]:
     return [
         Heading(f"Subgroups ({split})"),
         Text(text),
-        Table(name=name, caption=caption, frame=frame, columns=columns),
+        Table(name=name, caption=caption, frame=frame, columns=columns(titles)),
     ]
+
+
+def columns(titles: Mapping[str, str]) -> tuple[Column, ...]:
+    """The columns of ``table``; titles: of its scores."""
+    return (
+        Column("column", "column"),
+        Column("value", "value"),
+        Column("images", "images", "integer"),
+        Column("patients", "patients", "integer"),
+        *interval_cells.columns(titles),
+        Column("remark", "remark"),
+    )
 
 
 def table(

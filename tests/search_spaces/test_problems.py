@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from search_spaces.problems import UserError, raise_all, unknown
+from search_spaces.problems import UserError, by_reason, raise_all, unknown
 
 
 def test_the_message_holds_every_problem() -> None:
@@ -33,3 +33,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_all_allowed() -> None:
         "allowed: random, tpe"
     )
     assert "did you mean" not in unknown("sampler", "xyz", ["tpe", "random"])
+
+
+def test_what_was_left_out_for_one_reason_stands_together():
+    assert by_reason({"W1": "asked", "W2": "no weights", "W3": "asked"}) == ["W1, W3: asked", "W2: no weights"]

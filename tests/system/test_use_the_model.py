@@ -7,12 +7,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from trained_run import trained_run
 from whole_sweep import ROOT
 
@@ -22,13 +20,7 @@ from sweep.records import read_predictions, read_run
 from sweep.used_model import open_model
 from trainables.data.request import DataRequest
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def command(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:

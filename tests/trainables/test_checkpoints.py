@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,7 @@ from trainables.checkpoints import batchnorm_state, load_network
 TENSORS = {"squeezenet1_1": 52, "mobilenet_v2": 314, "densenet121": 727}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def state_of(backbone: str) -> dict[str, Tensor]:

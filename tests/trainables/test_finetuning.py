@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,12 +19,7 @@ SIZE = 64
 BLOCK_PARAMS = {"resnet18": (157504, 525568, 2099712, 8393728), "mobilenet_v2": (15792, 39696, 487040, 1681344)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def images(count: int = 4) -> Tensor:

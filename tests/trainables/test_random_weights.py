@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,12 +11,7 @@ from trainables.random_weights import random_network, seeded
 WITH_BATCHNORM = tuple(name for name in BACKBONE_NAMES if not name.startswith(("vgg16", "squeezenet", "convnext")))
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def frozen_features(backbone: str, network: nn.Module) -> Tensor:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,12 +29,7 @@ REAL = ("mobilenet_v2", "resnet18", "squeezenet1_0", "squeezenet1_1")
 NOWHERE = "http://127.0.0.1:9"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
