@@ -25,7 +25,7 @@ from reports.trials import tables
 from search_spaces.params import TrialParams
 from sweep.records import Predictions, Run, read_run
 from trainables.baselines import measure_baselines
-from trainables.data.opened import Split, open_data, open_test_split
+from trainables.data.dataset import Split, open_data, open_test_split
 from trainables.metrics import evaluate_predictions
 from trainables.settings import TrialSettings
 from trainables.trial import FinetuneTrial

@@ -19,8 +19,8 @@ import numpy as np
 from benchmarks.drawn_images import draw_images
 from benchmarks.own_process import answer_of
 from benchmarks.table import Row
+from trainables.data.config import DataConfig
 from trainables.data.prepare import prepare
-from trainables.data.request import DataRequest
 
 IMAGES, SIZE = 12_000, 224
 STORE_LIMIT_GB = 0.65
@@ -35,7 +35,7 @@ def measure(quick: bool) -> list[Row]:
         root = Path(folder)
         draw_images(root / "images", {"train": images * 5 // 6, "val": images - images * 5 // 6}, SIZE)
         dataset = prepare(
-            DataRequest(data=str(root / "images"), image_size=SIZE), root / "run", root / "store", workers=2
+            DataConfig(data=str(root / "images"), image_size=SIZE), root / "run", root / "store", workers=2
         )
         stored_gb = sum(path.stat().st_size for path in (root / "store").iterdir()) / 1e9
         assert dataset["images"]["train"] + dataset["images"]["val"] == images
@@ -60,8 +60,8 @@ def added_mb(run: Path, how: str) -> float:
     from search_spaces.params import TrialParams
     from trainables.augment import normalise
     from trainables.batches import Batches, plan_batches
-    from trainables.data.opened import open_data
-    from trainables.finetuning import build_model
+    from trainables.data.dataset import open_data
+    from trainables.finetune import build_model
     from trainables.optimizers import make_optimizer
     from trainables.weights import find_weights
 

@@ -1,4 +1,4 @@
-"""What the system itself costs a trial: trials that import torch and end, through the real driver, search and ledger.
+"""What the system itself costs a trial: trials that import torch and end, through the real driver, search and history.
 
 Seconds a trial are those from the first trial asked for to the last one written down, two at a time, the start of the
 two workers included, divided by the trials. Ray's default gives every trial a new process.
@@ -38,23 +38,23 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     """Run ``trials`` trials that train nothing in the run folder ``root``."""
     from benchmarks.torch_trial import TorchTrial
     from search_spaces.params import SpaceContext
-    from search_spaces.registry import load_space
-    from sweep import tuner
+    from search_spaces.space import load_space
+    from sweep import ray_tune
     from sweep.callbacks import TimeBudget
     from sweep.config import SweepConfig, with_defaults
-    from sweep.ledger import Ledger
-    from sweep.mirror import StudyMirror
-    from sweep.paths import RunPaths
+    from sweep.history import TrialHistory
+    from sweep.optuna_export import OptunaExport
+    from sweep.optuna_search import OptunaSearch
     from sweep.plan import Plan
     from sweep.progress import Progress
-    from sweep.search import EntrySearcher
-    from sweep.standing import Standing
-    from sweep.stopping import Stopping
-    from sweep.study import Study
+    from sweep.pruning import PruningRule
+    from sweep.run_folder import RunPaths
+    from sweep.sweep_progress import SweepProgress
+    from sweep.tune_searcher import TuneSearcher
 
-    tuner.connect("local", 2)
+    ray_tune.connect("local", 2)
     paths = RunPaths(root)
-    tuner.log_to(paths.log)
+    ray_tune.log_to(paths.log)
     context = SpaceContext(task="single_label", class_count=3, train_count=500, backbones=("resnet18",))
     config = with_defaults(SweepConfig(trials=trials, epochs=1), cpus=2, gpus=0)
     plan = Plan(
@@ -67,27 +67,27 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
         epochs_of={},
         own_epochs=False,
     )
-    ledger = Ledger(paths, config.metric, plan.mode)
-    study = Study(
+    history = TrialHistory(paths, config.metric, plan.mode)
+    study = OptunaSearch(
         plan.space,
-        ledger,
+        history,
         sampler=config.sampler,
         trials=trials,
         seed=config.seed,
         concurrency=plan.concurrency,
         deterministic=False,
     )
-    ledger.on_end.append(StudyMirror(ledger).add)
+    history.on_end.append(OptunaExport(history).add)
     settings = plan.settings(paths, use_gpu=False)
-    searcher = EntrySearcher(study, ledger, lambda entry: (settings, entry.number), plan.concurrency)
-    stopping = Stopping(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
-    standing = Standing(total=trials, epochs=1, metric=config.metric, mode=plan.mode)
+    searcher = TuneSearcher(study, history, lambda entry: (settings, entry.number), plan.concurrency)
+    stopping = PruningRule(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
+    standing = SweepProgress(total=trials, epochs=1, metric=config.metric, mode=plan.mode)
     progress = Progress(standing, stream=io.StringIO())
     began_s = time.perf_counter()
     budget = TimeBudget(None)
-    tuner.run_trials(
+    ray_tune.run_trials(
         plan,
-        ledger,
+        history,
         searcher,
         stopping,
         progress,
@@ -97,7 +97,7 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
         reuse_actors=reuse_actors,
     )
     seconds = time.perf_counter() - began_s
-    assert ledger.count("finished") == trials, "not all trials ended well"
+    assert history.count("completed") == trials, "not all trials ended well"
     return seconds / trials
 
 

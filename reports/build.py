@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reports.answer import answer
-from reports.evidence import Evidence, gather
+from reports.data import ReportData, gather
 from reports.model_card import card
 from reports.page import render
 from reports.page.blocks import Section
@@ -31,11 +31,11 @@ from reports.sections import (
     published,
     trial_list,
 )
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from sweep.model_paths import ModelPaths
 from trainables.atomic import write_atomically, write_json
 
-SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
+SECTIONS: tuple[Callable[[ReportData], Section], ...] = (
     answer.section,
     data_card.section,
     finalists.section,
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _files(evidence: Evidence) -> dict[str, bytes]:
+def _files(evidence: ReportData) -> dict[str, bytes]:
     """Every file of the report but the manifest, by its name below report/, sorted."""
     # The first comes last: it lists what the others have found to be missing or damaged.
     sections = [make(evidence) for make in reversed(SECTIONS)][::-1]

@@ -12,7 +12,7 @@ from reports.external_evidence import External
 from reports.page import render
 from reports.page.blocks import Section
 from reports.sections import external_scores
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from sweep.external_records import read_evaluation
 from trainables.atomic import write_atomically
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.scores.added_scores import with_average_precision
 from reports.scores.resampled_scores import Scores, score_runs
 from reports.scores.shown import UNTUNED, Runs
 from sweep.external_records import Evaluation
-from sweep.paths import RunPaths
 from sweep.records import Run
+from sweep.run_folder import RunPaths
 
 SPLIT = "external"
 
@@ -74,8 +74,8 @@ class External:
         """Macro F1, but where a class has no image: it would count as 0."""
         return "accuracy" if self.absent else "f1_macro"
 
-    def as_rows(self) -> Evidence:
+    def as_rows(self) -> ReportData:
         """For those parts of the report that look up an image's row by its path, and nothing else."""
         nothing = pd.DataFrame()
         run = Run(RunPaths(self.evaluation.paths.root), {}, {}, {}, nothing, nothing, rows=self.evaluation.rows)
-        return Evidence(run, "val_f1_macro", "max", nothing, nothing, None, None)
+        return ReportData(run, "val_f1_macro", "max", nothing, nothing, None, None)

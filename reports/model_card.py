@@ -9,15 +9,15 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import formats, wording
 from reports.page.render import DISCLAIMER, markdown_text
 from reports.scores import interval_cells
 from reports.scores.resampled_scores import Scores
-from reports.scores.shown import Shown, alone_on, runs_on, shown
+from reports.scores.shown import ReportedModel, alone_on, runs_on, shown
 from reports.scores.statistics import interval
+from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from search_spaces.problems import UserError
 
 OVERALL = ("accuracy", "balanced_accuracy", "f1_macro", "auroc_macro")
 OF_A_CLASS = {"sensitivity": "recall", "specificity": "specificity", "AUROC": "auroc"}
@@ -29,7 +29,7 @@ NEEDED = (
 )
 
 
-def card(evidence: Evidence) -> str | None:
+def card(evidence: ReportData) -> str | None:
     """The card of the run's model as Markdown; None where the run has no ``models/best.json``, or a damaged one.
 
     Needs no torch: best.json holds what the model file says, the hashes, and the lines that load it.
@@ -53,7 +53,7 @@ def card(evidence: Evidence) -> str | None:
     return "\n\n".join(block for part in parts for block in part) + "\n"
 
 
-def _network(evidence: Evidence, model: Mapping[str, Any]) -> Shown | None:
+def _network(evidence: ReportData, model: Mapping[str, Any]) -> ReportedModel | None:
     """The network whose predictions the report shows, if it is this model."""
     finals = evidence.run.finals
     decided = finals.model if finals is not None and finals.decided else None
@@ -62,7 +62,7 @@ def _network(evidence: Evidence, model: Mapping[str, Any]) -> Shown | None:
     return network if network is not None and not network.remark and model["trial"] == (decided or best) else None
 
 
-def _what_it_is(evidence: Evidence, model: Mapping[str, Any]) -> list[str]:
+def _what_it_is(evidence: ReportData, model: Mapping[str, Any]) -> list[str]:
     several = model["task"] == "multi_label"
     classes = [str(name) for name in model["classes"]]
     answers = "any number of the labels" if several else "one of the classes"
@@ -79,7 +79,7 @@ def _what_it_is(evidence: Evidence, model: Mapping[str, Any]) -> list[str]:
     return ["## What it is", _list(facts)]
 
 
-def _uses(evidence: Evidence) -> list[str]:
+def _uses(evidence: ReportData) -> list[str]:
     classes = wording.listing(evidence.classes)
     meant = "Research on images like those that it was trained on: to compare methods, to plan studies, to teach."
     if _is_demo(evidence):
@@ -96,7 +96,7 @@ def _uses(evidence: Evidence) -> list[str]:
     ]
 
 
-def _data(evidence: Evidence) -> list[str]:
+def _data(evidence: ReportData) -> list[str]:
     dataset = evidence.dataset
     source = dataset.get("source") or {}
     place = "the built-in demo set" if _is_demo(evidence) else str(source.get("path") or "not recorded")
@@ -129,7 +129,7 @@ def _preprocessing(model: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _training(evidence: Evidence, model: Mapping[str, Any]) -> list[str]:
+def _training(evidence: ReportData, model: Mapping[str, Any]) -> list[str]:
     try:
         params = TrialParams.from_flat(model["params"])
     except (UserError, TypeError, ValueError):
@@ -146,7 +146,7 @@ def _training(evidence: Evidence, model: Mapping[str, Any]) -> list[str]:
     return ["## Training", _list(facts)]
 
 
-def _scores(evidence: Evidence, network: Shown | None) -> list[str]:
+def _scores(evidence: ReportData, network: ReportedModel | None) -> list[str]:
     if network is None or network.judged is None:
         return ["## Scores", "The model's own predictions cannot be read, so no score is given here."]
     alone = alone_on(evidence, network, network.judged)
@@ -162,8 +162,8 @@ def _scores(evidence: Evidence, network: Shown | None) -> list[str]:
     finals = evidence.run.finals
     if network.judged != "test":
         opened += "The model was chosen on these images, so the scores are optimistic."
-    elif finals is not None and len(finals.openings) > 1:
-        opened += f"The test split was opened {len(finals.openings)} times; only the first is free of its influence."
+    elif finals is not None and len(finals.test_access) > 1:
+        opened += f"The test split was opened {len(finals.test_access)} times; only the first is free of its influence."
     else:
         opened += "The model was fixed before these images were looked at."
     by_class = [[name, *(_cell(scores, f"{key}:{name}") for key in OF_A_CLASS.values())] for name in alone.classes]
@@ -178,9 +178,9 @@ def _scores(evidence: Evidence, network: Shown | None) -> list[str]:
     ]
 
 
-def _limits(evidence: Evidence, network: Shown | None) -> list[str]:
+def _limits(evidence: ReportData, network: ReportedModel | None) -> list[str]:
     dataset = evidence.dataset
-    found = [str(mark) for mark in dataset.get("marks") or ()]
+    found = [str(mark) for mark in dataset.get("caveats") or ()]
     counts: dict[str, int] = (dataset.get("counts") or {}).get("train") or {}
     rare = [f"{name} ({count:,})" for name, count in counts.items() if count < FEW_IMAGES]
     if rare:
@@ -210,7 +210,7 @@ def _files(model: Mapping[str, Any]) -> list[str]:
     return ["## Files", table, text] if text else ["## Files", table]
 
 
-def _loading(evidence: Evidence, model: Mapping[str, Any]) -> list[str]:
+def _loading(evidence: ReportData, model: Mapping[str, Any]) -> list[str]:
     storage = str(evidence.run.sweep.get("storage") or "runs")
     return [
         "## How to load it",
@@ -220,7 +220,7 @@ def _loading(evidence: Evidence, model: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _is_demo(evidence: Evidence) -> bool:
+def _is_demo(evidence: ReportData) -> bool:
     return bool(evidence.dataset.get("demo"))
 
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import optuna
 from optuna.distributions import BaseDistribution
 
-from search_spaces.guided import GuidedTrial
+from search_spaces.errors import UserError, raise_all
+from search_spaces.fixed_trial import FixedTrial
 from search_spaces.params import Scalar, SpaceContext, TrialParams
-from search_spaces.problems import UserError, raise_all
 from search_spaces.resolve import misfits, resolve
 
 SpaceFunction = Callable[[optuna.Trial, SpaceContext], dict[str, Scalar]]
@@ -20,7 +20,7 @@ MOST_SHOWN = 8
 
 
 def sample(
-    function: SpaceFunction, guided: GuidedTrial, context: SpaceContext, overrides: Mapping[str, Scalar], origin: str
+    function: SpaceFunction, guided: FixedTrial, context: SpaceContext, overrides: Mapping[str, Scalar], origin: str
 ) -> TrialParams:
     """One trial's parameters from ``function``; ``UserError`` naming ``origin`` and the line where it goes wrong."""
     try:
@@ -50,7 +50,7 @@ def try_out(
     problems: dict[str, list[str]] = {}  # by what is the same whatever value was drawn
     with random_study() as study:
         for _ in range(RANDOM_TRIALS):
-            guided = GuidedTrial(study.ask(), overrides)
+            guided = FixedTrial(study.ask(), overrides)
             try:
                 sample(function, guided, context, overrides, origin)
             except UserError as error:
@@ -124,7 +124,7 @@ def _used(
     used: set[str] = set()
     with random_study() as study:
         for _ in range(RANDOM_TRIALS):
-            guided = GuidedTrial(study.ask(), overrides, point)
+            guided = FixedTrial(study.ask(), overrides, point)
             sample(function, guided, context, overrides, origin)
             used |= set(point) & set(guided.suggested)
             if used == set(point) or set(guided.suggested) <= set(point):

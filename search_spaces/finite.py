@@ -10,9 +10,9 @@ from typing import Any, cast
 import optuna
 
 from search_spaces.check import SpaceFunction
-from search_spaces.guided import GuidedTrial
+from search_spaces.errors import UserError
+from search_spaces.fixed_trial import FixedTrial
 from search_spaces.params import Scalar, SpaceContext
-from search_spaces.problems import UserError
 
 
 def combinations(
@@ -26,7 +26,7 @@ def combinations(
     while points:
         point = points.pop()
         try:
-            function(GuidedTrial(cast(optuna.Trial, _Asking()), overrides, point).as_trial(), context)
+            function(FixedTrial(cast(optuna.Trial, _Asking()), overrides, point).as_trial(), context)
         except _Asked as asked:
             points += [point | {asked.name: value} for value in reversed(asked.values)]
         else:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Self
 
-from search_spaces.problems import UserError, unknown
+from search_spaces.errors import UserError, unknown
 
 BACKBONE_NAMES = (
     "resnet18",

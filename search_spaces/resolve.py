@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from search_spaces.errors import UserError, raise_all, unknown
 from search_spaces.params import Scalar, SpaceContext, TrialParams, parse_text
-from search_spaces.problems import UserError, raise_all, unknown
 
 FIELDS = tuple(field.name for field in dataclasses.fields(TrialParams))
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from sweep.plan import Plan
+from sweep.ray_tune import run_tasks
 from sweep.records import Run
-from sweep.tuner import run_tasks
 from trainables.baselines import measure_baselines
-from trainables.data.opened import open_data, open_test_split
+from trainables.data.dataset import open_data, open_test_split
 from trainables.settings import TrialSettings
 from trainables.weights import FoundWeights
 

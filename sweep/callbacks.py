@@ -10,20 +10,20 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from sweep.ledger import Entry, Ledger, trial_id
+from sweep.history import TrialHistory, TrialState, trial_id
 from sweep.progress import Progress
-from sweep.stopping import Stopping
+from sweep.pruning import PruningRule
 
 DIED = "its process died without a word: killed, or out of memory"
 
 
-class RuleScheduler(FIFOScheduler):
-    """Asks the stopping rule after every epoch. It keeps nothing: the rungs are what the ledger has written down."""
+class TuneScheduler(FIFOScheduler):
+    """Asks the stopping rule after every epoch. It keeps nothing: the rungs are what the history has written down."""
 
-    def __init__(self, stopping: Stopping, ledger: Ledger, lag: int | None) -> None:
+    def __init__(self, stopping: PruningRule, history: TrialHistory, lag: int | None) -> None:
         super().__init__()
         self._stopping = stopping
-        self._ledger = ledger
+        self._ledger = history
         self._lag = lag
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
@@ -41,11 +41,11 @@ class RuleScheduler(FIFOScheduler):
         return {}
 
 
-class LedgerCallback(tune.Callback):
-    """Writes every result and every end into the ledger, and shows them."""
+class HistoryCallback(tune.Callback):
+    """Writes every result and every end into the history, and shows them."""
 
-    def __init__(self, ledger: Ledger, progress: Progress) -> None:
-        self._ledger = ledger
+    def __init__(self, history: TrialHistory, progress: Progress) -> None:
+        self._ledger = history
         self._progress = progress
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -64,11 +64,11 @@ class LedgerCallback(tune.Callback):
         entry = self._entry(trial)
         end = trial.last_result.get("end")
         if end in ("budget", "plateau"):
-            self._end(entry, "finished", trial.last_result.get("reason", ""))
+            self._end(entry, "completed", trial.last_result.get("reason", ""))
         elif end is not None:
             self._end(entry, "failed", trial.last_result.get("reason", end))
         else:
-            self._end(entry, "stopped", entry.reason)
+            self._end(entry, "pruned", entry.reason)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         name = self._entry(trial).trial_id
@@ -77,11 +77,11 @@ class LedgerCallback(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._end(self._entry(trial), "failed", _reason_of(trial))
 
-    def _end(self, entry: Entry, status: str, reason: str) -> None:
+    def _end(self, entry: TrialState, status: str, reason: str) -> None:
         self._ledger.end(entry.number, status, reason)
         self._progress.trial_ended(entry.trial_id, entry.number, status, reason, self._ledger.best_score(entry))
 
-    def _entry(self, trial: Trial) -> Entry:
+    def _entry(self, trial: Trial) -> TrialState:
         return self._ledger.entries[_number_of(trial)]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from search_spaces.problems import UserError, unknown
+from search_spaces.errors import UserError, unknown
 
 BAD_INPUT = 2
 INTERRUPTED = 130

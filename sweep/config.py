@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
+from search_spaces.errors import raise_all, unknown
 from search_spaces.params import BACKBONE_NAMES, Scalar, TrialParams
-from search_spaces.problems import raise_all, unknown
 from sweep.values import option, read_values
-from trainables.data.request import DataRequest
+from trainables.data.config import DataConfig
 
 SAMPLERS = ("tpe", "gp", "qmc", "random", "grid")
 SCHEDULERS = ("asha", "median", "none")
@@ -164,8 +164,8 @@ def _or(given: Any, default: Any) -> Any:
 
 
 def _data_problems(config: SweepConfig) -> list[str]:
-    image_size = DataRequest.image_size if config.image_size is None else config.image_size
-    return DataRequest(
+    image_size = DataConfig.image_size if config.image_size is None else config.image_size
+    return DataConfig(
         data=config.data,
         task=config.task,
         label_columns=config.label_column,

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from sweep.values import unknown_option
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from search_spaces.check import random_study
+from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from search_spaces.problems import UserError
-from sweep.ledger import WEIGHTS_KEPT
-from sweep.paths import RunPaths
+from sweep.history import WEIGHTS_KEPT
 from sweep.plan import Plan
+from sweep.run_folder import RunPaths
 from trainables.backbones import BACKBONES
-from trainables.finetuning import build_model
+from trainables.finetune import build_model
 
 BYTES_PER_PARAMETER = 4
 STATE_COPIES = 3  # the weights and, with AdamW, two moments of each

@@ -16,12 +16,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from search_spaces.problems import UserError, raise_all
+from search_spaces.errors import UserError, raise_all
 from sweep.command import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
 from sweep.model_paths import EvaluationPaths
-from sweep.paths import RunPaths
 from sweep.predict import title_of
-from trainables.data.request import DataRequest
+from sweep.run_folder import RunPaths
+from trainables.data.config import DataConfig
 
 EXAMPLES = """\
 examples:
@@ -71,7 +71,7 @@ def _run(argv: Sequence[str]) -> int:
     asked = parser().parse_args(argv)
     # Imported here, because torch takes seconds that a mistyped option need not wait for.
     from sweep.external import Asked, evaluate
-    from sweep.used_model import model_file, open_model
+    from sweep.predictor import model_file, open_model
 
     batch_size, problems = computing(asked)
     renamed, wrong = _renamed(asked.map)
@@ -147,8 +147,8 @@ def _out_problems(out: Path | None) -> list[str]:
     return []
 
 
-def _request(asked: argparse.Namespace, image_size: int, fit: str) -> DataRequest:
-    return DataRequest(
+def _request(asked: argparse.Namespace, image_size: int, fit: str) -> DataConfig:
+    return DataConfig(
         data=asked.data,
         label_columns=tuple(asked.label_column),
         path_column=asked.path_column,

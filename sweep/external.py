@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from sweep.external_data import Labelled, own_images, read_labelled
 from sweep.model_paths import EvaluationPaths
-from sweep.used_model import Answer, UsedModel
+from sweep.predictor import Answer, Predictor
 from trainables.atomic import write_json
 from trainables.checkpoints import sha256
-from trainables.data.facts import ImageFacts
-from trainables.data.listing import Listing
-from trainables.data.request import DataRequest
-from trainables.data.written import write_splits
+from trainables.data.config import DataConfig
+from trainables.data.image_stats import ImageStats
+from trainables.data.samples import Samples
+from trainables.data.split_files import write_splits
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import Predictions
 
@@ -41,14 +41,14 @@ class Asked:
 
     name: str
     command: str
-    request: DataRequest
+    request: DataConfig
     renamed: dict[str, str]
     split: str | None
     run_root: Path | None
 
 
 def evaluate(
-    model: UsedModel,
+    model: Predictor,
     asked: Asked,
     files: EvaluationPaths,
     batch_size: int | None = None,
@@ -85,7 +85,7 @@ def evaluate(
 
 
 def _written(
-    model: UsedModel, asked: Asked, listing: Listing, images: Sequence[ImageFacts], scores: dict[str, float]
+    model: Predictor, asked: Asked, listing: Samples, images: Sequence[ImageStats], scores: dict[str, float]
 ) -> dict[str, Any]:
     """What evaluation.json says, but for warnings. scores: those of ``evaluate_predictions``; null where undefined."""
     thresholds = model.facts.thresholds
@@ -111,7 +111,7 @@ def _written(
     }
 
 
-def _unreadable(listing: Listing, answers: Sequence[Answer], *, skip: bool) -> list[dict[str, str]]:
+def _unreadable(listing: Samples, answers: Sequence[Answer], *, skip: bool) -> list[dict[str, str]]:
     """The files that cannot be read, with reasons; ``UserError`` unless they are to be skipped and others are left."""
     broken = [
         {"path": path, "reason": str(answer.image.reason)}
@@ -128,7 +128,7 @@ def _unreadable(listing: Listing, answers: Sequence[Answer], *, skip: bool) -> l
     raise UserError("\n".join(lines))
 
 
-def _warnings(asked: Asked, labelled: Labelled, listing: Listing, answers: Sequence[Answer], dropped: int) -> list[str]:
+def _warnings(asked: Asked, labelled: Labelled, listing: Samples, answers: Sequence[Answer], dropped: int) -> list[str]:
     hashes = [answer.image.pixel_hash for answer in answers]
     found = list(labelled.notes)
     if dropped:
@@ -169,7 +169,7 @@ def _seen_before(run_root: Path | None, hashes: Sequence[str]) -> list[str]:
     ]
 
 
-def _counts(listing: Listing) -> list[int]:
+def _counts(listing: Samples) -> list[int]:
     """Images of each class."""
     if listing.labels.ndim == 2:
         return [int(count) for count in listing.labels.sum(axis=0, dtype=np.int64)]
@@ -177,7 +177,7 @@ def _counts(listing: Listing) -> list[int]:
     return [int(count) for count in found]
 
 
-def _fingerprint(listing: Listing, images: Sequence[ImageFacts]) -> str:
+def _fingerprint(listing: Samples, images: Sequence[ImageStats]) -> str:
     """sha256 over the pixels' hash and the label of each image in order, and the classes."""
     digest = hashlib.sha256("\n".join(listing.classes).encode())
     for row, image in enumerate(images):

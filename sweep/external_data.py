@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from search_spaces.problems import UserError, raise_all, unknown
-from sweep.paths import RunPaths
-from trainables.data.folders import list_folder
-from trainables.data.listing import SPLIT_WORDS, Listing
+from search_spaces.errors import UserError, raise_all, unknown
+from sweep.run_folder import RunPaths
+from trainables.data.config import DataConfig
+from trainables.data.folder import list_folder
 from trainables.data.manifest import list_manifest
-from trainables.data.request import DataRequest
+from trainables.data.samples import SPLIT_WORDS, Samples
 
 Hot = NDArray[np.uint8]
 
@@ -30,12 +30,12 @@ class Labelled:
     Of several label columns the listing has those labels only that the set knows; notes says which it does not.
     """
 
-    listing: Listing
+    listing: Samples
     notes: tuple[str, ...]
 
 
 def read_labelled(
-    request: DataRequest, classes: Sequence[str], task: str, renamed: dict[str, str], split: str | None
+    request: DataConfig, classes: Sequence[str], task: str, renamed: dict[str, str], split: str | None
 ) -> Labelled:
     """List the images of ``request`` and bring their labels into ``classes``, the model's, by ``renamed`` first.
 
@@ -83,7 +83,7 @@ def own_images(run_root: Path) -> dict[str, str] | None:
         return None
 
 
-def _list(request: DataRequest, task: str) -> Listing:
+def _list(request: DataConfig, task: str) -> Samples:
     raise_all(request.problems())
     place = Path(request.data).expanduser()
     if place.is_file():
@@ -109,7 +109,7 @@ def _list(request: DataRequest, task: str) -> Listing:
         raise UserError(f"--data {request.data}: {error.filename} cannot be read: {error.strerror}") from None
 
 
-def _only(listing: Listing, split: str) -> tuple[Listing, list[str]]:
+def _only(listing: Samples, split: str) -> tuple[Samples, list[str]]:
     wanted = SPLIT_WORDS.get(split.lower())
     if wanted is None:
         return listing, [f"--split: {unknown('split', split, SPLIT_WORDS)}"]
@@ -119,7 +119,7 @@ def _only(listing: Listing, split: str) -> tuple[Listing, list[str]]:
     return listing.take(rows), [] if len(rows) else [f"--split {split}: no image of {listing.path} is in it"]
 
 
-def _stranger(request: DataRequest, name: str, classes: Sequence[str]) -> str:
+def _stranger(request: DataConfig, name: str, classes: Sequence[str]) -> str:
     near = difflib.get_close_matches(name.lower(), [one.lower() for one in classes], n=1)
     like = next((one for one in classes if near and one.lower() == near[0]), "CLASS")
     return (
@@ -128,7 +128,7 @@ def _stranger(request: DataRequest, name: str, classes: Sequence[str]) -> str:
     )
 
 
-def _hot(listing: Listing) -> Hot:
+def _hot(listing: Samples) -> Hot:
     """uint8 [N, classes of the listing]."""
     if listing.labels.ndim == 2:
         return np.asarray(listing.labels, dtype=np.uint8)
@@ -143,7 +143,7 @@ def _in_classes(hot: Hot, names: Sequence[str], classes: Sequence[str]) -> Hot:
     return found
 
 
-def _single(listing: Listing, hot: Hot, classes: Sequence[str]) -> Listing:
+def _single(listing: Samples, hot: Hot, classes: Sequence[str]) -> Samples:
     odd = np.flatnonzero(hot.sum(axis=1) != 1)
     if len(odd):
         shown = ", ".join(listing.paths[row] for row in odd[:5])
@@ -154,7 +154,7 @@ def _single(listing: Listing, hot: Hot, classes: Sequence[str]) -> Listing:
     return _with(listing, "single_label", hot.argmax(axis=1).astype(np.int64), classes)
 
 
-def _several(listing: Listing, hot: Hot, names: Sequence[str], classes: Sequence[str], *, columns: bool) -> Labelled:
+def _several(listing: Samples, hot: Hot, names: Sequence[str], classes: Sequence[str], *, columns: bool) -> Labelled:
     """With a column a label, a label without a column is not known; a cell ``a|b`` tells of all labels."""
     known = [name for name in classes if name in names] if columns else list(classes)
     unknown_labels = [name for name in classes if name not in known]
@@ -163,5 +163,5 @@ def _several(listing: Listing, hot: Hot, names: Sequence[str], classes: Sequence
     return Labelled(_with(listing, "multi_label", chosen, known), tuple(notes))
 
 
-def _with(listing: Listing, task: str, labels: NDArray[Any], classes: Sequence[str]) -> Listing:
+def _with(listing: Samples, task: str, labels: NDArray[Any], classes: Sequence[str]) -> Samples:
     return dataclasses.replace(listing, task=task, labels=labels, classes=tuple(classes), splits=None)

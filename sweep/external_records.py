@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from sweep.model_paths import EvaluationPaths
 from trainables.predictions import Predictions, read_predictions
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.paths import RunPaths
-from sweep.record_shapes import CHOSEN, DECISION, OPENING, fitting
+from sweep.record_shapes import CHOSEN, SELECTION, TEST_ACCESS, fitting
+from sweep.run_folder import RunPaths
 from sweep.trial_records import TrialRecord, best_row, is_there, read_json, read_trials
 
 
@@ -61,7 +61,7 @@ class Finalist:
     @property
     def ended(self) -> tuple[Repeat, ...]:
         """The repeats that ran to their end and have a score."""
-        return tuple(one for one in self.repeats if one.status == "finished" and not math.isnan(one.score))
+        return tuple(one for one in self.repeats if one.status == "completed" and not math.isnan(one.score))
 
     @property
     def scores(self) -> list[float]:
@@ -88,7 +88,7 @@ class Finals:
 
     decided: when the winner was fixed (ISO time), None before; winner: its trial_id; model: the repeat whose weights
     are ``models/best.pt``; reason: why it won. thresholds: by finalist and label, where tuned (multi-label).
-    openings: one dict for each time that the test split was opened.
+    test_access: one dict for each time that the test split was opened.
     """
 
     finalists: tuple[Finalist, ...]
@@ -99,7 +99,7 @@ class Finals:
     model: str | None
     reason: str
     thresholds: dict[str, dict[str, float]]
-    openings: tuple[dict[str, Any], ...]
+    test_access: tuple[dict[str, Any], ...]
 
     def of(self, trial_id: str) -> Finalist:
         return next(one for one in self.finalists if one.trial_id == trial_id)
@@ -110,13 +110,13 @@ class Finals:
 
     @property
     def opened(self) -> bool:
-        return bool(self.openings)
+        return bool(self.test_access)
 
 
 def read_finals(paths: RunPaths, metric: str, mode: str, problems: list[str]) -> Finals | None:
     """The finalists; None where none were chosen. What cannot be read is said in ``problems``."""
     if not is_there(paths.chosen):
-        if is_there(paths.decision) or is_there(paths.openings):
+        if is_there(paths.selection) or is_there(paths.test_access):
             problems.append(f"finalists/{paths.chosen.name} is missing: {_without(paths)}")
         return None
     chosen = _read(paths.chosen, CHOSEN, problems)
@@ -128,7 +128,7 @@ def read_finals(paths: RunPaths, metric: str, mode: str, problems: list[str]) ->
     wanted = {(str(row["trial_id"]), name) for row in rows for name in runs}
     records = read_trials(paths.repeat_folders(), paths.finalists, problems)
     repeats = [_repeat(record, metric, mode) for record in records]
-    decision = _read(paths.decision, DECISION, problems) if is_there(paths.decision) else {}
+    decision = _read(paths.selection, SELECTION, problems) if is_there(paths.selection) else {}
     return Finals(
         finalists=tuple(
             _finalist(row, [one for one in repeats if one.finalist == row["trial_id"] and _of(one) in wanted])
@@ -141,14 +141,14 @@ def read_finals(paths: RunPaths, metric: str, mode: str, problems: list[str]) ->
         model=decision.get("model"),
         reason=str(decision.get("reason") or ""),
         thresholds=decision.get("thresholds") or {},
-        openings=tuple(read_openings(paths)),
+        test_access=tuple(read_test_access(paths)),
     )
 
 
-def read_openings(paths: RunPaths) -> list[dict[str, Any]]:
-    """The lines of openings.jsonl; a damaged one counts as an opening all the same."""
+def read_test_access(paths: RunPaths) -> list[dict[str, Any]]:
+    """The lines of test_access.jsonl; a damaged one counts as an opening all the same."""
     try:
-        lines = paths.openings.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = paths.test_access.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
     except OSError:
@@ -159,7 +159,7 @@ def read_openings(paths: RunPaths) -> list[dict[str, Any]]:
             value = json.loads(line)
         except (ValueError, RecursionError):
             value = None
-        found.append(fitting(value, OPENING, "", []) if isinstance(value, dict) else {})
+        found.append(fitting(value, TEST_ACCESS, "", []) if isinstance(value, dict) else {})
     return found
 
 
@@ -179,7 +179,7 @@ def _rows(chosen: dict[str, Any], paths: RunPaths, problems: list[str]) -> list[
 
 
 def _without(paths: RunPaths) -> str:
-    times = len(read_openings(paths))
+    times = len(read_test_access(paths))
     opened = {0: "was not opened", 1: "was opened once"}.get(times, f"was opened {times} times")
     return f"the finalists are left out; the test split {opened}"
 

@@ -14,18 +14,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sweep.callbacks import TimeBudget
-from sweep.decision import decide
-from sweep.kept import predict_kept
-from sweep.ledger import Entry, Ledger
-from sweep.paths import RunPaths
+from sweep.history import TrialHistory, TrialState
+from sweep.model_selection import decide
 from sweep.plan import Plan
+from sweep.predict_trials import predict_kept
 from sweep.progress import Progress
+from sweep.pruning import PruningRule
+from sweep.ray_tune import Outcome, run_trials
 from sweep.records import read_run
-from sweep.repeats import Chosen, Repeat, RepeatLedger, RepeatList, repeats_of, settings_of_repeat
-from sweep.search import EntrySearcher
-from sweep.stopping import Stopping
+from sweep.repeats import Chosen, Repeat, RepeatHistory, RepeatList, repeats_of, settings_of_repeat
+from sweep.run_folder import RunPaths
 from sweep.tensorboard import TensorBoardLog
-from sweep.tuner import Outcome, run_trials
+from sweep.tune_searcher import TuneSearcher
 from trainables.atomic import write_json
 from trainables.data.folds import write_folds
 from trainables.settings import TrialSettings
@@ -35,7 +35,9 @@ RESERVE = 1.15
 """Of the time that repeats are expected to take: they also start, validate, and predict."""
 
 
-def run(plan: Plan, search: Ledger, settings: TrialSettings, budget: TimeBudget, say: Callable[[str], None]) -> Outcome:
+def run(
+    plan: Plan, search: TrialHistory, settings: TrialSettings, budget: TimeBudget, say: Callable[[str], None]
+) -> Outcome:
     """Repeat the finalists of the ended ``search``, decide, and open the test split; go on where a kill cut it off.
 
     budget: of the whole sweep. say: is told, a line each, what is repeated and what went wrong.
@@ -52,18 +54,18 @@ def run(plan: Plan, search: Ledger, settings: TrialSettings, budget: TimeBudget,
         write_folds(paths.splits, folds, plan.dataset["classes"], config.seed)
     _write_chosen(paths, chosen, repeats, config.folds)
     wanted = [f"{one.trial_id}/{repeat.name}" for one in chosen for repeat in repeats]
-    ledger = RepeatLedger(paths, config.metric, plan.mode, wanted)
-    for problem in ledger.load():
+    history = RepeatHistory(paths, config.metric, plan.mode, wanted)
+    for problem in history.load():
         say(problem)
     own = {one.trial_id: plan.own_settings(one.number, settings) for one in chosen}
 
-    def settings_of(entry: Entry) -> tuple[TrialSettings, int]:
+    def settings_of(entry: TrialState) -> tuple[TrialSettings, int]:
         return settings_of_repeat(entry, own[entry.asked["finalist"]], paths)
 
-    todo = RepeatList(ledger, chosen, repeats)
-    if len(todo) or ledger.unfinished():
-        say(_cost(plan, search, chosen, repeats, len(todo) + len(ledger.unfinished())))
-        outcome = _train(plan, ledger, todo, settings_of, budget)
+    todo = RepeatList(history, chosen, repeats)
+    if len(todo) or history.unfinished():
+        say(_cost(plan, search, chosen, repeats, len(todo) + len(history.unfinished())))
+        outcome = _train(plan, history, todo, settings_of, budget)
         if outcome.interrupted or outcome.out_of_time:
             return outcome
     winner = decide(read_run(paths.root))
@@ -74,12 +76,12 @@ def run(plan: Plan, search: Ledger, settings: TrialSettings, budget: TimeBudget,
     if plan.dataset["images"]["test"]:
         open_test(paths, winner, [one.trial_id for one in chosen], int(plan.dataset["images"]["test"]))
         splits = ("train", "val", "test")
-    for problem in predict_kept(plan, ledger, ledger.of_wanted(), settings_of, splits):
+    for problem in predict_kept(plan, history, history.of_wanted(), settings_of, splits):
         say(problem)
     return Outcome(interrupted=False, out_of_time=False)
 
 
-def choose(plan: Plan, search: Ledger) -> tuple[list[Chosen], list[str]]:
+def choose(plan: Plan, search: TrialHistory) -> tuple[list[Chosen], list[str]]:
     """The best configurations of the search, each once, and with --compare the best of each cell; notes for the user.
 
     A cell is one combination of the compared hyperparameters' values. It needs three trials that ran to their end, were
@@ -93,7 +95,7 @@ def choose(plan: Plan, search: Ledger) -> tuple[list[Chosen], list[str]]:
         if len(found) < (plan.config.finalists or 0) and key not in seen:
             seen.add(key)
             found.append(_chosen(search, entry, "finalist", len(found) + 1, None))
-    cells: dict[str, list[Entry]] = {}
+    cells: dict[str, list[TrialState]] = {}
     names = plan.config.compare if found else ()
     for entry in ranked if names else ():
         flat = entry.params.to_flat()
@@ -113,24 +115,24 @@ def choose(plan: Plan, search: Ledger) -> tuple[list[Chosen], list[str]]:
 
 def open_test(paths: RunPaths, winner: str, finalists: list[str], images: int) -> None:
     """Write down that the test split is opened, and for which decision; each decision opens it once."""
-    decided = hashlib.sha256(paths.decision.read_bytes()).hexdigest()
-    lines = paths.openings.read_text(encoding="utf-8").splitlines() if paths.openings.exists() else []
+    decided = hashlib.sha256(paths.selection.read_bytes()).hexdigest()
+    lines = paths.test_access.read_text(encoding="utf-8").splitlines() if paths.test_access.exists() else []
     if lines and decided in lines[-1]:
         return
     now = datetime.now(UTC).isoformat(timespec="seconds")
     line = {"opened": now, "winner": winner, "finalists": finalists, "images": images, "decision_sha256": decided}
-    with paths.openings.open("a", encoding="utf-8") as stream:
+    with paths.test_access.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
 
 
-def expected_seconds(plan: Plan, search: Ledger) -> float:
+def expected_seconds(plan: Plan, search: TrialHistory) -> float:
     """How long the repeats of the best configurations so far will take, from their own epochs; 0 while unknown."""
     chosen, _ = choose(plan, search)
     count = plan.config.folds or plan.config.repeats or 1
     return RESERVE * _seconds(plan, search, [one for one in chosen for _ in range(count)])
 
 
-def _ranked(search: Ledger) -> list[Entry]:
+def _ranked(search: TrialHistory) -> list[TrialState]:
     """Trials with a score, the best first; of equals the first. Failed ones do not count."""
     sign = 1.0 if search.mode == "max" else -1.0
     scored = [
@@ -141,7 +143,9 @@ def _ranked(search: Ledger) -> list[Entry]:
     return [entry for _, _, entry in sorted(scored, key=lambda one: one[:2])]
 
 
-def _chosen(search: Ledger, entry: Entry, role: str, rank: int | None, cell: dict[str, Any] | None) -> Chosen:
+def _chosen(
+    search: TrialHistory, entry: TrialState, role: str, rank: int | None, cell: dict[str, Any] | None
+) -> Chosen:
     return Chosen(entry.trial_id, entry.number, role, rank, cell, search.best_score(entry), entry.params)
 
 
@@ -162,29 +166,29 @@ def _write_chosen(paths: RunPaths, chosen: list[Chosen], repeats: list[Repeat], 
 
 def _train(
     plan: Plan,
-    ledger: RepeatLedger,
+    history: RepeatHistory,
     todo: RepeatList,
-    settings_of: Callable[[Entry], tuple[TrialSettings, int]],
+    settings_of: Callable[[TrialState], tuple[TrialSettings, int]],
     budget: TimeBudget,
 ) -> Outcome:
     """The repeats as trials that nothing stops early."""
-    trials = len(ledger.entries) + len(todo)
-    searcher = EntrySearcher(todo, ledger, settings_of, plan.concurrency)
-    stopping = Stopping("none", plan.budget, plan.grace_period, plan.config.reduction_factor)
-    curves = TensorBoardLog(ledger)
-    progress = Progress.started(len(ledger.wanted), plan.budget, ledger.metric, ledger.mode)
-    for entry in ledger.of_wanted():
+    trials = len(history.entries) + len(todo)
+    searcher = TuneSearcher(todo, history, settings_of, plan.concurrency)
+    stopping = PruningRule("none", plan.budget, plan.grace_period, plan.config.reduction_factor)
+    curves = TensorBoardLog(history)
+    progress = Progress.started(len(history.wanted), plan.budget, history.metric, history.mode)
+    for entry in history.of_wanted():
         if entry.ended:
-            score = ledger.best_score(entry)
+            score = history.best_score(entry)
             progress.ended_earlier(entry.trial_id, entry.number, entry.status, score, entry.params.summary())
     try:
-        return run_trials(plan, ledger, searcher, stopping, progress, budget, trials=trials)
+        return run_trials(plan, history, searcher, stopping, progress, budget, trials=trials)
     finally:
         progress.close()
         curves.close()
 
 
-def _cost(plan: Plan, search: Ledger, chosen: list[Chosen], repeats: list[Repeat], left: int) -> str:
+def _cost(plan: Plan, search: TrialHistory, chosen: list[Chosen], repeats: list[Repeat], left: int) -> str:
     finalists = sum(one.role == "finalist" for one in chosen)
     what = f"{finalists} finalist{'s' * (finalists > 1)}"
     if cells := len(chosen) - finalists:
@@ -196,7 +200,7 @@ def _cost(plan: Plan, search: Ledger, chosen: list[Chosen], repeats: list[Repeat
     return f"{what} {verb} trained again with {how}: {to_go}, about {max(1, math.ceil(minutes))} min"
 
 
-def _seconds(plan: Plan, search: Ledger, chosen: list[Chosen]) -> float:
+def _seconds(plan: Plan, search: TrialHistory, chosen: list[Chosen]) -> float:
     """Of training each of ``chosen`` for its whole budget, as many at once as the sweep runs."""
     total = 0.0
     for one in chosen:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainables.data.folders import EXTENSIONS, images_below
+from trainables.data.folder import EXTENSIONS, images_below
 
 
 def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:

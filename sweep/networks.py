@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from search_spaces.check import RANDOM_TRIALS, random_study
+from search_spaces.errors import UserError, raise_all
 from search_spaces.params import BACKBONE_NAMES, TrialParams
-from search_spaces.problems import UserError, raise_all
-from search_spaces.registry import Space
+from search_spaces.space import Space
 from sweep.config import SweepConfig
 from trainables.backbones import BACKBONES
-from trainables.data.request import LEAST_IMAGE_SIZE
-from trainables.finetuning import model_problems
+from trainables.data.config import LEAST_IMAGE_SIZE
+from trainables.finetune import model_problems
 from trainables.weights import FoundWeights, check_weights, find_weights
 
 DEMO_BACKBONES = ("squeezenet1_0", "squeezenet1_1", "mobilenet_v2")

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from search_spaces.errors import UserError, by_reason, raise_all, unknown
 from search_spaces.params import BACKBONE_NAMES, SpaceContext
-from search_spaces.problems import UserError, by_reason, raise_all, unknown
-from search_spaces.registry import Space, load_space
+from search_spaces.space import Space, load_space
 from sweep.config import SweepConfig
 from sweep.networks import asked_backbones, checked_weights, layer_problems
-from sweep.paths import RunPaths
 from sweep.resume import differences
-from trainables.data.request import DataRequest
+from sweep.run_folder import RunPaths
+from trainables.data.config import DataConfig
 from trainables.metrics import metric_mode, metric_names
 from trainables.settings import TrialSettings
 from trainables.weights import FoundWeights
@@ -88,8 +88,8 @@ class Plan:
 
     def notes(self) -> list[str]:
         """What the user should know before the first trial, a line each."""
-        lines = list(self.dataset["marks"])
-        lines += [f"{item['severity']}: {item['message']}" for item in self.dataset["hygiene"] if _worth_saying(item)]
+        lines = list(self.dataset["caveats"])
+        lines += [f"{item['severity']}: {item['message']}" for item in self.dataset["checks"] if _worth_saying(item)]
         lines += [f"weights of {name}: {found.note}" for name, found in self.weights.items() if found.note]
         if self.missing_weights:
             names = ", ".join(self.missing_weights)
@@ -119,7 +119,7 @@ class Plan:
 def make_plan(
     config: SweepConfig,
     problems: list[str],
-    prepare: Callable[[DataRequest], dict[str, Any]],
+    prepare: Callable[[DataConfig], dict[str, Any]],
     *,
     own_epochs: bool,
     resumed: RunPaths | None = None,
@@ -179,10 +179,10 @@ def _worth_saying(finding: dict[str, Any]) -> bool:
     return bool(finding["severity"] != "info")
 
 
-def data_request(config: SweepConfig) -> DataRequest:
+def data_request(config: SweepConfig) -> DataConfig:
     """What ``config`` says about the data."""
     assert config.image_size is not None
-    return DataRequest(
+    return DataConfig(
         data=config.data,
         task=config.task,
         label_columns=tuple(config.label_column),

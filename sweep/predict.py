@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search_spaces.problems import UserError, raise_all
+from search_spaces.errors import UserError, raise_all
 from sweep.command import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
 from sweep.image_files import image_files
 from trainables.atomic import write_atomically
 
 if TYPE_CHECKING:
-    from sweep.used_model import Answer, UsedModel
+    from sweep.predictor import Answer, Predictor
 
 NOT_CLINICAL = "Not for clinical use."
 EXAMPLES = """\
@@ -53,7 +53,7 @@ def _run(argv: Sequence[str]) -> int:
     if not any(file.exists() for file in files):
         problems += [*empty, *(f"{file}: no such file or folder" for file in files)]
     # Imported here, because torch takes seconds that a mistyped option need not wait for.
-    from sweep.used_model import model_file, open_model
+    from sweep.predictor import model_file, open_model
 
     try:
         model_file(asked.run)
@@ -84,7 +84,7 @@ def _run(argv: Sequence[str]) -> int:
     return BAD_INPUT if unread or empty else 0
 
 
-def title_of(model: UsedModel) -> str:
+def title_of(model: Predictor) -> str:
     """One line on what predicts."""
     facts = model.facts
     return f"{model.path}: {facts.trial}, {facts.backbone} at {facts.image_size} px. {NOT_CLINICAL}"
@@ -93,7 +93,7 @@ def title_of(model: UsedModel) -> str:
 class _Table:
     """Lines of equal columns, which can be printed one by one: the widths are known before the first answer."""
 
-    def __init__(self, model: UsedModel, files: Sequence[Path]) -> None:
+    def __init__(self, model: Predictor, files: Sequence[Path]) -> None:
         self._model = model
         self._classes = [plain(name) for name in model.facts.classes]
         words = ("file", "threshold", *(plain(str(file)) for file in files))
@@ -134,7 +134,7 @@ def _csv_problems(path: Path) -> list[str]:
     return []
 
 
-def _write_csv(path: Path, model: UsedModel, answers: Sequence[Answer]) -> None:
+def _write_csv(path: Path, model: Predictor, answers: Sequence[Answer]) -> None:
     """file, decision (labels with | between), threshold, probability_<class>..., problem (empty where all is well)."""
     facts = model.facts
     rule = "likeliest" if facts.thresholds is None else "|".join(f"{value:g}" for value in facts.thresholds.values())

@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from sweep.progress_view import clean, ended_line, sweep_view
-from sweep.standing import Standing
+from sweep.sweep_progress import SweepProgress
 
 REFRESHES_PER_SECOND = 2
 
@@ -50,7 +50,7 @@ class Progress:
 
     def __init__(
         self,
-        standing: Standing,
+        standing: SweepProgress,
         *,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -76,7 +76,7 @@ class Progress:
         cls, total: int, epochs: int, metric: str, mode: str = "max", *, time_budget_s: float | None = None
     ) -> Self:
         """Begin to show a sweep of ``total`` trials of at most ``epochs`` epochs; mode: "max" or "min"."""
-        return cls(Standing(total=total, epochs=epochs, metric=metric, mode=mode), time_budget_s=time_budget_s)
+        return cls(SweepProgress(total=total, epochs=epochs, metric=metric, mode=mode), time_budget_s=time_budget_s)
 
     @_never_fails
     def ended_earlier(self, trial_id: str, number: int, status: str, score: float, summary: str) -> None:
@@ -98,7 +98,7 @@ class Progress:
 
     @_never_fails
     def trial_ended(self, trial_id: str, number: int, status: str, reason: str, score: float) -> None:
-        """A trial has ended: status "finished", "stopped" or "failed"; score: that of its best epoch, or NaN."""
+        """A trial has ended: status "completed", "pruned" or "failed"; score: that of its best epoch, or NaN."""
         with self._lock:
             trial = self._standing.end(trial_id, number, status, score)
             line = ended_line(self._standing, trial, status, clean(reason))

@@ -10,16 +10,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweep.standing import Standing, Trial
+from sweep.sweep_progress import SweepProgress, Trial
 
-WORDS = {"finished": "finished", "stopped": "stopped early", "failed": "failed"}
-STYLES = {"finished": "green", "stopped": "yellow", "failed": "red"}
+WORDS = {"completed": "completed", "pruned": "pruned", "failed": "failed"}
+STYLES = {"completed": "green", "pruned": "yellow", "failed": "red"}
 LONGEST_TEXT = 400
 LINES_BESIDE_TRIALS = 11
 
 
 def sweep_view(
-    standing: Standing, elapsed_s: float, left_s: float | None, height: int, ascii_only: bool
+    standing: SweepProgress, elapsed_s: float, left_s: float | None, height: int, ascii_only: bool
 ) -> RenderableType:
     """The view for a terminal of ``height`` lines; left_s: None while nothing is known. The width is the terminal's.
 
@@ -37,7 +37,7 @@ def sweep_view(
     return Group(*parts)
 
 
-def ended_line(standing: Standing, trial: Trial, status: str, reason: str) -> str:
+def ended_line(standing: SweepProgress, trial: Trial, status: str, reason: str) -> str:
     """One line on a trial that has just ended, without any control character."""
     parts = [f"[{standing.ended_count}/{standing.total}] {trial.trial_id} {WORDS.get(status, status)}"]
     if not math.isnan(trial.best_score):
@@ -45,7 +45,7 @@ def ended_line(standing: Standing, trial: Trial, status: str, reason: str) -> st
         parts.append(f"{standing.metric} {_score(trial.best_score)}{epoch}")
     if trial.summary:
         parts.append(trial.summary)
-    if reason and status != "finished":
+    if reason and status != "completed":
         parts.append(reason)
     best = standing.best
     if best is not None and status != "failed":
@@ -71,7 +71,7 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def _headline(standing: Standing, elapsed_s: float, left_s: float | None) -> Text:
+def _headline(standing: SweepProgress, elapsed_s: float, left_s: float | None) -> Text:
     line = Text.assemble((f"{standing.ended_count} of {standing.total} trials ended", "bold"))
     line.append(f", {duration(elapsed_s)} so far")
     if left_s is not None and standing.ended_count < standing.total:
@@ -80,7 +80,7 @@ def _headline(standing: Standing, elapsed_s: float, left_s: float | None) -> Tex
     return line
 
 
-def _counts(standing: Standing) -> Text:
+def _counts(standing: SweepProgress) -> Text:
     line = Text()
     for status, word in WORDS.items():
         count = standing.ended[status]
@@ -89,7 +89,7 @@ def _counts(standing: Standing) -> Text:
     return line.append(f"{len(standing.running)} running, {standing.waiting} waiting")
 
 
-def _best(standing: Standing) -> Text:
+def _best(standing: SweepProgress) -> Text:
     best = standing.best
     if best is None:
         return Text(f"no {standing.metric} yet")
@@ -107,7 +107,7 @@ def _in_columns(*cells: RenderableType) -> Table:
     return grid
 
 
-def _running(standing: Standing, rows: int, ascii_only: bool) -> RenderableType:
+def _running(standing: SweepProgress, rows: int, ascii_only: bool) -> RenderableType:
     table = Table(box=None, expand=True, pad_edge=False, header_style="dim")
     table.add_column("trial", no_wrap=True)
     table.add_column("epoch", no_wrap=True, justify="right")

@@ -15,7 +15,7 @@ TEXT, FLAG, WHOLE, NUMBER, SCALAR = "text", "true or false", "a whole number", "
 
 SWEEP: Mapping[str, Any] = {
     **dict.fromkeys(("name", "space", "data", "metric", "mode", "sampler", "scheduler", "storage", "precision"), TEXT),
-    **dict.fromkeys(("created", "finished", "positive_class"), TEXT),
+    **dict.fromkeys(("created", "ended", "positive_class"), TEXT),
     **dict.fromkeys(("trials", "epochs", "grace_period", "finalists", "repeats", "folds", "patience"), WHOLE),
     **dict.fromkeys(("deterministic", "own_epochs"), FLAG),
     "command": [TEXT],
@@ -41,11 +41,11 @@ DATASET: Mapping[str, Any] = {
     "counts": {"*": {"*": WHOLE}},
     "images": {"*": WHOLE},
     "groups": {"column": TEXT, "counts": {"*": WHOLE}},
-    "hygiene": [{"check": TEXT, "severity": TEXT, "message": TEXT, "count": WHOLE, "items": [None]}],
+    "checks": [{"check": TEXT, "severity": TEXT, "message": TEXT, "count": WHOLE, "items": [None]}],
     "dropped": [{"path": TEXT, "reason": TEXT}],
     "subgroups": {"*": {"*": WHOLE}},
     "source_by_class": {"*": {"*": WHOLE}},
-    "marks": [TEXT],
+    "caveats": [TEXT],
     "demo": FLAG,
 }
 START: Mapping[str, Any] = {
@@ -71,7 +71,7 @@ CHOSEN: Mapping[str, Any] = {
         }
     ],
 }
-DECISION: Mapping[str, Any] = {
+SELECTION: Mapping[str, Any] = {
     **dict.fromkeys(("decided", "winner", "model", "reason", "metric", "mode"), TEXT),
     "thresholds": {"*": {"*": NUMBER}},
 }
@@ -87,7 +87,7 @@ MODEL: Mapping[str, Any] = {
     "files": {"*": {"sha256": TEXT, "bytes": WHOLE}},
     "onnx_difference": NUMBER,
 }
-OPENING: Mapping[str, Any] = {"opened": TEXT, "winner": TEXT, "finalists": [TEXT], "images": WHOLE}
+TEST_ACCESS: Mapping[str, Any] = {"opened": TEXT, "winner": TEXT, "finalists": [TEXT], "images": WHOLE}
 
 
 def fitting(value: Mapping[str, Any], shape: Mapping[str, Any], name: str, problems: list[str]) -> dict[str, Any]:

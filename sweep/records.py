@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from sweep.finalist_records import Finalist as Finalist
 from sweep.finalist_records import Finals as Finals
 from sweep.finalist_records import Repeat as Repeat
 from sweep.finalist_records import read_finals
 from sweep.model_paths import ModelPaths
-from sweep.paths import RunPaths
 from sweep.record_shapes import DATASET, MODEL, PROVENANCE, SWEEP, fitting
+from sweep.run_folder import RunPaths
 from sweep.trial_records import STATUSES as STATUSES
 from sweep.trial_records import TrialRecord, best_row, is_number, read_json, read_trials, reason
 from sweep.trial_records import is_there as is_there

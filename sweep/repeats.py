@@ -1,4 +1,4 @@
-"""The repeats of the finalists as trials: which they are, the ledger that they stand in, the order they are run in."""
+"""The repeats of the finalists as trials: which they are, the history that they stand in, the order they are run in."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from search_spaces.params import TrialParams
-from sweep.ledger import Entry, Ledger
-from sweep.paths import RunPaths, TrialPaths
-from sweep.study import Exhausted
+from sweep.history import TrialHistory, TrialState
+from sweep.optuna_search import Exhausted
+from sweep.run_folder import RunPaths, TrialPaths
 from sweep.trial_records import TrialRecord, read_trials
 from trainables.settings import TrialSettings
 
@@ -52,7 +52,7 @@ def repeats_of(seed: int, repeats: int, folds: int | None) -> list[Repeat]:
     return [Repeat(f"fold_{k + 1}", seed + FIRST_SEED + k, k + 1) for k in range(folds)]
 
 
-class RepeatLedger(Ledger):
+class RepeatHistory(TrialHistory):
     """The repeats that were ever begun in this run; ``wanted``: the names ("t0007/seed_1001") that are now asked for.
 
     An unfinished repeat of a configuration that is no finalist any more is left as it is. All weights are kept.
@@ -64,13 +64,13 @@ class RepeatLedger(Ledger):
         super().__init__(paths, metric, mode)
         self.wanted = tuple(wanted)
 
-    def files(self, entry: Entry) -> TrialPaths:
+    def files(self, entry: TrialState) -> TrialPaths:
         return self.paths.repeat(entry.trial_id)
 
-    def unfinished(self) -> list[Entry]:
+    def unfinished(self) -> list[TrialState]:
         return [entry for entry in super().unfinished() if entry.trial_id in self.wanted]
 
-    def of_wanted(self) -> list[Entry]:
+    def of_wanted(self) -> list[TrialState]:
         """The wanted repeats that have begun, in the order in which they are wanted."""
         by_name = {entry.trial_id: entry for entry in self.entries.values()}
         return [by_name[name] for name in self.wanted if name in by_name]
@@ -83,14 +83,14 @@ class RepeatList:
     """Gives out the repeats that have not begun: the first of every finalist, then the second of each, and so on, so
     that whenever it is interrupted all finalists have been repeated equally often."""
 
-    def __init__(self, ledger: RepeatLedger, chosen: Sequence[Chosen], repeats: Sequence[Repeat]) -> None:
-        self._ledger = ledger
+    def __init__(self, history: RepeatHistory, chosen: Sequence[Chosen], repeats: Sequence[Repeat]) -> None:
+        self._ledger = history
         self._all = [(one, repeat) for repeat in repeats for one in chosen]
 
     def __len__(self) -> int:
         return len(self._left())
 
-    def ask(self) -> Entry | None:
+    def ask(self) -> TrialState | None:
         """Begin the next repeat. Raises ``Exhausted`` when all have begun."""
         left = self._left()
         if not left:
@@ -104,7 +104,7 @@ class RepeatList:
         return [(one, repeat) for one, repeat in self._all if f"{one.trial_id}/{repeat.name}" not in begun]
 
 
-def settings_of_repeat(entry: Entry, settings: TrialSettings, paths: RunPaths) -> tuple[TrialSettings, int]:
+def settings_of_repeat(entry: TrialState, settings: TrialSettings, paths: RunPaths) -> tuple[TrialSettings, int]:
     """The settings of a repeat, and the stream of its random numbers; settings: of its finalist in the search.
 
     The stream is the same for all finalists at the same seed, so that what chance does to all of them alike is no

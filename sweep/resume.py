@@ -8,10 +8,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from search_spaces.problems import UserError, raise_all
-from search_spaces.registry import Space
+from search_spaces.errors import UserError, raise_all
+from search_spaces.space import Space
 from sweep.config import SweepConfig, check
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 
 OR_ANEW = "or start a new run under another --name"
 MAY_CHANGE = frozenset(

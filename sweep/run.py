@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
+from sweep.cli import Parsed, read
 from sweep.config import SweepConfig, check, with_defaults
-from sweep.options import Parsed, read
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,32 +39,32 @@ def _asked(parsed: Parsed) -> tuple[SweepConfig, list[str]]:
 
 def _run(parsed: Parsed, arguments: list[str]) -> int:
     # Imported here, because torch and ray take seconds that a mistyped option need not wait for.
-    from sweep import baselines, closing, estimate, finalists, models, opening, searching, tuner
+    from sweep import baselines, estimate, finalists, model, new_run, ray_tune, run_search, summary
     from sweep.callbacks import TimeBudget
-    from sweep.ledger import Ledger
+    from sweep.history import TrialHistory
     from sweep.nodes import node_problems
     from sweep.plan import make_plan
     from sweep.records import read_run
     from sweep.resume import keeps_own_epochs, run_paths
 
     asked, problems = _asked(parsed)
-    machine = opening.this_machine()
+    machine = new_run.this_machine()
     if asked.address != "local":
         try:
-            machine = tuner.connect(asked.address)
+            machine = ray_tune.connect(asked.address)
         except UserError as error:
             problems += error.problems
     config = with_defaults(asked, machine.cpus, machine.gpus)
-    paths = run_paths(config) if config.resume else opening.new_run_paths(config)
+    paths = run_paths(config) if config.resume else new_run.new_run_paths(config)
     problems += check(config, machine.cpus, machine.gpus)
     if not config.resume:
-        problems += opening.place_problems(paths)
+        problems += new_run.place_problems(paths)
 
-    with opening.staging(paths, problems) as beside:
+    with new_run.staging(paths, problems) as beside:
         if machine.nodes > 1 and beside is not None:
-            problems += node_problems(config, beside.root, tuner.on_every_node)
-        workers = opening.this_machine().cpus
-        prepare = opening.prepare_into(beside, paths, workers, config.folds)
+            problems += node_problems(config, beside.root, ray_tune.on_every_node)
+        workers = new_run.this_machine().cpus
+        prepare = new_run.prepare_into(beside, paths, workers, config.folds)
         own_epochs = keeps_own_epochs(paths) if config.resume else "epochs" not in parsed.given
         resumed = paths if config.resume else None
         plan = make_plan(config, problems, prepare, own_epochs=own_epochs, resumed=resumed)
@@ -74,28 +74,28 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
             print(estimate.description(plan, paths))
             return 0
         if config.address == "local":
-            tuner.connect("local", machine.cpus)
+            ray_tune.connect("local", machine.cpus)
         if config.resume:
-            claim = opening.claim(paths)
-            opening.reopen_run(paths, beside, plan)
+            claim = new_run.claim(paths)
+            new_run.reopen_run(paths, beside, plan)
         else:
-            opening.create_run(paths, beside, plan, machine, arguments)
-            claim = opening.claim(paths)
-    tuner.log_to(paths.log)
+            new_run.create_run(paths, beside, plan, machine, arguments)
+            claim = new_run.claim(paths)
+    ray_tune.log_to(paths.log)
     settings = plan.settings(paths, use_gpu=bool(config.gpus_per_trial))
     budget = TimeBudget(config.time_budget)
-    ledger = Ledger(paths, config.metric, plan.mode)
-    outcome = searching.run(plan, ledger, settings, budget)
+    history = TrialHistory(paths, config.metric, plan.mode)
+    outcome = run_search.run(plan, history, settings, budget)
     if not outcome.interrupted and config.finalists:
-        outcome = outcome.then(finalists.run(plan, ledger, settings, budget, print))
+        outcome = outcome.then(finalists.run(plan, history, settings, budget, print))
     if not outcome.interrupted:
         ended = read_run(paths.root)
-        for problem in (*baselines.measure(plan, ended, settings), *models.renew_models(ended)):
+        for problem in (*baselines.measure(plan, ended, settings), *model.renew_models(ended)):
             print(problem)
-    for line in closing.close(ledger, outcome.interrupted, outcome.out_of_time):
+    for line in summary.close(history, outcome.interrupted, outcome.out_of_time):
         print(line)
     claim.close()
-    return closing.exit_code(ledger, outcome.interrupted)
+    return summary.exit_code(history, outcome.interrupted)
 
 
 if __name__ == "__main__":

@@ -8,27 +8,27 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from sweep.ledger import Entry, Ledger
+from sweep.history import TrialHistory, TrialState
 
 FLUSH_S = 10
 _log = logging.getLogger(__name__)
 
 
 class TensorBoardLog:
-    """Writes every number of every epoch as it is reported to ``ledger``; never read by the sweep.
+    """Writes every number of every epoch as it is reported to ``history``; never read by the sweep.
 
     A trial that goes on after a kill gets a second event file, which TensorBoard shows as one curve. Trouble with the
     files is logged and ends the writing, not the sweep.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, history: TrialHistory) -> None:
+        self._ledger = history
         self._writers: dict[int, SummaryWriter] = {}
         self._broken = False
-        ledger.on_report.append(self.epoch)
-        ledger.on_end.append(self.end)
+        history.on_report.append(self.epoch)
+        history.on_end.append(self.end)
 
-    def epoch(self, entry: Entry, record: dict[str, Any]) -> None:
+    def epoch(self, entry: TrialState, record: dict[str, Any]) -> None:
         """Add one epoch's record: ``train_loss`` as train/loss, ``val_f1:a`` as val/f1/a, the rest under trial/."""
         if self._broken:
             return
@@ -48,7 +48,7 @@ class TensorBoardLog:
             self._broken = True
             _log.warning("TensorBoard's files cannot be written any more (%s): the sweep goes on without them", error)
 
-    def end(self, entry: Entry) -> None:
+    def end(self, entry: TrialState) -> None:
         """Close the trial's file."""
         writer = self._writers.pop(entry.number, None)
         if writer is not None:

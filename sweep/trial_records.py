@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.paths import TrialPaths
 from sweep.record_shapes import END, START, fitting
+from sweep.run_folder import TrialPaths
 
 _MEASURES = ("lr", "epoch_seconds", "images_per_second", "inference_ms_per_image")
 _COUNTS = ("trainable_params", "total_params")
-STATUSES = ("finished", "stopped", "failed", "running")
+STATUSES = ("completed", "pruned", "failed", "running")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TrialRecord:
 
     trial_id: the folder's name below ``trials``, or below ``finalists`` ("t0007/seed_1001").
     epochs: one dict an epoch, in order of ``epoch``, the last line of an epoch that stands twice.
-    status: "finished" (ran its budget, or ended by its own patience), "stopped" (by the scheduler), "failed",
+    status: "completed" (ran its budget, or ended by its own patience), "pruned" (by the scheduler), "failed",
     or "running" (no end was written: it runs, or the driver died). start: what the driver wrote before the
     trial began: trial_id, number, params (flat), asked, ...
     """
@@ -63,11 +63,11 @@ def read_trial(folder: Path, trial_id: str, problems: list[str]) -> TrialRecord 
             problems.append(f"{name} lacks number or params: trial left out")
         return None
     epochs = {row["epoch"]: row for row in _read_lines(paths.result, trial_id, problems)}
-    name = f"{trial_id}/{paths.end.name}"
-    end = fitting(read_json(paths.end, problems, name), END, name, problems) if is_there(paths.end) else {}
-    status = end.get("status", "failed" if is_there(paths.end) else "running")
+    name = f"{trial_id}/{paths.status.name}"
+    end = fitting(read_json(paths.status, problems, name), END, name, problems) if is_there(paths.status) else {}
+    status = end.get("status", "failed" if is_there(paths.status) else "running")
     if status not in STATUSES:
-        problems.append(f"{trial_id}/{paths.end.name} has status {status!r}: taken as failed")
+        problems.append(f"{trial_id}/{paths.status.name} has status {status!r}: taken as failed")
         status = "failed"
     return TrialRecord(
         trial_id=trial_id,

@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from search_spaces.errors import UserError, raise_all
 from search_spaces.params import Scalar, parse_text
-from search_spaces.problems import UserError, raise_all
 
 Reader = Callable[[object], Any]
 

@@ -24,9 +24,9 @@ MAY_IMPORT = {
         "sweep.records",
         "sweep.external_records",
         "sweep.model_paths",
-        "sweep.paths",
+        "sweep.run_folder",
         "search_spaces.params",
-        "search_spaces.problems",
+        "search_spaces.errors",
         "trainables.metrics",
         "trainables.atomic",
     ),
@@ -42,7 +42,13 @@ ROOMS = {
 }
 # The driver ends with the report, so that its last step, and nothing else of ours, looks that way.
 REPORT_AT_THE_END = ("sweep/run.py", "reports.build")
-RAY_FILES = {"trainables/trainable.py", "sweep/search.py", "sweep/callbacks.py", "sweep/tuner.py", "sweep/run.py"}
+RAY_FILES = {
+    "trainables/ray_trainable.py",
+    "sweep/tune_searcher.py",
+    "sweep/callbacks.py",
+    "sweep/ray_tune.py",
+    "sweep/run.py",
+}
 LONGEST_FILE = 320
 
 
@@ -107,7 +113,7 @@ def test_spaces_are_written_with_the_standard_library_and_optuna(path: Path) -> 
 
 
 def test_light_faces_load_neither_torch_nor_ray() -> None:
-    modules = ("sweep.records", "sweep.paths", "trainables.metrics", "search_spaces.registry", "reports.build")
+    modules = ("sweep.records", "sweep.run_folder", "trainables.metrics", "search_spaces.space", "reports.build")
     written = [module for module in modules if (ROOT / f"{module.replace('.', '/')}.py").exists()]
     code = (
         f"import sys, importlib\n"

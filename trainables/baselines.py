@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from trainables.atomic import write_json
 from trainables.batches import Batches
-from trainables.data.opened import Split, TrialData
+from trainables.data.dataset import Split, TrialData
 from trainables.metrics import evaluate_predictions
 from trainables.plain_features import Features, borders, frozen_features, thumbnails
 from trainables.predictions import Predictions, join
 from trainables.regression import fit_regression
 from trainables.weights import FoundWeights
 
-# The same name stands in sweep/paths.py, which this package may not import; a test compares them.
+# The same name stands in sweep/run_folder.py, which this package may not import; a test compares them.
 BASELINES_FILE = "baselines.json"
 
 

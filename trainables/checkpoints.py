@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from trainables.backbones import BACKBONES, Backbone
 
 _OLD_DENSENET_KEY = re.compile(r"^(features\.\w+\.denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")

@@ -15,12 +15,12 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from search_spaces.errors import UserError
 from search_spaces.params import Scalar, TrialParams
-from search_spaces.problems import UserError
 from trainables.atomic import write_atomically
 from trainables.augment import MEAN, STD
 from trainables.backbones import BACKBONES, Backbone
-from trainables.finetuning import FineTunedModel, build_model, make_head
+from trainables.finetune import FineTunedModel, build_model, make_head
 from trainables.weights import FoundWeights
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from search_spaces.problems import UserError
 
 BALANCED_WEIGHT_CAP = 20.0
 """The highest weight that ``balanced`` gives: rarer classes would turn single images into the whole gradient."""

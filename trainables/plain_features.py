@@ -16,7 +16,7 @@ from trainables.augment import normalise
 from trainables.backbones import flattened_7x7
 from trainables.batches import Batches, plan_batches
 from trainables.engine import EVALUATION_BATCH
-from trainables.finetuning import build_model
+from trainables.finetune import build_model
 from trainables.weights import FoundWeights
 
 Features = NDArray[np.float32]

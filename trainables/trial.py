@@ -15,20 +15,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from search_spaces.errors import UserError, raise_all, unknown
 from search_spaces.params import TrialParams
-from search_spaces.problems import UserError, raise_all, unknown
 from trainables.atomic import write_atomically
 from trainables.batches import Batches, batch_count
-from trainables.data.opened import Split, TrialData, open_data, open_test_split
+from trainables.best_epoch import BestEpochTracker
+from trainables.data.dataset import Split, TrialData, open_data, open_test_split
 from trainables.engine import Evaluation, evaluate, train_epoch
-from trainables.finetuning import FineTunedModel, build_model, model_problems
+from trainables.finetune import FineTunedModel, build_model, model_problems
 from trainables.losses import Loss, make_loss
 from trainables.metrics import evaluate_predictions, metric_mode, metric_names
 from trainables.optimizers import Schedule, make_optimizer
 from trainables.predictions import Predictions
-from trainables.randomness import Randomness, set_determinism
+from trainables.seeding import Randomness, set_determinism
 from trainables.settings import TrialSettings
-from trainables.verdict import Verdict
 from trainables.weights import find_weights
 
 
@@ -47,7 +47,7 @@ class FinetuneTrial:
 
     def __init__(self, params: TrialParams, settings: TrialSettings, number: int) -> None:
         self.params, self.settings = params, settings
-        self._verdict = Verdict(settings)
+        self._verdict = BestEpochTracker(settings)
         self._spent_s = 0.0
         self._running_since: float | None = None
         self._micro_batch: int | None = None

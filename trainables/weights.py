@@ -14,7 +14,7 @@ import torch
 import torchvision
 from torch import nn
 
-from search_spaces.problems import UserError, raise_all, unknown
+from search_spaces.errors import UserError, raise_all, unknown
 from trainables.backbones import BACKBONES
 from trainables.checkpoints import batchnorm_state, hash_prefix, load_network, sha256
 from trainables.random_weights import random_network

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from reports.answer import answer_finals, answer_search, what_was_run
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import wording
 from reports.page.blocks import Block, FactList, Heading, Note, Section
 from reports.prose import verdict
 from reports.trials import data_tables, tables
 
 
-def section(evidence: Evidence) -> Section:
+def section(evidence: ReportData) -> Section:
     # First, since it may find more files that cannot be read.
     answer = _answer(evidence)
     run: list[Block] = [Heading("What was run"), FactList(tuple(what_was_run.facts(evidence)))]
     return Section("answer", "The answer", (*_warnings(evidence), *answer, *run))
 
 
-def _answer(evidence: Evidence) -> list[Block]:
+def _answer(evidence: ReportData) -> list[Block]:
     standing = evidence.standing
     if standing is not None and standing.winner is not None and standing.winner.validation:
         return answer_finals.blocks(evidence, standing, standing.winner)
@@ -25,7 +25,7 @@ def _answer(evidence: Evidence) -> list[Block]:
     return [*state, *answer_search.blocks(evidence)]
 
 
-def _warnings(evidence: Evidence) -> list[Block]:
+def _warnings(evidence: ReportData) -> list[Block]:
     blocks: list[Block] = []
     if evidence.dataset.get("demo"):
         blocks.append(
@@ -35,7 +35,7 @@ def _warnings(evidence: Evidence) -> list[Block]:
                 "system works; they say nothing about any disease.",
             )
         )
-    marks = tuple(str(mark) for mark in evidence.dataset.get("marks") or () if not str(mark).startswith("Demo set"))
+    marks = tuple(str(mark) for mark in evidence.dataset.get("caveats") or () if not str(mark).startswith("Demo set"))
     if marks:
         blocks.append(Note("warning", "To be known before any number is read:", marks))
     folded = [

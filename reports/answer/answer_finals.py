@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 from reports.answer import answer_model, answer_shortcuts
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import figures_finals, formats, wording
 from reports.page.blocks import Block, Command, FactList, Heading, Headline, Note, Picture, Text
 from reports.prose import verdict
 from reports.scores import finals_tables, finals_words, interval_cells
-from reports.scores.finals import Contender, Standing
+from reports.scores.finals import ConfigurationResult, Leaderboard
 from reports.scores.resampled_scores import Scores
 from reports.scores.shortcut_tables import Contest
 from reports.scores.statistics import interval
@@ -19,7 +19,7 @@ TILES = ("accuracy", "balanced_accuracy", "f1_macro", "auroc_macro", "hamming_ac
 MOST_FINALISTS = 12
 
 
-def blocks(evidence: Evidence, standing: Standing, winner: Contender) -> list[Block]:
+def blocks(evidence: ReportData, standing: Leaderboard, winner: ConfigurationResult) -> list[Block]:
     """From the headline to the model file. winner: has at least one repeat with a score."""
     found: list[Block] = [_headline(evidence, standing, winner)]
     found += [Text(verdict.sentence(standing)), *verdict.state(evidence, standing)]
@@ -38,7 +38,7 @@ def blocks(evidence: Evidence, standing: Standing, winner: Contender) -> list[Bl
     return [*found, Text("To train this configuration once more:"), Command(command)] if command else found
 
 
-def _headline(evidence: Evidence, standing: Standing, winner: Contender) -> Headline:
+def _headline(evidence: ReportData, standing: Leaderboard, winner: ConfigurationResult) -> Headline:
     count, of = len(winner.validation), "fold" if standing.finals.folds else "repeat"
     if winner.scores is None:
         return Headline(
@@ -58,7 +58,7 @@ def _headline(evidence: Evidence, standing: Standing, winner: Contender) -> Head
     )
 
 
-def _worth(evidence: Evidence, standing: Standing, winner: Contender, warning: str) -> str:
+def _worth(evidence: ReportData, standing: Leaderboard, winner: ConfigurationResult, warning: str) -> str:
     """What the number is the mean of, on what, and whether it can be believed."""
     assert winner.scores is not None
     resamples, runs = winner.scores.resamples, winner.scores.by_run[standing.metric]
@@ -85,7 +85,9 @@ def _worth(evidence: Evidence, standing: Standing, winner: Contender, warning: s
     return text + (f"{_capital(finals_words.score_name(standing))} is {meaning}." if meaning else "")
 
 
-def _picture(evidence: Evidence, standing: Standing, winner: Contender, contest: Contest | None) -> Picture:
+def _picture(
+    evidence: ReportData, standing: Leaderboard, winner: ConfigurationResult, contest: Contest | None
+) -> Picture:
     assert winner.scores is not None
     # With folds the winner has validation images that no baseline was measured on.
     same = contest is not None and len(contest.winner.resamples.member) == len(winner.scores.resamples.member)
@@ -109,11 +111,11 @@ def _picture(evidence: Evidence, standing: Standing, winner: Contender, contest:
     return Picture(name="answer", caption=caption, alt=f"Dots with 95 % intervals: {worded}.", drawing=drawing)
 
 
-def _name(one: Contender) -> str:
+def _name(one: ConfigurationResult) -> str:
     return f"{one.title}, {finals_tables.network(one)}"
 
 
-def _tiles(evidence: Evidence, standing: Standing, scores: Scores) -> list[Block]:
+def _tiles(evidence: ReportData, standing: Leaderboard, scores: Scores) -> list[Block]:
     names = {name: name for name in TILES if name != standing.metric and name in scores.estimate}
     titles = {name: _plain(name) for name in names}
     if evidence.task == "multi_label":
@@ -133,7 +135,7 @@ def _plain(name: str) -> str:
     return wording.metric_name(f"test_{name}").removeprefix("test ")
 
 
-def _of_classes(evidence: Evidence) -> dict[str, str]:
+def _of_classes(evidence: ReportData) -> dict[str, str]:
     """Sensitivity and specificity of the class of --positive-class, or of the second of two classes."""
     asked = evidence.run.sweep.get("positive_class")
     positive = asked if asked in evidence.classes else None
@@ -144,7 +146,7 @@ def _of_classes(evidence: Evidence) -> dict[str, str]:
     return {f"recall:{positive}": f"sensitivity, {positive}", f"specificity:{positive}": f"specificity, {positive}"}
 
 
-def _remarks(evidence: Evidence, winner: Contender) -> list[Block]:
+def _remarks(evidence: ReportData, winner: ConfigurationResult) -> list[Block]:
     budget = evidence.run.sweep.get("epochs")
     last = [one for one in winner.finalist.ended if one.best_epoch == budget]
     if budget and budget > 1 and last and len(last) == len(winner.finalist.ended):
@@ -154,7 +156,7 @@ def _remarks(evidence: Evidence, winner: Contender) -> list[Block]:
     return []
 
 
-def _configuration(evidence: Evidence, winner: Contender) -> list[tuple[str, str]]:
+def _configuration(evidence: ReportData, winner: ConfigurationResult) -> list[tuple[str, str]]:
     params = finals_tables.params_of(winner)
     if params is None:
         return [("Hyperparameters", "damaged; see finalists/finalists.json")]
@@ -166,7 +168,7 @@ def _configuration(evidence: Evidence, winner: Contender) -> list[tuple[str, str
     return rows
 
 
-def _own_scores(evidence: Evidence, standing: Standing, winner: Contender) -> str:
+def _own_scores(evidence: ReportData, standing: Leaderboard, winner: ConfigurationResult) -> str:
     """What the network in the model file scored by itself, since the headline is a mean."""
     name = (standing.finals.model or "").partition("/")[2]
     parts = []

@@ -5,19 +5,19 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import wording
 from reports.page.blocks import Block, Command, FactList, Heading, Note, Text
 
 
-def blocks(evidence: Evidence, origin: str) -> list[Block]:
+def blocks(evidence: ReportData, origin: str) -> list[Block]:
     """Where the model is, the command to use it, and the lines that load it elsewhere. origin: which network it is."""
     files = evidence.run.paths.models
     place = Path(str(evidence.run.sweep.get("storage") or "runs")) / evidence.name
     found: list[Block] = [Heading("The model")]
     if not is_written(evidence):
         found.append(Note("info", "models/best.pt is not written. This makes it from the weights on disk:"))
-        return [*found, Command(f"python -m sweep.models {shlex.quote(str(place))}")]
+        return [*found, Command(f"python -m sweep.model {shlex.quote(str(place))}")]
     onnx = (files / "best.onnx").is_file()
     rows = [("File", "models/best.pt" + (", and models/best.onnx for onnxruntime" if onnx else ""))]
     rows += [("Which network", origin)] if origin else []
@@ -30,5 +30,5 @@ def blocks(evidence: Evidence, origin: str) -> list[Block]:
     return found
 
 
-def is_written(evidence: Evidence) -> bool:
+def is_written(evidence: ReportData) -> bool:
     return (evidence.run.paths.models / "best.pt").is_file()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from reports.answer import answer_model, answer_shortcuts
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import formats, wording
 from reports.page.blocks import Block, Command, FactList, Heading, Headline, Note, Text
 from reports.trials import data_tables, tables
@@ -13,11 +13,11 @@ from reports.trials import data_tables, tables
 OTHER_SCORES = ("accuracy", "balanced_accuracy", "f1_macro", "auroc_macro", "hamming_accuracy", "nll")
 
 
-def blocks(evidence: Evidence) -> list[Block]:
+def blocks(evidence: ReportData) -> list[Block]:
     return _no_winner(evidence) if evidence.best is None else _best(evidence)
 
 
-def _no_winner(evidence: Evidence) -> list[Block]:
+def _no_winner(evidence: ReportData) -> list[Block]:
     counts = tables.status_counts(evidence.trials)
     if not len(evidence.trials):
         reason = "No trial has begun."
@@ -28,7 +28,7 @@ def _no_winner(evidence: Evidence) -> list[Block]:
     return [Headline(value=formats.ABSENT, label="There is no best configuration", detail=reason)]
 
 
-def _best(evidence: Evidence) -> list[Block]:
+def _best(evidence: ReportData) -> list[Block]:
     best = evidence.best
     assert best is not None
     trial = f"trial {best['number']:.0f}"
@@ -72,7 +72,7 @@ def _best(evidence: Evidence) -> list[Block]:
     return blocks
 
 
-def _worth(evidence: Evidence, count: int) -> str:
+def _worth(evidence: ReportData, count: int) -> str:
     """The honest sentence about what a validation score is worth."""
     meaning = wording.metric_meaning(evidence.metric)
     text = f"This is {meaning}. " if meaning else ""
@@ -88,7 +88,7 @@ def _worth(evidence: Evidence, count: int) -> str:
     return text + "The search did not open the test split."
 
 
-def _remarks(evidence: Evidence) -> list[str]:
+def _remarks(evidence: ReportData) -> list[str]:
     """What the numbers say by simple rules, each from one comparison."""
     best = evidence.best
     assert best is not None
@@ -102,7 +102,7 @@ def _remarks(evidence: Evidence) -> list[str]:
         found.append(f"The best epoch is the last of the budget ({budget}): more epochs may score higher.")
     if best["status"] == "running":
         found.append("The best trial has not ended: its score may still change.")
-    if best["status"] == "stopped":
+    if best["status"] == "pruned":
         found.append("The scheduler stopped the best trial early: it did not get all its epochs.")
     accuracy, size = best.get("val_accuracy"), evidence.validation_size
     if size and accuracy is not None and math.isfinite(accuracy):
@@ -115,7 +115,7 @@ def _remarks(evidence: Evidence) -> list[str]:
     return found
 
 
-def _other_scores(evidence: Evidence) -> list[tuple[str, str]]:
+def _other_scores(evidence: ReportData) -> list[tuple[str, str]]:
     best = evidence.best
     assert best is not None
     return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import formats, wording
 from reports.page.blocks import Block, Note, Text
 from reports.page.figures_finals import Mark
@@ -17,7 +17,7 @@ from reports.trials import data_tables
 METRIC = "f1_macro"
 
 
-def contest(evidence: Evidence, split: str) -> Contest | None:
+def contest(evidence: ReportData, split: str) -> Contest | None:
     """The measured baselines against the shown configuration on ``split``; None where either is missing."""
     shortcuts = read_shortcuts(evidence.run)
     found = contest_on(evidence, shortcuts, split) if shortcuts else None
@@ -44,7 +44,7 @@ def mark(name: str, kind: str, scores: Scores, metric: str) -> Mark:
     return Mark(name=name, kind=kind, value=known.estimate, low=low, high=high, points=points, text=text)
 
 
-def blocks(evidence: Evidence, found: Contest | None, split: str) -> list[Block]:
+def blocks(evidence: ReportData, found: Contest | None, split: str) -> list[Block]:
     """What the baselines say of the winner: a warning where a shortcut comes close, else a sentence."""
     if found is None:
         return _majority(evidence, split)
@@ -75,7 +75,7 @@ def _listed(found: Contest, names: Sequence[str]) -> str:
     return wording.listing(f"{found.in_words(name)} ({score})" for name, score in scores)
 
 
-def _majority(evidence: Evidence, split: str) -> list[Block]:
+def _majority(evidence: ReportData, split: str) -> list[Block]:
     base = data_tables.majority_baseline(evidence.dataset, split)
     if base is None:
         return []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import formats, wording
 from reports.trials import tables
 from sweep.records import Finals
 
 
-def facts(evidence: Evidence) -> list[tuple[str, str]]:
+def facts(evidence: ReportData) -> list[tuple[str, str]]:
     sweep, dataset = evidence.run.sweep, evidence.dataset
     counts = tables.status_counts(evidence.trials)
     source = dataset.get("source") or {}
@@ -29,7 +29,7 @@ def facts(evidence: Evidence) -> list[tuple[str, str]]:
     return [
         (
             "Trials",
-            f"{counts['finished']} finished, {counts['stopped']} stopped early, {counts['failed']} failed, "
+            f"{counts['completed']} completed, {counts['pruned']} pruned, {counts['failed']} failed, "
             f"{counts['running']} running",
         ),
         ("Search", search),
@@ -41,7 +41,7 @@ def facts(evidence: Evidence) -> list[tuple[str, str]]:
         ("Image size", f"{dataset.get('image_size', '?')} px"),
         ("Machine", _machine(evidence)),
         ("Began", wording.moment(sweep.get("created"))),
-        ("Took", _took(sweep.get("created"), sweep.get("finished"))),
+        ("Took", _took(sweep.get("created"), sweep.get("ended"))),
         ("Time in trials", _time_in_trials(evidence)),
     ]
 
@@ -60,9 +60,9 @@ def _finals(finals: Finals) -> list[tuple[str, str]]:
     left = asked - ended - failed
     rest = (f", {failed} failed" if failed else "") + (f", {left} not ended" if left else "")
     opened = "no"
-    if finals.openings:
-        opened = wording.moment(finals.openings[-1].get("opened"))
-        opened += f", for the {_ordinal(len(finals.openings))} time" if len(finals.openings) > 1 else ", once"
+    if finals.test_access:
+        opened = wording.moment(finals.test_access[-1].get("opened"))
+        opened += f", for the {_ordinal(len(finals.test_access))} time" if len(finals.test_access) > 1 else ", once"
     return [
         ("Trained again", f"{what} {how}: {ended} of {asked} trainings ended{rest}"),
         ("Winner fixed", wording.moment(finals.decided) if finals.decided else "not yet"),
@@ -74,7 +74,7 @@ def _ordinal(number: int) -> str:
     return {2: "second", 3: "third"}.get(number, f"{number}th")
 
 
-def _machine(evidence: Evidence) -> str:
+def _machine(evidence: ReportData) -> str:
     facts = evidence.run.provenance
     gpus = [str(name) for name in facts.get("gpus") or ()]
     parts = [wording.listing(gpus)] if gpus else ["no GPU"]
@@ -93,7 +93,7 @@ def _took(created: object, finished: object) -> str:
     return formats.duration(seconds)
 
 
-def _time_in_trials(evidence: Evidence) -> str:
+def _time_in_trials(evidence: ReportData) -> str:
     text = formats.show("duration", float(evidence.trials["seconds"].sum()))
     if evidence.run.finals is None:
         return text

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 # Okabe and Ito's palette (jfly.uni-koeln.de/color): told apart with the common colour vision deficiencies.
 BLUE, VERMILLION = "#0072B2", "#D55E00"
 INK, GRAY, LIGHT = "#1b1f24", "#6b7280", "#d5dae1"
-STATUS_COLORS = {"finished": BLUE, "stopped": "#E69F00", "failed": VERMILLION, "running": GRAY}
+STATUS_COLORS = {"completed": BLUE, "pruned": "#E69F00", "failed": VERMILLION, "running": GRAY}
 SEQUENTIAL = "Blues"
 
 STYLE: dict[Any, Any] = {

@@ -30,8 +30,8 @@ from reports.page.figure_style import (
 NARROW_IN = 4.4
 MAX_LABELS_WITH_SHARES = 8
 SPLIT_SHADES = {"train": "#0072B2", "val": "#56B4E9", "test": "#999999"}
-STATUS_LINES = {"finished": "-", "stopped": "-", "failed": (0, (1, 1)), "running": (0, (4, 2))}
-STATUS_LABELS = {"finished": "finished", "stopped": "stopped early", "failed": "failed", "running": "running"}
+STATUS_LINES = {"completed": "-", "pruned": "-", "failed": (0, (1, 1)), "running": (0, (4, 2))}
+STATUS_LABELS = {"completed": "completed", "pruned": "pruned", "failed": "failed", "running": "running"}
 
 
 def class_bars(counts: pd.DataFrame) -> Drawing:
@@ -187,7 +187,7 @@ def all_curves(
             style: Any = STATUS_LINES[status]
             axes.add_collection(LineCollection(drawn, colors=color, linewidths=1.0, alpha=crowded, linestyles=[style]))
             ends = np.array([line[-1] for line in drawn])
-            shape = {"stopped": "x", "failed": "s"}.get(status, ".")
+            shape = {"pruned": "x", "failed": "s"}.get(status, ".")
             axes.plot(ends[:, 0], ends[:, 1], shape, color=color, markersize=4.5, label=label_text, linestyle="none")
         best = lines.get(best_id or "")
         if best is not None and len(best):
@@ -213,7 +213,7 @@ def status_bars(by_depth: pd.DataFrame) -> Drawing:
             values = by_depth[status].to_numpy(dtype=float)
             if not values.any():
                 continue
-            hatch = "///" if status == "stopped" else None
+            hatch = "///" if status == "pruned" else None
             axes.barh(
                 places, values, left=start, color=color, edgecolor="white", hatch=hatch, label=STATUS_LABELS[status]
             )

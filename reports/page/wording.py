@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from reports.page import formats
+from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from search_spaces.problems import UserError
 
 METRIC_NAMES = {
     "f1_macro": "macro F1",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import wording
 from reports.page.blocks import Block, Column, Heading, Section, Table, Text
 from reports.prose import analysis_limits, analysis_result, analysis_search
@@ -16,7 +16,7 @@ HEADINGS = {
 VERDICTS = {1.0: "the first is better", -1.0: "the second is better", 0.0: "no difference shown"}
 
 
-def section(evidence: Evidence) -> Section:
+def section(evidence: ReportData) -> Section:
     facts = Facts(evidence)
     found = findings(facts)
     blocks: list[Block] = [

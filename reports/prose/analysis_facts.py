@@ -8,12 +8,12 @@ from functools import cached_property
 
 import pandas as pd
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import wording
-from reports.scores.finals import Standing, lower_is_better, stand
+from reports.scores.finals import Leaderboard, lower_is_better, stand
 from reports.scores.resampled_scores import Scores
 from reports.scores.shortcut_tables import Contest, contest_on, read_shortcuts
-from reports.scores.shown import Runs, Shown, runs_on, shown
+from reports.scores.shown import ReportedModel, Runs, runs_on, shown
 from reports.trials import tables
 from reports.trials.effects import COLUMNS, effects
 
@@ -31,14 +31,14 @@ class Finding:
 class Facts:
     """Everything is of the configuration that the page shows: the winner, or the best trial where none was decided."""
 
-    evidence: Evidence
+    evidence: ReportData
 
     @cached_property
-    def standing(self) -> Standing | None:
+    def standing(self) -> Leaderboard | None:
         return stand(self.evidence)
 
     @cached_property
-    def network(self) -> Shown | None:
+    def network(self) -> ReportedModel | None:
         return shown(self.evidence)
 
     @cached_property

@@ -75,13 +75,11 @@ def few_patients(facts: Facts) -> list[Finding]:
     ]
 
 
-def openings(facts: Facts) -> list[Finding]:
+def test_access(facts: Facts) -> list[Finding]:
     finals = facts.evidence.run.finals
-    if finals is None or len(finals.openings) < 2:
+    if finals is None or len(finals.test_access) < 2:
         return []
-    text = (
-        f"The test split was opened {len(finals.openings)} times: what was changed after the first look may be fitted "
-    )
+    text = f"The test split was opened {len(finals.test_access)} times: what was changed after the first look may be fitted "
     return [Finding("limit", text + "to it, and its scores are then optimistic.")]
 
 
@@ -96,4 +94,4 @@ def lost_repeats(facts: Facts) -> list[Finding]:
     return [Finding("limit", f"Not all repeats ended: {listed}. Their means rest on fewer.")]
 
 
-RULES = (rarest_class, never_predicted, seeds, few_patients, openings, lost_repeats)
+RULES = (rarest_class, never_predicted, seeds, few_patients, test_access, lost_repeats)

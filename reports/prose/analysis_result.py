@@ -10,7 +10,7 @@ from scipy.stats import t as student
 
 from reports.page import formats, wording
 from reports.prose.analysis_facts import Facts, Finding, capital, in_sentence, known
-from reports.scores.finals import Contender
+from reports.scores.finals import ConfigurationResult
 from reports.scores.interval_cells import as_text
 from reports.scores.paired import Comparison
 from reports.scores.resampled_scores import score_runs
@@ -28,7 +28,7 @@ def against_others(facts: Facts) -> list[Finding]:
     if standing is None or standing.winner is None or not standing.runners_up:
         return []
     found = []
-    by_verdict: dict[int | None, list[tuple[Contender, Comparison | None]]] = {}
+    by_verdict: dict[int | None, list[tuple[ConfigurationResult, Comparison | None]]] = {}
     for one in standing.runners_up:
         lead = standing.leads.get(one.trial_id)
         by_verdict.setdefault(standing.verdict(lead), []).append((one, lead))

@@ -43,7 +43,7 @@ def failures(facts: Facts) -> list[Finding]:
 def early_stopping(facts: Facts) -> list[Finding]:
     """Whether deep trials were stopped more often than those that train the head alone."""
     facts_by_depth = tables.stopped_by_depth(facts.evidence.trials, facts.evidence.mode).set_index("unfrozen")
-    if not facts_by_depth["stopped"].sum():
+    if not facts_by_depth["pruned"].sum():
         return []
     shallow = wording.DEPTH_NAMES[0]
     deeper = facts_by_depth.drop(index=shallow, errors="ignore")
@@ -51,8 +51,8 @@ def early_stopping(facts: Facts) -> list[Finding]:
         return []
     first = facts_by_depth.loc[shallow].to_dict()
     table = [
-        [int(first["stopped"]), int(first["finished"])],
-        [int(deeper["stopped"].sum()), int(deeper["finished"].sum())],
+        [int(first["pruned"]), int(first["completed"])],
+        [int(deeper["pruned"].sum()), int(deeper["completed"].sum())],
     ]
     if not sum(table[0]) or not sum(table[1]):
         return []
@@ -74,7 +74,7 @@ def budget(facts: Facts) -> list[Finding]:
     trials = facts.evidence.trials
     if not isinstance(epochs, int) or epochs < 2:
         return []
-    whole = trials[(trials["status"] == "finished") & (trials["epochs_run"] == epochs) & trials["best_epoch"].notna()]
+    whole = trials[(trials["status"] == "completed") & (trials["epochs_run"] == epochs) & trials["best_epoch"].notna()]
     if len(whole) < ENOUGH:
         return []
     last = int((whole["best_epoch"] == epochs).sum())

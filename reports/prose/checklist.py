@@ -10,7 +10,7 @@ import dataclasses
 
 import pandas as pd
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import formats, wording
 from reports.page.blocks import Block, Column, Table, Text
 from reports.scores.interval_cells import as_text
@@ -18,8 +18,8 @@ from reports.scores.resampled_scores import Scores
 from reports.scores.shown import runs_on, shown
 from reports.scores.statistics import interval
 from reports.trials import tables
+from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from search_spaces.problems import UserError
 
 AUTHORS = (
     ("1, 2", "1, 2", "title and abstract"),
@@ -39,7 +39,7 @@ AUTHORS = (
 )
 
 
-def checklist(evidence: Evidence) -> list[Block]:
+def checklist(evidence: ReportData) -> list[Block]:
     """Two tables: what is answered, where and how; and what is to be written by the authors."""
     columns = (Column("claim", "CLAIM"), Column("tripod", "TRIPOD+AI"), Column("item", "item"))
     answered = Table(
@@ -61,7 +61,7 @@ def checklist(evidence: Evidence) -> list[Block]:
     return [Text(source), answered, open_items]
 
 
-def answers(evidence: Evidence) -> pd.DataFrame:
+def answers(evidence: ReportData) -> pd.DataFrame:
     """claim, tripod (item numbers), item, answer, where (the section of the report)."""
     uncertainty = "95 % intervals over patients; paired, corrected comparisons"
     mistakes = "shown with file names and probabilities"
@@ -92,25 +92,25 @@ def answers(evidence: Evidence) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["claim", "tripod", "item", "answer", "where"])
 
 
-def _source(evidence: Evidence) -> str:
+def _source(evidence: ReportData) -> str:
     if evidence.dataset.get("demo"):
         return "built-in phantoms, no patients"
     kind = str((evidence.dataset.get("source") or {}).get("kind") or "unknown")
     return f"{kind}; fingerprint {str(evidence.dataset.get('fingerprint') or 'not recorded')[:12]}; to be described"
 
 
-def _preprocessing(evidence: Evidence) -> str:
+def _preprocessing(evidence: ReportData) -> str:
     dataset = evidence.dataset
     size = dataset.get("image_size", "?")
     return f"{size} x {size} px, {dataset.get('fit', '?')}, {dataset.get('channels', '?')} channel(s)"
 
 
-def _left_out(evidence: Evidence) -> str:
+def _left_out(evidence: ReportData) -> str:
     count = len(evidence.dataset.get("dropped") or [])
     return f"{count:,} files left out; no values imputed"
 
 
-def _counts(evidence: Evidence) -> str:
+def _counts(evidence: ReportData) -> str:
     images = evidence.dataset.get("images") or {}
     groups = (evidence.dataset.get("groups") or {}).get("counts") or {}
     parts = []
@@ -120,15 +120,15 @@ def _counts(evidence: Evidence) -> str:
     return ", ".join(parts) or "not recorded"
 
 
-def _level(evidence: Evidence) -> str:
+def _level(evidence: ReportData) -> str:
     column = (evidence.dataset.get("groups") or {}).get("column")
     if not column:
         return "image; patients not known"
-    marked = [mark for mark in evidence.dataset.get("marks") or () if not str(mark).startswith("Demo set")]
+    marked = [mark for mark in evidence.dataset.get("caveats") or () if not str(mark).startswith("Demo set")]
     return f"patient (column {column})" + ("; see the marks on the answer" if marked else "")
 
 
-def _model(evidence: Evidence) -> str:
+def _model(evidence: ReportData) -> str:
     finals = evidence.run.finals
     winner = finals.winning if finals else None
     if winner is not None:
@@ -140,23 +140,23 @@ def _model(evidence: Evidence) -> str:
     return wording.in_short(params) if params else "no model"
 
 
-def _software(evidence: Evidence) -> str:
+def _software(evidence: ReportData) -> str:
     packages = evidence.run.provenance.get("packages") or {}
     known = [f"{name} {packages[name]}" for name in ("torch", "ray", "optuna") if packages.get(name)]
     return ", ".join(known) or "not recorded"
 
 
-def _weights(evidence: Evidence) -> str:
+def _weights(evidence: ReportData) -> str:
     weights = evidence.run.provenance.get("weights") or {}
     origins = sorted({str(found.get("origin") or "unknown") for found in weights.values() if isinstance(found, dict)})
     return wording.listing(origins) or "not recorded"
 
 
-def _training(evidence: Evidence) -> str:
+def _training(evidence: ReportData) -> str:
     sweep, counts = evidence.run.sweep, tables.status_counts(evidence.trials)
     finals = evidence.run.finals
     repeats = sum(len(one.repeats) for one in finals.finalists) if finals else 0
-    text = f"{len(evidence.trials):,} trials ({counts['stopped']} stopped early, {counts['failed']} failed)"
+    text = f"{len(evidence.trials):,} trials ({counts['pruned']} stopped early, {counts['failed']} failed)"
     text += f", {repeats} repeats" if repeats else ""
     return (
         text
@@ -164,7 +164,7 @@ def _training(evidence: Evidence) -> str:
     )
 
 
-def _selection(evidence: Evidence) -> str:
+def _selection(evidence: ReportData) -> str:
     finals = evidence.run.finals
     if finals is None or not finals.decided:
         return "best single run on validation: no repeats"
@@ -172,7 +172,7 @@ def _selection(evidence: Evidence) -> str:
     return f"mean of {finals.asked} repeats on validation, {when}"
 
 
-def _robustness(evidence: Evidence) -> str:
+def _robustness(evidence: ReportData) -> str:
     finals = evidence.run.finals
     winner = finals.winning if finals else None
     if winner is None or len(winner.scores) < 2:
@@ -181,7 +181,7 @@ def _robustness(evidence: Evidence) -> str:
     return f"{len(winner.scores)} seeds: {formats.score(low)} to {formats.score(high)} on validation"
 
 
-def _performance(evidence: Evidence) -> str:
+def _performance(evidence: ReportData) -> str:
     standing = evidence.standing
     if standing is not None and standing.winner is not None and standing.winner.scores is not None:
         return _with_interval(standing.winner.scores, standing.split, standing.metric)
@@ -198,7 +198,7 @@ def _with_interval(scores: Scores, split: str, name: str) -> str:
     return f"{wording.metric_name(f'{split}_{name}')} {text}" + (f"; {found.warning}" if found.warning else "")
 
 
-def _imbalance(evidence: Evidence) -> str:
+def _imbalance(evidence: ReportData) -> str:
     counts: dict[str, int] = (evidence.dataset.get("counts") or {}).get("train") or {}
     if not counts:
         return "class counts not recorded"
@@ -206,17 +206,17 @@ def _imbalance(evidence: Evidence) -> str:
     return f"training: {few} {counts[few]:,} to {many} {counts[many]:,}; macro F1 counts classes alike"
 
 
-def _subgroups(evidence: Evidence) -> str:
+def _subgroups(evidence: ReportData) -> str:
     names = sorted(evidence.dataset.get("subgroups") or {})
     return f"scores by {wording.listing(names)}" if names else "no subgroup column was given"
 
 
-def _output(evidence: Evidence) -> str:
+def _output(evidence: ReportData) -> str:
     if evidence.task == "multi_label":
         return "a probability for each label, decided at the stated thresholds"
     return "a probability for each class, the highest decides"
 
 
-def _sharing(evidence: Evidence) -> str:
+def _sharing(evidence: ReportData) -> str:
     commit = evidence.run.provenance.get("commit")
     return f"code: commit {str(commit)[:12]}; data: to be stated" if commit else "to be stated"

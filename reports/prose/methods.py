@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import formats
 from reports.page.blocks import Block, Column, Heading, Note, Section, Table, Text
 from reports.prose.checklist import checklist
@@ -15,7 +15,7 @@ from reports.trials.importance import title
 from reports.trials.optuna_study import compared
 
 
-def section(evidence: Evidence) -> Section:
+def section(evidence: ReportData) -> Section:
     cite = Citations()
     blocks: list[Block] = [
         Text(
@@ -35,7 +35,7 @@ def section(evidence: Evidence) -> Section:
     return Section("methods", "Methods and checklist", tuple(blocks))
 
 
-def search_space(evidence: Evidence) -> pd.DataFrame:
+def search_space(evidence: ReportData) -> pd.DataFrame:
     """What could be tried: parameter, values (the range or the choices), scale, trials (that had it)."""
     found = compared(evidence)
     rows = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import formats, wording
 from reports.prose.references import Citations, of_backbone
 from reports.trials import tables
@@ -26,7 +26,7 @@ SPLITS = {
 FITS = {"squash": "squashed to", "crop": "cropped about the centre to", "pad": "padded and resized to"}
 
 
-def paragraphs(evidence: Evidence, cite: Citations) -> list[tuple[str, str]]:
+def paragraphs(evidence: ReportData, cite: Citations) -> list[tuple[str, str]]:
     """Pairs of a heading and a paragraph in the past tense."""
     return [
         ("Data", data(evidence)),
@@ -38,7 +38,7 @@ def paragraphs(evidence: Evidence, cite: Citations) -> list[tuple[str, str]]:
     ]
 
 
-def data(evidence: Evidence) -> str:
+def data(evidence: ReportData) -> str:
     dataset = evidence.dataset
     if not dataset:
         return "The data set is not recorded (dataset.json is missing)."
@@ -63,7 +63,7 @@ def data(evidence: Evidence) -> str:
     if groups.get("column"):
         patients = sum((groups.get("counts") or {}).values())
         text += f"They held {patients:,} groups (column “{groups['column']}”, the patient), none of them in two splits"
-        text += " except as marked below. " if dataset.get("marks") and not dataset.get("demo") else ". "
+        text += " except as marked below. " if dataset.get("caveats") and not dataset.get("demo") else ". "
     else:
         text += "Which images are of one patient was not known, so that a patient may be in two splits. "
     dropped = len(dataset.get("dropped") or [])
@@ -76,12 +76,12 @@ def data(evidence: Evidence) -> str:
     size = dataset.get("image_size", "?")
     channels = {1: "one gray channel that stood for all three", 3: "three channels"}.get(dataset.get("channels", 0), "")
     text += f"Images were {fit} {size} x {size} pixels" + (f", with {channels}," if channels else "")
-    marks = [str(mark) for mark in dataset.get("marks") or () if not str(mark).startswith("Demo set")]
+    marks = [str(mark) for mark in dataset.get("caveats") or () if not str(mark).startswith("Demo set")]
     text += " and scaled by ImageNet's mean and standard deviation."
     return text + (f" To be known: {'; '.join(marks)}." if marks else "")
 
 
-def networks(evidence: Evidence, cite: Citations) -> str:
+def networks(evidence: ReportData, cite: Citations) -> str:
     names = sorted(set(evidence.trials["backbone"]) - {"unknown"})
     if not names:
         return "No trial had begun when this was written."
@@ -125,14 +125,14 @@ def networks(evidence: Evidence, cite: Citations) -> str:
     return text + "A network was taken from the epoch that was best on validation."
 
 
-def search(evidence: Evidence, cite: Citations) -> str:
+def search(evidence: ReportData, cite: Citations) -> str:
     sweep = evidence.run.sweep
     counts = tables.status_counts(evidence.trials)
     metric = wording.metric_name(evidence.metric)
     space = str(sweep.get("space") or "unknown")
     total = len(evidence.trials)
     ends = (
-        f"{counts['finished']} ran to their end, {counts['stopped']} were stopped early, {counts['failed']} failed and "
+        f"{counts['completed']} ran to their end, {counts['pruned']} were stopped early, {counts['failed']} failed and "
         f"{counts['running']} had no end."
     )
     if space.startswith("studies."):
@@ -163,7 +163,7 @@ def search(evidence: Evidence, cite: Citations) -> str:
     return text + f"A trial was worth its {better} {metric} over its epochs. Of the trials, {ends}"
 
 
-def evaluation(evidence: Evidence, cite: Citations) -> str:
+def evaluation(evidence: ReportData, cite: Citations) -> str:
     finals = evidence.run.finals
     metric = wording.metric_name(evidence.metric)
     if finals is None or not finals.finalists:
@@ -192,12 +192,12 @@ def evaluation(evidence: Evidence, cite: Citations) -> str:
     if not finals.opened:
         without = not (evidence.dataset.get("images") or {}).get("test")
         return text + (". There was no test split." if without else ". The test split was not opened.")
-    opened = finals.openings[0].get("opened")
+    opened = finals.test_access[0].get("opened")
     text += f", before the test split was opened{f' ({wording.moment(opened)})' if opened else ''}. "
     text += (
         "The test split was opened once. "
-        if len(finals.openings) == 1
-        else f"The test split was opened {len(finals.openings)} times. "
+        if len(finals.test_access) == 1
+        else f"The test split was opened {len(finals.test_access)} times. "
     )
     text += "A configuration's test score is the mean over its repeats. "
     if finals.thresholds:
@@ -214,7 +214,7 @@ def evaluation(evidence: Evidence, cite: Citations) -> str:
     return text.strip()
 
 
-def statistics(evidence: Evidence, cite: Citations) -> str:
+def statistics(evidence: ReportData, cite: Citations) -> str:
     several = bool((evidence.dataset.get("groups") or {}).get("column"))
     unit = "patients" if several else "images, since patients were not known,"
     text = (
@@ -236,7 +236,7 @@ def statistics(evidence: Evidence, cite: Citations) -> str:
     )
 
 
-def software(evidence: Evidence, cite: Citations) -> str:
+def software(evidence: ReportData, cite: Citations) -> str:
     found: Mapping[str, Any] = evidence.run.provenance
     if not found:
         return "Software and hardware are not recorded (provenance.json is missing)."

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import wording
 from reports.page.blocks import Block, Command, FactList, Heading, Note, Section, Text
 
@@ -14,7 +14,7 @@ _SHOWN_ELSEWHERE = ("weights", "missing_weights")
 _NOT_SETTINGS = ("command", "study_rows", "study_rows_left_out")
 
 
-def section(evidence: Evidence) -> Section:
+def section(evidence: ReportData) -> Section:
     sweep, provenance = evidence.run.sweep, evidence.run.provenance
     blocks: list[Block] = []
     command = wording.sweep_command(sweep)

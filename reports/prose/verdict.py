@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import wording
 from reports.page.blocks import Block, Note
 from reports.scores import finals_words
-from reports.scores.finals import Contender, Standing
+from reports.scores.finals import ConfigurationResult, Leaderboard
 
 LOW_POWER = (
     "“No difference shown” says little on a small split. In a simulation on 169 images a true difference of 0.037 in "
@@ -14,7 +14,7 @@ LOW_POWER = (
 )
 
 
-def sentence(standing: Standing) -> str:
+def sentence(standing: Leaderboard) -> str:
     """The winner against the runners-up, no more than the Holm-corrected p values support; "" without a winner."""
     winner = standing.winner
     if winner is None:
@@ -23,7 +23,7 @@ def sentence(standing: Standing) -> str:
         return "Since no predictions of the winner can be read, it is not compared with the others."
     if not standing.runners_up:
         return "There was no runner-up that it could be compared with."
-    found: dict[int | None, list[Contender]] = {1: [], 0: [], -1: [], None: []}
+    found: dict[int | None, list[ConfigurationResult]] = {1: [], 0: [], -1: [], None: []}
     for one in standing.runners_up:
         found[standing.verdict(standing.leads.get(one.trial_id))].append(one)
     on = f"On {finals_words.split_name(standing)}, in {finals_words.score_name(standing)}, "
@@ -44,7 +44,7 @@ def sentence(standing: Standing) -> str:
     return text
 
 
-def state(evidence: Evidence, standing: Standing) -> list[Block]:
+def state(evidence: ReportData, standing: Leaderboard) -> list[Block]:
     """What must be known of the repeats before any of their numbers is read."""
     finals = standing.finals
     blocks: list[Block] = []
@@ -54,14 +54,16 @@ def state(evidence: Evidence, standing: Standing) -> list[Block]:
         f"{repeat.trial_id}: {repeat.reason or 'no reason recorded'}" for repeat in every if repeat.status == "failed"
     ]
     if not finals.decided and finals.opened:
-        text = "finalists/decision.json is missing or damaged, though the test split was opened: which finalist won is "
+        text = (
+            "finalists/selection.json is missing or damaged, though the test split was opened: which finalist won is "
+        )
         blocks.append(Note("error", text + "not known. What follows is validation."))
     elif not finals.decided:
         text = f"The finalists are not done: {ended} of {asked} repeats have ended, and no winner has been fixed."
         closed = "" if not _has_test(evidence) else " The test split stays closed until then."
         blocks.append(Note("warning", text + closed))
     elif standing.winner is None:
-        blocks.append(Note("error", f"decision.json names {finals.winner or 'no winner'}, which is no finalist here."))
+        blocks.append(Note("error", f"selection.json names {finals.winner or 'no winner'}, which is no finalist here."))
     elif not finals.opened and _has_test(evidence):
         text = f"The winner was fixed on {wording.moment(finals.decided)}, but the test split was not opened yet: "
         blocks.append(Note("warning", text + "what follows is validation, and optimistic."))
@@ -69,10 +71,10 @@ def state(evidence: Evidence, standing: Standing) -> list[Block]:
         blocks.append(
             Note("warning", "The test split was opened, but no test predictions of the winner can be read: validation.")
         )
-    if len(finals.openings) > 1:
-        times = tuple(wording.moment(one.get("opened")) for one in finals.openings)
+    if len(finals.test_access) > 1:
+        times = tuple(wording.moment(one.get("opened")) for one in finals.test_access)
         text = (
-            f"The test split was opened {len(times)} times, once for each decision. Scores of later openings are "
+            f"The test split was opened {len(times)} times, once for each decision. Scores of later test_access are "
             "optimistic, since the earlier ones may have guided what was tried next. Opened at:"
         )
         blocks.append(Note("warning", text, times))
@@ -87,12 +89,12 @@ def state(evidence: Evidence, standing: Standing) -> list[Block]:
     return blocks
 
 
-def _names(contenders: list[Contender]) -> str:
+def _names(contenders: list[ConfigurationResult]) -> str:
     plural = "s" * (len(contenders) > 1)
     return f"trial{plural} {wording.listing(str(one.finalist.number) for one in contenders)}"
 
 
-def _numbers(standing: Standing, contenders: list[Contender]) -> str:
+def _numbers(standing: Leaderboard, contenders: list[ConfigurationResult]) -> str:
     """The difference and p of one; of several the range of each."""
     leads = [standing.leads[one.trial_id] for one in contenders]
     if len(leads) == 1:
@@ -107,5 +109,5 @@ def _numbers(standing: Standing, contenders: list[Contender]) -> str:
     return f"{span}, Holm-corrected p at least {wording.p_value(min(p))}"
 
 
-def _has_test(evidence: Evidence) -> bool:
+def _has_test(evidence: ReportData) -> bool:
     return (evidence.dataset.get("images") or {}).get("test") != 0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import formats
 from reports.scores.shown import ALL_FOLDS, Runs, groups_of
 from sweep.records import Finalist, Finals, Predictions
@@ -18,7 +18,7 @@ TOLERANCE = 1e-3
 """By how much a score of the saved predictions may differ from the recorded one, which other kernels computed."""
 
 
-def runs_of(evidence: Evidence, finals: Finals, one: Finalist, split: str) -> tuple[Runs | None, tuple[str, ...]]:
+def runs_of(evidence: ReportData, finals: Finals, one: Finalist, split: str) -> tuple[Runs | None, tuple[str, ...]]:
     """The repeats of a finalist on ``split``, all in the order of the first one's images; what was left out and why."""
     remarks = [f"{name}: failed ({reason})" for name, status, reason in _not_ended(one) if status == "failed"]
     parts: dict[str, Predictions] = {}
@@ -54,7 +54,7 @@ def runs_of(evidence: Evidence, finals: Finals, one: Finalist, split: str) -> tu
     return Runs(tuple(kept), first.classes, first.label, stacked, first.path, groups), tuple(remarks)
 
 
-def validation_of(evidence: Evidence, one: Finalist) -> tuple[dict[str, float], list[str]]:
+def validation_of(evidence: ReportData, one: Finalist) -> tuple[dict[str, float], list[str]]:
     """The selection metric of each repeat on its own validation images, and where files contradict each other."""
     name = evidence.metric.removeprefix("val_")
     found: dict[str, float] = {}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.scores.finalist_runs import order_of, runs_of, validation_of
 from reports.scores.paired import Comparison, McNemar, compare, mcnemar
 from reports.scores.resampled_scores import Scores, decisions, score_runs
@@ -23,7 +23,7 @@ FALLBACK = "f1_macro"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
+class ConfigurationResult:
     """One repeated configuration.
 
     validation: the selection metric of each repeat that ended, by its name ("seed_1001"): of its predictions where they
@@ -60,7 +60,7 @@ class Contender:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class Leaderboard:
     """The finalists on one split. split: "test" once opened and predicted, else "val".
 
     metric: the selection metric's counterpart there ("f1_macro", "recall:covid"); macro F1 where it has none (a loss).
@@ -74,28 +74,28 @@ class Standing:
     split: str
     metric: str
     mode: str
-    contenders: tuple[Contender, ...]
+    contenders: tuple[ConfigurationResult, ...]
     resamples: Resamples | None
-    cells: dict[tuple[Any, ...], Contender]
+    cells: dict[tuple[Any, ...], ConfigurationResult]
     cell_names: tuple[str, ...]
     leads: dict[str, Comparison]
     cell_leads: dict[str, Comparison]
     tests: dict[str, tuple[str, McNemar]]
 
     @property
-    def winner(self) -> Contender | None:
+    def winner(self) -> ConfigurationResult | None:
         return next((one for one in self.contenders if one.trial_id == self.finals.winner), None)
 
     @property
-    def finalists(self) -> list[Contender]:
+    def finalists(self) -> list[ConfigurationResult]:
         return [one for one in self.contenders if one.finalist.role == "finalist"]
 
     @property
-    def runners_up(self) -> list[Contender]:
+    def runners_up(self) -> list[ConfigurationResult]:
         """The finalists but the winner; without a decision all of them."""
         return [one for one in self.finalists if one.trial_id != self.finals.winner]
 
-    def gap(self, one: Contender) -> float:
+    def gap(self, one: ConfigurationResult) -> float:
         """By how much the search flattered it: search score less the mean of repeats, turned where lower is better."""
         return (one.finalist.search_score - one.mean) * (1 if self.mode == "max" else -1)
 
@@ -107,7 +107,7 @@ class Standing:
         return 0 if lead.p_holm > 0.05 else 1 if better else -1
 
 
-def stand(evidence: Evidence) -> Standing | None:
+def stand(evidence: ReportData) -> Leaderboard | None:
     """Score every finalist of the run; None where none were chosen. Takes about 0.1 s each on small data."""
     finals = evidence.run.finals
     if finals is None or not finals.finalists:
@@ -123,7 +123,7 @@ def stand(evidence: Evidence) -> Standing | None:
     winner = by_id.get(finals.winner or "")
     names, cells = _cells(evidence, contenders)
     rivals = [one for one in contenders if one.finalist.role == "finalist"]
-    return Standing(
+    return Leaderboard(
         finals=finals,
         split=split,
         metric=metric,
@@ -142,7 +142,7 @@ def lower_is_better(metric: str) -> bool:
     return metric in ("nll", "loss")
 
 
-def _judging(evidence: Evidence, finals: Finals) -> str:
+def _judging(evidence: ReportData, finals: Finals) -> str:
     """The test split only of a winner that was decided, and whose test predictions can be read."""
     if not finals.opened or finals.winning is None:
         return "val"
@@ -150,7 +150,7 @@ def _judging(evidence: Evidence, finals: Finals) -> str:
     return "test" if any((part.split == "test").any() for part in parts) else "val"
 
 
-def _counterpart(evidence: Evidence) -> str:
+def _counterpart(evidence: ReportData) -> str:
     """The selection metric as ``score_runs`` calls it."""
     split, _, name = evidence.metric.partition("_")
     plain, _, label = name.partition(":")
@@ -169,14 +169,14 @@ def _basis(finals: Finals, runs: Mapping[str, Runs]) -> tuple[Runs, Resamples] |
 
 
 def _contender(
-    evidence: Evidence,
+    evidence: ReportData,
     finals: Finals,
     one: Finalist,
     runs: Runs | None,
     remarks: tuple[str, ...],
     basis: tuple[Runs, Resamples] | None,
     metric: str,
-) -> Contender:
+) -> ConfigurationResult:
     validation, doubts = validation_of(evidence, one)
     scores = tuned = None
     if runs is not None:
@@ -195,21 +195,21 @@ def _contender(
         thresholds = finals.thresholds.get(one.trial_id)
         if thresholds and runs.labels.ndim == 2 and set(thresholds) <= set(runs.classes):
             tuned = score_runs(*arguments, thresholds=thresholds, auroc=False)
-    return Contender(
+    return ConfigurationResult(
         finalist=one, validation=validation, runs=runs, scores=scores, tuned=tuned, remarks=(*remarks, *doubts)
     )
 
 
 def _cells(
-    evidence: Evidence, contenders: Iterable[Contender]
-) -> tuple[tuple[str, ...], dict[tuple[Any, ...], Contender]]:
+    evidence: ReportData, contenders: Iterable[ConfigurationResult]
+) -> tuple[tuple[str, ...], dict[tuple[Any, ...], ConfigurationResult]]:
     """What --compare compared, and the best contender of each combination of values, in order of these."""
     asked = evidence.run.sweep.get("compare")
     names = tuple(map(str, asked)) if isinstance(asked, list | tuple) else ()
     names = names or next((tuple(one.finalist.cell) for one in contenders if one.finalist.cell), ())
     if not names:
         return (), {}
-    found: dict[tuple[Any, ...], Contender] = {}
+    found: dict[tuple[Any, ...], ConfigurationResult] = {}
     sign = 1 if evidence.mode == "max" else -1
     for one in sorted(contenders, key=lambda one: -sign * one.finalist.search_score):
         found.setdefault(tuple(one.finalist.params.get(name) for name in names), one)
@@ -221,7 +221,9 @@ def _sortable(value: Any) -> tuple[bool, float, str]:
     return not number, float(value) if number else 0.0, str(value)
 
 
-def _leads(winner: Contender | None, others: Iterable[Contender], metric: str) -> dict[str, Comparison]:
+def _leads(
+    winner: ConfigurationResult | None, others: Iterable[ConfigurationResult], metric: str
+) -> dict[str, Comparison]:
     if winner is None or winner.scores is None:
         return {}
     same = {
@@ -232,7 +234,9 @@ def _leads(winner: Contender | None, others: Iterable[Contender], metric: str) -
     return compare(winner.scores, same, metric) if same else {}
 
 
-def _tests(finals: Finals, winner: Contender | None, contenders: Iterable[Contender]) -> dict[str, tuple[str, McNemar]]:
+def _tests(
+    finals: Finals, winner: ConfigurationResult | None, contenders: Iterable[ConfigurationResult]
+) -> dict[str, tuple[str, McNemar]]:
     """Of the model file and the other's repeat of the same seed; of the first seed that both have, where one lacks."""
     found: dict[str, tuple[str, McNemar]] = {}
     if winner is None or winner.runs is None or winner.scores is None:

@@ -9,16 +9,16 @@ import pandas as pd
 
 from reports.page import formats, wording
 from reports.scores import interval_cells
-from reports.scores.finals import Contender, Standing
+from reports.scores.finals import ConfigurationResult, Leaderboard
 from reports.scores.paired import Comparison
 from reports.trials import tables
+from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from search_spaces.problems import UserError
 
 VERDICTS = {1: "the winner is better", -1: "the winner is worse", 0: "no difference shown", None: "not tested"}
 
 
-def finalist_frame(standing: Standing) -> pd.DataFrame:
+def finalist_frame(standing: Leaderboard) -> pd.DataFrame:
     """One row a finalist, in order of the search.
 
     Columns: place, number, role ("winner" or ""), network, configuration, trainable_params, search_score, mean,
@@ -44,7 +44,7 @@ def finalist_frame(standing: Standing) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def repeat_frame(standing: Standing) -> pd.DataFrame:
+def repeat_frame(standing: Leaderboard) -> pd.DataFrame:
     """One row a repeat of any contender: number, repeat, status, reason, best_epoch, validation, score, accuracy."""
     rows = []
     for one in standing.contenders:
@@ -64,7 +64,7 @@ def repeat_frame(standing: Standing) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def paired_frame(standing: Standing) -> pd.DataFrame:
+def paired_frame(standing: Leaderboard) -> pd.DataFrame:
     """The winner against each runner-up: number, configuration, then ``lead_cells``, mcnemar (text), mcnemar_p."""
     rows = []
     for one in standing.runners_up:
@@ -84,7 +84,7 @@ def paired_frame(standing: Standing) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def cell_frame(standing: Standing) -> pd.DataFrame:
+def cell_frame(standing: Leaderboard) -> pd.DataFrame:
     """One row a cell of --compare: its values, number, configuration, the scores of its best trial's repeats, and the
     winner's lead over it."""
     rows = []
@@ -102,7 +102,7 @@ def cell_frame(standing: Standing) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def lead_cells(standing: Standing, lead: Comparison | None) -> dict[str, Any]:
+def lead_cells(standing: Leaderboard, lead: Comparison | None) -> dict[str, Any]:
     """difference, low, high, p, p_holm, each as a number; lead and p_shown as text; verdict in words."""
     row: dict[str, Any] = dict.fromkeys(("difference", "low", "high", "p", "p_holm"), math.nan)
     if lead is not None:
@@ -114,25 +114,25 @@ def lead_cells(standing: Standing, lead: Comparison | None) -> dict[str, Any]:
     return row | {"verdict": VERDICTS[standing.verdict(lead)]}
 
 
-def score_cells(one: Contender | None, key: str, name: str) -> dict[str, Any]:
+def score_cells(one: ConfigurationResult | None, key: str, name: str) -> dict[str, Any]:
     """``interval_cells.cells`` of one score; dashes where no predictions can be read."""
     return _absent(key) if one is None or one.scores is None else interval_cells.cells(one.scores, {key: name})
 
 
-def each_repeat(standing: Standing, one: Contender) -> str:
+def each_repeat(standing: Leaderboard, one: ConfigurationResult) -> str:
     """The score of each repeat on the split that judges: "0.841, 0.853, 0.829"."""
     if one.scores is None or standing.metric not in one.scores.by_run:
         return formats.ABSENT
     return ", ".join(formats.show("score", float(value)) for value in one.scores.by_run[standing.metric])
 
 
-def in_short(one: Contender) -> str:
+def in_short(one: ConfigurationResult) -> str:
     """The configuration in a few words."""
     params = params_of(one)
     return wording.in_short(params) if params is not None else "hyperparameters damaged"
 
 
-def params_of(one: Contender) -> TrialParams | None:
+def params_of(one: ConfigurationResult) -> TrialParams | None:
     """The hyperparameters; None where finalists.json is damaged or of another version."""
     try:
         return TrialParams.from_flat(one.finalist.params)
@@ -140,7 +140,7 @@ def params_of(one: Contender) -> TrialParams | None:
         return None
 
 
-def network(one: Contender) -> str:
+def network(one: ConfigurationResult) -> str:
     """Backbone and depth alone: "resnet18, last 2 blocks"."""
     params = one.finalist.params
     layers = params.get("unfreeze_layers") not in (None, "", "none")
@@ -148,7 +148,7 @@ def network(one: Contender) -> str:
     return f"{params.get('backbone', 'unknown')}, {depth}"
 
 
-def _validated(standing: Standing, one: Contender) -> dict[str, Any]:
+def _validated(standing: Leaderboard, one: ConfigurationResult) -> dict[str, Any]:
     error = one.standard_error
     shown = formats.show("score", one.mean) + (f" ± {formats.score(error)}" if not math.isnan(error) else "")
     return {
@@ -163,7 +163,7 @@ def _validated(standing: Standing, one: Contender) -> dict[str, Any]:
     }
 
 
-def _of_run(one: Contender, name: str, metric: str) -> float:
+def _of_run(one: ConfigurationResult, name: str, metric: str) -> float:
     if one.runs is None or one.scores is None or name not in one.runs.names or metric not in one.scores.by_run:
         return math.nan
     return float(one.scores.by_run[metric][one.runs.names.index(name)])

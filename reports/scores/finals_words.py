@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import figures_finals, wording
 from reports.page.blocks import Column
 from reports.scores import finals_tables, interval_cells
-from reports.scores.finals import Contender, Standing, lower_is_better
+from reports.scores.finals import ConfigurationResult, Leaderboard, lower_is_better
 from reports.scores.paired import Comparison
 
 
-def judged_name(standing: Standing) -> str:
+def judged_name(standing: Leaderboard) -> str:
     """The score that judges, in words: "test macro F1"."""
     return wording.metric_name(f"{standing.split}_{standing.metric}")
 
 
-def split_name(standing: Standing) -> str:
+def split_name(standing: Leaderboard) -> str:
     return wording.SPLIT_NAMES[standing.split]
 
 
-def basis(evidence: Evidence, standing: Standing) -> str:
+def basis(evidence: ReportData, standing: Leaderboard) -> str:
     """The images that the judged scores rest on. With folds validation images are those of training, too."""
     if standing.split == "val" and standing.finals.folds:
         return "Every training and validation image, each judged by the network that was not trained on it."
     return evidence.basis(standing.split)
 
 
-def alt_of(contenders: Sequence[Contender], standing: Standing) -> str:
+def alt_of(contenders: Sequence[ConfigurationResult], standing: Leaderboard) -> str:
     """Each contender's score in words."""
     parts = [
         f"{one.title} {finals_tables.score_cells(one, 'score', standing.metric)['score_shown']}" for one in contenders
@@ -36,7 +36,7 @@ def alt_of(contenders: Sequence[Contender], standing: Standing) -> str:
     return "; ".join(parts) + "."
 
 
-def course(standing: Standing, one: Contender) -> figures_finals.Course:
+def course(standing: Leaderboard, one: ConfigurationResult) -> figures_finals.Course:
     """The contender's row of ``figures_finals.courses``."""
     cells = finals_tables.score_cells(one, "score", standing.metric)
     judged = () if one.scores is None else one.scores.by_run.get(standing.metric, ())
@@ -52,17 +52,17 @@ def course(standing: Standing, one: Contender) -> figures_finals.Course:
     )
 
 
-def score_name(standing: Standing) -> str:
+def score_name(standing: Leaderboard) -> str:
     """The score without its split: "macro F1"."""
     return wording.metric_name(f"test_{standing.metric}").removeprefix("test ")
 
 
-def axis(standing: Standing) -> str:
+def axis(standing: Leaderboard) -> str:
     """The score as the label of an axis."""
     return score_name(standing) + (" (lower is better)" if lower_is_better(standing.metric) else "")
 
 
-def beside(standing: Standing) -> str:
+def beside(standing: Leaderboard) -> str:
     """The split that is drawn beside validation; "" where validation itself judges."""
     return "test" if standing.split == "test" else ""
 

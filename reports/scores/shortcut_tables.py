@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import formats
 from reports.scores.interval_cells import cells
 from reports.scores.paired import Comparison, compare
@@ -93,7 +93,7 @@ def read_shortcuts(run: Run) -> list[Shortcut] | None:
         return None
 
 
-def contest_on(evidence: Evidence, shortcuts: list[Shortcut], split: str) -> Contest | None:
+def contest_on(evidence: ReportData, shortcuts: list[Shortcut], split: str) -> Contest | None:
     """Score the winner and the shortcuts on ``split``; None where the winner has no images there.
 
     With folds the winner has more validation images than the shortcuts: those of theirs count, each judged by the

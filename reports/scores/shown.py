@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.scores.resampled_scores import Scores, score_runs
 from reports.scores.resampling import Resamples, draw_resamples
 from sweep.records import Finals, Predictions
@@ -23,7 +23,7 @@ ALL_FOLDS = "all folds"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class ReportedModel:
     """One network. title: what it is, in words. splits: those of SPLITS that may be shown and have images.
 
     thresholds: tuned for each label of a multi-label task, or None. recorded: the selection metric that the run wrote
@@ -78,7 +78,7 @@ class Runs:
         return Runs(self.names, self.classes, *rows, groups)
 
 
-def shown(evidence: Evidence) -> Shown | None:
+def shown(evidence: ReportData) -> ReportedModel | None:
     """The network whose predictions the page shows; None where none can be read."""
     finals = evidence.run.finals
     if finals is None or not finals.decided or finals.winning is None:
@@ -95,13 +95,13 @@ def shown(evidence: Evidence) -> Shown | None:
     return _with_splits(title, predictions, finals.thresholds.get(winner.trial_id), repeat.score, remark)
 
 
-def repeats_of_winner(evidence: Evidence) -> list[Predictions]:
+def repeats_of_winner(evidence: ReportData) -> list[Predictions]:
     """The predictions of every repeat of the winner that can be read, the shown one first; of the best trial alone
     where no winner was decided."""
     return list(_runs(evidence).values())
 
 
-def runs_on(evidence: Evidence, split: str) -> Runs | None:
+def runs_on(evidence: ReportData, split: str) -> Runs | None:
     """The repeats of the shown configuration on ``split``, their images brought into one order; None without images.
 
     A repeat that saw other images is left out. With folds, where each repeat has validation images of its own, all of
@@ -130,14 +130,14 @@ def runs_on(evidence: Evidence, split: str) -> Runs | None:
     )
 
 
-def alone_on(evidence: Evidence, network: Shown, split: str) -> Runs:
+def alone_on(evidence: ReportData, network: ReportedModel, split: str) -> Runs:
     """The shown network by itself on a split that it has."""
     part = network.predictions.of(split)
     groups = groups_of(evidence, part.path)
     return Runs((network.title,), part.classes, part.label, part.probability[None], part.path, groups)
 
 
-def groups_of(evidence: Evidence, paths: npt.NDArray[np.str_]) -> tuple[str, ...]:
+def groups_of(evidence: ReportData, paths: npt.NDArray[np.str_]) -> tuple[str, ...]:
     """The hashed patient of each image; "" where none is known."""
     rows = evidence.run.rows
     if "group" not in rows or "path" not in rows:
@@ -146,7 +146,7 @@ def groups_of(evidence: Evidence, paths: npt.NDArray[np.str_]) -> tuple[str, ...
     return tuple(str(of_path.get(str(path), "")) for path in paths)
 
 
-def _best_trial(evidence: Evidence, remark: str) -> Shown | None:
+def _best_trial(evidence: ReportData, remark: str) -> ReportedModel | None:
     if evidence.predictions is None or evidence.best is None:
         return None
     best = evidence.best
@@ -163,8 +163,8 @@ def _with_splits(
     recorded: float | None,
     remark: str,
     allowed: tuple[str, ...] = SPLITS,
-) -> Shown:
-    return Shown(
+) -> ReportedModel:
+    return ReportedModel(
         title=title,
         predictions=predictions,
         thresholds=thresholds,
@@ -174,7 +174,7 @@ def _with_splits(
     )
 
 
-def _runs(evidence: Evidence) -> dict[str, Predictions]:
+def _runs(evidence: ReportData) -> dict[str, Predictions]:
     """By name, the shown network first."""
     network = shown(evidence)
     if network is None:

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import association_figures, wording
 from reports.page.blocks import Block, Column, Heading, Note, Picture, Pictures, Section, Table, Text
 from reports.trials.importance import FEWEST_TRIALS, MOST_TRIALS, importances, title, top_count
@@ -25,7 +25,7 @@ WARNING = (
 )
 
 
-def section(evidence: Evidence) -> Section:
+def section(evidence: ReportData) -> Section:
     heading = "What went with good scores"
     found = compared(evidence)
     few = _too_few(found)
@@ -63,7 +63,7 @@ def _why_not(found: Compared) -> str:
     return wording.listing(f"{count} {reason}" for reason, count in found.left_out.items())
 
 
-def _basis(evidence: Evidence, found: Compared) -> str:
+def _basis(evidence: ReportData, found: Compared) -> str:
     metric = wording.metric_name(evidence.metric)
     text = f"{len(found.trials):,} trials are compared by their best {metric} "
     if found.epoch is None:
@@ -118,7 +118,7 @@ def _importance(facts: pd.DataFrame, found: Compared) -> list[Block]:
     return [Heading("Importance"), Text(text), picture, table]
 
 
-def _slice(evidence: Evidence, found: Compared, name: str, place: int) -> Picture:
+def _slice(evidence: ReportData, found: Compared, name: str, place: int) -> Picture:
     metric = wording.metric_name(evidence.metric)
     words = title(name)
     values, scores = found.values(name), found.scores
@@ -137,7 +137,7 @@ def _slice(evidence: Evidence, found: Compared, name: str, place: int) -> Pictur
     )
 
 
-def _parallel(evidence: Evidence, found: Compared, names: list[str]) -> Picture:
+def _parallel(evidence: ReportData, found: Compared, names: list[str]) -> Picture:
     """By field, so that a parameter of several branches (lr.sgd, lr.adamw) has one axis."""
     fields = list(dict.fromkeys(name.partition(".")[0] for name in names))[:AXES]
     table = pd.DataFrame({"score": found.scores})

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import figures, figures_finals, wording
 from reports.page.blocks import Block, Column, Heading, Picture, Table, Text
 from reports.scores import finals_tables, finals_words, interval_cells
-from reports.scores.finals import Standing, lower_is_better
+from reports.scores.finals import Leaderboard, lower_is_better
 
 MOST_DRAWN = 24
 
 
-def blocks(evidence: Evidence, standing: Standing) -> list[Block]:
+def blocks(evidence: ReportData, standing: Leaderboard) -> list[Block]:
     frame = finals_tables.cell_frame(standing)
     names = wording.listing(name.replace("_", " ") for name in standing.cell_names)
     judged = finals_words.judged_name(standing)
@@ -41,7 +41,7 @@ def blocks(evidence: Evidence, standing: Standing) -> list[Block]:
     return [Heading(f"Compared: {names}"), Text(text), _cell_picture(evidence, standing, frame), table]
 
 
-def _cell_picture(evidence: Evidence, standing: Standing, frame: pd.DataFrame) -> Picture:
+def _cell_picture(evidence: ReportData, standing: Leaderboard, frame: pd.DataFrame) -> Picture:
     names, judged = standing.cell_names, finals_words.judged_name(standing)
     best = list(standing.cells.values())[:MOST_DRAWN]
     alt = f"The {judged} of the best trial of each cell: " + finals_words.alt_of(best, standing)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import figures, figures_finals, formats, wording
 from reports.page.blocks import Block, Column, Heading, Picture, Section, Table, Text
 from reports.page.figures_finals import Bars
 from reports.scores import finals_tables, finals_words, interval_cells
-from reports.scores.finals import Contender, Standing
+from reports.scores.finals import ConfigurationResult, Leaderboard
 from reports.scores.statistics import interval
 from reports.trials import tables
 
@@ -21,7 +21,7 @@ REPEATED = ("accuracy", "f1_macro")
 MOST_BARS = 16
 
 
-def section(evidence: Evidence) -> Section:
+def section(evidence: ReportData) -> Section:
     if evidence.trials.empty:
         return Section("comparison", TITLE, (Text("No trial has begun: there is nothing to compare."),))
     cells = repeated_cells(evidence)
@@ -48,19 +48,19 @@ def section(evidence: Evidence) -> Section:
     return Section("comparison", TITLE, tuple(blocks))
 
 
-def repeated_cells(evidence: Evidence) -> pd.DataFrame:
+def repeated_cells(evidence: ReportData) -> pd.DataFrame:
     """``tables.by_cell``, and where the cell's best trial was trained again: mean, standard_error, repeated (text), and
     ``interval_cells.cells`` of accuracy and f1_macro on the split that judges. Elsewhere NaN and dashes."""
     cells = tables.by_cell(evidence.trials, evidence.mode)
     standing = evidence.standing
-    of_number: dict[float, Contender] = (
+    of_number: dict[float, ConfigurationResult] = (
         {} if standing is None else {float(one.finalist.number): one for one in standing.contenders}
     )
     rows = [_repeated(of_number.get(number)) for number in cells["number"]]
     return pd.concat([cells, pd.DataFrame(rows, index=cells.index)], axis=1)
 
 
-def _repeated(one: Contender | None) -> dict[str, Any]:
+def _repeated(one: ConfigurationResult | None) -> dict[str, Any]:
     mean, error = (math.nan, math.nan) if one is None else (one.mean, one.standard_error)
     shown = formats.show("score", mean) + (f" ± {formats.score(error)}" if not math.isnan(error) else "")
     row: dict[str, Any] = {"mean": mean, "standard_error": error, "repeated": shown}
@@ -69,7 +69,7 @@ def _repeated(one: Contender | None) -> dict[str, Any]:
     return row
 
 
-def _in_words(evidence: Evidence, cells: pd.DataFrame) -> str:
+def _in_words(evidence: ReportData, cells: pd.DataFrame) -> str:
     text = "Equal depth is not equal capacity: the number of trainable parameters stands beside it. "
     text += "Each cell shows its best trial, and cells with more trials had more chances to be lucky. "
     ranked = evidence.ranked.drop_duplicates(["backbone", "unfrozen"])
@@ -88,7 +88,7 @@ def _in_words(evidence: Evidence, cells: pd.DataFrame) -> str:
     )
 
 
-def _table(evidence: Evidence, cells: pd.DataFrame) -> Table:
+def _table(evidence: ReportData, cells: pd.DataFrame) -> Table:
     metric = wording.metric_name(evidence.metric)
     columns = [Column("backbone", "backbone"), Column("unfrozen", "trained"), Column("trials", "trials", "integer")]
     columns.append(Column("trainable_params", "trainable", "si"))
@@ -119,7 +119,7 @@ def _table(evidence: Evidence, cells: pd.DataFrame) -> Table:
     return Table(name="backbone_depth", caption=" ".join(caption.split()), frame=cells, columns=tuple(columns))
 
 
-def _bars(evidence: Evidence, standing: Standing, scored: list[Contender]) -> Picture:
+def _bars(evidence: ReportData, standing: Leaderboard, scored: list[ConfigurationResult]) -> Picture:
     """Validation accuracy (mean of the repeats' best epochs), accuracy and macro F1 on the split that judges."""
     on_test = standing.split == "test"
     where = finals_words.split_name(standing)
@@ -148,15 +148,15 @@ def _bars(evidence: Evidence, standing: Standing, scored: list[Contender]) -> Pi
     )
 
 
-def _validation_accuracy(one: Contender) -> float:
+def _validation_accuracy(one: ConfigurationResult) -> float:
     values = [float(repeat.best.get("val_accuracy", math.nan)) for repeat in one.finalist.ended]
     return sum(values) / len(values) if values else math.nan
 
 
-def _titles(evidence: Evidence) -> list[tuple[str, str]]:
+def _titles(evidence: ReportData) -> list[tuple[str, str]]:
     return [("accuracy", "exact match" if evidence.task == "multi_label" else "accuracy"), ("f1_macro", "macro F1")]
 
 
-def _beyond_validation(evidence: Evidence, standing: Standing) -> str:
+def _beyond_validation(evidence: ReportData, standing: Leaderboard) -> str:
     """What the judged scores rest on, where that is not said already."""
     return finals_words.basis(evidence, standing) if standing.split == "test" or standing.finals.folds else ""

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.evidence import Evidence, in_counts
+from reports.data import ReportData, in_counts
 from reports.page import figures, formats, wording
 from reports.page.blocks import Block, Column, Heading, Note, Picture, Pictures, Section, Table, Text
 from reports.scores import evaluation_tables, interval_cells
-from reports.scores.shown import Shown, alone_on, runs_on, shown
+from reports.scores.shown import ReportedModel, alone_on, runs_on, shown
 from reports.sections import operating, subgroups
 
 TITLE = "What is confused with what"
 TOLERANCE = 5e-4
 
 
-def section(evidence: Evidence) -> Section:
+def section(evidence: ReportData) -> Section:
     network = shown(evidence)
     if network is None and evidence.best is None:
         return Section("confusion", TITLE, (Text("There is no best trial."),))
@@ -40,7 +40,7 @@ def section(evidence: Evidence) -> Section:
     return Section("confusion", TITLE, tuple(blocks))
 
 
-def _what_is_shown(network: Shown) -> str:
+def _what_is_shown(network: ReportedModel) -> str:
     name = network.title[0].upper() + network.title[1:]
     return (
         f"{name}, weights of epoch {network.predictions.epoch}, counted from its saved predictions in evaluation mode: "
@@ -48,7 +48,7 @@ def _what_is_shown(network: Shown) -> str:
     )
 
 
-def _checks(evidence: Evidence, network: Shown) -> list[Block]:
+def _checks(evidence: ReportData, network: ReportedModel) -> list[Block]:
     blocks: list[Block] = []
     if network.remark:
         blocks.append(Note("warning", f"{network.remark}: {network.title} is shown instead."))
@@ -79,11 +79,11 @@ def _checks(evidence: Evidence, network: Shown) -> list[Block]:
     return blocks
 
 
-def _absent(network: Shown, split: str) -> list[str]:
+def _absent(network: ReportedModel, split: str) -> list[str]:
     return [name for name, count in evaluation_tables.class_counts(network.predictions, split).items() if not count]
 
 
-def _matrix(network: Shown, split: str) -> tuple[Picture, list[Table]]:
+def _matrix(network: ReportedModel, split: str) -> tuple[Picture, list[Table]]:
     predictions, name = network.predictions, wording.SPLIT_NAMES[split].capitalize()
     counts = evaluation_tables.matrix(predictions, split)
     shares = evaluation_tables.row_normalised(counts)
@@ -112,13 +112,13 @@ def _matrix(network: Shown, split: str) -> tuple[Picture, list[Table]]:
     return Picture(name=f"confusion_{split}", caption=caption, alt=alt, drawing=drawing), tables
 
 
-def _basis(network: Shown, split: str) -> str:
+def _basis(network: ReportedModel, split: str) -> str:
     """The images counted: of a fold they are not those of the data set's own splits."""
     images = int((network.predictions.split == split).sum())
     return in_counts(split, evaluation_tables.class_counts(network.predictions, split), images)
 
 
-def _label_table(network: Shown, split: str, counts: np.ndarray, basis: str) -> Table:
+def _label_table(network: ReportedModel, split: str, counts: np.ndarray, basis: str) -> Table:
     whole = tuple(Column(key, key, "integer") for key in ("TN", "FP", "FN", "TP"))
     ratios = tuple(Column(key, key, "score") for key in ("sensitivity", "specificity", "PPV", "NPV"))
     return Table(
@@ -148,7 +148,7 @@ def _matrix_table(name: str, caption: str, frame: pd.DataFrame, kind: str) -> Ta
     return Table(name=name, caption=caption, frame=frame, columns=columns, folded=True)
 
 
-def _split_scores(evidence: Evidence, network: Shown) -> list[Block]:
+def _split_scores(evidence: ReportData, network: ReportedModel) -> list[Block]:
     """Train, validation and test side by side: what was learned by heart, and what carries over."""
     rows: list[dict[str, Any]] = []
     pairs = []
@@ -194,7 +194,7 @@ def _split_scores(evidence: Evidence, network: Shown) -> list[Block]:
     return [Heading("The splits side by side"), table]
 
 
-def _per_class(network: Shown, split: str) -> Table:
+def _per_class(network: ReportedModel, split: str) -> Table:
     names = {"recall": "recall (sensitivity)", "f1": "F1", "auroc": "AUROC"}
     return Table(
         name=f"per_class_{split}",

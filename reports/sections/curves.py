@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reports.evidence import CURVES_SHOWN, Evidence
+from reports.data import CURVES_SHOWN, ReportData
 from reports.page import figures, wording
 from reports.page.blocks import Block, Column, Heading, Note, Picture, Pictures, Section, Table, Text
 from reports.trials import tables
 from sweep.records import STATUSES
 
 
-def section(evidence: Evidence) -> Section:
+def section(evidence: ReportData) -> Section:
     title = "Curves"
     epochs = evidence.run.epochs
     if epochs.empty:
@@ -27,7 +27,7 @@ def section(evidence: Evidence) -> Section:
     return Section("curves", title, tuple(blocks))
 
 
-def stopping_section(evidence: Evidence) -> Section:
+def stopping_section(evidence: ReportData) -> Section:
     title = "What was stopped early"
     if evidence.trials.empty:
         return Section("stopping", title, (Text("No trial has begun."),))
@@ -39,21 +39,21 @@ def stopping_section(evidence: Evidence) -> Section:
         text += "Every trial was given all its epochs. "
     else:
         text += (
-            "Stopping early favours what learns fast: a new head alone, and high learning rates. Where deep trials "
+            "PruningRule early favours what learns fast: a new head alone, and high learning rates. Where deep trials "
             "were stopped much more often than shallow ones, they may not have had their chance. "
         )
-    names = {"unfrozen": "trained", "stopped": "stopped early"}
+    names = {"unfrozen": "trained", "pruned": "stopped early"}
     columns = (
         Column("unfrozen", "trained"),
         Column("trials", "trials", "integer"),
         *(Column(status, names.get(status, status), "integer") for status in STATUSES),
-        Column("stopped_share", "share stopped", "percent"),
+        Column("pruned_share", "share stopped", "percent"),
         Column("median_epochs", "median epochs", "general"),
         Column("score", f"best {wording.metric_name(evidence.metric)}", "score"),
     )
     caption = "Trials by depth. The share is that of trials that finished or were stopped. " + evidence.basis("val")
     alt = "Bars: " + "; ".join(
-        f"{row['unfrozen']}: {row['stopped']} of {row['trials']} stopped early" for row in facts.to_dict("records")
+        f"{row['unfrozen']}: {row['pruned']} of {row['trials']} stopped early" for row in facts.to_dict("records")
     )
     picture = Picture(name="stopped_by_depth", caption="Trials by depth and end.", alt=alt, drawing=drawing)
     table = Table(name="stopped_by_depth", caption=caption, frame=facts, columns=columns)
@@ -74,7 +74,7 @@ def rungs(sweep: Mapping[str, Any], last_epoch: int) -> list[int]:
     return found
 
 
-def _of_trial(evidence: Evidence, row: Mapping[str, Any], place: int) -> list[Picture]:
+def _of_trial(evidence: ReportData, row: Mapping[str, Any], place: int) -> list[Picture]:
     epochs = evidence.run.epochs[evidence.run.epochs["trial_id"] == row["trial_id"]]
     pictures = []
     for name, label in (("loss", "loss"), ("accuracy", "accuracy")):
@@ -92,7 +92,7 @@ def _of_trial(evidence: Evidence, row: Mapping[str, Any], place: int) -> list[Pi
     return pictures
 
 
-def _of_all(evidence: Evidence) -> list[Block]:
+def _of_all(evidence: ReportData) -> list[Block]:
     epochs, metric = evidence.run.epochs, evidence.metric
     name = wording.metric_name(metric)
     if metric not in epochs or not epochs[metric].notna().any():
@@ -100,7 +100,7 @@ def _of_all(evidence: Evidence) -> list[Block]:
     marks = rungs(evidence.run.sweep, int(epochs["epoch"].max()))
     best_id = str(evidence.best["trial_id"]) if evidence.best else None
     drawing = figures.all_curves(epochs, evidence.trials, metric, name, marks, best_id)
-    stopped = int((evidence.trials["status"] == "stopped").sum())
+    stopped = int((evidence.trials["status"] == "pruned").sum())
     rung_text = ""
     if marks:
         epoch_list = f"epoch{'s' * (len(marks) > 1)} {wording.listing(map(str, marks))}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import figures, thumbnails, wording
 from reports.page.blocks import Block, Column, FactList, Heading, Note, Picture, Samples, Section, Table, Text
 from reports.sections import shortcuts
@@ -13,7 +13,7 @@ from reports.trials import data_tables
 SPLIT_ORIGINS = {"given": "as the data set gives them", "seeded": "drawn by the seed, stratified, groups kept together"}
 
 
-def section(evidence: Evidence) -> Section:
+def section(evidence: ReportData) -> Section:
     if not evidence.dataset:
         return Section("data", "Data", (Note("error", "dataset.json is missing: nothing is known of the data."),))
     blocks: list[Block] = [
@@ -28,7 +28,7 @@ def section(evidence: Evidence) -> Section:
     return Section("data", "Data", tuple(blocks))
 
 
-def _facts(evidence: Evidence) -> list[tuple[str, str]]:
+def _facts(evidence: ReportData) -> list[tuple[str, str]]:
     dataset = evidence.dataset
     groups = dataset.get("groups") or {}
     origin = str(dataset.get("split_origin") or "not recorded")
@@ -48,7 +48,7 @@ def _facts(evidence: Evidence) -> list[tuple[str, str]]:
     return facts
 
 
-def _counts(evidence: Evidence) -> list[Block]:
+def _counts(evidence: ReportData) -> list[Block]:
     counts = data_tables.class_counts(evidence.dataset)
     splits = [str(name) for name in counts.columns[1:]]
     columns = (Column("class", "class"), *(Column(name, name, "integer") for name in splits))
@@ -71,7 +71,7 @@ def _counts(evidence: Evidence) -> list[Block]:
     return blocks
 
 
-def _samples(evidence: Evidence) -> list[Block]:
+def _samples(evidence: ReportData) -> list[Block]:
     rows = thumbnails.samples(evidence.run.paths.thumbnails, evidence.classes)
     if rows is None:
         return [Heading("Sample images"), Note("info", "thumbnails.npz is missing or damaged: no sample images.")]
@@ -79,7 +79,7 @@ def _samples(evidence: Evidence) -> list[Block]:
     return [Heading("Sample images"), Samples(caption, rows)]
 
 
-def _hygiene(evidence: Evidence) -> list[Block]:
+def _hygiene(evidence: ReportData) -> list[Block]:
     blocks: list[Block] = [Heading("What was found in the data")]
     found = data_tables.hygiene(evidence.dataset)
     if found.empty:
@@ -89,7 +89,7 @@ def _hygiene(evidence: Evidence) -> list[Block]:
     else:
         blocks.append(
             Table(
-                name="hygiene",
+                name="checks",
                 caption="Findings, the gravest first. At most three examples each; all stand in dataset.json.",
                 frame=found,
                 columns=(
@@ -117,7 +117,7 @@ def _hygiene(evidence: Evidence) -> list[Block]:
     return blocks
 
 
-def _extra(evidence: Evidence) -> list[Block]:
+def _extra(evidence: ReportData) -> list[Block]:
     blocks: list[Block] = []
     subgroups = data_tables.subgroups(evidence.dataset)
     if len(subgroups):
@@ -155,7 +155,7 @@ def _pure(crossed: pd.DataFrame) -> list[Block]:
     return [Note("warning", f"Images of {listed}: a network may learn the source, not the finding.")]
 
 
-def _weights(evidence: Evidence) -> list[Block]:
+def _weights(evidence: ReportData) -> list[Block]:
     blocks: list[Block] = [Heading("Starting weights")]
     weights = data_tables.weights(evidence.run.provenance)
     if weights.empty:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import figures_evaluation, formats, wording
 from reports.page.blocks import Block, Column, Note, Picture, Pictures, Section, Table, Text
 from reports.page.figures_evaluation import MOST_PANELS, CurvePanel, thinned
@@ -26,7 +26,7 @@ AREAS = {"AUROC": "auroc", "AP": "ap"}
 TITLES = {"AUROC": "AUROC", "AP": "average precision (AP)"}
 
 
-def section(evidence: Evidence) -> Section:
+def section(evidence: ReportData) -> Section:
     network = shown(evidence)
     images = runs_on(evidence, network.judged) if network and network.judged else None
     if network is None or images is None:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import formats, thumbnail_lookup, wording
 from reports.page.blocks import Block, Column, Heading, Note, Sample, Samples, Section, Table, Text
 from reports.page.figure_style import short
 from reports.scores.evaluation_tables import task_of
 from reports.scores.resampled_scores import decisions
-from reports.scores.shown import UNTUNED, Shown, shown
+from reports.scores.shown import UNTUNED, ReportedModel, shown
 from sweep.records import Predictions
 
 TITLE = "Best and worst classified images"
@@ -33,7 +33,7 @@ ORDERS = {
 }
 
 
-def section(evidence: Evidence) -> Section:
+def section(evidence: ReportData) -> Section:
     network = shown(evidence)
     if network is None or network.judged is None:
         return Section("examples", TITLE, (Text("There are no predictions to choose images from."),))
@@ -182,7 +182,7 @@ def _first_of(names: list[str]) -> str:
     return short(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
-def _how_chosen(network: Shown, part: Predictions) -> str:
+def _how_chosen(network: ReportedModel, part: Predictions) -> str:
     split = wording.SPLIT_NAMES[str(network.judged)]
     start = f"From the {split} split, by {network.title}; file names as in splits.csv. "
     if task_of(part) == "multi_label":
@@ -196,7 +196,7 @@ def _how_chosen(network: Shown, part: Predictions) -> str:
     )
 
 
-def _pairs(network: Shown, part: Predictions, split: str) -> list[Block]:
+def _pairs(network: ReportedModel, part: Predictions, split: str) -> list[Block]:
     heading = Heading("Most confused pairs")
     pairs = confused_pairs(part, network.thresholds)
     if pairs.empty:

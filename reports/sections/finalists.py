@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import figures_finals, formats, wording
 from reports.page.blocks import Block, Column, FactList, Heading, Picture, Section, Table, Text
 from reports.prose import verdict
 from reports.scores import finals_tables, finals_words, interval_cells
-from reports.scores.finals import Standing
+from reports.scores.finals import Leaderboard
 from reports.sections import compared_cells
 from sweep.records import is_there
 
@@ -22,7 +22,7 @@ RULE = (
 MOST_DRAWN = 24
 
 
-def section(evidence: Evidence) -> Section:
+def section(evidence: ReportData) -> Section:
     standing = evidence.standing
     if standing is None:
         return Section("finalists", TITLE, (Text(_none(evidence)),))
@@ -36,7 +36,7 @@ def section(evidence: Evidence) -> Section:
     return Section("finalists", TITLE, tuple(blocks))
 
 
-def _none(evidence: Evidence) -> str:
+def _none(evidence: ReportData) -> str:
     if is_there(evidence.run.paths.chosen):
         return "finalists/finalists.json is damaged: what was trained again is not known."
     if evidence.run.sweep.get("finalists") == 0:
@@ -47,7 +47,7 @@ def _none(evidence: Evidence) -> str:
     return "No finalists have been chosen: the sweep has not come so far, or it was stopped before."
 
 
-def _story(evidence: Evidence, standing: Standing) -> str:
+def _story(evidence: ReportData, standing: Leaderboard) -> str:
     finals = standing.finals
     count = len(standing.finalists)
     verb = "are being" if not finals.decided and not finals.opened else "were" if count > 1 else "was"
@@ -70,7 +70,7 @@ def _story(evidence: Evidence, standing: Standing) -> str:
     return text.strip()
 
 
-def _finalists(evidence: Evidence, standing: Standing) -> list[Block]:
+def _finalists(evidence: ReportData, standing: Leaderboard) -> list[Block]:
     frame = finals_tables.finalist_frame(standing)
     metric = wording.metric_name(evidence.metric)
     judged = finals_words.judged_name(standing)
@@ -119,7 +119,7 @@ def _finalists(evidence: Evidence, standing: Standing) -> list[Block]:
     return [*blocks, Text(_flattered(standing, gaps))] if gaps else blocks
 
 
-def _flattered(standing: Standing, gaps: Sequence[float]) -> str:
+def _flattered(standing: Leaderboard, gaps: Sequence[float]) -> str:
     mean = sum(gaps) / len(gaps)
     text = (
         f"The search scored its finalists {abs(mean):.3f} {'better' if mean > 0 else 'worse'} than their repeats do, "
@@ -133,7 +133,7 @@ def _flattered(standing: Standing, gaps: Sequence[float]) -> str:
     return text + "Selection usually makes it the other way round; with few trials, chance can hide it."
 
 
-def _paired(evidence: Evidence, standing: Standing) -> list[Block]:
+def _paired(evidence: ReportData, standing: Leaderboard) -> list[Block]:
     winner = standing.winner
     assert winner is not None
     frame = finals_tables.paired_frame(standing)
@@ -162,7 +162,7 @@ def _paired(evidence: Evidence, standing: Standing) -> list[Block]:
     return [Heading("The winner against the others"), Text(verdict.sentence(standing)), table, Text(verdict.LOW_POWER)]
 
 
-def _repeats(standing: Standing) -> Table:
+def _repeats(standing: Leaderboard) -> Table:
     frame = finals_tables.repeat_frame(standing)
     where = finals_words.split_name(standing)
     columns = [

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import formats, wording
 from reports.page.blocks import Block, Column, Heading, Note, Table, Text
 from reports.scores import interval_cells
 from reports.scores.resampled_scores import Scores, score_runs
 from reports.scores.resampling import Resamples
-from reports.scores.shown import UNTUNED, Runs, Shown, alone_on, repeats_of_winner
+from reports.scores.shown import UNTUNED, ReportedModel, Runs, alone_on, repeats_of_winner
 from trainables.metrics import decide
 
 RATIOS = {"sensitivity": "recall", "specificity": "specificity", "PPV": "precision", "NPV": "npv"}
@@ -49,7 +49,7 @@ class Cut:
     runs: int
 
 
-def blocks(evidence: Evidence, network: Shown) -> list[Block]:
+def blocks(evidence: ReportData, network: ReportedModel) -> list[Block]:
     """The part of section 4 on operating points: of the split that judges the network."""
     split = network.judged
     if split is None:
@@ -76,13 +76,13 @@ def blocks(evidence: Evidence, network: Shown) -> list[Block]:
     return [*found, Table(name=f"operating_points_{split}", caption=caption, frame=frame, columns=columns)]
 
 
-def positive_class(evidence: Evidence) -> str | None:
+def positive_class(evidence: ReportData) -> str | None:
     """The class that --positive-class names, if the data has it."""
     asked = evidence.run.sweep.get("positive_class")
     return str(asked) if asked in evidence.classes else None
 
 
-def chosen_cut(evidence: Evidence, positive: str | None) -> Cut | None:
+def chosen_cut(evidence: ReportData, positive: str | None) -> Cut | None:
     """Youden's threshold on the validation predictions of all repeats of the winner, pooled: one for all of them.
 
     Of ``positive``, or of the second class of two. None for other tasks, and where validation lacks a class.
@@ -195,7 +195,7 @@ def _with_other(rule: Rule, other: str) -> Rule:
     )
 
 
-def _story(images: Runs, network: Shown, split: str, cut: Cut | None) -> str:
+def _story(images: Runs, network: ReportedModel, split: str, cut: Cut | None) -> str:
     if images.labels.ndim == 2:
         text = "Each label is decided by itself, at a probability of 0.5 as in the search"
         if not network.thresholds:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import formats, wording
 from reports.page.blocks import Block, Column, Picture, Pictures, Section, Table, Text
 from reports.page.figure_style import BLUE, GRAY, INK, VERMILLION, Drawing, draw
@@ -44,7 +44,7 @@ COSTS = (
 )
 
 
-def section(evidence: Evidence) -> Section:
+def section(evidence: ReportData) -> Section:
     title = "What a score costs"
     ranked = evidence.ranked
     if len(ranked) < 3:
@@ -103,7 +103,7 @@ def fronts(ranked: pd.DataFrame, columns: list[str], mode: str) -> pd.DataFrame:
     return named.assign(fronts=["; ".join(on[place]) for place in sorted(on)]).reset_index(drop=True)
 
 
-def _in_words(evidence: Evidence, costs: list[Cost]) -> str:
+def _in_words(evidence: ReportData, costs: list[Cost]) -> str:
     text = (
         "A trial is on a front if every trial that costs as little or less scores worse. Scores are of one run each on "
         f"validation, optimistic as all in the search ({wording.metric_name(evidence.metric)}). "
@@ -127,7 +127,7 @@ def _in_words(evidence: Evidence, costs: list[Cost]) -> str:
     return text.strip()
 
 
-def _spread_of_repeats(evidence: Evidence) -> float | None:
+def _spread_of_repeats(evidence: ReportData) -> float | None:
     """The standard deviation within a configuration, pooled over those that ran more than once."""
     finals = evidence.run.finals
     several = [one.scores for one in finals.finalists if len(one.scores) > 1] if finals else []
@@ -137,7 +137,7 @@ def _spread_of_repeats(evidence: Evidence) -> float | None:
     return math.sqrt(sum(statistics.variance(scores) * (len(scores) - 1) for scores in several) / freedom)
 
 
-def _picture(evidence: Evidence, cost: Cost) -> Picture:
+def _picture(evidence: ReportData, cost: Cost) -> Picture:
     metric = wording.metric_name(evidence.metric)
     ranked = evidence.ranked
     costs, scores = _numbers(ranked, cost.column), ranked["score"].to_numpy(dtype=np.float64)
@@ -155,7 +155,7 @@ def _picture(evidence: Evidence, cost: Cost) -> Picture:
     )
 
 
-def _finalists(evidence: Evidence, cost: Cost) -> list[tuple[float, float, float]]:
+def _finalists(evidence: ReportData, cost: Cost) -> list[tuple[float, float, float]]:
     """Cost, score and its standard error (0 if unknown) of each finalist, means over its repeats."""
     finals = evidence.run.finals
     found = [(_mean_cost(one, cost), one.mean, one.standard_error) for one in finals.finalists] if finals else []

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import figures_evaluation, formats, wording
 from reports.page.blocks import Column, Picture, Section, Table, Text
 from reports.page.figures_evaluation import MOST_PANELS, ReliabilityPanel
@@ -23,7 +23,7 @@ from reports.scores.statistics import wilson
 
 TITLE = "Calibration"
 BINS = 10
-DECISION = "the answer given"
+SELECTION = "the answer given"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Claim:
     came_true: npt.NDArray[np.bool_]
 
 
-def section(evidence: Evidence) -> Section:
+def section(evidence: ReportData) -> Section:
     network = shown(evidence)
     images = runs_on(evidence, network.judged) if network and network.judged else None
     if network is None or images is None:
@@ -74,7 +74,7 @@ def claims(images: Runs) -> list[Claim]:
     found = []
     if labels.ndim == 1:
         right = probabilities.argmax(axis=2) == labels
-        found.append(Claim(DECISION, "_decision", probabilities.max(axis=2), right))
+        found.append(Claim(SELECTION, "_decision", probabilities.max(axis=2), right))
     for place, name in enumerate(images.classes):
         truth = labels[:, place] == 1 if labels.ndim == 2 else labels == place
         given = probabilities[:, :, place]

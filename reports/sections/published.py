@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import formats, wording
 from reports.page.blocks import Block, Column, Heading, Note, Section, Table, Text
 from reports.scores.interval_cells import as_text, below, cells
@@ -15,7 +15,7 @@ from reports.scores.shown import runs_on, shown
 from reports.scores.statistics import Interval
 from reports.sections import study_figures, study_tables
 from reports.trials.published_rows import CLASSES, WATCHED, canonical, flaws_of, published, task_of
-from search_spaces.problems import by_reason
+from search_spaces.errors import by_reason
 
 TITLE = "The five studies beside this run"
 TASK_WORDS = {
@@ -28,7 +28,7 @@ NOT_COMPARABLE = (
 )
 
 
-def section(evidence: Evidence) -> Section:
+def section(evidence: ReportData) -> Section:
     rows = published()
     space = str(evidence.run.sweep.get("space") or "")
     study = space.removeprefix("studies.") if space.startswith("studies.") else None
@@ -61,7 +61,7 @@ def section(evidence: Evidence) -> Section:
     return Section("published", TITLE, tuple(blocks))
 
 
-def _table(evidence: Evidence, rows: pd.DataFrame, task: str, ours: dict[str, Any] | None, folded: bool) -> Table:
+def _table(evidence: ReportData, rows: pd.DataFrame, task: str, ours: dict[str, Any] | None, folded: bool) -> Table:
     frame = pd.DataFrame([_shown(row) for row in rows.to_dict("records")])
     caption = f"What the studies reported for {TASK_WORDS[task]}. {_of_matrix(task)}"
     if ours is not None:
@@ -127,7 +127,7 @@ def _shown(row: dict[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _ours(evidence: Evidence) -> dict[str, Any] | None:
+def _ours(evidence: ReportData) -> dict[str, Any] | None:
     """This run's row: the mean over the winner's repeats on the split that judges; None without predictions."""
     network = shown(evidence)
     split = None if network is None else network.judged
@@ -169,7 +169,7 @@ def _flaws(rows: pd.DataFrame, folded: bool) -> Table:
     )
 
 
-def _of_study(evidence: Evidence, rows: pd.DataFrame, study: str) -> list[Block]:
+def _of_study(evidence: ReportData, rows: pd.DataFrame, study: str) -> list[Block]:
     """The rows of the study that this run repeats, each beside the trial that ran it as the study described it."""
     ran = {str(row.get("id")): row for row in evidence.run.sweep.get("study_rows") or [] if isinstance(row, dict)}
     left_out = evidence.run.sweep.get("study_rows_left_out") or {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import formats, wording
 from reports.page.blocks import Block, Column, Heading, Note, Table, Text
 from reports.scores import interval_cells
@@ -25,7 +25,7 @@ from reports.scores.shown import shown
 TITLES = {"accuracy": "accuracy", METRIC: "macro F1"}
 
 
-def section_blocks(evidence: Evidence) -> list[Block]:
+def section_blocks(evidence: ReportData) -> list[Block]:
     """The baselines beside the winner, and what that means; one sentence where none were measured."""
     heading = Heading("Shortcut baselines")
     shortcuts = read_shortcuts(evidence.run)
@@ -55,7 +55,7 @@ def _purpose(shortcuts: list[Shortcut]) -> str:
     )
 
 
-def _table(evidence: Evidence, shortcuts: list[Shortcut], contests: dict[str, Contest]) -> Table:
+def _table(evidence: ReportData, shortcuts: list[Shortcut], contests: dict[str, Contest]) -> Table:
     scores = [one for contest in contests.values() for one in (contest.winner, *contest.shortcuts.values())]
     columns = [Column("baseline", "method"), Column("how", "how")]
     for split in contests or ("val",):
@@ -79,7 +79,7 @@ def _table(evidence: Evidence, shortcuts: list[Shortcut], contests: dict[str, Co
     )
 
 
-def _winner(evidence: Evidence) -> str:
+def _winner(evidence: ReportData) -> str:
     network, finals = shown(evidence), evidence.run.finals
     if network is None:
         return ""

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import figures, wording
 from reports.page.blocks import Block, Heading, Picture, Pictures, Text
 from reports.scores import evaluation_tables
@@ -19,7 +19,7 @@ WHAT = (
 )
 
 
-def blocks(evidence: Evidence) -> list[Block]:
+def blocks(evidence: ReportData) -> list[Block]:
     """Loss, accuracy and confusion matrices of every row, in the study's order; [] where the run repeats no study or no
     row has predictions."""
     rows = rows_of(evidence)
@@ -29,7 +29,7 @@ def blocks(evidence: Evidence) -> list[Block]:
     return [Heading("Curves and confusion matrices of the study's rows"), Text(WHAT), *pictures]
 
 
-def _curves(evidence: Evidence, row: RowOfStudy) -> list[Picture]:
+def _curves(evidence: ReportData, row: RowOfStudy) -> list[Picture]:
     trial = evidence.trials.loc[evidence.trials["number"] == row.number].iloc[0]
     epochs = evidence.run.epochs
     if epochs.empty:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import formats, wording
 from reports.page.blocks import Block, Column, Heading, Note, Table
 from reports.scores import evaluation_tables, interval_cells
@@ -21,7 +21,7 @@ SCORES = ("accuracy", "f1_macro")
 FEWER_EPOCHS = "Not run as long as the study did, so a row here says little about what the study would have found: "
 
 
-def blocks(evidence: Evidence) -> list[Block]:
+def blocks(evidence: ReportData) -> list[Block]:
     """What the study showed of each of its rows; [] where the run repeats no study or no row has predictions."""
     rows = rows_of(evidence)
     if not rows:
@@ -36,7 +36,7 @@ def blocks(evidence: Evidence) -> list[Block]:
     return [*found, _counts(rows)]
 
 
-def _shortened(evidence: Evidence) -> list[Block]:
+def _shortened(evidence: ReportData) -> list[Block]:
     """A warning where rows were trained for fewer epochs than in the study."""
     epochs = evidence.run.sweep.get("epochs")
     if evidence.run.sweep.get("own_epochs", True) or not isinstance(epochs, int):
@@ -54,7 +54,7 @@ def _shortened(evidence: Evidence) -> list[Block]:
     return [Note("warning", f"{FEWER_EPOCHS}{epochs} epochs at most, and {most} there ({', '.join(asked)}).")]
 
 
-def _splits(evidence: Evidence, rows: Sequence[RowOfStudy]) -> Table:
+def _splits(evidence: ReportData, rows: Sequence[RowOfStudy]) -> Table:
     """Accuracy and macro F1 of each row on each split, means over its repeats; intervals where the winner is judged."""
     standing = evidence.standing
     judged = None if standing is None else standing.split
@@ -94,7 +94,7 @@ def _splits(evidence: Evidence, rows: Sequence[RowOfStudy]) -> Table:
     )
 
 
-def _focal(evidence: Evidence, pairs: Sequence[tuple[RowOfStudy, RowOfStudy, tuple[str, ...]]]) -> Table:
+def _focal(evidence: ReportData, pairs: Sequence[tuple[RowOfStudy, RowOfStudy, tuple[str, ...]]]) -> Table:
     """Pairs of rows side by side, on test where both were scored there, else on validation."""
     rare = _rarest(evidence)
     wanted = {"accuracy": "accuracy", "f1_macro": "f1_macro", "f1": f"f1:{rare}", "recall": f"recall:{rare}"}
@@ -171,7 +171,7 @@ def _against_the_rest(network: Predictions, split: str) -> list[dict[str, int]]:
     return found
 
 
-def _rarest(evidence: Evidence) -> str:
+def _rarest(evidence: ReportData) -> str:
     """The class of the fewest training images."""
     counts: Mapping[str, int] = (evidence.dataset.get("counts") or {}).get("train") or {}
     return min(evidence.classes, key=lambda name: (counts.get(name, 0), name))

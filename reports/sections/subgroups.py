@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import wording
 from reports.page.blocks import Block, Column, Heading, Table, Text
 from reports.scores import interval_cells
@@ -25,7 +25,7 @@ NOT_GIVEN = "not given"
 CAUTION = "Differences between subgroups may come from chance, or from another mix of classes within them."
 
 
-def blocks(evidence: Evidence) -> list[Block]:
+def blocks(evidence: ReportData) -> list[Block]:
     """The part of section 4 on subgroups; nothing where the data set names none."""
     network = shown(evidence)
     images = runs_on(evidence, network.judged) if network and network.judged else None
@@ -67,7 +67,7 @@ def columns(titles: Mapping[str, str]) -> tuple[Column, ...]:
 
 
 def table(
-    evidence: Evidence, images: Runs, positive: str | None
+    evidence: ReportData, images: Runs, positive: str | None
 ) -> tuple[pd.DataFrame, list[tuple[Scores, str]], list[str]]:
     """One row a subgroup, the first one of all images: the scores shown, and the columns with too many values.
 
@@ -103,7 +103,7 @@ def table(
     return pd.DataFrame(rows), scored, cut_short
 
 
-def _columns(evidence: Evidence, images: Runs) -> list[tuple[str, npt.NDArray[np.str_]]]:
+def _columns(evidence: ReportData, images: Runs) -> list[tuple[str, npt.NDArray[np.str_]]]:
     """For each subgroup column its name and str [N], the value of each image."""
     rows = evidence.run.rows
     found = []

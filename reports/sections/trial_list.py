@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import formats, wording
 from reports.page.blocks import Block, Column, FactList, Heading, Section, Table, Text
 from reports.trials import tables
@@ -17,7 +17,7 @@ _TITLES = {
 }
 
 
-def section(evidence: Evidence) -> Section:
+def section(evidence: ReportData) -> Section:
     title = "All trials"
     trials = evidence.trials
     if trials.empty:
@@ -25,8 +25,8 @@ def section(evidence: Evidence) -> Section:
     counts = tables.status_counts(trials)
     blocks: list[Block] = [
         Text(
-            f"{len(trials):,} trials: {counts['finished']} finished (ran their epochs, or ended by their patience), "
-            f"{counts['stopped']} stopped early by the scheduler, {counts['failed']} failed, {counts['running']} "
+            f"{len(trials):,} trials: {counts['completed']} completed (ran their epochs, or ended by their patience), "
+            f"{counts['pruned']} stopped early by the scheduler, {counts['failed']} failed, {counts['running']} "
             "without an end. Click a heading to sort."
         )
     ]
@@ -60,7 +60,7 @@ def section(evidence: Evidence) -> Section:
     return Section("trials", title, tuple(blocks))
 
 
-def _columns(evidence: Evidence, names: list[str]) -> tuple[Column, ...]:
+def _columns(evidence: ReportData, names: list[str]) -> tuple[Column, ...]:
     known = {
         "number": Column("number", "trial", "integer"),
         "status": Column("status", "status"),

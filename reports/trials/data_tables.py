@@ -47,7 +47,7 @@ def majority_baseline(dataset: Mapping[str, Any], split: str = "val") -> dict[st
 
 def hygiene(dataset: Mapping[str, Any]) -> pd.DataFrame:
     """Findings, the gravest first: severity, check, count, message, examples (text, at most three)."""
-    found = [item for item in dataset.get("hygiene") or [] if isinstance(item, dict)]
+    found = [item for item in dataset.get("checks") or [] if isinstance(item, dict)]
     rank = {name: place for place, name in enumerate(SEVERITIES)}
     found.sort(key=lambda item: (rank.get(str(item.get("severity")), len(rank)), str(item.get("check"))))
     rows = [

@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 
 from reports.page import wording
-from reports.scores.finals import Contender, Standing, lower_is_better
+from reports.scores.finals import ConfigurationResult, Leaderboard, lower_is_better
 from reports.scores.paired import compare, holm
 
 COLUMNS = ["factor", "within", "first", "second", "difference", "low", "high", "p", "p_holm", "verdict"]
 
 
-def effects(standing: Standing) -> pd.DataFrame:
+def effects(standing: Leaderboard) -> pd.DataFrame:
     """One row a pair of cells whose values differ in one factor alone.
 
     Columns: factor, within (the values that both share, in words), first, second (their values of the factor),
@@ -26,7 +26,7 @@ def effects(standing: Standing) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for place, factor in enumerate(standing.cell_names):
-        blocks: dict[tuple[Any, ...], dict[Any, Contender]] = {}
+        blocks: dict[tuple[Any, ...], dict[Any, ConfigurationResult]] = {}
         for values, one in standing.cells.items():
             rest = (*values[:place], *values[place + 1 :])
             blocks.setdefault(rest, {})[values[place]] = one
@@ -51,7 +51,7 @@ def _pairs(levels: list[Any]) -> list[tuple[Any, Any]]:
 
 
 def _row(
-    standing: Standing, factor: str, within: str, first: Any, second: Any, levels: dict[Any, Contender]
+    standing: Leaderboard, factor: str, within: str, first: Any, second: Any, levels: dict[Any, ConfigurationResult]
 ) -> dict[str, Any]:
     one, other = levels[first].scores, levels[second].scores
     row: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan) | {

@@ -29,7 +29,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, create_trial
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import wording
 
 _LOG_FIELDS = ("lr", "weight_decay", "backbone_lr_factor")
@@ -73,11 +73,11 @@ class Compared:
         return pd.Series(taken, dtype=object)
 
 
-def compared(evidence: Evidence) -> Compared:
+def compared(evidence: ReportData) -> Compared:
     """The trials that finished or were stopped early, at the epoch that the first stopped one had reached."""
     trials = evidence.trials
-    ended = trials[trials["status"].isin(["finished", "stopped"])]
-    stopped = ended.loc[(ended["status"] == "stopped") & (ended["epochs_run"] >= 1), "epochs_run"]
+    ended = trials[trials["status"].isin(["completed", "pruned"])]
+    stopped = ended.loc[(ended["status"] == "pruned") & (ended["epochs_run"] >= 1), "epochs_run"]
     epoch = int(stopped.min()) if len(stopped) else None
     scores = _scores(evidence, epoch)
     left_out = {
@@ -134,7 +134,7 @@ def quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def _scores(evidence: Evidence, epoch: int | None) -> dict[str, float]:
+def _scores(evidence: ReportData, epoch: int | None) -> dict[str, float]:
     """By trial_id, the best of the selection metric within the first ``epoch`` epochs; finite ones only."""
     epochs = evidence.run.epochs
     if evidence.metric not in epochs:
@@ -146,7 +146,7 @@ def _scores(evidence: Evidence, epoch: int | None) -> dict[str, float]:
     return {str(key): float(value) for key, value in best.items()}
 
 
-def _asked(evidence: Evidence, trial_id: str) -> dict[str, tuple[Any, BaseDistribution]]:
+def _asked(evidence: ReportData, trial_id: str) -> dict[str, tuple[Any, BaseDistribution]]:
     """What the sampler was asked for: by name, value and distribution; {} for a fixed list or a damaged record."""
     try:
         asked = _read(evidence.run.paths.trial(trial_id).params).get("asked") or {}

@@ -8,10 +8,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reports.evidence import Evidence
+from reports.data import ReportData
 from reports.page import wording
 from reports.scores import evaluation_tables
-from reports.scores.finals import Contender
+from reports.scores.finals import ConfigurationResult
 from search_spaces.params import TrialParams
 from sweep.records import Predictions, read_predictions
 from trainables.metrics import evaluate_predictions
@@ -32,10 +32,10 @@ class RowOfStudy:
     params: TrialParams
     runs: tuple[Predictions, ...]
     repeated: bool
-    contender: Contender | None
+    contender: ConfigurationResult | None
 
 
-def rows_of(evidence: Evidence) -> list[RowOfStudy]:
+def rows_of(evidence: ReportData) -> list[RowOfStudy]:
     """Each row of the study that this run repeats and whose predictions can be read, in the study's order."""
     recorded = [row for row in evidence.run.sweep.get("study_rows") or [] if isinstance(row, dict)]
     trials = {int(row["number"]): row for row in evidence.trials.to_dict("records") if row["number"] >= 0}
@@ -85,12 +85,12 @@ def mean_of(row: RowOfStudy, split: str, name: str) -> float:
     return statistics.fmean(values)
 
 
-def _repeats(evidence: Evidence, contender: Contender | None) -> tuple[Predictions, ...]:
+def _repeats(evidence: ReportData, contender: ConfigurationResult | None) -> tuple[Predictions, ...]:
     ended = () if contender is None else contender.finalist.ended
     return tuple(evidence.repeats[one.trial_id] for one in ended if one.trial_id in evidence.repeats)
 
 
-def _of_search(evidence: Evidence, trial_id: str) -> tuple[Predictions, ...]:
+def _of_search(evidence: ReportData, trial_id: str) -> tuple[Predictions, ...]:
     """The search's own predictions, never of test; () where they cannot be scored."""
     best = evidence.best is not None and evidence.best["trial_id"] == trial_id
     saved = evidence.predictions if best else read_predictions(evidence.run, trial_id)

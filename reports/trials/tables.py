@@ -89,7 +89,7 @@ def cell_grid(cells: pd.DataFrame, column: str) -> pd.DataFrame:
 def stopped_by_depth(trials: pd.DataFrame, mode: str) -> pd.DataFrame:
     """How many trials of each depth the scheduler stopped early.
 
-    Columns: unfrozen, trials, one per status, stopped_share (of finished and stopped; NaN if none), median_epochs,
+    Columns: unfrozen, trials, one per status, pruned_share (of finished and stopped; NaN if none), median_epochs,
     score (best).
     """
     rows = []
@@ -98,19 +98,19 @@ def stopped_by_depth(trials: pd.DataFrame, mode: str) -> pd.DataFrame:
         if of_depth.empty:
             continue
         counts = status_counts(of_depth)
-        decided = counts["finished"] + counts["stopped"]
+        decided = counts["completed"] + counts["pruned"]
         winners = ranked(of_depth, mode)
         rows.append(
             {
                 "unfrozen": name,
                 "trials": len(of_depth),
                 **counts,
-                "stopped_share": counts["stopped"] / decided if decided else float("nan"),
+                "pruned_share": counts["pruned"] / decided if decided else float("nan"),
                 "median_epochs": float(of_depth["epochs_run"].median()),
                 "score": float("nan") if winners.empty else float(winners["score"].iloc[0]),
             }
         )
-    columns = ["unfrozen", "trials", *STATUSES, "stopped_share", "median_epochs", "score"]
+    columns = ["unfrozen", "trials", *STATUSES, "pruned_share", "median_epochs", "score"]
     return pd.DataFrame(rows, columns=columns)
 
 

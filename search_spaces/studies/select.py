@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from search_spaces.errors import UserError, raise_all, unknown
 from search_spaces.params import Scalar, SpaceContext, TrialParams
-from search_spaces.problems import UserError, raise_all, unknown
 from search_spaces.resolve import misfits, resolve
 from search_spaces.studies.row import StudyRow
 

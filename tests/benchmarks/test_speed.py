@@ -13,8 +13,8 @@ from benchmarks.drawn_images import CLASSES, draw_images
 from benchmarks.own_process import answer_of
 from benchmarks.store_memory import anonymous_mb
 from benchmarks.table import Row, render
-from sweep.paths import RunPaths
 from sweep.records import Run
+from sweep.run_folder import RunPaths
 
 
 def test_a_measurement_is_ok_up_to_its_limit() -> None:

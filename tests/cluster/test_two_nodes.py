@@ -110,7 +110,7 @@ def test_a_lost_node_costs_no_trial_and_no_epoch(
     assert "trial t0001 lost its worker" in done.text
     table = pd.read_parquet(tmp_path / "run" / "trials.parquet")
     assert sorted(table.number) == list(range(TRIALS))
-    assert set(table.status) == {"finished"}, done.text
+    assert set(table.status) == {"completed"}, done.text
     for trial in slow.parent.iterdir():
         # An epoch that was trained again would stand there again, with other seconds.
         written = [json.loads(line)["epoch"] for line in (trial / "result.jsonl").read_text().splitlines()]

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from reports.build import build, main
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -42,7 +42,7 @@ def test_a_report_holds_a_page_markdown_tables_figures_and_a_manifest_of_them(bu
 
 
 def test_a_rebuild_gives_the_same_bytes_elsewhere_and_without_the_derived_tables(write_run, tmp_path):
-    root = write_run(dataset={"marks": ["duplicates were allowed"]})
+    root = write_run(dataset={"caveats": ["duplicates were allowed"]})
     build(root)
     first = files(root)
     moved = tmp_path / "elsewhere" / "run"
@@ -94,7 +94,7 @@ def test_the_answer_names_the_best_trial_its_score_its_weights_and_what_the_scor
     page = read(built)
     row = max(
         (json.loads(line) | {"id": folder.name} for folder in sorted((built / "trials").iterdir())
-         if json.loads((folder / "end.json").read_text())["status"] != "failed"
+         if json.loads((folder / "status.json").read_text())["status"] != "failed"
          for line in (folder / "result.jsonl").read_text().splitlines()),
         key=lambda row: row["val_f1_macro"],
     )  # fmt: skip
@@ -104,7 +104,7 @@ def test_the_answer_names_the_best_trial_its_score_its_weights_and_what_the_scor
     assert "did not open the test split" in page
     assert "covid 19, normal 75, pneumonia 75" in page
     assert "Not for clinical use." in page
-    assert "3 finished, 2 stopped early, 1 failed, 0 running" in page
+    assert "3 completed, 2 pruned, 1 failed, 0 running" in page
 
 
 def test_the_command_in_the_answer_fixes_every_hyperparameter(write_run):
@@ -120,7 +120,9 @@ def test_the_command_in_the_answer_fixes_every_hyperparameter(write_run):
 
 def test_the_demo_set_allowed_leaks_and_folded_weights_are_told_before_the_first_number(write_run):
     folded = {"resnet18": {"path": "r.pth", "sha256": "ab", "origin": "folder", "folded_batchnorm": True, "note": ""}}
-    root = write_run(dataset={"demo": True, "marks": ["3 patients are in two splits"]}, provenance={"weights": folded})
+    root = write_run(
+        dataset={"demo": True, "caveats": ["3 patients are in two splits"]}, provenance={"weights": folded}
+    )
     build(root)
     before = read(root).split("of the best configuration")[0]
     for words in ("phantoms drawn by a program", "3 patients are in two splits", "Folded BatchNorm", "resnet18"):
@@ -134,7 +136,7 @@ def test_names_with_markup_are_escaped_everywhere(write_run):
         sweep={"name": "<i>run</i>", "command": ["--data", "</code><b>"]},
         dataset={
             "dropped": [{"path": "<b>x</b>.png", "reason": "</td><script>2</script>"}],
-            "marks": ["<u>mark</u>"],
+            "caveats": ["<u>mark</u>"],
         },
     )
     build(root)
@@ -191,7 +193,7 @@ def test_a_run_that_is_still_running_says_so(write_run):
 
 
 def test_a_trial_that_never_had_a_number_leaves_the_others_their_place(write_run):
-    root = write_run(trials=2, statuses=("finished",))
+    root = write_run(trials=2, statuses=("completed",))
     lost = RunPaths(root).trial("t00000")
     rows = [json.loads(line) for line in lost.result.read_text().splitlines()]
     nan = [
@@ -279,7 +281,7 @@ def test_a_run_without_dataset_json_is_still_reported(write_run):
 
 
 def test_a_metric_that_is_better_when_lower_ranks_the_lowest_first(write_run):
-    root = write_run(sweep={"metric": "val_nll", "mode": "min"}, statuses=("finished",))
+    root = write_run(sweep={"metric": "val_nll", "mode": "min"}, statuses=("completed",))
     build(root)
     scores = pd.read_csv(root / "report/tables/trials.csv")["score"].tolist()
     assert f"{min(scores):.3f} Validation negative log-likelihood" in read(root)
@@ -304,6 +306,6 @@ def test_a_thousand_trials_make_one_page_that_lists_them_all(write_run):
     root = write_run(trials=1000, epochs=8)
     build(root)
     page = (root / "report" / "index.html").read_text(encoding="utf-8")
-    assert page.count('<span class="chip finished">') == 500
+    assert page.count('<span class="chip completed">') == 500
     assert len((root / "report/tables/trials.csv").read_text().splitlines()) == 1001
     assert "The first 50 of 1000 rows" in (root / "report/report.md").read_text()

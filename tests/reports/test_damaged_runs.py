@@ -14,7 +14,7 @@ import pytest
 from baseline_files import POOR, write_baselines
 
 from reports.build import build, main
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 
 FEW = {"train": 30, "val": 30, "test": 30}
 Damage = Callable[[RunPaths], object]
@@ -72,20 +72,20 @@ DAMAGES: dict[str, tuple[list[Damage], list[str]]] = {
         ],
     ),
     "only the finalists' list is lost": (
-        [lambda p: p.chosen.unlink(), lambda p: cut(p.trial("t00000").end), lambda p: p.splits.unlink()],
+        [lambda p: p.chosen.unlink(), lambda p: cut(p.trial("t00000").status), lambda p: p.splits.unlink()],
         [
             "finalists/finalists.json is missing",
             "opened once",
-            "t00000/end.json cannot be read",
+            "t00000/status.json cannot be read",
             "splits.csv is missing",
         ],
     ),
     "the decision is cut and an opening is garbage": (
-        [lambda p: cut(p.decision), lambda p: p.openings.write_text("garbage\n"), lambda p: cut(p.splits)],
-        ["finalists/decision.json cannot be read"],
+        [lambda p: cut(p.selection), lambda p: p.test_access.write_text("garbage\n"), lambda p: cut(p.splits)],
+        ["finalists/selection.json cannot be read"],
     ),
     "the decision names a finalist that is none": (
-        [lambda p: change(p.decision, winner="t0099", model="t0099/seed_1")],
+        [lambda p: change(p.selection, winner="t0099", model="t0099/seed_1")],
         ["t0099"],
     ),
     "predictions of one repeat are cut, of another of other images": (
@@ -133,8 +133,8 @@ DAMAGES: dict[str, tuple[list[Damage], list[str]]] = {
                 p.dataset, counts={"val": {"a": float("nan"), "b": 10}}, source=["x"], subgroups=3, demo="yes"
             ),
             lambda p: change(p.provenance, weights={"resnet18": "r.pth"}, cpus=float("inf"), gpus={"a": 1}),
-            lambda p: change(p.trial("t00002").end, status="lost", reason=7),
-            lambda p: change(p.decision, thresholds={"t0000": {"a": "half"}}, decided=5),
+            lambda p: change(p.trial("t00002").status, status="lost", reason=7),
+            lambda p: change(p.selection, thresholds={"t0000": {"a": "half"}}, decided=5),
         ],
         [
             "sweep.json: epochs is not a whole number",
@@ -143,7 +143,7 @@ DAMAGES: dict[str, tuple[list[Damage], list[str]]] = {
             "dataset.json: source is not an object",
             "provenance.json: weights: resnet18 is not an object",
             "has status &#39;lost&#39;: taken as failed",
-            "finalists/decision.json: thresholds: t0000: a is not a number",
+            "finalists/selection.json: thresholds: t0000: a is not a number",
         ],
     ),
     "baselines lie": (
@@ -172,7 +172,7 @@ DAMAGES: dict[str, tuple[list[Damage], list[str]]] = {
             lambda p: (p.trials / "old").symlink_to("/"),
             lambda p: (p.finalists / "t0009" / "seed_1").mkdir(parents=True),
             lambda p: (p.trials / "t00007").symlink_to("nowhere"),
-            lambda p: p.trial("t00001").end.write_text(json.dumps({"status": "failed", "reason": "why? " * 2000})),
+            lambda p: p.trial("t00001").status.write_text(json.dumps({"status": "failed", "reason": "why? " * 2000})),
         ],
         ["t99999/params.json is missing", "t0009/seed_1/params.json is missing"],
     ),
@@ -184,8 +184,8 @@ DAMAGES: dict[str, tuple[list[Damage], list[str]]] = {
                     p.provenance,
                     p.splits,
                     p.thumbnails,
-                    p.decision,
-                    p.openings,
+                    p.selection,
+                    p.test_access,
                     p.trial("t00000").result,
                     of_first(p),
                 )
@@ -195,7 +195,7 @@ DAMAGES: dict[str, tuple[list[Damage], list[str]]] = {
             "provenance.json cannot be read: Is a directory",
             "splits.csv cannot be read: Is a directory",
             "t00000/result.jsonl cannot be read: Is a directory",
-            "finalists/decision.json cannot be read: Is a directory",
+            "finalists/selection.json cannot be read: Is a directory",
         ],
     ),
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.model_card import card
 from reports.scores import interval_cells
 from reports.scores.shown import alone_on, shown
@@ -54,7 +54,7 @@ def of(run: Path) -> str:
 
 
 def decided_model(run: Path) -> str:
-    return str(json.loads((run / "finalists" / "decision.json").read_text())["model"])
+    return str(json.loads((run / "finalists" / "selection.json").read_text())["model"])
 
 
 def test_the_card_of_a_winner_has_test_scores_with_intervals_and_the_mean_of_its_repeats(write_run: WriteRun) -> None:

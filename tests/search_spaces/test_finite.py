@@ -9,10 +9,10 @@ import pytest
 from optuna.samplers import BruteForceSampler
 
 from search_spaces.check import random_study
+from search_spaces.errors import UserError
 from search_spaces.finite import combinations, count
-from search_spaces.guided import GuidedTrial
+from search_spaces.fixed_trial import FixedTrial
 from search_spaces.params import Scalar, SpaceContext
-from search_spaces.problems import UserError
 
 CONTEXT = SpaceContext(task="single_label", class_count=3, train_count=100, backbones=("resnet18", "vgg16"))
 
@@ -38,7 +38,7 @@ def test_every_configuration_comes_once_and_is_what_brute_force_finds() -> None:
             study.sampler = BruteForceSampler(seed=0)
 
         def objective(trial: optuna.Trial) -> float:
-            finite(GuidedTrial(trial, {}).as_trial(), CONTEXT)
+            finite(FixedTrial(trial, {}).as_trial(), CONTEXT)
             return 0.0
 
         study.optimize(objective, n_trials=100)

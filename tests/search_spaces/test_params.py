@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search_spaces.errors import UserError
 from search_spaces.params import BACKBONE_NAMES, LOSSES, TrialParams, parse_text
-from search_spaces.problems import UserError
 
 trial_params = st.builds(
     TrialParams,

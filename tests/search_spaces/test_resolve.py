@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from search_spaces.errors import UserError
 from search_spaces.params import SpaceContext, TrialParams
-from search_spaces.problems import UserError
 from search_spaces.resolve import checked_overrides, fitting_overrides, misfits, resolve
 
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 import torchvision
 
+from search_spaces.errors import UserError
 from search_spaces.params import SpaceContext, TrialParams
-from search_spaces.problems import UserError
-from search_spaces.registry import load_space
+from search_spaces.space import load_space
 from search_spaces.studies.row import StudyRow
 
 STUDIES = {"bscs17028": "W", "msds18022": "H", "msds19058": "M", "msds19005": "Z", "msds19042": "A"}

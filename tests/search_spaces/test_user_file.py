@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from search_spaces.check import random_study
+from search_spaces.errors import UserError
 from search_spaces.params import SpaceContext
-from search_spaces.problems import UserError
-from search_spaces.registry import Space, load_space
+from search_spaces.space import Space, load_space
 
 CONTEXT = SpaceContext(task="single_label", class_count=3, train_count=100, backbones=("resnet18", "vgg16"))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sweep.paths import RunPaths
 from sweep.records import Predictions
+from sweep.run_folder import RunPaths
 from trainables.metrics import evaluate_predictions
 
 LABELS = {

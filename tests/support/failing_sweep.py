@@ -10,8 +10,8 @@ from typing import Any
 
 from ray import cloudpickle
 
-from sweep import run, tuner
-from trainables.trainable import FinetuneTrainable
+from sweep import ray_tune, run
+from trainables.ray_trainable import FinetuneTrainable
 
 RAISES, HANGS, DIES = 0.02, 0.03, 0.04
 
@@ -33,5 +33,5 @@ class Misbehaving(FinetuneTrainable):
 
 
 if __name__ == "__main__":
-    tuner.run_trials = functools.partial(tuner.run_trials, trainable=Misbehaving)  # type: ignore[assignment]
+    ray_tune.run_trials = functools.partial(ray_tune.run_trials, trainable=Misbehaving)  # type: ignore[assignment]
     sys.exit(run.main())

@@ -12,17 +12,17 @@ from seen import Seen
 from toy_sweep import CONTEXT
 from toy_trainable import BUDGET, GRACE_PERIOD, REDUCTION_FACTOR
 
-from search_spaces.registry import Space, load_space
+from search_spaces.space import Space, load_space
 from sweep.callbacks import TimeBudget
 from sweep.config import SweepConfig
-from sweep.ledger import Entry, Ledger
-from sweep.paths import RunPaths
+from sweep.history import TrialHistory, TrialState
+from sweep.optuna_search import OptunaSearch
 from sweep.plan import Plan
 from sweep.progress import Progress
-from sweep.search import EntrySearcher
-from sweep.stopping import Stopping
-from sweep.study import Study
-from sweep.tuner import run_trials
+from sweep.pruning import PruningRule
+from sweep.ray_tune import run_trials
+from sweep.run_folder import RunPaths
+from sweep.tune_searcher import TuneSearcher
 
 SEED = 7
 SPACES = {
@@ -74,11 +74,11 @@ def sweep(
         epochs_of={},
         own_epochs=False,
     )
-    ledger = Ledger(RunPaths(root), config.metric, plan.mode)
-    assert ledger.load() == []
-    study = Study(
+    history = TrialHistory(RunPaths(root), config.metric, plan.mode)
+    assert history.load() == []
+    study = OptunaSearch(
         plan.space,
-        ledger,
+        history,
         sampler=sampler,
         trials=trials,
         seed=SEED,
@@ -86,42 +86,42 @@ def sweep(
         deterministic=deterministic,
     )
     if kill_after is not None:
-        ledger.on_end.append(_signal(ledger, kill_after, signal.SIGKILL))
+        history.on_end.append(_signal(history, kill_after, signal.SIGKILL))
     if interrupt_after is not None:
-        ledger.on_end.append(_signal(ledger, interrupt_after, signal.SIGINT))
-    settings = plan.settings(ledger.paths, use_gpu=False)
-    searcher = EntrySearcher(study, ledger, lambda entry: (settings, entry.number), concurrency)
-    stopping = Stopping(scheduler, BUDGET, GRACE_PERIOD, REDUCTION_FACTOR)
+        history.on_end.append(_signal(history, interrupt_after, signal.SIGINT))
+    settings = plan.settings(history.paths, use_gpu=False)
+    searcher = TuneSearcher(study, history, lambda entry: (settings, entry.number), concurrency)
+    stopping = PruningRule(scheduler, BUDGET, GRACE_PERIOD, REDUCTION_FACTOR)
     progress = Progress.started(trials, BUDGET, config.metric, plan.mode, time_budget_s=None)
     try:
         budget = TimeBudget(None)
-        outcome = run_trials(plan, ledger, searcher, stopping, progress, budget, trials=trials, trainable=trainable)
+        outcome = run_trials(plan, history, searcher, stopping, progress, budget, trials=trials, trainable=trainable)
     finally:
         progress.close()
-    return seen(ledger, study, outcome.interrupted)
+    return seen(history, study, outcome.interrupted)
 
 
-def seen(ledger: Ledger, study: Study, interrupted: bool) -> Seen:
-    study._tell_ended(len(ledger.entries))
-    ran = {entry.trial_id: entry for _, entry in sorted(ledger.entries.items())}
+def seen(history: TrialHistory, study: OptunaSearch, interrupted: bool) -> Seen:
+    study._tell_ended(len(history.entries))
+    ran = {entry.trial_id: entry for _, entry in sorted(history.entries.items())}
     told = {trial.user_attrs.get("trial_id"): trial for trial in reversed(study._study.trials)}
-    best = ledger.best()
+    best = history.best()
     return Seen(
         told=[told[name] for name in ran if name in told],
         epochs=[len(entry.scores) for entry in ran.values()],
         configs=[{"lr": entry.params.lr, "depth": entry.params.unfreeze_depth} for entry in ran.values()],
         best=None if best is None else best.number,
-        folders=[path.name for path in (*ledger.paths.trials.iterdir(), *ledger.paths.tune.glob("*/*/"))],
+        folders=[path.name for path in (*history.paths.trials.iterdir(), *history.paths.tune.glob("*/*/"))],
         began=len(ran),
         interrupted=interrupted,
     )
 
 
-def _signal(ledger: Ledger, ended: int, number: signal.Signals) -> Callable[[Entry], None]:
+def _signal(history: TrialHistory, ended: int, number: signal.Signals) -> Callable[[TrialState], None]:
     """Send this process the signal when so many trials have ended."""
 
-    def send(_: Entry) -> None:
-        if len(ledger.entries) - ledger.count("running") == ended:
+    def send(_: TrialState) -> None:
+        if len(history.entries) - history.count("running") == ended:
             os.kill(os.getpid(), number)
 
     return send

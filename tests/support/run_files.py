@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from search_spaces.params import TrialParams
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 from trainables.metrics import evaluate_predictions
 
 COUNTS = {
@@ -31,7 +31,7 @@ def write(
     root: Path,
     *,
     trials: int = 6,
-    statuses: Sequence[str] = ("finished", "stopped", "failed", "finished"),
+    statuses: Sequence[str] = ("completed", "pruned", "failed", "completed"),
     classes: Sequence[str] = ("covid", "normal", "pneumonia"),
     task: str = "single_label",
     epochs: int = 6,
@@ -117,7 +117,7 @@ def _sweep(name: str, trials: int, epochs: int, statuses: Sequence[str]) -> dict
         "deterministic": False,
         "set": {},
         "created": "2026-01-05T10:00:00+00:00",
-        "finished": None if "running" in statuses else "2026-01-05T11:23:20+00:00",
+        "ended": None if "running" in statuses else "2026-01-05T11:23:20+00:00",
     }
 
 
@@ -165,7 +165,7 @@ def _dataset(classes: Sequence[str], task: str, counts: dict[str, dict[str, int]
         "images": {split: sum(of_class.values()) for split, of_class in counts.items()},
         "groups": {"column": "patient_id", "counts": {"train": 500, "val": 110, "test": 112}},
         "split_origin": "given",
-        "hygiene": [
+        "checks": [
             {
                 "check": "near_duplicates",
                 "severity": "warning",
@@ -177,7 +177,7 @@ def _dataset(classes: Sequence[str], task: str, counts: dict[str, dict[str, int]
         "dropped": [],
         "subgroups": {"view": {"AP": 400, "PA": 723}},
         "source_by_class": {"covid": {"cohen": 124, "nih": 0}, "normal": {"cohen": 9, "nih": 490}},
-        "marks": [],
+        "caveats": [],
         "demo": False,
     }
 
@@ -209,7 +209,7 @@ def _write_trial(
     trial = paths.trial(trial_id)
     trial.predictions.parent.mkdir(parents=True)
     write_json(trial.params, {"trial_id": trial_id, "number": number, "params": _params(number).to_flat()})
-    run = {"finished": epochs, "stopped": min(3, epochs), "failed": min(2, epochs), "running": 1}[status]
+    run = {"completed": epochs, "pruned": min(3, epochs), "failed": min(2, epochs), "running": 1}[status]
     seen = [row for row in rows if row.split != "test"]
     predictions = draw_predictions(number, classes, task, seen, never_predicted)
     scores = evaluate_predictions(*_val_of(predictions), list(classes), task)
@@ -233,10 +233,10 @@ def _write_trial(
     trial.result.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     if status == "failed":
         trial.error.write_text("RuntimeError: out of memory\n", encoding="utf-8")
-    reasons = {"finished": "budget", "stopped": "asha, epoch 3", "failed": "RuntimeError: out of memory"}
+    reasons = {"completed": "budget", "pruned": "asha, epoch 3", "failed": "RuntimeError: out of memory"}
     if status != "running":
-        write_json(trial.end, {"status": status, "reason": reasons[status]})
-    if status in ("finished", "stopped") and number < MOST_PREDICTIONS:
+        write_json(trial.status, {"status": status, "reason": reasons[status]})
+    if status in ("completed", "pruned") and number < MOST_PREDICTIONS:
         trial.weights.write_bytes(b"weights")
         np.savez(trial.predictions, **predictions, classes=np.array(classes), epoch=np.array(run))
 
@@ -334,7 +334,7 @@ def write_finals(
             key = f"{facts['trial_id']}/{name}"
             drawn = [row for row in rows if opened or row.split != "test"]
             predictions = draw_predictions(1000 * (place + 1) + repeat, classes, task, drawn)
-            status = "failed" if key in failed else "finished"
+            status = "failed" if key in failed else "completed"
             _write_repeat(paths, facts, key, 1001 + repeat, place * repeats + repeat, status, epochs, predictions, task)
     write_json(paths.chosen, {"chosen": "2026-01-05T11:00:00+00:00", "runs": names, "folds": None, "finalists": chosen})
     if not decided:
@@ -342,7 +342,7 @@ def write_finals(
     winner = chosen[0]["trial_id"]
     means = {row["trial_id"]: {"mean": 0.84, "standard_error": 0.01, "runs": repeats} for row in chosen}
     write_json(
-        paths.decision,
+        paths.selection,
         {
             "decided": "2026-01-05T11:20:00+00:00",
             "metric": "val_f1_macro",
@@ -356,7 +356,7 @@ def write_finals(
     )
     test = sum(row.split == "test" for row in rows)
     line = {"opened": "2026-01-05T11:20:01+00:00", "winner": winner, "finalists": [row["trial_id"] for row in chosen]}
-    paths.openings.write_text("".join(json.dumps(line | {"images": test}) + "\n" for _ in range(opened)))
+    paths.test_access.write_text("".join(json.dumps(line | {"images": test}) + "\n" for _ in range(opened)))
 
 
 def _write_repeat(
@@ -385,7 +385,9 @@ def _write_repeat(
         row |= {"lr": 1e-3, "epoch_seconds": 12.0, "images_per_second": 60.0, "trainable_params": 1539}
         lines.append(json.dumps(row | {"total_params": 2_227_715}) + "\n")
     files.result.write_text("".join(lines), encoding="utf-8")
-    write_json(files.end, {"status": status, "reason": "budget" if status == "finished" else "RuntimeError: no memory"})
-    if status == "finished":
+    write_json(
+        files.status, {"status": status, "reason": "budget" if status == "completed" else "RuntimeError: no memory"}
+    )
+    if status == "completed":
         files.weights.write_bytes(b"weights")
         np.savez(files.predictions, **predictions, classes=np.array(classes), epoch=np.array(best))

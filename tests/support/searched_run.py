@@ -13,8 +13,8 @@ from optuna.distributions import distribution_to_json
 from run_files import write
 
 from search_spaces.params import SpaceContext, TrialParams
-from search_spaces.registry import load_space
-from sweep.paths import RunPaths
+from search_spaces.space import load_space
+from sweep.run_folder import RunPaths
 
 BACKBONES = ("mobilenet_v2", "resnet18", "vgg16")
 

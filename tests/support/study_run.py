@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 
 
 def write_study(write_run: Callable[..., Path], study: ModuleType, ids: Sequence[str], **changes: Any) -> Path:
@@ -16,7 +16,7 @@ def write_study(write_run: Callable[..., Path], study: ModuleType, ids: Sequence
     rows = {row.id: row for row in study.TRIALS}
     asked = [{"id": name, "number": number, "epochs": rows[name].epochs} for number, name in enumerate(ids)]
     sweep = {"space": f"studies.{study.__name__.rpartition('.')[2]}", "study_rows": asked} | changes.pop("sweep", {})
-    root = write_run(trials=len(ids), statuses=("finished",), sweep=sweep, **changes)
+    root = write_run(trials=len(ids), statuses=("completed",), sweep=sweep, **changes)
     for number, name in enumerate(ids):
         path = RunPaths(root).trial(f"t{number:05d}").params
         saved = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""A sweep without networks: the real ledger, search and stopping rule, driven by a made-up learning curve."""
+"""A sweep without networks: the real history, search and stopping rule, driven by a made-up learning curve."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from search_spaces.params import SpaceContext, TrialParams
-from search_spaces.registry import Space
-from sweep.ledger import Entry, Ledger
-from sweep.paths import RunPaths
-from sweep.stopping import Stopping
-from sweep.study import Exhausted, Study
+from search_spaces.space import Space
+from sweep.history import TrialHistory, TrialState
+from sweep.optuna_search import Exhausted, OptunaSearch
+from sweep.pruning import PruningRule
+from sweep.run_folder import RunPaths
 
 CONTEXT = SpaceContext(
     task="single_label", class_count=3, train_count=500, backbones=("squeezenet1_1", "resnet18", "mobilenet_v2")
@@ -47,23 +47,23 @@ class ToySweep:
     mode: str = "max"
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(RunPaths(self.root), "val_f1_macro", self.mode)
-        self.ledger.load()
-        self.study = Study(
+        self.history = TrialHistory(RunPaths(self.root), "val_f1_macro", self.mode)
+        self.history.load()
+        self.study = OptunaSearch(
             self.space,
-            self.ledger,
+            self.history,
             sampler=self.sampler,
             trials=self.trials,
             seed=self.seed,
             concurrency=self.concurrency,
             deterministic=self.deterministic,
         )
-        self.stopping = Stopping(self.scheduler, self.budget, grace_period=2, reduction_factor=3)
+        self.stopping = PruningRule(self.scheduler, self.budget, grace_period=2, reduction_factor=3)
 
     def run(self, epochs: int = 10**9) -> ToySweep:
         """Go on until all is done or ``epochs`` more have been trained (then it was "killed")."""
         chance = np.random.default_rng(self.timing)
-        running = self.ledger.unfinished()
+        running = self.history.unfinished()
         for _ in range(epochs):
             running += list(self._begin(len(running)))
             if not running:
@@ -77,11 +77,11 @@ class ToySweep:
         """Configuration, status and scores of every trial, by number."""
         return [
             (json.dumps(entry.params.to_flat()), entry.status, tuple(entry.scores.values()))
-            for _, entry in sorted(self.ledger.entries.items())
+            for _, entry in sorted(self.history.entries.items())
         ]
 
-    def _begin(self, running: int) -> Iterator[Entry]:
-        while running < self.concurrency and len(self.ledger.entries) < self.trials:
+    def _begin(self, running: int) -> Iterator[TrialState]:
+        while running < self.concurrency and len(self.history.entries) < self.trials:
             try:
                 entry = self.study.ask()
             except Exhausted:
@@ -91,20 +91,20 @@ class ToySweep:
             running += 1
             yield entry
 
-    def _train(self, entry: Entry) -> bool:
+    def _train(self, entry: TrialState) -> bool:
         epoch = len(entry.scores) + 1
         score = self.curve(entry.params, epoch)
         record = json.dumps({"epoch": epoch, "val_f1_macro": None if math.isnan(score) else score})
-        self.ledger.report(entry.number, epoch, score, record)
+        self.history.report(entry.number, epoch, score, record)
         if math.isnan(score):
-            self.ledger.end(entry.number, "failed", "nan")
+            self.history.end(entry.number, "failed", "nan")
             return True
         if epoch == self.budget:
-            self.ledger.end(entry.number, "finished", "")
+            self.history.end(entry.number, "completed", "")
             return True
         last = entry.number - self.concurrency
-        peers = [k for k in self.ledger.entries if not self.deterministic or k <= last]
-        if reason := self.stopping.reason_to_stop(self.ledger, entry.number, epoch, peers):
-            self.ledger.end(entry.number, "stopped", reason)
+        peers = [k for k in self.history.entries if not self.deterministic or k <= last]
+        if reason := self.stopping.reason_to_stop(self.history, entry.number, epoch, peers):
+            self.history.end(entry.number, "pruned", reason)
             return True
         return False

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.params import TrialParams
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 from trainables.atomic import write_json
+from trainables.data.config import DataConfig
 from trainables.data.prepare import prepare
-from trainables.data.request import DataRequest
 from trainables.settings import TrialSettings
 from trainables.trial import FinetuneTrial
 from trainables.weights import find_weights
@@ -20,7 +20,7 @@ SMALL = TrialParams(backbone="squeezenet1_1", unfreeze_depth=1, head_widths=(8,)
 
 
 def trained_run(
-    root: Path, request: DataRequest, params: TrialParams = SMALL, weights: str = "random", **sweep: Any
+    root: Path, request: DataConfig, params: TrialParams = SMALL, weights: str = "random", **sweep: Any
 ) -> Path:
     """Write the run folder ``root``, its decoded images beside it; returns it."""
     paths = RunPaths(root)
@@ -53,5 +53,5 @@ def trained_run(
     trial.save_best(files.weights, files.predictions)
     trial.close()
     files.result.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    write_json(files.end, {"status": "finished", "reason": "all 1 epochs done"})
+    write_json(files.status, {"status": "completed", "reason": "all 1 epochs done"})
     return root

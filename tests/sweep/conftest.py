@@ -8,7 +8,7 @@ import optuna
 import pytest
 from toy_sweep import CONTEXT
 
-from search_spaces.registry import Space, load_space
+from search_spaces.space import Space, load_space
 
 
 @pytest.fixture(scope="session")

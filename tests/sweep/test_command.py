@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from sweep.command import Arguments, plain, run_command
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from sweep.config import SweepConfig, check, with_defaults
 from sweep.values import READERS
 
@@ -187,6 +187,6 @@ def test_every_field_can_be_read() -> None:
 
 
 def test_reading_a_command_line_loads_nothing_heavy() -> None:
-    code = "import sys, sweep.options; print({'torch', 'ray', 'optuna', 'numpy', 'pandas', 'rich'} & set(sys.modules))"
+    code = "import sys, sweep.cli; print({'torch', 'ray', 'optuna', 'numpy', 'pandas', 'rich'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

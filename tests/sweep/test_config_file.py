@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from sweep.config_file import read_config_file
 
 ALLOWED = ("epochs", "time_budget", "set", "deterministic", "patience")

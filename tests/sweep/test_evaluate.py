@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 from trained_run import trained_run
 
-from sweep import models
+from sweep import model
 from sweep.evaluate import main
 from sweep.external_records import read_evaluation
-from sweep.models import write_models
+from sweep.model import write_models
 from sweep.records import read_predictions, read_run
-from trainables.data.request import DataRequest
+from trainables.data.config import DataConfig
 
 Said = Callable[..., tuple[int, list[str], list[str]]]
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def trained(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Classes bright, dark and gray, with its model."""
-    made = trained_run(tmp_path_factory.mktemp("runs") / "run", DataRequest(data=str(small_data), image_size=32))
+    made = trained_run(tmp_path_factory.mktemp("runs") / "run", DataConfig(data=str(small_data), image_size=32))
     export(made)
     return made
 
@@ -41,7 +41,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 def export(run: Path) -> None:
     """Without ONNX, which takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "write_onnx", lambda path, network, facts: None)
+        patch.setattr(model, "write_onnx", lambda path, network, facts: None)
         assert write_models(read_run(run)) == []
 
 
@@ -135,7 +135,7 @@ def test_a_multi_label_model_is_judged_on_the_labels_that_the_data_knows(tmp_pat
     (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
     columns = ("high", "often", "rare")
     run = trained_run(
-        tmp_path / "run", DataRequest(data=str(tmp_path / "all.csv"), image_size=32, label_columns=columns)
+        tmp_path / "run", DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_columns=columns)
     )
     export(run)
     asked = ("--data", tmp_path / "all.csv", "--label-column", "rare", "--label-column", "high", "--split", "val")

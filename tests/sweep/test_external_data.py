@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from trained_run import trained_run
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from sweep.external_data import Labelled, own_images, read_labelled
-from trainables.data.facts import prepare_image
-from trainables.data.request import DataRequest
+from trainables.data.config import DataConfig
+from trainables.data.image_stats import prepare_image
 
 OURS = ("covid", "normal", "pneumonia")
 Manifest = Callable[[str, Sequence[str]], Path]
@@ -40,7 +40,7 @@ def manifest(tmp_path: Path) -> Manifest:
 
 
 def read(data: Path, *columns: str, task: str = "single_label", split: str | None = None, **renamed: str) -> Labelled:
-    request = DataRequest(data=str(data), label_columns=columns)
+    request = DataConfig(data=str(data), label_columns=columns)
     return read_labelled(request, OURS, task, {name.replace("_", "-"): ours for name, ours in renamed.items()}, split)
 
 
@@ -128,7 +128,7 @@ def test_data_that_cannot_be_read_is_told(folders: Path, manifest: Manifest, tmp
 
 
 def test_a_runs_own_images_are_known_by_their_pixels(small_data: Path, tmp_path: Path) -> None:
-    run = trained_run(tmp_path / "run", DataRequest(data=str(small_data), image_size=32))
+    run = trained_run(tmp_path / "run", DataConfig(data=str(small_data), image_size=32))
     own = own_images(run)
     assert own is not None
     for split in ("train", "val", "test"):

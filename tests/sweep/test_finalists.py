@@ -12,23 +12,23 @@ import pytest
 from search_spaces.params import TrialParams
 from sweep.config import SweepConfig
 from sweep.finalists import choose, expected_seconds, open_test
-from sweep.ledger import Ledger
-from sweep.paths import RunPaths
-from sweep.repeats import RepeatLedger, RepeatList, repeats_of
-from sweep.study import Exhausted
-from trainables.data.opened import open_test_split
+from sweep.history import TrialHistory
+from sweep.optuna_search import Exhausted
+from sweep.repeats import RepeatHistory, RepeatList, repeats_of
+from sweep.run_folder import RunPaths
+from trainables.data.dataset import open_test_split
 
 
-def search(root: Path, trials: list[tuple[dict[str, Any], list[float], str]], mode: str = "max") -> Ledger:
-    """A ledger of trials: changed parameters, the score of each epoch, how it ended."""
-    ledger = Ledger(RunPaths(root), "val_f1_macro", mode)
+def search(root: Path, trials: list[tuple[dict[str, Any], list[float], str]], mode: str = "max") -> TrialHistory:
+    """A history of trials: changed parameters, the score of each epoch, how it ended."""
+    history = TrialHistory(RunPaths(root), "val_f1_macro", mode)
     for number, (changes, scores, status) in enumerate(trials):
-        ledger.begin(number, TrialParams(**{"backbone": "resnet18", "lr": 0.001 * (number + 1)} | changes), {})
+        history.begin(number, TrialParams(**{"backbone": "resnet18", "lr": 0.001 * (number + 1)} | changes), {})
         for epoch, score in enumerate(scores, start=1):
-            ledger.report(number, epoch, score, json.dumps({"epoch": epoch, "epoch_seconds": 2.0}))
+            history.report(number, epoch, score, json.dumps({"epoch": epoch, "epoch_seconds": 2.0}))
         if status != "running":
-            ledger.end(number, status, "")
-    return ledger
+            history.end(number, status, "")
+    return history
 
 
 def plan(**changes: Any) -> Any:
@@ -38,35 +38,37 @@ def plan(**changes: Any) -> Any:
 
 def test_the_best_by_their_best_epoch_are_chosen_each_configuration_once(tmp_path: Path) -> None:
     twice = {"lr": 0.5}
-    ledger = search(
+    history = search(
         tmp_path,
         [
-            ({}, [0.7, 0.9, 0.6], "finished"),
-            (twice, [0.95], "stopped"),
-            (twice, [0.94], "finished"),
+            ({}, [0.7, 0.9, 0.6], "completed"),
+            (twice, [0.95], "pruned"),
+            (twice, [0.94], "completed"),
             ({}, [0.99], "failed"),
             ({}, [0.8], "running"),
         ],
     )
-    chosen, notes = choose(plan(), ledger)
+    chosen, notes = choose(plan(), history)
     assert [(one.trial_id, one.role, one.rank, one.search_score) for one in chosen] == [
         ("t0001", "finalist", 1, 0.95),
         ("t0000", "finalist", 2, 0.9),
     ]
     assert notes == []
-    assert [one.number for one in choose(plan(finalists=9), ledger)[0]] == [1, 0, 4]
+    assert [one.number for one in choose(plan(finalists=9), history)[0]] == [1, 0, 4]
 
 
 def test_a_lower_metric_may_be_the_better_one(tmp_path: Path) -> None:
-    ledger = search(tmp_path, [({}, [0.7, 0.3], "finished"), ({}, [0.2], "finished"), ({}, [0.9], "finished")], "min")
-    assert [one.number for one in choose(plan(), ledger)[0]] == [1, 0]
+    history = search(
+        tmp_path, [({}, [0.7, 0.3], "completed"), ({}, [0.2], "completed"), ({}, [0.9], "completed")], "min"
+    )
+    assert [one.number for one in choose(plan(), history)[0]] == [1, 0]
 
 
 def test_compare_adds_the_best_of_each_cell_that_was_tried_three_times(tmp_path: Path) -> None:
     backbones = ["resnet18"] * 4 + ["mobilenet_v2"] * 3 + ["vgg16"] * 2
     scores = [0.9, 0.89, 0.88, 0.87, 0.5, 0.6, 0.55, 0.86, 0.1]
     trials = [
-        ({"backbone": name}, [score], "stopped" if place % 2 else "finished")
+        ({"backbone": name}, [score], "pruned" if place % 2 else "completed")
         for place, (name, score) in enumerate(zip(backbones, scores, strict=True))
     ]
     chosen, notes = choose(plan(compare=("backbone",)), search(tmp_path, trials))
@@ -77,16 +79,16 @@ def test_compare_adds_the_best_of_each_cell_that_was_tried_three_times(tmp_path:
 
 
 def test_repeats_are_run_in_turns_and_begun_once(tmp_path: Path) -> None:
-    ledger = search(tmp_path, [({}, [0.9], "finished"), ({}, [0.8], "finished")])
-    chosen, _ = choose(plan(), ledger)
+    history = search(tmp_path, [({}, [0.9], "completed"), ({}, [0.8], "completed")])
+    chosen, _ = choose(plan(), history)
     wanted = [f"{one.trial_id}/{repeat.name}" for one in chosen for repeat in repeats_of(7, 2, None)]
-    repeats = RepeatLedger(ledger.paths, ledger.metric, "max", wanted)
+    repeats = RepeatHistory(history.paths, history.metric, "max", wanted)
     todo = RepeatList(repeats, chosen, repeats_of(7, 2, None))
     first = todo.ask()
     assert first is not None
     assert (first.trial_id, first.asked["seed"]) == ("t0000/seed_1008", 1008)
     assert todo.ask().trial_id == "t0001/seed_1008"  # type: ignore[union-attr]
-    again = RepeatLedger(ledger.paths, ledger.metric, "max", wanted)
+    again = RepeatHistory(history.paths, history.metric, "max", wanted)
     again.load()
     rest = RepeatList(again, chosen, repeats_of(7, 2, None))
     assert [rest.ask().trial_id for _ in range(2)] == ["t0000/seed_1009", "t0001/seed_1009"]  # type: ignore[union-attr]
@@ -96,11 +98,11 @@ def test_repeats_are_run_in_turns_and_begun_once(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_repeat_that_is_no_longer_wanted_is_left_alone(tmp_path: Path) -> None:
-    ledger = search(tmp_path, [({}, [0.9], "finished"), ({}, [0.8], "finished")])
-    chosen, _ = choose(plan(), ledger)
-    before = RepeatLedger(ledger.paths, ledger.metric, "max", [])
+    history = search(tmp_path, [({}, [0.9], "completed"), ({}, [0.8], "completed")])
+    chosen, _ = choose(plan(), history)
+    before = RepeatHistory(history.paths, history.metric, "max", [])
     RepeatList(before, chosen[1:], repeats_of(0, 1, None)).ask()
-    after = RepeatLedger(ledger.paths, ledger.metric, "max", ["t0000/seed_1001"])
+    after = RepeatHistory(history.paths, history.metric, "max", ["t0000/seed_1001"])
     after.load()
     assert after.unfinished() == []
     begun = RepeatList(after, chosen[:1], repeats_of(0, 1, None)).ask()
@@ -118,19 +120,19 @@ def test_the_test_split_is_opened_once_for_a_decision_and_again_for_another(tmp_
     paths.finalists.mkdir()
     with pytest.raises(PermissionError, match="closed"):
         open_test_split(tmp_path)
-    paths.decision.write_text('{"winner": "t0000"}')
+    paths.selection.write_text('{"winner": "t0000"}')
     open_test(paths, "t0000", ["t0000"], 5)
     open_test(paths, "t0000", ["t0000"], 5)
-    assert len(paths.openings.read_text().splitlines()) == 1
-    paths.decision.write_text('{"winner": "t0001"}')
+    assert len(paths.test_access.read_text().splitlines()) == 1
+    paths.selection.write_text('{"winner": "t0001"}')
     open_test(paths, "t0001", ["t0000", "t0001"], 5)
-    lines = [json.loads(line) for line in paths.openings.read_text().splitlines()]
+    lines = [json.loads(line) for line in paths.test_access.read_text().splitlines()]
     assert [line["winner"] for line in lines] == ["t0000", "t0001"]
     assert lines[1]["images"] == 5
 
 
 def test_what_repeats_will_take_follows_from_the_searchs_own_epochs(tmp_path: Path) -> None:
-    ledger = search(tmp_path, [({}, [0.9, 0.8], "finished"), ({}, [0.8], "stopped")])
+    history = search(tmp_path, [({}, [0.9, 0.8], "completed"), ({}, [0.8], "pruned")])
     # Two finalists, three repeats of five epochs of 2 s, two at once; and what comes with a training.
-    assert expected_seconds(plan(), ledger) == pytest.approx(2 * 3 * 5 * 2.0 / 2 * 1.15)
-    assert expected_seconds(plan(finalists=0), ledger) == 0
+    assert expected_seconds(plan(), history) == pytest.approx(2 * 3 * 5 * 2.0 / 2 * 1.15)
+    assert expected_seconds(plan(finalists=0), history) == 0

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from trained_run import trained_run
 
-from sweep import models, used_model
-from sweep.models import write_models
+from sweep import model, predictor
+from sweep.model import write_models
 from sweep.predict import main
 from sweep.records import read_predictions, read_run
-from trainables.data.request import DataRequest
+from trainables.data.config import DataConfig
 
 Said = Callable[..., tuple[int, list[str], list[str]]]
 
@@ -29,9 +29,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Classes bright, dark and gray, with its model."""
-    made = trained_run(tmp_path_factory.mktemp("runs") / "run", DataRequest(data=str(small_data), image_size=32))
+    made = trained_run(tmp_path_factory.mktemp("runs") / "run", DataConfig(data=str(small_data), image_size=32))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "write_onnx", lambda path, network, facts: None)
+        patch.setattr(model, "write_onnx", lambda path, network, facts: None)
         assert write_models(read_run(made)) == []
     return made
 
@@ -130,10 +130,10 @@ def test_several_labels_are_decided_by_their_thresholds(said: Said, tmp_path: Pa
         Image.fromarray(chance.integers(0, 256, (32, 32), dtype=np.uint8)).save(tmp_path / f"{number}.png")
         lines.append(f"{number}.png,{'train' if number < 16 else 'val'},{number % 2},{int(number % 3 > 0)}")
     (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
-    request = DataRequest(data=str(tmp_path / "all.csv"), image_size=32, label_columns=("high", "often"))
+    request = DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_columns=("high", "often"))
     run = trained_run(tmp_path / "run", request)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "write_onnx", lambda path, network, facts: None)
+        patch.setattr(model, "write_onnx", lambda path, network, facts: None)
         write_models(read_run(run))
     saved = torch.load(run / "models" / "best.pt", weights_only=True)
     for thresholds, decision in (({"high": 0.0, "often": 0.0}, "high|often"), ({"high": 1.0, "often": 1.0}, "")):
@@ -149,15 +149,15 @@ def test_several_labels_are_decided_by_their_thresholds(said: Said, tmp_path: Pa
 def test_ctrl_c_leaves_what_is_done(
     run: Path, small_data: Path, said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = used_model.UsedModel.predict
+    whole = predictor.Predictor.predict
 
-    def interrupted(self: used_model.UsedModel, *arguments: object) -> Iterator[used_model.Answer]:
+    def interrupted(self: predictor.Predictor, *arguments: object) -> Iterator[predictor.Answer]:
         for number, answer in enumerate(whole(self, *arguments)):  # type: ignore[arg-type]
             if number == 3:
                 raise KeyboardInterrupt
             yield answer
 
-    monkeypatch.setattr(used_model.UsedModel, "predict", interrupted)
+    monkeypatch.setattr(predictor.Predictor, "predict", interrupted)
     code, _, errors = said(run, small_data / "val", "--csv", tmp_path / "answers.csv")
     assert (code, errors) == (130, ["interrupted"])
     assert len(rows_of(tmp_path / "answers.csv")) == 3
@@ -191,7 +191,7 @@ def test_what_is_no_model_is_told_in_one_sentence(run: Path, small_data: Path, s
     (unfinished / "sweep.json").write_text(json.dumps({}))
     code, _, (problem,) = said(unfinished, image)
     assert code == 2
-    assert f"python -m sweep.models {unfinished} makes it now" in problem
+    assert f"python -m sweep.model {unfinished} makes it now" in problem
     code, _, (problem,) = said(image, image)
     assert code == 2
     assert problem.startswith(f"{image} ")

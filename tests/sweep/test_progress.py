@@ -15,7 +15,7 @@ from rich.console import Console
 
 from sweep.progress import Progress
 from sweep.progress_view import clean, duration
-from sweep.standing import Standing
+from sweep.sweep_progress import SweepProgress
 
 ESCAPE = "\x1b"
 SUMMARY = "mobilenet_v2 depth 2, sgd lr 0.0034, batch 32, cross_entropy"
@@ -24,21 +24,21 @@ SUMMARY = "mobilenet_v2 depth 2, sgd lr 0.0034, batch 32, cross_entropy"
 def progress(stream: TextIO, time_budget_s: float | None = None) -> Progress:
     """A sweep of 16 trials whose clock goes on by 30 s whenever someone looks at it."""
     times = iter(range(0, 10**6, 30))
-    standing = Standing(total=16, epochs=6, metric="val_f1_macro", mode="max")
+    standing = SweepProgress(total=16, epochs=6, metric="val_f1_macro", mode="max")
     return Progress(standing, stream=stream, clock=lambda: next(times), time_budget_s=time_budget_s)
 
 
 def play(shown: Progress) -> None:
     """A short sweep: one trial of each end, two that run."""
     shown.message("weights: random")
-    shown.ended_earlier("t0000", 0, "finished", 0.61, "resnet18 depth 0")
+    shown.ended_earlier("t0000", 0, "completed", 0.61, "resnet18 depth 0")
     for number in range(1, 6):
         shown.trial_started(f"t{number:04d}", number, SUMMARY)
     for epoch in range(1, 4):
         shown.epoch("t0001", 1, epoch, 0.6 + epoch / 100, 0.6 + epoch / 100)
     shown.epoch("t0004", 4, 1, math.nan, math.nan)
-    shown.trial_ended("t0001", 1, "finished", "ran its budget", 0.63)
-    shown.trial_ended("t0002", 2, "stopped", "asha: below the cutoff 0.6 of 4 others", 0.2)
+    shown.trial_ended("t0001", 1, "completed", "ran its budget", 0.63)
+    shown.trial_ended("t0002", 2, "pruned", "asha: below the cutoff 0.6 of 4 others", 0.2)
     shown.trial_ended("t0003", 3, "failed", f"RuntimeError: out\nof {ESCAPE}[31mmemory", math.nan)
 
 
@@ -75,7 +75,7 @@ def test_the_view_tells_counts_best_and_what_runs() -> None:
     assert rendered(shown, 80) == [
         "4 of 16 trials ended, 30 s so far, about 2 min left",
         "━" * 20 + "╺" + "━" * 59,
-        "2 finished, 1 stopped early, 1 failed, 2 running, 10 waiting",
+        "2 completed, 1 pruned, 1 failed, 2 running, 10 waiting",
         "",
         "best  val_f1_macro 0.6300  t0001, epoch 3",
         "      mobilenet_v2 depth 2, sgd lr 0.0034, batch 32, cross_entropy",
@@ -89,7 +89,7 @@ def test_the_view_tells_counts_best_and_what_runs() -> None:
 def test_the_view_of_a_sweep_that_has_just_begun_claims_nothing() -> None:
     assert [line for line in rendered(progress(io.StringIO()), 80) if "━" not in line] == [
         "0 of 16 trials ended, 30 s so far",
-        "0 finished, 0 stopped early, 0 failed, 0 running, 16 waiting",
+        "0 completed, 0 pruned, 0 failed, 0 running, 16 waiting",
         "",
         "best  no val_f1_macro yet",
     ]
@@ -125,8 +125,8 @@ def test_a_file_gets_one_plain_line_for_each_ended_trial_and_message() -> None:
     shown.close()
     assert stream.getvalue().splitlines() == [
         "weights: random",
-        f"[2/16] t0001 finished | val_f1_macro 0.6300 at epoch 3 | {SUMMARY} | the best so far",
-        f"[3/16] t0002 stopped early | val_f1_macro 0.2000 | {SUMMARY} | "
+        f"[2/16] t0001 completed | val_f1_macro 0.6300 at epoch 3 | {SUMMARY} | the best so far",
+        f"[3/16] t0002 pruned | val_f1_macro 0.2000 | {SUMMARY} | "
         "asha: below the cutoff 0.6 of 4 others | best so far 0.6300 (t0001)",
         f"[4/16] t0003 failed | {SUMMARY} | RuntimeError: out of memory",
     ]

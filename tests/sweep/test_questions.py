@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from search_spaces.params import SpaceContext
-from search_spaces.registry import load_space
-from sweep.options import parse
+from search_spaces.space import load_space
+from sweep.cli import parse
 
 QUESTIONS = Path(__file__).parents[2] / "docs" / "questions"
 

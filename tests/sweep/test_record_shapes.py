@@ -20,7 +20,7 @@ def test_what_fits_stays_as_it_is_and_nothing_is_said() -> None:
         "epochs": 3,
         "command": ["--trials", "4"],
         "set": {"lr": 0.1},
-        "finished": None,
+        "ended": None,
         "new": [1],
     }
     assert fitting(sound, SWEEP, "sweep.json", problems) == sound
@@ -29,7 +29,7 @@ def test_what_fits_stays_as_it_is_and_nothing_is_said() -> None:
 
 def test_what_does_not_fit_is_left_out_by_name_and_its_neighbours_stay() -> None:
     problems: list[str] = []
-    dataset = {"counts": {"val": {"a": "many", "b": 3}}, "classes": ["a", 2], "marks": "none", "demo": True}
+    dataset = {"counts": {"val": {"a": "many", "b": 3}}, "classes": ["a", 2], "caveats": "none", "demo": True}
     assert fitting(dataset, DATASET, "dataset.json", problems) == {"counts": {"val": {"b": 3}}, "demo": True}
     assert problems == [
         "dataset.json: counts: val: a is not a whole number: left out",

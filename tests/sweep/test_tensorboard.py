@@ -10,20 +10,20 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from search_spaces.params import TrialParams
-from sweep.ledger import Ledger
-from sweep.paths import RunPaths
+from sweep.history import TrialHistory
+from sweep.run_folder import RunPaths
 from sweep.tensorboard import TensorBoardLog
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    ledger = Ledger(RunPaths(tmp_path), "val_f1_macro", "max")
-    ledger.begin(0, TrialParams(backbone="resnet18"), {})
-    return ledger
+def history(tmp_path: Path) -> TrialHistory:
+    history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
+    history.begin(0, TrialParams(backbone="resnet18"), {})
+    return history
 
 
-def report(ledger: Ledger, epoch: int, **values: float | None) -> None:
-    ledger.report(0, epoch, 0.5, json.dumps({"epoch": epoch, **values}))
+def report(history: TrialHistory, epoch: int, **values: float | None) -> None:
+    history.report(0, epoch, 0.5, json.dumps({"epoch": epoch, **values}))
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -40,11 +40,11 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
-def test_every_number_of_every_epoch_is_a_point_of_a_curve(ledger: Ledger, tmp_path: Path) -> None:
-    TensorBoardLog(ledger)
-    report(ledger, 1, train_loss=1.5, **{"val_f1:covid": 0.25}, lr=0.01, val_auroc_macro=None)
-    report(ledger, 2, train_loss=1.0, **{"val_f1:covid": 0.5}, lr=0.01)
-    ledger.end(0, "finished", "")
+def test_every_number_of_every_epoch_is_a_point_of_a_curve(history: TrialHistory, tmp_path: Path) -> None:
+    TensorBoardLog(history)
+    report(history, 1, train_loss=1.5, **{"val_f1:covid": 0.25}, lr=0.01, val_auroc_macro=None)
+    report(history, 2, train_loss=1.0, **{"val_f1:covid": 0.5}, lr=0.01)
+    history.end(0, "completed", "")
     found = curves(tmp_path / "trials" / "t0000")
     assert found["train/loss"] == [(1, 1.5), (2, 1.0)]
     assert found["val/f1/covid"] == [(1, 0.25), (2, 0.5)]
@@ -52,11 +52,11 @@ def test_every_number_of_every_epoch_is_a_point_of_a_curve(ledger: Ledger, tmp_p
     assert "val/auroc_macro" not in found
 
 
-def test_a_resumed_trial_goes_on_with_its_curve(ledger: Ledger, tmp_path: Path) -> None:
-    first = TensorBoardLog(ledger)
-    report(ledger, 1, train_loss=1.5)
+def test_a_resumed_trial_goes_on_with_its_curve(history: TrialHistory, tmp_path: Path) -> None:
+    first = TensorBoardLog(history)
+    report(history, 1, train_loss=1.5)
     first.close()
-    again = Ledger(RunPaths(tmp_path), "val_f1_macro", "max")
+    again = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
     again.load()
     second = TensorBoardLog(again)
     report(again, 2, train_loss=1.0)
@@ -64,12 +64,12 @@ def test_a_resumed_trial_goes_on_with_its_curve(ledger: Ledger, tmp_path: Path) 
     assert sorted(curves(tmp_path / "trials" / "t0000")["train/loss"]) == [(1, 1.5), (2, 1.0)]
 
 
-def test_trouble_with_the_files_does_not_end_the_sweep(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trouble_with_the_files_does_not_end_the_sweep(history: TrialHistory, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: object) -> None:
         raise OSError("No space left on device")
 
     monkeypatch.setattr("sweep.tensorboard.SummaryWriter", full)
-    TensorBoardLog(ledger)
-    report(ledger, 1, train_loss=1.5)
-    report(ledger, 2, train_loss=1.0)
-    assert ledger.entries[0].scores == {1: 0.5, 2: 0.5}
+    TensorBoardLog(history)
+    report(history, 1, train_loss=1.5)
+    report(history, 2, train_loss=1.0)
+    assert history.entries[0].scores == {1: 0.5, 2: 0.5}

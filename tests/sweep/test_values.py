@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from sweep.values import READERS, comma_names, hyperparameters, names, number, read_values, seconds, text, whole
 
 

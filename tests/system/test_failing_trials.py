@@ -49,14 +49,14 @@ def test_trials_that_go_wrong_in_every_way_fail_alone_and_the_others_go_on(small
     assert "(raylet)" not in done.stdout, "what Ray says of dead workers belongs into the log"
     run = tmp_path / "run"
     table = pd.read_parquet(run / "trials.parquet").set_index("param_lr")
-    assert dict(table.status[[0.01, 0.06]]) == {0.01: "finished", 0.06: "finished"}
+    assert dict(table.status[[0.01, 0.06]]) == {0.01: "completed", 0.06: "completed"}
     report = (run / "report" / "report.md").read_text().replace("\\", "")
     for lr, reason in REASONS.items():
         row = table.loc[lr]
         folder = run / "trials" / row.trial_id
         assert row.status == "failed"
         assert row.reason.startswith(reason)
-        assert json.loads((folder / "end.json").read_text()) == {"status": "failed", "reason": row.reason}
+        assert json.loads((folder / "status.json").read_text()) == {"status": "failed", "reason": row.reason}
         assert reason.partition(": ")[2] in (folder / "error.txt").read_text()
         assert reason in report
         assert any(f"{row.trial_id} failed" in line and reason in line for line in lines)

@@ -20,7 +20,7 @@ LABELS = tuple(f"finding {number}" for number in range(15))
 RUNS = {
     "three classes, repeated": {"trials": 12, "finals": {"finalists": (0, 1), "repeats": 2}},
     "names that are markup": {"classes": NASTY, "labels_per_split": FEW, "finals": {"finalists": (0, 1), "repeats": 2},
-                              "sweep": {"name": "<b>run</b>"}, "dataset": {"marks": ["<img src=x onerror=alert(3)>"]}},
+                              "sweep": {"name": "<b>run</b>"}, "dataset": {"caveats": ["<img src=x onerror=alert(3)>"]}},
     "fifteen labels": {"classes": LABELS, "task": "multi_label", "labels_per_split": dict.fromkeys(FEW, 60),
                        "trials": 3, "finals": {"finalists": (0, 1), "repeats": 1}},
     "nothing finished": {"statuses": ("failed",)},

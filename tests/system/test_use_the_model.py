@@ -15,10 +15,10 @@ from trained_run import trained_run
 from whole_sweep import ROOT
 
 from search_spaces.params import TrialParams
-from sweep.models import write_models
+from sweep.model import write_models
+from sweep.predictor import open_model
 from sweep.records import read_predictions, read_run
-from sweep.used_model import open_model
-from trainables.data.request import DataRequest
+from trainables.data.config import DataConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,11 +37,11 @@ def command(module: str, *arguments: object) -> subprocess.CompletedProcess[str]
 @pytest.fixture(autouse=True)
 def no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its export takes seconds, and is tested by itself."""
-    monkeypatch.setattr("sweep.models.write_onnx", lambda path, network, facts: None)
+    monkeypatch.setattr("sweep.model.write_onnx", lambda path, network, facts: None)
 
 
 def test_a_runs_model_predicts_and_is_judged(small_data: Path, tmp_path: Path) -> None:
-    run = trained_run(tmp_path / "runs" / "mine", DataRequest(data=str(small_data), image_size=32))
+    run = trained_run(tmp_path / "runs" / "mine", DataConfig(data=str(small_data), image_size=32))
     assert write_models(read_run(run)) == []
     (small_data / "test" / "broken.png").write_bytes(b"\x89PNG")
     predicted = command("sweep.predict", run, small_data / "test", "--csv", tmp_path / "answers.csv")
@@ -78,7 +78,7 @@ def test_real_xrays_get_the_probabilities_that_the_run_has_for_them(shared_dir: 
         chosen = [row for row in csv.DictReader(file) if row["split"] != "test"][::12]
     lines = ["path,split,label", *(f"{source / row['path']},{row['split']},{row['class']}" for row in chosen)]
     (tmp_path / "some.csv").write_text("\n".join(lines) + "\n")
-    request = DataRequest(data=str(tmp_path / "some.csv"), image_size=96, label_columns=("label",))
+    request = DataConfig(data=str(tmp_path / "some.csv"), image_size=96, label_columns=("label",))
     params = TrialParams(backbone="mobilenet_v2", unfreeze_depth=1, batch_size=16, lr=0.01)
     run = trained_run(tmp_path / "run", request, params, weights=str(shared_dir / "weights"))
     assert write_models(read_run(run)) == []

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from whole_sweep import Done, after_ends, run_sweep
 
-from sweep.paths import RunPaths
 from sweep.records import read_predictions, read_repeat_predictions, read_run
+from sweep.run_folder import RunPaths
 
 CLOCK = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
 
@@ -37,7 +37,7 @@ def trials(run: Path) -> list[dict[str, Any]]:
             {
                 "start": json.loads((folder / "params.json").read_text()),
                 "epochs": epochs,
-                "end": json.loads((folder / "end.json").read_text()),
+                "end": json.loads((folder / "status.json").read_text()),
             }
         )
     return told
@@ -91,11 +91,11 @@ def test_the_winner_is_fixed_before_the_test_split_is_opened_once(whole: Path) -
     assert [one.rank for one in finals.finalists] == [1, 2]
     assert all(len(one.ended) == 2 for one in finals.finalists)
     assert finals.winner in {one.trial_id for one in finals.finalists}
-    assert len(finals.openings) == 1
+    assert len(finals.test_access) == 1
     assert finals.decided is not None
-    assert finals.decided <= finals.openings[0]["opened"]
+    assert finals.decided <= finals.test_access[0]["opened"]
     test = (run.rows["split"] == "test").sum()
-    assert finals.openings[0]["images"] == test
+    assert finals.test_access[0]["images"] == test
     for one in (repeat for finalist in finals.finalists for repeat in finalist.repeats):
         predictions = read_repeat_predictions(run, one)
         assert predictions is not None
@@ -136,12 +136,12 @@ def test_a_sweep_killed_in_its_search_and_among_its_repeats_ends_as_one_that_was
     again = run_sweep("--resume", "run", "--storage", tmp_path, at=kill_at("/seed_"))
     assert again.code == -signal.SIGKILL
     run = tmp_path / "run"
-    assert not RunPaths(run).openings.exists(), "the test split stays closed until there is a winner"
+    assert not RunPaths(run).test_access.exists(), "the test split stays closed until there is a winner"
     last = run_sweep("--resume", "run", "--storage", tmp_path)
     assert last.code == 0, last.errors
     assert trials(run) == trials(whole)
     statuses = {trial["end"]["status"] for trial in trials(whole)}
-    assert statuses == {"finished", "stopped"}, "asha stopped nothing: the test shows less than it says"
+    assert statuses == {"completed", "pruned"}, "asha stopped nothing: the test shows less than it says"
     assert repeats(run) == repeats(whole)
     before, after = (json.loads(RunPaths(root).decision.read_text()) for root in (whole, run))
     assert {**before, "decided": ""} == {**after, "decided": ""}
@@ -155,7 +155,7 @@ def test_an_extended_search_is_decided_anew_and_the_second_opening_is_counted(wh
     finals = read_run(whole).finals
     assert finals is not None
     assert all(len(one.ended) == 3 for one in finals.finalists)
-    assert len(finals.openings) == 2
+    assert len(finals.test_access) == 2
     assert "opened" in (whole / "report" / "report.md").read_text()
 
 
@@ -199,7 +199,7 @@ def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Pa
     assert second.code == 0, second.errors
     table = pd.read_parquet(tmp_path / "run" / "trials.parquet")
     assert sorted(table.number) == list(range(11))
-    assert set(table.status) <= {"finished", "stopped"}
+    assert set(table.status) <= {"completed", "pruned"}
     epochs = pd.read_parquet(tmp_path / "run" / "epochs.parquet")
     for _, own in epochs.groupby("trial_id"):
         assert list(own.epoch) == list(range(1, len(own) + 1))

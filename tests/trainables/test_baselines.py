@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from sklearn.dummy import DummyClassifier
 
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 from trainables import baselines
 from trainables.baselines import measure_baselines
-from trainables.data.opened import Split, TrialData, open_data
+from trainables.data.config import DataConfig
+from trainables.data.dataset import Split, TrialData, open_data
 from trainables.data.prepare import prepare
-from trainables.data.request import DataRequest
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import read_predictions
 from trainables.weights import FoundWeights, find_weights
@@ -40,7 +40,7 @@ def measure(
 
 
 def prepared(root: Path, data: Path | str, **request: Any) -> TrialData:
-    prepare(DataRequest(data=str(data), **request), root / "run", root / "store", 1)
+    prepare(DataConfig(data=str(data), **request), root / "run", root / "store", 1)
     return open_data(root / "run")
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from trainables.backbones import BACKBONES
 from trainables.checkpoints import batchnorm_state, load_network
 

@@ -15,13 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
+from search_spaces.errors import UserError
 from search_spaces.params import BACKBONE_NAMES, TrialParams
-from search_spaces.problems import UserError
 from trainables.augment import normalise
 from trainables.backbones import BACKBONES
-from trainables.data.images import decode, fit_square
+from trainables.data.image import decode, fit_square
 from trainables.export import ModelFacts, plain_network, read_model, restore, torchvision_lines, write_model
-from trainables.finetuning import FineTunedModel, build_model
+from trainables.finetune import FineTunedModel, build_model
 from trainables.random_weights import random_network
 from trainables.weights import FoundWeights, find_weights
 

@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
+from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from search_spaces.problems import UserError
 from trainables.losses import BALANCED_WEIGHT_CAP, Loss, make_loss, probabilities_of
 
 LABELS = np.array([0] * 6 + [1] * 3 + [2])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from search_spaces.params import TrialParams
 from trainables.export import ModelFacts, plain_network
-from trainables.finetuning import build_model
+from trainables.finetune import build_model
 from trainables.onnx_export import OnnxDisagreesError, write_onnx
 from trainables.weights import FoundWeights
 

@@ -9,7 +9,7 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from trainables import plain_features
 from trainables.augment import normalise
 from trainables.batches import Batches

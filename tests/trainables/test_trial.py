@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from search_spaces.problems import UserError
+from trainables.data.config import DataConfig
 from trainables.data.prepare import prepare
-from trainables.data.request import DataRequest
 from trainables.metrics import evaluate_predictions, metric_names
 from trainables.predict_best import predict_best
 from trainables.predictions import read_predictions
@@ -43,7 +43,7 @@ def run_dir(tmp_path_factory):
         for name, bright in (("high", True), ("low", False)):
             for index in range(count):
                 draw(root / "images" / split / name / f"{index}.png", rng, bright)
-    prepare(DataRequest(data=str(root / "images"), image_size=32), root / "run", root / "store", 1)
+    prepare(DataConfig(data=str(root / "images"), image_size=32), root / "run", root / "store", 1)
     return root / "run"
 
 
@@ -58,7 +58,7 @@ def multi_label_run_dir(tmp_path_factory):
             draw(root / f"{split}_{index}.png", rng, bright)
             lines.append(f"{split}_{index}.png,{split},{int(bright)},{int(index % 3 > 0)}")
     (root / "all.csv").write_text("\n".join(lines) + "\n")
-    request = DataRequest(data=str(root / "all.csv"), image_size=32, label_columns=("high", "often"))
+    request = DataConfig(data=str(root / "all.csv"), image_size=32, label_columns=("high", "often"))
     prepare(request, root / "run", root / "store", 1)
     return root / "run"
 
@@ -317,7 +317,7 @@ def test_images_below_the_backbones_minimum_are_refused(tmp_path):
     for split in SIZES:
         for index in range(4):
             draw(tmp_path / "images" / split / ("high", "low")[index % 2] / f"{index}.png", rng, index % 2 == 0)
-    prepare(DataRequest(data=str(tmp_path / "images"), image_size=8), tmp_path / "run", tmp_path / "store", 1)
+    prepare(DataConfig(data=str(tmp_path / "images"), image_size=8), tmp_path / "run", tmp_path / "store", 1)
     with pytest.raises(UserError, match="at least 17 px"):
         FinetuneTrial(TrialParams(backbone="squeezenet1_1", batch_size=2), settings_of(tmp_path / "run"), 0)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from search_spaces.errors import UserError
 from search_spaces.params import BACKBONE_NAMES, TrialParams
-from search_spaces.problems import UserError
 from trainables.backbones import BACKBONES
 from trainables.checkpoints import hash_prefix
-from trainables.finetuning import build_model
+from trainables.finetune import build_model
 from trainables.random_weights import seeded
 from trainables.weights import (
     FoundWeights,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from trainables.atomic import write_atomically
 from trainables.data.splits import label_strata
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.problems import UserError
-from trainables.data.listing import Finding
+from search_spaces.errors import UserError
+from trainables.data.samples import Finding
 from trainables.data.table import Table
 
 SET = frozenset({"1", "1.0", "true", "yes"})

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.problems import UserError, raise_all
+from search_spaces.errors import UserError, raise_all
+from trainables.data.config import DataConfig
 from trainables.data.labels import Labels, read_labels, rows_text
-from trainables.data.listing import SPLIT_WORDS, Listing
-from trainables.data.request import DataRequest
+from trainables.data.samples import SPLIT_WORDS, Samples
 from trainables.data.table import Table, read_table
 
 DEFAULT_SPLIT_COLUMN = "split"
 _MOST_FILES = 5
 
 
-def list_manifest(path: Path, request: DataRequest) -> Listing:
+def list_manifest(path: Path, request: DataConfig) -> Samples:
     """List the rows of a manifest whose files, labels and splits can be used; ``problems`` tells of the others.
 
     Raises ``UserError`` where no row can be understood: no table, a column that is not there, one class only.
@@ -41,7 +41,7 @@ def list_manifest(path: Path, request: DataRequest) -> Listing:
         words = table.column(split_column)
         problems += _unknown_splits(table, words, split_column, usable)
         splits = tuple(SPLIT_WORDS.get(word.lower(), "train") for word in words)
-    listing = Listing(
+    listing = Samples(
         kind="manifest",
         path=str(path),
         task=labels.task,
@@ -62,7 +62,7 @@ def list_manifest(path: Path, request: DataRequest) -> Listing:
     return listing.take(np.flatnonzero(usable).astype(np.int64))
 
 
-def _check_columns(table: Table, request: DataRequest) -> str | None:
+def _check_columns(table: Table, request: DataConfig) -> str | None:
     """All columns asked for are there; returns the split column, None if none is given and none is called "split"."""
     optional = {
         "--split-column": request.split_column,

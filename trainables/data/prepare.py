@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.problems import UserError, raise_all
+from search_spaces.errors import UserError, raise_all
 from trainables.atomic import write_json
-from trainables.data.demo import list_demo
-from trainables.data.folders import list_folder
+from trainables.data.cache import Progress, Store, open_or_build
+from trainables.data.checks import examine, unreadable
+from trainables.data.config import DataConfig
+from trainables.data.dataset import DATASET_FILE, SPLITS_FILE, THUMBNAILS_FILE
+from trainables.data.folder import list_folder
 from trainables.data.folds import deal
-from trainables.data.hygiene import examine, unreadable
-from trainables.data.listing import SPLITS, Finding, Listing
 from trainables.data.manifest import list_manifest
-from trainables.data.opened import DATASET_FILE, SPLITS_FILE, THUMBNAILS_FILE
-from trainables.data.request import DataRequest
+from trainables.data.samples import SPLITS, Finding, Samples
+from trainables.data.split_files import write_splits, write_thumbnails
 from trainables.data.splits import assign_splits, missing_classes
-from trainables.data.store import Progress, Store, open_or_build
-from trainables.data.written import write_splits, write_thumbnails
+from trainables.data.synthetic import list_demo
 
 _MOST_SHOWN = 10
 WAYS_OUT = {
@@ -34,9 +34,9 @@ WAYS_OUT = {
 
 
 def prepare(
-    request: DataRequest,
+    request: DataConfig,
     run_dir: Path,
-    store_dir: Path,
+    cache_dir: Path,
     workers: int,
     progress: Progress | None = None,
     folds: int | None = None,
@@ -44,12 +44,12 @@ def prepare(
     """Make a data set ready for trials and return the content of dataset.json.
 
     Writes dataset.json, splits.csv and thumbnails.npz into ``run_dir`` only when all is well; the decoded images go to
-    ``store_dir``, where the next sweep on the same images finds them. workers: images decoded at the same time;
+    ``cache_dir``, where the next sweep on the same images finds them. workers: images decoded at the same time;
     progress: called with images decoded and images in all, unless the store is there already. folds: into how many
     train and val have to be divisible for cross-validation, if at all.
     Raises ``UserError`` with all problems of the data together.
     """
-    ready = _examine(request, store_dir, workers, progress, folds)
+    ready = _examine(request, cache_dir, workers, progress, folds)
     run_dir.mkdir(parents=True, exist_ok=True)
     write_splits(run_dir / SPLITS_FILE, ready.listing, ready.rows, ready.splits)
     assert ready.store.path is not None
@@ -60,7 +60,7 @@ def prepare(
 
 
 def inspect(
-    request: DataRequest, workers: int, progress: Progress | None = None, folds: int | None = None
+    request: DataConfig, workers: int, progress: Progress | None = None, folds: int | None = None
 ) -> dict[str, Any]:
     """The same checks and the same summary (``store`` is null), with nothing written."""
     return _examine(request, None, workers, progress, folds).summary()
@@ -70,8 +70,8 @@ def inspect(
 class _Ready:
     """A data set that passed. rows: int64 [n], row in the store of each row of ``listing``; splits: str [n]."""
 
-    request: DataRequest
-    listing: Listing
+    request: DataConfig
+    listing: Samples
     store: Store
     rows: npt.NDArray[np.int64]
     splits: npt.NDArray[np.str_]
@@ -94,11 +94,11 @@ class _Ready:
             "images": {split: int((self.splits == split).sum()) for split in SPLITS},
             "groups": {"column": listing.group_column, "counts": self._group_counts()},
             "split_origin": self.split_origin,
-            "hygiene": [finding.to_dict() for finding in self.findings],
+            "checks": [finding.to_dict() for finding in self.findings],
             "dropped": list(self.dropped),
             "subgroups": {column: dict(sorted(Counter(v).items())) for column, v in listing.subgroups.items()},
             "source_by_class": self._source_by_class(),
-            "marks": self._marks(),
+            "caveats": self._marks(),
             "demo": listing.kind == "demo",
             "request": self.request.to_dict(),
         }
@@ -147,14 +147,14 @@ class _Ready:
 
 
 def _examine(
-    request: DataRequest, store_dir: Path | None, workers: int, progress: Progress | None, folds: int | None
+    request: DataConfig, cache_dir: Path | None, workers: int, progress: Progress | None, folds: int | None
 ) -> _Ready:
     raise_all(request.problems())
     listing = _list(request)
     if listing.problems:
-        store_dir = None  # it will end in an error; decode all the same, to tell all problems at once
+        cache_dir = None  # it will end in an error; decode all the same, to tell all problems at once
     sources = tuple(listing.files) if listing.pixels is None else listing.pixels
-    store = open_or_build(sources, request.image_size, request.fit, store_dir, workers, progress)
+    store = open_or_build(sources, request.image_size, request.fit, cache_dir, workers, progress)
     broken = unreadable(listing, store.facts)
     rows = np.flatnonzero([fact.reason is None for fact in store.facts]).astype(np.int64)
     dropped = tuple(
@@ -187,7 +187,7 @@ def _examine(
     return _Ready(request, usable, store, rows, splits, origin, (*findings, *usable.findings), dropped)
 
 
-def _fold_problems(listing: Listing, splits: npt.NDArray[np.str_], folds: int | None, seed: int) -> list[str]:
+def _fold_problems(listing: Samples, splits: npt.NDArray[np.str_], folds: int | None, seed: int) -> list[str]:
     """Why train and val cannot be dealt into so many folds."""
     if folds is None or folds < 2:
         return []
@@ -200,7 +200,7 @@ def _fold_problems(listing: Listing, splits: npt.NDArray[np.str_], folds: int | 
     return []
 
 
-def _list(request: DataRequest) -> Listing:
+def _list(request: DataConfig) -> Samples:
     if request.data == "demo":
         _refuse_manifest_options(request, "the demo set")
         if request.task == "multi_label":
@@ -218,7 +218,7 @@ def _list(request: DataRequest) -> Listing:
     raise UserError(f"--data {request.data}: no such folder or file; allowed: a folder, a .csv manifest, or demo")
 
 
-def _refuse_manifest_options(request: DataRequest, what: str) -> None:
+def _refuse_manifest_options(request: DataConfig, what: str) -> None:
     raise_all(
         [
             f"{option} {value}: {what} has no columns; give a .csv manifest"
@@ -227,13 +227,13 @@ def _refuse_manifest_options(request: DataRequest, what: str) -> None:
     )
 
 
-def _stops(finding: Finding, request: DataRequest) -> bool:
+def _stops(finding: Finding, request: DataConfig) -> bool:
     if finding.severity != "error":
         return False
     return not (request.skip_unreadable if finding.check == "unreadable" else request.allow_leakage)
 
 
-def _as_problem(finding: Finding, listing: Listing, splits: npt.NDArray[np.str_]) -> str:
+def _as_problem(finding: Finding, listing: Samples, splits: npt.NDArray[np.str_]) -> str:
     """An error with its first occurrences and the way out, in one text of several lines."""
     split_of = dict(zip(listing.paths, map(str, splits), strict=True))
     lines = [f"{finding.message}: {WAYS_OUT[finding.check]}"]

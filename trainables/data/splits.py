@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 
 SHARE = 0.15  # of validation, and of test
 GIVEN, SEEDED, VAL_FROM_TRAIN = "given", "seeded", "val taken from train"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from search_spaces.problems import UserError, unknown
+from search_spaces.errors import UserError, unknown
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 

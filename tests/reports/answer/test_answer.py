@@ -8,10 +8,10 @@ import pytest
 from baseline_files import POOR, write_baselines
 
 from reports.answer import answer
-from reports.evidence import gather
+from reports.data import gather
 from reports.page.blocks import Command, FactList, Headline, Note, Picture, Section, Text
 from reports.scores.statistics import interval
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 
 
 def headline(section: Section) -> Headline:
@@ -115,7 +115,7 @@ def test_the_model_file_its_own_scores_the_command_and_the_lines_that_load_it(wr
 def test_without_a_model_file_the_command_that_makes_it_is_given(write_run):
     text = words(answer.section(gather(write_run(finals={"repeats": 1}))))
     assert "models/best.pt is not written" in text
-    assert "python -m sweep.models runs/run" in text
+    assert "python -m sweep.model runs/run" in text
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", ""])

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from searched_run import write_searched
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.page.blocks import Heading, Table, Text
 from reports.prose import analysis, analysis_limits, analysis_result, analysis_search
 from reports.prose.analysis_facts import Facts
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 
 BIG = {"labels_per_split": {"train": 60, "val": 150, "test": 150}, "classes": ("a", "b", "c"), "trials": 2}
 
@@ -253,7 +253,7 @@ def test_classes_with_few_patients_are_named(write_run):
 
 @pytest.mark.parametrize(("opened", "words"), [(0, ""), (1, ""), (3, "opened 3 times")])
 def test_a_second_look_at_test_is_told(write_run, opened, words):
-    found = texts(analysis_limits.openings, write_run(finals={"opened": opened}))
+    found = texts(analysis_limits.test_access, write_run(finals={"opened": opened}))
     assert (words in found) if words else not found
 
 
@@ -269,40 +269,40 @@ def test_failures_are_counted_and_pinned_to_a_backbone_only_beyond_chance(write_
     spread = texts(analysis_search.failures, write_run(trials=12))
     assert "3 of 12 trials failed: “RuntimeError: out of memory”" in spread
     assert "more than chance" not in spread
-    one = write_run("one", trials=24, statuses=("failed", "finished", "finished"))
+    one = write_run("one", trials=24, statuses=("failed", "completed", "completed"))
     found = texts(analysis_search.failures, one)
     assert "8 of them are of mobilenet_v2, more than chance would have it (Fisher's exact test, p < 0.001" in found
-    assert said(analysis_search.failures, write_run("none", statuses=("finished",))) == []
+    assert said(analysis_search.failures, write_run("none", statuses=("completed",))) == []
 
 
 def test_a_share_of_stopped_trials_differs_by_depth_only_where_the_exact_test_says_so(tmp_path, write_run):
-    root = write_searched(tmp_path / "run", lambda params, epoch: 0.5, trials=40, statuses=("finished",))
+    root = write_searched(tmp_path / "run", lambda params, epoch: 0.5, trials=40, statuses=("completed",))
     for folder in RunPaths(root).trial_folders():
         paths = RunPaths(root).trial(folder.name)
         if json.loads(paths.params.read_text())["params"]["unfreeze_depth"] > 0:
-            paths.end.write_text(json.dumps({"status": "stopped", "reason": "asha"}))
+            paths.status.write_text(json.dumps({"status": "pruned", "reason": "asha"}))
     (finding,) = said(analysis_search.early_stopping, root)
     assert finding.kind == "limit"
     assert "deep configurations had less of a chance" in finding.text
     (finding,) = said(analysis_search.early_stopping, write_run("even", trials=20))
     assert finding.kind == "open"
     assert "no difference shown" in finding.text
-    assert said(analysis_search.early_stopping, write_run("all", statuses=("finished",))) == []
+    assert said(analysis_search.early_stopping, write_run("all", statuses=("completed",))) == []
 
 
 def test_more_epochs_are_suggested_only_where_the_last_is_best_more_often_than_by_chance(tmp_path, write_run):
-    found = texts(analysis_search.budget, write_run(trials=12, statuses=("finished",)))
+    found = texts(analysis_search.budget, write_run(trials=12, statuses=("completed",)))
     assert "12 of 12 trials that ran all 6 epochs were best in the last one (76 % to 100 %)" in found
-    early = write_searched(tmp_path / "early", lambda p, epoch: -epoch, trials=12, statuses=("finished",))
+    early = write_searched(tmp_path / "early", lambda p, epoch: -epoch, trials=12, statuses=("completed",))
     assert said(analysis_search.budget, early) == []
-    assert said(analysis_search.budget, write_run("few", trials=3, statuses=("finished",))) == []
+    assert said(analysis_search.budget, write_run("few", trials=3, statuses=("completed",))) == []
 
 
 def test_a_best_trial_that_came_late_is_a_hint_to_search_on(tmp_path):
-    late = write_searched(tmp_path / "late", lambda p, e: 0.5, trials=20, statuses=("finished",))
+    late = write_searched(tmp_path / "late", lambda p, e: 0.5, trials=20, statuses=("completed",))
     lift(late, 19, 0.4)
     assert "number 19 of 20" in texts(analysis_search.late_find, late)
-    early = write_searched(tmp_path / "early", lambda p, e: 0.5, trials=20, statuses=("finished",))
+    early = write_searched(tmp_path / "early", lambda p, e: 0.5, trials=20, statuses=("completed",))
     lift(early, 2, 0.4)
     assert said(analysis_search.late_find, early) == []
 
@@ -314,7 +314,7 @@ def lift(root, number, by):
 
 
 def test_a_learning_rate_at_the_bound_of_its_range_is_a_hint_to_widen_it(tmp_path, write_run):
-    root = write_searched(tmp_path / "run", lambda p, e: 0.5, trials=10, statuses=("finished",))
+    root = write_searched(tmp_path / "run", lambda p, e: 0.5, trials=10, statuses=("completed",))
     path = RunPaths(root).trial("t00004").params
     record = json.loads(path.read_text())
     name = next(key for key in record["asked"]["suggested"] if key.startswith("lr."))
@@ -390,7 +390,7 @@ def test_any_task_and_metric_is_analysed(write_run, task, metric):
     assert len(section_of(root).blocks) > 5
 
 
-@pytest.mark.parametrize("statuses", [("failed",), ("running",), ("stopped",)])
+@pytest.mark.parametrize("statuses", [("failed",), ("running",), ("pruned",)])
 @pytest.mark.parametrize("trials", [0, 3])
 def test_a_run_with_little_in_it_is_analysed_with_that(write_run, statuses, trials):
     section = section_of(write_run(trials=trials, statuses=statuses))

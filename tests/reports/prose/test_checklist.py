@@ -7,10 +7,10 @@ import re
 import pytest
 
 from reports.build import SECTIONS
-from reports.evidence import gather
+from reports.data import gather
 from reports.page.blocks import Table
 from reports.prose import checklist
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 
 
 def answers(root):

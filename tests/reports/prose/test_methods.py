@@ -7,12 +7,12 @@ import json
 import pytest
 from searched_run import write_searched
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.page.blocks import Heading, Note, Table, Text
 from reports.prose import methods
 from reports.prose.references import REFERENCES, Citations, of_backbone
 from search_spaces.params import BACKBONE_NAMES
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 
 
 def paragraphs(root):
@@ -40,7 +40,7 @@ def test_the_data_paragraph_names_counts_splits_patients_and_preprocessing(write
 
 
 def test_unknown_patients_and_allowed_leaks_are_part_of_the_methods(write_run):
-    text = paragraphs(write_run(dataset={"groups": None, "marks": ["3 images are in two splits"]}))["Data"]
+    text = paragraphs(write_run(dataset={"groups": None, "caveats": ["3 images are in two splits"]}))["Data"]
     assert "Which images are of one patient was not known" in text
     assert "To be known: 3 images are in two splits." in text
 

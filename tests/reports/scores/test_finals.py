@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.scores.paired import Comparison
-from sweep.paths import RunPaths
 from sweep.records import Run, read_repeat_predictions, read_run
+from sweep.run_folder import RunPaths
 from trainables.metrics import evaluate_predictions
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.scores.shown import repeats_of_winner, runs_on, shown
-from sweep.paths import RunPaths
 from sweep.records import read_run
+from sweep.run_folder import RunPaths
 
 
 def rewrite(root: Path, trial_id: str, **changed) -> None:
@@ -44,7 +44,7 @@ def test_once_decided_and_opened_the_model_file_is_shown_on_all_three_splits(wri
 
 def test_rows_of_a_test_split_that_was_not_opened_are_never_shown(write_run):
     root = write_run(finals={})
-    RunPaths(root).openings.unlink()
+    RunPaths(root).test_access.unlink()
     evidence = gather(root)
     assert shown(evidence).splits == ("train", "val")
     assert not any((one.split == "test").any() for one in evidence.repeats.values())

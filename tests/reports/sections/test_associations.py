@@ -8,7 +8,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from searched_run import write_searched
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.page import association_figures
 from reports.page.blocks import Note, Text
 from reports.sections import associations
@@ -52,13 +52,13 @@ def test_the_same_run_gives_the_same_bytes(tmp_path):
 
 
 def test_what_was_compared_and_left_out_is_said(tmp_path):
-    root = write_searched(tmp_path / "run", score, trials=24, statuses=("finished", "stopped", "failed", "running"))
+    root = write_searched(tmp_path / "run", score, trials=24, statuses=("completed", "pruned", "failed", "running"))
     text = words(section_of(root))
     assert "12 trials are compared by their best validation macro F1 within the first 3 epochs" in text
     assert "Left out: 6 failed and 6 without an end." in text
 
 
-@pytest.mark.parametrize(("trials", "status"), [(0, "finished"), (9, "finished"), (30, "failed"), (12, "running")])
+@pytest.mark.parametrize(("trials", "status"), [(0, "completed"), (9, "completed"), (30, "failed"), (12, "running")])
 def test_too_few_trials_are_told_and_nothing_is_drawn(write_run, trials, status):
     section = section_of(write_run(trials=trials, statuses=(status,)))
     assert section.pictures() == []
@@ -89,7 +89,7 @@ def test_a_thousand_marks_are_pixels_within_the_svg():
 
 
 def test_of_many_trials_the_best_and_some_others_have_a_line_and_that_is_said(tmp_path):
-    section = section_of(write_searched(tmp_path / "run", score, trials=160, statuses=("finished",), epochs=1))
+    section = section_of(write_searched(tmp_path / "run", score, trials=160, statuses=("completed",), epochs=1))
     parallel = section.pictures()[-1]
     assert "Drawn: the 40 best and 110 others, picked at random." in parallel.caption
     assert "Drawn" not in section_of(write_searched(tmp_path / "few", score, trials=20)).pictures()[-1].caption

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.page.blocks import Note, Picture, Pictures
 from reports.scores.shown import repeats_of_winner, shown
 from reports.sections.confusion import section
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 
 
 def notes(found) -> str:

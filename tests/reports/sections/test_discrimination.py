@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.page.blocks import Note
 from reports.page.figures_evaluation import MOST_POINTS, thinned
 from reports.scores.shown import repeats_of_winner
 from reports.sections.discrimination import MACRO, section
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 
 
 def areas(found):

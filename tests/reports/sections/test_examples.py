@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.page.blocks import Note, Samples, Table
 from reports.page.render import Page, html_page
 from reports.page.thumbnail_lookup import of_files
 from reports.scores.shown import shown
 from reports.sections.examples import BEST, FALSE_NEGATIVES, FALSE_POSITIVES, WORST, confused_pairs, examples, section
-from sweep.paths import RunPaths
 from sweep.records import Predictions
+from sweep.run_folder import RunPaths
 
 
 def listed(found) -> Table:

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.page.blocks import Note, Picture, Section, Table, Text
 from reports.prose import verdict
-from reports.scores.finals import Standing
+from reports.scores.finals import Leaderboard
 from reports.scores.paired import Comparison
 from reports.scores.statistics import interval
 from reports.sections import comparison, finalists
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 
 
 def table(section: Section, name: str) -> Table:
@@ -30,9 +30,9 @@ def words(section: Section) -> str:
     return " ".join(parts)
 
 
-def with_leads(standing: Standing, **leads: Comparison) -> Standing:
+def with_leads(standing: Leaderboard, **leads: Comparison) -> Leaderboard:
     facts: dict[str, Any] = {name: getattr(standing, name) for name in standing.__dataclass_fields__}
-    return Standing(**(facts | {"leads": leads}))
+    return Leaderboard(**(facts | {"leads": leads}))
 
 
 def lead(difference: float, p_holm: float) -> Comparison:
@@ -118,7 +118,7 @@ def test_without_finalists_by_wish_the_section_says_what_is_lost(write_run):
     assert "--finalists 0" in words(finalists.section(gather(write_run(sweep={"finalists": 0}))))
 
 
-@pytest.mark.parametrize("file", ["decision.json", "finalists.json", "predictions of all", "openings.jsonl"])
+@pytest.mark.parametrize("file", ["selection.json", "finalists.json", "predictions of all", "test_access.jsonl"])
 def test_damaged_files_are_said_and_the_rest_is_shown(write_run, file):
     root = write_run(finals={"compare": (2,)}, trials=6)
     paths = RunPaths(root)
@@ -131,11 +131,11 @@ def test_damaged_files_are_said_and_the_rest_is_shown(write_run, file):
     section = finalists.section(evidence)
     assert words(section)
     assert comparison.section(evidence).tables()
-    if file == "decision.json":
+    if file == "selection.json":
         assert "which finalist won is not known" in words(section)
     if file == "finalists.json":
         assert "is damaged" in words(section)
-    if file == "openings.jsonl":
+    if file == "test_access.jsonl":
         assert evidence.standing.split == "test"  # a torn line counts as an opening
 
 
@@ -164,7 +164,7 @@ def test_a_metric_where_lower_is_better_and_a_table_with_odd_names(write_run):
 
 
 def test_the_comparison_joins_the_repeats_of_each_cells_best_trial(write_run):
-    evidence = gather(write_run(trials=9, statuses=("finished",), finals={"compare": (7,)}))
+    evidence = gather(write_run(trials=9, statuses=("completed",), finals={"compare": (7,)}))
     cells = comparison.repeated_cells(evidence)
     by_number = {one.finalist.number: one for one in evidence.standing.contenders}
     joined = cells[cells["mean"].notna()]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.page.blocks import Table, Text
 from reports.scores.shown import alone_on, repeats_of_winner, shown
 from reports.sections.operating import blocks, chosen_cut, decision_rules, positive_class, table, youden

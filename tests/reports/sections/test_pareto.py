@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.page.blocks import Text
 from reports.sections import pareto
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 
 numbers = st.one_of(st.integers(-5, 5).map(float), st.just(math.nan))
 
@@ -83,12 +83,12 @@ def test_finalists_are_drawn_with_their_spread(write_run):
 
 @pytest.mark.parametrize("trials", [0, 2])
 def test_fewer_than_three_scores_are_not_weighed(write_run, trials):
-    section = pareto.section(gather(write_run(trials=trials, statuses=("finished",))))
+    section = pareto.section(gather(write_run(trials=trials, statuses=("completed",))))
     assert section.tables() == []
     assert "Fewer than three trials have a score" in words(section)
 
 
 def test_a_lower_metric_puts_the_lowest_on_the_front(write_run):
-    evidence = gather(write_run(trials=12, statuses=("finished",), sweep={"metric": "val_nll", "mode": "min"}))
+    evidence = gather(write_run(trials=12, statuses=("completed",), sweep={"metric": "val_nll", "mode": "min"}))
     (table,) = pareto.section(evidence).tables()
     assert table.frame["score"].iloc[0] == evidence.trials["score"].min()

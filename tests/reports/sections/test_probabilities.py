@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.scores.calibration import brier_score, top_label_reliability
 from reports.scores.shown import repeats_of_winner
-from reports.sections.probabilities import BINS, DECISION, section
+from reports.sections.probabilities import BINS, SELECTION, section
 
 
 def rows(found):
@@ -37,7 +37,7 @@ def test_each_class_has_its_brier_score_and_its_mean_probability_over_the_repeat
 
 def test_the_answers_own_confidence_is_checked_too(write_run):
     evidence = gather(write_run(finals={}))
-    row = rows(section(evidence)).loc[DECISION]
+    row = rows(section(evidence)).loc[SELECTION]
     repeats = [one.of("test") for one in repeats_of_winner(evidence)]
     errors = [top_label_reliability(one.label, one.probability, bins=BINS).error for one in repeats]
     assert row["ECE"] == pytest.approx(np.mean(errors))

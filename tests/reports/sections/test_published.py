@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.page.blocks import Note, Table, Text
 from reports.sections import published
 

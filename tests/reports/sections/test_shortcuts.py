@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 from baseline_files import LABELS, POOR, write_baselines
 
-from reports.evidence import Evidence, gather
+from reports.data import ReportData, gather
 from reports.page.blocks import Note, Table, Text
 from reports.scores import shortcut_tables
 from reports.sections import shortcuts
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 from trainables.metrics import evaluate_predictions
 
 WriteRun = Callable[..., Path]
 
 
-def table_of(evidence: Evidence) -> Table:
+def table_of(evidence: ReportData) -> Table:
     (table,) = [block for block in shortcuts.section_blocks(evidence) if isinstance(block, Table)]
     return table
 
 
-def notes_of(evidence: Evidence, level: str) -> list[Note]:
+def notes_of(evidence: ReportData, level: str) -> list[Note]:
     return [block for block in shortcuts.section_blocks(evidence) if isinstance(block, Note) and block.level == level]
 
 
@@ -117,7 +117,7 @@ def test_a_winner_that_answers_always_the_same_is_told_so(write_run: WriteRun) -
 def test_before_the_test_split_is_opened_nothing_of_it_is_shown(write_run: WriteRun) -> None:
     root = write_run(finals={})
     write_baselines(root, POOR)
-    RunPaths(root).openings.unlink()
+    RunPaths(root).test_access.unlink()
     evidence = gather(root)
     table = table_of(evidence)
     assert not [name for name in table.frame if str(name).startswith("test")]

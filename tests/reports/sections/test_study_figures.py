@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from study_run import write_study
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.page.blocks import Picture, Pictures
 from reports.sections import study_figures
 from search_spaces.studies import bscs17028, msds19042
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 
 
 def pictures_of(blocks) -> dict[str, Picture]:

@@ -7,12 +7,12 @@ import pytest
 from sklearn.metrics import f1_score, multilabel_confusion_matrix, recall_score
 from study_run import write_study
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.page.blocks import Note, Table
 from reports.page.render import csv_table, latex_table
 from reports.sections import study_tables
 from search_spaces.studies import bscs17028, msds19042
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 
 MULTI = ("W9", "W10")
 

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from sklearn import metrics
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.page.blocks import Table, Text
 from reports.scores.shown import repeats_of_winner
 from reports.sections.subgroups import MOST_VALUES, blocks
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 
 
 def with_column(root, value_of_row, name="view"):

@@ -44,7 +44,7 @@ def test_there_is_no_majority_baseline_of_several_labels_or_unknown_counts():
 
 def test_findings_stand_the_gravest_first_with_examples():
     dataset = {
-        "hygiene": [
+        "checks": [
             {"check": "tiny_class", "severity": "info", "message": "m", "count": 1, "items": []},
             {"check": "groups", "severity": "error", "message": "m", "count": 9, "items": [["a", "b"]] * 9},
             {"check": "near", "severity": "warning", "message": "m", "count": 1, "items": [["c"]]},

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.scores.finals import stand
 from reports.scores.paired import compare, holm
 from reports.trials.effects import effects

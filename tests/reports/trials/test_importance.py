@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from searched_run import write_searched
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.trials import importance
 from reports.trials.optuna_study import compared
 
@@ -23,7 +23,7 @@ def noise(params, epoch):
 
 
 def found_for(tmp_path, score, mode="max", trials=60):
-    root = write_searched(tmp_path / "run", score, trials=trials, statuses=("finished",), epochs=1)
+    root = write_searched(tmp_path / "run", score, trials=trials, statuses=("completed",), epochs=1)
     return importance.importances(compared(gather(root)), mode)
 
 

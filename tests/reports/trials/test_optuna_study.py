@@ -10,9 +10,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from searched_run import write_searched
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.trials.optuna_study import as_study, compared
-from sweep.paths import RunPaths
+from sweep.run_folder import RunPaths
 
 
 def rising(params, epoch):
@@ -20,7 +20,7 @@ def rising(params, epoch):
 
 
 def test_trials_stopped_early_are_compared_with_the_others_after_equally_many_epochs(tmp_path):
-    root = write_searched(tmp_path / "run", rising, trials=12, statuses=("finished", "stopped"), epochs=9)
+    root = write_searched(tmp_path / "run", rising, trials=12, statuses=("completed", "pruned"), epochs=9)
     found = compared(gather(root))
     assert found.epoch == 3
     assert set(np.round(found.scores, 6)) == {0.53, 0.63}
@@ -28,14 +28,14 @@ def test_trials_stopped_early_are_compared_with_the_others_after_equally_many_ep
 
 
 def test_without_a_stopped_trial_all_epochs_count(tmp_path):
-    root = write_searched(tmp_path / "run", rising, trials=4, statuses=("finished",), epochs=9)
+    root = write_searched(tmp_path / "run", rising, trials=4, statuses=("completed",), epochs=9)
     found = compared(gather(root))
     assert found.epoch is None
     assert set(np.round(found.scores, 6)) <= {0.59, 0.69}
 
 
 def test_failed_and_unended_trials_and_those_without_a_score_are_left_out_and_counted(tmp_path):
-    root = write_searched(tmp_path / "run", rising, trials=8, statuses=("finished", "stopped", "failed", "running"))
+    root = write_searched(tmp_path / "run", rising, trials=8, statuses=("completed", "pruned", "failed", "running"))
     lost = RunPaths(root).trial("t00000").result
     rows = [json.loads(line) | {"val_f1_macro": float("nan")} for line in lost.read_text().splitlines()]
     lost.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -45,7 +45,7 @@ def test_failed_and_unended_trials_and_those_without_a_score_are_left_out_and_co
 
 
 def test_parameters_keep_the_name_and_range_that_the_sampler_was_asked_for(tmp_path):
-    found = compared(gather(write_searched(tmp_path / "run", rising, statuses=("finished",))))
+    found = compared(gather(write_searched(tmp_path / "run", rising, statuses=("completed",))))
     ranges = found.distributions
     assert ranges["lr.sgd"] == FloatDistribution(1e-5, 1e-1, log=True)
     assert ranges["unfreeze_depth"] == IntDistribution(0, 4)
@@ -57,7 +57,7 @@ def test_parameters_keep_the_name_and_range_that_the_sampler_was_asked_for(tmp_p
 
 
 def test_a_fixed_list_has_ranges_that_hold_what_its_rows_took(write_run):
-    found = compared(gather(write_run(trials=12, statuses=("finished",))))
+    found = compared(gather(write_run(trials=12, statuses=("completed",))))
     ranges = found.distributions
     assert ranges["lr"] == FloatDistribution(1e-3, 7e-3, log=True)
     assert ranges["batch_size"] == IntDistribution(16, 64)
@@ -66,7 +66,7 @@ def test_a_fixed_list_has_ranges_that_hold_what_its_rows_took(write_run):
 
 
 def test_a_parameter_of_a_record_that_is_out_of_its_range_costs_that_trial_alone(tmp_path):
-    root = write_searched(tmp_path / "run", rising, trials=6, statuses=("finished",))
+    root = write_searched(tmp_path / "run", rising, trials=6, statuses=("completed",))
     path = RunPaths(root).trial("t00002").params
     record = json.loads(path.read_text())
     record["asked"]["suggested"]["dropout"] = 7.0
@@ -78,7 +78,7 @@ def test_a_parameter_of_a_record_that_is_out_of_its_range_costs_that_trial_alone
 
 @pytest.mark.parametrize("damage", [{}, {"asked": None}, {"asked": {"distributions": {"lr": 3}}}, {"asked": [1]}])
 def test_a_record_without_what_was_asked_is_taken_by_its_parameters(tmp_path, damage):
-    root = write_searched(tmp_path / "run", rising, trials=3, statuses=("finished",))
+    root = write_searched(tmp_path / "run", rising, trials=3, statuses=("completed",))
     for folder in RunPaths(root).trial_folders():
         path = RunPaths(root).trial(folder.name).params
         record = json.loads(path.read_text())
@@ -96,7 +96,7 @@ def test_a_run_without_trials_has_nothing_to_compare(write_run):
 
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_the_study_has_the_trials_and_their_best_value(tmp_path, mode, capfd):
-    found = compared(gather(write_searched(tmp_path / "run", rising, trials=6, statuses=("finished",))))
+    found = compared(gather(write_searched(tmp_path / "run", rising, trials=6, statuses=("completed",))))
     before = optuna.logging.get_verbosity()
     study = as_study(found, mode)
     assert study.best_value == (found.scores.max() if mode == "max" else found.scores.min())

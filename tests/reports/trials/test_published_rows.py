@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from reports.trials.published_rows import FLAWS, OF_STUDIES, flaws_of, in_short, published, task_of
-from search_spaces.registry import SPACES
+from search_spaces.space import SPACES
 
 STUDIES = {name.partition(".")[2]: path for name, path in SPACES.items() if name.startswith("studies.")}
 ROWS = published()

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.evidence import gather
+from reports.data import gather
 from reports.trials import tables
-from sweep.paths import RunPaths
 from sweep.records import read_run
+from sweep.run_folder import RunPaths
 
 
 def frame(rows: list[dict]) -> pd.DataFrame:
@@ -23,7 +23,7 @@ def frame(rows: list[dict]) -> pd.DataFrame:
                 {
                     "trial_id": f"t{number}",
                     "number": number,
-                    "status": row.get("status", "finished"),
+                    "status": row.get("status", "completed"),
                     "reason": row.get("reason", ""),
                     "score": row.get("score"),
                     "epochs_run": row.get("epochs", 5),
@@ -41,7 +41,7 @@ def frame(rows: list[dict]) -> pd.DataFrame:
 
 
 def test_the_highest_score_wins_unless_its_trial_failed():
-    trials = frame([{"score": 0.7}, {"score": 0.9, "status": "failed"}, {"score": 0.8, "status": "stopped"}, {}])
+    trials = frame([{"score": 0.7}, {"score": 0.9, "status": "failed"}, {"score": 0.8, "status": "pruned"}, {}])
     assert list(tables.ranked(trials, "max")["number"]) == [2, 0]
     assert list(tables.ranked(trials, "min")["number"]) == [0, 2]
 
@@ -55,7 +55,7 @@ def test_a_cell_is_worth_its_best_trial_and_counts_all_of_them():
     trials = frame(
         [
             {"backbone": "vgg16", "depth": 4, "score": 0.6},
-            {"backbone": "vgg16", "depth": 4, "score": 0.9, "status": "stopped"},
+            {"backbone": "vgg16", "depth": 4, "score": 0.9, "status": "pruned"},
             {"backbone": "vgg16", "depth": 4, "status": "failed"},
             {"backbone": "resnet18", "depth": 1, "status": "failed"},
             {"backbone": "resnet18", "depth": None, "layers": "layer4.1", "score": 0.5},
@@ -77,12 +77,12 @@ def test_a_cell_is_worth_its_best_trial_and_counts_all_of_them():
     assert math.isnan(grid.loc["vgg16", "head only"])
 
 
-def test_the_stopped_share_counts_only_trials_that_were_decided():
+def test_the_pruned_share_counts_only_trials_that_were_decided():
     trials = frame(
         [
             {"depth": 0, "score": 0.5, "epochs": 20},
-            {"depth": 4, "score": 0.5, "status": "stopped", "epochs": 3},
-            {"depth": 4, "score": 0.7, "status": "stopped", "epochs": 3},
+            {"depth": 4, "score": 0.5, "status": "pruned", "epochs": 3},
+            {"depth": 4, "score": 0.7, "status": "pruned", "epochs": 3},
             {"depth": 4, "score": 0.6, "epochs": 20},
             {"depth": 4, "status": "failed", "epochs": 1},
             {"depth": 2, "status": "running", "epochs": 1},
@@ -90,9 +90,9 @@ def test_the_stopped_share_counts_only_trials_that_were_decided():
     )
     facts = tables.stopped_by_depth(trials, "max").set_index("unfrozen")
     assert list(facts.index) == ["head only", "last 2 blocks", "all blocks"]
-    assert facts.loc["all blocks", "stopped_share"] == pytest.approx(2 / 3)
-    assert facts.loc["head only", "stopped_share"] == 0
-    assert math.isnan(facts.loc["last 2 blocks", "stopped_share"])
+    assert facts.loc["all blocks", "pruned_share"] == pytest.approx(2 / 3)
+    assert facts.loc["head only", "pruned_share"] == 0
+    assert math.isnan(facts.loc["last 2 blocks", "pruned_share"])
     assert facts.loc["all blocks", ["trials", "failed", "median_epochs", "score"]].tolist() == [4, 1, 3.0, 0.7]
 
 
@@ -126,7 +126,7 @@ def test_the_written_table_holds_every_trial_with_full_precision(built):
 
 
 def test_the_evidence_ranks_what_the_files_say(write_run):
-    root = write_run(trials=4, statuses=("finished",))
+    root = write_run(trials=4, statuses=("completed",))
     last = RunPaths(root).trial("t00003").result
     rows = [json.loads(line) for line in last.read_text().splitlines()]
     rows[1]["val_f1_macro"] = 0.999

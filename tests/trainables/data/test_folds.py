@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from trainables.data.folds import deal, write_folds
 
 CLASSES = ("covid", "normal", "pneumonia")

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from search_spaces.problems import UserError
-from trainables.data.listing import SPLIT_WORDS, Listing
+from search_spaces.errors import UserError
+from trainables.data.config import DataConfig
 from trainables.data.manifest import list_manifest
-from trainables.data.request import DataRequest
+from trainables.data.samples import SPLIT_WORDS, Samples
 
 ROWS = [
     {"file": "a.png", "finding": "ill", "fold": "train", "pid": "1", "sex": "f", "site": "x"},
@@ -46,9 +46,9 @@ def table(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def read(path: Path, **options: Any) -> Listing:
+def read(path: Path, **options: Any) -> Samples:
     defaults: dict[str, Any] = {"path_column": "file", "label_columns": ("finding",), "split_column": "fold"}
-    return list_manifest(path, DataRequest(data=str(path), **(defaults | options)))
+    return list_manifest(path, DataConfig(data=str(path), **(defaults | options)))
 
 
 def changed(row: int, **cells: str) -> list[dict[str, str]]:
@@ -266,7 +266,7 @@ def test_any_label_names_survive_the_table(table: Callable[..., Path], cells: li
     rows = [{"path": f"{place}.png", "label": "|".join(cell), "more": "x"} for place, cell in enumerate(cells)]
     path = table(rows, delimiter=delimiter)
     classes = sorted({name for cell in cells for name in cell})
-    request = DataRequest(data=str(path), label_columns=("label",), task="multi_label")
+    request = DataConfig(data=str(path), label_columns=("label",), task="multi_label")
     if len(classes) < 2:
         with pytest.raises(UserError, match="one class only"):
             list_manifest(path, request)

@@ -11,25 +11,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from search_spaces.problems import UserError
-from sweep.paths import RunPaths
-from trainables.data import opened
-from trainables.data.opened import open_data
+from search_spaces.errors import UserError
+from sweep.run_folder import RunPaths
+from trainables.data import dataset
+from trainables.data.config import DataConfig
+from trainables.data.dataset import open_data
 from trainables.data.prepare import inspect, prepare
-from trainables.data.request import DataRequest
 
 KEYS = {
     *("source", "task", "classes", "image_size", "fit", "channels", "store", "fingerprint", "counts", "images"),
-    *("groups", "split_origin", "hygiene", "dropped", "subgroups", "source_by_class", "marks", "demo", "request"),
+    *("groups", "split_origin", "checks", "dropped", "subgroups", "source_by_class", "caveats", "demo", "request"),
 }
 
 
 def prepared(tmp_path: Path, **options: Any) -> dict[str, Any]:
-    return prepare(DataRequest(**({"image_size": 16} | options)), tmp_path / "run", tmp_path / "store", workers=2)
+    return prepare(DataConfig(**({"image_size": 16} | options)), tmp_path / "run", tmp_path / "store", workers=2)
 
 
 def checks(dataset: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {finding["check"]: finding for finding in dataset["hygiene"]}
+    return {finding["check"]: finding for finding in dataset["checks"]}
 
 
 def manifest_of(folder: Path, **columns: Callable[[str], str]) -> Path:
@@ -87,7 +87,7 @@ def test_decoded_images_that_have_gone_are_told(split_folder: Path, tmp_path: Pa
 def test_file_names_agree_with_those_of_the_run_folder(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path)
     names = (paths.dataset.name, paths.splits.name, paths.thumbnails.name)
-    assert names == (opened.DATASET_FILE, opened.SPLITS_FILE, opened.THUMBNAILS_FILE)
+    assert names == (dataset.DATASET_FILE, dataset.SPLITS_FILE, dataset.THUMBNAILS_FILE)
 
 
 def test_multi_label_goes_through_to_the_trial(split_folder: Path, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_fingerprint_is_of_the_data_alone(split_folder: Path, tmp_path: Path) ->
 
 def test_dry_run_gives_the_same_summary_and_writes_nothing(split_folder: Path, tmp_path: Path) -> None:
     before = set(tmp_path.rglob("*"))
-    looked = inspect(DataRequest(data=str(split_folder), image_size=16), workers=2)
+    looked = inspect(DataConfig(data=str(split_folder), image_size=16), workers=2)
     assert set(tmp_path.rglob("*")) == before
     assert {**prepared(tmp_path, data=str(split_folder)), "store": None} == looked
 
@@ -154,7 +154,7 @@ def test_unreadable_files_stop_the_sweep_or_are_dropped_with_a_mark(split_folder
     assert not (tmp_path / "run").exists()
     dataset = prepared(tmp_path, data=str(split_folder), skip_unreadable=True)
     assert [row["path"] for row in dataset["dropped"]] == ["train/ill/00.png", "val/ill/01.png"]
-    assert any("2 of 40 image files cannot be read" in mark for mark in dataset["marks"])
+    assert any("2 of 40 image files cannot be read" in mark for mark in dataset["caveats"])
     data = open_data(tmp_path / "run")
     assert len(data.train) == 23
     assert data.images[data.train.rows].reshape(23, -1).max(axis=1).min() > 0
@@ -169,7 +169,7 @@ def test_same_pixels_in_two_splits_stop_the_sweep_even_in_another_format(split_f
     assert "--allow-leakage" in str(error.value)
     dataset = prepared(tmp_path, data=str(split_folder), allow_leakage=True)
     assert checks(dataset)["duplicates_across_splits"]["items"] == [["test/ill/copy.bmp", "train/ill/03.png"]]
-    assert any("Leakage allowed" in mark for mark in dataset["marks"])
+    assert any("Leakage allowed" in mark for mark in dataset["caveats"])
 
 
 def test_a_patient_in_two_splits_stops_the_sweep(split_folder: Path, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_patient_in_two_splits_stops_the_sweep(split_folder: Path, tmp_path: P
         prepared(tmp_path, **options)
     assert "1 group(s) of column 'patient' stand in more than one split" in str(error.value)
     assert "test/ill/00.png (test), train/ill/00.png (train), val/ill/00.png (val)" in str(error.value)
-    assert len(prepared(tmp_path, **options, allow_leakage=True)["marks"]) == 1
+    assert len(prepared(tmp_path, **options, allow_leakage=True)["caveats"]) == 1
 
 
 def test_duplicates_within_a_split_and_two_labels_warn(split_folder: Path, tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_val_is_taken_from_train_and_a_missing_test_is_marked(split_folder: Path
     dataset = prepared(tmp_path, data=str(split_folder))
     assert dataset["split_origin"] == "val taken from train"
     assert dataset["images"] == {"train": 20, "val": 4, "test": 0}
-    assert any("No test split" in mark for mark in dataset["marks"])
+    assert any("No test split" in mark for mark in dataset["caveats"])
 
 
 def test_class_folders_are_split_by_us_the_same_for_a_seed(split_folder: Path, tmp_path: Path) -> None:
@@ -305,5 +305,5 @@ def test_real_x_rays_pass_without_a_false_alarm(shared_dir: Path, tmp_path: Path
     )
     assert dataset["images"] == {"train": 785, "val": 169, "test": 169}
     assert dataset["channels"] == 1
-    assert dataset["marks"] == []
-    assert [(finding["severity"], finding["count"]) for finding in dataset["hygiene"]] == [("info", 1)]
+    assert dataset["caveats"] == []
+    assert [(finding["severity"], finding["count"]) for finding in dataset["checks"]] == [("info", 1)]

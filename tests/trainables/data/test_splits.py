@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_spaces.problems import UserError
+from search_spaces.errors import UserError
 from trainables.data.splits import GIVEN, SEEDED, VAL_FROM_TRAIN, assign_splits, label_strata, missing_classes
 
 SPLITS = {"train", "val", "test"}

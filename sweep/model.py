@@ -1,0 +1,179 @@
+"""The model to use: ``models/`` of a run folder, made of the winner's weights; also ``python -m sweep.model RUN``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from search_spaces.errors import UserError
+from sweep.command import Arguments, run_command, tell
+from sweep.model_paths import ModelPaths
+from sweep.records import Run, read_run
+from sweep.run_folder import TrialPaths
+from trainables.atomic import write_json
+from trainables.checkpoints import sha256
+from trainables.export import ModelFacts, plain_network, restore, torchvision_lines, write_model
+from trainables.onnx_export import write_onnx
+from trainables.weights import FoundWeights, find_weights
+
+THRESHOLD = 0.5
+"""Of a label's probability, where none was tuned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The trial, or the repeat of a finalist, whose weights become the model. thresholds: by label, where tuned."""
+
+    trial: str
+    files: TrialPaths
+    seed: int | None = None
+    thresholds: dict[str, float] | None = None
+
+
+def write_models(run: Run, chosen: Chosen | None = None) -> list[str]:
+    """Write ``best.pt``, ``best.onnx`` and, last, ``best.json`` (the facts of both as JSON, for who has no torch).
+
+    chosen: by default ``choose(run)``. Returns what could not be done, one sentence each: a sweep does not fail because
+    its model cannot be exported. An earlier model stays if there is no new one.
+    """
+    files = ModelPaths(run.paths.models)
+    try:
+        chosen = chosen or choose(run)
+        if not chosen.files.weights.is_file():
+            raise UserError(f"the weights of {chosen.trial} are not on disk ({chosen.files.weights})")
+        return _write(run, chosen, files)
+    except UserError as error:
+        return [f"{files.model} was not written: {problem}" for problem in error.problems]
+    except OSError as error:
+        return [f"{error.filename or files.root} was not written: {error.strerror}"]
+
+
+def renew_models(run: Run) -> list[str]:
+    """``write_models`` unless the model that is there is made of the same weights already."""
+    try:
+        chosen = choose(run)
+        before = json.loads(ModelPaths(run.paths.models).facts.read_text(encoding="utf-8"))
+        if before["trial"] == chosen.trial and before["weights_sha256"] == sha256(chosen.files.weights):
+            return []
+    except (UserError, OSError, ValueError, KeyError):
+        pass  # no trial, no model yet, or a damaged one: writing it says what is wrong
+    return write_models(run)
+
+
+def choose(run: Run) -> Chosen:
+    """What the decision names; without one the best trial that has ended. ``UserError`` if there is none."""
+    finals = run.finals
+    if finals is not None and finals.model is not None:
+        seeds = [repeat.seed for one in finals.finalists for repeat in one.repeats if repeat.trial_id == finals.model]
+        return Chosen(
+            trial=finals.model,
+            files=run.paths.repeat(finals.model),
+            seed=seeds[0] if seeds else None,
+            thresholds=finals.thresholds.get(str(finals.winner)),
+        )
+    ended = run.trials[run.trials["status"].isin(["completed", "pruned"]) & run.trials["score"].notna()]
+    if ended.empty:
+        raise UserError(f"no trial of {run.paths.root} has ended with a score")
+    ranked = ended.sort_values(["score", "number"], ascending=[run.sweep.get("mode") == "min", True])
+    best = str(ranked.iloc[0]["trial_id"])
+    return Chosen(trial=best, files=run.paths.trial(best))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line: 0, or 2 where a file could not be made."""
+    return run_command(_run, argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = Arguments(
+        "sweep.model",
+        "Make models/best.pt and best.onnx of a run anew. A sweep does so at its end; this is for a run that was "
+        "killed before it, or whose starting weights were away.",
+        "exit codes: 0 done   2 bad input, or a file could not be made",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder: <storage>/<name> of a sweep")
+    run = read_run(parser.parse_args(argv).run)
+    problems = write_models(run)
+    tell(problems)
+    for path in (ModelPaths(run.paths.models).model, ModelPaths(run.paths.models).onnx):
+        if path.exists() and not any(str(path) in problem for problem in problems):
+            print(path)
+    return 2 if problems else 0
+
+
+def _write(run: Run, chosen: Chosen, files: ModelPaths) -> list[str]:
+    model, found, content = restore(chosen.files.weights, lambda backbone: _starting_weights(run, backbone))
+    facts = _facts(run, chosen, content)
+    network = plain_network(model)
+    files.root.mkdir(exist_ok=True)
+    for old in (files.facts, files.onnx, files.card):  # of an earlier model: they must not stand beside this one
+        old.unlink(missing_ok=True)
+    write_model(files.model, network, facts)
+    difference, problems = _write_onnx(files.onnx, network, facts)
+    described = facts.to_dict() | {
+        "weights_sha256": sha256(chosen.files.weights),
+        "starting_weights": {"origin": found.origin, "sha256": found.sha256, "url": found.url},
+        "files": {path.name: _described(path) for path in (files.model, files.onnx) if path.exists()},
+        "onnx_difference": difference,
+        "loading": torchvision_lines(facts),
+    }
+    write_json(files.facts, described)
+    return problems
+
+
+def _facts(run: Run, chosen: Chosen, content: dict[str, Any]) -> ModelFacts:
+    if "fit" not in run.dataset:
+        raise UserError(f"{run.paths.dataset} is missing or damaged: how images become squares is not known")
+    classes = tuple(content["classes"])
+    tuned = chosen.thresholds or {}
+    several = content["task"] == "multi_label"
+    return ModelFacts(
+        backbone=content["params"]["backbone"],
+        params=content["params"],
+        task=content["task"],
+        classes=classes,
+        image_size=content["image_size"],
+        channels=content["channels"],
+        fit=str(run.dataset["fit"]),
+        thresholds={name: float(tuned.get(name, THRESHOLD)) for name in classes} if several else None,
+        trial=chosen.trial,
+        seed=chosen.seed,
+        epoch=content["epoch"],
+        code=run.provenance.get("commit"),
+    )
+
+
+def _starting_weights(run: Run, backbone: str) -> FoundWeights:
+    """The file that the sweep wrote down; where it is gone, what the sweep's --weights finds now."""
+    recorded = (run.provenance.get("weights") or {}).get(backbone)
+    if recorded is not None and (recorded["origin"] != "folder" or Path(recorded["path"]).is_file()):
+        return FoundWeights(**recorded)
+    found, missing = find_weights(str(run.sweep.get("weights")), [backbone], download=True)
+    if backbone not in found:
+        raise UserError(missing[backbone])
+    return found[backbone]
+
+
+def _write_onnx(path: Path, network: nn.Module, facts: ModelFacts) -> tuple[float | None, list[str]]:
+    """The largest difference from torch, if it was measured, and what went wrong."""
+    try:
+        return write_onnx(path, network, facts), []
+    except ImportError as error:
+        return None, [f"{path} was not written: {error.name} is not installed (pip install onnx onnxscript)"]
+    except Exception as error:  # the exporter is large and changes often, and the model is usable without it
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return None, [f"{path} was not written: {reason}"]
+
+
+def _described(path: Path) -> dict[str, Any]:
+    return {"sha256": sha256(path), "bytes": path.stat().st_size}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

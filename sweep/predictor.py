@@ -1,0 +1,146 @@
+"""A run's model at work: image files in, probabilities and decisions out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from search_spaces.errors import UserError
+from sweep.model_paths import ModelPaths
+from sweep.provenance import available_cpus
+from sweep.run_folder import RunPaths
+from trainables.augment import normalise
+from trainables.data.image import Pixels, quiet_decoders
+from trainables.data.image_stats import ImageStats, Prepared, prepare_image
+from trainables.engine import EVALUATION_BATCH
+from trainables.export import ModelFacts, read_model
+from trainables.losses import probabilities_of
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one image. image: what is known of the file, with the reason if it cannot be read.
+
+    probability: float32 [C], None if the file cannot be read. coloured: in a colour that the model has never seen,
+    and made gray.
+    """
+
+    file: Path
+    image: ImageStats
+    probability: NDArray[np.float32] | None
+    coloured: bool = False
+
+
+class Predictor:
+    """The network of a ``best.pt`` in eval mode, in float32, on ``device``."""
+
+    def __init__(self, network: nn.Module, facts: ModelFacts, path: Path, device: torch.device) -> None:
+        self.facts = facts
+        self.path = path
+        self._device = device
+        self._network = network.to(memory_format=torch.channels_last).to(device)
+
+    def predict(self, files: Sequence[Path], batch_size: int | None = None) -> Iterator[Answer]:
+        """Read and predict ``files`` in their order; a file that cannot be read ends nothing.
+
+        batch_size: images computed at once, by default 32 (256 on a GPU); some more are decoded ahead.
+        """
+        size = batch_size or EVALUATION_BATCH[self._device.type]
+        batch: list[tuple[Path, Prepared]] = []
+        for one in self._read(files, ahead=size):
+            batch.append(one)
+            if len(batch) == size:
+                yield from self._answers(batch)
+                batch = []
+        yield from self._answers(batch)
+
+    def decide(self, probability: NDArray[np.float32]) -> tuple[str, ...]:
+        """The likeliest class (of equals the first), or every label whose probability reaches its threshold."""
+        names = self.facts.classes
+        if self.facts.thresholds is None:
+            return (names[int(probability.argmax())],)
+        reached = zip(names, probability.astype(np.float64), strict=True)
+        return tuple(name for name, value in reached if value >= self.facts.thresholds[name])
+
+    def _read(self, files: Sequence[Path], ahead: int) -> Iterator[tuple[Path, Prepared]]:
+        """Each file decoded, in order; ``ahead`` of them meanwhile, while the network computes."""
+        waiting: deque[tuple[Path, Future[Prepared]]] = deque()
+        with quiet_decoders(), ThreadPoolExecutor(available_cpus()) as pool:
+            for file in files:
+                waiting.append((file, pool.submit(prepare_image, file, self.facts.image_size, self.facts.fit)))
+                if len(waiting) > ahead:
+                    done, future = waiting.popleft()
+                    yield done, future.result()
+            while waiting:
+                done, future = waiting.popleft()
+                yield done, future.result()
+
+    def _answers(self, read: Sequence[tuple[Path, Prepared]]) -> list[Answer]:
+        squares = [prepared.square for _, prepared in read if prepared.square is not None]
+        found = iter(self._probabilities([self._planes(square) for square in squares]))
+        gray = self.facts.channels == 1
+        return [
+            Answer(file, prepared.facts, None)
+            if prepared.square is None
+            else Answer(file, prepared.facts, next(found), coloured=gray and prepared.square.ndim == 3)
+            for file, prepared in read
+        ]
+
+    def _planes(self, square: Pixels) -> Pixels:
+        """uint8 [C, S, S], C as the model was trained."""
+        if self.facts.channels == 1:
+            return np.array(Image.fromarray(square).convert("L"))[None]
+        return np.stack([square] * 3) if square.ndim == 2 else np.ascontiguousarray(square.transpose(2, 0, 1))
+
+    @torch.inference_mode()
+    def _probabilities(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        """float32 [B, C]; in ever smaller parts where GPU memory does not suffice."""
+        if not images:
+            return np.zeros((0, len(self.facts.classes)), dtype=np.float32)
+        try:
+            inputs = normalise(torch.from_numpy(np.stack(images)).to(self._device))
+            return probabilities_of(self._network(inputs), self.facts.task).cpu().numpy()
+        except torch.OutOfMemoryError:
+            if len(images) == 1:
+                raise
+        half = len(images) // 2
+        return np.concatenate([self._probabilities(images[:half]), self._probabilities(images[half:])])
+
+
+def open_model(place: Path, device: str) -> Predictor:
+    """The model of a run folder, or in a ``best.pt``. device: "cpu", "cuda", or "auto", a GPU if there is one.
+
+    Raises ``UserError`` if there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no GPU here; leave it out, or give --device cpu")
+    chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    path = model_file(place)
+    network, facts = read_model(path)
+    return Predictor(network, facts, path, chosen)
+
+
+def model_file(place: Path) -> Path:
+    """The ``best.pt`` that ``place`` means, a run folder or the file itself; ``UserError`` if there is none."""
+    if place.is_file():
+        return place
+    if not place.exists():
+        raise UserError(f"{place}: no such folder or file; give <storage>/<name> of a sweep, or its models/best.pt")
+    paths = RunPaths(place)
+    if not paths.sweep.is_file():
+        raise UserError(f"{place} is no run folder: it has no {paths.sweep.name}; give <storage>/<name> of a sweep")
+    path = ModelPaths(paths.models).model
+    if not path.is_file():
+        raise UserError(
+            f"{place} has no models/best.pt: a sweep writes it at its end; python -m sweep.model {place} makes it now"
+        )
+    return path

@@ -1,0 +1,39 @@
+"""UserError: all problems of one input, in one answer."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from search_spaces.errors import UserError, by_reason, raise_all, unknown
+
+
+def test_the_message_holds_every_problem() -> None:
+    assert str(UserError("no data", "no task")) == "no data\nno task"
+
+
+def test_no_problem_raises_nothing() -> None:
+    raise_all([])
+
+
+def test_problems_are_raised_together() -> None:
+    with pytest.raises(UserError) as caught:
+        raise_all(["one", "two"])
+    assert caught.value.problems == ("one", "two")
+
+
+def test_the_error_survives_the_way_to_another_process() -> None:
+    assert pickle.loads(pickle.dumps(UserError("one", "two"))).problems == ("one", "two")
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_and_all_allowed() -> None:
+    assert (
+        unknown("sampler", "tep", ["tpe", "random"]) == "unknown sampler 'tep': did you mean 'tpe'? "
+        "allowed: random, tpe"
+    )
+    assert "did you mean" not in unknown("sampler", "xyz", ["tpe", "random"])
+
+
+def test_what_was_left_out_for_one_reason_stands_together():
+    assert by_reason({"W1": "asked", "W2": "no weights", "W3": "asked"}) == ["W1, W3: asked", "W2: no weights"]

@@ -1,0 +1,149 @@
+"""models/ of a run folder: made of the right weights, or not made, with the reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from trained_run import trained_run
+
+from sweep import model
+from sweep.model import choose, main, write_models
+from sweep.model_paths import ModelPaths
+from sweep.predictor import open_model
+from sweep.records import read_predictions, read_run
+from sweep.run_folder import RunPaths
+from trainables.atomic import write_json
+from trainables.checkpoints import sha256
+from trainables.data.config import DataConfig
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def trained(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_run(tmp_path_factory.mktemp("runs") / "run", DataConfig(data=str(small_data), image_size=32))
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy to be changed."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+@pytest.fixture
+def no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its export takes seconds, and is tested by itself."""
+    monkeypatch.setattr(model, "write_onnx", lambda path, network, facts: None)
+
+
+def repeated(run: Path) -> None:
+    """Give the run a finalist, one repeat of it, and a decision for that."""
+    paths = RunPaths(run)
+    shutil.copytree(paths.trials / "t0000", paths.finalists / "t0000" / "seed_1001")
+    start = json.loads(paths.trial("t0000").params.read_text())
+    start |= {"trial_id": "t0000/seed_1001", "asked": {"seed": 1001}}
+    write_json(paths.repeat("t0000/seed_1001").params, start)
+    finalist = {"trial_id": "t0000", "number": 0, "role": "finalist", "rank": 1, "params": start["params"]}
+    write_json(paths.chosen, {"runs": ["seed_1001"], "folds": None, "finalists": [finalist]})
+    decision = {"decided": "2026-01-05T11:20:00+00:00", "winner": "t0000", "model": "t0000/seed_1001"}
+    write_json(paths.selection, decision | {"reason": "", "thresholds": None})
+
+
+def test_a_run_without_finalists_gives_its_best_trial(run: Path) -> None:
+    """Also the one test here that writes the whole of models/."""
+    assert write_models(read_run(run)) == []
+    files = ModelPaths(run / "models")
+    said = json.loads(files.facts.read_text())
+    assert (said["trial"], said["epoch"], said["seed"], said["code"]) == ("t0000", 1, None, "0123abc")
+    assert said["starting_weights"] == {"origin": "random", "sha256": None, "url": None}
+    assert said["files"]["best.pt"] == {"sha256": sha256(files.model), "bytes": files.model.stat().st_size}
+    assert said["files"]["best.onnx"]["sha256"] == sha256(files.onnx)
+    assert 0 <= said["onnx_difference"] <= 1e-4
+    assert "torchvision.models.squeezenet1_1()" in said["loading"]
+
+
+def test_the_model_gives_the_runs_own_predictions(run: Path, small_data: Path, no_onnx: None) -> None:
+    assert write_models(read_run(run)) == []
+    known = read_predictions(read_run(run), "t0000")
+    assert known is not None
+    answers = list(open_model(run, "cpu").predict([small_data / path for path in known.path], batch_size=7))
+    found = np.stack([answer.probability for answer in answers if answer.probability is not None])
+    np.testing.assert_allclose(found, known.probability, atol=1e-4)
+
+
+def test_a_decision_names_the_repeat_that_is_given_out(run: Path, no_onnx: None) -> None:
+    repeated(run)
+    shutil.rmtree(run / "trials" / "t0000" / "best")
+    assert write_models(read_run(run)) == []
+    said = json.loads(ModelPaths(run / "models").facts.read_text())
+    assert (said["trial"], said["seed"]) == ("t0000/seed_1001", 1001)
+
+
+def test_tuned_thresholds_go_with_the_model_and_a_label_without_one_has_a_half(tmp_path: Path, no_onnx: None) -> None:
+    lines, chance = ["path,split,high,often"], np.random.default_rng(0)
+    for number in range(24):
+        Image.fromarray(chance.integers(0, 256, (32, 32), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{'train' if number < 16 else 'val'},{number % 2},{int(number % 3 > 0)}")
+    (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
+    request = DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_columns=("high", "often"))
+    run = trained_run(tmp_path / "run", request)
+    repeated(run)
+    decision = json.loads(RunPaths(run).selection.read_text())
+    write_json(RunPaths(run).selection, decision | {"thresholds": {"t0000": {"high": 0.25}}})
+    assert write_models(read_run(run)) == []
+    model = open_model(run, "cpu")
+    assert model.facts.thresholds == {"high": 0.25, "often": 0.5}
+    assert model.decide(np.array([0.25, 0.75], dtype=np.float32)) == ("high", "often"), "a threshold is reached by it"
+    assert model.decide(np.array([0.2, 0.4], dtype=np.float32)) == ()
+
+
+def test_weights_that_are_gone_are_told_and_an_earlier_model_stays(run: Path, no_onnx: None) -> None:
+    assert write_models(read_run(run)) == []
+    weights = RunPaths(run).trial("t0000").weights
+    weights.unlink()
+    (problem,) = write_models(read_run(run))
+    assert f"best.pt was not written: the weights of t0000 are not on disk ({weights})" in problem
+    assert open_model(run, "cpu").facts.trial == "t0000"
+
+
+def test_a_model_without_onnx_is_a_model(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'onnxscript'", name="onnxscript")
+
+    ModelPaths(run / "models").root.mkdir()
+    ModelPaths(run / "models").onnx.write_bytes(b"of an earlier model")
+    monkeypatch.setattr(model, "write_onnx", fails)
+    (problem,) = write_models(read_run(run))
+    assert problem.endswith("best.onnx was not written: onnxscript is not installed (pip install onnx onnxscript)")
+    said = json.loads(ModelPaths(run / "models").facts.read_text())
+    assert list(said["files"]) == ["best.pt"]
+    assert not ModelPaths(run / "models").onnx.exists()
+
+
+def test_the_best_is_the_lowest_where_the_metric_says_so(run: Path) -> None:
+    shutil.copytree(run / "trials" / "t0000", run / "trials" / "t0001")
+    other = RunPaths(run).trial("t0001")
+    write_json(other.params, json.loads(other.params.read_text()) | {"number": 1})
+    record = json.loads(other.result.read_text())
+    other.result.write_text(json.dumps(record | {"val_f1_macro": record["val_f1_macro"] + 0.1, "val_nll": 1e-3}) + "\n")
+    assert choose(read_run(run)).trial == "t0001"
+    sweep = json.loads((run / "sweep.json").read_text())
+    write_json(run / "sweep.json", sweep | {"mode": "min"})
+    assert choose(read_run(run)).trial == "t0000"
+
+
+def test_the_command_makes_the_model_of_a_run_that_was_killed(
+    run: Path, no_onnx: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(run)]) == 0
+    assert capsys.readouterr().out.split() == [str(run / "models" / "best.pt")]
+    shutil.rmtree(run / "trials")
+    assert main([str(run)]) == 2
+    assert f"no trial of {run} has ended with a score" in capsys.readouterr().err
+    assert main([str(run / "models")]) == 2
+    assert "is no run folder: it has no sweep.json" in capsys.readouterr().err

@@ -1,0 +1,253 @@
+"""What the search tells Optuna, and that it repeats: after a kill, and whatever the timing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from toy_sweep import CONTEXT, ToySweep, learning_curve
+
+from search_spaces.errors import UserError
+from search_spaces.params import TrialParams
+from search_spaces.space import Space, load_space
+
+
+def told(sweep: ToySweep) -> list[optuna.trial.FrozenTrial]:
+    sweep.study._tell_ended(len(sweep.history.entries))
+    return sweep.study._study.trials
+
+
+def test_a_trial_that_was_stopped_early_is_told_pruned_with_its_intermediate_values(
+    tmp_path: Path, wide_space: Space
+) -> None:
+    sweep = ToySweep(tmp_path, wide_space).run()
+    stopped = [entry for entry in sweep.history.entries.values() if entry.status == "pruned"]
+    assert stopped, "asha stopped nothing: the test shows nothing"
+    by_id = {trial.user_attrs["trial_id"]: trial for trial in told(sweep)}
+    for entry in stopped:
+        trial = by_id[entry.trial_id]
+        assert trial.state is TrialState.PRUNED
+        assert trial.intermediate_values == entry.scores
+        assert len(entry.scores) < sweep.budget
+
+
+def test_a_trial_that_ran_its_budget_is_complete_with_its_best_epoch_not_its_last(
+    tmp_path: Path, wide_space: Space
+) -> None:
+    def falling(params: TrialParams, epoch: int) -> float:
+        return learning_curve(params, 3) - 0.01 * epoch
+
+    sweep = ToySweep(tmp_path, wide_space, scheduler="none", trials=3, curve=falling).run()
+    for trial, entry in zip(told(sweep), sweep.history.entries.values(), strict=True):
+        assert trial.state is TrialState.COMPLETE
+        assert trial.value == entry.scores[1] == max(entry.scores.values())
+
+
+def test_a_nan_trial_is_told_fail_and_the_search_goes_on(tmp_path: Path, wide_space: Space) -> None:
+    def sometimes_nan(params: TrialParams, epoch: int) -> float:
+        return math.nan if params.optimizer == "adamw" else learning_curve(params, epoch)
+
+    sweep = ToySweep(tmp_path, wide_space, trials=20, curve=sometimes_nan).run()
+    failed = [entry for entry in sweep.history.entries.values() if entry.params.optimizer == "adamw"]
+    assert failed
+    states = {trial.user_attrs["trial_id"]: trial.state for trial in told(sweep)}
+    assert all(states[entry.trial_id] is TrialState.FAIL for entry in failed)
+    assert TrialState.RUNNING not in states.values()
+    assert (tmp_path / "trials" / failed[0].trial_id / "error.txt").read_text() == "nan\n"
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])
+@pytest.mark.parametrize("killed_after", [9, 40])
+def test_a_killed_sweep_goes_on_with_the_configurations_and_stops_of_one_that_was_not(
+    tmp_path: Path, wide_space: Space, sampler: str, killed_after: int
+) -> None:
+    def sweep(name: str) -> ToySweep:
+        return ToySweep(tmp_path / name, wide_space, sampler=sampler, trials=16)
+
+    whole = sweep("whole").run()
+    sweep("killed").run(epochs=killed_after)
+    resumed = sweep("killed").run()
+    assert resumed.outcome() == whole.outcome()
+
+
+@pytest.mark.parametrize("concurrency", [2, 4])
+def test_a_deterministic_sweep_repeats_under_any_timing_and_across_a_kill(
+    tmp_path: Path, wide_space: Space, concurrency: int
+) -> None:
+    def sweep(name: str, timing: int, deterministic: bool = True) -> ToySweep:
+        return ToySweep(
+            tmp_path / name, wide_space, concurrency=concurrency, deterministic=deterministic, timing=timing
+        )
+
+    first = sweep("first", timing=1).run().outcome()
+    assert sweep("second", timing=2).run().outcome() == first
+    sweep("third", timing=3).run(epochs=37)
+    assert sweep("third", timing=4).run().outcome() == first
+    # Without it the same seed does not repeat, which is what makes this test worth something.
+    free = [sweep(f"free{timing}", timing, deterministic=False).run().outcome() for timing in (1, 2)]
+    assert free[0] != free[1]
+
+
+def test_no_configuration_runs_twice_and_a_small_space_is_exhausted_exactly(
+    tmp_path: Path, finite_space: Space
+) -> None:
+    for sampler in ("tpe", "random", "grid"):
+        sweep = ToySweep(tmp_path / sampler, finite_space, sampler=sampler, trials=50, scheduler="none").run()
+        configurations = [entry.params for entry in sweep.history.entries.values()]
+        assert len(configurations) == len(set(configurations)) == 6
+
+
+def test_a_duplicate_is_told_its_originals_outcome_also_after_a_kill(tmp_path: Path, finite_space: Space) -> None:
+    def sweep() -> ToySweep:
+        return ToySweep(tmp_path, finite_space, trials=6, scheduler="none", sampler="random", concurrency=2)
+
+    ran = sweep().run()
+    duplicates = [twin for entry in ran.history.entries.values() for twin in entry.asked["duplicates"]]
+    assert duplicates, "no duplicate was drawn: the test shows nothing"
+    values = sorted(trial.value for trial in told(ran) if trial.value is not None)
+    assert len(values) == 6 + len(duplicates)
+    assert sorted(trial.value for trial in told(sweep()) if trial.value is not None) == values
+
+
+def test_a_grid_of_failing_trials_is_exhausted_too(tmp_path: Path, finite_space: Space) -> None:
+    sweep = ToySweep(tmp_path, finite_space, sampler="tpe", trials=50, curve=lambda params, epoch: math.nan).run()
+    assert len(sweep.history.entries) == 6
+
+
+def test_seed_points_come_first_and_take_at_most_half(tmp_path: Path, wide_space: Space) -> None:
+    sweep = ToySweep(tmp_path, wide_space, trials=8).run()
+    entries = [sweep.history.entries[number] for number in range(8)]
+    for point, entry in zip(wide_space.seed_points, entries[:4], strict=False):
+        assert entry.asked["suggested"] == point
+    assert entries[4].asked["suggested"] not in wide_space.seed_points
+
+
+def test_a_studys_list_runs_as_it_stands(tmp_path: Path) -> None:
+    context = CONTEXT.__class__(task="single_label", class_count=2, train_count=500, backbones=("resnet18", "vgg16"))
+    space = load_space("studies.bscs17028", context)
+    assert space.fixed is not None
+    sweep = ToySweep(tmp_path, space, trials=99, curve=lambda params, epoch: 0.5).run()
+    assert tuple(entry.params for entry in sweep.history.entries.values()) == space.fixed
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "median", "none"])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc", "random", "grid"])
+def test_every_sampler_runs_with_every_scheduler(
+    tmp_path: Path, wide_space: Space, finite_space: Space, sampler: str, scheduler: str
+) -> None:
+    """Grid over a continuous space is refused before a run begins."""
+    space = finite_space if sampler == "grid" else wide_space
+    trials = 12 if sampler == "gp" else 16  # its model takes seconds an ask, and begins with the eleventh
+    sweep = ToySweep(tmp_path, space, sampler=sampler, scheduler=scheduler, trials=trials, concurrency=2).run()
+    assert len(sweep.history.entries) == (6 if sampler == "grid" else trials)
+    assert sweep.history.unfinished() == []
+    assert TrialState.RUNNING not in {trial.state for trial in told(sweep)}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "grid", "qmc"])
+def test_a_space_that_raises_in_a_rare_branch_does_not_end_the_sweep(tmp_path: Path, sampler: str) -> None:
+    path = tmp_path / "rare.py"
+    path.write_text(
+        "def space(trial, context):\n"
+        "    trial.suggest_categorical('backbone', context.backbones)\n"
+        "    depth = trial.suggest_int('unfreeze_depth', 0, 4)\n"
+        "    rare = trial.suggest_categorical('augment', ('none', 'flip'))\n"
+        "    if rare == 'flip' and depth == 3 and BROKEN:\n"
+        "        raise KeyError('forgotten')\n"
+        "    return {}\n"
+        "BROKEN = False\n"
+    )
+    space = load_space(str(path), CONTEXT)
+    assert space.function is not None
+    space.function.__globals__["BROKEN"] = True  # so that trying it out cannot have found it
+
+    def sweep(name: str, said: list[str]) -> ToySweep:
+        made = ToySweep(tmp_path / name, space, sampler=sampler, trials=40, scheduler="none", budget=1)
+        made.study.on_refused.append(said.append)
+        return made
+
+    said: list[str] = []
+    whole = sweep("whole", said).run()
+    # 3 backbones x 5 depths x 2 augments, without the three that raise.
+    assert len(whole.history.entries) == 27
+    assert len(said) == 1
+    assert "KeyError: 'forgotten' at line 6" in said[0]
+    sweep("killed", []).run(epochs=20)
+    assert sweep("killed", []).run().outcome() == whole.outcome()
+
+
+def test_a_run_whose_space_has_changed_is_not_gone_on_with(tmp_path: Path, wide_space: Space) -> None:
+    """As when the weights of a backbone are gone, or are there at last."""
+    ToySweep(tmp_path, wide_space, trials=4).run()
+    fewer = load_space("partial_unfreeze", dataclasses.replace(CONTEXT, backbones=("resnet18",)))
+    with pytest.raises(UserError, match="backbone of space partial_unfreeze offers resnet18, but squeezenet1_1, resn"):
+        ToySweep(tmp_path, fewer, trials=8)
+
+
+def test_a_study_whose_list_has_changed_is_not_gone_on_with(tmp_path: Path) -> None:
+    def study(*backbones: str) -> Space:
+        return load_space("studies.bscs17028", dataclasses.replace(CONTEXT, class_count=2, backbones=backbones))
+
+    ToySweep(tmp_path, study("vgg16"), curve=lambda params, epoch: 0.5).run(epochs=8)
+    with pytest.raises(
+        UserError, match=r"the list studies\.bscs17028 is not the one that this run began with: trial 1"
+    ):
+        ToySweep(tmp_path, study("resnet18", "vgg16"))
+
+
+def test_a_deterministic_study_waits_for_the_trials_that_its_rungs_compare(tmp_path: Path) -> None:
+    space = load_space("studies.bscs17028", dataclasses.replace(CONTEXT, class_count=2, backbones=("vgg16",)))
+    sweep = ToySweep(tmp_path, space, deterministic=True, concurrency=2)
+    assert sweep.study.ask() is not None
+    assert sweep.study.ask() is not None
+    assert sweep.study.ask() is None
+
+
+def test_a_trial_whose_folder_is_gone_is_replaced_by_another(tmp_path: Path, wide_space: Space) -> None:
+    ToySweep(tmp_path, wide_space, trials=6).run()
+    shutil.rmtree(tmp_path / "trials" / "t0002")
+    again = ToySweep(tmp_path, wide_space, trials=6).run()
+    assert sorted(again.history.entries) == [0, 1, 3, 4, 5, 6]
+    assert again.history.unfinished() == []
+
+
+def test_a_duplicate_of_a_trial_that_a_kill_left_running_learns_its_outcome(
+    tmp_path: Path, finite_space: Space
+) -> None:
+    def sweep() -> ToySweep:
+        return ToySweep(tmp_path, finite_space, trials=6, scheduler="none", sampler="random", concurrency=6)
+
+    started = sweep()
+    entries = [started.study.ask() for _ in range(6)]
+    twins = {twin["of"]: entry for entry in entries if entry for twin in entry.asked["duplicates"]}
+    original, holder = min((of, entry.number) for of, entry in twins.items() if of != entry.number)
+    for number in range(6):
+        if number != original:
+            started.history.report(number, 1, 0.1, json.dumps({"epoch": 1, "val_f1_macro": 0.1}))
+            started.history.end(number, "completed", "")
+    assert started.history.entries[holder].ended
+    resumed = sweep()
+    resumed.history.report(original, 1, 0.8, json.dumps({"epoch": 1, "val_f1_macro": 0.8}))
+    resumed.history.end(original, "completed", "")
+    name = resumed.history.entries[original].trial_id
+    same = [trial for trial in told(resumed) if trial.user_attrs["trial_id"] == name]
+    assert len(same) >= 2
+    assert {trial.value for trial in same} == {0.8}
+
+
+def test_a_minimised_metric_is_searched_downwards(tmp_path: Path, wide_space: Space) -> None:
+    def loss(params: TrialParams, epoch: int) -> float:
+        return 1 - learning_curve(params, epoch)
+
+    sweep = ToySweep(tmp_path, wide_space, mode="min", curve=loss, trials=16).run()
+    best = sweep.history.best()
+    assert best is not None
+    scores = [min(entry.scores.values()) for entry in sweep.history.entries.values()]
+    assert sweep.history.best_score(best) == min(scores)
+    assert sweep.study._study.direction is optuna.study.StudyDirection.MINIMIZE

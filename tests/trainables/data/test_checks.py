@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from trainables.data.checks import cramers_v, examine
+from trainables.data.image_stats import ImageStats
+from trainables.data.near_duplicates import NearPair
+from trainables.data.samples import Finding, Samples
+
+
+def listing_of(count: int, **changes: object) -> Samples:
+    whole = Samples(
+        kind="manifest",
+        path="m.csv",
+        task="single_label",
+        classes=("a", "b"),
+        paths=tuple(f"{row}.png" for row in range(count)),
+        files=(),
+        labels=np.arange(count) % 2,
+        splits=None,
+    )
+    return dataclasses.replace(whole, **changes)
+
+
+def examined(listing: Samples, splits: list[str], hashes: str = "", near: tuple[NearPair, ...] = ()) -> list[Finding]:
+    names = hashes or [str(row) for row in range(len(listing))]
+    facts = [ImageStats(pixel_hash=name, phash="0" * 16) for name in names]
+    return [
+        finding for finding in examine(listing, facts, near, np.array(splits)) if not finding.check.startswith("tiny")
+    ]
+
+
+def test_clean_data_gives_no_finding() -> None:
+    assert examined(listing_of(40), ["train"] * 40) == []
+
+
+def test_errors_come_first() -> None:
+    near = (NearPair(0, 1, 3, 0.98),)
+    found = examined(listing_of(4), ["train", "train", "train", "val"], "abcc", near)
+    assert [finding.severity for finding in found] == ["error", "warning", "info"]
+    assert [finding.check for finding in found] == ["duplicates_across_splits", "two_labels", "near_duplicates"]
+
+
+def test_a_long_list_is_cut_and_its_count_is_not() -> None:
+    found = examined(listing_of(200), ["train"] * 200, "".join(chr(1000 + row // 2) for row in range(200)))
+    assert [len(finding.to_dict()["items"]) for finding in found] == [50, 50]
+    assert {finding.count for finding in found} == {100}
+
+
+def test_rows_without_a_group_are_counted_and_cross_nothing() -> None:
+    (finding,) = examined(listing_of(4, group_column="pid", groups=("", "", "x", "x")), ["train", "val", "val", "val"])
+    assert (finding.check, finding.severity, finding.count) == ("group_unknown", "warning", 2)
+
+
+def test_a_subgroup_of_too_many_values_is_shown() -> None:
+    ages = {"age": tuple(str(row) for row in range(40))}
+    (finding,) = examined(listing_of(40, subgroups=ages), ["train"] * 40)
+    assert finding.message == "subgroup column 'age' has 40 different values: few images in each"
+
+
+def test_class_missing_from_test_warns() -> None:
+    found = examined(listing_of(4), ["train", "train", "val", "test"])
+    assert [(finding.check, finding.message) for finding in found] == [
+        ("missing_class", "class 'a' has no image in test")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "strength"),
+    [([0, 0, 1, 1], [0, 0, 1, 1], 1.0), ([0, 0, 1, 1], [0, 1, 0, 1], 0.0), ([0, 0, 1, 1], [0, 0, 0, 0], 0.0)],
+)
+def test_cramers_v_of_the_plain_cases(first: list[int], second: list[int], strength: float) -> None:
+    assert cramers_v(np.array(first), np.array(second)) == pytest.approx(strength)
+
+
+def test_cramers_v_agrees_with_scipy() -> None:
+    from scipy.stats.contingency import association, crosstab
+
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 3, 300), rng.integers(0, 5, 300)
+    second[first == 1] = 2
+    table = crosstab(first, second).count
+    assert cramers_v(first, second) == pytest.approx(association(table, method="cramer"))

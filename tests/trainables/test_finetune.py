@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from search_spaces import studies
+from search_spaces.errors import UserError
+from search_spaces.params import BACKBONE_NAMES, TrialParams
+from trainables.backbones import BACKBONES
+from trainables.finetune import FineTunedModel, build_model, make_head, model_problems, unfrozen_modules
+from trainables.weights import FoundWeights, load_pretrained
+
+SIZE = 64
+BLOCK_PARAMS = {"resnet18": (157504, 525568, 2099712, 8393728), "mobilenet_v2": (15792, 39696, 487040, 1681344)}
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def images(count: int = 4) -> Tensor:
+    return torch.rand(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(count))
+
+
+def build(backbone: str, seed: int = 0, classes: int = 3, **params: Any) -> FineTunedModel:
+    weights = FoundWeights(backbone=backbone, origin="random")
+    return build_model(TrialParams(backbone=backbone, **params), classes, weights, SIZE, seed)
+
+
+def pretrained(backbone: str, depth: int, seed: int = 0) -> FineTunedModel:
+    """A model whose weights count as coming from a file: only what trains is kept."""
+    network = BACKBONES[backbone]
+    trunk = network.drop_classifier(load_pretrained(FoundWeights(backbone=backbone, origin="random"), 0))
+    torch.manual_seed(seed)
+    head = make_head(network.feature_width, (), 0.0, 3)
+    return FineTunedModel(network, trunk, head, unfrozen_modules(network, depth), keeps_all=False)
+
+
+def gradients(module: nn.Module, prefix: str) -> list[str]:
+    return [prefix + name for name, parameter in module.named_parameters() if parameter.grad is not None]
+
+
+def train(model: FineTunedModel, steps: int = 3) -> None:
+    optimizer = torch.optim.SGD(model.parameter_groups(0.01, 1.0), lr=0.01)
+    for step in range(steps):
+        loss = nn.functional.cross_entropy(model(images(4 + step)), torch.arange(4 + step) % 3)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+@pytest.fixture(scope="module", params=BACKBONE_NAMES)
+def parts(request: pytest.FixtureRequest) -> tuple[str, nn.Module]:
+    backbone = BACKBONES[request.param]
+    return backbone.name, backbone.drop_classifier(
+        load_pretrained(FoundWeights(backbone=backbone.name, origin="random"), 0)
+    )
+
+
+@pytest.mark.parametrize("depth", range(5))
+def test_depth_trains_the_last_blocks_and_the_frozen_rest_can_run_once(
+    parts: tuple[str, nn.Module], depth: int
+) -> None:
+    backbone = BACKBONES[parts[0]]
+    head = make_head(backbone.feature_width, (), 0.0, 3)
+    model = FineTunedModel(backbone, parts[1], head, unfrozen_modules(backbone, depth), keeps_all=False).eval()
+    wanted = {
+        f"{module}.{name}"
+        for block in backbone.blocks[4 - depth :]
+        for module in block
+        for name, _ in parts[1].get_submodule(module).named_parameters()
+    } | {"head.1.weight", "head.1.bias"}
+    assert set(model.trainable_names()) == wanted
+    assert model.first_trainable_block == 5 - depth
+
+    boundary = model.forward_frozen(images(2))
+    before = boundary.clone()
+    logits = model.forward_trained(boundary)
+    assert torch.equal(boundary, before), "a tensor that a cache may share was written to"
+    assert not boundary.requires_grad
+    assert logits.shape == (2, 3)
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits, model(images(2)))
+    logits.sum().backward()
+    got = {name for part, prefix in ((model.trunk, ""), (model.head, "head.")) for name in gradients(part, prefix)}
+    assert got == wanted
+    model.zero_grad()
+
+
+@pytest.mark.parametrize("backbone", BLOCK_PARAMS)
+@pytest.mark.parametrize("depth", range(5))
+def test_parameters_are_counted(backbone: str, depth: int) -> None:
+    model = pretrained(backbone, depth)
+    head = 3 * BACKBONES[backbone].feature_width + 3
+    assert model.trainable_params() == sum(BLOCK_PARAMS[backbone][4 - depth :]) + head
+    assert model.total_params() == sum(BLOCK_PARAMS[backbone]) + head
+
+
+def test_every_layer_that_a_study_names_exists() -> None:
+    rows = [
+        row.params
+        for module in pkgutil.iter_modules(studies.__path__)
+        for row in getattr(importlib.import_module(f"{studies.__name__}.{module.name}"), "TRIALS", [])
+        if row.params is not None
+    ]
+    assert any(params.unfreeze_layers for params in rows)
+    assert [problem for params in dict.fromkeys(rows) for problem in model_problems(params, 224)] == []
+
+
+def test_named_layers_train_and_nothing_else() -> None:
+    model = build("resnet18", unfreeze_depth=None, unfreeze_layers=("layer4.1.conv2", "layer3.0"))
+    trunk = [name for name in model.trainable_names() if not name.startswith("head.")]
+    assert trunk == [
+        name for name, _ in model.trunk.named_parameters() if name.startswith(("layer3.0.", "layer4.1.conv2."))
+    ]
+    assert model.first_trainable_block == 3
+    assert model.backbone.stages[model.frozen_stages] == "layer3"
+
+
+def test_a_layer_name_is_no_prefix_of_others() -> None:
+    model = build("squeezenet1_1", unfreeze_depth=None, unfreeze_layers=("features.10",))
+    assert {name.rsplit(".", 2)[0] for name in model.trainable_names() if "features" in name} == {"features.10"}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layer", "says"),
+    [
+        ("vgg16", "features.99", "no module 'features.99': did you mean"),
+        ("resnet18", "layer4.2.conv1", "'layer4.1.conv1'"),
+        ("resnet18", "nonsense!", "its parts are conv1, bn1"),
+        ("vgg16", "features.9", "has no parameters"),
+        ("resnet18", "fc", "old classifier"),
+        ("mobilenet_v3_large", "classifier.0", "old classifier"),
+        ("convnext_tiny", "classifier.2", "old classifier"),
+    ],
+)
+def test_a_layer_that_cannot_train_is_refused(backbone: str, layer: str, says: str) -> None:
+    params = TrialParams(backbone=backbone, unfreeze_depth=None, unfreeze_layers=(layer,))
+    (problem,) = model_problems(params, 224)
+    assert says in problem
+
+
+def test_all_problems_of_a_model_come_together() -> None:
+    params = TrialParams(backbone="vgg16", unfreeze_depth=None, unfreeze_layers=("features.99", "features.9"))
+    with pytest.raises(UserError) as caught:
+        build_model(params, 3, FoundWeights(backbone="vgg16", origin="random"), 31, 0)
+    assert len(caught.value.problems) == 3
+    assert "at least 32 px, image_size is 31" in caught.value.problems[0]
+
+
+def test_convnexts_pretrained_norm_trains_with_the_last_block() -> None:
+    assert {"classifier.0.weight", "classifier.0.bias"} <= set(
+        build("convnext_tiny", unfreeze_depth=1).trainable_names()
+    )
+
+
+@pytest.mark.parametrize(
+    ("widths", "kinds"),
+    [
+        ((), "Dropout Linear"),
+        ((7,), "Linear ReLU Dropout Linear"),
+        ((7, 5), "Linear ReLU Dropout Linear ReLU Dropout Linear"),
+    ],
+)
+def test_the_head_has_the_widths_asked_for(widths: tuple[int, ...], kinds: str) -> None:
+    model = build("squeezenet1_1", head_widths=widths, dropout=0.25, classes=4)
+    assert " ".join(type(layer).__name__ for layer in model.head) == kinds
+    linear = [(layer.in_features, layer.out_features) for layer in model.head if isinstance(layer, nn.Linear)]
+    assert linear == list(zip((512, *widths), (*widths, 4), strict=True))
+    assert {layer.p for layer in model.head if isinstance(layer, nn.Dropout)} == {0.25}
+
+
+def test_the_same_seed_builds_the_same_model_and_leaves_the_global_generator_alone() -> None:
+    state = torch.random.get_rng_state()
+    first, again, other = (build("mobilenet_v2", seed=seed).trained_state() for seed in (5, 5, 6))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["head.1.weight"], other["head.1.weight"])
+    assert not torch.equal(first["features.0.0.weight"], other["features.0.0.weight"])
+
+
+def statistics(model: FineTunedModel, block: int) -> dict[str, Tensor]:
+    return {
+        name: tensor.clone()
+        for name, tensor in model.trunk.named_buffers()
+        if name.startswith(tuple(f"{module}." for module in model.backbone.blocks[block - 1]))
+    }
+
+
+def test_frozen_statistics_stay_bitwise_and_trained_ones_move() -> None:
+    model = pretrained("mobilenet_v2", depth=1)
+    before, frozen = [statistics(model, block) for block in range(1, 5)], model.frozen_sha256()
+    train(model)
+    for block in (1, 2, 3):
+        after = statistics(model, block)
+        assert after
+        assert all(torch.equal(after[name], tensor) for name, tensor in before[block - 1].items())
+    assert not any(torch.equal(statistics(model, 4)[name], tensor) for name, tensor in before[3].items())
+    assert model.frozen_sha256() == frozen
+
+
+def test_a_plain_train_mode_would_move_frozen_statistics() -> None:
+    model = pretrained("mobilenet_v2", depth=1)
+    frozen = model.frozen_sha256()
+    nn.Module.train(model)
+    train(model, steps=1)
+    assert model.frozen_sha256() != frozen
+    model = pretrained("mobilenet_v2", depth=1)
+    model.train()  # Ours.
+    train(model, steps=1)
+    assert model.frozen_sha256() == frozen
+
+
+def test_a_batchnorm_beside_a_trained_convolution_stays_frozen() -> None:
+    model = build("resnet18", unfreeze_depth=None, unfreeze_layers=("layer4.1.conv2",))
+    assert not any(module.training for module in model.trunk.modules() if isinstance(module, nn.BatchNorm2d))
+    model = build("resnet18", unfreeze_depth=None, unfreeze_layers=("layer4.1.conv2", "layer4.1.bn2"))
+    training = {
+        name for name, module in model.trunk.named_modules() if isinstance(module, nn.BatchNorm2d) and module.training
+    }
+    assert training == {"layer4.1.bn2"}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "kind"), [("efficientnet_b0", "StochasticDepth"), ("convnext_tiny", "StochasticDepth")]
+)
+def test_randomness_starts_with_the_first_module_that_trains(backbone: str, kind: str) -> None:
+    model = build(backbone, unfreeze_depth=2, dropout=0.5)
+    third = BACKBONES[backbone].blocks[2][0]
+    for name, module in model.trunk.named_modules():
+        if type(module).__name__ == kind:
+            assert module.training == (int(name.split(".")[1]) >= int(third.split(".")[1])), name
+    assert model.head.training
+    model.eval()
+    assert not any(module.training for module in model.modules())
+    model.set_train_mode()
+    assert torch.equal(model.forward_frozen(images()), model.forward_frozen(images()))
+    assert not torch.equal(model(images()), model(images()))
+
+
+def test_head_and_backbone_have_learning_rates_of_their_own() -> None:
+    model = pretrained("resnet18", depth=1)
+    head, backbone = model.parameter_groups(0.1, 0.01)
+    assert (head["lr"], backbone["lr"]) == (0.1, pytest.approx(0.001))
+    assert (
+        sum(parameter.numel() for group in (head, backbone) for parameter in group["params"])
+        == model.trainable_params()
+    )
+    assert [group["lr"] for group in pretrained("resnet18", depth=0).parameter_groups(0.1, 0.01)] == [0.1]
+
+
+def test_trained_state_brings_another_model_to_the_same_function() -> None:
+    trained, fresh = pretrained("mobilenet_v2", depth=1, seed=1), pretrained("mobilenet_v2", depth=1, seed=2)
+    train(trained)
+    state = trained.trained_state()
+    assert "features.18.1.running_mean" in state
+    assert "features.0.0.weight" not in state
+    assert set(trained.trainable_names()) < set(state)
+    fresh.load_trained_state(state)
+    assert torch.equal(fresh.eval()(images()), trained.eval()(images()))
+    train(trained)
+    assert not torch.equal(state["head.1.weight"], trained.trained_state()["head.1.weight"]), "the state is a copy"
+
+
+def test_random_weights_are_kept_whole() -> None:
+    model = build("squeezenet1_1", unfreeze_depth=0)
+    assert set(model.trained_state()) == {
+        *(name for name, _ in model.trunk.named_parameters()),
+        "head.1.weight",
+        "head.1.bias",
+    }
+    other = build("squeezenet1_1", seed=9)
+    assert other.frozen_sha256() != model.frozen_sha256()
+    other.load_trained_state(model.trained_state())
+    assert other.frozen_sha256() == model.frozen_sha256()
+
+
+def test_saved_weights_of_another_model_are_refused_with_all_reasons() -> None:
+    state = pretrained("squeezenet1_1", depth=1).trained_state()
+    state["head.1.weight"] = torch.zeros(4, 512)
+    state["features.0.weight"] = state.pop("features.11.squeeze.weight")
+    before = pretrained("squeezenet1_1", depth=1)
+    kept = before.trained_state()
+    with pytest.raises(UserError) as caught:
+        before.load_trained_state(state)
+    assert len(caught.value.problems) == 3
+    assert "head.1.weight with shape [4, 512] instead of [3, 512]" in str(caught.value)
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in before.trained_state().items())
+
+
+def test_a_model_needs_the_weights_of_its_own_backbone() -> None:
+    params = TrialParams(backbone="resnet18")
+    with pytest.raises(AssertionError):
+        build_model(params, 3, FoundWeights(backbone="vgg16", origin="random"), SIZE, 0)

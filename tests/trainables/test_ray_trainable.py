@@ -1,0 +1,173 @@
+"""The Ray face of a trial: it goes on where it was, gives way to the next, and fails alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from search_spaces.params import TrialParams
+from trainables.data.config import DataConfig
+from trainables.data.prepare import prepare
+from trainables.ray_trainable import FinetuneTrainable
+from trainables.settings import TrialSettings
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder on forty small images of two classes."""
+    root = tmp_path_factory.mktemp("data")
+    chance = np.random.default_rng(0)
+    for split, count in (("train", 24), ("val", 12), ("test", 4)):
+        for number in range(count):
+            bright = number % 2
+            pixels = np.clip(chance.normal(90 + 60 * bright, 40, (36, 36)), 0, 255).astype(np.uint8)
+            path = root / split / ("bright" if bright else "dark") / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    run = tmp_path_factory.mktemp("run")
+    prepare(DataConfig(data=str(root), image_size=36), run, tmp_path_factory.mktemp("store"), workers=1)
+    return run
+
+
+@pytest.fixture
+def config(run_dir: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    def make(number: int = 0, files: bool = True, **changes: Any) -> dict[str, Any]:
+        settings = TrialSettings(
+            run_dir=str(run_dir),
+            epochs=4,
+            weights="random",
+            precision="fp32",
+            metric="val_f1_macro",
+            mode="max",
+            patience=None,
+            time_limit_s=changes.pop("time_limit_s", None),
+            seed=1,
+            cpus=1,
+            use_gpu=False,
+            deterministic=False,
+        )
+        params = TrialParams(
+            **{"backbone": "squeezenet1_1", "unfreeze_depth": 4, "dropout": 0.5, "batch_size": 8} | changes
+        )
+        folder = tmp_path / f"trial{number}"
+        names = {"state": "state.pt", "weights": "weights.pt", "predictions": "p.npz", "error": "error.txt"}
+        paths = {name: str(folder / file) for name, file in (names | {"stacks": "stacks.txt"}).items()}
+        if files:
+            folder.mkdir(exist_ok=True)
+        return {
+            "number": number,
+            "params": params.to_flat(),
+            "settings": settings.to_dict(),
+            "files": paths if files else {},
+        }
+
+    return make
+
+
+def curve(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records without what a clock says."""
+    clock = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
+    records = [json.loads(result["record"]) for result in results]
+    return [{key: value for key, value in record.items() if key not in clock} for record in records]
+
+
+def test_two_and_two_epochs_through_a_checkpoint_equal_four(
+    config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    whole = FinetuneTrainable(config(files=False))
+    expected = curve([whole.step() for _ in range(4)])
+    first = FinetuneTrainable(config(files=False))
+    results = [first.step() for _ in range(2)]
+    first.save_checkpoint(str(tmp_path))
+    second = FinetuneTrainable(config(files=False))
+    second.load_checkpoint(str(tmp_path))
+    assert curve(results + [second.step() for _ in range(2)]) == expected
+
+
+def test_a_trial_started_again_reports_its_last_epoch_once_more_and_goes_on(
+    config: Callable[..., dict[str, Any]],
+) -> None:
+    whole = FinetuneTrainable(config(number=0))
+    expected = curve([whole.step() for _ in range(4)])
+    lost = FinetuneTrainable(config(number=5) | {"number": 0})
+    before = [lost.step() for _ in range(2)]
+    again = FinetuneTrainable(config(number=5) | {"number": 0})
+    after = [again.step() for _ in range(3)]
+    assert after[0] == before[1], "the very same record, also its clock: it was not trained again"
+    assert curve(before + after[1:]) == expected
+    assert after[-1]["done"]
+    assert after[-1]["end"] == "budget"
+
+
+def test_a_process_that_takes_another_trial_gives_what_a_fresh_one_gives(
+    config: Callable[..., dict[str, Any]],
+) -> None:
+    fresh = FinetuneTrainable(config(number=1, files=False))
+    reused = FinetuneTrainable(config(number=0, files=False))
+    reused.step()
+    assert reused.reset_config(config(number=1, files=False))
+    assert curve([reused.step()]) == curve([fresh.step()])
+
+
+def test_a_trial_that_raises_ends_with_its_reason_and_the_next_one_runs(
+    config: Callable[..., dict[str, Any]],
+) -> None:
+    bad = config(number=2)
+    Path(bad["files"]["state"]).write_bytes(b"not a state")
+    trial = FinetuneTrainable(bad)
+    result = trial.step()
+    assert (result["done"], result["end"], result["record"]) == (True, "error", "")
+    assert result["reason"]
+    assert "Traceback" in Path(bad["files"]["error"]).read_text()
+    trial.reset_config(config(number=3))
+    assert trial.step()["epoch"] == 1
+
+
+def test_the_best_epochs_weights_and_predictions_are_on_disk_after_every_step(
+    config: Callable[..., dict[str, Any]],
+) -> None:
+    made = config(number=4)
+    trial = FinetuneTrainable(made)
+    for _ in range(4):
+        record = json.loads(trial.step()["record"])
+        with np.load(made["files"]["predictions"]) as saved:
+            assert int(saved["epoch"]) == record["best_epoch"]
+        assert torch.load(made["files"]["weights"], weights_only=True)["epoch"] == record["best_epoch"]
+
+
+HANGING = """
+import json, sys, time
+import trainables.ray_trainable as module
+class Hanging:
+    seconds = 0.0
+    def __init__(self, *_): pass
+    def run_epoch(self):
+        sum(iter(int, 1))  # never returns to Python code that could look at a clock
+module.HANG_GRACE_S = 0.0
+if sys.argv[2] == "hang":
+    module.FinetuneTrial = Hanging
+print(json.dumps(module.FinetuneTrainable(json.loads(sys.argv[1])).step()))
+"""
+
+
+def test_a_trial_that_hangs_is_ended_with_its_stacks_and_not_started_again(
+    config: Callable[..., dict[str, Any]],
+) -> None:
+    made = config(number=6, time_limit_s=1.0)
+    command = [sys.executable, "-c", HANGING, json.dumps(made)]
+    hung = subprocess.run([*command, "hang"], capture_output=True, text=True, timeout=60, check=False)
+    assert hung.returncode != 0
+    assert "run_epoch" in Path(made["files"]["stacks"]).read_text()
+    again = subprocess.run([*command, "again"], capture_output=True, text=True, timeout=60, check=True)
+    result = json.loads(again.stdout.splitlines()[-1].replace("NaN", "null"))
+    assert result["end"] == "error"
+    assert "hung past its time limit of 1.0 s" in result["reason"]

@@ -1,0 +1,117 @@
+"""What a trial sees of a data set: decoded images, and the rows that train and validate. Never the test split.
+
+``open_test_split`` is the one way to the test images. It stays shut until the run has written down that it opens them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces.errors import UserError
+
+# The same names stand in sweep/run_folder.py, which this package may not import; a test compares them.
+DATASET_FILE = "dataset.json"
+SPLITS_FILE = "splits.csv"
+THUMBNAILS_FILE = "thumbnails.npz"
+TEST_ACCESS_FILE = "finalists/test_access.jsonl"
+
+
+@dataclass(frozen=True)
+class Split:
+    """rows: int64 [n] into ``TrialData.images``. labels: int64 [n], or float32 [n, classes] of 0 and 1 (multi_label).
+
+    paths: [n], as in splits.csv.
+    """
+
+    rows: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any]
+    paths: list[str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """images: uint8 [N, channels, image_size, image_size], mapped read-only: all trials of a node share its pages."""
+
+    task: str
+    classes: tuple[str, ...]
+    channels: int
+    image_size: int
+    images: np.memmap[Any, np.dtype[np.uint8]]
+    train: Split
+    val: Split
+
+
+def open_data(run_dir: Path, splits: Path | None = None) -> TrialData:
+    """Open what ``prepare`` wrote; the test split cannot be reached from here.
+
+    splits: a file of the form of splits.csv that deals train and val anew; by default the run's own.
+    Raises ``UserError`` if the decoded images have gone since.
+    """
+    dataset = json.loads((run_dir / DATASET_FILE).read_text(encoding="utf-8"))
+    classes, task = tuple(dataset["classes"]), dataset["task"]
+    images = _map_images(dataset)
+    rows = _rows(splits or run_dir / SPLITS_FILE, ("train", "val"))
+    return TrialData(
+        task=task,
+        classes=classes,
+        channels=dataset["channels"],
+        image_size=dataset["image_size"],
+        images=images,
+        train=_split(rows["train"], classes, task),
+        val=_split(rows["val"], classes, task),
+    )
+
+
+def open_test_split(run_dir: Path) -> Split:
+    """The test rows of a run, once its winner is fixed and the opening is written down; before, PermissionError."""
+    test_access = run_dir / TEST_ACCESS_FILE
+    if not (test_access.exists() and test_access.read_text(encoding="utf-8").strip()):
+        raise PermissionError(f"the test split of {run_dir} is closed: no opening is written in {TEST_ACCESS_FILE}")
+    dataset = json.loads((run_dir / DATASET_FILE).read_text(encoding="utf-8"))
+    rows = _rows(run_dir / SPLITS_FILE, ("test",))["test"]
+    return _split(rows, tuple(dataset["classes"]), dataset["task"])
+
+
+def _rows(path: Path, splits: tuple[str, ...]) -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {split: [] for split in splits}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["split"] in found:
+                found[row["split"]].append(row)
+    return found
+
+
+def _map_images(dataset: dict[str, Any]) -> np.memmap[Any, np.dtype[np.uint8]]:
+    store = Path(dataset["store"])
+    try:
+        images = np.load(store, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"the decoded images at {store} cannot be opened ({error}): run the sweep again") from None
+    assert isinstance(images, np.memmap)
+    expected = (dataset["channels"], dataset["image_size"], dataset["image_size"])
+    if images.shape[1:] != expected or images.dtype != np.uint8:
+        raise UserError(f"the decoded images at {store} are {images.dtype} {images.shape}: run the sweep again")
+    return images
+
+
+def _split(rows: list[dict[str, str]], classes: tuple[str, ...], task: str) -> Split:
+    place = {name: index for index, name in enumerate(classes)}
+    labels: npt.NDArray[Any]
+    if task == "single_label":
+        labels = np.array([place[row["label"]] for row in rows], dtype=np.int64)
+    else:
+        labels = np.zeros((len(rows), len(classes)), dtype=np.float32)
+        for index, row in enumerate(rows):
+            for name in row["label"].split("|") if row["label"] else ():
+                labels[index, place[name]] = 1.0
+    return Split(np.array([int(row["row"]) for row in rows], dtype=np.int64), labels, [row["path"] for row in rows])

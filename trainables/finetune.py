@@ -1,0 +1,239 @@
+"""A pretrained network with a new head, of which a part trains and the rest stays exactly as it was."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from search_spaces.errors import raise_all
+from search_spaces.params import TrialParams
+from trainables.backbones import BACKBONES, Backbone
+from trainables.random_weights import seeded
+from trainables.weights import FoundWeights, load_pretrained
+
+_HEAD_STREAM = 0x68656164
+"""Keeps the head's random numbers apart from those of a random trunk of the same seed."""
+
+
+def build_model(
+    params: TrialParams, class_count: int, weights: FoundWeights, image_size: int, seed: int
+) -> FineTunedModel:
+    """The network of one trial, on the CPU, float32, in train mode.
+
+    weights: of ``params.backbone``. image_size: side of the images in pixels. seed: of the head's initial weights (and
+    of the trunk's, if they are random), 0 or more; the same seed gives the same model, global random state stays.
+    ``UserError``: ``model_problems``, or weights that do not load.
+    """
+    assert weights.backbone == params.backbone, f"weights of {weights.backbone} for {params.backbone}"
+    raise_all(model_problems(params, image_size))
+    backbone = BACKBONES[params.backbone]
+    trunk = backbone.drop_classifier(load_pretrained(weights, seed))
+    with seeded(seed ^ _HEAD_STREAM):
+        head = make_head(backbone.feature_width, params.head_widths, params.dropout, class_count)
+    layers = params.unfreeze_layers or unfrozen_modules(backbone, params.unfreeze_depth)
+    model = FineTunedModel(backbone, trunk, head, layers, keeps_all=weights.origin == "random")
+    assert head[-1].out_features == class_count, "the head's width is not the number of classes"
+    return model
+
+
+def model_problems(params: TrialParams, image_size: int) -> list[str]:
+    """What keeps ``build_model`` from building ``params`` for images of this side, one sentence each."""
+    backbone = BACKBONES[params.backbone]
+    problems = []
+    if image_size < backbone.min_image_size:
+        problems.append(
+            f"{backbone.name} needs images of at least {backbone.min_image_size} px, image_size is {image_size}"
+        )
+    if not params.unfreeze_layers:
+        return problems
+    trunk = backbone.drop_classifier(backbone.empty_network())
+    modules = {name for name, module in trunk.named_modules() if name and _has_parameters(module)}
+    bare = {name for name, _ in trunk.named_modules()} - modules
+    for layer in params.unfreeze_layers:
+        if any(layer == name or layer.startswith(f"{name}.") for name in backbone.dropped):
+            problems.append(
+                f"unfreeze_layers: {layer!r} is part of the old classifier; the head that replaces it trains"
+            )
+        elif layer in bare:
+            problems.append(
+                f"unfreeze_layers: {layer!r} of {backbone.name} has no parameters, so there is nothing to train"
+            )
+        elif layer not in modules:
+            problems.append(f"unfreeze_layers: {_nearest(backbone, layer, modules)}")
+    return problems
+
+
+def unfrozen_modules(backbone: Backbone, depth: int | None) -> tuple[str, ...]:
+    """The submodules that train at ``unfreeze_depth`` 0 to 4: those of the last ``depth`` blocks."""
+    assert depth in (0, 1, 2, 3, 4), f"unfreeze_depth {depth}"
+    return tuple(itertools.chain.from_iterable(backbone.blocks[4 - depth :]))
+
+
+def make_head(feature_width: int, widths: Iterable[int], dropout: float, class_count: int) -> nn.Sequential:
+    """float [B, feature_width] -> logits float [B, class_count]: hidden layers (linear, ReLU, dropout), then linear.
+
+    Without hidden layers the dropout stands before the linear one.
+    """
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.Linear(feature_width, width), nn.ReLU(), nn.Dropout(dropout)]
+        feature_width = width
+    layers = layers or [nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(feature_width, class_count))
+
+
+class FineTunedModel(nn.Module):
+    """images float32 [B, 3, S, S], normalised -> logits float32 [B, C].
+
+    Made by ``build_model``. Tensors go by torchvision's own names (``layer4.0.conv1.weight``) and ``head.<i>.<name>``.
+    first_trainable_block: 1 to 4, or 5 if the head alone trains. frozen_stages: how many of ``backbone.stages``, from
+    the image on, hold nothing that trains; all of them, and the pooling behind them, if the head alone trains.
+    """
+
+    def __init__(
+        self, backbone: Backbone, trunk: nn.Module, head: nn.Sequential, layers: Iterable[str], *, keeps_all: bool
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.trunk = trunk
+        self.head = head
+        self._keeps_all = keeps_all
+        layers = tuple(layers)
+        trunk.requires_grad_(False)
+        for layer in layers:
+            trunk.get_submodule(layer).requires_grad_(True)
+        asked = {name for name, _ in trunk.named_parameters() if _lies_in(name, layers)}
+        head_names = {f"head.{name}" for name, _ in head.named_parameters()}
+        assert set(self.trainable_names()) == asked | head_names, "what trains is not what was asked for"
+        trains = [any(_lies_in(name, (stage,)) for name in asked) for stage in backbone.stages]
+        self.frozen_stages = trains.index(True) if any(trains) else len(trains)
+        blocks = [any(_lies_in(name, block) for name in asked) for block in backbone.blocks]
+        self.first_trainable_block = blocks.index(True) + 1 if any(blocks) else len(blocks) + 1
+        self.set_train_mode()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_trained(self.forward_frozen(images))
+
+    def forward_frozen(self, images: Tensor) -> Tensor:
+        """The part of the network before anything that trains, without gradients: a function of the image alone.
+
+        Returns float [B, channels, H, W], or the features [B, feature_width] if the head alone trains.
+        """
+        with torch.no_grad():
+            return self._run(images, 0, self.frozen_stages)
+
+    def forward_trained(self, boundary: Tensor) -> Tensor:
+        """The rest, from what ``forward_frozen`` returned to the logits; ``boundary`` is left as it is."""
+        if self.frozen_stages < len(self.backbone.stages):
+            boundary = self._run(boundary, self.frozen_stages, len(self.backbone.stages))
+        logits: Tensor = self.head(boundary)
+        return logits
+
+    def train(self, mode: bool = True) -> Self:
+        """Train mode for what trains alone: a plain ``train()`` would move the statistics of frozen BatchNorm layers.
+
+        A BatchNorm layer is in train mode only if its own parameters train; dropout and stochastic depth are so from
+        the first module on that trains, since what lies before must give the same features every time.
+        """
+        super().train(mode)
+        if not mode:
+            return self
+        reached = False
+        for stage in self.backbone.stages:
+            for module in self.trunk.get_submodule(stage).modules():
+                trains = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+                reached = reached or trains
+                module.training = trains if isinstance(module, _BatchNorm) else reached
+        return self
+
+    def set_train_mode(self) -> None:
+        """``train()`` by its plain name: call it before every epoch."""
+        self.train()
+
+    def trainable_names(self) -> list[str]:
+        """The names of the parameters that train."""
+        return [name for name, tensor, _ in self._tensors() if tensor.requires_grad]
+
+    def trainable_params(self) -> int:
+        """How many numbers train."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+    def total_params(self) -> int:
+        """How many numbers the network has, head included, torchvision's old classifier not."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def parameter_groups(self, lr: float, backbone_lr_factor: float) -> list[dict[str, Any]]:
+        """For an optimiser: the head at ``lr``, and what trains of the backbone, if anything, at ``lr`` x factor."""
+        unfrozen = [parameter for parameter in self.trunk.parameters() if parameter.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": list(self.head.parameters()), "lr": lr}]
+        return [*groups, {"params": unfrozen, "lr": lr * backbone_lr_factor}] if unfrozen else groups
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """A copy, on the CPU, of all that training changes: trained parameters and the buffers of trained BatchNorm.
+
+        Every tensor if the weights were random, which no file holds.
+        """
+        return {name: tensor.detach().cpu().clone() for name, tensor in self._kept()}
+
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what ``trained_state`` of a model of the same params returned; ``UserError`` if it does not fit."""
+        mine = dict(self._kept())
+        problems = [f"saved weights lack {name}" for name in mine if name not in state]
+        problems += [f"saved weights hold {name}, which does not train here" for name in state if name not in mine]
+        problems += [
+            f"saved weights hold {name} with shape {list(state[name].shape)} instead of {list(tensor.shape)}"
+            for name, tensor in mine.items()
+            if name in state and state[name].shape != tensor.shape
+        ]
+        raise_all(problems)
+        with torch.no_grad():
+            for name, tensor in mine.items():
+                tensor.copy_(state[name])
+
+    def frozen_sha256(self) -> str:
+        """SHA-256, in hexadecimal, over names, types, shapes and bytes of all tensors that training leaves alone."""
+        digest = hashlib.sha256()
+        for name, tensor, trains in self._tensors():
+            if not trains:
+                array = tensor.detach().cpu().numpy()
+                digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+                digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def _kept(self) -> Iterator[tuple[str, Tensor]]:
+        return ((name, tensor) for name, tensor, trains in self._tensors() if trains or self._keeps_all)
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor, bool]]:
+        """Every parameter and buffer: its name, itself, and whether the module that owns it trains."""
+        for prefix, part in (("", self.trunk), ("head.", self.head)):
+            for owner, module in part.named_modules():
+                own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+                trains = any(tensor.requires_grad for _, tensor in own)
+                for name, tensor in own:
+                    yield prefix + (f"{owner}.{name}" if owner else name), tensor, trains
+
+    def _run(self, tensor: Tensor, first: int, stop: int) -> Tensor:
+        for stage in self.backbone.stages[first:stop]:
+            tensor = self.trunk.get_submodule(stage)(tensor)
+        return self.backbone.to_vector(tensor) if stop == len(self.backbone.stages) else tensor
+
+
+def _lies_in(parameter: str, modules: Iterable[str]) -> bool:
+    return any(parameter.startswith(f"{module}.") for module in modules)
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def _nearest(backbone: Backbone, layer: str, modules: Iterable[str]) -> str:
+    near = difflib.get_close_matches(layer, sorted(modules), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"its parts are {', '.join(backbone.stages)}"
+    return f"{backbone.name} has no module {layer!r}: {hint}"
