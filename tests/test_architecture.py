@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,77 +23,128 @@ MAY_IMPORT = {
     "reports": (
         "reports",
         "sweep.records",
-        "sweep.external_records",
-        "sweep.model_paths",
         "sweep.run_folder",
         "search_spaces.params",
         "search_spaces.errors",
+        "search_spaces.studies",
         "trainables.metrics",
+        "trainables.predictions",
         "trainables.atomic",
     ),
 }
-# The rooms of reports: each may use itself, the rooms that it is given here, and the evidence.
-ROOMS = {
-    "page": (),
-    "trials": ("page", "scores"),
-    "scores": ("page", "trials"),
-    "prose": ("page", "trials", "scores"),
-    "sections": ("page", "trials", "scores", "prose"),
-    "answer": ("page", "trials", "scores", "prose"),
+# Inside reports each level may use those before it, and none but its own on the ground floor and in the two above it.
+REPORT_LEVELS = (
+    {"blocks", "formats", "figures", "panels", "tables", "thumbnails"},
+    {"data"},
+    {"bootstrap", "comparisons"},
+    {"results", "importance", "caveats"},
+    {"chapters"},
+    {"render", "model_card", "external"},
+    {"build"},
+)
+RAY_FILES = {"trainables/ray_trainable.py", "sweep/ray_tune.py"}
+PYDANTIC_PACKAGES = ("sweep", "reports")
+PYDANTIC_FILES = {"trainables/data/config.py", "trainables/data/prepare.py"}
+A_TRIAL = (
+    "search_spaces.params",
+    "trainables.trial",
+    "trainables.engine",
+    "trainables.batches",
+    "trainables.data.dataset",
+    "trainables.weights",
+    "trainables.export",
+    "trainables.metrics",
+    "trainables.predictions",
+)
+LIGHT = ("sweep.records", "sweep.run_folder", "trainables.metrics", "search_spaces.space", "reports.build")
+LONGEST_FILE = 550
+SHORTEST_OF_ONE_IMPORTER = 80
+SHORT_BY_KIND = {
+    *("search_spaces/errors.py", "search_spaces/partial_unfreeze.py", "search_spaces/head_only.py"),
+    *("search_spaces/full_finetune.py", "search_spaces/imbalance.py"),
 }
-# The driver ends with the report, so that its last step, and nothing else of ours, looks that way.
-REPORT_AT_THE_END = ("sweep/run.py", "reports.build")
-RAY_FILES = {
-    "trainables/ray_trainable.py",
-    "sweep/tune_searcher.py",
-    "sweep/callbacks.py",
-    "sweep/ray_tune.py",
-    "sweep/run.py",
-}
-LONGEST_FILE = 320
+SHORT_WITH_A_REASON: dict[str, str] = {}
 
 
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def imports(path: Path) -> Iterator[str]:
+def module_of(path: Path) -> str:
+    return name_of(path)[:-3].replace("/", ".").removesuffix(".__init__")
+
+
+@functools.cache
+def imports(path: Path) -> tuple[str, ...]:
     """Every module that a file imports, at its top or inside a function; ``from a import b`` gives ``a.b``."""
+    found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(path)}:{node.lineno}: relative import"
             assert node.module is not None
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return tuple(found)
 
 
 def within(module: str, allowed: str) -> bool:
     return module == allowed or module.startswith(f"{allowed}.")
 
 
+def imported_files(path: Path) -> set[Path]:
+    """Our own files that ``path`` imports; a name of a package's ``__init__`` counts as that file."""
+    modules = {module_of(source): source for source in SOURCES}
+    found = set()
+    for name in imports(path):
+        target = modules.get(name) or modules.get(name.rpartition(".")[0])
+        if target is not None and target != path:
+            found.add(target)
+    return found
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_imports_point_one_way(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
     ours = [module for module in imports(path) if module.partition(".")[0] in (*PACKAGES, "tests", "benchmarks")]
-    against = [module for module in ours if not any(within(module, allowed) for allowed in MAY_IMPORT[package])]
-    if name_of(path) == REPORT_AT_THE_END[0]:
-        against = [module for module in against if not within(module, REPORT_AT_THE_END[1])]
-    assert against == []
+    assert [module for module in ours if not any(within(module, allowed) for allowed in MAY_IMPORT[package])] == []
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path.match("reports/*/*.py")], ids=name_of)
-def test_rooms_of_the_report_build_on_each_other(path: Path) -> None:
-    room = path.parent.name
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.match("reports/**/*.py")], ids=name_of)
+def test_the_levels_of_the_report_build_on_each_other(path: Path) -> None:
+    level_of = {name: place for place, names in enumerate(REPORT_LEVELS) for name in names}
+    room = path.relative_to(ROOT / "reports").parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
     used = {module.split(".")[1] for module in imports(path) if within(module, "reports")}
-    assert used & set(ROOMS) <= {room, *ROOMS[room]}
-    assert used - set(ROOMS) <= ({"evidence", "external_evidence"} if room != "page" else set())
+    assert {name for name in used if level_of[name] > level_of[room]} == set()
+
+
+def test_no_circle() -> None:
+    """Lazy imports count: a circle behind one is a circle."""
+    done: set[Path] = set()
+
+    def visit(path: Path, above: tuple[Path, ...]) -> None:
+        assert path not in above, " -> ".join(name_of(one) for one in (*above[above.index(path) :], path))
+        if path not in done:
+            for other in sorted(imported_files(path)):
+                visit(other, (*above, path))
+            done.add(path)
+
+    for path in SOURCES:
+        visit(path, ())
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_ray_is_imported_in_four_files(path: Path) -> None:
+def test_ray_is_imported_in_two_files(path: Path) -> None:
     if name_of(path) not in RAY_FILES:
         assert [module for module in imports(path) if within(module, "ray")] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_pydantic_stays_out_of_what_a_trial_imports(path: Path) -> None:
+    if path.relative_to(ROOT).parts[0] not in PYDANTIC_PACKAGES and name_of(path) not in PYDANTIC_FILES:
+        assert [module for module in imports(path) if within(module, "pydantic")] == []
 
 
 @pytest.mark.parametrize("package", ["search_spaces", "reports"])
@@ -112,31 +164,62 @@ def test_spaces_are_written_with_the_standard_library_and_optuna(path: Path) -> 
     assert outside <= {"search_spaces", "optuna"}
 
 
-def test_light_faces_load_neither_torch_nor_ray() -> None:
-    modules = ("sweep.records", "sweep.run_folder", "trainables.metrics", "search_spaces.space", "reports.build")
-    written = [module for module in modules if (ROOT / f"{module.replace('.', '/')}.py").exists()]
-    code = (
-        f"import sys, importlib\n"
-        f"for name in {written!r}:\n"
-        f"    importlib.import_module(name)\n"
-        f"    heavy = sorted({{'torch', 'torchvision', 'ray'}} & set(sys.modules))\n"
-        f"    assert not heavy, f'{{name}} loads {{heavy}}'\n"
-    )
+def run_python(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
+def test_light_faces_load_neither_torch_nor_ray() -> None:
+    run_python(
+        "import sys, importlib\n"
+        f"for name in {LIGHT!r}:\n"
+        "    importlib.import_module(name)\n"
+        "    heavy = sorted({'torch', 'torchvision', 'ray'} & set(sys.modules))\n"
+        "    assert not heavy, f'{name} loads {heavy}'\n"
+    )
+
+
+def test_a_trial_runs_where_there_is_no_pydantic_optuna_or_ray() -> None:
+    blocked = ("pydantic", "optuna", "ray")
+    run_python(
+        "import sys, importlib\n"
+        f"sys.modules.update(dict.fromkeys({blocked!r}))\n"
+        f"for name in {A_TRIAL!r}:\n"
+        "    importlib.import_module(name)\n"
+    )
+
+
+def importers(path: Path) -> list[Path]:
+    return [other for other in SOURCES if path in imported_files(other)]
+
+
+def commands() -> Iterator[Path]:
+    yield from (path for path in SOURCES if "__main__" in path.read_text(encoding="utf-8"))
+
+
 def test_no_file_is_forgotten() -> None:
     """Each is a command, one of the spaces that are found by their place, or imported by another."""
-    used = {module for path in SOURCES for module in imports(path)}
     spaces = set((ROOT / "search_spaces").rglob("*.py"))
-    commands = {path for path in SOURCES if "__main__" in path.read_text(encoding="utf-8")}
     forgotten = [
         name_of(path)
-        for path in sorted(set(SOURCES) - spaces - commands)
-        if path.stem != "__init__" and not any(within(module, name_of(path)[:-3].replace("/", ".")) for module in used)
+        for path in sorted(set(SOURCES) - spaces - set(commands()))
+        if path.stem != "__init__" and not importers(path)
     ]
     assert forgotten == []
+
+
+def test_a_short_file_serves_more_than_its_neighbour() -> None:
+    """A file of few lines whose only importer is in the same folder belongs to that one."""
+    short = []
+    for path in sorted(set(SOURCES) - set(commands())):
+        exempt = path.stem == "__init__" or name_of(path) in SHORT_BY_KIND | set(SHORT_WITH_A_REASON)
+        if exempt or path.parent.name == "chapters":
+            continue
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        users = importers(path)
+        if lines < SHORTEST_OF_ONE_IMPORTER and len(users) == 1 and users[0].parent == path.parent:
+            short.append(f"{name_of(path)}: {lines} lines, only imported by {name_of(users[0])}")
+    assert short == []
 
 
 @pytest.mark.parametrize("path", EVERY_FILE, ids=name_of)
