@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from search_spaces.errors import raise_all, unknown
-from search_spaces.params import BACKBONE_NAMES, Scalar, TrialParams
+from search_spaces.params import BACKBONE_NAMES, Override, TrialParams
 from sweep.values import option, read_values
 from trainables.data.config import DataConfig
 
@@ -60,7 +60,7 @@ class SweepConfig:
     space: str = "partial_unfreeze"
     rows: tuple[str, ...] = ()
     backbones: tuple[str, ...] | None = None
-    set: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
+    set: Mapping[str, Override] = dataclasses.field(default_factory=dict)
     weights: str | None = None
 
     trials: int | None = None

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from search_spaces.check import random_study
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
+from search_spaces.space import random_study
 from sweep.history import WEIGHTS_KEPT
 from sweep.plan import Plan
 from sweep.run_folder import RunPaths

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from search_spaces.check import RANDOM_TRIALS, random_study
 from search_spaces.errors import UserError, raise_all
 from search_spaces.params import BACKBONE_NAMES, TrialParams
-from search_spaces.space import Space
+from search_spaces.space import RANDOM_TRIALS, Space, random_study
 from sweep.config import SweepConfig
 from trainables.backbones import BACKBONES
 from trainables.data.config import LEAST_IMAGE_SIZE

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from search_spaces.errors import UserError, raise_all
-from search_spaces.params import Scalar, parse_text
+from search_spaces.params import Override, parse_text
 
 Reader = Callable[[object], Any]
 
@@ -113,7 +113,7 @@ def comma_names(raw: object) -> tuple[str, ...]:
     return tuple(text(part).strip() for one in names(raw) for part in one.split(","))
 
 
-def hyperparameters(raw: object) -> dict[str, Scalar]:
+def hyperparameters(raw: object) -> dict[str, Override]:
     """Fixed hyperparameters from a mapping, or a list of ``"lr=1e-3"``; ``UserError`` with whole sentences if wrong.
 
     Values get the type of the field of ``TrialParams`` that they are for.
@@ -129,7 +129,7 @@ def hyperparameters(raw: object) -> dict[str, Scalar]:
                 problems.append(f"--set {one}: write name=value, such as lr=1e-3")
             else:
                 pairs.append((key.strip(), value.strip()))
-    values: dict[str, Scalar] = {}
+    values: dict[str, Override] = {}
     for key, value in pairs:
         if key in values:
             problems.append(f"--set {key} is given twice: {values[key]} and {value}")
