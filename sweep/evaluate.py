@@ -18,9 +18,8 @@ from typing import Any
 
 from search_spaces.errors import UserError, raise_all
 from sweep.command import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
-from sweep.model_paths import EvaluationPaths
 from sweep.predict import title_of
-from sweep.run_folder import RunPaths
+from sweep.run_folder import EvaluationPaths, RunPaths
 from trainables.data.config import DataConfig
 
 EXAMPLES = """\

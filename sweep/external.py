@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from search_spaces.errors import UserError
 from sweep.external_data import Labelled, own_images, read_labelled
-from sweep.model_paths import EvaluationPaths
 from sweep.predictor import Answer, Predictor
+from sweep.run_folder import EvaluationPaths
 from trainables.atomic import write_json
 from trainables.checkpoints import sha256
 from trainables.data.config import DataConfig

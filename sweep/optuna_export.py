@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 
 from sweep.history import TrialHistory, TrialState
 from sweep.optuna_search import frozen_trial
+from sweep.trial_records import Suggestion
 
 STUDY_NAME = "sweep"
 _log = logging.getLogger(__name__)
@@ -53,10 +54,10 @@ class OptunaExport:
         )
 
     def _frozen(self, entry: TrialState) -> FrozenTrial:
-        if entry.asked.get("distributions"):
-            return frozen_trial(entry, entry.asked, self._ledger)
+        if entry.suggestion.distributions:
+            return frozen_trial(entry, entry.suggestion, self._ledger)
         # A fixed list samples nothing: its parameters stand there as categoricals of one choice.
-        trial = frozen_trial(entry, {}, self._ledger)
+        trial = frozen_trial(entry, Suggestion(), self._ledger)
         trial.params = entry.params.active()
         trial.distributions = {name: CategoricalDistribution((value,)) for name, value in trial.params.items()}
         return trial

@@ -24,6 +24,7 @@ from search_spaces.errors import UserError, raise_all
 from search_spaces.params import TrialParams
 from search_spaces.space import Space
 from sweep.history import TrialHistory, TrialState, to_json_scalars
+from sweep.trial_records import Suggestion
 
 SEEDED_SAMPLERS = ("tpe", "gp")
 DUPLICATES_IN_A_ROW = 20
@@ -87,7 +88,7 @@ class OptunaSearch:
                 raise Exhausted
             if self._must_wait(missing[0]):
                 return None
-            return self._ledger.begin(missing[0], self._space.fixed[missing[0]], {})
+            return self._ledger.begin(missing[0], self._space.fixed[missing[0]])
         number = self._ledger.next_number
         if self._must_wait(number):
             return None
@@ -109,8 +110,8 @@ class OptunaSearch:
                     self._tell(trial, entry, duplicate=position > 0)
 
     def _draw(self, number: int) -> TrialState:
-        duplicates: list[dict[str, Any]] = []
-        refused: list[dict[str, Any]] = []
+        duplicates: list[Suggestion] = []
+        refused: list[Suggestion] = []
         for attempt in range(DUPLICATES_IN_A_ROW + RANDOM_DRAWS):
             self._study.sampler = self._sampler_of(number, attempt)
             if attempt == 0 and number < len(self._seeds):
@@ -127,9 +128,10 @@ class OptunaSearch:
             if key not in self._seen:
                 self._seen[key] = number
                 self._running[number] = [trial]
-                return self._ledger.begin(number, params, asked | {"duplicates": duplicates, "refused": refused})
+                before = {"duplicates": tuple(duplicates), "refused": tuple(refused)}
+                return self._ledger.begin(number, params, asked.model_copy(update=before))
             original = self._ledger.entries[self._seen[key]]
-            duplicates.append(asked | {"of": original.number})
+            duplicates.append(asked.model_copy(update={"of": original.number}))
             self._settle(trial, original)
         raise Exhausted
 
@@ -172,38 +174,38 @@ class OptunaSearch:
         """Put a trial of an earlier session into the study, in the state in which it would be there now."""
         if self._space.fixed is not None:
             return
-        for asked in entry.asked.get("refused", ()):
+        for asked in entry.suggestion.refused:
             self._study.add_trial(
                 create_trial(
-                    state=optuna.trial.TrialState.FAIL, params=asked["suggested"], distributions=_distributions(asked)
+                    state=optuna.trial.TrialState.FAIL, params=asked.suggested, distributions=_distributions(asked)
                 )
             )
-        for asked in (*entry.asked.get("duplicates", ()), entry.asked):
-            original = self._ledger.entries.get(asked.get("of", entry.number))
+        for asked in (*entry.suggestion.duplicates, entry.suggestion):
+            original = self._ledger.entries.get(entry.number if asked.of is None else asked.of)
             if original is None:
                 continue
             if original.ended and original.number <= self._ledger.next_number - self._lag():
                 self._study.add_trial(frozen_trial(original, asked, self._ledger))
                 continue
-            self._study.enqueue_trial(asked["suggested"])
+            self._study.enqueue_trial(asked.suggested)
             trial = self._begin()
             self._suggest(trial)
             self._running.setdefault(original.number, []).append(trial)
         self._seen[_key(entry.params)] = entry.number
-        for name, value in entry.asked.get("positions", {}).items():
+        for name, value in entry.suggestion.positions.items():
             self._study._storage.set_study_system_attr(self._study._study_id, name, value)
 
     def _lag(self) -> int:
         return self._concurrency if self._deterministic else 0
 
-    def _asked(self, trial: optuna.Trial) -> dict[str, Any]:
+    def _asked(self, trial: optuna.Trial) -> Suggestion:
         frozen = trial._get_latest_trial()
         attrs = self._study._storage.get_study_system_attrs(self._study._study_id)
-        return {
-            "suggested": to_json_scalars(frozen.params),
-            "distributions": {name: json.loads(distribution_to_json(d)) for name, d in frozen.distributions.items()},
-            "positions": {name: value for name, value in attrs.items() if name.startswith("qmc:")},
-        }
+        return Suggestion(
+            suggested=to_json_scalars(frozen.params),
+            distributions={name: json.loads(distribution_to_json(d)) for name, d in frozen.distributions.items()},
+            positions={name: value for name, value in attrs.items() if name.startswith("qmc:")},
+        )
 
     def _sampler_of(self, number: int, attempt: int) -> BaseSampler:
         seed = int(np.random.SeedSequence([self._seed, number, attempt]).generate_state(1)[0])
@@ -233,13 +235,13 @@ class OptunaSearch:
         raise AssertionError(self._sampler)
 
 
-def frozen_trial(entry: TrialState, asked: dict[str, Any], history: TrialHistory) -> FrozenTrial:
+def frozen_trial(entry: TrialState, asked: Suggestion, history: TrialHistory) -> FrozenTrial:
     """An ended trial as Optuna has it: parameters as ``asked``, outcome of ``entry``."""
     return create_trial(
-        params=asked.get("suggested", {}),
+        params=asked.suggested,
         distributions=_distributions(asked),
         user_attrs={"trial_id": entry.trial_id, "reason": entry.reason},
-        **_outcome(entry, history, duplicate="of" in asked),
+        **_outcome(entry, history, duplicate=asked.of is not None),
     )
 
 
@@ -262,8 +264,8 @@ def _outcome(entry: TrialState, history: TrialHistory, duplicate: bool = False) 
     return {"state": state, "value": value, "intermediate_values": values}
 
 
-def _distributions(asked: dict[str, Any]) -> dict[str, BaseDistribution]:
-    return {name: json_to_distribution(json.dumps(value)) for name, value in asked.get("distributions", {}).items()}
+def _distributions(asked: Suggestion) -> dict[str, BaseDistribution]:
+    return {name: json_to_distribution(json.dumps(value)) for name, value in asked.distributions.items()}
 
 
 def _changes(space: Space, history: TrialHistory) -> list[str]:
@@ -274,7 +276,7 @@ def _changes(space: Space, history: TrialHistory) -> list[str]:
         if not changed:
             return []
         return [f"the list {space.name} is not the one that this run began with: trial {changed[0]} differs; {back}"]
-    before = {name: d for entry in history.entries.values() for name, d in _distributions(entry.asked).items()}
+    before = {name: d for entry in history.entries.values() for name, d in _distributions(entry.suggestion).items()}
     return [
         f"{name} of space {space.name} offers {_choices(now)}, but {_choices(before[name])} when the run began; {back}"
         for name, now in space.distributions.items()

@@ -12,6 +12,7 @@ from search_spaces.errors import UserError, raise_all
 from search_spaces.space import Space
 from sweep.config import SweepConfig, check
 from sweep.run_folder import RunPaths
+from trainables.atomic import check_format
 
 OR_ANEW = "or start a new run under another --name"
 MAY_CHANGE = frozenset(
@@ -98,8 +99,11 @@ def _saved(paths: RunPaths) -> SweepConfig:
         raise UserError(f"--resume: {paths.root} is no run folder: it has no {paths.sweep.name}{names}")
     try:
         values = json.loads(paths.sweep.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
+        if isinstance(values, dict):
+            check_format(values, paths.sweep)
+        if not isinstance(values, dict) or not isinstance(values.get("resolved"), dict):
             raise ValueError("it holds no settings")
+        values = values["resolved"]
         fields = [field.name for field in dataclasses.fields(SweepConfig)]
         if missing := [name for name in fields if name not in {*values, *MAY_CHANGE, *ADDED_LATER}]:
             # A default in the place of what was lost would make it another sweep.
