@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.errors import UserError, raise_all
-from sweep.command import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
+from sweep.cli import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
 from sweep.predict import title_of
 from sweep.run_folder import EvaluationPaths, RunPaths
 from trainables.data.config import DataConfig
@@ -149,11 +149,11 @@ def _out_problems(out: Path | None) -> list[str]:
 def _request(asked: argparse.Namespace, image_size: int, fit: str) -> DataConfig:
     return DataConfig(
         data=asked.data,
-        label_columns=tuple(asked.label_column),
+        label_column=tuple(asked.label_column),
         path_column=asked.path_column,
         split_column=asked.split_column,
         group_column=asked.group_column,
-        subgroup_columns=tuple(asked.subgroup_column),
+        subgroup_column=tuple(asked.subgroup_column),
         image_size=image_size,
         fit=fit,
         skip_unreadable=asked.skip_unreadable,

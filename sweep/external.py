@@ -98,7 +98,7 @@ def _written(
         "run": None if asked.run_root is None else asked.run_root.resolve().name,
         "model": {"file": str(model.path), "sha256": sha256(model.path)} | model.facts.to_dict(),
         "data": {"path": listing.path, "kind": listing.kind, "fingerprint": _fingerprint(listing, images)},
-        "request": asked.request.to_dict(),
+        "request": asked.request.to_json(),
         "map": asked.renamed,
         "split": asked.split,
         "task": listing.task,

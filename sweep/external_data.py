@@ -64,7 +64,7 @@ def read_labelled(
     hot = _in_classes(_hot(listing), names, classes)
     if task == "single_label":
         return Labelled(_single(listing, hot, classes), ())
-    return _several(listing, hot, names, classes, columns=len(request.label_columns) > 1)
+    return _several(listing, hot, names, classes, columns=len(request.label_column) > 1)
 
 
 def own_images(run_root: Path) -> dict[str, str] | None:
@@ -89,7 +89,7 @@ def _list(request: DataConfig, task: str) -> Samples:
     if place.is_file():
         # Columns of 0 and 1 of which one is set are classes, too: whether they are is looked at below.
         asked = "multi_label" if task == "multi_label" else "auto"
-        return list_manifest(place.absolute(), dataclasses.replace(request, task=asked))
+        return list_manifest(place.absolute(), request.model_copy(update={"task": asked}))
     if not place.is_dir():
         raise UserError(f"--data {request.data}: no such folder or file; allowed: a folder or a .csv manifest")
     if task == "multi_label":

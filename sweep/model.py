@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from search_spaces.errors import UserError
-from sweep.command import Arguments, run_command, tell
+from sweep.cli import Arguments, run_command, tell
 from sweep.records import Run, best, ranked_rows, read_run
 from sweep.run_folder import ModelPaths, TrialPaths
 from trainables.atomic import FORMAT, write_json

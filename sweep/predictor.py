@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from search_spaces.errors import UserError
-from sweep.provenance import available_cpus
+from sweep.cli import available_cpus
 from sweep.run_folder import ModelPaths, RunPaths
 from trainables.augment import normalise
 from trainables.data.image import Pixels, quiet_decoders

@@ -20,10 +20,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from search_spaces.errors import UserError
 from sweep.address import silence_at
 from sweep.callbacks import HistoryCallback, TimeBudget, TuneScheduler, name_of
+from sweep.estimate import Machine
 from sweep.history import TrialHistory
 from sweep.plan import Plan
 from sweep.progress import Progress
-from sweep.provenance import Machine
 from sweep.pruning import PruningRule
 from sweep.tune_searcher import TuneSearcher
 from trainables.ray_trainable import FinetuneTrainable
