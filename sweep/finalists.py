@@ -13,19 +13,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sweep.callbacks import TimeBudget
 from sweep.history import TrialHistory, TrialState
 from sweep.model_selection import decide
 from sweep.plan import Plan
-from sweep.predict_trials import predict_kept
 from sweep.progress import Progress
 from sweep.pruning import PruningRule
-from sweep.ray_tune import Outcome, run_trials
+from sweep.ray_tune import Outcome, TimeBudget, TuneSearcher, predict_trials, run_trials
 from sweep.records import read_run
 from sweep.repeats import Chosen, Repeat, RepeatHistory, RepeatList, repeats_of, settings_of_repeat
 from sweep.run_folder import RunPaths
 from sweep.tensorboard import TensorBoardLog
-from sweep.tune_searcher import TuneSearcher
 from trainables.atomic import write_json
 from trainables.data.folds import write_folds
 from trainables.settings import TrialSettings
@@ -76,7 +73,7 @@ def run(
     if plan.dataset["images"]["test"]:
         open_test(paths, winner, [one.trial_id for one in chosen], int(plan.dataset["images"]["test"]))
         splits = ("train", "val", "test")
-    for problem in predict_kept(plan, history, history.of_wanted(), settings_of, splits):
+    for problem in predict_trials(plan, history, history.of_wanted(), settings_of, splits):
         say(problem)
     return Outcome(interrupted=False, out_of_time=False)
 

@@ -40,7 +40,6 @@ def _asked(parsed: Parsed) -> tuple[SweepConfig, list[str]]:
 def _run(parsed: Parsed, arguments: list[str]) -> int:
     # Imported here, because torch and ray take seconds that a mistyped option need not wait for.
     from sweep import baselines, estimate, finalists, model, new_run, ray_tune, run_search, summary
-    from sweep.callbacks import TimeBudget
     from sweep.history import TrialHistory
     from sweep.nodes import node_problems
     from sweep.plan import make_plan
@@ -83,7 +82,7 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
             claim = new_run.claim(paths)
     ray_tune.log_to(paths.log)
     settings = plan.settings(paths, use_gpu=bool(config.gpus_per_trial))
-    budget = TimeBudget(config.time_budget)
+    budget = ray_tune.TimeBudget(config.time_budget)
     history = TrialHistory(paths, config.metric, plan.mode)
     outcome = run_search.run(plan, history, settings, budget)
     if not outcome.interrupted and config.finalists:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from sweep import estimate
-from sweep.callbacks import TimeBudget
 from sweep.finalists import expected_seconds
 from sweep.history import TrialHistory, TrialState
 from sweep.optuna_export import OptunaExport
 from sweep.optuna_search import OptunaSearch
 from sweep.plan import Plan
-from sweep.predict_trials import predict_kept
 from sweep.progress import Progress
 from sweep.pruning import PruningRule
-from sweep.ray_tune import Outcome, run_trials
+from sweep.ray_tune import Outcome, TimeBudget, TuneSearcher, predict_trials, run_trials
 from sweep.tensorboard import TensorBoardLog
-from sweep.tune_searcher import TuneSearcher
 from trainables.settings import TrialSettings
 
 
@@ -56,7 +53,7 @@ def run(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: Time
         outcome = run_trials(plan, history, searcher, stopping, progress, budget, trials=plan.trials)
         if not outcome.interrupted:
             entries = list(history.entries.values())
-            for problem in predict_kept(plan, history, entries, settings_of, ("train", "val")):
+            for problem in predict_trials(plan, history, entries, settings_of, ("train", "val")):
                 progress.message(problem)
     finally:
         progress.close()

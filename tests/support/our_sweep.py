@@ -13,16 +13,14 @@ from toy_sweep import CONTEXT
 from toy_trainable import BUDGET, GRACE_PERIOD, REDUCTION_FACTOR
 
 from search_spaces.space import Space, load_space
-from sweep.callbacks import TimeBudget
 from sweep.config import SweepConfig
 from sweep.history import TrialHistory, TrialState
 from sweep.optuna_search import OptunaSearch
 from sweep.plan import Plan
 from sweep.progress import Progress
 from sweep.pruning import PruningRule
-from sweep.ray_tune import run_trials
+from sweep.ray_tune import TimeBudget, TuneSearcher, run_trials
 from sweep.run_folder import RunPaths
-from sweep.tune_searcher import TuneSearcher
 
 SEED = 7
 SPACES = {
