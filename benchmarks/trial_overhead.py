@@ -45,10 +45,9 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     from sweep.optuna_export import OptunaExport
     from sweep.optuna_search import OptunaSearch
     from sweep.plan import Plan
-    from sweep.progress import Progress
+    from sweep.progress import Progress, SweepProgress
     from sweep.pruning import PruningRule
     from sweep.run_folder import RunPaths
-    from sweep.sweep_progress import SweepProgress
 
     ray_tune.connect("local", 2)
     paths = RunPaths(root)
@@ -79,8 +78,7 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     settings = plan.settings(paths, use_gpu=False)
     searcher = ray_tune.TuneSearcher(study, history, lambda entry: (settings, entry.number), plan.concurrency)
     stopping = PruningRule(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
-    standing = SweepProgress(total=trials, epochs=1, metric=config.metric, mode=plan.mode)
-    progress = Progress(standing, stream=io.StringIO())
+    progress = Progress(SweepProgress(history, trials, 1), stream=io.StringIO())
     began_s = time.perf_counter()
     budget = ray_tune.TimeBudget(None)
     ray_tune.run_trials(

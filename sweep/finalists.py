@@ -16,7 +16,7 @@ from typing import Any
 from sweep.history import TrialHistory, TrialState
 from sweep.model_selection import decide
 from sweep.plan import Plan
-from sweep.progress import Progress
+from sweep.progress import Progress, SweepProgress
 from sweep.pruning import PruningRule
 from sweep.ray_tune import Outcome, TimeBudget, TuneSearcher, predict_trials, run_trials
 from sweep.records import read_run
@@ -173,11 +173,7 @@ def _train(
     searcher = TuneSearcher(todo, history, settings_of, plan.concurrency)
     stopping = PruningRule("none", plan.budget, plan.grace_period, plan.config.reduction_factor)
     curves = TensorBoardLog(history)
-    progress = Progress.started(len(history.wanted), plan.budget, history.metric, history.mode)
-    for entry in history.of_wanted():
-        if entry.ended:
-            score = history.best_score(entry)
-            progress.ended_earlier(entry.trial_id, entry.number, entry.status, score, entry.params.summary())
+    progress = Progress(SweepProgress(history, len(history.wanted), plan.budget, history.of_wanted()))
     try:
         return run_trials(plan, history, searcher, stopping, progress, budget, trials=trials)
     finally:

@@ -27,9 +27,7 @@ class OptunaExport:
             for ending in ("", "-journal", "-wal", "-shm"):
                 path.with_name(path.name + ending).unlink(missing_ok=True)
             direction = "maximize" if history.mode == "max" else "minimize"
-            self._study = optuna.create_study(
-                storage=f"sqlite:///{path}", study_name=STUDY_NAME, direction=direction
-            )
+            self._study = optuna.create_study(storage=f"sqlite:///{path}", study_name=STUDY_NAME, direction=direction)
         except Exception as error:
             self._give_up(error)
         for _, state in sorted(history.entries.items()):
@@ -40,12 +38,12 @@ class OptunaExport:
         """Append the ended trial ``state``."""
         if self._study is None:
             return
-        trial = frozen_trial(state, state.asked, self._history)
-        if not trial.distributions:
-            # A fixed list samples nothing: its parameters stand there as categoricals of one choice.
-            trial.params = state.params.active()
-            trial.distributions = {name: CategoricalDistribution((value,)) for name, value in trial.params.items()}
         try:
+            trial = frozen_trial(state, state.asked, self._history)
+            if not trial.distributions:
+                # A fixed list samples nothing: its parameters stand there as categoricals of one choice.
+                trial.params = state.params.active()
+                trial.distributions = {name: CategoricalDistribution((value,)) for name, value in trial.params.items()}
             self._study.add_trial(trial)
         except Exception as error:
             self._give_up(error)

@@ -187,6 +187,7 @@ class OptunaSearch:
         """A sampler with a generator of its own for each draw."""
         seed = int(np.random.SeedSequence([self._seed, number, attempt]).generate_state(1)[0])
         by_chance = RandomSampler(seed=seed)
+        independent: dict[str, Any] = {"independent_sampler": by_chance, "warn_independent_sampling": False}
         name = self._sampler
         if attempt >= DUPLICATES_IN_A_ROW:
             # What a finite space still holds is found by enumerating it; elsewhere chance finds it.
@@ -199,10 +200,10 @@ class OptunaSearch:
             case "tpe":
                 return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
             case "gp":
-                return GPSampler(seed=seed, independent_sampler=by_chance)
+                return GPSampler(seed=seed, **independent)
             case "qmc":
                 # One scrambled Sobol sequence for the whole sweep; what it cannot cover is drawn afresh each time.
-                return QMCSampler(scramble=True, seed=self._seed, independent_sampler=by_chance)
+                return QMCSampler(scramble=True, seed=self._seed, **independent)
         raise AssertionError(name)
 
 

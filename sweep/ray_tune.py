@@ -331,16 +331,14 @@ class HistoryCallback(_WithoutState, tune.Callback):
         self._progress = progress
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        state = self._state(trial)
-        self._progress.trial_started(state.trial_id, state.number, state.params.summary())
+        self._progress.trial_started(self._state(trial))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         state = self._state(trial)
         self._history.report(state.number, result["epoch"], result["score"], result["record"])
-        best = self._history.best_score(state)
-        self._progress.epoch(state.trial_id, state.number, result["epoch"], result["score"], best)
+        self._progress.epoch(state)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         end = trial.last_result.get("end")
@@ -360,7 +358,7 @@ class HistoryCallback(_WithoutState, tune.Callback):
     def _end(self, trial: Trial, status: str, reason: str) -> None:
         state = self._state(trial)
         self._history.end(state.number, status, reason)
-        self._progress.trial_ended(state.trial_id, state.number, status, reason, self._history.best_score(state))
+        self._progress.trial_ended(state)
 
     def _state(self, trial: Trial) -> TrialState:
         return self._history.entries[_number_of(trial)]

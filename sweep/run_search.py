@@ -8,7 +8,7 @@ from sweep.history import TrialHistory, TrialState
 from sweep.optuna_export import OptunaExport
 from sweep.optuna_search import OptunaSearch
 from sweep.plan import Plan
-from sweep.progress import Progress
+from sweep.progress import Progress, SweepProgress
 from sweep.pruning import PruningRule
 from sweep.ray_tune import Outcome, TimeBudget, TuneSearcher, predict_trials, run_trials
 from sweep.tensorboard import TensorBoardLog
@@ -39,12 +39,9 @@ def run(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: Time
 
     searcher = TuneSearcher(study, history, settings_of, plan.concurrency)
     stopping = PruningRule(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
-    progress = Progress.started(plan.trials, plan.budget, config.metric, plan.mode, time_budget_s=config.time_budget)
+    facts = SweepProgress(history, plan.trials, plan.budget, list(history.entries.values()))
+    progress = Progress(facts, time_budget_s=config.time_budget)
     study.on_refused.append(progress.message)
-    for entry in history.entries.values():
-        if entry.ended:
-            score = history.best_score(entry)
-            progress.ended_earlier(entry.trial_id, entry.number, entry.status, score, entry.params.summary())
     if config.finalists:
         budget.reserve_s = lambda: expected_seconds(plan, history)
     try:

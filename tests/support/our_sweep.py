@@ -17,7 +17,7 @@ from sweep.config import SweepConfig
 from sweep.history import TrialHistory, TrialState
 from sweep.optuna_search import OptunaSearch
 from sweep.plan import Plan
-from sweep.progress import Progress
+from sweep.progress import Progress, SweepProgress
 from sweep.pruning import PruningRule
 from sweep.ray_tune import TimeBudget, TuneSearcher, run_trials
 from sweep.run_folder import RunPaths
@@ -90,7 +90,7 @@ def sweep(
     settings = plan.settings(history.paths, use_gpu=False)
     searcher = TuneSearcher(study, history, lambda entry: (settings, entry.number), concurrency)
     stopping = PruningRule(scheduler, BUDGET, GRACE_PERIOD, REDUCTION_FACTOR)
-    progress = Progress.started(trials, BUDGET, config.metric, plan.mode, time_budget_s=None)
+    progress = Progress(SweepProgress(history, trials, BUDGET, list(history.entries.values())))
     try:
         budget = TimeBudget(None)
         outcome = run_trials(plan, history, searcher, stopping, progress, budget, trials=trials, trainable=trainable)
