@@ -26,8 +26,11 @@ class OptunaExport:
         try:
             for ending in ("", "-journal", "-wal", "-shm"):
                 path.with_name(path.name + ending).unlink(missing_ok=True)
-            direction = "maximize" if history.mode == "max" else "minimize"
-            self._study = optuna.create_study(storage=f"sqlite:///{path}", study_name=STUDY_NAME, direction=direction)
+            self._study = optuna.create_study(
+                storage=f"sqlite:///{path}",
+                study_name=STUDY_NAME,
+                direction="maximize" if history.mode == "max" else "minimize",
+            )
         except Exception as error:
             self._give_up(error)
         for _, state in sorted(history.entries.items()):

@@ -70,8 +70,11 @@ class OptunaSearch:
         self._refused: set[str] = set()
         self.on_refused: list[Callable[[str], None]] = []
         self._storage = optuna.storages.InMemoryStorage()
-        direction = "maximize" if history.mode == "max" else "minimize"
-        self._study = optuna.create_study(storage=self._storage, direction=direction, sampler=RandomSampler())
+        self._study = optuna.create_study(
+            storage=self._storage,
+            direction="maximize" if history.mode == "max" else "minimize",
+            sampler=RandomSampler(),
+        )
         self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
         if space.fixed is None:
             with warnings.catch_warnings(action="ignore"):
