@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,16 +55,21 @@ def _run(argv: Sequence[str]) -> int:
 
     model = open_model(asked.run, asked.device, problems)
     answers: list[Prediction] = []
-    table = _Table(model, files)
+    facts, layout = model.facts, _layout(model, files)
     print(model.title)
-    print(table.head())
+    rule = "decision (the likeliest)" if facts.thresholds is None else "decision"
+    print(layout.format("file", *map(plain, facts.classes), rule))
+    if facts.thresholds is not None:
+        print(layout.format("threshold", *_decimals(facts.thresholds.values()), "").rstrip())
     try:
         for answer in model.predict(files, batch_size):
             answers.append(answer)
+            name = plain(str(answer.file))
             if answer.probability is None:
-                tell([f"{plain(str(answer.file))}: {answer.image.reason}"])
-            else:
-                print(table.row(answer), flush=True)
+                tell([f"{name}: {answer.image.reason}"])
+                continue
+            decision = " | ".join(map(plain, model.decide(answer.probability))) or "none of them"
+            print(layout.format(name, *_decimals(answer.probability), decision), flush=True)
     finally:  # Ctrl-C, too, leaves what is done
         if asked.csv is not None and answers:
             _write_csv(asked.csv, model, answers)
@@ -95,30 +100,15 @@ def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
     return list(files), problems
 
 
-class _Table:
-    """Lines of equal columns, which can be printed one by one: the widths are known before the first answer."""
+def _layout(model: Predictor, files: Sequence[Path]) -> str:
+    """How a line is formatted, so that lines can be printed one by one: file, one cell a class, decision."""
+    first = max(len(word) for word in ("file", "threshold", *(plain(str(file)) for file in files)))
+    cells = "".join(f"  {{:>{max(6, len(plain(name)))}}}" for name in model.facts.classes)
+    return f"{{:<{first}}}{cells}  {{}}"
 
-    def __init__(self, model: Predictor, files: Sequence[Path]) -> None:
-        self._model = model
-        self._classes = [plain(name) for name in model.facts.classes]
-        words = ("file", "threshold", *(plain(str(file)) for file in files))
-        self._widths = [max(map(len, words)), *(max(6, len(name)) for name in self._classes)]
 
-    def head(self) -> str:
-        thresholds = self._model.facts.thresholds
-        if thresholds is None:
-            return self._line("file", self._classes, "decision (the likeliest)")
-        line = self._line("threshold", [f"{value:.4f}" for value in thresholds.values()], "")
-        return self._line("file", self._classes, "decision") + f"\n{line}"
-
-    def row(self, answer: Prediction) -> str:
-        assert answer.probability is not None
-        decision = " | ".join(plain(name) for name in self._model.decide(answer.probability)) or "none of them"
-        return self._line(plain(str(answer.file)), [f"{value:.4f}" for value in answer.probability], decision)
-
-    def _line(self, first: str, middle: Sequence[str], last: str) -> str:
-        cells = [text.rjust(width) for text, width in zip(middle, self._widths[1:], strict=True)]
-        return "  ".join([first.ljust(self._widths[0]), *cells, last]).rstrip()
+def _decimals(values: Iterable[float]) -> list[str]:
+    return [f"{value:.4f}" for value in values]
 
 
 def _csv_problems(path: Path | None) -> list[str]:
