@@ -17,19 +17,16 @@ from pathlib import Path
 import torch
 
 from search_spaces.params import TrialParams
-from sweep.callbacks import TimeBudget
 from sweep.history import RepeatHistory, TrialHistory, TrialState
 from sweep.model_selection import select
 from sweep.optuna_search import Exhausted
 from sweep.plan import Plan
-from sweep.predict_trials import predict_kept
-from sweep.progress import Progress
+from sweep.progress import Progress, SweepProgress
 from sweep.pruning import PruningRule
-from sweep.ray_tune import Outcome, run_tasks, run_trials
+from sweep.ray_tune import Outcome, SettingsOf, TimeBudget, TuneSearcher, predict_trials, run_tasks, run_trials
 from sweep.records import Finalist, Run, Scalar, Suggestion, best, ranked_rows, read_run
 from sweep.run_folder import RunPaths
 from sweep.tensorboard import TensorBoardLog
-from sweep.tune_searcher import TuneSearcher
 from trainables.atomic import write_json
 from trainables.baselines import measure_baselines
 from trainables.data.dataset import open_data, open_test_split
@@ -53,7 +50,7 @@ def run(
     """
     paths, config = search.paths, plan.config
     chosen, notes = choose(plan, search)
-    repeats = repeats_of(config.seed, config.repeats or 1, config.folds)
+    repeats = repeats_of(config.seed, config.repeats, config.folds)
     for note in notes:
         say(note)
     if not chosen:
@@ -83,9 +80,9 @@ def run(
         return Outcome(interrupted=False, out_of_time=False)
     splits: tuple[str, ...] = ("train", "val")
     if plan.dataset.images["test"]:
-        open_test(paths, winner, [one.trial_id for one in chosen], int(plan.dataset.images["test"]))
+        open_test(paths, winner, [one.trial_id for one in chosen], plan.dataset.images["test"])
         splits = ("train", "val", "test")
-    for problem in predict_kept(plan, history, history.of_wanted(), settings_of, splits):
+    for problem in predict_trials(plan, history, history.of_wanted(), settings_of, splits):
         say(problem)
     return Outcome(interrupted=False, out_of_time=False)
 
@@ -100,7 +97,7 @@ def choose(plan: Plan, search: TrialHistory) -> tuple[list[Finalist], list[str]]
     different: dict[str, TrialState] = {}
     for entry in ranked:
         different.setdefault(json.dumps(entry.params.active(), sort_keys=True), entry)
-    best_ones = list(different.values())[: plan.config.finalists or 0]
+    best_ones = list(different.values())[: plan.config.finalists]
     found = [_finalist(entry, "finalist", place, None) for place, entry in enumerate(best_ones, start=1)]
     cells: dict[str, list[TrialState]] = {}
     names = plan.config.compare if found else ()
@@ -212,7 +209,7 @@ def _cost(plan: Plan, search: TrialHistory, chosen: list[Finalist], repeats: lis
 def expected_seconds(plan: Plan, search: TrialHistory) -> float:
     """How long the repeats of the best configurations so far will take, from their own epochs; 0 while unknown."""
     chosen, _ = choose(plan, search)
-    count = plan.config.folds or plan.config.repeats or 1
+    count = plan.config.folds or plan.config.repeats
     return RESERVE * _seconds(plan, search, [one for one in chosen for _ in range(count)])
 
 
@@ -220,7 +217,7 @@ def _seconds(plan: Plan, search: TrialHistory, chosen: list[Finalist]) -> float:
     """Of training each of ``chosen`` for its whole budget, as many at once as the sweep runs."""
     total = 0.0
     for one in chosen:
-        epochs = plan.epochs_of.get(one.number, plan.config.epochs or 1)
+        epochs = plan.epochs_of.get(one.number, plan.config.epochs)
         total += search.entries[one.number].mean_epoch_seconds * epochs
     return total / min(plan.concurrency, max(1, len(chosen)))
 
@@ -229,7 +226,7 @@ def _retrain(
     plan: Plan,
     history: RepeatHistory,
     todo: RepeatList,
-    settings_of: Callable[[TrialState], tuple[TrialSettings, int]],
+    settings_of: SettingsOf,
     budget: TimeBudget,
 ) -> Outcome:
     """The repeats as trials that nothing stops early."""
@@ -237,10 +234,7 @@ def _retrain(
     searcher = TuneSearcher(todo, history, settings_of, plan.concurrency)
     pruning = PruningRule("none", plan.budget, plan.grace_period, plan.config.reduction_factor)
     curves = TensorBoardLog(history)
-    progress = Progress.started(len(history.wanted), plan.budget, history.metric, history.mode)
-    for entry in history.of_wanted():
-        if entry.ended:
-            progress.ended_earlier(entry.trial_id, entry.number, entry.status, entry.score, entry.params.summary())
+    progress = Progress(SweepProgress(history, len(history.wanted), plan.budget, history.of_wanted()))
     try:
         return run_trials(plan, history, searcher, pruning, progress, budget, trials=trials)
     finally:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import UserError
-from sweep.cli import Parsed, read
-from sweep.config import SweepConfig, check, name_problems, with_defaults
+from sweep.cli import INTERRUPTED, available_cpus, read, run_command
+from sweep.config import Resumed, SweepConfig, check, name_problems, resolve, resume, run_paths
 from sweep.run_folder import (
     IMAGE_CACHE,
     ModelPaths,
@@ -28,62 +28,56 @@ from sweep.run_folder import (
 from trainables.atomic import write_atomically
 
 if TYPE_CHECKING:
-    from sweep.callbacks import TimeBudget
+    from sweep.estimate import Machine
     from sweep.history import TrialHistory, TrialState
     from sweep.plan import Plan
-    from sweep.provenance import Machine
-    from sweep.ray_tune import Outcome
+    from sweep.ray_tune import Outcome, TimeBudget
     from sweep.records import Finals
     from trainables.data.config import DataConfig
     from trainables.settings import TrialSettings
 
 ALL_FAILED = 1
-INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns 0, 1 (every trial failed), 2 (bad input, all of it told) or 130 (Ctrl-C)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return _run(read(arguments), arguments)
-    except UserError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    return run_command(_run, argv)
 
 
-def _run(parsed: Parsed, arguments: list[str]) -> int:
+def _run(arguments: list[str]) -> int:
+    asked, problems = read(arguments)
+    resumed: Resumed | None = None
+    if asked.resume is not None:
+        try:
+            resumed = resume(asked)
+        except UserError as error:
+            raise UserError(*problems, *error.problems, *check(asked)) from None
+        problems += resumed.problems
     # Imported here, because torch and ray take seconds that a mistyped option need not wait for.
     from sweep import estimate, finalists, model, ray_tune
-    from sweep.callbacks import TimeBudget
     from sweep.history import TrialHistory
-    from sweep.nodes import node_problems
-    from sweep.plan import make_plan
+    from sweep.plan import make_plan, node_problems
     from sweep.records import read_run
-    from sweep.resume import keeps_own_epochs, run_paths
 
-    asked, problems = _asked(parsed)
     machine = here = this_machine()
-    if asked.address != "local":
+    address = (resumed.config if resumed else asked).address
+    if address != "local":
         try:
-            machine = ray_tune.connect(asked.address)
+            machine = ray_tune.connect(address)
         except UserError as error:
             problems += error.problems
-    config = with_defaults(asked, machine.cpus, machine.gpus)
-    paths = run_paths(config) if config.resume else new_run_paths(config)
+    config = resumed.config if resumed else resolve(asked, machine.cpus, machine.gpus)
+    paths = run_paths(config) if resumed else new_run_paths(config)
     problems += check(config, machine.cpus, machine.gpus)
-    if not config.resume:
+    if not resumed:
         problems += place_problems(paths)
 
     with staging(paths, problems) as beside:
         if machine.nodes > 1 and beside is not None:
             problems += node_problems(config, beside.root, ray_tune.on_every_node)
         prepare = prepare_into(beside, paths, here.cpus, config.folds)
-        own_epochs = keeps_own_epochs(paths) if config.resume else "epochs" not in parsed.given
-        plan = make_plan(config, problems, prepare, own_epochs=own_epochs, resumed=paths if config.resume else None)
+        own_epochs = resumed.own_epochs if resumed else "epochs" not in asked.model_fields_set
+        plan = make_plan(config, problems, prepare, own_epochs=own_epochs, resumed=paths if resumed else None)
         assert beside is not None
         estimate.check_disk(plan, paths)
         if config.dry_run:
@@ -91,15 +85,15 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
             return 0
         if config.address == "local":
             ray_tune.connect("local", machine.cpus)
-        if config.resume:
+        if resumed:
             held = claim(paths)
-            reopen_run(paths, beside, {"resolved": plan.config.to_dict()})
+            reopen_run(paths, beside, {"resolved": plan.config.to_json()})
         else:
-            write_new_run(paths, beside, parsed.config, plan, machine, arguments)
+            write_new_run(paths, beside, asked, plan, machine, arguments)
             held = claim(paths)
     ray_tune.log_to(paths.log)
     settings = plan.settings(paths, use_gpu=bool(config.gpus_per_trial))
-    budget = TimeBudget(config.time_budget)
+    budget = ray_tune.TimeBudget(config.time_budget)
     history = TrialHistory(paths, config.metric, plan.mode)
     outcome = run_search(plan, history, settings, budget)
     if not outcome.interrupted and config.finalists:
@@ -114,24 +108,11 @@ def _run(parsed: Parsed, arguments: list[str]) -> int:
     return exit_code(history, outcome.interrupted)
 
 
-def _asked(parsed: Parsed) -> tuple[SweepConfig, list[str]]:
-    """What is to be run, which for a resumed run is mostly saved in it, and all that was wrong in saying so."""
-    from sweep.resume import resumed_config
-
-    if parsed.config.resume is None:
-        return parsed.config, list(parsed.problems)
-    try:
-        config, contradictions = resumed_config(parsed.config, parsed.given)
-    except UserError as error:
-        raise UserError(*parsed.problems, *error.problems, *check(parsed.config)) from None
-    return config, [*parsed.problems, *contradictions]
-
-
 def this_machine() -> Machine:
     """The CPUs and GPUs of this machine that this process may use."""
     import torch
 
-    from sweep.provenance import Machine, available_cpus
+    from sweep.estimate import Machine
 
     names = tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
     return Machine(cpus=available_cpus(), gpus=len(names), gpu_names=names)
@@ -164,12 +145,12 @@ def write_new_run(
     paths: RunPaths, beside: RunPaths, asked: SweepConfig, plan: Plan, machine: Machine, arguments: list[str]
 ) -> None:
     """Write what was asked, what it came to and on what it runs, and move the new run folder into place."""
-    from sweep.provenance import provenance
+    from sweep.estimate import provenance
 
     rows = enumerate(plan.space.rows)
     sweep = {
-        "asked": asked.to_dict(),
-        "resolved": plan.config.to_dict(),
+        "asked": asked.to_json(),
+        "resolved": plan.config.to_json(),
         "mode": plan.mode,
         "own_epochs": plan.own_epochs,
         "command": arguments,
@@ -193,12 +174,10 @@ def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budge
     from sweep.finalists import expected_seconds
     from sweep.optuna_export import OptunaExport
     from sweep.optuna_search import OptunaSearch
-    from sweep.predict_trials import predict_kept
-    from sweep.progress import Progress
+    from sweep.progress import Progress, SweepProgress
     from sweep.pruning import PruningRule
-    from sweep.ray_tune import run_trials
+    from sweep.ray_tune import TuneSearcher, predict_trials, run_trials
     from sweep.tensorboard import TensorBoardLog
-    from sweep.tune_searcher import TuneSearcher
 
     config = plan.config
     unreadable = history.load()
@@ -218,12 +197,10 @@ def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budge
         return plan.own_settings(entry.number, settings), entry.number
 
     searcher = TuneSearcher(search, history, settings_of, plan.concurrency)
-    pruning = PruningRule(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
-    progress = Progress.started(plan.trials, plan.budget, config.metric, plan.mode, time_budget_s=config.time_budget)
+    pruning = PruningRule(config.scheduler, plan.budget, plan.grace_period, config.reduction_factor)
+    facts = SweepProgress(history, plan.trials, plan.budget, list(history.entries.values()))
+    progress = Progress(facts, time_budget_s=config.time_budget)
     search.on_refused.append(progress.message)
-    for entry in history.entries.values():
-        if entry.ended:
-            progress.ended_earlier(entry.trial_id, entry.number, entry.status, entry.score, entry.params.summary())
     if config.finalists:
         budget.reserve_s = lambda: expected_seconds(plan, history)
     try:
@@ -232,7 +209,7 @@ def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budge
         outcome = run_trials(plan, history, searcher, pruning, progress, budget, trials=plan.trials)
         if not outcome.interrupted:
             entries = list(history.entries.values())
-            for problem in predict_kept(plan, history, entries, settings_of, ("train", "val")):
+            for problem in predict_trials(plan, history, entries, settings_of, ("train", "val")):
                 progress.message(problem)
     finally:
         progress.close()
