@@ -12,8 +12,8 @@ from sweep.plan import Plan
 from sweep.ray_tune import run_tasks
 from sweep.records import Run
 from trainables.baselines import measure_baselines
-from trainables.data.dataset import open_data, open_test_split
-from trainables.settings import TrialSettings
+from trainables.data.dataset import open_dataset, open_test_split
+from trainables.trial import TrialSettings
 from trainables.weights import FoundWeights
 
 
@@ -57,7 +57,7 @@ def _measured(run: Run, backbones: set[str], opened: bool) -> bool:
 def _measure(folder: Path, settings: TrialSettings, backbones: dict[str, FoundWeights], opened: bool) -> None:
     root = Path(settings.run_dir)
     measure_baselines(
-        open_data(root),
+        open_dataset(root),
         open_test_split(root) if opened else None,
         backbones,
         folder,

@@ -19,13 +19,13 @@ from sweep.external_data import Labelled, own_images, read_labelled
 from sweep.model_paths import EvaluationPaths
 from sweep.predictor import Answer, Predictor
 from trainables.atomic import write_json
-from trainables.checkpoints import sha256
 from trainables.data.config import DataConfig
-from trainables.data.image_stats import ImageStats
+from trainables.data.image import ImageStats
 from trainables.data.samples import Samples
 from trainables.data.split_files import write_splits
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import Predictions
+from trainables.weights import sha256
 
 SPLIT = "external"
 """The name of the one split of an evaluation, in its predictions.npz and rows.csv."""
@@ -68,7 +68,7 @@ def evaluate(
             progress(len(answers), len(labelled.listing))
     dropped = _unreadable(labelled.listing, answers, skip=asked.request.skip_unreadable)
     rows = np.flatnonzero([answer.probability is not None for answer in answers]).astype(np.int64)
-    listing, answers = labelled.listing.take(rows), [answers[row] for row in rows]
+    listing, answers = labelled.listing.subset(rows), [answers[row] for row in rows]
     warnings = _warnings(asked, labelled, listing, answers, len(dropped))
     probabilities = np.stack([answer.probability for answer in answers if answer.probability is not None])
     probabilities = probabilities[:, [facts.classes.index(name) for name in listing.classes]]

@@ -17,8 +17,8 @@ from search_spaces.errors import UserError, raise_all, unknown
 from sweep.run_folder import RunPaths
 from trainables.data.config import DataConfig
 from trainables.data.folder import list_folder
-from trainables.data.manifest import list_manifest
 from trainables.data.samples import SPLIT_WORDS, Samples
+from trainables.data.table import list_table
 
 Hot = NDArray[np.uint8]
 
@@ -75,10 +75,10 @@ def own_images(run_root: Path) -> dict[str, str] | None:
     paths = RunPaths(run_root)
     try:
         dataset = json.loads(paths.dataset.read_text(encoding="utf-8"))
-        facts = json.loads(Path(dataset["store"]).with_suffix(".json").read_text(encoding="utf-8"))["facts"]
+        stats = json.loads(Path(dataset["cache"]).with_suffix(".json").read_text(encoding="utf-8"))["stats"]
         rows = pd.read_csv(paths.splits, dtype=str, keep_default_na=False)
         places = zip(rows["row"], rows["split"], strict=True)
-        return {str(facts[int(row)]["pixel_hash"]): str(split) for row, split in places}
+        return {str(stats[int(row)]["pixel_hash"]): str(split) for row, split in places}
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return None
 
@@ -89,7 +89,7 @@ def _list(request: DataConfig, task: str) -> Samples:
     if place.is_file():
         # Columns of 0 and 1 of which one is set are classes, too: whether they are is looked at below.
         asked = "multi_label" if task == "multi_label" else "auto"
-        return list_manifest(place.absolute(), dataclasses.replace(request, task=asked))
+        return list_table(place.absolute(), dataclasses.replace(request, task=asked))
     if not place.is_dir():
         raise UserError(f"--data {request.data}: no such folder or file; allowed: a folder or a .csv manifest")
     if task == "multi_label":
@@ -116,7 +116,7 @@ def _only(listing: Samples, split: str) -> tuple[Samples, list[str]]:
     if listing.splits is None:
         return listing, [f"--split {split}: {listing.path} has no splits; leave it out to use all images"]
     rows = np.flatnonzero(np.array(listing.splits) == wanted).astype(np.int64)
-    return listing.take(rows), [] if len(rows) else [f"--split {split}: no image of {listing.path} is in it"]
+    return listing.subset(rows), [] if len(rows) else [f"--split {split}: no image of {listing.path} is in it"]
 
 
 def _stranger(request: DataConfig, name: str, classes: Sequence[str]) -> str:

@@ -27,8 +27,8 @@ from sweep.run_folder import RunPaths
 from sweep.tensorboard import TensorBoardLog
 from sweep.tune_searcher import TuneSearcher
 from trainables.atomic import write_json
-from trainables.data.folds import write_folds
-from trainables.settings import TrialSettings
+from trainables.data.splits import write_folds
+from trainables.trial import TrialSettings
 
 TRIALS_TO_COMPARE = 3
 RESERVE = 1.15

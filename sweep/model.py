@@ -17,10 +17,8 @@ from sweep.model_paths import ModelPaths
 from sweep.records import Run, read_run
 from sweep.run_folder import TrialPaths
 from trainables.atomic import write_json
-from trainables.checkpoints import sha256
-from trainables.export import ModelFacts, plain_network, restore, torchvision_lines, write_model
-from trainables.onnx_export import write_onnx
-from trainables.weights import FoundWeights, find_weights
+from trainables.export import ModelFacts, plain_network, restore, torchvision_lines, write_model, write_onnx
+from trainables.weights import FoundWeights, find_weights, sha256
 
 THRESHOLD = 0.5
 """Of a label's probability, where none was tuned."""

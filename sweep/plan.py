@@ -20,7 +20,7 @@ from sweep.resume import differences
 from sweep.run_folder import RunPaths
 from trainables.data.config import DataConfig
 from trainables.metrics import metric_mode, metric_names
-from trainables.settings import TrialSettings
+from trainables.trial import TrialSettings
 from trainables.weights import FoundWeights
 
 T = TypeVar("T")

@@ -9,8 +9,7 @@ from search_spaces.params import TrialParams
 from sweep.history import TrialHistory, TrialState
 from sweep.plan import Plan
 from sweep.ray_tune import run_tasks
-from trainables.predict_best import predict_best
-from trainables.settings import TrialSettings
+from trainables.trial import TrialSettings, predict_trial
 
 SettingsOf = Callable[[TrialState], tuple[TrialSettings, int]]
 
@@ -37,4 +36,4 @@ def predict_kept(
 
 def _predict(params: TrialParams, settings: TrialSettings, stream: int, weights: Path, splits: tuple[str, ...]) -> None:
     # Without a result: the predictions would travel back through Ray for nothing.
-    predict_best(params, settings, stream, weights, splits)
+    predict_trial(params, settings, stream, weights, splits)

@@ -18,9 +18,8 @@ from search_spaces.errors import UserError
 from sweep.model_paths import ModelPaths
 from sweep.provenance import available_cpus
 from sweep.run_folder import RunPaths
-from trainables.augment import normalise
-from trainables.data.image import Pixels, quiet_decoders
-from trainables.data.image_stats import ImageStats, Prepared, prepare_image
+from trainables.batches import normalise
+from trainables.data.image import ImageStats, Pixels, Prepared, prepare_image, quiet_decoders
 from trainables.engine import EVALUATION_BATCH
 from trainables.export import ModelFacts, read_model
 from trainables.losses import probabilities_of
@@ -89,9 +88,9 @@ class Predictor:
         found = iter(self._probabilities([self._planes(square) for square in squares]))
         gray = self.facts.channels == 1
         return [
-            Answer(file, prepared.facts, None)
+            Answer(file, prepared.stats, None)
             if prepared.square is None
-            else Answer(file, prepared.facts, next(found), coloured=gray and prepared.square.ndim == 3)
+            else Answer(file, prepared.stats, next(found), coloured=gray and prepared.square.ndim == 3)
             for file, prepared in read
         ]
 

@@ -34,7 +34,7 @@ PROVENANCE: Mapping[str, Any] = {
     **dict.fromkeys(("cpus", "memory_bytes", "nodes"), WHOLE),
 }
 DATASET: Mapping[str, Any] = {
-    **dict.fromkeys(("task", "fit", "store", "fingerprint", "split_origin"), TEXT),
+    **dict.fromkeys(("task", "fit", "cache", "fingerprint", "split_origin"), TEXT),
     **dict.fromkeys(("image_size", "channels"), WHOLE),
     "source": {"kind": TEXT, "path": TEXT},
     "classes": [TEXT],

@@ -12,7 +12,7 @@ from sweep.history import TrialHistory, TrialState
 from sweep.optuna_search import Exhausted
 from sweep.run_folder import RunPaths, TrialPaths
 from sweep.trial_records import TrialRecord, read_trials
-from trainables.settings import TrialSettings
+from trainables.trial import TrialSettings
 
 FIRST_SEED = 1001
 """Added to the sweep's seed: no trial of the search has such a one."""

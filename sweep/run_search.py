@@ -15,7 +15,7 @@ from sweep.pruning import PruningRule
 from sweep.ray_tune import Outcome, run_trials
 from sweep.tensorboard import TensorBoardLog
 from sweep.tune_searcher import TuneSearcher
-from trainables.settings import TrialSettings
+from trainables.trial import TrialSettings
 
 
 def run(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: TimeBudget) -> Outcome:

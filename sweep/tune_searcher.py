@@ -9,7 +9,7 @@ from ray.tune.search import Searcher
 
 from sweep.history import TrialHistory, TrialState
 from sweep.optuna_search import Exhausted
-from trainables.settings import TrialSettings
+from trainables.trial import TrialSettings
 
 
 class Source(Protocol):

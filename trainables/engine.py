@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.augment import augmented, normalise
-from trainables.batches import Batches, plan_batches
+from trainables.batches import Batches, augmented, normalise, plan_batches
 from trainables.losses import Loss, probabilities_of
 from trainables.optimizers import Schedule
 
+_Out = TypeVar("_Out")
 EVALUATION_BATCH = {"cpu": 32, "cuda": 256}
 """Images at once in evaluation, where the size of a batch changes nothing but speed."""
 
@@ -68,7 +69,7 @@ def train_epoch(
     total, weight = torch.zeros(2, dtype=torch.float64, device=data.device)
     correct = torch.zeros((), dtype=torch.int64, device=data.device)
     forward = _Forward(model, loss, task, precision)
-    seen, bad_step, before = 0, None, None
+    seen, before, bad_step = 0, None, None
     plan = plan_batches(len(data), batch_size, shuffling)
     for step, indices in enumerate(plan, start=1):
         between_steps()
@@ -86,14 +87,14 @@ def train_epoch(
             bad_step = step - 1
             break
         before = summed
-    if bad_step is None and before is not None and not torch.isfinite(before):
-        bad_step = len(plan)
+    else:
+        if before is not None and not torch.isfinite(before):
+            bad_step = len(plan)
     return TrainingEpoch(
         loss=float(total / weight), accuracy=float(correct) / seen, bad_step=bad_step, micro_batch=micro_batch
     )
 
 
-@torch.inference_mode()
 def evaluate(
     model: nn.Module,
     loss: Loss,
@@ -106,30 +107,45 @@ def evaluate(
 ) -> Evaluation:
     """Loss and probabilities of every image of ``data``, which is put through in eval mode (and stays in it).
 
-    batch_size: by default ``EVALUATION_BATCH``; halved where GPU memory does not suffice.
+    batch_size, between_steps: as for ``map_batches``.
     """
     model.eval()
     forward = _Forward(model, loss, task, precision)
-    size = batch_size or EVALUATION_BATCH[data.device.type]
-    total, weight = torch.zeros(2, dtype=torch.float64, device=data.device)
-    parts = []
-    waiting = plan_batches(len(data), size, None)[::-1]
-    while waiting:
+
+    def judged(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        summed, logits = forward(normalise(images), labels)
+        return summed, loss.weight(labels), probabilities_of(logits, task)
+
+    totals, weights, parts = zip(*map_batches(judged, data, batch_size, between_steps), strict=True)
+    total, weight = (torch.stack(sums).sum(dtype=torch.float64) for sums in (totals, weights))
+    return Evaluation(float(total / weight), torch.cat(parts).cpu().numpy())
+
+
+@torch.inference_mode()
+def map_batches(
+    function: Callable[[Tensor, Tensor], _Out],
+    data: Batches,
+    batch_size: int | None = None,
+    between_steps: Callable[[], None] = lambda: None,
+) -> list[_Out]:
+    """``function`` of images (uint8 [B, C, S, S]) and labels, in order, without gradients, until all are through.
+
+    batch_size: by default ``EVALUATION_BATCH``; halved where GPU memory does not suffice. between_steps is called
+    before each batch and may raise.
+    """
+    found: list[_Out] = []
+    start, size = 0, batch_size or EVALUATION_BATCH[data.device.type]
+    while start < len(data):
         between_steps()
-        indices = waiting.pop()
-        images, labels = data.take(indices)
+        indices = np.arange(start, min(start + size, len(data)))
         try:
-            summed, logits = forward(normalise(images), labels)
+            found.append(function(*data.take(indices)))
+            start += len(indices)
         except torch.OutOfMemoryError:
             if len(indices) == 1:
                 raise
-            halves = (np.array_split(each, 2)[::-1] for each in [*waiting, indices])
-            waiting = [half for pair in halves for half in pair if len(half)]
-            continue
-        total += summed
-        weight += loss.weight(labels)
-        parts.append(probabilities_of(logits, task))
-    return Evaluation(float(total / weight), torch.cat(parts).cpu().numpy())
+            size = math.ceil(len(indices) / 2)
+    return found
 
 
 @dataclass(frozen=True)

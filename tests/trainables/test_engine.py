@@ -8,8 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trainables.augment import normalise
-from trainables.batches import Batches
+from trainables.batches import Batches, normalise
 from trainables.engine import evaluate, train_epoch
 from trainables.losses import Loss
 from trainables.optimizers import Schedule
