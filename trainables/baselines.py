@@ -265,7 +265,7 @@ def fit_regression(
     """
     scaler = StandardScaler(copy=False).fit(features["train"])
     scaled = {split: scaler.transform(matrix) for split, matrix in features.items()}
-    model = _OneOfMany(len(classes)) if task == "single_label" else _EachAlone(len(classes), threads)
+    model = _Regressions(len(classes), task, threads)
     chosen: dict[str, Any] = {}
     best, unfinished = -1.0, []
     for strength in STRENGTHS:
@@ -291,46 +291,36 @@ def _converges(fit: Callable[[], None]) -> bool:
     return not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
 
 
-class _OneOfMany:
-    """Multinomial: exactly one class an image."""
+class _Regressions:
+    """One multinomial regression (single label), or one a label; one that every training image has, or none, keeps
+    that probability.
+    """
 
-    def __init__(self, class_count: int) -> None:
-        self._class_count = class_count
-        self._regression = LogisticRegression(max_iter=MOST_ITERATIONS, warm_start=True)
-
-    def fit(self, features: Features, labels: Labels, strength: float) -> None:
-        self._regression.set_params(C=strength).fit(features, labels)
-
-    def predict(self, features: Features) -> Probabilities:
-        """float32 [n, classes]; 0 for a class that the training split lacks."""
-        whole = np.zeros((len(features), self._class_count), dtype=np.float32)
-        whole[:, self._regression.classes_] = self._regression.predict_proba(features)
-        return whole.clip(0, 1)
-
-
-class _EachAlone:
-    """Multi-label: a regression a label; one that every training image has, or none, keeps that probability."""
-
-    def __init__(self, label_count: int, threads: int) -> None:
-        self._regressions = [_OneOfMany(2) for _ in range(label_count)]
+    def __init__(self, class_count: int, task: str, threads: int) -> None:
+        self._class_count, self._single, self._threads = class_count, task == "single_label", threads
+        count = 1 if self._single else class_count
+        self._models = [LogisticRegression(max_iter=MOST_ITERATIONS, warm_start=True) for _ in range(count)]
         self._constant: dict[int, float] = {}
-        self._threads = threads
 
     def fit(self, features: Features, labels: Labels, strength: float) -> None:
-        columns = dict(enumerate(labels.T.astype(np.int64)))
-        self._constant = {place: float(column[0]) for place, column in columns.items() if column.min() == column.max()}
-        varied = [place for place in columns if place not in self._constant]
+        columns = [labels] if self._single else list(labels.T.astype(np.int64))
+        if not self._single:
+            self._constant = {k: float(column[0]) for k, column in enumerate(columns) if column.min() == column.max()}
         with ThreadPoolExecutor(self._threads) as pool:
-            tasks = [pool.submit(self._regressions[place].fit, features, columns[place], strength) for place in varied]
+            tasks = [
+                pool.submit(model.set_params(C=strength).fit, features, column)
+                for k, (model, column) in enumerate(zip(self._models, columns, strict=True))
+                if k not in self._constant
+            ]
             for task in tasks:
                 task.result()
 
     def predict(self, features: Features) -> Probabilities:
-        """float32 [n, labels]."""
-        columns = [
-            np.full(len(features), self._constant[place], dtype=np.float32)
-            if place in self._constant
-            else regression.predict(features)[:, 1]
-            for place, regression in enumerate(self._regressions)
-        ]
-        return np.stack(columns, axis=1)
+        """float32 [n, classes]; 0 for a class that the training split lacks."""
+        whole = np.zeros((len(features), self._class_count), dtype=np.float32)
+        for k, model in enumerate(self._models):
+            if self._single:
+                whole[:, model.classes_] = model.predict_proba(features)
+            else:
+                whole[:, k] = self._constant[k] if k in self._constant else model.predict_proba(features)[:, 1]
+        return whole.clip(0, 1)

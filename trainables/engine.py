@@ -44,31 +44,51 @@ class Evaluation:
     probabilities: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Forward:
+    """A network with its loss. task: "single_label" or "multi_label"; precision: "fp32", or "bf16" for
+    autocast (weights and loss stay float32).
+    """
+
+    model: nn.Module
+    loss: Loss
+    task: str
+    precision: str
+
+    def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The summed loss and the logits."""
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            logits = self.model(inputs)
+        return self.loss.total(logits, labels), logits
+
+    def right(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """How many images are decided as ``metrics.decide`` does, all labels of an image being right."""
+        if self.task == "single_label":
+            return (logits.argmax(dim=1) == labels).sum()
+        return ((logits.float().sigmoid() >= 0.5) == labels.bool()).all(dim=1).sum()
+
+
 def train_epoch(
-    model: nn.Module,
-    loss: Loss,
+    forward: Forward,
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
     data: Batches,
     *,
     batch_size: int,
-    task: str,
     augment: str,
-    precision: str,
     shuffling: torch.Generator,
     augmentation: torch.Generator,
     micro_batch: int | None = None,
     between_steps: Callable[[], None] = lambda: None,
 ) -> TrainingEpoch:
-    """Go once through ``data``. The caller sets the train mode of ``model``, which knows what is frozen.
+    """Go once through ``data``. The caller sets the train mode of the network, which knows what is frozen.
 
-    precision: "fp32", or "bf16" for autocast (weights and loss stay float32). Out of GPU memory: the batch is begun
-    again in parts half as large, with accumulated gradients, and so are all that follow (a BatchNorm in train mode then
-    sees, and its statistics count, smaller batches). between_steps is called before each step and may raise.
+    Out of GPU memory: the batch is begun again in parts half as large, with accumulated gradients, and so are all that
+    follow (a BatchNorm in train mode then sees, and its statistics count, smaller batches). between_steps is called
+    before each step and may raise.
     """
     total, weight = torch.zeros(2, dtype=torch.float64, device=data.device)
     correct = torch.zeros((), dtype=torch.int64, device=data.device)
-    forward = _Forward(model, loss, task, precision)
     seen, before, bad_step = 0, None, None
     plan = plan_batches(len(data), batch_size, shuffling)
     for step, indices in enumerate(plan, start=1):
@@ -79,7 +99,7 @@ def train_epoch(
         summed, right, micro_batch = _backward_in_memory(forward, optimizer, inputs, labels, micro_batch)
         optimizer.step()
         total += summed
-        weight += loss.weight(labels)
+        weight += forward.loss.weight(labels)
         correct += right
         seen += len(indices)
         # A step's loss is looked at while the next one runs, so that a GPU never waits for it.
@@ -96,12 +116,8 @@ def train_epoch(
 
 
 def evaluate(
-    model: nn.Module,
-    loss: Loss,
+    forward: Forward,
     data: Batches,
-    *,
-    task: str,
-    precision: str,
     batch_size: int | None = None,
     between_steps: Callable[[], None] = lambda: None,
 ) -> Evaluation:
@@ -109,12 +125,11 @@ def evaluate(
 
     batch_size, between_steps: as for ``map_batches``.
     """
-    model.eval()
-    forward = _Forward(model, loss, task, precision)
+    forward.model.eval()
 
     def judged(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         summed, logits = forward(normalise(images), labels)
-        return summed, loss.weight(labels), probabilities_of(logits, task)
+        return summed, forward.loss.weight(labels), probabilities_of(logits, forward.task)
 
     totals, weights, parts = zip(*map_batches(judged, data, batch_size, between_steps), strict=True)
     total, weight = (torch.stack(sums).sum(dtype=torch.float64) for sums in (totals, weights))
@@ -148,28 +163,8 @@ def map_batches(
     return found
 
 
-@dataclass(frozen=True)
-class _Forward:
-    model: nn.Module
-    loss: Loss
-    task: str
-    precision: str
-
-    def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The summed loss and the logits."""
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = self.model(inputs)
-        return self.loss.total(logits, labels), logits
-
-    def right(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """How many images are decided as ``metrics.decide`` does, all labels of an image being right."""
-        if self.task == "single_label":
-            return (logits.argmax(dim=1) == labels).sum()
-        return ((logits.float().sigmoid() >= 0.5) == labels.bool()).all(dim=1).sum()
-
-
 def _backward_in_memory(
-    forward: _Forward, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, micro_batch: int | None
+    forward: Forward, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, micro_batch: int | None
 ) -> tuple[Tensor, Tensor, int | None]:
     """``_backward``, in ever smaller parts until memory suffices; also the size of a part, for the next batch."""
     while True:
@@ -186,7 +181,7 @@ def _backward_in_memory(
 
 
 def _backward(
-    forward: _Forward, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, micro_batch: int | None
+    forward: Forward, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, micro_batch: int | None
 ) -> tuple[Tensor, Tensor]:
     """Leave the gradient of the batch's mean loss in the parameters; the summed loss and the count of right images.
 

@@ -27,6 +27,8 @@ from trainables.batches import MEAN, STD
 from trainables.finetune import FineTunedModel, build_model, make_head
 from trainables.weights import FoundWeights
 
+MODEL_FORMAT = 1
+"""Of ``best.pt``: added keys do not change it, a changed meaning does."""
 ONNX_AGREES_WITHIN = 1e-4
 """The most that a probability of onnxruntime may lie from torch's."""
 
@@ -104,14 +106,14 @@ def plain_network(model: FineTunedModel) -> nn.Module:
 
 def write_model(path: Path, network: nn.Module, facts: ModelFacts) -> None:
     """Write ``best.pt``: ``state_dict`` of a ``plain_network``, and the facts; read it with ``weights_only=True``."""
-    content = {"state_dict": dict(network.state_dict()), **facts.to_dict()}
+    content = {"format": MODEL_FORMAT, "state_dict": dict(network.state_dict()), **facts.to_dict()}
     write_atomically(path, lambda beside: torch.save(content, beside))
 
 
 def read_model(path: Path) -> tuple[nn.Module, ModelFacts]:
     """The network of ``write_model``, on the CPU, in eval mode. ``UserError`` if the file is damaged or not ours."""
     fields = {field.name for field in dataclasses.fields(ModelFacts)}
-    content = _load(path, {"state_dict", *fields})
+    content = _load(path, {"format", "state_dict", *fields})
     facts = ModelFacts.from_dict({name: content[name] for name in fields})
     if facts.backbone not in BACKBONES:
         raise UserError(f"{path} holds a {facts.backbone}, which this version does not know")
@@ -264,6 +266,9 @@ def _load(path: Path, wanted: set[str]) -> dict[str, Any]:
         elif isinstance(error, pickle.UnpicklingError):
             why = "is no model of ours: it holds Python objects, or it is damaged"
         raise UserError(f"{path} {why}") from None
+    if isinstance(content, dict) and content.get("format", MODEL_FORMAT) != MODEL_FORMAT:
+        held = f"is of format {content['format']}, and this version reads format {MODEL_FORMAT}"
+        raise UserError(f"{path} {held}: write it anew with python -m sweep.model, or use the version that wrote it")
     lacking = sorted(wanted - content.keys()) if isinstance(content, dict) else sorted(wanted)
     if lacking:
         raise UserError(f"{path} is no model of ours: it lacks {', '.join(lacking)}")

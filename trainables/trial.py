@@ -21,7 +21,7 @@ from search_spaces.params import TrialParams
 from trainables.atomic import write_atomically
 from trainables.batches import Batches, plan_batches
 from trainables.data.dataset import Split, TrialData, open_dataset, open_test_split
-from trainables.engine import Evaluation, evaluate, train_epoch
+from trainables.engine import Forward, evaluate, train_epoch
 from trainables.finetune import FineTunedModel, build_model, model_problems
 from trainables.losses import Loss, make_loss
 from trainables.metrics import evaluate_predictions, metric_mode, metric_names
@@ -29,6 +29,9 @@ from trainables.optimizers import Schedule, make_optimizer
 from trainables.predictions import Predictions, join, read_predictions
 from trainables.seeding import Randomness, set_determinism
 from trainables.weights import find_weights
+
+SAME_PROBABILITY = {"fp32": 5e-3, "bf16": 5e-2}
+"""How far probabilities of the same weights may lie apart on another device or with another batch size."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,9 +94,9 @@ class FinetuneTrial:
             self._device = torch.device("cuda" if settings.use_gpu else "cpu")
             self._random = Randomness(settings.seed, number, self._device)
             self.data = open_dataset(Path(settings.run_dir), None if settings.splits is None else Path(settings.splits))
-            loss = _checked_loss(params, settings, self.data)
-            self._loss = loss.to(self._device)
+            loss = _checked_loss(params, settings, self.data).to(self._device)
             self.model = self._build_model()
+            self._forward = Forward(self.model, loss, self.data.task, settings.precision)
             self._train, self._val = (self._batches(split) for split in (self.data.train, self.data.val))
             groups = self.model.parameter_groups(params.lr, params.backbone_lr_factor)
             self._optimizer = make_optimizer(params, groups)
@@ -117,9 +120,9 @@ class FinetuneTrial:
         Keys: epoch (from 1), train_loss, train_accuracy, val_loss, val_<each metric>, lr (of the head, at the epoch's
         start), epoch_seconds, images_per_second (of training alone), inference_ms_per_image (of validation, its time by
         its images), trainable_params, total_params, best_epoch, best_<selection metric>, and micro_batch if memory ran
-        out. When the trial ends by itself also done=True,
-        reason, and end: "budget"; "plateau", settings.patience epochs in a row without a better score; or "nan", a loss
-        that is no number (then without the values that it has made meaningless).
+        out. When the trial ends by itself also done=True, reason, and end: "budget"; "plateau", settings.patience
+        epochs in a row without a better score; or "nan", a loss that is no number (then without the values that it has
+        made meaningless).
         Raises TrialTimeoutError between two steps once settings.time_limit_s is over.
         """
         assert not self._best.ended, "the trial has ended"
@@ -129,15 +132,12 @@ class FinetuneTrial:
             head_lr = self.params.lr * self._schedule.factor
             self.model.set_train_mode()
             training = train_epoch(
-                self.model,
-                self._loss,
+                self._forward,
                 self._optimizer,
                 self._schedule,
                 self._train,
                 batch_size=self.params.batch_size,
-                task=self.data.task,
                 augment=self.params.augment,
-                precision=self.settings.precision,
                 shuffling=self._random.shuffling,
                 augmentation=self._random.augmentation,
                 micro_batch=self._micro_batch,
@@ -230,12 +230,13 @@ class FinetuneTrial:
                 test = open_test_split(Path(self.settings.run_dir))
                 of[split] = test, self._batches(test)
             rows, batches = of[split]
-            found[split] = self._rows(split, rows, self._evaluate(batches).probabilities, content["epoch"])
+            probabilities = evaluate(self._forward, batches, between_steps=self._check_time).probabilities
+            found[split] = self._rows(split, rows, probabilities, content["epoch"])
         return found
 
     def close(self) -> None:
         """Free network, optimiser and data, so that the process can take another trial; nothing works after it."""
-        for name in ("model", "data", "_optimizer", "_schedule", "_loss", "_train", "_val", "_probabilities"):
+        for name in ("model", "data", "_optimizer", "_schedule", "_forward", "_train", "_val", "_probabilities"):
             self.__dict__.pop(name, None)
         gc.collect()
         if self._device.type == "cuda":
@@ -257,18 +258,8 @@ class FinetuneTrial:
     def _batches(self, split: Split) -> Batches:
         return Batches(self.data.images, split.rows, split.labels, self._device)
 
-    def _evaluate(self, batches: Batches) -> Evaluation:
-        return evaluate(
-            self.model,
-            self._loss,
-            batches,
-            task=self.data.task,
-            precision=self.settings.precision,
-            between_steps=self._check_time,
-        )
-
     def _validate(self) -> dict[str, float]:
-        found = self._evaluate(self._val)
+        found = evaluate(self._forward, self._val, between_steps=self._check_time)
         if not (math.isfinite(found.loss) and np.isfinite(found.probabilities).all()):
             return {}
         self._probabilities = found.probabilities
@@ -368,10 +359,6 @@ class BestEpochTracker:
         self.ended = end is not None
         said = {"best_epoch": self.best_epoch, f"best_{self._settings.metric}": self.best_score}
         return said | ({"done": True, "end": end, "reason": reason} if self.ended else {})
-
-
-SAME_PROBABILITY = {"fp32": 5e-3, "bf16": 5e-2}
-"""How far probabilities of the same weights may lie apart on another device or with another batch size."""
 
 
 def predict_trial(

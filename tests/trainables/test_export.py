@@ -191,6 +191,9 @@ def test_a_file_that_is_no_model_is_told_in_a_sentence(tmp_path: Path) -> None:
     torch.save(model_of("squeezenet1_1").state_dict(), path)
     with pytest.raises(UserError, match="is no model of ours: it lacks backbone, channels"):
         read_model(path)
+    torch.save({"format": 2, "state_dict": {}}, path)
+    with pytest.raises(UserError, match="is of format 2, and this version reads format 1: write it anew"):
+        read_model(path)
     write_model(path, plain_network(model_of("squeezenet1_1")), facts_of("squeezenet1_0"))
     with pytest.raises(UserError, match="does not hold a whole squeezenet1_0"):
         read_model(path)
