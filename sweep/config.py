@@ -310,7 +310,7 @@ def check(config: SweepConfig, cpus: int | None = None, gpus: float | None = Non
     the search space can tell (``plan`` does).
     """
     return [
-        *SweepConfig.problems(config),
+        *config.problems(),
         *_pair_problems(config),
         *name_problems(config),
         *_resource_problems(config, cpus, gpus),
@@ -347,16 +347,15 @@ def _pair_problems(config: SweepConfig) -> list[str]:
 
 def name_problems(config: SweepConfig) -> list[str]:
     """Why a new run cannot have the name that ``config`` gives it, one sentence; [] if it can."""
-    if config.resume is not None or config.name is None:
+    if config.resume is not None or (name := config.name) is None:
         return []
-    name = config.name
     wrong = "/" in name or "\\" in name or name.startswith(".") or not name.isprintable()
-    if wrong or len(name.encode(errors="replace")) > LONGEST_NAME:
-        return [
-            f"--name {name!r}: must name one folder: no slash, no dot at the beginning, no control characters, at most "
-            f"{LONGEST_NAME} bytes; where it goes is --storage"
-        ]
-    return []
+    if not wrong and len(name.encode(errors="replace")) <= LONGEST_NAME:
+        return []
+    return [
+        f"--name {name!r}: must name one folder: no slash, no dot at the beginning, no control characters, at most "
+        f"{LONGEST_NAME} bytes; where it goes is --storage"
+    ]
 
 
 def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None) -> list[str]:
@@ -436,4 +435,6 @@ def _saved(paths: RunPaths) -> tuple[ResolvedConfig, bool]:
 
 
 def _shown(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={one}" for key, one in value.items())
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
