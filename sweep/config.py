@@ -16,7 +16,14 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import PlainValidator
 
 from search_spaces.errors import UserError, raise_all
-from search_spaces.params import BACKBONE_NAMES, Scalar, TrialParams, parse_text
+from search_spaces.params import (
+    BACKBONE_NAMES,
+    Override,
+    TrialParams,
+    override_from_json,
+    override_to_json,
+    parse_text,
+)
 from sweep.run_folder import RunPaths
 from trainables.data.config import DataConfig, Flag, Text, Whole, dashed, finite, names, option, text, whole
 
@@ -59,10 +66,10 @@ def comma_names(raw: object) -> tuple[str, ...]:
     return tuple(text(part).strip() for one in names(raw) for part in one.split(","))
 
 
-def hyperparameters(raw: object) -> dict[str, Scalar]:
-    """Fixed hyperparameters from a mapping, or a list of ``"lr=1e-3"``; ``UserError`` with whole sentences if wrong.
+def hyperparameters(raw: object) -> dict[str, Override]:
+    """What a mapping, or a list such as ``["lr=1e-3", "batch_size=16,32"]``, fixes of the search, or leaves to it.
 
-    Values get the type of the field of ``TrialParams`` that they are for.
+    Values get the type of the field of ``TrialParams`` that they are for. ``UserError`` with whole sentences if wrong.
     """
     pairs: list[tuple[str, Any]] = []
     problems: list[str] = []
@@ -75,13 +82,13 @@ def hyperparameters(raw: object) -> dict[str, Scalar]:
                 pairs.append((key, value))
             else:
                 problems.append(f"--set {one}: write name=value, such as lr=1e-3")
-    values: dict[str, Scalar] = {}
+    values: dict[str, Override] = {}
     for key, value in pairs:
         if key in values:
             problems.append(f"--set {key} is given twice: {values[key]} and {value}")
             continue
         try:
-            values[key] = parse_text(key, value)
+            values[key] = (override_from_json if isinstance(value, Mapping) else parse_text)(key, value)
         except UserError as error:
             problems += [f"--set {key}={value}: {problem}" for problem in error.problems]
     raise_all(problems)
@@ -97,7 +104,7 @@ Number = Annotated[float, PlainValidator(number)]
 WholeOrNone = Annotated[int | None, _or_none(whole)]
 SecondsOrNone = Annotated[float | None, _or_none(seconds)]
 CommaNames = Annotated[tuple[str, ...], PlainValidator(comma_names)]
-Hyperparameters = Annotated[dict[str, Scalar], PlainValidator(hyperparameters)]
+Hyperparameters = Annotated[dict[str, Override], PlainValidator(hyperparameters)]
 
 _tried, _how_much, _search = (functools.partial(option, group) for group in GROUPS[1:4])
 # What a resumed run may be given anew: it changes how much is run and where, not what a trial is worth.
@@ -135,7 +142,11 @@ class SweepConfig(DataConfig):
         "what a network starts from: imagenet, random, or a folder of weight files; default: imagenet, demo random",
     )
     set: Hyperparameters = _tried(
-        {}, "NAME=VALUE", "fix a hyperparameter in every trial, such as lr=1e-3; may be repeated", many=True
+        {},
+        "NAME=VALUE",
+        "fix a hyperparameter in every trial, such as lr=1e-3, or search a part of what the space does: lr=1e-4..1e-2, "
+        "batch_size=16,32; may be repeated",
+        many=True,
     )
 
     trials: Whole | None = _how_much(
@@ -229,7 +240,8 @@ class SweepConfig(DataConfig):
 
     def to_json(self) -> dict[str, Any]:
         """What was given, as JSON has it."""
-        return {name: value for name, value in super().to_json().items() if name in self.model_fields_set}
+        values = super().to_json() | {"set": {key: override_to_json(value) for key, value in self.set.items()}}
+        return {name: value for name, value in values.items() if name in self.model_fields_set}
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
@@ -256,10 +268,6 @@ class ResolvedConfig(SweepConfig):
     cpus_per_trial: Whole
     gpus_per_trial: Number
     concurrency: Whole
-
-    def to_json(self) -> dict[str, Any]:
-        """Every setting, as JSON has it."""
-        return DataConfig.to_json(self)
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:

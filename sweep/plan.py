@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from search_spaces.check import RANDOM_TRIALS, random_study
 from search_spaces.errors import UserError, by_reason, raise_all, unknown
-from search_spaces.params import BACKBONE_NAMES, SpaceContext, TrialParams
-from search_spaces.space import Space, load_space
+from search_spaces.params import BACKBONE_NAMES, Choices, SpaceContext, TrialParams
+from search_spaces.space import RANDOM_TRIALS, Space, load_space, random_study
 from sweep.config import OR_ANEW, ResolvedConfig, SweepConfig
 from sweep.run_folder import RunPaths
 from trainables.backbones import BACKBONES
@@ -141,7 +140,7 @@ class Plan:
 
     def notes(self) -> list[str]:
         """What the user should know before the first trial, a line each."""
-        lines = [*self.dataset.notes]
+        lines = [*self.dataset.notes, *self.space.notes]
         lines += [f"weights of {name}: {found.note}" for name, found in self.weights.items() if found.note]
         if self.missing_weights:
             names = ", ".join(self.missing_weights)
@@ -210,8 +209,8 @@ def asked_backbones(config: SweepConfig) -> tuple[tuple[str, ...], bool]:
     """The backbones to look for, and whether the user wants exactly these; unknown names are left to ``check``."""
     if config.backbones is not None:
         return tuple(name for name in config.backbones if name in BACKBONES), True
-    if "backbone" in config.set:
-        return (str(config.set["backbone"]),), True
+    if (fixed := config.set.get("backbone")) is not None:
+        return tuple(map(str, fixed.values)) if isinstance(fixed, Choices) else (str(fixed),), True
     return (DEMO_BACKBONES if config.demo and not config.study else BACKBONE_NAMES), False
 
 
