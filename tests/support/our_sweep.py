@@ -13,16 +13,14 @@ from toy_sweep import CONTEXT
 from toy_trainable import BUDGET, GRACE_PERIOD, REDUCTION_FACTOR
 
 from search_spaces.space import Space, load_space
-from sweep.callbacks import TimeBudget
 from sweep.config import SweepConfig, resolve
 from sweep.history import TrialHistory, TrialState
 from sweep.optuna_search import OptunaSearch
 from sweep.plan import Plan, PlannedData
-from sweep.progress import Progress
+from sweep.progress import Progress, SweepProgress
 from sweep.pruning import PruningRule
-from sweep.ray_tune import run_trials
+from sweep.ray_tune import TimeBudget, TuneSearcher, run_trials
 from sweep.run_folder import RunPaths
-from sweep.tune_searcher import TuneSearcher
 
 SEED = 7
 SPACES = {
@@ -91,7 +89,7 @@ def sweep(
     settings = plan.settings(history.paths, use_gpu=False)
     searcher = TuneSearcher(study, history, lambda entry: (settings, entry.number), concurrency)
     stopping = PruningRule(scheduler, BUDGET, GRACE_PERIOD, REDUCTION_FACTOR)
-    progress = Progress.started(trials, BUDGET, config.metric, plan.mode, time_budget_s=None)
+    progress = Progress(SweepProgress(history, trials, BUDGET, list(history.entries.values())))
     try:
         budget = TimeBudget(None)
         outcome = run_trials(plan, history, searcher, stopping, progress, budget, trials=trials, trainable=trainable)
