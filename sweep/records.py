@@ -301,7 +301,7 @@ def read_run(root: Path) -> Run:
         epochs=epochs_table(records),
         finals=finals,
         rows=_read_rows(paths, problems),
-        model=_read_model(paths, problems),
+        model=read_model_record(paths, problems),
         baselines=_read_baselines(paths, problems, opened=finals is not None and finals.opened),
         problems=problems,
     )
@@ -322,7 +322,8 @@ def read_sweep(paths: RunPaths, problems: list[str]) -> SweepRecord:
     return read_record(SweepRecord, {**settings, "settings": settings, **content}, paths.sweep.name, problems)
 
 
-def _read_model(paths: RunPaths, problems: list[str]) -> ModelRecord | None:
+def read_model_record(paths: RunPaths, problems: list[str]) -> ModelRecord | None:
+    """best.json; None where no model is written. Raises ``UserError`` for any format but ``FORMAT``."""
     files = ModelPaths(paths.models)
     if not is_there(files.model) and not is_there(files.facts):
         return None

@@ -12,7 +12,7 @@ from typing import Any
 from search_spaces.errors import UserError
 
 FORMAT = 1
-"""Of sweep.json, evaluation.json, best.json and best.pt. Added keys have defaults and leave it; changed meanings do not."""
+"""Of sweep.json, evaluation.json, best.json and best.pt. Added keys leave it as it is; a changed meaning does not."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

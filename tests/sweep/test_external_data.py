@@ -136,7 +136,7 @@ def test_a_runs_own_images_are_known_by_their_pixels(small_data: Path, tmp_path:
             Image.open(file).save(copied)
             assert own[prepare_image(copied, 16, "squash").facts.pixel_hash] == split
     assert prepare_image(tmp_path / "other.png", 16, "squash").facts.pixel_hash not in own
-    for file in (tmp_path / ".store").iterdir():
+    for file in (tmp_path / ".image_cache").iterdir():
         file.unlink()
     assert own_images(run) is None
     assert own_images(tmp_path) is None

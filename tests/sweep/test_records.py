@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from run_files import change_sweep, write, write_json
 
 from search_spaces.errors import UserError
@@ -186,3 +188,34 @@ def test_an_evaluation_is_whole_or_refused(tmp_path: Path) -> None:
         write_json(paths.evaluation, facts | change)
         with pytest.raises(UserError, match=problem):
             read_evaluation(tmp_path)
+
+
+COMMANDS = {
+    "sweep.run": ["--resume", "RUN"],
+    "sweep.model": ["RUN"],
+    "sweep.predict": ["RUN", "IMAGE"],
+    "sweep.evaluate": ["RUN", "--data", "IMAGE"],
+}
+VERSIONED = [(command, "sweep.json") for command in COMMANDS]
+VERSIONED += [(command, "models/best.json") for command in COMMANDS if command != "sweep.run"]
+VERSIONED += [(command, "models/best.pt") for command in ("sweep.predict", "sweep.evaluate")]
+
+
+@pytest.mark.parametrize(("command", "file"), VERSIONED)
+def test_every_command_refuses_another_format_before_it_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, file: str
+) -> None:
+    root = write(tmp_path / "run", trials=1)
+    image = root / "a.png"
+    image.touch()
+    (root / "models").mkdir()
+    write_json(root / "models" / "best.json", {"format": 1})
+    torch.save({"format": 2 if file.endswith(".pt") else 1}, root / "models" / "best.pt")
+    if file.endswith(".json"):
+        write_json(root / file, json.loads((root / file).read_text()) | {"format": 2})
+    before = sorted(root.rglob("*"))
+    words = {"RUN": str(root), "IMAGE": str(image)}
+    code = importlib.import_module(command).main([words.get(word, word) for word in COMMANDS[command]])
+    assert code == 2
+    assert f"{root / file} has format 2, and this version reads format 1" in capsys.readouterr().err
+    assert sorted(root.rglob("*")) == before

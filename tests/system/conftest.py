@@ -8,14 +8,13 @@ import pytest
 from refused import Answer, Asked, draw, files_below
 
 from sweep.run import main
-from sweep.run_folder import IMAGE_CACHE
 
 
 @pytest.fixture
 def asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Asked:
     """Runs a command that must not reach its first trial; what it said, and what it left in the storage.
 
-    The image cache may stay if it is whole: the next command on the same images finds it.
+    A decoded store may stay if it is whole: the next command on the same images finds it.
     """
     storage = tmp_path / "storage"
 
@@ -25,7 +24,7 @@ def asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Asked:
         said = capsys.readouterr().err
         left = [name for name in files_below(storage) if name not in before]
         whole = {name.removesuffix(".json") for name in left if name.endswith(".json")}
-        kept = [name for name in left if name.startswith(IMAGE_CACHE) and name.rpartition(".")[0] in {*whole, ""}]
+        kept = [name for name in left if name.startswith(".image_cache") and name.rpartition(".")[0] in {*whole, ""}]
         return Answer(code, said.removeprefix("error: ").rstrip().split("\nerror: "), sorted(set(left) - set(kept)))
 
     return ask
