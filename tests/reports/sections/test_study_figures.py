@@ -7,7 +7,6 @@ from study_run import write_study
 from reports.data import gather
 from reports.page.blocks import Picture, Pictures
 from reports.sections import study_figures
-from search_spaces.studies import bscs17028, msds19042
 from sweep.run_folder import RunPaths
 
 
@@ -16,7 +15,7 @@ def pictures_of(blocks) -> dict[str, Picture]:
 
 
 def test_every_row_has_curves_and_a_matrix_of_each_split_that_it_was_scored_on(write_run):
-    evidence = gather(write_study(write_run, msds19042, ("A7", "A9"), finals={"finalists": (0,)}))
+    evidence = gather(write_study(write_run, "msds19042", ("A7", "A9"), finals={"finalists": (0,)}))
     pictures = pictures_of(study_figures.blocks(evidence))
     shown = ["loss", "accuracy", "train", "val", "test"]
     assert list(pictures) == [f"study_A7_{name}" for name in shown] + [f"study_A9_{name}" for name in shown[:-1]]
@@ -26,12 +25,12 @@ def test_every_row_has_curves_and_a_matrix_of_each_split_that_it_was_scored_on(w
 
 
 def test_the_labels_of_a_multi_label_row_have_a_matrix_each(write_run):
-    evidence = gather(write_study(write_run, bscs17028, ("W9",), task="multi_label"))
+    evidence = gather(write_study(write_run, "bscs17028", ("W9",), task="multi_label"))
     assert "one matrix a label" in pictures_of(study_figures.blocks(evidence))["study_W9_val"].caption
 
 
 def test_without_predictions_there_are_no_figures(write_run):
-    root = write_study(write_run, bscs17028, ("W2",))
+    root = write_study(write_run, "bscs17028", ("W2",))
     assert pictures_of(study_figures.blocks(gather(root)))
     RunPaths(root).trial("t00000").predictions.unlink()
     assert study_figures.blocks(gather(root)) == []

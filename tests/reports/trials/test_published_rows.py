@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 
 import numpy as np
@@ -10,20 +9,19 @@ import pytest
 from sklearn.metrics import f1_score
 
 from reports.trials.published_rows import FLAWS, OF_STUDIES, flaws_of, in_short, published, task_of
-from search_spaces.space import SPACES
+from search_spaces.studies import DESCRIPTIONS, rows_of
 
-STUDIES = {name.partition(".")[2]: path for name, path in SPACES.items() if name.startswith("studies.")}
 ROWS = published()
 
 
 def test_every_row_of_our_study_spaces_is_there_and_no_other():
-    ours = {(row.id, name) for name, path in STUDIES.items() for row in importlib.import_module(path).TRIALS}
+    ours = {(row.id, study) for study in DESCRIPTIONS for row in rows_of(study)}
     assert set(zip(ROWS["id"], ROWS["study"], strict=True)) == ours
     assert ROWS["id"].is_unique
 
 
 def test_a_claimed_backbone_is_that_of_the_runnable_row():
-    by_id = {row.id: row for path in STUDIES.values() for row in importlib.import_module(path).TRIALS}
+    by_id = {row.id: row for study in DESCRIPTIONS for row in rows_of(study)}
     for row in ROWS.to_dict("records"):
         params = by_id[row["id"]].params
         assert params is None or params.backbone == row["backbone"], row["id"]
