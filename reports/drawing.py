@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette (jfly.uni-koeln.de/color): told apart with the common colour vision deficiencies.
-BLUE, VERMILLION = "#0072B2", "#D55E00"
+# Okabe and Ito's palette (jfly.uni-koeln.de/color): distinct with the common colour vision deficiencies.
+BLUE, SKY, ORANGE, VERMILLION = "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
 INK, GRAY, LIGHT = "#1b1f24", "#6b7280", "#d5dae1"
-STATUS_COLORS = {"completed": BLUE, "pruned": "#E69F00", "failed": VERMILLION, "running": GRAY}
-SEQUENTIAL = "Blues"
-
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "report",
     "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
@@ -42,9 +41,10 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.6,
-    "savefig.dpi": 160,
+    "savefig.dpi": 110,
     "figure.dpi": 100,
 }
+_P = ParamSpec("_P")
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,34 @@ class Drawing:
     png: bytes
 
 
-def draw(width_in: float, height_in: float, paint: Callable[[Figure], None]) -> Drawing:
-    """Let ``paint`` fill a new figure of that size in inches; no global state of matplotlib is left changed."""
-    with _style():
-        figure = Figure(figsize=(width_in, height_in), layout="constrained")
-        paint(figure)
-        # Placed once: laying out again for each format would double the time.
-        engine = figure.get_layout_engine()
-        assert engine is not None
-        engine.execute(figure)
-        figure.set_layout_engine(None)
-        svg, png = io.BytesIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-        figure.savefig(png, format="png", metadata={"Software": None})
-    return Drawing(width_in=width_in, svg=svg.getvalue().decode("utf-8"), png=png.getvalue())
+def drawn(make: Callable[_P, Figure]) -> Callable[_P, Drawing]:
+    """Let ``make`` fill a figure in the report's style, and save it; no global state of matplotlib is left changed."""
+
+    @functools.wraps(make)
+    def saved(*args: _P.args, **kwargs: _P.kwargs) -> Drawing:
+        with mpl.rc_context(), warnings.catch_warnings():
+            # A name in a script that the font lacks shows boxes in the PNG; the SVG leaves it to the reader's fonts.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            # A user's matplotlibrc would change the bytes.
+            mpl.rcdefaults()
+            mpl.rcParams.update(STYLE)
+            return _saved(make(*args, **kwargs))
+
+    return saved
+
+
+def blank(width_in: float, height_in: float) -> tuple[Figure, Axes]:
+    """A new figure of that size in inches with one pair of axes."""
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def legend(figure: Figure, handles: Sequence[Artist] | None = None, columns: int = 2) -> None:
+    """Above the axes: ``handles``, or what has been drawn with a label."""
+    if handles is None:
+        handles = [handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]]
+    if handles:
+        figure.legend(handles=list(handles), loc="outside upper left", ncols=columns)
 
 
 def inline_svg(svg: str, name: str) -> str:
@@ -88,16 +102,17 @@ def short(text: str, limit: int = 18) -> str:
     clean = re.sub(r"[\x00-\x1f\x7f\ud800-\udfff￾￿]", "?", text)
     if len(clean) <= limit:
         return clean
-    head = (limit - 1 + 1) // 2
+    head = limit // 2
     return f"{clean[:head]}…{clean[len(clean) - (limit - 1 - head) :]}"
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    with mpl.rc_context(), warnings.catch_warnings():
-        # A name in a script that the font lacks shows boxes in the PNG; the SVG leaves it to the reader's fonts.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        # A user's matplotlibrc would change the bytes.
-        mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
-        yield
+def _saved(figure: Figure) -> Drawing:
+    # Placed once: laying out again for each format would double the time.
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
+    figure.set_layout_engine(None)
+    svg, png = io.BytesIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(png, format="png", metadata={"Software": None})
+    return Drawing(width_in=figure.get_figwidth(), svg=svg.getvalue().decode("utf-8"), png=png.getvalue())
