@@ -8,12 +8,15 @@ import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
+
+if TYPE_CHECKING:
+    from sweep.records import SweepRecord
 
 ABSENT = "–"
 METRIC_NAMES = {
@@ -203,9 +206,9 @@ def moment(time: Any) -> str:
     return f"{found:%Y-%m-%d %H:%M} {found.tzname() or ''}".strip()
 
 
-def rounding(sweep: Mapping[str, Any]) -> str:
+def rounding(sweep: SweepRecord) -> str:
     """What the numbers of a run in bfloat16 are to those of its model file; "" where both are in single precision."""
-    if sweep.get("precision") != "bf16":
+    if sweep.precision != "bf16":
         return ""
     return (
         "The run's scores were computed in bfloat16, as it trained; the file computes in single precision, and may "
@@ -241,18 +244,14 @@ def unfrozen_in_words(params: TrialParams) -> str:
     return f"the new head and the {DEPTH_NAMES[depth]} of four"
 
 
-def sweep_command(sweep: Mapping[str, Any]) -> str:
-    """The command of the sweep as it was given (recorded as its arguments); "" if it is not recorded."""
-    arguments = sweep.get("command")
-    if not isinstance(arguments, list | tuple):
-        return str(arguments or "")
-    return f"{SWEEP} {shlex.join(str(part) for part in arguments)}".strip()
+def sweep_command(sweep: SweepRecord) -> str:
+    """The command of the sweep as it was given; "" if it is not recorded."""
+    return f"{SWEEP} {shlex.join(sweep.command)}" if sweep.command else ""
 
 
-def again(sweep: Mapping[str, Any], params: TrialParams, name: str) -> str:
+def again(sweep: SweepRecord, params: TrialParams, name: str) -> str:
     """A command that trains ``params`` once on the sweep's data; "" if the sweep's own command is not recorded."""
-    arguments = sweep.get("command")
-    if not isinstance(arguments, list | tuple):
+    if not sweep.command:
         return ""
     fixed = {key: value for key, value in params.active().items() if not key.startswith("unfreeze")}
     if params.unfreeze_layers:
@@ -260,22 +259,27 @@ def again(sweep: Mapping[str, Any], params: TrialParams, name: str) -> str:
     else:
         fixed["unfreeze_depth"] = params.unfreeze_depth
     options = ["--space", "partial_unfreeze", "--name", f"{name}-again", "--trials", "1"]
-    options += ["--epochs", str(sweep["epochs"])] if sweep.get("epochs") else []
+    options += ["--epochs", str(sweep.epochs)] if sweep.epochs else []
     for key, value in fixed.items():
         options += ["--set", f"{key}={'none' if value is None else value}"]
-    return f"{SWEEP} {shlex.join([*_without(arguments, CHOSEN_AGAIN), *options])}"
+    return f"{SWEEP} {shlex.join([*_without(sweep.command, CHOSEN_AGAIN), *options])}"
 
 
-def _without(arguments: Sequence[Any], options: Collection[str]) -> list[str]:
+def _without(arguments: Sequence[str], options: Collection[str]) -> list[str]:
     """``arguments`` without ``options`` and the value of each, written as two words or with ``=``."""
     kept: list[str] = []
     is_value = False
-    for part in map(str, arguments):
+    for part in arguments:
         name, equals, _ = part.partition("=")
         if not is_value and name not in options:
             kept.append(part)
         is_value = not is_value and name in options and not equals
     return kept
+
+
+def capital(text: str) -> str:
+    """With its first letter capital; the others stay."""
+    return text[:1].upper() + text[1:]
 
 
 def listing(parts: Iterable[str]) -> str:
