@@ -49,9 +49,10 @@ _P = ParamSpec("_P")
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure as an SVG document (text) and a PNG (bytes), free of dates and versions; its width in inches."""
+    """A figure as an SVG document (text) and a PNG (bytes), free of dates and versions; its size in inches."""
 
     width_in: float
+    height_in: float
     svg: str
     png: bytes
 
@@ -115,4 +116,5 @@ def _saved(figure: Figure) -> Drawing:
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     figure.savefig(png, format="png", metadata={"Software": None})
-    return Drawing(width_in=figure.get_figwidth(), svg=svg.getvalue().decode("utf-8"), png=png.getvalue())
+    width, height = map(float, figure.get_size_inches())
+    return Drawing(width, height, svg.getvalue().decode("utf-8"), png.getvalue())
