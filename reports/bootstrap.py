@@ -7,9 +7,11 @@ every network is scored on the same resamples. scipy and scikit-learn take a hun
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from trainables.metrics import decide
+from trainables.predictions import Predictions
 
 Array = NDArray[np.float64]
 
@@ -214,6 +217,66 @@ def score_runs(
         negatives={c: resamples.groups_with(~truth[:, i]) for i, c in enumerate(classes)},
         resamples=resamples,
     )
+
+
+@dataclass(frozen=True)
+class Runs:
+    """One configuration's runs on the same N images of a split. names: of R runs, that of the model file first.
+
+    labels: int64 [N] or uint8 [N, C]; probabilities: float32 [R, N, C]; paths: str [N]; groups: N hashed patients, "" =
+    a patient of its own.
+    """
+
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    labels: NDArray[Any]
+    probabilities: NDArray[np.float32]
+    paths: NDArray[np.str_]
+    groups: tuple[str, ...]
+
+    @property
+    def patients(self) -> float:
+        """How many there are, an image without a group counting as one; NaN where no image has a group."""
+        return len(set(self.groups) - {""}) + self.groups.count("") if any(self.groups) else math.nan
+
+    @property
+    def multi_label(self) -> bool:
+        return self.labels.ndim == 2
+
+    @property
+    def truth(self) -> NDArray[np.bool_]:
+        """bool [N, C]: which classes each image has."""
+        found: NDArray[np.bool_] = (
+            self.labels == 1 if self.multi_label else self.labels[:, None] == np.arange(len(self.classes))
+        )
+        return found
+
+    @cached_property
+    def resamples(self) -> Resamples:
+        """Of its patients: the same for every configuration on the same images."""
+        return draw_resamples(self.groups, self.labels, len(self.classes))
+
+    def scores(self, *, areas: bool = False, thresholds: Mapping[str, float] | None = None) -> Scores:
+        """On its own resamples; arguments as for ``score_runs``."""
+        arguments = (self.labels, self.probabilities, self.classes, self.resamples)
+        return score_runs(*arguments, areas=areas, thresholds=thresholds)
+
+    def of(self, chosen: NDArray[np.bool_]) -> Runs:
+        """On the images ``chosen``, bool [N]."""
+        groups = tuple(itertools.compress(self.groups, chosen))
+        rows = self.labels[chosen], self.probabilities[:, chosen], self.paths[chosen]
+        return Runs(self.names, self.classes, *rows, groups)
+
+    def align(self, other: Runs) -> Runs | None:
+        """In the order of the images of ``other``; None if these are other images."""
+        rows = [
+            Predictions(self.paths, self.paths, self.labels, one, self.classes, 0).align(other.paths, other.labels)
+            for one in self.probabilities
+        ]
+        same = [one.probability for one in rows if one is not None]
+        if len(same) < len(rows):
+            return None
+        return Runs(self.names, self.classes, other.labels, np.stack(same), other.paths, other.groups)
 
 
 def decisions(

@@ -43,9 +43,14 @@ def as_text(found: Interval) -> str:
     return text + (f" {MARK}" if found.warning else "")
 
 
+def plain(found: Interval) -> str:
+    """As ``as_text`` in a sentence, without the mark of a warning."""
+    return as_text(found).removesuffix(f" {MARK}")
+
+
 def in_two_lines(scores: Scores, name: str) -> str:
     """The score, and its interval below it where it has one: for a figure."""
-    return as_text(interval(scores, name)).removesuffix(f" {MARK}").replace(" (", "\n(")
+    return plain(interval(scores, name)).replace(" (", "\n(")
 
 
 def is_undefined(scores: Scores, name: str) -> bool:
