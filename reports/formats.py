@@ -206,6 +206,14 @@ def moment(time: Any) -> str:
     return f"{found:%Y-%m-%d %H:%M} {found.tzname() or ''}".strip()
 
 
+def elapsed(began: str | None, ended: str | None) -> str:
+    """The time between two ISO times; in words that it is not known."""
+    try:
+        return duration((datetime.fromisoformat(str(ended)) - datetime.fromisoformat(str(began))).total_seconds())
+    except (TypeError, ValueError):
+        return "no end recorded"
+
+
 def rounding(sweep: SweepRecord) -> str:
     """What the numbers of a run in bfloat16 are to those of its model file; "" where both are in single precision."""
     if sweep.precision != "bf16":

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from reports import formats
-from sweep.records import STATUSES, DatasetRecord, ProvenanceRecord
+from sweep.records import STATUSES, DatasetRecord, ProvenanceRecord, rank
 
 LAYERS = "chosen layers"
 UNFROZEN_ORDER = (*formats.DEPTH_NAMES.values(), LAYERS, "unknown")
@@ -39,6 +39,13 @@ def trial_frame(trials: pd.DataFrame) -> pd.DataFrame:
     has_layers = ~frame["param_unfreeze_layers"].isin(["", "none"])
     frame["unfrozen"] = depths.astype(object).where(depths.notna(), has_layers.map({True: LAYERS, False: "unknown"}))
     return frame.sort_values(["number", "trial_id"], kind="stable").reset_index(drop=True)
+
+
+def ranked(trials: pd.DataFrame, mode: str) -> pd.DataFrame:
+    """The trials that may win, those with a score that did not fail, in the order of ``sweep.records.rank``."""
+    able = trials[trials["score"].notna() & (trials["status"] != "failed")]
+    rows: list[Any] = list(able.itertuples())
+    return able.loc[[row.Index for row in rank(rows, mode)]].reset_index(drop=True)
 
 
 def status_counts(trials: pd.DataFrame) -> dict[str, int]:
