@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from reports import formats, tables
-from sweep.records import DatasetRecord, Run, read_predictions, read_run
+from sweep.records import DatasetRecord, Run, rank, ranked_rows, read_predictions, read_run
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import Predictions
 
@@ -112,9 +112,11 @@ def read_report_data(root: Path) -> ReportData:
     """Read the run folder ``root``. Raises ``UserError`` if it is none, or of another format."""
     run = read_run(root)
     trials = tables.trial_frame(run.trials)
-    ranked = tables.ranked(trials, run.sweep.mode)
+    worthy = trials[trials["score"].notna() & (trials["status"] != "failed")]
+    order = [row.place for row in rank(ranked_rows(worthy), run.sweep.mode)]
+    ranked = worthy.loc[order].reset_index(drop=True)
     best = None if ranked.empty else {str(key): value for key, value in ranked.iloc[0].items()}
-    saved = read_predictions(run, run.paths.trial(str(best["trial_id"])).predictions) if best else None
+    saved = read_predictions(run, str(best["trial_id"])) if best else None
     predictions = checked(run, saved, "the best trial's predictions.npz")
     return ReportData(run, trials, ranked, best, predictions, _repeats(run))
 
@@ -152,7 +154,7 @@ def _repeats(run: Run) -> dict[str, Predictions]:
     for repeat in (one for finalist in finals.finalists for one in finalist.completed) if finals else ():
         file = f"finalists/{repeat.trial_id}/best/predictions.npz"
         known = len(run.problems)
-        saved = read_predictions(run, run.paths.repeat(repeat.trial_id).predictions)
+        saved = read_predictions(run, repeat.trial_id)
         if saved is None and len(run.problems) == known:
             run.problems.append(f"{file} is missing")
         sound = checked(run, saved, file)

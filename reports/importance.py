@@ -86,6 +86,21 @@ class UsedTrials:
         taken = {place: one.params[name] for place, one in enumerate(self.trials) if name in one.params}
         return pd.Series(taken, dtype=object)
 
+    def place_at_bound(self, number: int | None, field: str, share: float) -> str | None:
+        """ "upper" or "lower" where the trial took for a suggested number of ``field`` a value within ``share`` of its
+        range's bound; None else."""
+        place = next((place for place, one in enumerate(self.numbers) if one == number), None)
+        for name, value in self.trials[place].params.items() if place is not None else ():
+            distribution = self.trials[place].distributions[name]
+            own = name.partition(".")[0] == field and name not in self.derived
+            if own and isinstance(distribution, FloatDistribution) and distribution.high > distribution.low:
+                scale = math.log if distribution.log else float
+                low, high = scale(distribution.low), scale(distribution.high)
+                at = (scale(value) - low) / (high - low)
+                if min(at, 1 - at) <= share:
+                    return "upper" if at > 0.5 else "lower"
+        return None
+
     @property
     def too_few(self) -> str:
         """Why importance is not computed, a sentence; "" where it is."""
@@ -235,7 +250,7 @@ def _suggested(data: ReportData, trial_id: str) -> dict[str, tuple[Any, BaseDist
         text = data.run.paths.trial(trial_id).params.read_text(encoding="utf-8")
         suggestion = json.loads(text)["suggestion"]
         return {
-            name: (suggestion["params"][name], _distribution(json.dumps(value)))
+            name: (suggestion["suggested"][name], _distribution(json.dumps(value)))
             for name, value in suggestion["distributions"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from reports import formats
 from reports.blocks import Column
@@ -13,6 +13,13 @@ from reports.bootstrap import Interval, Resamples, Scores, interval
 
 MARK = "†"
 MOST_WARNINGS = 2
+
+
+class Warned(Protocol):
+    """What may come with a warning: an interval, a comparison."""
+
+    @property
+    def warning(self) -> str: ...
 
 
 def cells(scores: Scores, names: Mapping[str, str]) -> dict[str, Any]:
@@ -101,3 +108,9 @@ def _short_warnings(warnings: list[str]) -> list[str]:
             dict.fromkeys(re.sub(r" (with|without) .*: interval", r" \1 the class: interval", one) for one in found)
         )
     return found
+
+
+def warned(found: Iterable[Warned]) -> str:
+    """What the marks of paired differences mean; "" where there are none."""
+    warnings = sorted({one.warning for one in found if one.warning})
+    return f"{MARK} {'; '.join(warnings)}." if warnings else ""

@@ -336,10 +336,7 @@ class Results:
 
     def _of_baseline(self, one: BaselineRecord) -> Predictions | None:
         run = self.data.run
-        if one.failed:
-            return None
-        file = f"baselines/{one.name}.npz"
-        return checked(run, read_predictions(run, run.paths.root / file), file)
+        return None if one.failed else checked(run, read_predictions(run, one), f"baselines/{one.name}.npz")
 
     @cached_property
     def effects(self) -> pd.DataFrame:
