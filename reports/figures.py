@@ -207,12 +207,13 @@ def confusion(counts: npt.NDArray[np.int64], shares: Array, classes: Sequence[st
     """
     number = len(classes)
     with_shares = number <= MAX_LABELS_WITH_SHARES
-    side = 2.0 + (0.62 if with_shares else 0.4) * number
-    figure, axes = blank(max(3.6, side + 0.4), max(3.2, side))
+    side = 1.7 + (0.5 if with_shares else 0.4) * number
+    figure, axes = blank(max(3.6, side + 0.4), max(3.1, side))
     texts = _counts_and_shares(counts, shares) if with_shares else [[f"{count:,}" for count in row] for row in counts]
     _cells(axes, shares, texts, fontsize=9 if with_shares else 7)
     names = [short(name, 16) for name in classes]
-    _name_columns(axes, names, turned=40 if max(map(len, names)) > 24 // number else 0)
+    room_in = (figure.get_figwidth() - 0.5 - 0.08 * max(map(len, names))) / number
+    _name_columns(axes, names, turned=40 if 0.08 * max(map(len, names)) > room_in else 0)
     axes.set_yticks(range(number), names)
     axes.set(xlabel="predicted class", ylabel="true class")
     return figure
