@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import pandas as pd
 from reports import formats
 from reports.bootstrap import Runs, Scores, decisions, score_runs
 from reports.comparisons import FALLBACK, Comparison, McNemar, compare, holm, mcnemar, runs_of, verdict_of
-from reports.data import ReportData
+from reports.data import ReportData, without_test
+from reports.tables import SPLITS
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from sweep.records import Finalist, Finals, Scalar
@@ -159,6 +161,34 @@ def params_of(one: Finalist) -> TrialParams | None:
         return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReportedModel:
+    """The one network whose decisions, matrices and images the page shows: the model file once a winner was selected.
+
+    title: what it is, in words. number: of its trial. retrained: whether it is a repeat of the winner. predictions: of
+    splits that may be shown. thresholds: tuned for each label of a multi-label task, or None. recorded: the selection
+    metric that the run wrote down for it, or NaN. remark: why it is not the network that was asked for, or "".
+    """
+
+    title: str
+    number: int
+    retrained: bool
+    predictions: Predictions
+    thresholds: dict[str, float] | None
+    recorded: float
+    remark: str = ""
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        """Those of SPLITS that it has images of."""
+        return tuple(split for split in SPLITS if (self.predictions.split == split).any())
+
+    @property
+    def judged(self) -> str | None:
+        """The split that tells how good it is: test once opened, else validation; None where it has neither."""
+        return next((split for split in ("test", "val") if split in self.splits), None)
+
+
 def leaderboard(data: ReportData) -> Leaderboard | None:
     """Score every finalist of the run; None where none were chosen. Takes about 0.1 s each on small data."""
     finals = data.run.finals
@@ -184,6 +214,39 @@ def leaderboard(data: ReportData) -> Leaderboard | None:
         leads=_leads(winner, (one for one in found if one.finalist.role == "finalist"), metric),
         cell_leads=_leads(winner, cells.values(), metric),
         tests=_tests(finals, winner, found),
+    )
+
+
+def reported_model(data: ReportData) -> ReportedModel | None:
+    """The model file, or another repeat of the winner, or the best trial; None where no predictions can be read."""
+    finals, best, remark = data.run.finals, data.best, ""
+    winner = finals.winning if finals is not None and finals.selected else None
+    if finals is not None and winner is not None:
+        readable = [one for one in winner.completed if one.trial_id in data.repeats]
+        repeat = next((one for one in readable if one.trial_id == finals.model), next(iter(readable), None))
+        if repeat is not None:
+            is_model = repeat.trial_id == finals.model
+            return ReportedModel(
+                title=f"repeat {repeat.name} of trial {winner.number}" + (", the model file" if is_model else ""),
+                number=winner.number,
+                retrained=True,
+                predictions=data.repeats[repeat.trial_id],
+                thresholds=finals.thresholds.get(winner.trial_id),
+                recorded=repeat.score,
+                remark="" if is_model else f"The predictions of {finals.model or 'the model file'} cannot be read",
+            )
+        remark = f"No predictions of trial {winner.number}, which won, can be read"
+    if data.predictions is None or best is None:
+        return None
+    # A search never predicts test; rows that claim to be of it were not opened by the one function that may.
+    return ReportedModel(
+        title=f"trial {best['number']:.0f}",
+        number=int(best["number"]),
+        retrained=False,
+        predictions=without_test(data.predictions),
+        thresholds=None,
+        recorded=float(best["score"]),
+        remark=remark,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import fisher_exact
 
 from reports import calibration, formats, intervals, operating, tables
 from reports.bootstrap import FEW_GROUPS, Interval, Runs, Scores, draw_resamples, interval, score_runs
@@ -21,7 +22,7 @@ from reports.comparisons import (
     lower_is_better,
     runs_of,
 )
-from reports.data import ReportData, checked, without_test
+from reports.data import ReportData, checked
 from reports.importance import UsedTrials, importances, used_trials
 from reports.leaderboard import (
     EFFECT_COLUMNS,
@@ -32,14 +33,15 @@ from reports.leaderboard import (
     leaderboard,
     networks_of,
     params_of,
+    reported_model,
 )
+from reports.leaderboard import ReportedModel as ReportedModel
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from sweep.records import BaselineRecord, read_evaluation, read_predictions
 from trainables.metrics import confusion_matrix, evaluate_predictions
 from trainables.predictions import Predictions
 
-SPLITS = ("train", "val", "test")
 LEVELS = ("error", "warning", "info")
 TRAIN_REPLICATES = 400
 SUBGROUP = "subgroup_"
@@ -54,34 +56,6 @@ class Caveat:
     level: str
     text: str
     anchor: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportedModel:
-    """The one network whose decisions, matrices and images the page shows: the model file once a winner was selected.
-
-    title: what it is, in words. number: of its trial. retrained: whether it is a repeat of the winner. predictions: of
-    splits that may be shown. thresholds: tuned for each label of a multi-label task, or None. recorded: the selection
-    metric that the run wrote down for it, or NaN. remark: why it is not the network that was asked for, or "".
-    """
-
-    title: str
-    number: int
-    retrained: bool
-    predictions: Predictions
-    thresholds: dict[str, float] | None
-    recorded: float
-    remark: str = ""
-
-    @cached_property
-    def splits(self) -> tuple[str, ...]:
-        """Those of SPLITS that it has images of."""
-        return tuple(split for split in SPLITS if (self.predictions.split == split).any())
-
-    @property
-    def judged(self) -> str | None:
-        """The split that tells how good it is: test once opened, else validation; None where it has neither."""
-        return next((split for split in ("test", "val") if split in self.splits), None)
 
 
 class Results:
@@ -100,8 +74,6 @@ class Results:
         self.confusion = functools.cache(self._confusion)
         self.baselines = functools.cache(self._baselines)
 
-    # Which configuration, which network, which split
-
     @cached_property
     def leaderboard(self) -> Leaderboard | None:
         """How the finalists stand to each other; None where none were chosen."""
@@ -115,40 +87,7 @@ class Results:
     @cached_property
     def model(self) -> ReportedModel | None:
         """The network that the page shows; None where no predictions can be read."""
-        finals = self.data.run.finals
-        winner = finals.winning if finals is not None and finals.selected else None
-        if finals is None or winner is None:
-            return self._best_trial("")
-        readable = [one for one in winner.completed if one.trial_id in self.data.repeats]
-        if not readable:
-            return self._best_trial(f"No predictions of trial {winner.number}, which won, can be read")
-        repeat = next((one for one in readable if one.trial_id == finals.model), readable[0])
-        is_model = repeat.trial_id == finals.model
-        predictions = self.data.repeats[repeat.trial_id]
-        return ReportedModel(
-            title=f"repeat {repeat.name} of trial {winner.number}" + (", the model file" if is_model else ""),
-            number=winner.number,
-            retrained=True,
-            predictions=predictions,
-            thresholds=finals.thresholds.get(winner.trial_id),
-            recorded=repeat.score,
-            remark="" if is_model else f"The predictions of {finals.model or 'the model file'} cannot be read",
-        )
-
-    def _best_trial(self, remark: str) -> ReportedModel | None:
-        best, predictions = self.data.best, self.data.predictions
-        if predictions is None or best is None:
-            return None
-        # A search never predicts test; rows that claim to be of it were not opened by the one function that may.
-        return ReportedModel(
-            title=f"trial {best['number']:.0f}",
-            number=int(best["number"]),
-            retrained=False,
-            predictions=without_test(predictions),
-            thresholds=None,
-            recorded=float(best["score"]),
-            remark=remark,
-        )
+        return reported_model(self.data)
 
     @cached_property
     def split(self) -> str | None:
@@ -181,8 +120,6 @@ class Results:
     def title(self) -> str:
         """ "The winner (trial 7)" or "The best trial (7)"."""
         return f"The winner (trial {self.number})" if self.winner is not None else f"The best trial ({self.number})"
-
-    # Scores
 
     @property
     def metric(self) -> str:
@@ -306,8 +243,6 @@ class Results:
         runs = self.runs(self.split) if self.split else None
         return None if runs is None else calibration.calibration(runs)
 
-    # Words that several chapters need
-
     def basis(self, split: str) -> str:
         """The images that scores of ``split`` rest on. With folds validation images are those of training, too."""
         finals = self.data.run.finals
@@ -322,8 +257,6 @@ class Results:
             return ""
         many = f"mean over {len(runs.names)} repeats of trial {self.model.number}"
         return many if len(runs.names) > 1 else self.model.title
-
-    # Against others
 
     def _baselines(self, split: str) -> BaselineComparison | None:
         """The winner against shortcuts and frozen features on ``split``; None where either cannot be scored there."""
@@ -363,8 +296,6 @@ class Results:
     def importance(self) -> pd.DataFrame | None:
         """``importance.importances``; None where ``used_trials.too_few`` says why not."""
         return None if self.used_trials.too_few else importances(self.used_trials, self.data.mode)
-
-    # What is said of it
 
     @cached_property
     def verdict(self) -> str:
@@ -534,10 +465,39 @@ def _search(results: Results) -> Iterator[Caveat]:
         if data.best["status"] in ("running", "pruned"):
             how = "is still running" if data.best["status"] == "running" else "was pruned before its last epoch"
             yield Caveat("info", f"The best trial {how}.", "trials")
-    failed = tables.failures(data.trials)
-    if len(failed):
-        text = f"{int(failed['trials'].sum())} of {len(data.trials)} trials failed; most often: {failed['reason'][0]}."
-        yield Caveat("info", text, "trials")
+    yield from _failures(data)
+    yield from _unequal_pruning(data)
+    late = data.best is not None and len(data.trials) >= 20 and data.best["number"] >= 0.8 * len(data.trials)
+    if data.best is not None and late and not data.run.sweep.study_rows:
+        text = f"The best trial was number {data.best['number']:.0f} of {len(data.trials)}: a longer search may help."
+        yield Caveat("info", text, "learning_curves")
+
+
+def _failures(data: ReportData) -> Iterator[Caveat]:
+    """How many trials failed, of what, and whether one backbone is behind it (Fisher's exact test, Bonferroni)."""
+    reasons, failed = tables.failures(data.trials), data.trials["status"] == "failed"
+    if not len(reasons):
+        return
+    text = f"{int(failed.sum())} of {len(data.trials)} trials failed; most often: {reasons['reason'][0]}."
+    names = sorted(set(data.trials["backbone"]))
+    counted = [pd.crosstab(data.trials["backbone"] == name, failed).to_numpy()[::-1, ::-1] for name in names]
+    p = [float(fisher_exact(one, "greater").pvalue) * len(names) for one in counted if one.shape == (2, 2)]
+    if len(p) == len(names) and min(p) <= 0.05:
+        text += f" More than by chance are of {names[int(np.argmin(p))]}: its results rest on fewer trials."
+    yield Caveat("info", text, "trials")
+
+
+def _unequal_pruning(data: ReportData) -> Iterator[Caveat]:
+    """Whether trials that train the head alone were pruned more or less often than others (Fisher's exact test)."""
+    ended = data.trials[data.trials["status"].isin(["completed", "pruned"])]
+    counted = pd.crosstab(ended["unfrozen"] == formats.DEPTH_NAMES[0], ended["status"] == "pruned").to_numpy()
+    if counted.shape != (2, 2) or float(fisher_exact(counted).pvalue) > 0.05:
+        return
+    deeper, shallow = counted[:, 1] / counted.sum(axis=1)
+    which = "that train more than the head" if deeper > shallow else "that train the head alone"
+    text = f"Trials {which} were pruned more often ({formats.percent(max(deeper, shallow))} against "
+    text += f"{formats.percent(min(deeper, shallow))}): they had less of a chance, and may be better than they look."
+    yield Caveat("warning", text, "learning_curves")
 
 
 def _overfitting(results: Results) -> Iterator[Caveat]:

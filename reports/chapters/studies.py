@@ -19,8 +19,8 @@ from reports.bootstrap import wilson
 from reports.chapters.errors import confusion_figure
 from reports.data import checked, without_test
 from reports.leaderboard import ConfigurationResult
-from reports.results import SPLITS, Results
-from reports.tables import LAYERS
+from reports.results import Results
+from reports.tables import LAYERS, SPLITS
 from search_spaces.errors import by_reason
 from search_spaces.params import TrialParams
 from search_spaces.studies import PublishedRow, published
