@@ -48,7 +48,7 @@ class Mark:
 @drawn
 def forest(marks: Sequence[Mark], label: str) -> Figure:
     """The winner, the runners-up and the baselines on one scale; above each its name and its value in words."""
-    figure, axes = blank(WIDE_IN, 0.6 + 0.44 * max(len(marks), 1))
+    figure, axes = blank(WIDE_IN, 0.6 + 0.44 * len(marks))
     styles = {"winner": (BLUE, "D", 3.0, 6.5, "bold"), "finalist": (INK, "o", 1.8, 5.0, "normal")}
     for place, mark in enumerate(marks):
         color, shape, width, size, weight = styles.get(mark.kind, (GRAY, "s", 1.8, 5.0, "normal"))

@@ -32,7 +32,8 @@ def samples(path: Path, classes: tuple[str, ...]) -> tuple[tuple[str, tuple[Samp
         return None
     names, splits, labels, images = saved
     order = sorted(range(len(names)), key=lambda row: (_PLACE.get(str(splits[row]), 3), row))
-    of_row = [set(str(label).split("|")) | {str(label)} for label in labels]
+    # A class may have "|" in its name.
+    of_row = [{str(label)} if str(label) in classes else set(str(label).split("|")) for label in labels]
     rows, shown = [], set[int]()
     limit = PER_CLASS if len(classes) <= MANY else PER_CLASS_OF_MANY
     for name in (*classes, "no label"):
