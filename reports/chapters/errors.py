@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from reports import figures, formats, intervals
@@ -15,6 +16,8 @@ from reports.bootstrap import FEW_GROUPS
 from reports.operating import MOST_VALUES, UNTUNED, OperatingPoints, Subgroup, digits
 from reports.results import ReportedModel, Results
 
+MOST_CLASSES = 6
+"""Of a matrix in the summary."""
 TITLE = "Confusion and operating points"
 TOLERANCE = 5e-4
 OVERALL = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1_macro": "macro F1"}
@@ -38,10 +41,12 @@ def chapter(results: Results) -> Chapter:
         _below(results),
     ]
     blocks: list[Block] = [Text(formats.escape(" ".join(words))), *_notes(results, model)]
-    blocks += [
-        Figures(tuple(confusion_figure(results, split) for split in model.splits)),
-        _split_scores(results, model),
+    matrices = [
+        confusion_figure(results.confusion(split), results.data.classes, split)
+        for split in model.splits
+        if not in_summary(results, split)
     ]
+    blocks += [Figures(tuple(matrices)), _split_scores(results, model)]
     if model.judged is not None:
         blocks += [_per_class(results, split) for split in _scored(model)[::-1]]
     if results.operating is not None:
@@ -54,25 +59,37 @@ def chapter(results: Results) -> Chapter:
     return Chapter("errors", TITLE, tuple(blocks))
 
 
-def confusion_figure(results: Results, split: str) -> Figure:
-    """The matrix of counts, shaded by the share of each true class; its numbers go to the figure's CSV."""
-    counts, classes = results.confusion(split), results.data.classes
-    name = formats.SPLIT_NAMES.get(split, split).capitalize()
+def in_summary(results: Results, split: str) -> bool:
+    """Whether the summary shows the matrix of ``split``; it has no room for several labels, or for many classes."""
+    shown = results.model is not None and split == results.split and split in results.model.splits
+    return shown and results.data.task != "multi_label" and len(results.data.classes) <= MOST_CLASSES
+
+
+def confusion_figure(
+    counts: npt.NDArray[np.int64], classes: Sequence[str], split: str, name: str = "", of: str = ""
+) -> Figure:
+    """The matrix of counts, shaded by the share of each true class; its numbers go to the figure's CSV.
+
+    counts: [C, C] with true classes as rows, or [C, 2, 2] of several labels. name: "confusion_<split>" where it is
+    empty. of: whose it is, the beginning of the caption.
+    """
+    title = of + formats.SPLIT_NAMES.get(split, split)
+    title = title[:1].upper() + title[1:]
     totals = counts.sum(axis=-1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full(counts.shape, math.nan), where=totals > 0)
     if counts.ndim == 3:
         wrong = int(counts[:, 0, 1].sum() + counts[:, 1, 0].sum())
         drawing = figures.label_matrices(counts, shares, classes)
-        alt = f"One 2 by 2 matrix a label, {name.lower()}: {wrong} of {int(counts.sum())} decisions are wrong."
-        caption = f"{name}: one matrix a label, rows true, decided at a probability of {UNTUNED}."
+        alt = f"One 2 by 2 matrix a label, {title}: {wrong} of {int(counts.sum())} decisions are wrong."
+        caption = f"{title}: one matrix a label, rows true, decided at a probability of {UNTUNED}."
         frame = pd.DataFrame(counts.reshape(len(counts), 4), columns=["TN", "FP", "FN", "TP"])
     else:
         drawing = figures.confusion(counts, shares, classes)
-        alt = f"Confusion matrix, {name.lower()}: {int(np.trace(counts))} of {int(counts.sum())} on the diagonal."
-        caption = f"{name}: images, and the share of the true class (shade)."
-        frame = pd.DataFrame(counts, columns=[f"predicted {title}" for title in classes])
+        alt = f"Confusion matrix, {title}: {int(np.trace(counts))} of {int(counts.sum())} on the diagonal."
+        caption = f"{title}: images, and the share of the true class (shade)."
+        frame = pd.DataFrame(counts, columns=[f"predicted {one}" for one in classes])
     frame.insert(0, "label" if counts.ndim == 3 else "true class", list(classes))
-    return Figure(f"confusion_{split}", caption, alt, drawing, frame)
+    return Figure(name or f"confusion_{split}", caption, alt, drawing, frame)
 
 
 def operating_table(points: OperatingPoints, split: str, positive: str | None = None) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shlex
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import pandas as pd
 from reports import figures, formats, intervals, tables
 from reports.blocks import Block, Chapter, Code, Facts, Figure, Folded, Headline, Note, Text
 from reports.bootstrap import Scores, interval
-from reports.chapters.errors import confusion_figure
+from reports.chapters.errors import confusion_figure, in_summary
 from reports.formats import escape
 from reports.results import Results
 from sweep.run_folder import ModelPaths
@@ -22,8 +21,6 @@ from sweep.run_folder import ModelPaths
 MOST_CAVEATS = 4
 MOST_RUNNERS_UP = 3
 MOST_BARS = 20
-MOST_CLASSES = 6
-"""Of a confusion matrix beside the other figures."""
 LEVELS = {"error": "Problem", "warning": "Caution", "info": "Note"}
 
 
@@ -154,9 +151,9 @@ def _mark(name: str, kind: str, scores: Scores, metric: str, network: str | None
 def _decisions(results: Results, scores: Scores) -> Figure:
     """The confusion matrix; of several labels, or of many classes, a bar for each class."""
     assert results.split is not None
+    if in_summary(results, results.split):
+        return confusion_figure(results.confusion(results.split), results.data.classes, results.split)
     several = results.data.task == "multi_label"
-    if not several and len(scores.classes) <= MOST_CLASSES:
-        return dataclasses.replace(confusion_figure(results, results.split), name="summary_confusion")
     kind, title = ("auroc", "AUROC") if several else ("recall", "Recall")
     rows = [(name, interval(scores, f"{kind}:{name}")) for name in scores.classes]
     rows.sort(key=lambda row: np.nan_to_num(row[1].estimate, nan=-1.0))

@@ -11,6 +11,7 @@ import pytest
 from in_chapter import figures, notes, results_of, tables, texts
 from sklearn import metrics
 
+from reports.chapters import summary
 from reports.chapters.errors import chapter, operating_table
 from reports.operating import MOST_VALUES, operating_points
 from sweep.run_folder import RunPaths
@@ -34,7 +35,8 @@ def repeats_of_winner(results):
 def test_the_matrices_of_train_validation_and_test_are_those_of_the_model_file(write_run):
     results = results_of(write_run(finals={}))
     found = figures(chapter(results))
-    assert list(found) == ["confusion_train", "confusion_val", "confusion_test"]
+    assert list(found) == ["confusion_train", "confusion_val"]
+    found |= figures(summary.chapter(results))
     for split in ("train", "val", "test"):
         part = results.model.predictions.of(split)
         expected = metrics.confusion_matrix(part.label, part.probability.argmax(axis=1))
