@@ -22,7 +22,7 @@ from reports.bootstrap import draw_resamples, score_runs
 from reports.data import read_report_data
 from reports.formats import trial_params
 from search_spaces.params import TrialParams
-from sweep.records import Predictions, Run, read_run
+from sweep.records import Predictions, Run
 from trainables.baselines import measure_baselines
 from trainables.data.dataset import Split, open_data, open_test_split
 from trainables.metrics import evaluate_predictions

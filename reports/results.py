@@ -361,7 +361,7 @@ def _unfinished(results: Results) -> Iterator[Caveat]:
         text = f"selection.json names {finals.winner or 'no winner'}, which is no finalist here."
         yield Caveat("error", text, "finalists")
     elif missing:
-        text = f"Predictions of {len(missing)} repeats are missing or do not fit: {missing[0]}."
+        text = f"Predictions of repeats are missing or do not fit ({len(missing)} remarks): {missing[0]}."
         yield Caveat("error", text, "finalists")
     if board.winner is not None and has_test and board.split == "val":
         why = "no test predictions of the winner can be read" if finals.opened else "the test split was not opened yet"
