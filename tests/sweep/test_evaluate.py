@@ -14,9 +14,8 @@ from trained_run import trained_run
 
 from sweep import model
 from sweep.evaluate import main
-from sweep.external_records import read_evaluation
 from sweep.model import write_models
-from sweep.records import read_predictions, read_run
+from sweep.records import read_evaluation, read_predictions, read_run
 from trainables.data.config import DataConfig
 
 Said = Callable[..., tuple[int, list[str], list[str]]]
@@ -134,9 +133,7 @@ def test_a_multi_label_model_is_judged_on_the_labels_that_the_data_knows(tmp_pat
         lines.append(f"{number}.png,{split},{number % 2},{int(number % 3 > 0)},{int(number % 4 == 0)}")
     (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
     columns = ("high", "often", "rare")
-    run = trained_run(
-        tmp_path / "run", DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_columns=columns)
-    )
+    run = trained_run(tmp_path / "run", DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_column=columns))
     export(run)
     asked = ("--data", tmp_path / "all.csv", "--label-column", "rare", "--label-column", "high", "--split", "val")
     code, lines, errors = said(run, *asked, "--out", tmp_path / "judged")
