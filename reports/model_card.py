@@ -107,8 +107,8 @@ def _preprocessing(model: ModelRecord) -> list[str]:
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (model.mean, model.std))
     return [
         f"Images are {FITS.get(model.fit or '', 'made')} {model.image_size} x {model.image_size} pixels with "
-        f"antialiasing, {gray}scaled to 0..1, and normalised by the mean {mean} and the standard deviation {std} of the "
-        "three channels. 16-bit images are scaled by their own minimum and maximum first."
+        f"antialiasing, {gray}scaled to 0..1, and normalised by the mean {mean} and the standard deviation {std} of "
+        "the three channels. 16-bit images are scaled by their own minimum and maximum first."
     ]
 
 
@@ -172,7 +172,7 @@ def _scores(results: Results) -> list[str]:
 
 def _limits(results: Results, model: ModelRecord) -> list[str]:
     dataset = results.data.dataset
-    found = list(dataset.caveats)
+    found = [one.text for one in results.caveats if one.level != "info"]
     rare = [f"{name} ({count:,})" for name, count in dataset.counts.get("train", {}).items() if count < FEW_IMAGES]
     if rare:
         found.append(f"Few training images of {listing(rare)}.")

@@ -70,8 +70,8 @@ def calibration_table(found: Calibration, split: str, whose: str) -> Table:
         *intervals.columns({"Brier": "Brier score"}),
         Column("Brier of the share", "Brier score of the share", "score"),
     )
-    names = [f"{measure}{one.key}" for one in found.claims for measure in ("difference", "brier")]
-    caption = f"{whose[:1].upper()}{whose[1:]}. {intervals.below((found.scores, name) for name in names)}"
+    shown = [f"{measure}{one.key}" for one in found.claims for measure in ("difference", "brier")]
+    caption = f"{formats.capital(whose)}. {intervals.below((found.scores, name) for name in shown)}"
     return Table(f"calibration_{split}", caption, pd.DataFrame(rows), columns)
 
 

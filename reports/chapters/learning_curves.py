@@ -58,7 +58,7 @@ def _of_all(results: Results) -> Block:
     drawing = figures.all_curves(
         epochs, data.trials, data.metric, name, marks, str(data.best["trial_id"]) if data.best else None
     )
-    caption = f"{name[:1].upper()}{name[1:]} of all {len(data.trials):,} trials; a cross is where one was pruned."
+    caption = f"{formats.capital(name)} of all {len(data.trials):,} trials; a cross is where one was pruned."
     if marks:
         listed = f"epoch{'s' * (len(marks) > 1)} {formats.listing(map(str, marks))}"
         caption += f" Dotted lines: rungs, where the scheduler decides ({listed})."

@@ -1,21 +1,17 @@
-"""Methods to paste, the limits of the run, references, and two reporting guidelines answered from the records.
-
-CLAIM: Mongan, Moy & Kahn, Radiology: Artificial Intelligence 2020 (its 2024 update numbers items otherwise). TRIPOD+AI:
-Collins et al., BMJ 2024. Items in our own words.
-"""
+"""Methods to paste in the past tense, written from the records; the limits of the run, references and checklists."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from reports import formats, intervals, tables
+from reports import formats, tables
 from reports.blocks import Block, Chapter, Column, Folded, Note, Table, Text
-from reports.bootstrap import interval
+from reports.chapters.checklists import checklists
+from reports.chapters.references import Citations, of_backbone
 from reports.formats import escape, listing
 from reports.importance import title
 from reports.results import Results
@@ -48,63 +44,6 @@ AUGMENTATIONS = {
     "standard": ("flips, rotations by up to 30 degrees and crops of 50 to 100 % of the area", ""),
 }
 PRECISIONS = {"bf16": "bfloat16", "fp32": "single precision"}
-REFERENCES = {
-    "adamw": "Loshchilov I, Hutter F. Decoupled weight decay regularization. ICLR 2019.",
-    "asha": "Li L, Jamieson K, Rostamizadeh A, Gonina E, Ben-tzur J, Hardt M, Recht B, Talwalkar A. A system for "
-    "massively parallel hyperparameter tuning. MLSys 2020.",
-    "batchnorm": "Ioffe S, Szegedy C. Batch normalization: accelerating deep network training by reducing internal "
-    "covariate shift. ICML 2015.",
-    "bca": "Efron B. Better bootstrap confidence intervals. J Am Stat Assoc 1987;82:171-185.",
-    "clusters": "Davison AC, Hinkley DV. Bootstrap methods and their application. Cambridge University Press, 1997.",
-    "cosine": "Loshchilov I, Hutter F. SGDR: stochastic gradient descent with warm restarts. ICLR 2017.",
-    "focal": "Lin T-Y, Goyal P, Girshick R, He K, Dollár P. Focal loss for dense object detection. ICCV 2017.",
-    "holm": "Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 1979;6:65-70.",
-    "imagenet": "Deng J, Dong W, Socher R, Li L-J, Li K, Fei-Fei L. ImageNet: a large-scale hierarchical image "
-    "database. CVPR 2009.",
-    "mcnemar": "McNemar Q. Note on the sampling error of the difference between correlated proportions or percentages. "
-    "Psychometrika 1947;12:153-157.",
-    "median": "Golovin D, Solnik B, Moitra S, Kochanski G, Karro J, Sculley D. Google Vizier: a service for black-box "
-    "optimization. KDD 2017.",
-    "one_se": "Breiman L, Friedman JH, Olshen RA, Stone CJ. Classification and regression trees. Wadsworth, 1984.",
-    "optuna": "Akiba T, Sano S, Yanase T, Ohta T, Koyama M. Optuna: a next-generation hyperparameter optimization "
-    "framework. KDD 2019.",
-    "random": "Bergstra J, Bengio Y. Random search for hyper-parameter optimization. J Mach Learn Res 2012;13:281-305.",
-    "torch": "Paszke A, Gross S, Massa F, et al. PyTorch: an imperative style, high-performance deep learning library. "
-    "NeurIPS 2019.",
-    "tpe": "Bergstra J, Bardenet R, Bengio Y, Kégl B. Algorithms for hyper-parameter optimization. NeurIPS 2011.",
-    "tune": "Liaw R, Liang E, Nishihara R, Moritz P, Gonzalez JE, Stoica I. Tune: a research platform for distributed "
-    "model selection and training. arXiv:1807.05118, 2018.",
-    "wilson": "Wilson EB. Probable inference, the law of succession, and statistical inference. J Am Stat Assoc "
-    "1927;22:209-212.",
-    "resnet": "He K, Zhang X, Ren S, Sun J. Deep residual learning for image recognition. CVPR 2016.",
-    "vgg": "Simonyan K, Zisserman A. Very deep convolutional networks for large-scale image recognition. ICLR 2015.",
-    "densenet": "Huang G, Liu Z, van der Maaten L, Weinberger KQ. Densely connected convolutional networks. CVPR 2017.",
-    "mobilenet_v2": "Sandler M, Howard A, Zhu M, Zhmoginov A, Chen L-C. MobileNetV2: inverted residuals and linear "
-    "bottlenecks. CVPR 2018.",
-    "mobilenet_v3": "Howard A, Sandler M, Chu G, et al. Searching for MobileNetV3. ICCV 2019.",
-    "efficientnet": "Tan M, Le QV. EfficientNet: rethinking model scaling for convolutional neural networks. ICML "
-    "2019.",
-    "squeezenet": "Iandola FN, Han S, Moskewicz MW, Ashraf K, Dally WJ, Keutzer K. SqueezeNet: AlexNet-level accuracy "
-    "with 50x fewer parameters and <0.5MB model size. arXiv:1602.07360, 2016.",
-    "convnext": "Liu Z, Mao H, Wu C-Y, Feichtenhofer C, Darrell T, Xie S. A ConvNet for the 2020s. CVPR 2022.",
-}
-# CLAIM, TRIPOD+AI, item: what the records do not know
-AUTHORS = (
-    ("1, 2", "1, 2", "title and abstract"),
-    ("3, 4", "3a–3c, 4", "background, intended use, health inequalities, objectives"),
-    ("5, 6", "–", "prospective or retrospective; the goal of the study"),
-    ("8", "5b, 6a–6c", "who was eligible, where and when; centres; treatments"),
-    ("11, 12", "9a–9c", "definitions of data elements; how images were acquired and de-identified"),
-    ("14–18", "8a–8c", "reference standard: what it is, why, who annotated with which tools, how they agreed"),
-    ("19", "10", "how the sample size was determined"),
-    ("31", "–", "explanations such as saliency maps, and how they were validated"),
-    ("32", "16", "external validation and how its data differ (python -m sweep.evaluate writes its tables)"),
-    ("34", "20b, 20c", "age, sex and other characteristics of the patients in each partition"),
-    ("38, 39", "25, 26, 27a–27c", "interpretation, limitations, implications and use in practice"),
-    ("40–42", "17, 18a–18d", "ethics, registration, protocol, funding, conflicts of interest"),
-    ("–", "12d, 23b", "differences between centres or other clusters"),
-    ("–", "19", "involvement of patients and the public"),
-)
 
 
 def chapter(results: Results) -> Chapter:
@@ -127,28 +66,6 @@ def chapter(results: Results) -> Chapter:
     return Chapter("methods", TITLE, tuple(blocks))
 
 
-class Citations:
-    """Cites works and remembers which."""
-
-    def __init__(self) -> None:
-        self._used: set[str] = set()
-
-    def __call__(self, *keys: str) -> str:
-        """ "(Akiba et al., 2019; Liaw et al., 2018)": surnames and year as they stand in the reference."""
-        self._used |= set(keys)
-        return f"({'; '.join(map(_short, keys))})"
-
-    @property
-    def full(self) -> list[str]:
-        """The full references, by name."""
-        return sorted(REFERENCES[key] for key in self._used)
-
-
-def of_backbone(name: str) -> str | None:
-    """The key of a backbone's paper: "resnet" for "resnet18"; None if there is none."""
-    return next((key for key in sorted(REFERENCES, key=len, reverse=True) if name.startswith(key)), None)
-
-
 def search_space(results: Results) -> pd.DataFrame:
     """What could be tried: parameter, values (the range or the choices), scale, trials (that had it)."""
     used = results.used_trials
@@ -157,87 +74,6 @@ def search_space(results: Results) -> pd.DataFrame:
         for name, distribution in used.distributions.items()
     ]
     return pd.DataFrame(rows, columns=["parameter", "values", "scale", "trials"])
-
-
-def checklists(results: Results) -> tuple[Block, ...]:
-    """Two tables: what is answered, where and how; and what is to be written by the authors."""
-    columns = (Column("claim", "CLAIM"), Column("tripod", "TRIPOD+AI"), Column("item", "item"))
-    more = (*columns, Column("answer", "answer"), Column("where", "chapter"))
-    open_items = pd.DataFrame(AUTHORS, columns=["claim", "tripod", "item"])
-    return (
-        Table("checklist", "Items that the records answer.", answers(results), more),
-        Table("checklist_authors", "To be written by the authors: the records do not know it.", open_items, columns),
-    )
-
-
-def answers(results: Results) -> pd.DataFrame:
-    """claim, tripod (item numbers), item, answer, where (the chapter of the report)."""
-    data = results.data
-    dataset, sweep, finals, counts = data.dataset, data.run.sweep, data.run.finals, tables.status_counts(data.trials)
-    images = ", ".join(
-        f"{split} {count:,}"
-        + (f" ({dataset.group_counts[split]:,} patients)" if dataset.group_counts.get(split) else "")
-        for split, count in dataset.images.items()
-    )
-    level = f"patient (column {dataset.group_column})" if dataset.group_column else "image; patients not known"
-    packages = data.run.provenance.packages
-    software = ", ".join(f"{name} {packages[name]}" for name in ("torch", "ray", "optuna") if packages.get(name))
-    origins = sorted({found.origin or "unknown" for found in data.run.provenance.weights.values()})
-    repeats = sum(len(one.repeats) for one in finals.finalists) if finals else 0
-    training = (
-        f"{len(data.trials):,} trials ({counts['pruned']} pruned, {counts['failed']} failed), {repeats} repeats; "
-    )
-    training += f"{sweep.sampler or '?'}, {sweep.scheduler or '?'}, at most {sweep.epochs or '?'} epochs"
-    selection = "best single run on validation: no repeats"
-    if finals is not None and finals.selected:
-        when = "before the test split was opened" if finals.opened else "the test split is closed"
-        selection = f"mean of {finals.asked} repeats on validation, {when}"
-    own = finals.winning.scores if finals is not None and finals.winning is not None else ()
-    spread = (
-        f"{len(own)} seeds: {formats.score(min(own))} to {formats.score(max(own))} on validation" if own[1:] else ""
-    )
-    train = dataset.counts.get("train") or {}
-    balance = ", ".join(
-        f"{name} {train[name]:,}" for name in sorted(train, key=lambda name: train[name])[:: len(train) - 1 or 1]
-    )
-    source = f"{dataset.source_kind or 'unknown'}; fingerprint {(dataset.fingerprint or 'not recorded')[:12]}"
-    output = (
-        "each label, decided at the stated thresholds"
-        if data.task == "multi_label"
-        else "each class; the highest decides"
-    )
-    commit = data.run.provenance.commit
-    rows = [
-        ("7", "5a", "source of the data", "built-in phantoms, no patients" if dataset.demo else source, "Data"),
-        ("9", "7, 12b", "preprocessing", f"{dataset.image_size or '?'} px, {dataset.fit or '?'}", "Data"),
-        ("10, 13", "11", "images left out, missing data", f"{len(dataset.dropped):,} files; no values imputed", "Data"),
-        ("33", "20a, 21", "images and patients in each partition", images or "not recorded", "Data"),
-        ("20", "12a", "how partitions were made", dataset.split_origin or "not recorded", "Data"),
-        ("21", "12a", "level at which partitions are disjoint", level, "Data"),
-        ("22", "12c, 22", "the model", _model(results), "Summary"),
-        ("23", "–", "software", software or "not recorded", "Reproducibility"),
-        ("24", "12c", "initial weights", listing(origins) or "not recorded", "Data"),
-        ("25", "12c", "training, hyperparameters, models trained", training, TITLE),
-        ("26", "12c", "how the final model was selected", selection, "Finalists"),
-        ("27", "12c", "ensembles", "none: one network decides", "Summary"),
-        ("28", "12e", "measures of performance", formats.metric_name(data.metric) + ", and others", "Summary"),
-        ("29", "12e", "uncertainty", "95 % intervals over patients; paired, corrected comparisons", TITLE),
-        ("30", "–", "robustness", spread or "not examined: no repeats", "Finalists"),
-        ("35, 36", "23a", "performance with its precision", _performance(results), "Summary"),
-        ("37", "–", "wrongly classified cases", "with file names", "Best and worst classified images"),
-        ("–", "13", "class imbalance", f"training: {balance}" if balance else "class counts not recorded", "Data"),
-        ("–", "14, 23a", "subgroups and fairness", _subgroups(dataset.subgroups), "Confusion and operating points"),
-        ("–", "12g, 15", "output of the model", f"a probability for {output}", "Summary"),
-        ("–", "12f, 24", "updating of the model", "none", "–"),
-        (
-            "–",
-            "18e, 18f",
-            "data and code",
-            f"code: commit {commit[:12]}" if commit else "to be stated",
-            "Reproducibility",
-        ),
-    ]
-    return pd.DataFrame(rows, columns=["claim", "tripod", "item", "answer", "where"])
 
 
 def _data(results: Results, cite: Citations) -> list[str]:
@@ -258,16 +94,16 @@ def _data(results: Results, cite: Citations) -> list[str]:
     ignored = sum(one.count for one in dataset.checks if one.check == "ignored_files")
     left_out = len(dataset.dropped) + ignored
     gray = ", with one gray channel for all three" if dataset.channels == 1 else ""
-    size = dataset.image_size or "?"
+    size, fit = dataset.image_size or "?", FITS.get(dataset.fit or "", "resized to")
     return [
         f"We used {source}: {sum(dataset.images.values()):,} images of {len(dataset.classes)} classes",
-        f"({escape(listing(dataset.classes))}){several}. The splits were {escape(SPLITS.get(origin, origin))}: {numbers}.",
+        f"({escape(listing(dataset.classes))}){several}.",
+        f"The splits were {escape(SPLITS.get(origin, origin))}: {numbers}.",
         patients,
         f"{left_out:,} files were left out (see Data)." if left_out else "No file was left out.",
         "Exact duplicates were found by a hash of the pixels, near duplicates by a perceptual hash (at most 10 bits),",
         "confirmed by a correlation of at least 0.97.",
-        f"Images were {FITS.get(dataset.fit or '', 'resized to')} {size} x {size} pixels{gray}, scaled by ImageNet's",
-        "mean and standard deviation.",
+        f"Images were {fit} {size} x {size} pixels{gray}, scaled by ImageNet's mean and standard deviation.",
     ]
 
 
@@ -287,14 +123,14 @@ def _networks(results: Results, cite: Citations) -> list[str]:
     params = [found for row in data.trials.to_dict("records") if (found := _params(row)) is not None]
     augmentation = _one_of(AUGMENTATIONS, {one.augment for one in params}, cite)
     optimizers = _one_of(OPTIMIZERS, {one.optimizer for one in params}, cite)
-    cosine = any(one.lr_schedule == "cosine" for one in params)
-    schedule = (
-        f", the learning rate constant, lowered on plateaus or following a cosine {cite('cosine')}" if cosine else ""
-    )
+    schedule = ""
+    if any(one.lr_schedule == "cosine" for one in params):
+        schedule = f", the learning rate constant, lowered on plateaus or following a cosine {cite('cosine')}"
     epochs = f", for at most {sweep.epochs} epochs" if sweep.epochs else ""
     precision = PRECISIONS.get(sweep.precision or "")
     return [
-        f"The backbones were {listing(cited)}, as implemented in torchvision, with a new head. They began with {start}.",
+        f"The backbones were {listing(cited)}, as implemented in torchvision, with a new head.",
+        f"They began with {start}.",
         "A backbone was divided into four blocks, of which the last 0 to 4 were trained with the head; BatchNorm",
         f"{cite('batchnorm')} of frozen blocks kept its statistics.",
         f"Augmentation, where used: {augmentation}." if augmentation else "",
@@ -324,13 +160,14 @@ def _search(results: Results, cite: Citations) -> list[str]:
         pruning += f"{sweep.grace_period or '?'} epochs, with a reduction factor of {factor}."
     elif sweep.scheduler == "median":
         pruning = f"Trials were pruned by the median rule {cite('median')}."
+    best = "highest" if data.mode == "max" else "lowest"
     return [
         how,
         pruning,
         f"A trial ended after {sweep.patience} epochs without a better score." if sweep.patience else "",
-        f"A trial was worth its {'highest' if data.mode == 'max' else 'lowest'} {escape(formats.metric_name(data.metric))}.",
-        f"Of the trials, {counts['completed']} completed, {counts['pruned']} were pruned, {counts['failed']} failed and "
-        f"{counts['running']} had no end.",
+        f"A trial was worth its {best} {escape(formats.metric_name(data.metric))}.",
+        f"Of the trials, {counts['completed']} completed, {counts['pruned']} were pruned, {counts['failed']} failed",
+        f"and {counts['running']} had no end.",
     ]
 
 
@@ -339,56 +176,60 @@ def _evaluation(results: Results, cite: Citations) -> list[str]:
     finals = run.finals
     if finals is None or not finals.finalists:
         return [
-            "No configuration was trained more than once, and the test split was not opened: the scores of this run are "
-            "of the validation split on which it chose, and optimistic."
+            "No configuration was trained more than once, and the test split was not opened: the scores of this run",
+            "are of the validation split on which it selected, and optimistic.",
         ]
     first = sum(one.role == "finalist" for one in finals.finalists)
     extra = len(finals.finalists) - first
-    how = f"{ {1: 'once', 2: 'twice'}.get(finals.asked, f'{finals.asked} times') } with fresh seeds".strip()
+    best = f"The {first} best configurations" if first != 1 else "The best configuration"
+    how = f"retrained {finals.asked} times with fresh seeds"
     if finals.folds:
-        how = f"by {finals.folds}-fold cross-validation on training and validation images, stratified by label, with "
-        how += "no patient in two folds"
+        how = f"retrained by {finals.folds}-fold cross-validation on training and validation images, stratified by "
+        how += "label, with no patient in two folds"
     cells = escape(listing(name.replace("_", " ") for name in run.sweep.compare) or "the compared factors")
-    found = [
-        f"The {first} best configuration{'s' * (first != 1)} by {metric} {'was' if first == 1 else 'were'} retrained {how}."
-    ]
+    found = [f"{best} by {metric} {'was' if first == 1 else 'were'} {how}."]
     found += [f"So were the best of each combination of {cells} ({extra} more)."] if extra else []
     if not finals.selected:
         return [*found, "No winner had been selected."]
-    found.append(
-        f"The winner had the best mean {metric} over its repeats; of configurations within one standard error of the "
-        f"best {cite('one_se')}, the one with the fewest trainable parameters. It was fixed on "
-        f"{escape(formats.moment(finals.selected))}"
-    )
+    found += [
+        f"The winner had the best mean {metric} over its repeats; of configurations within one standard error of the",
+        f"best {cite('one_se')}, the one with the fewest trainable parameters.",
+        f"It was fixed on {escape(formats.moment(finals.selected))}",
+    ]
     if not finals.opened:
         found[-1] += ". The test split was not opened." if results.data.has_test else ". There was no test split."
         return found
-    opened, times = finals.test_access[0].opened, len(finals.test_access)
-    found[-1] += f", before the test split was opened ({escape(formats.moment(opened))})."
-    return [
-        *found,
-        f"The test split was opened {'once' if times == 1 else f'{times} times'}. A test score is the mean over repeats.",
-        "Each label was decided at 0.5 and at the threshold that maximised its F1 on the pooled validation predictions "
-        "of all repeats; labels with fewer than 30 positives kept 0.5." * bool(finals.thresholds),
-        "Baselines on the same images: the most frequent class, and logistic regression on thumbnails of 16 x 16 "
-        "pixels, on image borders and on frozen features." * bool(run.baselines),
-    ]
+    found[-1] += f", before the test split was opened ({escape(formats.moment(finals.test_access[0].opened))})."
+    times = "once" if len(finals.test_access) == 1 else f"{len(finals.test_access)} times"
+    found.append(f"The test split was opened {times}. A test score is the mean over repeats.")
+    if finals.thresholds:
+        found += [
+            "Each label was decided at 0.5 and at the threshold that maximised its F1 on the pooled validation",
+            "predictions of all repeats; labels with fewer than 30 positives kept 0.5.",
+        ]
+    if run.baselines:
+        found += [
+            "Baselines on the same images: the most frequent class, and logistic regression on thumbnails of 16 x 16",
+            "pixels, on image borders and on frozen features.",
+        ]
+    return found
 
 
 def _statistics(results: Results, cite: Citations) -> list[str]:
     unit = "patients" if results.data.dataset.group_column else "images, since patients were not known,"
     finals = results.data.run.finals
-    paired = (
-        "The winner was compared with each other finalist by the paired bootstrap, with two-sided p values corrected by "
-        f"Holm's method {cite('holm')}, and by the exact McNemar test {cite('mcnemar')} where every patient has one image."
-        if finals is not None and len(finals.finalists) > 1
-        else ""
-    )
+    paired = []
+    if finals is not None and len(finals.finalists) > 1:
+        paired = [
+            "The winner was compared with each other finalist by the paired bootstrap, with two-sided p values",
+            f"corrected by Holm's method {cite('holm')}, and by the exact McNemar test {cite('mcnemar')} where every",
+            "patient has one image.",
+        ]
     return [
         f"Intervals are of 95 %, by the bias-corrected and accelerated bootstrap {cite('bca')} over {unit}",
         f"{cite('clusters')}, with 2,000 resamples, the same for all that was compared; resamples without a class were",
         f"redrawn. Proportions have Wilson's interval {cite('wilson')} where every patient has one image.",
-        paired,
+        *paired,
         "Macro F1 is the unweighted mean over classes; 0/0 counts as 0. A difference is called significant at a",
         "corrected p of at most 0.05.",
     ]
@@ -398,17 +239,16 @@ def _software(results: Results, cite: Citations) -> list[str]:
     found, seconds = results.data.run.provenance, float(results.data.trials["seconds"].sum())
     if not found.python and not found.packages:
         return ["Software and hardware are not recorded (provenance.json is missing)."]
-    named = [
-        f"{name} {version}" + (f" {cite('torch')}" if name == "torch" else "")
-        for name, version in found.packages.items()
-    ]
+    packages = {name: escape(f"{name} {version}") for name, version in found.packages.items()}
+    if "torch" in packages:
+        packages["torch"] += f" {cite('torch')}"
     commit = f", and this system at commit {escape(found.commit[:12])}" if found.commit else ""
     cpu = f" ({escape(found.cpu)})" if found.cpu else ""
     nodes = f" on {found.nodes} machines" if (found.nodes or 1) > 1 else ""
     took = f"; their epochs took {formats.duration(seconds)} in all" if seconds > 0 else ""
     return [
-        f"The software was Python {found.python or '?'} with {listing(named)}{commit}. Trials ran on",
-        f"{escape(listing(found.gpus)) or 'no GPU'} and {found.cpus or '?'} CPU cores{cpu}{nodes}{took}.",
+        f"The software was Python {escape(found.python or '?')} with {listing(packages.values())}{commit}.",
+        f"Trials ran on {escape(listing(found.gpus)) or 'no GPU'} and {found.cpus or '?'} CPU cores{cpu}{nodes}{took}.",
     ]
 
 
@@ -420,14 +260,6 @@ PARAGRAPHS = {
     "Statistics": _statistics,
     "Software and hardware": _software,
 }
-
-
-def _short(key: str) -> str:
-    authors = re.split(r"(?<=[A-Z])\. |, et al\. ", REFERENCES[key])[0].split(", ")
-    surnames = [author.rsplit(" ", 1)[0] for author in authors]
-    year = re.findall(r"\b(?:19|20)\d\d\b", REFERENCES[key])[-1]
-    several = ", et al." in REFERENCES[key] or len(surnames) > 2
-    return f"{surnames[0] + ' et al.' if several else ' & '.join(surnames)}, {year}"
 
 
 def _values_and_scale(distribution: BaseDistribution) -> tuple[str, str]:
@@ -449,26 +281,3 @@ def _purpose(split: str) -> str:
 
 def _params(row: Mapping[Any, Any]) -> TrialParams | None:
     return formats.trial_params({str(key): value for key, value in row.items()})
-
-
-def _model(results: Results) -> str:
-    finals, best = results.data.run.finals, results.data.best
-    winner = finals.winning if finals is not None else None
-    row = {f"param_{key}": value for key, value in winner.params.items()} if winner is not None else best
-    params = formats.trial_params(row) if row else None
-    return formats.in_short(params) if params else "hyperparameters damaged" if row else "no model"
-
-
-def _performance(results: Results) -> str:
-    split = results.split
-    scores = results.scores(split) if split else None
-    if scores is None:
-        return "no predictions"
-    found = interval(scores, results.metric)
-    text = f"{results.metric_name} {intervals.as_text(found).removesuffix(f' {intervals.MARK}')}"
-    text += f"; {found.warning}" if found.warning else ""
-    return text if split == "test" else f"{text}; on the images that selected it, optimistic"
-
-
-def _subgroups(names: Collection[str]) -> str:
-    return f"scores by {listing(sorted(names))}" if names else "no subgroup column was given"

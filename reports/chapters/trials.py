@@ -42,8 +42,8 @@ def chapter(results: Results) -> Chapter:
     ]
     failed = tables.failures(data.trials)
     if len(failed):
-        columns = (Column("trials", "trials", "integer"), Column("reason", "reason"), Column("numbers", "which"))
-        blocks.append(Table("failures", "Why trials failed.", failed, columns))
+        why = (Column("trials", "trials", "integer"), Column("reason", "reason"), Column("numbers", "which"))
+        blocks.append(Table("failures", "Why trials failed.", failed, why))
     differing, constant = tables.varied(data.trials)
     frame = tables.all_trials(data.trials, differing)
     known = KNOWN | {"score": (formats.metric_name(data.metric).replace("validation", "val"), "score")}

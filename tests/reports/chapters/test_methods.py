@@ -9,7 +9,9 @@ import pytest
 from in_chapter import notes, results_of, tables, texts
 from searched_run import write_searched
 
-from reports.chapters.methods import REFERENCES, Citations, answers, chapter, checklists, of_backbone
+from reports.chapters.checklists import answers, checklists
+from reports.chapters.methods import chapter
+from reports.chapters.references import REFERENCES, Citations, of_backbone
 from search_spaces.params import BACKBONE_NAMES
 from sweep.run_folder import RunPaths
 
@@ -193,7 +195,7 @@ def test_answers_hold_the_values_of_the_run(write_run):
     assert re.match(r"test macro F1 0\.\d{3} \(0\.\d{3}–0\.\d{3}\)", found["performance with its precision"])
     assert found["subgroups and fairness"] == "scores by view"
     assert re.match(r"3 seeds: 0\.\d{3} to 0\.\d{3}", found["robustness"])
-    assert found["class imbalance"] == "training: covid 86, pneumonia 350"
+    assert found["class imbalance"] == "training: covid 86 to pneumonia 350; macro F1 counts classes alike"
 
 
 def test_without_finalists_the_score_is_called_optimistic_and_robustness_not_examined(write_run):
