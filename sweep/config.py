@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import PlainValidator
 
 from search_spaces.errors import UserError, raise_all
-from search_spaces.params import BACKBONE_NAMES, Scalar, TrialParams, parse_text
+from search_spaces.params import BACKBONE_NAMES, Override, TrialParams, parse_text
 from sweep.run_folder import RunPaths
 from trainables.atomic import check_format
 from trainables.data.config import DataConfig, Flag, Text, Whole, dashed, finite, names, option, text, whole
@@ -56,7 +56,7 @@ def comma_names(raw: object) -> tuple[str, ...]:
     return tuple(text(part).strip() for one in names(raw) for part in one.split(","))
 
 
-def hyperparameters(raw: object) -> dict[str, Scalar]:
+def hyperparameters(raw: object) -> dict[str, Override]:
     """Fixed hyperparameters from a mapping, or a list of ``"lr=1e-3"``; ``UserError`` with whole sentences if wrong.
 
     Values get the type of the field of ``TrialParams`` that they are for.
@@ -72,7 +72,7 @@ def hyperparameters(raw: object) -> dict[str, Scalar]:
                 pairs.append((key, value))
             else:
                 problems.append(f"--set {one}: write name=value, such as lr=1e-3")
-    values: dict[str, Scalar] = {}
+    values: dict[str, Override] = {}
     for key, value in pairs:
         if key in values:
             problems.append(f"--set {key} is given twice: {values[key]} and {value}")
@@ -94,7 +94,7 @@ Number = Annotated[float, PlainValidator(number)]
 WholeOrNone = Annotated[int | None, _or_none(whole)]
 SecondsOrNone = Annotated[float | None, _or_none(seconds)]
 CommaNames = Annotated[tuple[str, ...], PlainValidator(comma_names)]
-Hyperparameters = Annotated[dict[str, Scalar], PlainValidator(hyperparameters)]
+Hyperparameters = Annotated[dict[str, Override], PlainValidator(hyperparameters)]
 
 _tried, _how_much, _search, _evidence, _machines, _place = (functools.partial(option, group) for group in GROUPS[1:])
 

@@ -18,6 +18,7 @@ import torch
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
+from search_spaces.space import random_study
 from sweep.history import WEIGHTS_KEPT
 from sweep.plan import Plan, sampled_trials
 from sweep.run_folder import RunPaths

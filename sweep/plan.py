@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from search_spaces.check import RANDOM_TRIALS, random_study
 from search_spaces.errors import UserError, by_reason, raise_all, unknown
 from search_spaces.params import BACKBONE_NAMES, SpaceContext, TrialParams
-from search_spaces.space import Space, load_space
+from search_spaces.space import RANDOM_TRIALS, Space, load_space, random_study
 from sweep.config import OR_ANEW, ResolvedConfig, SweepConfig
 from sweep.run_folder import RunPaths
 from trainables.backbones import BACKBONES
