@@ -50,7 +50,7 @@ def escape(text: object) -> str:
     """
     safe = html.escape(" ".join(str(text).split()), quote=False)
     safe = re.sub(r"([\\`*_\[\]|~])", r"\\\1", safe)
-    safe = re.sub(r"^(\d*)([-+=#.)])", r"\1\\\2", safe)
+    safe = re.sub(r"^(\d*)([.)]|[-+=#]+)(?=\s|$)", r"\1\\\2", safe)
     return re.sub(r"(:)(?=//)|(?<=www)(\.)|(@)", r"\\\g<0>", safe)
 
 
