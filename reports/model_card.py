@@ -129,16 +129,9 @@ def _training(results: Results, model: ModelRecord) -> list[str]:
 def _scores(results: Results) -> list[str]:
     """Decisions are of the model file alone; AUROC is the mean over repeats, the one number of the page."""
     data, split = results.data, str(results.split)
-    scores, mean, runs, alone = (
-        results.model_scores(split),
-        results.scores(split),
-        results.runs(split),
-        results.model_runs(split),
-    )
-    assert scores is not None
-    assert mean is not None
-    assert runs is not None
-    assert alone is not None
+    scores, mean, runs = results.model_scores(split), results.scores(split), results.runs(split)
+    if scores is None or mean is None or runs is None:
+        return NO_SCORES
     several = len(runs.names) > 1
     of_mean = f"mean of {len(runs.names)} repeats"
     rows = [[formats.METRIC_NAMES[name], _cell(scores, name), _cell(mean, name)] for name in OVERALL]
@@ -155,16 +148,16 @@ def _scores(results: Results) -> list[str]:
         rested += "The model was fixed before these images were looked at."
     by_class = [
         [escape(name), *(_cell(scores, f"{key}:{name}") for key in OF_A_CLASS.values()), _cell(mean, f"auroc:{name}")]
-        for name in alone.classes
+        for name in runs.classes
     ]
     pairs = [
-        (scores, name) for name in (*OVERALL, *(f"{key}:{c}" for key in OF_A_CLASS.values() for c in alone.classes))
+        (scores, name) for name in (*OVERALL, *(f"{key}:{c}" for key in OF_A_CLASS.values() for c in runs.classes))
     ]
-    pairs += [(mean, name) for name in (AREA, *(f"auroc:{c}" for c in alone.classes))]
+    pairs += [(mean, name) for name in (AREA, *(f"auroc:{c}" for c in runs.classes))]
     return [
         f"{rested} {formats.rounding(data.run.sweep)}".strip(),
         _table(["score", "this model file", *([of_mean] if several else [])], rows),
-        f"Class by class{', decided at 0.5' if alone.multi_label else ''}:",
+        f"Class by class{', decided at 0.5' if runs.multi_label else ''}:",
         _table(["class", *OF_A_CLASS, f"AUROC, {of_mean}" if several else "AUROC"], by_class),
         escape(intervals.below(pairs)),
     ]

@@ -86,4 +86,4 @@ def _pruned(results: Results) -> list[Block]:
         Column("score", f"best {formats.metric_name(data.metric)}", "score"),
     )
     caption = "Trials by depth. The share is of trials that completed or were pruned."
-    return [Text(text), Table("pruned_by_depth", caption, facts, columns)]
+    return [Text(text), Table("pruned_by_depth", caption, facts, columns, folded=True)]

@@ -182,7 +182,8 @@ def _evaluation(results: Results, cite: Citations) -> list[str]:
     first = sum(one.role == "finalist" for one in finals.finalists)
     extra = len(finals.finalists) - first
     best = f"The {first} best configurations" if first != 1 else "The best configuration"
-    how = f"retrained {finals.asked} times with fresh seeds"
+    times = {1: "once", 2: "twice"}
+    how = f"retrained {times.get(finals.asked, f'{finals.asked} times')} with fresh seeds"
     if finals.folds:
         how = f"retrained by {finals.folds}-fold cross-validation on training and validation images, stratified by "
         how += "label, with no patient in two folds"
@@ -200,8 +201,10 @@ def _evaluation(results: Results, cite: Citations) -> list[str]:
         found[-1] += ". The test split was not opened." if results.data.has_test else ". There was no test split."
         return found
     found[-1] += f", before the test split was opened ({escape(formats.moment(finals.test_access[0].opened))})."
-    times = "once" if len(finals.test_access) == 1 else f"{len(finals.test_access)} times"
-    found.append(f"The test split was opened {times}. A test score is the mean over repeats.")
+    opened = len(finals.test_access)
+    found.append(
+        f"The test split was opened {times.get(opened, f'{opened} times')}. A test score is the mean over repeats."
+    )
     if finals.thresholds:
         found += [
             "Each label was decided at 0.5 and at the threshold that maximised its F1 on the pooled validation",

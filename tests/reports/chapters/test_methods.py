@@ -98,7 +98,7 @@ def test_with_finalists_rule_times_and_openings_are_told(write_run):
     assert "The 3 best configurations by validation macro F1 were retrained 3 times with fresh seeds." in text
     assert "the best of each combination of backbone (1 more)" in text
     assert "fixed on 2026-01-05 11:20 UTC, before the test split was opened (2026-01-05 11:20 UTC)" in text
-    assert "The test split was opened 2 times." in text
+    assert "The test split was opened twice." in text
     assert "Holm's method (Holm, 1979)" in found["Statistics"]
 
 
