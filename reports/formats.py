@@ -30,8 +30,7 @@ METRIC_NAMES = {
     "hamming_accuracy": "Hamming accuracy (single label decisions right)",
 }
 METRIC_MEANINGS = {
-    "f1_macro": "the mean over classes of the harmonic mean of precision and recall; every class counts the same, "
-    "however rare",
+    "f1_macro": "the mean over classes of the harmonic mean of precision and recall: every class counts the same",
     "accuracy": "the share of images decided rightly; a frequent class dominates it",
     "balanced_accuracy": "the mean recall over classes",
     "auroc_macro": "the mean over classes of the area under the ROC curve, one class against the rest",

@@ -29,7 +29,7 @@ def chapter(results: Results) -> Chapter:
     blocks: list[Block] = [_headline(results)]
     if results.verdict:
         blocks.append(Text(escape(results.verdict)))
-    scores = results.scores(results.split) if results.split else None
+    scores = results.scores(results.split) if results.split and _is_readable(results) else None
     if scores is not None:
         blocks += [_forest(results, scores), _decisions(results, scores)]
     if results.number is not None:
@@ -46,7 +46,8 @@ def chapter(results: Results) -> Chapter:
 
 
 def _headline(results: Results) -> Headline:
-    winner, best, known = results.winner, results.data.best, results.interval
+    winner, best = results.winner, results.data.best
+    known = results.interval if _is_readable(results) else None
     if winner is not None and winner.validation:
         value = winner.mean if known is None else known.estimate
         name, whose = results.metric_name, f"the winner, {winner.title}"
@@ -60,6 +61,11 @@ def _headline(results: Results) -> Headline:
         return Headline(formats.ABSENT, "There is no best configuration", _no_best(results))
     bounds = "" if known is None or math.isnan(known.low) else _bounds(known.low, known.high)
     return Headline(formats.show("score", value), f"{formats.capital(name)} of {whose}{bounds}", _worth(results))
+
+
+def _is_readable(results: Results) -> bool:
+    """Whether scores are of the configuration that the page is about, not of another in place of the winner."""
+    return results.winner is None or results.winner.scores is not None
 
 
 def _bounds(low: float, high: float) -> str:
@@ -96,6 +102,8 @@ def _worth(results: Results) -> str:
     text = f"One training, on {images}." if len(runs) == 1 else f"Mean of {len(runs)} repeats ({each}) on {images}."
     if board.finals.folds and board.split == "val":
         text = f"{images.capitalize()}, each judged by the network that was not trained on it."
+    if data.task == "multi_label":
+        text += " Each label is decided at a probability of 0.5."
     if board.split == "test":
         return (
             f"{text} Selected on validation ({formats.moment(board.finals.selected)}) before the test split was opened."
@@ -113,15 +121,7 @@ def _forest(results: Results, scores: Scores) -> Figure:
     for one in [one for one in rivals if one.scores is not None][:MOST_RUNNERS_UP]:
         assert one.scores is not None
         marks.append(_mark(one.title, "finalist", one.scores, metric, str(one.finalist.params.get("backbone", ""))))
-    contest = results.judged_baselines
-    # With folds the winner has validation images that no baseline was measured on.
-    if contest is not None and len(contest.winner.resamples.member) == len(scores.resamples.member):
-        found = [
-            _mark(one.label or one.name, "baseline", contest.measured[one.name], metric, None)
-            for one in contest.baselines
-            if one.name in contest.measured and metric in contest.measured[one.name].estimate
-        ]
-        marks += sorted(found, key=lambda mark: mark.value if results.lower_is_better else -mark.value)
+    marks += _baselines(results, scores)
     frame = pd.DataFrame([(one.name, one.kind, one.value, one.low, one.high) for one in marks])
     frame.columns = pd.Index(["name", "kind", "score", "low", "high"])
     beside = [
@@ -131,8 +131,28 @@ def _forest(results: Results, scores: Scores) -> Figure:
     ]
     caption = f"{formats.capital(results.metric_name)} with 95 % intervals"
     caption += f", beside {formats.listing(beside)}." if beside else "."
+    meaning = formats.metric_meaning(f"val_{metric}")
+    caption += f" It is {meaning}." if meaning else ""
     alt = f"Dots with 95 % intervals, {results.metric_name}: " + "; ".join(f"{one.name} {one.text}" for one in marks)
     return Figure("summary", caption, alt, figures.forest(marks, results.metric_name), frame)
+
+
+def _baselines(results: Results, scores: Scores) -> list[figures.Mark]:
+    """The best first; where none was measured, what always answering the most frequent class scores."""
+    metric, contest = results.metric, results.judged_baselines
+    # With folds the winner has validation images that no baseline was measured on.
+    if contest is not None and len(contest.winner.resamples.member) == len(scores.resamples.member):
+        found = [
+            _mark(one.label or one.name, "baseline", contest.measured[one.name], metric, None)
+            for one in contest.baselines
+            if one.name in contest.measured and metric in contest.measured[one.name].estimate
+        ]
+        return sorted(found, key=lambda mark: mark.value if results.lower_is_better else -mark.value)
+    value = (tables.majority_baseline(results.data.dataset, results.split or "val") or {}).get(metric)
+    if contest is not None or value is None:
+        return []
+    facts = {"name": "Majority class", "kind": "baseline", "points": (), "text": formats.score(value)}
+    return [figures.Mark(value=value, low=math.nan, high=math.nan, **facts)]
 
 
 def _mark(name: str, kind: str, scores: Scores, metric: str, network: str | None) -> figures.Mark:
@@ -196,7 +216,7 @@ def _model(results: Results) -> list[Block]:
     found: list[Block] = []
     if files.model.is_file():
         onnx = ", and models/best.onnx for onnxruntime" if files.onnx.is_file() else ""
-        which = [("Which network", results.model.title)] if results.model is not None else []
+        which = [("Which network", f"{results.model.title}: {_own_scores(results)}")] if results.model else []
         found.append(Facts((("File", f"models/best.pt{onnx}"), *which)))
         found += [Text(text) for text in [formats.rounding(data.run.sweep)] if text]
         found += [
@@ -211,6 +231,15 @@ def _model(results: Results) -> list[Block]:
         found.append(Code(f"python -m sweep.model {shlex.quote(str(place))}"))
     command = formats.again(data.run.sweep, results.params, data.name) if results.params else ""
     return [*found, Text("To train this configuration once more:"), Code(command)] if command else found
+
+
+def _own_scores(results: Results) -> str:
+    """Of the one network in the file, since the headline is a mean."""
+    return formats.listing(
+        f"{formats.metric_name(f'{split}_{results.metric}')} {formats.show('score', scores[results.metric])}"
+        for split in ("val", "test")
+        if results.metric in (scores := results.point_scores(split))
+    )
 
 
 def _run(results: Results) -> list[tuple[str, str]]:
