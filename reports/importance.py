@@ -89,9 +89,9 @@ class UsedTrials:
     def place_at_bound(self, number: int | None, field: str, share: float) -> str | None:
         """ "upper" or "lower" where the trial took for a suggested number of ``field`` a value within ``share`` of its
         range's bound; None else."""
-        place = next((place for place, one in enumerate(self.numbers) if one == number), None)
-        for name, value in self.trials[place].params.items() if place is not None else ():
-            distribution = self.trials[place].distributions[name]
+        found = [one for one, own in zip(self.trials, self.numbers, strict=True) if own == number]
+        for name, distribution in (pair for one in found for pair in one.distributions.items()):
+            value = found[0].params[name]
             own = name.partition(".")[0] == field and name not in self.derived
             if own and isinstance(distribution, FloatDistribution) and distribution.high > distribution.low:
                 scale = math.log if distribution.log else float

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import fisher_exact
 
-from reports import calibration, formats, intervals, operating, tables
+from reports import formats, intervals, tables
 from reports.bootstrap import FEW_GROUPS, Interval, Runs, Scores, draw_resamples, interval, score_runs
+from reports.calibration import Calibration, calibration
 from reports.comparisons import (
     BaselineComparison,
     ExternalResult,
@@ -36,6 +37,7 @@ from reports.leaderboard import (
     reported_model,
 )
 from reports.leaderboard import ReportedModel as ReportedModel
+from reports.operating import OperatingPoints, Subgroup, operating_points, pooled_cut, subgroup_scores
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from sweep.records import BaselineRecord, read_evaluation, read_predictions
@@ -196,7 +198,7 @@ class Results:
         alone = self.model_runs(split)
         if alone is None:
             return []
-        return [name for name, there in zip(alone.classes, alone.truth.any(axis=0), strict=True) if not there]
+        return [name for name, count in zip(alone.classes, alone.truth.sum(axis=0), strict=True) if not count]
 
     def never_predicted(self, split: str) -> list[str]:
         """Classes that ``model`` answers for no image of ``split``."""
@@ -215,7 +217,7 @@ class Results:
         return classes[1] if len(classes) == 2 and self.data.task == "single_label" else None
 
     @cached_property
-    def operating(self) -> operating.OperatingPoints | None:
+    def operating(self) -> OperatingPoints | None:
         """The decisions of ``model`` on ``split`` and their scores; None without predictions."""
         model, images = self.model, self.model_runs(self.split) if self.split else None
         if model is None or images is None:
@@ -225,23 +227,23 @@ class Results:
             winner = self.winner if model.retrained else None
             saved = [model.predictions] if winner is None else networks_of(self.data, winner.finalist).values()
             parts = [one.of("val") for one in saved if one is not None]
-            cut = operating.pooled_cut([part for part in parts if len(part.path)], self.positive)
-        return operating.operating_points(images, model.thresholds, cut)
+            cut = pooled_cut([part for part in parts if len(part.path)], self.positive)
+        return operating_points(images, model.thresholds, cut)
 
     @cached_property
-    def subgroups(self) -> tuple[tuple[operating.Subgroup, ...], tuple[str, ...]] | None:
-        """``operating.subgroup_scores`` of ``runs(split)`` by the user's columns; None without any."""
+    def subgroups(self) -> tuple[tuple[Subgroup, ...], tuple[str, ...]] | None:
+        """``subgroup_scores`` of ``runs(split)`` by the user's columns; None without any."""
         images, rows = self.runs(self.split) if self.split else None, self.data.run.rows
         names = [str(name) for name in rows.columns if str(name).startswith(SUBGROUP)]
         if images is None or not names:
             return None
-        return operating.subgroup_scores(images, subgroup_values(rows, images.paths))
+        return subgroup_scores(images, subgroup_values(rows, images.paths))
 
     @cached_property
-    def calibration(self) -> calibration.Calibration | None:
+    def calibration(self) -> Calibration | None:
         """Of ``runs(split)``; None without predictions."""
         runs = self.runs(self.split) if self.split else None
-        return None if runs is None else calibration.calibration(runs)
+        return None if runs is None else calibration(runs)
 
     def basis(self, split: str) -> str:
         """The images that scores of ``split`` rest on. With folds validation images are those of training, too."""

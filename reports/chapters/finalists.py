@@ -151,7 +151,7 @@ def _finalists(results: Results, board: Leaderboard) -> list[Block]:
     rows = []
     for one in board.finalists:
         params = params_of(one.finalist)
-        row = {"place": one.finalist.rank, "number": one.finalist.number}
+        row: dict[str, Any] = {"place": one.finalist.rank, "number": one.finalist.number}
         row |= {"role": "winner" if one is board.winner else ""}
         row |= {"configuration": formats.in_short(params) if params else "hyperparameters damaged"}
         row |= {"trainable_params": one.finalist.trainable_params, **validated(board, one)}

@@ -239,7 +239,7 @@ def test_the_comparison_joins_the_repeats_of_each_cells_best_trial(write_run: Wr
         assert row["mean"] == one.mean
     chapter = backbone_depth.chapter(results)
     assert "a hint, not evidence" in texts(chapter)
-    assert set(figures(chapter)) == {"backbone_depth_map"}
+    assert "backbone_depth_map" in figures(chapter)
 
 
 def test_an_empty_run_has_nothing_to_compare(write_run: WriteRun) -> None:
