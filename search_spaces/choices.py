@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from search_spaces.params import AUGMENTS, CLASS_WEIGHTS, LR_SCHEDULES, Scalar, SpaceContext
+from search_spaces.params import AUGMENTS, CLASS_WEIGHTS, LR_SCHEDULES, OPTIMIZERS, Scalar, SpaceContext
 
 if TYPE_CHECKING:
     import optuna
@@ -38,7 +38,7 @@ def suggest_head_and_training(
     """The head, and how it and what is unfrozen train. sgd, adamw: the lowest and the highest rate of each."""
     trial.suggest_categorical("head_widths", HEAD_WIDTHS)
     trial.suggest_float("dropout", 0.0, 0.7)
-    if trial.suggest_categorical("optimizer", ("sgd", "adamw")) == "sgd":
+    if trial.suggest_categorical("optimizer", OPTIMIZERS) == "sgd":
         trial.suggest_float("lr.sgd", *sgd, log=True)
         trial.suggest_float("momentum", 0.8, 0.99)
     else:

@@ -234,6 +234,8 @@ def _checked_choices(key: str, values: Sequence[object]) -> Choices:
 
 def _checked_value(key: str, given: Any) -> Scalar:
     """One value with the type of its field; ``UserError`` if it is out of range whatever the other fields are."""
+    if not isinstance(given, Scalar):
+        raise UserError(f"{key} must be one value, received {given!r}")
     value = _parse(key, given)
     if value is not None:
         layers: dict[str, Any] = {"unfreeze_depth": None} if key == "unfreeze_layers" and value else {}

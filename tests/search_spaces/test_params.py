@@ -184,6 +184,13 @@ def test_a_range_allows_what_lies_between_its_ends(one: float, other: float, val
     assert allows(override, "lr", high)
 
 
+@pytest.mark.parametrize("given", [[[320], "none"], {"choices": [[320], "none"]}, {"low": 1, "high": 2}])
+def test_a_list_or_a_mapping_is_no_value(given: object) -> None:
+    read = override_from_json if isinstance(given, dict) and "choices" in given else parse_text
+    with pytest.raises(UserError, match="head_widths must be one value, received"):
+        read("head_widths", given)
+
+
 def test_choices_allow_a_value_however_it_is_spelled() -> None:
     assert allows(Choices(("320", "none")), "head_widths", 320)
     assert allows(Choices(("320", "none")), "head_widths", None)

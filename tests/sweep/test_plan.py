@@ -40,7 +40,7 @@ def test_a_part_of_the_search_is_what_trials_are_drawn_from() -> None:
     drawn = sampled_trials(plan.space, 20)
     assert {params.backbone for params in drawn} == {"resnet18", "vgg16"}
     assert {params.batch_size for params in drawn} == {16, 32}
-    assert all(1e-3 <= params.lr for params in drawn)
+    assert all(params.lr >= 1e-3 for params in drawn)
     assert isinstance(plan.config.set["lr"], Range)
     assert [note for note in plan.notes() if "lr" in note], "what lies above the space's own range is cut, and said"
     assert "warning: few images" in plan.notes()
