@@ -40,32 +40,28 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     from search_spaces.params import SpaceContext
     from search_spaces.space import load_space
     from sweep import ray_tune
-    from sweep.callbacks import TimeBudget
-    from sweep.config import SweepConfig, with_defaults
+    from sweep.config import SweepConfig, resolve
     from sweep.history import TrialHistory
     from sweep.optuna_export import OptunaExport
     from sweep.optuna_search import OptunaSearch
     from sweep.plan import Plan
-    from sweep.progress import Progress
+    from sweep.progress import Progress, SweepProgress
     from sweep.pruning import PruningRule
+    from sweep.records import DatasetRecord
     from sweep.run_folder import RunPaths
-    from sweep.sweep_progress import SweepProgress
-    from sweep.tune_searcher import TuneSearcher
 
     ray_tune.connect("local", 2)
     paths = RunPaths(root)
     ray_tune.log_to(paths.log)
     context = SpaceContext(task="single_label", class_count=3, train_count=500, backbones=("resnet18",))
-    config = with_defaults(SweepConfig(trials=trials, epochs=1), cpus=2, gpus=0)
+    config = resolve(SweepConfig(trials=trials, epochs=1), cpus=2, gpus=0)
     plan = Plan(
         config=config,
-        dataset={},
+        dataset=DatasetRecord(),
         space=load_space(config.space, context, {}),
         weights={},
         missing_weights={},
         mode="max",
-        epochs_of={},
-        own_epochs=False,
     )
     history = TrialHistory(paths, config.metric, plan.mode)
     study = OptunaSearch(
@@ -79,12 +75,11 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     )
     history.on_end.append(OptunaExport(history).add)
     settings = plan.settings(paths, use_gpu=False)
-    searcher = TuneSearcher(study, history, lambda entry: (settings, entry.number), plan.concurrency)
+    searcher = ray_tune.TuneSearcher(study, history, lambda entry: (settings, entry.number), plan.concurrency)
     stopping = PruningRule(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
-    standing = SweepProgress(total=trials, epochs=1, metric=config.metric, mode=plan.mode)
-    progress = Progress(standing, stream=io.StringIO())
+    progress = Progress(SweepProgress(history, trials, 1), stream=io.StringIO())
     began_s = time.perf_counter()
-    budget = TimeBudget(None)
+    budget = ray_tune.TimeBudget(None)
     ray_tune.run_trials(
         plan,
         history,

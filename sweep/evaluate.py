@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
+import difflib
+import hashlib
 import itertools
+import json
+import math
 import os
 import re
 import shlex
@@ -11,17 +15,35 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from search_spaces.errors import UserError, raise_all
-from sweep.command import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
-from sweep.model_paths import EvaluationPaths
-from sweep.predict import title_of
-from sweep.run_folder import RunPaths
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from search_spaces.errors import UserError, raise_all, unknown
+from sweep.cli import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
+from sweep.run_folder import EvaluationPaths, RunPaths
+from trainables.atomic import FORMAT, write_json
 from trainables.data.config import DataConfig
+from trainables.data.folder import list_folder
+from trainables.data.samples import SPLIT_WORDS, Samples
+from trainables.data.split_files import write_splits
+from trainables.data.table import list_table
+from trainables.metrics import evaluate_predictions
+from trainables.predictions import Predictions
+
+if TYPE_CHECKING:
+    from sweep.predictor import Prediction, Predictor
+
+SPLIT = "external"
+"""The name of the one split of an evaluation, in its predictions.npz and rows.csv."""
+_MOST_SHOWN = 10
 
 EXAMPLES = """\
 examples:
@@ -69,30 +91,37 @@ def parser() -> Arguments:
 
 def _run(argv: Sequence[str]) -> int:
     asked = parser().parse_args(argv)
-    # Imported here, because torch takes seconds that a mistyped option need not wait for.
-    from sweep.external import Asked, evaluate
-    from sweep.predictor import model_file, open_model
-
     batch_size, problems = computing(asked)
     renamed, wrong = _renamed(asked.map)
-    problems += wrong
     run_root = _run_root(asked.run)
     out = asked.out or _default_out(run_root, asked.data)
-    problems += _out_problems(out)
-    try:
-        model_file(asked.run)
-    except UserError as error:
-        problems += error.problems
-    raise_all(problems)
+    problems += [*wrong, *_out_problems(out)]
+    # Imported here, because torch takes seconds that a mistyped option need not wait for.
+    from sweep.predictor import open_model
+
+    model = open_model(asked.run, asked.device, problems)
     assert out is not None
-    model = open_model(asked.run, asked.device)
-    request = _request(asked, model.facts.image_size, model.facts.fit)
     what = Asked(
-        name=out.name, command=shlex.join(argv), request=request, renamed=renamed, split=asked.split, run_root=run_root
+        name=out.name,
+        command=shlex.join(argv),
+        config=DataConfig(
+            data=asked.data,
+            label_column=tuple(asked.label_column),
+            path_column=asked.path_column,
+            split_column=asked.split_column,
+            group_column=asked.group_column,
+            subgroup_column=tuple(asked.subgroup_column),
+            image_size=model.facts.image_size,
+            fit=model.facts.fit,
+            skip_unreadable=asked.skip_unreadable,
+        ),
+        renamed=renamed,
+        split=asked.split,
+        run_root=run_root,
     )
     with _beside(out) as folder:
-        warnings = evaluate(model, what, EvaluationPaths(folder), batch_size, _show_progress)
-        print(title_of(model))
+        warnings = evaluate(model, what, EvaluationPaths(folder), batch_size)
+        print(model.title)
         for warning in warnings:
             print(f"warning: {plain(warning)}")
         lines, problem = _write_report(folder)
@@ -103,6 +132,253 @@ def _run(argv: Sequence[str]) -> int:
         return BAD_INPUT
     print(f"report: {EvaluationPaths(out).page}")
     return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is evaluated. command: the arguments, as they were written. renamed: a class of the model by theirs.
+
+    split: only that one of theirs; None = all images. run_root: of the run that the model is from, if it is known.
+    """
+
+    name: str
+    command: str
+    config: DataConfig
+    renamed: dict[str, str]
+    split: str | None
+    run_root: Path | None
+
+
+def evaluate(model: Predictor, asked: Asked, files: EvaluationPaths, batch_size: int | None = None) -> list[str]:
+    """Read and predict the images, and write evaluation.json, predictions.npz and rows.csv into ``files.root``.
+
+    Returns what a reader of the scores has to know, one sentence each. Raises ``UserError`` with all problems of the
+    data, and then writes nothing.
+    """
+    facts = model.facts
+    samples = read_labelled(asked.config, facts.classes, facts.task, asked.renamed, asked.split)
+    answers: list[Prediction] = []
+    for answer in model.predict(samples.files, batch_size):
+        answers.append(answer)
+        _show_progress(len(answers), len(samples))
+    dropped = _unreadable(samples, answers, skip=asked.config.skip_unreadable)
+    rows = np.flatnonzero([answer.probability is not None for answer in answers]).astype(np.int64)
+    samples, answers = samples.subset(rows), [answers[row] for row in rows]
+    probabilities = np.stack([answer.probability for answer in answers if answer.probability is not None])
+    probabilities = probabilities[:, [facts.classes.index(name) for name in samples.classes]]
+    found = (samples.paths, samples.labels, probabilities, samples.classes)
+    Predictions.of_split(SPLIT, *found, facts.epoch).write(files.predictions)
+    write_splits(files.rows, samples, np.arange(len(samples)), np.full(len(samples), SPLIT))
+    scores = evaluate_predictions(*found[1:], samples.task)
+    warnings = _warnings(model, asked, samples, answers, len(dropped))
+    hashes = [answer.image.pixel_hash for answer in answers]
+    written = _written(model, asked, samples, hashes, scores)
+    write_json(files.evaluation, written | {"dropped": dropped, "warnings": warnings})
+    return warnings
+
+
+def _written(
+    model: Predictor, asked: Asked, samples: Samples, hashes: Sequence[str], scores: dict[str, float]
+) -> dict[str, Any]:
+    """What evaluation.json says, see ``sweep.records.EvaluationRecord``, but for dropped and warnings.
+
+    hashes: of the images' pixels. scores: those of ``evaluate_predictions``; null where undefined.
+    """
+    from trainables.weights import sha256
+
+    thresholds = model.facts.thresholds
+    groups = None if samples.groups is None else len({group or row for row, group in enumerate(samples.groups)})
+    return {
+        "format": FORMAT,
+        "name": asked.name,
+        "evaluated": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": asked.command,
+        "run": None if asked.run_root is None else asked.run_root.resolve().name,
+        "model": {"file": str(model.path), "sha256": sha256(model.path)} | model.facts.to_dict(),
+        "data": {"path": samples.path, "kind": samples.kind, "fingerprint": _fingerprint(samples, hashes)},
+        "request": asked.config.to_json(),
+        "map": asked.renamed,
+        "split": asked.split,
+        "task": samples.task,
+        "classes": list(samples.classes),
+        "thresholds": None if thresholds is None else {name: thresholds[name] for name in samples.classes},
+        "images": len(samples),
+        "counts": _counts(samples),
+        "groups": {"column": samples.group_column, "count": groups},
+        "scores": {key: None if math.isnan(value) else value for key, value in scores.items()},
+    }
+
+
+def _counts(samples: Samples) -> dict[str, int]:
+    """Images of each class."""
+    counts = Counter(name for row in range(len(samples)) for name in samples.label_names(row))
+    return {name: counts[name] for name in samples.classes}
+
+
+def _fingerprint(samples: Samples, hashes: Sequence[str]) -> str:
+    """sha256 over the pixels' hash and the label of each image in order, and the classes."""
+    lines = [f"{pixels} {samples.label_text(row)}\n" for row, pixels in enumerate(hashes)]
+    return hashlib.sha256(("\n".join(samples.classes) + "".join(lines)).encode()).hexdigest()
+
+
+def _unreadable(samples: Samples, answers: Sequence[Prediction], *, skip: bool) -> list[dict[str, str]]:
+    """The files that cannot be read, with reasons; ``UserError`` unless they are to be skipped and others are left."""
+    broken = [
+        {"path": path, "reason": str(answer.image.reason)}
+        for path, answer in zip(samples.paths, answers, strict=True)
+        if answer.probability is None
+    ]
+    if not broken or (skip and len(broken) < len(answers)):
+        return broken
+    way_out = "mend or remove them" + ("" if skip else ", or go on without them by --skip-unreadable")
+    lines = [f"{len(broken)} of {len(answers)} image files cannot be read: {way_out}"]
+    lines += [f"  {one['path']}: {one['reason']}" for one in broken[:_MOST_SHOWN]]
+    if len(broken) > _MOST_SHOWN:
+        lines.append(f"  ... and {len(broken) - _MOST_SHOWN} more")
+    raise UserError("\n".join(lines))
+
+
+def _warnings(
+    model: Predictor, asked: Asked, samples: Samples, answers: Sequence[Prediction], dropped: int
+) -> list[str]:
+    found = []
+    if absent := [name for name in model.facts.classes if name not in samples.classes]:
+        found.append(f"The data has no column for {', '.join(absent)}: not evaluated.")
+    if dropped:
+        found.append(f"{dropped} image file(s) could not be read and were left out (--skip-unreadable).")
+    labels_of: dict[str, set[str]] = {}
+    for row, answer in enumerate(answers):
+        labels_of.setdefault(answer.image.pixel_hash, set()).add(samples.label_text(row))
+    hashes = [answer.image.pixel_hash for answer in answers]
+    found += _seen_before(asked.run_root, hashes)
+    if twice := sum(count > 1 for count in Counter(hashes).values()):
+        contradicting = sum(len(labels) > 1 for labels in labels_of.values())
+        found.append(f"{twice} image(s) stand more than once, {contradicting} of them with different labels.")
+    if empty := [name for name, count in _counts(samples).items() if not count]:
+        found.append(f"No image is labelled {', '.join(empty)}: scores over all classes are hardly to be compared.")
+    if coloured := sum(answer.coloured for answer in answers):
+        found.append(f"{coloured} image(s) in colour were made gray: the model has seen gray ones alone.")
+    if blank := sum(answer.image.blank for answer in answers):
+        found.append(f"{blank} image(s) are blank: all pixels are equal.")
+    return found
+
+
+def _seen_before(run_root: Path | None, hashes: Sequence[str]) -> list[str]:
+    """Whether images are those that the model was made with: then they say nothing about new ones."""
+    own = None if run_root is None else own_images(run_root)
+    if own is None:
+        return ["Whether the model was trained on some of these images is not known: its run's images are not at hand."]
+    counts = Counter(own[pixels] for pixels in hashes if pixels in own)
+    consequences = {
+        "train": ("training", "the model was trained on them, so the scores are too good"),
+        "val": ("validation", "the model was chosen on them, so the scores are too good"),
+        "test": ("test", "this is another look at the test split, not an external validation"),
+    }
+    return [
+        f"{counts[split]} of {len(hashes)} images are the run's own {name} images, pixel by pixel: {consequence}."
+        for split, (name, consequence) in consequences.items()
+        if counts[split]
+    ]
+
+
+def own_images(run_root: Path) -> dict[str, str] | None:
+    """Of each image that the run was made with its split, by the hash of its pixels; None if that is not known.
+
+    It is read from beside the decoded images, which may have gone since.
+    """
+    paths = RunPaths(run_root)
+    try:
+        dataset = json.loads(paths.dataset.read_text(encoding="utf-8"))
+        stats = json.loads(Path(dataset["cache"]).with_suffix(".json").read_text(encoding="utf-8"))["stats"]
+        rows = pd.read_csv(paths.splits, dtype=str, keep_default_na=False)
+        places = zip(rows["row"], rows["split"], strict=True)
+        return {str(stats[int(row)]["pixel_hash"]): str(split) for row, split in places}
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return None
+
+
+def read_labelled(
+    config: DataConfig, classes: Sequence[str], task: str, renamed: dict[str, str], split: str | None
+) -> Samples:
+    """List the images of ``config`` and bring their labels into ``classes``, the model's, by ``renamed`` first.
+
+    split: only the rows of this split, if the set has some; None = all rows. Of several label columns the listing has
+    those classes only that have one, as an empty place would be a claim. No image is opened. Raises ``UserError`` with
+    all problems together.
+    """
+    samples = _list(config, task)
+    problems = list(samples.problems)
+    renamed = {theirs: ours for theirs, ours in renamed.items() if theirs != ours}
+    for theirs, ours in renamed.items():
+        for side, name, known in (("data", theirs, samples.classes), ("model", ours, classes)):
+            if name not in known:
+                problems.append(f"--map {theirs}={ours}: {unknown(f'class of the {side}', name, known)}")
+    if split is not None:
+        samples, of_split = _only(samples, split)
+        problems += of_split
+    names = [renamed.get(name, name) for name in samples.classes]
+    problems += [_stranger(config, name, classes) for name in names if name not in (*classes, *renamed.values())]
+    raise_all(problems)
+    single = samples.labels.ndim == 1
+    hot = np.zeros((len(samples), len(classes)), dtype=np.uint8)
+    for column, name in enumerate(names):  # several of their classes may be one of ours
+        hot[:, classes.index(name)] |= samples.labels == column if single else samples.labels[:, column]
+    if task == "multi_label":
+        present = [name for name in classes if name in names or len(config.label_column) < 2]
+        return _with(samples, task, hot[:, [classes.index(name) for name in present]], present)
+    odd = np.flatnonzero(hot.sum(axis=1) != 1)
+    if len(odd):
+        shown = ", ".join(samples.paths[row] for row in odd[:5])
+        raise UserError(
+            f"{len(odd)} of {len(hot)} images carry none or several of the labels ({shown}), and the model decides one "
+            "class of an image: leave them out, or evaluate a multi-label model"
+        )
+    return _with(samples, task, hot.argmax(axis=1).astype(np.int64), classes)
+
+
+def _with(samples: Samples, task: str, labels: NDArray[Any], classes: Sequence[str]) -> Samples:
+    return dataclasses.replace(samples, task=task, labels=labels, classes=tuple(classes), splits=None)
+
+
+def _list(config: DataConfig, task: str) -> Samples:
+    raise_all(config.problems())
+    place = Path(config.data).expanduser()
+    if place.is_file():
+        # Columns of 0 and 1 of which one is set are classes, too: whether they are is looked at later.
+        asked = "multi_label" if task == "multi_label" else "auto"
+        return list_table(place.absolute(), config.model_copy(update={"task": asked}))
+    if not place.is_dir():
+        raise UserError(f"--data {config.data}: no such folder or file; allowed: a folder or a .csv manifest")
+    if task == "multi_label":
+        raise UserError(
+            f"--data {config.data}: the model decides several labels of an image, and a folder gives it one; give a "
+            ".csv manifest with the label columns"
+        )
+    options = config.manifest_options().items()
+    raise_all([f"{name} {value}: the folder {place} has no columns; give a .csv manifest" for name, value in options])
+    try:
+        return list_folder(place.absolute(), config)
+    except OSError as error:
+        raise UserError(f"--data {config.data}: {error.filename} cannot be read: {error.strerror}") from None
+
+
+def _only(samples: Samples, split: str) -> tuple[Samples, list[str]]:
+    wanted = SPLIT_WORDS.get(split.lower())
+    if wanted is None:
+        return samples, [f"--split: {unknown('split', split, SPLIT_WORDS)}"]
+    if samples.splits is None:
+        return samples, [f"--split {split}: {samples.path} has no splits; leave it out to use all images"]
+    rows = np.flatnonzero(np.array(samples.splits) == wanted).astype(np.int64)
+    return samples.subset(rows), [] if len(rows) else [f"--split {split}: no image of {samples.path} is in it"]
+
+
+def _stranger(config: DataConfig, name: str, classes: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), [one.lower() for one in classes], n=1)
+    like = next((one for one in classes if near and one.lower() == near[0]), "CLASS")
+    return (
+        f"--data {config.data}: {name!r} is no class of the model, which knows {', '.join(classes)}: say which it is "
+        f"by --map {name!r}={like}, or leave its images out"
+    )
 
 
 def _renamed(pairs: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -145,20 +421,6 @@ def _out_problems(out: Path | None) -> list[str]:
     if not above.is_dir() or not os.access(above, os.W_OK):
         return [f"--out {out}: {above} is no folder that can be written to"]
     return []
-
-
-def _request(asked: argparse.Namespace, image_size: int, fit: str) -> DataConfig:
-    return DataConfig(
-        data=asked.data,
-        label_columns=tuple(asked.label_column),
-        path_column=asked.path_column,
-        split_column=asked.split_column,
-        group_column=asked.group_column,
-        subgroup_columns=tuple(asked.subgroup_column),
-        image_size=image_size,
-        fit=fit,
-        skip_unreadable=asked.skip_unreadable,
-    )
 
 
 @contextmanager

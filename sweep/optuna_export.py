@@ -6,57 +6,51 @@ import logging
 
 import optuna
 from optuna.distributions import CategoricalDistribution
-from optuna.trial import FrozenTrial
 
 from sweep.history import TrialHistory, TrialState
 from sweep.optuna_search import frozen_trial
 
 STUDY_NAME = "sweep"
-_log = logging.getLogger(__name__)
 
 
 class OptunaExport:
     """Appends each ended trial to ``study.db``. Made anew from the history when a run is resumed.
 
-    Trouble with the file (a full disk, a lock) is logged and ends the mirror, not the sweep.
+    Trouble with the file (a full disk, a lock) is logged and ends the export, not the sweep.
     """
 
     def __init__(self, history: TrialHistory) -> None:
-        self._ledger = history
+        self._history = history
         self._study: optuna.Study | None = None
+        path = history.paths.study
         try:
-            self._study = self._create()
+            for ending in ("", "-journal", "-wal", "-shm"):
+                path.with_name(path.name + ending).unlink(missing_ok=True)
+            self._study = optuna.create_study(
+                storage=f"sqlite:///{path}",
+                study_name=STUDY_NAME,
+                direction="maximize" if history.mode == "max" else "minimize",
+            )
         except Exception as error:
-            _log.warning("study.db cannot be written (%s): the sweep goes on without it", error)
-        for _, entry in sorted(history.entries.items()):
-            if entry.ended:
-                self.add(entry)
+            self._give_up(error)
+        for _, state in sorted(history.entries.items()):
+            if state.ended:
+                self.add(state)
 
-    def add(self, entry: TrialState) -> None:
-        """Append the ended trial ``entry``."""
+    def add(self, state: TrialState) -> None:
+        """Append the ended trial ``state``."""
         if self._study is None:
             return
         try:
-            self._study.add_trial(self._frozen(entry))
+            trial = frozen_trial(state, state.suggestion, self._history)
+            if not trial.distributions:
+                # A fixed list samples nothing: its parameters stand there as categoricals of one choice.
+                trial.params = state.params.active()
+                trial.distributions = {name: CategoricalDistribution((value,)) for name, value in trial.params.items()}
+            self._study.add_trial(trial)
         except Exception as error:
-            _log.warning("study.db cannot be written any more (%s): the sweep goes on without it", error)
-            self._study = None
+            self._give_up(error)
 
-    def _create(self) -> optuna.Study:
-        path = self._ledger.paths.study
-        for name in (path.name, path.name + "-journal", path.name + "-wal", path.name + "-shm"):
-            path.with_name(name).unlink(missing_ok=True)
-        return optuna.create_study(
-            storage=f"sqlite:///{path}",
-            study_name=STUDY_NAME,
-            direction="maximize" if self._ledger.mode == "max" else "minimize",
-        )
-
-    def _frozen(self, entry: TrialState) -> FrozenTrial:
-        if entry.asked.get("distributions"):
-            return frozen_trial(entry, entry.asked, self._ledger)
-        # A fixed list samples nothing: its parameters stand there as categoricals of one choice.
-        trial = frozen_trial(entry, {}, self._ledger)
-        trial.params = entry.params.active()
-        trial.distributions = {name: CategoricalDistribution((value,)) for name, value in trial.params.items()}
-        return trial
+    def _give_up(self, error: Exception) -> None:
+        self._study = None
+        logging.getLogger(__name__).warning("study.db cannot be written (%s): the sweep goes on without it", error)

@@ -19,11 +19,13 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json, json_to_distribution
 from optuna.samplers import BaseSampler, BruteForceSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import TrialState as Outcome
 
 from search_spaces.errors import UserError, raise_all
 from search_spaces.params import TrialParams
 from search_spaces.space import Space
 from sweep.history import TrialHistory, TrialState, to_json_scalars
+from sweep.trial_records import Suggestion
 
 SEEDED_SAMPLERS = ("tpe", "gp")
 DUPLICATES_IN_A_ROW = 20
@@ -56,225 +58,203 @@ class OptunaSearch:
         concurrency: int,
         deterministic: bool,
     ) -> None:
+        raise_all(_changes(space, history))
         self._space = space
-        self._ledger = history
+        self._history = history
         self._sampler = sampler
         self._seed = seed
-        self._concurrency = concurrency
+        self._lag = concurrency if deterministic else 0
         self._deterministic = deterministic
-        self._seeds = space.seed_points[: trials // 2] if sampler in SEEDED_SAMPLERS else []
+        self._seed_points = space.seed_points[: trials // 2] if sampler in SEEDED_SAMPLERS else []
         self._seen: dict[str, int] = {}
         self._running: dict[int, list[optuna.Trial]] = {}
-        self.on_refused: list[Callable[[str], None]] = []
         self._refused: set[str] = set()
-        raise_all(_changes(space, history))
+        self.on_refused: list[Callable[[str], None]] = []
+        self._storage = optuna.storages.InMemoryStorage()
         self._study = optuna.create_study(
-            storage=optuna.storages.InMemoryStorage(),
+            storage=self._storage,
             direction="maximize" if history.mode == "max" else "minimize",
             sampler=RandomSampler(),
         )
-        for _, entry in sorted(history.entries.items()):
-            self._replay(entry)
+        self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
+        if space.fixed is None:
+            with warnings.catch_warnings(action="ignore"):
+                for _, state in sorted(history.entries.items()):
+                    self._replay(state)
 
     def ask(self) -> TrialState | None:
         """Begin the next trial, or return None while it must wait for others to end.
 
-        Raises ``Exhausted`` when the space, or the list of a study, has no new configuration.
+        Raises ``Exhausted`` when the space, or the list of a published study, has no new configuration.
         """
-        if self._space.fixed is not None:
-            missing = [number for number in range(len(self._space.fixed)) if number not in self._ledger.entries]
-            if not missing:
+        number, fixed = self._history.next_number, self._space.fixed
+        if fixed is not None:
+            number = next((k for k in range(len(fixed)) if k not in self._history.entries), len(fixed))
+            if number == len(fixed):
                 raise Exhausted
-            if self._must_wait(missing[0]):
-                return None
-            return self._ledger.begin(missing[0], self._space.fixed[missing[0]], {})
-        number = self._ledger.next_number
-        if self._must_wait(number):
+        if self._deterministic and any(not trial.ended for trial in self._visible(number)):
             return None
+        if fixed is not None:
+            return self._history.begin(number, fixed[number])
         self._tell_ended(number)
-        return self._draw(number)
-
-    def _must_wait(self, number: int) -> bool:
-        return self._deterministic and any(not entry.ended for entry in self._visible(number))
+        with warnings.catch_warnings(action="ignore"):  # of experimental samplers, and of choices that are no scalars
+            return self._draw(number)
 
     def _visible(self, number: int) -> list[TrialState]:
         """The trials that the ask for trial ``number`` may know the outcome of, by number."""
-        last = number - self._concurrency if self._deterministic else number
-        return [entry for k, entry in sorted(self._ledger.entries.items()) if k <= last]
+        return [trial for k, trial in sorted(self._history.entries.items()) if k <= number - self._lag]
 
     def _tell_ended(self, number: int) -> None:
-        for entry in self._visible(number):
-            if entry.ended and entry.number in self._running:
-                for position, trial in enumerate(self._running.pop(entry.number)):
-                    self._tell(trial, entry, duplicate=position > 0)
+        for state in self._visible(number):
+            if state.ended:
+                for position, trial in enumerate(self._running.pop(state.number, ())):
+                    self._tell(trial, state, duplicate=position > 0)
 
     def _draw(self, number: int) -> TrialState:
-        duplicates: list[dict[str, Any]] = []
-        refused: list[dict[str, Any]] = []
+        duplicates: list[Suggestion] = []
+        refused: list[Suggestion] = []
         for attempt in range(DUPLICATES_IN_A_ROW + RANDOM_DRAWS):
             self._study.sampler = self._sampler_of(number, attempt)
-            if attempt == 0 and number < len(self._seeds):
-                self._study.enqueue_trial(self._seeds[number])
-            trial = self._begin()
+            if attempt == 0 and number < len(self._seed_points):
+                self._study.enqueue_trial(self._seed_points[number])
+            trial = self._study.ask()
             try:
-                params = self._suggest(trial)
+                params = self._space.suggest(trial)
             except UserError as error:
-                refused.append(self._asked(trial))
-                self._refuse(trial, error)
+                refused.append(self._suggestion(trial))
+                self._report_refused(trial, error)
                 continue
-            asked = self._asked(trial)
-            key = _key(params)
-            if key not in self._seen:
-                self._seen[key] = number
+            suggestion = self._suggestion(trial)
+            original = self._seen.setdefault(_key(params), number)
+            if original == number:
                 self._running[number] = [trial]
-                return self._ledger.begin(number, params, asked | {"duplicates": duplicates, "refused": refused})
-            original = self._ledger.entries[self._seen[key]]
-            duplicates.append(asked | {"of": original.number})
-            self._settle(trial, original)
+                before = {"duplicates": tuple(duplicates), "refused": tuple(refused)}
+                return self._history.begin(number, params, suggestion.model_copy(update=before))
+            duplicates.append(suggestion.model_copy(update={"of": original}))
+            self._report_duplicate(trial, self._history.entries[original])
         raise Exhausted
 
-    def _begin(self) -> optuna.Trial:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return self._study.ask()
-
-    def _suggest(self, trial: optuna.Trial) -> TrialParams:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return self._space.suggest(trial)
-
-    def _refuse(self, trial: optuna.Trial, error: UserError) -> None:
+    def _report_refused(self, trial: optuna.Trial, error: UserError) -> None:
         self._study.sampler = RandomSampler()
-        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        self._study.tell(trial, state=Outcome.FAIL)
         for problem in error.problems:
             if problem not in self._refused:
                 self._refused.add(problem)
                 for listener in self.on_refused:
                     listener(f"a draw is left out, as the space refuses it: {problem}")
 
-    def _settle(self, duplicate: optuna.Trial, original: TrialState) -> None:
+    def _report_duplicate(self, duplicate: optuna.Trial, original: TrialState) -> None:
         """Give a duplicate the outcome of its original, now or when that one ends."""
         if original.number in self._running:
             self._running[original.number].append(duplicate)
         else:
             self._tell(duplicate, original, duplicate=True)
 
-    def _tell(self, trial: optuna.Trial, entry: TrialState, duplicate: bool = False) -> None:
-        outcome = _outcome(entry, self._ledger, duplicate)
+    def _tell(self, trial: optuna.Trial, state: TrialState, duplicate: bool = False) -> None:
+        outcome = _outcome(state, self._history, duplicate)
         for epoch, score in outcome["intermediate_values"].items():
             trial.report(score, epoch)
-        trial.set_user_attr("trial_id", entry.trial_id)
+        trial.set_user_attr("trial_id", state.trial_id)
         self._study.sampler = RandomSampler()  # BruteForceSampler would stop the study from within tell().
-        value = outcome["value"] if outcome["state"] is optuna.trial.TrialState.COMPLETE else None
+        value = outcome["value"] if outcome["state"] is Outcome.COMPLETE else None
         self._study.tell(trial, value, state=outcome["state"])
 
-    def _replay(self, entry: TrialState) -> None:
+    def _replay(self, state: TrialState) -> None:
         """Put a trial of an earlier session into the study, in the state in which it would be there now."""
-        if self._space.fixed is not None:
-            return
-        for asked in entry.asked.get("refused", ()):
-            self._study.add_trial(
-                create_trial(
-                    state=optuna.trial.TrialState.FAIL, params=asked["suggested"], distributions=_distributions(asked)
-                )
-            )
-        for asked in (*entry.asked.get("duplicates", ()), entry.asked):
-            original = self._ledger.entries.get(asked.get("of", entry.number))
+        for refused in state.suggestion.refused:
+            self._study.add_trial(create_trial(state=Outcome.FAIL, **_sampled(refused)))
+        for suggestion in (*state.suggestion.duplicates, state.suggestion):
+            original = self._history.entries.get(state.number if suggestion.of is None else suggestion.of)
             if original is None:
                 continue
-            if original.ended and original.number <= self._ledger.next_number - self._lag():
-                self._study.add_trial(frozen_trial(original, asked, self._ledger))
+            if original.ended and original.number <= self._history.next_number - self._lag:
+                self._study.add_trial(frozen_trial(original, suggestion, self._history))
                 continue
-            self._study.enqueue_trial(asked["suggested"])
-            trial = self._begin()
-            self._suggest(trial)
+            self._study.enqueue_trial(suggestion.suggested)
+            trial = self._study.ask()
+            self._space.suggest(trial)
             self._running.setdefault(original.number, []).append(trial)
-        self._seen[_key(entry.params)] = entry.number
-        for name, value in entry.asked.get("positions", {}).items():
-            self._study._storage.set_study_system_attr(self._study._study_id, name, value)
+        self._seen[_key(state.params)] = state.number
+        for name, value in state.suggestion.positions.items():
+            self._storage.set_study_system_attr(self._study_id, name, value)
 
-    def _lag(self) -> int:
-        return self._concurrency if self._deterministic else 0
-
-    def _asked(self, trial: optuna.Trial) -> dict[str, Any]:
-        frozen = trial._get_latest_trial()
-        attrs = self._study._storage.get_study_system_attrs(self._study._study_id)
-        return {
-            "suggested": to_json_scalars(frozen.params),
-            "distributions": {name: json.loads(distribution_to_json(d)) for name, d in frozen.distributions.items()},
-            "positions": {name: value for name, value in attrs.items() if name.startswith("qmc:")},
-        }
+    def _suggestion(self, trial: optuna.Trial) -> Suggestion:
+        """What is written down to put ``trial`` into a study again. positions: where a sequence of QMC stands."""
+        attrs = self._storage.get_study_system_attrs(self._study_id)
+        return Suggestion(
+            suggested=to_json_scalars(trial.params),
+            distributions={name: json.loads(distribution_to_json(d)) for name, d in trial.distributions.items()},
+            positions={name: value for name, value in attrs.items() if name.startswith("qmc:")},
+        )
 
     def _sampler_of(self, number: int, attempt: int) -> BaseSampler:
+        """A sampler with a generator of its own for each draw."""
         seed = int(np.random.SeedSequence([self._seed, number, attempt]).generate_state(1)[0])
+        by_chance = RandomSampler(seed=seed)
+        independent: dict[str, Any] = {"independent_sampler": by_chance, "warn_independent_sampling": False}
+        name = self._sampler
         if attempt >= DUPLICATES_IN_A_ROW:
             # What a finite space still holds is found by enumerating it; elsewhere chance finds it.
-            return _quiet(BruteForceSampler, seed=seed) if not self._space.continuous else RandomSampler(seed=seed)
-        match self._sampler:
+            name = "random" if self._space.continuous else "grid"
+        match name:
+            case "random":
+                return by_chance
+            case "grid":
+                return BruteForceSampler(seed=seed)
             case "tpe":
-                return _quiet(TPESampler, seed=seed, multivariate=True, group=True, constant_liar=True)
+                return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
             case "gp":
-                independent = RandomSampler(seed=seed)
-                return _quiet(GPSampler, seed=seed, independent_sampler=independent, warn_independent_sampling=False)
+                return GPSampler(seed=seed, **independent)
             case "qmc":
                 # One scrambled Sobol sequence for the whole sweep; what it cannot cover is drawn afresh each time.
-                independent = RandomSampler(seed=seed)
-                return _quiet(
-                    QMCSampler,
-                    scramble=True,
-                    seed=self._seed,
-                    independent_sampler=independent,
-                    warn_independent_sampling=False,
-                )
-            case "grid":
-                return _quiet(BruteForceSampler, seed=seed)
-            case "random":
-                return RandomSampler(seed=seed)
-        raise AssertionError(self._sampler)
+                return QMCSampler(scramble=True, seed=self._seed, **independent)
+        raise AssertionError(name)
 
 
-def frozen_trial(entry: TrialState, asked: dict[str, Any], history: TrialHistory) -> FrozenTrial:
-    """An ended trial as Optuna has it: parameters as ``asked``, outcome of ``entry``."""
+def frozen_trial(state: TrialState, suggestion: Suggestion, history: TrialHistory) -> FrozenTrial:
+    """An ended trial as Optuna has it: parameters as in ``suggestion``, outcome of ``state``."""
     return create_trial(
-        params=asked.get("suggested", {}),
-        distributions=_distributions(asked),
-        user_attrs={"trial_id": entry.trial_id, "reason": entry.reason},
-        **_outcome(entry, history, duplicate="of" in asked),
+        user_attrs={"trial_id": state.trial_id, "reason": state.reason},
+        **_sampled(suggestion),
+        **_outcome(state, history, duplicate=suggestion.of is not None),
     )
 
 
-def _outcome(entry: TrialState, history: TrialHistory, duplicate: bool = False) -> dict[str, Any]:
+def _outcome(state: TrialState, history: TrialHistory, duplicate: bool = False) -> dict[str, Any]:
     """state, value and intermediate_values of an ended trial, or of a duplicate that shares its outcome.
 
     COMPLETE is worth its best value, PRUNED its last one, as Optuna itself has it for a pruned trial. The duplicate of
     a failed trial is PRUNED without a value, the worst there is: TPE leaves FAIL out and would ask for it for ever.
     """
-    values = {epoch: score for epoch, score in sorted(entry.scores.items()) if not math.isnan(score)}
-    value: float | None
-    if entry.status == "completed" and values:
-        state, value = optuna.trial.TrialState.COMPLETE, history.best_score(entry)
-    elif entry.status == "pruned":
-        state, value = optuna.trial.TrialState.PRUNED, next(reversed(values.values()), None)
-    elif duplicate:
-        state, value, values = optuna.trial.TrialState.PRUNED, None, {}
-    else:
-        state, value = optuna.trial.TrialState.FAIL, None
-    return {"state": state, "value": value, "intermediate_values": values}
+    values = {epoch: score for epoch, score in sorted(state.scores.items()) if not math.isnan(score)}
+    if state.status == "completed" and values:
+        return {"state": Outcome.COMPLETE, "value": state.score, "intermediate_values": values}
+    if state.status == "pruned":
+        last = next(reversed(values.values()), None)
+        return {"state": Outcome.PRUNED, "value": last, "intermediate_values": values}
+    if duplicate:
+        return {"state": Outcome.PRUNED, "value": None, "intermediate_values": {}}
+    return {"state": Outcome.FAIL, "value": None, "intermediate_values": values}
 
 
-def _distributions(asked: dict[str, Any]) -> dict[str, BaseDistribution]:
-    return {name: json_to_distribution(json.dumps(value)) for name, value in asked.get("distributions", {}).items()}
+def _sampled(suggestion: Suggestion) -> dict[str, Any]:
+    """params and distributions of a suggestion."""
+    return {"params": suggestion.suggested, "distributions": _distributions(suggestion)}
+
+
+def _distributions(suggestion: Suggestion) -> dict[str, BaseDistribution]:
+    saved = suggestion.distributions
+    return {name: json_to_distribution(json.dumps(value)) for name, value in saved.items()}
 
 
 def _changes(space: Space, history: TrialHistory) -> list[str]:
     """How the space differs from the one that the trials so far were drawn from, where that rules out going on."""
     back = "bring it back (it may be for want of a weights file), or start a new run under another --name"
     if space.fixed is not None:
-        changed = [k for k, entry in history.entries.items() if space.fixed[k : k + 1] != (entry.params,)]
-        if not changed:
-            return []
-        return [f"the list {space.name} is not the one that this run began with: trial {changed[0]} differs; {back}"]
-    before = {name: d for entry in history.entries.values() for name, d in _distributions(entry.asked).items()}
+        changed = [k for k, state in history.entries.items() if space.fixed[k : k + 1] != (state.params,)]
+        begun_with = f"the list {space.name} is not the one that this run began with"
+        return [f"{begun_with}: trial {changed[0]} differs; {back}"] if changed else []
+    before = {name: d for state in history.entries.values() for name, d in _distributions(state.suggestion).items()}
     return [
         f"{name} of space {space.name} offers {_choices(now)}, but {_choices(before[name])} when the run began; {back}"
         for name, now in space.distributions.items()
@@ -291,10 +271,3 @@ def _choices(distribution: BaseDistribution) -> str:
 
 def _key(params: TrialParams) -> str:
     return json.dumps(params.active(), sort_keys=True)
-
-
-def _quiet(make: Any, **arguments: Any) -> BaseSampler:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler: BaseSampler = make(**arguments)
-        return sampler

@@ -5,19 +5,18 @@ from __future__ import annotations
 import csv
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search_spaces.errors import UserError, raise_all
-from sweep.command import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
-from sweep.image_files import image_files
+from search_spaces.errors import UserError
+from sweep.cli import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
 from trainables.atomic import write_atomically
+from trainables.data.folder import EXTENSIONS, images_below
 
 if TYPE_CHECKING:
-    from sweep.predictor import Answer, Predictor
+    from sweep.predictor import Prediction, Predictor
 
-NOT_CLINICAL = "Not for clinical use."
 EXAMPLES = """\
 examples:
   python -m sweep.predict runs/NAME xray.png
@@ -47,94 +46,83 @@ def parser() -> Arguments:
 def _run(argv: Sequence[str]) -> int:
     asked = parser().parse_args(argv)
     batch_size, problems = computing(asked)
-    if asked.csv is not None:
-        problems += _csv_problems(asked.csv)
+    problems += _csv_problems(asked.csv)
     files, empty = image_files(asked.images)
     if not any(file.exists() for file in files):
         problems += [*empty, *(f"{file}: no such file or folder" for file in files)]
     # Imported here, because torch takes seconds that a mistyped option need not wait for.
-    from sweep.predictor import model_file, open_model
+    from sweep.predictor import open_model
 
-    try:
-        model_file(asked.run)
-    except UserError as error:
-        problems += error.problems
-    raise_all(problems)
-    model = open_model(asked.run, asked.device)
-    answers: list[Answer] = []
-    table = _Table(model, files)
-    print(title_of(model))
-    print(table.head())
+    model = open_model(asked.run, asked.device, problems)
+    answers: list[Prediction] = []
+    facts, layout = model.facts, _layout(model, files)
+    print(model.title)
+    rule = "decision (the likeliest)" if facts.thresholds is None else "decision"
+    print(layout.format("file", *map(plain, facts.classes), rule))
+    if facts.thresholds is not None:
+        print(layout.format("threshold", *_decimals(facts.thresholds.values()), "").rstrip())
     try:
         for answer in model.predict(files, batch_size):
             answers.append(answer)
+            name = plain(str(answer.file))
             if answer.probability is None:
-                tell([f"{plain(str(answer.file))}: {answer.image.reason}"])
-            else:
-                print(table.row(answer), flush=True)
+                tell([f"{name}: {answer.image.reason}"])
+                continue
+            decision = " | ".join(map(plain, model.decide(answer.probability))) or "none of them"
+            print(layout.format(name, *_decimals(answer.probability), decision), flush=True)
     finally:  # Ctrl-C, too, leaves what is done
         if asked.csv is not None and answers:
             _write_csv(asked.csv, model, answers)
-    for note in _notes(answers):
-        print(note)
+    if coloured := sum(answer.coloured for answer in answers):
+        print(f"{coloured} image(s) in colour were made gray: the model has seen gray ones alone")
+    if frames := sum(answer.image.frames > 1 for answer in answers):
+        print(f"{frames} file(s) hold several frames: the first was read")
     tell(empty)
-    unread = sum(answer.probability is None for answer in answers)
-    if unread:
+    if unread := sum(answer.probability is None for answer in answers):
         tell([f"{unread} of {len(answers)} images could not be read; the others are predicted"])
     return BAD_INPUT if unread or empty else 0
 
 
-def title_of(model: Predictor) -> str:
-    """One line on what predicts."""
-    facts = model.facts
-    return f"{model.path}: {facts.trial}, {facts.backbone} at {facts.image_size} px. {NOT_CLINICAL}"
+def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Files as they are named, and in place of a folder the images below it, by name; each file once.
+
+    A file is not asked what it is: it may be an image whatever its name, and if it is none, or is not there, reading it
+    will tell. In folders, what is hidden or no image by its name is passed over. Returns the files, and one sentence
+    for each folder without any.
+    """
+    files: dict[Path, None] = {}
+    problems = []
+    for place in places:
+        found = list(images_below(place, ignored=[])) if place.is_dir() else [place]
+        files |= dict.fromkeys(found)
+        if not found:
+            problems.append(f"{place}: no images in this folder ({', '.join(sorted(EXTENSIONS))} files, or DICOM)")
+    return list(files), problems
 
 
-class _Table:
-    """Lines of equal columns, which can be printed one by one: the widths are known before the first answer."""
-
-    def __init__(self, model: Predictor, files: Sequence[Path]) -> None:
-        self._model = model
-        self._classes = [plain(name) for name in model.facts.classes]
-        words = ("file", "threshold", *(plain(str(file)) for file in files))
-        self._widths = [max(map(len, words)), *(max(6, len(name)) for name in self._classes)]
-
-    def head(self) -> str:
-        rule = "decision" if self._model.facts.thresholds else "decision (the likeliest)"
-        lines = [self._line("file", self._classes, rule)]
-        if self._model.facts.thresholds:
-            lines.append(self._line("threshold", [f"{t:.4f}" for t in self._model.facts.thresholds.values()], ""))
-        return "\n".join(lines)
-
-    def row(self, answer: Answer) -> str:
-        assert answer.probability is not None
-        decision = " | ".join(plain(name) for name in self._model.decide(answer.probability)) or "none of them"
-        return self._line(plain(str(answer.file)), [f"{value:.4f}" for value in answer.probability], decision)
-
-    def _line(self, first: str, middle: Sequence[str], last: str) -> str:
-        cells = [text.rjust(width) for text, width in zip(middle, self._widths[1:], strict=True)]
-        return "  ".join([first.ljust(self._widths[0]), *cells, last]).rstrip()
+def _layout(model: Predictor, files: Sequence[Path]) -> str:
+    """How a line is formatted, so that lines can be printed one by one: file, one cell a class, decision."""
+    first = max(len(word) for word in ("file", "threshold", *(plain(str(file)) for file in files)))
+    cells = "".join(f"  {{:>{max(6, len(plain(name)))}}}" for name in model.facts.classes)
+    return f"{{:<{first}}}{cells}  {{}}"
 
 
-def _notes(answers: Sequence[Answer]) -> list[str]:
-    coloured = sum(answer.coloured for answer in answers)
-    frames = sum(answer.image.frames > 1 for answer in answers)
-    notes = [f"{coloured} image(s) in colour were made gray: the model has seen gray ones alone"] if coloured else []
-    return [*notes, f"{frames} file(s) hold several frames: the first was read"] if frames else notes
+def _decimals(values: Iterable[float]) -> list[str]:
+    return [f"{value:.4f}" for value in values]
 
 
-def _csv_problems(path: Path) -> list[str]:
+def _csv_problems(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    folder = path.absolute().parent
     if path.exists() and not path.is_file():
         return [f"--csv {path}: there is something of that name that is no file"]
-    folder = path.absolute().parent
     if not folder.is_dir():
         return [f"--csv {path}: {folder} is no folder; make it first"]
-    if not os.access(folder, os.W_OK):
-        return [f"--csv {path}: {folder} cannot be written to"]
-    return []
+    return [] if os.access(folder, os.W_OK) else [f"--csv {path}: {folder} cannot be written to"]
 
 
-def _write_csv(path: Path, model: Predictor, answers: Sequence[Answer]) -> None:
+def _write_csv(path: Path, model: Predictor, answers: Sequence[Prediction]) -> None:
     """file, decision (labels with | between), threshold, probability_<class>..., problem (empty where all is well)."""
     facts = model.facts
     rule = "likeliest" if facts.thresholds is None else "|".join(f"{value:g}" for value in facts.thresholds.values())
@@ -145,12 +133,11 @@ def _write_csv(path: Path, model: Predictor, answers: Sequence[Answer]) -> None:
             columns = (f"probability_{name}" for name in facts.classes)
             table.writerow(["file", "decision", "threshold", *columns, "problem"])
             for answer in answers:
-                if answer.probability is None:
-                    table.writerow([answer.file, "", rule, *("" for _ in facts.classes), answer.image.reason])
-                else:
+                decision, values = "", [""] * len(facts.classes)
+                if answer.probability is not None:
                     decision = "|".join(model.decide(answer.probability))
-                    values = (f"{value:.6g}" for value in answer.probability)
-                    table.writerow([answer.file, decision, rule, *values, ""])
+                    values = [f"{value:.6g}" for value in answer.probability]
+                table.writerow([answer.file, decision, rule, *values, answer.image.reason])
 
     try:
         write_atomically(path, write)

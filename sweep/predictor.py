@@ -14,20 +14,53 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from search_spaces.errors import UserError
-from sweep.model_paths import ModelPaths
-from sweep.provenance import available_cpus
-from sweep.run_folder import RunPaths
-from trainables.augment import normalise
-from trainables.data.image import Pixels, quiet_decoders
-from trainables.data.image_stats import ImageStats, Prepared, prepare_image
+from search_spaces.errors import UserError, raise_all
+from sweep.cli import available_cpus
+from sweep.records import read_model_record, read_sweep
+from sweep.run_folder import ModelPaths, RunPaths
+from trainables.batches import normalise
+from trainables.data.image import ImageStats, Pixels, Prepared, prepare_image, quiet_decoders
 from trainables.engine import EVALUATION_BATCH
 from trainables.export import ModelFacts, read_model
 from trainables.losses import probabilities_of
 
 
+def open_model(place: Path, device: str, problems: Sequence[str] = ()) -> Predictor:
+    """The model of a run folder, or in a ``best.pt``. device: "cpu", "cuda", or "auto", a GPU if there is one.
+
+    Raises ``UserError`` if there is none, with the ``problems`` that were found before.
+    """
+    try:
+        path = _model_file(place)
+    except UserError as error:
+        raise UserError(*problems, *error.problems) from None
+    raise_all(problems)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no GPU here; leave it out, or give --device cpu")
+    chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    network, facts = read_model(path)
+    return Predictor(network, facts, path, chosen)
+
+
+def _model_file(place: Path) -> Path:
+    """The ``best.pt`` that ``place`` means, a run folder or the file itself; ``UserError`` if there is none."""
+    if place.is_file():
+        return place
+    if not place.exists():
+        raise UserError(f"{place}: no such folder or file; give <storage>/<name> of a sweep, or its models/best.pt")
+    paths = RunPaths(place)
+    read_sweep(paths, [])
+    read_model_record(paths, [])  # of another format: told before best.pt is unpickled
+    path = ModelPaths(paths.models).model
+    if not path.is_file():
+        raise UserError(
+            f"{place} has no models/best.pt: a sweep writes it at its end; python -m sweep.model {place} makes it now"
+        )
+    return path
+
+
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """What became of one image. image: what is known of the file, with the reason if it cannot be read.
 
     probability: float32 [C], None if the file cannot be read. coloured: in a colour that the model has never seen,
@@ -49,7 +82,13 @@ class Predictor:
         self._device = device
         self._network = network.to(memory_format=torch.channels_last).to(device)
 
-    def predict(self, files: Sequence[Path], batch_size: int | None = None) -> Iterator[Answer]:
+    @property
+    def title(self) -> str:
+        """One line on what predicts."""
+        facts = self.facts
+        return f"{self.path}: {facts.trial}, {facts.backbone} at {facts.image_size} px. Not for clinical use."
+
+    def predict(self, files: Sequence[Path], batch_size: int | None = None) -> Iterator[Prediction]:
         """Read and predict ``files`` in their order; a file that cannot be read ends nothing.
 
         batch_size: images computed at once, by default 32 (256 on a GPU); some more are decoded ahead.
@@ -59,9 +98,9 @@ class Predictor:
         for one in self._read(files, ahead=size):
             batch.append(one)
             if len(batch) == size:
-                yield from self._answers(batch)
+                yield from self._predictions(batch)
                 batch = []
-        yield from self._answers(batch)
+        yield from self._predictions(batch)
 
     def decide(self, probability: NDArray[np.float32]) -> tuple[str, ...]:
         """The likeliest class (of equals the first), or every label whose probability reaches its threshold."""
@@ -80,20 +119,18 @@ class Predictor:
                 if len(waiting) > ahead:
                     done, future = waiting.popleft()
                     yield done, future.result()
-            while waiting:
-                done, future = waiting.popleft()
+            for done, future in waiting:
                 yield done, future.result()
 
-    def _answers(self, read: Sequence[tuple[Path, Prepared]]) -> list[Answer]:
+    def _predictions(self, read: Sequence[tuple[Path, Prepared]]) -> Iterator[Prediction]:
         squares = [prepared.square for _, prepared in read if prepared.square is not None]
         found = iter(self._probabilities([self._planes(square) for square in squares]))
-        gray = self.facts.channels == 1
-        return [
-            Answer(file, prepared.facts, None)
-            if prepared.square is None
-            else Answer(file, prepared.facts, next(found), coloured=gray and prepared.square.ndim == 3)
-            for file, prepared in read
-        ]
+        for file, prepared in read:
+            if prepared.square is None:
+                yield Prediction(file, prepared.stats, None)
+            else:
+                coloured = self.facts.channels == 1 and prepared.square.ndim == 3
+                yield Prediction(file, prepared.stats, next(found), coloured)
 
     def _planes(self, square: Pixels) -> Pixels:
         """uint8 [C, S, S], C as the model was trained."""
@@ -114,33 +151,3 @@ class Predictor:
                 raise
         half = len(images) // 2
         return np.concatenate([self._probabilities(images[:half]), self._probabilities(images[half:])])
-
-
-def open_model(place: Path, device: str) -> Predictor:
-    """The model of a run folder, or in a ``best.pt``. device: "cpu", "cuda", or "auto", a GPU if there is one.
-
-    Raises ``UserError`` if there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU here; leave it out, or give --device cpu")
-    chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    path = model_file(place)
-    network, facts = read_model(path)
-    return Predictor(network, facts, path, chosen)
-
-
-def model_file(place: Path) -> Path:
-    """The ``best.pt`` that ``place`` means, a run folder or the file itself; ``UserError`` if there is none."""
-    if place.is_file():
-        return place
-    if not place.exists():
-        raise UserError(f"{place}: no such folder or file; give <storage>/<name> of a sweep, or its models/best.pt")
-    paths = RunPaths(place)
-    if not paths.sweep.is_file():
-        raise UserError(f"{place} is no run folder: it has no {paths.sweep.name}; give <storage>/<name> of a sweep")
-    path = ModelPaths(paths.models).model
-    if not path.is_file():
-        raise UserError(
-            f"{place} has no models/best.pt: a sweep writes it at its end; python -m sweep.model {place} makes it now"
-        )
-    return path

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import io
 import logging
+import math
 import os
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Concatenate, ParamSpec, Self, TextIO
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Concatenate, ParamSpec, TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
-from sweep.progress_view import clean, ended_line, sweep_view
-from sweep.sweep_progress import SweepProgress
+from sweep.history import TrialHistory, TrialState
+from sweep.records import best
 
 REFRESHES_PER_SECOND = 2
+LONGEST_TEXT = 400
+LINES_BESIDE_TRIALS = 11
+STYLES = {"completed": "green", "pruned": "yellow", "failed": "red"}
+_log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
@@ -36,7 +46,7 @@ def _never_fails(method: Callable[Concatenate[Progress, P], None]) -> Callable[C
             method(self, *args, **kwargs)
         except Exception:
             self.silent = True
-            logging.getLogger("sweep").warning("the progress view has ended", exc_info=True)
+            _log.warning("the progress view has ended", exc_info=True)
 
     return guarded
 
@@ -50,19 +60,19 @@ class Progress:
 
     def __init__(
         self,
-        standing: SweepProgress,
+        facts: SweepProgress,
         *,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
         time_budget_s: float | None = None,
     ) -> None:
         self.silent = False
-        self._standing = standing
+        self._facts = facts
         self._stream = sys.stdout if stream is None else stream
         self._clock = clock
         self._start_s = clock()
         self._time_budget_s = time_budget_s
-        # It guards the standing alone. Held while Live draws, it would meet Live's own lock, taken the other way round.
+        # It guards the facts alone. Held while Live draws, it would meet Live's own lock, taken the other way round.
         self._lock = threading.Lock()
         self._live: Live | None = None
         if isinstance(self._stream, io.TextIOWrapper):
@@ -71,40 +81,26 @@ class Progress:
         if _moves_cursor(self._stream):
             self._start_view()
 
-    @classmethod
-    def started(
-        cls, total: int, epochs: int, metric: str, mode: str = "max", *, time_budget_s: float | None = None
-    ) -> Self:
-        """Begin to show a sweep of ``total`` trials of at most ``epochs`` epochs; mode: "max" or "min"."""
-        return cls(SweepProgress(total=total, epochs=epochs, metric=metric, mode=mode), time_budget_s=time_budget_s)
+    @_never_fails
+    def trial_started(self, state: TrialState) -> None:
+        """A trial begins, or begins again."""
+        with self._lock:
+            self._facts.begin(state)
 
     @_never_fails
-    def ended_earlier(self, trial_id: str, number: int, status: str, score: float, summary: str) -> None:
-        """A trial that ended before this session: it counts, and can be the best, but is no news."""
+    def epoch(self, state: TrialState) -> None:
+        """A trial has ended an epoch."""
         with self._lock:
-            self._standing.recall(trial_id, number, status, score, clean(summary))
+            self._facts.report(state)
 
     @_never_fails
-    def trial_started(self, trial_id: str, number: int, summary: str) -> None:
-        """A trial begins, or begins again; ``summary`` tells its configuration in short."""
+    def trial_ended(self, state: TrialState) -> None:
+        """A trial has ended."""
         with self._lock:
-            self._standing.begin(trial_id, number, clean(summary))
-
-    @_never_fails
-    def epoch(self, trial_id: str, number: int, epoch: int, score: float, best_score: float) -> None:
-        """A trial has ended an epoch (1-based) with ``score``; ``best_score`` is its best so far, or NaN."""
-        with self._lock:
-            self._standing.report(trial_id, number, epoch, score, best_score)
-
-    @_never_fails
-    def trial_ended(self, trial_id: str, number: int, status: str, reason: str, score: float) -> None:
-        """A trial has ended: status "completed", "pruned" or "failed"; score: that of its best epoch, or NaN."""
-        with self._lock:
-            trial = self._standing.end(trial_id, number, status, score)
-            line = ended_line(self._standing, trial, status, clean(reason))
+            line = _ended_line(self._facts, self._facts.end(state), state)
         # The view tells of it by itself; only why a trial failed must outlast the next update.
-        if self._live is None or status == "failed":
-            self._print(line, "red" if status == "failed" else "")
+        if self._live is None or state.status == "failed":
+            self._print(line, "red" if state.status == "failed" else "")
 
     @_never_fails
     def message(self, text: str) -> None:
@@ -122,11 +118,11 @@ class Progress:
         """The view as it stands, for a terminal of ``height`` lines."""
         with self._lock:
             elapsed_s = self._clock() - self._start_s
-            left_s = self._standing.seconds_left(elapsed_s)
+            left_s = self._facts.seconds_left(elapsed_s)
             if self._time_budget_s is not None:
                 rest_s = max(0.0, self._time_budget_s - elapsed_s)
                 left_s = rest_s if left_s is None else min(left_s, rest_s)
-            return sweep_view(self._standing, elapsed_s, left_s, height, ascii_only)
+            return _view(self._facts, elapsed_s, left_s, height, ascii_only)
 
     @_never_fails
     def _start_view(self) -> None:
@@ -144,7 +140,7 @@ class Progress:
         try:
             return self.view(console.height, console.options.ascii_only)
         except Exception:  # In the thread that refreshes: it would end with a traceback on the screen.
-            logging.getLogger("sweep").warning("the progress view cannot be drawn", exc_info=True)
+            _log.warning("the progress view cannot be drawn", exc_info=True)
             return Text()
 
     def _print(self, line: str, style: str = "") -> None:
@@ -159,3 +155,198 @@ def _moves_cursor(stream: TextIO) -> bool:
         return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
     except (AttributeError, ValueError):  # no stream, or a closed one
         return False
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialRow:
+    """What is shown of a trial. epoch: 0 before its first; score: of that epoch, NaN if none; best_epoch: 0 if none."""
+
+    trial_id: str
+    number: int
+    summary: str
+    epoch: int
+    score: float
+    best_score: float
+    best_epoch: int
+
+
+class SweepProgress:
+    """How far a sweep is: what ended how, what runs, the best so far, the time that is left.
+
+    total: trials in all; epochs: the most of a trial. earlier: trials of earlier sessions; those that have ended count,
+    and may be the best, but do not tell how long trials take. What is shown is copied when a trial tells of itself, so
+    that another thread may look at it.
+    """
+
+    def __init__(self, history: TrialHistory, total: int, epochs: int, earlier: Iterable[TrialState] = ()) -> None:
+        self.total = total
+        self.epochs = epochs
+        self.metric = history.metric
+        self.running: dict[int, TrialRow] = {}
+        self.ended: Counter[str] = Counter()
+        self.best: TrialRow | None = None
+        self._history = history
+        self._states: dict[int, TrialState] = {}
+        self._epochs_run = 0
+        self._lengths: list[int] = []
+        for state in earlier:
+            if state.ended:
+                self.ended[state.status] += 1
+                self._update(state)
+
+    @property
+    def ended_count(self) -> int:
+        return sum(self.ended.values())
+
+    @property
+    def waiting(self) -> int:
+        return max(0, self.total - self.ended_count - len(self.running))
+
+    def begin(self, state: TrialState) -> None:
+        """A trial starts, or starts again where it was when its worker was lost."""
+        self.running[state.number] = self._update(state)
+
+    def report(self, state: TrialState) -> None:
+        """A running trial has ended an epoch."""
+        self._epochs_run += 1
+        self.begin(state)
+
+    def end(self, state: TrialState) -> TrialRow:
+        """A trial has ended in this session."""
+        self.running.pop(state.number, None)
+        self.ended[state.status] += 1
+        row = self._update(state)
+        self._lengths.append(row.epoch)
+        return row
+
+    def seconds_left(self, elapsed_s: float) -> float | None:
+        """Estimate from the epochs run so far in ``elapsed_s`` seconds; None before the first.
+
+        A trial still to come is taken to be as long as those that ended here were on average, and as long as the
+        budget while none has.
+        """
+        if not self._epochs_run or elapsed_s <= 0:
+            return None
+        length = sum(self._lengths) / len(self._lengths) if self._lengths else self.epochs
+        to_run = self.waiting * length + sum(max(0.0, length - row.epoch) for row in self.running.values())
+        return to_run * elapsed_s / self._epochs_run
+
+    def _update(self, state: TrialState) -> TrialRow:
+        self._states[state.number] = state
+        leader = best(self._states.values(), self._history.mode)
+        self.best = None if leader is None else self._row(leader)
+        return self._row(state)
+
+    def _row(self, state: TrialState) -> TrialRow:
+        epoch, best_score = max(state.scores, default=0), state.score
+        return TrialRow(
+            trial_id=state.trial_id,
+            number=state.number,
+            summary=clean(state.params.summary()),
+            epoch=epoch,
+            score=state.scores.get(epoch, math.nan),
+            best_score=best_score,
+            best_epoch=next((at for at, score in state.scores.items() if score == best_score), 0),
+        )
+
+
+def _view(
+    facts: SweepProgress, elapsed_s: float, left_s: float | None, height: int, ascii_only: bool
+) -> RenderableType:
+    """The view for a terminal of ``height`` lines; left_s: None while nothing is known. The width is the terminal's.
+
+    Best so far, trials running with epoch and score, counts, time elapsed and left.
+    """
+    parts: list[RenderableType] = [
+        _headline(facts, elapsed_s, left_s),
+        _in_columns(ProgressBar(total=max(1, facts.total), completed=facts.ended_count)),
+        _counts(facts),
+        Text(),
+        _in_columns(Text("best", "dim"), _best(facts)),
+    ]
+    if facts.running:
+        parts += [Text(), _running(facts, max(1, height - LINES_BESIDE_TRIALS), ascii_only)]
+    return Group(*parts)
+
+
+def _ended_line(facts: SweepProgress, row: TrialRow, state: TrialState) -> str:
+    """One line on a trial that has just ended, without any control character."""
+    parts = [f"[{facts.ended_count}/{facts.total}] {row.trial_id} {state.status}"]
+    if row.best_epoch:
+        parts.append(f"{facts.metric} {_score(row.best_score)} at epoch {row.best_epoch}")
+    parts.append(row.summary)
+    if state.status != "completed":
+        parts.append(clean(state.reason))
+    if facts.best is not None and state.status != "failed":
+        is_best = facts.best.number == row.number
+        best_so_far = f"best so far {_score(facts.best.best_score)} ({facts.best.trial_id})"
+        parts.append("the best so far" if is_best else best_so_far)
+    return " | ".join(part for part in parts if part)
+
+
+def clean(text: str) -> str:
+    """``text`` on one line: no escape sequences, no control characters, not endless."""
+    text = re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)", "", text)
+    text = " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 3] + "..."
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: ``45 s``, ``3 min 12 s``, ``1 h 20 min``, ``2 d 3 h``."""
+    whole = max(0, round(seconds))
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"
+
+
+def _headline(facts: SweepProgress, elapsed_s: float, left_s: float | None) -> Text:
+    line = Text.assemble((f"{facts.ended_count} of {facts.total} trials ended", "bold"))
+    line.append(f", {duration(elapsed_s)} so far")
+    if left_s is not None and facts.ended_count < facts.total:
+        # An estimate: whole minutes are all that can be said of it.
+        line.append(f", about {duration(left_s if left_s < 60 else 60 * math.ceil(left_s / 60))} left")
+    return line
+
+
+def _counts(facts: SweepProgress) -> Text:
+    line = Text()
+    for status, style in STYLES.items():
+        count = facts.ended[status]
+        line.append(f"{count} {status}", style if count else "dim").append(", ")
+    return line.append(f"{len(facts.running)} running, {facts.waiting} waiting")
+
+
+def _best(facts: SweepProgress) -> Text:
+    best = facts.best
+    if best is None:
+        return Text(f"no {facts.metric} yet")
+    score = (f"{facts.metric} {_score(best.best_score)}", "bold")
+    return Text.assemble(score, f"  {best.trial_id}, epoch {best.best_epoch}\n{best.summary}")
+
+
+def _in_columns(*cells: RenderableType) -> Table:
+    grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    for _ in cells[1:]:
+        grid.add_column()
+    grid.add_column(ratio=1)
+    grid.add_row(*cells)
+    return grid
+
+
+def _running(facts: SweepProgress, rows: int, ascii_only: bool) -> RenderableType:
+    table = Table(box=None, expand=True, pad_edge=False, header_style="dim")
+    table.add_column("trial", no_wrap=True)
+    for name in ("epoch", "last", "best"):
+        table.add_column(name, no_wrap=True, justify="right")
+    table.add_column("configuration", no_wrap=True, ratio=1, overflow="crop" if ascii_only else "ellipsis")
+    for _, row in sorted(facts.running.items())[:rows]:
+        epoch = f"{row.epoch}/{facts.epochs}"
+        table.add_row(row.trial_id, epoch, _score(row.score), _score(row.best_score), row.summary)
+    more = len(facts.running) - rows
+    return table if more <= 0 else Group(table, Text(f"and {more} more", "dim"))
+
+
+def _score(score: float) -> str:
+    return "-" if math.isnan(score) else f"{score:.4f}"

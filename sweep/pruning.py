@@ -1,8 +1,7 @@
 """When a trial is stopped early: pure functions of what the trials have reported so far.
 
-Each returns the reason as a sentence, or None to go on. ``peers`` are the numbers of the trials that one may be
-compared with. The score of a trial at an epoch is its best so far, since a trial is worth its best epoch; Ray's own
-schedulers compare single epochs, and lose their rungs when the driver is restarted.
+The score of a trial at an epoch is its best so far, since a trial is worth its best epoch; Ray's own schedulers compare
+single epochs, and lose their rungs when the driver is restarted.
 """
 
 from __future__ import annotations
@@ -15,6 +14,9 @@ import numpy as np
 
 from sweep.history import TrialHistory
 
+Threshold = tuple[float, str]
+"""The score below which a trial ends (larger is better), and what it is, with %s for the score."""
+
 
 @dataclass(frozen=True)
 class PruningRule:
@@ -26,10 +28,20 @@ class PruningRule:
     reduction_factor: float
 
     def reason_to_stop(self, history: TrialHistory, number: int, epoch: int, peers: Collection[int]) -> str | None:
-        """Why trial ``number`` should end after ``epoch``; None to go on. At its budget a trial ends by itself."""
+        """Why trial ``number`` should end after ``epoch``, as a sentence; None to go on.
+
+        peers: the numbers of the trials that it may be compared with. At its budget a trial ends by itself.
+        """
         if epoch >= self.budget:
             return None
-        return _RULES[self.scheduler](self, history, number, epoch, peers)
+        others = [k for k in peers if k != number and epoch in history.entries[k].scores]
+        threshold = _RULES[self.scheduler](self, history, epoch, others)
+        own = _best(history, number, epoch)
+        if threshold is None or own >= threshold[0]:
+            return None
+        sign = 1.0 if history.mode == "max" else -1.0
+        limit = threshold[1] % f"{sign * threshold[0]:.4f}"
+        return f"{self.scheduler}: best {history.metric} {sign * own:.4f} after {epoch} epochs, {limit}"
 
     def rungs(self) -> Iterator[int]:
         """The epochs at which asha decides: grace_period * reduction_factor ** k, below the budget."""
@@ -39,7 +51,7 @@ class PruningRule:
             rung *= self.reduction_factor
 
 
-def _asha(rule: PruningRule, history: TrialHistory, number: int, epoch: int, peers: Collection[int]) -> str | None:
+def _asha(rule: PruningRule, history: TrialHistory, epoch: int, others: Collection[int]) -> Threshold | None:
     """Asynchronous successive halving, stopping variant (Li et al., MLSys 2020, Algorithm 2 with its section 3.2).
 
     At a rung a trial goes on if it is at or above the (1 - 1/reduction_factor) quantile of the scores that other
@@ -47,73 +59,45 @@ def _asha(rule: PruningRule, history: TrialHistory, number: int, epoch: int, pee
     reduction_factor have no best one in so many: until then all go on, where Ray stops the second to arrive if it is
     worse than the first, and a short sweep ends with a single finished trial.
     """
-    if epoch not in rule.rungs():
-        return None
-    scores = [_signed(history, peer, epoch) for peer in peers if peer != number and _reached(history, peer, epoch)]
-    scores = [score for score in scores if not math.isnan(score)]
-    if len(scores) < rule.reduction_factor:
-        return None
-    cutoff = float(np.percentile(scores, 100 * (1 - 1 / rule.reduction_factor)))
-    own = _signed(history, number, epoch)
-    if own >= cutoff:
+    scores = [score for k in others if not math.isnan(score := _best(history, k, epoch))]
+    if epoch not in rule.rungs() or len(scores) < rule.reduction_factor:
         return None
     side = "below" if history.mode == "max" else "above"
-    return (
-        f"asha: best {history.metric} {_shown(history, own)} after {epoch} epochs, {side} the cutoff "
-        f"{_shown(history, cutoff)} of {len(scores)} others"
-    )
+    cutoff = float(np.percentile(scores, 100 * (1 - 1 / rule.reduction_factor)))
+    return cutoff, f"{side} the cutoff %s of {len(scores)} others"
 
 
-def _median(rule: PruningRule, history: TrialHistory, number: int, epoch: int, peers: Collection[int]) -> str | None:
+def _median(rule: PruningRule, history: TrialHistory, epoch: int, others: Collection[int]) -> Threshold | None:
     """The median stopping rule (Golovin et al., KDD 2017, section 3.2.1).
 
     From the grace period on, a trial ends if its best score so far is worse than the median of the other trials'
     running averages up to the same epoch; at least three others must have come so far.
     """
-    if epoch < rule.grace_period:
+    averages = [average for k in others if not math.isnan(average := _average(history, k, epoch))]
+    if epoch < rule.grace_period or len(averages) < 3:
         return None
-    averages = [_average(history, peer, epoch) for peer in peers if peer != number and _reached(history, peer, epoch)]
-    averages = [average for average in averages if not math.isnan(average)]
-    if len(averages) < 3:
-        return None
-    median = float(np.median(averages))
-    own = _signed(history, number, epoch)
-    if own >= median:
-        return None
-    return (
-        f"median: best {history.metric} {_shown(history, own)} after {epoch} epochs, worse than the median "
-        f"{_shown(history, median)} of {len(averages)} running averages"
-    )
+    return float(np.median(averages)), f"worse than the median %s of {len(averages)} running averages"
 
 
-def _never(rule: PruningRule, history: TrialHistory, number: int, epoch: int, peers: Collection[int]) -> str | None:
+def _never(rule: PruningRule, history: TrialHistory, epoch: int, others: Collection[int]) -> Threshold | None:
     return None
 
 
-_RULES: dict[str, Callable[[PruningRule, TrialHistory, int, int, Collection[int]], str | None]] = {
+_RULES: dict[str, Callable[[PruningRule, TrialHistory, int, Collection[int]], Threshold | None]] = {
     "asha": _asha,
     "median": _median,
     "none": _never,
 }
 
 
-def _reached(history: TrialHistory, number: int, epoch: int) -> bool:
-    return epoch in history.entries[number].scores
-
-
-def _signed(history: TrialHistory, number: int, epoch: int) -> float:
+def _best(history: TrialHistory, number: int, epoch: int) -> float:
     """The best score up to ``epoch``, larger is better; NaN stays."""
-    score = history.best_score(history.entries[number], up_to=epoch)
+    score = history.entries[number].best_score(up_to=epoch)
     return score if history.mode == "max" else -score
 
 
 def _average(history: TrialHistory, number: int, epoch: int) -> float:
+    """The mean of the scores up to ``epoch``, larger is better; NaN if there is none."""
     scores = [score for at, score in history.entries[number].scores.items() if at <= epoch and not math.isnan(score)]
-    if not scores:
-        return math.nan
-    average = float(np.mean(scores))
+    average = float(np.mean(scores)) if scores else math.nan
     return average if history.mode == "max" else -average
-
-
-def _shown(history: TrialHistory, signed: float) -> str:
-    return f"{signed if history.mode == 'max' else -signed:.4f}"

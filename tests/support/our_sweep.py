@@ -13,16 +13,15 @@ from toy_sweep import CONTEXT
 from toy_trainable import BUDGET, GRACE_PERIOD, REDUCTION_FACTOR
 
 from search_spaces.space import Space, load_space
-from sweep.callbacks import TimeBudget
-from sweep.config import SweepConfig
+from sweep.config import SweepConfig, resolve
 from sweep.history import TrialHistory, TrialState
 from sweep.optuna_search import OptunaSearch
 from sweep.plan import Plan
-from sweep.progress import Progress
+from sweep.progress import Progress, SweepProgress
 from sweep.pruning import PruningRule
-from sweep.ray_tune import run_trials
+from sweep.ray_tune import TimeBudget, TuneSearcher, run_trials
+from sweep.records import DatasetRecord
 from sweep.run_folder import RunPaths
-from sweep.tune_searcher import TuneSearcher
 
 SEED = 7
 SPACES = {
@@ -51,7 +50,7 @@ def sweep(
     interrupt_after: int | None = None,
 ) -> Seen:
     """Run, or go on with, a sweep in the folder ``root``. kill_after, interrupt_after: at so many ended trials."""
-    config = SweepConfig(
+    asked = SweepConfig(
         data="none",
         trials=trials,
         epochs=BUDGET,
@@ -64,15 +63,14 @@ def sweep(
         cpus_per_trial=1,
         gpus_per_trial=0.0,
     )
+    config = resolve(asked, cpus=2, gpus=0)
     plan = Plan(
         config=config,
-        dataset={},
+        dataset=DatasetRecord(),
         space=space_named(space, root),
         weights={},
         missing_weights={},
         mode="max",
-        epochs_of={},
-        own_epochs=False,
     )
     history = TrialHistory(RunPaths(root), config.metric, plan.mode)
     assert history.load() == []
@@ -92,7 +90,7 @@ def sweep(
     settings = plan.settings(history.paths, use_gpu=False)
     searcher = TuneSearcher(study, history, lambda entry: (settings, entry.number), concurrency)
     stopping = PruningRule(scheduler, BUDGET, GRACE_PERIOD, REDUCTION_FACTOR)
-    progress = Progress.started(trials, BUDGET, config.metric, plan.mode, time_budget_s=None)
+    progress = Progress(SweepProgress(history, trials, BUDGET, list(history.entries.values())))
     try:
         budget = TimeBudget(None)
         outcome = run_trials(plan, history, searcher, stopping, progress, budget, trials=trials, trainable=trainable)

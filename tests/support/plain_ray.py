@@ -95,7 +95,10 @@ def sweep(
 
 def resume(root: Path, trainable: type[tune.Trainable]) -> Seen:
     """Go on with the sweep in ``root``, whose driver was killed."""
-    return _fitted(tune.Tuner.restore(str(root / NAME), trainable=trainable), Counted())
+    try:
+        return _fitted(tune.Tuner.restore(str(root / NAME), trainable=trainable), Counted())
+    except KeyError as error:  # of a snapshot that is not whole
+        return Seen(error=f"KeyError: {error}")
 
 
 def _fitted(tuner: tune.Tuner, counted: Counted) -> Seen:

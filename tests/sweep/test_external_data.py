@@ -10,9 +10,10 @@ from PIL import Image
 from trained_run import trained_run
 
 from search_spaces.errors import UserError
-from sweep.external_data import Labelled, own_images, read_labelled
+from sweep.evaluate import own_images, read_labelled
 from trainables.data.config import DataConfig
-from trainables.data.image_stats import prepare_image
+from trainables.data.image import prepare_image
+from trainables.data.samples import Samples
 
 OURS = ("covid", "normal", "pneumonia")
 Manifest = Callable[[str, Sequence[str]], Path]
@@ -39,8 +40,8 @@ def manifest(tmp_path: Path) -> Manifest:
     return write
 
 
-def read(data: Path, *columns: str, task: str = "single_label", split: str | None = None, **renamed: str) -> Labelled:
-    request = DataConfig(data=str(data), label_columns=columns)
+def read(data: Path, *columns: str, task: str = "single_label", split: str | None = None, **renamed: str) -> Samples:
+    request = DataConfig(data=str(data), label_column=columns)
     return read_labelled(request, OURS, task, {name.replace("_", "-"): ours for name, ours in renamed.items()}, split)
 
 
@@ -51,7 +52,7 @@ def problems(*arguments: object, **options: str) -> list[str]:
 
 
 def test_several_of_their_classes_may_be_one_of_ours(folders: Path) -> None:
-    listing = read(folders, COVID_19="covid", viral="pneumonia", bacterial="pneumonia").listing
+    listing = read(folders, COVID_19="covid", viral="pneumonia", bacterial="pneumonia")
     assert (listing.classes, listing.task, listing.splits) == (OURS, "single_label", None)
     label_of = {path: listing.label_text(row) for row, path in enumerate(listing.paths)}
     assert {path.split("/")[0]: label for path, label in label_of.items()} == {
@@ -63,7 +64,7 @@ def test_several_of_their_classes_may_be_one_of_ours(folders: Path) -> None:
 
 
 def test_a_class_that_the_data_lacks_stays_one_of_the_models(manifest: Manifest) -> None:
-    listing = read(manifest("finding", ["normal", "pneumonia", "normal"]), "finding").listing
+    listing = read(manifest("finding", ["normal", "pneumonia", "normal"]), "finding")
     assert listing.classes == OURS
     assert listing.labels.tolist() == [1, 2, 1]
 
@@ -79,29 +80,27 @@ def test_all_classes_that_fit_nothing_are_told_together(folders: Path) -> None:
 
 def test_labels_without_a_column_are_not_evaluated(manifest: Manifest) -> None:
     """With a column a label an empty place would be a claim."""
-    read_so = read(
+    samples = read(
         manifest("pneumonia,COVID-19", ["1,0", "0,0", "1,1"]),
         "pneumonia",
         "COVID-19",
         task="multi_label",
         COVID_19="covid",
     )
-    assert read_so.listing.classes == ("covid", "pneumonia")
-    assert read_so.listing.labels.tolist() == [[0, 1], [0, 0], [1, 1]]
-    assert read_so.notes == ("The data has no column for normal: not evaluated.",)
+    assert samples.classes == ("covid", "pneumonia")
+    assert samples.labels.tolist() == [[0, 1], [0, 0], [1, 1]]
 
 
 def test_cells_of_several_labels_tell_of_all(manifest: Manifest) -> None:
     path = manifest("finding", ["viral|covid", "", "viral|bacterial"])
     found = read(path, "finding", task="multi_label", viral="pneumonia", bacterial="pneumonia")
-    assert found.listing.classes == OURS
-    assert found.listing.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 1]]
-    assert found.notes == ()
+    assert found.classes == OURS
+    assert found.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 1]]
 
 
 def test_columns_of_which_one_is_set_are_classes(manifest: Manifest) -> None:
     path = manifest("covid,normal", ["1,0", "0,1", "0,1"])
-    assert read(path, "covid", "normal").listing.labels.tolist() == [0, 1, 1]
+    assert read(path, "covid", "normal").labels.tolist() == [0, 1, 1]
     path = manifest("covid,normal", ["1,0", "1,1", "0,0"])
     (problem,) = problems(path, "covid", "normal")
     assert problem.startswith("2 of 3 images carry none or several of the labels (1.png, 2.png), and the model decides")
@@ -109,7 +108,7 @@ def test_columns_of_which_one_is_set_are_classes(manifest: Manifest) -> None:
 
 def test_one_split_of_theirs_alone(manifest: Manifest, folders: Path) -> None:
     rows = ["normal,train", "covid,test", "normal,test", "covid,val"]
-    assert read(manifest("finding,split", rows), "finding", split="Testing").listing.paths == ("1.png", "2.png")
+    assert read(manifest("finding,split", rows), "finding", split="Testing").paths == ("1.png", "2.png")
     path = manifest("finding,split", rows[:1] + rows[3:])
     assert problems(path, "finding", split="test") == [f"--split test: no image of {path} is in it"]
     names = {"COVID_19": "covid", "viral": "pneumonia", "bacterial": "pneumonia"}
@@ -135,9 +134,9 @@ def test_a_runs_own_images_are_known_by_their_pixels(small_data: Path, tmp_path:
         for file in (small_data / split).rglob("*.png"):
             copied = tmp_path / "copied.bmp"
             Image.open(file).save(copied)
-            assert own[prepare_image(copied, 16, "squash").facts.pixel_hash] == split
-    assert prepare_image(tmp_path / "other.png", 16, "squash").facts.pixel_hash not in own
-    for file in (tmp_path / ".store").iterdir():
+            assert own[prepare_image(copied, 16, "squash").stats.pixel_hash] == split
+    assert prepare_image(tmp_path / "other.png", 16, "squash").stats.pixel_hash not in own
+    for file in (tmp_path / ".image_cache").iterdir():
         file.unlink()
     assert own_images(run) is None
     assert own_images(tmp_path) is None

@@ -108,7 +108,7 @@ def test_a_duplicate_is_told_its_originals_outcome_also_after_a_kill(tmp_path: P
         return ToySweep(tmp_path, finite_space, trials=6, scheduler="none", sampler="random", concurrency=2)
 
     ran = sweep().run()
-    duplicates = [twin for entry in ran.history.entries.values() for twin in entry.asked["duplicates"]]
+    duplicates = [twin for entry in ran.history.entries.values() for twin in entry.suggestion.duplicates]
     assert duplicates, "no duplicate was drawn: the test shows nothing"
     values = sorted(trial.value for trial in told(ran) if trial.value is not None)
     assert len(values) == 6 + len(duplicates)
@@ -124,8 +124,8 @@ def test_seed_points_come_first_and_take_at_most_half(tmp_path: Path, wide_space
     sweep = ToySweep(tmp_path, wide_space, trials=8).run()
     entries = [sweep.history.entries[number] for number in range(8)]
     for point, entry in zip(wide_space.seed_points, entries[:4], strict=False):
-        assert entry.asked["suggested"] == point
-    assert entries[4].asked["suggested"] not in wide_space.seed_points
+        assert entry.suggestion.suggested == point
+    assert entries[4].suggestion.suggested not in wide_space.seed_points
 
 
 def test_a_studys_list_runs_as_it_stands(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_duplicate_of_a_trial_that_a_kill_left_running_learns_its_outcome(
 
     started = sweep()
     entries = [started.study.ask() for _ in range(6)]
-    twins = {twin["of"]: entry for entry in entries if entry for twin in entry.asked["duplicates"]}
+    twins = {twin.of: entry for entry in entries if entry for twin in entry.suggestion.duplicates}
     original, holder = min((of, entry.number) for of, entry in twins.items() if of != entry.number)
     for number in range(6):
         if number != original:
@@ -249,5 +249,5 @@ def test_a_minimised_metric_is_searched_downwards(tmp_path: Path, wide_space: Sp
     best = sweep.history.best()
     assert best is not None
     scores = [min(entry.scores.values()) for entry in sweep.history.entries.values()]
-    assert sweep.history.best_score(best) == min(scores)
+    assert best.score == min(scores)
     assert sweep.study._study.direction is optuna.study.StudyDirection.MINIMIZE

@@ -16,7 +16,7 @@ from trained_run import trained_run
 
 from sweep import model, predictor
 from sweep.model import write_models
-from sweep.predict import main
+from sweep.predict import image_files, main
 from sweep.records import read_predictions, read_run
 from trainables.data.config import DataConfig
 
@@ -24,6 +24,9 @@ Said = Callable[..., tuple[int, list[str], list[str]]]
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+HELP = "python -m sweep.predict --help shows all options"
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +133,7 @@ def test_several_labels_are_decided_by_their_thresholds(said: Said, tmp_path: Pa
         Image.fromarray(chance.integers(0, 256, (32, 32), dtype=np.uint8)).save(tmp_path / f"{number}.png")
         lines.append(f"{number}.png,{'train' if number < 16 else 'val'},{number % 2},{int(number % 3 > 0)}")
     (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
-    request = DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_columns=("high", "often"))
+    request = DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_column=("high", "often"))
     run = trained_run(tmp_path / "run", request)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "write_onnx", lambda path, network, facts: None)
@@ -151,7 +154,7 @@ def test_ctrl_c_leaves_what_is_done(
 ) -> None:
     whole = predictor.Predictor.predict
 
-    def interrupted(self: predictor.Predictor, *arguments: object) -> Iterator[predictor.Answer]:
+    def interrupted(self: predictor.Predictor, *arguments: object) -> Iterator[predictor.Prediction]:
         for number, answer in enumerate(whole(self, *arguments)):  # type: ignore[arg-type]
             if number == 3:
                 raise KeyboardInterrupt
@@ -188,7 +191,7 @@ def test_what_is_no_model_is_told_in_one_sentence(run: Path, small_data: Path, s
     assert (code, problem.startswith(f"{tmp_path / 'gone'}: no such folder or file; give")) == (2, True)
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
-    (unfinished / "sweep.json").write_text(json.dumps({}))
+    (unfinished / "sweep.json").write_text(json.dumps({"format": 1}))
     code, _, (problem,) = said(unfinished, image)
     assert code == 2
     assert f"python -m sweep.model {unfinished} makes it now" in problem
@@ -212,4 +215,33 @@ def test_a_gpu_that_is_not_there_is_told(run: Path, small_data: Path, said: Said
     assert (code, problem.startswith("--device cuda: torch finds no GPU here")) == (2, True)
 
 
-HELP = "python -m sweep.predict --help shows all options"
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_folders_are_searched_to_the_bottom_and_files_are_taken_as_they_are_named(tmp_path: Path) -> None:
+    inside = [tmp_path / "a" / "1.PNG", tmp_path / "a" / "deep" / "2.dcm", tmp_path / "a" / "z.jpg"]
+    odd, gone = tmp_path / "odd.txt", tmp_path / "gone.png"
+    touch(*inside, odd, tmp_path / "a" / "notes.txt", tmp_path / "a" / ".hidden.png", tmp_path / "a" / ".dir" / "3.png")
+    (tmp_path / "a" / "IM0001").write_bytes(b"\0" * 128 + b"DICM")
+    found, problems = image_files([odd, gone, tmp_path / "a"])
+    assert found[:2] == [odd, gone]
+    assert sorted(found[2:]) == sorted([*inside, tmp_path / "a" / "IM0001"])
+    assert problems == []
+
+
+def test_a_file_named_twice_is_one_and_a_link_back_up_ends(tmp_path: Path) -> None:
+    touch(tmp_path / "a" / "1.png")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    found, _ = image_files([tmp_path / "a" / "1.png", tmp_path / "a"])
+    assert [file for file in found if "up" not in file.parts] == [tmp_path / "a" / "1.png"]
+    assert len(found) <= 2
+
+
+def test_a_folder_without_images_is_told(tmp_path: Path) -> None:
+    touch(tmp_path / "empty" / "notes.txt")
+    found, (problem,) = image_files([tmp_path / "empty"])
+    assert found == []
+    assert problem.startswith(f"{tmp_path / 'empty'}: no images in this folder")

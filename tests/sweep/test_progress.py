@@ -8,38 +8,72 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import TextIO
 
 import pytest
 from rich.console import Console
 
-from sweep.progress import Progress
-from sweep.progress_view import clean, duration
-from sweep.sweep_progress import SweepProgress
+from search_spaces.params import TrialParams
+from sweep.history import TrialHistory, TrialState
+from sweep.progress import Progress, SweepProgress, clean, duration
+from sweep.records import Suggestion
+from sweep.run_folder import RunPaths
 
 ESCAPE = "\x1b"
 SUMMARY = "mobilenet_v2 depth 2, sgd lr 0.0034, batch 32, cross_entropy"
 
 
+def state(number: int, scores: tuple[float, ...] = (), status: str = "running", reason: str = "") -> TrialState:
+    """A trial whose configuration is told as ``SUMMARY``; scores: one an epoch."""
+    params = TrialParams(backbone="mobilenet_v2", unfreeze_depth=2, lr=0.0034)
+    by_epoch = dict(enumerate(scores, start=1))
+    return TrialState(number, f"t{number:04d}", params, Suggestion(), by_epoch, status=status, reason=reason)
+
+
+def facts_of(total: int = 10, mode: str = "max", earlier: tuple[TrialState, ...] = ()) -> SweepProgress:
+    return SweepProgress(TrialHistory(RunPaths(Path("runs/none")), "val_f1_macro", mode), total, 6, earlier)
+
+
+def run(facts: SweepProgress, trial: TrialState, scores: tuple[float, ...]) -> TrialState:
+    """Begin a trial and let it report ``scores``, one an epoch."""
+    facts.begin(trial)
+    for epoch, score in enumerate(scores, start=len(trial.scores) + 1):
+        trial.scores[epoch] = score
+        facts.report(trial)
+    return trial
+
+
+def end(facts: SweepProgress, trial: TrialState, status: str) -> None:
+    trial.status = status
+    facts.end(trial)
+
+
 def progress(stream: TextIO, time_budget_s: float | None = None) -> Progress:
-    """A sweep of 16 trials whose clock goes on by 30 s whenever someone looks at it."""
+    """A sweep of 16 trials whose clock goes on by 30 s whenever someone looks at it; one ended earlier."""
     times = iter(range(0, 10**6, 30))
-    standing = SweepProgress(total=16, epochs=6, metric="val_f1_macro", mode="max")
-    return Progress(standing, stream=stream, clock=lambda: next(times), time_budget_s=time_budget_s)
+    facts = facts_of(16, earlier=(state(0, (0.61,), "completed"), state(6)))
+    return Progress(facts, stream=stream, clock=lambda: next(times), time_budget_s=time_budget_s)
 
 
 def play(shown: Progress) -> None:
     """A short sweep: one trial of each end, two that run."""
     shown.message("weights: random")
-    shown.ended_earlier("t0000", 0, "completed", 0.61, "resnet18 depth 0")
-    for number in range(1, 6):
-        shown.trial_started(f"t{number:04d}", number, SUMMARY)
-    for epoch in range(1, 4):
-        shown.epoch("t0001", 1, epoch, 0.6 + epoch / 100, 0.6 + epoch / 100)
-    shown.epoch("t0004", 4, 1, math.nan, math.nan)
-    shown.trial_ended("t0001", 1, "completed", "ran its budget", 0.63)
-    shown.trial_ended("t0002", 2, "pruned", "asha: below the cutoff 0.6 of 4 others", 0.2)
-    shown.trial_ended("t0003", 3, "failed", f"RuntimeError: out\nof {ESCAPE}[31mmemory", math.nan)
+    trials = {number: state(number) for number in range(1, 6)}
+    for trial in trials.values():
+        shown.trial_started(trial)
+    for number, scores in ((1, (0.61, 0.62, 0.63)), (4, (math.nan,)), (2, (0.2,))):
+        for epoch, score in enumerate(scores, start=1):
+            trials[number].scores[epoch] = score
+            shown.epoch(trials[number])
+    for number, status, reason in (
+        (1, "completed", "ran its budget"),
+        (2, "pruned", "asha: below the cutoff 0.6 of 4 others"),
+        (3, "failed", f"RuntimeError: out\nof {ESCAPE}[31mmemory"),
+    ):
+        trials[number].status, trials[number].reason = status, reason
+        shown.trial_ended(trials[number])
 
 
 def rendered(shown: Progress, width: int, height: int = 25, ascii_only: bool = False) -> list[str]:
@@ -87,7 +121,9 @@ def test_the_view_tells_counts_best_and_what_runs() -> None:
 
 
 def test_the_view_of_a_sweep_that_has_just_begun_claims_nothing() -> None:
-    assert [line for line in rendered(progress(io.StringIO()), 80) if "━" not in line] == [
+    times = iter((0, 30))
+    begun = Progress(facts_of(16), stream=io.StringIO(), clock=lambda: next(times))
+    assert [line for line in rendered(begun, 80) if "━" not in line] == [
         "0 of 16 trials ended, 30 s so far",
         "0 completed, 0 pruned, 0 failed, 0 running, 16 waiting",
         "",
@@ -107,7 +143,7 @@ def test_the_view_fits_any_width(width: int) -> None:
 def test_the_view_of_many_trials_fits_the_height() -> None:
     shown = progress(io.StringIO())
     for number in range(16):
-        shown.trial_started(f"t{number:04d}", number, SUMMARY)
+        shown.trial_started(state(number))
     lines = rendered(shown, 80, height=15)
     assert len(lines) < 15
     assert lines[-1] == "and 12 more"
@@ -115,7 +151,7 @@ def test_the_view_of_many_trials_fits_the_height() -> None:
 
 def test_the_time_left_is_never_more_than_the_time_budget() -> None:
     shown = progress(io.StringIO(), time_budget_s=65)
-    assert rendered(shown, 80)[0] == "0 of 16 trials ended, 30 s so far, about 35 s left"
+    assert rendered(shown, 80)[0] == "1 of 16 trials ended, 30 s so far, about 35 s left"
 
 
 def test_a_file_gets_one_plain_line_for_each_ended_trial_and_message() -> None:
@@ -126,7 +162,7 @@ def test_a_file_gets_one_plain_line_for_each_ended_trial_and_message() -> None:
     assert stream.getvalue().splitlines() == [
         "weights: random",
         f"[2/16] t0001 completed | val_f1_macro 0.6300 at epoch 3 | {SUMMARY} | the best so far",
-        f"[3/16] t0002 pruned | val_f1_macro 0.2000 | {SUMMARY} | "
+        f"[3/16] t0002 pruned | val_f1_macro 0.2000 at epoch 1 | {SUMMARY} | "
         "asha: below the cutoff 0.6 of 4 others | best so far 0.6300 (t0001)",
         f"[4/16] t0003 failed | {SUMMARY} | RuntimeError: out of memory",
     ]
@@ -221,3 +257,91 @@ def test_what_a_library_says_cannot_move_the_cursor_or_fill_the_screen() -> None
 )
 def test_a_duration_is_told_as_a_person_would(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def best_of(facts: SweepProgress) -> tuple[str, float, int]:
+    assert facts.best is not None
+    return facts.best.trial_id, facts.best.best_score, facts.best.best_epoch
+
+
+def test_trials_are_waiting_running_or_ended() -> None:
+    facts = facts_of(total=5)
+    pruned = run(facts, state(0), (0.5,))
+    run(facts, state(1), ())
+    end(facts, pruned, "pruned")
+    assert (facts.waiting, len(facts.running), dict(facts.ended)) == (3, 1, {"pruned": 1})
+
+
+def test_the_best_is_the_best_epoch_of_any_trial_also_of_one_that_runs() -> None:
+    facts = facts_of()
+    first = run(facts, state(0), (0.5, 0.7, 0.6))
+    run(facts, state(1), (0.6, 0.65))
+    assert best_of(facts) == ("t0000", 0.7, 2)
+    end(facts, first, "completed")
+    assert best_of(facts) == ("t0000", 0.7, 2)
+    assert facts.best is not None
+    assert facts.best.summary == SUMMARY
+
+
+def test_the_best_is_the_lowest_where_less_is_better() -> None:
+    facts = facts_of(mode="min")
+    run(facts, replace(state(0), mode="min"), (0.5, 0.7))
+    run(facts, replace(state(1), mode="min"), (0.6, 0.4))
+    assert best_of(facts) == ("t0001", 0.4, 2)
+
+
+def test_a_score_that_is_no_number_and_a_failed_trial_are_never_the_best() -> None:
+    facts = facts_of()
+    run(facts, state(0), (math.nan,))
+    assert facts.best is None
+    run(facts, state(1), (0.1, math.nan))
+    failed = run(facts, state(2), (0.9,))
+    assert best_of(facts) == ("t0002", 0.9, 1)
+    end(facts, failed, "failed")
+    assert best_of(facts) == ("t0001", 0.1, 1)
+
+
+def test_a_trial_of_an_earlier_session_counts_but_does_not_tell_how_long_trials_take() -> None:
+    facts = facts_of(total=3, earlier=(state(0, (0.5, 0.9), "completed"), state(1, (0.1,))))
+    assert (facts.waiting, dict(facts.ended)) == (2, {"completed": 1})
+    assert best_of(facts) == ("t0000", 0.9, 2)
+    assert facts.seconds_left(10) is None
+
+
+def test_a_resumed_trial_may_have_its_best_epoch_behind_it() -> None:
+    facts = facts_of()
+    trial = run(facts, state(0, (0.1, 0.9, 0.2)), (0.6,))
+    assert best_of(facts) == ("t0000", 0.9, 2)
+    run(facts, trial, (0.95,))
+    assert best_of(facts) == ("t0000", 0.95, 5)
+
+
+def test_a_trial_that_starts_again_is_counted_once() -> None:
+    facts = facts_of(total=3)
+    run(facts, run(facts, state(0), (0.5,)), ())
+    assert (len(facts.running), facts.running[0].epoch) == (1, 1)
+
+
+def test_events_of_a_trial_that_nobody_announced_are_taken_as_they_come() -> None:
+    facts = facts_of(total=1)
+    facts.report(state(0, (0.5, 0.5, 0.5)))
+    end(facts, state(1), "failed")
+    assert facts.waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("ended_after", "left_s"),
+    [
+        # One epoch takes 1 s. Nothing has ended: the budget of 6 for 8 to come, and the rest of the two that run.
+        ([], 8 * 6 + 5 + 4),
+        # The trials that ended took 2 epochs on average: so do the rest, and the two that run are as good as done.
+        ([1, 3], 6 * 2 + 1 + 0),
+    ],
+)
+def test_time_left_follows_from_the_epochs_that_trials_really_run(ended_after: list[int], left_s: float) -> None:
+    facts = facts_of()
+    for number, epochs in enumerate(ended_after):
+        end(facts, run(facts, state(number), (0.5,) * epochs), "pruned")
+    run(facts, state(8), (0.5,))
+    run(facts, state(9), (0.5, 0.5))
+    assert facts.seconds_left(elapsed_s=sum(ended_after) + 3) == pytest.approx(left_s)

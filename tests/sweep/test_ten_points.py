@@ -41,6 +41,10 @@ from toy_trainable import (
 from sweep.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
+ATTEMPTS = {"ours": 1, "plain": 3, "database": 3}
+"""How often a sweep is begun until it can be looked at: on a busy machine plain Ray breaks by itself at times."""
+BROKE = "cannot be resumed: (?s:.*)KeyError"
+"""What plain Ray ends with where a snapshot of its own is not whole."""
 Sweeps = Callable[[str, str], Seen]
 
 # A trial that plain Ray restores begins anew, and Optuna warns of each epoch that it hears of twice.
@@ -64,23 +68,28 @@ def cluster() -> Iterator[str]:
 def sweeps(tmp_path_factory: pytest.TempPathFactory, cluster: str) -> Sweeps:
     """Sweeps by way and name, each run once."""
 
-    @functools.cache
-    def run(way: str, name: str) -> Seen:
+    def attempt(way: str, name: str) -> Seen:
         root = tmp_path_factory.mktemp(f"{way}-{name}")
         sweep = our_sweep.sweep if way == "ours" else plain_ray.sweep
         if name == "stopped":
-            seen = sweep(root, toy(each_worse_than_the_last), trials=6)
-        elif name == "eventful":
-            seen = sweep(root, toy(eventful), trials=4, scheduler="none")
-        elif name == "finite":
-            seen = sweep(root, toy(learning), trials=8, space="finite", scheduler="none")
-        else:
-            os.mkfifo(root / "meeting")
-            timed = toy(learning, Timing(name, root / "meeting"))
-            seen = sweep(root, timed, trials=18, concurrency=2, **({"deterministic": True} if way == "ours" else {}))
-        if seen.error is not None:
-            raise RuntimeError(f"the {way} sweep {name} did not run: {seen.error}")
-        return seen
+            return sweep(root, toy(each_worse_than_the_last), trials=6)
+        if name == "eventful":
+            return sweep(root, toy(eventful), trials=4, scheduler="none")
+        if name == "finite":
+            return sweep(root, toy(learning), trials=8, space="finite", scheduler="none")
+        os.mkfifo(root / "meeting")
+        timed = toy(learning, Timing(name, root / "meeting"))
+        return sweep(root, timed, trials=18, concurrency=2, **({"deterministic": True} if way == "ours" else {}))
+
+    @functools.cache
+    def run(way: str, name: str) -> Seen:
+        errors = []
+        for _ in range(ATTEMPTS[way]):
+            seen = attempt(way, name)
+            if seen.error is None:
+                return seen
+            errors.append(seen.error)
+        raise RuntimeError(f"the {way} sweep {name} did not run: {errors}")
 
     return run
 
@@ -88,18 +97,22 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory, cluster: str) -> Sweeps:
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory, cluster: str) -> dict[str, Path]:
     """Folders of sweeps whose driver was killed, side by side: ours, plain, and plain with the study in a database."""
-    roots = {way: tmp_path_factory.mktemp(f"killed-{way}") for way in ("ours", "plain", "database")}
-    with contextlib.ExitStack() as files:
-        errors = {way: files.enter_context((root / "errors.txt").open("w+")) for way, root in roots.items()}
-        command = [sys.executable, killed_driver.__file__]
-        drivers = {
-            way: subprocess.Popen([*command, way, str(root), cluster], stdout=subprocess.DEVNULL, stderr=errors[way])
-            for way, root in roots.items()
-        }
-        for way, driver in drivers.items():
-            if driver.wait() != -signal.SIGKILL:
-                errors[way].seek(0)
-                raise RuntimeError(f"the driver {way} was not killed: {errors[way].read()[-2000:]}")
+
+    def start(way: str) -> tuple[Path, subprocess.Popen[bytes]]:
+        root = tmp_path_factory.mktemp(f"killed-{way}")
+        command = [sys.executable, killed_driver.__file__, way, str(root), cluster]
+        with (root / "errors.txt").open("w") as errors:
+            return root, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+
+    roots = {}
+    for way, (root, driver) in {way: start(way) for way in ATTEMPTS}.items():
+        for _ in range(ATTEMPTS[way] - 1):
+            if driver.wait() == -signal.SIGKILL:
+                break
+            root, driver = start(way)
+        if driver.wait() != -signal.SIGKILL:
+            raise RuntimeError(f"the driver {way} was not killed: {(root / 'errors.txt').read_text()[-2000:]}")
+        roots[way] = root
     return roots
 
 
@@ -134,7 +147,7 @@ def test_3_a_sweep_whose_study_can_be_looked_at_survives_a_kill(
     way: str, killed: dict[str, Path], tmp_path: Path
 ) -> None:
     seen = resumed(killed[way], way, tmp_path / "copy")
-    with holds(way, but_plain="cannot be resumed: (?s:.*)UpdateFinishedTrialError|trials were lost"):
+    with holds(way, but_plain=f"cannot be resumed: (?s:.*)UpdateFinishedTrialError|{BROKE}|trials were lost"):
         assert seen.error is None, f"the sweep cannot be resumed: {seen.error}"
         assert len(seen.told) == TRIALS, "trials were lost"
         assert all(trial.state.is_finished() for trial in seen.told), "trials never end"
@@ -146,10 +159,10 @@ def test_4_after_a_kill_trials_are_compared_with_those_before_it(
     way: str, killed: dict[str, Path], tmp_path: Path
 ) -> None:
     seen = resumed(killed[way], way, tmp_path / "copy")
-    if seen.error is not None:
-        raise RuntimeError(f"not resumed: {seen.error}")
-    # On a busy machine the last snapshot may be half written when the driver dies: then plain Ray forgets trials, too.
-    with holds(way, but_plain="runs on at an empty rung|trials were lost"):
+    # On a busy machine the last snapshot may be half written when the driver dies: then plain Ray forgets trials, or
+    # breaks with a KeyError of its own.
+    with holds(way, but_plain=f"runs on at an empty rung|trials were lost|{BROKE}"):
+        assert seen.error is None, f"the sweep cannot be resumed: {seen.error}"
         assert len(seen.epochs) == TRIALS, f"trials were lost: {len(seen.epochs)} of {TRIALS} came back"
         compared = seen.epochs[REDUCTION_FACTOR:]  # those before it have too few others before them, with us
         assert set(compared) == {GRACE_PERIOD}, f"a trial worse than all before it runs on at an empty rung: {compared}"
@@ -171,7 +184,7 @@ def test_6_a_misspelt_metric_is_refused_before_anything_runs(tmp_path: Path, cap
     assert code == 2
     assert "did you mean 'val_f1_macro'" in errors
     assert errors.count("error:") == 1
-    assert [path.name for path in storage.iterdir()] == [".store"], (
+    assert [path.name for path in storage.iterdir()] == [".image_cache"], (
         "no run folder, only the images decoded for the next"
     )
 
