@@ -40,11 +40,11 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     from search_spaces.params import SpaceContext
     from search_spaces.space import load_space
     from sweep import ray_tune
-    from sweep.config import SweepConfig, with_defaults
+    from sweep.config import SweepConfig, resolve
     from sweep.history import TrialHistory
     from sweep.optuna_export import OptunaExport
     from sweep.optuna_search import OptunaSearch
-    from sweep.plan import Plan
+    from sweep.plan import Plan, PlannedData
     from sweep.progress import Progress, SweepProgress
     from sweep.pruning import PruningRule
     from sweep.run_folder import RunPaths
@@ -53,16 +53,14 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     paths = RunPaths(root)
     ray_tune.log_to(paths.log)
     context = SpaceContext(task="single_label", class_count=3, train_count=500, backbones=("resnet18",))
-    config = with_defaults(SweepConfig(trials=trials, epochs=1), cpus=2, gpus=0)
+    config = resolve(SweepConfig(trials=trials, epochs=1), cpus=2, gpus=0)
     plan = Plan(
         config=config,
-        dataset={},
+        dataset=PlannedData(task="single_label", classes=("a", "b"), images={}),
         space=load_space(config.space, context, {}),
         weights={},
         missing_weights={},
         mode="max",
-        epochs_of={},
-        own_epochs=False,
     )
     history = TrialHistory(paths, config.metric, plan.mode)
     search = OptunaSearch(

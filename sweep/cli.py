@@ -1,157 +1,258 @@
-"""The command line of ``python -m sweep.run``: read, together with a YAML file, into a ``SweepConfig``."""
+"""The command lines: that of ``python -m sweep.run``, read with a YAML file, and what the small commands share."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import os
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from search_spaces.errors import UserError, raise_all
-from sweep.config import SweepConfig, check
-from sweep.config_file import read_config_file
-from sweep.option_groups import EXAMPLES, GROUPS, Option
-from sweep.values import option, read_values, unknown_option
+import yaml
 
+from search_spaces.errors import UserError, unknown
+from sweep.config import GROUPS, SweepConfig
+from trainables.data.config import Option, dashed, unknown_option
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+MOST_PROBLEMS = 10
+DEVICES = ("auto", "cpu", "cuda")
 MISSING = "\0missing"
 """Stands for the value of an option that was given none. No argument can be it: the system ends them at a NUL."""
 WIDEST_HELP = 110
 
-OPTIONS = {one.name: one for group in GROUPS.values() for one in group}
+OPTIONS = SweepConfig.options() | {
+    "config": Option(
+        group="place",
+        metavar="FILE",
+        help="a YAML file of these options (lines such as `epochs: 20`); the command line wins",
+    )
+}
+EXAMPLES = """\
+examples:
+  python -m sweep.run                                      the demo set: a first report in minutes
+  python -m sweep.run --data xrays/ --time-budget 8h       a folder of images, over night
+  python -m sweep.run --data xrays.csv --label-column finding --group-column patient
+  python -m sweep.run --data xrays/ --backbones resnet18,vgg16 --set optimizer=adamw --dry-run
+  python -m sweep.run --resume NAME --trials 200           go on with a run, and further
+
+exit codes:
+  0 done   1 every trial failed   2 bad input   130 interrupted; what is done is kept, see --resume"""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Parsed:
-    """A command line as it was understood.
-
-    config: what was given, defaults elsewhere. given: the fields that the user set, on the command line or in the
-    file. problems: one sentence for each thing that was not understood; there ``config`` has the default.
-    """
-
-    config: SweepConfig
-    given: frozenset[str]
-    problems: tuple[str, ...] = ()
-
-
-def parse(argv: Sequence[str]) -> Parsed:
+def read(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
     """Read a command line and its ``--config`` file; the command line wins.
 
-    Raises ``UserError`` with everything that was not understood, together with what else is wrong with the rest.
-    ``--help`` prints the help and exits with code 0.
+    Beside the configuration one sentence for each thing that was not understood; there it has the default. Raises
+    ``UserError`` where an argument cannot even be taken apart. ``--help`` prints the help and exits with code 0.
     """
-    parsed = read(argv)
-    if parsed.problems:
-        raise_all([*parsed.problems, *check(parsed.config)])
-    return parsed
-
-
-def read(argv: Sequence[str]) -> Parsed:
-    """As ``parse``, with the problems in the result: for a caller that has more to say."""
     on_line, problems = _read_arguments(argv)
     path = on_line.pop("config", None)
     in_file: dict[str, Any] = {}
     if path is not None:
         try:
-            in_file, wrong_keys = read_config_file(Path(path), OPTIONS.keys() - {"config"})
+            in_file, wrong_keys = read_config_file(Path(path), SweepConfig.model_fields)
             problems += wrong_keys
         except UserError as error:
             problems += error.problems
-    of_file, wrong = read_values({name: value for name, value in in_file.items() if name not in on_line})
-    problems += [f"--config {path}: {problem}" for problem in wrong]
-    of_line, wrong = read_values(on_line)
-    problems += wrong
-    values = of_file | of_line
-    if values.get("resume") is not None and values.get("name") not in (None, values["resume"]):
-        problems.append(
-            f"--name {values['name']} cannot go with --resume {values['resume']}: a resumed run keeps its name"
-        )
-    return Parsed(config=SweepConfig(**values), given=frozenset(values), problems=tuple(problems))
+    config, wrong = SweepConfig.read({name: in_file[name] for name in in_file if name not in on_line} | on_line)
+    for name, sentences in wrong.items():
+        problems += [sentence if name in on_line else f"--config {path}: {sentence}" for sentence in sentences]
+    if config.resume is not None and config.name not in (None, config.resume):
+        problems.append(f"--name {config.name} cannot go with --resume {config.resume}: a resumed run keeps its name")
+    return config, problems
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The options in their groups. Values stay text here: what is wrong with them is gathered, not met one by one."""
-    made = _Parser(
-        prog="python -m sweep.run",
+    made = Arguments(
+        "sweep.run",
+        "Find out which pretrained network, trained how, is best on your labelled images.",
+        EXAMPLES,
         usage="python -m sweep.run [options]",
-        description="Find out which pretrained network, trained how, is best on your labelled images.",
-        epilog=EXAMPLES,
-        formatter_class=_Help,
-        allow_abbrev=False,
         add_help=False,
         argument_default=argparse.SUPPRESS,
     )
-    for title, options in GROUPS.items():
+    for title in GROUPS:
         group = made.add_argument_group(title)
-        for one in options:
-            _add(group, one)
+        for name, one in OPTIONS.items():
+            if one.group == title:
+                _add(group, name, one)
     group.add_argument("-h", "--help", action="help", help="show this page")
     return made
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
-
-
-class _Help(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog: str) -> None:
-        width = min(WIDEST_HELP, shutil.get_terminal_size().columns) - 2
-        super().__init__(prog, max_help_position=29, width=width)
-
-    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
-        return str(action.metavar)  # A value is needed, although the parser lets it be missing for a while.
-
-
-def _add(group: argparse._ArgumentGroup, one: Option) -> None:
+def _add(group: argparse._ArgumentGroup, name: str, one: Option) -> None:
     if one.metavar is None:
         # Only the plain switch is shown; --no-... is for turning off what a file turns on.
-        group.add_argument(option(one.name), dest=one.name, action="store_true", help=one.help)
-        group.add_argument(f"--no-{option(one.name)[2:]}", dest=one.name, action="store_false", help=argparse.SUPPRESS)
+        group.add_argument(dashed(name), dest=name, action="store_true", help=one.help)
+        group.add_argument(f"--no-{dashed(name)[2:]}", dest=name, action="store_false", help=argparse.SUPPRESS)
     else:
-        group.add_argument(
-            option(one.name),
-            dest=one.name,
-            metavar=one.metavar,
-            action="append",
-            nargs="?",
-            const=MISSING,
-            help=one.help,
-        )
+        several: dict[str, Any] = {"action": "append", "nargs": "?", "const": MISSING}
+        group.add_argument(dashed(name), dest=name, metavar=one.metavar, help=one.help, **several)
 
 
 def _read_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """The text of each option that was given, and one sentence for each argument that is none of ours."""
     namespace, strangers = parser().parse_known_args(list(argv))
-    problems = _stranger_problems(strangers)
+    problems = list(_stranger_problems(strangers))
     raw: dict[str, Any] = {}
     for name, given in vars(namespace).items():
-        if OPTIONS[name].metavar is None:
+        one = OPTIONS[name]
+        if one.metavar is None:
             raw[name] = given
-            continue
-        texts = [text for text in given if text != MISSING]
-        if len(texts) < len(given):
-            problems.append(f"{option(name)} needs a value: {option(name)} {OPTIONS[name].metavar}")
-        elif OPTIONS[name].many:
-            raw[name] = texts
-        elif len(texts) > 1:
-            problems.append(f"{option(name)} is given {len(texts)} times: {', '.join(texts)}")
+        elif MISSING in given:
+            problems.append(f"{dashed(name)} needs a value: {dashed(name)} {one.metavar}")
+        elif len(given) > 1 and not one.many:
+            problems.append(f"{dashed(name)} is given {len(given)} times: {', '.join(given)}")
         else:
-            raw[name] = texts[0]
+            raw[name] = given if one.many else given[0]
     return raw, problems
 
 
-def _stranger_problems(strangers: Sequence[str]) -> list[str]:
-    spellings = {option(name): option(name) for name in OPTIONS}
-    problems = []
+def _stranger_problems(strangers: Sequence[str]) -> Iterator[str]:
+    spellings = {dashed(name): dashed(name) for name in OPTIONS}
     after_unknown = False
     for one in strangers:
         if one.startswith("-"):
-            problems.append(unknown_option(one.partition("=")[0], "option", spellings))
+            yield unknown_option(one.partition("=")[0], "option", spellings)
             after_unknown = "=" not in one
         elif after_unknown:  # the value of the unknown option
             after_unknown = False
         else:
-            problems.append(f"unexpected argument {one!r}: options begin with --, several names have commas between")
-    return problems
+            yield f"unexpected argument {one!r}: options begin with --, several names have commas between"
+
+
+def read_config_file(path: Path, allowed: Collection[str]) -> tuple[dict[str, Any], list[str]]:
+    """The settings of a YAML file, and one sentence for each key of it that is none or stands there twice.
+
+    Options stand there by name, with dashes or underscores. allowed: the names, with underscores. A null is left out:
+    it means the default. Raises ``UserError`` if the file cannot be read at all.
+    """
+    named = f"--config {path}"
+    try:
+        written = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(written)
+    except OSError as error:
+        raise UserError(f"{named} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{named} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        mark, what = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        place = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
+        raise UserError(f"{named} is not YAML: {what}{place}") from None
+    if content is None:
+        return {}, []
+    if not isinstance(content, dict):
+        raise UserError(f"{named} must hold lines of `option: value`, such as `epochs: 20`; it holds {content!r:.80}")
+
+    # Of two equal keys the content has the last one; the nodes still have both.
+    problems = [f"{named}: {key}" for key in _repeated(yaml.compose(written, Loader=yaml.SafeLoader))]
+    spellings = {name: f"`{name}`" for name in allowed}
+    settings: dict[str, Any] = {}
+    for key, value in content.items():
+        name = _underscored(key)
+        if name not in allowed:
+            problems.append(f"{named}: {unknown_option(str(key), 'option', spellings)}")
+        elif value is not None:
+            settings[name] = value
+    return settings, problems
+
+
+def _repeated(node: yaml.Node | None) -> Iterator[str]:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        name, line = _underscored(key.value), key.start_mark.line + 1
+        if name in lines:
+            yield f"{name} is given twice, in line {lines[name]} and line {line}"
+        lines[name] = line
+        yield from _repeated(value)
+
+
+def _underscored(key: object) -> str:
+    return str(key).replace("-", "_")
+
+
+class Arguments(argparse.ArgumentParser):
+    """The parser of ``python -m <command>``; it raises ``UserError``: a mistyped option is told as all else is."""
+
+    def __init__(self, command: str, description: str, epilog: str, **more: Any) -> None:
+        super().__init__(
+            prog=f"python -m {command}",
+            description=description,
+            epilog=epilog,
+            formatter_class=_Help,
+            allow_abbrev=False,
+            **more,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; {self.prog} --help shows all options")
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str, **more: Any) -> None:
+        width = min(WIDEST_HELP, shutil.get_terminal_size().columns) - 2
+        super().__init__(prog, max_help_position=29, width=width, **more)
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        # A value is needed, although the sweep's parser lets it be missing for a while.
+        return str(action.metavar) if action.const == MISSING else super()._format_args(action, default_metavar)
+
+
+def add_computing(made: Arguments) -> None:
+    """The options of a command that computes with a model."""
+    made.add_argument("--device", default="auto", metavar="NAME", help="auto (a GPU if there is one), cpu or cuda")
+    made.add_argument("--batch-size", metavar="N", help="images computed at once; default: 32, on a GPU 256")
+
+
+def computing(asked: argparse.Namespace) -> tuple[int | None, list[str]]:
+    """The value of --batch-size, None without one, and what is wrong with the options of ``add_computing``."""
+    problems, size = [], asked.batch_size
+    if size is not None and (not size.isdecimal() or int(size) < 1):
+        problems.append(f"--batch-size must be a whole number, 1 or more, received {size!r}")
+    if asked.device not in DEVICES:
+        problems.append(f"--device: {unknown('device', asked.device, DEVICES)}")
+    return (None if size is None or problems else int(size)), problems
+
+
+def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
+    """``run`` with the arguments; its exit code, or 2 with one line a problem, or 130 after Ctrl-C.
+
+    Also 130 where what reads our output (``| head``) has gone.
+    """
+    try:
+        return run(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        tell(error.problems)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
+        return INTERRUPTED
+
+
+def tell(problems: Sequence[str]) -> None:
+    """The first ten problems on stderr, each as one line, and how many more there are."""
+    for problem in problems[:MOST_PROBLEMS]:
+        print(f"error: {problem}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    if len(problems) > MOST_PROBLEMS:
+        print(f"… and {len(problems) - MOST_PROBLEMS} more", file=sys.stderr)
+
+
+def plain(text: str) -> str:
+    """``text`` without what UTF-8 or one line of a terminal cannot hold (a file may be named anything)."""
+    clean = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in clean)
+
+
+def available_cpus() -> int:
+    """CPUs this process may use: a container or a batch system may allow fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

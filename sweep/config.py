@@ -1,146 +1,353 @@
-"""What a sweep is asked to do: one frozen object, its defaults, and everything that can be wrong with it by itself."""
+"""What a sweep is asked to do: every option declared once, its default, and everything wrong with it by itself.
+
+An option is one field of a config here, or of the data's in ``trainables.data.config``. The command line, its help, the
+YAML file, the checks of ``problems`` and what is saved follow from that.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
+import json
+import re
 from collections.abc import Mapping
-from typing import Any, Self
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Self
 
-from search_spaces.errors import raise_all, unknown
-from search_spaces.params import BACKBONE_NAMES, Scalar, TrialParams
-from sweep.values import option, read_values
-from trainables.data.config import DataConfig
+from pydantic import PlainValidator
 
-SAMPLERS = ("tpe", "gp", "qmc", "random", "grid")
-SCHEDULERS = ("asha", "median", "none")
-PRECISIONS = ("fp32", "bf16")
-COMPARABLE = tuple(field.name for field in dataclasses.fields(TrialParams))
-LARGEST_SEED = 2**32 - 1  # of numpy's and scikit-learn's generators
+from search_spaces.errors import UserError, raise_all
+from search_spaces.params import BACKBONE_NAMES, Scalar, TrialParams, parse_text
+from sweep.run_folder import RunPaths
+from trainables.data.config import DataConfig, Flag, Text, Whole, dashed, finite, names, option, text, whole
+
+FORMAT = 1
 LONGEST_NAME = 200
+COMPARABLE = tuple(TrialParams.__dataclass_fields__)
+GROUPS = ("images", "what is tried", "how much", "search", "evidence", "machines", "place")
+SECONDS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1}
+_DURATION_PART = r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)"
+OR_ANEW = "or start a new run under another --name"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SweepConfig:
-    """Everything that is the same for all trials of a sweep. Fields are the options, with underscores.
+def number(raw: object) -> float:
+    """A finite float."""
+    value = finite(raw)
+    if value is None:
+        raise ValueError(f"must be a number, received {raw!r}")
+    return value
 
-    None means: depends on the data or the machine, and is filled in by ``with_defaults``; or off (patience,
-    time_budget, trial_time_limit); or not there (columns, backbones, name, resume).
 
-    data: "demo", or a folder or .csv manifest; task: "auto", "single_label" or "multi_label"; label_column,
-    path_column, group_column, split_column, subgroup_column, source_column: of a manifest.
-    space: a name, or the path of a Python file; rows: ids of a study's rows, only these are run, () = all that fit;
-    backbones: exactly these, None = all whose weights are found; set: hyperparameters fixed in every trial.
-    weights: "imagenet", "random" or a folder; image_size: pixels of a side, >= 8; fit: "squash", "crop" or "pad".
-    finalists: configurations repeated after the search, 0 = none; repeats: fresh seeds of each, >= 1; folds: >= 2, or
-    None; compare: hyperparameters whose cells' best are repeated, too; positive_class: one of the classes.
-    trials: >= 1; epochs: of a trial, >= 1; patience: epochs without a better metric, >= 1; time_budget: of the sweep
-    and trial_time_limit: of a trial, seconds, > 0.
-    metric: a column of epochs.parquet; sampler: one of ``SAMPLERS``; scheduler: one of ``SCHEDULERS``;
-    grace_period: epochs that every trial may run, 1 to epochs; reduction_factor: >= 2, one in so many goes on.
-    seed: 0 to 2**32 - 1; deterministic: same seed, same sweep; precision: "fp32" or "bf16".
-    cpus_per_trial: >= 1, torch threads of a trial; gpus_per_trial: 0 to 1, a fraction shares one; concurrency: trials
-    at once, >= 1; address: "local" or that of a Ray cluster; storage: the folder of run folders, one that every node
-    sees; name: of the run folder; resume: name or path of a run folder.
-    allow_leakage, skip_unreadable: go on, marked, where the data would stop the sweep; dry_run: run no trial.
+def seconds(raw: object) -> float:
+    """A length of time in seconds: ``3600``, ``"90m"``, ``"1h30m"``, ``"1.5h"``, ``"2d"``; a plain number is seconds.
+
+    Of any sign: whether it can be is the option's matter.
+    """
+    value = finite(raw)
+    if value is not None:
+        return value
+    if isinstance(raw, str) and re.fullmatch(rf"(?:{_DURATION_PART}\s*)+", raw.strip().lower()):
+        parts = re.findall(_DURATION_PART, raw.lower())
+        return float(sum(float(amount) * SECONDS[unit] for amount, unit in parts))
+    raise ValueError(f"must be a time such as 90s, 45m, 2h, 1h30m or 1d (a plain number is seconds), received {raw!r}")
+
+
+def comma_names(raw: object) -> tuple[str, ...]:
+    """As ``names``, and each text may hold several with commas between."""
+    return tuple(text(part).strip() for one in names(raw) for part in one.split(","))
+
+
+def hyperparameters(raw: object) -> dict[str, Scalar]:
+    """Fixed hyperparameters from a mapping, or a list of ``"lr=1e-3"``; ``UserError`` with whole sentences if wrong.
+
+    Values get the type of the field of ``TrialParams`` that they are for.
+    """
+    pairs: list[tuple[str, Any]] = []
+    problems: list[str] = []
+    if isinstance(raw, Mapping):
+        pairs = [(str(key), value) for key, value in raw.items()]
+    else:
+        for one in names(raw):
+            key, equals, value = (part.strip() for part in one.partition("="))
+            if key and equals and value:
+                pairs.append((key, value))
+            else:
+                problems.append(f"--set {one}: write name=value, such as lr=1e-3")
+    values: dict[str, Scalar] = {}
+    for key, value in pairs:
+        if key in values:
+            problems.append(f"--set {key} is given twice: {values[key]} and {value}")
+            continue
+        try:
+            values[key] = parse_text(key, value)
+        except UserError as error:
+            problems += [f"--set {key}={value}: {problem}" for problem in error.problems]
+    raise_all(problems)
+    return values
+
+
+def _or_none(reader: Any) -> PlainValidator:
+    """Reads None, too, and the text "none" as None."""
+    return PlainValidator(lambda raw: None if raw is None or raw == "none" else reader(raw))
+
+
+Number = Annotated[float, PlainValidator(number)]
+WholeOrNone = Annotated[int | None, _or_none(whole)]
+SecondsOrNone = Annotated[float | None, _or_none(seconds)]
+CommaNames = Annotated[tuple[str, ...], PlainValidator(comma_names)]
+Hyperparameters = Annotated[dict[str, Scalar], PlainValidator(hyperparameters)]
+
+_tried, _how_much, _search, _evidence, _machines, _place = (functools.partial(option, group) for group in GROUPS[1:])
+
+
+class SweepConfig(DataConfig):
+    """Everything that is the same for all trials of a sweep, as the user asked for it.
+
+    None means: not given; or off (patience, time_budget, trial_time_limit, folds); or not there (columns, rows, name,
+    resume). ``model_fields_set`` has what was given; ``resolve`` fills in the rest.
     """
 
-    data: str = "demo"
-    label_column: tuple[str, ...] = ()
-    path_column: str = "path"
-    group_column: str | None = None
-    split_column: str | None = None
-    subgroup_column: tuple[str, ...] = ()
-    source_column: str | None = None
-    task: str = "auto"
-    allow_leakage: bool = False
-    skip_unreadable: bool = False
-    image_size: int | None = None
-    fit: str = "squash"
+    space: Text = _tried(
+        "partial_unfreeze",
+        "NAME",
+        "a search space: partial_unfreeze, head_only, full_finetune, imbalance, a published study (studies.bscs17028, "
+        "studies.msds18022, studies.msds19058, studies.msds19005, studies.msds19042), or the path of a Python file of "
+        "one's own",
+    )
+    rows: CommaNames = _tried(
+        (), "IDS", "of a study only these rows, such as W2,W4", otherwise="all that fit the data", many=True
+    )
+    backbones: CommaNames | None = _tried(
+        None,
+        "NAMES",
+        "exactly these networks, with commas between",
+        otherwise="all whose weights are found",
+        many=True,
+        allowed=BACKBONE_NAMES,
+        kind="backbone",
+    )
+    weights: Text | None = _tried(
+        None,
+        "FROM",
+        "what a network starts from: imagenet, random, or a folder of weight files",
+        otherwise="imagenet, demo random",
+    )
+    set: Hyperparameters = _tried(
+        {}, "NAME=VALUE", "fix a hyperparameter in every trial, such as lr=1e-3; may be repeated", many=True
+    )
 
-    space: str = "partial_unfreeze"
-    rows: tuple[str, ...] = ()
-    backbones: tuple[str, ...] | None = None
-    set: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
-    weights: str | None = None
+    trials: Whole | None = _how_much(
+        None, "N", "configurations to try", otherwise="64, demo 16 (a study: its list)", least=1, anew=True
+    )
+    epochs: Whole | None = _how_much(
+        None, "N", "the most epochs of a trial", otherwise="20, demo 6 (a study: its own)", least=1
+    )
+    patience: WholeOrNone = _how_much(
+        None, "N", "end a trial after N epochs without a better metric", otherwise="none", least=1
+    )
+    time_budget: SecondsOrNone = _how_much(
+        None,
+        "TIME",
+        "stop the sweep after 90m, 2h, 1d (a number: seconds)",
+        otherwise="none",
+        above=0,
+        out_of_range="must be more than 0 seconds",
+        anew=True,
+    )
+    trial_time_limit: SecondsOrNone = _how_much(
+        None,
+        "TIME",
+        "a trial that takes longer fails; same units",
+        otherwise="none",
+        above=0,
+        out_of_range="must be more than 0 seconds",
+        anew=True,
+    )
 
-    trials: int | None = None
-    epochs: int | None = None
-    patience: int | None = None
-    time_budget: float | None = None
-    trial_time_limit: float | None = None
+    metric: Text = _search("val_f1_macro", "NAME", "epochs.parquet's column to select by, at a trial's best epoch")
+    sampler: Text = _search(
+        "tpe",
+        "NAME",
+        "tpe, gp, qmc, random, or grid (every one of a finite space)",
+        allowed=("tpe", "gp", "qmc", "random", "grid"),
+    )
+    scheduler: Text | None = _search(
+        None,
+        "NAME",
+        "what stops bad trials early: asha, median or none",
+        otherwise="asha (a study: none)",
+        allowed=("asha", "median", "none"),
+    )
+    grace_period: Whole | None = _search(
+        None, "N", "epochs that every trial may run", otherwise="a fifth of the epochs, at least 3", least=1
+    )
+    reduction_factor: Number = _search(
+        3.0,
+        "X",
+        "asha lets one trial in X go on at each rung, 2 or more",
+        least=2,
+        out_of_range="must be 2 or more: one trial in so many goes on",
+    )
+    deterministic: Flag = _search(
+        False, None, "the same seed gives the same sweep, also with several trials at once; slower"
+    )
+    precision: Text = _search(
+        "fp32", "NAME", "fp32, or bf16 (faster where the hardware has it)", allowed=("fp32", "bf16")
+    )
 
-    finalists: int | None = None
-    repeats: int | None = None
-    folds: int | None = None
-    compare: tuple[str, ...] = ()
-    positive_class: str | None = None
+    finalists: Whole | None = _evidence(
+        None,
+        "N",
+        "best configurations trained again with fresh seeds, 0: none",
+        otherwise="3, demo 2",
+        least=0,
+        out_of_range="must be 0 (none) or more",
+        anew=True,
+    )
+    repeats: Whole | None = _evidence(
+        None, "N", "how often each of them is trained again", otherwise="3, demo 2", least=1, anew=True
+    )
+    folds: WholeOrNone = _evidence(
+        None,
+        "K",
+        "train them by K-fold cross-validation on train + val instead",
+        otherwise="the run's split",
+        least=2,
+        anew=True,
+    )
+    compare: CommaNames = _evidence(
+        (),
+        "NAMES",
+        "repeat also the best of each value of these hyperparameters, such as backbone,unfreeze_depth, of which at "
+        "least three trials have ended; the cost is told first",
+        many=True,
+        allowed=COMPARABLE,
+        kind="hyperparameter",
+        anew=True,
+    )
+    positive_class: Text | None = _evidence(
+        None, "NAME", "the class whose sensitivity and specificity the report states first", anew=True
+    )
 
-    metric: str = "val_f1_macro"
-    sampler: str = "tpe"
-    scheduler: str | None = None
-    grace_period: int | None = None
-    reduction_factor: float = 3.0
-    seed: int = 0
-    deterministic: bool = False
-    precision: str = "fp32"
+    cpus_per_trial: Whole | None = _machines(
+        None, "N", "CPUs, and so torch threads, of a trial", otherwise="1", least=1, anew=True
+    )
+    gpus_per_trial: Number | None = _machines(
+        None,
+        "X",
+        "1, or a part such as 0.5 to share one",
+        otherwise="1 if there is a GPU, else 0",
+        least=0,
+        most=1,
+        out_of_range="must be from 0 to 1: a trial has one GPU, or a part",
+        anew=True,
+    )
+    concurrency: Whole | None = _machines(
+        None, "N", "trials at once", otherwise="as many as CPUs and GPUs allow", least=1, anew=True
+    )
+    address: Text = _machines(
+        "local",
+        "ADDRESS",
+        "a running Ray cluster, such as auto or HOST:6379",
+        otherwise="local, this machine",
+        anew=True,
+    )
 
-    cpus_per_trial: int | None = None
-    gpus_per_trial: float | None = None
-    concurrency: int | None = None
-    address: str = "local"
+    storage: Text = _place("runs", "FOLDER", "holds the run folders; on a cluster one that every node sees", anew=True)
+    name: Text | None = _place(None, "NAME", "of the new run folder", otherwise="the space and the time")
+    resume: Text | None = _place(
+        None, "NAME", "go on with a run; --trials, --time-budget and the machines may be given anew", anew=True
+    )
+    dry_run: Flag = _place(
+        False, None, "show the configuration, five trials, and the time and disk it would take", anew=True
+    )
 
-    storage: str = "runs"
-    name: str | None = None
-    resume: str | None = None
-    dry_run: bool = False
+    @property
+    def demo(self) -> bool:
+        return self.data == "demo"
+
+    @property
+    def study(self) -> bool:
+        """Whether the space is a published study: a list of trials, run to their ends."""
+        return self.space.startswith("studies.")
+
+    def data_config(self) -> DataConfig:
+        """The part about the data."""
+        return DataConfig(**{name: getattr(self, name) for name in DataConfig.model_fields})
+
+    def to_json(self) -> dict[str, Any]:
+        """What was given, as JSON has it."""
+        return {name: value for name, value in super().to_json().items() if name in self.model_fields_set}
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
-        """Build from ``to_dict``'s values, or such as YAML has; ``UserError`` with every unknown key and wrong type."""
-        read, problems = read_values(raw)
-        raise_all(problems)
-        return cls(**read)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Values that JSON has: tuples become lists, times are seconds."""
-        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {
-            name: list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
-            for name, value in plain.items()
-        }
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """Build from ``to_json``'s values, or such as YAML has; ``UserError`` with every unknown key and wrong type."""
+        config, wrong = cls.read(raw)
+        raise_all([problem for problems in wrong.values() for problem in problems])
+        return config
 
 
-def with_defaults(config: SweepConfig, cpus: int, gpus: float) -> SweepConfig:
+class ResolvedConfig(SweepConfig):
+    """A sweep's settings with nothing left open: what depends on the data or the machine is filled in.
+
+    None means off (patience, time_budget, trial_time_limit, folds) or not there (columns, name, resume,
+    positive_class). backbones: None until the weights have been looked for.
+    """
+
+    weights: Text
+    trials: Whole
+    epochs: Whole
+    scheduler: Text
+    grace_period: Whole
+    finalists: Whole
+    repeats: Whole
+    cpus_per_trial: Whole
+    gpus_per_trial: Number
+    concurrency: Whole
+
+    def to_json(self) -> dict[str, Any]:
+        """Every setting, as JSON has it."""
+        return DataConfig.to_json(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """As ``SweepConfig.from_json``; a missing key is an error, too: its default would make it another sweep."""
+        if missing := sorted(cls.model_fields.keys() - raw.keys()):
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise UserError(f"it lacks {', '.join(missing[:3])}{more}")
+        return cls(**dict(SweepConfig.from_json(raw)))
+
+
+def resolve(config: SweepConfig, cpus: int, gpus: float) -> ResolvedConfig:
     """``config`` with what depends on the data (demo or not) and on the machine filled in; a given value is kept.
 
     cpus, gpus: of the machine or the whole cluster. A trial gets one GPU if there is one, else one CPU, and as many
     trials run at once as these allow. A scheduler needs at least two epochs to stop anything, and a study runs
     its list to the end.
     """
-    demo = config.data == "demo"
-    epochs = _or(config.epochs, 6 if demo else 20)
-    cpus_per_trial = _or(config.cpus_per_trial, 1)
-    gpus_per_trial = _or(config.gpus_per_trial, 1.0 if gpus >= 1 else 0.0)
-    at_once = cpus // max(1, cpus_per_trial)
-    if gpus_per_trial > 0:
+    values = dict(config)
+
+    def default(name: str, value: Any) -> Any:
+        if values[name] is None:
+            values[name] = value
+        return values[name]
+
+    demo = config.demo
+    if demo and "image_size" not in config.model_fields_set:
+        values["image_size"] = 64
+    default("weights", "random" if demo else "imagenet")
+    default("trials", 16 if demo else 64)
+    epochs = default("epochs", 6 if demo else 20)
+    default("scheduler", "asha" if epochs > 1 and not config.study else "none")
+    default("grace_period", max(1, min(max(3, epochs // 5), epochs)))
+    default("finalists", 2 if demo else 3)
+    # With folds every image but the test's validates once: that is the repetition.
+    default("repeats", 1 if config.folds is not None else 2 if demo else 3)
+    at_once = cpus // max(1, default("cpus_per_trial", 1))
+    if (share := default("gpus_per_trial", 1.0 if gpus >= 1 else 0.0)) > 0:
         # Of several GPUs each holds whole trials: two thirds of a GPU leave room for one trial on it, not for 1.5.
-        at_once = min(at_once, int(gpus) * int(1 / gpus_per_trial + 1e-9))
-    return dataclasses.replace(
-        config,
-        trials=_or(config.trials, 16 if demo else 64),
-        epochs=epochs,
-        image_size=_or(config.image_size, 64 if demo else 224),
-        weights=_or(config.weights, "random" if demo else "imagenet"),
-        # The lists of the studies run what was claimed, to the end.
-        finalists=_or(config.finalists, 2 if demo else 3),
-        # With folds every image but the test's validates once: that is the repetition.
-        repeats=_or(config.repeats, 1 if config.folds is not None else 2 if demo else 3),
-        scheduler=_or(config.scheduler, "asha" if epochs > 1 and not config.space.startswith("studies.") else "none"),
-        grace_period=_or(config.grace_period, max(1, min(max(3, epochs // 5), epochs))),
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial,
-        concurrency=_or(config.concurrency, max(1, at_once)),
-    )
+        at_once = min(at_once, int(gpus) * int(1 / share + 1e-9))
+    default("concurrency", max(1, at_once))
+    return ResolvedConfig(**values)
 
 
 def check(config: SweepConfig, cpus: int | None = None, gpus: float | None = None) -> list[str]:
@@ -150,86 +357,26 @@ def check(config: SweepConfig, cpus: int | None = None, gpus: float | None = Non
     the search space can tell (``plan`` does).
     """
     return [
-        *_data_problems(config),
-        *_choice_problems(config),
-        *_range_problems(config),
+        *SweepConfig.problems(config),
         *_pair_problems(config),
         *name_problems(config),
         *_resource_problems(config, cpus, gpus),
     ]
 
 
-def _or(given: Any, default: Any) -> Any:
-    return default if given is None else given
-
-
-def _data_problems(config: SweepConfig) -> list[str]:
-    image_size = DataConfig.image_size if config.image_size is None else config.image_size
-    return DataConfig(
-        data=config.data,
-        task=config.task,
-        label_columns=config.label_column,
-        image_size=image_size,
-        fit=config.fit,
-        seed=config.seed,
-    ).problems()
-
-
-def _choice_problems(config: SweepConfig) -> list[str]:
-    choices = {"sampler": SAMPLERS, "scheduler": SCHEDULERS, "precision": PRECISIONS}
-    found = [
-        f"{option(name)}: {unknown(name, given, allowed)}"
-        for name, allowed in choices.items()
-        if (given := getattr(config, name)) is not None and given not in allowed
-    ]
-    found += [
-        f"--compare: {unknown('hyperparameter', name, COMPARABLE)}" for name in config.compare if name not in COMPARABLE
-    ]
-    backbones = config.backbones or ()
-    found += [unknown("backbone", name, BACKBONE_NAMES) for name in backbones if name not in BACKBONE_NAMES]
-    found += [
-        f"--backbones: {name} is named twice" for name in sorted({n for n in backbones if backbones.count(n) > 1})
-    ]
-    return found
-
-
-def _range_problems(config: SweepConfig) -> list[str]:
-    counts = ("trials", "epochs", "patience", "repeats", "grace_period", "cpus_per_trial", "concurrency")
-    at_least_one = [(name, _or(getattr(config, name), 1) >= 1, "1 or more") for name in counts]
-    above_zero = [
-        (n, _or(getattr(config, n), 1) > 0, "more than 0 seconds") for n in ("time_budget", "trial_time_limit")
-    ]
-    others = [
-        ("finalists", _or(config.finalists, 0) >= 0, "0 (none) or more"),
-        ("folds", _or(config.folds, 2) >= 2, "2 or more"),
-        ("reduction_factor", config.reduction_factor >= 2, "2 or more: one trial in so many goes on"),
-        ("seed", config.seed <= LARGEST_SEED, f"at most {LARGEST_SEED}"),
-        (
-            "gpus_per_trial",
-            0 <= _or(config.gpus_per_trial, 0) <= 1,
-            "from 0 to 1: a trial has one GPU, or a part",
-        ),
-    ]
-    return [
-        f"{option(name)} {getattr(config, name)}: must be {allowed}"
-        for name, fits, allowed in (*at_least_one, *above_zero, *others)
-        if not fits
-    ]
-
-
 def _pair_problems(config: SweepConfig) -> list[str]:
     """Settings that are fine each, and cannot work together."""
     found = []
-    if config.folds is not None and _or(config.repeats, 1) > 1:
+    if config.folds is not None and (config.repeats or 1) > 1:
         both = f"--folds {config.folds} and --repeats {config.repeats}"
         found.append(f"{both} cannot go together, as each fold is trained once: give one of them")
     if config.finalists == 0:
         found += [
-            f"{option(name)} {given} is about finalists, and --finalists 0 asks for none: leave one of them out"
+            f"{dashed(name)} {given} is about finalists, and --finalists 0 asks for none: leave one of them out"
             for name, given in (("folds", config.folds), ("compare", ",".join(config.compare)))
             if given
         ]
-    if config.rows and not config.space.startswith("studies."):
+    if config.rows and not config.study:
         found.append(f"--rows {','.join(config.rows)}: --space {config.space} is no study, and only studies have rows")
     if config.epochs is None or config.epochs < 1:
         return found
@@ -260,21 +407,80 @@ def name_problems(config: SweepConfig) -> list[str]:
 
 
 def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None) -> list[str]:
-    where = "this machine" if config.address == "local" else f"the cluster at {config.address}"
+    local = config.address == "local"
+    where = "this machine" if local else f"the cluster at {config.address}"
+    at_once, asked_cpus, asked_gpus = config.concurrency or 0, config.cpus_per_trial or 0, config.gpus_per_trial or 0
     found = []
-    asked_cpus = config.cpus_per_trial or 0
     if cpus is not None and asked_cpus > cpus:
         found.append(f"--cpus-per-trial {asked_cpus}: {where} has {cpus}")
-    elif cpus is not None and config.address == "local" and (config.concurrency or 0) * max(1, asked_cpus) > cpus:
+    elif cpus is not None and local and (needed := at_once * max(1, asked_cpus)) > cpus:
         found.append(
-            f"--concurrency {config.concurrency} with {max(1, asked_cpus)} CPUs a trial needs "
-            f"{(config.concurrency or 0) * max(1, asked_cpus)} CPUs: {where} has {cpus}"
+            f"--concurrency {at_once} with {max(1, asked_cpus)} CPUs a trial needs {needed} CPUs: {where} has {cpus}"
         )
-    asked_gpus = config.gpus_per_trial or 0
     if gpus is None or asked_gpus > 1:  # More than one is out of range on any machine.
         return found
     if asked_gpus > gpus:
         found.append(f"--gpus-per-trial {asked_gpus:g}: {where} has {gpus:g}")
-    elif config.address == "local" and (config.concurrency or 0) * asked_gpus > gpus + 1e-6:
-        found.append(f"--concurrency {config.concurrency} with {asked_gpus:g} GPUs a trial: {where} has {gpus:g}")
+    elif local and at_once * asked_gpus > gpus + 1e-6:
+        found.append(f"--concurrency {at_once} with {asked_gpus:g} GPUs a trial: {where} has {gpus:g}")
     return found
+
+
+class Resumed(NamedTuple):
+    """A run that goes on: its saved settings with what was given anew. problems: one sentence a contradiction."""
+
+    config: ResolvedConfig
+    own_epochs: bool
+    problems: list[str]
+
+
+def resume(asked: SweepConfig) -> Resumed:
+    """The run ``asked.resume`` with what may change, and was given, taken from ``asked``.
+
+    Raises ``UserError`` if there is no such run, or none whose settings can be read.
+    """
+    saved, own_epochs = _saved(run_paths(asked))
+    given = [name for name in sorted(asked.model_fields_set) if getattr(asked, name) != getattr(saved, name)]
+    may_change = [name for name, declared in SweepConfig.options().items() if declared.anew]
+    problems = [
+        f"{dashed(name)} {_shown(getattr(asked, name))} contradicts the run {asked.resume!r}, which has "
+        f"{_shown(getattr(saved, name))}: leave it out, {OR_ANEW}"
+        for name in given
+        if name not in (*may_change, "name")
+    ]
+    if saved.deterministic and "concurrency" in given:
+        problems.append(
+            f"--concurrency {asked.concurrency}: a deterministic run keeps its concurrency, {saved.concurrency}"
+        )
+    changed = {name: getattr(asked, name) for name in given if name in may_change}
+    place = {"resume": asked.resume, "storage": asked.storage, "name": asked.resume}
+    return Resumed(saved.model_copy(update=changed | place), own_epochs, problems)
+
+
+def run_paths(asked: SweepConfig) -> RunPaths:
+    """The folder of the run ``asked.resume``: its name below the storage, or a path."""
+    assert asked.resume is not None
+    named = Path(asked.storage) / asked.resume
+    return RunPaths(named if named.is_dir() or "/" not in asked.resume else Path(asked.resume))
+
+
+def _saved(paths: RunPaths) -> tuple[ResolvedConfig, bool]:
+    """The settings in sweep.json, and whether the trials of a study's list run the study's own epochs."""
+    if not paths.sweep.is_file():
+        there = sorted(path.parent.name for path in paths.root.parent.glob(f"*/{paths.sweep.name}"))
+        names = f"; runs there: {', '.join(there)}" if there else ""
+        raise UserError(f"--resume: {paths.root} is no run folder: it has no {paths.sweep.name}{names}")
+    try:
+        values = json.loads(paths.sweep.read_text(encoding="utf-8"))
+        if not isinstance(values, dict) or not isinstance(values.get("resolved"), dict):
+            raise ValueError("it holds no settings")
+        saved = ResolvedConfig.from_json(values["resolved"])
+        raise_all(check(saved.model_copy(update={"name": None})))
+    except (OSError, ValueError) as error:
+        why = "; ".join(str(error).splitlines())
+        raise UserError(f"--resume: {paths.sweep} is damaged: {why}; restore it, {OR_ANEW}") from None
+    return saved, bool(values.get("own_epochs", True))
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

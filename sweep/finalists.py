@@ -48,7 +48,7 @@ def run(
         return Outcome(interrupted=False, out_of_time=False)
     if config.folds is not None:
         folds = [paths.fold(k + 1) for k in range(config.folds)]
-        write_folds(paths.splits, folds, plan.dataset["classes"], config.seed)
+        write_folds(paths.splits, folds, plan.dataset.classes, config.seed)
     _write_chosen(paths, chosen, repeats, config.folds)
     wanted = [f"{one.trial_id}/{repeat.name}" for one in chosen for repeat in repeats]
     history = RepeatHistory(paths, config.metric, plan.mode, wanted)
@@ -70,8 +70,8 @@ def run(
         say("no finalist could be trained again: there is no winner, and the test split stays closed")
         return Outcome(interrupted=False, out_of_time=False)
     splits: tuple[str, ...] = ("train", "val")
-    if plan.dataset["images"]["test"]:
-        open_test(paths, winner, [one.trial_id for one in chosen], int(plan.dataset["images"]["test"]))
+    if plan.dataset.images["test"]:
+        open_test(paths, winner, [one.trial_id for one in chosen], int(plan.dataset.images["test"]))
         splits = ("train", "val", "test")
     for problem in predict_trials(plan, history, history.of_wanted(), settings_of, splits):
         say(problem)

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from search_spaces.errors import UserError
-from sweep.command import Arguments, run_command, tell
+from sweep.cli import Arguments, run_command, tell
 from sweep.model_paths import ModelPaths
 from sweep.records import Run, read_run
 from sweep.run_folder import TrialPaths

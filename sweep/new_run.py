@@ -18,9 +18,10 @@ from typing import IO, Any
 import torch
 
 from search_spaces.errors import UserError
-from sweep.config import SweepConfig, name_problems
+from sweep.cli import available_cpus
+from sweep.config import FORMAT, SweepConfig, name_problems
+from sweep.estimate import Machine, provenance
 from sweep.plan import Plan
-from sweep.provenance import Machine, available_cpus, provenance
 from sweep.run_folder import RunPaths
 from trainables.atomic import write_atomically, write_json
 from trainables.data.config import DataConfig
@@ -100,14 +101,15 @@ def prepare_into(
     return lambda request: prepare(request, beside.root, store, workers, folds=folds)
 
 
-def create_run(paths: RunPaths, beside: RunPaths, plan: Plan, machine: Machine, arguments: list[str]) -> None:
+def create_run(
+    paths: RunPaths, beside: RunPaths, asked: SweepConfig, plan: Plan, machine: Machine, arguments: list[str]
+) -> None:
     """Write what was asked and on what it runs, and move the new run folder into place."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     times = {"created": now, "ended": None, "command": arguments}
-    write_json(
-        beside.sweep,
-        plan.config.to_dict() | {"mode": plan.mode, "own_epochs": plan.own_epochs} | times | _space_facts(plan),
-    )
+    settings = {"format": FORMAT, "asked": asked.to_json(), "resolved": plan.config.to_json()}
+    facts = {"mode": plan.mode, "own_epochs": plan.own_epochs}
+    write_json(beside.sweep, settings | facts | times | _space_facts(plan))
     write_json(beside.provenance, _provenance(plan, machine))
     if plan.space.source is not None:
         write_atomically(beside.space, lambda path: path.write_text(str(plan.space.source), encoding="utf-8"))
@@ -135,7 +137,7 @@ def reopen_run(paths: RunPaths, beside: RunPaths, plan: Plan) -> None:
     """Write down what the resumed sweep was asked anew."""
     os.replace(beside.dataset, paths.dataset)  # the data set or the store may have moved
     saved = json.loads(paths.sweep.read_text(encoding="utf-8"))
-    write_json(paths.sweep, saved | plan.config.to_dict() | {"ended": None})
+    write_json(paths.sweep, saved | {"resolved": plan.config.to_json(), "ended": None})
 
 
 def _space_facts(plan: Plan) -> dict[str, Any]:

@@ -6,81 +6,134 @@ All problems of one command come in one answer: each step that can still be trie
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
+from search_spaces.check import RANDOM_TRIALS, random_study
 from search_spaces.errors import UserError, by_reason, raise_all, unknown
-from search_spaces.params import BACKBONE_NAMES, SpaceContext
+from search_spaces.params import BACKBONE_NAMES, SpaceContext, TrialParams
 from search_spaces.space import Space, load_space
-from sweep.config import SweepConfig
-from sweep.networks import asked_backbones, checked_weights, layer_problems
-from sweep.resume import differences
+from sweep.config import OR_ANEW, ResolvedConfig, SweepConfig
 from sweep.run_folder import RunPaths
-from trainables.data.config import DataConfig
+from trainables.backbones import BACKBONES
+from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
+from trainables.finetune import model_problems
 from trainables.metrics import metric_mode, metric_names
 from trainables.settings import TrialSettings
-from trainables.weights import FoundWeights
+from trainables.weights import FoundWeights, check_weights, find_weights
 
 T = TypeVar("T")
+Ask = Callable[..., Sequence[tuple[str, Any]]]
+"""Calls a function with arguments on every node; gives each node's name with the result, or the exception."""
+
+DEMO_BACKBONES = ("squeezenet1_0", "squeezenet1_1", "mobilenet_v2")
+"""Those that learn the demo set from random weights within its few epochs on two cores."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlannedData:
+    """What a plan needs to know of dataset.json. notes: what its caveats and checks tell the user."""
+
+    task: str
+    classes: tuple[str, ...]
+    images: Mapping[str, int]
+    fingerprint: str = ""
+    path: str = ""
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, dataset: Mapping[str, Any]) -> Self:
+        """dataset: the content of dataset.json, as ``prepare`` returns it."""
+        told = [f"{one['severity']}: {one['message']}" for one in dataset["checks"] if one["severity"] != "info"]
+        return cls(
+            task=dataset["task"],
+            classes=tuple(dataset["classes"]),
+            images=dataset["images"],
+            fingerprint=dataset["fingerprint"],
+            path=dataset["source"]["path"],
+            notes=(*dataset["caveats"], *told),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
     """A sweep that can run: what was asked, resolved against the data, the weights and the machine.
 
-    dataset: the content of dataset.json. weights: by backbone; missing_weights: why the other backbones are left out.
-    mode: "max" or "min" of ``config.metric``. epochs_of: a trial's own budget by its number (studies).
+    weights: by backbone; missing_weights: why the other backbones are left out. mode: "max" or "min" of
+    ``config.metric``. own_epochs: the trials of a study's list run the study's epochs.
     """
 
-    config: SweepConfig
-    dataset: dict[str, Any]
+    config: ResolvedConfig
+    dataset: PlannedData
     space: Space
     weights: dict[str, FoundWeights]
     missing_weights: dict[str, str]
     mode: str
-    own_epochs: bool
-    epochs_of: dict[int, int]
+    own_epochs: bool = False
 
     @property
     def trials(self) -> int:
         """How many trials the sweep runs in all."""
-        assert self.config.trials is not None
         return len(self.space.fixed) if self.space.fixed is not None else self.config.trials
 
     @property
     def finalists(self) -> int:
         """How many finalists there will be at most, without those of --compare."""
-        return min(self.config.finalists or 0, self.trials)
+        return min(self.config.finalists, self.trials)
 
     @property
     def repeats(self) -> int:
         """How many trainings of finalists follow the search, without those of --compare."""
-        return self.finalists * (self.config.folds or self.config.repeats or 1)
+        return self.finalists * (self.config.folds or self.config.repeats)
+
+    @functools.cached_property
+    def epochs_of(self) -> dict[int, int]:
+        """A trial's own budget by its number, where it is the study's."""
+        return {number: row.epochs for number, row in enumerate(self.space.rows)} if self.own_epochs else {}
 
     @property
     def budget(self) -> int:
         """The most epochs that a trial may run."""
-        assert self.config.epochs is not None
         return max(self.epochs_of.values(), default=self.config.epochs)
 
     @property
     def grace_period(self) -> int:
         """Epochs before which nothing is stopped."""
-        assert self.config.grace_period is not None
         return min(self.config.grace_period, self.budget)
 
     @property
     def concurrency(self) -> int:
         """How many trials run at once."""
-        assert self.config.concurrency is not None
         return self.config.concurrency
 
     @property
     def resources(self) -> dict[str, float]:
         """What one trial takes of the machine, in Ray's terms."""
-        return {"cpu": float(self.config.cpus_per_trial or 1), "gpu": float(self.config.gpus_per_trial or 0)}
+        return {"cpu": float(self.config.cpus_per_trial), "gpu": self.config.gpus_per_trial}
+
+    def settings(self, run: RunPaths, use_gpu: bool) -> TrialSettings:
+        """What every trial is told besides its hyperparameters."""
+        config = self.config
+        weights = config.weights
+        if weights not in ("imagenet", "random"):
+            weights = str(Path(weights).expanduser().absolute())  # as every node finds it
+        return TrialSettings(
+            run_dir=str(run.root.absolute()),
+            epochs=config.epochs,
+            weights=weights,
+            precision=config.precision,
+            metric=config.metric,
+            mode=self.mode,
+            patience=config.patience,
+            time_limit_s=config.trial_time_limit,
+            seed=config.seed,
+            cpus=config.cpus_per_trial,
+            use_gpu=use_gpu,
+            deterministic=config.deterministic,
+        )
 
     def own_settings(self, number: int, settings: TrialSettings) -> TrialSettings:
         """``settings`` with the budget of trial ``number``."""
@@ -88,37 +141,17 @@ class Plan:
 
     def notes(self) -> list[str]:
         """What the user should know before the first trial, a line each."""
-        lines = list(self.dataset["caveats"])
-        lines += [f"{item['severity']}: {item['message']}" for item in self.dataset["checks"] if _worth_saying(item)]
+        lines = [*self.dataset.notes]
         lines += [f"weights of {name}: {found.note}" for name, found in self.weights.items() if found.note]
         if self.missing_weights:
             names = ", ".join(self.missing_weights)
             lines.append(f"left out: {names} (why: provenance.json; name one in --backbones to insist on it)")
-        lines += [f"left out: {rows}" for rows in by_reason(self.space.left_out)]
-        return lines
-
-    def settings(self, run: RunPaths, use_gpu: bool) -> TrialSettings:
-        config = self.config
-        assert config.epochs is not None
-        return TrialSettings(
-            run_dir=str(run.root.absolute()),
-            epochs=config.epochs,
-            weights=_as_every_node_finds(str(config.weights)),
-            precision=config.precision,
-            metric=config.metric,
-            mode=self.mode,
-            patience=config.patience,
-            time_limit_s=config.trial_time_limit,
-            seed=config.seed,
-            cpus=max(1, math.floor(config.cpus_per_trial or 1)),
-            use_gpu=use_gpu,
-            deterministic=config.deterministic,
-        )
+        return lines + [f"left out: {rows}" for rows in by_reason(self.space.left_out)]
 
 
 def make_plan(
-    config: SweepConfig,
-    problems: list[str],
+    config: ResolvedConfig,
+    problems: Sequence[str],
     prepare: Callable[[DataConfig], dict[str, Any]],
     *,
     own_epochs: bool,
@@ -139,98 +172,116 @@ def make_plan(
             problems.extend(problem for problem in error.problems if problem not in problems)
             return None
 
-    dataset = tried(lambda: prepare(data_request(config)))
+    dataset = tried(lambda: PlannedData.of(prepare(config.data_config())))
     # A command that cannot run is not worth a download.
     chosen = tried(lambda: checked_weights(config)) if config.weights != "imagenet" or not problems else None
     weights, missing = chosen or ({}, {})
     # Without data or weights the space is tried on a stand-in, so that its own mistakes are told in the same answer.
-    context = _context(dataset, tuple(weights) or asked_backbones(config)[0] or BACKBONE_NAMES)
+    known = dataset or PlannedData(task="single_label", classes=("", ""), images={"train": 1000})
+    context = SpaceContext(
+        task=known.task,
+        class_count=len(known.classes),
+        train_count=known.images["train"],
+        backbones=tuple(weights) or asked_backbones(config)[0] or BACKBONE_NAMES,
+    )
     space = tried(lambda: load_space(config.space, context, dict(config.set), config.rows))
     problems += _metric_problems(config, dataset, space)
-    if dataset is not None and config.positive_class not in (None, *dataset["classes"]):
-        problems.append(f"--positive-class: {unknown('class', str(config.positive_class), dataset['classes'])}")
+    if dataset is not None and config.positive_class not in (None, *dataset.classes):
+        problems.append(f"--positive-class: {unknown('class', config.positive_class, dataset.classes)}")
     if space is not None:
-        problems += _sampler_problems(config, space)
-        problems += layer_problems(space, data_request(config).image_size)
+        problems += [*_sampler_problems(config, space), *_layer_problems(space, config.image_size)]
     if resumed is not None:
-        problems += differences(resumed, dataset, space)
+        problems += _differences(resumed, dataset, space)
     raise_all(problems)
     assert dataset is not None
     assert space is not None
-    assert chosen is not None
-    epochs_of = {number: row.epochs for number, row in enumerate(space.rows)} if own_epochs else {}
     return Plan(
-        config=config,
+        config=config.model_copy(update={"backbones": tuple(weights)}),
         dataset=dataset,
         space=space,
         weights=weights,
         missing_weights=missing,
         mode=metric_mode(config.metric),
         own_epochs=own_epochs,
-        epochs_of=epochs_of,
     )
 
 
-def _as_every_node_finds(weights: str) -> str:
-    return weights if weights in ("imagenet", "random") else str(Path(weights).expanduser().absolute())
+def asked_backbones(config: SweepConfig) -> tuple[tuple[str, ...], bool]:
+    """The backbones to look for, and whether the user wants exactly these; unknown names are left to ``check``."""
+    if config.backbones is not None:
+        return tuple(name for name in config.backbones if name in BACKBONES), True
+    if "backbone" in config.set:
+        return (str(config.set["backbone"]),), True
+    return (DEMO_BACKBONES if config.demo and not config.study else BACKBONE_NAMES), False
 
 
-def _worth_saying(finding: dict[str, Any]) -> bool:
-    return bool(finding["severity"] != "info")
+def checked_weights(config: ResolvedConfig) -> tuple[dict[str, FoundWeights], dict[str, str]]:
+    """The weights of each backbone that can run, and for the others why not; exactly those asked for, if they were.
+
+    Raises ``UserError`` with what is wrong with the weights found, with those asked for and missing, and if none is
+    left.
+    """
+    names, exactly = asked_backbones(config)
+    size = config.image_size
+    small = {
+        name: f"--image-size {size}: {name} needs images of at least {BACKBONES[name].min_image_size} px"
+        for name in names
+        if LEAST_IMAGE_SIZE <= size < BACKBONES[name].min_image_size
+    }
+    found, missing = find_weights(config.weights, [name for name in names if name not in small], download=True)
+    left_out = small | missing
+    problems = list(left_out.values()) if exactly else []
+    checked = {}
+    for name, weights in found.items():
+        try:
+            checked[name] = check_weights(weights)
+        except UserError as error:
+            problems.extend(error.problems)
+    if left_out and not checked and not problems:
+        first, *others = left_out
+        problems = [f"{left_out[first]} (likewise {', '.join(others)}: no backbone is left)"]
+    raise_all(problems)
+    return checked, left_out
 
 
-def data_request(config: SweepConfig) -> DataConfig:
-    """What ``config`` says about the data."""
-    assert config.image_size is not None
-    return DataConfig(
-        data=config.data,
-        task=config.task,
-        label_columns=tuple(config.label_column),
-        path_column=config.path_column,
-        split_column=config.split_column,
-        group_column=config.group_column,
-        subgroup_columns=tuple(config.subgroup_column),
-        source_column=config.source_column,
-        image_size=config.image_size,
-        fit=config.fit,
-        seed=config.seed,
-        allow_leakage=config.allow_leakage,
-        skip_unreadable=config.skip_unreadable,
-    )
+def sampled_trials(space: Space, count: int, seed: int = 0) -> list[TrialParams]:
+    """Trials as the sweep may draw them, at random; of a study its first."""
+    if space.fixed is not None:
+        return list(space.fixed[:count])
+    with random_study(seed) as study:
+        return [space.suggest(study.ask()) for _ in range(count)]
 
 
-def _context(dataset: dict[str, Any] | None, backbones: tuple[str, ...]) -> SpaceContext:
-    if dataset is None:
-        return SpaceContext(task="single_label", class_count=2, train_count=1000, backbones=backbones)
-    return SpaceContext(
-        task=dataset["task"],
-        class_count=len(dataset["classes"]),
-        train_count=dataset["images"]["train"],
-        backbones=backbones,
-    )
+def _layer_problems(space: Space, image_size: int) -> list[str]:
+    """Why networks that ``space`` asks for by ``unfreeze_layers`` cannot be built, one sentence each.
+
+    A searched space is known by random trials alone: what they miss fails in its trial.
+    """
+    trials = sampled_trials(space, RANDOM_TRIALS) if space.fixed is None else space.fixed
+    asked = {(params.backbone, params.unfreeze_layers): params for params in trials if params.unfreeze_layers}
+    found = [problem for params in asked.values() for problem in model_problems(params, image_size)]
+    origin = "--set" if "unfreeze_layers" in space.overrides else space.name
+    return [f"{origin}: {problem}" for problem in dict.fromkeys(found)]
 
 
-def _metric_problems(config: SweepConfig, dataset: dict[str, Any] | None, space: Space | None) -> list[str]:
-    names = _metric_names(config, dataset)
+def _metric_problems(config: SweepConfig, dataset: PlannedData | None, space: Space | None) -> list[str]:
+    if dataset is not None:
+        names = metric_names(dataset.classes, dataset.task)
+    else:  # any task is allowed, and any name of a class
+        _, colon, name = config.metric.partition(":")
+        both = (*metric_names([name] if colon else [], "single_label"), *metric_names([], "multi_label"))
+        names = list(dict.fromkeys(both))
     if config.metric not in names:
         return [f"--metric: {unknown('metric', config.metric, names)}"]
-    searched = space is not None and any(
+    if config.metric != "val_loss" or space is None:
+        return []
+    searched = any(
         name.partition(".")[0] in ("loss", "focal_gamma", "focal_alpha", "class_weights") and not choice.single()
         for name, choice in space.distributions.items()
     )
-    listed = space is not None and len({(row.loss, row.class_weights) for row in space.fixed or ()}) > 1
-    if config.metric == "val_loss" and (searched or listed):
+    if searched or len({(row.loss, row.class_weights) for row in space.fixed or ()}) > 1:
         return ["--metric val_loss cannot compare trials of different losses: give val_nll, or fix the loss by --set"]
     return []
-
-
-def _metric_names(config: SweepConfig, dataset: dict[str, Any] | None) -> list[str]:
-    """Without data any task is allowed, and any name of a class."""
-    if dataset is not None:
-        return metric_names(dataset["classes"], dataset["task"])
-    _, colon, name = config.metric.partition(":")
-    names = [*metric_names([name] if colon else [], "single_label"), *metric_names([], "multi_label")]
-    return list(dict.fromkeys(names))
 
 
 def _sampler_problems(config: SweepConfig, space: Space) -> list[str]:
@@ -241,3 +292,61 @@ def _sampler_problems(config: SweepConfig, space: Space) -> list[str]:
             "give another sampler, fix them by --set, or offer a list of choices in a space of your own"
         ]
     return []
+
+
+def _differences(paths: RunPaths, dataset: PlannedData | None, space: Space | None) -> list[str]:
+    """Why data and space (None: passed over) are not those that the run was begun with, one sentence each."""
+    found = []
+    if dataset is not None and (problem := _other_data(paths, dataset)):
+        found.append(problem)
+    source = None if space is None else space.source
+    if source is not None and (not paths.space.exists() or paths.space.read_text(encoding="utf-8") != source):
+        found.append(
+            f"the space file has changed since the run {paths.root} began: restore it (a copy is in {paths.space}), "
+            f"{OR_ANEW}"
+        )
+    return found
+
+
+def _other_data(paths: RunPaths, dataset: PlannedData) -> str | None:
+    try:
+        saved = str(json.loads(paths.dataset.read_text(encoding="utf-8"))["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"--resume: {paths.dataset} is missing or damaged: restore it, {OR_ANEW}"
+    if saved == dataset.fingerprint:
+        return None
+    return (
+        f"the data set at {dataset.path} is not the one of the run {paths.root}: images, labels or splits differ "
+        f"(fingerprint {dataset.fingerprint[:12]}, the run has {saved[:12]}); restore it, {OR_ANEW}"
+    )
+
+
+def node_problems(config: SweepConfig, beside: Path, ask: Ask) -> list[str]:
+    """Why trials would fail on some nodes of a cluster, one sentence for each folder and each node without our code.
+
+    beside: a folder made in the storage a moment ago: where the storage is not shared, no other machine has it.
+    """
+    folders = {f"--storage {config.storage}": beside}
+    if config.weights not in (None, "imagenet", "random"):
+        folders[f"--weights {config.weights}"] = Path(config.weights).expanduser()
+    # What is missing here, too, is told by whoever opens it.
+    seen_here = {option: str(folder.absolute()) for option, folder in folders.items() if folder.is_dir()}
+    unseen_on: dict[str, list[str]] = {}
+    problems = []
+    for node, answer in ask(unseen, seen_here):
+        if isinstance(answer, Exception):
+            reason = str(answer).strip().splitlines()[-1]
+            problems.append(f"node {node} cannot run trials ({reason}): install there what is installed here")
+            continue
+        for option in answer:
+            unseen_on.setdefault(option, []).append(node)
+    return problems + [
+        f"{option} is not seen by {'node' if len(nodes) == 1 else 'nodes'} {', '.join(nodes)}: "
+        "give a folder that every node has under the same path, such as an NFS mount"
+        for option, nodes in unseen_on.items()
+    ]
+
+
+def unseen(folders: dict[str, str]) -> list[str]:
+    """The keys of those ``folders`` that this machine does not have."""
+    return [option for option, folder in folders.items() if not Path(folder).is_dir()]

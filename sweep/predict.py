@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search_spaces.errors import UserError
-from sweep.command import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
+from sweep.cli import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
 from trainables.atomic import write_atomically
 from trainables.data.folder import EXTENSIONS, images_below
 

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import nn
 
 from search_spaces.errors import UserError, raise_all
+from sweep.cli import available_cpus
 from sweep.model_paths import ModelPaths
-from sweep.provenance import available_cpus
 from sweep.run_folder import RunPaths
 from trainables.augment import normalise
 from trainables.data.image import Pixels, quiet_decoders

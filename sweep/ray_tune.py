@@ -23,11 +23,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
+from sweep.estimate import Machine
 from sweep.history import TrialHistory, TrialState, trial_id
 from sweep.optuna_search import Exhausted
 from sweep.plan import Plan
 from sweep.progress import Progress
-from sweep.provenance import Machine
 from sweep.pruning import PruningRule
 from trainables.predict_best import predict_best
 from trainables.ray_trainable import FinetuneTrainable

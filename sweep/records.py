@@ -55,7 +55,9 @@ def read_run(root: Path) -> Run:
     if not paths.sweep.is_file():
         raise UserError(f"{root} is no run folder: it has no {paths.sweep.name}; give <storage>/<name> of a sweep")
     problems: list[str] = []
-    sweep = fitting(read_json(paths.sweep, problems), SWEEP, paths.sweep.name, problems)
+    saved = read_json(paths.sweep, problems)
+    resolved = saved.get("resolved")
+    sweep = fitting(saved | (resolved if isinstance(resolved, dict) else {}), SWEEP, paths.sweep.name, problems)
     records = read_trials(paths.trial_folders(), paths.trials, problems)
     metric = str(sweep.get("metric") or "val_f1_macro")
     mode = "min" if sweep.get("mode") == "min" else "max"

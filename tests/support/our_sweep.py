@@ -13,10 +13,10 @@ from toy_sweep import CONTEXT
 from toy_trainable import BUDGET, GRACE_PERIOD, REDUCTION_FACTOR
 
 from search_spaces.space import Space, load_space
-from sweep.config import SweepConfig
+from sweep.config import SweepConfig, resolve
 from sweep.history import TrialHistory, TrialState
 from sweep.optuna_search import OptunaSearch
-from sweep.plan import Plan
+from sweep.plan import Plan, PlannedData
 from sweep.progress import Progress, SweepProgress
 from sweep.pruning import PruningRule
 from sweep.ray_tune import TimeBudget, TuneSearcher, run_trials
@@ -49,7 +49,7 @@ def sweep(
     interrupt_after: int | None = None,
 ) -> Seen:
     """Run, or go on with, a sweep in the folder ``root``. kill_after, interrupt_after: at so many ended trials."""
-    config = SweepConfig(
+    asked = SweepConfig(
         data="none",
         trials=trials,
         epochs=BUDGET,
@@ -62,15 +62,14 @@ def sweep(
         cpus_per_trial=1,
         gpus_per_trial=0.0,
     )
+    config = resolve(asked, cpus=2, gpus=0)
     plan = Plan(
         config=config,
-        dataset={},
+        dataset=PlannedData(task="single_label", classes=("a", "b"), images={}),
         space=space_named(space, root),
         weights={},
         missing_weights={},
         mode="max",
-        epochs_of={},
-        own_epochs=False,
     )
     history = TrialHistory(RunPaths(root), config.metric, plan.mode)
     assert history.load() == []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,26 +11,34 @@ import yaml
 
 from search_spaces.errors import UserError
 from search_spaces.space import SPACES
-from sweep.cli import OPTIONS, parse, parser, read
-from sweep.config import SweepConfig
-from sweep.option_groups import GROUPS
-from sweep.values import option
+from sweep.cli import OPTIONS, Arguments, parser, plain, read, read_config_file, run_command
+from sweep.config import GROUPS, SweepConfig, check
+from trainables.data.config import dashed
 
 
 def problems_of(*argv: str) -> tuple[str, ...]:
-    with pytest.raises(UserError) as caught:
-        parse(argv)
-    return caught.value.problems
+    """All that is said of a command line, whether it can be taken apart or not."""
+    try:
+        config, problems = read(argv)
+    except UserError as error:
+        return error.problems
+    return (*problems, *check(config))
+
+
+def parse(argv: Sequence[str]) -> SweepConfig:
+    config, problems = read(argv)
+    assert problems == []
+    return config
 
 
 def test_nothing_given_is_the_default_configuration() -> None:
-    assert parse([]).config == SweepConfig()
-    assert parse([]).given == frozenset()
+    assert parse([]) == SweepConfig()
+    assert parse([]).model_fields_set == set()
 
 
 def test_every_option_is_a_field_and_every_field_an_option() -> None:
-    assert OPTIONS.keys() - {"config"} == {field.name for field in dataclasses.fields(SweepConfig)}
-    assert sum(len(group) for group in GROUPS.values()) == len(OPTIONS)
+    assert OPTIONS.keys() - {"config"} == SweepConfig.model_fields.keys()
+    assert {one.group for one in OPTIONS.values()} == set(GROUPS)
 
 
 def test_options_are_read_with_their_types() -> None:
@@ -41,7 +49,7 @@ def test_options_are_read_with_their_types() -> None:
             "--deterministic --seed 7 --patience none --epochs=3"
         )
     )
-    assert parsed.config == SweepConfig(
+    assert parsed == SweepConfig(
         data="x.csv",
         label_column=("covid", "pneumonia"),
         backbones=("resnet18", "vgg16", "vgg16_bn"),
@@ -52,7 +60,7 @@ def test_options_are_read_with_their_types() -> None:
         seed=7,
         epochs=3,
     )
-    assert parsed.given == {
+    assert parsed.model_fields_set == {
         *("data", "label_column", "backbones", "time_budget", "set", "gpus_per_trial", "deterministic", "seed"),
         *("patience", "epochs"),
     }
@@ -62,15 +70,15 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text("epochs: 5\ntrials: 9\ndeterministic: true\nbackbones: [resnet18, vgg16]\nset: {lr: 1e-3}\n")
     parsed = parse(["--config", str(file), "--epochs", "7", "--no-deterministic"])
-    assert parsed.config == SweepConfig(epochs=7, trials=9, backbones=("resnet18", "vgg16"), set={"lr": 0.001})
-    assert parsed.given == {"epochs", "trials", "deterministic", "backbones", "set"}
+    assert parsed == SweepConfig(epochs=7, trials=9, backbones=("resnet18", "vgg16"), set={"lr": 0.001})
+    assert parsed.model_fields_set == {"epochs", "trials", "deterministic", "backbones", "set"}
 
 
 def test_what_a_run_has_saved_can_be_given_as_a_file(tmp_path: Path) -> None:
     config = SweepConfig(data="x.csv", label_column=("a",), time_budget=60.0, set={"lr": 0.1}, name="first")
     file = tmp_path / "sweep.yaml"
-    file.write_text(yaml.safe_dump(config.to_dict()))
-    assert parse(["--config", str(file)]).config == config
+    file.write_text(yaml.safe_dump(config.to_json()))
+    assert parse(["--config", str(file)]) == config
 
 
 def test_everything_wrong_comes_in_one_answer(tmp_path: Path) -> None:
@@ -98,7 +106,7 @@ def test_everything_wrong_comes_in_one_answer(tmp_path: Path) -> None:
 def test_a_wrong_value_in_the_file_is_no_matter_where_the_command_line_has_another(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text("epochs: many\n")
-    assert parse(["--config", str(file), "--epochs", "3"]).config.epochs == 3
+    assert parse(["--config", str(file), "--epochs", "3"]).epochs == 3
 
 
 @pytest.mark.parametrize(
@@ -120,17 +128,17 @@ def test_a_mistyped_option_is_told_with_the_way_out(argv: list[str], told: str) 
 
 
 def test_a_caller_with_more_to_say_gets_the_problems_without_an_error() -> None:
-    parsed = read(["--epochs", "x", "--trials", "3"])
-    assert parsed.config == SweepConfig(trials=3)
-    assert parsed.problems == ("--epochs must be a whole number, received 'x'",)
+    config, problems = read(["--epochs", "x", "--trials", "3"])
+    assert config == SweepConfig(trials=3)
+    assert problems == ["--epochs must be a whole number, received 'x'"]
 
 
 def test_help_is_printed_and_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        parse(["--help"])
+        read(["--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    assert all(option(name) in shown for name in OPTIONS)
+    assert all(dashed(name) in shown for name in OPTIONS)
     assert "examples:" in shown
 
 
@@ -143,3 +151,98 @@ def test_help_names_every_space_and_every_default(monkeypatch: pytest.MonkeyPatc
     for name in ("path_column", "task", "fit", "space", "metric", "sampler", "address", "storage"):
         default = getattr(SweepConfig(), name)
         assert f"default: {default}" in OPTIONS[name].help
+
+
+ALLOWED = ("epochs", "time_budget", "set", "deterministic", "patience")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "sweep.yaml"
+
+
+def test_options_are_written_with_dashes_or_underscores(file: Path) -> None:
+    file.write_text("epochs: 20\ntime-budget: 2h\nset: {lr: 1e-3}\npatience: null\n")
+    assert read_config_file(file, ALLOWED) == ({"epochs": 20, "time_budget": "2h", "set": {"lr": "1e-3"}}, [])
+
+
+@pytest.mark.parametrize("content", ["", "# nothing yet\n"])
+def test_an_empty_file_sets_nothing(file: Path, content: str) -> None:
+    file.write_text(content)
+    assert read_config_file(file, ALLOWED) == ({}, [])
+
+
+def test_unknown_and_repeated_keys_are_told_together_with_their_place(file: Path) -> None:
+    file.write_text(
+        "epoch: 3\nepochs: 4\ntime_budget: 1h\ntime-budget: 2h\nset:\n  lr: 1\n  lr: 2\nconfig: other.yaml\n"
+    )
+    _, problems = read_config_file(file, ALLOWED)
+    assert [problem.removeprefix(f"--config {file}: ") for problem in problems] == [
+        "time_budget is given twice, in line 3 and line 4",
+        "lr is given twice, in line 6 and line 7",
+        "unknown option epoch: did you mean `epochs`? --help lists all",
+        "unknown option config: --help lists all",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"- epochs\n- 20\n", "must hold lines of `option: value`"),
+        (b"epochs\n", "must hold lines of `option: value`"),
+        (b"epochs: [1, 2\n", "is not YAML: .*line 2"),
+        (b"epochs: !!python/object:os.system {}\n", "is not YAML: .*line 1"),
+        (b"epochs: 2024-13-45\n", "is not YAML"),
+        (b"name: caf\xe9\n", "is not UTF-8 text: byte 9 is 0xe9"),
+        (b"{epochs: 1}: 2\n", "is not YAML"),
+    ],
+)
+def test_what_is_no_mapping_in_yaml_is_refused(file: Path, content: bytes, told: str) -> None:
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=told):
+        read_config_file(file, ALLOWED)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--config .*missing\.yaml cannot be read: No such file"):
+        read_config_file(tmp_path / "missing.yaml", ALLOWED)
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        read_config_file(tmp_path, ALLOWED)
+
+
+def test_every_problem_is_one_line_and_the_code_is_two(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(argv: Sequence[str]) -> int:
+        raise UserError("the first", "a file named \udcff")
+
+    assert run_command(fails, []) == 2
+    assert capsys.readouterr().err.splitlines() == ["error: the first", "error: a file named \\udcff"]
+
+
+def test_ctrl_c_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(argv: Sequence[str]) -> int:
+        raise KeyboardInterrupt
+
+    assert run_command(interrupted, []) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_mistyped_option_is_a_problem_like_any_other() -> None:
+    parser = Arguments("sweep.predict", "", "")
+    with pytest.raises(UserError, match="unrecognized arguments: --oops"):
+        parser.parse_args(["--oops"])
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("Thorax.png", "Thorax.png"), ("ü\n\x1b[31m", "ü\\n\\x1b[31m"), ("\udcfc", "\\udcfc")]
+)
+def test_a_name_can_neither_break_a_line_nor_colour_a_terminal(name: str, shown: str) -> None:
+    assert plain(name) == shown
+
+
+def test_at_most_ten_problems_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(argv: Sequence[str]) -> int:
+        raise UserError(*(f"the {number}." for number in range(12)))
+
+    assert run_command(fails, []) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told == [*(f"error: the {number}." for number in range(10)), "… and 2 more"]

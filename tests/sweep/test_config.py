@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -13,25 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces.errors import UserError
-from sweep.config import SweepConfig, check, with_defaults
-from sweep.values import READERS
+from sweep.config import ResolvedConfig, SweepConfig, check, comma_names, hyperparameters, number, resolve, seconds
+from trainables.data.config import DataConfig, names, text, whole
 
 
 def problem_of(**changes: Any) -> str:
     """The only problem of a default configuration with these changes on a machine of 8 CPUs and 2 GPUs."""
-    (problem,) = check(with_defaults(SweepConfig(**changes), 8, 2), 8, 2)
+    (problem,) = check(resolve(SweepConfig(**changes), 8, 2), 8, 2)
     return problem
 
 
 def test_the_demo_is_small_and_starts_from_random_weights() -> None:
-    config = with_defaults(SweepConfig(), cpus=2, gpus=0)
+    config = resolve(SweepConfig(), cpus=2, gpus=0)
     assert (config.trials, config.epochs, config.image_size, config.weights) == (16, 6, 64, "random")
     assert config.grace_period == 3
     assert check(config, 2, 0) == []
 
 
 def test_real_data_get_imagenet_weights_and_a_longer_search() -> None:
-    config = with_defaults(SweepConfig(data="xrays"), cpus=2, gpus=0)
+    config = resolve(SweepConfig(data="xrays"), cpus=2, gpus=0)
     assert (config.trials, config.epochs, config.image_size, config.weights) == (64, 20, 224, "imagenet")
     assert config.grace_period == 4
     assert config.scheduler == "asha"
@@ -40,7 +39,7 @@ def test_real_data_get_imagenet_weights_and_a_longer_search() -> None:
 @settings(deadline=None)
 @given(st.integers(1, 200))
 def test_the_grace_period_is_a_fifth_but_at_least_three_and_never_above_the_epochs(epochs: int) -> None:
-    config = with_defaults(SweepConfig(epochs=epochs), 2, 0)
+    config = resolve(SweepConfig(epochs=epochs), 2, 0)
     assert config.grace_period == min(max(3, epochs // 5), epochs)
     assert check(config, 2, 0) == []
 
@@ -64,7 +63,7 @@ def test_the_grace_period_is_a_fifth_but_at_least_three_and_never_above_the_epoc
 def test_as_many_trials_run_at_once_as_the_machine_allows(
     given_values: dict[str, Any], cpus: int, gpus: int, expected: tuple[float, ...]
 ) -> None:
-    config = with_defaults(SweepConfig(**given_values), cpus, gpus)
+    config = resolve(SweepConfig(**given_values), cpus, gpus)
     assert (config.cpus_per_trial, config.gpus_per_trial, config.concurrency) == expected
 
 
@@ -72,19 +71,20 @@ def test_a_given_value_is_kept() -> None:
     asked = SweepConfig(
         trials=3, epochs=1, image_size=96, weights="folder", scheduler="none", grace_period=1, finalists=1, repeats=1
     )
-    config = with_defaults(asked, 2, 0)
-    assert dataclasses.replace(config, cpus_per_trial=None, gpus_per_trial=None, concurrency=None) == asked
+    resolved = resolve(asked, 2, 0)
+    assert {name: getattr(resolved, name) for name in asked.model_fields_set} == asked.to_json()
+    assert resolve(SweepConfig(image_size=224), 2, 0).image_size == 224, "given for the demo, too"
 
 
 def test_one_epoch_leaves_the_scheduler_nothing_to_stop() -> None:
-    assert with_defaults(SweepConfig(epochs=1), 2, 0).scheduler == "none"
+    assert resolve(SweepConfig(epochs=1), 2, 0).scheduler == "none"
     for scheduler in ("asha", "median"):
         assert f"--scheduler {scheduler} has nothing to stop in --epochs 1" in problem_of(epochs=1, scheduler=scheduler)
 
 
 def test_a_study_runs_its_trials_to_the_end_unless_a_scheduler_is_asked_for() -> None:
-    assert with_defaults(SweepConfig(space="studies.msds19005"), 2, 0).scheduler == "none"
-    assert with_defaults(SweepConfig(space="studies.msds19005", scheduler="asha"), 2, 0).scheduler == "asha"
+    assert resolve(SweepConfig(space="studies.msds19005"), 2, 0).scheduler == "none"
+    assert resolve(SweepConfig(space="studies.msds19005", scheduler="asha"), 2, 0).scheduler == "asha"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_value_out_of_range_is_told_with_the_range(changes: dict[str, Any], to
         ({"precision": "bf32"}, "--precision: unknown precision 'bf32': did you mean 'fp32'?"),
         ({"fit": "squeeze"}, "--fit: unknown fit 'squeeze'"),
         ({"task": "multilabel"}, "--task: unknown task 'multilabel': did you mean 'multi_label'?"),
-        ({"backbones": ("resnet", "vgg16")}, "unknown backbone 'resnet'"),
+        ({"backbones": ("resnet", "vgg16")}, "--backbones: unknown backbone 'resnet'"),
         ({"backbones": ("vgg16", "vgg16")}, "--backbones: vgg16 is named twice"),
     ],
 )
@@ -129,7 +129,7 @@ def test_an_unknown_choice_is_told_with_the_nearest(changes: dict[str, Any], tol
 
 
 def test_rows_are_those_of_a_study() -> None:
-    assert check(with_defaults(SweepConfig(space="studies.msds19005", rows=("Z1",)), 8, 2), 8, 2) == []
+    assert check(resolve(SweepConfig(space="studies.msds19005", rows=("Z1",)), 8, 2), 8, 2) == []
     assert problem_of(rows=("Z1", "Z2")) == (
         "--rows Z1,Z2: --space partial_unfreeze is no study, and only studies have rows"
     )
@@ -141,25 +141,25 @@ def test_a_name_is_that_of_one_folder(name: str) -> None:
 
 
 def test_a_resumed_run_may_be_named_by_its_path() -> None:
-    assert check(with_defaults(SweepConfig(resume="runs/first", name="runs/first"), 2, 0), 2, 0) == []
+    assert check(resolve(SweepConfig(resume="runs/first", name="runs/first"), 2, 0), 2, 0) == []
 
 
 def test_more_than_the_machine_has_is_refused() -> None:
     assert problem_of(cpus_per_trial=9) == "--cpus-per-trial 9: this machine has 8"
     assert "needs 10 CPUs: this machine has 8" in problem_of(cpus_per_trial=5, concurrency=2)
     assert "with 1 GPUs a trial: this machine has 2" in problem_of(concurrency=3)
-    no_gpu = with_defaults(SweepConfig(gpus_per_trial=0.5), 8, 0)
+    no_gpu = resolve(SweepConfig(gpus_per_trial=0.5), 8, 0)
     assert check(no_gpu, 8, 0) == ["--gpus-per-trial 0.5: this machine has 0"]
 
 
 def test_a_cluster_may_have_fewer_machines_now_than_later() -> None:
-    config = with_defaults(SweepConfig(address="auto", concurrency=100), 8, 0)
+    config = resolve(SweepConfig(address="auto", concurrency=100), 8, 0)
     assert check(config, 8, 0) == []
 
 
 def test_all_problems_come_together() -> None:
     config = SweepConfig(trials=0, epochs=0, sampler="x", fit="y", backbones=("z",), name="a/b", cpus_per_trial=99)
-    assert len(check(with_defaults(config, 2, 0), 2, 0)) == 7
+    assert len(check(resolve(config, 2, 0), 2, 0)) == 7
 
 
 def test_a_configuration_goes_through_json_and_back() -> None:
@@ -172,21 +172,164 @@ def test_a_configuration_goes_through_json_and_back() -> None:
         group_column="patient",
         name="none",
     )
-    for one in (config, with_defaults(config, 4, 1), SweepConfig()):
-        assert SweepConfig.from_dict(json.loads(json.dumps(one.to_dict(), allow_nan=False))) == one
+    for one in (config, resolve(config, 4, 1), SweepConfig()):
+        assert type(one).from_json(json.loads(json.dumps(one.to_json(), allow_nan=False))) == one
 
 
 def test_unknown_keys_and_wrong_types_of_a_dict_are_told_together() -> None:
     with pytest.raises(UserError) as caught:
-        SweepConfig.from_dict({"epoch": 3, "trials": "many", "deterministic": "yes", "data": 7})
+        SweepConfig.from_json({"epoch": 3, "trials": "many", "deterministic": "yes", "data": 7})
     assert len(caught.value.problems) == 4
 
 
-def test_every_field_can_be_read() -> None:
-    assert {field.name for field in dataclasses.fields(SweepConfig)} == set(READERS)
+def test_what_was_asked_is_saved_as_it_was_given_and_what_was_resolved_whole() -> None:
+    asked = SweepConfig(epochs=3, patience=None, label_column=("a",))
+    assert asked.to_json() == {"epochs": 3, "patience": None, "label_column": ["a"]}
+    assert resolve(asked, 2, 0).to_json().keys() == SweepConfig.model_fields.keys()
+
+
+def test_a_resolved_configuration_leaves_open_only_what_is_off_or_not_there() -> None:
+    resolved = resolve(SweepConfig(), 2, 0)
+    assert {name for name, value in resolved if value is None} == {
+        *("patience", "time_budget", "trial_time_limit", "folds", "positive_class", "name", "resume"),
+        *("group_column", "split_column", "source_column"),
+        "backbones",  # ``make_plan`` looks for their weights
+    }
+
+
+@pytest.mark.parametrize("name", SweepConfig.model_fields)
+def test_a_resolved_setting_that_is_lost_is_named(name: str) -> None:
+    saved = resolve(SweepConfig(), 2, 0).to_json()
+    del saved[name]
+    with pytest.raises(UserError, match=f"it lacks {name}$"):
+        ResolvedConfig.from_json(saved)
+
+
+def test_every_field_is_declared_as_an_option_once() -> None:
+    assert SweepConfig.options().keys() == ResolvedConfig.options().keys() == SweepConfig.model_fields.keys()
+    assert all(DataConfig.options()[name] is SweepConfig.options()[name] for name in DataConfig.model_fields)
+    assert SweepConfig().data_config() == DataConfig()
+
+
+@pytest.mark.parametrize("value", [True, "1_000", "nan", "1.5", [3]])
+def test_no_value_is_bent_into_a_number(value: object) -> None:
+    _, wrong = SweepConfig.read({"trials": value})
+    assert wrong == {"trials": [f"--trials must be a whole number, received {value!r}"]}
 
 
 def test_reading_a_command_line_loads_nothing_heavy() -> None:
     code = "import sys, sweep.cli; print({'torch', 'ray', 'optuna', 'numpy', 'pandas', 'rich'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("90s", 90),
+        ("45m", 2700),
+        ("45 min", 2700),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("1d 2h", 93600),
+        ("2H", 7200),
+        ("3600", 3600),
+        (3600, 3600),
+        (0.5, 0.5),
+        ("-1", -1),
+    ],
+)
+def test_a_time_is_read_in_seconds(written: object, meant: float) -> None:
+    assert seconds(written) == meant
+
+
+@pytest.mark.parametrize("written", ["", "h", "2x", "2h x", "two hours", "1h-30m", "nan", "inf", True, None, [1]])
+def test_what_is_no_time_is_refused_with_examples(written: object) -> None:
+    with pytest.raises(ValueError, match=r"such as 90s, 45m, 2h.*received"):
+        seconds(written)
+
+
+@settings(deadline=None)
+@given(days=st.integers(0, 9), hours=st.integers(0, 99), minutes=st.integers(0, 99), rest=st.integers(0, 99))
+def test_the_parts_of_a_time_add_up(days: int, hours: int, minutes: int, rest: int) -> None:
+    assert seconds(f"{days}d{hours}h{minutes}m{rest}s") == days * 86400 + hours * 3600 + minutes * 60 + rest
+
+
+@settings(deadline=None)
+@given(st.integers())
+def test_every_whole_number_is_read_exactly(value: int) -> None:
+    assert whole(value) == whole(str(value)) == value
+
+
+@pytest.mark.parametrize(("written", "meant"), [("20.0", 20), (20.0, 20), ("1e2", 100)])
+def test_a_whole_number_may_be_written_as_a_fraction(written: object, meant: int) -> None:
+    assert whole(written) == meant
+
+
+@pytest.mark.parametrize("written", ["x", "20.5", 20.5, True, None, "", "inf", "1_000", [20]])
+def test_what_is_no_whole_number_is_refused(written: object) -> None:
+    with pytest.raises(ValueError, match="must be a whole number, received"):
+        whole(written)
+
+
+@pytest.mark.parametrize("written", ["x", "nan", float("inf"), True, None])
+def test_what_is_no_finite_number_is_refused(written: object) -> None:
+    with pytest.raises(ValueError, match="must be a number, received"):
+        number(written)
+
+
+def test_text_that_is_empty_or_a_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="must not be empty"):
+        text("  ")
+    with pytest.raises(ValueError, match="put it in quotes"):
+        text(2024)
+
+
+def test_names_come_alone_in_a_list_or_with_commas() -> None:
+    assert names("covid, suspected") == ("covid, suspected",)
+    assert names(["a", "b"]) == ("a", "b")
+    assert comma_names(["resnet18, vgg16", "densenet121"]) == ("resnet18", "vgg16", "densenet121")
+    with pytest.raises(ValueError, match="must not be empty"):
+        comma_names("resnet18,")
+
+
+@pytest.mark.parametrize("written", [["lr=1e-3", "batch_size = 16"], {"lr": "1e-3", "batch_size": 16}])
+def test_hyperparameters_get_the_type_of_their_field(written: object) -> None:
+    assert hyperparameters(written) == {"lr": 0.001, "batch_size": 16}
+
+
+def test_everything_wrong_with_hyperparameters_is_told_together() -> None:
+    with pytest.raises(UserError) as caught:
+        hyperparameters(["lr", "lrr=1", "batch_size=many", "dropout=0", "dropout=0.5", "=3"])
+    told = caught.value.problems
+    assert [problem.split(":")[0] for problem in told] == [
+        "--set lr",
+        "--set =3",
+        "--set lrr=1",
+        "--set batch_size=many",
+        "--set dropout is given twice",
+    ]
+    assert "did you mean 'lr'" in told[2]
+
+
+def test_values_that_can_be_read_are_kept_beside_those_that_cannot() -> None:
+    config, wrong = SweepConfig.read({"epochs": "five", "trials": "5", "epoch": 3})
+    assert config == SweepConfig(trials=5)
+    assert config.model_fields_set == {"trials"}
+    assert wrong == {
+        "epochs": ["--epochs must be a whole number, received 'five'"],
+        "epoch": ["unknown setting epoch: did you mean epochs? --help lists all"],
+    }
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(SweepConfig.model_fields)), st.one_of(st.text(), st.integers(), st.booleans(), st.none())
+    )
+)
+def test_no_input_is_worse_than_a_sentence(raw: dict[str, object]) -> None:
+    config, wrong = SweepConfig.read(raw)
+    assert config.model_fields_set == raw.keys() - wrong.keys()
+    assert all(wrong.values())

@@ -134,9 +134,7 @@ def test_a_multi_label_model_is_judged_on_the_labels_that_the_data_knows(tmp_pat
         lines.append(f"{number}.png,{split},{number % 2},{int(number % 3 > 0)},{int(number % 4 == 0)}")
     (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
     columns = ("high", "often", "rare")
-    run = trained_run(
-        tmp_path / "run", DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_columns=columns)
-    )
+    run = trained_run(tmp_path / "run", DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_column=columns))
     export(run)
     asked = ("--data", tmp_path / "all.csv", "--label-column", "rare", "--label-column", "high", "--split", "val")
     code, lines, errors = said(run, *asked, "--out", tmp_path / "judged")
@@ -199,12 +197,13 @@ def test_a_model_file_alone_needs_a_place(
 def test_all_that_is_wrong_with_a_command_is_told_at_once(said: Said, tmp_path: Path) -> None:
     code, lines, errors = said(
         *(tmp_path / "gone", "--data", "x", "--map", "a", "--map", "b=c", "--map", "b=d"),
-        *("--device", "gpu", "--batch-size", "many", "--out", tmp_path),
+        *("--device", "gpu", "--batch-size", "many", "--out", tmp_path, "--group-column", ""),
     )
     assert (code, lines) == (2, [])
     assert [error.split(":")[0].split(",")[0] for error in errors] == [
         "--batch-size must be a whole number",
         "--device",
+        "--group-column must not be empty",
         "--map a",
         "--map b is given twice",
         f"--out {tmp_path}",

@@ -41,7 +41,7 @@ def manifest(tmp_path: Path) -> Manifest:
 
 
 def read(data: Path, *columns: str, task: str = "single_label", split: str | None = None, **renamed: str) -> Samples:
-    request = DataConfig(data=str(data), label_columns=columns)
+    request = DataConfig(data=str(data), label_column=columns)
     return read_labelled(request, OURS, task, {name.replace("_", "-"): ours for name, ours in renamed.items()}, split)
 
 

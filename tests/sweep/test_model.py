@@ -90,7 +90,7 @@ def test_tuned_thresholds_go_with_the_model_and_a_label_without_one_has_a_half(t
         Image.fromarray(chance.integers(0, 256, (32, 32), dtype=np.uint8)).save(tmp_path / f"{number}.png")
         lines.append(f"{number}.png,{'train' if number < 16 else 'val'},{number % 2},{int(number % 3 > 0)}")
     (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
-    request = DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_columns=("high", "often"))
+    request = DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_column=("high", "often"))
     run = trained_run(tmp_path / "run", request)
     repeated(run)
     decision = json.loads(RunPaths(run).selection.read_text())

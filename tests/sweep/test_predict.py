@@ -133,7 +133,7 @@ def test_several_labels_are_decided_by_their_thresholds(said: Said, tmp_path: Pa
         Image.fromarray(chance.integers(0, 256, (32, 32), dtype=np.uint8)).save(tmp_path / f"{number}.png")
         lines.append(f"{number}.png,{'train' if number < 16 else 'val'},{number % 2},{int(number % 3 > 0)}")
     (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
-    request = DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_columns=("high", "often"))
+    request = DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_column=("high", "often"))
     run = trained_run(tmp_path / "run", request)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "write_onnx", lambda path, network, facts: None)

@@ -10,7 +10,7 @@ import pytest
 
 from search_spaces.params import SpaceContext
 from search_spaces.space import load_space
-from sweep.cli import parse
+from sweep.cli import read
 
 QUESTIONS = Path(__file__).parents[2] / "docs" / "questions"
 
@@ -33,7 +33,8 @@ def test_a_question_changes_one_factor_and_repeats_each_of_its_values_as_often(
 
     words = shlex.split(command_of(path).replace("\\\n", " "))
     assert words[:3] == ["python", "-m", "sweep.run"]
-    config = parse(words[3:]).config
+    config, problems = read(words[3:])
+    assert problems == []
     assert config.space == f"docs/questions/{name}.py"
     assert config.sampler == "grid"
     assert config.scheduler == "none"

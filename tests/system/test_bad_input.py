@@ -298,18 +298,26 @@ def test_everything_wrong_with_one_command_is_told_in_one_answer(asked: Asked, t
     places = ["--data", tmp_path / "gone", "--weights", tmp_path / "none", "--name", "a/b"]
     names = ["--space", "head_onli", "--metric", "val_akuracy", "--sampler", "tpee", "--backbones", "resnet81"]
     values = ["--trials", 0, "--epochs", "many", "--cpus-per-trial", 999, "--set", "lrr=1", "--optoin", "2"]
-    expect(
-        asked(*places, *names, *values),
+    told = (
         "unknown option --optoin",
         "--epochs must be a whole number, received 'many'",
         "--set lrr=1: unknown hyperparameter",
-        "--sampler: unknown sampler 'tpee'",
-        "unknown backbone 'resnet81'",
+        "--backbones: unknown backbone 'resnet81'",
         "--trials 0: must be 1 or more",
+        "--sampler: unknown sampler 'tpee'",
         "--name 'a/b': must name one folder",
         "--cpus-per-trial 999",
         f"--data {tmp_path / 'gone'}",
         f"--weights '{tmp_path / 'none'}' is no folder",
+    )
+    answer = asked(*places, *names, *values)
+    expect(answer._replace(problems=answer.problems[:10]), *told)
+    assert answer.problems[9].endswith("\n… and 2 more"), "ten are enough for one answer"
+    expect(
+        asked("--data", tmp_path / "gone", *names),
+        *told[3:4],
+        *told[5:6],
+        *told[8:9],
         ("--space: unknown search space 'head_onli'", "did you mean 'head_only'?"),
         ("--metric: unknown metric 'val_akuracy'", "did you mean 'val_accuracy'?"),
     )

@@ -10,8 +10,8 @@ import pytest
 from refused import SMALL, Asked, draw, expect
 
 from sweep import new_run
-from sweep.cli import parse
-from sweep.config import with_defaults
+from sweep.cli import read
+from sweep.config import resolve
 from sweep.plan import make_plan
 from sweep.run_folder import RunPaths
 
@@ -29,12 +29,13 @@ def run(tmp_path: Path, images: Path) -> RunPaths:
     (tmp_path / "mine.py").write_text(SPACE)
     where = ["--storage", str(tmp_path / "storage"), "--name", "begun", "--space", str(tmp_path / "mine.py")]
     machine = new_run.this_machine()
-    config = with_defaults(parse(["--data", str(images), *SMALL, *where]).config, machine.cpus, machine.gpus)
-    paths, problems = new_run.new_run_paths(config), list[str]()
+    asked, problems = read(["--data", str(images), *SMALL, *where])
+    config = resolve(asked, machine.cpus, machine.gpus)
+    paths = new_run.new_run_paths(config)
     with new_run.staging(paths, problems) as beside:
         assert beside is not None
         plan = make_plan(config, problems, new_run.prepare_into(beside, paths, workers=1, folds=None), own_epochs=False)
-        new_run.create_run(paths, beside, plan, machine, where)
+        new_run.create_run(paths, beside, asked, plan, machine, where)
     return paths
 
 
@@ -95,14 +96,19 @@ def test_data_and_space_that_are_gone(run: RunPaths, asked: Asked, images: Path,
 
 def drop(*names: str) -> Edit:
     def edit(path: Path) -> None:
-        values = json.loads(path.read_text())
-        path.write_text(json.dumps({name: value for name, value in values.items() if name not in names}))
+        saved = json.loads(path.read_text())
+        resolved = {name: value for name, value in saved["resolved"].items() if name not in names}
+        path.write_text(json.dumps(saved | {"resolved": resolved}))
 
     return edit
 
 
 def put(**changed: object) -> Edit:
-    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    def edit(path: Path) -> None:
+        saved = json.loads(path.read_text())
+        path.write_text(json.dumps(saved | {"resolved": saved["resolved"] | changed}))
+
+    return edit
 
 
 @pytest.mark.parametrize(
@@ -112,8 +118,12 @@ def put(**changed: object) -> Edit:
         (lambda path: path.write_text("[]"), "is damaged: it holds no settings"),
         (lambda path: path.write_bytes(b"\xff\xfe\x00"), "is damaged: 'utf-8' codec can't decode"),
         (drop("metric", "seed"), "is damaged: it lacks metric, seed; restore it, or start a new run"),
+        (put(epoch=3), "is damaged: unknown setting epoch: did you mean epochs?"),
         (put(trials="x"), "is damaged: --trials must be a whole number, received 'x'"),
-        (put(sampler="nix", epochs=0), "unknown sampler 'nix': allowed: gp, grid, qmc, random, tpe; --epochs 0"),
+        (
+            put(sampler="nix", epochs=0),
+            "--epochs 0: must be 1 or more; --sampler: unknown sampler 'nix': allowed: gp, grid, qmc, random, tpe",
+        ),
     ],
 )
 def test_settings_that_are_damaged_are_not_made_up(run: RunPaths, asked: Asked, edit: Edit, phrase: str) -> None:

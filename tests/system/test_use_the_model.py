@@ -78,7 +78,7 @@ def test_real_xrays_get_the_probabilities_that_the_run_has_for_them(shared_dir: 
         chosen = [row for row in csv.DictReader(file) if row["split"] != "test"][::12]
     lines = ["path,split,label", *(f"{source / row['path']},{row['split']},{row['class']}" for row in chosen)]
     (tmp_path / "some.csv").write_text("\n".join(lines) + "\n")
-    request = DataConfig(data=str(tmp_path / "some.csv"), image_size=96, label_columns=("label",))
+    request = DataConfig(data=str(tmp_path / "some.csv"), image_size=96, label_column=("label",))
     params = TrialParams(backbone="mobilenet_v2", unfreeze_depth=1, batch_size=16, lr=0.01)
     run = trained_run(tmp_path / "run", request, params, weights=str(shared_dir / "weights"))
     assert write_models(read_run(run)) == []

@@ -160,7 +160,7 @@ def test_several_labels_an_image_are_answered_one_by_one(tmp_path: Path) -> None
         split = "train" if number < 60 else "val"
         lines.append(f"{number}.png,{split},{edge},{middle},{number % 3 // 2}")
     (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
-    data = prepared(tmp_path, tmp_path / "all.csv", image_size=32, label_columns=("edge", "middle", "every"))
+    data = prepared(tmp_path, tmp_path / "all.csv", image_size=32, label_column=("edge", "middle", "every"))
     for part in (data.train, data.val):
         part.labels[:, 2] = 1
     found = measure(data, None, tmp_path / "baselines", {})
@@ -185,7 +185,7 @@ def test_on_the_demo_set_borders_tell_next_to_nothing(tmp_path: Path) -> None:
 
 def test_on_real_x_rays_each_step_towards_a_network_tells_more(shared_dir: Path, tmp_path: Path) -> None:
     manifest = shared_dir / "data" / "xray_a" / "manifest.csv"
-    data = prepared(tmp_path, manifest, label_columns=("class",), group_column="group_id", image_size=96)
+    data = prepared(tmp_path, manifest, label_column=("class",), group_column="group_id", image_size=96)
     weights, _ = find_weights(str(shared_dir / "weights"), ["squeezenet1_1"])
     found = measure(data, part_of(data, tmp_path / "run"), tmp_path / "baselines", weights)
     for split in ("val", "test"):

@@ -58,7 +58,7 @@ def multi_label_run_dir(tmp_path_factory):
             draw(root / f"{split}_{index}.png", rng, bright)
             lines.append(f"{split}_{index}.png,{split},{int(bright)},{int(index % 3 > 0)}")
     (root / "all.csv").write_text("\n".join(lines) + "\n")
-    request = DataConfig(data=str(root / "all.csv"), image_size=32, label_columns=("high", "often"))
+    request = DataConfig(data=str(root / "all.csv"), image_size=32, label_column=("high", "often"))
     prepare(request, root / "run", root / "store", 1)
     return root / "run"
 

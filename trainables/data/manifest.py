@@ -26,7 +26,7 @@ def list_manifest(path: Path, request: DataConfig) -> Samples:
     """
     table = read_table(path)
     split_column = _check_columns(table, request)
-    labels = read_labels(table, request.label_columns, request.task)
+    labels = read_labels(table, request.label_column, request.task)
     cells = table.column(request.path_column)
     files = [_locate(path.parent, cell) for cell in cells]
     usable, problems = labels.usable.copy(), list(labels.problems)
@@ -52,7 +52,7 @@ def list_manifest(path: Path, request: DataConfig) -> Samples:
         splits=splits,
         group_column=request.group_column,
         groups=None if request.group_column is None else tuple(table.column(request.group_column)),
-        subgroups={name: tuple(table.column(name)) for name in request.subgroup_columns},
+        subgroups={name: tuple(table.column(name)) for name in request.subgroup_column},
         sources=None if request.source_column is None else tuple(table.column(request.source_column)),
         findings=labels.findings,
         problems=tuple(problems),
@@ -71,12 +71,12 @@ def _check_columns(table: Table, request: DataConfig) -> str | None:
     }
     wanted = {
         "--path-column": (request.path_column,),
-        "--label-column": request.label_columns,
-        "--subgroup-column": request.subgroup_columns,
+        "--label-column": request.label_column,
+        "--subgroup-column": request.subgroup_column,
         **{option: (name,) for option, name in optional.items() if name is not None},
     }
     problems = table.missing_columns(wanted)
-    if not request.label_columns:
+    if not request.label_column:
         names = ", ".join(table.cells.columns)
         problems.append(
             f"--label-column is not given; name the column(s) with the labels: {table.path.name} has {names}"

@@ -100,7 +100,7 @@ class _Ready:
             "source_by_class": self._source_by_class(),
             "caveats": self._marks(),
             "demo": listing.kind == "demo",
-            "request": self.request.to_dict(),
+            "request": self.request.to_json(),
         }
 
     def _fingerprint(self) -> str:

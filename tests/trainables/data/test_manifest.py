@@ -47,7 +47,7 @@ def table(tmp_path: Path) -> Callable[..., Path]:
 
 
 def read(path: Path, **options: Any) -> Samples:
-    defaults: dict[str, Any] = {"path_column": "file", "label_columns": ("finding",), "split_column": "fold"}
+    defaults: dict[str, Any] = {"path_column": "file", "label_column": ("finding",), "split_column": "fold"}
     return list_manifest(path, DataConfig(data=str(path), **(defaults | options)))
 
 
@@ -64,7 +64,7 @@ def problems_of(path: Path, **options: Any) -> str:
 
 
 def test_columns_are_read_under_the_users_own_names(table: Callable[..., Path], tmp_path: Path) -> None:
-    listing = read(table(ROWS), group_column="pid", subgroup_columns=("sex",), source_column="site")
+    listing = read(table(ROWS), group_column="pid", subgroup_column=("sex",), source_column="site")
     assert listing.classes == ("ill", "well")
     assert list(listing.labels) == [0, 1, 0, 1]
     assert listing.splits == ("train", "train", "val", "test")
@@ -132,7 +132,7 @@ def test_a_bar_in_a_cell_makes_it_multi_label(table: Callable[..., Path]) -> Non
 def test_several_columns_of_0_and_1_make_it_multi_label_in_their_order(table: Callable[..., Path]) -> None:
     marks = [("1", "0"), ("0.0", "True"), ("1.0", "yes"), ("no", "FALSE")]
     rows = [{**row, "mass": mass, "edema": edema} for row, (mass, edema) in zip(ROWS, marks, strict=True)]
-    listing = read(table(rows), label_columns=("mass", "edema"))
+    listing = read(table(rows), label_column=("mass", "edema"))
     assert listing.classes == ("mass", "edema")
     assert listing.labels.tolist() == [[1, 0], [0, 1], [1, 1], [0, 0]]
     assert [finding.message for finding in listing.findings] == ["1 of 4 images carry none of the labels"]
@@ -140,14 +140,14 @@ def test_several_columns_of_0_and_1_make_it_multi_label_in_their_order(table: Ca
 
 def test_one_hot_columns_can_be_single_label(table: Callable[..., Path]) -> None:
     rows = [{**row, "well": str(place % 2), "ill": str(1 - place % 2)} for place, row in enumerate(ROWS)]
-    listing = read(table(rows), label_columns=("well", "ill"), task="single_label")
+    listing = read(table(rows), label_column=("well", "ill"), task="single_label")
     assert listing.classes == ("ill", "well")
     assert listing.labels.tolist() == [0, 1, 0, 1]
 
 
 def test_uncertain_and_empty_0_1_cells_are_never_guessed(table: Callable[..., Path]) -> None:
     rows = [{**row, "mass": mass, "edema": "1"} for row, mass in zip(ROWS, ["-1.0", "", "1", "0"], strict=True)]
-    text = problems_of(table(rows), label_columns=("mass", "edema"))
+    text = problems_of(table(rows), label_column=("mass", "edema"))
     assert "label column 'mass', rows 2, 3: '-1.0' is neither 0 nor 1" in text
 
 
@@ -179,7 +179,7 @@ def test_missing_files_are_counted_and_the_first_five_named(table: Callable[...,
 
 def test_missing_columns_are_told_together_with_the_nearest_names(table: Callable[..., Path]) -> None:
     with pytest.raises(UserError) as error:
-        read(table(ROWS), path_column="filee", label_columns=("findings",), group_column="patient")
+        read(table(ROWS), path_column="filee", label_column=("findings",), group_column="patient")
     first, second, third = error.value.problems
     assert "--path-column filee: unknown column of manifest.csv 'filee': did you mean 'file'?" in first
     assert "--label-column findings" in second
@@ -190,14 +190,14 @@ def test_missing_columns_are_told_together_with_the_nearest_names(table: Callabl
 
 def test_label_column_must_be_named(table: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match=r"--label-column is not given; .* manifest.csv has file, finding, fold"):
-        read(table(ROWS), label_columns=())
+        read(table(ROWS), label_column=())
 
 
 def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text("path,l,l\na.png,x,y\n")
     with pytest.raises(UserError, match=r"--label-column l: m.csv has 2 columns of that name"):
-        read(path, path_column="path", label_columns=("l",), split_column=None)
+        read(path, path_column="path", label_column=("l",), split_column=None)
 
 
 def test_a_byte_that_is_not_utf_8_is_told_with_its_line(table: Callable[..., Path]) -> None:
@@ -266,7 +266,7 @@ def test_any_label_names_survive_the_table(table: Callable[..., Path], cells: li
     rows = [{"path": f"{place}.png", "label": "|".join(cell), "more": "x"} for place, cell in enumerate(cells)]
     path = table(rows, delimiter=delimiter)
     classes = sorted({name for cell in cells for name in cell})
-    request = DataConfig(data=str(path), label_columns=("label",), task="multi_label")
+    request = DataConfig(data=str(path), label_column=("label",), task="multi_label")
     if len(classes) < 2:
         with pytest.raises(UserError, match="one class only"):
             list_manifest(path, request)

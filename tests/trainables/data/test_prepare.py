@@ -96,7 +96,7 @@ def test_multi_label_goes_through_to_the_trial(split_folder: Path, tmp_path: Pat
         return "|".join(name for name, there in (("mass", number % 2), ("edema", number % 3 == 0)) if there)
 
     path = manifest_of(split_folder, labels=findings)
-    dataset = prepared(tmp_path, data=str(path), label_columns=("labels",))
+    dataset = prepared(tmp_path, data=str(path), label_column=("labels",))
     assert dataset["task"] == "multi_label"
     data = open_data(tmp_path / "run")
     assert data.classes == ("edema", "mass")
@@ -108,7 +108,7 @@ def test_multi_label_goes_through_to_the_trial(split_folder: Path, tmp_path: Pat
 def test_splits_table_hides_groups_and_keeps_subgroups(split_folder: Path, tmp_path: Path) -> None:
     path = manifest_of(split_folder, patient=lambda shown: "Doe^John-" + shown, sex=lambda shown: "fm"["ill" in shown])
     dataset = prepared(
-        tmp_path, data=str(path), label_columns=("finding",), group_column="patient", subgroup_columns=("sex",)
+        tmp_path, data=str(path), label_column=("finding",), group_column="patient", subgroup_column=("sex",)
     )
     text = (tmp_path / "run" / "splits.csv").read_text()
     assert text.splitlines()[0] == "row,path,split,label,group,subgroup_sex"
@@ -174,7 +174,7 @@ def test_same_pixels_in_two_splits_stop_the_sweep_even_in_another_format(split_f
 
 def test_a_patient_in_two_splits_stops_the_sweep(split_folder: Path, tmp_path: Path) -> None:
     path = manifest_of(split_folder, patient=lambda shown: "same" if shown.endswith("ill/00.png") else shown)
-    options: dict[str, Any] = {"data": str(path), "label_columns": ("finding",), "group_column": "patient"}
+    options: dict[str, Any] = {"data": str(path), "label_column": ("finding",), "group_column": "patient"}
     with pytest.raises(UserError) as error:
         prepared(tmp_path, **options)
     assert "1 group(s) of column 'patient' stand in more than one split" in str(error.value)
@@ -201,7 +201,7 @@ def test_near_duplicates_warn(split_folder: Path, tmp_path: Path) -> None:
 
 def test_source_is_tabulated_against_class_and_warns_when_they_go_together(split_folder: Path, tmp_path: Path) -> None:
     path = manifest_of(split_folder, site=lambda shown: "A" if "ill" in shown else "B")
-    dataset = prepared(tmp_path, data=str(path), label_columns=("finding",), source_column="site")
+    dataset = prepared(tmp_path, data=str(path), label_column=("finding",), source_column="site")
     assert dataset["source_by_class"] == {"ill": {"A": 20}, "well": {"B": 20}}
     finding = checks(dataset)["source_by_class"]
     assert finding["severity"] == "warning"
@@ -254,7 +254,7 @@ def test_all_problems_of_the_data_are_told_in_one_answer(split_folder: Path, tmp
     for name in ("00", "01", "02", "03"):
         (split_folder / "val" / "well" / f"{name}.png").unlink()
     with pytest.raises(UserError) as error:
-        prepared(tmp_path, data=str(path), label_columns=("finding",), group_column="patient")
+        prepared(tmp_path, data=str(path), label_column=("finding",), group_column="patient")
     text = str(error.value)
     for part in (
         "6 of 42 rows name a missing file",
@@ -289,7 +289,7 @@ def test_requests_that_cannot_be_are_refused(options: dict[str, Any], message: s
 
 def test_column_options_with_a_folder_are_refused_not_ignored(split_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        prepared(tmp_path, data=str(split_folder), label_columns=("a",), subgroup_columns=("sex",))
+        prepared(tmp_path, data=str(split_folder), label_column=("a",), subgroup_column=("sex",))
     assert [problem.split(":")[0] for problem in error.value.problems] == ["--label-column a", "--subgroup-column sex"]
 
 
@@ -299,7 +299,7 @@ def test_real_x_rays_pass_without_a_false_alarm(shared_dir: Path, tmp_path: Path
     dataset = prepared(
         tmp_path,
         data=str(shared_dir / "data" / "xray_a" / "manifest.csv"),
-        label_columns=(column,),
+        label_column=(column,),
         group_column=group,
         image_size=32,
     )

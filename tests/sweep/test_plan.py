@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.config import SweepConfig
-from sweep.nodes import Ask, node_problems, unseen
+from sweep.plan import Ask, node_problems, unseen
 
 
 def cluster(**nodes: object) -> Ask:
