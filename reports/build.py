@@ -32,7 +32,7 @@ from reports.sections import (
     trial_list,
 )
 from search_spaces.errors import UserError
-from sweep.model_paths import ModelPaths
+from sweep.run_folder import ModelPaths
 from trainables.atomic import write_atomically, write_json
 
 SECTIONS: tuple[Callable[[ReportData], Section], ...] = (

@@ -13,7 +13,7 @@ from reports.page import render
 from reports.page.blocks import Section
 from reports.sections import external_scores
 from search_spaces.errors import UserError
-from sweep.external_records import read_evaluation
+from sweep.records import read_evaluation
 from trainables.atomic import write_atomically
 
 SECTIONS: tuple[Callable[[External], Section | None], ...] = (

@@ -12,7 +12,7 @@ from reports.data import ReportData
 from reports.scores.added_scores import with_average_precision
 from reports.scores.resampled_scores import Scores, score_runs
 from reports.scores.shown import UNTUNED, Runs
-from sweep.external_records import Evaluation
+from sweep.records import Evaluation
 from sweep.records import Run
 from sweep.run_folder import RunPaths
 

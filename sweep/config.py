@@ -18,9 +18,9 @@ from pydantic import PlainValidator
 from search_spaces.errors import UserError, raise_all
 from search_spaces.params import BACKBONE_NAMES, Scalar, TrialParams, parse_text
 from sweep.run_folder import RunPaths
+from trainables.atomic import check_format
 from trainables.data.config import DataConfig, Flag, Text, Whole, dashed, finite, names, option, text, whole
 
-FORMAT = 1
 LONGEST_NAME = 200
 COMPARABLE = tuple(TrialParams.__dataclass_fields__)
 GROUPS = ("images", "what is tried", "how much", "search", "evidence", "machines", "place")
@@ -472,11 +472,16 @@ def _saved(paths: RunPaths) -> tuple[ResolvedConfig, bool]:
         raise UserError(f"--resume: {paths.root} is no run folder: it has no {paths.sweep.name}{names}")
     try:
         values = json.loads(paths.sweep.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--resume: {paths.sweep} is damaged: {error}; restore it, {OR_ANEW}") from None
+    if isinstance(values, dict):
+        check_format(values, paths.sweep)
+    try:
         if not isinstance(values, dict) or not isinstance(values.get("resolved"), dict):
             raise ValueError("it holds no settings")
         saved = ResolvedConfig.from_json(values["resolved"])
         raise_all(check(saved.model_copy(update={"name": None})))
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         why = "; ".join(str(error).splitlines())
         raise UserError(f"--resume: {paths.sweep} is damaged: {why}; restore it, {OR_ANEW}") from None
     return saved, bool(values.get("own_epochs", True))

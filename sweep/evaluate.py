@@ -29,9 +29,8 @@ from numpy.typing import NDArray
 
 from search_spaces.errors import UserError, raise_all, unknown
 from sweep.cli import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
-from sweep.model_paths import EvaluationPaths
-from sweep.run_folder import RunPaths
-from trainables.atomic import write_json
+from sweep.run_folder import EvaluationPaths, RunPaths
+from trainables.atomic import FORMAT, write_json
 from trainables.data.config import DataConfig, dashed
 from trainables.data.folder import list_folder
 from trainables.data.manifest import list_manifest
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
 
 DATA_OPTIONS = ("label_column", "path_column", "group_column", "split_column", "subgroup_column", "skip_unreadable")
 """Those of ``python -m sweep.run`` that mean the same here."""
-FORMAT = 1
-"""Of evaluation.json: added keys do not change it, a changed meaning does."""
 SPLIT = "external"
 """The name of the one split of an evaluation, in its predictions.npz and rows.csv."""
 _MOST_SHOWN = 10

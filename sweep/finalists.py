@@ -1,47 +1,56 @@
-"""After the search: the best configurations trained again, the winner fixed on validation, the test split opened once.
+"""After the search: the best configurations retrained, the winner fixed on validation, the test split opened once.
 
 The only code that opens the test split. Everything is done in an order that a kill cannot undo: what is repeated is
-written before the first repeat, the decision before the opening, the opening before the first test prediction.
+written before the first repeat, the selection before the opening, the opening before the first test prediction.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
 
-from sweep.history import TrialHistory, TrialState
-from sweep.model_selection import decide
+import torch
+
+from search_spaces.params import TrialParams
+from sweep.history import RepeatHistory, TrialHistory, TrialState
+from sweep.model_selection import select
+from sweep.optuna_search import Exhausted
 from sweep.plan import Plan
 from sweep.progress import Progress, SweepProgress
 from sweep.pruning import PruningRule
-from sweep.ray_tune import Outcome, TimeBudget, TuneSearcher, predict_trials, run_trials
-from sweep.records import read_run
-from sweep.repeats import Chosen, Repeat, RepeatHistory, RepeatList, repeats_of, settings_of_repeat
+from sweep.ray_tune import Outcome, SettingsOf, TimeBudget, TuneSearcher, predict_trials, run_tasks, run_trials
+from sweep.records import Finalist, Run, Scalar, Suggestion, best, ranked_rows, read_run
 from sweep.run_folder import RunPaths
 from sweep.tensorboard import TensorBoardLog
 from trainables.atomic import write_json
+from trainables.baselines import measure_baselines
+from trainables.data.dataset import open_data, open_test_split
 from trainables.data.folds import write_folds
 from trainables.settings import TrialSettings
+from trainables.weights import FoundWeights
 
 TRIALS_TO_COMPARE = 3
 RESERVE = 1.15
 """Of the time that repeats are expected to take: they also start, validate, and predict."""
+FIRST_SEED = 1001
+"""Added to the sweep's seed: no trial of the search has such a one."""
 
 
 def run(
     plan: Plan, search: TrialHistory, settings: TrialSettings, budget: TimeBudget, say: Callable[[str], None]
 ) -> Outcome:
-    """Repeat the finalists of the ended ``search``, decide, and open the test split; go on where a kill cut it off.
+    """Repeat the finalists of the ended ``search``, select, and open the test split; go on where a kill cut it off.
 
     budget: of the whole sweep. say: is told, a line each, what is repeated and what went wrong.
     """
     paths, config = search.paths, plan.config
     chosen, notes = choose(plan, search)
-    repeats = repeats_of(config.seed, config.repeats or 1, config.folds)
+    repeats = repeats_of(config.seed, config.repeats, config.folds)
     for note in notes:
         say(note)
     if not chosen:
@@ -57,41 +66,39 @@ def run(
     own = {one.trial_id: plan.own_settings(one.number, settings) for one in chosen}
 
     def settings_of(entry: TrialState) -> tuple[TrialSettings, int]:
-        return settings_of_repeat(entry, own[entry.asked["finalist"]], paths)
+        return settings_of_repeat(entry, own[str(entry.suggestion.finalist)], paths)
 
     todo = RepeatList(history, chosen, repeats)
     if len(todo) or history.unfinished():
         say(_cost(plan, search, chosen, repeats, len(todo) + len(history.unfinished())))
-        outcome = _train(plan, history, todo, settings_of, budget)
+        outcome = _retrain(plan, history, todo, settings_of, budget)
         if outcome.interrupted or outcome.out_of_time:
             return outcome
-    winner = decide(read_run(paths.root))
+    winner = select(read_run(paths.root))
     if winner is None:
         say("no finalist could be trained again: there is no winner, and the test split stays closed")
         return Outcome(interrupted=False, out_of_time=False)
     splits: tuple[str, ...] = ("train", "val")
     if plan.dataset.images["test"]:
-        open_test(paths, winner, [one.trial_id for one in chosen], int(plan.dataset.images["test"]))
+        open_test(paths, winner, [one.trial_id for one in chosen], plan.dataset.images["test"])
         splits = ("train", "val", "test")
     for problem in predict_trials(plan, history, history.of_wanted(), settings_of, splits):
         say(problem)
     return Outcome(interrupted=False, out_of_time=False)
 
 
-def choose(plan: Plan, search: TrialHistory) -> tuple[list[Chosen], list[str]]:
+def choose(plan: Plan, search: TrialHistory) -> tuple[list[Finalist], list[str]]:
     """The best configurations of the search, each once, and with --compare the best of each cell; notes for the user.
 
     A cell is one combination of the compared hyperparameters' values. It needs three trials that ran to their end, were
     it the scheduler's: under ASHA few run their whole budget, and a cell that was stopped early three times was tried.
     """
-    ranked = _ranked(search)
-    found: list[Chosen] = []
-    seen: set[str] = set()
+    ranked = [entry for entry in search.ranked() if entry.status != "failed" and not math.isnan(entry.score)]
+    different: dict[str, TrialState] = {}
     for entry in ranked:
-        key = json.dumps(entry.params.active(), sort_keys=True)
-        if len(found) < (plan.config.finalists or 0) and key not in seen:
-            seen.add(key)
-            found.append(_chosen(search, entry, "finalist", len(found) + 1, None))
+        different.setdefault(json.dumps(entry.params.active(), sort_keys=True), entry)
+    best_ones = list(different.values())[: plan.config.finalists]
+    found = [_finalist(entry, "finalist", place, None) for place, entry in enumerate(best_ones, start=1)]
     cells: dict[str, list[TrialState]] = {}
     names = plan.config.compare if found else ()
     for entry in ranked if names else ():
@@ -100,60 +107,49 @@ def choose(plan: Plan, search: TrialHistory) -> tuple[list[Chosen], list[str]]:
     notes = []
     small = sorted(cell for cell, entries in cells.items() if sum(one.ended for one in entries) < TRIALS_TO_COMPARE)
     if small:
-        shown = "; ".join(_cell_words(cell) for cell in small[:5]) + (" ..." if len(small) > 5 else "")
+        words = (", ".join(f"{name} {value}" for name, value in json.loads(cell).items()) for cell in small[:5])
+        shown = "; ".join(words) + (" ..." if len(small) > 5 else "")
         cells_of = f"{len(small)} cell{'s' * (len(small) > 1)} of fewer than {TRIALS_TO_COMPARE} ended trials"
         notes.append(f"--compare: {cells_of} left out: {shown}")
-    mine = {one.trial_id for one in found}
     for cell, entries in sorted(cells.items()):
-        if cell not in small and entries[0].trial_id not in mine:
-            found.append(_chosen(search, entries[0], "compare", None, json.loads(cell)))
+        if cell not in small and entries[0] not in best_ones:
+            found.append(_finalist(entries[0], "compare", None, json.loads(cell)))
     return found, notes
 
 
-def open_test(paths: RunPaths, winner: str, finalists: list[str], images: int) -> None:
-    """Write down that the test split is opened, and for which decision; each decision opens it once."""
-    decided = hashlib.sha256(paths.selection.read_bytes()).hexdigest()
-    lines = paths.test_access.read_text(encoding="utf-8").splitlines() if paths.test_access.exists() else []
-    if lines and decided in lines[-1]:
-        return
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    line = {"opened": now, "winner": winner, "finalists": finalists, "images": images, "decision_sha256": decided}
-    with paths.test_access.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line) + "\n")
+def _finalist(entry: TrialState, role: str, rank: int | None, cell: dict[str, Scalar] | None) -> Finalist:
+    return Finalist(
+        trial_id=entry.trial_id,
+        number=entry.number,
+        role=role,
+        rank=rank,
+        cell=cell,
+        search_score=entry.score,
+        params=entry.params.to_flat(),
+    )
 
 
-def expected_seconds(plan: Plan, search: TrialHistory) -> float:
-    """How long the repeats of the best configurations so far will take, from their own epochs; 0 while unknown."""
-    chosen, _ = choose(plan, search)
-    count = plan.config.folds or plan.config.repeats or 1
-    return RESERVE * _seconds(plan, search, [one for one in chosen for _ in range(count)])
+@dataclasses.dataclass(frozen=True)
+class RepeatPlan:
+    """One retraining that every finalist gets. fold: from 1, of cross-validation; None: the run's own split."""
+
+    name: str
+    seed: int
+    fold: int | None
 
 
-def _ranked(search: TrialHistory) -> list[TrialState]:
-    """Trials with a score, the best first; of equals the first. Failed ones do not count."""
-    sign = 1.0 if search.mode == "max" else -1.0
-    scored = [
-        (-sign * score, entry.number, entry)
-        for entry in search.entries.values()
-        if entry.status != "failed" and not math.isnan(score := search.best_score(entry))
-    ]
-    return [entry for _, _, entry in sorted(scored, key=lambda one: one[:2])]
+def repeats_of(seed: int, repeats: int, folds: int | None) -> list[RepeatPlan]:
+    """What each finalist gets: ``repeats`` fresh seeds on the run's split, or each fold once. seed: of the sweep."""
+    first = seed + FIRST_SEED
+    if folds is None:
+        return [RepeatPlan(f"seed_{first + k}", first + k, None) for k in range(repeats)]
+    return [RepeatPlan(f"fold_{k + 1}", first + k, k + 1) for k in range(folds)]
 
 
-def _chosen(
-    search: TrialHistory, entry: TrialState, role: str, rank: int | None, cell: dict[str, Any] | None
-) -> Chosen:
-    return Chosen(entry.trial_id, entry.number, role, rank, cell, search.best_score(entry), entry.params)
-
-
-def _cell_words(cell: str) -> str:
-    return ", ".join(f"{name} {value}" for name, value in json.loads(cell).items())
-
-
-def _write_chosen(paths: RunPaths, chosen: list[Chosen], repeats: list[Repeat], folds: int | None) -> None:
+def _write_chosen(paths: RunPaths, chosen: list[Finalist], repeats: list[RepeatPlan], folds: int | None) -> None:
     """finalists.json, unless it says the same already."""
-    rows = [one.to_dict() for one in chosen]
-    content = {"runs": [repeat.name for repeat in repeats], "folds": folds, "finalists": rows}
+    rows = [one.model_dump(mode="json", exclude={"repeats"}) for one in chosen]
+    content = {"repeats": [repeat.name for repeat in repeats], "folds": folds, "finalists": rows}
     if paths.chosen.exists():
         before = json.loads(paths.chosen.read_text(encoding="utf-8"))
         if {key: value for key, value in before.items() if key != "chosen"} == content:
@@ -161,27 +157,44 @@ def _write_chosen(paths: RunPaths, chosen: list[Chosen], repeats: list[Repeat], 
     write_json(paths.chosen, {"chosen": datetime.now(UTC).isoformat(timespec="seconds")} | content)
 
 
-def _train(
-    plan: Plan,
-    history: RepeatHistory,
-    todo: RepeatList,
-    settings_of: Callable[[TrialState], tuple[TrialSettings, int]],
-    budget: TimeBudget,
-) -> Outcome:
-    """The repeats as trials that nothing stops early."""
-    trials = len(history.entries) + len(todo)
-    searcher = TuneSearcher(todo, history, settings_of, plan.concurrency)
-    stopping = PruningRule("none", plan.budget, plan.grace_period, plan.config.reduction_factor)
-    curves = TensorBoardLog(history)
-    progress = Progress(SweepProgress(history, len(history.wanted), plan.budget, history.of_wanted()))
-    try:
-        return run_trials(plan, history, searcher, stopping, progress, budget, trials=trials)
-    finally:
-        progress.close()
-        curves.close()
+class RepeatList:
+    """Gives out the repeats that have not begun: the first of every finalist, then the second of each, and so on, so
+    that whenever it is interrupted all finalists have been repeated equally often."""
+
+    def __init__(self, history: RepeatHistory, chosen: Sequence[Finalist], repeats: Sequence[RepeatPlan]) -> None:
+        self._history = history
+        self._all = [(one, repeat, f"{one.trial_id}/{repeat.name}") for repeat in repeats for one in chosen]
+
+    def __len__(self) -> int:
+        return len(self._left())
+
+    def ask(self) -> TrialState | None:
+        """Begin the next repeat. Raises ``Exhausted`` when all have begun."""
+        left = self._left()
+        if not left:
+            raise Exhausted
+        one, repeat, name = left[0]
+        origin = Suggestion(finalist=one.trial_id, seed=repeat.seed, fold=repeat.fold)
+        return self._history.begin(self._history.next_number, TrialParams.from_flat(one.params), origin, name)
+
+    def _left(self) -> list[tuple[Finalist, RepeatPlan, str]]:
+        begun = {entry.trial_id for entry in self._history.entries.values()}
+        return [each for each in self._all if each[2] not in begun]
 
 
-def _cost(plan: Plan, search: TrialHistory, chosen: list[Chosen], repeats: list[Repeat], left: int) -> str:
+def settings_of_repeat(entry: TrialState, settings: TrialSettings, paths: RunPaths) -> tuple[TrialSettings, int]:
+    """The settings of a repeat, and the stream of its random numbers; settings: of its finalist in the search.
+
+    The stream is the same for all finalists at the same seed, so that what chance does to all of them alike is no
+    difference between them.
+    """
+    origin = entry.suggestion
+    assert origin.seed is not None
+    splits = None if origin.fold is None else str(paths.fold(origin.fold).absolute())
+    return dataclasses.replace(settings, seed=origin.seed, splits=splits), 0
+
+
+def _cost(plan: Plan, search: TrialHistory, chosen: list[Finalist], repeats: list[RepeatPlan], left: int) -> str:
     finalists = sum(one.role == "finalist" for one in chosen)
     what = f"{finalists} finalist{'s' * (finalists > 1)}"
     if cells := len(chosen) - finalists:
@@ -193,10 +206,87 @@ def _cost(plan: Plan, search: TrialHistory, chosen: list[Chosen], repeats: list[
     return f"{what} {verb} trained again with {how}: {to_go}, about {max(1, math.ceil(minutes))} min"
 
 
-def _seconds(plan: Plan, search: TrialHistory, chosen: list[Chosen]) -> float:
+def expected_seconds(plan: Plan, search: TrialHistory) -> float:
+    """How long the repeats of the best configurations so far will take, from their own epochs; 0 while unknown."""
+    chosen, _ = choose(plan, search)
+    count = plan.config.folds or plan.config.repeats
+    return RESERVE * _seconds(plan, search, [one for one in chosen for _ in range(count)])
+
+
+def _seconds(plan: Plan, search: TrialHistory, chosen: list[Finalist]) -> float:
     """Of training each of ``chosen`` for its whole budget, as many at once as the sweep runs."""
     total = 0.0
     for one in chosen:
-        epochs = plan.epochs_of.get(one.number, plan.config.epochs or 1)
+        epochs = plan.epochs_of.get(one.number, plan.config.epochs)
         total += search.entries[one.number].mean_epoch_seconds * epochs
     return total / min(plan.concurrency, max(1, len(chosen)))
+
+
+def _retrain(
+    plan: Plan,
+    history: RepeatHistory,
+    todo: RepeatList,
+    settings_of: SettingsOf,
+    budget: TimeBudget,
+) -> Outcome:
+    """The repeats as trials that nothing stops early."""
+    trials = len(history.entries) + len(todo)
+    searcher = TuneSearcher(todo, history, settings_of, plan.concurrency)
+    pruning = PruningRule("none", plan.budget, plan.grace_period, plan.config.reduction_factor)
+    curves = TensorBoardLog(history)
+    progress = Progress(SweepProgress(history, len(history.wanted), plan.budget, history.of_wanted()))
+    try:
+        return run_trials(plan, history, searcher, pruning, progress, budget, trials=trials)
+    finally:
+        progress.close()
+        curves.close()
+
+
+def open_test(paths: RunPaths, winner: str, finalists: list[str], images: int) -> None:
+    """Write down that the test split is opened, and for which selection; each selection opens it once."""
+    selected = hashlib.sha256(paths.selection.read_bytes()).hexdigest()
+    lines = paths.test_access.read_text(encoding="utf-8").splitlines() if paths.test_access.exists() else []
+    if lines and selected in lines[-1]:
+        return
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    line = {"opened": now, "winner": winner, "finalists": finalists, "images": images, "selection_sha256": selected}
+    with paths.test_access.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")
+
+
+def measure(plan: Plan, run: Run, settings: TrialSettings) -> list[str]:
+    """Write ``baselines/`` unless it is there already; returns what failed, one sentence each.
+
+    The frozen networks are those of the finalists, without finalists that of the best trial. On the test split, too,
+    once it has been opened.
+    """
+    opened = run.finals is not None and run.finals.opened
+    backbones = {name: plan.weights[name] for name in _backbones(run) if name in plan.weights}
+    measured = {one.name for one in run.baselines or () if one.failed or not opened or one.test is not None}
+    if len(measured) == len(run.baselines or ()) > 0 and measured >= {f"frozen_{name}" for name in backbones}:
+        return []
+    arguments = (run.paths.baselines.absolute(), settings, backbones, opened)
+    problem = run_tasks(plan, _measure, [arguments])[0]
+    if isinstance(problem, Exception):
+        return [f"the baselines could not be measured: {str(problem).strip().splitlines()[-1]}"]
+    return []
+
+
+def _backbones(run: Run) -> list[str]:
+    if run.finals is not None:
+        return sorted({str(one.params["backbone"]) for one in run.finals.finalists})
+    first = best(ranked_rows(run.trials), run.sweep.mode)
+    return [] if first is None else [str(run.trials.at[first.place, "param_backbone"])]
+
+
+def _measure(folder: Path, settings: TrialSettings, backbones: dict[str, FoundWeights], opened: bool) -> None:
+    root = Path(settings.run_dir)
+    measure_baselines(
+        open_data(root),
+        open_test_split(root) if opened else None,
+        backbones,
+        folder,
+        threads=settings.cpus,
+        device=torch.device("cuda" if settings.use_gpu else "cpu"),
+        precision=settings.precision,
+    )

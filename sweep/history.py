@@ -1,39 +1,39 @@
 """What the driver knows of the trials of a run, and writes down the moment it learns it.
 
-The history is the one state of a sweep: the search asks it what was told, the stopping rule asks it who reached which
+The history is the one state of a sweep: the search asks it what was told, the pruning rule asks it who reached which
 epoch with which score, and ``--resume`` reads it back from the files. Nothing of it lives in Ray.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from search_spaces.params import Scalar, TrialParams
+from search_spaces.params import TrialParams
 from sweep.run_folder import RunPaths, TrialPaths
-from sweep.trial_records import TrialRecord, read_trials
+from sweep.trial_records import EpochRecord, Suggestion, TrialRecord, best, rank, read_trials
 from trainables.atomic import write_json
 
 WEIGHTS_KEPT = 10
 
 
-@dataclasses.dataclass
+@dataclass
 class TrialState:
-    """One trial. scores: the selection metric of each epoch (NaN if undefined), from epoch 1; status as in records.
-
-    asked: what the search needs to rebuild its study (see ``sweep.optuna_search``), or of a repeat what is repeated how.
-    seconds: how long each epoch took.
-    """
+    """One trial. status as in records. scores: the selection metric of each epoch (NaN if undefined), from epoch 1;
+    score: the best of them, or NaN; seconds: how long each epoch took."""
 
     number: int
     trial_id: str
     params: TrialParams
-    asked: dict[str, Any]
-    scores: dict[int, float] = dataclasses.field(default_factory=dict)
-    seconds: dict[int, float] = dataclasses.field(default_factory=dict)
+    suggestion: Suggestion
+    scores: dict[int, float] = field(default_factory=dict)
+    score: float = math.nan
+    seconds: dict[int, float] = field(default_factory=dict)
+    trainable_params: int | None = None
     status: str = "running"
     reason: str = ""
 
@@ -64,13 +64,23 @@ class TrialHistory:
         self.on_report: list[Callable[[TrialState, dict[str, Any]], None]] = []
         self.on_end: list[Callable[[TrialState], None]] = []
         self._last_record: dict[int, str] = {}
-        self._kept: dict[int, float] = {}
+        self._kept: list[TrialState] = []
 
     def load(self) -> list[str]:
         """Read the trials of an earlier session back; returns what could not be read, one sentence each."""
         problems: list[str] = []
         for record in self._records(problems):
-            self.entries[record.number] = self._entry(record)
+            entry = TrialState(
+                number=record.number,
+                trial_id=record.trial_id,
+                params=TrialParams.from_flat(record.params),
+                suggestion=record.suggestion,
+                status=record.status,
+                reason=record.reason,
+            )
+            for epoch in record.epochs:
+                self._add_epoch(entry, epoch, epoch.score(self.metric))
+            self.entries[record.number] = entry
         for entry in self.entries.values():
             if entry.ended:
                 self._tidy(entry)
@@ -81,16 +91,18 @@ class TrialHistory:
         """One above the highest: a trial whose folder is gone or damaged leaves its number unused."""
         return max(self.entries, default=-1) + 1
 
-    def begin(self, number: int, params: TrialParams, asked: dict[str, Any], name: str | None = None) -> TrialState:
+    def begin(
+        self, number: int, params: TrialParams, suggestion: Suggestion | None = None, name: str | None = None
+    ) -> TrialState:
         """Write down a new trial before it starts; ``name``: its id, by default that of its number."""
         assert number not in self.entries, f"trial {number} begins twice"
-        entry = TrialState(number=number, trial_id=name or trial_id(number), params=params, asked=asked)
+        entry = TrialState(number, name or trial_id(number), params, suggestion or Suggestion())
         self.entries[number] = entry
         files = self.files(entry)
         for leftover in (files.result, files.status, files.error, files.state, files.stacks, files.weights):
             leftover.unlink(missing_ok=True)  # of a trial whose params.json was lost
-        start = {"trial_id": entry.trial_id, "number": number, "params": params.to_flat(), "asked": asked}
-        write_json(files.params, start)
+        start = {"trial_id": entry.trial_id, "number": number, "params": params.to_flat()}
+        write_json(files.params, start | {"suggestion": entry.suggestion.to_json()})
         return entry
 
     def report(self, number: int, epoch: int, score: float, record: str) -> None:
@@ -100,8 +112,7 @@ class TrialHistory:
         self._last_record[number] = record
         entry = self.entries[number]
         facts = json.loads(record)
-        entry.scores[epoch] = score
-        entry.seconds[epoch] = _seconds(facts)
+        self._add_epoch(entry, EpochRecord.from_line(facts, "", []).model_copy(update={"epoch": epoch}), score)
         path = self.files(entry).result
         torn = path.exists() and not path.read_bytes().endswith(b"\n")
         with path.open("a", encoding="utf-8") as stream:
@@ -127,10 +138,15 @@ class TrialHistory:
             for epoch, score in entry.scores.items()
             if not math.isnan(score) and (up_to is None or epoch <= up_to)
         ]
-        return self.better_of(scores) if scores else math.nan
+        return (max if self.mode == "max" else min)(scores) if scores else math.nan
 
-    def better_of(self, scores: list[float]) -> float:
-        return max(scores) if self.mode == "max" else min(scores)
+    def ranked(self) -> list[TrialState]:
+        """All trials, the best first, as ``rank`` orders them."""
+        return rank(self.entries.values(), self.mode)
+
+    def best(self) -> TrialState | None:
+        """The best trial that did not fail, whether it has ended or not; None while none has a score."""
+        return best(self.entries.values(), self.mode)
 
     def count(self, status: str) -> int:
         return sum(entry.status == status for entry in self.entries.values())
@@ -138,33 +154,18 @@ class TrialHistory:
     def unfinished(self) -> list[TrialState]:
         return [entry for _, entry in sorted(self.entries.items()) if not entry.ended]
 
-    def best(self) -> TrialState | None:
-        """The trial with the best score at its best epoch; of equals the first. Failed trials do not count."""
-        sign = 1.0 if self.mode == "max" else -1.0
-        scored = [
-            (sign * score, -entry.number, entry)
-            for entry in self.entries.values()
-            if entry.status != "failed" and not math.isnan(score := self.best_score(entry))
-        ]
-        return max(scored)[2] if scored else None
-
     def files(self, entry: TrialState) -> TrialPaths:
         return self.paths.trial(entry.trial_id)
 
     def _records(self, problems: list[str]) -> list[TrialRecord]:
         return read_trials(self.paths.trial_folders(), self.paths.trials, problems)
 
-    def _entry(self, record: TrialRecord) -> TrialState:
-        return TrialState(
-            number=record.number,
-            trial_id=record.trial_id,
-            params=TrialParams.from_flat(record.params),
-            asked=record.start.get("asked", {}),
-            scores={row["epoch"]: _number(row.get(self.metric)) for row in record.epochs},
-            seconds={row["epoch"]: _seconds(row) for row in record.epochs},
-            status=record.status,
-            reason=record.reason,
-        )
+    def _add_epoch(self, entry: TrialState, record: EpochRecord, score: float) -> None:
+        entry.scores[record.epoch] = score
+        entry.score = self.best_score(entry)
+        seconds = record.epoch_seconds
+        entry.seconds[record.epoch] = 0.0 if seconds is None or math.isnan(seconds) else seconds
+        entry.trainable_params = record.trainable_params or entry.trainable_params
 
     def _tidy(self, ended: TrialState) -> None:
         """What follows from an end; done again when a run is resumed, as a kill may have come in between."""
@@ -178,16 +179,42 @@ class TrialHistory:
 
     def _keep_best_weights(self, ended: TrialState) -> None:
         """Keep the weights of the best trials that have ended: a sweep's disk does not grow with its trials."""
-        score = self.best_score(ended)
-        if ended.status == "failed" or math.isnan(score):
-            self.files(ended).weights.unlink(missing_ok=True)
-            return
-        self._kept[ended.number] = score if self.mode == "max" else -score
-        if len(self._kept) > self.weights_kept:
-            # Of equals the first are kept, since ``best`` is the first of equals.
-            worst = min(self._kept, key=lambda number: (self._kept[number], -number))
-            del self._kept[worst]
-            self.files(self.entries[worst]).weights.unlink(missing_ok=True)
+        worst = ended
+        if ended.status != "failed" and not math.isnan(ended.score):
+            self._kept.append(ended)
+            if len(self._kept) <= self.weights_kept:
+                return
+            worst = rank(self._kept, self.mode)[-1]
+            self._kept.remove(worst)
+        self.files(worst).weights.unlink(missing_ok=True)
+
+
+class RepeatHistory(TrialHistory):
+    """The repeats of finalists that were ever begun in this run; ``wanted``: the names ("t0007/seed_1001") that are now
+    asked for.
+
+    An unfinished repeat of a configuration that is no finalist any more is left as it is. All weights are kept.
+    """
+
+    weights_kept = sys.maxsize
+
+    def __init__(self, paths: RunPaths, metric: str, mode: str, wanted: Sequence[str]) -> None:
+        super().__init__(paths, metric, mode)
+        self.wanted = tuple(wanted)
+
+    def files(self, entry: TrialState) -> TrialPaths:
+        return self.paths.repeat(entry.trial_id)
+
+    def unfinished(self) -> list[TrialState]:
+        return [entry for entry in super().unfinished() if entry.trial_id in self.wanted]
+
+    def of_wanted(self) -> list[TrialState]:
+        """The wanted repeats that have begun, in the order in which they are wanted."""
+        by_name = {entry.trial_id: entry for entry in self.entries.values()}
+        return [by_name[name] for name in self.wanted if name in by_name]
+
+    def _records(self, problems: list[str]) -> list[TrialRecord]:
+        return read_trials(self.paths.repeat_folders(), self.paths.finalists, problems)
 
 
 def trial_id(number: int) -> str:
@@ -195,15 +222,6 @@ def trial_id(number: int) -> str:
     return f"t{number:04d}"
 
 
-def to_json_scalars(values: dict[str, Any]) -> dict[str, Scalar]:
+def to_json_scalars(values: dict[str, Any]) -> dict[str, Any]:
     """``values`` as JSON can hold them (numpy scalars become Python's)."""
     return {key: json.loads(json.dumps(value, default=lambda odd: odd.item())) for key, value in values.items()}
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-
-
-def _seconds(record: dict[str, Any]) -> float:
-    seconds = _number(record.get("epoch_seconds"))
-    return 0.0 if math.isnan(seconds) else seconds

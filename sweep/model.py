@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +12,9 @@ from torch import nn
 
 from search_spaces.errors import UserError
 from sweep.cli import Arguments, run_command, tell
-from sweep.model_paths import ModelPaths
-from sweep.records import Run, read_run
-from sweep.run_folder import TrialPaths
-from trainables.atomic import write_json
+from sweep.records import Run, best, ranked_rows, read_run
+from sweep.run_folder import ModelPaths, TrialPaths
+from trainables.atomic import FORMAT, write_json
 from trainables.checkpoints import sha256
 from trainables.export import ModelFacts, plain_network, restore, torchvision_lines, write_model
 from trainables.onnx_export import write_onnx
@@ -58,16 +56,16 @@ def renew_models(run: Run) -> list[str]:
     """``write_models`` unless the model that is there is made of the same weights already."""
     try:
         chosen = choose(run)
-        before = json.loads(ModelPaths(run.paths.models).facts.read_text(encoding="utf-8"))
-        if before["trial"] == chosen.trial and before["weights_sha256"] == sha256(chosen.files.weights):
+        before = run.model
+        if before and (before.trial, before.weights_sha256) == (chosen.trial, sha256(chosen.files.weights)):
             return []
-    except (UserError, OSError, ValueError, KeyError):
+    except (UserError, OSError):
         pass  # no trial, no model yet, or a damaged one: writing it says what is wrong
     return write_models(run)
 
 
 def choose(run: Run) -> Chosen:
-    """What the decision names; without one the best trial that has ended. ``UserError`` if there is none."""
+    """What the selection names; without one the best trial. ``UserError`` if there is none."""
     finals = run.finals
     if finals is not None and finals.model is not None:
         seeds = [repeat.seed for one in finals.finalists for repeat in one.repeats if repeat.trial_id == finals.model]
@@ -77,12 +75,10 @@ def choose(run: Run) -> Chosen:
             seed=seeds[0] if seeds else None,
             thresholds=finals.thresholds.get(str(finals.winner)),
         )
-    ended = run.trials[run.trials["status"].isin(["completed", "pruned"]) & run.trials["score"].notna()]
-    if ended.empty:
-        raise UserError(f"no trial of {run.paths.root} has ended with a score")
-    ranked = ended.sort_values(["score", "number"], ascending=[run.sweep.get("mode") == "min", True])
-    best = str(ranked.iloc[0]["trial_id"])
-    return Chosen(trial=best, files=run.paths.trial(best))
+    first = best(ranked_rows(run.trials), run.sweep.mode)
+    if first is None:
+        raise UserError(f"no trial of {run.paths.root} has a score")
+    return Chosen(trial=first.trial_id, files=run.paths.trial(first.trial_id))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,19 +112,23 @@ def _write(run: Run, chosen: Chosen, files: ModelPaths) -> list[str]:
         old.unlink(missing_ok=True)
     write_model(files.model, network, facts)
     difference, problems = _write_onnx(files.onnx, network, facts)
-    described = facts.to_dict() | {
-        "weights_sha256": sha256(chosen.files.weights),
-        "starting_weights": {"origin": found.origin, "sha256": found.sha256, "url": found.url},
-        "files": {path.name: _described(path) for path in (files.model, files.onnx) if path.exists()},
-        "onnx_difference": difference,
-        "loading": torchvision_lines(facts),
-    }
+    described = (
+        {"format": FORMAT}
+        | facts.to_dict()
+        | {
+            "weights_sha256": sha256(chosen.files.weights),
+            "starting_weights": {"origin": found.origin, "sha256": found.sha256, "url": found.url},
+            "files": {path.name: _described(path) for path in (files.model, files.onnx) if path.exists()},
+            "onnx_difference": difference,
+            "loading": torchvision_lines(facts),
+        }
+    )
     write_json(files.facts, described)
     return problems
 
 
 def _facts(run: Run, chosen: Chosen, content: dict[str, Any]) -> ModelFacts:
-    if "fit" not in run.dataset:
+    if run.dataset.fit is None:
         raise UserError(f"{run.paths.dataset} is missing or damaged: how images become squares is not known")
     classes = tuple(content["classes"])
     tuned = chosen.thresholds or {}
@@ -140,21 +140,21 @@ def _facts(run: Run, chosen: Chosen, content: dict[str, Any]) -> ModelFacts:
         classes=classes,
         image_size=content["image_size"],
         channels=content["channels"],
-        fit=str(run.dataset["fit"]),
+        fit=run.dataset.fit,
         thresholds={name: float(tuned.get(name, THRESHOLD)) for name in classes} if several else None,
         trial=chosen.trial,
         seed=chosen.seed,
         epoch=content["epoch"],
-        code=run.provenance.get("commit"),
+        code=run.provenance.commit,
     )
 
 
 def _starting_weights(run: Run, backbone: str) -> FoundWeights:
     """The file that the sweep wrote down; where it is gone, what the sweep's --weights finds now."""
-    recorded = (run.provenance.get("weights") or {}).get(backbone)
-    if recorded is not None and (recorded["origin"] != "folder" or Path(recorded["path"]).is_file()):
-        return FoundWeights(**recorded)
-    found, missing = find_weights(str(run.sweep.get("weights")), [backbone], download=True)
+    recorded = run.provenance.weights.get(backbone)
+    if recorded is not None and (recorded.origin != "folder" or Path(str(recorded.path)).is_file()):
+        return FoundWeights(backbone=backbone, **dict(recorded) | {"note": recorded.note or ""})
+    found, missing = find_weights(str(run.sweep.weights), [backbone], download=True)
     if backbone not in found:
         raise UserError(missing[backbone])
     return found[backbone]

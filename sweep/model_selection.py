@@ -1,15 +1,15 @@
-"""Which finalist wins: decided on validation alone, and written down before the test split is opened."""
+"""Which finalist wins: selected on validation alone, and written down before the test split is opened."""
 
 from __future__ import annotations
 
-import json
 import math
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from sweep.records import Finalist, Finals, Repeat, Run, read_repeat_predictions
+from sweep.record_reader import read_json
+from sweep.records import Finalist, Finals, Repeat, Run, read_predictions
 from trainables.atomic import write_json
 from trainables.thresholds import tune_thresholds
 
@@ -19,19 +19,18 @@ RULE = (
 )
 
 
-def decide(run: Run) -> str | None:
+def select(run: Run) -> str | None:
     """Write selection.json for the finalists of ``run``; returns the winner's id, None if no repeat has a score.
 
-    A decision that would be the same again stays as it is, with its time.
+    A selection that would be the same again stays as it is, with its time.
     """
-    finals = run.finals
+    finals, mode = run.finals, run.sweep.mode
     assert finals is not None
-    metric, mode = str(run.sweep["metric"]), str(run.sweep["mode"])
     winner, reason = winner_of(finals, mode)
     if winner is None:
         return None
     made = {
-        "metric": metric,
+        "metric": run.sweep.metric,
         "mode": mode,
         "rule": RULE,
         "winner": winner.trial_id,
@@ -40,15 +39,9 @@ def decide(run: Run) -> str | None:
         "scores": {one.trial_id: _score(one) for one in finals.finalists},
         "thresholds": _thresholds(run, finals),
     }
-    path = run.paths.selection
-    if path.exists():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            before = {}
-        if {key: value for key, value in before.items() if key != "decided"} == made:
-            return winner.trial_id
-    write_json(path, {"decided": datetime.now(UTC).isoformat(timespec="seconds")} | made)
+    before = read_json(run.paths.selection, [], "")
+    if {key: value for key, value in before.items() if key != "selected"} != made:
+        write_json(run.paths.selection, {"selected": datetime.now(UTC).isoformat(timespec="seconds")} | made)
     return winner.trial_id
 
 
@@ -91,23 +84,25 @@ def _model(finals: Finals, winner: Finalist, mode: str) -> Repeat:
     """The repeat whose weights are given out: the best on validation; of folds, which validate on other images each,
     the first."""
     if finals.folds is not None:
-        return winner.ended[0]
+        return winner.completed[0]
     sign = 1.0 if mode == "max" else -1.0
-    return max(winner.ended, key=lambda one: (sign * one.score, -one.seed))
+    return max(winner.completed, key=lambda one: (sign * one.score, -one.seed))
 
 
 def _score(one: Finalist) -> dict[str, Any]:
     numbers = {"mean": one.mean, "standard_error": one.standard_error}
-    return {key: None if math.isnan(value) else value for key, value in numbers.items()} | {"runs": len(one.scores)}
+    return {key: None if math.isnan(value) else value for key, value in numbers.items()} | {"repeats": len(one.scores)}
 
 
 def _thresholds(run: Run, finals: Finals) -> dict[str, dict[str, float]] | None:
     """By finalist and label, from the validation predictions of all its repeats; None on a single-label task."""
-    if run.dataset["task"] != "multi_label":
+    if run.dataset.task != "multi_label":
         return None
     found = {}
     for finalist in finals.finalists:
-        parts = [part.of("val") for one in finalist.ended if (part := read_repeat_predictions(run, one)) is not None]
+        parts = [
+            part.of("val") for one in finalist.completed if (part := read_predictions(run, one.trial_id)) is not None
+        ]
         if not parts:
             continue
         if finals.folds is None:

@@ -42,7 +42,7 @@ class OptunaExport:
         if self._study is None:
             return
         try:
-            trial = frozen_trial(state, state.asked, self._history)
+            trial = frozen_trial(state, state.suggestion, self._history)
             if not trial.distributions:
                 # A fixed list samples nothing: its parameters stand there as categoricals of one choice.
                 trial.params = state.params.active()

@@ -25,6 +25,7 @@ from search_spaces.errors import UserError, raise_all
 from search_spaces.params import TrialParams
 from search_spaces.space import Space
 from sweep.history import TrialHistory, TrialState, to_json_scalars
+from sweep.trial_records import Suggestion
 
 SEEDED_SAMPLERS = ("tpe", "gp")
 DUPLICATES_IN_A_ROW = 20
@@ -94,7 +95,7 @@ class OptunaSearch:
         if self._deterministic and any(not trial.ended for trial in self._visible(number)):
             return None
         if fixed is not None:
-            return self._history.begin(number, fixed[number], {})
+            return self._history.begin(number, fixed[number])
         self._tell_ended(number)
         with warnings.catch_warnings(action="ignore"):  # of experimental samplers, and of choices that are no scalars
             return self._draw(number)
@@ -110,8 +111,8 @@ class OptunaSearch:
                     self._tell(trial, state, duplicate=position > 0)
 
     def _draw(self, number: int) -> TrialState:
-        duplicates: list[dict[str, Any]] = []
-        refused: list[dict[str, Any]] = []
+        duplicates: list[Suggestion] = []
+        refused: list[Suggestion] = []
         for attempt in range(DUPLICATES_IN_A_ROW + RANDOM_DRAWS):
             self._study.sampler = self._sampler_of(number, attempt)
             if attempt == 0 and number < len(self._seed_points):
@@ -127,9 +128,9 @@ class OptunaSearch:
             original = self._seen.setdefault(_key(params), number)
             if original == number:
                 self._running[number] = [trial]
-                suggestion |= {"duplicates": duplicates, "refused": refused}
-                return self._history.begin(number, params, suggestion)
-            duplicates.append(suggestion | {"of": original})
+                before = {"duplicates": tuple(duplicates), "refused": tuple(refused)}
+                return self._history.begin(number, params, suggestion.model_copy(update=before))
+            duplicates.append(suggestion.model_copy(update={"of": original}))
             self._report_duplicate(trial, self._history.entries[original])
         raise Exhausted
 
@@ -160,31 +161,31 @@ class OptunaSearch:
 
     def _replay(self, state: TrialState) -> None:
         """Put a trial of an earlier session into the study, in the state in which it would be there now."""
-        for refused in state.asked.get("refused", ()):
+        for refused in state.suggestion.refused:
             self._study.add_trial(create_trial(state=Outcome.FAIL, **_sampled(refused)))
-        for suggestion in (*state.asked.get("duplicates", ()), state.asked):
-            original = self._history.entries.get(suggestion.get("of", state.number))
+        for suggestion in (*state.suggestion.duplicates, state.suggestion):
+            original = self._history.entries.get(state.number if suggestion.of is None else suggestion.of)
             if original is None:
                 continue
             if original.ended and original.number <= self._history.next_number - self._lag:
                 self._study.add_trial(frozen_trial(original, suggestion, self._history))
                 continue
-            self._study.enqueue_trial(suggestion["suggested"])
+            self._study.enqueue_trial(suggestion.suggested)
             trial = self._study.ask()
             self._space.suggest(trial)
             self._running.setdefault(original.number, []).append(trial)
         self._seen[_key(state.params)] = state.number
-        for name, value in state.asked.get("positions", {}).items():
+        for name, value in state.suggestion.positions.items():
             self._storage.set_study_system_attr(self._study_id, name, value)
 
-    def _suggestion(self, trial: optuna.Trial) -> dict[str, Any]:
+    def _suggestion(self, trial: optuna.Trial) -> Suggestion:
         """What is written down to put ``trial`` into a study again. positions: where a sequence of QMC stands."""
         attrs = self._storage.get_study_system_attrs(self._study_id)
-        return {
-            "suggested": to_json_scalars(trial.params),
-            "distributions": {name: json.loads(distribution_to_json(d)) for name, d in trial.distributions.items()},
-            "positions": {name: value for name, value in attrs.items() if name.startswith("qmc:")},
-        }
+        return Suggestion(
+            suggested=to_json_scalars(trial.params),
+            distributions={name: json.loads(distribution_to_json(d)) for name, d in trial.distributions.items()},
+            positions={name: value for name, value in attrs.items() if name.startswith("qmc:")},
+        )
 
     def _sampler_of(self, number: int, attempt: int) -> BaseSampler:
         """A sampler with a generator of its own for each draw."""
@@ -210,12 +211,12 @@ class OptunaSearch:
         raise AssertionError(name)
 
 
-def frozen_trial(state: TrialState, suggestion: dict[str, Any], history: TrialHistory) -> FrozenTrial:
+def frozen_trial(state: TrialState, suggestion: Suggestion, history: TrialHistory) -> FrozenTrial:
     """An ended trial as Optuna has it: parameters as in ``suggestion``, outcome of ``state``."""
     return create_trial(
         user_attrs={"trial_id": state.trial_id, "reason": state.reason},
         **_sampled(suggestion),
-        **_outcome(state, history, duplicate="of" in suggestion),
+        **_outcome(state, history, duplicate=suggestion.of is not None),
     )
 
 
@@ -236,13 +237,13 @@ def _outcome(state: TrialState, history: TrialHistory, duplicate: bool = False) 
     return {"state": Outcome.FAIL, "value": None, "intermediate_values": values}
 
 
-def _sampled(suggestion: dict[str, Any]) -> dict[str, Any]:
+def _sampled(suggestion: Suggestion) -> dict[str, Any]:
     """params and distributions of a suggestion."""
-    return {"params": suggestion.get("suggested", {}), "distributions": _distributions(suggestion)}
+    return {"params": suggestion.suggested, "distributions": _distributions(suggestion)}
 
 
-def _distributions(suggestion: dict[str, Any]) -> dict[str, BaseDistribution]:
-    saved = suggestion.get("distributions", {})
+def _distributions(suggestion: Suggestion) -> dict[str, BaseDistribution]:
+    saved = suggestion.distributions
     return {name: json_to_distribution(json.dumps(value)) for name, value in saved.items()}
 
 
@@ -253,7 +254,7 @@ def _changes(space: Space, history: TrialHistory) -> list[str]:
         changed = [k for k, state in history.entries.items() if space.fixed[k : k + 1] != (state.params,)]
         begun_with = f"the list {space.name} is not the one that this run began with"
         return [f"{begun_with}: trial {changed[0]} differs; {back}"] if changed else []
-    before = {name: d for state in history.entries.values() for name, d in _distributions(state.asked).items()}
+    before = {name: d for state in history.entries.values() for name, d in _distributions(state.suggestion).items()}
     return [
         f"{name} of space {space.name} offers {_choices(now)}, but {_choices(before[name])} when the run began; {back}"
         for name, now in space.distributions.items()

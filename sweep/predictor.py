@@ -16,8 +16,8 @@ from torch import nn
 
 from search_spaces.errors import UserError, raise_all
 from sweep.cli import available_cpus
-from sweep.model_paths import ModelPaths
-from sweep.run_folder import RunPaths
+from sweep.records import read_model_record, read_sweep
+from sweep.run_folder import ModelPaths, RunPaths
 from trainables.augment import normalise
 from trainables.data.image import Pixels, quiet_decoders
 from trainables.data.image_stats import ImageStats, Prepared, prepare_image
@@ -50,8 +50,8 @@ def _model_file(place: Path) -> Path:
     if not place.exists():
         raise UserError(f"{place}: no such folder or file; give <storage>/<name> of a sweep, or its models/best.pt")
     paths = RunPaths(place)
-    if not paths.sweep.is_file():
-        raise UserError(f"{place} is no run folder: it has no {paths.sweep.name}; give <storage>/<name> of a sweep")
+    read_sweep(paths, [])
+    read_model_record(paths, [])  # of another format: told before best.pt is unpickled
     path = ModelPaths(paths.models).model
     if not path.is_file():
         raise UserError(

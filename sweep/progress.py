@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.history import TrialHistory, TrialState
+from sweep.records import best
 
 REFRESHES_PER_SECOND = 2
 LONGEST_TEXT = 400
@@ -232,8 +233,8 @@ class SweepProgress:
 
     def _update(self, state: TrialState) -> TrialRow:
         self._states[state.number] = state
-        best = _best_of(self._states.values(), self._history)
-        self.best = None if best is None else self._row(best)
+        leader = best(self._states.values(), self._history.mode)
+        self.best = None if leader is None else self._row(leader)
         return self._row(state)
 
     def _row(self, state: TrialState) -> TrialRow:
@@ -247,16 +248,6 @@ class SweepProgress:
             best_score=best_score,
             best_epoch=next((at for at, score in state.scores.items() if score == best_score), 0),
         )
-
-
-def _best_of(states: Iterable[TrialState], history: TrialHistory) -> TrialState | None:
-    sign = 1.0 if history.mode == "max" else -1.0
-    scored = [
-        (sign * score, -state.number, state)
-        for state in states
-        if state.status != "failed" and not math.isnan(score := history.best_score(state))
-    ]
-    return max(scored, key=lambda one: one[:2])[2] if scored else None
 
 
 def _view(

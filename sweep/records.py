@@ -1,4 +1,4 @@
-"""A run folder read back: two tidy tables, the facts beside them, and what could not be read.
+"""A run folder read back: typed records of its files, two tidy tables, and what could not be read.
 
 Reads only files that the driver and the trials wrote as they went, so it works on a run that is finished, killed,
 or still running. Imports neither torch nor ray.
@@ -8,150 +8,370 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
+from pydantic import Field, JsonValue
 
 from search_spaces.errors import UserError
-from sweep.finalist_records import Finalist as Finalist
-from sweep.finalist_records import Finals as Finals
-from sweep.finalist_records import Repeat as Repeat
-from sweep.finalist_records import read_finals
-from sweep.model_paths import ModelPaths
-from sweep.record_shapes import DATASET, MODEL, PROVENANCE, SWEEP, fitting
-from sweep.run_folder import RunPaths
+from sweep.record_reader import Flag, Number, Record, Score, Setting, Whole, read_file, read_json, read_record, reason
+from sweep.record_reader import Scalar as Scalar
+from sweep.record_reader import is_there as is_there
+from sweep.run_folder import EvaluationPaths, ModelPaths, RunPaths
 from sweep.trial_records import STATUSES as STATUSES
-from sweep.trial_records import TrialRecord, best_row, is_number, read_json, read_trials, reason
-from sweep.trial_records import is_there as is_there
+from sweep.trial_records import EpochRecord as EpochRecord
+from sweep.trial_records import Finalist as Finalist
+from sweep.trial_records import Finals as Finals
+from sweep.trial_records import Ranked as Ranked
+from sweep.trial_records import Repeat as Repeat
+from sweep.trial_records import Suggestion as Suggestion
+from sweep.trial_records import TestAccess as TestAccess
+from sweep.trial_records import TrialRecord as TrialRecord
+from sweep.trial_records import best as best
+from sweep.trial_records import epochs_table, read_finals, read_trials, trials_table
+from sweep.trial_records import rank as rank
+from sweep.trial_records import ranked_rows as ranked_rows
 from trainables import predictions
+from trainables.atomic import FORMAT as FORMAT
+from trainables.atomic import check_format
 from trainables.predictions import Predictions as Predictions
+
+
+class StudyRowRecord(Record):
+    """A row of a published study that the run was asked to try. epochs: the study's own."""
+
+    id: str = ""
+    number: Whole | None = None
+    epochs: Whole | None = None
+    claim: str = ""
+    note: str = ""
+
+
+class SweepRecord(Record):
+    """sweep.json: the resolved settings, and what was written beside them. mode: "max" or "min" of ``metric``.
+
+    fixed: hyperparameters of --set. created, ended: ISO times; ended: None while it runs and after a kill. settings:
+    all resolved settings as saved.
+    """
+
+    name: str | None = None
+    space: str | None = None
+    data: str | None = None
+    sampler: str | None = None
+    scheduler: str | None = None
+    storage: str | None = None
+    precision: str | None = None
+    weights: str | None = None
+    metric: str = "val_f1_macro"
+    mode: str = "max"
+    trials: Whole | None = None
+    epochs: Whole | None = None
+    grace_period: Whole | None = None
+    finalists: Whole | None = None
+    repeats: Whole | None = None
+    folds: Whole | None = None
+    patience: Whole | None = None
+    seed: Whole | None = None
+    image_size: Whole | None = None
+    concurrency: Whole | None = None
+    reduction_factor: Number | None = None
+    deterministic: Flag = False
+    own_epochs: Flag = False
+    compare: tuple[str, ...] = ()
+    positive_class: str | None = None
+    fixed: dict[str, JsonValue] = Field(default={}, alias="set")
+    created: str | None = None
+    ended: str | None = None
+    command: tuple[str, ...] = ()
+    study_rows: tuple[StudyRowRecord, ...] = ()
+    study_rows_left_out: dict[str, str] = {}
+    settings: dict[str, JsonValue] = {}
+
+
+class WeightsRecord(Record):
+    """The file of starting weights of one backbone, see ``trainables.weights.FoundWeights``."""
+
+    path: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    origin: str | None = None
+    note: str | None = None
+    folded_batchnorm: Flag = False
+
+
+class ProvenanceRecord(Record):
+    """provenance.json: on what the sweep ran. missing_weights: by backbone, why it was left out."""
+
+    python: str | None = None
+    commit: str | None = None
+    platform: str | None = None
+    cpu: str | None = None
+    packages: dict[str, str] = {}
+    missing_weights: dict[str, str] = {}
+    weights: dict[str, WeightsRecord] = {}
+    gpus: tuple[str, ...] = ()
+    cpus: Whole | None = None
+    memory_bytes: Whole | None = None
+    nodes: Whole | None = None
+
+
+class CheckRecord(Record):
+    """A finding about the images. items: the files that belong together, at most some of them."""
+
+    check: str = ""
+    severity: str = ""
+    message: str = ""
+    count: Whole = 0
+    items: tuple[tuple[str, ...], ...] = ()
+
+
+class DroppedRecord(Record):
+    path: str = ""
+    reason: str = ""
+
+
+class SourceRecord(Record):
+    kind: str | None = None
+    path: str | None = None
+    fingerprint: str | None = None
+
+
+class GroupsRecord(Record):
+    """column: None where images have no group. counts: by split; count: of an evaluation's one."""
+
+    column: str | None = None
+    counts: dict[str, Whole] = {}
+    count: Whole | None = None
+
+
+class DatasetRecord(Record):
+    """dataset.json. counts: by split and class; images: by split; subgroups: by column and value; source_by_class: by
+    class and source; caveats: of the data, for every reader of a score."""
+
+    task: str = "single_label"
+    fit: str | None = None
+    cache: str | None = None
+    fingerprint: str | None = None
+    split_origin: str | None = None
+    image_size: Whole | None = None
+    channels: Whole | None = None
+    source: SourceRecord = SourceRecord()
+    classes: tuple[str, ...] = ()
+    counts: dict[str, dict[str, Whole]] = {}
+    images: dict[str, Whole] = {}
+    groups: GroupsRecord = GroupsRecord()
+    checks: tuple[CheckRecord, ...] = ()
+    dropped: tuple[DroppedRecord, ...] = ()
+    subgroups: dict[str, dict[str, Whole]] = {}
+    source_by_class: dict[str, dict[str, Whole]] | None = None
+    caveats: tuple[str, ...] = ()
+    demo: Flag = False
+
+    @property
+    def source_kind(self) -> str | None:
+        return self.source.kind
+
+    @property
+    def source_path(self) -> str | None:
+        return self.source.path
+
+    @property
+    def group_column(self) -> str | None:
+        return self.groups.column
+
+    @property
+    def group_counts(self) -> dict[str, int]:
+        return self.groups.counts
+
+
+class FileRecord(Record):
+    sha256: str | None = None
+    bytes: Whole | None = None
+
+
+class ModelRecord(Record):
+    """best.json, see ``trainables.export.ModelFacts``. onnx_difference: the largest from torch; loading: a program."""
+
+    backbone: str | None = None
+    task: str | None = None
+    fit: str | None = None
+    trial: str | None = None
+    code: str | None = None
+    loading: str | None = None
+    image_size: Whole | None = None
+    channels: Whole | None = None
+    epoch: Whole | None = None
+    seed: Whole | None = None
+    params: dict[str, Setting] = {}
+    classes: tuple[str, ...] = ()
+    thresholds: dict[str, Number] | None = None
+    mean: tuple[Number, ...] = ()
+    std: tuple[Number, ...] = ()
+    starting_weights: WeightsRecord | None = None
+    files: dict[str, FileRecord] = {}
+    onnx_difference: Number | None = None
+    weights_sha256: str | None = None
+
+
+class BaselineRecord(Record):
+    """One simple method, see ``trainables.baselines``. failed: why it has no scores, or "". val, test: its metrics;
+    test: None until the test split was opened."""
+
+    name: str = ""
+    label: str = ""
+    detail: str = ""
+    failed: str = ""
+    val: dict[str, Score] | None = None
+    test: dict[str, Score] | None = None
+
+    @property
+    def kind(self) -> str:
+        """ "frozen": a network's features, not fine-tuned; "shortcut": what needs no finding to be seen."""
+        return "frozen" if self.name.startswith("frozen_") else "shortcut"
+
+
+class Baselines(Record):
+    baselines: tuple[BaselineRecord, ...] = ()
+
+
+class EvaluatedModel(ModelRecord):
+    """The model of an evaluation. file: where it lay."""
+
+    file: str | None = None
+    sha256: str | None = None
+
+
+class EvaluationRecord(Record):
+    """evaluation.json of ``sweep.evaluate``. evaluated: ISO time; run: its name, None for a model alone; renamed: their
+    classes by --map; counts: by class; scores: of the file's own decisions."""
+
+    name: str = ""
+    evaluated: str | None = None
+    command: str = ""
+    run: str | None = None
+    model: EvaluatedModel = EvaluatedModel()
+    data: SourceRecord = SourceRecord()
+    renamed: dict[str, str] = Field(default={}, alias="map")
+    split: str | None = None
+    task: str = "single_label"
+    classes: tuple[str, ...] = ()
+    thresholds: dict[str, Number] | None = None
+    images: Whole = 0
+    counts: dict[str, Whole] = {}
+    groups: GroupsRecord = GroupsRecord()
+    scores: dict[str, Score] = {}
+    dropped: tuple[DroppedRecord, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Run:
     """A run folder. ``trials`` and ``epochs`` are described in ``trials_table`` and ``epochs_table``.
 
-    finals: the finalists and what was decided between them; None before any were chosen. rows: splits.csv, every
-    column as text ("" where empty). model: models/best.json, {} where no model is written. problems: one sentence for
-    each file that is damaged or missing.
+    finals: None before any finalist was chosen. rows: splits.csv, every column as text ("" where empty). model: None
+    where no model is written; baselines: None where none were measured. problems: one sentence for each file that is
+    damaged or missing.
     """
 
     paths: RunPaths
-    sweep: dict[str, Any]
-    provenance: dict[str, Any]
-    dataset: dict[str, Any]
+    sweep: SweepRecord
+    provenance: ProvenanceRecord
+    dataset: DatasetRecord
     trials: pd.DataFrame
     epochs: pd.DataFrame
     finals: Finals | None = None
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
-    model: dict[str, Any] = field(default_factory=dict)
+    model: ModelRecord | None = None
+    baselines: tuple[BaselineRecord, ...] | None = None
     problems: list[str] = field(default_factory=list)
 
 
 def read_run(root: Path) -> Run:
-    """Read the run folder ``root``. Raises ``UserError`` if it is none."""
+    """Read the run folder ``root``. Raises ``UserError`` if it is none, or of another format."""
     paths = RunPaths(Path(root))
-    if not paths.sweep.is_file():
-        raise UserError(f"{root} is no run folder: it has no {paths.sweep.name}; give <storage>/<name> of a sweep")
     problems: list[str] = []
-    saved = read_json(paths.sweep, problems)
-    resolved = saved.get("resolved")
-    sweep = fitting(saved | (resolved if isinstance(resolved, dict) else {}), SWEEP, paths.sweep.name, problems)
+    sweep = read_sweep(paths, problems)
     records = read_trials(paths.trial_folders(), paths.trials, problems)
-    metric = str(sweep.get("metric") or "val_f1_macro")
-    mode = "min" if sweep.get("mode") == "min" else "max"
+    finals = read_finals(paths, sweep.metric, sweep.mode, problems)
     return Run(
         paths=paths,
         sweep=sweep,
-        provenance=fitting(read_json(paths.provenance, problems), PROVENANCE, paths.provenance.name, problems),
-        dataset=fitting(read_json(paths.dataset, problems), DATASET, paths.dataset.name, problems),
-        trials=trials_table(records, metric, mode, paths),
+        provenance=read_file(ProvenanceRecord, paths.provenance, problems),
+        dataset=read_file(DatasetRecord, paths.dataset, problems),
+        trials=trials_table(records, sweep.metric, sweep.mode, paths),
         epochs=epochs_table(records),
-        finals=read_finals(paths, metric, mode, problems),
+        finals=finals,
         rows=_read_rows(paths, problems),
-        model=_read_model(paths, problems),
+        model=read_model_record(paths, problems),
+        baselines=_read_baselines(paths, problems, opened=finals is not None and finals.opened),
         problems=problems,
     )
 
 
-def trials_table(records: list[TrialRecord], metric: str, mode: str, paths: RunPaths) -> pd.DataFrame:
-    """One row a trial.
-
-    Columns: trial_id, number, status (``STATUSES``), reason, best_epoch (from 1), score (``metric`` at the best
-    epoch), all train_* and val_* of the best epoch, epochs_run, trainable_params, total_params, seconds (of its
-    epochs), images_per_second and inference_ms_per_image (medians), weights_kept, param_<name> for each hyperparameter.
-    """
-    rows = []
-    for record in records:
-        best = best_row(record, metric, mode) or {}
-        last = record.epochs[-1] if record.epochs else {}
-        rows.append(
-            {
-                "trial_id": record.trial_id,
-                "number": record.number,
-                "status": record.status,
-                "reason": record.reason,
-                "best_epoch": best.get("epoch"),
-                "score": best.get(metric),
-                **{key: value for key, value in best.items() if key.startswith(("train_", "val_"))},
-                "epochs_run": len(record.epochs),
-                "trainable_params": last.get("trainable_params"),
-                "total_params": last.get("total_params"),
-                "seconds": sum(row.get("epoch_seconds") or 0.0 for row in record.epochs),
-                "images_per_second": _median(record, "images_per_second"),
-                "inference_ms_per_image": _median(record, "inference_ms_per_image"),
-                "weights_kept": paths.trial(record.trial_id).weights.is_file(),
-                **{f"param_{key}": value for key, value in record.params.items()},
-            }
+def read_sweep(paths: RunPaths, problems: list[str]) -> SweepRecord:
+    """sweep.json. Raises ``UserError`` where there is none, and for any format but ``FORMAT``."""
+    if not paths.sweep.is_file():
+        raise UserError(
+            f"{paths.root} is no run folder: it has no {paths.sweep.name}; give <storage>/<name> of a sweep"
         )
-    first = ["trial_id", "number", "status", "reason", "best_epoch", "score", "epochs_run", "trainable_params"]
-    last_columns = ["total_params", "seconds", "images_per_second", "inference_ms_per_image", "weights_kept"]
-    table = pd.DataFrame(rows, columns=None if rows else first + last_columns)
-    integers = ["number", "best_epoch", "epochs_run", "trainable_params", "total_params"]
-    table[integers] = table[integers].astype("Int64")
-    for name in table.columns:
-        if name == "score" or (str(name).startswith(("train_", "val_"))):
-            table[name] = table[name].astype("float64")
-    return table
+    known = len(problems)
+    content = read_json(paths.sweep, problems, paths.sweep.name)
+    if len(problems) == known:
+        check_format(content, paths.sweep)
+    resolved = content.pop("resolved", None) or {}
+    settings = resolved if isinstance(resolved, dict) else {}
+    return read_record(SweepRecord, {**settings, "settings": settings, **content}, paths.sweep.name, problems)
 
 
-def epochs_table(records: list[TrialRecord]) -> pd.DataFrame:
-    """One row a trial and epoch: trial_id, epoch, train_*, val_*, lr, and its seconds and speeds."""
-    kept = ("epoch", "lr", "epoch_seconds", "images_per_second", "inference_ms_per_image")
-    rows = [
-        {"trial_id": record.trial_id}
-        | {key: value for key, value in row.items() if key in kept or key.startswith(("train_", "val_"))}
-        for record in records
-        for row in record.epochs
-    ]
-    table = pd.DataFrame(rows, columns=None if rows else ["trial_id", *kept])
-    for name in table.columns.difference(["trial_id", "epoch"]):
-        table[name] = table[name].astype("float64")
-    return table
+def read_model_record(paths: RunPaths, problems: list[str]) -> ModelRecord | None:
+    """best.json; None where no model is written. Raises ``UserError`` for any format but ``FORMAT``."""
+    files = ModelPaths(paths.models)
+    if not is_there(files.model) and not is_there(files.facts):
+        return None
+    name = f"{paths.models.name}/{files.facts.name}"
+    content = read_json(files.facts, problems, name)
+    if content:
+        check_format(content, files.facts)
+    return read_record(ModelRecord, content, name, problems)
 
 
-def _median(record: TrialRecord, key: str) -> float | None:
-    values = [row[key] for row in record.epochs if is_number(row.get(key))]
-    return float(np.median(values)) if values else None
+def _read_baselines(paths: RunPaths, problems: list[str], opened: bool) -> tuple[BaselineRecord, ...] | None:
+    if not is_there(paths.baselines_table):
+        return None
+    name = f"{paths.baselines.name}/{paths.baselines_table.name}"
+    known = len(problems)
+    found = read_file(Baselines, paths.baselines_table, problems, name).baselines
+    named = tuple(one for one in found if one.name and one.name == Path(one.name).name)
+    if len(named) < len(found):
+        problems.append(f"{name} does not name each baseline: {len(found) - len(named)} of {len(found)} left out")
+    if not named and len(problems) > known:
+        return None
+    return named if opened else tuple(one.model_copy(update={"test": None}) for one in named)
 
 
-def read_predictions(run: Run, trial_id: str) -> Predictions | None:
-    """The predictions of a trial's best epoch, or None where there are none or they are damaged."""
-    return _predictions(run, run.paths.trial(trial_id).predictions)
+def _read_rows(paths: RunPaths, problems: list[str]) -> pd.DataFrame:
+    columns = ["row", "path", "split", "label", "group"]
+    try:
+        rows = pd.read_csv(paths.splits, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
+        lacking = [name for name in columns if name not in rows]
+        if not lacking:
+            return rows
+        problems.append(f"{paths.splits.name} lacks {', '.join(lacking)}: left out")
+    except FileNotFoundError:
+        problems.append(f"{paths.splits.name} is missing")
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        problems.append(f"{paths.splits.name} cannot be read: {reason(error)}")
+    return pd.DataFrame(columns=columns)
 
 
-def read_repeat_predictions(run: Run, repeat: Repeat) -> Predictions | None:
-    """As ``read_predictions``, of one repeat of a finalist."""
-    return _predictions(run, run.paths.repeat(repeat.trial_id).predictions)
+def read_predictions(run: Run, of: str | BaselineRecord) -> Predictions | None:
+    """The saved predictions of a trial ("t0007"), of a repeat ("t0007/seed_1001") or of a baseline.
 
-
-def read_baseline_predictions(run: Run, name: str) -> Predictions | None:
-    """As ``read_predictions``, of one baseline: its rows of val, and of test once it was opened."""
-    return _predictions(run, run.paths.baselines / f"{name}.npz")
-
-
-def _predictions(run: Run, path: Path) -> Predictions | None:
+    None where there are none, or they are damaged: then it is said in ``run.problems``.
+    """
+    if isinstance(of, BaselineRecord):
+        path = run.paths.baselines / f"{of.name}.npz"
+    else:
+        path = (run.paths.repeat(of) if "/" in of else run.paths.trial(of)).predictions
     name = path.relative_to(run.paths.root)
     try:
         saved = predictions.read_predictions(path)
@@ -183,24 +403,37 @@ def _fits_together(saved: Predictions) -> bool:
     )
 
 
-def _read_model(paths: RunPaths, problems: list[str]) -> dict[str, Any]:
-    files = ModelPaths(paths.models)
-    if not is_there(files.model) and not is_there(files.facts):
-        return {}
-    name = f"{paths.models.name}/{files.facts.name}"
-    return fitting(read_json(files.facts, problems, name), MODEL, name, problems)
+@dataclass(frozen=True)
+class Evaluation:
+    """predictions: their one split is "external". rows: rows.csv, of the form of splits.csv, every column as text, in
+    the order of the predictions."""
+
+    paths: EvaluationPaths
+    facts: EvaluationRecord
+    predictions: Predictions
+    rows: pd.DataFrame
 
 
-def _read_rows(paths: RunPaths, problems: list[str]) -> pd.DataFrame:
-    columns = ["row", "path", "split", "label", "group"]
+def read_evaluation(root: Path) -> Evaluation:
+    """Read the folder that ``python -m sweep.evaluate`` wrote.
+
+    Raises ``UserError`` if it is none, damaged, or of another format.
+    """
+    paths = EvaluationPaths(Path(root))
+    if not paths.evaluation.is_file():
+        raise UserError(f"{root} is no evaluation: it has no {paths.evaluation.name}")
+    problems: list[str] = []
+    content = read_json(paths.evaluation, problems, paths.evaluation.name)
+    if not problems:
+        check_format(content, paths.evaluation)
+    facts = read_record(EvaluationRecord, content, paths.evaluation.name, problems)
+    if problems:
+        raise UserError(f"{root} cannot be read: {problems[0]}")
     try:
-        rows = pd.read_csv(paths.splits, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
-        lacking = [name for name in columns if name not in rows]
-        if not lacking:
-            return rows
-        problems.append(f"{paths.splits.name} lacks {', '.join(lacking)}: left out")
-    except FileNotFoundError:
-        problems.append(f"{paths.splits.name} is missing")
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        problems.append(f"{paths.splits.name} cannot be read: {reason(error)}")
-    return pd.DataFrame(columns=columns)
+        saved = predictions.read_predictions(paths.predictions)
+        rows = pd.read_csv(paths.rows, dtype=str, keep_default_na=False)
+    except Exception as error:  # a damaged file ends in whatever error its first bytes lead to
+        raise UserError(f"{root} cannot be read: {error}") from None
+    if list(rows["path"]) != saved.path.tolist():
+        raise UserError(f"{root} is damaged: {paths.rows.name} and {paths.predictions.name} name other images")
+    return Evaluation(paths, facts, saved, rows)

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import UserError
-from sweep.cli import read, run_command
-from sweep.config import Resumed, check, resolve, resume, run_paths
+from sweep.cli import INTERRUPTED, available_cpus, read, run_command
+from sweep.config import Resumed, SweepConfig, check, name_problems, resolve, resume, run_paths
+from sweep.run_folder import (
+    IMAGE_CACHE,
+    ModelPaths,
+    RunPaths,
+    claim,
+    create_run,
+    end_run,
+    place_problems,
+    reopen_run,
+    staging,
+)
+from trainables.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from sweep.estimate import Machine
+    from sweep.history import TrialHistory, TrialState
+    from sweep.plan import Plan
+    from sweep.ray_tune import Outcome, TimeBudget
+    from sweep.records import Finals
+    from trainables.data.config import DataConfig
+    from trainables.settings import TrialSettings
+
+ALL_FAILED = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,12 +54,12 @@ def _run(arguments: list[str]) -> int:
             raise UserError(*problems, *error.problems, *check(asked)) from None
         problems += resumed.problems
     # Imported here, because torch and ray take seconds that a mistyped option need not wait for.
-    from sweep import baselines, estimate, finalists, model, new_run, ray_tune, run_search, summary
+    from sweep import estimate, finalists, model, ray_tune
     from sweep.history import TrialHistory
     from sweep.plan import make_plan, node_problems
     from sweep.records import read_run
 
-    machine = new_run.this_machine()
+    machine = here = this_machine()
     address = (resumed.config if resumed else asked).address
     if address != "local":
         try:
@@ -38,16 +67,15 @@ def _run(arguments: list[str]) -> int:
         except UserError as error:
             problems += error.problems
     config = resumed.config if resumed else resolve(asked, machine.cpus, machine.gpus)
-    paths = run_paths(config) if resumed else new_run.new_run_paths(config)
+    paths = run_paths(config) if resumed else new_run_paths(config)
     problems += check(config, machine.cpus, machine.gpus)
     if not resumed:
-        problems += new_run.place_problems(paths)
+        problems += place_problems(paths)
 
-    with new_run.staging(paths, problems) as beside:
+    with staging(paths, problems) as beside:
         if machine.nodes > 1 and beside is not None:
             problems += node_problems(config, beside.root, ray_tune.on_every_node)
-        workers = new_run.this_machine().cpus
-        prepare = new_run.prepare_into(beside, paths, workers, config.folds)
+        prepare = prepare_into(beside, paths, here.cpus, config.folds)
         own_epochs = resumed.own_epochs if resumed else "epochs" not in asked.model_fields_set
         plan = make_plan(config, problems, prepare, own_epochs=own_epochs, resumed=paths if resumed else None)
         assert beside is not None
@@ -58,26 +86,210 @@ def _run(arguments: list[str]) -> int:
         if config.address == "local":
             ray_tune.connect("local", machine.cpus)
         if resumed:
-            claim = new_run.claim(paths)
-            new_run.reopen_run(paths, beside, plan)
+            held = claim(paths)
+            reopen_run(paths, beside, {"resolved": plan.config.to_json()})
         else:
-            new_run.create_run(paths, beside, asked, plan, machine, arguments)
-            claim = new_run.claim(paths)
+            write_new_run(paths, beside, asked, plan, machine, arguments)
+            held = claim(paths)
     ray_tune.log_to(paths.log)
     settings = plan.settings(paths, use_gpu=bool(config.gpus_per_trial))
     budget = ray_tune.TimeBudget(config.time_budget)
     history = TrialHistory(paths, config.metric, plan.mode)
-    outcome = run_search.run(plan, history, settings, budget)
+    outcome = run_search(plan, history, settings, budget)
     if not outcome.interrupted and config.finalists:
         outcome = outcome.then(finalists.run(plan, history, settings, budget, print))
     if not outcome.interrupted:
         ended = read_run(paths.root)
-        for problem in (*baselines.measure(plan, ended, settings), *model.renew_models(ended)):
+        for problem in (*finalists.measure(plan, ended, settings), *model.renew_models(ended)):
             print(problem)
-    for line in summary.close(history, outcome.interrupted, outcome.out_of_time):
+    for line in write_summary(history, outcome.interrupted, outcome.out_of_time):
         print(line)
-    claim.close()
-    return summary.exit_code(history, outcome.interrupted)
+    held.close()
+    return exit_code(history, outcome.interrupted)
+
+
+def this_machine() -> Machine:
+    """The CPUs and GPUs of this machine that this process may use."""
+    import torch
+
+    from sweep.estimate import Machine
+
+    names = tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+    return Machine(cpus=available_cpus(), gpus=len(names), gpu_names=names)
+
+
+def new_run_paths(config: SweepConfig) -> RunPaths:
+    """The folder of a new run: ``--name``, or the space and the time where it gives none that can be."""
+    if config.name is not None and not name_problems(config):
+        return RunPaths(Path(config.storage) / config.name)
+    name = f"{Path(config.space).name.removesuffix('.py')}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    return RunPaths(Path(config.storage) / name)
+
+
+def prepare_into(
+    beside: RunPaths | None, paths: RunPaths, workers: int, folds: int | None
+) -> Callable[[DataConfig], dict[str, Any]]:
+    """Reads a data set into the run folder ``beside``, its decoded images into the cache that runs share.
+
+    Without a folder it only looks for what is wrong with the data. folds: into how many it has to be divisible.
+    """
+    from trainables.data.prepare import inspect, prepare
+
+    if beside is None:
+        return lambda config: inspect(config, workers, folds=folds)
+    cache = paths.root.parent.absolute() / IMAGE_CACHE
+    return lambda config: prepare(config, beside.root, cache, workers, folds=folds)
+
+
+def write_new_run(
+    paths: RunPaths, beside: RunPaths, asked: SweepConfig, plan: Plan, machine: Machine, arguments: list[str]
+) -> None:
+    """Write what was asked, what it came to and on what it runs, and move the new run folder into place."""
+    from sweep.estimate import provenance
+
+    rows = enumerate(plan.space.rows)
+    sweep = {
+        "asked": asked.to_json(),
+        "resolved": plan.config.to_json(),
+        "mode": plan.mode,
+        "own_epochs": plan.own_epochs,
+        "command": arguments,
+        "study_rows": [
+            {"id": row.id, "number": number, "epochs": row.epochs, "claim": row.claim, "note": row.note}
+            for number, row in rows
+        ],
+        "study_rows_left_out": dict(plan.space.left_out),
+    }
+    weights = {name: dataclasses.asdict(found) for name, found in plan.weights.items()}
+    machine_facts = provenance(machine) | {"weights": weights, "missing_weights": plan.missing_weights}
+    create_run(paths, beside, sweep, machine_facts, plan.space.source)
+
+
+def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: TimeBudget) -> Outcome:
+    """Run the search to its end, or to that of its time; it goes on where an earlier session left it.
+
+    history: not yet loaded. budget: of the whole sweep; what the finalists will take of it is left to them.
+    """
+    from sweep import estimate
+    from sweep.finalists import expected_seconds
+    from sweep.optuna_export import OptunaExport
+    from sweep.optuna_search import OptunaSearch
+    from sweep.progress import Progress, SweepProgress
+    from sweep.pruning import PruningRule
+    from sweep.ray_tune import TuneSearcher, predict_trials, run_trials
+    from sweep.tensorboard import TensorBoardLog
+
+    config = plan.config
+    unreadable = history.load()
+    search = OptunaSearch(
+        plan.space,
+        history,
+        sampler=config.sampler,
+        trials=plan.trials,
+        seed=config.seed,
+        concurrency=plan.concurrency,
+        deterministic=config.deterministic,
+    )
+    history.on_end.append(OptunaExport(history).add)
+    curves = TensorBoardLog(history)
+
+    def settings_of(entry: TrialState) -> tuple[TrialSettings, int]:
+        return plan.own_settings(entry.number, settings), entry.number
+
+    searcher = TuneSearcher(search, history, settings_of, plan.concurrency)
+    pruning = PruningRule(config.scheduler, plan.budget, plan.grace_period, config.reduction_factor)
+    facts = SweepProgress(history, plan.trials, plan.budget, list(history.entries.values()))
+    progress = Progress(facts, time_budget_s=config.time_budget)
+    search.on_refused.append(progress.message)
+    if config.finalists:
+        budget.reserve_s = lambda: expected_seconds(plan, history)
+    try:
+        for note in (*plan.notes(), *unreadable, estimate.disk_line(plan, history.paths)):
+            progress.message(note)
+        outcome = run_trials(plan, history, searcher, pruning, progress, budget, trials=plan.trials)
+        if not outcome.interrupted:
+            entries = list(history.entries.values())
+            for problem in predict_trials(plan, history, entries, settings_of, ("train", "val")):
+                progress.message(problem)
+    finally:
+        progress.close()
+        curves.close()
+        budget.reserve_s = float
+    return outcome
+
+
+def write_summary(history: TrialHistory, interrupted: bool, out_of_time: bool) -> list[str]:
+    """Write the tables and the report; returns the lines that tell the user what came out."""
+    from sweep.records import read_run
+
+    paths = history.paths
+    if not interrupted and (not out_of_time or paths.selection.exists()):
+        end_run(paths)  # A search that used up its time and whose winner was selected is a sweep that has ended.
+    run = read_run(paths.root)
+    write_atomically(paths.trials_table, lambda path: run.trials.to_parquet(path, index=False))
+    write_atomically(paths.epochs_table, lambda path: run.epochs.to_parquet(path, index=False))
+    problem = _write_report(paths)
+    lines = summary(history, run.finals, interrupted, out_of_time)
+    return lines if problem is None else [*lines, f"the report could not be written: {problem}"]
+
+
+def _write_report(paths: RunPaths) -> str | None:
+    """Build the report, in a process of its own as a user would; returns what went wrong, or None."""
+    command = [sys.executable, "-m", "reports.build", str(paths.root.absolute())]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1], check=False)
+    return None if done.returncode == 0 else (done.stderr.strip() or f"it ended with code {done.returncode}")
+
+
+def summary(history: TrialHistory, finals: Finals | None, interrupted: bool, out_of_time: bool) -> list[str]:
+    """The lines that tell the user what came out, where it is, and how to go on."""
+    counts = ", ".join(f"{history.count(status)} {status}" for status in ("completed", "pruned", "failed"))
+    lines = [f"trials: {counts}" + (f", {unfinished} unfinished" if (unfinished := history.count("running")) else "")]
+    best = history.best()
+    if best is not None:
+        lines.append(f"best: {best.trial_id} {history.metric} {best.score:.4f} {best.params.summary()}")
+        if finals is None and history.files(best).weights.exists():
+            lines.append(f"weights: {history.files(best).weights}")
+    lines += _winner_lines(history, finals)
+    failed = [entry for entry in history.entries.values() if entry.status == "failed"]
+    if failed:
+        lines.append(f"first failure: {failed[0].trial_id}: {failed[0].reason} ({history.files(failed[0]).error})")
+    if (history.paths.report / "index.html").exists():
+        lines.append(f"report: {history.paths.report / 'index.html'}")
+    if interrupted or out_of_time:
+        why = "interrupted" if interrupted else "the time budget is used up"
+        more = "" if interrupted else " --time-budget TIME"
+        lines.append(f"{why}: nothing is lost, go on with: {resume_command(history.paths)}{more}")
+    return lines
+
+
+def _winner_lines(history: TrialHistory, finals: Finals | None) -> list[str]:
+    winner = None if finals is None else finals.winning
+    if finals is None or winner is None:
+        return []
+    error = "" if math.isnan(winner.standard_error) else f", standard error {winner.standard_error:.4f}"
+    times = f"{len(winner.scores)} repeat{'s' * (len(winner.scores) > 1)}"
+    lines = [
+        f"winner: {winner.trial_id} {history.metric} {winner.mean:.4f} (mean of {times}{error}; the search had "
+        f"{winner.search_score:.4f})"
+    ]
+    lines.append("test split: opened, its scores are in the report" if finals.opened else "test split: there is none")
+    model = ModelPaths(history.paths.models).model
+    if model.exists():
+        lines.append(f"model: {model} (python -m sweep.predict {history.paths.root} IMAGES)")
+    return lines
+
+
+def resume_command(paths: RunPaths) -> str:
+    """The command that goes on with a run."""
+    storage = "" if paths.root.parent == Path("runs") else f" --storage {paths.root.parent}"
+    return f"python -m sweep.run --resume {paths.root.name}{storage}"
+
+
+def exit_code(history: TrialHistory, interrupted: bool) -> int:
+    """0; 1 if every trial failed; 130 after Ctrl-C."""
+    if interrupted:
+        return INTERRUPTED
+    return ALL_FAILED if history.entries and history.count("failed") == len(history.entries) else 0
 
 
 if __name__ == "__main__":

@@ -1,9 +1,43 @@
-"""Every file name of a run folder."""
+"""The run folder: every file name of it, and how it comes to be: all of it at once when all has been checked, or not.
+
+Loads neither torch nor ray.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO, Any, Protocol
+
+from search_spaces.errors import UserError
+from trainables.atomic import FORMAT, write_atomically, write_json
+
+IMAGE_CACHE = ".image_cache"
+"""Below the storage: the decoded images, shared by all runs there."""
+
+
+class _Folder(Protocol):
+    @property
+    def root(self) -> Path: ...
+
+
+class _At:
+    """A path below ``root`` of the folder whose attribute it is."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __get__(self, folder: _Folder, owner: object) -> Path:
+        return folder.root / self._place
 
 
 @dataclass(frozen=True)
@@ -12,96 +46,36 @@ class RunPaths:
 
     root: Path
 
-    @property
-    def sweep(self) -> Path:
-        return self.root / "sweep.json"
-
-    @property
-    def provenance(self) -> Path:
-        return self.root / "provenance.json"
-
-    @property
-    def space(self) -> Path:
-        """A copy of the user's own space file."""
-        return self.root / "space.py"
-
-    @property
-    def dataset(self) -> Path:
-        return self.root / "dataset.json"
-
-    @property
-    def splits(self) -> Path:
-        return self.root / "splits.csv"
-
-    @property
-    def thumbnails(self) -> Path:
-        return self.root / "thumbnails.npz"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the process that runs the sweep."""
-        return self.root / ".lock"
-
-    @property
-    def log(self) -> Path:
-        return self.root / "ray.log"
-
-    @property
-    def tune(self) -> Path:
-        return self.root / "tune"
-
-    @property
-    def trials(self) -> Path:
-        return self.root / "trials"
-
-    @property
-    def trials_table(self) -> Path:
-        return self.root / "trials.parquet"
-
-    @property
-    def epochs_table(self) -> Path:
-        return self.root / "epochs.parquet"
-
-    @property
-    def study(self) -> Path:
-        return self.root / "study.db"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "report"
-
-    @property
-    def finalists(self) -> Path:
-        return self.root / "finalists"
-
-    @property
-    def chosen(self) -> Path:
-        """Which configurations are repeated, and how often."""
-        return self.finalists / "finalists.json"
-
-    @property
-    def selection(self) -> Path:
-        """The winner, fixed on validation before the test split is opened."""
-        return self.finalists / "selection.json"
-
-    @property
-    def test_access(self) -> Path:
-        """One line for each time that the test split was opened."""
-        return self.finalists / "test_access.jsonl"
-
-    @property
-    def baselines(self) -> Path:
-        """What simple methods reach on the same split: baselines.json and their predictions."""
-        return self.root / "baselines"
-
-    @property
-    def baselines_table(self) -> Path:
-        return self.baselines / "baselines.json"
-
-    @property
-    def models(self) -> Path:
-        """The model to use: best.pt, best.onnx and a card."""
-        return self.root / "models"
+    sweep = _At("sweep.json")
+    provenance = _At("provenance.json")
+    space = _At("space.py")
+    """A copy of the user's own space file."""
+    dataset = _At("dataset.json")
+    splits = _At("splits.csv")
+    thumbnails = _At("thumbnails.npz")
+    lock = _At(".lock")
+    """Held by the process that runs the sweep."""
+    log = _At("ray.log")
+    tune = _At("tune")
+    trials = _At("trials")
+    trials_table = _At("trials.parquet")
+    epochs_table = _At("epochs.parquet")
+    study = _At("study.db")
+    report = _At("report")
+    finalists = _At("finalists")
+    chosen = _At("finalists/finalists.json")
+    """Which configurations are repeated, and how often."""
+    selection = _At("finalists/selection.json")
+    """The winner, fixed on validation before the test split is opened."""
+    test_access = _At("finalists/test_access.jsonl")
+    """One line for each time that the test split was opened."""
+    baselines = _At("baselines")
+    """What simple methods reach on the same split: a table and their predictions."""
+    baselines_table = _At("baselines/baselines.json")
+    models = _At("models")
+    """The model to use, see ``ModelPaths``."""
+    external = _At("external")
+    """Evaluations on other images, see ``EvaluationPaths``."""
 
     def trial(self, trial_id: str) -> TrialPaths:
         return TrialPaths(self.trials / trial_id)
@@ -124,40 +98,135 @@ class RunPaths:
 
 @dataclass(frozen=True)
 class TrialPaths:
-    """The files of one trial."""
+    """The files of one trial, or of one repeat of a finalist."""
 
     root: Path
 
-    @property
-    def params(self) -> Path:
-        return self.root / "params.json"
+    params = _At("params.json")
+    result = _At("result.jsonl")
+    status = _At("status.json")
+    """Written once, at the end."""
+    error = _At("error.txt")
+    state = _At("state.pt")
+    """What an unfinished trial goes on from; removed when it ends."""
+    stacks = _At("stacks.txt")
+    """Where a trial hung when the watchdog ended it."""
+    weights = _At("best/weights.pt")
+    predictions = _At("best/predictions.npz")
 
-    @property
-    def result(self) -> Path:
-        return self.root / "result.jsonl"
 
-    @property
-    def status(self) -> Path:
-        return self.root / "status.json"
+@dataclass(frozen=True)
+class ModelPaths:
+    """The files of the model to use; ``root`` is ``RunPaths.models``."""
 
-    @property
-    def error(self) -> Path:
-        return self.root / "error.txt"
+    root: Path
 
-    @property
-    def state(self) -> Path:
-        """What an unfinished trial goes on from; removed when it ends."""
-        return self.root / "state.pt"
+    model = _At("best.pt")
+    onnx = _At("best.onnx")
+    facts = _At("best.json")
+    """What stands in both, and their hashes, for who has no torch."""
+    card = _At("card.md")
 
-    @property
-    def stacks(self) -> Path:
-        """Where a trial hung when the watchdog ended it."""
-        return self.root / "stacks.txt"
 
-    @property
-    def weights(self) -> Path:
-        return self.root / "best" / "weights.pt"
+@dataclass(frozen=True)
+class EvaluationPaths:
+    """The files of one evaluation on other images; ``root`` is ``<run>/external/<name>`` unless the user gave one."""
 
-    @property
-    def predictions(self) -> Path:
-        return self.root / "best" / "predictions.npz"
+    root: Path
+
+    evaluation = _At("evaluation.json")
+    predictions = _At("predictions.npz")
+    rows = _At("rows.csv")
+    page = _At("report.html")
+    markdown = _At("report.md")
+
+
+def place_problems(paths: RunPaths) -> list[str]:
+    """Why a new run cannot be called as ``paths`` has it, one sentence each."""
+    if not os.path.lexists(paths.root):
+        return []
+    way_out = f"go on with it by --resume {paths.root.name}, or give another --name"
+    return [f"--name {paths.root.name}: {paths.root} exists already: {way_out}"]
+
+
+@contextlib.contextmanager
+def staging(paths: RunPaths, problems: list[str]) -> Iterator[RunPaths | None]:
+    """A folder beside the run's in which it takes shape; removed unless it was moved into place.
+
+    None where the storage cannot be written to: why is added to ``problems``, and what else is wrong can still be
+    found. Raises ``UserError`` if the disk fills up meanwhile.
+    """
+    storage = paths.root.parent
+    made = [folder for folder in (storage / IMAGE_CACHE, storage, *storage.parents) if not os.path.lexists(folder)]
+    try:
+        storage.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=storage, prefix=f".{paths.root.name}-"))
+    except OSError as error:
+        problems.append(f"--storage {storage} is no folder that can be written to ({error.strerror}): give another")
+        _remove_empty(made)
+        yield None
+        return
+    try:
+        yield RunPaths(beside)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"--storage {storage}: {error.strerror}; make room, or give another --storage") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        _remove_empty(made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Those of ``folders`` that nothing was put into; the deepest come first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def create_run(
+    paths: RunPaths, beside: RunPaths, sweep: Mapping[str, Any], provenance: Mapping[str, Any], space: str | None
+) -> None:
+    """Write what was asked and on what it runs, and move the new run folder into place.
+
+    sweep: what sweep.json holds but for the format and the times; space: the content of the user's own space file.
+    """
+    times = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "ended": None}
+    write_json(beside.sweep, {"format": FORMAT, **sweep, **times})
+    write_json(beside.provenance, provenance)
+    if space is not None:
+        write_atomically(beside.space, lambda path: path.write_text(space, encoding="utf-8"))
+    beside.root.chmod(0o755)
+    try:
+        os.rename(beside.root, paths.root)
+    except OSError as error:
+        raise UserError(f"--name {paths.root.name}: {paths.root} cannot be made: {error}") from None
+
+
+def claim(paths: RunPaths) -> IO[str]:
+    """Hold the run folder for this process until it ends, however it ends; ``UserError`` if another one holds it."""
+    stream = paths.lock.open("a", encoding="utf-8")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.close()
+        raise UserError(f"the run {paths.root} is going on in another process: wait for it, or stop it first") from None
+    except OSError:
+        pass  # A file system without locks: two drivers at once are then the user's to avoid.
+    return stream
+
+
+def reopen_run(paths: RunPaths, beside: RunPaths, sweep: Mapping[str, Any]) -> None:
+    """Write down what the resumed sweep was asked anew; ``sweep``: the keys of sweep.json that change."""
+    os.replace(beside.dataset, paths.dataset)  # the data set or the image cache may have moved
+    change_sweep(paths, **sweep, ended=None)
+
+
+def end_run(paths: RunPaths) -> None:
+    """Write down that the sweep has ended, and when."""
+    change_sweep(paths, ended=datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def change_sweep(paths: RunPaths, **changes: Any) -> None:
+    """Change keys of sweep.json."""
+    write_json(paths.sweep, json.loads(paths.sweep.read_text(encoding="utf-8")) | changes)

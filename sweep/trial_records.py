@@ -1,47 +1,281 @@
-"""A trial's folder read back: what it was asked, its epochs, and how it ended.
+"""Trials, and finalists with their repeats, read back; ``rank`` is the one place that orders trials.
 
 Reads only what the driver wrote as it went, so it works on a trial that is finished, killed, or still running.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import sys
-from collections.abc import Iterable, Iterator
+import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
-from sweep.record_shapes import END, START, fitting
-from sweep.run_folder import TrialPaths
+import numpy as np
+import pandas as pd
+from pydantic import JsonValue, RootModel
 
-_MEASURES = ("lr", "epoch_seconds", "images_per_second", "inference_ms_per_image")
-_COUNTS = ("trainable_params", "total_params")
+from sweep.record_reader import (
+    Number,
+    Record,
+    Score,
+    Setting,
+    Whole,
+    is_number,
+    is_there,
+    read_file,
+    read_json,
+    read_lines,
+    read_record,
+)
+from sweep.run_folder import RunPaths, TrialPaths
+
 STATUSES = ("completed", "pruned", "failed", "running")
 
 
-@dataclass(frozen=True)
-class TrialRecord:
-    """One trial as its folder tells it.
-
-    trial_id: the folder's name below ``trials``, or below ``finalists`` ("t0007/seed_1001").
-    epochs: one dict an epoch, in order of ``epoch``, the last line of an epoch that stands twice.
-    status: "completed" (ran its budget, or ended by its own patience), "pruned" (by the scheduler), "failed",
-    or "running" (no end was written: it runs, or the driver died). start: what the driver wrote before the
-    trial began: trial_id, number, params (flat), asked, ...
-    """
-
-    trial_id: str
-    number: int
-    start: dict[str, Any]
-    epochs: list[dict[str, Any]]
-    status: str
-    reason: str
+class Ranked(Protocol):
+    """What ``rank`` orders. score: the selection metric at the best epoch, NaN if there is none."""
 
     @property
-    def params(self) -> dict[str, Any]:
-        return dict(self.start["params"])
+    def number(self) -> int: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def trainable_params(self) -> int | None: ...
+
+
+T = TypeVar("T", bound=Ranked)
+
+
+def rank(trials: Iterable[T], mode: str) -> list[T]:
+    """The best first: by score, then fewer trainable parameters, then number; those without a score after them, and
+    failed ones last. mode: "max" or "min"."""
+
+    def place(trial: T) -> tuple[bool, bool, float, float, int]:
+        scored, size = not math.isnan(trial.score), trial.trainable_params
+        score = (-trial.score if mode == "max" else trial.score) if scored else 0.0
+        return trial.status == "failed", not scored, score, math.inf if size is None else size, trial.number
+
+    return sorted(trials, key=place)
+
+
+def best(trials: Iterable[T], mode: str) -> T | None:
+    """The first of ``rank`` that did not fail and has a score."""
+    return next((one for one in rank(trials, mode) if one.status != "failed" and not math.isnan(one.score)), None)
+
+
+@dataclass(frozen=True)
+class RankedRow:
+    """A row of ``Run.trials`` for ``rank``. place: its label in the frame's index."""
+
+    place: Any
+    trial_id: str
+    number: int
+    status: str
+    score: float
+    trainable_params: int | None
+
+
+def ranked_rows(trials: pd.DataFrame) -> list[RankedRow]:
+    """The rows of ``Run.trials``, or of a part of it."""
+    columns = ("trial_id", "number", "status", "score", "trainable_params")
+    rows = zip(trials.index, *(trials[name] for name in columns), strict=True)
+    return [
+        RankedRow(place, trial_id, int(number), status, float(score), None if pd.isna(size) else int(size))
+        for place, trial_id, number, status, score, size in rows
+    ]
+
+
+class Suggestion(Record):
+    """Where a trial's parameters come from.
+
+    Of the search: what the sampler suggested, from which distributions (Optuna's JSON), and positions in its sequence;
+    duplicates: suggestions before it that repeat trial ``of``, refused: such as the space refuses; empty for a fixed
+    list. Of a repeat: which finalist, with which seed, on which fold (from 1).
+    """
+
+    suggested: dict[str, Setting] = {}
+    distributions: dict[str, JsonValue] = {}
+    positions: dict[str, JsonValue] = {}
+    of: Whole | None = None
+    duplicates: tuple[Suggestion, ...] = ()
+    refused: tuple[Suggestion, ...] = ()
+    finalist: str | None = None
+    seed: Whole | None = None
+    fold: Whole | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+_Metrics = RootModel[dict[str, Score]]
+
+
+class EpochRecord(Record):
+    """One line of result.jsonl, where ``metrics`` (train_* and val_*; NaN if undefined) stand beside the rest.
+
+    epoch: from 1; lr: of the head; images_per_second: of training; inference_ms_per_image: of validation.
+    """
+
+    epoch: Whole = 0
+    lr: Score | None = None
+    epoch_seconds: Score | None = None
+    images_per_second: Score | None = None
+    inference_ms_per_image: Score | None = None
+    trainable_params: Whole | None = None
+    total_params: Whole | None = None
+    metrics: dict[str, Score] = {}
+
+    @classmethod
+    def from_line(cls, row: dict[str, Any], name: str, problems: list[str]) -> Self:
+        metrics = {key: row[key] for key in row if key.startswith(("train_", "val_"))}
+        fixed = {key: row[key] for key in row if key in cls.model_fields and key not in ("metrics", *metrics)}
+        found = read_record(_Metrics, metrics, name, problems)
+        return read_record(cls, fixed, name, problems).model_copy(update={"metrics": found.root})
+
+    def score(self, metric: str) -> float:
+        """NaN where it has none."""
+        return self.metrics.get(metric, math.nan)
+
+
+class TrialRecord(Record):
+    """One trial as its folder tells it.
+
+    trial_id: the folder's name below ``trials``, or below ``finalists`` ("t0007/seed_1001"); number: -1 if unknown;
+    params: flat. epochs: in order, the last line of an epoch that stands twice. status: "completed" (ran its budget, or
+    ended by its own patience), "pruned" (by the scheduler), "failed", or "running" (no end was written: it runs, or the
+    driver died).
+    """
+
+    trial_id: str = ""
+    number: Whole = -1
+    params: dict[str, Setting] = {}
+    suggestion: Suggestion = Suggestion()
+    epochs: tuple[EpochRecord, ...] = ()
+    status: str = "running"
+    reason: str = ""
+
+    def best(self, metric: str, mode: str) -> EpochRecord | None:
+        """The epoch at which ``metric`` was best (the first of equals); None if it never was a number."""
+        sign = 1.0 if mode == "max" else -1.0
+        scored = [row for row in self.epochs if not math.isnan(row.score(metric))]
+        return max(scored, key=lambda row: (sign * row.score(metric), -row.epoch)) if scored else None
+
+
+class Repeat(Record):
+    """One retraining of a finalist. trial_id: "t0007/seed_1001" or "t0007/fold_2"; seed: -1 if unknown; fold: from 1,
+    or None. best: its best epoch; score: the selection metric there, or NaN."""
+
+    trial_id: str = ""
+    seed: int = -1
+    fold: Whole | None = None
+    status: str = "running"
+    reason: str = ""
+    epochs: tuple[EpochRecord, ...] = ()
+    best: EpochRecord | None = None
+    score: Score = math.nan
+
+    @property
+    def finalist(self) -> str:
+        return self.trial_id.partition("/")[0]
+
+    @property
+    def name(self) -> str:
+        return self.trial_id.partition("/")[2]
+
+    @property
+    def best_epoch(self) -> int | None:
+        return None if self.best is None else self.best.epoch
+
+
+class Finalist(Record):
+    """One configuration that is repeated. role: "finalist", by its place ``rank`` (from 1) in the search, or "compare",
+    the best of the ``cell`` that --compare made. params: flat, as in params.json."""
+
+    trial_id: str = ""
+    number: int = -1
+    role: str = "finalist"
+    rank: Whole | None = None
+    cell: dict[str, Setting] | None = None
+    search_score: Score = math.nan
+    params: dict[str, Setting] = {}
+    repeats: tuple[Repeat, ...] = ()
+
+    @property
+    def completed(self) -> tuple[Repeat, ...]:
+        """The repeats that ran to their end and have a score."""
+        return tuple(one for one in self.repeats if one.status == "completed" and not math.isnan(one.score))
+
+    @property
+    def scores(self) -> list[float]:
+        return [one.score for one in self.completed]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.scores) if self.scores else math.nan
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean over repeats: standard deviation (n - 1) / sqrt(n); NaN below two."""
+        count = len(self.scores)
+        return statistics.stdev(self.scores) / math.sqrt(count) if count > 1 else math.nan
+
+    @property
+    def trainable_params(self) -> int | None:
+        return next((one.best.trainable_params for one in self.repeats if one.best is not None), None)
+
+
+class TestAccess(Record):
+    """One opening of the test split; a damaged line is one of which nothing is known."""
+
+    __test__: ClassVar[bool] = False
+    opened: str | None = None
+    winner: str | None = None
+    finalists: tuple[str, ...] = ()
+    images: Whole | None = None
+
+
+class Chosen(Record):
+    """finalists.json: what is repeated, and the names of each one's repeats."""
+
+    repeats: tuple[str, ...] = ()
+    folds: Whole | None = None
+    finalists: tuple[Finalist, ...] = ()
+
+
+class Selection(Record):
+    """selection.json. selected: when the winner was fixed (ISO time); winner: its trial_id; model: the repeat whose
+    weights are ``models/best.pt``; thresholds: by finalist and label, where tuned (multi-label)."""
+
+    selected: str | None = None
+    winner: str | None = None
+    model: str | None = None
+    reason: str = ""
+    thresholds: dict[str, dict[str, Number]] = {}
+
+
+class Finals(Selection):
+    """The finalists of a run, and what was selected between them, if that was done. asked: repeats of each that were
+    asked for; folds: K of --folds, or None. test_access: each opening of the test split."""
+
+    finalists: tuple[Finalist, ...] = ()
+    asked: int = 0
+    folds: Whole | None = None
+    test_access: tuple[TestAccess, ...] = ()
+
+    def of(self, trial_id: str) -> Finalist:
+        return next(one for one in self.finalists if one.trial_id == trial_id)
+
+    @property
+    def winning(self) -> Finalist | None:
+        return next((one for one in self.finalists if one.trial_id == self.winner), None)
+
+    @property
+    def opened(self) -> bool:
+        return bool(self.test_access)
 
 
 def read_trials(folders: Iterable[Path], parent: Path, problems: list[str]) -> list[TrialRecord]:
@@ -49,113 +283,162 @@ def read_trials(folders: Iterable[Path], parent: Path, problems: list[str]) -> l
 
     What cannot be read is said in ``problems`` and left out.
     """
-    found = (read_trial(folder, folder.relative_to(parent).as_posix(), problems) for folder in folders)
+    found = (_read_trial(TrialPaths(folder), folder.relative_to(parent).as_posix(), problems) for folder in folders)
     return sorted((record for record in found if record is not None), key=lambda record: record.number)
 
 
-def read_trial(folder: Path, trial_id: str, problems: list[str]) -> TrialRecord | None:
-    """The trial in ``folder``; None, with the reason in ``problems``, if it cannot be told what it was."""
-    paths = TrialPaths(folder)
+def _read_trial(paths: TrialPaths, trial_id: str, problems: list[str]) -> TrialRecord | None:
     name = f"{trial_id}/{paths.params.name}"
-    start = fitting(read_json(paths.params, problems, name), START, name, problems)
-    if start.get("number") is None or start.get("params") is None:
-        if start:
+    content = read_json(paths.params, problems, name)
+    start = read_record(TrialRecord, {key: content[key] for key in content if key in _STARTS}, name, problems)
+    if not {"number", "params"} <= start.model_fields_set:
+        if content:
             problems.append(f"{name} lacks number or params: trial left out")
         return None
-    epochs = {row["epoch"]: row for row in _read_lines(paths.result, trial_id, problems)}
-    name = f"{trial_id}/{paths.status.name}"
-    end = fitting(read_json(paths.status, problems, name), END, name, problems) if is_there(paths.status) else {}
-    status = end.get("status", "failed" if is_there(paths.status) else "running")
+    status, why = "running", ""
+    if is_there(paths.status):
+        end = read_file(_End, paths.status, problems, f"{trial_id}/{paths.status.name}")
+        status, why = end.status, end.reason
     if status not in STATUSES:
         problems.append(f"{trial_id}/{paths.status.name} has status {status!r}: taken as failed")
         status = "failed"
-    return TrialRecord(
-        trial_id=trial_id,
-        number=int(start["number"]),
-        start=start,
-        epochs=[epochs[epoch] for epoch in sorted(epochs)],
-        status=status,
-        reason=str(end.get("reason") or ""),
-    )
+    epochs = {row.epoch: row for row in _read_epochs(paths.result, trial_id, problems)}
+    ordered = tuple(epochs[epoch] for epoch in sorted(epochs))
+    return start.model_copy(update={"trial_id": trial_id, "epochs": ordered, "status": status, "reason": why})
 
 
-def best_row(record: TrialRecord, metric: str, mode: str) -> dict[str, Any] | None:
-    """The epoch at which ``metric`` was best (the first of equals); None if it never was a number."""
-    scored = [row for row in record.epochs if is_number(row.get(metric))]
-    if not scored:
-        return None
-    sign = 1.0 if mode == "max" else -1.0
-    return max(scored, key=lambda row: (sign * row[metric], -row["epoch"]))
+_STARTS = ("number", "params", "suggestion")
 
 
-def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+class _End(Record):
+    """status.json of a trial."""
+
+    status: str = "failed"
+    reason: str = ""
 
 
-def read_json(path: Path, problems: list[str], name: str | None = None) -> dict[str, Any]:
-    """The JSON object in ``path``; {} with the reason, under ``name``, in ``problems`` if there is none."""
-    name = name or path.name
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        problems.append(f"{name} is missing")
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        problems.append(f"{name} cannot be read: {reason(error)}")
-        return {}
-    if not isinstance(value, dict):
-        problems.append(f"{name} holds no JSON object")
-        return {}
-    return value
-
-
-def is_there(path: Path) -> bool:
-    """Whether ``path`` exists; what lies behind a folder that may not be entered counts as there, to be told of."""
-    try:
-        return path.exists()
-    except OSError:
-        return True
-
-
-def reason(error: Exception) -> str:
-    """What went wrong, without the path, which the sentence before it names in its short form."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def _read_lines(path: Path, trial_id: str, problems: list[str]) -> Iterator[dict[str, Any]]:
+def _read_epochs(path: Path, trial_id: str, problems: list[str]) -> Iterable[EpochRecord]:
     name = f"{trial_id}/{path.name}"
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        problems.append(f"{name} cannot be read: {reason(error)}")
-        return
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict) and is_number(row.get("epoch")) and row["epoch"] == int(row["epoch"]) > 0:
-            yield _sound(row, f"{name} line {number}", problems)
+    rows = read_lines(path, problems, name)
+    for number, row in enumerate(rows, start=1):
+        epoch = row.get("epoch") if isinstance(row, dict) else None
+        if epoch is not None and is_number(epoch) and epoch == int(epoch) > 0:
+            yield EpochRecord.from_line(row, f"{name} line {number}", problems)
         # A torn last line is what a kill leaves behind; anywhere else it is damage.
-        elif row is not None or number < len(lines):
+        elif row is not None or number < len(rows):
             problems.append(f"{name} line {number} is damaged: left out")
 
 
-def _sound(row: dict[str, Any], name: str, problems: list[str]) -> dict[str, Any]:
-    """An epoch whose measures are all numbers, or None; infinite ones become NaN, which a score may rightly be."""
-    kept: dict[str, Any] = {"epoch": int(row["epoch"])}
-    for key, value in row.items():
-        count = key in _COUNTS
-        measured = count or key in _MEASURES or key.startswith(("train_", "val_"))
-        if key == "epoch":
-            continue
-        if not measured or value is None or (is_number(value) and not (count and value != int(value))):
-            kept[key] = value
-        elif isinstance(value, float) and not count:
-            kept[key] = math.nan
-        else:
-            problems.append(f"{name}: {key} is not a{' whole' if count else ''} number: left out")
-    return kept
+def trials_table(records: list[TrialRecord], metric: str, mode: str, paths: RunPaths) -> pd.DataFrame:
+    """One row a trial.
+
+    Columns: trial_id, number, status (``STATUSES``), reason, best_epoch (from 1), score (``metric`` at the best
+    epoch), all train_* and val_* of the best epoch, epochs_run, trainable_params, total_params, seconds (of its
+    epochs), images_per_second and inference_ms_per_image (medians), weights_kept, param_<name> for each hyperparameter.
+    """
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        best_epoch = record.best(metric, mode) or EpochRecord()
+        last = record.epochs[-1] if record.epochs else EpochRecord()
+        rows.append(
+            {
+                "trial_id": record.trial_id,
+                "number": record.number,
+                "status": record.status,
+                "reason": record.reason,
+                "best_epoch": best_epoch.epoch or None,
+                "score": best_epoch.score(metric),
+                **best_epoch.metrics,
+                "epochs_run": len(record.epochs),
+                "trainable_params": last.trainable_params,
+                "total_params": last.total_params,
+                "seconds": math.fsum(row.epoch_seconds or 0.0 for row in record.epochs),
+                "images_per_second": _median(row.images_per_second for row in record.epochs),
+                "inference_ms_per_image": _median(row.inference_ms_per_image for row in record.epochs),
+                "weights_kept": paths.trial(record.trial_id).weights.is_file(),
+                **{f"param_{key}": value for key, value in record.params.items()},
+            }
+        )
+    first = ["trial_id", "number", "status", "reason", "best_epoch", "score", "epochs_run", "trainable_params"]
+    last_columns = ["total_params", "seconds", "images_per_second", "inference_ms_per_image", "weights_kept"]
+    table = pd.DataFrame(rows, columns=None if rows else first + last_columns)
+    integers = ["number", "best_epoch", "epochs_run", "trainable_params", "total_params"]
+    table[integers] = table[integers].astype("Int64")
+    measured = [name for name in table.columns if name == "score" or name.startswith(("train_", "val_"))]
+    table[measured] = table[measured].astype("float64")
+    return table
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    return float(np.median(known)) if known else None
+
+
+def epochs_table(records: list[TrialRecord]) -> pd.DataFrame:
+    """One row a trial and epoch: trial_id, epoch, train_*, val_*, lr, and its seconds and speeds."""
+    kept = ("epoch", "lr", "epoch_seconds", "images_per_second", "inference_ms_per_image")
+    rows = [
+        {"trial_id": record.trial_id, **{name: getattr(row, name) for name in kept}, **row.metrics}
+        for record in records
+        for row in record.epochs
+    ]
+    table = pd.DataFrame(rows, columns=None if rows else ["trial_id", *kept])
+    measured = table.columns.difference(["trial_id", "epoch"])
+    table[measured] = table[measured].astype("float64")
+    return table
+
+
+def read_finals(paths: RunPaths, metric: str, mode: str, problems: list[str]) -> Finals | None:
+    """The finalists; None where none were chosen."""
+    name = f"finalists/{paths.chosen.name}"
+    openings = tuple(read_record(TestAccess, row if isinstance(row, dict) else {}, "", []) for row in _openings(paths))
+    times = {0: "was not opened", 1: "was opened once"}.get(len(openings), f"was opened {len(openings)} times")
+    without = f"the finalists are left out; the test split {times}"
+    if not is_there(paths.chosen):
+        if is_there(paths.selection) or openings:
+            problems.append(f"{name} is missing: {without}")
+        return None
+    chosen = read_file(Chosen, paths.chosen, problems, name)
+    whole = {one.trial_id: one for one in chosen.finalists if one.trial_id and one.params}
+    if not whole:
+        problems.append(f"{name} names no finalist: {without}")
+        return None
+    if lost := len(chosen.finalists) - len(whole):
+        problems.append(f"{name} does not say what each finalist is: {lost} of {len(chosen.finalists)} left out")
+    selection = Selection()
+    if is_there(paths.selection):
+        selection = read_file(Selection, paths.selection, problems, f"finalists/{paths.selection.name}")
+    repeats = [_repeat(one, metric, mode) for one in read_trials(paths.repeat_folders(), paths.finalists, problems)]
+    wanted = [one for one in repeats if one.name in chosen.repeats]
+    finalists = tuple(
+        one.model_copy(update={"repeats": tuple(each for each in wanted if each.finalist == key)})
+        for key, one in whole.items()
+    )
+    return Finals(
+        **dict(selection),
+        finalists=finalists,
+        asked=len(chosen.repeats),
+        folds=chosen.folds,
+        test_access=openings,
+    )
+
+
+def _openings(paths: RunPaths) -> list[Any]:
+    """The lines of test_access.jsonl; where it cannot be read, one opening: it is there."""
+    problems: list[str] = []
+    lines = read_lines(paths.test_access, problems, "")
+    return [None] if problems else lines
+
+
+def _repeat(record: TrialRecord, metric: str, mode: str) -> Repeat:
+    found, of = record.best(metric, mode), record.suggestion
+    return Repeat(
+        trial_id=record.trial_id,
+        seed=-1 if of.seed is None else of.seed,
+        fold=of.fold,
+        status=record.status,
+        reason=record.reason,
+        epochs=record.epochs,
+        best=found,
+        score=math.nan if found is None else found.score(metric),
+    )

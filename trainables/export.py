@@ -17,7 +17,7 @@ from torch import nn
 
 from search_spaces.errors import UserError
 from search_spaces.params import Scalar, TrialParams
-from trainables.atomic import write_atomically
+from trainables.atomic import FORMAT, check_format, write_atomically
 from trainables.augment import MEAN, STD
 from trainables.backbones import BACKBONES, Backbone
 from trainables.finetune import FineTunedModel, build_model, make_head
@@ -97,7 +97,7 @@ def plain_network(model: FineTunedModel) -> nn.Module:
 
 def write_model(path: Path, network: nn.Module, facts: ModelFacts) -> None:
     """Write ``best.pt``: ``state_dict`` of a ``plain_network``, and the facts; read it with ``weights_only=True``."""
-    content = {"state_dict": dict(network.state_dict()), **facts.to_dict()}
+    content = {"format": FORMAT, "state_dict": dict(network.state_dict()), **facts.to_dict()}
     write_atomically(path, lambda beside: torch.save(content, beside))
 
 
@@ -105,6 +105,7 @@ def read_model(path: Path) -> tuple[nn.Module, ModelFacts]:
     """The network of ``write_model``, on the CPU, in eval mode. ``UserError`` if the file is damaged or not ours."""
     fields = {field.name for field in dataclasses.fields(ModelFacts)}
     content = _load(path, {"state_dict", *fields})
+    check_format(content, path)
     facts = ModelFacts.from_dict({name: content[name] for name in fields})
     if facts.backbone not in BACKBONES:
         raise UserError(f"{path} holds a {facts.backbone}, which this version does not know")
@@ -207,6 +208,8 @@ def _load(path: Path, wanted: set[str]) -> dict[str, Any]:
         raise UserError(f"{path} is no model of ours: it holds Python objects, or it is damaged") from None
     except Exception as error:  # a foreign file ends in whatever error its first bytes lead to
         raise UserError(f"{path} cannot be read as a model: {type(error).__name__}; is it damaged?") from None
+    if isinstance(content, dict) and "format" in content:  # of another one, keys may be missing
+        check_format(content, path)
     lacking = sorted(wanted - content.keys()) if isinstance(content, dict) else sorted(wanted)
     if lacking:
         raise UserError(f"{path} is no model of ours: it lacks {', '.join(lacking)}")

@@ -16,7 +16,7 @@ from reports.external import build, main
 from reports.external_evidence import External
 from reports.scores.statistics import interval
 from reports.sections.external_scores import mistakes
-from sweep.external_records import read_evaluation
+from sweep.records import read_evaluation
 from trainables.predictions import Predictions
 
 CLASSES = ("covid", "<b>normal</b>", "pneumonia")

@@ -16,6 +16,7 @@ import numpy as np
 
 from search_spaces.params import TrialParams
 from sweep.run_folder import RunPaths
+from trainables.atomic import FORMAT
 from trainables.metrics import evaluate_predictions
 
 COUNTS = {
@@ -23,6 +24,7 @@ COUNTS = {
     "val": {"covid": 19, "normal": 75, "pneumonia": 75},
     "test": {"covid": 19, "normal": 75, "pneumonia": 75},
 }
+BESIDE_SETTINGS = ("mode", "own_epochs", "created", "ended", "command", "study_rows", "study_rows_left_out")
 MOST_PREDICTIONS = 40  # of a run of a thousand trials the others do without, for speed
 BACKBONES = ("mobilenet_v2", "resnet18", "squeezenet1_1")
 
@@ -50,7 +52,7 @@ def write(
     root.mkdir(parents=True)
     sizes = labels_per_split or {"train": 60, "val": 30, "test": 30}
     counts = COUNTS if tuple(classes) == tuple(COUNTS["val"]) and task == "single_label" else _even(classes, sizes)
-    write_json(paths.sweep, _sweep(root.name, trials, epochs, statuses) | (sweep or {}))
+    write_sweep(paths, _sweep(root.name, trials, epochs, statuses) | (sweep or {}))
     write_json(paths.provenance, _provenance() | (provenance or {}))
     write_json(paths.dataset, _dataset(classes, task, counts) | (dataset or {}))
     rows = make_rows(counts, classes, task)
@@ -93,6 +95,20 @@ def make_rows(counts: dict[str, dict[str, int]], classes: Sequence[str], task: s
 
 def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def write_sweep(paths: RunPaths, values: dict[str, Any]) -> None:
+    """sweep.json: settings among ``values`` as resolved ones, what the driver adds beside them."""
+    beside = {key: values[key] for key in BESIDE_SETTINGS if key in values}
+    resolved = {key: value for key, value in values.items() if key not in beside}
+    write_json(paths.sweep, {"format": FORMAT, "asked": {}, "resolved": resolved, **beside})
+
+
+def change_sweep(paths: RunPaths, **changes: Any) -> None:
+    """Change settings, or what stands beside them, in a sweep.json that is there."""
+    saved = json.loads(paths.sweep.read_text(encoding="utf-8"))
+    resolved = saved.pop("resolved")
+    write_sweep(paths, saved | resolved | changes)
 
 
 def _even(classes: Sequence[str], sizes: dict[str, int]) -> dict[str, dict[str, int]]:
@@ -159,7 +175,7 @@ def _dataset(classes: Sequence[str], task: str, counts: dict[str, dict[str, int]
         "image_size": 224,
         "fit": "squash",
         "channels": 1,
-        "store": "/home/someone/store/ab12.npy",
+        "cache": "/home/someone/cache/ab12.npy",
         "fingerprint": "ab12" * 16,
         "counts": counts,
         "images": {split: sum(of_class.values()) for split, of_class in counts.items()},
@@ -306,7 +322,7 @@ def write_finals(
     finalists: Sequence[int] = (0, 3, 1),
     compare: Sequence[int] = (),
     repeats: int = 3,
-    decided: bool = True,
+    selected: bool = True,
     opened: int = 1,
     failed: Sequence[str] = (),
     thresholds: dict[str, float] | None = None,
@@ -336,15 +352,17 @@ def write_finals(
             predictions = draw_predictions(1000 * (place + 1) + repeat, classes, task, drawn)
             status = "failed" if key in failed else "completed"
             _write_repeat(paths, facts, key, 1001 + repeat, place * repeats + repeat, status, epochs, predictions, task)
-    write_json(paths.chosen, {"chosen": "2026-01-05T11:00:00+00:00", "runs": names, "folds": None, "finalists": chosen})
-    if not decided:
+    write_json(
+        paths.chosen, {"chosen": "2026-01-05T11:00:00+00:00", "repeats": names, "folds": None, "finalists": chosen}
+    )
+    if not selected:
         return
     winner = chosen[0]["trial_id"]
-    means = {row["trial_id"]: {"mean": 0.84, "standard_error": 0.01, "runs": repeats} for row in chosen}
+    means = {row["trial_id"]: {"mean": 0.84, "standard_error": 0.01, "repeats": repeats} for row in chosen}
     write_json(
         paths.selection,
         {
-            "decided": "2026-01-05T11:20:00+00:00",
+            "selected": "2026-01-05T11:20:00+00:00",
             "metric": "val_f1_macro",
             "mode": "max",
             "winner": winner,
@@ -374,8 +392,8 @@ def _write_repeat(
     files.predictions.parent.mkdir(parents=True)
     classes = json.loads(paths.dataset.read_text(encoding="utf-8"))["classes"]
     scores = evaluate_predictions(*_val_of(predictions), classes, task)
-    asked = {"finalist": facts["trial_id"], "seed": seed, "fold": None}
-    write_json(files.params, {"trial_id": key, "number": number, "params": facts["params"], "asked": asked})
+    suggestion = {"finalist": facts["trial_id"], "seed": seed}
+    write_json(files.params, {"trial_id": key, "number": number, "params": facts["params"], "suggestion": suggestion})
     best = max(1, epochs - 1)
     lines = []
     for epoch in range(1, epochs + 1):

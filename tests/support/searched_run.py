@@ -44,7 +44,7 @@ def write_searched(
         paths = RunPaths(root).trial(folder.name)
         record = json.loads(paths.params.read_text())
         record["params"] = params.to_flat()
-        record["asked"] = {
+        record["suggestion"] = {
             "suggested": trial.params,
             "distributions": {name: json.loads(distribution_to_json(d)) for name, d in trial.distributions.items()},
         }

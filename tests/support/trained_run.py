@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from run_files import write_sweep
+
 from search_spaces.params import TrialParams
-from sweep.run_folder import RunPaths
+from sweep.run_folder import IMAGE_CACHE, RunPaths
 from trainables.atomic import write_json
 from trainables.data.config import DataConfig
 from trainables.data.prepare import prepare
@@ -24,13 +26,13 @@ def trained_run(
 ) -> Path:
     """Write the run folder ``root``, its decoded images beside it; returns it."""
     paths = RunPaths(root)
-    dataset = prepare(request, root, root.parent / ".store", workers=1)
+    dataset = prepare(request, root, root.parent / IMAGE_CACHE, workers=1)
     if dataset["task"] == "multi_label":
         params = dataclasses.replace(params, loss="bce")
     found, missing = find_weights(weights, [params.backbone])
     assert not missing, missing
     metric = {"metric": "val_f1_macro", "mode": "max"}
-    write_json(paths.sweep, {"name": root.name, "weights": weights, "precision": "fp32", "epochs": 1} | metric | sweep)
+    write_sweep(paths, {"name": root.name, "weights": weights, "precision": "fp32", "epochs": 1} | metric | sweep)
     provenance = {"commit": "0123abc", "weights": {params.backbone: dataclasses.asdict(found[params.backbone])}}
     write_json(paths.provenance, provenance)
     settings = TrialSettings(
@@ -47,7 +49,7 @@ def trained_run(
         **metric,
     )
     files = paths.trial("t0000")
-    write_json(files.params, {"trial_id": "t0000", "number": 0, "params": params.to_flat(), "asked": {}})
+    write_json(files.params, {"trial_id": "t0000", "number": 0, "params": params.to_flat(), "suggestion": {}})
     trial = FinetuneTrial(params, settings, 0)
     record = trial.run_epoch()
     trial.save_best(files.weights, files.predictions)

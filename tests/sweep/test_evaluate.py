@@ -14,9 +14,8 @@ from trained_run import trained_run
 
 from sweep import model
 from sweep.evaluate import main
-from sweep.external_records import read_evaluation
 from sweep.model import write_models
-from sweep.records import read_predictions, read_run
+from sweep.records import read_evaluation, read_predictions, read_run
 from trainables.data.config import DataConfig
 
 Said = Callable[..., tuple[int, list[str], list[str]]]

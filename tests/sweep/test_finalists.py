@@ -11,10 +11,9 @@ import pytest
 
 from search_spaces.params import TrialParams
 from sweep.config import SweepConfig
-from sweep.finalists import choose, expected_seconds, open_test
-from sweep.history import TrialHistory
+from sweep.finalists import RepeatList, choose, expected_seconds, open_test, repeats_of
+from sweep.history import RepeatHistory, TrialHistory
 from sweep.optuna_search import Exhausted
-from sweep.repeats import RepeatHistory, RepeatList, repeats_of
 from sweep.run_folder import RunPaths
 from trainables.data.dataset import open_test_split
 
@@ -23,7 +22,7 @@ def search(root: Path, trials: list[tuple[dict[str, Any], list[float], str]], mo
     """A history of trials: changed parameters, the score of each epoch, how it ended."""
     history = TrialHistory(RunPaths(root), "val_f1_macro", mode)
     for number, (changes, scores, status) in enumerate(trials):
-        history.begin(number, TrialParams(**{"backbone": "resnet18", "lr": 0.001 * (number + 1)} | changes), {})
+        history.begin(number, TrialParams(**{"backbone": "resnet18", "lr": 0.001 * (number + 1)} | changes))
         for epoch, score in enumerate(scores, start=1):
             history.report(number, epoch, score, json.dumps({"epoch": epoch, "epoch_seconds": 2.0}))
         if status != "running":
@@ -86,7 +85,7 @@ def test_repeats_are_run_in_turns_and_begun_once(tmp_path: Path) -> None:
     todo = RepeatList(repeats, chosen, repeats_of(7, 2, None))
     first = todo.ask()
     assert first is not None
-    assert (first.trial_id, first.asked["seed"]) == ("t0000/seed_1008", 1008)
+    assert (first.trial_id, first.suggestion.seed) == ("t0000/seed_1008", 1008)
     assert todo.ask().trial_id == "t0001/seed_1008"  # type: ignore[union-attr]
     again = RepeatHistory(history.paths, history.metric, "max", wanted)
     again.load()

@@ -14,7 +14,7 @@ from search_spaces.params import TrialParams
 from search_spaces.space import Space
 from sweep.history import WEIGHTS_KEPT, TrialHistory
 from sweep.optuna_export import STUDY_NAME, OptunaExport
-from sweep.records import read_run
+from sweep.records import Suggestion, read_run
 from sweep.run_folder import RunPaths
 
 
@@ -29,7 +29,7 @@ def report(history: TrialHistory, number: int, epoch: int, score: float, **more:
 
 def test_a_trial_is_read_back_as_it_was_written(history: TrialHistory) -> None:
     params = TrialParams(backbone="vgg16", unfreeze_depth=None, unfreeze_layers=("features.10",), head_widths=(380,))
-    history.begin(0, params, {"suggested": {"lr.sgd": 0.1}})
+    history.begin(0, params, Suggestion(suggested={"lr.sgd": 0.1}))
     report(history, 0, 1, 0.5)
     report(history, 0, 2, 0.7)
     history.end(0, "pruned", "asha: too low")
@@ -39,7 +39,7 @@ def test_a_trial_is_read_back_as_it_was_written(history: TrialHistory) -> None:
 
 
 def test_an_epoch_that_stands_twice_counts_once_and_the_later_line_wins(history: TrialHistory) -> None:
-    history.begin(0, TrialParams(backbone="resnet18"), {})
+    history.begin(0, TrialParams(backbone="resnet18"))
     report(history, 0, 1, 0.5)
     report(history, 0, 1, 0.5)
     assert len(history.files(history.entries[0]).result.read_text().splitlines()) == 1, "Ray tells each result twice"
@@ -51,7 +51,7 @@ def test_an_epoch_that_stands_twice_counts_once_and_the_later_line_wins(history:
 
 
 def test_a_torn_last_line_is_dropped_and_the_next_record_starts_a_line(history: TrialHistory) -> None:
-    history.begin(0, TrialParams(backbone="resnet18"), {})
+    history.begin(0, TrialParams(backbone="resnet18"))
     report(history, 0, 1, 0.5)
     result = history.files(history.entries[0]).result
     result.write_text(result.read_text() + '{"epoch": 2, "val_f1')
@@ -69,7 +69,7 @@ def test_only_the_ten_best_trials_keep_their_weights_also_after_a_resume(history
     for number, score in enumerate(chance):
         history = TrialHistory(history.paths, "val_f1_macro", "max")
         history.load()
-        history.begin(number, TrialParams(backbone="resnet18"), {})
+        history.begin(number, TrialParams(backbone="resnet18"))
         weights = history.files(history.entries[number]).weights
         weights.parent.mkdir(parents=True)
         weights.write_bytes(b"w")
@@ -80,7 +80,7 @@ def test_only_the_ten_best_trials_keep_their_weights_also_after_a_resume(history
 
 
 def test_a_trial_ends_once_and_leaves_no_state_behind(history: TrialHistory) -> None:
-    entry = history.begin(0, TrialParams(backbone="resnet18"), {})
+    entry = history.begin(0, TrialParams(backbone="resnet18"))
     files = history.files(entry)
     files.state.write_bytes(b"s")
     files.stacks.write_text("")
@@ -92,12 +92,12 @@ def test_a_trial_ends_once_and_leaves_no_state_behind(history: TrialHistory) -> 
 
 
 def test_the_tables_hold_each_trials_best_epoch(history: TrialHistory) -> None:
-    history.paths.sweep.write_text('{"metric": "val_f1_macro", "mode": "max"}')
-    history.begin(0, TrialParams(backbone="resnet18"), {})
+    history.paths.sweep.write_text('{"format": 1, "resolved": {"metric": "val_f1_macro"}, "mode": "max"}')
+    history.begin(0, TrialParams(backbone="resnet18"))
     for epoch, score in enumerate((0.4, 0.9, 0.6), start=1):
         report(history, 0, epoch, score, train_loss=1 / epoch, epoch_seconds=2.0, images_per_second=10.0 * epoch)
     history.end(0, "completed", "")
-    history.begin(1, TrialParams(backbone="vgg16"), {})
+    history.begin(1, TrialParams(backbone="vgg16"))
     run = read_run(history.paths.root)
     first, second = run.trials.to_dict("records")
     assert first["best_epoch"] == 2
@@ -113,7 +113,7 @@ def test_the_tables_hold_each_trials_best_epoch(history: TrialHistory) -> None:
 def test_of_equal_trials_the_first_keep_their_weights_and_the_best_is_among_them(history: TrialHistory) -> None:
     """On an easy data set many trials have the score 1."""
     for number in range(WEIGHTS_KEPT + 3):
-        history.begin(number, TrialParams(backbone="resnet18"), {})
+        history.begin(number, TrialParams(backbone="resnet18"))
         weights = history.files(history.entries[number]).weights
         weights.parent.mkdir(parents=True)
         weights.touch()
@@ -128,7 +128,7 @@ def test_of_equal_trials_the_first_keep_their_weights_and_the_best_is_among_them
 
 def test_what_a_kill_left_undone_at_the_end_of_a_trial_is_done_on_resume(history: TrialHistory) -> None:
     for number, status in enumerate(("completed", "failed")):
-        entry = history.begin(number, TrialParams(backbone="resnet18"), {})
+        entry = history.begin(number, TrialParams(backbone="resnet18"))
         report(history, number, 1, 0.5)
         history.end(number, status, "why")
         history.files(entry).state.touch()
@@ -143,13 +143,13 @@ def test_what_a_kill_left_undone_at_the_end_of_a_trial_is_done_on_resume(history
 
 
 def test_a_trial_takes_nothing_over_from_one_whose_parameters_were_lost(history: TrialHistory) -> None:
-    entry = history.begin(0, TrialParams(backbone="vgg16"), {})
+    entry = history.begin(0, TrialParams(backbone="vgg16"))
     report(history, 0, 1, 0.9)
     history.files(entry).state.touch()
     history.files(entry).params.write_text("{")
     again = TrialHistory(history.paths, "val_f1_macro", "max")
     assert "params.json cannot be read" in again.load()[0]
-    again.begin(again.next_number, TrialParams(backbone="resnet18"), {})
+    again.begin(again.next_number, TrialParams(backbone="resnet18"))
     third = TrialHistory(history.paths, "val_f1_macro", "max")
     assert third.load() == []
     assert third.entries[0].scores == {}
@@ -167,7 +167,7 @@ def test_study_db_shows_every_ended_trial_and_is_rebuilt_after_a_kill(tmp_path: 
     shown = {trial.user_attrs["trial_id"]: trial for trial in study.trials}
     assert len(study.trials) == len(shown) == 8
     for entry in resumed.history.entries.values():
-        assert shown[entry.trial_id].params == entry.asked["suggested"]
+        assert shown[entry.trial_id].params == entry.suggestion.suggested
         assert shown[entry.trial_id].intermediate_values == entry.scores
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from run_files import change_sweep
 from trained_run import trained_run
 
 from sweep import model
 from sweep.model import choose, main, write_models
-from sweep.model_paths import ModelPaths
 from sweep.predictor import open_model
 from sweep.records import read_predictions, read_run
-from sweep.run_folder import RunPaths
+from sweep.run_folder import ModelPaths, RunPaths
 from trainables.atomic import write_json
 from trainables.checkpoints import sha256
 from trainables.data.config import DataConfig
@@ -46,11 +46,11 @@ def repeated(run: Path) -> None:
     paths = RunPaths(run)
     shutil.copytree(paths.trials / "t0000", paths.finalists / "t0000" / "seed_1001")
     start = json.loads(paths.trial("t0000").params.read_text())
-    start |= {"trial_id": "t0000/seed_1001", "asked": {"seed": 1001}}
+    start |= {"trial_id": "t0000/seed_1001", "suggestion": {"seed": 1001}}
     write_json(paths.repeat("t0000/seed_1001").params, start)
     finalist = {"trial_id": "t0000", "number": 0, "role": "finalist", "rank": 1, "params": start["params"]}
-    write_json(paths.chosen, {"runs": ["seed_1001"], "folds": None, "finalists": [finalist]})
-    decision = {"decided": "2026-01-05T11:20:00+00:00", "winner": "t0000", "model": "t0000/seed_1001"}
+    write_json(paths.chosen, {"repeats": ["seed_1001"], "folds": None, "finalists": [finalist]})
+    decision = {"selected": "2026-01-05T11:20:00+00:00", "winner": "t0000", "model": "t0000/seed_1001"}
     write_json(paths.selection, decision | {"reason": "", "thresholds": None})
 
 
@@ -132,8 +132,7 @@ def test_the_best_is_the_lowest_where_the_metric_says_so(run: Path) -> None:
     record = json.loads(other.result.read_text())
     other.result.write_text(json.dumps(record | {"val_f1_macro": record["val_f1_macro"] + 0.1, "val_nll": 1e-3}) + "\n")
     assert choose(read_run(run)).trial == "t0001"
-    sweep = json.loads((run / "sweep.json").read_text())
-    write_json(run / "sweep.json", sweep | {"mode": "min"})
+    change_sweep(RunPaths(run), mode="min")
     assert choose(read_run(run)).trial == "t0000"
 
 
@@ -144,6 +143,6 @@ def test_the_command_makes_the_model_of_a_run_that_was_killed(
     assert capsys.readouterr().out.split() == [str(run / "models" / "best.pt")]
     shutil.rmtree(run / "trials")
     assert main([str(run)]) == 2
-    assert f"no trial of {run} has ended with a score" in capsys.readouterr().err
+    assert f"no trial of {run} has a score" in capsys.readouterr().err
     assert main([str(run / "models")]) == 2
     assert "is no run folder: it has no sweep.json" in capsys.readouterr().err

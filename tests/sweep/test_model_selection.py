@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from run_files import write
 
-from sweep.finalist_records import Finalist, Finals, Repeat
-from sweep.model_selection import decide, winner_of
-from sweep.records import read_run
+from sweep.model_selection import select, winner_of
+from sweep.records import EpochRecord, Finalist, Finals, Repeat, read_run
 
 
 def finalist(name: str, scores: list[float], size: int = 1000, role: str = "finalist", rank: int = 1) -> Finalist:
@@ -23,18 +22,16 @@ def finalist(name: str, scores: list[float], size: int = 1000, role: str = "fina
             seed=1001 + place,
             fold=None,
             status="failed" if math.isnan(score) else "completed",
-            reason="",
-            epochs=[],
-            best={"trainable_params": size},
+            best=EpochRecord(trainable_params=size),
             score=score,
         )
         for place, score in enumerate(scores)
     )
-    return Finalist(name, rank, role, rank, None, 0.9, {}, repeats)
+    return Finalist(trial_id=name, number=rank, role=role, rank=rank, search_score=0.9, repeats=repeats)
 
 
 def finals(*finalists: Finalist, asked: int = 3) -> Finals:
-    return Finals(tuple(finalists), asked, None, None, None, None, "", {}, ())
+    return Finals(finalists=finalists, asked=asked)
 
 
 def test_the_highest_mean_over_repeats_wins_whatever_the_search_said() -> None:
@@ -77,37 +74,37 @@ def test_a_cell_of_compare_cannot_win_and_without_a_score_nobody_does() -> None:
     assert winner_of(finals(compared, finalist("t0001", [math.nan] * 3)), "max") == (None, "")
 
 
-def decided(root: Path) -> dict[str, Any]:
-    decide(read_run(root))
+def selected(root: Path) -> dict[str, Any]:
+    select(read_run(root))
     content: dict[str, Any] = json.loads((root / "finalists" / "selection.json").read_text())
     return content
 
 
 def test_the_model_is_the_winners_best_repeat_on_validation(tmp_path: Path) -> None:
-    root = write(tmp_path / "run", finals={"decided": False, "opened": 0})
-    content = decided(root)
+    root = write(tmp_path / "run", finals={"selected": False, "opened": 0})
+    content = selected(root)
     run = read_run(root)
     assert run.finals is not None
     winner = run.finals.of(content["winner"])
-    assert content["model"] == max(winner.ended, key=lambda one: one.score).trial_id
+    assert content["model"] == max(winner.completed, key=lambda one: one.score).trial_id
     assert content["scores"][winner.trial_id]["mean"] == pytest.approx(np.mean([one.score for one in winner.repeats]))
     assert content["thresholds"] is None
 
 
 def test_the_same_decision_keeps_its_time_and_another_does_not(tmp_path: Path) -> None:
-    root = write(tmp_path / "run", finals={"decided": False, "opened": 0})
+    root = write(tmp_path / "run", finals={"selected": False, "opened": 0})
     path = root / "finalists" / "selection.json"
-    first = decided(root)
-    path.write_text(json.dumps(first | {"decided": "2020-01-01T00:00:00+00:00"}))
-    assert decided(root)["decided"] == "2020-01-01T00:00:00+00:00"
+    first = selected(root)
+    path.write_text(json.dumps(first | {"selected": "2020-01-01T00:00:00+00:00"}))
+    assert selected(root)["selected"] == "2020-01-01T00:00:00+00:00"
     path.write_text(json.dumps(first | {"winner": "t0009"}))
-    assert decided(root)["winner"] == first["winner"]
+    assert selected(root)["winner"] == first["winner"]
 
 
 def test_thresholds_of_several_labels_are_fixed_with_the_winner(tmp_path: Path) -> None:
     sizes = {"train": 60, "val": 120, "test": 30}
-    root = write(tmp_path / "run", task="multi_label", labels_per_split=sizes, finals={"decided": False, "opened": 0})
-    thresholds = decided(root)["thresholds"]
+    root = write(tmp_path / "run", task="multi_label", labels_per_split=sizes, finals={"selected": False, "opened": 0})
+    thresholds = selected(root)["thresholds"]
     assert thresholds.keys() == {"t0000", "t0001", "t0003"}
     assert set(thresholds["t0000"]) == {"covid", "normal", "pneumonia"}
     assert all(0 < one < 1 for one in thresholds["t0000"].values())

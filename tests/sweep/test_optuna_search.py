@@ -108,7 +108,7 @@ def test_a_duplicate_is_told_its_originals_outcome_also_after_a_kill(tmp_path: P
         return ToySweep(tmp_path, finite_space, trials=6, scheduler="none", sampler="random", concurrency=2)
 
     ran = sweep().run()
-    duplicates = [twin for state in ran.history.entries.values() for twin in state.asked["duplicates"]]
+    duplicates = [twin for state in ran.history.entries.values() for twin in state.suggestion.duplicates]
     assert duplicates, "no duplicate was drawn: the test shows nothing"
     values = sorted(trial.value for trial in told(ran) if trial.value is not None)
     assert len(values) == 6 + len(duplicates)
@@ -124,8 +124,8 @@ def test_seed_points_come_first_and_take_at_most_half(tmp_path: Path, wide_space
     sweep = ToySweep(tmp_path, wide_space, trials=8).run()
     states = [sweep.history.entries[number] for number in range(8)]
     for point, state in zip(wide_space.seed_points, states[:4], strict=False):
-        assert state.asked["suggested"] == point
-    assert states[4].asked["suggested"] not in wide_space.seed_points
+        assert state.suggestion.suggested == point
+    assert states[4].suggestion.suggested not in wide_space.seed_points
 
 
 def test_a_studys_list_runs_as_it_stands(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_duplicate_of_a_trial_that_a_kill_left_running_learns_its_outcome(
 
     started = sweep()
     begun = [started.search.ask() for _ in range(6)]
-    twins = {twin["of"]: state for state in begun if state for twin in state.asked["duplicates"]}
+    twins = {twin.of: state for state in begun if state for twin in state.suggestion.duplicates}
     original, holder = min((of, state.number) for of, state in twins.items() if of != state.number)
     for number in range(6):
         if number != original:

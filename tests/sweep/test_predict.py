@@ -191,7 +191,7 @@ def test_what_is_no_model_is_told_in_one_sentence(run: Path, small_data: Path, s
     assert (code, problem.startswith(f"{tmp_path / 'gone'}: no such folder or file; give")) == (2, True)
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
-    (unfinished / "sweep.json").write_text(json.dumps({}))
+    (unfinished / "sweep.json").write_text(json.dumps({"format": 1}))
     code, _, (problem,) = said(unfinished, image)
     assert code == 2
     assert f"python -m sweep.model {unfinished} makes it now" in problem

@@ -22,7 +22,7 @@ def filled(root: Path, scores: list[list[float]], mode: str = "max") -> TrialHis
     """A history in which trial k reported ``scores[k]``, an epoch each."""
     history = TrialHistory(RunPaths(root), "val_f1_macro", mode)
     for number, own in enumerate(scores):
-        history.begin(number, TrialParams(backbone="resnet18"), {})
+        history.begin(number, TrialParams(backbone="resnet18"))
         for epoch, score in enumerate(own, start=1):
             history.report(number, epoch, score, json.dumps({"epoch": epoch, "val_f1_macro": score}))
     return history
@@ -101,7 +101,7 @@ def test_rungs_survive_a_kill(tmp_path: Path, wide_space: Space) -> None:
     """After the kill, a trial at a rung is still compared with those that reached it before."""
     ToySweep(tmp_path, wide_space, trials=12).run(epochs=30)
     resumed = ToySweep(tmp_path, wide_space, trials=12)
-    number = resumed.history.begin(99, TrialParams(backbone="resnet18"), {}).number
+    number = resumed.history.begin(99, TrialParams(backbone="resnet18")).number
     for epoch in (1, 2):
         resumed.history.report(number, epoch, 0.01, json.dumps({"epoch": epoch, "val_f1_macro": 0.01}))
     assert resumed.pruning.reason_to_stop(resumed.history, number, 2, resumed.history.entries.keys()) is not None

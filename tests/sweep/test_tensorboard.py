@@ -18,7 +18,7 @@ from sweep.tensorboard import TensorBoardLog
 @pytest.fixture
 def history(tmp_path: Path) -> TrialHistory:
     history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
-    history.begin(0, TrialParams(backbone="resnet18"), {})
+    history.begin(0, TrialParams(backbone="resnet18"))
     return history
 
 

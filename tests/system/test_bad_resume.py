@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from refused import SMALL, Asked, draw, expect
 
-from sweep import new_run
 from sweep.cli import read
 from sweep.config import resolve
 from sweep.plan import make_plan
-from sweep.run_folder import RunPaths
+from sweep.run import new_run_paths, prepare_into, this_machine, write_new_run
+from sweep.run_folder import RunPaths, staging
 
 SPACE = (
     "def space(trial, context):\n"
@@ -28,14 +28,14 @@ def run(tmp_path: Path, images: Path) -> RunPaths:
     """A run folder as it is when its first trial begins; its space is the user's own file ``mine.py``."""
     (tmp_path / "mine.py").write_text(SPACE)
     where = ["--storage", str(tmp_path / "storage"), "--name", "begun", "--space", str(tmp_path / "mine.py")]
-    machine = new_run.this_machine()
+    machine = this_machine()
     asked, problems = read(["--data", str(images), *SMALL, *where])
     config = resolve(asked, machine.cpus, machine.gpus)
-    paths = new_run.new_run_paths(config)
-    with new_run.staging(paths, problems) as beside:
+    paths = new_run_paths(config)
+    with staging(paths, problems) as beside:
         assert beside is not None
-        plan = make_plan(config, problems, new_run.prepare_into(beside, paths, workers=1, folds=None), own_epochs=False)
-        new_run.create_run(paths, beside, asked, plan, machine, where)
+        plan = make_plan(config, problems, prepare_into(beside, paths, workers=1, folds=None), own_epochs=False)
+        write_new_run(paths, beside, asked, plan, machine, where)
     return paths
 
 

@@ -139,7 +139,7 @@ def test_what_was_trained_again_when_decided_and_how_often_opened_stand_among_th
 
 
 def test_before_a_decision_the_best_of_the_search_stands_with_a_warning(write_run):
-    section = answer.section(gather(write_run(finals={"decided": False, "opened": 0})))
+    section = answer.section(gather(write_run(finals={"selected": False, "opened": 0})))
     assert headline(section).label.startswith("Validation macro F1 of the best configuration")
     assert "no winner has been fixed" in words(section)
 

@@ -98,7 +98,7 @@ def test_with_finalists_rule_times_and_openings_are_told(write_run):
 @pytest.mark.parametrize(
     ("finals", "dataset", "words"),
     [
-        ({"decided": False, "opened": 0}, {}, "No winner had been decided."),
+        ({"selected": False, "opened": 0}, {}, "No winner had been decided."),
         ({"opened": 0}, {}, "The test split was not opened."),
         ({"opened": 0}, {"images": {"train": 785, "val": 169, "test": 0}}, "There was no test split."),
     ],

@@ -110,7 +110,7 @@ def test_repeats_that_failed_are_missing_damaged_or_contradicted_are_left_out_wi
 
 
 def test_without_a_decision_or_an_opening_validation_judges(write_run):
-    undecided = gather(write_run("a", finals={"decided": False, "opened": 0})).standing
+    undecided = gather(write_run("a", finals={"selected": False, "opened": 0})).standing
     assert (undecided.split, undecided.winner, undecided.leads) == ("val", None, {})
     assert len(undecided.runners_up) == 3
     closed = gather(write_run("b", finals={"opened": 0})).standing

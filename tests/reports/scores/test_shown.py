@@ -52,7 +52,7 @@ def test_rows_of_a_test_split_that_was_not_opened_are_never_shown(write_run):
 
 
 def test_before_the_decision_the_best_trial_stays(write_run):
-    evidence = gather(write_run(finals={"decided": False, "opened": 0}))
+    evidence = gather(write_run(finals={"selected": False, "opened": 0}))
     assert shown(evidence).predictions is evidence.predictions
 
 

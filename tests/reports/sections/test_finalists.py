@@ -104,7 +104,7 @@ def test_several_openings_are_a_warning(write_run):
 @pytest.mark.parametrize(
     ("finals", "expected"),
     [
-        ({"decided": False, "opened": 0}, "no winner has been fixed. The test split stays closed"),
+        ({"selected": False, "opened": 0}, "no winner has been fixed. The test split stays closed"),
         ({"opened": 0}, "the test split was not opened yet"),
         ({"failed": ("t0003/seed_1001",)}, "1 of 9 repeats failed"),
         (None, "No finalists have been chosen"),

@@ -1,0 +1,168 @@
+"""The one lenient reader of a run's JSON files: a value that does not fit is left out and said, the rest is kept.
+
+None always fits: not known. Keys that a record does not have may hold anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, Strict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+Scalar = str | int | float | bool | None
+
+
+class Record(BaseModel):
+    """What a JSON object of a run folder holds. Every field has a default, so a record is there whatever is lost."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_none(cls, raw: Any) -> Any:
+        return {key: value for key, value in raw.items() if value is not None} if isinstance(raw, dict) else raw
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _misfit(wanted: str) -> PydanticCustomError:
+    return PydanticCustomError("misfit", wanted)
+
+
+def _whole(value: Any) -> int:
+    if is_number(value) and value == int(value) >= 0:
+        return int(value)
+    raise _misfit("a whole number")
+
+
+def _number(value: Any) -> float:
+    if is_number(value):
+        return float(value)
+    raise _misfit("a number")
+
+
+def _score(value: Any) -> float:
+    return math.nan if value is None or (isinstance(value, float) and not math.isfinite(value)) else _number(value)
+
+
+def _scalar(value: Any) -> Scalar:
+    if value is None or isinstance(value, str | bool) or is_number(value):
+        found: Scalar = value
+        return found
+    raise _misfit("text or a number")
+
+
+Flag = Annotated[bool, Strict()]
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""0 or more."""
+Number = Annotated[float, BeforeValidator(_number)]
+"""Finite."""
+Score = Annotated[float, BeforeValidator(_score)]
+"""A number, or NaN: undefined, in JSON NaN or null. What is infinite is read as NaN."""
+Setting = Annotated[Scalar, PlainValidator(_scalar)]
+
+_WANTED = {"string_type": "text", "string_unicode": "text", "bool_type": "true or false", "tuple_type": "a list"}
+_WANTED |= dict.fromkeys(("dict_type", "model_type"), "an object")
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def read_record(kind: type[R], raw: dict[str, Any], name: str, problems: list[str]) -> R:
+    """``raw`` as a ``kind`` without what does not fit, each said in ``problems`` as of the file ``name``.
+
+    Of a mapping, and of a list of records, an entry is left out; a list of plain values is whole or left out.
+    ``raw`` is changed.
+    """
+    while True:
+        try:
+            return kind.model_validate(raw)
+        except ValidationError as error:
+            misfits = error.errors(include_url=False, include_context=False)
+        for one in misfits:
+            if one["input"] is not None:
+                wanted = _WANTED.get(one["type"], one["msg"])
+                problems.append(f"{name}{_place(one['loc'])} is not {wanted}: left out")
+        for one in reversed(misfits):
+            with suppress(LookupError):  # the list that it stands in may be gone
+                _remove(raw, one["loc"], entry=one["type"] == "model_type")
+
+
+def _place(steps: Sequence[str | int]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f": {step}" for step in steps)
+
+
+def _remove(raw: Any, steps: Sequence[str | int], entry: bool) -> None:
+    """Take out what ``steps`` lead to; of a list the ``entry``, or all of it."""
+    *above, last = steps
+    holder, before = raw, None
+    for step in above:
+        before, holder = (holder, step), holder[step]
+    if isinstance(holder, list) and not entry:
+        assert before is not None
+        del before[0][before[1]]
+    else:
+        del holder[last]
+
+
+def read_file(kind: type[R], path: Path, problems: list[str], name: str | None = None) -> R:
+    """The record in a JSON file; what cannot be read is said in ``problems``, under ``name``."""
+    name = name or path.name
+    return read_record(kind, read_json(path, problems, name), name, problems)
+
+
+def read_json(path: Path, problems: list[str], name: str) -> dict[str, Any]:
+    """The JSON object in ``path``; {} with the reason in ``problems`` if there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        problems.append(f"{name} is missing")
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        problems.append(f"{name} cannot be read: {reason(error)}")
+        return {}
+    if not isinstance(value, dict):
+        problems.append(f"{name} holds no JSON object")
+        return {}
+    return value
+
+
+def read_lines(path: Path, problems: list[str], name: str) -> list[Any]:
+    """The JSON values of a file of lines, None for a damaged one; [] with the reason if it cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        problems.append(f"{name} cannot be read: {reason(error)}")
+        return []
+    return [_json_or_none(line) for line in lines]
+
+
+def _json_or_none(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def is_there(path: Path) -> bool:
+    """Whether ``path`` exists; what lies behind a folder that may not be entered counts as there, to be told of."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, without the path, which the sentence before it names in its short form."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
