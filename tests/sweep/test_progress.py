@@ -18,27 +18,42 @@ from search_spaces.params import TrialParams
 from sweep.history import TrialHistory, TrialState
 from sweep.progress import Progress, SweepProgress, clean, duration
 from sweep.run_folder import RunPaths
+from sweep.trial_records import Suggestion
 
 ESCAPE = "\x1b"
 SUMMARY = "mobilenet_v2 depth 2, sgd lr 0.0034, batch 32, cross_entropy"
 
 
-def state(number: int, scores: tuple[float, ...] = (), status: str = "running", reason: str = "") -> TrialState:
-    """A trial whose configuration is told as ``SUMMARY``; scores: one an epoch."""
+HISTORIES = {mode: TrialHistory(RunPaths(Path("runs/none")), "val_f1_macro", mode) for mode in ("max", "min")}
+
+
+def state(
+    number: int, scores: tuple[float, ...] = (), status: str = "running", reason: str = "", size: int | None = None
+) -> TrialState:
+    """A trial whose configuration is told as ``SUMMARY``; scores: one an epoch; size: trainable parameters."""
     params = TrialParams(backbone="mobilenet_v2", unfreeze_depth=2, lr=0.0034)
-    by_epoch = dict(enumerate(scores, start=1))
-    return TrialState(number, f"t{number:04d}", params, {}, by_epoch, status=status, reason=reason)
+    trial = TrialState(number, f"t{number:04d}", params, Suggestion(), status=status, reason=reason)
+    trial.trainable_params = size
+    for score in scores:
+        report(trial, score)
+    return trial
+
+
+def report(trial: TrialState, score: float, mode: str = "max") -> None:
+    """As the history does it."""
+    trial.scores[len(trial.scores) + 1] = score
+    trial.score = HISTORIES[mode].best_score(trial)
 
 
 def facts_of(total: int = 10, mode: str = "max", earlier: tuple[TrialState, ...] = ()) -> SweepProgress:
-    return SweepProgress(TrialHistory(RunPaths(Path("runs/none")), "val_f1_macro", mode), total, 6, earlier)
+    return SweepProgress(HISTORIES[mode], total, 6, earlier)
 
 
-def run(facts: SweepProgress, trial: TrialState, scores: tuple[float, ...]) -> TrialState:
+def run(facts: SweepProgress, trial: TrialState, scores: tuple[float, ...], mode: str = "max") -> TrialState:
     """Begin a trial and let it report ``scores``, one an epoch."""
     facts.begin(trial)
-    for epoch, score in enumerate(scores, start=len(trial.scores) + 1):
-        trial.scores[epoch] = score
+    for score in scores:
+        report(trial, score, mode)
         facts.report(trial)
     return trial
 
@@ -62,8 +77,8 @@ def play(shown: Progress) -> None:
     for trial in trials.values():
         shown.trial_started(trial)
     for number, scores in ((1, (0.61, 0.62, 0.63)), (4, (math.nan,)), (2, (0.2,))):
-        for epoch, score in enumerate(scores, start=1):
-            trials[number].scores[epoch] = score
+        for score in scores:
+            report(trials[number], score)
             shown.epoch(trials[number])
     for number, status, reason in (
         (1, "completed", "ran its budget"),
@@ -259,7 +274,8 @@ def test_a_duration_is_told_as_a_person_would(seconds: float, said: str) -> None
 
 def best_of(facts: SweepProgress) -> tuple[str, float, int]:
     assert facts.best is not None
-    return facts.best.trial_id, facts.best.best_score, facts.best.best_epoch
+    epoch = next(epoch for epoch, score in facts.best.scores.items() if score == facts.best.score)
+    return facts.best.trial_id, facts.best.score, epoch
 
 
 def test_trials_are_waiting_running_or_ended() -> None:
@@ -277,15 +293,21 @@ def test_the_best_is_the_best_epoch_of_any_trial_also_of_one_that_runs() -> None
     assert best_of(facts) == ("t0000", 0.7, 2)
     end(facts, first, "completed")
     assert best_of(facts) == ("t0000", 0.7, 2)
-    assert facts.best is not None
-    assert facts.best.summary == SUMMARY
 
 
 def test_the_best_is_the_lowest_where_less_is_better() -> None:
     facts = facts_of(mode="min")
-    run(facts, state(0), (0.5, 0.7))
-    run(facts, state(1), (0.6, 0.4))
+    run(facts, state(0), (0.5, 0.7), mode="min")
+    run(facts, state(1), (0.6, 0.4), mode="min")
     assert best_of(facts) == ("t0001", 0.4, 2)
+
+
+def test_of_equal_trials_the_best_trains_fewer_parameters_and_then_is_the_first() -> None:
+    facts = facts_of(earlier=(state(0, (0.5, 0.7), "completed", size=900),))
+    run(facts, state(1, size=200), (0.7,))
+    assert best_of(facts) == ("t0001", 0.7, 1)
+    run(facts, state(2, size=200), (0.7,))
+    assert best_of(facts) == ("t0001", 0.7, 1)
 
 
 def test_a_score_that_is_no_number_and_a_failed_trial_are_never_the_best() -> None:
@@ -317,7 +339,7 @@ def test_a_resumed_trial_may_have_its_best_epoch_behind_it() -> None:
 def test_a_trial_that_starts_again_is_counted_once() -> None:
     facts = facts_of(total=3)
     run(facts, run(facts, state(0), (0.5,)), ())
-    assert (len(facts.running), facts.running[0].epoch) == (1, 1)
+    assert (len(facts.running), len(facts.running[0].scores)) == (1, 1)
 
 
 def test_events_of_a_trial_that_nobody_announced_are_taken_as_they_come() -> None:
