@@ -11,6 +11,7 @@ from trained_run import trained_run
 
 from search_spaces.errors import UserError
 from sweep.evaluate import own_images, read_labelled
+from sweep.run_folder import IMAGE_CACHE
 from trainables.data.config import DataConfig
 from trainables.data.image_stats import prepare_image
 from trainables.data.samples import Samples
@@ -136,7 +137,7 @@ def test_a_runs_own_images_are_known_by_their_pixels(small_data: Path, tmp_path:
             Image.open(file).save(copied)
             assert own[prepare_image(copied, 16, "squash").facts.pixel_hash] == split
     assert prepare_image(tmp_path / "other.png", 16, "squash").facts.pixel_hash not in own
-    for file in (tmp_path / ".store").iterdir():
+    for file in (tmp_path / IMAGE_CACHE).iterdir():
         file.unlink()
     assert own_images(run) is None
     assert own_images(tmp_path) is None
