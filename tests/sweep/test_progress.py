@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 from rich.console import Console
@@ -17,43 +17,31 @@ from rich.console import Console
 from search_spaces.params import TrialParams
 from sweep.history import TrialHistory, TrialState
 from sweep.progress import Progress, SweepProgress, clean, duration
+from sweep.records import Suggestion
 from sweep.run_folder import RunPaths
-from sweep.trial_records import Suggestion
 
 ESCAPE = "\x1b"
 SUMMARY = "mobilenet_v2 depth 2, sgd lr 0.0034, batch 32, cross_entropy"
 
 
-HISTORIES = {mode: TrialHistory(RunPaths(Path("runs/none")), "val_f1_macro", mode) for mode in ("max", "min")}
-
-
 def state(
-    number: int, scores: tuple[float, ...] = (), status: str = "running", reason: str = "", size: int | None = None
+    number: int, scores: tuple[float, ...] = (), status: str = "running", reason: str = "", **more: Any
 ) -> TrialState:
-    """A trial whose configuration is told as ``SUMMARY``; scores: one an epoch; size: trainable parameters."""
+    """A trial whose configuration is told as ``SUMMARY``; scores: one an epoch."""
     params = TrialParams(backbone="mobilenet_v2", unfreeze_depth=2, lr=0.0034)
-    trial = TrialState(number, f"t{number:04d}", params, Suggestion(), status=status, reason=reason)
-    trial.trainable_params = size
-    for score in scores:
-        report(trial, score)
-    return trial
-
-
-def report(trial: TrialState, score: float, mode: str = "max") -> None:
-    """As the history does it."""
-    trial.scores[len(trial.scores) + 1] = score
-    trial.score = HISTORIES[mode].best_score(trial)
+    by_epoch = dict(enumerate(scores, start=1))
+    return TrialState(number, f"t{number:04d}", params, Suggestion(), by_epoch, status=status, reason=reason, **more)
 
 
 def facts_of(total: int = 10, mode: str = "max", earlier: tuple[TrialState, ...] = ()) -> SweepProgress:
-    return SweepProgress(HISTORIES[mode], total, 6, earlier)
+    return SweepProgress(TrialHistory(RunPaths(Path("runs/none")), "val_f1_macro", mode), total, 6, earlier)
 
 
-def run(facts: SweepProgress, trial: TrialState, scores: tuple[float, ...], mode: str = "max") -> TrialState:
+def run(facts: SweepProgress, trial: TrialState, scores: tuple[float, ...]) -> TrialState:
     """Begin a trial and let it report ``scores``, one an epoch."""
     facts.begin(trial)
-    for score in scores:
-        report(trial, score, mode)
+    for epoch, score in enumerate(scores, start=len(trial.scores) + 1):
+        trial.scores[epoch] = score
         facts.report(trial)
     return trial
 
@@ -77,8 +65,8 @@ def play(shown: Progress) -> None:
     for trial in trials.values():
         shown.trial_started(trial)
     for number, scores in ((1, (0.61, 0.62, 0.63)), (4, (math.nan,)), (2, (0.2,))):
-        for score in scores:
-            report(trials[number], score)
+        for epoch, score in enumerate(scores, start=1):
+            trials[number].scores[epoch] = score
             shown.epoch(trials[number])
     for number, status, reason in (
         (1, "completed", "ran its budget"),
@@ -297,16 +285,16 @@ def test_the_best_is_the_best_epoch_of_any_trial_also_of_one_that_runs() -> None
 
 def test_the_best_is_the_lowest_where_less_is_better() -> None:
     facts = facts_of(mode="min")
-    run(facts, state(0), (0.5, 0.7), mode="min")
-    run(facts, state(1), (0.6, 0.4), mode="min")
+    run(facts, state(0, mode="min"), (0.5, 0.7))
+    run(facts, state(1, mode="min"), (0.6, 0.4))
     assert best_of(facts) == ("t0001", 0.4, 2)
 
 
 def test_of_equal_trials_the_best_trains_fewer_parameters_and_then_is_the_first() -> None:
-    facts = facts_of(earlier=(state(0, (0.5, 0.7), "completed", size=900),))
-    run(facts, state(1, size=200), (0.7,))
+    facts = facts_of(earlier=(state(0, (0.5, 0.7), "completed", trainable_params=900),))
+    run(facts, state(1, trainable_params=200), (0.7,))
     assert best_of(facts) == ("t0001", 0.7, 1)
-    run(facts, state(2, size=200), (0.7,))
+    run(facts, state(2, trainable_params=200), (0.7,))
     assert best_of(facts) == ("t0001", 0.7, 1)
 
 
