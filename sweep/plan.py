@@ -22,7 +22,7 @@ from trainables.backbones import BACKBONES
 from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
 from trainables.finetune import model_problems
 from trainables.metrics import metric_mode, metric_names
-from trainables.settings import TrialSettings
+from trainables.trial import TrialSettings
 from trainables.weights import FoundWeights, check_weights, find_weights
 
 T = TypeVar("T")

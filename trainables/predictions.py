@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.atomic import write_atomically
+
+_ROWS = ("path", "split", "label", "probability")
 
 
 @dataclass(frozen=True)
@@ -47,28 +49,36 @@ class Predictions:
 
     def of(self, split: str) -> Predictions:
         """The rows of one split."""
-        mine = self.split == split
-        return Predictions(
-            self.path[mine], self.split[mine], self.label[mine], self.probability[mine], self.classes, self.epoch
-        )
+        return self._subset(self.split == split)
+
+    def align(self, paths: NDArray[np.str_], labels: NDArray[Any]) -> Predictions | None:
+        """The same rows in the order of ``paths``: str [N]; None if they are of other images, or labelled otherwise.
+
+        labels: what each of ``paths`` is, [N] or [N, C].
+        """
+        if not np.array_equal(np.sort(self.path), np.sort(paths)):
+            return None
+        order = np.empty(len(paths), dtype=np.int64)
+        order[np.argsort(paths, kind="stable")] = np.argsort(self.path, kind="stable")
+        return self._subset(order) if np.array_equal(self.label[order], labels) else None
 
     def write(self, path: Path) -> None:
         """Write the file atomically; numpy reads it without pickle."""
         write_atomically(path, lambda beside: np.savez_compressed(beside, **vars(self)))
 
+    def _subset(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Predictions:
+        return replace(self, **{name: getattr(self, name)[rows] for name in _ROWS})
+
 
 def read_predictions(path: Path) -> Predictions:
     """The predictions in a file that ``Predictions.write`` wrote."""
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:  # numpy leaks a truncated file
-        arrays = {name: saved[name] for name in ("path", "split", "label", "probability")}
+        arrays = {name: saved[name] for name in _ROWS}
         return Predictions(**arrays, classes=tuple(map(str, saved["classes"])), epoch=int(saved["epoch"]))
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:
     """All rows one after the other; the parts are of one network and one epoch."""
     assert len({part.epoch for part in parts}) == 1, "predictions of different epochs"
-    rows = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("path", "split", "label", "probability")
-    }
-    return Predictions(**rows, classes=parts[0].classes, epoch=parts[0].epoch)
+    rows: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ROWS}
+    return replace(parts[0], **rows)

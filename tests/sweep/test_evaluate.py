@@ -173,7 +173,7 @@ def test_images_that_stand_twice_and_a_run_without_its_images_are_told(
 ) -> None:
     shutil.copy(other.parent / "2.png", other.parent / "3.png")
     dataset = json.loads((run / "dataset.json").read_text())
-    (run / "dataset.json").write_text(json.dumps(dataset | {"store": str(run / "gone.npy")}))
+    (run / "dataset.json").write_text(json.dumps(dataset | {"cache": str(run / "gone.npy")}))
     _, lines, _ = said(run, "--data", other, *COLUMNS, "--map", "dim=dark")
     assert lines[1].startswith("warning: Whether the model was trained on some of these images is not known")
     assert lines[2] == "warning: 1 image(s) stand more than once, 1 of them with different labels."

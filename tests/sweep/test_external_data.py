@@ -13,7 +13,7 @@ from search_spaces.errors import UserError
 from sweep.evaluate import own_images, read_labelled
 from sweep.run_folder import IMAGE_CACHE
 from trainables.data.config import DataConfig
-from trainables.data.image_stats import prepare_image
+from trainables.data.image import prepare_image
 from trainables.data.samples import Samples
 
 OURS = ("covid", "normal", "pneumonia")
@@ -135,8 +135,8 @@ def test_a_runs_own_images_are_known_by_their_pixels(small_data: Path, tmp_path:
         for file in (small_data / split).rglob("*.png"):
             copied = tmp_path / "copied.bmp"
             Image.open(file).save(copied)
-            assert own[prepare_image(copied, 16, "squash").facts.pixel_hash] == split
-    assert prepare_image(tmp_path / "other.png", 16, "squash").facts.pixel_hash not in own
+            assert own[prepare_image(copied, 16, "squash").stats.pixel_hash] == split
+    assert prepare_image(tmp_path / "other.png", 16, "squash").stats.pixel_hash not in own
     for file in (tmp_path / IMAGE_CACHE).iterdir():
         file.unlink()
     assert own_images(run) is None

@@ -31,7 +31,7 @@ def parts(root):
     return table, " ".join(block.text for block in found if isinstance(block, Text))
 
 
-def test_a_run_without_subgroup_columns_has_no_such_part(write_run):
+def test_a_run_without_subgroup_column_has_no_such_part(write_run):
     assert blocks(gather(write_run(finals={}))) == []
 
 
