@@ -32,10 +32,9 @@ from sweep.cli import BAD_INPUT, Arguments, add_computing, computing, plain, run
 from sweep.run_folder import EvaluationPaths, RunPaths
 from trainables.atomic import FORMAT, write_json
 from trainables.data.config import DataConfig, dashed
-from trainables.data.folder import list_folder
+from trainables.data.prepare import list_samples
 from trainables.data.samples import SPLIT_WORDS, Samples
 from trainables.data.split_files import write_splits
-from trainables.data.table import list_table
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import Predictions
 
@@ -204,8 +203,7 @@ def _written(
 
 def _counts(samples: Samples) -> dict[str, int]:
     """Images of each class."""
-    counts = Counter(name for row in range(len(samples)) for name in samples.label_names(row))
-    return {name: counts[name] for name in samples.classes}
+    return dict(zip(samples.classes, map(int, samples.hot.sum(axis=0)), strict=True))
 
 
 def _fingerprint(samples: Samples, hashes: Sequence[str]) -> str:
@@ -312,10 +310,9 @@ def read_labelled(
     names = [renamed.get(name, name) for name in samples.classes]
     problems += [_stranger(config, name, classes) for name in names if name not in (*classes, *renamed.values())]
     raise_all(problems)
-    single = samples.labels.ndim == 1
     hot = np.zeros((len(samples), len(classes)), dtype=np.uint8)
-    for column, name in enumerate(names):  # several of their classes may be one of ours
-        hot[:, classes.index(name)] |= samples.labels == column if single else samples.labels[:, column]
+    for column, name in zip(samples.hot.T, names, strict=True):  # several of their classes may be one of ours
+        hot[:, classes.index(name)] |= column
     if task == "multi_label":
         present = [name for name in classes if name in names or len(config.label_column) < 2]
         return _with(samples, task, hot[:, [classes.index(name) for name in present]], present)
@@ -335,24 +332,17 @@ def _with(samples: Samples, task: str, labels: NDArray[Any], classes: Sequence[s
 
 def _list(config: DataConfig, task: str) -> Samples:
     raise_all(config.problems())
-    place = Path(config.data).expanduser()
-    if place.is_file():
-        # Columns of 0 and 1 of which one is set are classes, too: whether they are is looked at later.
-        asked = "multi_label" if task == "multi_label" else "auto"
-        return list_table(place.absolute(), config.model_copy(update={"task": asked}))
-    if not place.is_dir():
+    place = Path(config.data).expanduser().absolute()
+    if not place.exists():
         raise UserError(f"--data {config.data}: no such folder or file; allowed: a folder or a .csv manifest")
-    if task == "multi_label":
+    if task == "multi_label" and place.is_dir():
         raise UserError(
             f"--data {config.data}: the model decides several labels of an image, and a folder gives it one; give a "
             ".csv manifest with the label columns"
         )
-    options = config.manifest_options().items()
-    raise_all([f"{name} {value}: the folder {place} has no columns; give a .csv manifest" for name, value in options])
-    try:
-        return list_folder(place.absolute(), config)
-    except OSError as error:
-        raise UserError(f"--data {config.data}: {error.filename} cannot be read: {error.strerror}") from None
+    # Columns of 0 and 1 of which one is set are classes, too: whether they are is looked at later.
+    asked = "multi_label" if task == "multi_label" else "auto"
+    return list_samples(config.model_copy(update={"data": str(place), "task": asked}))
 
 
 def _only(samples: Samples, split: str) -> tuple[Samples, list[str]]:
