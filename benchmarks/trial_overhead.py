@@ -64,7 +64,7 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
         mode="max",
     )
     history = TrialHistory(paths, config.metric, plan.mode)
-    study = OptunaSearch(
+    search = OptunaSearch(
         plan.space,
         history,
         sampler=config.sampler,
@@ -75,8 +75,8 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     )
     history.on_end.append(OptunaExport(history).add)
     settings = plan.settings(paths, use_gpu=False)
-    searcher = ray_tune.TuneSearcher(study, history, lambda entry: (settings, entry.number), plan.concurrency)
-    stopping = PruningRule(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
+    searcher = ray_tune.TuneSearcher(search, history, lambda state: (settings, state.number), plan.concurrency)
+    pruning = PruningRule(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
     progress = Progress(SweepProgress(history, trials, 1), stream=io.StringIO())
     began_s = time.perf_counter()
     budget = ray_tune.TimeBudget(None)
@@ -84,7 +84,7 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
         plan,
         history,
         searcher,
-        stopping,
+        pruning,
         progress,
         budget,
         trials=plan.trials,

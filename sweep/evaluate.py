@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
 import hashlib
@@ -30,17 +31,18 @@ from search_spaces.errors import UserError, raise_all, unknown
 from sweep.cli import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
 from sweep.run_folder import EvaluationPaths, RunPaths
 from trainables.atomic import FORMAT, write_json
-from trainables.data.config import DataConfig
-from trainables.data.folder import list_folder
+from trainables.data.config import DataConfig, dashed
+from trainables.data.prepare import list_samples
 from trainables.data.samples import SPLIT_WORDS, Samples
 from trainables.data.split_files import write_splits
-from trainables.data.table import list_table
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import Predictions
 
 if TYPE_CHECKING:
     from sweep.predictor import Prediction, Predictor
 
+DATA_OPTIONS = ("label_column", "path_column", "group_column", "split_column", "subgroup_column", "skip_unreadable")
+"""Those of ``python -m sweep.run`` that mean the same here."""
 SPLIT = "external"
 """The name of the one split of an evaluation, in its predictions.npz and rows.csv."""
 _MOST_SHOWN = 10
@@ -70,18 +72,16 @@ def parser() -> Arguments:
     made.add_argument(
         "--data", required=True, metavar="PATH", help="a folder CLASS/* (or train|val|test/CLASS/*), or a .csv manifest"
     )
-    several: dict[str, Any] = {"action": "append", "default": []}
-    for name, how, text in (
-        ("label", several, "the column of the class (or of classes, as a|b); repeat it for columns of 0 and 1"),
-        ("path", {"default": "path"}, "the column of the image files; default: path"),
-        ("group", {}, "the patient: intervals resample patients; default: none, each image counts alone"),
-        ("split", {}, "for --split; default: split, if there is such a column"),
-        ("subgroup", several, "a column to report by, such as sex; may be repeated"),
-    ):
-        made.add_argument(f"--{name}-column", metavar="NAME", help=f"manifest: {text}", **how)
+    for name in DATA_OPTIONS:
+        one = DataConfig.options()[name]
+        kind: dict[str, Any] = {"action": "store_true"}
+        if one.metavar is not None:
+            kind = {"action": "append" if one.many else "store", "metavar": one.metavar}
+        made.add_argument(dashed(name), default=argparse.SUPPRESS, help=one.help, **kind)
     made.add_argument("--split", metavar="NAME", help="only the images of this split of theirs; default: all")
-    made.add_argument("--map", metavar="THEIRS=OURS", help="their class is this one of the model's", **several)
-    made.add_argument("--skip-unreadable", action="store_true", help="go on without the files that cannot be read")
+    made.add_argument(
+        "--map", metavar="THEIRS=OURS", action="append", default=[], help="their class is this one of the model's"
+    )
     made.add_argument(
         "--out", type=Path, metavar="FOLDER", help="a new folder; default: RUN/external/<name of the data>"
     )
@@ -92,29 +92,21 @@ def parser() -> Arguments:
 def _run(argv: Sequence[str]) -> int:
     asked = parser().parse_args(argv)
     batch_size, problems = computing(asked)
-    renamed, wrong = _renamed(asked.map)
+    config, wrong = DataConfig.read({name: value for name, value in vars(asked).items() if name in DATA_OPTIONS})
+    renamed, wrong_pairs = _renamed(asked.map)
     run_root = _run_root(asked.run)
     out = asked.out or _default_out(run_root, asked.data)
-    problems += [*wrong, *_out_problems(out)]
+    problems += [*itertools.chain(*wrong.values()), *wrong_pairs, *_out_problems(out)]
     # Imported here, because torch takes seconds that a mistyped option need not wait for.
     from sweep.predictor import open_model
 
     model = open_model(asked.run, asked.device, problems)
     assert out is not None
+    as_trained = {"data": asked.data, "image_size": model.facts.image_size, "fit": model.facts.fit}
     what = Asked(
         name=out.name,
         command=shlex.join(argv),
-        config=DataConfig(
-            data=asked.data,
-            label_column=tuple(asked.label_column),
-            path_column=asked.path_column,
-            split_column=asked.split_column,
-            group_column=asked.group_column,
-            subgroup_column=tuple(asked.subgroup_column),
-            image_size=model.facts.image_size,
-            fit=model.facts.fit,
-            skip_unreadable=asked.skip_unreadable,
-        ),
+        config=config.model_copy(update=as_trained),
         renamed=renamed,
         split=asked.split,
         run_root=run_root,
@@ -211,8 +203,7 @@ def _written(
 
 def _counts(samples: Samples) -> dict[str, int]:
     """Images of each class."""
-    counts = Counter(name for row in range(len(samples)) for name in samples.label_names(row))
-    return {name: counts[name] for name in samples.classes}
+    return dict(zip(samples.classes, map(int, samples.hot.sum(axis=0)), strict=True))
 
 
 def _fingerprint(samples: Samples, hashes: Sequence[str]) -> str:
@@ -319,10 +310,9 @@ def read_labelled(
     names = [renamed.get(name, name) for name in samples.classes]
     problems += [_stranger(config, name, classes) for name in names if name not in (*classes, *renamed.values())]
     raise_all(problems)
-    single = samples.labels.ndim == 1
     hot = np.zeros((len(samples), len(classes)), dtype=np.uint8)
-    for column, name in enumerate(names):  # several of their classes may be one of ours
-        hot[:, classes.index(name)] |= samples.labels == column if single else samples.labels[:, column]
+    for column, name in zip(samples.hot.T, names, strict=True):  # several of their classes may be one of ours
+        hot[:, classes.index(name)] |= column
     if task == "multi_label":
         present = [name for name in classes if name in names or len(config.label_column) < 2]
         return _with(samples, task, hot[:, [classes.index(name) for name in present]], present)
@@ -342,24 +332,17 @@ def _with(samples: Samples, task: str, labels: NDArray[Any], classes: Sequence[s
 
 def _list(config: DataConfig, task: str) -> Samples:
     raise_all(config.problems())
-    place = Path(config.data).expanduser()
-    if place.is_file():
-        # Columns of 0 and 1 of which one is set are classes, too: whether they are is looked at later.
-        asked = "multi_label" if task == "multi_label" else "auto"
-        return list_table(place.absolute(), config.model_copy(update={"task": asked}))
-    if not place.is_dir():
+    place = Path(config.data).expanduser().absolute()
+    if not place.exists():
         raise UserError(f"--data {config.data}: no such folder or file; allowed: a folder or a .csv manifest")
-    if task == "multi_label":
+    if task == "multi_label" and place.is_dir():
         raise UserError(
             f"--data {config.data}: the model decides several labels of an image, and a folder gives it one; give a "
             ".csv manifest with the label columns"
         )
-    options = config.manifest_options().items()
-    raise_all([f"{name} {value}: the folder {place} has no columns; give a .csv manifest" for name, value in options])
-    try:
-        return list_folder(place.absolute(), config)
-    except OSError as error:
-        raise UserError(f"--data {config.data}: {error.filename} cannot be read: {error.strerror}") from None
+    # Columns of 0 and 1 of which one is set are classes, too: whether they are is looked at later.
+    asked = "multi_label" if task == "multi_label" else "auto"
+    return list_samples(config.model_copy(update={"data": str(place), "task": asked}))
 
 
 def _only(samples: Samples, split: str) -> tuple[Samples, list[str]]:

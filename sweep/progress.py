@@ -97,7 +97,8 @@ class Progress:
     def trial_ended(self, state: TrialState) -> None:
         """A trial has ended."""
         with self._lock:
-            line = _ended_line(self._facts, self._facts.end(state), state)
+            self._facts.end(state)
+            line = _ended_line(self._facts, state)
         # The view tells of it by itself; only why a trial failed must outlast the next update.
         if self._live is None or state.status == "failed":
             self._print(line, "red" if state.status == "failed" else "")
@@ -157,19 +158,6 @@ def _moves_cursor(stream: TextIO) -> bool:
         return False
 
 
-@dataclasses.dataclass(frozen=True)
-class TrialRow:
-    """What is shown of a trial. epoch: 0 before its first; score: of that epoch, NaN if none; best_epoch: 0 if none."""
-
-    trial_id: str
-    number: int
-    summary: str
-    epoch: int
-    score: float
-    best_score: float
-    best_epoch: int
-
-
 class SweepProgress:
     """How far a sweep is: what ended how, what runs, the best so far, the time that is left.
 
@@ -182,10 +170,10 @@ class SweepProgress:
         self.total = total
         self.epochs = epochs
         self.metric = history.metric
-        self.running: dict[int, TrialRow] = {}
+        self.running: dict[int, TrialState] = {}
         self.ended: Counter[str] = Counter()
-        self.best: TrialRow | None = None
-        self._history = history
+        self.best: TrialState | None = None
+        self._mode = history.mode
         self._states: dict[int, TrialState] = {}
         self._epochs_run = 0
         self._lengths: list[int] = []
@@ -211,13 +199,12 @@ class SweepProgress:
         self._epochs_run += 1
         self.begin(state)
 
-    def end(self, state: TrialState) -> TrialRow:
+    def end(self, state: TrialState) -> None:
         """A trial has ended in this session."""
         self.running.pop(state.number, None)
         self.ended[state.status] += 1
-        row = self._update(state)
-        self._lengths.append(row.epoch)
-        return row
+        self._update(state)
+        self._lengths.append(_epoch(state))
 
     def seconds_left(self, elapsed_s: float) -> float | None:
         """Estimate from the epochs run so far in ``elapsed_s`` seconds; None before the first.
@@ -228,26 +215,13 @@ class SweepProgress:
         if not self._epochs_run or elapsed_s <= 0:
             return None
         length = sum(self._lengths) / len(self._lengths) if self._lengths else self.epochs
-        to_run = self.waiting * length + sum(max(0.0, length - row.epoch) for row in self.running.values())
+        to_run = self.waiting * length + sum(max(0.0, length - _epoch(trial)) for trial in self.running.values())
         return to_run * elapsed_s / self._epochs_run
 
-    def _update(self, state: TrialState) -> TrialRow:
-        self._states[state.number] = state
-        leader = best(self._states.values(), self._history.mode)
-        self.best = None if leader is None else self._row(leader)
-        return self._row(state)
-
-    def _row(self, state: TrialState) -> TrialRow:
-        epoch, best_score = max(state.scores, default=0), state.score
-        return TrialRow(
-            trial_id=state.trial_id,
-            number=state.number,
-            summary=clean(state.params.summary()),
-            epoch=epoch,
-            score=state.scores.get(epoch, math.nan),
-            best_score=best_score,
-            best_epoch=next((at for at, score in state.scores.items() if score == best_score), 0),
-        )
+    def _update(self, state: TrialState) -> TrialState:
+        self._states[state.number] = dataclasses.replace(state, scores=dict(state.scores))
+        self.best = best(self._states.values(), self._mode)  # as everything else decides it
+        return self._states[state.number]
 
 
 def _view(
@@ -269,17 +243,17 @@ def _view(
     return Group(*parts)
 
 
-def _ended_line(facts: SweepProgress, row: TrialRow, state: TrialState) -> str:
+def _ended_line(facts: SweepProgress, trial: TrialState) -> str:
     """One line on a trial that has just ended, without any control character."""
-    parts = [f"[{facts.ended_count}/{facts.total}] {row.trial_id} {state.status}"]
-    if row.best_epoch:
-        parts.append(f"{facts.metric} {_score(row.best_score)} at epoch {row.best_epoch}")
-    parts.append(row.summary)
-    if state.status != "completed":
-        parts.append(clean(state.reason))
-    if facts.best is not None and state.status != "failed":
-        is_best = facts.best.number == row.number
-        best_so_far = f"best so far {_score(facts.best.best_score)} ({facts.best.trial_id})"
+    parts = [f"[{facts.ended_count}/{facts.total}] {trial.trial_id} {trial.status}"]
+    if not math.isnan(trial.score):
+        parts.append(f"{facts.metric} {_score(trial.score)} at epoch {_best_epoch(trial)}")
+    parts.append(clean(trial.params.summary()))
+    if trial.status != "completed":
+        parts.append(clean(trial.reason))
+    if facts.best is not None and trial.status != "failed":
+        is_best = facts.best.number == trial.number
+        best_so_far = f"best so far {_score(facts.best.score)} ({facts.best.trial_id})"
         parts.append("the best so far" if is_best else best_so_far)
     return " | ".join(part for part in parts if part)
 
@@ -319,11 +293,11 @@ def _counts(facts: SweepProgress) -> Text:
 
 
 def _best(facts: SweepProgress) -> Text:
-    best = facts.best
-    if best is None:
+    if facts.best is None:
         return Text(f"no {facts.metric} yet")
-    score = (f"{facts.metric} {_score(best.best_score)}", "bold")
-    return Text.assemble(score, f"  {best.trial_id}, epoch {best.best_epoch}\n{best.summary}")
+    score = (f"{facts.metric} {_score(facts.best.score)}", "bold")
+    where = f"  {facts.best.trial_id}, epoch {_best_epoch(facts.best)}"
+    return Text.assemble(score, f"{where}\n{clean(facts.best.params.summary())}")
 
 
 def _in_columns(*cells: RenderableType) -> Table:
@@ -341,11 +315,23 @@ def _running(facts: SweepProgress, rows: int, ascii_only: bool) -> RenderableTyp
     for name in ("epoch", "last", "best"):
         table.add_column(name, no_wrap=True, justify="right")
     table.add_column("configuration", no_wrap=True, ratio=1, overflow="crop" if ascii_only else "ellipsis")
-    for _, row in sorted(facts.running.items())[:rows]:
-        epoch = f"{row.epoch}/{facts.epochs}"
-        table.add_row(row.trial_id, epoch, _score(row.score), _score(row.best_score), row.summary)
+    for _, trial in sorted(facts.running.items())[:rows]:
+        epoch = _epoch(trial)
+        last = _score(trial.scores.get(epoch, math.nan))
+        summary = clean(trial.params.summary())
+        table.add_row(trial.trial_id, f"{epoch}/{facts.epochs}", last, _score(trial.score), summary)
     more = len(facts.running) - rows
     return table if more <= 0 else Group(table, Text(f"and {more} more", "dim"))
+
+
+def _epoch(trial: TrialState) -> int:
+    """The last that it has ended, 0 before its first."""
+    return max(trial.scores, default=0)
+
+
+def _best_epoch(trial: TrialState) -> int:
+    """The first with its best score, which it must have."""
+    return next(epoch for epoch, score in trial.scores.items() if score == trial.score)
 
 
 def _score(score: float) -> str:

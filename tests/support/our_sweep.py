@@ -74,7 +74,7 @@ def sweep(
     )
     history = TrialHistory(RunPaths(root), config.metric, plan.mode)
     assert history.load() == []
-    study = OptunaSearch(
+    search = OptunaSearch(
         plan.space,
         history,
         sampler=sampler,
@@ -88,26 +88,26 @@ def sweep(
     if interrupt_after is not None:
         history.on_end.append(_signal(history, interrupt_after, signal.SIGINT))
     settings = plan.settings(history.paths, use_gpu=False)
-    searcher = TuneSearcher(study, history, lambda entry: (settings, entry.number), concurrency)
-    stopping = PruningRule(scheduler, BUDGET, GRACE_PERIOD, REDUCTION_FACTOR)
+    searcher = TuneSearcher(search, history, lambda state: (settings, state.number), concurrency)
+    pruning = PruningRule(scheduler, BUDGET, GRACE_PERIOD, REDUCTION_FACTOR)
     progress = Progress(SweepProgress(history, trials, BUDGET, list(history.entries.values())))
     try:
         budget = TimeBudget(None)
-        outcome = run_trials(plan, history, searcher, stopping, progress, budget, trials=trials, trainable=trainable)
+        outcome = run_trials(plan, history, searcher, pruning, progress, budget, trials=trials, trainable=trainable)
     finally:
         progress.close()
-    return seen(history, study, outcome.interrupted)
+    return seen(history, search, outcome.interrupted)
 
 
-def seen(history: TrialHistory, study: OptunaSearch, interrupted: bool) -> Seen:
-    study._tell_ended(len(history.entries))
-    ran = {entry.trial_id: entry for _, entry in sorted(history.entries.items())}
-    told = {trial.user_attrs.get("trial_id"): trial for trial in reversed(study._study.trials)}
+def seen(history: TrialHistory, search: OptunaSearch, interrupted: bool) -> Seen:
+    search._tell_ended(len(history.entries))
+    ran = {state.trial_id: state for _, state in sorted(history.entries.items())}
+    told = {trial.user_attrs.get("trial_id"): trial for trial in reversed(search._study.trials)}
     best = history.best()
     return Seen(
         told=[told[name] for name in ran if name in told],
-        epochs=[len(entry.scores) for entry in ran.values()],
-        configs=[{"lr": entry.params.lr, "depth": entry.params.unfreeze_depth} for entry in ran.values()],
+        epochs=[len(state.scores) for state in ran.values()],
+        configs=[{"lr": state.params.lr, "depth": state.params.unfreeze_depth} for state in ran.values()],
         best=None if best is None else best.number,
         folders=[path.name for path in (*history.paths.trials.iterdir(), *history.paths.tune.glob("*/*/"))],
         began=len(ran),

@@ -49,7 +49,7 @@ class ToySweep:
     def __post_init__(self) -> None:
         self.history = TrialHistory(RunPaths(self.root), "val_f1_macro", self.mode)
         self.history.load()
-        self.study = OptunaSearch(
+        self.search = OptunaSearch(
             self.space,
             self.history,
             sampler=self.sampler,
@@ -58,7 +58,7 @@ class ToySweep:
             concurrency=self.concurrency,
             deterministic=self.deterministic,
         )
-        self.stopping = PruningRule(self.scheduler, self.budget, grace_period=2, reduction_factor=3)
+        self.pruning = PruningRule(self.scheduler, self.budget, grace_period=2, reduction_factor=3)
 
     def run(self, epochs: int = 10**9) -> ToySweep:
         """Go on until all is done or ``epochs`` more have been trained (then it was "killed")."""
@@ -68,43 +68,43 @@ class ToySweep:
             running += list(self._begin(len(running)))
             if not running:
                 break
-            entry = running[chance.integers(len(running))]
-            if self._train(entry):
-                running.remove(entry)
+            state = running[chance.integers(len(running))]
+            if self._train(state):
+                running.remove(state)
         return self
 
     def outcome(self) -> list[tuple[str, str, tuple[float, ...]]]:
         """Configuration, status and scores of every trial, by number."""
         return [
-            (json.dumps(entry.params.to_flat()), entry.status, tuple(entry.scores.values()))
-            for _, entry in sorted(self.history.entries.items())
+            (json.dumps(state.params.to_flat()), state.status, tuple(state.scores.values()))
+            for _, state in sorted(self.history.entries.items())
         ]
 
     def _begin(self, running: int) -> Iterator[TrialState]:
         while running < self.concurrency and len(self.history.entries) < self.trials:
             try:
-                entry = self.study.ask()
+                state = self.search.ask()
             except Exhausted:
                 return
-            if entry is None:
+            if state is None:
                 return
             running += 1
-            yield entry
+            yield state
 
-    def _train(self, entry: TrialState) -> bool:
-        epoch = len(entry.scores) + 1
-        score = self.curve(entry.params, epoch)
+    def _train(self, state: TrialState) -> bool:
+        epoch = len(state.scores) + 1
+        score = self.curve(state.params, epoch)
         record = json.dumps({"epoch": epoch, "val_f1_macro": None if math.isnan(score) else score})
-        self.history.report(entry.number, epoch, score, record)
+        self.history.report(state.number, epoch, score, record)
         if math.isnan(score):
-            self.history.end(entry.number, "failed", "nan")
+            self.history.end(state.number, "failed", "nan")
             return True
         if epoch == self.budget:
-            self.history.end(entry.number, "completed", "")
+            self.history.end(state.number, "completed", "")
             return True
-        last = entry.number - self.concurrency
+        last = state.number - self.concurrency
         peers = [k for k in self.history.entries if not self.deterministic or k <= last]
-        if reason := self.stopping.reason_to_stop(self.history, entry.number, epoch, peers):
-            self.history.end(entry.number, "pruned", reason)
+        if reason := self.pruning.reason_to_stop(self.history, state.number, epoch, peers):
+            self.history.end(state.number, "pruned", reason)
             return True
         return False

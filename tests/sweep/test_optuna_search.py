@@ -19,22 +19,22 @@ from search_spaces.space import Space, load_space
 
 
 def told(sweep: ToySweep) -> list[optuna.trial.FrozenTrial]:
-    sweep.study._tell_ended(len(sweep.history.entries))
-    return sweep.study._study.trials
+    sweep.search._tell_ended(len(sweep.history.entries))
+    return sweep.search._study.trials
 
 
 def test_a_trial_that_was_stopped_early_is_told_pruned_with_its_intermediate_values(
     tmp_path: Path, wide_space: Space
 ) -> None:
     sweep = ToySweep(tmp_path, wide_space).run()
-    stopped = [entry for entry in sweep.history.entries.values() if entry.status == "pruned"]
+    stopped = [state for state in sweep.history.entries.values() if state.status == "pruned"]
     assert stopped, "asha stopped nothing: the test shows nothing"
     by_id = {trial.user_attrs["trial_id"]: trial for trial in told(sweep)}
-    for entry in stopped:
-        trial = by_id[entry.trial_id]
+    for state in stopped:
+        trial = by_id[state.trial_id]
         assert trial.state is TrialState.PRUNED
-        assert trial.intermediate_values == entry.scores
-        assert len(entry.scores) < sweep.budget
+        assert trial.intermediate_values == state.scores
+        assert len(state.scores) < sweep.budget
 
 
 def test_a_trial_that_ran_its_budget_is_complete_with_its_best_epoch_not_its_last(
@@ -44,9 +44,9 @@ def test_a_trial_that_ran_its_budget_is_complete_with_its_best_epoch_not_its_las
         return learning_curve(params, 3) - 0.01 * epoch
 
     sweep = ToySweep(tmp_path, wide_space, scheduler="none", trials=3, curve=falling).run()
-    for trial, entry in zip(told(sweep), sweep.history.entries.values(), strict=True):
+    for trial, state in zip(told(sweep), sweep.history.entries.values(), strict=True):
         assert trial.state is TrialState.COMPLETE
-        assert trial.value == entry.scores[1] == max(entry.scores.values())
+        assert trial.value == state.scores[1] == max(state.scores.values())
 
 
 def test_a_nan_trial_is_told_fail_and_the_search_goes_on(tmp_path: Path, wide_space: Space) -> None:
@@ -54,10 +54,10 @@ def test_a_nan_trial_is_told_fail_and_the_search_goes_on(tmp_path: Path, wide_sp
         return math.nan if params.optimizer == "adamw" else learning_curve(params, epoch)
 
     sweep = ToySweep(tmp_path, wide_space, trials=20, curve=sometimes_nan).run()
-    failed = [entry for entry in sweep.history.entries.values() if entry.params.optimizer == "adamw"]
+    failed = [state for state in sweep.history.entries.values() if state.params.optimizer == "adamw"]
     assert failed
     states = {trial.user_attrs["trial_id"]: trial.state for trial in told(sweep)}
-    assert all(states[entry.trial_id] is TrialState.FAIL for entry in failed)
+    assert all(states[state.trial_id] is TrialState.FAIL for state in failed)
     assert TrialState.RUNNING not in states.values()
     assert (tmp_path / "trials" / failed[0].trial_id / "error.txt").read_text() == "nan\n"
 
@@ -99,7 +99,7 @@ def test_no_configuration_runs_twice_and_a_small_space_is_exhausted_exactly(
 ) -> None:
     for sampler in ("tpe", "random", "grid"):
         sweep = ToySweep(tmp_path / sampler, finite_space, sampler=sampler, trials=50, scheduler="none").run()
-        configurations = [entry.params for entry in sweep.history.entries.values()]
+        configurations = [state.params for state in sweep.history.entries.values()]
         assert len(configurations) == len(set(configurations)) == 6
 
 
@@ -108,7 +108,7 @@ def test_a_duplicate_is_told_its_originals_outcome_also_after_a_kill(tmp_path: P
         return ToySweep(tmp_path, finite_space, trials=6, scheduler="none", sampler="random", concurrency=2)
 
     ran = sweep().run()
-    duplicates = [twin for entry in ran.history.entries.values() for twin in entry.suggestion.duplicates]
+    duplicates = [twin for state in ran.history.entries.values() for twin in state.suggestion.duplicates]
     assert duplicates, "no duplicate was drawn: the test shows nothing"
     values = sorted(trial.value for trial in told(ran) if trial.value is not None)
     assert len(values) == 6 + len(duplicates)
@@ -122,10 +122,10 @@ def test_a_grid_of_failing_trials_is_exhausted_too(tmp_path: Path, finite_space:
 
 def test_seed_points_come_first_and_take_at_most_half(tmp_path: Path, wide_space: Space) -> None:
     sweep = ToySweep(tmp_path, wide_space, trials=8).run()
-    entries = [sweep.history.entries[number] for number in range(8)]
-    for point, entry in zip(wide_space.seed_points, entries[:4], strict=False):
-        assert entry.suggestion.suggested == point
-    assert entries[4].suggestion.suggested not in wide_space.seed_points
+    states = [sweep.history.entries[number] for number in range(8)]
+    for point, state in zip(wide_space.seed_points, states[:4], strict=False):
+        assert state.suggestion.suggested == point
+    assert states[4].suggestion.suggested not in wide_space.seed_points
 
 
 def test_a_studys_list_runs_as_it_stands(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_studys_list_runs_as_it_stands(tmp_path: Path) -> None:
     space = load_space("studies.bscs17028", context)
     assert space.fixed is not None
     sweep = ToySweep(tmp_path, space, trials=99, curve=lambda params, epoch: 0.5).run()
-    assert tuple(entry.params for entry in sweep.history.entries.values()) == space.fixed
+    assert tuple(state.params for state in sweep.history.entries.values()) == space.fixed
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "median", "none"])
@@ -169,7 +169,7 @@ def test_a_space_that_raises_in_a_rare_branch_does_not_end_the_sweep(tmp_path: P
 
     def sweep(name: str, said: list[str]) -> ToySweep:
         made = ToySweep(tmp_path / name, space, sampler=sampler, trials=40, scheduler="none", budget=1)
-        made.study.on_refused.append(said.append)
+        made.search.on_refused.append(said.append)
         return made
 
     said: list[str] = []
@@ -204,9 +204,9 @@ def test_a_study_whose_list_has_changed_is_not_gone_on_with(tmp_path: Path) -> N
 def test_a_deterministic_study_waits_for_the_trials_that_its_rungs_compare(tmp_path: Path) -> None:
     space = load_space("studies.bscs17028", dataclasses.replace(CONTEXT, class_count=2, backbones=("vgg16",)))
     sweep = ToySweep(tmp_path, space, deterministic=True, concurrency=2)
-    assert sweep.study.ask() is not None
-    assert sweep.study.ask() is not None
-    assert sweep.study.ask() is None
+    assert sweep.search.ask() is not None
+    assert sweep.search.ask() is not None
+    assert sweep.search.ask() is None
 
 
 def test_a_trial_whose_folder_is_gone_is_replaced_by_another(tmp_path: Path, wide_space: Space) -> None:
@@ -224,9 +224,9 @@ def test_a_duplicate_of_a_trial_that_a_kill_left_running_learns_its_outcome(
         return ToySweep(tmp_path, finite_space, trials=6, scheduler="none", sampler="random", concurrency=6)
 
     started = sweep()
-    entries = [started.study.ask() for _ in range(6)]
-    twins = {twin.of: entry for entry in entries if entry for twin in entry.suggestion.duplicates}
-    original, holder = min((of, entry.number) for of, entry in twins.items() if of != entry.number)
+    begun = [started.search.ask() for _ in range(6)]
+    twins = {twin.of: state for state in begun if state for twin in state.suggestion.duplicates}
+    original, holder = min((of, state.number) for of, state in twins.items() if of != state.number)
     for number in range(6):
         if number != original:
             started.history.report(number, 1, 0.1, json.dumps({"epoch": 1, "val_f1_macro": 0.1}))
@@ -248,6 +248,6 @@ def test_a_minimised_metric_is_searched_downwards(tmp_path: Path, wide_space: Sp
     sweep = ToySweep(tmp_path, wide_space, mode="min", curve=loss, trials=16).run()
     best = sweep.history.best()
     assert best is not None
-    scores = [min(entry.scores.values()) for entry in sweep.history.entries.values()]
+    scores = [min(state.scores.values()) for state in sweep.history.entries.values()]
     assert best.score == min(scores)
-    assert sweep.study._study.direction is optuna.study.StudyDirection.MINIMIZE
+    assert sweep.search._study.direction is optuna.study.StudyDirection.MINIMIZE

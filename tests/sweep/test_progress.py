@@ -8,9 +8,8 @@ import os
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 from rich.console import Console
@@ -25,11 +24,13 @@ ESCAPE = "\x1b"
 SUMMARY = "mobilenet_v2 depth 2, sgd lr 0.0034, batch 32, cross_entropy"
 
 
-def state(number: int, scores: tuple[float, ...] = (), status: str = "running", reason: str = "") -> TrialState:
+def state(
+    number: int, scores: tuple[float, ...] = (), status: str = "running", reason: str = "", **more: Any
+) -> TrialState:
     """A trial whose configuration is told as ``SUMMARY``; scores: one an epoch."""
     params = TrialParams(backbone="mobilenet_v2", unfreeze_depth=2, lr=0.0034)
     by_epoch = dict(enumerate(scores, start=1))
-    return TrialState(number, f"t{number:04d}", params, Suggestion(), by_epoch, status=status, reason=reason)
+    return TrialState(number, f"t{number:04d}", params, Suggestion(), by_epoch, status=status, reason=reason, **more)
 
 
 def facts_of(total: int = 10, mode: str = "max", earlier: tuple[TrialState, ...] = ()) -> SweepProgress:
@@ -261,7 +262,8 @@ def test_a_duration_is_told_as_a_person_would(seconds: float, said: str) -> None
 
 def best_of(facts: SweepProgress) -> tuple[str, float, int]:
     assert facts.best is not None
-    return facts.best.trial_id, facts.best.best_score, facts.best.best_epoch
+    epoch = next(epoch for epoch, score in facts.best.scores.items() if score == facts.best.score)
+    return facts.best.trial_id, facts.best.score, epoch
 
 
 def test_trials_are_waiting_running_or_ended() -> None:
@@ -279,15 +281,21 @@ def test_the_best_is_the_best_epoch_of_any_trial_also_of_one_that_runs() -> None
     assert best_of(facts) == ("t0000", 0.7, 2)
     end(facts, first, "completed")
     assert best_of(facts) == ("t0000", 0.7, 2)
-    assert facts.best is not None
-    assert facts.best.summary == SUMMARY
 
 
 def test_the_best_is_the_lowest_where_less_is_better() -> None:
     facts = facts_of(mode="min")
-    run(facts, replace(state(0), mode="min"), (0.5, 0.7))
-    run(facts, replace(state(1), mode="min"), (0.6, 0.4))
+    run(facts, state(0, mode="min"), (0.5, 0.7))
+    run(facts, state(1, mode="min"), (0.6, 0.4))
     assert best_of(facts) == ("t0001", 0.4, 2)
+
+
+def test_of_equal_trials_the_best_trains_fewer_parameters_and_then_is_the_first() -> None:
+    facts = facts_of(earlier=(state(0, (0.5, 0.7), "completed", trainable_params=900),))
+    run(facts, state(1, trainable_params=200), (0.7,))
+    assert best_of(facts) == ("t0001", 0.7, 1)
+    run(facts, state(2, trainable_params=200), (0.7,))
+    assert best_of(facts) == ("t0001", 0.7, 1)
 
 
 def test_a_score_that_is_no_number_and_a_failed_trial_are_never_the_best() -> None:
@@ -319,7 +327,7 @@ def test_a_resumed_trial_may_have_its_best_epoch_behind_it() -> None:
 def test_a_trial_that_starts_again_is_counted_once() -> None:
     facts = facts_of(total=3)
     run(facts, run(facts, state(0), (0.5,)), ())
-    assert (len(facts.running), facts.running[0].epoch) == (1, 1)
+    assert (len(facts.running), len(facts.running[0].scores)) == (1, 1)
 
 
 def test_events_of_a_trial_that_nobody_announced_are_taken_as_they_come() -> None:

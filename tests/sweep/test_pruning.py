@@ -54,7 +54,7 @@ def test_asha_decides_as_rays_own_scheduler_once_enough_trials_have_reached_a_ru
         if epoch == budget:
             alive.discard(number)
             continue
-        others = sum(epoch in entry.scores for entry in history.entries.values()) - 1
+        others = sum(epoch in state.scores for state in history.entries.values()) - 1
         if others < factor:
             assert reason is None, "too few have come to this rung to call any of them worse"
             alive -= {number} if decision == "STOP" else set()
@@ -104,7 +104,7 @@ def test_rungs_survive_a_kill(tmp_path: Path, wide_space: Space) -> None:
     number = resumed.history.begin(99, TrialParams(backbone="resnet18")).number
     for epoch in (1, 2):
         resumed.history.report(number, epoch, 0.01, json.dumps({"epoch": epoch, "val_f1_macro": 0.01}))
-    assert resumed.stopping.reason_to_stop(resumed.history, number, 2, resumed.history.entries.keys()) is not None
+    assert resumed.pruning.reason_to_stop(resumed.history, number, 2, resumed.history.entries.keys()) is not None
 
 
 def test_a_trial_killed_before_its_rung_was_decided_is_decided_when_it_reports_again(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def _examine(
     config: DataConfig, cache_dir: Path | None, workers: int, progress: Progress | None, folds: int | None
 ) -> _Ready:
     raise_all(config.problems())
-    listed = _list(config)
+    listed = list_samples(config)
     if listed.problems:
         cache_dir = None  # it will end in an error; decode all the same, to tell all problems at once
     sources = listed.files if listed.pixels is None else listed.pixels
@@ -183,7 +183,8 @@ def _examine(
     return _Ready(config, samples, cache, rows, splits, origin, (*checks, *samples.checks), dropped)
 
 
-def _list(config: DataConfig) -> Samples:
+def list_samples(config: DataConfig) -> Samples:
+    """The rows of a data set, whatever its source; no image is opened. Raises ``UserError`` where there is none."""
     place = Path(config.data).expanduser()
     if config.data != "demo" and place.is_file():
         return list_table(place.absolute(), config)
