@@ -115,7 +115,7 @@ def _seconds_per_image(plan: Plan, params: TrialParams) -> tuple[float, float]:
         params, len(plan.dataset["classes"]), plan.weights[params.backbone], config.image_size, config.seed
     ).to(device)
     images = torch.randn(MEASURED_IMAGES, 3, config.image_size, config.image_size, device=device)
-    model.set_train_mode()
+    model.train()
 
     def train() -> None:
         model(images).square().mean().backward()
