@@ -18,10 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from reports.scores.paired import compare, mcnemar
-from reports.scores.resampled_scores import Scores, score_runs
-from reports.scores.resampling import Resamples, draw_resamples
-from reports.scores.statistics import bca, interval, wilson
+from reports.bootstrap import Resamples, Scores, bca, draw_resamples, interval, score_runs, wilson
+from reports.comparisons import compare, mcnemar
 
 Array = NDArray[Any]
 
@@ -77,7 +75,7 @@ def simulate(population: Population, simulations: int, replicates: int, seed: in
     for number in range(simulations):
         labels, groups, decided = drawn_set(population, [CONFUSION, CONFUSION, WORSE], rng)
         resamples = draw_resamples(groups, labels, 3, replicates=replicates, seed=number)
-        networks = [score_runs(labels, np.eye(3)[runs], CLASSES, resamples, auroc=False) for runs in decided]
+        networks = [score_runs(labels, np.eye(3)[runs], CLASSES, resamples, areas=False) for runs in decided]
         for name in SCORES:
             truth = true_scores(CONFUSION)[name]
             for how, (low, high) in intervals(networks[0], name):

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from reports.page.wording import trial_params
-from reports.scores.resampled_scores import score_runs
-from reports.scores.resampling import draw_resamples
-from reports.trials import tables
+from reports.bootstrap import draw_resamples, score_runs
+from reports.data import read_report_data
+from reports.formats import trial_params
 from search_spaces.params import TrialParams
-from sweep.records import Predictions, Run, read_run
+from sweep.records import Predictions, Run
 from trainables.baselines import measure_baselines
 from trainables.data.dataset import Split, open_dataset, open_test_split
 from trainables.metrics import evaluate_predictions
@@ -41,10 +40,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how often the best configuration is trained again")
     parser.add_argument("--cpus", type=int, default=2, help="torch threads")
     arguments = parser.parse_args()
-    run = read_run(arguments.run)
+    data = read_report_data(arguments.run)
+    run, best = data.run, data.ranked.iloc[0]
     test = opened(arguments.run)
     splits = ("val",) if test is None else ("val", "test")
-    best = tables.ranked(tables.trial_frame(run.trials), run.sweep["mode"]).iloc[0]
     print(f"{arguments.run}: best of {len(run.trials)} trials is {best.trial_id}, search score {best.score:.3f}")
     params = trial_params({str(name): value for name, value in best.items()})
     assert params is not None, "the best trial's parameters cannot be read"
@@ -114,7 +113,7 @@ def mean_and_error(run: Run, parts: list[Predictions]) -> str:
     groups = [group_of.get(path, "") for path in first.path.tolist()]
     resamples = draw_resamples(groups, first.label, len(first.classes), replicates=RESAMPLES)
     probabilities = np.stack([part.probability for part in parts])
-    scores = score_runs(first.label, probabilities, first.classes, resamples, auroc=False)
+    scores = score_runs(first.label, probabilities, first.classes, resamples, areas=False)
     error = float(scores.replicates["f1_macro"].std())
     return f"fine-tuned mean {scores.estimate['f1_macro']:.3f}, standard error {error:.3f}"
 

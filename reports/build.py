@@ -11,49 +11,51 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from reports.answer import answer
-from reports.data import ReportData, gather
-from reports.model_card import card
-from reports.page import render
-from reports.page.blocks import Section
-from reports.prose import analysis, methods, repeat
-from reports.sections import (
-    associations,
-    comparison,
-    confusion,
-    curves,
-    data_card,
+from reports import render
+from reports.blocks import Chapter
+from reports.chapters import (
+    backbone_depth,
+    calibration,
+    cost,
+    data,
     discrimination,
+    errors,
     examples,
     finalists,
-    pareto,
-    probabilities,
-    published,
-    trial_list,
+    hyperparameters,
+    learning_curves,
+    methods,
+    reproducibility,
+    studies,
+    summary,
+    trials,
 )
+from reports.data import read_report_data
+from reports.model_card import card
+from reports.results import Results
 from search_spaces.errors import UserError
 from sweep.run_folder import ModelPaths
 from trainables.atomic import write_atomically, write_json
 
-SECTIONS: tuple[Callable[[ReportData], Section], ...] = (
-    answer.section,
-    data_card.section,
-    finalists.section,
-    comparison.section,
-    confusion.section,
-    curves.section,
-    curves.stopping_section,
-    examples.section,
-    discrimination.section,
-    probabilities.section,
-    associations.section,
-    pareto.section,
-    analysis.section,
-    methods.section,
-    published.section,
-    trial_list.section,
-    repeat.section,
+CHAPTERS: tuple[Callable[[Results], Chapter | None], ...] = (
+    summary.chapter,
+    data.chapter,
+    finalists.chapter,
+    backbone_depth.chapter,
+    errors.chapter,
+    examples.chapter,
+    discrimination.chapter,
+    calibration.chapter,
+    learning_curves.chapter,
+    hyperparameters.chapter,
+    cost.chapter,
+    methods.chapter,
+    trials.chapter,
+    reproducibility.chapter,
+    studies.chapter,
 )
+# They say what the others have found to be missing or damaged.
+MADE_LAST = (methods.chapter, reproducibility.chapter, summary.chapter)
 
 
 def build(run_root: Path) -> Path:
@@ -62,28 +64,25 @@ def build(run_root: Path) -> Path:
     Reads the run folder alone, so it works when the data set is gone, and gives the same bytes for the same run folder.
     The old report stays until the new one is whole. Raises ``UserError`` if ``run_root`` is no run folder.
     """
-    evidence = gather(Path(run_root))
-    files = _files(evidence)
-    model_card = card(evidence)
+    results = Results(read_report_data(Path(run_root)))
+    paths = results.data.run.paths
+    files = _files(results)
+    model_card = card(results)
     if model_card is not None:
-        write_atomically(
-            ModelPaths(evidence.run.paths.models).card,
-            lambda beside: beside.write_bytes(render.encoded(str(model_card))),
-        )
-    target = evidence.run.paths.report
-    beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=".report-"))
+        content = render.encoded(str(model_card))
+        write_atomically(ModelPaths(paths.models).card, lambda beside: beside.write_bytes(content))
+    beside = Path(tempfile.mkdtemp(dir=paths.report.parent, prefix=".report-"))
     try:
         for name, content in files.items():
-            path = beside / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content)
+            (beside / name).parent.mkdir(exist_ok=True)
+            (beside / name).write_bytes(content)
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        write_json(beside / "manifest.json", {"run": evidence.name, "sha256": hashes})
+        write_json(beside / "manifest.json", {"run": results.data.name, "sha256": hashes})
         beside.chmod(0o755)
-        _move_into_place(beside, target)
+        _move_into_place(beside, paths.report)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return target / "index.html"
+    return paths.report / "index.html"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,19 +100,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _files(evidence: ReportData) -> dict[str, bytes]:
+def _files(results: Results) -> dict[str, bytes]:
     """Every file of the report but the manifest, by its name below report/, sorted."""
-    # The first comes last: it lists what the others have found to be missing or damaged.
-    sections = [make(evidence) for make in reversed(SECTIONS)][::-1]
+    made = {make: make(results) for make in sorted(CHAPTERS, key=lambda make: make in MADE_LAST)}
+    chapters = tuple(found for make in CHAPTERS if (found := made[make]) is not None)
     page = render.Page(
-        title=f"Report of {evidence.name}",
-        subtitle=f"{evidence.run.sweep.get('space', 'unknown space')} · {len(evidence.trials):,} trials",
-        sections=tuple(sections),
+        title=f"Report of {results.data.name}",
+        subtitle=f"{results.data.run.sweep.space or 'unknown space'} · {len(results.data.trials):,} trials",
+        chapters=chapters,
     )
     files = {
         "index.html": render.encoded(render.html_page(page)),
         "report.md": render.encoded(render.markdown_page(page)),
-        **render.attachments(sections),
+        **render.attachments(chapters),
     }
     return dict(sorted(files.items()))
 

@@ -7,24 +7,25 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from reports.answer import external_answer
-from reports.external_evidence import External
-from reports.page import render
-from reports.page.blocks import Section
-from reports.sections import external_scores
+import numpy as np
+import pandas as pd
+
+from reports import calibration, formats, intervals, operating, render
+from reports.blocks import Block, Chapter, Code, Column, Facts, Headline, Note, Table, Text
+from reports.bootstrap import decisions, interval
+from reports.chapters.calibration import calibration_table
+from reports.chapters.discrimination import areas_table, curves
+from reports.chapters.errors import CAUTION, confusion_figure, operating_table, subgroup_table
+from reports.comparisons import ExternalResult
+from reports.results import subgroup_values
 from search_spaces.errors import UserError
 from sweep.records import read_evaluation
 from trainables.atomic import write_atomically
+from trainables.metrics import confusion_matrix
 
-SECTIONS: tuple[Callable[[External], Section | None], ...] = (
-    external_answer.section,
-    external_scores.confusion_section,
-    external_scores.discrimination_section,
-    external_scores.calibration_section,
-    external_scores.subgroup_section,
-    external_scores.mistakes_section,
-    external_answer.repeat_section,
-)
+SPLIT = "external"
+OVERALL = ("accuracy", "balanced_accuracy", "f1_macro", "hamming_accuracy", "auroc_macro", "ap_macro")
+MOST_MISTAKES = 25
 
 
 def build(root: Path) -> list[str]:
@@ -32,22 +33,22 @@ def build(root: Path) -> list[str]:
 
     Reads that folder alone. Returns the lines that tell what came out. Raises ``UserError`` if it is no evaluation.
     """
-    external = External(read_evaluation(root))
-    paths = external.evaluation.paths
-    sections = tuple(section for make in SECTIONS if (section := make(external)) is not None)
+    result = ExternalResult(read_evaluation(root))
+    paths = result.evaluation.paths
+    chapters = tuple(chapter for make in CHAPTERS if (chapter := make(result)) is not None)
     page = render.Page(
-        title=f"External evaluation on {external.name}",
-        subtitle=f"{external.model['trial']} · {len(external.images.paths):,} images",
-        sections=sections,
+        title=f"External evaluation on {result.facts.name}",
+        subtitle=f"{result.images.names[0]} · {len(result.images.paths):,} images",
+        chapters=chapters,
     )
     files = {
         paths.page: render.encoded(render.html_page(page)),
         paths.markdown: render.encoded(render.markdown_page(page)),
-        **{paths.root / name: content for name, content in render.attachments(sections).items()},
+        **{paths.root / name: content for name, content in render.attachments(chapters).items()},
     }
     for path, content in files.items():
         _write(path, content)
-    return external_answer.in_lines(external)
+    return in_lines(result)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,9 +69,171 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def in_lines(result: ExternalResult) -> list[str]:
+    """What a terminal shows."""
+    counts = ", ".join(f"{name} {count:,}" for name, count in result.facts.counts.items())
+    lines = [f"{result.size}: {counts}"]
+    lines += [f"{name}: {text}" for name, text in overall(result)]
+    main_score = intervals.below([(result.scores, result.main_score)])
+    return [*lines, main_score] if main_score else lines
+
+
+def overall(result: ExternalResult) -> list[tuple[str, str]]:
+    """The scores over all classes with their intervals, as pairs of a name and text; without those undefined here."""
+    hidden = {"f1_macro", "balanced_accuracy"} if result.absent else set()
+    return [
+        (_name(result, key), intervals.as_text(interval(result.scores, key)))
+        for key in OVERALL
+        if key in result.scores.estimate and key not in hidden and not intervals.is_undefined(result.scores, key)
+    ]
+
+
+def mistakes(result: ExternalResult) -> pd.DataFrame:
+    """One row a wrong answer, the surest first: image, labelled, decided, probability (of what was decided)."""
+    images, classes = result.images, result.images.classes
+    several = images.multi_label
+    given = images.probabilities[0].astype(np.float64)
+    decided = decisions(given, classes, result.tuned, result.facts.task)
+    rows = []
+    for row, place in zip(*np.nonzero(decided != images.truth if several else decided & ~images.truth), strict=True):
+        name, probability = classes[place], float(given[row, place])
+        if several:
+            labelled = name if images.truth[row, place] else f"no {name}"
+            answer = name if decided[row, place] else f"no {name}"
+            probability = probability if decided[row, place] else 1 - probability
+        else:
+            labelled, answer = classes[int(images.labels[row])], name
+        rows.append((str(images.paths[row]), labelled, answer, probability))
+    frame = pd.DataFrame(rows, columns=["image", "labelled", "decided", "probability"])
+    return frame.sort_values("probability", ascending=False, kind="stable", ignore_index=True)
+
+
+def _summary(result: ExternalResult) -> Chapter:
+    main_score, facts = result.main_score, result.facts
+    found = interval(result.scores, main_score)
+    blocks: list[Block] = []
+    if facts.warnings:
+        blocks.append(Note("warning", "To be known before any number is read:", facts.warnings))
+    blocks += [
+        Headline(
+            value=intervals.as_text(found),
+            label=f"{_name(result, main_score)} on {result.size} of {facts.name}",
+            detail=f"{formats.METRIC_MEANINGS[main_score]}. {intervals.below([(result.scores, main_score)])}",
+        ),
+        Facts(tuple(overall(result)), tiles=True),
+        Text(_decided(result)),
+        Facts(tuple(_what(result))),
+    ]
+    return Chapter("summary", "Summary", tuple(blocks))
+
+
+def _decided(result: ExternalResult) -> str:
+    if not result.images.multi_label:
+        return "The model answers with the likeliest class."
+    how = "its threshold, tuned on the sweep's validation images" if result.tuned else "a probability of 0.5"
+    return f"A label is decided from {how}. Exact match is the share of images with every label right."
+
+
+def _what(result: ExternalResult) -> list[tuple[str, str]]:
+    facts, model = result.facts, result.facts.model
+    of_run = f" of the run {facts.run}" if facts.run else ""
+    rows = [
+        ("Model", f"{model.trial}{of_run}, {model.backbone} at {model.image_size} px"),
+        ("Images", str(facts.data.path) + (f", split {facts.split}" if facts.split else "")),
+        ("Classes", ", ".join(f"{name} {count:,}" for name, count in facts.counts.items())),
+    ]
+    if facts.renamed:
+        rows.append(("Renamed", ", ".join(f"{theirs} is {ours}" for theirs, ours in facts.renamed.items())))
+    if facts.dropped:
+        rows.append(("Left out", f"{len(facts.dropped):,} files that cannot be read (evaluation.json lists them)"))
+    return rows
+
+
+def _errors(result: ExternalResult) -> Chapter:
+    images = result.images
+    counts = confusion_matrix(images.labels, images.probabilities[0], images.classes, result.facts.task)
+    points = operating.operating_points(images, result.tuned, None)
+    rows = [{"class": name} | intervals.cells(result.scores, {"F1": f"f1:{name}"}) for name in images.classes]
+    caption = intervals.below((result.scores, f"f1:{name}") for name in images.classes)
+    f1 = Table("f1", caption, pd.DataFrame(rows), (Column("class", "class"), *intervals.columns({"F1": "F1"})))
+    text = "PPV and NPV depend on how frequent a class is among these images; elsewhere they are others."
+    figure = confusion_figure(counts, images.classes, SPLIT)
+    return Chapter("errors", "Confusion", (figure, Text(text), operating_table(points, SPLIT), f1))
+
+
+def _discrimination(result: ExternalResult) -> Chapter:
+    images, scores = result.images, result.scores
+    return Chapter(
+        "discrimination", "Discrimination", (curves(images, scores, None, SPLIT), areas_table(images, scores, SPLIT))
+    )
+
+
+def _calibration(result: ExternalResult) -> Chapter:
+    text = (
+        "Whether a probability can be taken at its word here: what the model gave, and how often it came true. ECE is "
+        "the expected calibration error, the Brier score the mean squared error; of both, 0 is best."
+    )
+    table = calibration_table(calibration.calibration(result.images), SPLIT, result.size)
+    return Chapter("calibration", "Calibration", (Text(text), table))
+
+
+def _subgroups(result: ExternalResult) -> Chapter | None:
+    """None where no subgroup column was given."""
+    values = subgroup_values(result.evaluation.rows, result.images.paths)
+    if not values:
+        return None
+    found, cut_short = operating.subgroup_scores(result.images, values)
+    text = CAUTION + (" Labels are decided at 0.5 here." if result.tuned else "")
+    if cut_short:
+        text += f" Only the {operating.MOST_VALUES} most frequent values of a column are shown."
+    return Chapter("subgroups", "Subgroups", (Text(text), subgroup_table(found, SPLIT)))
+
+
+def _mistakes(result: ExternalResult) -> Chapter:
+    frame = mistakes(result)
+    if frame.empty:
+        return Chapter("mistakes", "Mistakes", (Text("There are none."),))
+    caption = f"The {min(len(frame), MOST_MISTAKES)} of {len(frame):,} wrong answers that the model was surest of."
+    columns = (
+        *(Column(key, key) for key in ("image", "labelled", "decided")),
+        Column("probability", "its probability", "score"),
+    )
+    return Chapter("mistakes", "Mistakes", (Table("mistakes", caption, frame.head(MOST_MISTAKES), columns),))
+
+
+def _reproducibility(result: ExternalResult) -> Chapter:
+    facts = result.facts
+    rows = (
+        ("Model file", str(facts.model.file)),
+        ("Its SHA-256", str(facts.model.sha256)),
+        ("Fingerprint of the data", str(facts.data.fingerprint)),
+        ("Evaluated", str(facts.evaluated)),
+    )
+    text = Text("The same command on the same images and model file:")
+    blocks = (text, Code(f"python -m sweep.evaluate {facts.command}"), Facts(rows))
+    return Chapter("reproducibility", "Reproducibility", blocks)
+
+
+def _name(result: ExternalResult, key: str) -> str:
+    if key == "accuracy" and result.images.multi_label:
+        return "Exact match"
+    name = {"ap_macro": "macro average precision"}.get(key) or formats.METRIC_NAMES[key]
+    return name[:1].upper() + name[1:]
+
+
 def _write(path: Path, content: bytes) -> None:
     write_atomically(path, lambda beside: beside.write_bytes(content))
 
+
+CHAPTERS: tuple[Callable[[ExternalResult], Chapter | None], ...] = (
+    _summary,
+    _errors,
+    _discrimination,
+    _calibration,
+    _subgroups,
+    _mistakes,
+    _reproducibility,
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,8 +1,13 @@
-"""The choices that the spaces share, and those that depend on the data."""
+"""What the spaces share: choices, those that depend on the data, and the suggestions and seed points made of them."""
 
 from __future__ import annotations
 
-from search_spaces.params import Scalar, SpaceContext
+from typing import TYPE_CHECKING
+
+from search_spaces.params import AUGMENTS, CLASS_WEIGHTS, LR_SCHEDULES, OPTIMIZERS, Scalar, SpaceContext
+
+if TYPE_CHECKING:
+    import optuna
 
 # Studies used none, 150 to 1360, 256+128 and 1024+512 (and one 4300, 108 million weights on VGG-16's features).
 HEAD_WIDTHS = ("none", "128", "320", "512", "1024", "256+128", "1024+512")
@@ -27,11 +32,44 @@ def batch_size_near(size: int, context: SpaceContext) -> int:
     return max((fitting for fitting in offered if fitting <= size), default=offered[0])
 
 
-def usual_optimizer(backbone: str) -> dict[str, Scalar]:
-    """Where seed points start: SGD at the rate usual for fine-tuning, lower without BatchNorm.
+def suggest_head_and_training(
+    trial: optuna.Trial, context: SpaceContext, *, sgd: tuple[float, float], adamw: tuple[float, float]
+) -> None:
+    """The head, and how it and what is unfrozen train. sgd, adamw: the lowest and the highest rate of each."""
+    trial.suggest_categorical("head_widths", HEAD_WIDTHS)
+    trial.suggest_float("dropout", 0.0, 0.7)
+    if trial.suggest_categorical("optimizer", OPTIMIZERS) == "sgd":
+        trial.suggest_float("lr.sgd", *sgd, log=True)
+        trial.suggest_float("momentum", 0.8, 0.99)
+    else:
+        trial.suggest_float("lr.adamw", *adamw, log=True)
+    trial.suggest_categorical("lr_schedule", LR_SCHEDULES)
+    trial.suggest_float("weight_decay", 1e-6, 1e-1, log=True)
+    trial.suggest_categorical("batch_size", batch_sizes(context))
+    if trial.suggest_categorical("loss", losses(context)) == "focal":
+        trial.suggest_float("focal_gamma", 0.5, 4.0)
+    trial.suggest_categorical("class_weights", CLASS_WEIGHTS)
+    trial.suggest_categorical("augment", AUGMENTS)
 
-    ConvNeXt was trained by AdamW, and SGD moves it little; a tenth of AdamW's default keeps its features.
+
+def usual_training(backbone: str, context: SpaceContext) -> dict[str, Scalar]:
+    """Where seed points start in all that ``suggest_head_and_training`` asks for, and in the backbone.
+
+    SGD at the rate usual for fine-tuning, lower without BatchNorm. ConvNeXt was trained by AdamW, and SGD moves it
+    little; a tenth of AdamW's default keeps its features.
     """
-    if backbone == "convnext_tiny":
-        return {"optimizer": "adamw", "lr.adamw": 1e-4}
-    return {"optimizer": "sgd", "lr.sgd": 3e-3 if backbone in WITHOUT_BATCHNORM else 1e-2, "momentum": 0.9}
+    optimizer: dict[str, Scalar] = {"optimizer": "adamw", "lr.adamw": 1e-4}
+    if backbone != "convnext_tiny":
+        rate = 3e-3 if backbone in WITHOUT_BATCHNORM else 1e-2
+        optimizer = {"optimizer": "sgd", "lr.sgd": rate, "momentum": 0.9}
+    return optimizer | {
+        "backbone": backbone,
+        "head_widths": "none",
+        "dropout": 0.2,
+        "lr_schedule": "cosine",
+        "weight_decay": 1e-4,
+        "batch_size": batch_size_near(32, context),
+        "loss": losses(context)[0],
+        "class_weights": "none",
+        "augment": "flip",
+    }

@@ -27,6 +27,12 @@ def raise_all(problems: Sequence[str]) -> None:
         raise UserError(*problems)
 
 
+def shown_problems(problems: Sequence[str], most: int = 10) -> list[str]:
+    """The first ``most`` of ``problems`` and "… and 310 more", for a reader who mends one after the other."""
+    more = len(problems) - most
+    return [*problems[:most], *([f"… and {more} more"] if more > 0 else [])]
+
+
 def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
     """Say that ``value`` is no ``kind``, with the nearest allowed name, or else all of them."""
     names = sorted(allowed)

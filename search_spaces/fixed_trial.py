@@ -1,58 +1,60 @@
-"""What a space sees in place of an Optuna trial: the user's fixed values are answered without sampling."""
+"""What a space sees in place of an Optuna trial: fixed values are answered unsampled, ranges of ``--set`` cut."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+import math
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search_spaces.errors import UserError
-from search_spaces.params import Scalar
-from search_spaces.resolve import field_of
+from search_spaces.params import Choices, Override, Range, Scalar, allows, field_of
+
+Offered = FloatDistribution | IntDistribution | CategoricalDistribution
 
 
 class FixedTrial:
-    """Stands before ``trial``, answers what is fixed, passes the rest on, and remembers what was suggested.
+    """Stands before ``trial``, answers what is fixed, narrows what has a range, and remembers what was suggested.
 
     A fixed value is not sampled at all, so that it takes no part in importance or in finding duplicates;
-    it is returned as it is, also outside the space's range: the user asked for it.
+    it is returned as it is, also outside the space's range: the user asked for it. A range or choices are intersected
+    with what the space offers; nothing left is a ``UserError``.
 
-    overrides: field of ``TrialParams`` to value; covers the field's conditional names (``lr`` covers ``lr.sgd``).
-    point: values to use instead of sampling, under the names as suggested (seed points, enumeration);
-    values outside the distribution raise ``UserError``.
+    overrides: field of ``TrialParams`` to what the user set; covers the field's conditional names (``lr`` covers
+    ``lr.sgd``). point: values to use instead of sampling, under the names as suggested (seed points); values outside
+    the space's own distribution raise ``UserError``.
+
+    suggested, distributions: what reached Optuna, by name. narrowed: the fields whose range was asked for. outside:
+    the names whose value in ``point`` lies outside what the user left. notes: what was cut off the user's ranges.
     """
 
     def __init__(
         self,
-        trial: optuna.trial.BaseTrial | None,
-        overrides: Mapping[str, Scalar],
+        trial: optuna.trial.BaseTrial,
+        overrides: Mapping[str, Override],
         point: Mapping[str, Scalar] | None = None,
     ) -> None:
         self._trial = trial
         self._overrides = overrides
         self._point = point or {}
         self.suggested: dict[str, Scalar] = {}
-        self.distributions: dict[str, BaseDistribution] = {}
-
-    def as_trial(self) -> optuna.Trial:
-        """Itself, under the type that a space is written for."""
-        return cast(optuna.Trial, self)
+        self.distributions: dict[str, Offered] = {}
+        self.narrowed: set[str] = set()
+        self.outside: set[str] = set()
+        self.notes: list[str] = []
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        if low == high and step is None and not log:
-            step = 1.0  # one value is finite, which Optuna's brute force only believes of steps
-        distribution = FloatDistribution(low, high, log=log, step=step)
-        return cast(
-            float, self._ask(name, distribution, lambda t: t.suggest_float(name, low, high, step=step, log=log))
-        )
+        value: float = self._ask(name, _float_range(low, high, step, log))
+        return value
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        distribution = IntDistribution(low, high, log=log, step=step)
-        return cast(int, self._ask(name, distribution, lambda t: t.suggest_int(name, low, high, step=step, log=log)))
+        value: int = self._ask(name, IntDistribution(low, high, log=log, step=step))
+        return value
 
     def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Any:
         wrong = [choice for choice in choices if not isinstance(choice, str | int | float | None)]
@@ -60,44 +62,105 @@ class FixedTrial:
             raise UserError(f"choices of {name} must be text, numbers or None, received {wrong[0]!r}")
         if not choices:
             raise UserError(f"{name} is offered no choice")
-        return self._ask(name, CategoricalDistribution(choices), lambda t: t.suggest_categorical(name, choices))
+        return self._ask(name, CategoricalDistribution(choices))
 
     def __getattr__(self, name: str) -> Any:
         allowed = ("suggest_float", "suggest_int", "suggest_categorical")
         raise AttributeError(f"a space may ask its trial for {', '.join(allowed)} only, not for {name!r}")
 
-    def _ask(
-        self, name: str, distribution: BaseDistribution, sample: Callable[[optuna.trial.BaseTrial], Scalar]
-    ) -> Scalar:
+    def _ask(self, name: str, offered: Offered) -> Any:
         field = field_of(name)
-        if field in self._overrides:
-            return self._overrides[field]
-        if field == "unfreeze_depth" and self._overrides.get("unfreeze_layers") not in (None, "none"):
+        override = self._overrides.get(field)
+        if field in self._overrides and not isinstance(override, Range | Choices):
+            return override
+        if field == "unfreeze_depth" and names_layers(self._overrides):
             return 1  # "some of the backbone trains", for the branches of the space; ``resolve`` drops the depth
         if name not in self.suggested:
-            self.suggested[name] = self._point_value(name, distribution) if name in self._point else sample(self._base)
+            distribution = self._narrow(name, offered, override) if isinstance(override, Range | Choices) else offered
+            if name in self._point:
+                value = self.suggested[name] = self._point[name]
+                if not _contains(offered, value):
+                    raise UserError(f"{name}={value!r} is outside {_range(offered)}")
+                if field in self._overrides and not allows(override, field, value):
+                    self.outside.add(name)
+            else:
+                self.suggested[name] = _sample(self._trial, name, distribution)
             self.distributions[name] = distribution
         return self.suggested[name]
 
-    @property
-    def _base(self) -> optuna.trial.BaseTrial:
-        assert self._trial is not None, "a value is asked for that neither the point nor a trial gives"
-        return self._trial
+    def _narrow(self, name: str, offered: Offered, override: Range | Choices) -> Offered:
+        """What ``offered`` and ``override`` share."""
+        field = field_of(name)
+        self.narrowed.add(field)
+        shared = _shared(field, offered, override)
+        if shared is None:
+            raise UserError(f"--set {field}={override} leaves nothing of {name}: {_range(offered)}")
+        left: Range | Choices
+        if isinstance(shared, CategoricalDistribution):
+            left = Choices(tuple(shared.choices))
+            cut = not isinstance(override, Choices) or len(left.values) < len(override.values)
+        else:
+            left = Range(shared.low, shared.high)
+            cut = left != override
+        if cut:
+            kind = "choices" if isinstance(offered, CategoricalDistribution) else "range"
+            self.notes.append(f"--set {field}={override}: cut to {left} by the {kind} of {name}")
+        return shared
 
-    def _point_value(self, name: str, distribution: BaseDistribution) -> Scalar:
-        value = self._point[name]
-        try:
-            legal = distribution._contains(distribution.to_internal_repr(value))
-        except (TypeError, ValueError):
-            legal = False
-        if not legal:
-            raise UserError(f"{name}={value!r} is outside {_range(distribution)}")
-        return value
+
+def names_layers(values: Mapping[str, Override]) -> bool:
+    """Whether ``values`` names layers to train, in place of a depth."""
+    layers = values.get("unfreeze_layers")
+    return not isinstance(layers, Choices) and layers not in (None, "", "none")
 
 
-def _range(distribution: BaseDistribution) -> str:
+def _sample(trial: optuna.trial.BaseTrial, name: str, distribution: Offered) -> Scalar:
+    match distribution:
+        case FloatDistribution(low=low, high=high, step=step, log=log):
+            return trial.suggest_float(name, low, high, step=step, log=log)
+        case IntDistribution(low=low, high=high, step=step, log=log):
+            return trial.suggest_int(name, low, high, step=step, log=log)
+        case CategoricalDistribution(choices=choices):
+            value: Scalar = trial.suggest_categorical(name, choices)
+            return value
+
+
+def _shared(field: str, offered: Offered, override: Range | Choices) -> Offered | None:
+    """What both leave: a range of the same scale and steps, or choices; None if nothing."""
+    if isinstance(offered, CategoricalDistribution) or isinstance(override, Choices):
+        values = override.values if isinstance(override, Choices) else ()
+        if isinstance(offered, CategoricalDistribution):
+            values = offered.choices
+        kept = [value for value in values if _contains(offered, value) and allows(override, field, value)]
+        return CategoricalDistribution(kept) if kept else None
+    low, high = max(offered.low, override.low), min(offered.high, override.high)
+    if offered.step is not None:  # in decimals, as Optuna counts its steps
+        first, step = Decimal(str(offered.low)), Decimal(str(offered.step))
+        low = float(first + math.ceil((Decimal(str(low)) - first) / step) * step)
+        high = float(first + math.floor((Decimal(str(high)) - first) / step) * step)
+    if low > high:
+        return None
+    if isinstance(offered, IntDistribution):
+        return IntDistribution(int(low), int(high), log=offered.log, step=offered.step)
+    return _float_range(low, high, offered.step, offered.log)
+
+
+def _float_range(low: float, high: float, step: float | None, log: bool) -> FloatDistribution:
+    """A range of one value gets a step: it is finite, which Optuna's brute force only believes of steps."""
+    if low == high and step is None:
+        return FloatDistribution(low, high, step=1.0)
+    return FloatDistribution(low, high, step=step, log=log)
+
+
+def _contains(distribution: Offered, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def _range(distribution: Offered) -> str:
     if isinstance(distribution, CategoricalDistribution):
         return "its choices " + ", ".join(repr(choice) for choice in distribution.choices)
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
     step = f" in steps of {distribution.step}" if distribution.step not in (None, 1) else ""
     return f"its range [{distribution.low}, {distribution.high}]{step}"

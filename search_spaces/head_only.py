@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from search_spaces.choices import HEAD_WIDTHS, batch_size_near, batch_sizes, losses, usual_optimizer
-from search_spaces.params import AUGMENTS, CLASS_WEIGHTS, LR_SCHEDULES, Scalar, SpaceContext
+from search_spaces.choices import suggest_head_and_training, usual_training
+from search_spaces.params import Scalar, SpaceContext
 
 if TYPE_CHECKING:
     import optuna
@@ -14,37 +14,10 @@ if TYPE_CHECKING:
 def space(trial: optuna.Trial, context: SpaceContext) -> dict[str, Scalar]:
     """A new head bears ten times the rate that an unfrozen network does, and likes larger batches."""
     trial.suggest_categorical("backbone", context.backbones)
-    trial.suggest_categorical("head_widths", HEAD_WIDTHS)
-    trial.suggest_float("dropout", 0.0, 0.7)
-    if trial.suggest_categorical("optimizer", ("sgd", "adamw")) == "sgd":
-        trial.suggest_float("lr.sgd", 1e-4, 3e-1, log=True)
-        trial.suggest_float("momentum", 0.8, 0.99)
-    else:
-        trial.suggest_float("lr.adamw", 1e-5, 3e-2, log=True)
-    trial.suggest_categorical("lr_schedule", LR_SCHEDULES)
-    trial.suggest_float("weight_decay", 1e-6, 1e-1, log=True)
-    trial.suggest_categorical("batch_size", batch_sizes(context))
-    if trial.suggest_categorical("loss", losses(context)) == "focal":
-        trial.suggest_float("focal_gamma", 0.5, 4.0)
-    trial.suggest_categorical("class_weights", CLASS_WEIGHTS)
-    trial.suggest_categorical("augment", AUGMENTS)
+    suggest_head_and_training(trial, context, sgd=(1e-4, 3e-1), adamw=(1e-5, 3e-2))
     return {"unfreeze_depth": 0}
 
 
 def seed_points(context: SpaceContext) -> list[dict[str, Scalar]]:
     """Each backbone under one linear layer, with its usual optimiser and rate."""
-    return [
-        usual_optimizer(backbone)
-        | {
-            "backbone": backbone,
-            "head_widths": "none",
-            "dropout": 0.2,
-            "lr_schedule": "cosine",
-            "weight_decay": 1e-4,
-            "batch_size": batch_size_near(32, context),
-            "loss": losses(context)[0],
-            "class_weights": "none",
-            "augment": "flip",
-        }
-        for backbone in context.backbones
-    ]
+    return [usual_training(backbone, context) for backbone in context.backbones]

@@ -1,13 +1,13 @@
-"""What one trial is told (``TrialParams``) and what a search space is told (``SpaceContext``)."""
+"""What one trial is told (``TrialParams``), what a space is told (``SpaceContext``), and what a user may set."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from search_spaces.errors import UserError, unknown
+from search_spaces.errors import UserError, raise_all, unknown
 
 BACKBONE_NAMES = (
     "resnet18",
@@ -31,6 +31,31 @@ AUGMENTS = ("none", "flip", "standard")
 TASKS = ("single_label", "multi_label")
 
 Scalar = str | int | float | bool | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The part of a searched number that ``--set lr=1e-4..1e-2`` leaves to the search; both ends belong to it."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low}..{self.high}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """The values that ``--set batch_size=16,32`` leaves to the search; at least one, each once."""
+
+    values: tuple[Scalar, ...]
+
+    def __str__(self) -> str:
+        return ",".join("none" if value is None else str(value) for value in self.values)
+
+
+Override = Scalar | Range | Choices
+"""What ``--set`` gives a hyperparameter: one value in every trial, or the part of it that is searched."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,9 +106,7 @@ class TrialParams:
     augment: str = "none"
 
     def __post_init__(self) -> None:
-        problems = list(_problems(self))
-        if problems:
-            raise UserError(*problems)
+        raise_all(_problems(self))
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Scalar]) -> Self:
@@ -92,19 +115,14 @@ class TrialParams:
         ``head_widths`` stands there as text, ``"none"``, ``"380"`` or ``"1024+512"``; ``unfreeze_layers`` as
         ``"none"`` or ``"features.10+features.12"``. Unknown keys and values of the wrong type raise ``UserError``.
         """
-        fields = {field.name for field in dataclasses.fields(cls)}
-        problems = [unknown("hyperparameter", key, fields) for key in flat if key not in fields]
-        if "backbone" not in flat:
-            problems.append("a trial names no backbone: give one of " + ", ".join(BACKBONE_NAMES))
+        problems = [] if "backbone" in flat else [f"a trial names no backbone: give one of {', '.join(BACKBONE_NAMES)}"]
         values: dict[str, Any] = {}
         for key, value in flat.items():
-            if key in fields:
-                try:
-                    values[key] = _parse(key, value)
-                except ValueError as error:
-                    problems.append(str(error))
-        if problems:
-            raise UserError(*problems)
+            try:
+                values[key] = _parse(key, value)
+            except UserError as error:
+                problems += error.problems
+        raise_all(problems)
         return cls(**values)
 
     def to_flat(self) -> dict[str, Scalar]:
@@ -135,94 +153,130 @@ class TrialParams:
         return flat
 
 
-def parse_text(key: str, text: str) -> Scalar:
-    """The scalar that ``text`` (from ``--set key=text``) stands for; ``UserError`` if ``key`` has no such value."""
+def field_of(name: str) -> str:
+    """The field of ``TrialParams`` that ``lr`` or ``lr.sgd`` gives a value to; ``UserError`` if there is none."""
+    field = name.partition(".")[0]
+    if field not in FIELDS:
+        raise UserError(
+            f"{unknown('hyperparameter', name, FIELDS)} (a conditional value is named <hyperparameter>.<branch>)"
+        )
+    return field
+
+
+def parse_text(key: str, given: object) -> Override:
+    """What ``--set key=given`` stands for; ``UserError`` if ``key`` has no such value, range or choices.
+
+    given: text from the command line, or what a configuration file holds: a number, None, a list of choices.
+    "1e-4..1e-2" is a range of a number, "16,32" choices of anything, all else one value.
+    """
+    if isinstance(given, Range):
+        return _checked_range(key, given.low, given.high)
+    if isinstance(given, Choices | list | tuple):
+        return _checked_choices(key, given.values if isinstance(given, Choices) else given)
+    if isinstance(given, str) and "," in given:
+        return _checked_choices(key, [part.strip() for part in given.split(",")])
+    if isinstance(given, str) and ".." in given:
+        low, _, high = given.partition("..")
+        return _checked_range(key, low.strip(), high.strip())
+    return _checked_value(key, given)
+
+
+def override_to_json(override: Override) -> Scalar | dict[str, Any]:
+    """As JSON holds it: a scalar, ``{"low": 1e-4, "high": 1e-2}``, or ``{"choices": [16, 32]}``."""
+    if isinstance(override, Choices):
+        return {"choices": list(override.values)}
+    return dataclasses.asdict(override) if isinstance(override, Range) else override
+
+
+def override_from_json(key: str, saved: object) -> Override:
+    """What ``override_to_json`` wrote for ``key``; ``UserError`` for all else."""
+    match saved:
+        case {"low": int() | float() as low, "high": int() | float() as high, **rest} if not rest:
+            return _checked_range(key, low, high)
+        case {"choices": list(values), **rest} if not rest:
+            return _checked_choices(key, values)
+        case str() | int() | float() | None:
+            return _checked_value(key, saved)
+    raise UserError(f'{key} must be a value, {{"low": .., "high": ..}} or {{"choices": [..]}}, received {saved!r}')
+
+
+def allows(override: Override, key: str, value: Scalar) -> bool:
+    """Whether ``value`` of ``key`` is one of those that ``override`` leaves."""
     try:
-        value = _parse(key, text)
-    except KeyError:
-        raise UserError(unknown("hyperparameter", key, _PARSERS)) from None
-    except ValueError as error:
-        raise UserError(str(error)) from None
+        found = _parse(key, value)
+    except UserError:
+        return False
+    if isinstance(override, Range):
+        return found is not None and bool(override.low <= found <= override.high)
+    return any(found == _parse(key, one) for one in (override.values if isinstance(override, Choices) else [override]))
+
+
+def _checked_range(key: str, low: object, high: object) -> Range:
+    """Two ends that ``key`` may have, in their order."""
+    if key in FIELDS and FIELDS[key].partition(" ")[0] not in ("int", "float"):
+        raise UserError(f"{key} is no number: give one value, or choices such as a,b; received {low}..{high}")
+    ends = [_checked_value(key, end) for end in (low, high)]
+    if not all(isinstance(end, int | float) for end in ends) or ends[0] > ends[1]:  # type: ignore[operator]
+        raise UserError(f"a range of {key} must go from a lower to a higher number, received {low}..{high}")
+    return Range(*ends)  # type: ignore[arg-type]
+
+
+def _checked_choices(key: str, values: Sequence[object]) -> Choices:
+    """Values that ``key`` may have, each once."""
+    shown = ",".join(map(str, values))
+    if not values or "" in values or any(isinstance(value, str) and ".." in value for value in values):
+        raise UserError(f"choices of {key} must be single values such as a,b, received {shown!r}")
+    chosen = [_checked_value(key, value) for value in values]
+    if len({repr(_parse(key, value)) for value in chosen}) < len(chosen):
+        raise UserError(f"choices of {key} must differ, received {shown}")
+    return Choices(tuple(chosen))
+
+
+def _checked_value(key: str, given: Any) -> Scalar:
+    """One value with the type of its field; ``UserError`` if it is out of range whatever the other fields are."""
+    if not isinstance(given, Scalar):
+        raise UserError(f"{key} must be one value, received {given!r}")
+    value = _parse(key, given)
     if value is not None:
-        _check_alone(key, value)
-    return text if isinstance(value, tuple) else value
+        layers: dict[str, Any] = {"unfreeze_depth": None} if key == "unfreeze_layers" and value else {}
+        TrialParams(**({"backbone": BACKBONE_NAMES[0]} | layers | {key: value}))
+    scalar: Scalar = given if isinstance(value, tuple) else value  # flat dicts hold the text of a tuple
+    return scalar
 
 
-def _check_alone(key: str, value: Any) -> None:
-    """Raise ``UserError`` for a value that is out of range whatever the others are."""
-    rest: dict[str, Any] = {"backbone": BACKBONE_NAMES[0]}
-    if key == "unfreeze_layers" and value:
-        rest["unfreeze_depth"] = None
-    TrialParams(**rest | {key: value})
+def _parse(key: str, value: Any) -> Any:
+    """``value`` as the field ``key`` holds it, of a flat dict or of the command line."""
+    if key not in FIELDS:
+        raise UserError(unknown("hyperparameter", key, FIELDS))
+    kind = FIELDS[key]
+    if kind.startswith("tuple"):
+        if kind == "tuple[int, ...]" and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value) if value else "none"
+        if not isinstance(value, tuple | list):
+            value = () if value in (None, "", "none") else _single(key, value, "str").split("+")
+        return tuple(_single(key, part, kind.removeprefix("tuple[").removesuffix(", ...]")) for part in value)
+    if kind.endswith("| None") and value in (None, "none"):
+        return None
+    return _single(key, value, kind.removesuffix(" | None"))
 
 
-def _parse(key: str, value: Scalar) -> Any:
-    return _PARSERS[key](key, value)
-
-
-def _text(key: str, value: Scalar) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{key} must be text, received {value!r}")
-    return value
-
-
-def _integer(key: str, value: Scalar) -> int:
+def _single(key: str, value: Any, kind: str) -> Any:
+    """``value`` as "str", "int" or "float"."""
+    if kind == "str":
+        if not isinstance(value, str):
+            raise UserError(f"{key} must be text, received {value!r}")
+        return value
+    whole = kind == "int"
     try:
-        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        if isinstance(value, bool) or (whole and isinstance(value, float) and not value.is_integer()):
             raise ValueError
-        return int(value)  # type: ignore[arg-type]
+        return int(value) if whole else float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{key} must be a whole number, received {value!r}") from None
+        raise UserError(f"{key} must be a {'whole ' if whole else ''}number, received {value!r}") from None
 
 
-def _number(key: str, value: Scalar) -> float:
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise ValueError(f"{key} must be a number, received {value!r}") from None
-
-
-def _optional_integer(key: str, value: Scalar) -> int | None:
-    return None if value is None or value == "none" else _integer(key, value)
-
-
-def _optional_number(key: str, value: Scalar) -> float | None:
-    return None if value is None or value == "none" else _number(key, value)
-
-
-def _names(key: str, value: Scalar | tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    if isinstance(value, tuple | list):
-        return tuple(value)
-    return tuple(_text(key, value).split("+")) if value not in (None, "", "none") else ()
-
-
-def _widths(key: str, value: Scalar) -> tuple[int, ...]:
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value) if value else "none"
-    return tuple(_integer(key, part) for part in _names(key, value))
-
-
-_PARSERS = {
-    "backbone": _text,
-    "unfreeze_depth": _optional_integer,
-    "unfreeze_layers": _names,
-    "head_widths": _widths,
-    "dropout": _number,
-    "optimizer": _text,
-    "lr": _number,
-    "backbone_lr_factor": _number,
-    "momentum": _number,
-    "weight_decay": _number,
-    "batch_size": _integer,
-    "lr_schedule": _text,
-    "loss": _text,
-    "focal_gamma": _number,
-    "focal_alpha": _optional_number,
-    "class_weights": _text,
-    "augment": _text,
-}
+FIELDS = {field.name: str(field.type) for field in dataclasses.fields(TrialParams)}
+"""The hyperparameters, each with its annotation."""
 
 
 def _problems(params: TrialParams) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from search_spaces.choices import HEAD_WIDTHS, batch_size_near, batch_sizes, losses, usual_optimizer
-from search_spaces.params import AUGMENTS, CLASS_WEIGHTS, LR_SCHEDULES, Scalar, SpaceContext
+from search_spaces.choices import suggest_head_and_training, usual_training
+from search_spaces.params import Scalar, SpaceContext
 
 if TYPE_CHECKING:
     import optuna
@@ -14,23 +14,9 @@ if TYPE_CHECKING:
 def space(trial: optuna.Trial, context: SpaceContext) -> dict[str, Scalar]:
     """``lr`` is the head's; unfrozen blocks train at ``lr * backbone_lr_factor``."""
     trial.suggest_categorical("backbone", context.backbones)
-    depth = trial.suggest_int("unfreeze_depth", 0, 4)
-    if depth > 0:
+    if trial.suggest_int("unfreeze_depth", 0, 4) > 0:
         trial.suggest_float("backbone_lr_factor", 0.01, 1.0, log=True)
-    trial.suggest_categorical("head_widths", HEAD_WIDTHS)
-    trial.suggest_float("dropout", 0.0, 0.7)
-    if trial.suggest_categorical("optimizer", ("sgd", "adamw")) == "sgd":
-        trial.suggest_float("lr.sgd", 1e-5, 1e-1, log=True)
-        trial.suggest_float("momentum", 0.8, 0.99)
-    else:
-        trial.suggest_float("lr.adamw", 1e-5, 1e-2, log=True)
-    trial.suggest_categorical("lr_schedule", LR_SCHEDULES)
-    trial.suggest_float("weight_decay", 1e-6, 1e-1, log=True)
-    trial.suggest_categorical("batch_size", batch_sizes(context))
-    if trial.suggest_categorical("loss", losses(context)) == "focal":
-        trial.suggest_float("focal_gamma", 0.5, 4.0)
-    trial.suggest_categorical("class_weights", CLASS_WEIGHTS)
-    trial.suggest_categorical("augment", AUGMENTS)
+    suggest_head_and_training(trial, context, sgd=(1e-5, 1e-1), adamw=(1e-5, 1e-2))
     return {}
 
 
@@ -39,22 +25,10 @@ def seed_points(context: SpaceContext) -> list[dict[str, Scalar]]:
 
     The depth rotates along the backbones, so that a sweep too short for all points still starts from every depth.
     """
-    common: dict[str, Scalar] = {
-        "head_widths": "none",
-        "dropout": 0.2,
-        "lr_schedule": "cosine",
-        "weight_decay": 1e-4,
-        "batch_size": batch_size_near(32, context),
-        "loss": losses(context)[0],
-        "class_weights": "none",
-        "augment": "flip",
-    }
     points: list[dict[str, Scalar]] = []
     for turn in range(3):
         for place, backbone in enumerate(context.backbones):
             depth = (0, 2, 4)[(place + turn) % 3]
-            point: dict[str, Scalar] = {"backbone": backbone, "unfreeze_depth": depth}
-            if depth > 0:
-                point["backbone_lr_factor"] = 1.0
-            points.append(point | common | usual_optimizer(backbone))
+            factor: dict[str, Scalar] = {"backbone_lr_factor": 1.0} if depth > 0 else {}
+            points.append(usual_training(backbone, context) | {"unfreeze_depth": depth} | factor)
     return points

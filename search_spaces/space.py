@@ -1,47 +1,58 @@
-"""The search spaces by name, and a user's own by its file."""
+"""A search space: found by its name or its file, tried out, and asked for the parameters of one trial after another."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import sys
+import traceback
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 
-from search_spaces.check import SpaceFunction, described, fitted_seed_points, sample, try_out
-from search_spaces.errors import UserError, raise_all, unknown
-from search_spaces.finite import count
-from search_spaces.fixed_trial import FixedTrial
-from search_spaces.params import Scalar, SpaceContext, TrialParams
-from search_spaces.resolve import checked_overrides, fitting_overrides
-from search_spaces.studies.row import StudyRow
-from search_spaces.studies.select import runnable_rows
+from search_spaces import full_finetune, head_only, imbalance, partial_unfreeze, studies
+from search_spaces.errors import UserError, by_reason, raise_all, unknown
+from search_spaces.fixed_trial import FixedTrial, names_layers
+from search_spaces.params import (
+    FIELDS,
+    Choices,
+    Override,
+    Range,
+    Scalar,
+    SpaceContext,
+    TrialParams,
+    parse_text,
+)
+from search_spaces.studies import StudyRow
 
-SPACES = {
-    "partial_unfreeze": "search_spaces.partial_unfreeze",
-    "head_only": "search_spaces.head_only",
-    "full_finetune": "search_spaces.full_finetune",
-    "imbalance": "search_spaces.imbalance",
-    "studies.bscs17028": "search_spaces.studies.bscs17028",
-    "studies.msds18022": "search_spaces.studies.msds18022",
-    "studies.msds19058": "search_spaces.studies.msds19058",
-    "studies.msds19005": "search_spaces.studies.msds19005",
-    "studies.msds19042": "search_spaces.studies.msds19042",
+SPACES: dict[str, types.ModuleType] = {
+    "partial_unfreeze": partial_unfreeze,
+    "head_only": head_only,
+    "full_finetune": full_finetune,
+    "imbalance": imbalance,
+    "studies.bscs17028": studies,
+    "studies.msds18022": studies,
+    "studies.msds19058": studies,
+    "studies.msds19005": studies,
+    "studies.msds19042": studies,
 }
+RANDOM_TRIALS = 32
+
+SpaceFunction = Callable[[optuna.Trial, SpaceContext], dict[str, Scalar]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Space:
     """What one sweep may try: a function to search, or a study's fixed trials.
 
-    name: as in ``SPACES``, or the absolute path of the user's file. overrides: the values fixed in every trial.
+    name: as in ``SPACES``, or the absolute path of the user's file. overrides: what ``--set`` fixed or narrowed.
     seed_points: dicts of names as suggested; a sweep tries them first, in this order.
-    distributions: of every name that random trials asked for; empty for a study.
+    distributions: of every name that random trials asked for; empty for a study. notes: what was cut off the user's
+    ranges, and how many seed points lie outside them.
     fixed: a study's trials, in its order, None for a searched space; rows: the study's rows beside them.
     asked: the ids of a study's rows that were asked for, () = all. left_out: id of a study's row to the reason why it
     is not among ``fixed``.
@@ -52,10 +63,10 @@ class Space:
 
     name: str
     context: SpaceContext
-    overrides: Mapping[str, Scalar]
-    description: str
+    overrides: Mapping[str, Override]
     seed_points: list[dict[str, Scalar]] = dataclasses.field(default_factory=list)
     distributions: Mapping[str, BaseDistribution] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     fixed: tuple[TrialParams, ...] | None = None
     rows: tuple[StudyRow, ...] = ()
     asked: tuple[str, ...] = ()
@@ -65,9 +76,22 @@ class Space:
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> TrialParams:
         """Ask ``trial`` for one configuration. Fixed values are not asked for and stand in no ``trial.params``."""
+        return self.params_of(FixedTrial(trial, self.overrides))
+
+    def params_of(self, trial: FixedTrial) -> TrialParams:
+        """What the space makes of ``trial``; ``UserError`` naming the space, and the line where it goes wrong."""
         assert self.function is not None, f"{self.name} is a list of trials, not a space to search"
-        guided = FixedTrial(trial, self.overrides)
-        return sample(self.function, guided, self.context, self.overrides, self.name)
+        try:
+            constants = self.function(cast(optuna.Trial, trial), self.context)
+            if not isinstance(constants, Mapping):
+                raise UserError(f"space() must return a dict of constants ({{}} for none), received {constants!r}")
+            params = resolve(trial.suggested, constants, self.overrides)
+            raise_all(misfits(params, self.context))
+        except UserError as error:
+            raise UserError(*(f"{self.name}: {problem}" for problem in error.problems)) from None
+        except Exception as error:
+            raise UserError(f"{self.name} raises {_described(error, self.name)}") from error
+        return params
 
     @property
     def continuous(self) -> tuple[str, ...]:
@@ -77,12 +101,6 @@ class Space:
             for name, distribution in self.distributions.items()
             if isinstance(distribution, FloatDistribution) and distribution.step is None
         )
-
-    def count(self, limit: int = 10_000) -> int | None:
-        """How many configurations there are; None if more than ``limit``, or if there is a continuous range."""
-        if self.function is None:
-            return len(self.fixed or ())
-        return None if self.continuous else count(self.function, self.context, self.overrides, limit)
 
     def __reduce__(self) -> tuple[Callable[..., Space], tuple[Any, ...]]:
         return load_space, (self.name, self.context, dict(self.overrides), self.asked)
@@ -100,97 +118,276 @@ def load_space(
     ``space(trial, context)`` and, if it likes, ``seed_points(context)``. overrides: ``--set`` values. rows: ids of a
     study's rows, only these are run; () = all that fit.
     """
-    fixed_values, problems = fitting_overrides(checked_overrides(overrides or {}), context)
+    fitting, problems = checked_overrides(overrides or {}, context)
     try:
-        space = _found(name_or_path, context, fixed_values, tuple(rows))
+        if name_or_path.endswith(".py") or "/" in name_or_path:
+            path = Path(name_or_path).expanduser().absolute()
+            module, source = _module_of_file(path)
+            space = _searched(str(path), module, context, fitting, source)
+        elif name_or_path not in SPACES:
+            raise UserError(f"--space: {unknown('search space', name_or_path, SPACES)}; or give the path of a .py file")
+        elif SPACES[name_or_path] is studies:
+            space = _study(name_or_path, context, fitting, tuple(rows))
+        else:
+            space = _searched(name_or_path, SPACES[name_or_path], context, fitting, source=None)
     except UserError as error:
         raise UserError(*problems, *error.problems) from error.__cause__
     raise_all(problems)
     return space
 
 
-def _found(
-    name_or_path: str, context: SpaceContext, fixed_values: Mapping[str, Scalar], rows: tuple[str, ...]
-) -> Space:
-    if name_or_path.endswith(".py") or "/" in name_or_path:
-        path = Path(name_or_path).expanduser().absolute()
-        module = _module_of_file(path)
-        return _searched(str(path), module, context, fixed_values, source=path.read_text(encoding="utf-8"))
-    if name_or_path not in SPACES:
-        raise UserError(f"--space: {unknown('search space', name_or_path, SPACES)}; or give the path of a .py file")
-    module = importlib.import_module(SPACES[name_or_path])
-    if hasattr(module, "TRIALS"):
-        return _study(name_or_path, module, context, fixed_values, rows)
-    return _searched(name_or_path, module, context, fixed_values, source=None)
+def checked_overrides(overrides: Mapping[str, object], context: SpaceContext) -> tuple[dict[str, Override], list[str]]:
+    """The ``--set`` values that can run on the data and weights of ``context``, and what is wrong with the others."""
+    fits: dict[str, Scalar] = {"backbone": context.backbones[0], "loss": "bce", "batch_size": 1}
+    fitting: dict[str, Override] = {}
+    problems: list[str] = []
+    for field, given in overrides.items():
+        try:
+            value = parse_text(field, given)
+            if field in fits and not isinstance(value, Range | Choices):
+                raise_all(misfits(TrialParams.from_flat(fits | {field: value}), context))
+            fitting[field] = value
+        except UserError as error:
+            problems += [f"--set {field}={given}: {problem}" for problem in error.problems]
+    return fitting, problems
+
+
+def resolve(
+    suggested: Mapping[str, Scalar], constants: Mapping[str, Scalar], overrides: Mapping[str, Override]
+) -> TrialParams:
+    """One trial's parameters from what was suggested, what the space returned, and what the user fixed.
+
+    suggested: a field of ``TrialParams``, or ``<field>.<branch>``, to its value. constants: fields to values; naming
+    a suggested field again is fine if the value is the same. overrides: values of fields win over both; ranges and
+    choices were kept to when the value was suggested.
+    An override of ``unfreeze_layers`` takes the place of ``unfreeze_depth``, and the other way round; layers without
+    a depth need no ``unfreeze_depth=None`` beside them.
+    Unknown names and two different values for one field raise ``UserError``, all of them together.
+    """
+    flat: dict[str, Scalar] = {}
+    sources: dict[str, str] = {}
+    problems: list[str] = []
+    named = [(name.partition(".")[0], f"suggested as {name}={value!r}", value) for name, value in suggested.items()]
+    named += [(name, f"returned as {name}={value!r}", value) for name, value in constants.items()]
+    for field, source, value in named:
+        if field not in FIELDS:
+            problems.append(unknown("hyperparameter", field, FIELDS))
+            continue
+        if field in flat and (flat[field] != value or source.startswith("suggested")):
+            problems.append(f"two values for {field}: {sources[field]} and {source}; a trial takes one")
+        flat[field], sources[field] = value, source
+    raise_all(problems)
+    fixed = {field: value for field, value in overrides.items() if not isinstance(value, Range | Choices)}
+    flat.update(fixed)
+    if "unfreeze_depth" in fixed and "unfreeze_layers" not in fixed:
+        flat["unfreeze_layers"] = "none"
+    # The field's default is a depth, 0.
+    if "unfreeze_depth" not in fixed and (names_layers(fixed) or ("unfreeze_depth" not in flat and names_layers(flat))):
+        flat["unfreeze_depth"] = None
+    return TrialParams.from_flat(flat)
+
+
+def misfits(params: TrialParams, context: SpaceContext) -> list[str]:
+    """Why ``params`` cannot run on the data and weights of ``context``, one sentence each; empty if it can."""
+    found = []
+    if context.task == "multi_label" and params.loss == "cross_entropy":
+        found.append("loss cross_entropy cannot train a multi-label task: give bce or focal")
+    if params.batch_size > context.train_count:
+        found.append(f"batch_size {params.batch_size} is above the {context.train_count} images of the training split")
+    if params.backbone not in context.backbones:
+        found.append(f"backbone {params.backbone} is not among those of this sweep: {', '.join(context.backbones)}")
+    return found
+
+
+@contextmanager
+def random_study(seed: int = 0) -> Iterator[optuna.Study]:
+    """A seeded random study in memory; Optuna's greeting on the terminal is held back, its log level restored."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    finally:
+        optuna.logging.set_verbosity(level)
 
 
 def _searched(
-    name: str, module: types.ModuleType, context: SpaceContext, overrides: Mapping[str, Scalar], source: str | None
+    name: str,
+    module: types.ModuleType,
+    context: SpaceContext,
+    overrides: Mapping[str, Override],
+    source: str | None,
 ) -> Space:
     function = getattr(module, "space", None)
     if not callable(function):
         raise UserError(f"{name} defines no space: write `def space(trial, context)` that returns a dict of constants")
-    distributions = try_out(function, context, overrides, name)
-    points = _seed_points(module, context, name)
-    return Space(
-        name=name,
-        context=context,
-        overrides=overrides,
-        description=(module.__doc__ or function.__doc__ or "").strip(),
-        seed_points=fitted_seed_points(function, points, context, overrides, name),
-        distributions=distributions,
-        source=source,
-        function=function,
+    space = _tried_out(Space(name=name, context=context, overrides=overrides, source=source, function=function))
+    try:
+        points = module.seed_points(context) if hasattr(module, "seed_points") else []
+    except Exception as error:
+        raise UserError(f"{name}: seed_points raises {_described(error, name)}") from error
+    return _with_seed_points(space, points)
+
+
+def _tried_out(space: Space) -> Space:
+    """``space`` with the distributions and notes of ``RANDOM_TRIALS`` random trials; ``UserError`` with all problems.
+
+    One study serves all trials, so that Optuna's own rule shows: a categorical's choices may not change.
+    """
+    trials: list[FixedTrial] = []
+    problems: dict[str, list[str]] = {}  # by what is the same whatever value was drawn
+    unseen = {field for field, override in space.overrides.items() if isinstance(override, Range | Choices)}
+    with random_study() as study:
+        # A range may be of a field that few branches ask for: more draws before it is called a mistake.
+        while len(trials) < RANDOM_TRIALS or (unseen and not problems and len(trials) < 10 * RANDOM_TRIALS):
+            trials.append(FixedTrial(study.ask(), space.overrides))
+            try:
+                space.params_of(trials[-1])
+            except UserError as error:
+                for problem in error.problems:
+                    problems.setdefault(problem.partition(", received")[0], []).append(problem)
+            unseen -= trials[-1].narrowed
+    drawn = f" of {len(trials)} random trials)"
+    raise_all([one[0] if len(set(one)) == 1 else f"{one[0]} ({len(one)}{drawn}" for one in problems.values()])
+    why = f"{space.name} does not search it here; give it one value"
+    raise_all([f"--set {field}={space.overrides[field]}: {why}" for field in space.overrides if field in unseen])
+    distributions = {name: one for trial in trials for name, one in trial.distributions.items()}
+    notes = dict.fromkeys(note for trial in trials for note in trial.notes)
+    return dataclasses.replace(space, distributions=distributions, notes=tuple(notes))
+
+
+def _with_seed_points(space: Space, points: object) -> Space:
+    """``space`` with these seed points: without what the user fixed, each once, none outside the user's ranges.
+
+    Optuna ignores unknown and inactive names of an enqueued point in silence and raises for values out of range in
+    the middle of the sweep: here both are problems of the file. A point may leave names out; these are sampled.
+    """
+    if not isinstance(points, Sequence) or not all(isinstance(point, Mapping) for point in points):
+        raise UserError(f"{space.name}: seed_points() must return a list of dicts, received {points!r}")
+    problems: list[str] = []
+    fitted: list[dict[str, Scalar]] = []
+    dropped = 0
+    free = dataclasses.replace(space, overrides={})
+    for index, point in enumerate(points):
+        try:
+            used, _ = _used(free, point)
+            if unused := set(point) - used:
+                raise UserError(f"{space.name}: never asked for here: {', '.join(sorted(unused))}")
+            used, outside = _used(space, point) if space.overrides else (used, set())
+        except UserError as error:
+            problems += [f"seed point {index} of {problem}" for problem in error.problems]
+            continue
+        kept = {name: value for name, value in point.items() if name in used}
+        dropped += bool(outside)
+        if kept and kept not in fitted and not outside:
+            fitted.append(kept)
+    raise_all(problems)
+    notes = [f"{dropped} of {len(points)} seed points lie outside the ranges of --set and are left out"]
+    return dataclasses.replace(space, seed_points=fitted, notes=(*space.notes, *(notes if dropped else ())))
+
+
+def _used(space: Space, point: Mapping[str, Scalar]) -> tuple[set[str], set[str]]:
+    """Names of ``point`` that ``space`` asks for, and those of them whose value lies outside the user's ranges.
+
+    A name left out may decide, so several draws of it are tried.
+    """
+    used: set[str] = set()
+    outside: set[str] = set()
+    with random_study() as study:
+        for _ in range(RANDOM_TRIALS):
+            trial = FixedTrial(study.ask(), space.overrides, point)
+            space.params_of(trial)
+            used |= set(point) & set(trial.suggested)
+            outside |= trial.outside
+            if used == set(point) or set(trial.suggested) <= set(point):
+                break
+    return used, outside
+
+
+def _study(name: str, context: SpaceContext, overrides: Mapping[str, Override], asked: tuple[str, ...]) -> Space:
+    """The rows of a study that fit ``context``, with ``overrides`` in their parameters.
+
+    asked: ids of the rows that are wanted, () = all. ``UserError`` if the study has no row for the task, none that can
+    run, not one that was asked for or that it cannot run, or an override that a row cannot take.
+    """
+    rows = studies.rows_of(name.removeprefix("studies."))
+    ids = [row.id for row in rows]
+    problems = [f"--rows: {unknown('row', one, ids)}" for one in dict.fromkeys(asked) if one not in ids]
+    problems += [
+        f"--set {field}={override}: {name} is a list of trials and searches nothing: give {field} one value"
+        for field, override in overrides.items()
+        if isinstance(override, Range | Choices)
+    ]
+    raise_all(problems)
+    chosen: list[StudyRow] = []
+    left_out: dict[str, str] = {}
+    for row in rows:
+        if asked and row.id not in asked:
+            left_out[row.id] = "not among --rows"
+        elif row.params is None:
+            left_out[row.id] = row.reason
+        elif row.task != context.task:
+            left_out[row.id] = f"a {row.task} trial, and the task is {context.task}"
+        else:
+            try:
+                params = resolve({}, row.params.to_flat(), overrides)
+            except UserError as error:
+                problems += [f"{name} {row.id}: {problem}" for problem in error.problems]
+                continue
+            if reasons := misfits(params, context):
+                left_out[row.id] = "; ".join(reasons)
+            else:
+                chosen.append(dataclasses.replace(row, params=params))
+    raise_all(
+        problems
+        + [
+            f"--rows {one}: {name} cannot run it here: {left_out[one]}"
+            for one in dict.fromkeys(asked)
+            if one in left_out
+        ]
     )
-
-
-def _study(
-    name: str,
-    module: types.ModuleType,
-    context: SpaceContext,
-    overrides: Mapping[str, Scalar],
-    asked: tuple[str, ...],
-) -> Space:
-    rows, left_out = runnable_rows(name, module.TRIALS, context, overrides, asked)
+    if not chosen:
+        tasks = {row.task: None for row in rows if row.params is not None}
+        if context.task not in tasks:
+            raise UserError(f"{name} has no {context.task} trial: all it has are {' and '.join(sorted(tasks))}")
+        own = {row.id: left_out[row.id] for row in rows if row.params is not None and row.task == context.task}
+        raise UserError(*(f"{name} cannot run {told}" for told in by_reason(own)))
     return Space(
         name=name,
         context=context,
         overrides=overrides,
-        description=(module.__doc__ or "").strip(),
-        fixed=tuple(row.params for row in rows if row.params is not None),
-        rows=rows,
+        fixed=tuple(row.params for row in chosen if row.params is not None),
+        rows=tuple(chosen),
         asked=asked,
         left_out=left_out,
     )
 
 
-def _module_of_file(path: Path) -> types.ModuleType:
+def _module_of_file(path: Path) -> tuple[types.ModuleType, str]:
     """Run the user's file as a module of its own. Not by ``import``, which would write a cache beside the file."""
     try:
-        code = compile(path.read_text(encoding="utf-8"), str(path), "exec")
+        source = path.read_text(encoding="utf-8")
+        code = compile(source, str(path), "exec")
     except FileNotFoundError:
         raise UserError(f"--space: no such space file: {path}") from None
-    except OSError as error:
-        raise UserError(f"--space: the file {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"--space: the file {path} cannot be read: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"--space: the file {path} cannot be read: {why}") from None
     except (SyntaxError, ValueError) as error:
-        raise UserError(f"{path} raises {described(error, str(path))}") from None
+        raise UserError(f"{path} raises {_described(error, str(path))}") from None
     module = types.ModuleType(f"space_file_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses look their module up by name
     try:
         exec(code, module.__dict__)
     except (Exception, SystemExit) as error:
-        raise UserError(f"{path} raises {described(error, str(path))}") from error
-    return module
+        raise UserError(f"{path} raises {_described(error, str(path))}") from error
+    return module, source
 
 
-def _seed_points(module: types.ModuleType, context: SpaceContext, name: str) -> object:
-    function = getattr(module, "seed_points", None)
-    if function is None:
-        return []
-    try:
-        return function(context)
-    except Exception as error:
-        raise UserError(f"{name}: seed_points raises {described(error, name)}") from error
+def _described(error: BaseException, origin: str) -> str:
+    """``KeyError: 'x' at line 7 (in space)``: the innermost line of the user's own file, where there is one."""
+    if isinstance(error, SyntaxError) and error.lineno is not None:
+        return f"SyntaxError: {error.msg} at line {error.lineno}"
+    text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == origin]
+    return f"{text} at line {own[-1].lineno} (in {own[-1].name})" if own else text

@@ -136,7 +136,6 @@ def description(plan: Plan, paths: RunPaths) -> str:
             "",
             "data: " + ", ".join(f"{count} {split}" for split, count in plan.dataset.images.items()),
             f"classes: {', '.join(plan.dataset.classes)}",
-            f"backbones: {', '.join(plan.weights)}",
             "",
             *plan.notes(),
             "",

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_chapter import results_of
 
-from reports.data import gather
+from reports import intervals
+from reports.bootstrap import interval
 from reports.model_card import card
-from reports.scores import interval_cells
-from reports.scores.shown import alone_on, shown
-from reports.scores.statistics import interval
 from search_spaces.params import TrialParams
+from trainables.atomic import FORMAT
 
 WriteRun = Callable[..., Path]
 CLASSES = ("covid", "normal", "pneumonia")
@@ -23,6 +23,7 @@ CLASSES = ("covid", "normal", "pneumonia")
 def with_model(run: Path, **changes: Any) -> Path:
     """Give a run the best.json that an export leaves."""
     facts = {
+        "format": FORMAT,
         "backbone": "resnet18",
         "params": TrialParams(backbone="resnet18", unfreeze_depth=2).to_flat(),
         "task": "single_label",
@@ -48,7 +49,7 @@ def with_model(run: Path, **changes: Any) -> Path:
 
 
 def of(run: Path) -> str:
-    text = card(gather(run))
+    text = card(results_of(run))
     assert text is not None
     return text
 
@@ -60,12 +61,15 @@ def decided_model(run: Path) -> str:
 def test_the_card_of_a_winner_has_test_scores_with_intervals_and_the_mean_of_its_repeats(write_run: WriteRun) -> None:
     run = write_run(finals={})
     with_model(run, trial=decided_model(run))
-    text, evidence = of(run), gather(run)
-    network = shown(evidence)
-    assert network is not None
-    scores = alone_on(evidence, network, "test").scores(auroc=True)
+    text, results = of(run), results_of(run)
+    scores, mean = results.model_scores("test"), results.scores("test")
+    assert scores is not None
+    assert mean is not None
     line = next(line for line in text.splitlines() if line.startswith("| macro F1"))
-    assert interval_cells.as_text(interval(scores, "f1_macro")) in line
+    assert intervals.as_text(interval(scores, "f1_macro")) in line
+    assert intervals.as_text(interval(mean, "f1_macro")) in line
+    of_covid = next(line for line in text.splitlines() if line.startswith("| covid"))
+    assert intervals.as_text(interval(mean, "auroc:covid")) in of_covid, "the AUROC of the page"
     assert "mean of 3 repeats" in text
     assert "Test split: 169 images" in text
     assert "The model was fixed before these images were looked at." in text
@@ -79,18 +83,18 @@ def test_a_test_split_that_was_opened_again_is_told(write_run: WriteRun) -> None
 
 @pytest.mark.parametrize(("precision", "told"), [("bf16", True), ("fp32", False)])
 def test_scores_of_another_precision_than_the_files_are_told(write_run: WriteRun, precision: str, told: bool) -> None:
-    text = str(card(gather(with_model(write_run(finals={}, sweep={"precision": precision})))))
+    text = str(card(results_of(with_model(write_run(finals={}, sweep={"precision": precision})))))
     assert ("computed in bfloat16" in text) is told
 
 
 def test_without_finalists_the_scores_are_called_optimistic(write_run: WriteRun) -> None:
     run = write_run()
-    best = gather(run).best
+    best = results_of(run).data.best
     assert best is not None
     with_model(run, trial=best["trial_id"])
     text = of(run)
-    assert "The model was chosen on these images, so the scores are optimistic." in text
-    assert "It was never scored on images that had no part in choosing it." in text
+    assert "The model was selected on these images, so the scores are optimistic." in text
+    assert "It was never scored on images that had no part in selecting it." in text
     assert "repeats" not in text
 
 
@@ -129,7 +133,7 @@ def test_thresholds_of_several_labels_are_stated(write_run: WriteRun) -> None:
     with_model(run, task="multi_label", thresholds=thresholds, trial=decided_model(run))
     text = of(run)
     assert "**Decided from a probability of:** covid 0.31, normal 0.5, pneumonia 0.5" in text
-    assert "class by class, decided at 0.5:" in text
+    assert "Class by class, decided at 0.5:" in text
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}"])
@@ -138,4 +142,4 @@ def test_a_run_without_a_model_has_no_card(content: str | None, write_run: Write
     if content is not None:
         (run / "models").mkdir()
         (run / "models" / "best.json").write_text(content)
-    assert card(gather(run)) is None
+    assert card(results_of(run)) is None

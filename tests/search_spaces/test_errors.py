@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from search_spaces.errors import UserError, by_reason, raise_all, unknown
+from search_spaces.errors import UserError, by_reason, raise_all, shown_problems, unknown
 
 
 def test_the_message_holds_every_problem() -> None:
@@ -37,3 +37,9 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_all_allowed() -> None:
 
 def test_what_was_left_out_for_one_reason_stands_together():
     assert by_reason({"W1": "asked", "W2": "no weights", "W3": "asked"}) == ["W1, W3: asked", "W2: no weights"]
+
+
+def test_ten_problems_are_shown_and_the_others_counted() -> None:
+    problems = [f"problem {number}" for number in range(320)]
+    assert shown_problems(problems) == [*problems[:10], "… and 310 more"]
+    assert shown_problems(problems[:10]) == problems[:10]

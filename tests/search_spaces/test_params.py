@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces.errors import UserError
-from search_spaces.params import BACKBONE_NAMES, LOSSES, TrialParams, parse_text
+from search_spaces.params import (
+    BACKBONE_NAMES,
+    LOSSES,
+    Choices,
+    Override,
+    Range,
+    TrialParams,
+    allows,
+    override_from_json,
+    override_to_json,
+    parse_text,
+)
 
 trial_params = st.builds(
     TrialParams,
@@ -89,3 +101,99 @@ def test_text_from_the_command_line_gets_the_type_of_its_field(key: str, text: s
 def test_text_for_an_unknown_field_names_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'momentum'"):
         parse_text("momentun", "0.9")
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "override"),
+    [
+        ("lr", "1e-4..1e-2", Range(1e-4, 1e-2)),
+        ("lr", "1e-4 .. 1e-2", Range(1e-4, 1e-2)),
+        ("unfreeze_depth", "1..3", Range(1, 3)),
+        ("dropout", ".1...5", Range(0.1, 0.5)),
+        ("batch_size", "16,32", Choices((16, 32))),
+        ("batch_size", [16, "32"], Choices((16, 32))),
+        ("lr", "1e-3, 1e-2", Choices((1e-3, 1e-2))),
+        ("loss", "bce,focal", Choices(("bce", "focal"))),
+        ("head_widths", "none,256,1024+512", Choices(("none", "256", "1024+512"))),
+        ("focal_alpha", "none,0.25", Choices((None, 0.25))),
+        ("unfreeze_layers", "features.28,features.26+features.28", Choices(("features.28", "features.26+features.28"))),
+    ],
+)
+def test_ranges_and_choices_are_read_and_read_again(key: str, given: object, override: Override) -> None:
+    assert parse_text(key, given) == override
+    assert parse_text(key, override) == override
+    assert parse_text(key, str(override)) == override
+    assert override_from_json(key, json.loads(json.dumps(override_to_json(override)))) == override
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "problem"),
+    [
+        ("loss", "bce..focal", "loss is no number: give one value, or choices such as a,b; received bce..focal"),
+        ("head_widths", "128..512", "head_widths is no number"),
+        ("lr", "1e-2..1e-4", "a range of lr must go from a lower to a higher number, received 1e-2..1e-4"),
+        ("lr", "0..1e-2", "lr must be above 0, received 0.0"),
+        ("lr", "..1e-2", "lr must be a number, received ''"),
+        ("lr", "nan..1", "lr must be above 0, received nan"),
+        ("dropout", "0.5..1", r"dropout must be in \[0, 1\), received 1.0"),
+        ("batch_size", "8..16.5", "batch_size must be a whole number, received '16.5'"),
+        ("focal_alpha", "none..0.5", "a range of focal_alpha must go from a lower to a higher number"),
+        ("batch_size", "16,", "choices of batch_size must be single values such as a,b, received '16,'"),
+        ("lr", "1e-4..1e-3,1e-2", "choices of lr must be single values"),
+        ("batch_size", "16,16", "choices of batch_size must differ, received 16,16"),
+        ("loss", "bce,hinge", "unknown loss 'hinge'"),
+        ("head_widths", "none,256+0", "head_widths must be at most two widths of 1 or more"),
+        ("momentun", "0.5..0.9", "did you mean 'momentum'"),
+        ("momentun", "0.5,0.9", "did you mean 'momentum'"),
+    ],
+)
+def test_a_range_or_choice_that_cannot_be_is_refused(key: str, text: str, problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        parse_text(key, text)
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {"low": 1e-4},
+        {"low": 1e-4, "high": 1e-2, "step": 1},
+        {"low": "1e-4", "high": "1e-2"},
+        {"low": 1e-2, "high": 1e-4},
+        {"choices": []},
+        {"choices": 0.1},
+        {"choices": [0.1], "low": 0.1},
+        [0.1, 0.2],
+        "0.1..0.2",
+        "0.1,0.2",
+        True,
+        {},
+    ],
+)
+def test_json_that_holds_no_override_is_refused(saved: object) -> None:
+    with pytest.raises(UserError, match="lr"):
+        override_from_json("lr", saved)
+
+
+@given(st.floats(1e-8, 1.0), st.floats(1e-8, 1.0), st.floats(1e-8, 1.0))
+def test_a_range_allows_what_lies_between_its_ends(one: float, other: float, value: float) -> None:
+    low, high = sorted((one, other))
+    override = parse_text("lr", f"{low}..{high}")
+    assert override_from_json("lr", json.loads(json.dumps(override_to_json(override)))) == Range(low, high)
+    assert allows(override, "lr", value) == (low <= value <= high)
+    assert allows(override, "lr", low)
+    assert allows(override, "lr", high)
+
+
+@pytest.mark.parametrize("given", [[[320], "none"], {"choices": [[320], "none"]}, {"low": 1, "high": 2}])
+def test_a_list_or_a_mapping_is_no_value(given: object) -> None:
+    read = override_from_json if isinstance(given, dict) and "choices" in given else parse_text
+    with pytest.raises(UserError, match="head_widths must be one value, received"):
+        read("head_widths", given)
+
+
+def test_choices_allow_a_value_however_it_is_spelled() -> None:
+    assert allows(Choices(("320", "none")), "head_widths", 320)
+    assert allows(Choices(("320", "none")), "head_widths", None)
+    assert not allows(Choices(("320",)), "head_widths", "256+128")
+    assert not allows(Range(0.1, 0.5), "focal_alpha", None)
+    assert not allows(Range(8, 64), "batch_size", "many")

@@ -7,10 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from search_spaces.check import random_study
 from search_spaces.params import BACKBONE_NAMES, TASKS, SpaceContext
-from search_spaces.resolve import misfits
-from search_spaces.space import SPACES, Space, load_space
+from search_spaces.space import SPACES, Space, load_space, misfits, random_study
 
 SEARCHED = [name for name in SPACES if not name.startswith("studies.")]
 REAL = SpaceContext(task="single_label", class_count=3, train_count=785, backbones=BACKBONE_NAMES)

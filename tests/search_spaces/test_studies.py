@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -15,16 +15,11 @@ import torchvision
 from search_spaces.errors import UserError
 from search_spaces.params import SpaceContext, TrialParams
 from search_spaces.space import load_space
-from search_spaces.studies.row import StudyRow
+from search_spaces.studies import DESCRIPTIONS, published, rows_of
 
 STUDIES = {"bscs17028": "W", "msds18022": "H", "msds19058": "M", "msds19005": "Z", "msds19042": "A"}
 ROWS = {"bscs17028": 10, "msds18022": 12, "msds19058": 33, "msds19005": 10, "msds19042": 10}
 UNFIT = {"msds18022": {"H7", "H13"}, "msds19058": {"M8", "M10", "M28", "M29", "M30", "M31", "M32", "M33"}}
-
-
-def rows_of(study: str) -> list[StudyRow]:
-    trials: list[StudyRow] = importlib.import_module(f"search_spaces.studies.{study}").TRIALS
-    return trials
 
 
 def params_of(row_id: str) -> TrialParams:
@@ -38,7 +33,7 @@ def context(task: str, train_count: int = 4200, backbones: tuple[str, ...] = ("r
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_every_row_of_a_study_stands_in_its_file_once(study: str) -> None:
+def test_every_row_of_a_study_stands_there_once(study: str) -> None:
     ids = [row.id for row in rows_of(study)]
     assert len(ids) == len(set(ids)) == ROWS[study]
     assert {row_id[0] for row_id in ids} == {STUDIES[study]}
@@ -131,7 +126,7 @@ def test_a_study_runs_the_rows_of_the_task_at_hand_and_accounts_for_the_others(
     for task, expected in (("single_label", single), ("multi_label", multi)):
         space = load_space(f"studies.{study}", context(task))
         assert space.fixed is not None
-        assert len(space.fixed) == len(space.rows) == expected == space.count()
+        assert len(space.fixed) == len(space.rows) == expected
         assert tuple(row.params for row in space.rows) == space.fixed
         assert {row.task for row in space.rows} == {task}
         assert len(space.left_out) == ROWS[study] - expected
@@ -154,7 +149,7 @@ def test_a_study_of_which_nothing_fits_is_refused_with_each_reason_once() -> Non
     with pytest.raises(UserError) as caught:
         load_space("studies.bscs17028", context("single_label", train_count=100))
     (problem,) = caught.value.problems
-    assert "batch_size 128 is above the 100 images of the training split (W1, W2, W3, W4, W5, W6)" in problem
+    assert "W1, W2, W3, W4, W5, W6: batch_size 128 is above the 100 images of the training split" in problem
 
 
 def test_only_the_rows_that_are_asked_for_are_run_in_the_order_of_the_study() -> None:
@@ -189,3 +184,33 @@ def test_a_value_can_be_fixed_in_every_row_of_a_study() -> None:
 def test_a_value_that_a_row_cannot_take_is_refused_with_the_row() -> None:
     with pytest.raises(UserError, match=r"studies.msds19005 Z6: focal_alpha and class_weights=balanced"):
         load_space("studies.msds19005", context("multi_label"), {"class_weights": "balanced"})
+
+
+def test_each_study_is_described() -> None:
+    assert DESCRIPTIONS.keys() == STUDIES.keys()
+    assert all(len(text) > 100 for text in DESCRIPTIONS.values())
+
+
+def test_what_was_published_is_of_the_rows_that_can_be_run_and_the_others() -> None:
+    ours = {row.id: row for study in STUDIES for row in rows_of(study)}
+    printed = published()
+    assert [row.id for row in printed if row.findings == "two_findings"] + [
+        row.id for row in printed if row.findings == "three_findings"
+    ] == [row.id for row in printed]
+    assert {row.id: row.study for row in printed} == {row.id: row.study for row in ours.values()}
+    for row in printed:
+        params = ours[row.id].params
+        assert params is None or (params.backbone, params.loss) == (row.backbone, row.loss)
+    assert [row.id for row in published("msds19042")] == [f"A{number}" for number in range(1, 11)]
+
+
+def test_what_was_published_is_that_of_the_list_of_results(shared_dir: Path) -> None:
+    with (shared_dir / "reference" / "study_results.csv").open(encoding="utf-8", newline="") as file:
+        listed = {row["id"]: row for row in csv.DictReader(file)}
+    for row in published():
+        theirs = listed[row.id]
+        assert row.accuracy == (float(theirs["accuracy_pct"]) / 100 if theirs["accuracy_pct"] else None)
+        cells = re.findall(r"\d+", theirs["confusion"])
+        assert not row.matrix or row.matrix == tuple(map(int, cells))
+    (first,) = (row for row in published() if row.id == "W1")
+    assert (first.matrix, first.flaws, first.split) == ((515, 100, 10, 875), (6, 8, 13, 19, 21), "test")

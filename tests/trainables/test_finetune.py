@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from search_spaces import studies
 from search_spaces.errors import UserError
 from search_spaces.params import BACKBONE_NAMES, TrialParams
+from search_spaces.studies import DESCRIPTIONS, rows_of
 from trainables.backbones import BACKBONES
 from trainables.finetune import FineTunedModel, build_model, make_head, model_problems, unfrozen_modules
 from trainables.weights import FoundWeights, load_pretrained
@@ -101,12 +99,7 @@ def test_parameters_are_counted(backbone: str, depth: int) -> None:
 
 
 def test_every_layer_that_a_study_names_exists() -> None:
-    rows = [
-        row.params
-        for module in pkgutil.iter_modules(studies.__path__)
-        for row in getattr(importlib.import_module(f"{studies.__name__}.{module.name}"), "TRIALS", [])
-        if row.params is not None
-    ]
+    rows = [row.params for study in DESCRIPTIONS for row in rows_of(study) if row.params is not None]
     assert any(params.unfreeze_layers for params in rows)
     assert [problem for params in dict.fromkeys(rows) for problem in model_problems(params, 224)] == []
 

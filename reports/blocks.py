@@ -1,0 +1,153 @@
+"""What a report is made of: chapters of blocks, which ``render`` writes as HTML, Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from reports.drawing import Drawing
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The one number that a reader came for. ``value`` is text ready to show; ``detail`` says what it is worth."""
+
+    value: str
+    label: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """Prose as Markdown: paragraphs, lists, ``### `` headings. User text enters only through ``formats.escape``.
+
+    Links lead only to ``#anchors`` of the page and to files of the report; images and HTML show as text.
+    """
+
+    markdown: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that must not be overlooked, as plain text. level: "info", "warning" or "error"."""
+
+    level: str
+    text: str
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Named facts: pairs of a name and its value, both plain text. tiles: short values, side by side."""
+
+    rows: tuple[tuple[str, str], ...]
+    tiles: bool = False
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to copy: a command or a file's content."""
+
+    text: str
+    language: str = "sh"
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a column of a table is shown. kind: a key of ``formats.FORMATS``."""
+
+    key: str
+    title: str
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Facts in rows. ``frame`` holds raw values (they go to the CSV as they are); ``columns`` says how to show which.
+
+    name: of the file tables/<name>.csv, and .tex with latex. caption: plain text. folded: closed until it is opened.
+    filterable: sortable and filterable on the page. status_key: the column that the page's choice of a status filters.
+    """
+
+    name: str
+    caption: str
+    frame: pd.DataFrame
+    columns: tuple[Column, ...]
+    folded: bool = False
+    filterable: bool = False
+    status_key: str | None = None
+    latex: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """name: of figures/<name>.svg and .png; caption: plain text; alt: what it shows, for who cannot see it.
+
+    frame: the numbers that are drawn, written as tables/<name>.csv; None where a table of the report holds them.
+    """
+
+    name: str
+    caption: str
+    alt: str
+    drawing: Drawing
+    frame: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures that stand side by side where there is room."""
+
+    items: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One small image. uri: a data URI, "" where there is no thumbnail; name: its file name as the user knows it.
+
+    split: train, val or test. note: what stands below it in place of the split.
+    """
+
+    uri: str
+    name: str
+    split: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Sample images of each class: pairs of a label and its images."""
+
+    caption: str
+    rows: tuple[tuple[str, tuple[Sample, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Blocks that stand closed under their title until they are opened: reviewer's material."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+Block = Headline | Text | Note | Facts | Code | Table | Figure | Figures | Samples | Folded
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A part of the page. id: of its anchor, unique."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+def walk(blocks: tuple[Block, ...]) -> Iterator[Block]:
+    """Every block, those in ``Figures`` and ``Folded`` too, in the order of the page."""
+    for block in blocks:
+        yield block
+        if isinstance(block, Figures):
+            yield from block.items
+        elif isinstance(block, Folded):
+            yield from walk(block.blocks)

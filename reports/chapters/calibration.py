@@ -1,0 +1,94 @@
+"""Whether a probability can be taken at its word: reliability diagrams, calibration error and Brier score."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports import class_panels, formats, intervals
+from reports.blocks import Chapter, Column, Figure, Table, Text
+from reports.bootstrap import wilson
+from reports.calibration import BINS, Calibration, Claim
+from reports.class_panels import MOST_PANELS, ReliabilityPanel
+from reports.results import Results
+
+TITLE = "Calibration"
+
+
+def chapter(results: Results) -> Chapter:
+    found, split = results.calibration, results.split
+    if found is None or split is None:
+        return Chapter("calibration", TITLE, (Text("There are no predictions to check probabilities of."),))
+    first = "" if results.data.task == "multi_label" else " The first panel is of the answer given, whatever its class."
+    text = (
+        f"{results.basis(split)} Of the images with a probability near 0.8, eight in ten should have the class. Points "
+        f"below the diagonal: the network is overconfident; above: too cautious.{first} ECE, the expected calibration "
+        f"error, is the distance from the diagonal, weighted by images, in {BINS} bins of equal width; chance alone "
+        "keeps it above 0, so it has no interval. The Brier score is the mean squared distance of the probability from "
+        "what was true; of the share: of a network that always says how frequent the class is."
+    )
+    whose = results.whose(split)
+    figure = reliability_figure(found, split)
+    return Chapter("calibration", TITLE, (Text(text), figure, calibration_table(found, split, whose)))
+
+
+def reliability_figure(found: Calibration, split: str) -> Figure:
+    """A panel a claim, of the first run; the others thin."""
+    shown = found.claims[:MOST_PANELS]
+    rest = f" The first {MOST_PANELS} of {len(found.claims)} panels." if len(shown) < len(found.claims) else ""
+    errors = ", ".join(f"{one.name} {formats.score(one.bins[0].error)}" for one in shown)
+    caption = (
+        "Reliability. Lines at the points: Wilson's 95 % interval of a bin, as if its images were independent; gray "
+        f"bars: how many images. ECE: of the reported model.{rest}"
+    )
+    alt = f"Reliability diagrams. Expected calibration error of each: {errors}."
+    return Figure(f"reliability_{split}", caption, alt, class_panels.reliability([_panel(one) for one in shown]))
+
+
+def calibration_table(found: Calibration, split: str, whose: str) -> Table:
+    """One row a claim, then the Brier score of all classes."""
+    rows: list[dict[str, Any]] = []
+    for one in found.claims:
+        errors = [bins.error for bins in one.bins]
+        names = {"difference": f"difference{one.key}", "Brier": f"brier{one.key}"}
+        row = {"probability of": one.name, "given": one.given.mean(), "observed": one.came_true.mean()}
+        row |= {"ECE": float(np.mean(errors)), "ECE of each repeat": ", ".join(map(formats.score, errors))}
+        row |= intervals.cells(found.scores, names)
+        rows.append(row | {"Brier of the share": found.brier_of_shares.get(one.key, math.nan)})
+    every = "all labels (mean)" if found.scores.by_run.get("exact_match") is not None else "all classes (sum)"
+    total = intervals.cells(found.scores, {"Brier": "brier_all"})
+    rows.append({"probability of": every, "Brier of the share": found.brier_of_shares["_all"]} | total)
+    columns = (
+        Column("probability of", "probability of"),
+        Column("given", "mean given", "score"),
+        Column("observed", "observed share", "score"),
+        *intervals.columns({"difference": "given less observed"}),
+        Column("ECE", "ECE", "score"),
+        *intervals.columns({"Brier": "Brier score"}),
+        Column("Brier of the share", "Brier score of the share", "score"),
+    )
+    shown = [f"{measure}{one.key}" for one in found.claims for measure in ("difference", "brier")]
+    caption = f"{formats.capital(whose)}. {intervals.below((found.scores, name) for name in shown)}"
+    return Table(f"calibration_{split}", caption, pd.DataFrame(rows), columns)
+
+
+def _panel(one: Claim) -> ReliabilityPanel:
+    first, *others = one.bins
+    bounds = [
+        wilson(float(share), int(count)) if count else (math.nan, math.nan)
+        for share, count in zip(first.observed, first.counts, strict=True)
+    ]
+    low, high = np.array(bounds).T
+    return ReliabilityPanel(
+        title=one.name,
+        text=f"ECE {formats.score(first.error)}",
+        confidence=first.confidence,
+        observed=first.observed,
+        low=low,
+        high=high,
+        counts=first.counts,
+        others=[(bins.confidence, bins.observed) for bins in others],
+    )

@@ -1,0 +1,119 @@
+"""The data: images of each class and split, what was left out, what the checks found, and the starting weights."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from reports import figures, formats, tables, thumbnails
+from reports.blocks import Block, Chapter, Column, Facts, Figure, Note, Samples, Table, Text
+from reports.results import Results
+
+SPLIT_ORIGINS = {"given": "as the data set gives them", "seeded": "drawn by the seed, stratified, groups kept together"}
+CHANNELS = {1: "one channel (gray)", 3: "three channels"}
+
+
+def chapter(results: Results) -> Chapter:
+    dataset = results.data.dataset
+    if not dataset.classes and not dataset.counts:
+        return Chapter("data", "Data", (Note("error", "dataset.json is missing: nothing is known of the data."),))
+    blocks = [Facts(tuple(_facts(results))), *_counts(results), *_left_out(results), *_checks(results)]
+    return Chapter("data", "Data", (*blocks, *_subgroups(results), *_weights(results), *_samples(results)))
+
+
+def _facts(results: Results) -> list[tuple[str, str]]:
+    dataset = results.data.dataset
+    origin = dataset.split_origin or "not recorded"
+    groups = "no group column: whether a patient is in two splits cannot be known"
+    if dataset.group_column:
+        counts = ", ".join(f"{split} {count:,}" for split, count in dataset.group_counts.items())
+        groups = f"{counts} (column {dataset.group_column}); none in two splits unless a check says so"
+    size, channels = dataset.image_size or "?", CHANNELS.get(dataset.channels or 0, "channels not recorded")
+    return [
+        ("Task", dataset.task.replace("_", " ")),
+        ("Splits", SPLIT_ORIGINS.get(origin, origin)),
+        ("Patients", groups),
+        ("Images as trained", f"{size} x {size} px, {channels}, fit: {dataset.fit or '?'}"),
+    ]
+
+
+def _counts(results: Results) -> list[Block]:
+    counts = tables.class_counts(results.data.dataset)
+    splits = [str(name) for name in counts.columns[1:]]
+    columns = (Column("class", "class"), *(Column(name, name, "integer") for name in splits))
+    caption = "Images of each class and split."
+    if results.data.task == "multi_label":
+        caption += " An image counts for each of its labels."
+    table = Table("class_counts", caption, counts, columns, latex=True)
+    bars = counts.iloc[:-1]
+    if bars.empty:
+        return [table]
+    alt = "Bars: " + "; ".join(f"{row['class']} {row['total']} images" for row in bars.to_dict("records"))
+    drawing = figures.stacked_bars(bars, figures.SPLIT_COLORS, "images")
+    return [Figure("class_counts", "Images of each class, by split.", alt, drawing), table]
+
+
+def _left_out(results: Results) -> list[Block]:
+    dropped = tables.dropped(results.data.dataset)
+    if dropped.empty:
+        return [Text("No file was left out.")]
+    columns = (Column("path", "file"), Column("reason", "reason"))
+    return [Table("left_out", f"{len(dropped):,} files were left out.", dropped, columns, folded=True)]
+
+
+def _checks(results: Results) -> list[Block]:
+    found = tables.checks(results.data.dataset)
+    if found.empty:
+        return [Text("The checks for unreadable files, duplicates and patients in two splits found nothing.")]
+    titles = {"severity": "severity", "check": "check", "count": "count", "message": "finding", "examples": "examples"}
+    columns = tuple(Column(key, title, "integer" if key == "count" else "text") for key, title in titles.items())
+    caption = "What the checks found, the gravest first; at most three examples each, all stand in dataset.json."
+    return [Table("checks", caption, found, columns)]
+
+
+def _subgroups(results: Results) -> list[Block]:
+    blocks: list[Block] = []
+    subgroups = tables.subgroups(results.data.dataset)
+    if len(subgroups):
+        columns = (Column("column", "column"), Column("value", "value"), Column("images", "images", "integer"))
+        blocks.append(Table("subgroups", "Images of each subgroup.", subgroups, columns, folded=True))
+    crossed = tables.source_by_class(results.data.dataset)
+    if len(crossed):
+        source, *classes = map(str, crossed.columns)
+        columns = (Column(source, "source"), *(Column(name, name, "integer") for name in classes))
+        blocks.append(Table("source_by_class", "Images of each class from each source.", crossed, columns, folded=True))
+        blocks += _from_one_source(crossed.set_index(source))
+    return blocks
+
+
+def _from_one_source(crossed: pd.DataFrame) -> list[Block]:
+    """A warning where all images of a class (column) come from one source (row), and there are several."""
+    alone: dict[str, list[str]] = {}
+    for name in crossed.columns:
+        sources = crossed.index[crossed[name] > 0]
+        if len(sources) == 1:
+            alone.setdefault(str(sources[0]), []).append(str(name))
+    if not alone or len(crossed) < 2:
+        return []
+    listed = formats.listing(f"{formats.listing(names)} from “{source}” alone" for source, names in alone.items())
+    return [Note("warning", f"Images of {listed}: a network may learn the source, not the finding.")]
+
+
+def _weights(results: Results) -> list[Block]:
+    provenance = results.data.run.provenance
+    weights = tables.weights(provenance)
+    names = {"sha256": "SHA-256 (first 16)", "batchnorm": "BatchNorm"}
+    columns = tuple(Column(str(name), names.get(str(name), str(name))) for name in weights.columns)
+    blocks: list[Block] = [Table("weights", "Starting weights of each backbone.", weights, columns)]
+    if weights.empty:
+        blocks = [Note("info", "The origin of the starting weights is not recorded (provenance.json).")]
+    if provenance.missing_weights:
+        items = tuple(f"{name}: {why}" for name, why in sorted(provenance.missing_weights.items()))
+        blocks.append(Note("info", "Backbones that were not searched, since their weights were not found:", items))
+    return blocks
+
+
+def _samples(results: Results) -> list[Block]:
+    rows = thumbnails.samples(results.data.run.paths.thumbnails, results.data.classes)
+    if rows is None:
+        return [Note("info", "thumbnails.npz is missing or damaged: no sample images.")]
+    return [Samples("Some images of each class as the networks see them, made small; not chosen by hand.", rows)]

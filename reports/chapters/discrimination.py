@@ -1,0 +1,125 @@
+"""How well the probabilities of each class separate its images from the others: ROC, precision-recall, their areas."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from reports import class_panels, formats, intervals
+from reports.blocks import Block, Chapter, Column, Figure, Figures, Note, Table, Text
+from reports.bootstrap import Runs, Scores
+from reports.class_panels import MOST_PANELS, CurvePanel, thinned
+from reports.comparisons import ALL_FOLDS
+from reports.operating import OperatingPoints
+from reports.results import Results
+
+TITLE = "Discrimination"
+MACRO = "mean of all classes"
+AREAS = {"AUROC": "auroc", "AP": "ap"}
+TITLES = {"AUROC": "AUROC", "AP": "average precision (AP)"}
+AT = ("decided", "decided at the chosen threshold")
+
+
+def chapter(results: Results) -> Chapter:
+    split = results.split
+    images, scores = (results.runs(split), results.scores(split)) if split else (None, None)
+    if split is None or images is None or scores is None:
+        return Chapter("discrimination", TITLE, (Text("There are no predictions to draw curves from."),))
+    blocks: list[Block] = [Text(f"{results.basis(split)} {_meaning(results, images)}")]
+    undefined = [name for name in images.classes if math.isnan(scores.estimate[f"auroc:{name}"])]
+    if undefined:
+        name = formats.SPLIT_NAMES[split]
+        text = f"Undefined for {formats.listing(undefined)}: no {name} image is of such a class, or every one is. "
+        blocks.append(Note("warning", text + "The mean of all classes is undefined with it."))
+    points = None if images.names == (ALL_FOLDS,) else results.operating
+    figures = curves(images, scores, points, split)
+    return Chapter("discrimination", TITLE, (*blocks, figures, areas_table(images, scores, split)))
+
+
+def curves(images: Runs, scores: Scores, points: OperatingPoints | None, split: str) -> Figures:
+    """A panel a class, of ROC and of precision-recall. points: where the first run decides."""
+    names = images.classes[:MOST_PANELS]
+    rest = f" The first {MOST_PANELS} of {len(images.classes)} classes." if len(names) < len(images.classes) else ""
+    found = []
+    for kind, draw, words, area in (
+        ("roc", class_panels.roc, "ROC curves", "AUROC"),
+        ("precision_recall", class_panels.precision_recall, "Precision-recall curves", "AP"),
+    ):
+        panels = [_panel(area, place, images, scores, points) for place in range(len(names))]
+        shown = ", ".join(f"{name} {formats.show('score', scores.estimate[f'{AREAS[area]}:{name}'])}" for name in names)
+        caption = f"{words}, each class against the rest.{rest}"
+        found.append(Figure(f"{kind}_{split}", caption, f"{words}; {area} of each: {shown}.", draw(panels)))
+    return Figures(tuple(found))
+
+
+def areas_table(images: Runs, scores: Scores, split: str) -> Table:
+    """One row a class, then the mean of all; each run's own AUROC where there are several."""
+    rows: list[dict[str, Any]] = []
+    for name, count in zip(images.classes, images.truth.sum(axis=0), strict=True):
+        facts = {"class": name, "images": int(count), "share": count / len(images.paths)}
+        facts["patients"] = scores.positives[name] if images.resamples.named else math.nan
+        rows.append(facts | _areas(scores, f":{name}"))
+    rows.append({"class": MACRO, "images": len(images.paths)} | _areas(scores, "_macro"))
+    columns = [
+        Column("class", "class"),
+        Column("images", "images", "integer"),
+        Column("patients", "patients", "integer"),
+        Column("share", "share", "percent"),
+        *intervals.columns(TITLES),
+    ]
+    if len(images.names) > 1:
+        columns.append(Column("AUROC_of_each_repeat", "AUROC of each repeat"))
+    caption = intervals.below((scores, f"{area}:{name}") for area in AREAS.values() for name in images.classes)
+    return Table(f"discrimination_{split}", caption, pd.DataFrame(rows), tuple(columns))
+
+
+def _areas(scores: Scores, of: str) -> dict[str, Any]:
+    cells = intervals.cells(scores, {title: f"{area}{of}" for title, area in AREAS.items()})
+    for title, area in AREAS.items():
+        own = (formats.show("score", float(value)) for value in scores.by_run[f"{area}{of}"])
+        cells[f"{title}_of_each_repeat"] = ", ".join(own)
+    return cells
+
+
+def _meaning(results: Results, images: Runs) -> str:
+    whose = f"Areas and intervals: {formats.escape(results.whose(str(results.split)))}."
+    others = len(images.names) - 1
+    if others:
+        whose += f" Bold curves: the model file; thin: the other {f'{others} repeats' if others > 1 else 'repeat'}."
+    text = (
+        f"{whose} AUROC is the chance that an image of the class gets a higher probability of it than another image "
+        "(0.5 by chance); average precision sums up the precision-recall curve (by chance: the share of the class)."
+    )
+    if images.multi_label or len(images.classes) == 2:
+        return text
+    return (
+        f"{text} The likeliest class is decided, which is no threshold of one class: its point may lie off the curve."
+    )
+
+
+def _panel(area: str, place: int, images: Runs, scores: Scores, points: OperatingPoints | None) -> CurvePanel:
+    name, truth = images.classes[place], images.truth[:, place]
+    if not truth.any() or truth.all():
+        return CurvePanel(name, (), f"undefined:\n{'every' if truth.any() else 'no'} image has it")
+    runs = [_curve(area, truth, one) for one in images.probabilities[:, :, place]]
+    at = []
+    for words, (true, decided) in zip(AT, points.of(name) if points else (), strict=False):
+        if area == "AUROC":
+            at.append((words, float(decided[~true].mean()), float(decided[true].mean())))
+        elif decided.any():
+            at.append((words, float(decided[true].mean()), float(true[decided].mean())))
+    text = f"{area} {intervals.in_two_lines(scores, f'{AREAS[area]}:{name}')}"
+    return CurvePanel(name, runs, text, float(truth.mean()) if area == "AP" else None, at)
+
+
+def _curve(area: str, truth: npt.NDArray[np.bool_], probability: npt.NDArray[np.float32]) -> class_panels.Curve:
+    if area == "AUROC":
+        return thinned(*roc_curve(truth, probability)[:2])
+    precision, recall, _ = precision_recall_curve(truth, probability)
+    # The last point, precision 1 at recall 0, is scikit-learn's convention and no threshold's.
+    return thinned(recall, np.append(precision[:-1], precision[-2]))

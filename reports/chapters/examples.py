@@ -1,0 +1,172 @@
+"""The images that the network is surest of and those it gets most wrong, with file names, and the pairs it mixes up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from reports import formats, thumbnails
+from reports.blocks import Block, Chapter, Column, Note, Sample, Samples, Table, Text
+from reports.bootstrap import decisions
+from reports.drawing import short
+from reports.results import ReportedModel, Results
+from trainables.predictions import Predictions
+
+TITLE = "Best and worst classified images"
+MOST_PAIRS = 10
+PER_CLASS, PER_CLASS_OF_MANY, MANY = 4, 3, 6
+NO_LABEL = "no label"
+BEST, WORST = "Best classified", "Worst classified"
+FALSE_POSITIVES, FALSE_NEGATIVES = "Most confident false positives", "Most confident false negatives"
+ORDERS = {
+    BEST: "Best classified: the probability p of the true class, the highest first.",
+    WORST: "Worst classified: the probability p of the true class, the lowest first.",
+    FALSE_POSITIVES: "Most confident false positives: images that were wrongly given the label, the highest p first.",
+    FALSE_NEGATIVES: "Most confident false negatives: images whose label was missed, the lowest p first.",
+}
+
+
+def chapter(results: Results) -> Chapter:
+    model = results.model
+    if model is None or model.judged is None:
+        return Chapter("examples", TITLE, (Text("There are no predictions to choose images from."),))
+    part = model.predictions.of(model.judged)
+    rows = examples(part, model.thresholds)
+    uris = thumbnails.of_files(results.data.run.paths.thumbnails, rows["path"].tolist())
+    blocks: list[Block] = [Text(_how_chosen(model, part))]
+    if len(rows) and not uris:
+        blocks.append(Note("info", "thumbnails.npz is missing or damaged, or has none of these images: names only."))
+    kinds = dict.fromkeys(rows["kind"])
+    blocks += [_gallery(rows[rows["kind"] == kind], part.classes, model.judged, uris) for kind in kinds]
+    columns = (
+        Column("kind", "list"),
+        Column("class", "class"),
+        Column("path", "file"),
+        Column("probability", "probability of the class", "score"),
+        Column("truth", "true"),
+        Column("decision", "decided"),
+    )
+    frame = rows.drop(columns="note")
+    listed = Table(f"examples_{model.judged}", "The images above, by file.", frame, columns, folded=True)
+    return Chapter("examples", TITLE, (*blocks, listed, *_pairs(model, part)))
+
+
+def examples(part: Predictions, thresholds: Mapping[str, float] | None) -> pd.DataFrame:
+    """The images to show of each class, by kind.
+
+    Columns: kind, class, path, probability (of the class), truth, decision, note (short, for below the image).
+    Single-label: those with the highest and the lowest probability of their true class; none is in both lists.
+    Multi-label: the most confident false positives and false negatives; truth, decision: all labels, joined by " + ".
+    """
+    limit = PER_CLASS if len(part.classes) <= MANY else PER_CLASS_OF_MANY
+    truth, decided = _truth_and_decisions(part, thresholds)
+    multi_label = part.label.ndim == 2
+    rows: list[dict[str, Any]] = []
+    for place, name in enumerate(part.classes):
+        p = part.probability[:, place]
+        if multi_label:
+            false_positives = _sorted(part, np.flatnonzero(~truth[:, place] & decided[:, place]), -p)
+            false_negatives = _sorted(part, np.flatnonzero(truth[:, place] & ~decided[:, place]), p)
+            chosen = {FALSE_POSITIVES: false_positives[:limit], FALSE_NEGATIVES: false_negatives[:limit]}
+        else:
+            falling = _sorted(part, np.flatnonzero(truth[:, place]), -p)
+            half = min(limit, -(-len(falling) // 2))
+            chosen = {BEST: falling[:half], WORST: falling[half:][::-1][:limit]}
+        for kind, images in chosen.items():
+            for row in images:
+                has, given = (
+                    [one for one, on in zip(part.classes, of[row], strict=True) if on] for of in (truth, decided)
+                )
+                answer = " + ".join(given) or NO_LABEL
+                facts = {"kind": kind, "class": name, "path": str(part.path[row]), "probability": float(p[row])}
+                facts |= {"truth": " + ".join(has) or NO_LABEL, "decision": answer}
+                note = (
+                    f"true: {_first_of(has)}" if multi_label else "right" if answer == name else f"says {short(answer)}"
+                )
+                rows.append(facts | {"note": note})
+    frame = pd.DataFrame(rows, columns=["kind", "class", "path", "probability", "truth", "decision", "note"])
+    return frame.sort_values("kind", key=lambda kinds: kinds.map(list(ORDERS).index), kind="stable", ignore_index=True)
+
+
+def confused_pairs(part: Predictions, thresholds: Mapping[str, float] | None) -> pd.DataFrame:
+    """How often each class is taken for each other one, the most frequent first.
+
+    Columns: true, predicted, images, of (images of the true class; multi-label: those where it was missed), share.
+    Multi-label: the true label was missed while the predicted one was wrongly given to the same image.
+    """
+    truth, decided = _truth_and_decisions(part, thresholds)
+    missed = truth & ~decided
+    counts = missed.T.astype(np.int64) @ (decided & ~truth).astype(np.int64)
+    of = (missed if part.label.ndim == 2 else truth).sum(axis=0)
+    rows = [
+        (part.classes[i], part.classes[j], int(counts[i, j]), int(of[i]), counts[i, j] / of[i])
+        for i, j in np.argwhere(counts > 0)
+    ]
+    rows.sort(key=lambda row: (-row[2], -row[4]))
+    return pd.DataFrame(rows, columns=["true", "predicted", "images", "of", "share"])
+
+
+def _truth_and_decisions(
+    part: Predictions, thresholds: Mapping[str, float] | None
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """bool [N, C] each."""
+    if part.label.ndim == 2:
+        return part.label == 1, decisions(part.probability, part.classes, thresholds, "multi_label")
+    truth = np.equal(part.label[:, None], np.arange(len(part.classes)))
+    return truth, decisions(part.probability, part.classes, None, "single_label")
+
+
+def _sorted(part: Predictions, rows: npt.NDArray[np.int64], key: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """``rows`` by ``key``, [N], rising; equal ones by file name."""
+    return rows[np.lexsort((part.path[rows], key[rows]))]
+
+
+def _gallery(rows: pd.DataFrame, classes: tuple[str, ...], split: str, uris: Mapping[str, str]) -> Samples:
+    found: dict[str, list[Sample]] = {name: [] for name in classes}
+    for row in rows.to_dict("records"):
+        note = f"p {formats.score(row['probability'])}, {row['note']}"
+        found[row["class"]].append(Sample(uris.get(row["path"], ""), row["path"], split, note))
+    kept = tuple((name, tuple(images)) for name, images in found.items() if images)
+    return Samples(ORDERS[str(rows["kind"].iloc[0])], kept)
+
+
+def _first_of(names: list[str]) -> str:
+    if not names:
+        return NO_LABEL
+    return short(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _how_chosen(model: ReportedModel, part: Predictions) -> str:
+    split = formats.SPLIT_NAMES[str(model.judged)]
+    text = f"From the {split} split, by {formats.escape(model.title)}; file names as in splits.csv. "
+    if part.label.ndim == 2:
+        tuned = "its tuned threshold" if model.thresholds else "a probability of 0.5"
+        return text + f"Each label is decided at {tuned}. Below an image: the label's probability and the true labels."
+    return text + "A few images show where to look; they do not prove why the network errs."
+
+
+def _pairs(model: ReportedModel, part: Predictions) -> list[Block]:
+    split = formats.SPLIT_NAMES[str(model.judged)]
+    pairs = confused_pairs(part, model.thresholds)
+    if pairs.empty:
+        return [Text(f"No pair of classes is confused on the {split} split.")]
+    multi_label = part.label.ndim == 2
+    caption = "Most confused pairs: images of one class that were taken for another."
+    titles = ("true class", "predicted class", "of the class")
+    if multi_label:
+        caption = "Most confused pairs: a label is missed while another is wrongly given to the same image."
+        titles = ("missed label", "given instead", "of those missed")
+    if len(pairs) > MOST_PAIRS:
+        caption += f" The {MOST_PAIRS} most frequent of {len(pairs)} pairs."
+    columns = (
+        Column("true", titles[0]),
+        Column("predicted", titles[1]),
+        Column("images", "images", "integer"),
+        Column("of", titles[2], "integer"),
+        Column("share", "share", "percent"),
+    )
+    return [Table(f"confused_pairs_{model.judged}", caption, pairs.head(MOST_PAIRS), columns)]

@@ -1,0 +1,113 @@
+"""Hyperparameters: which went with good scores in the search; associations, not causes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pandas as pd
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from reports import figures, formats
+from reports.blocks import Block, Chapter, Column, Figure, Note, Table, Text
+from reports.importance import MOST_TRIALS, UsedTrials, title, top_count
+from reports.results import Results
+
+Kind = Literal["categorical", "log", "linear", "integer"]
+TITLE = "Hyperparameters"
+MOST_SLICES = 4
+NEAR_EDGE = 0.02
+WARNING = (
+    "Associations, not causes: the sampler looked most where scores were good, many things differed between any two "
+    "trials, and each ran once. What stands out is worth a test with repeats (--compare), and is no result."
+)
+
+
+def chapter(results: Results) -> Chapter:
+    frame, used = results.importance, results.used_trials
+    if frame is None:
+        return Chapter("hyperparameters", TITLE, (Text(f"Importance is not computed. {used.too_few}"),))
+    blocks: list[Block] = [Note("info", WARNING), Text(_basis(results)), _importance(frame, used)]
+    beyond = frame[frame["times_chance"] > 1]
+    if beyond.empty:
+        return Chapter("hyperparameters", TITLE, (*blocks, Text("No hyperparameter stands out beyond chance.")))
+    figure = slices(results, [str(name) for name in beyond["parameter"].head(MOST_SLICES)])
+    return Chapter("hyperparameters", TITLE, (*blocks, figure, *_edge(results)))
+
+
+def slices(results: Results, names: list[str]) -> Figure:
+    """Score against each of the parameters ``names``, the winner marked."""
+    used, metric = results.used_trials, formats.metric_name(results.data.metric)
+    winner = next((place for place, number in enumerate(used.numbers) if number == results.number), None)
+    panels, rows = [], []
+    for name in names:
+        values = used.values(name)
+        places = [int(place) for place in values.index]
+        panels.append(
+            figures.Slice(
+                title=title(name),
+                values=list(values),
+                scores=[float(used.scores[place]) for place in places],
+                winner=places.index(winner) if winner in places else None,
+                kind=_kind(used.distributions[name]),
+            )
+        )
+        rows += [(name, int(used.numbers[place]), values[place], used.scores[place]) for place in places]
+    marked = f"; diamond: trial {results.number}" if winner is not None else ""
+    return Figure(
+        "hyperparameters",
+        f"Score against each parameter beyond chance, one mark a trial; bars: medians of a choice{marked}.",
+        f"{metric} of {len(used.numbers)} trials against {formats.listing(title(name) for name in names)}{marked}.",
+        figures.slices(panels, metric.replace("validation", "val")),
+        pd.DataFrame(rows, columns=["parameter", "number", "value", "score"]),
+    )
+
+
+def _basis(results: Results) -> str:
+    used, metric = results.used_trials, formats.metric_name(results.data.metric)
+    text = f"{len(used.trials):,} trials are compared by their best {metric} "
+    if used.epoch is None:
+        text += "over all their epochs."
+    else:
+        first = "the first epoch" if used.epoch == 1 else f"the first {used.epoch} epochs"
+        text += f"within {first}, as many as the first pruned trial had run: what learns fast is favoured."
+    if used.left_out:
+        text += f" Left out: {formats.listing(f'{count} {reason}' for reason, count in used.left_out.items())}."
+    return text
+
+
+def _importance(frame: pd.DataFrame, used: UsedTrials) -> Table:
+    count = len(used.trials)
+    sampled = f" Of {count:,} trials {MOST_TRIALS} were drawn for it." if count > MOST_TRIALS else ""
+    caption = (
+        f"PED-ANOVA importance, beside what shuffled scores exceed 5 times in 100 (chance). Best: the "
+        f"{top_count(count)} best trials; values: the middle half, or the most frequent choice.{sampled}"
+    )
+    columns = (
+        Column("title", "parameter"),
+        Column("trials", "trials that have it", "integer"),
+        Column("times_chance", "times chance", "general"),
+        Column("importance", "share", "percent"),
+        Column("best", "among the best"),
+        Column("all", "among all"),
+    )
+    return Table("importance", caption, frame, columns)
+
+
+def _edge(results: Results) -> list[Block]:
+    """Whether the reported trial's learning rate lies at a bound of its range."""
+    place = results.used_trials.place_at_bound(results.number, "lr", NEAR_EDGE)
+    if place is None:
+        return []
+    text = (
+        f"The learning rate of trial {results.number} lies at the {place} bound of its range: a wider one may hold a "
+    )
+    return [Text(f"{text}better rate.")]
+
+
+def _kind(distribution: BaseDistribution) -> Kind:
+    """Of the horizontal axis."""
+    if isinstance(distribution, CategoricalDistribution):
+        return "categorical"
+    if isinstance(distribution, FloatDistribution | IntDistribution) and distribution.log:
+        return "log"
+    return "integer" if isinstance(distribution, IntDistribution) else "linear"

@@ -1,0 +1,74 @@
+"""How to repeat the run: command, settings, versions, hashes, and every time that the test split was opened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from reports import formats
+from reports.blocks import Block, Chapter, Code, Facts, Folded, Note, Text
+from reports.results import Results
+
+_SHOWN_ELSEWHERE = {"weights", "missing_weights"}
+_NOT_SETTINGS = {"command", "study_rows", "study_rows_left_out"}
+
+
+def chapter(results: Results) -> Chapter:
+    run = results.data.run
+    sweep = run.sweep
+    blocks: list[Block] = []
+    command = formats.sweep_command(sweep)
+    if command:
+        blocks += [Text("The same command on the same data and code:"), Code(command)]
+    else:
+        blocks.append(
+            Note("info", "sweep.json does not hold the command; the settings below are those that were used.")
+        )
+    seed = "?" if sweep.seed is None else sweep.seed
+    text = f"Deterministic, seed {seed}: the same configurations, the same prunings."
+    if not sweep.deterministic:
+        text = (
+            f"Seed {seed}. Without --deterministic, trials that run side by side reach the sampler in another order "
+            "each time: the configurations tried may differ, and so may the best one."
+        )
+    blocks.append(Text(f"{text} manifest.json holds the SHA-256 of every file of the report."))
+    versions = _flat(run.provenance.model_dump(exclude=_SHOWN_ELSEWHERE, exclude_defaults=True))
+    facts = [("Data fingerprint", results.data.dataset.fingerprint or "not recorded"), *versions]
+    if not versions:
+        blocks.append(Note("info", "provenance.json is missing: code version and hardware are not known."))
+    blocks.append(Folded("Code, machine and data", (Facts(tuple(facts)),)))
+    settings = {key: value for key, value in sweep.settings.items() if key not in _NOT_SETTINGS}
+    blocks.append(Folded("All settings", (Facts(tuple(_flat(settings))),)))
+    if run.finals is not None and run.finals.test_access:
+        rows = tuple(
+            (
+                formats.moment(one.opened),
+                f"{one.images or '?'} images, winner {one.winner}, finalists {', '.join(one.finalists)}",
+            )
+            for one in run.finals.test_access
+        )
+        blocks += [Text("The test split was opened at these times (finalists/test_access.jsonl):"), Facts(rows)]
+    return Chapter("reproducibility", "Reproducibility", tuple(blocks))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as pairs of a dotted name and text."""
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            rows += _flat(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            rows.append((name, ", ".join(map(_text, value)) or "none"))
+        elif name.endswith("_bytes") and isinstance(value, int):
+            rows.append((name.removesuffix("_bytes"), f"{value / 2**30:.1f} GiB"))
+        else:
+            rows.append((name, _text(value)))
+    return rows
+
+
+def _text(value: Any) -> str:
+    if value is None or value == {}:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)

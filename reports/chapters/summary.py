@@ -1,0 +1,292 @@
+"""What a reader has one minute for: the winner and its score, rivals, confusion, configuration, verdict and caveats."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from reports import figures, formats, intervals, tables
+from reports.blocks import Block, Chapter, Code, Facts, Figure, Folded, Headline, Note, Text
+from reports.bootstrap import Scores, interval
+from reports.chapters.errors import confusion_figure, in_summary
+from reports.formats import escape
+from reports.results import Results
+from sweep.run_folder import ModelPaths
+
+MOST_CAVEATS = 4
+MOST_RUNNERS_UP = 3
+MOST_BARS = 20
+LEVELS = {"error": "Problem", "warning": "Caution", "info": "Note"}
+
+
+def chapter(results: Results) -> Chapter:
+    """Made last, since other chapters may find more files that cannot be read."""
+    blocks: list[Block] = [_headline(results)]
+    if results.verdict:
+        blocks.append(Text(escape(results.verdict)))
+    scores = results.scores(results.split) if results.split and _is_readable(results) else None
+    if scores is not None:
+        blocks += [_forest(results, scores), _decisions(results, scores)]
+    if results.number is not None:
+        blocks.append(Facts(tuple(_configuration(results))))
+    blocks += _caveats(results)
+    if results.number is not None:
+        blocks.append(Folded("The model file and how to use it", tuple(_model(results))))
+    blocks.append(Folded("What was run", (Facts(tuple(_run(results))),)))
+    problems = tuple(results.data.problems)
+    if problems:
+        found = Note("error", "Problems found while the run folder was read:", problems)
+        blocks.append(Folded(f"Problems of the run folder ({len(problems)})", (found,)))
+    return Chapter("summary", "Summary", tuple(blocks))
+
+
+def _headline(results: Results) -> Headline:
+    winner, best = results.winner, results.data.best
+    known = results.interval if _is_readable(results) else None
+    if winner is not None and winner.validation:
+        value = winner.mean if known is None else known.estimate
+        name, whose = results.metric_name, f"the winner, {winner.title}"
+        if known is None:
+            name = formats.metric_name(results.data.metric)
+    elif best is not None:
+        value, name = float(best["score"]), formats.metric_name(results.data.metric)
+        whose = f"the best trial, {best['number']:.0f}, at epoch {formats.show('integer', best['best_epoch'])}"
+        known = known if name == results.metric_name and winner is None else None
+    else:
+        return Headline(formats.ABSENT, "There is no best configuration", _no_best(results))
+    bounds = "" if known is None or math.isnan(known.low) else _bounds(known.low, known.high)
+    return Headline(formats.show("score", value), f"{formats.capital(name)} of {whose}{bounds}", _worth(results))
+
+
+def _is_readable(results: Results) -> bool:
+    """Whether scores are of the configuration that the page is about, not of another in place of the winner."""
+    return results.winner is None or results.winner.scores is not None
+
+
+def _bounds(low: float, high: float) -> str:
+    return f" (95\N{NO-BREAK SPACE}% interval {formats.score(low)}–{formats.score(high)})"
+
+
+def _no_best(results: Results) -> str:
+    trials = results.data.trials
+    failed = tables.status_counts(trials)["failed"]
+    if not len(trials):
+        return "No trial has begun."
+    if failed == len(trials):
+        return f"All {failed} trials failed; the reasons stand under “All trials”."
+    return f"No trial has a {formats.metric_name(results.data.metric)} yet that is a number."
+
+
+def _worth(results: Results) -> str:
+    """What the number is the mean of, on which images, and how the configuration was selected."""
+    winner, board, data = results.winner, results.leaderboard, results.data
+    if winner is None or board is None or not winner.validation:
+        count = len(data.ranked)
+        text = f"Best of {count} trials, each at its best epoch" if count > 1 else "Best epoch of one trial"
+        no_test = "" if data.has_test else " There is no test split."
+        return f"{text}, selected on these validation images: optimistic.{no_test}"
+    if winner.scores is None:
+        return (
+            f"Mean of {len(winner.validation)} repeats as the run recorded it, without an interval: no predictions can "
+            "be read. The winner was selected by this score: optimistic."
+        )
+    resamples, runs = winner.scores.resamples, winner.scores.by_run[results.metric]
+    patients = f" of {resamples.groups:,} patients" if resamples.named else ""
+    images = f"{len(resamples.member):,} {formats.SPLIT_NAMES[board.split]} images{patients}"
+    each = ", ".join(formats.show("score", float(value)) for value in runs)
+    text = f"One training, on {images}." if len(runs) == 1 else f"Mean of {len(runs)} repeats ({each}) on {images}."
+    if board.finals.folds and board.split == "val":
+        text = f"{images.capitalize()}, each judged by the network that was not trained on it."
+    if data.task == "multi_label":
+        text += " Each label is decided at a probability of 0.5."
+    if board.split == "test":
+        return (
+            f"{text} Selected on validation ({formats.moment(board.finals.selected)}) before the test split was opened."
+        )
+    no_test = "" if data.has_test else " There is no test split."
+    return f"{text} The winner was selected by this score: optimistic.{no_test}"
+
+
+def _forest(results: Results, scores: Scores) -> Figure:
+    """The configuration, the runners-up and the baselines that were measured on the same images."""
+    metric, board = results.metric, results.leaderboard
+    name = f"trial {results.number}"
+    marks = [_mark(name, "winner", scores, metric, None if results.params is None else results.params.backbone)]
+    rivals = [] if board is None or results.winner is None else board.runners_up
+    for one in [one for one in rivals if one.scores is not None][:MOST_RUNNERS_UP]:
+        assert one.scores is not None
+        marks.append(_mark(one.title, "finalist", one.scores, metric, str(one.finalist.params.get("backbone", ""))))
+    marks += _baselines(results, scores)
+    frame = pd.DataFrame([(one.name, one.kind, one.value, one.low, one.high) for one in marks])
+    frame.columns = pd.Index(["name", "kind", "score", "low", "high"])
+    beside = [
+        words
+        for kind, words in (("finalist", "runners-up"), ("baseline", "baselines (gray)"))
+        if any(one.kind == kind for one in marks)
+    ]
+    caption = f"{formats.capital(results.metric_name)} with 95 % intervals"
+    caption += f", beside {formats.listing(beside)}." if beside else "."
+    meaning = formats.metric_meaning(f"val_{metric}")
+    caption += f" It is {meaning}." if meaning else ""
+    alt = f"Dots with 95 % intervals, {results.metric_name}: " + "; ".join(f"{one.name} {one.text}" for one in marks)
+    return Figure("summary", caption, alt, figures.forest(marks, results.metric_name), frame)
+
+
+def _baselines(results: Results, scores: Scores) -> list[figures.Mark]:
+    """The best first; where none was measured, what always answering the most frequent class scores."""
+    metric, contest = results.metric, results.judged_baselines
+    # With folds the winner has validation images that no baseline was measured on.
+    if contest is not None and len(contest.winner.resamples.member) == len(scores.resamples.member):
+        found = [
+            _mark(one.label or one.name, "baseline", contest.measured[one.name], metric, None)
+            for one in contest.baselines
+            if one.name in contest.measured and metric in contest.measured[one.name].estimate
+        ]
+        return sorted(found, key=lambda mark: mark.value if results.lower_is_better else -mark.value)
+    value = (tables.majority_baseline(results.data.dataset, results.split or "val") or {}).get(metric)
+    if contest is not None or value is None:
+        return []
+    facts = {"name": "Majority class", "kind": "baseline", "points": (), "text": formats.score(value)}
+    return [figures.Mark(value=value, low=math.nan, high=math.nan, **facts)]
+
+
+def _mark(name: str, kind: str, scores: Scores, metric: str, network: str | None) -> figures.Mark:
+    known = interval(scores, metric)
+    return figures.Mark(
+        name=f"{name}, {network}" if network else name,
+        kind=kind,
+        value=known.estimate,
+        low=known.low,
+        high=known.high,
+        points=tuple(float(value) for value in scores.by_run[metric]),
+        text=intervals.plain(known),
+    )
+
+
+def _decisions(results: Results, scores: Scores) -> Figure:
+    """The confusion matrix; of several labels, or of many classes, a bar for each class."""
+    assert results.split is not None
+    if in_summary(results, results.split):
+        return confusion_figure(results.confusion(results.split), results.data.classes, results.split)
+    several = results.data.task == "multi_label"
+    kind, title = ("auroc", "AUROC") if several else ("recall", "Recall")
+    rows = [(name, interval(scores, f"{kind}:{name}")) for name in scores.classes]
+    rows.sort(key=lambda row: np.nan_to_num(row[1].estimate, nan=-1.0))
+    frame = pd.DataFrame(
+        [(name, one.estimate, one.low, one.high) for name, one in rows], columns=["class", kind, "low", "high"]
+    )
+    split, drawn = formats.SPLIT_NAMES[results.split], rows[:MOST_BARS]
+    which = "each class" if len(drawn) == len(rows) else f"the {len(drawn)} lowest of {len(rows)} classes"
+    groups = {name: [(one.estimate, one.low, one.high)] for name, one in drawn}
+    caption = f"{title} of {which} on {split}, the lowest first, with 95 % intervals."
+    alt = f"{title} on {split}: " + "; ".join(f"{name} {intervals.plain(one)}" for name, one in drawn)
+    return Figure("summary_classes", caption, alt, figures.bars(groups, (title,), title), frame)
+
+
+def _configuration(results: Results) -> list[tuple[str, str]]:
+    trial = results.trial
+    folder = trial["trial_id"] if trial else "?"
+    if results.params is None:
+        return [("Hyperparameters", f"damaged; see trials/{folder}/params.json")]
+    rows = formats.in_words(results.params)
+    if trial:
+        share = f"{formats.show('si', trial['trainable_params'])} of {formats.show('si', trial['total_params'])}"
+        rows.insert(2, ("Trainable", f"{share} parameters"))
+    return rows
+
+
+def _caveats(results: Results) -> list[Block]:
+    if not results.caveats:
+        return []
+    lines = [f"- **{LEVELS[one.level]}:** {escape(one.text)}" for one in results.caveats[:MOST_CAVEATS]]
+    more = len(results.caveats) - MOST_CAVEATS
+    end = f"\n\n[and {more} more](#methods)" if more > 0 else ""
+    return [Text("### Caveats\n\n" + "\n".join(lines) + end)]
+
+
+def _model(results: Results) -> list[Block]:
+    """Where the model is, the command to use it, the lines that load it elsewhere, and the command that trains it."""
+    data = results.data
+    files, place = ModelPaths(data.run.paths.models), Path(data.run.sweep.storage or "runs") / data.name
+    found: list[Block] = []
+    if files.model.is_file():
+        onnx = ", and models/best.onnx for onnxruntime" if files.onnx.is_file() else ""
+        which = [("Which network", f"{results.model.title}: {_own_scores(results)}")] if results.model else []
+        found.append(Facts((("File", f"models/best.pt{onnx}"), *which)))
+        found += [Text(text) for text in [formats.rounding(data.run.sweep)] if text]
+        found += [
+            Text("To predict other images with it:"),
+            Code(f"python -m sweep.predict {shlex.quote(str(place))} IMAGES"),
+        ]
+        loading = data.run.model.loading if data.run.model is not None else None
+        if loading:
+            found += [Text("To load it with torchvision alone:"), Code(loading, "python")]
+    else:
+        found += [Text("models/best.pt is not written. This makes it from the weights on disk:")]
+        found.append(Code(f"python -m sweep.model {shlex.quote(str(place))}"))
+    command = formats.again(data.run.sweep, results.params, data.name) if results.params else ""
+    return [*found, Text("To train this configuration once more:"), Code(command)] if command else found
+
+
+def _own_scores(results: Results) -> str:
+    """Of the one network in the file, since the headline is a mean."""
+    return formats.listing(
+        f"{formats.metric_name(f'{split}_{results.metric}')} {formats.show('score', scores[results.metric])}"
+        for split in ("val", "test")
+        if results.metric in (scores := results.point_scores(split))
+    )
+
+
+def _run(results: Results) -> list[tuple[str, str]]:
+    data = results.data
+    run, sweep, counts = data.run, data.run.sweep, tables.status_counts(data.trials)
+    budget = f", at most {sweep.epochs} epochs a trial" if sweep.epochs else ""
+    source = data.dataset.source_path or sweep.data or "unknown"
+    better = "higher" if data.mode == "max" else "lower"
+    seconds = formats.duration(float(data.trials["seconds"].sum()))
+    rows = [
+        ("Trials", ", ".join(f"{count} {status}" for status, count in counts.items())),
+        (
+            "Search",
+            f"space {sweep.space or '?'}, sampler {sweep.sampler or '?'}, scheduler {sweep.scheduler or '?'}{budget}",
+        ),
+        ("Selected by", f"{formats.metric_name(data.metric)} ({better} is better)"),
+        ("Data", "the built-in demo set" if data.dataset.source_kind == "demo" else source),
+        ("Images", ", ".join(f"{split} {count:,}" for split, count in data.dataset.images.items()) or "unknown"),
+        ("Machine", _machine(results)),
+        ("Began", formats.moment(sweep.created)),
+        ("Took", formats.elapsed(sweep.created, sweep.ended)),
+    ]
+    finals = run.finals
+    if finals is None:
+        return [*rows, ("Time in trials", seconds)]
+    repeats = [repeat for one in finals.finalists for repeat in one.repeats]
+    ended, failed = (sum(one.status == status for one in repeats) for status in ("completed", "failed"))
+    spent = sum(epoch.epoch_seconds or 0.0 for repeat in repeats for epoch in repeat.epochs)
+    asked = finals.asked * len(finals.finalists)
+    opened = [formats.moment(one.opened) for one in finals.test_access]
+    return [
+        *rows,
+        ("Time in trials", f"{seconds} in the search, {formats.duration(spent)} in repeats"),
+        ("Repeats", f"{asked} of {len(finals.finalists)} configurations: {ended} completed, {failed} failed"),
+        ("Winner selected", formats.moment(finals.selected) if finals.selected else "not yet"),
+        (
+            "Test split opened",
+            ("once, " if len(opened) == 1 else f"{len(opened)} times, last ") + opened[-1] if opened else "no",
+        ),
+    ]
+
+
+def _machine(results: Results) -> str:
+    found = results.data.run.provenance
+    parts: Sequence[str] = (
+        formats.listing(found.gpus) or "no GPU",
+        (f"{found.cpus} CPUs" + (f" ({found.cpu})" if found.cpu else "")) if found.cpus else "",
+        f"{found.memory_bytes / 2**30:.0f} GiB of memory" if found.memory_bytes else "",
+    )
+    return ", ".join(filter(None, parts)) if found.python or found.cpus or found.gpus else "unknown"

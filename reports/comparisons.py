@@ -1,0 +1,314 @@
+"""Configurations on the same images and the same resamples of patients: paired differences, and the baselines' part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binom
+
+from reports import formats
+from reports.bootstrap import (
+    FEWEST_REPLICATES,
+    Array,
+    Resamples,
+    Runs,
+    Scores,
+    few_groups,
+    scarcest,
+    score_runs,
+)
+from reports.data import ReportData
+from sweep.records import BaselineRecord, Evaluation, EvaluationRecord
+from trainables.predictions import Predictions
+
+FALLBACK = "f1_macro"
+ALL_FOLDS = "all folds"
+CLOSE = 0.9
+"""Share of the gain from the majority class to the winner at which a baseline is close."""
+MAJORITY = "majority"
+
+
+def runs_of(
+    data: ReportData, networks: Mapping[str, Predictions | None], split: str
+) -> tuple[Runs | None, tuple[str, ...]]:
+    """One configuration's networks on ``split``, their images in one order; and what was left out, a clause each.
+
+    networks: by name; None: cannot be read. With folds, where each network validates on images of its own, all of
+    these are one run: every image is judged by the network that was not trained on it.
+    """
+    parts: dict[str, Predictions] = {}
+    remarks = []
+    for name, saved in networks.items():
+        part = None if saved is None else saved.of(split)
+        if part is not None and len(part.path):
+            parts[name] = part
+        else:
+            remarks.append(f"{name}: no {'' if saved is None else split + ' '}predictions that can be read")
+    if not parts:
+        return None, tuple(remarks)
+    first = next(iter(parts.values()))
+    finals = data.run.finals
+    if split == "val" and finals is not None and finals.folds and len(parts) > 1:
+        label, probability, path = (
+            np.concatenate([getattr(part, name) for part in parts.values()])
+            for name in ("label", "probability", "path")
+        )
+        pooled = Runs((ALL_FOLDS,), first.classes, label, probability[None], path, data.groups_of(path))
+        return pooled, tuple(remarks)
+    kept: dict[str, npt.NDArray[np.float32]] = {}
+    for name, part in parts.items():
+        aligned = part.align(first.path, first.label)
+        if aligned is None:
+            remarks.append(f"{name}: predictions of other images")
+        else:
+            kept[name] = aligned.probability
+    if not kept:  # even the first does not fit itself: its file names are not its images' own
+        return None, tuple(remarks)
+    groups = data.groups_of(first.path)
+    stacked = np.stack(list(kept.values()))
+    return Runs(tuple(kept), first.classes, first.label, stacked, first.path, groups), tuple(remarks)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """difference: the winner's score less the other's, means over their runs. low, high: its 95 % bounds. p: two-sided;
+    p_holm: corrected for the number of configurations compared. NaN where too few resamples were drawn. warning: or
+    ""."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    warning: str
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """first_only, second_only: images that only one of the two decided rightly; p: exact, two-sided."""
+
+    first_only: int
+    second_only: int
+    p: float
+
+
+def compare(
+    winner: Scores, others: Mapping[str, Scores], name: str = FALLBACK, *, level: float = 0.95
+) -> dict[str, Comparison]:
+    """The winner against each of ``others``, by name; all were scored on the same resamples.
+
+    The spread of the resamples' differences d* about the observed d stands for the spread of d itself, were there no
+    difference (Hall & Wilson, Biometrics 47, 1991): p = (1 + number of |d* - d| >= |d|) / (B + 1), the +1 as in Davison
+    & Hinkley, Bootstrap Methods and their Application, 1997, chapter 4. The interval is d -+ the matching quantile of
+    |d* - d| (Hall, J. R. Statist. Soc. B 50, 1988), so that it excludes 0 exactly where p <= 1 - level.
+    """
+    found = {key: _difference(winner, other, name, level) for key, other in others.items()}
+    corrected = holm([p for *_, p in found.values()])
+    warning = few_groups(winner, winner.resamples.groups) or few_groups(winner, *scarcest(winner))
+    return {
+        key: Comparison(*values, p_holm=float(p_holm), warning=warning)
+        for (key, values), p_holm in zip(found.items(), corrected, strict=True)
+    }
+
+
+def holm(p_values: Sequence[float]) -> Array:
+    """p values corrected step by step for their number, in the order given (Holm, Scand. J. Statist. 6, 1979)."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return corrected
+
+
+def verdict_of(difference: float, p_holm: float, metric: str) -> int:
+    """1: a significant difference for the better, -1: for the worse, at a Holm-corrected p of 0.05; 0: none."""
+    if p_holm > 0.05:
+        return 0
+    return 1 if difference * (-1 if lower_is_better(metric) else 1) > 0 else -1
+
+
+def lower_is_better(metric: str) -> bool:
+    """metric: as ``score_runs`` calls it."""
+    return metric in ("nll", "loss")
+
+
+def mcnemar(first_right: npt.NDArray[Any], second_right: npt.NDArray[Any], resamples: Resamples) -> McNemar | None:
+    """The exact test on images that only one of two networks decides rightly (McNemar, Psychometrika 12, 1947).
+
+    first_right, second_right: bool [N], one network each (not a mean over runs). None where any group has more than
+    one image, since the test takes images for independent.
+    """
+    if not resamples.one_image_each:
+        return None
+    first, second = np.asarray(first_right, dtype=bool), np.asarray(second_right, dtype=bool)
+    only, other = int((first & ~second).sum()), int((second & ~first).sum())
+    return McNemar(only, other, min(1.0, 2 * float(binom.cdf(min(only, other), only + other, 0.5))))
+
+
+def _difference(winner: Scores, other: Scores, name: str, level: float) -> tuple[float, float, float, float]:
+    """difference, low, high, p."""
+    assert winner.resamples is other.resamples, "only scores on the same resamples can be paired"
+    difference = winner.estimate[name] - other.estimate[name]
+    away = np.abs(winner.replicates[name] - other.replicates[name] - difference)
+    if len(away) < FEWEST_REPLICATES or math.isnan(difference):
+        return difference, math.nan, math.nan, math.nan
+    # Differences of sums that are equal on paper may differ in their last bits.
+    p = (1 + int((away >= abs(difference) - 1e-12).sum())) / (len(away) + 1)
+    reach = float(np.sort(away)[-math.floor((1 - level) * (len(away) + 1))])
+    return difference, difference - reach, difference + reach, p
+
+
+@dataclass(frozen=True)
+class BaselineComparison:
+    """The winner against the baselines in macro F1, on the same images of one split.
+
+    runs: how many of the winner's are averaged. winner: its scores. baselines: all of them, as recorded. measured: the
+    scores, by name, of those whose predictions are of these images; leads: the winner's macro F1 less theirs, on the
+    same resamples of patients.
+    """
+
+    split: str
+    runs: int
+    winner: Scores
+    baselines: tuple[BaselineRecord, ...]
+    measured: dict[str, Scores]
+    leads: dict[str, Comparison]
+
+    @property
+    def shortcuts_close(self) -> tuple[BaselineRecord, ...]:
+        """The shortcuts (majority, thumbnails, borders) that come close: a caveat. The only judge of this."""
+        return tuple(one for one in self.of_kind("shortcut") if self.is_close(one.name))
+
+    @property
+    def frozen_close(self) -> tuple[BaselineRecord, ...]:
+        """The frozen features that come close: fine-tuning is not shown to gain over them. The only judge of this."""
+        return tuple(one for one in self.of_kind("frozen") if self.is_close(one.name))
+
+    def of_kind(self, kind: str) -> list[BaselineRecord]:
+        """The measured baselines of a kind, "shortcut" or "frozen", the best first."""
+        found = [one for one in self.baselines if one.kind == kind and one.name in self.measured]
+        return sorted(found, key=lambda one: -self.measured[one.name].estimate[FALLBACK])
+
+    def share_of_gain(self, name: str) -> float:
+        """How far a baseline comes from the majority class (0) to the winner (1); NaN where there is no gain."""
+        if MAJORITY not in self.measured or name not in self.measured:
+            return math.nan
+        least = self.measured[MAJORITY].estimate[FALLBACK]
+        gain = self.winner.estimate[FALLBACK] - least
+        return (self.measured[name].estimate[FALLBACK] - least) / gain if gain > 0 else math.nan
+
+    def is_close(self, name: str) -> bool:
+        """Whether a baseline reaches at least ``CLOSE`` of the gain, or there is no significant difference to the
+        winner (the interval of its lead holds 0), or it scores as well or better."""
+        lead = self.leads.get(name)
+        within = lead is not None and (lead.low <= 0 or lead.difference <= 0)
+        return self.share_of_gain(name) >= CLOSE or within
+
+    @property
+    def shortcut_sentence(self) -> str:
+        """Whether a shortcut comes close; "" where none was measured."""
+        measured, close = self.of_kind("shortcut"), self.shortcuts_close
+        if not close:
+            return (
+                f"No shortcut comes close to the winner: the best is {self._scored(measured[:1])}." if measured else ""
+            )
+        text = f"A shortcut comes close to the winner: {self._scored(close)}. "
+        if any(one.name == MAJORITY for one in close):
+            return text + "Nothing shows that the network learned to tell the classes."
+        return text + "The labels may be told by how the images were made, not by what they show."
+
+    @property
+    def frozen_sentence(self) -> str:
+        """Whether fine-tuning gains over frozen features; "" where none were measured."""
+        measured = self.of_kind("frozen")
+        if self.frozen_close:
+            return f"Fine-tuning is not shown to gain over frozen features: {self._scored(self.frozen_close)}."
+        return f"Fine-tuning gains over frozen features: {self._scored(measured[:1])}." if measured else ""
+
+    def _scored(self, baselines: Sequence[BaselineRecord]) -> str:
+        """ "thumbnails, macro F1 0.412, the winner +0.393 (+0.301 to +0.475)"."""
+        parts = []
+        for one in baselines:
+            lead = self.leads[one.name]
+            shown = formats.difference(lead.difference, lead.low, lead.high)
+            score = formats.score(self.measured[one.name].estimate[FALLBACK])
+            parts.append(f"{one.label[:1].lower()}{one.label[1:]} (macro F1 {score}, the winner's less it {shown})")
+        return formats.listing(parts)
+
+
+def compare_baselines(
+    runs: Runs, scores: Scores, baselines: Sequence[tuple[BaselineRecord, Predictions | None]], split: str
+) -> BaselineComparison:
+    """Score the baselines beside the winner on ``split``.
+
+    runs, scores: the winner's. baselines: each with its predictions, None: none that count. With folds the winner has
+    more validation images than the baselines: those of theirs count, each judged by the fold that did not train on it.
+    """
+    parts = {one.name: saved.of(split) for one, saved in baselines if saved is not None}
+    seen = next((part.path for part in parts.values() if len(part.path)), runs.paths)
+    shared = np.isin(runs.paths, seen)
+    if shared.any() and not shared.all():
+        runs = runs.of(shared)
+        scores = runs.scores()
+    measured = {}
+    for name, part in parts.items():
+        aligned = part.align(runs.paths, runs.labels) if part.classes == runs.classes else None
+        if aligned is not None:
+            rows = aligned.probability[None]
+            measured[name] = score_runs(runs.labels, rows, runs.classes, scores.resamples, areas=False)
+    leads = compare(scores, measured, FALLBACK) if measured else {}
+    records = tuple(one for one, _ in baselines)
+    return BaselineComparison(split, len(runs.names), scores, records, measured, leads)
+
+
+@dataclass(frozen=True)
+class ExternalResult:
+    """An external evaluation: the model of a run on other labelled images."""
+
+    evaluation: Evaluation
+
+    @property
+    def facts(self) -> EvaluationRecord:
+        return self.evaluation.facts
+
+    @cached_property
+    def images(self) -> Runs:
+        """The one run of the model on the images, with their patients."""
+        found = self.evaluation.predictions
+        groups = tuple(map(str, self.evaluation.rows["group"]))
+        names = (self.facts.model.trial or "the model",)
+        return Runs(names, found.classes, found.label, found.probability[None], found.path, groups)
+
+    @property
+    def tuned(self) -> dict[str, float] | None:
+        """The thresholds of a multi-label model, if any is not 0.5."""
+        found = self.facts.thresholds or {}
+        return found if any(value != 0.5 for value in found.values()) else None
+
+    @cached_property
+    def scores(self) -> Scores:
+        """Of the decisions that ``python -m sweep.predict`` makes: by the thresholds, or for the likeliest class."""
+        return self.images.scores(areas=True, thresholds=self.tuned)
+
+    @property
+    def absent(self) -> list[str]:
+        """Classes of no image."""
+        return [name for name, count in self.facts.counts.items() if not count]
+
+    @property
+    def main_score(self) -> str:
+        """Macro F1, but where a class has no image: it would count as 0."""
+        return "accuracy" if self.absent else "f1_macro"
+
+    @property
+    def size(self) -> str:
+        """ "120 images of 80 patients"."""
+        resamples = self.images.resamples
+        patients = f" of {resamples.groups:,} patients" if resamples.named else ""
+        return f"{len(self.images.paths):,} images{patients}"

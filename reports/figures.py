@@ -1,0 +1,460 @@
+"""The figures of the report: each takes facts and returns a drawing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from reports import formats
+from reports.drawing import BLUE, GRAY, INK, LIGHT, ORANGE, SKY, VERMILLION, blank, drawn, legend, short
+
+Array = npt.NDArray[np.float64]
+NARROW_IN, WIDE_IN = 4.4, 5.4
+"""A telephone shows either whole."""
+SPLIT_COLORS = {"train": BLUE, "val": SKY, "test": "#999999"}
+STATUS_COLORS = {"completed": BLUE, "pruned": ORANGE, "failed": VERMILLION, "running": GRAY}
+STATUS_LINES: dict[str, Any] = {"completed": "-", "pruned": "-", "failed": (0, (1, 1)), "running": (0, (4, 2))}
+MAX_LABELS_WITH_SHARES = 8
+CROWDED = 200
+"""From here on marks are pixels within the SVG: vectors would make the page heavy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A row of ``forest``. kind: "winner", "finalist" or "baseline". points: of single networks. text: the
+    value and its interval in words."""
+
+    name: str
+    kind: str
+    value: float
+    low: float
+    high: float
+    points: Sequence[float]
+    text: str
+
+
+@drawn
+def forest(marks: Sequence[Mark], label: str) -> Figure:
+    """The winner, the runners-up and the baselines on one scale; above each its name and its value in words."""
+    figure, axes = blank(WIDE_IN, 0.6 + 0.44 * len(marks))
+    styles = {"winner": (BLUE, "D", 3.0, 6.5, "bold"), "finalist": (INK, "o", 1.8, 5.0, "normal")}
+    for place, mark in enumerate(marks):
+        color, shape, width, size, weight = styles.get(mark.kind, (GRAY, "s", 1.8, 5.0, "normal"))
+        fill = "white" if mark.kind == "baseline" else color
+        axes.hlines(place, mark.low, mark.high, color=color, linewidth=width)
+        axes.plot([mark.value], [place], shape, color=color, markersize=size, markerfacecolor=fill, zorder=3)
+        if len(mark.points) > 1:
+            axes.plot(mark.points, [place] * len(mark.points), "|", color=color, markersize=10, zorder=2.5)
+        words: dict[str, Any] = {"va": "bottom", "color": color, "fontweight": weight}
+        words["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        at: Any = ("axes fraction", "data")
+        axes.annotate(short(mark.name, 46), (0.0, place - 0.28), xycoords=at, ha="left", **words)
+        axes.annotate(mark.text, (1.0, place - 0.28), xycoords=at, ha="right", **words)
+    _name_rows(axes, [""] * len(marks))
+    axes.set_ylim(len(marks) - 0.6, -0.85)
+    for place in range(1, len(marks)):
+        split = marks[place].kind == "baseline" and marks[place - 1].kind != "baseline"
+        axes.axhline(place - 0.75, color=GRAY if split else LIGHT, linewidth=1.0 if split else 0.6, zorder=0.5)
+    axes.set_xlabel(label)
+    return figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """A row of ``courses``: a configuration from the search to the split that judges it.
+
+    search: its score there, NaN if unknown. validation, judged: of each repeat; mean, low, high: of ``judged``. winner:
+    stands in bold.
+    """
+
+    name: str
+    winner: bool
+    search: float
+    validation: Sequence[float]
+    judged: Sequence[float]
+    mean: float
+    low: float
+    high: float
+
+
+@drawn
+def courses(rows: Sequence[Course], label: str, judged: str) -> Figure:
+    """Search score, repeats on validation, and repeats with mean and interval on the split that judges.
+
+    judged: that split in words; "" where it is validation itself, whose repeats then bear the interval.
+    """
+    figure, axes = blank(WIDE_IN, 1.15 + (0.5 if judged else 0.36) * max(len(rows), 1))
+    search: dict[str, Any] = {"marker": "D", "color": GRAY, "markerfacecolor": "white", "linestyle": "none"}
+    repeat: dict[str, Any] = {"marker": "o", "markeredgecolor": "white", "linestyle": "none"}
+    handles = [
+        Line2D([], [], label="search, best epoch", **search),
+        Line2D([], [], label="repeats, validation", color=SKY, **repeat),
+    ]
+    if judged:
+        handles.append(
+            Line2D([], [], color=VERMILLION, marker="o", label=f"repeats, {judged}; line: mean and 95 % interval")
+        )
+    color = VERMILLION if judged else SKY
+    for place, row in enumerate(rows):
+        top, bottom = (place - 0.17, place + 0.17) if judged else (place, place)
+        axes.hlines(bottom, row.low, row.high, color=color, linewidth=1.8, zorder=2)
+        axes.plot([row.mean], [bottom], "|", color=color, markersize=13, markeredgewidth=2.2, zorder=2)
+        axes.plot([row.search], [top], markersize=6, zorder=2.5, **search)
+        axes.plot(row.validation, [top] * len(row.validation), color=SKY, zorder=3, **repeat)
+        if judged:
+            axes.plot(row.judged, [bottom] * len(row.judged), color=color, zorder=3, **repeat)
+        if place:
+            axes.axhline(place - 0.5, color=LIGHT, linewidth=0.8)
+    _name_rows(axes, [row.name for row in rows])
+    for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
+        tick.set_fontweight("bold" if row.winner else "normal")
+    axes.set_xlabel(label)
+    legend(figure, handles, 2 if judged else 3)
+    return figure
+
+
+@drawn
+def bars(
+    groups: Mapping[str, Sequence[tuple[float, float, float]]], names: Sequence[str], label: str = "score"
+) -> Figure:
+    """Horizontal bars of scores in [0, 1], one group a configuration or class.
+
+    groups: by its name the value, low and high (NaN: no interval) of each bar. names: of the bars, at most three.
+    """
+    figure, axes = blank(WIDE_IN, (1.05 if len(names) > 1 else 0.7) + 0.24 * len(names) * max(len(groups), 1))
+    looks = tuple(zip((SKY, BLUE, ORANGE), ("", "", "///"), names, strict=False))
+    thick = 0.8 / len(names)
+    for at, (color, hatch, _) in enumerate(looks):
+        places = np.arange(len(groups)) + (at - (len(names) - 1) / 2) * thick
+        values = np.array([group[at] for group in groups.values()], dtype=float).reshape(-1, 3)
+        style: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
+        axes.barh(places, np.nan_to_num(values[:, 0]), 0.92 * thick, **style)
+        axes.hlines(places, values[:, 1], values[:, 2], color=INK, linewidth=1.1)
+        for place, (value, _, high) in zip(places, values, strict=True):
+            end = np.nanmax([value, high, 0.0])
+            axes.text(end + 0.012, place, formats.show("score", float(value)), va="center", fontsize=7.5)
+    _name_rows(axes, list(groups))
+    axes.set(xlim=(0, 1.09), xticks=np.arange(0, 1.01, 0.2), xlabel=label)
+    if len(names) > 1:
+        legend(figure, [Patch(facecolor=c, hatch=h, edgecolor="white", label=name) for c, h, name in looks], len(names))
+    return figure
+
+
+@drawn
+def stacked_bars(counts: pd.DataFrame, colors: Mapping[str, str], label: str) -> Figure:
+    """Horizontal bars of counts. counts: the first column names the rows; ``colors`` names the parts."""
+    figure, axes = blank(NARROW_IN, 1.1 + 0.29 * max(len(counts), 1))
+    start = np.zeros(len(counts))
+    for name, color in colors.items():
+        if name in counts and counts[name].any():
+            values = counts[name].to_numpy(dtype=float)
+            hatch = "///" if name == "pruned" else None
+            axes.barh(
+                np.arange(len(counts)), values, left=start, color=color, edgecolor="white", hatch=hatch, label=name
+            )
+            start += values
+    _name_rows(axes, [str(name) for name in counts.iloc[:, 0]], 18)
+    axes.set_xlabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    legend(figure, columns=3)
+    return figure
+
+
+@drawn
+def heat_map(scores: pd.DataFrame, tried: pd.DataFrame, label: str, lower_is_better: bool) -> Figure:
+    """Best score of each backbone (row) and depth (column). scores, tried: ``tables.cell_grid``; NaN = no score."""
+    figure, axes = blank(1.9 + 0.7 * scores.shape[1], 1.0 + 0.42 * scores.shape[0])
+    values, attempts = scores.to_numpy(dtype=float), tried.to_numpy(dtype=float)
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    # A single score, or equal ones, need a range, and the palest shade should not vanish into the page.
+    spread = max(high - low, 0.05)
+    texts = [
+        [
+            f"{value:.3f}" if np.isfinite(value) else "" if np.isnan(count) else "no score"
+            for value, count in zip(*row, strict=True)
+        ]
+        for row in zip(values, attempts, strict=True)
+    ]
+    axes.set_facecolor("#eef0f3")
+    limits = (low - 0.25 * spread, high + 0.05 * spread)
+    image = _cells(axes, values, texts, "Blues" + ("_r" if lower_is_better else ""), limits, fontweight="bold")
+    axes.set_xticks(range(scores.shape[1]), [str(name).replace(" ", "\n", 1) for name in scores.columns])
+    axes.set_yticks(range(scores.shape[0]), [short(str(name), 20) for name in scores.index])
+    bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+    return figure
+
+
+@drawn
+def confusion(counts: npt.NDArray[np.int64], shares: Array, classes: Sequence[str]) -> Figure:
+    """Counts [C, C], rows true; the shade is the share of the row, written too where there is room.
+
+    Not scikit-learn's ConfusionMatrixDisplay: it writes either counts or shares, and leaves long names upright.
+    """
+    number = len(classes)
+    with_shares = number <= MAX_LABELS_WITH_SHARES
+    side = 1.7 + (0.5 if with_shares else 0.4) * number
+    figure, axes = blank(max(3.6, side + 0.4), max(3.1, side))
+    texts = _counts_and_shares(counts, shares) if with_shares else [[f"{count:,}" for count in row] for row in counts]
+    _cells(axes, shares, texts, fontsize=9 if with_shares else 7)
+    names = [short(name, 16) for name in classes]
+    room_in = (figure.get_figwidth() - 0.5 - 0.08 * max(map(len, names))) / number
+    _name_columns(axes, names, turned=40 if 0.08 * max(map(len, names)) > room_in else 0)
+    axes.set_yticks(range(number), names)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    return figure
+
+
+@drawn
+def label_matrices(counts: npt.NDArray[np.int64], shares: Array, classes: Sequence[str]) -> Figure:
+    """One 2 x 2 a label. counts, shares: [C, 2, 2], rows true (no, yes), columns predicted (no, yes)."""
+    across = 2 if len(classes) == 4 else min(3, len(classes))
+    down = -(-len(classes) // across)
+    figure = Figure(figsize=(max(2.4, 0.3 + 1.45 * across), 0.5 + 1.6 * down), layout="constrained")
+    for place, axes in enumerate(figure.subplots(down, across, squeeze=False).flat):
+        if place >= len(classes):
+            axes.set_axis_off()
+            continue
+        _cells(axes, shares[place], _counts_and_shares(counts[place], shares[place]), fontsize=8)
+        axes.set_title(short(classes[place], 13))
+        axes.set_xticks([0, 1], ["no", "yes"])
+        axes.set_yticks([0, 1], ["no", "yes"])
+    figure.supxlabel("predicted", fontsize=9)
+    figure.supylabel("true", fontsize=9)
+    return figure
+
+
+@drawn
+def curve(epochs: pd.DataFrame, train: str, val: str, label: str, best_epoch: float) -> Figure:
+    """Columns ``train`` and ``val`` of one trial's epochs, the best epoch marked."""
+    figure, axes = blank(NARROW_IN, 2.7)
+    for column, name, color, dash in ((train, "training", GRAY, (0, (4, 2))), (val, "validation", BLUE, "-")):
+        if column in epochs and epochs[column].notna().any():
+            axes.plot(epochs["epoch"], epochs[column], color=color, linestyle=dash, marker=".", label=name)
+    if np.isfinite(best_epoch):
+        axes.axvline(best_epoch, color=VERMILLION, linewidth=1.0, label=f"best epoch ({best_epoch:.0f})")
+    _epoch_axis(figure, axes, label)
+    return figure
+
+
+@drawn
+def all_curves(
+    epochs: pd.DataFrame, trials: pd.DataFrame, metric: str, label: str, rungs: Sequence[int], best_id: str | None
+) -> Figure:
+    """The selection metric of every trial by epoch, coloured by status; a mark where a trial was pruned."""
+    figure, axes = blank(WIDE_IN, 3.4)
+    scored = epochs[["trial_id", "epoch", metric]].dropna()
+    lines = {name: part[["epoch", metric]].to_numpy() for name, part in scored.groupby("trial_id")}
+    shade = max(0.12, min(0.75, 14 / max(len(lines), 1)))
+    for rung in rungs:
+        axes.axvline(rung, zorder=0.5, color=GRAY, linewidth=1.0, linestyle=(0, (2, 2)))
+    for status, color in STATUS_COLORS.items():
+        own = [lines[name] for name in trials.loc[trials["status"] == status, "trial_id"] if name in lines]
+        if own:
+            dash = [STATUS_LINES[status]]
+            collection = LineCollection(own, colors=color, linewidths=1.0, alpha=shade, linestyles=dash)
+            axes.add_collection(collection).set_rasterized(len(own) > CROWDED)
+            ends = np.array([line[-1] for line in own])
+            shape = {"pruned": "x", "failed": "s"}.get(status, ".")
+            axes.plot(*ends.T, shape, color=color, markersize=4.5, label=f"{status} ({len(own)})", linestyle="none")
+    if best_id is not None and best_id in lines:
+        axes.plot(*lines[best_id].T, color=INK, linewidth=2.2, label="best trial", zorder=4)
+    axes.autoscale_view()
+    _epoch_axis(figure, axes, label)
+    return figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostPoint:
+    """A trial or finalist in ``cost``. price: parameters, positive; error: one standard error of the score, or 0."""
+
+    number: int
+    price: float
+    score: float
+    error: float = 0.0
+
+
+@drawn
+def cost(
+    trials: Sequence[CostPoint], front: Sequence[CostPoint], finalists: Sequence[CostPoint], x_label: str, y_label: str
+) -> Figure:
+    """Scores against what they cost. front: the trials that no cheaper one beats, the cheapest first."""
+    figure, axes = blank(WIDE_IN, 3.2)
+    flat: dict[str, Any] = {"linestyle": "none", "rasterized": len(trials) > CROWDED}
+    axes.plot(*_places(trials), marker=".", color=GRAY, alpha=0.45, markersize=6, label="trial", **flat)
+    axes.step(*_places(front), where="post", color=BLUE, linewidth=1.4)
+    axes.plot(*_places(front), "o", color=BLUE, markersize=5.5, label="no cheaper trial is better")
+    for one in front[:8]:
+        axes.annotate(f"{one.number}", (one.price, one.score), (4, -10), textcoords="offset points", fontsize=7.5)
+    if finalists:
+        prices, scores = _places(finalists)
+        errors = [one.error for one in finalists]
+        style: dict[str, Any] = {"color": VERMILLION, "markersize": 5, "elinewidth": 1.2, "capsize": 2}
+        axes.errorbar(prices, scores, yerr=errors, fmt="D", label="finalist, mean of repeats", **style)
+    _log_axis(axes, _places(trials)[0])
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.margins(x=0.08, y=0.08)
+    legend(figure, columns=3)
+    return figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """A panel of ``slices``. values: what the trials took, text or numbers; scores: theirs; winner: the winner's place
+    among them, None if it is not there. kind: of the horizontal axis."""
+
+    title: str
+    values: Sequence[Any]
+    scores: Sequence[float]
+    winner: int | None
+    kind: Literal["categorical", "log", "linear", "integer"]
+
+
+@drawn
+def slices(panels: Sequence[Slice], label: str) -> Figure:
+    """Scores against what the trials took for each hyperparameter, on one vertical scale; the winner is marked."""
+    across = min(3, len(panels))
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(max(3.4, 0.4 + 2.7 * across), 2.5 * down), layout="constrained")
+    for place, axes in enumerate(figure.subplots(down, across, squeeze=False, sharey=True).flat):
+        if place < len(panels):
+            _slice(axes, panels[place])
+        else:
+            axes.set_axis_off()
+    figure.supylabel(label, fontsize=9)
+    return figure
+
+
+def choices_of(values: Sequence[Any]) -> list[str]:
+    """The different values as text, words before numbers, these by their size."""
+    return sorted({str(value) for value in values}, key=lambda text: (_leading_numbers(text), text))
+
+
+def _leading_numbers(text: str) -> list[float]:
+    """[256, 128] for "256+128", [0.5] for "0.5", [] for what begins with a letter."""
+    return [float(number) for number in re.findall(r"[\d.]+", text)] if re.fullmatch(r"[\d.+]*\d", text) else []
+
+
+def _slice(axes: Axes, panel: Slice) -> None:
+    scores = np.array(panel.scores, dtype=np.float64)
+    if panel.kind == "categorical":
+        choices = choices_of(panel.values)
+        level = np.array([choices.index(str(value)) for value in panel.values], dtype=np.float64)
+        # The golden ratio's multiples look random and hang on the place alone.
+        x = level + 0.22 * ((np.arange(len(level)) * 0.6180339887498949) % 1 * 2 - 1)
+        medians = [float(np.median(scores[level == place])) for place in range(len(choices))]
+        axes.hlines(medians, np.arange(len(choices)) - 0.32, np.arange(len(choices)) + 0.32, color=INK, linewidth=1.6)
+        names = [short(choice, 16) for choice in choices]
+        _name_columns(axes, names, turned=35 if sum(map(len, names)) > 22 else 0)
+        axes.set_xlim(-0.6, len(names) - 0.4)
+        axes.grid(visible=False, axis="x")
+    else:
+        x = np.array(panel.values, dtype=np.float64)
+        if panel.kind == "log":
+            _log_axis(axes, x)
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=panel.kind == "integer"))
+    crowded = len(x) > CROWDED
+    size, shade = (5, 0.35) if crowded else (7, 0.6)
+    axes.plot(x, scores, ".", color=BLUE, markersize=size, alpha=shade, rasterized=crowded)
+    if panel.winner is not None:
+        axes.plot(x[panel.winner], scores[panel.winner], "D", color=VERMILLION, markersize=5.5, zorder=4)
+    axes.set_xlabel(panel.title)
+
+
+def _cells(
+    axes: Axes, shades: Array, texts: Sequence[Sequence[str]], colors: str = "Blues", limits: Any = (0, 1), **style: Any
+) -> Any:
+    """A grid of shaded cells, each with its text; NaN: no shade."""
+    masked = np.ma.masked_invalid(shades)
+    image = axes.imshow(
+        masked, cmap=colors, vmin=limits[0], vmax=limits[1], aspect="auto" if limits != (0, 1) else None
+    )
+    for (row, column), shade in np.ndenumerate(np.asarray(shades)):
+        if np.isfinite(shade):
+            red, green, blue, _ = image.to_rgba(np.asarray(shade))
+            color = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else INK
+            own = style
+        else:
+            color, own = GRAY, {"fontsize": 8}
+        axes.text(column, row, texts[row][column], ha="center", va="center", color=color, **own)
+    rows, columns = shades.shape
+    axes.grid(visible=False)
+    axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
+    axes.grid(visible=True, which="minor", color="white", linewidth=1.5)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    return image
+
+
+def _counts_and_shares(counts: npt.NDArray[np.int64], shares: Array) -> list[list[str]]:
+    return [
+        [
+            f"{count:,}" + (f"\n{100 * share:.0f} %" if np.isfinite(share) else "")
+            for count, share in zip(*row, strict=True)
+        ]
+        for row in zip(counts, shares, strict=True)
+    ]
+
+
+def _name_rows(axes: Axes, names: Sequence[str], limit: int = 34) -> None:
+    """One row a name, the first at the top."""
+    axes.set_yticks(range(len(names)), [short(name, limit) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.06)
+
+
+def _name_columns(axes: Axes, names: Sequence[str], turned: int) -> None:
+    axes.set_xticks(range(len(names)), names, rotation=turned, ha="right" if turned else "center")
+    for label in axes.get_xticklabels():
+        label.set_rotation_mode("anchor" if turned else "default")
+
+
+def _epoch_axis(figure: Figure, axes: Axes, label: str) -> None:
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    legend(figure, columns=3)
+
+
+def _log_axis(axes: Axes, values: Array) -> None:
+    """A logarithmic axis that names its few values, or some of its range: 1, 200, 30k, 4M."""
+    if not len(values) or values.min() <= 0:
+        return
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    ticks = np.unique(values)
+    if len(ticks) <= 6 and (len(ticks) < 2 or np.diff(np.log(ticks)).min() > 0.15 * np.log(ticks[-1] / ticks[0])):
+        axes.set_xticks(ticks)
+    else:
+        narrow = values.max() < 40 * values.min()
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=6))
+
+
+def _tick(value: float) -> str:
+    """0.001, 200, 30k, 4M."""
+    factor, unit = next(((f, u) for f, u in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= f), (1.0, ""))
+    return f"{value / factor:.3g}{unit}"
+
+
+def _places(points: Sequence[CostPoint]) -> Array:
+    """[2, N]: prices and scores."""
+    return np.array([(one.price, one.score) for one in points], dtype=np.float64).reshape(-1, 2).T

@@ -1,0 +1,316 @@
+"""Which hyperparameters went with good scores, and how much of that shuffled scores show as well.
+
+The trials are an Optuna study in memory, all scored after equally many epochs. It is rebuilt from the records, not read
+from study.db: that one may be missing or behind after a kill, and counts pruned trials as such, which Optuna's
+importances leave out. To leave them out would compare survivors only; to take their last scores, 3 epochs with 20.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from numpy.typing import NDArray
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    json_to_distribution,
+)
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, create_trial
+
+from reports import formats
+from reports.data import ReportData
+
+FEWEST_TRIALS = 10
+MOST_TRIALS = 250  # bounds the time: one evaluation a shuffle
+SHUFFLES = 60
+_TOP_SHARE, _TOP_TRIALS = 0.1, 5
+_LOG_FIELDS = ("lr", "weight_decay", "backbone_lr_factor")
+_TITLES = {
+    "lr": "learning rate",
+    "batch_size": "batch size",
+    "backbone_lr_factor": "backbone lr factor",
+    "head_widths": "head",
+    "lr_schedule": "schedule",
+    "unfreeze_depth": "unfrozen blocks",
+    "unfreeze_layers": "unfrozen layers",
+}
+
+
+@dataclass(frozen=True)
+class UsedTrials:
+    """Trials that can be compared, by number.
+
+    trials: COMPLETE, one value each: the best of the selection metric within the first ``epoch`` epochs, or within all
+    that the trial ran (``epoch`` is None: none was pruned). Parameters are named as the search suggested them
+    ("lr.sgd"), or by their field where it suggested none; the ranges of such (``derived``) are what trials took.
+    numbers: int64 [n], the trials' own. left_out: how many trials of the run are not among them, by reason.
+    """
+
+    trials: tuple[FrozenTrial, ...]
+    numbers: NDArray[np.int64]
+    epoch: int | None
+    left_out: Mapping[str, int]
+    derived: frozenset[str] = frozenset()
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """[n]."""
+        return np.array([trial.value for trial in self.trials], dtype=np.float64)
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Of every parameter that took at least two values, by name; that of the latest trial that has it."""
+        values: dict[str, set[Any]] = {}
+        found: dict[str, BaseDistribution] = {}
+        for trial in self.trials:
+            found |= trial.distributions
+            for name, value in trial.params.items():
+                values.setdefault(name, set()).add(value)
+        return {name: found[name] for name in sorted(found) if len(values[name]) > 1}
+
+    def values(self, name: str) -> pd.Series[Any]:
+        """What each trial that has the parameter took for it, by the trial's place among ``trials``."""
+        taken = {place: one.params[name] for place, one in enumerate(self.trials) if name in one.params}
+        return pd.Series(taken, dtype=object)
+
+    def place_at_bound(self, number: int | None, field: str, share: float) -> str | None:
+        """ "upper" or "lower" where the trial took for a suggested number of ``field`` a value within ``share`` of its
+        range's bound; None else."""
+        found = [one for one, own in zip(self.trials, self.numbers, strict=True) if own == number]
+        for name, distribution in (pair for one in found for pair in one.distributions.items()):
+            value = found[0].params[name]
+            own = name.partition(".")[0] == field and name not in self.derived
+            if own and isinstance(distribution, FloatDistribution) and distribution.high > distribution.low:
+                scale = math.log if distribution.log else float
+                low, high = scale(distribution.low), scale(distribution.high)
+                at = (scale(value) - low) / (high - low)
+                if min(at, 1 - at) <= share:
+                    return "upper" if at > 0.5 else "lower"
+        return None
+
+    @property
+    def too_few(self) -> str:
+        """Why importance is not computed, a sentence; "" where it is."""
+        count = len(self.trials)
+        if count < FEWEST_TRIALS:
+            why = formats.listing(f"{number} {reason}" for reason, number in self.left_out.items())
+            return (
+                f"{count} trial{'s' * (count != 1)} can be compared ({why or 'all that there are'}); at least "
+                f"{FEWEST_TRIALS} are needed."
+            )
+        if not self.distributions:
+            return "No hyperparameter differed between the trials."
+        return "All trials have the same score." if np.ptp(self.scores) == 0 else ""
+
+
+def used_trials(data: ReportData) -> UsedTrials:
+    """The trials that completed or were pruned, at the epoch that the first pruned one had reached."""
+    trials = data.trials
+    ended = trials[trials["status"].isin(["completed", "pruned"])]
+    pruned = ended.loc[(ended["status"] == "pruned") & (ended["epochs_run"] >= 1), "epochs_run"]
+    epoch = int(pruned.min()) if len(pruned) else None
+    scores = _scores(data, epoch)
+    left_out = {
+        "failed": int((trials["status"] == "failed").sum()),
+        "without an end": int((trials["status"] == "running").sum()),
+        "without a score": int((~ended["trial_id"].isin(list(scores))).sum()),
+        "with a value outside its range": 0,
+    }
+    rows = {str(row["trial_id"]): row for row in ended.to_dict("records") if row["trial_id"] in scores}
+    suggested = {key: _suggested(data, key) for key in rows}
+    fields = {name.partition(".")[0] for names in suggested.values() for name in names}
+    flat = {key: _active(row) for key, row in rows.items()}
+    derived = _derived(flat.values(), fields)
+    found: list[tuple[int, FrozenTrial]] = []
+    for key, row in rows.items():
+        own = {name: derived[name] for name in flat[key] if name in derived}
+        params = {name: value for name, (value, _) in suggested[key].items()} | {name: flat[key][name] for name in own}
+        distributions = {name: distribution for name, (_, distribution) in suggested[key].items()} | own
+        try:
+            found.append(
+                (int(row["number"]), create_trial(params=params, distributions=distributions, value=scores[key]))
+            )
+        except ValueError:
+            left_out["with a value outside its range"] += 1
+    return UsedTrials(
+        trials=tuple(trial for _, trial in found),
+        numbers=np.array([number for number, _ in found], dtype=np.int64),
+        epoch=epoch,
+        left_out={reason: count for reason, count in left_out.items() if count},
+        derived=frozenset(derived),
+    )
+
+
+def importances(used: UsedTrials, mode: str) -> pd.DataFrame:
+    """One row a parameter that took several values, the one furthest beyond chance first.
+
+    Columns: parameter (as suggested), title (in words), trials (that have it), importance (a share; they sum to 1),
+    chance (what the same parameter exceeds in 5 of 100 shuffles of the scores among the trials), times_chance (their
+    ratio, NaN where chance is 0), best, all (the middle half of its values, or the most frequent one, among the best
+    trials and among all).
+
+    The importance is PED-ANOVA (Watanabe et al., IJCAI 2023), Optuna's default: how far the parameter's distribution
+    among the ``top_count`` best trials departs from that among all. It takes conditional parameters and draws nothing
+    at random; fANOVA takes neither, and minutes for a thousand trials. Its shares favour parameters of many values,
+    above all where few trials are compared: their ratio to chance does not.
+    """
+    names, scores = list(used.distributions), used.scores
+    best = [int(place) for place in _order(scores, mode)[: top_count(len(scores))]]
+    chosen = np.arange(len(scores))
+    if len(scores) > MOST_TRIALS:  # drawn at random, always the same ones
+        chosen = np.sort(np.random.default_rng(0).choice(len(scores), MOST_TRIALS, replace=False))
+    study = as_study(replace(used, trials=tuple(used.trials[place] for place in chosen)), mode)
+    found = _raw(study, names, scores[chosen], mode)
+    rng = np.random.default_rng(0)
+    shuffled = [_raw(study, names, rng.permutation(scores[chosen]), mode) for _ in range(SHUFFLES)]
+    total = sum(found.values()) or 1.0
+    rows = []
+    for name in names:
+        values = used.values(name)
+        categorical = isinstance(used.distributions[name], CategoricalDistribution)
+        chance = float(np.quantile([one[name] for one in shuffled], 0.95))
+        rows.append(
+            {
+                "parameter": name,
+                "title": title(name),
+                "trials": len(values),
+                "importance": found[name] / total,
+                "chance": chance / total,
+                "times_chance": found[name] / chance if chance > 0 else math.nan,
+                "best": _typical(values[values.index.isin(best)], categorical),
+                "all": _typical(values, categorical),
+            }
+        )
+    frame = pd.DataFrame(rows).sort_values("parameter")
+    return frame.sort_values("times_chance", ascending=False, kind="stable", ignore_index=True)
+
+
+def top_count(trials: int) -> int:
+    """How many of the trials count as the best: a tenth, at least five."""
+    return max(_TOP_TRIALS, math.ceil(_TOP_SHARE * trials))
+
+
+def title(name: str) -> str:
+    """A parameter in words: "learning rate (sgd)" for "lr.sgd"."""
+    field, _, branch = name.partition(".")
+    return _TITLES.get(field, field.replace("_", " ")) + (f" ({branch})" if branch else "")
+
+
+def as_study(used: UsedTrials, mode: str) -> optuna.Study:
+    """An in-memory study of these trials, in their order. mode: "max" or "min"."""
+    with _quiet():
+        study = optuna.create_study(
+            storage=optuna.storages.InMemoryStorage(), direction="maximize" if mode == "max" else "minimize"
+        )
+        study.add_trials(used.trials)
+    return study
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna without its log lines and its warnings about what is experimental; both as before afterwards."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _scores(data: ReportData, epoch: int | None) -> dict[str, float]:
+    """By trial_id, the best of the selection metric within the first ``epoch`` epochs; finite ones only."""
+    epochs = data.run.epochs
+    if data.metric not in epochs:
+        return {}
+    known = epochs[np.isfinite(epochs[data.metric].to_numpy(dtype=np.float64))]
+    if epoch is not None:
+        known = known[known["epoch"] <= epoch]
+    best = known.groupby("trial_id")[data.metric].agg(data.mode)
+    return {str(key): float(value) for key, value in best.items()}
+
+
+def _suggested(data: ReportData, trial_id: str) -> dict[str, tuple[Any, BaseDistribution]]:
+    """What the search suggested: by name, value and distribution; {} for a fixed list or a damaged record."""
+    try:
+        text = data.run.paths.trial(trial_id).params.read_text(encoding="utf-8")
+        suggestion = json.loads(text)["suggestion"]
+        return {
+            name: (suggestion["suggested"][name], _distribution(json.dumps(value)))
+            for name, value in suggestion["distributions"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+@cache
+def _distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)
+
+
+def _active(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """The hyperparameters of a trial that change anything there, flat."""
+    params = formats.trial_params({str(key): value for key, value in row.items()})
+    return {} if params is None else {name: "none" if v is None else v for name, v in params.active().items()}
+
+
+def _derived(rows: Iterable[Mapping[str, Any]], suggested: set[str]) -> dict[str, BaseDistribution]:
+    """Distributions that hold what the trials took for the fields that were not suggested, where they differ."""
+    values: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in suggested:
+                values.setdefault(name, []).append(value)
+    return {name: _holding(name, taken) for name, taken in values.items() if len(set(taken)) > 1}
+
+
+def _holding(name: str, taken: list[Any]) -> BaseDistribution:
+    if any(isinstance(value, str | bool) for value in taken):
+        return CategoricalDistribution(sorted(set(taken), key=str))
+    low, high = min(taken), max(taken)
+    if all(isinstance(value, int) for value in taken):
+        return IntDistribution(low, high)
+    return FloatDistribution(low, high, log=name in _LOG_FIELDS and low > 0)
+
+
+def _raw(study: optuna.Study, names: list[str], scores: NDArray[np.float64], mode: str) -> dict[str, float]:
+    """By name, before they are made to sum to 1. scores: [n], taken in place of the study's own."""
+    sign = 1.0 if mode == "min" else -1.0
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=min(0.5, top_count(len(scores)) / len(scores)))
+    with _quiet():
+        # Given a target, the evaluator takes lower for better, whatever the study's direction.
+        values = get_param_importances(
+            study, evaluator=evaluator, params=names, target=lambda one: sign * scores[one.number], normalize=False
+        )
+    return {name: float(value) for name, value in values.items()}
+
+
+def _order(scores: NDArray[np.float64], mode: str) -> NDArray[np.int64]:
+    """Places, the best first."""
+    return np.argsort(scores if mode == "min" else -scores, kind="stable")
+
+
+def _typical(values: pd.Series[Any], categorical: bool) -> str:
+    if values.empty:
+        return formats.ABSENT
+    if categorical:
+        counts = values.map(str).value_counts()
+        most = min(counts.index, key=lambda value: (-counts[value], value))
+        return f"{most} ({counts[most]} of {len(values)})"
+    numbers = values.astype(float)
+    low, high = (float(numbers.quantile(share, interpolation="nearest")) for share in (0.25, 0.75))
+    return f"{formats.general(low)} to {formats.general(high)}" if low != high else formats.general(low)

@@ -1,0 +1,439 @@
+"""How the finalists stand to each other: their repeats scored on the same images and resamples of patients."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from reports import formats
+from reports.bootstrap import Runs, Scores, decisions, score_runs
+from reports.comparisons import FALLBACK, Comparison, McNemar, compare, holm, mcnemar, runs_of, verdict_of
+from reports.data import ReportData, without_test
+from reports.tables import SPLITS
+from search_spaces.errors import UserError
+from search_spaces.params import TrialParams
+from sweep.records import Finalist, Finals, Scalar
+from trainables.metrics import evaluate_predictions
+from trainables.predictions import Predictions
+
+TOLERANCE = 1e-3
+"""By how much a score of the saved predictions may differ from the recorded one, which other kernels computed."""
+EFFECT_COLUMNS = ["factor", "within", "first", "second", "difference", "low", "high", "p", "p_holm", "verdict"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigurationResult:
+    """One retrained configuration.
+
+    validation: the selection metric of each repeat that completed, by its name ("seed_1001"): of its predictions where
+    they can be read, else as the run recorded it. runs, scores: the R repeats on the split that judges; None where no
+    predictions can be read. tuned: the same at the tuned thresholds (multi-label only). remarks: what is wrong with
+    its files, whole clauses.
+    """
+
+    finalist: Finalist
+    validation: dict[str, float]
+    runs: Runs | None
+    scores: Scores | None
+    tuned: Scores | None
+    remarks: tuple[str, ...]
+
+    @property
+    def mean(self) -> float:
+        """Of the repeats, on validation; NaN without one."""
+        return statistics.fmean(self.validation.values()) if self.validation else math.nan
+
+    @property
+    def standard_error(self) -> float:
+        """Of ``mean``: standard deviation (n - 1) / sqrt(n); NaN below two repeats."""
+        count = len(self.validation)
+        return statistics.stdev(self.validation.values()) / math.sqrt(count) if count > 1 else math.nan
+
+    @property
+    def title(self) -> str:
+        return f"trial {self.finalist.number}"
+
+    @property
+    def trial_id(self) -> str:
+        return self.finalist.trial_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaderboard:
+    """The finalists on one split. split: "test" once opened and predicted, else "val".
+
+    metric: the selection metric's counterpart there ("f1_macro", "recall:covid"); macro F1 where it has none (a loss).
+    configurations: by place in the search, then the best of each cell of --compare. cells: the best configuration of
+    each cell, by the cell's values. leads, cell_leads: the winner less the other, by trial_id, corrected by Holm for
+    the finalists and for the cells. tests: McNemar's, by trial_id, and the repeat whose networks it compares; empty
+    where patients have several images.
+    """
+
+    finals: Finals
+    split: str
+    metric: str
+    mode: str
+    configurations: tuple[ConfigurationResult, ...]
+    cells: dict[tuple[Scalar, ...], ConfigurationResult]
+    cell_names: tuple[str, ...]
+    leads: dict[str, Comparison]
+    cell_leads: dict[str, Comparison]
+    tests: dict[str, tuple[str, McNemar]]
+
+    @property
+    def winner(self) -> ConfigurationResult | None:
+        return next((one for one in self.configurations if one.trial_id == self.finals.winner), None)
+
+    @property
+    def finalists(self) -> list[ConfigurationResult]:
+        return [one for one in self.configurations if one.finalist.role == "finalist"]
+
+    @property
+    def runners_up(self) -> list[ConfigurationResult]:
+        """The finalists but the winner; without a selection all of them."""
+        return [one for one in self.finalists if one.trial_id != self.finals.winner]
+
+    def gap(self, one: ConfigurationResult) -> float:
+        """By how much the search flattered it: search score less the mean of repeats, turned where lower is better."""
+        return (one.finalist.search_score - one.mean) * (1 if self.mode == "max" else -1)
+
+    def verdict(self, lead: Comparison | None) -> int | None:
+        """1: the winner is better at a Holm-corrected p of 0.05; -1: it is worse; 0: no significant difference; None:
+        not tested."""
+        if lead is None or math.isnan(lead.p_holm):
+            return None
+        return verdict_of(lead.difference, lead.p_holm, self.metric)
+
+    @property
+    def sentence(self) -> str:
+        """The winner against the runners-up, no more than the corrected p values support; "" without a winner."""
+        if self.winner is None:
+            return ""
+        if self.winner.scores is None:
+            return "No predictions of the winner can be read, so it is not compared with the others."
+        if not self.runners_up:
+            return "There is no other finalist to compare the winner with."
+        found: dict[int | None, list[ConfigurationResult]] = {1: [], 0: [], -1: [], None: []}
+        for one in self.runners_up:
+            found[self.verdict(self.leads.get(one.trial_id))].append(one)
+        words = {1: "is better than", 0: "shows no significant difference to", -1: "is worse than"}
+        parts = [
+            f"{text} {_names(found[key])} ({self._numbers(found[key])})" for key, text in words.items() if found[key]
+        ]
+        parts += [f"could not be tested against {_names(found[None])}"] if found[None] else []
+        metric = formats.metric_name(f"{self.split}_{self.metric}")
+        text = f"In {metric} the winner, {self.winner.title}, {formats.listing(parts)}."
+        if found[-1] and self.split == "test":
+            text += " It stays the winner: it was selected on validation, before the test split was opened."
+        return text + (" It was selected on these very images." if self.split == "val" else "")
+
+    def _numbers(self, configurations: list[ConfigurationResult]) -> str:
+        """The difference and p of one; of several the range of each."""
+        leads = [self.leads[one.trial_id] for one in configurations]
+        if len(leads) == 1:
+            shown = formats.difference(leads[0].difference, leads[0].low, leads[0].high)
+            return f"difference {shown}, Holm-corrected p {formats.p_value(leads[0].p_holm)}"
+        differences, p = [lead.difference for lead in leads], [lead.p_holm for lead in leads]
+        bound = f"at most {formats.p_value(max(p))}" if max(p) <= 0.05 else f"at least {formats.p_value(min(p))}"
+        span = f"{formats.signed(min(differences))} to {formats.signed(max(differences))}"
+        return f"differences {span}, Holm-corrected p {bound}"
+
+
+def _names(configurations: list[ConfigurationResult]) -> str:
+    plural = "s" * (len(configurations) > 1)
+    return f"trial{plural} {formats.listing(str(one.finalist.number) for one in configurations)}"
+
+
+def params_of(one: Finalist) -> TrialParams | None:
+    """The hyperparameters; None where finalists.json is damaged or of another version."""
+    try:
+        return TrialParams.from_flat(one.params)
+    except (UserError, TypeError, ValueError):
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportedModel:
+    """The one network whose decisions, matrices and images the page shows: the model file once a winner was selected.
+
+    title: what it is, in words. number: of its trial. retrained: whether it is a repeat of the winner. predictions: of
+    splits that may be shown. thresholds: tuned for each label of a multi-label task, or None. recorded: the selection
+    metric that the run wrote down for it, or NaN. remark: why it is not the network that was asked for, or "".
+    """
+
+    title: str
+    number: int
+    retrained: bool
+    predictions: Predictions
+    thresholds: dict[str, float] | None
+    recorded: float
+    remark: str = ""
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        """Those of SPLITS that it has images of."""
+        return tuple(split for split in SPLITS if (self.predictions.split == split).any())
+
+    @property
+    def judged(self) -> str | None:
+        """The split that tells how good it is: test once opened, else validation; None where it has neither."""
+        return next((split for split in ("test", "val") if split in self.splits), None)
+
+
+def leaderboard(data: ReportData) -> Leaderboard | None:
+    """Score every finalist of the run; None where none were chosen. Takes about 0.1 s each on small data."""
+    finals = data.run.finals
+    if finals is None or not finals.finalists:
+        return None
+    split = _judging(data, finals)
+    metric = compared_metric(data)
+    runs = {one.trial_id: _finalist_runs(data, finals, one, split) for one in finals.finalists}
+    readable = {key: found for key, (found, _) in runs.items() if found is not None}
+    # Whose images all are judged on: the winner's, else those of the first finalist.
+    basis = readable.get(finals.winner or "") or next(iter(readable.values()), None)
+    found = tuple(_configuration(data, finals, one, *runs[one.trial_id], basis, metric) for one in finals.finalists)
+    winner = next((one for one in found if one.trial_id == finals.winner), None)
+    names, cells = _cells(data, found)
+    return Leaderboard(
+        finals=finals,
+        split=split,
+        metric=metric,
+        mode=data.mode,
+        configurations=found,
+        cells=cells,
+        cell_names=names,
+        leads=_leads(winner, (one for one in found if one.finalist.role == "finalist"), metric),
+        cell_leads=_leads(winner, cells.values(), metric),
+        tests=_tests(finals, winner, found),
+    )
+
+
+def reported_model(data: ReportData) -> ReportedModel | None:
+    """The model file, or another repeat of the winner, or the best trial; None where no predictions can be read."""
+    finals, best, remark = data.run.finals, data.best, ""
+    winner = finals.winning if finals is not None and finals.selected else None
+    if finals is not None and winner is not None:
+        readable = [one for one in winner.completed if one.trial_id in data.repeats]
+        repeat = next((one for one in readable if one.trial_id == finals.model), next(iter(readable), None))
+        if repeat is not None:
+            is_model = repeat.trial_id == finals.model
+            return ReportedModel(
+                title=f"repeat {repeat.name} of trial {winner.number}" + (", the model file" if is_model else ""),
+                number=winner.number,
+                retrained=True,
+                predictions=data.repeats[repeat.trial_id],
+                thresholds=finals.thresholds.get(winner.trial_id),
+                recorded=repeat.score,
+                remark="" if is_model else f"The predictions of {finals.model or 'the model file'} cannot be read",
+            )
+        remark = f"No predictions of trial {winner.number}, which won, can be read"
+    if data.predictions is None or best is None:
+        return None
+    # A search never predicts test; rows that claim to be of it were not opened by the one function that may.
+    return ReportedModel(
+        title=f"trial {best['number']:.0f}",
+        number=int(best["number"]),
+        retrained=False,
+        predictions=without_test(data.predictions),
+        thresholds=None,
+        recorded=float(best["score"]),
+        remark=remark,
+    )
+
+
+def compared_metric(data: ReportData) -> str:
+    """The selection metric as ``score_runs`` calls it; macro F1 where it has none (a loss)."""
+    split, _, name = data.metric.partition("_")
+    plain, _, label = name.partition(":")
+    known = ["nll", "accuracy", "balanced_accuracy", "f1_macro", "auroc_macro"]
+    known += ["exact_match", "hamming_accuracy"] if data.task == "multi_label" else []
+    of_class = label in data.classes and plain in ("precision", "recall", "specificity", "f1", "auroc")
+    return name if split == "val" and (of_class or name in known) else FALLBACK
+
+
+def networks_of(data: ReportData, one: Finalist) -> dict[str, Predictions | None]:
+    """The predictions of each completed repeat by its name, that of the model file first; None: cannot be read."""
+    model = data.run.finals.model if data.run.finals is not None else None
+    order = sorted(one.completed, key=lambda repeat: repeat.trial_id != model)
+    return {repeat.name: data.repeats.get(repeat.trial_id) for repeat in order}
+
+
+def _judging(data: ReportData, finals: Finals) -> str:
+    """The test split only of a winner that was selected, and whose test predictions can be read."""
+    if not finals.opened or finals.winning is None:
+        return "val"
+    parts = [part for key, part in data.repeats.items() if key.partition("/")[0] == finals.winner]
+    return "test" if any((part.split == "test").any() for part in parts) else "val"
+
+
+def _finalist_runs(data: ReportData, finals: Finals, one: Finalist, split: str) -> tuple[Runs | None, tuple[str, ...]]:
+    """``runs_of`` its repeats; the failed ones are among the remarks."""
+    failed = tuple(f"{each.name}: failed ({each.reason})" for each in one.repeats if each.status == "failed")
+    runs, remarks = runs_of(data, networks_of(data, one), split)
+    return runs, (*failed, *remarks)
+
+
+def _configuration(
+    data: ReportData,
+    finals: Finals,
+    one: Finalist,
+    runs: Runs | None,
+    remarks: tuple[str, ...],
+    basis: Runs | None,
+    metric: str,
+) -> ConfigurationResult:
+    validation, doubts = _validation(data, one)
+    scores = tuned = None
+    if runs is not None:
+        assert basis is not None
+        aligned = runs.align(basis)
+        if aligned is None:
+            doubts.append("other images than the winner's: not compared with it")
+        runs = aligned or runs
+        resamples = runs.resamples if aligned is None else basis.resamples
+        areas = one.trial_id == finals.winner or metric.startswith("auroc")
+        arguments = (runs.labels, runs.probabilities, runs.classes, resamples)
+        scores = score_runs(*arguments, areas=areas)
+        thresholds = finals.thresholds.get(one.trial_id)
+        if thresholds and runs.multi_label and set(thresholds) <= set(runs.classes):
+            tuned = score_runs(*arguments, thresholds=thresholds, areas=False)
+    return ConfigurationResult(
+        finalist=one, validation=validation, runs=runs, scores=scores, tuned=tuned, remarks=(*remarks, *doubts)
+    )
+
+
+def _validation(data: ReportData, one: Finalist) -> tuple[dict[str, float], list[str]]:
+    """The selection metric of each repeat on its own validation images, and where files contradict each other."""
+    name = data.metric.removeprefix("val_")
+    found: dict[str, float] = {}
+    doubts = []
+    for repeat in one.completed:
+        found[repeat.name] = repeat.score
+        saved = data.repeats.get(repeat.trial_id)
+        part = None if saved is None else saved.of("val")
+        if part is None or not len(part.path):
+            continue
+        score = evaluate_predictions(part.label, part.probability, part.classes, data.task).get(name, math.nan)
+        if math.isnan(score):
+            continue
+        found[repeat.name] = score
+        if abs(score - repeat.score) > TOLERANCE:
+            doubts.append(
+                f"{repeat.name}: its predictions give {formats.score(score)}, the run recorded "
+                f"{formats.score(repeat.score)}; one of the two is damaged"
+            )
+    return found, doubts
+
+
+def _cells(
+    data: ReportData, configurations: Iterable[ConfigurationResult]
+) -> tuple[tuple[str, ...], dict[tuple[Scalar, ...], ConfigurationResult]]:
+    """What --compare compared, and the best configuration of each combination of values, in order of these."""
+    names = data.run.sweep.compare
+    names = names or next((tuple(one.finalist.cell) for one in configurations if one.finalist.cell), ())
+    if not names:
+        return (), {}
+    found: dict[tuple[Scalar, ...], ConfigurationResult] = {}
+    sign = 1 if data.mode == "max" else -1
+    for one in sorted(configurations, key=lambda one: -sign * one.finalist.search_score):
+        found.setdefault(tuple(one.finalist.params.get(name) for name in names), one)
+    return names, dict(sorted(found.items(), key=lambda item: [_sortable(value) for value in item[0]]))
+
+
+def _sortable(value: Scalar) -> tuple[bool, float, str]:
+    number = isinstance(value, int | float)
+    return not number, float(value) if isinstance(value, int | float) else 0.0, str(value)
+
+
+def _leads(
+    winner: ConfigurationResult | None, others: Iterable[ConfigurationResult], metric: str
+) -> dict[str, Comparison]:
+    if winner is None or winner.scores is None:
+        return {}
+    same = {
+        one.trial_id: one.scores
+        for one in others
+        if one is not winner and one.scores is not None and one.scores.resamples is winner.scores.resamples
+    }
+    return compare(winner.scores, same, metric) if same else {}
+
+
+def _tests(
+    finals: Finals, winner: ConfigurationResult | None, configurations: Iterable[ConfigurationResult]
+) -> dict[str, tuple[str, McNemar]]:
+    """Of the model file and the other's repeat of the same seed; of the first seed that both have, where one lacks."""
+    found: dict[str, tuple[str, McNemar]] = {}
+    if winner is None or winner.runs is None or winner.scores is None:
+        return found
+    model = (finals.model or "").partition("/")[2]
+    for one in configurations:
+        if one is winner or one.runs is None or one.scores is None:
+            continue
+        shared = [name for name in winner.runs.names if name in one.runs.names]
+        if one.scores.resamples is winner.scores.resamples and shared:
+            name = model if model in shared else shared[0]
+            test = mcnemar(_right(winner.runs, name), _right(one.runs, name), winner.scores.resamples)
+            if test is not None:
+                found[one.trial_id] = name, test
+    return found
+
+
+def _right(runs: Runs, name: str) -> npt.NDArray[np.bool_]:
+    """bool [N]: which images the network ``name`` decides rightly, every label of them."""
+    task = "multi_label" if runs.multi_label else "single_label"
+    decided = decisions(runs.probabilities[runs.names.index(name)], runs.classes, None, task)
+    right: npt.NDArray[np.bool_] = (decided == runs.truth).all(axis=1)
+    return right
+
+
+def effects(board: Leaderboard) -> pd.DataFrame:
+    """One row a pair of cells of --compare whose values differ in one factor alone.
+
+    Columns: factor, within (the values that both share, in words), first, second (their values of the factor),
+    difference (the first's score less the second's), low, high, p, p_holm (corrected over all rows), verdict: 1 the
+    first is better, -1 worse, 0 no significant difference, NaN not tested. Of a factor of numbers each value is held
+    against the lowest, of others each against each. The best trial of a cell stands for it: other hyperparameters than
+    the factor differ, too, as the search chose them.
+    """
+    rows: list[dict[str, Any]] = []
+    for place, factor in enumerate(board.cell_names):
+        blocks: dict[tuple[Scalar, ...], dict[Any, ConfigurationResult]] = {}
+        for values, one in board.cells.items():
+            blocks.setdefault((*values[:place], *values[place + 1 :]), {})[values[place]] = one
+        others = (*board.cell_names[:place], *board.cell_names[place + 1 :])
+        for rest, levels in blocks.items():
+            words = ", ".join(formats.choice(name, value) for name, value in zip(others, rest, strict=True))
+            rows += [_effect(board, factor, words, pair, levels) for pair in _pairs(list(levels))]
+    frame = pd.DataFrame(rows, columns=EFFECT_COLUMNS)
+    tested = frame["p"].notna()
+    frame.loc[tested, "p_holm"] = holm(frame.loc[tested, "p"].tolist())
+    for row in frame.index[tested]:
+        frame.loc[row, "verdict"] = float(verdict_of(frame["difference"][row], frame["p_holm"][row], board.metric))
+    return frame
+
+
+def _pairs(levels: list[Any]) -> list[tuple[Any, Any]]:
+    if all(isinstance(level, int | float) for level in levels):
+        return [(level, min(levels)) for level in sorted(levels)[1:]]
+    return list(itertools.combinations(levels, 2))
+
+
+def _effect(
+    board: Leaderboard, factor: str, within: str, pair: tuple[Any, Any], levels: dict[Any, ConfigurationResult]
+) -> dict[str, Any]:
+    one, other = (levels[value].scores for value in pair)
+    row: dict[str, Any] = dict.fromkeys(EFFECT_COLUMNS, math.nan) | {"factor": factor, "within": within}
+    row |= {"first": formats.choice(factor, pair[0]), "second": formats.choice(factor, pair[1])}
+    if one is not None and other is not None and one.resamples is other.resamples:
+        found = compare(one, {"other": other}, board.metric)["other"]
+        row |= {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p}
+    return row

@@ -1,1 +1,0 @@
-"""What is said in sentences: the analysis by rules, the methods paragraphs, the checklists."""

@@ -1,0 +1,208 @@
+"""Chapters as text: the HTML page, the Markdown page, and the files of their tables and figures."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from markdown_it.utils import EnvType, OptionsDict
+from markupsafe import Markup
+
+from reports import formats
+from reports.blocks import Block, Chapter, Column, Figure, Table, walk
+from reports.drawing import inline_svg
+
+MARKDOWN_ROWS = 50
+FOLDED_ROWS = 16
+"""From here on a table stands closed, unless it can be filtered."""
+DISCLAIMER = "Not for clinical use."
+_REPORT_LINK = re.compile(r"#[\w.-]+|(tables|figures)/[\w.-]+|report\.md|index\.html")
+_OPTION = re.compile(r"(?<!\S)\S?--[a-z][a-z-]{0,40}(?![^\s).,;:])[).,;:]*")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "–": "--",
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report's title, the line under it, and its chapters."""
+
+    title: str
+    subtitle: str
+    chapters: tuple[Chapter, ...]
+
+
+def html_page(page: Page) -> str:
+    """One self-contained page: style, script and figures inside, every name escaped."""
+    environment = _environment(autoescape=True)
+    environment.filters.update(prose=_prose, markdown=_markdown_parser().render)
+    environment.globals.update(cells=_cells, svg=_svg, is_number=formats.is_number, is_folded=is_folded)
+    return environment.get_template("index.html").render(page=page, disclaimer=DISCLAIMER)
+
+
+def markdown_page(page: Page) -> str:
+    """The same as Markdown; long tables are cut and point to their CSV."""
+    environment = _environment(autoescape=False)
+    environment.filters["md"] = formats.escape
+    environment.globals.update(table=_markdown_table, fence=_fence, limit=MARKDOWN_ROWS)
+    text = environment.get_template("report.md").render(page=page, disclaimer=DISCLAIMER)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def attachments(chapters: Iterable[Chapter]) -> dict[str, bytes]:
+    """The files of all tables and figures, by their name below the page's folder."""
+    files: dict[str, bytes] = {}
+
+    def add(name: str, content: bytes) -> None:
+        assert name not in files, f"two blocks of one name: {name}"
+        files[name] = content
+
+    for block in (block for chapter in chapters for block in walk(chapter.blocks)):
+        if isinstance(block, Table):
+            add(f"tables/{block.name}.csv", csv(block.frame))
+            if block.latex:
+                add(f"tables/{block.name}.tex", encoded(latex_table(block)))
+        elif isinstance(block, Figure):
+            add(f"figures/{block.name}.svg", encoded(block.drawing.svg))
+            add(f"figures/{block.name}.png", block.drawing.png)
+            if block.frame is not None:
+                add(f"tables/{block.name}.csv", csv(block.frame))
+    return files
+
+
+def encoded(text: str) -> bytes:
+    # A file name that is no UTF-8 arrives as surrogates; it must not end the report.
+    return text.encode("utf-8", errors="backslashreplace")
+
+
+def csv(frame: pd.DataFrame) -> bytes:
+    """All columns with full precision, headed by their keys; NaN is empty."""
+    return encoded(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def latex_table(table: Table) -> str:
+    """A ``tabular`` with booktabs rules, of the columns and digits that the page shows."""
+    align = "".join("r" if formats.is_number(column.kind) else "l" for column in table.columns)
+    head = " & ".join(_latex_text(column.title) for column in table.columns)
+    rows = [" & ".join(_latex_text(text) for text in row) + r" \\" for row in _shown_rows(table)]
+    caption = " ".join(table.caption.split())
+    lines = [f"% {caption}", rf"\begin{{tabular}}{{{align}}}", r"\toprule", rf"{head} \\", r"\midrule"]
+    return "\n".join([*lines, *rows, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def is_folded(table: Table) -> bool:
+    """Whether the table stands closed on the page until it is opened."""
+    return table.folded or (len(table.frame) >= FOLDED_ROWS and not table.filterable)
+
+
+def _environment(autoescape: bool) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("reports"),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["kind"] = _kind
+    return environment
+
+
+def _kind(block: Block) -> str:
+    return type(block).__name__
+
+
+def _markdown_parser() -> MarkdownIt:
+    """CommonMark with nothing that loads, links elsewhere, or is HTML."""
+    parser = MarkdownIt("commonmark", {"html": False})
+    parser.disable(["image", "autolink", "reference", "html_block", "html_inline", "lheading"])
+    parser.validateLink = lambda url: _REPORT_LINK.fullmatch(url) is not None  # type: ignore[method-assign]
+    parser.add_render_rule("text", _text_token)
+    return parser
+
+
+def _text_token(_: RendererHTML, tokens: Sequence[Token], place: int, options: OptionsDict, env: EnvType) -> str:
+    return str(_prose(tokens[place].content))
+
+
+def _prose(text: str) -> Markup:
+    """``text`` escaped; no line ends within a command-line option, or between a number and its %."""
+    escaped = _OPTION.sub(r'<span class="option">\g<0></span>', str(Markup.escape(text)))
+    return Markup(re.sub(r"(?<=\d) %", "\u00a0%", escaped))
+
+
+def _svg(figure: Figure) -> Markup:
+    # The drawing is ours: matplotlib has escaped the names in it.
+    return Markup(inline_svg(figure.drawing.svg, figure.name))
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """sort: the raw number, "" for none, so that the page can sort by value."""
+
+    text: str
+    sort: str
+    column: Column
+
+
+def _cells(table: Table) -> list[list[_Cell]]:
+    return [
+        [
+            _Cell(formats.show(column.kind, value), _sort_key(value), column)
+            for column, value in zip(table.columns, row, strict=True)
+        ]
+        for row in _raw_rows(table)
+    ]
+
+
+def _sort_key(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return ""
+    return f"{value:.10g}"
+
+
+def _raw_rows(table: Table) -> list[tuple[Any, ...]]:
+    columns = [table.frame[column.key].astype(object) for column in table.columns]
+    return list(zip(*columns, strict=True))
+
+
+def _shown_rows(table: Table) -> list[list[str]]:
+    """The table's cells as text, in the order of ``columns``."""
+    return [[cell.text for cell in row] for row in _cells(table)]
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
+
+
+def _markdown_table(table: Table) -> str:
+    rule = ["---:" if formats.is_number(column.kind) else "---" for column in table.columns]
+    rows = [[column.title for column in table.columns], *_shown_rows(table)[:MARKDOWN_ROWS]]
+    lines = ["| " + " | ".join(map(formats.escape, row)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "|".join(rule) + "|", *lines[1:]])
+
+
+def _fence(text: str, language: str) -> str:
+    """A code block that no run of backticks in ``text`` can end."""
+    mark = "`" * max(3, max((len(run) + 1 for run in re.findall(r"`+", text)), default=0))
+    return f"{mark}{language}\n{text}\n{mark}"

@@ -1,1 +1,0 @@
-"""Numbers from predictions: scores under resampling, intervals, comparisons, who stands where."""

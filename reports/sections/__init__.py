@@ -1,1 +1,0 @@
-"""The sections that show something, one file each: evidence in, blocks out."""

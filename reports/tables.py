@@ -1,0 +1,212 @@
+"""Trials, data and starting weights of a run as frames: facts that chapters lay out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from reports import formats
+from sweep.records import STATUSES, DatasetRecord, ProvenanceRecord, rank
+
+LAYERS = "chosen layers"
+UNFROZEN_ORDER = (*formats.DEPTH_NAMES.values(), LAYERS, "unknown")
+SPLITS = ("train", "val", "test")
+SEVERITIES = ("error", "warning", "info")
+_TEXT = ("trial_id", "status", "reason", "param_backbone", "param_unfreeze_layers")
+_NUMBERS = (
+    *("number", "best_epoch", "score", "val_accuracy", "val_f1_macro", "epochs_run", "trainable_params"),
+    *("total_params", "seconds", "images_per_second", "param_unfreeze_depth"),
+)
+
+
+def trial_frame(trials: pd.DataFrame) -> pd.DataFrame:
+    """``Run.trials`` with every column that the report names, in order of number.
+
+    Missing numbers become NaN, missing text "". Adds ``backbone`` and ``unfrozen`` (one of ``UNFROZEN_ORDER``).
+    """
+    frame = trials.copy()
+    for name in _TEXT:
+        frame[name] = frame[name].fillna("").astype(str) if name in frame else ""
+    for name in _NUMBERS:
+        values = frame[name] if name in frame else pd.Series(float("nan"), index=frame.index)
+        frame[name] = pd.to_numeric(values, errors="coerce").astype("float64")
+    if "weights_kept" not in frame:
+        frame["weights_kept"] = False
+    frame["backbone"] = frame["param_backbone"].replace("", "unknown")
+    depths = frame["param_unfreeze_depth"].map(formats.DEPTH_NAMES)
+    has_layers = ~frame["param_unfreeze_layers"].isin(["", "none"])
+    frame["unfrozen"] = depths.astype(object).where(depths.notna(), has_layers.map({True: LAYERS, False: "unknown"}))
+    return frame.sort_values(["number", "trial_id"], kind="stable").reset_index(drop=True)
+
+
+def ranked(trials: pd.DataFrame, mode: str) -> pd.DataFrame:
+    """The trials that may win, those with a score that did not fail, in the order of ``sweep.records.rank``."""
+    able = trials[trials["score"].notna() & (trials["status"] != "failed")]
+    rows: list[Any] = list(able.itertuples())
+    return able.loc[[row.Index for row in rank(rows, mode)]].reset_index(drop=True)
+
+
+def status_counts(trials: pd.DataFrame) -> dict[str, int]:
+    """Trials by status, every status present, in a fixed order."""
+    counts = trials["status"].value_counts()
+    return {status: int(counts.get(status, 0)) for status in STATUSES}
+
+
+def by_cell(trials: pd.DataFrame, ranked: pd.DataFrame) -> pd.DataFrame:
+    """The best trial of each backbone and depth. ranked: the trials that may win, the best first.
+
+    Columns: backbone, unfrozen, trials (tried in this cell, failed ones too), score, val_accuracy, val_f1_macro,
+    best_epoch, epochs_run, trainable_params, seconds, number, trial_id, all of the best trial. A cell whose trials have
+    no score stands with NaN. Order: backbone's name, then depth.
+    """
+    keys = ["backbone", "unfrozen"]
+    shown = ["score", "val_accuracy", "val_f1_macro", "best_epoch", "epochs_run", "trainable_params", "seconds"]
+    tried = trials.groupby(keys, sort=False).size().rename("trials").reset_index()
+    cells = tried.merge(ranked.drop_duplicates(keys)[[*keys, *shown, "number", "trial_id"]], on=keys, how="left")
+    place = cells["unfrozen"].map(UNFROZEN_ORDER.index)
+    return cells.assign(_place=place).sort_values(["backbone", "_place"]).drop(columns="_place").reset_index(drop=True)
+
+
+def cell_grid(cells: pd.DataFrame, column: str) -> pd.DataFrame:
+    """``column`` of ``by_cell`` as a grid: backbones by depth; NaN where nothing was tried or scored."""
+    present = [name for name in UNFROZEN_ORDER if name in set(cells["unfrozen"])]
+    return cells.pivot(index="backbone", columns="unfrozen", values=column).reindex(columns=present)
+
+
+def stopped_by_depth(trials: pd.DataFrame, ranked: pd.DataFrame) -> pd.DataFrame:
+    """How many trials of each depth were pruned. ranked: the trials that may win, the best first.
+
+    Columns: unfrozen, trials, one per status, pruned_share (of finished and pruned; NaN if none), median_epochs,
+    score (best).
+    """
+    best = ranked.drop_duplicates("unfrozen").set_index("unfrozen")["score"]
+    rows = []
+    for name, of_depth in trials.groupby("unfrozen"):
+        counts = status_counts(of_depth)
+        decided = counts["completed"] + counts["pruned"]
+        share = counts["pruned"] / decided if decided else float("nan")
+        epochs = float(of_depth["epochs_run"].median())
+        score = float(best.get(name, float("nan")))
+        rows.append([name, len(of_depth), *counts.values(), share, epochs, score])
+    rows.sort(key=lambda row: UNFROZEN_ORDER.index(row[0]))
+    return pd.DataFrame(rows, columns=["unfrozen", "trials", *STATUSES, "pruned_share", "median_epochs", "score"])
+
+
+def varied(trials: pd.DataFrame) -> tuple[list[str], dict[str, object]]:
+    """The hyperparameters (without ``param_``) that differ between trials, and those that are the same in all."""
+    differing, constant = [], {}
+    for name in (str(name) for name in trials if str(name).startswith("param_")):
+        values = trials[name].astype(object).where(trials[name].notna(), None)
+        if len({str(value) for value in values}) > 1:
+            differing.append(name.removeprefix("param_"))
+        elif len(values):
+            constant[name.removeprefix("param_")] = values.iloc[0]
+    return differing, constant
+
+
+def all_trials(trials: pd.DataFrame, differing: Sequence[str]) -> pd.DataFrame:
+    """Every trial: its outcome, what it cost, the hyperparameters that differ, and why it ended."""
+    outcome = ["number", "status", "score", "backbone", "unfrozen", "val_accuracy", "val_f1_macro", "best_epoch"]
+    layers = ["param_unfreeze_layers"] if LAYERS in set(trials["unfrozen"]) else []
+    hidden = ("backbone", "unfreeze_depth", "unfreeze_layers")
+    params = [f"param_{name}" for name in differing if name not in hidden]
+    return trials[[*outcome, "epochs_run", "trainable_params", "seconds", *layers, *params, "reason", "trial_id"]]
+
+
+def failures(trials: pd.DataFrame) -> pd.DataFrame:
+    """Failed trials grouped by reason: reason, trials, numbers (text). The most frequent first."""
+    failed = trials[trials["status"] == "failed"].replace({"reason": {"": "no reason recorded"}})
+    rows = [
+        (reason, len(group), _cut([f"{number:.0f}" for number in group["number"]], 12))
+        for reason, group in failed.groupby("reason", sort=True)
+    ]
+    frame = pd.DataFrame(rows, columns=["reason", "trials", "numbers"])
+    return frame.sort_values(["trials", "reason"], ascending=[False, True], kind="stable").reset_index(drop=True)
+
+
+def class_counts(dataset: DatasetRecord) -> pd.DataFrame:
+    """Images of each class in each split: class, one column a split, total; the last row holds all images.
+
+    In a multi-label set an image counts for each of its labels, so the columns need not add up to the last row.
+    """
+    counts = dataset.counts
+    splits = [name for name in SPLITS if name in counts] + sorted(set(counts) - set(SPLITS))
+    names = [*dataset.classes, *sorted({name for split in splits for name in counts[split]} - set(dataset.classes))]
+    rows: list[dict[str, Any]] = [
+        {"class": name, **{split: counts[split].get(name, 0) for split in splits}} for name in names
+    ]
+    rows.append({"class": "all images", **{s: dataset.images.get(s, sum(counts[s].values())) for s in splits}})
+    frame = pd.DataFrame(rows, columns=["class", *splits])
+    return frame.assign(total=frame[splits].sum(axis=1).astype(int))
+
+
+def majority_baseline(dataset: DatasetRecord, split: str) -> dict[str, float] | None:
+    """What always answering the training split's most frequent class scores on ``split``; single label only.
+
+    accuracy: share p of that class; f1_macro: 2p / (1 + p) / C, since every other class has F1 = 0.
+    """
+    train, there = dataset.counts.get("train", {}), dataset.counts.get(split, {})
+    if dataset.task == "multi_label" or not sum(train.values()) or not sum(there.values()):
+        return None
+    share = there.get(min(train, key=lambda name: (-train[name], name)), 0) / sum(there.values())
+    return {"accuracy": share, "f1_macro": 2 * share / (1 + share) / len(train)}
+
+
+def checks(dataset: DatasetRecord) -> pd.DataFrame:
+    """Findings about the images, the gravest first: severity, check, count, message, examples (text, at most three)."""
+    rank = {name: place for place, name in enumerate(SEVERITIES)}
+    rows = [
+        (
+            *(one.severity or "info", one.check.replace("_", " "), one.count, one.message),
+            "; ".join(" = ".join(files) for files in one.items[:3]),
+        )
+        for one in sorted(dataset.checks, key=lambda one: (rank.get(one.severity, len(rank)), one.check))
+    ]
+    return pd.DataFrame(rows, columns=["severity", "check", "count", "message", "examples"])
+
+
+def dropped(dataset: DatasetRecord) -> pd.DataFrame:
+    """What was left out of the data: path, reason."""
+    return pd.DataFrame([(one.path, one.reason) for one in dataset.dropped], columns=["path", "reason"])
+
+
+def subgroups(dataset: DatasetRecord) -> pd.DataFrame:
+    """Images of each value of each subgroup column: column, value, images."""
+    rows = [
+        (column, value, count)
+        for column, values in sorted(dataset.subgroups.items())
+        for value, count in sorted(values.items(), key=lambda pair: (-pair[1], pair[0]))
+    ]
+    return pd.DataFrame(rows, columns=["column", "value", "images"])
+
+
+def source_by_class(dataset: DatasetRecord) -> pd.DataFrame:
+    """Images of each class from each source: the source, then one column a class; empty without a source column."""
+    crossed = dataset.source_by_class or {}
+    sources = sorted({source for counts in crossed.values() for source in counts})
+    first = "source" if "source" not in crossed else "source of the images"
+    rows = [{first: source, **{name: counts.get(source, 0) for name, counts in crossed.items()}} for source in sources]
+    return pd.DataFrame(rows, columns=[first, *crossed])
+
+
+def weights(provenance: ProvenanceRecord) -> pd.DataFrame:
+    """The starting weights of each backbone: backbone, origin, file, sha256, batchnorm, note."""
+    rows = [
+        (
+            backbone,
+            found.origin or "",
+            (found.path or found.url or "").replace("\\", "/").rpartition("/")[-1],
+            (found.sha256 or "")[:16],
+            "FOLDED" if found.folded_batchnorm else "normal",
+            found.note or "",
+        )
+        for backbone, found in sorted(provenance.weights.items())
+    ]
+    return pd.DataFrame(rows, columns=["backbone", "origin", "file", "sha256", "batchnorm", "note"])
+
+
+def _cut(words: Sequence[str], limit: int) -> str:
+    shown = ", ".join(words[:limit])
+    return shown if len(words) <= limit else f"{shown} and {len(words) - limit} more"

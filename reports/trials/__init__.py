@@ -1,1 +1,0 @@
-"""Facts from the records of trials: tables, importance, effects, what was published."""

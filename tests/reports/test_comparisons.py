@@ -1,0 +1,119 @@
+"""The winner against the others: the same resamples, Holm and McNemar against statsmodels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, permutation_test
+from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from reports.bootstrap import draw_resamples, score_runs
+from reports.comparisons import compare, holm, mcnemar
+
+CLASSES = ("a", "b", "c")
+
+
+def finalists(seed=0, images=200, rights=(0.9, 0.9, 0.7), group_size=1, replicates=2000):
+    """Scores by name of networks right on these shares of the images, and bool [networks, images] of where."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(images) % 3
+    groups = [f"p{i // group_size}" for i in range(images)]
+    resamples = draw_resamples(groups, labels, 3, replicates=replicates)
+    ease = rng.random(images)
+    right = np.array([(0.7 * ease + 0.3 * rng.random(images)) < np.quantile(ease, share) for share in rights])
+    decided = np.where(right, labels, (labels + rng.integers(1, 3, images)) % 3)
+    scores = {f"t{i}": score_runs(labels, np.eye(3)[one][None], CLASSES, resamples) for i, one in enumerate(decided)}
+    return scores, decided == labels
+
+
+def test_a_clearly_worse_finalist_is_told_from_the_winner_and_an_equal_one_is_not():
+    scores, _ = finalists()
+    found = compare(scores["t0"], {name: scores[name] for name in ("t1", "t2")})
+    assert found["t2"].low > 0
+    assert found["t2"].p_holm < 0.01
+    assert found["t1"].low < 0 < found["t1"].high
+    assert found["t1"].p_holm > 0.05
+    assert found["t2"].difference == scores["t0"].estimate["f1_macro"] - scores["t2"].estimate["f1_macro"]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["f1_macro", "accuracy", "auroc_macro"]), st.sampled_from([300, 1999]))
+def test_an_interval_excludes_no_difference_exactly_where_p_is_at_most_a_twentieth(seed, name, replicates):
+    scores, _ = finalists(seed, images=40, rights=(0.9, 0.75), group_size=2, replicates=replicates)
+    found = compare(scores["t0"], {"t1": scores["t1"]}, name)["t1"]
+    assert (found.low > 1e-9 or found.high < -1e-9) == (found.p <= 0.05)
+    assert found.low <= found.difference <= found.high
+    assert 1 / (replicates + 1) <= found.p <= 1
+
+
+def test_the_p_value_is_near_that_of_a_permutation_test():
+    scores, right = finalists(seed=4, rights=(0.9, 0.84))
+    found = compare(scores["t0"], {"t1": scores["t1"]}, "accuracy")["t1"]
+    expected = permutation_test(
+        (right[0].astype(float), right[1].astype(float)),
+        lambda a, b, axis: (a - b).mean(axis=axis),
+        permutation_type="samples",
+        n_resamples=2000,
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    ).pvalue
+    assert found.p == pytest.approx(expected, abs=0.05)
+
+
+def test_a_network_does_not_differ_from_itself():
+    scores, _ = finalists()
+    found = compare(scores["t0"], {"again": scores["t0"]})["again"]
+    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_more_comparisons_ask_for_a_smaller_p():
+    scores, _ = finalists(seed=2, rights=(0.9, 0.87, 0.85, 0.9))
+    alone = compare(scores["t0"], {"t1": scores["t1"]})["t1"]
+    among = compare(scores["t0"], {name: scores[name] for name in ("t1", "t2", "t3")})
+    assert alone.p == alone.p_holm == among["t1"].p
+    assert [one.p_holm for one in among.values()] == pytest.approx(holm([one.p for one in among.values()]))
+    assert compare(scores["t0"], {}) == {}
+
+
+def test_scores_on_other_resamples_are_not_compared():
+    (first, _), (second, _) = finalists(), finalists()
+    with pytest.raises(AssertionError, match="same resamples"):
+        compare(first["t0"], {"t1": second["t1"]})
+
+
+def test_few_patients_are_said_beside_a_comparison():
+    scores, _ = finalists(images=60, group_size=6)
+    assert compare(scores["t0"], {"t1": scores["t1"]})["t1"].warning == "fewer than 20 patients: interval too narrow"
+
+
+def test_too_few_resamples_leave_no_p_value():
+    scores, _ = finalists(replicates=20)
+    found = compare(scores["t0"], {"t1": scores["t1"]})["t1"]
+    assert np.isnan([found.low, found.high, found.p, found.p_holm]).all()
+
+
+@settings(max_examples=25, deadline=None)  # statsmodels collects garbage in every call
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holms_correction_is_that_of_statsmodels(p_values):
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_mcnemars_test_is_that_of_statsmodels_and_a_binomial_test(pairs):
+    first, second = np.array(pairs).T
+    found = mcnemar(first, second, draw_resamples([""] * len(pairs), np.zeros(len(pairs), dtype=int), 1, replicates=1))
+    assert found is not None
+    table = [[(first & second).sum(), (first & ~second).sum()], [(~first & second).sum(), (~first & ~second).sum()]]
+    assert (found.first_only, found.second_only) == (table[0][1], table[1][0])
+    assert found.p == pytest.approx(reference_mcnemar(table, exact=True).pvalue)
+    if discordant := found.first_only + found.second_only:
+        assert found.p == pytest.approx(binomtest(found.first_only, discordant).pvalue)
+
+
+def test_mcnemars_test_is_not_made_where_a_patient_has_several_images():
+    resamples = draw_resamples(["p", "p", "q"], np.zeros(3, dtype=int), 1, replicates=1)
+    assert mcnemar(np.ones(3), np.zeros(3), resamples) is None

@@ -1,0 +1,122 @@
+"""Every figure: drawn from ordinary facts, from facts with gaps, and the same bytes again."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from reports import class_panels, figures
+from reports.drawing import Drawing, inline_svg
+
+NAN = float("nan")
+NAMES = ("covid", "<b>$a$ & co</b>", "a name that is much too long for any axis at all")
+COUNTS = np.array([[10, 2, 0], [1, 30, 4], [0, 0, 0]])
+SHARES = np.array([[10 / 12, 2 / 12, 0], [1 / 35, 30 / 35, 4 / 35], [NAN, NAN, NAN]])
+X = np.linspace(0, 1, 400)
+BINS = np.append(np.linspace(0.1, 0.9, 9), NAN)
+EPOCHS = pd.DataFrame(
+    {"trial_id": ["a", "a", "b"], "epoch": [1, 2, 1], "train_f1": [0.4, NAN, NAN], "val_f1": [0.5, 0.6, 0.3]}
+)
+TRIALS = pd.DataFrame({"trial_id": ["a", "b", "c"], "status": ["completed", "pruned", "failed"]})
+CELLS = pd.DataFrame([[0.8, NAN], [0.7, NAN]], index=["resnet18", "vgg16"], columns=["head only", "all blocks"])
+
+
+def mark(kind: str, low: float = 0.7) -> figures.Mark:
+    return figures.Mark(name=NAMES[1], kind=kind, value=0.8, low=low, high=0.9, points=(0.7, 0.9), text="0.800")
+
+
+def course(search: float) -> figures.Course:
+    return figures.Course(
+        name=NAMES[1], winner=True, search=search, validation=(0.7, 0.8), judged=(), mean=0.8, low=NAN, high=NAN
+    )
+
+
+def price(number: int) -> figures.CostPoint:
+    return figures.CostPoint(number=number, price=10.0**number, score=0.1 * number, error=0.01)
+
+
+def slice_of(kind: Any, values: Any, winner: int | None = 0) -> figures.Slice:
+    return figures.Slice(title="lr", values=values, scores=np.linspace(0, 1, len(values)), winner=winner, kind=kind)
+
+
+def reliability(others: Any) -> class_panels.ReliabilityPanel:
+    return class_panels.ReliabilityPanel(NAMES[1], "ECE", BINS, BINS, BINS - 0.1, BINS + 0.1, np.arange(10), others)
+
+
+PANEL = class_panels.CurvePanel(NAMES[1], [(X, X), (X, X**2)], "AUROC 0.5", points=[("decided", 0.2, 0.8)])
+STAIRS = class_panels.CurvePanel("b", [(X, X)], "AP", level=0.2)
+IMAGES = pd.DataFrame({"class": NAMES[:2], "train": [3, 0]})
+FOUR = np.array([COUNTS[:2, :2]] * 4), np.array([SHARES[:2, :2]] * 4)
+DRAWN: dict[str, Callable[[], Drawing]] = {
+    "forest": lambda: figures.forest([mark("winner"), mark("finalist"), mark("baseline", NAN)], "macro F1"),
+    "courses": lambda: figures.courses([course(0.9), course(NAN)], "macro F1", "test"),
+    "courses on validation": lambda: figures.courses([course(0.9)], "macro F1", ""),
+    "bars": lambda: figures.bars({NAMES[0]: [(0.8, 0.7, 0.9)], NAMES[1]: [(NAN, NAN, NAN)]}, ["F1"]),
+    "groups of bars": lambda: figures.bars({NAMES[2]: [(0.8, 0.7, 0.9)] * 3}, ["a", "b", "c"]),
+    "stacked bars": lambda: figures.stacked_bars(IMAGES, figures.SPLIT_COLORS, "n"),
+    "heat map": lambda: figures.heat_map(CELLS, CELLS.notna() * 2.0, "macro F1", lower_is_better=False),
+    "heat map without scores": lambda: figures.heat_map(CELLS * NAN, CELLS * 0 + 1, "loss", lower_is_better=True),
+    "confusion": lambda: figures.confusion(COUNTS, SHARES, NAMES),
+    "confusion of many": lambda: figures.confusion(np.eye(12, dtype=np.int64), np.eye(12), list("abcdefghijkl")),
+    "label matrices": lambda: figures.label_matrices(FOUR[0], FOUR[1], list("abcd")),
+    "curve": lambda: figures.curve(EPOCHS, "train_f1", "val_f1", "F1", 2.0),
+    "curve without training": lambda: figures.curve(EPOCHS, "none", "val_f1", "F1", NAN),
+    "all curves": lambda: figures.all_curves(EPOCHS, TRIALS, "val_f1", "F1", [1, 3], "a"),
+    "all curves of none": lambda: figures.all_curves(EPOCHS.iloc[:0], TRIALS, "val_f1", "F1", [], None),
+    "cost": lambda: figures.cost([price(k) for k in range(5)], [price(1)], [price(2)], "parameters", "F1"),
+    "cost of none": lambda: figures.cost([], [], [], "parameters", "F1"),
+    "slices": lambda: figures.slices(
+        [
+            slice_of("categorical", ["vgg16", NAMES[1], "10", "9"]),
+            slice_of("log", [1e-5, 1e-3, 1e-2], None),
+            slice_of("linear", [0.0, 0.5]),
+            slice_of("integer", range(300)),
+        ],
+        "F1",
+    ),
+    "ROC": lambda: class_panels.roc([PANEL, class_panels.CurvePanel("b", [], "undefined")]),
+    "precision and recall": lambda: class_panels.precision_recall([STAIRS] * 11),
+    "reliability": lambda: class_panels.reliability([reliability([(BINS, BINS)]), reliability([])]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.filterwarnings("error")
+def test_a_figure_is_sound_the_same_again_and_leaves_matplotlib_as_it_was(name):
+    before = dict(mpl.rcParams)
+    drawing = DRAWN[name]()
+    assert dict(mpl.rcParams) == before
+    with mpl.rc_context({"font.size": 30, "figure.dpi": 20}):
+        assert DRAWN[name]() == drawing
+    assert ET.fromstring(drawing.svg).tag.endswith("svg")
+    assert drawing.png.startswith(b"\x89PNG")
+    assert "<script" not in drawing.svg
+
+
+def test_names_stand_in_the_figure_as_text_and_are_no_markup():
+    text = "".join(ET.fromstring(DRAWN["forest"]().svg).itertext())
+    assert "<b>$a$ & co</b>" in text
+
+
+def test_a_figure_on_the_page_has_ids_of_its_own():
+    svg = DRAWN["ROC"]().svg
+    first, second = inline_svg(svg, "one"), inline_svg(svg, "two")
+    ids = ET.fromstring(first).findall(".//*[@id]")
+    assert ids
+    assert not {one.get("id") for one in ids} & {one.get("id") for one in ET.fromstring(second).findall(".//*[@id]")}
+
+
+def test_a_drawn_curve_keeps_its_ends_and_few_points():
+    x, y = class_panels.thinned(np.linspace(0, 1, 5000), np.linspace(0, 1, 5000) ** 3)
+    assert len(x) <= class_panels.MOST_POINTS
+    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+
+
+def test_choices_stand_words_first_and_numbers_by_size():
+    assert figures.choices_of(["512", "64", "none", "256+128", "64"]) == ["none", "64", "256+128", "512"]

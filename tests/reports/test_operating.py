@@ -1,0 +1,46 @@
+"""The threshold chosen on validation: the best by Youden's J, of all repeats pooled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from in_chapter import results_of
+from sklearn import metrics
+
+from reports.operating import youden
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 10_000), images=st.integers(2, 50), decimals=st.integers(1, 5))
+def test_youdens_threshold_has_the_greatest_sensitivity_plus_specificity_of_all(seed, images, decimals):
+    rng = np.random.default_rng(seed)
+    truth = rng.random(images) < 0.4
+    probability = rng.random(images).round(decimals).astype(np.float32)
+    threshold = youden(truth, probability)
+    if truth.all() or not truth.any():
+        assert threshold is None
+        return
+    decided = probability >= threshold
+    index = decided[truth].mean() - decided[~truth].mean()
+    false_positive_rate, sensitivity, _ = metrics.roc_curve(truth, probability, drop_intermediate=False)
+    # Deciding nothing, which roc_curve adds, is worth no more than deciding everything.
+    assert index == pytest.approx((sensitivity - false_positive_rate)[1:].max())
+
+
+def test_of_equally_good_thresholds_the_one_nearest_to_one_half_is_taken():
+    truth = np.array([True, False, True, False, False])
+    # Cuts at 0.85 and 0.45 find one and both positives; 0.45 is better. Without the second positive they are equal.
+    probability = np.array([0.9, 0.8, 0.5, 0.4, 0.1], dtype=np.float32)
+    assert youden(truth, probability) == pytest.approx(0.45)
+    tied = np.array([True, False, True, False])
+    assert youden(tied, np.array([0.95, 0.7, 0.5, 0.3], dtype=np.float32)) == pytest.approx(0.4)
+
+
+def test_the_threshold_is_of_the_validation_images_of_all_repeats_pooled(write_run):
+    results = results_of(write_run(finals={}, sweep={"positive_class": "covid"}))
+    pooled = [part.of("val") for key, part in results.data.repeats.items() if key.startswith("t0000/")]
+    truth = np.concatenate([part.label == 0 for part in pooled])
+    expected = youden(truth, np.concatenate([part.probability[:, 0] for part in pooled]))
+    assert results.operating.cut.threshold == expected
