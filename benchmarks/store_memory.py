@@ -69,7 +69,7 @@ def added_mb(run: Path, how: str) -> float:
     found, _ = find_weights("random", [params.backbone])
     model = build_model(params, 3, found[params.backbone], SIZE, seed=0).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(params, model.parameter_groups(params.lr, params.backbone_lr_factor))
-    model.set_train_mode()
+    model.train()
 
     def train(images: torch.Tensor, labels: torch.Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)

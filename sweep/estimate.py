@@ -176,7 +176,7 @@ def _seconds_per_image(plan: Plan, params: TrialParams) -> tuple[float, float]:
     weights = plan.weights[params.backbone]
     model = build_model(params, len(plan.dataset.classes), weights, config.image_size, config.seed).to(device)
     images = torch.randn(MEASURED_IMAGES, 3, config.image_size, config.image_size, device=device)
-    model.set_train_mode()
+    model.train()
 
     def train() -> None:
         model(images).square().mean().backward()

@@ -116,7 +116,7 @@ class FineTunedModel(nn.Module):
         self.frozen_stages = trains.index(True) if any(trains) else len(trains)
         blocks = [any(_lies_in(name, block) for name in asked) for block in backbone.blocks]
         self.first_trainable_block = blocks.index(True) + 1 if any(blocks) else len(blocks) + 1
-        self.set_train_mode()
+        self.train()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_trained(self.forward_frozen(images))
@@ -152,10 +152,6 @@ class FineTunedModel(nn.Module):
                 reached = reached or trains
                 module.training = trains if isinstance(module, _BatchNorm) else reached
         return self
-
-    def set_train_mode(self) -> None:
-        """``train()`` by its plain name: call it before every epoch."""
-        self.train()
 
     def trainable_names(self) -> list[str]:
         """The names of the parameters that train."""

@@ -22,7 +22,7 @@ import torch
 from ray import tune
 
 from search_spaces.params import TrialParams
-from trainables.atomic import write_atomically
+from trainables.atomic import write_atomically, write_text
 from trainables.trial import FinetuneTrial, TrialSettings
 
 HANG_GRACE_S = 5.0
@@ -117,9 +117,8 @@ class FinetuneTrainable(tune.Trainable):
         return result | {key: record[key] for key in ("end", "reason") if key in record}
 
     def _failed(self, error: Exception) -> dict[str, Any]:
-        text = traceback.format_exc()
         if self._files:
-            write_atomically(self._files["error"], lambda beside: beside.write_text(text, encoding="utf-8"))
+            write_text(self._files["error"], traceback.format_exc())
         self._poisoned = self._settings.use_gpu and not isinstance(error, torch.OutOfMemoryError)
         reason = _reason(error)
         self._free()

@@ -130,7 +130,7 @@ class FinetuneTrial:
             began_s = time.monotonic()
             epoch = self._best.epoch + 1
             head_lr = self.params.lr * self._schedule.factor
-            self.model.set_train_mode()
+            self.model.train()
             training = train_epoch(
                 self._forward,
                 self._optimizer,

@@ -37,16 +37,14 @@ class FoundWeights:
     """The weights of one backbone.
 
     origin: "imagenet", "folder" or "random". path: the file, None if random; url: where it can be fetched, None unless
-    imagenet. sha256_prefix: the digits that the file's name states; sha256: all 64, known once ``check_weights`` ran.
-    folded_batchnorm: no BatchNorm layer holds statistics (see ``batchnorm_state``); note: what the report
-    should say of them, or "". Both are found by ``check_weights``.
+    imagenet. sha256: all 64 hex digits. folded_batchnorm: no BatchNorm layer holds statistics (``batchnorm_state``);
+    note: what the report should say of them, or "". The three are found by ``check_weights``.
     """
 
     backbone: str
     origin: str
     path: str | None = None
     url: str | None = None
-    sha256_prefix: str | None = None
     sha256: str | None = None
     folded_batchnorm: bool = False
     note: str = ""
@@ -164,7 +162,7 @@ def _find_imagenet(backbones: Sequence[str], download: bool) -> tuple[dict[str, 
                 if unreachable is not None:
                     raise unreachable
                 fetch(url, path)
-            found[name] = _found(name, "imagenet", path, url)
+            found[name] = FoundWeights(backbone=name, origin="imagenet", path=str(path), url=url)
         except OSError as error:
             if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
                 unreachable = error  # No network: the others need not wait for their own time-out.
@@ -190,7 +188,7 @@ def _find_in_folder(folder: Path, backbones: Sequence[str]) -> tuple[dict[str, F
         wanted = url.rsplit("/", 1)[-1]
         mine = [path for path in files if path.name == wanted or path.stem == f"{name}-{hash_prefix(path)}"]
         if len(mine) == 1:
-            found[name] = _found(name, "folder", mine[0].absolute())
+            found[name] = FoundWeights(backbone=name, origin="folder", path=str(mine[0].absolute()))
         elif mine:
             missing[name] = f"weights of {name}: {folder} holds {' and '.join(path.name for path in mine)}: keep one"
         else:
@@ -199,10 +197,6 @@ def _find_in_folder(folder: Path, backbones: Sequence[str]) -> tuple[dict[str, F
                 f"put one there ({url}), or give --weights imagenet or --weights random"
             )
     return found, missing
-
-
-def _found(name: str, origin: str, path: Path, url: str | None = None) -> FoundWeights:
-    return FoundWeights(backbone=name, origin=origin, path=str(path), url=url, sha256_prefix=hash_prefix(path))
 
 
 def load_network(path: Path, backbone: Backbone) -> nn.Module:

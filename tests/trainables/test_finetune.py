@@ -230,7 +230,7 @@ def test_randomness_starts_with_the_first_module_that_trains(backbone: str, kind
     assert model.head.training
     model.eval()
     assert not any(module.training for module in model.modules())
-    model.set_train_mode()
+    model.train()
     assert torch.equal(model.forward_frozen(images()), model.forward_frozen(images()))
     assert not torch.equal(model(images()), model(images()))
 

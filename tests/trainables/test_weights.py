@@ -74,8 +74,8 @@ def test_real_weights_load_and_say_what_they_are(shared_dir: Path, backbone: str
     checked = check_weights(found[backbone])
     assert checked.origin == "folder"
     assert checked.sha256 is not None
-    assert checked.sha256_prefix is not None
-    assert checked.sha256.startswith(checked.sha256_prefix)
+    assert checked.path is not None
+    assert checked.sha256.startswith(str(hash_prefix(Path(checked.path))))
     assert not checked.folded_batchnorm
     assert ("5 of 20 BatchNorm" in checked.note) == (backbone == "resnet18")  # Its last block is random.
     params = TrialParams(backbone=backbone, unfreeze_depth=1)
@@ -129,7 +129,7 @@ def test_a_name_that_only_begins_like_a_backbone_is_not_taken_for_it(tmp_path: P
 def test_torchvisions_own_file_name_is_found_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / "efficientnet_b0_rwightman-7f5810bc.pth").touch()
     found, _ = find_weights(str(tmp_path), ["efficientnet_b0"])
-    assert found["efficientnet_b0"].sha256_prefix == "7f5810bc"
+    assert found["efficientnet_b0"].path == str(tmp_path / "efficientnet_b0_rwightman-7f5810bc.pth")
 
 
 def test_a_file_that_vanishes_after_it_was_found_is_told(tmp_path: Path) -> None:

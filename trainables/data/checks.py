@@ -89,7 +89,8 @@ def _near_duplicates(samples: Samples, near: Sequence[NearPair], splits: Names) 
 
 def _small_counts(samples: Samples, splits: Names) -> list[CheckResult]:
     found = []
-    counts = {split: samples.hot[splits == split].sum(axis=0).tolist() for split in ("train", "test")}
+    hot = samples.hot
+    counts = {split: hot[splits == split].sum(axis=0).tolist() for split in ("train", "test")}
     for name, count in zip(samples.classes, counts["train"], strict=True):
         if 0 < count < FEW_TRAINING_IMAGES:
             message = f"class {name!r} has {count} training image(s): too few to learn from or to judge by"

@@ -79,8 +79,8 @@ class _Ready:
     dropped: tuple[dict[str, str], ...]
 
     def summary(self) -> dict[str, Any]:
-        samples = self.samples
-        hot = {split: samples.hot[self.splits == split] for split in SPLITS}
+        samples, hot_of_all = self.samples, self.samples.hot
+        hot = {split: hot_of_all[self.splits == split] for split in SPLITS}
         return {
             "source": {"kind": samples.kind, "path": samples.path},
             "task": samples.task,

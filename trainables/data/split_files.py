@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from PIL import Image
 
-from trainables.atomic import write_atomically
+from trainables.atomic import write_atomically, write_text
 from trainables.data.samples import Samples
 
 THUMBNAIL_SIZE = 96
@@ -29,20 +31,16 @@ def write_splits(path: Path, samples: Samples, rows: Rows, splits: Names) -> Non
     numbers that there are could all be tried.
     """
     salt = secrets.token_bytes(16)
-
-    def write(beside: Path) -> None:
-        with beside.open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(
-                ["row", "path", "split", "label", "group", *(f"subgroup_{name}" for name in samples.subgroups)]
-            )
-            for index, row in enumerate(rows):
-                group = "" if samples.groups is None else group_id(samples.groups[index], salt)
-                subgroups = [values[index] for values in samples.subgroups.values()]
-                label = samples.label_text(index)
-                table.writerow([int(row), samples.paths[index], splits[index], label, group, *subgroups])
-
-    write_atomically(path, write)
+    groups = samples.groups or [""] * len(samples)
+    columns: dict[str, Sequence[object]] = {
+        "row": rows.tolist(),
+        "path": samples.paths,
+        "split": splits.tolist(),
+        "label": [samples.label_text(row) for row in range(len(samples))],
+        "group": [group_id(group, salt) for group in groups],
+    }
+    columns |= {f"subgroup_{name}": values for name, values in samples.subgroups.items()}
+    write_text(path, pd.DataFrame(columns).to_csv(index=False, lineterminator="\n"))
 
 
 def group_id(group: str, salt: bytes) -> str:
@@ -60,16 +58,13 @@ def write_thumbnails(path: Path, samples: Samples, rows: Rows, splits: Names, ca
     size = min(THUMBNAIL_SIZE, images.shape[-1])
     small = np.stack([_shrink(images[rows[index]], size) for index in chosen])
 
-    def write(beside: Path) -> None:
-        np.savez_compressed(
-            beside,
-            path=np.array([samples.paths[index] for index in chosen], dtype=np.str_),
-            split=np.array([splits[index] for index in chosen], dtype=np.str_),
-            label=np.array([samples.label_text(index) for index in chosen], dtype=np.str_),
-            image=small,
-        )
-
-    write_atomically(path, write)
+    arrays: dict[str, Any] = {
+        "path": np.array([samples.paths[row] for row in chosen], dtype=np.str_),
+        "split": splits[chosen].astype(np.str_),
+        "label": np.array([samples.label_text(row) for row in chosen], dtype=np.str_),
+        "image": small,
+    }
+    write_atomically(path, lambda beside: np.savez_compressed(beside, **arrays))
 
 
 def _choose(samples: Samples, splits: Names, rng: np.random.Generator) -> list[int]:
@@ -80,8 +75,8 @@ def _choose(samples: Samples, splits: Names, rng: np.random.Generator) -> list[i
             rows = np.sort(rng.choice(rows, MOST_THUMBNAILS, replace=False))
         chosen += rows.tolist()
     from_train: set[int] = set()
-    for place in range(len(samples.classes)):
-        rows = np.flatnonzero((splits == "train") & samples.hot[:, place])
+    for of_class in samples.hot.T:
+        rows = np.flatnonzero((splits == "train") & of_class)
         from_train |= set(rng.choice(rows, min(TRAIN_THUMBNAILS, len(rows)), replace=False).tolist())
     return [*chosen, *sorted(from_train)]
 

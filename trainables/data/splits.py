@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from search_spaces.errors import UserError
-from trainables.atomic import write_atomically
+from trainables.atomic import write_text
 
 SHARE = 0.15  # of validation, and of test
 GIVEN, SEEDED, VAL_FROM_TRAIN = "given", "seeded", "val taken from train"
@@ -82,8 +81,7 @@ def write_folds(splits: Path, folds: Sequence[Path], classes: Sequence[str], see
     fold_of = assign_folds(list(rows["label"][mine]), list(rows["group"][mine]), classes, len(folds), seed)
     for fold, path in enumerate(folds):
         rows.loc[mine, "split"] = np.where(fold_of == fold, "val", "train")
-        text = rows.to_csv(index=False, lineterminator="\n")
-        write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8", newline=""))
+        write_text(path, rows.to_csv(index=False, lineterminator="\n"))
 
 
 def assign_folds(labels: Sequence[str], groups: Sequence[str], classes: Sequence[str], count: int, seed: int) -> Ints:
