@@ -24,10 +24,9 @@ from reports.formats import trial_params
 from search_spaces.params import TrialParams
 from sweep.records import Predictions, Run
 from trainables.baselines import measure_baselines
-from trainables.data.dataset import Split, open_data, open_test_split
+from trainables.data.dataset import Split, open_dataset, open_test_split
 from trainables.metrics import evaluate_predictions
-from trainables.settings import TrialSettings
-from trainables.trial import FinetuneTrial
+from trainables.trial import FinetuneTrial, TrialSettings
 from trainables.weights import find_weights
 
 FIRST_SEED = 5000
@@ -88,7 +87,7 @@ def baselines(run: Run, test: Split | None, splits: tuple[str, ...], cpus: int) 
     found, _ = find_weights(run.sweep["weights"], [str(name) for name in run.provenance["weights"]])
     with tempfile.TemporaryDirectory() as folder:
         content = measure_baselines(
-            open_data(run.paths.root),
+            open_dataset(run.paths.root),
             test,
             found,
             Path(folder),

@@ -82,8 +82,7 @@ def _work(orders: Connection, run: str, backbone: str, depth: int) -> None:
     import torch
 
     from search_spaces.params import TrialParams
-    from trainables.settings import TrialSettings
-    from trainables.trial import FinetuneTrial
+    from trainables.trial import FinetuneTrial, TrialSettings
 
     settings: dict[str, Any] = {field.name: None for field in dataclasses.fields(TrialSettings)}
     settings |= {"run_dir": run, "epochs": 1_000_000, "weights": "random", "precision": "fp32", "seed": 0, "cpus": 1}

@@ -58,9 +58,8 @@ def added_mb(run: Path, how: str) -> float:
     import torch
 
     from search_spaces.params import TrialParams
-    from trainables.augment import normalise
-    from trainables.batches import Batches, plan_batches
-    from trainables.data.dataset import open_data
+    from trainables.batches import Batches, normalise, plan_batches
+    from trainables.data.dataset import open_dataset
     from trainables.finetune import build_model
     from trainables.optimizers import make_optimizer
     from trainables.weights import find_weights
@@ -80,7 +79,7 @@ def added_mb(run: Path, how: str) -> float:
     for _ in range(TRAINED_BATCHES):
         train(torch.zeros(BATCH, 1, SIZE, SIZE, dtype=torch.uint8), torch.zeros(BATCH, dtype=torch.int64))
     before = most = anonymous_mb(Path("/proc/self/smaps_rollup").read_text())
-    data = open_data(run)
+    data = open_dataset(run)
     images = data.images if how == "mapped" else np.array(data.images)
     shuffling = torch.Generator().manual_seed(0)
     for split in (data.train, data.val):

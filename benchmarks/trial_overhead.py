@@ -44,9 +44,10 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     from sweep.history import TrialHistory
     from sweep.optuna_export import OptunaExport
     from sweep.optuna_search import OptunaSearch
-    from sweep.plan import Plan, PlannedData
+    from sweep.plan import Plan
     from sweep.progress import Progress, SweepProgress
     from sweep.pruning import PruningRule
+    from sweep.records import DatasetRecord
     from sweep.run_folder import RunPaths
 
     ray_tune.connect("local", 2)
@@ -56,7 +57,7 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     config = resolve(SweepConfig(trials=trials, epochs=1), cpus=2, gpus=0)
     plan = Plan(
         config=config,
-        dataset=PlannedData(task="single_label", classes=("a", "b"), images={}),
+        dataset=DatasetRecord(),
         space=load_space(config.space, context, {}),
         weights={},
         missing_weights={},

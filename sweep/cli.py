@@ -12,13 +12,12 @@ from typing import Any, NoReturn
 
 import yaml
 
-from search_spaces.errors import UserError, unknown
+from search_spaces.errors import UserError, shown_problems, unknown
 from sweep.config import GROUPS, SweepConfig
 from trainables.data.config import Option, dashed, unknown_option
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-MOST_PROBLEMS = 10
 DEVICES = ("auto", "cpu", "cuda")
 MISSING = "\0missing"
 """Stands for the value of an option that was given none. No argument can be it: the system ends them at a NUL."""
@@ -241,10 +240,8 @@ def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> 
 
 def tell(problems: Sequence[str]) -> None:
     """The first ten problems on stderr, each as one line, and how many more there are."""
-    for problem in problems[:MOST_PROBLEMS]:
-        print(f"error: {problem}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
-    if len(problems) > MOST_PROBLEMS:
-        print(f"… and {len(problems) - MOST_PROBLEMS} more", file=sys.stderr)
+    for problem in shown_problems([f"error: {problem}" for problem in problems]):
+        print(problem.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
 
 
 def plain(text: str) -> str:

@@ -16,12 +16,22 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import PlainValidator
 
 from search_spaces.errors import UserError, raise_all
-from search_spaces.params import BACKBONE_NAMES, Override, TrialParams, parse_text
+from search_spaces.params import (
+    BACKBONE_NAMES,
+    Override,
+    TrialParams,
+    override_from_json,
+    override_to_json,
+    parse_text,
+)
 from sweep.run_folder import RunPaths
 from trainables.atomic import check_format
 from trainables.data.config import DataConfig, Flag, Text, Whole, dashed, finite, names, option, text, whole
 
 LONGEST_NAME = 200
+SAMPLERS = ("tpe", "gp", "qmc", "random", "grid")
+SCHEDULERS = ("asha", "median", "none")
+PRECISIONS = ("fp32", "bf16")
 COMPARABLE = tuple(TrialParams.__dataclass_fields__)
 GROUPS = ("images", "what is tried", "how much", "search", "evidence", "machines", "place")
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1}
@@ -57,9 +67,9 @@ def comma_names(raw: object) -> tuple[str, ...]:
 
 
 def hyperparameters(raw: object) -> dict[str, Override]:
-    """Fixed hyperparameters from a mapping, or a list of ``"lr=1e-3"``; ``UserError`` with whole sentences if wrong.
+    """What a mapping, or a list such as ``["lr=1e-3", "batch_size=16,32"]``, fixes of the search, or leaves to it.
 
-    Values get the type of the field of ``TrialParams`` that they are for.
+    Values get the type of the field of ``TrialParams`` that they are for. ``UserError`` with whole sentences if wrong.
     """
     pairs: list[tuple[str, Any]] = []
     problems: list[str] = []
@@ -78,7 +88,7 @@ def hyperparameters(raw: object) -> dict[str, Override]:
             problems.append(f"--set {key} is given twice: {values[key]} and {value}")
             continue
         try:
-            values[key] = parse_text(key, value)
+            values[key] = (override_from_json if isinstance(value, Mapping) else parse_text)(key, value)
         except UserError as error:
             problems += [f"--set {key}={value}: {problem}" for problem in error.problems]
     raise_all(problems)
@@ -96,14 +106,16 @@ SecondsOrNone = Annotated[float | None, _or_none(seconds)]
 CommaNames = Annotated[tuple[str, ...], PlainValidator(comma_names)]
 Hyperparameters = Annotated[dict[str, Override], PlainValidator(hyperparameters)]
 
-_tried, _how_much, _search, _evidence, _machines, _place = (functools.partial(option, group) for group in GROUPS[1:])
+_tried, _how_much, _search = (functools.partial(option, group) for group in GROUPS[1:4])
+# What a resumed run may be given anew: it changes how much is run and where, not what a trial is worth.
+_evidence, _machines, _place = (functools.partial(option, group, anew=True) for group in GROUPS[4:])
 
 
 class SweepConfig(DataConfig):
     """Everything that is the same for all trials of a sweep, as the user asked for it.
 
-    None means: not given; or off (patience, time_budget, trial_time_limit, folds); or not there (columns, rows, name,
-    resume). ``model_fields_set`` has what was given; ``resolve`` fills in the rest.
+    None means: not given; or off (patience, time_budget, trial_time_limit, folds); or not there (columns, name,
+    resume, positive_class). ``model_fields_set`` has what was given; ``resolve`` fills in the rest.
     """
 
     space: Text = _tried(
@@ -114,13 +126,12 @@ class SweepConfig(DataConfig):
         "one's own",
     )
     rows: CommaNames = _tried(
-        (), "IDS", "of a study only these rows, such as W2,W4", otherwise="all that fit the data", many=True
+        (), "IDS", "of a study only these rows, such as W2,W4; default: all that fit the data", many=True
     )
     backbones: CommaNames | None = _tried(
         None,
         "NAMES",
-        "exactly these networks, with commas between",
-        otherwise="all whose weights are found",
+        "exactly these networks, with commas between; default: all whose weights are found",
         many=True,
         allowed=BACKBONE_NAMES,
         kind="backbone",
@@ -128,91 +139,57 @@ class SweepConfig(DataConfig):
     weights: Text | None = _tried(
         None,
         "FROM",
-        "what a network starts from: imagenet, random, or a folder of weight files",
-        otherwise="imagenet, demo random",
+        "what a network starts from: imagenet, random, or a folder of weight files; default: imagenet, demo random",
     )
     set: Hyperparameters = _tried(
-        {}, "NAME=VALUE", "fix a hyperparameter in every trial, such as lr=1e-3; may be repeated", many=True
+        {},
+        "NAME=VALUE",
+        "fix a hyperparameter in every trial, such as lr=1e-3, or search a part of what the space does: lr=1e-4..1e-2, "
+        "batch_size=16,32; may be repeated",
+        many=True,
     )
 
     trials: Whole | None = _how_much(
-        None, "N", "configurations to try", otherwise="64, demo 16 (a study: its list)", least=1, anew=True
+        None, "N", "configurations to try; default: 64, demo 16 (a study: its list)", least=1, anew=True
     )
     epochs: Whole | None = _how_much(
-        None, "N", "the most epochs of a trial", otherwise="20, demo 6 (a study: its own)", least=1
+        None, "N", "the most epochs of a trial; default: 20, demo 6 (a study: its own)", least=1
     )
     patience: WholeOrNone = _how_much(
-        None, "N", "end a trial after N epochs without a better metric", otherwise="none", least=1
+        None, "N", "end a trial after N epochs without a better metric; default: none", least=1
     )
     time_budget: SecondsOrNone = _how_much(
-        None,
-        "TIME",
-        "stop the sweep after 90m, 2h, 1d (a number: seconds)",
-        otherwise="none",
-        above=0,
-        out_of_range="must be more than 0 seconds",
-        anew=True,
+        None, "TIME", "stop the sweep after 90m, 2h, 1d (a number: seconds); default: none", above_s=0, anew=True
     )
     trial_time_limit: SecondsOrNone = _how_much(
-        None,
-        "TIME",
-        "a trial that takes longer fails; same units",
-        otherwise="none",
-        above=0,
-        out_of_range="must be more than 0 seconds",
-        anew=True,
+        None, "TIME", "a trial that takes longer fails; same units; default: none", above_s=0, anew=True
     )
 
     metric: Text = _search("val_f1_macro", "NAME", "epochs.parquet's column to select by, at a trial's best epoch")
     sampler: Text = _search(
-        "tpe",
-        "NAME",
-        "tpe, gp, qmc, random, or grid (every one of a finite space)",
-        allowed=("tpe", "gp", "qmc", "random", "grid"),
+        "tpe", "NAME", "tpe, gp, qmc, random, or grid (every one of a finite space)", allowed=SAMPLERS
     )
     scheduler: Text | None = _search(
         None,
         "NAME",
-        "what stops bad trials early: asha, median or none",
-        otherwise="asha (a study: none)",
-        allowed=("asha", "median", "none"),
+        "what stops bad trials early: asha, median or none; default: asha (a study: none)",
+        allowed=SCHEDULERS,
     )
     grace_period: Whole | None = _search(
-        None, "N", "epochs that every trial may run", otherwise="a fifth of the epochs, at least 3", least=1
+        None, "N", "epochs that every trial may run; default: a fifth of the epochs, at least 3", least=1
     )
-    reduction_factor: Number = _search(
-        3.0,
-        "X",
-        "asha lets one trial in X go on at each rung, 2 or more",
-        least=2,
-        out_of_range="must be 2 or more: one trial in so many goes on",
-    )
+    reduction_factor: Number = _search(3.0, "X", "asha lets one trial in X go on at each rung, 2 or more", least=2)
     deterministic: Flag = _search(
         False, None, "the same seed gives the same sweep, also with several trials at once; slower"
     )
-    precision: Text = _search(
-        "fp32", "NAME", "fp32, or bf16 (faster where the hardware has it)", allowed=("fp32", "bf16")
-    )
+    precision: Text = _search("fp32", "NAME", "fp32, or bf16 (faster where the hardware has it)", allowed=PRECISIONS)
 
     finalists: Whole | None = _evidence(
-        None,
-        "N",
-        "best configurations trained again with fresh seeds, 0: none",
-        otherwise="3, demo 2",
-        least=0,
-        out_of_range="must be 0 (none) or more",
-        anew=True,
+        None, "N", "best configurations trained again with fresh seeds, 0: none; default: 3, demo 2", least=0
     )
-    repeats: Whole | None = _evidence(
-        None, "N", "how often each of them is trained again", otherwise="3, demo 2", least=1, anew=True
-    )
+    repeats: Whole | None = _evidence(None, "N", "how often each of them is retrained; default: 3, demo 2", least=1)
     folds: WholeOrNone = _evidence(
-        None,
-        "K",
-        "train them by K-fold cross-validation on train + val instead",
-        otherwise="the run's split",
-        least=2,
-        anew=True,
+        None, "K", "train them by K-fold cross-validation on train + val instead; default: the run's split", least=2
     )
     compare: CommaNames = _evidence(
         (),
@@ -222,44 +199,31 @@ class SweepConfig(DataConfig):
         many=True,
         allowed=COMPARABLE,
         kind="hyperparameter",
-        anew=True,
     )
     positive_class: Text | None = _evidence(
-        None, "NAME", "the class whose sensitivity and specificity the report states first", anew=True
+        None, "NAME", "the class whose sensitivity and specificity the report states first"
     )
 
-    cpus_per_trial: Whole | None = _machines(
-        None, "N", "CPUs, and so torch threads, of a trial", otherwise="1", least=1, anew=True
-    )
+    cpus_per_trial: Whole | None = _machines(None, "N", "CPUs, and so torch threads, of a trial; default: 1", least=1)
     gpus_per_trial: Number | None = _machines(
         None,
         "X",
-        "1, or a part such as 0.5 to share one",
-        otherwise="1 if there is a GPU, else 0",
+        "1, or a part such as 0.5 to share one; default: 1 if there is a GPU, else 0",
         least=0,
         most=1,
         out_of_range="must be from 0 to 1: a trial has one GPU, or a part",
-        anew=True,
     )
-    concurrency: Whole | None = _machines(
-        None, "N", "trials at once", otherwise="as many as CPUs and GPUs allow", least=1, anew=True
-    )
+    concurrency: Whole | None = _machines(None, "N", "trials at once; default: as many as CPUs and GPUs allow", least=1)
     address: Text = _machines(
-        "local",
-        "ADDRESS",
-        "a running Ray cluster, such as auto or HOST:6379",
-        otherwise="local, this machine",
-        anew=True,
+        "local", "ADDRESS", "a running Ray cluster, such as auto or HOST:6379; default: local, this machine"
     )
 
-    storage: Text = _place("runs", "FOLDER", "holds the run folders; on a cluster one that every node sees", anew=True)
-    name: Text | None = _place(None, "NAME", "of the new run folder", otherwise="the space and the time")
+    storage: Text = _place("runs", "FOLDER", "holds the run folders; on a cluster one that every node sees")
+    name: Text | None = _place(None, "NAME", "of the new run folder; default: the space and the time")
     resume: Text | None = _place(
-        None, "NAME", "go on with a run; --trials, --time-budget and the machines may be given anew", anew=True
+        None, "NAME", "go on with a run; --trials, --time-budget and the machines may be given anew"
     )
-    dry_run: Flag = _place(
-        False, None, "show the configuration, five trials, and the time and disk it would take", anew=True
-    )
+    dry_run: Flag = _place(False, None, "show the configuration, five trials, and the time and disk it would take")
 
     @property
     def demo(self) -> bool:
@@ -276,7 +240,8 @@ class SweepConfig(DataConfig):
 
     def to_json(self) -> dict[str, Any]:
         """What was given, as JSON has it."""
-        return {name: value for name, value in super().to_json().items() if name in self.model_fields_set}
+        values = super().to_json() | {"set": {key: override_to_json(value) for key, value in self.set.items()}}
+        return {name: value for name, value in values.items() if name in self.model_fields_set}
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
@@ -303,10 +268,6 @@ class ResolvedConfig(SweepConfig):
     cpus_per_trial: Whole
     gpus_per_trial: Number
     concurrency: Whole
-
-    def to_json(self) -> dict[str, Any]:
-        """Every setting, as JSON has it."""
-        return DataConfig.to_json(self)
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
@@ -357,7 +318,7 @@ def check(config: SweepConfig, cpus: int | None = None, gpus: float | None = Non
     the search space can tell (``plan`` does).
     """
     return [
-        *SweepConfig.problems(config),
+        *config.problems(),
         *_pair_problems(config),
         *name_problems(config),
         *_resource_problems(config, cpus, gpus),
@@ -394,16 +355,15 @@ def _pair_problems(config: SweepConfig) -> list[str]:
 
 def name_problems(config: SweepConfig) -> list[str]:
     """Why a new run cannot have the name that ``config`` gives it, one sentence; [] if it can."""
-    if config.resume is not None or config.name is None:
+    if config.resume is not None or (name := config.name) is None:
         return []
-    name = config.name
     wrong = "/" in name or "\\" in name or name.startswith(".") or not name.isprintable()
-    if wrong or len(name.encode(errors="replace")) > LONGEST_NAME:
-        return [
-            f"--name {name!r}: must name one folder: no slash, no dot at the beginning, no control characters, at most "
-            f"{LONGEST_NAME} bytes; where it goes is --storage"
-        ]
-    return []
+    if not wrong and len(name.encode(errors="replace")) <= LONGEST_NAME:
+        return []
+    return [
+        f"--name {name!r}: must name one folder: no slash, no dot at the beginning, no control characters, at most "
+        f"{LONGEST_NAME} bytes; where it goes is --storage"
+    ]
 
 
 def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None) -> list[str]:
@@ -446,7 +406,7 @@ def resume(asked: SweepConfig) -> Resumed:
         f"{dashed(name)} {_shown(getattr(asked, name))} contradicts the run {asked.resume!r}, which has "
         f"{_shown(getattr(saved, name))}: leave it out, {OR_ANEW}"
         for name in given
-        if name not in (*may_change, "name")
+        if name not in may_change
     ]
     if saved.deterministic and "concurrency" in given:
         problems.append(
@@ -488,4 +448,6 @@ def _saved(paths: RunPaths) -> tuple[ResolvedConfig, bool]:
 
 
 def _shown(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={one}" for key, one in value.items())
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -18,7 +18,6 @@ import torch
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from search_spaces.space import random_study
 from sweep.history import WEIGHTS_KEPT
 from sweep.plan import Plan, sampled_trials
 from sweep.run_folder import RunPaths
@@ -137,7 +136,6 @@ def description(plan: Plan, paths: RunPaths) -> str:
             "",
             "data: " + ", ".join(f"{count} {split}" for split, count in plan.dataset.images.items()),
             f"classes: {', '.join(plan.dataset.classes)}",
-            f"backbones: {', '.join(plan.weights)}",
             "",
             *plan.notes(),
             "",

@@ -32,9 +32,9 @@ from sweep.run_folder import EvaluationPaths, RunPaths
 from trainables.atomic import FORMAT, write_json
 from trainables.data.config import DataConfig
 from trainables.data.folder import list_folder
-from trainables.data.manifest import list_manifest
 from trainables.data.samples import SPLIT_WORDS, Samples
 from trainables.data.split_files import write_splits
+from trainables.data.table import list_table
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import Predictions
 
@@ -163,7 +163,7 @@ def evaluate(model: Predictor, asked: Asked, files: EvaluationPaths, batch_size:
         _show_progress(len(answers), len(samples))
     dropped = _unreadable(samples, answers, skip=asked.config.skip_unreadable)
     rows = np.flatnonzero([answer.probability is not None for answer in answers]).astype(np.int64)
-    samples, answers = samples.take(rows), [answers[row] for row in rows]
+    samples, answers = samples.subset(rows), [answers[row] for row in rows]
     probabilities = np.stack([answer.probability for answer in answers if answer.probability is not None])
     probabilities = probabilities[:, [facts.classes.index(name) for name in samples.classes]]
     found = (samples.paths, samples.labels, probabilities, samples.classes)
@@ -184,7 +184,7 @@ def _written(
 
     hashes: of the images' pixels. scores: those of ``evaluate_predictions``; null where undefined.
     """
-    from trainables.checkpoints import sha256
+    from trainables.weights import sha256
 
     thresholds = model.facts.thresholds
     groups = None if samples.groups is None else len({group or row for row, group in enumerate(samples.groups)})
@@ -289,10 +289,10 @@ def own_images(run_root: Path) -> dict[str, str] | None:
     paths = RunPaths(run_root)
     try:
         dataset = json.loads(paths.dataset.read_text(encoding="utf-8"))
-        facts = json.loads(Path(dataset["store"]).with_suffix(".json").read_text(encoding="utf-8"))["facts"]
+        stats = json.loads(Path(dataset["cache"]).with_suffix(".json").read_text(encoding="utf-8"))["stats"]
         rows = pd.read_csv(paths.splits, dtype=str, keep_default_na=False)
         places = zip(rows["row"], rows["split"], strict=True)
-        return {str(facts[int(row)]["pixel_hash"]): str(split) for row, split in places}
+        return {str(stats[int(row)]["pixel_hash"]): str(split) for row, split in places}
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return None
 
@@ -346,7 +346,7 @@ def _list(config: DataConfig, task: str) -> Samples:
     if place.is_file():
         # Columns of 0 and 1 of which one is set are classes, too: whether they are is looked at later.
         asked = "multi_label" if task == "multi_label" else "auto"
-        return list_manifest(place.absolute(), config.model_copy(update={"task": asked}))
+        return list_table(place.absolute(), config.model_copy(update={"task": asked}))
     if not place.is_dir():
         raise UserError(f"--data {config.data}: no such folder or file; allowed: a folder or a .csv manifest")
     if task == "multi_label":
@@ -369,7 +369,7 @@ def _only(samples: Samples, split: str) -> tuple[Samples, list[str]]:
     if samples.splits is None:
         return samples, [f"--split {split}: {samples.path} has no splits; leave it out to use all images"]
     rows = np.flatnonzero(np.array(samples.splits) == wanted).astype(np.int64)
-    return samples.take(rows), [] if len(rows) else [f"--split {split}: no image of {samples.path} is in it"]
+    return samples.subset(rows), [] if len(rows) else [f"--split {split}: no image of {samples.path} is in it"]
 
 
 def _stranger(config: DataConfig, name: str, classes: Sequence[str]) -> str:

@@ -29,9 +29,9 @@ from sweep.run_folder import RunPaths
 from sweep.tensorboard import TensorBoardLog
 from trainables.atomic import write_json
 from trainables.baselines import measure_baselines
-from trainables.data.dataset import open_data, open_test_split
-from trainables.data.folds import write_folds
-from trainables.settings import TrialSettings
+from trainables.data.dataset import open_dataset, open_test_split
+from trainables.data.splits import write_folds
+from trainables.trial import TrialSettings
 from trainables.weights import FoundWeights
 
 TRIALS_TO_COMPARE = 3
@@ -282,7 +282,7 @@ def _backbones(run: Run) -> list[str]:
 def _measure(folder: Path, settings: TrialSettings, backbones: dict[str, FoundWeights], opened: bool) -> None:
     root = Path(settings.run_dir)
     measure_baselines(
-        open_data(root),
+        open_dataset(root),
         open_test_split(root) if opened else None,
         backbones,
         folder,

@@ -24,18 +24,28 @@ WEIGHTS_KEPT = 10
 @dataclass
 class TrialState:
     """One trial. status as in records. scores: the selection metric of each epoch (NaN if undefined), from epoch 1;
-    score: the best of them, or NaN; seconds: how long each epoch took."""
+    seconds: how long each epoch took; mode: "max" or "min" of the metric."""
 
     number: int
     trial_id: str
     params: TrialParams
     suggestion: Suggestion
     scores: dict[int, float] = field(default_factory=dict)
-    score: float = math.nan
     seconds: dict[int, float] = field(default_factory=dict)
     trainable_params: int | None = None
     status: str = "running"
     reason: str = ""
+    mode: str = "max"
+
+    @property
+    def score(self) -> float:
+        """The best so far; NaN if it has none."""
+        return self.best_score()
+
+    def best_score(self, up_to: float = math.inf) -> float:
+        """As ``score``, up to and with epoch ``up_to``."""
+        known = [score for epoch, score in self.scores.items() if epoch <= up_to and not math.isnan(score)]
+        return (max if self.mode == "max" else min)(known, default=math.nan)
 
     @property
     def ended(self) -> bool:
@@ -77,6 +87,7 @@ class TrialHistory:
                 suggestion=record.suggestion,
                 status=record.status,
                 reason=record.reason,
+                mode=self.mode,
             )
             for epoch in record.epochs:
                 self._add_epoch(entry, epoch, epoch.score(self.metric))
@@ -96,7 +107,7 @@ class TrialHistory:
     ) -> TrialState:
         """Write down a new trial before it starts; ``name``: its id, by default that of its number."""
         assert number not in self.entries, f"trial {number} begins twice"
-        entry = TrialState(number, name or trial_id(number), params, suggestion or Suggestion())
+        entry = TrialState(number, name or trial_id(number), params, suggestion or Suggestion(), mode=self.mode)
         self.entries[number] = entry
         files = self.files(entry)
         for leftover in (files.result, files.status, files.error, files.state, files.stacks, files.weights):
@@ -131,15 +142,6 @@ class TrialHistory:
         for listener in self.on_end:
             listener(entry)
 
-    def best_score(self, entry: TrialState, up_to: int | None = None) -> float:
-        """The best score of a trial so far (up to and with epoch ``up_to``); NaN if it has none."""
-        scores = [
-            score
-            for epoch, score in entry.scores.items()
-            if not math.isnan(score) and (up_to is None or epoch <= up_to)
-        ]
-        return (max if self.mode == "max" else min)(scores) if scores else math.nan
-
     def ranked(self) -> list[TrialState]:
         """All trials, the best first, as ``rank`` orders them."""
         return rank(self.entries.values(), self.mode)
@@ -162,7 +164,6 @@ class TrialHistory:
 
     def _add_epoch(self, entry: TrialState, record: EpochRecord, score: float) -> None:
         entry.scores[record.epoch] = score
-        entry.score = self.best_score(entry)
         seconds = record.epoch_seconds
         entry.seconds[record.epoch] = 0.0 if seconds is None or math.isnan(seconds) else seconds
         entry.trainable_params = record.trainable_params or entry.trainable_params

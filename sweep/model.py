@@ -15,10 +15,8 @@ from sweep.cli import Arguments, run_command, tell
 from sweep.records import Run, best, ranked_rows, read_run
 from sweep.run_folder import ModelPaths, TrialPaths
 from trainables.atomic import FORMAT, write_json
-from trainables.checkpoints import sha256
-from trainables.export import ModelFacts, plain_network, restore, torchvision_lines, write_model
-from trainables.onnx_export import write_onnx
-from trainables.weights import FoundWeights, find_weights
+from trainables.export import ModelFacts, plain_network, restore, torchvision_lines, write_model, write_onnx
+from trainables.weights import FoundWeights, find_weights, sha256
 
 THRESHOLD = 0.5
 """Of a label's probability, where none was tuned."""

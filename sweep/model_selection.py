@@ -11,7 +11,7 @@ import numpy as np
 from sweep.record_reader import read_json
 from sweep.records import Finalist, Finals, Repeat, Run, read_predictions
 from trainables.atomic import write_json
-from trainables.thresholds import tune_thresholds
+from trainables.metrics import tune_thresholds
 
 RULE = (
     "highest mean over its repeats of the selection metric on validation; finalists within one standard error of it "

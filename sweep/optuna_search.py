@@ -228,7 +228,7 @@ def _outcome(state: TrialState, history: TrialHistory, duplicate: bool = False) 
     """
     values = {epoch: score for epoch, score in sorted(state.scores.items()) if not math.isnan(score)}
     if state.status == "completed" and values:
-        return {"state": Outcome.COMPLETE, "value": history.best_score(state), "intermediate_values": values}
+        return {"state": Outcome.COMPLETE, "value": state.score, "intermediate_values": values}
     if state.status == "pruned":
         last = next(reversed(values.values()), None)
         return {"state": Outcome.PRUNED, "value": last, "intermediate_values": values}

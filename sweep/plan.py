@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from search_spaces.errors import UserError, by_reason, raise_all, unknown
-from search_spaces.params import BACKBONE_NAMES, SpaceContext, TrialParams
+from search_spaces.params import BACKBONE_NAMES, Choices, SpaceContext, TrialParams
 from search_spaces.space import RANDOM_TRIALS, Space, load_space, random_study
 from sweep.config import OR_ANEW, ResolvedConfig, SweepConfig
+from sweep.record_reader import read_file
+from sweep.records import DatasetRecord
 from sweep.run_folder import RunPaths
 from trainables.backbones import BACKBONES
 from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
 from trainables.finetune import model_problems
 from trainables.metrics import metric_mode, metric_names
-from trainables.settings import TrialSettings
+from trainables.trial import TrialSettings
 from trainables.weights import FoundWeights, check_weights, find_weights
 
 T = TypeVar("T")
@@ -33,31 +34,6 @@ DEMO_BACKBONES = ("squeezenet1_0", "squeezenet1_1", "mobilenet_v2")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PlannedData:
-    """What a plan needs to know of dataset.json. notes: what its caveats and checks tell the user."""
-
-    task: str
-    classes: tuple[str, ...]
-    images: Mapping[str, int]
-    fingerprint: str = ""
-    path: str = ""
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, dataset: Mapping[str, Any]) -> Self:
-        """dataset: the content of dataset.json, as ``prepare`` returns it."""
-        told = [f"{one['severity']}: {one['message']}" for one in dataset["checks"] if one["severity"] != "info"]
-        return cls(
-            task=dataset["task"],
-            classes=tuple(dataset["classes"]),
-            images=dataset["images"],
-            fingerprint=dataset["fingerprint"],
-            path=dataset["source"]["path"],
-            notes=(*dataset["caveats"], *told),
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
     """A sweep that can run: what was asked, resolved against the data, the weights and the machine.
 
@@ -66,7 +42,7 @@ class Plan:
     """
 
     config: ResolvedConfig
-    dataset: PlannedData
+    dataset: DatasetRecord
     space: Space
     weights: dict[str, FoundWeights]
     missing_weights: dict[str, str]
@@ -140,7 +116,9 @@ class Plan:
 
     def notes(self) -> list[str]:
         """What the user should know before the first trial, a line each."""
-        lines = [*self.dataset.notes]
+        lines = list(self.dataset.caveats)
+        lines += [f"{one.severity}: {one.message}" for one in self.dataset.checks if one.severity != "info"]
+        lines += self.space.notes
         lines += [f"weights of {name}: {found.note}" for name, found in self.weights.items() if found.note]
         if self.missing_weights:
             names = ", ".join(self.missing_weights)
@@ -171,12 +149,12 @@ def make_plan(
             problems.extend(problem for problem in error.problems if problem not in problems)
             return None
 
-    dataset = tried(lambda: PlannedData.of(prepare(config.data_config())))
+    dataset = tried(lambda: DatasetRecord.model_validate(prepare(config.data_config())))
     # A command that cannot run is not worth a download.
     chosen = tried(lambda: checked_weights(config)) if config.weights != "imagenet" or not problems else None
     weights, missing = chosen or ({}, {})
     # Without data or weights the space is tried on a stand-in, so that its own mistakes are told in the same answer.
-    known = dataset or PlannedData(task="single_label", classes=("", ""), images={"train": 1000})
+    known = dataset or DatasetRecord(task="single_label", classes=("", ""), images={"train": 1000})
     context = SpaceContext(
         task=known.task,
         class_count=len(known.classes),
@@ -209,8 +187,8 @@ def asked_backbones(config: SweepConfig) -> tuple[tuple[str, ...], bool]:
     """The backbones to look for, and whether the user wants exactly these; unknown names are left to ``check``."""
     if config.backbones is not None:
         return tuple(name for name in config.backbones if name in BACKBONES), True
-    if "backbone" in config.set:
-        return (str(config.set["backbone"]),), True
+    if (fixed := config.set.get("backbone")) is not None:
+        return tuple(map(str, fixed.values)) if isinstance(fixed, Choices) else (str(fixed),), True
     return (DEMO_BACKBONES if config.demo and not config.study else BACKBONE_NAMES), False
 
 
@@ -263,7 +241,7 @@ def _layer_problems(space: Space, image_size: int) -> list[str]:
     return [f"{origin}: {problem}" for problem in dict.fromkeys(found)]
 
 
-def _metric_problems(config: SweepConfig, dataset: PlannedData | None, space: Space | None) -> list[str]:
+def _metric_problems(config: SweepConfig, dataset: DatasetRecord | None, space: Space | None) -> list[str]:
     if dataset is not None:
         names = metric_names(dataset.classes, dataset.task)
     else:  # any task is allowed, and any name of a class
@@ -293,7 +271,7 @@ def _sampler_problems(config: SweepConfig, space: Space) -> list[str]:
     return []
 
 
-def _differences(paths: RunPaths, dataset: PlannedData | None, space: Space | None) -> list[str]:
+def _differences(paths: RunPaths, dataset: DatasetRecord | None, space: Space | None) -> list[str]:
     """Why data and space (None: passed over) are not those that the run was begun with, one sentence each."""
     found = []
     if dataset is not None and (problem := _other_data(paths, dataset)):
@@ -307,16 +285,15 @@ def _differences(paths: RunPaths, dataset: PlannedData | None, space: Space | No
     return found
 
 
-def _other_data(paths: RunPaths, dataset: PlannedData) -> str | None:
-    try:
-        saved = str(json.loads(paths.dataset.read_text(encoding="utf-8"))["fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError):
+def _other_data(paths: RunPaths, dataset: DatasetRecord) -> str | None:
+    saved = read_file(DatasetRecord, paths.dataset, []).fingerprint
+    if saved is None or dataset.fingerprint is None:
         return f"--resume: {paths.dataset} is missing or damaged: restore it, {OR_ANEW}"
     if saved == dataset.fingerprint:
         return None
     return (
-        f"the data set at {dataset.path} is not the one of the run {paths.root}: images, labels or splits differ "
-        f"(fingerprint {dataset.fingerprint[:12]}, the run has {saved[:12]}); restore it, {OR_ANEW}"
+        f"the data set at {dataset.source_path} is not the one of the run {paths.root}: images, labels or splits "
+        f"differ (fingerprint {dataset.fingerprint[:12]}, the run has {saved[:12]}); restore it, {OR_ANEW}"
     )
 
 

@@ -18,9 +18,8 @@ from search_spaces.errors import UserError, raise_all
 from sweep.cli import available_cpus
 from sweep.records import read_model_record, read_sweep
 from sweep.run_folder import ModelPaths, RunPaths
-from trainables.augment import normalise
-from trainables.data.image import Pixels, quiet_decoders
-from trainables.data.image_stats import ImageStats, Prepared, prepare_image
+from trainables.batches import normalise
+from trainables.data.image import ImageStats, Pixels, Prepared, prepare_image, quiet_decoders
 from trainables.engine import EVALUATION_BATCH
 from trainables.export import ModelFacts, read_model
 from trainables.losses import probabilities_of
@@ -128,10 +127,10 @@ class Predictor:
         found = iter(self._probabilities([self._planes(square) for square in squares]))
         for file, prepared in read:
             if prepared.square is None:
-                yield Prediction(file, prepared.facts, None)
+                yield Prediction(file, prepared.stats, None)
             else:
                 coloured = self.facts.channels == 1 and prepared.square.ndim == 3
-                yield Prediction(file, prepared.facts, next(found), coloured)
+                yield Prediction(file, prepared.stats, next(found), coloured)
 
     def _planes(self, square: Pixels) -> Pixels:
         """uint8 [C, S, S], C as the model was trained."""

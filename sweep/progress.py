@@ -238,7 +238,7 @@ class SweepProgress:
         return self._row(state)
 
     def _row(self, state: TrialState) -> TrialRow:
-        epoch, best_score = max(state.scores, default=0), self._history.best_score(state)
+        epoch, best_score = max(state.scores, default=0), state.score
         return TrialRow(
             trial_id=state.trial_id,
             number=state.number,

@@ -92,7 +92,7 @@ _RULES: dict[str, Callable[[PruningRule, TrialHistory, int, Collection[int]], Th
 
 def _best(history: TrialHistory, number: int, epoch: int) -> float:
     """The best score up to ``epoch``, larger is better; NaN stays."""
-    score = history.best_score(history.entries[number], up_to=epoch)
+    score = history.entries[number].best_score(up_to=epoch)
     return score if history.mode == "max" else -score
 
 

@@ -29,9 +29,8 @@ from sweep.optuna_search import Exhausted
 from sweep.plan import Plan
 from sweep.progress import Progress
 from sweep.pruning import PruningRule
-from trainables.predict_best import predict_best
 from trainables.ray_trainable import FinetuneTrainable
-from trainables.settings import TrialSettings
+from trainables.trial import TrialSettings, predict_trial
 
 RESTARTS_AFTER_LOST_WORKER = 3
 NODE_ANSWERS_WITHIN_S = 60.0
@@ -237,7 +236,7 @@ def predict_trials(
 
 def _predict(params: TrialParams, settings: TrialSettings, stream: int, weights: Path, splits: tuple[str, ...]) -> None:
     # Without a result: the predictions would travel back through Ray for nothing.
-    predict_best(params, settings, stream, weights, splits)
+    predict_trial(params, settings, stream, weights, splits)
 
 
 class _WithoutState:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sweep.ray_tune import Outcome, TimeBudget
     from sweep.records import Finals
     from trainables.data.config import DataConfig
-    from trainables.settings import TrialSettings
+    from trainables.trial import TrialSettings
 
 ALL_FAILED = 1
 

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
+
+# No test depends on the machine's speed: neither on how long an example takes, nor on how long it takes to draw one.
+settings.register_profile("any_speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any_speed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

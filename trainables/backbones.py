@@ -13,7 +13,7 @@ from torch.nn import functional
 Blocks = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Backbone:
     """What is known of one network. Its torchvision module stays as it is, with its own parameter names.
 
@@ -96,9 +96,8 @@ def _features(first: int, last: int) -> tuple[str, ...]:
     return tuple(f"features.{i}" for i in range(first, last + 1))
 
 
-def _spans(*spans: tuple[int, int]) -> Blocks:
-    one, two, three, four = (_features(*span) for span in spans)
-    return one, two, three, four
+def _spans(one: tuple[int, int], two: tuple[int, int], three: tuple[int, int], four: tuple[int, int]) -> Blocks:
+    return _features(*one), _features(*two), _features(*three), _features(*four)
 
 
 _STEM = ("conv1", "bn1", "relu", "maxpool", "layer1")
@@ -110,103 +109,22 @@ _DENSENET: Blocks = (
     ("features.denseblock4", "features.norm5"),
 )
 # Its LayerNorm stands behind the pooling, inside the classifier, and is pretrained: it belongs to block 4.
-_CONVNEXT: Blocks = (
-    _features(0, 1),
-    _features(2, 3),
-    _features(4, 5),
-    (*_features(6, 7), "avgpool", "classifier.0"),
-)
+_CONVNEXT: Blocks = (_features(0, 1), _features(2, 3), _features(4, 5), (*_features(6, 7), "avgpool", "classifier.0"))
 
 BACKBONES: dict[str, Backbone] = {
     backbone.name: backbone
-    for backbone in (
-        Backbone(
-            name="resnet18",
-            blocks=_RESNET,
-            to_vector=pooled,
-            feature_width=512,
-            min_image_size=1,
-            dropped=("fc",),
-        ),
-        Backbone(
-            name="resnet34",
-            blocks=_RESNET,
-            to_vector=pooled,
-            feature_width=512,
-            min_image_size=1,
-            dropped=("fc",),
-        ),
-        Backbone(
-            name="resnet50",
-            blocks=_RESNET,
-            to_vector=pooled,
-            feature_width=2048,
-            min_image_size=1,
-            dropped=("fc",),
-        ),
-        Backbone(
-            name="vgg16",
-            blocks=_spans((0, 9), (10, 16), (17, 23), (24, 30)),
-            to_vector=flattened_7x7,
-            feature_width=25088,
-            min_image_size=32,
-        ),
-        Backbone(
-            name="vgg16_bn",
-            blocks=_spans((0, 13), (14, 23), (24, 33), (34, 43)),
-            to_vector=flattened_7x7,
-            feature_width=25088,
-            min_image_size=32,
-        ),
-        Backbone(
-            name="densenet121",
-            blocks=_DENSENET,
-            to_vector=pooled_after_relu,
-            feature_width=1024,
-            min_image_size=29,
-        ),
-        Backbone(
-            name="mobilenet_v2",
-            blocks=_spans((0, 3), (4, 6), (7, 13), (14, 18)),
-            to_vector=pooled,
-            feature_width=1280,
-            min_image_size=1,
-        ),
-        Backbone(
-            name="mobilenet_v3_large",
-            blocks=_spans((0, 3), (4, 6), (7, 12), (13, 16)),
-            to_vector=pooled,
-            feature_width=960,
-            min_image_size=1,
-        ),
-        Backbone(
-            name="efficientnet_b0",
-            blocks=_spans((0, 2), (3, 3), (4, 5), (6, 8)),
-            to_vector=pooled,
-            feature_width=1280,
-            min_image_size=1,
-        ),
-        Backbone(
-            name="squeezenet1_0",
-            blocks=_spans((0, 4), (5, 7), (8, 9), (10, 12)),
-            to_vector=pooled,
-            feature_width=512,
-            min_image_size=21,
-        ),
-        Backbone(
-            name="squeezenet1_1",
-            blocks=_spans((0, 4), (5, 7), (8, 10), (11, 12)),
-            to_vector=pooled,
-            feature_width=512,
-            min_image_size=17,
-        ),
-        Backbone(
-            name="convnext_tiny",
-            blocks=_CONVNEXT,
-            to_vector=flattened,
-            feature_width=768,
-            min_image_size=32,
-            dropped=("classifier.2",),
-        ),
+    for backbone in (  # name, blocks, to_vector, feature_width, min_image_size, dropped
+        Backbone("resnet18", _RESNET, pooled, 512, 1, ("fc",)),
+        Backbone("resnet34", _RESNET, pooled, 512, 1, ("fc",)),
+        Backbone("resnet50", _RESNET, pooled, 2048, 1, ("fc",)),
+        Backbone("vgg16", _spans((0, 9), (10, 16), (17, 23), (24, 30)), flattened_7x7, 25088, 32),
+        Backbone("vgg16_bn", _spans((0, 13), (14, 23), (24, 33), (34, 43)), flattened_7x7, 25088, 32),
+        Backbone("densenet121", _DENSENET, pooled_after_relu, 1024, 29),
+        Backbone("mobilenet_v2", _spans((0, 3), (4, 6), (7, 13), (14, 18)), pooled, 1280, 1),
+        Backbone("mobilenet_v3_large", _spans((0, 3), (4, 6), (7, 12), (13, 16)), pooled, 960, 1),
+        Backbone("efficientnet_b0", _spans((0, 2), (3, 3), (4, 5), (6, 8)), pooled, 1280, 1),
+        Backbone("squeezenet1_0", _spans((0, 4), (5, 7), (8, 9), (10, 12)), pooled, 512, 21),
+        Backbone("squeezenet1_1", _spans((0, 4), (5, 7), (8, 10), (11, 12)), pooled, 512, 17),
+        Backbone("convnext_tiny", _CONVNEXT, flattened, 768, 32, ("classifier.2",)),
     )
 }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,19 +15,39 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+from torch.nn import functional
 
 from search_spaces.errors import UserError
+from search_spaces.params import TrialParams
 from trainables.atomic import write_json
-from trainables.batches import Batches
+from trainables.backbones import flattened_7x7
+from trainables.batches import Batches, normalise
 from trainables.data.dataset import Split, TrialData
+from trainables.engine import EVALUATION_BATCH, map_batches
+from trainables.finetune import build_model
 from trainables.metrics import evaluate_predictions
-from trainables.plain_features import Features, borders, frozen_features, thumbnails
 from trainables.predictions import Predictions, join
-from trainables.regression import fit_regression
 from trainables.weights import FoundWeights
 
 # The same name stands in sweep/run_folder.py, which this package may not import; a test compares them.
 BASELINES_FILE = "baselines.json"
+THUMBNAIL_SIDE = 16
+BORDER_OF_SIDE = 64
+"""Side, in pixels, to which an image is reduced before its border is taken; a smaller image stays as it is."""
+BORDER_PART = 1 / 16
+"""Width of the border as a part of the side: 4 of 64 pixels, a quarter of the image's area (.234)."""
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""C of scikit-learn, the inverse of the penalty on squared weights: from strong regularisation to weak."""
+MOST_ITERATIONS = 1000
+
+Features = NDArray[np.float32]
+Labels = NDArray[Any]
+Probabilities = NDArray[np.float32]
 
 
 def measure_baselines(
@@ -43,7 +64,7 @@ def measure_baselines(
 
     majority: the training split's frequencies, the same for every image. thumbnails, borders: logistic regression on
     16 x 16 pixels, and on the outermost sixteenth of each side. frozen_<backbone>: logistic regression on what a new
-    head would see of the untouched network. How exactly: ``plain_features`` and ``regression``.
+    head would see of the untouched network. How exactly: ``frozen_features`` and ``fit_regression``.
 
     test: the opened test split, or None while it is closed. folder: also gets ``<name>.npz``, the predictions of val
     and, if given, test (epoch 0: nothing was trained by epochs). threads: of torch, and labels fitted at once.
@@ -53,10 +74,27 @@ def measure_baselines(
     ``evaluate_predictions``, None where undefined; test itself is None while it is closed. failed: None, or why there
     is no result (then val and test are None): a baseline that fails does not stop the others.
     """
-    contest = _Contest(data, test, device, threads)
-    with _torch_threads(threads):
-        found = [_measured(contest, baseline, folder) for baseline in _baselines(contest, backbones, precision)]
-    content = {"baselines": found}
+    splits = {"train": data.train, "val": data.val} | ({} if test is None else {"test": test})
+    methods = _Methods(data, splits, device, threads)
+    baselines: list[tuple[str, str, Callable[[], _Answer]]] = [
+        ("majority", "Majority class", methods.by_frequency),
+        ("thumbnails", "Thumbnails of 16 x 16 pixels", partial(methods.by_pixels, thumbnails)),
+        ("borders", "Image borders only", partial(methods.by_pixels, borders)),
+    ]
+    for name, weights in backbones.items():
+        answer = partial(methods.by_network, weights, precision)
+        baselines.append((f"frozen_{name}", f"Frozen features of {name}", answer))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        content = {
+            "baselines": [
+                {"name": name, "label": label} | _measured(answer, data, splits, folder / f"{name}.npz")
+                for name, label, answer in baselines
+            ]
+        }
+    finally:
+        torch.set_num_threads(before)
     write_json(folder / BASELINES_FILE, content)
     return content
 
@@ -65,100 +103,34 @@ def measure_baselines(
 class _Answer:
     """probabilities: float32 [n, classes] of val and, if open, test. detail: how they were found, for the reader."""
 
-    probabilities: Mapping[str, NDArray[np.float32]]
+    probabilities: Mapping[str, Probabilities]
     detail: str
 
 
-@dataclass(frozen=True)
-class _Baseline:
-    name: str
-    label: str
-    answer: Callable[[], _Answer]
-
-
-def _baselines(contest: _Contest, backbones: Mapping[str, FoundWeights], precision: str) -> list[_Baseline]:
-    pixels, frozen = contest.by_pixels, contest.by_network
-    return [
-        _Baseline("majority", "Majority class", contest.by_frequency),
-        _Baseline("thumbnails", "Thumbnails of 16 x 16 pixels", partial(pixels, thumbnails)),
-        _Baseline("borders", "Image borders only", partial(pixels, borders)),
-        *(
-            _Baseline(f"frozen_{name}", f"Frozen features of {name}", partial(frozen, weights, precision))
-            for name, weights in backbones.items()
-        ),
-    ]
-
-
-class _Contest:
-    """The splits on which all baselines are measured: "train", "val" and, if it is open, "test"."""
-
-    def __init__(self, data: TrialData, test: Split | None, device: torch.device, threads: int) -> None:
-        self.data = data
-        self.splits = {"train": data.train, "val": data.val} | ({} if test is None else {"test": test})
-        self._device, self._threads = device, threads
-
-    def by_frequency(self) -> _Answer:
-        """Each class by its share of the training split, so the decision is always the same."""
-        labels, count = self.data.train.labels, len(self.data.classes)
-        single = self.data.task == "single_label"
-        shares = np.bincount(labels, minlength=count) / len(labels) if single else labels.mean(axis=0)
-        answer = np.float32(shares)
-        detail = f"always {self.data.classes[int(shares.argmax())]}" if single else "each label by its frequency"
-        return _Answer({name: np.tile(answer, (len(split), 1)) for name, split in self.splits.items()}, detail)
-
-    def by_pixels(self, features: Callable[[Batches], Features]) -> _Answer:
-        return self._by_regression(features(self._batches(torch.device("cpu"))))
-
-    def by_network(self, found: FoundWeights, precision: str) -> _Answer:
-        data = self._batches(self._device)
-        features = frozen_features(found, data, self.data.image_size, precision)
-        answer = self._by_regression(features)
-        random = "random weights, " if found.origin == "random" else ""
-        return _Answer(answer.probabilities, random + answer.detail)
-
-    def _by_regression(self, features: Features) -> _Answer:
-        ends = np.cumsum([len(split) for split in self.splits.values()])
-        parts = dict(zip(self.splits, np.split(features, ends[:-1]), strict=True))
-        labels = {name: split.labels for name, split in self.splits.items()}
-        found = fit_regression(parts, labels, self.data.classes, self.data.task, threads=self._threads)
-        detail = f"logistic regression, C {found.strength:g} chosen on validation"
-        if found.unfinished:
-            detail += f"; not converged at C {', '.join(f'{strength:g}' for strength in found.unfinished)}"
-        return _Answer(found.probabilities, detail)
-
-    def _batches(self, device: torch.device) -> Batches:
-        """The images of all splits, one after the other."""
-        rows = np.concatenate([split.rows for split in self.splits.values()])
-        labels = np.concatenate([split.labels for split in self.splits.values()])
-        return Batches(self.data.images, rows, labels, device)
-
-
-def _measured(contest: _Contest, baseline: _Baseline, folder: Path) -> dict[str, Any]:
-    """Run one baseline, write its predictions, and return its entry of ``baselines.json``."""
-    path = folder / f"{baseline.name}.npz"
+def _measured(
+    answer: Callable[[], _Answer], data: TrialData, splits: Mapping[str, Split], path: Path
+) -> dict[str, Any]:
+    """Run one baseline, write its predictions to ``path``, and return what ``baselines.json`` says of it."""
     path.unlink(missing_ok=True)  # Those of a measurement before would stand beside another result.
-    entry: dict[str, Any] = {"name": baseline.name, "label": baseline.label, "detail": "", "val": None, "test": None}
+    entry: dict[str, Any] = {"detail": "", "val": None, "test": None, "failed": None}
     began_s = time.monotonic()
     try:
-        answer = baseline.answer()
-        rows = {name: _rows(contest, name, answer) for name in contest.splits if name != "train"}
-        scores = {name: _scores(contest, one) for name, one in rows.items()}
-        join(list(rows.values())).write(path)
-        entry |= {"detail": answer.detail, **scores, "failed": None}
+        found = answer()
+        parts = []
+        scores: dict[str, dict[str, float | None]] = {}
+        for name, split in splits.items():
+            if name != "train":
+                part = Predictions.of_split(
+                    name, split.paths, split.labels, found.probabilities[name], data.classes, epoch=0
+                )
+                values = evaluate_predictions(part.label, part.probability, data.classes, data.task)
+                scores[name] = {key: value if math.isfinite(value) else None for key, value in values.items()}
+                parts.append(part)
+        join(parts).write(path)
+        entry |= {"detail": found.detail, **scores}
     except Exception as error:
         entry["failed"] = _reason(error)
     return entry | {"seconds": round(time.monotonic() - began_s, 3)}
-
-
-def _rows(contest: _Contest, name: str, answer: _Answer) -> Predictions:
-    split = contest.splits[name]
-    probabilities = answer.probabilities[name]
-    return Predictions.of_split(name, split.paths, split.labels, probabilities, contest.data.classes, epoch=0)
-
-
-def _scores(contest: _Contest, rows: Predictions) -> dict[str, float | None]:
-    values = evaluate_predictions(rows.label, rows.probability, contest.data.classes, contest.data.task)
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _reason(error: Exception) -> str:
@@ -169,12 +141,186 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """``count`` threads for torch; as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+@dataclass(frozen=True)
+class _Methods:
+    """The ways to an answer. splits: "train", "val" and, if it is open, "test"."""
+
+    data: TrialData
+    splits: Mapping[str, Split]
+    device: torch.device
+    threads: int
+
+    def by_frequency(self) -> _Answer:
+        """Each class by its share of the training split, so the decision is always the same."""
+        labels, count = self.data.train.labels, len(self.data.classes)
+        single = self.data.task == "single_label"
+        shares = np.float32(np.bincount(labels, minlength=count) / len(labels) if single else labels.mean(axis=0))
+        detail = f"always {self.data.classes[int(shares.argmax())]}" if single else "each label by its frequency"
+        return _Answer({name: np.tile(shares, (len(split), 1)) for name, split in self.splits.items()}, detail)
+
+    def by_pixels(self, features: Callable[[Batches], Features]) -> _Answer:
+        return self._by_regression(features(self._batches(torch.device("cpu"))))
+
+    def by_network(self, found: FoundWeights, precision: str) -> _Answer:
+        features = frozen_features(found, self._batches(self.device), self.data.image_size, precision)
+        return self._by_regression(features, "random weights, " if found.origin == "random" else "")
+
+    def _by_regression(self, features: Features, of: str = "") -> _Answer:
+        ends = np.cumsum([len(split) for split in self.splits.values()])
+        parts = dict(zip(self.splits, np.split(features, ends[:-1]), strict=True))
+        labels = {name: split.labels for name, split in self.splits.items()}
+        found = fit_regression(parts, labels, self.data.classes, self.data.task, threads=self.threads)
+        detail = f"{of}logistic regression, C {found.strength:g} chosen on validation"
+        if found.unfinished:
+            detail += f"; not converged at C {', '.join(f'{strength:g}' for strength in found.unfinished)}"
+        return _Answer(found.probabilities, detail)
+
+    def _batches(self, device: torch.device) -> Batches:
+        """The images of all splits, one after the other."""
+        rows, labels = (
+            np.concatenate([getattr(split, name) for split in self.splits.values()]) for name in ("rows", "labels")
+        )
+        return Batches(self.data.images, rows, labels, device)
+
+
+def thumbnails(data: Batches) -> Features:
+    """float32 [N, channels x 16 x 16] in 0..1: brightness in large patches, and no finding that could be seen."""
+    return _gathered(data, lambda images: _reduced(images, THUMBNAIL_SIDE), EVALUATION_BATCH["cuda"])
+
+
+def borders(data: Batches) -> Features:
+    """float32 [N, channels x pixels of the frame] in 0..1: the outermost sixteenth of each side, and nothing inside.
+
+    The image is reduced to 64 x 64 first, so the frame is 4 pixels wide and has 960 of them.
+    """
+
+    def frame(images: Tensor) -> Tensor:
+        side = min(BORDER_OF_SIDE, images.shape[-1])
+        width = max(1, round(side * BORDER_PART))
+        outside = torch.ones(side, side, dtype=torch.bool, device=images.device)
+        outside[width:-width, width:-width] = False
+        return _reduced(images, side)[:, :, outside]
+
+    return _gathered(data, frame, EVALUATION_BATCH["cuda"])
+
+
+def frozen_features(found: FoundWeights, data: Batches, image_size: int, precision: str) -> Features:
+    """float32 [N, width]: what a new head on the untouched network would see, in eval mode and without augmentation.
+
+    VGG's 25088 numbers, 512 channels at 7 x 7 positions, are averaged over the positions: a regression on all of them
+    would take hours, and other networks hand over means, too. Random weights are those of seed 0. precision: "fp32", or
+    "bf16" for autocast. ``UserError`` if the weights do not load or the images are too small for the network. Where GPU
+    memory does not suffice, batches are halved.
+    """
+    params = TrialParams(backbone=found.backbone, unfreeze_depth=0)
+    model = build_model(params, 1, found, image_size, seed=0)
+    model = model.to(memory_format=torch.channels_last).to(data.device).eval()
+    positions = 49 if model.backbone.to_vector is flattened_7x7 else 1
+
+    def features(images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            vectors = model.forward_frozen(normalise(images))
+        return vectors.float().reshape(len(vectors), -1, positions).mean(2)
+
+    return _gathered(data, features)
+
+
+def _gathered(data: Batches, function: Callable[[Tensor], Tensor], batch_size: int | None = None) -> Features:
+    """``function`` of all images, uint8 [B, C, S, S] at a time, flattened; only its results are held together."""
+    parts = map_batches(lambda images, _: function(images).flatten(1).cpu(), data, batch_size)
+    return torch.cat(parts).numpy()
+
+
+def _reduced(images: Tensor, side: int) -> Tensor:
+    """uint8 [B, C, S, S] -> float32 [B, C, side, side] in 0..1, antialiased."""
+    return functional.interpolate(images.float() / 255, size=(side, side), mode="bilinear", antialias=True)
+
+
+@dataclass(frozen=True)
+class Regression:
+    """strength: the C that was chosen. probabilities: float32 [n, classes] by split, of all but train.
+
+    unfinished: the strengths at which the solver did not converge; its last weights count.
+    """
+
+    strength: float
+    probabilities: dict[str, Probabilities]
+    unfinished: tuple[float, ...]
+
+
+def fit_regression(
+    features: Mapping[str, Features],
+    labels: Mapping[str, Labels],
+    classes: Sequence[str],
+    task: str,
+    *,
+    threads: int = 1,
+) -> Regression:
+    """Fit on "train", choose C by the macro F1 of "val" (of equals the strongest penalty), predict all other splits.
+
+    features: float32 [n, d] by split, overwritten: standardised by mean and standard deviation of "train". labels:
+    int64 [n], or 0/1 [n, classes]: then one regression a label, all of the same C.
+    L-BFGS; each C begins at the weights of the one before, which saves most of the work and ends at the same optimum.
+    threads: labels that are fitted at once. ValueError where features are no finite numbers.
+    """
+    scaler = StandardScaler(copy=False).fit(features["train"])
+    scaled = {split: scaler.transform(matrix) for split, matrix in features.items()}
+    model = _Regressions(len(classes), task, threads)
+    chosen: dict[str, Any] = {}
+    best, unfinished = -1.0, []
+    for strength in STRENGTHS:
+        if not _converges(partial(model.fit, scaled["train"], labels["train"], strength)):
+            unfinished.append(strength)
+        val = model.predict(scaled["val"])
+        score = evaluate_predictions(labels["val"], val, classes, task)["f1_macro"]
+        if score > best:  # of the first strength it is: a macro F1 is never below 0
+            others = {split: model.predict(matrix) for split, matrix in scaled.items() if split not in ("train", "val")}
+            chosen, best = {"strength": strength, "probabilities": {"val": val, **others}}, score
+    return Regression(**chosen, unfinished=tuple(unfinished))
+
+
+def _converges(fit: Callable[[], None]) -> bool:
+    """Whether ``fit`` ends without a warning that it did not converge.
+
+    BLAS gets one thread: of the thousand short steps each would wait for all threads, which takes 50 times as long
+    where others use the processor, too, and hardly less where nobody does.
+    """
+    with warnings.catch_warnings(record=True) as caught, threadpool_limits(limits=1, user_api="blas"):
+        warnings.simplefilter("always", ConvergenceWarning)
+        fit()
+    return not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+
+
+class _Regressions:
+    """One multinomial regression (single label), or one a label; one that every training image has, or none, keeps
+    that probability.
+    """
+
+    def __init__(self, class_count: int, task: str, threads: int) -> None:
+        self._class_count, self._single, self._threads = class_count, task == "single_label", threads
+        count = 1 if self._single else class_count
+        self._models = [LogisticRegression(max_iter=MOST_ITERATIONS, warm_start=True) for _ in range(count)]
+        self._constant: dict[int, float] = {}
+
+    def fit(self, features: Features, labels: Labels, strength: float) -> None:
+        columns = [labels] if self._single else list(labels.T.astype(np.int64))
+        if not self._single:
+            self._constant = {k: float(column[0]) for k, column in enumerate(columns) if column.min() == column.max()}
+        with ThreadPoolExecutor(self._threads) as pool:
+            tasks = [
+                pool.submit(model.set_params(C=strength).fit, features, column)
+                for k, (model, column) in enumerate(zip(self._models, columns, strict=True))
+                if k not in self._constant
+            ]
+            for task in tasks:
+                task.result()
+
+    def predict(self, features: Features) -> Probabilities:
+        """float32 [n, classes]; 0 for a class that the training split lacks."""
+        whole = np.zeros((len(features), self._class_count), dtype=np.float32)
+        for k, model in enumerate(self._models):
+            if self._single:
+                whole[:, model.classes_] = model.predict_proba(features)
+            else:
+                whole[:, k] = self._constant[k] if k in self._constant else model.predict_proba(features)[:, 1]
+        return whole.clip(0, 1)

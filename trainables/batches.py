@@ -1,13 +1,17 @@
-"""Mini-batches gathered from the decoded image store."""
+"""Mini-batches of the decoded images, and their way into a network: augmented for training, else always the same."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
+
+from search_spaces.params import AUGMENTS
 
 RESIDENT_PART = 0.2
 """A split stays on the GPU if it takes at most this part of the memory that is free there when it is opened."""
@@ -16,7 +20,7 @@ RESIDENT_PART = 0.2
 class Batches:
     """The images and labels of one split.
 
-    images: uint8 [M, C, S, S], the store, usually a memory map; rows: int64 [N], which of them; labels: int64 [N] or
+    images: uint8 [M, C, S, S], the image cache, usually mapped; rows: int64 [N], which of them; labels: int64 [N] or
     float32 [N, classes]. Only the batch at hand is copied, except on a GPU with room for the whole split.
     """
 
@@ -25,36 +29,30 @@ class Batches:
         self._images = np.asarray(images)  # A plain view: the map's subclass would be carried into every batch.
         self._rows = rows
         self._labels = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
-        self._device = device
+        self.device = device
         self._resident: Tensor | None = None
-        if device.type == "cuda" and self._bytes() <= RESIDENT_PART * torch.cuda.mem_get_info(device)[0]:
+        size_bytes = len(rows) * int(np.prod(images.shape[1:]))
+        if device.type == "cuda" and size_bytes <= RESIDENT_PART * torch.cuda.mem_get_info(device)[0]:
             self._resident = torch.empty((len(rows), *images.shape[1:]), dtype=torch.uint8, device=device)
             for part in np.array_split(np.arange(len(rows)), len(rows) // 1024 + 1):
                 self._resident[torch.from_numpy(part).to(device)] = self._gather(part)
-
-    @property
-    def device(self) -> torch.device:
-        return self._device
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def take(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Images uint8 [B, C, S, S] and labels [B] or [B, classes] on the device; indices: int64 [B] in 0..N-1."""
-        chosen = torch.from_numpy(indices).to(self._device)
+        chosen = torch.from_numpy(indices).to(self.device)
         images = self._gather(indices) if self._resident is None else self._resident[chosen]
         return images, self._labels[chosen]
 
     def _gather(self, indices: NDArray[np.int64]) -> Tensor:
-        if self._device.type != "cuda":
+        if self.device.type != "cuda":
             return torch.from_numpy(self._images[self._rows[indices]])
         # Pinned memory lets the copy run while the device computes; torch keeps it until the copy is done.
         pinned = torch.empty((len(indices), *self._images.shape[1:]), dtype=torch.uint8, pin_memory=True)
         np.take(self._images, self._rows[indices], axis=0, out=pinned.numpy(), mode="clip")
-        return pinned.to(self._device, non_blocking=True)
-
-    def _bytes(self) -> int:
-        return len(self._rows) * int(np.prod(self._images.shape[1:]))
+        return pinned.to(self.device, non_blocking=True)
 
 
 def plan_batches(count: int, batch_size: int, generator: torch.Generator | None) -> list[NDArray[np.int64]]:
@@ -70,6 +68,74 @@ def plan_batches(count: int, batch_size: int, generator: torch.Generator | None)
     return [np.sort(order[start:end]) for start, end in zip(starts, [*starts[1:], count], strict=True)]
 
 
-def batch_count(count: int, batch_size: int) -> int:
-    """How many batches ``plan_batches`` makes."""
-    return len(plan_batches(count, batch_size, None))
+# Mean and standard deviation of ImageNet's channels, with which torchvision's V1 weights were trained.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+MAX_ROTATION_DEGREES = 30.0
+CROP_AREA = (0.5, 1.0)
+"""Part of the image's area that a crop keeps. torchvision's .08 is for photographs: it would cut a lung off."""
+CROP_RATIO = (3 / 4, 4 / 3)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """The one evaluation transform: uint8 (or float in 0..255) [B, C, S, S] -> float32 [B, 3, S, S], ImageNet's scale.
+
+    C is 1 or 3; gray is repeated in the three channels. The result is channels_last.
+    """
+    batch, _, height, width = images.shape
+    scale = torch.tensor([1 / (255 * std) for std in STD], device=images.device).view(1, 3, 1, 1)
+    shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)], device=images.device)
+    # Broadcasting writes the three channels of a gray image at once, straight into the layout that convolutions want.
+    out = torch.empty((batch, 3, height, width), device=images.device, memory_format=torch.channels_last)
+    torch.mul(images.float(), scale, out=out)
+    return out.add_(shift.view(1, 3, 1, 1))
+
+
+def augmented(images: Tensor, augment: str, generator: torch.Generator) -> Tensor:
+    """The training transform, other for every image: uint8 [B, C, S, S] -> float32 [B, 3, S, S], as ``normalise``.
+
+    none: ``normalise`` alone. flip: left and right exchanged with probability .5. standard: a rotation of up to
+    30 degrees either way, then a crop (``CROP_AREA`` of the area, ``CROP_RATIO`` width to height, log-uniform)
+    resized to S x S, then flip, as one bilinear sampling; what comes from outside the image is black.
+    generator: on the CPU; the draws are the same on every device and depend on B alone.
+    """
+    if augment == "none":
+        return normalise(images)
+    draws = torch.rand(len(images), _DRAWS[augment], generator=generator)
+    if augment == "flip":
+        mirrored = (draws[:, 0] < 0.5).to(images.device).view(-1, 1, 1, 1)
+        return normalise(torch.where(mirrored, images.flip(3), images))
+    grid = _sampling_grid(_warps(draws).to(images.device), images.shape[-1])
+    return normalise(F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False))
+
+
+_DRAWS = {"flip": 1, "standard": 6}
+assert {"none", *_DRAWS} == set(AUGMENTS)
+
+
+def _sampling_grid(warps: Tensor, size: int) -> Tensor:
+    """``F.affine_grid(warps, [B, C, S, S], align_corners=False)``, float32 [B, S, S, 2], for a tenth of its time."""
+    centres = (2 * torch.arange(size, device=warps.device) + 1) / size - 1
+    by_column = warps[:, :, 0, None] * centres
+    by_row = warps[:, :, 1, None] * centres + warps[:, :, 2, None]
+    return by_row.transpose(1, 2)[:, :, None] + by_column.transpose(1, 2)[:, None]
+
+
+def _warps(draws: Tensor) -> Tensor:
+    """float32 [B, 2, 3], from output to input coordinates in [-1, 1], of draws [B, 6] uniform in [0, 1).
+
+    A point of the output is mirrored, placed in the crop window, and turned back about the image's centre.
+    """
+    flip, angle, area, ratio, across, down = draws.unbind(1)
+    area = CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * area
+    low, high = (math.log(bound) for bound in CROP_RATIO)
+    stretch = torch.exp(0.5 * (low + (high - low) * ratio))
+    # A stretched crop of nearly the whole image ends at its edges; it keeps three quarters or more.
+    width, height = (area.sqrt() * stretch).clamp(max=1), (area.sqrt() / stretch).clamp(max=1)
+    x, y = (1 - width) * (2 * across - 1), (1 - height) * (2 * down - 1)
+    width = torch.where(flip < 0.5, -width, width)
+    radians = math.radians(MAX_ROTATION_DEGREES) * (2 * angle - 1)
+    cos, sin = radians.cos(), radians.sin()
+    rows = [cos * width, -sin * height, cos * x - sin * y, sin * width, cos * height, sin * x + cos * y]
+    return torch.stack(rows, dim=1).view(-1, 2, 3)

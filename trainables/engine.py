@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.augment import augmented, normalise
-from trainables.batches import Batches, plan_batches
+from trainables.batches import Batches, augmented, normalise, plan_batches
 from trainables.losses import Loss, probabilities_of
 from trainables.optimizers import Schedule
 
+_Out = TypeVar("_Out")
 EVALUATION_BATCH = {"cpu": 32, "cuda": 256}
 """Images at once in evaluation, where the size of a batch changes nothing but speed."""
 
@@ -43,97 +44,12 @@ class Evaluation:
     probabilities: NDArray[np.float32]
 
 
-def train_epoch(
-    model: nn.Module,
-    loss: Loss,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
-    data: Batches,
-    *,
-    batch_size: int,
-    task: str,
-    augment: str,
-    precision: str,
-    shuffling: torch.Generator,
-    augmentation: torch.Generator,
-    micro_batch: int | None = None,
-    between_steps: Callable[[], None] = lambda: None,
-) -> TrainingEpoch:
-    """Go once through ``data``. The caller sets the train mode of ``model``, which knows what is frozen.
-
-    precision: "fp32", or "bf16" for autocast (weights and loss stay float32). Out of GPU memory: the batch is begun
-    again in parts half as large, with accumulated gradients, and so are all that follow (a BatchNorm in train mode then
-    sees, and its statistics count, smaller batches). between_steps is called before each step and may raise.
-    """
-    total, weight = torch.zeros(2, dtype=torch.float64, device=data.device)
-    correct = torch.zeros((), dtype=torch.int64, device=data.device)
-    forward = _Forward(model, loss, task, precision)
-    seen, bad_step, before = 0, None, None
-    plan = plan_batches(len(data), batch_size, shuffling)
-    for step, indices in enumerate(plan, start=1):
-        between_steps()
-        images, labels = data.take(indices)
-        schedule.before_step()
-        inputs = augmented(images, augment, augmentation)
-        summed, right, micro_batch = _backward_in_memory(forward, optimizer, inputs, labels, micro_batch)
-        optimizer.step()
-        total += summed
-        weight += loss.weight(labels)
-        correct += right
-        seen += len(indices)
-        # A step's loss is looked at while the next one runs, so that a GPU never waits for it.
-        if before is not None and not torch.isfinite(before):
-            bad_step = step - 1
-            break
-        before = summed
-    if bad_step is None and before is not None and not torch.isfinite(before):
-        bad_step = len(plan)
-    return TrainingEpoch(
-        loss=float(total / weight), accuracy=float(correct) / seen, bad_step=bad_step, micro_batch=micro_batch
-    )
-
-
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    loss: Loss,
-    data: Batches,
-    *,
-    task: str,
-    precision: str,
-    batch_size: int | None = None,
-    between_steps: Callable[[], None] = lambda: None,
-) -> Evaluation:
-    """Loss and probabilities of every image of ``data``, which is put through in eval mode (and stays in it).
-
-    batch_size: by default ``EVALUATION_BATCH``; halved where GPU memory does not suffice.
-    """
-    model.eval()
-    forward = _Forward(model, loss, task, precision)
-    size = batch_size or EVALUATION_BATCH[data.device.type]
-    total, weight = torch.zeros(2, dtype=torch.float64, device=data.device)
-    parts = []
-    waiting = plan_batches(len(data), size, None)[::-1]
-    while waiting:
-        between_steps()
-        indices = waiting.pop()
-        images, labels = data.take(indices)
-        try:
-            summed, logits = forward(normalise(images), labels)
-        except torch.OutOfMemoryError:
-            if len(indices) == 1:
-                raise
-            halves = (np.array_split(each, 2)[::-1] for each in [*waiting, indices])
-            waiting = [half for pair in halves for half in pair if len(half)]
-            continue
-        total += summed
-        weight += loss.weight(labels)
-        parts.append(probabilities_of(logits, task))
-    return Evaluation(float(total / weight), torch.cat(parts).cpu().numpy())
-
-
 @dataclass(frozen=True)
-class _Forward:
+class Forward:
+    """A network with its loss. task: "single_label" or "multi_label"; precision: "fp32", or "bf16" for
+    autocast (weights and loss stay float32).
+    """
+
     model: nn.Module
     loss: Loss
     task: str
@@ -152,8 +68,103 @@ class _Forward:
         return ((logits.float().sigmoid() >= 0.5) == labels.bool()).all(dim=1).sum()
 
 
+def train_epoch(
+    forward: Forward,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    data: Batches,
+    *,
+    batch_size: int,
+    augment: str,
+    shuffling: torch.Generator,
+    augmentation: torch.Generator,
+    micro_batch: int | None = None,
+    between_steps: Callable[[], None] = lambda: None,
+) -> TrainingEpoch:
+    """Go once through ``data``. The caller sets the train mode of the network, which knows what is frozen.
+
+    Out of GPU memory: the batch is begun again in parts half as large, with accumulated gradients, and so are all that
+    follow (a BatchNorm in train mode then sees, and its statistics count, smaller batches). between_steps is called
+    before each step and may raise.
+    """
+    total, weight = torch.zeros(2, dtype=torch.float64, device=data.device)
+    correct = torch.zeros((), dtype=torch.int64, device=data.device)
+    seen, before, bad_step = 0, None, None
+    plan = plan_batches(len(data), batch_size, shuffling)
+    for step, indices in enumerate(plan, start=1):
+        between_steps()
+        images, labels = data.take(indices)
+        schedule.before_step()
+        inputs = augmented(images, augment, augmentation)
+        summed, right, micro_batch = _backward_in_memory(forward, optimizer, inputs, labels, micro_batch)
+        optimizer.step()
+        total += summed
+        weight += forward.loss.weight(labels)
+        correct += right
+        seen += len(indices)
+        # A step's loss is looked at while the next one runs, so that a GPU never waits for it.
+        if before is not None and not torch.isfinite(before):
+            bad_step = step - 1
+            break
+        before = summed
+    else:
+        if before is not None and not torch.isfinite(before):
+            bad_step = len(plan)
+    return TrainingEpoch(
+        loss=float(total / weight), accuracy=float(correct) / seen, bad_step=bad_step, micro_batch=micro_batch
+    )
+
+
+def evaluate(
+    forward: Forward,
+    data: Batches,
+    batch_size: int | None = None,
+    between_steps: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Loss and probabilities of every image of ``data``, which is put through in eval mode (and stays in it).
+
+    batch_size, between_steps: as for ``map_batches``.
+    """
+    forward.model.eval()
+
+    def judged(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        summed, logits = forward(normalise(images), labels)
+        return summed, forward.loss.weight(labels), probabilities_of(logits, forward.task)
+
+    totals, weights, parts = zip(*map_batches(judged, data, batch_size, between_steps), strict=True)
+    total, weight = (torch.stack(sums).sum(dtype=torch.float64) for sums in (totals, weights))
+    return Evaluation(float(total / weight), torch.cat(parts).cpu().numpy())
+
+
+@torch.inference_mode()
+def map_batches(
+    function: Callable[[Tensor, Tensor], _Out],
+    data: Batches,
+    batch_size: int | None = None,
+    between_steps: Callable[[], None] = lambda: None,
+) -> list[_Out]:
+    """``function`` of images (uint8 [B, C, S, S]) and labels, in order, without gradients, until all are through.
+
+    batch_size: by default ``EVALUATION_BATCH``; halved where GPU memory does not suffice. between_steps is called
+    before each batch and may raise.
+    """
+    found: list[_Out] = []
+    start, size = 0, batch_size or EVALUATION_BATCH[data.device.type]
+    while start < len(data):
+        between_steps()
+        indices = np.arange(start, min(start + size, len(data)))
+        try:
+            found.append(function(*data.take(indices)))
+            start += len(indices)
+        except torch.OutOfMemoryError:
+            if len(indices) == 1:
+                raise
+            size = math.ceil(len(indices) / 2)
+    return found
+
+
 def _backward_in_memory(
-    forward: _Forward, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, micro_batch: int | None
+    forward: Forward, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, micro_batch: int | None
 ) -> tuple[Tensor, Tensor, int | None]:
     """``_backward``, in ever smaller parts until memory suffices; also the size of a part, for the next batch."""
     while True:
@@ -170,7 +181,7 @@ def _backward_in_memory(
 
 
 def _backward(
-    forward: _Forward, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, micro_batch: int | None
+    forward: Forward, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, micro_batch: int | None
 ) -> tuple[Tensor, Tensor]:
     """Leave the gradient of the batch's mean loss in the parameters; the summed loss and the count of right images.
 

@@ -6,22 +6,29 @@ Nothing of this project is needed to use it: ``torchvision_lines`` is all that i
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+import logging
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import nn
 
 from search_spaces.errors import UserError
 from search_spaces.params import Scalar, TrialParams
 from trainables.atomic import FORMAT, check_format, write_atomically
-from trainables.augment import MEAN, STD
 from trainables.backbones import BACKBONES, Backbone
+from trainables.batches import MEAN, STD
 from trainables.finetune import FineTunedModel, build_model, make_head
 from trainables.weights import FoundWeights
+
+ONNX_AGREES_WITHIN = 1e-4
+"""The most that a probability of onnxruntime may lie from torch's."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,10 +116,8 @@ def read_model(path: Path) -> tuple[nn.Module, ModelFacts]:
     facts = ModelFacts.from_dict({name: content[name] for name in fields})
     if facts.backbone not in BACKBONES:
         raise UserError(f"{path} holds a {facts.backbone}, which this version does not know")
-    params, backbone = TrialParams.from_flat(facts.params), BACKBONES[facts.backbone]
-    with torch.device("meta"):
-        head = make_head(backbone.feature_width, params.head_widths, params.dropout, len(facts.classes))
-    network = _with_head(backbone, backbone.empty_network(), head)
+    backbone = BACKBONES[facts.backbone]
+    network = _with_head(backbone, backbone.empty_network(), _empty_head(facts))
     try:
         network.load_state_dict(content["state_dict"], assign=True)
     except RuntimeError as error:
@@ -124,11 +129,8 @@ def read_model(path: Path) -> tuple[nn.Module, ModelFacts]:
 
 def torchvision_lines(facts: ModelFacts, model_file: str = "best.pt", image_file: str = "image.png") -> str:
     """A program that predicts one image (8 bit, without transparency) as the sweep does, with torchvision alone."""
-    backbone, params = BACKBONES[facts.backbone], TrialParams.from_flat(facts.params)
-    with torch.device("meta"):
-        head = make_head(backbone.feature_width, params.head_widths, params.dropout, len(facts.classes))
-    replaced = _head_in_place(backbone, head)
-    modules = ", ".join(f"nn.{_written(module)}" for module in replaced)
+    backbone = BACKBONES[facts.backbone]
+    modules = ", ".join(f"nn.{module!r}" for module in _head_in_place(backbone, _empty_head(facts)))
     *_, place = backbone.dropped[0].split(".")
     target = f"classifier[{place}]" if place.isdigit() else place
     activation = "softmax(dim=1)" if facts.task == "single_label" else "sigmoid()"
@@ -153,14 +155,71 @@ def torchvision_lines(facts: ModelFacts, model_file: str = "best.pt", image_file
     return "\n".join(lines) + "\n"
 
 
+class OnnxDisagreesError(Exception):
+    """The exported network gives other probabilities than torch."""
+
+
+def write_onnx(path: Path, network: nn.Module, facts: ModelFacts) -> float | None:
+    """Write the network with its softmax or sigmoid inside.
+
+    network: on the CPU, float32, in eval mode, from images to logits. Input "image": float32 [batch, 3, S, S],
+    normalised by ``mean`` and ``std``; output "probability": float32 [batch, C]. ``classes``, ``mean``, ``std``,
+    ``image_size``, ``fit``, ``channels``, ``task`` and ``thresholds`` are in the file's metadata, as JSON.
+    Returns the largest difference from torch that onnxruntime gave on noise, None where it is not installed. Raises
+    ImportError (onnx or onnxscript is not installed), OnnxDisagreesError, or what torch's exporter raises.
+    """
+    probabilities = nn.Softmax(dim=1) if facts.task == "single_label" else nn.Sigmoid()
+    whole = nn.Sequential(network, probabilities).eval()
+    example = torch.zeros(2, 3, facts.image_size, facts.image_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about its own inner workings
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            program = torch.onnx.export(
+                whole,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=["image"],
+                output_names=["probability"],
+                verbose=False,
+            )
+        finally:
+            logging.disable(before)
+    assert program is not None
+    for name in ("classes", "mean", "std", "image_size", "fit", "channels", "task", "thresholds"):
+        program.model.metadata_props[name] = json.dumps(getattr(facts, name), ensure_ascii=False)
+    differences: list[float | None] = []
+
+    def save(beside: Path) -> None:
+        program.save(str(beside), external_data=False)
+        differences.append(_onnx_difference(beside, whole, facts.image_size))
+
+    write_atomically(path, save)
+    return differences[0]
+
+
+def _onnx_difference(path: Path, network: nn.Module, size: int) -> float | None:
+    """On three images of noise, another number than the file was made with."""
+    try:
+        runtime = importlib.import_module("onnxruntime")
+    except ImportError:
+        return None
+    images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (found,) = session.run(["probability"], {"image": images.numpy()})
+    with torch.inference_mode():
+        difference = float(np.abs(found - network(images).numpy()).max())
+    if not difference <= ONNX_AGREES_WITHIN:
+        raise OnnxDisagreesError(f"probabilities of onnxruntime differ from torch's by up to {difference:.2g}")
+    return difference
+
+
 def _resizing(fit: str, size: int) -> list[str]:
     """``fit_square`` in lines of Pillow."""
     if fit == "crop":
-        return [
-            "side = min(image.size)",
-            "left, top = (image.width - side) / 2, (image.height - side) / 2",
-            f"image = image.resize(({size}, {size}), Image.Resampling.BILINEAR, (left, top, left + side, top + side))",
-        ]
+        return [f"image = ImageOps.fit(image, ({size}, {size}), Image.Resampling.BILINEAR)"]
     if fit == "pad":
         return [
             f"width, height = (max(1, round(side * ({size} / max(image.size)))) for side in image.size)",
@@ -179,6 +238,15 @@ def _with_head(backbone: Backbone, network: nn.Module, head: nn.Sequential) -> n
     return network
 
 
+def _empty_head(facts: ModelFacts) -> nn.Sequential:
+    """Without storage."""
+    params = TrialParams.from_flat(facts.params)
+    with torch.device("meta"):
+        return make_head(
+            BACKBONES[facts.backbone].feature_width, params.head_widths, params.dropout, len(facts.classes)
+        )
+
+
 def _head_in_place(backbone: Backbone, head: nn.Sequential) -> nn.Sequential:
     """What stands in the classifier's place. SqueezeNet's forward hands it a map of features, the others a vector."""
     if backbone.name.startswith("squeezenet"):
@@ -186,28 +254,17 @@ def _head_in_place(backbone: Backbone, head: nn.Sequential) -> nn.Sequential:
     return head
 
 
-def _written(module: nn.Module) -> str:
-    """The call that makes ``module``."""
-    if isinstance(module, nn.Linear):
-        return f"Linear({module.in_features}, {module.out_features})"
-    if isinstance(module, nn.Dropout):
-        return f"Dropout({module.p:g})"
-    if isinstance(module, nn.AdaptiveAvgPool2d):
-        return f"AdaptiveAvgPool2d({module.output_size})"
-    assert isinstance(module, nn.ReLU | nn.Flatten)
-    return f"{type(module).__name__}()"
-
-
 def _load(path: Path, wanted: set[str]) -> dict[str, Any]:
     """The dict in a file of tensors and plain values; ``UserError`` if it is not one with these keys."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there") from None
-    except pickle.UnpicklingError:
-        raise UserError(f"{path} is no model of ours: it holds Python objects, or it is damaged") from None
     except Exception as error:  # a foreign file ends in whatever error its first bytes lead to
-        raise UserError(f"{path} cannot be read as a model: {type(error).__name__}; is it damaged?") from None
+        why = f"cannot be read as a model: {type(error).__name__}; is it damaged?"
+        if isinstance(error, FileNotFoundError):
+            why = "is not there"
+        elif isinstance(error, pickle.UnpicklingError):
+            why = "is no model of ours: it holds Python objects, or it is damaged"
+        raise UserError(f"{path} {why}") from None
     if isinstance(content, dict) and "format" in content:  # of another one, keys may be missing
         check_format(content, path)
     lacking = sorted(wanted - content.keys()) if isinstance(content, dict) else sorted(wanted)

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from search_spaces.errors import raise_all
 from search_spaces.params import TrialParams
 from trainables.backbones import BACKBONES, Backbone
-from trainables.random_weights import seeded
+from trainables.seeding import seeded
 from trainables.weights import FoundWeights, load_pretrained
 
 _HEAD_STREAM = 0x68656164
@@ -47,26 +47,26 @@ def model_problems(params: TrialParams, image_size: int) -> list[str]:
     """What keeps ``build_model`` from building ``params`` for images of this side, one sentence each."""
     backbone = BACKBONES[params.backbone]
     problems = []
-    if image_size < backbone.min_image_size:
-        problems.append(
-            f"{backbone.name} needs images of at least {backbone.min_image_size} px, image_size is {image_size}"
-        )
+    least = backbone.min_image_size
+    if image_size < least:
+        problems.append(f"{backbone.name} needs images of at least {least} px, image_size is {image_size}")
     if not params.unfreeze_layers:
         return problems
     trunk = backbone.drop_classifier(backbone.empty_network())
-    modules = {name for name, module in trunk.named_modules() if name and _has_parameters(module)}
-    bare = {name for name, _ in trunk.named_modules()} - modules
+    modules = {name: next(module.parameters(), None) is not None for name, module in trunk.named_modules() if name}
     for layer in params.unfreeze_layers:
-        if any(layer == name or layer.startswith(f"{name}.") for name in backbone.dropped):
+        if _lies_in(f"{layer}.", backbone.dropped):
             problems.append(
                 f"unfreeze_layers: {layer!r} is part of the old classifier; the head that replaces it trains"
             )
-        elif layer in bare:
-            problems.append(
-                f"unfreeze_layers: {layer!r} of {backbone.name} has no parameters, so there is nothing to train"
-            )
         elif layer not in modules:
-            problems.append(f"unfreeze_layers: {_nearest(backbone, layer, modules)}")
+            near = difflib.get_close_matches(layer, sorted(name for name in modules if modules[name]), n=3, cutoff=0.5)
+            parts = f"its parts are {', '.join(backbone.stages)}"
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else parts
+            problems.append(f"unfreeze_layers: {backbone.name} has no module {layer!r}: {hint}")
+        elif not modules[layer]:
+            nothing = "has no parameters, so there is nothing to train"
+            problems.append(f"unfreeze_layers: {layer!r} of {backbone.name} {nothing}")
     return problems
 
 
@@ -226,14 +226,5 @@ class FineTunedModel(nn.Module):
 
 
 def _lies_in(parameter: str, modules: Iterable[str]) -> bool:
+    """Whether the parameter (or, with a dot behind its name, the module) is in one of the modules."""
     return any(parameter.startswith(f"{module}.") for module in modules)
-
-
-def _has_parameters(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None
-
-
-def _nearest(backbone: Backbone, layer: str, modules: Iterable[str]) -> str:
-    near = difflib.get_close_matches(layer, sorted(modules), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"its parts are {', '.join(backbone.stages)}"
-    return f"{backbone.name} has no module {layer!r}: {hint}"

@@ -40,7 +40,8 @@ class Loss:
         logits = logits.float()
         if self.kind == "cross_entropy":
             return F.cross_entropy(logits, labels, weight=self.class_weight, reduction="sum")
-        return self._binary(logits, _targets(labels, self.class_count)).sum()
+        targets = labels.float() if labels.ndim == 2 else F.one_hot(labels, self.class_count).float()
+        return self._binary(logits, targets).sum()
 
     def weight(self, labels: Tensor) -> Tensor:
         """What ``total`` is divided by, a float32 scalar; it needs no network.
@@ -84,14 +85,11 @@ def make_loss(params: TrialParams, task: str, train_labels: NDArray[Any], classe
     and (n - n_c) / n_c on positive elements for bce and focal, at most ``BALANCED_WEIGHT_CAP``.
     On a single_label task bce and focal act on one-hot targets. Raises UserError for cross_entropy on multi_label.
     """
-    if params.loss == "cross_entropy":
-        if task == "multi_label":
-            raise UserError("loss 'cross_entropy' expects one class an image; this is multi_label: use bce or focal")
-        weights = _class_weight(params, train_labels, len(classes))
-        return Loss(kind="cross_entropy", class_count=len(classes), class_weight=weights)
-    focal = params.loss == "focal"
+    softmax, focal = params.loss == "cross_entropy", params.loss == "focal"
+    if softmax and task == "multi_label":
+        raise UserError("loss 'cross_entropy' expects one class an image; this is multi_label: use bce or focal")
     return Loss(
-        kind="binary",
+        kind="cross_entropy" if softmax else "binary",
         class_count=len(classes),
         class_weight=_class_weight(params, train_labels, len(classes)),
         gamma=params.focal_gamma if focal else 0.0,
@@ -117,7 +115,3 @@ def _class_weight(params: TrialParams, train_labels: NDArray[Any], class_count: 
     weights = np.full(class_count, BALANCED_WEIGHT_CAP)
     np.divide(whole, of_class, out=weights, where=of_class > 0)
     return torch.tensor(np.minimum(weights, BALANCED_WEIGHT_CAP), dtype=torch.float32)
-
-
-def _targets(labels: Tensor, class_count: int) -> Tensor:
-    return labels.float() if labels.ndim == 2 else F.one_hot(labels, class_count).float()

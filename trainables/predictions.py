@@ -80,4 +80,5 @@ def read_predictions(path: Path) -> Predictions:
 def join(parts: Sequence[Predictions]) -> Predictions:
     """All rows one after the other; the parts are of one network and one epoch."""
     assert len({part.epoch for part in parts}) == 1, "predictions of different epochs"
-    return replace(parts[0], **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _ROWS})
+    rows: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ROWS}
+    return replace(parts[0], **rows)

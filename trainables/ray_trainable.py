@@ -23,10 +23,8 @@ from ray import tune
 
 from search_spaces.params import TrialParams
 from trainables.atomic import write_atomically
-from trainables.settings import TrialSettings
-from trainables.trial import FinetuneTrial
+from trainables.trial import FinetuneTrial, TrialSettings
 
-STATE_FILE = "state.pt"
 HANG_GRACE_S = 5.0
 
 
@@ -35,8 +33,7 @@ class FinetuneTrainable(tune.Trainable):
 
     config: ``params`` (flat dict of ``TrialParams``), ``settings`` (dict of ``TrialSettings``), ``number`` (of the
     trial in its sweep, >= 0), ``stream`` (of its random numbers, >= 0; the number by default) and, in a sweep,
-    ``files``: the paths ``state``, ``weights``, ``predictions``, ``error``,
-    ``stacks``.
+    ``files``: the paths ``state``, ``weights``, ``predictions``, ``error``, ``stacks``.
     A result holds ``epoch`` (from 1), ``score`` (the selection metric, NaN if undefined), ``record`` (the epoch's
     record as JSON text) and, when the trial ends by itself, ``done=True``, ``end`` ("budget", "plateau", "nan" or
     "error") and ``reason``.
@@ -67,16 +64,6 @@ class FinetuneTrainable(tune.Trainable):
         finally:
             faulthandler.cancel_dump_traceback_later()
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        assert self._trial is not None, "a checkpoint before the first epoch"
-        torch.save(self._state(self._trial), Path(checkpoint_dir) / STATE_FILE)
-
-    def load_checkpoint(self, checkpoint_dir: str) -> None:
-        state = torch.load(Path(checkpoint_dir) / STATE_FILE, weights_only=True, map_location="cpu")
-        self._free()
-        self._trial = FinetuneTrial(self._params, self._settings, self._stream)
-        self._restore(self._trial, state)
-
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take over another trial in the same process: the old network is freed before the new one is built."""
         if self._poisoned:
@@ -91,7 +78,7 @@ class FinetuneTrainable(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self._trial = None
         self._params = TrialParams.from_flat(config["params"])
-        self._settings = TrialSettings.from_dict(config["settings"])
+        self._settings = TrialSettings(**config["settings"])
         self._stream = int(config.get("stream", config["number"]))
         self._files = {name: Path(path) for name, path in config.get("files", {}).items()}
         self._last = {}
@@ -106,7 +93,9 @@ class FinetuneTrainable(tune.Trainable):
         trial = FinetuneTrial(self._params, self._settings, self._stream)
         path = self._files.get("state")
         if path is not None and path.exists():
-            self._restore(trial, torch.load(path, weights_only=True, map_location="cpu"))
+            state = torch.load(path, weights_only=True, map_location="cpu")
+            trial.load_state_dict(state["trial"])
+            self._last = state["last"]
         return trial
 
     def _keep(self, trial: FinetuneTrial) -> None:
@@ -114,14 +103,8 @@ class FinetuneTrainable(tune.Trainable):
             return
         if trial.improved:
             trial.save_best(self._files["weights"], self._files["predictions"])
-        write_atomically(self._files["state"], lambda beside: torch.save(self._state(trial), beside))
-
-    def _state(self, trial: FinetuneTrial) -> dict[str, Any]:
-        return {"trial": trial.state_dict(), "last": self._last}
-
-    def _restore(self, trial: FinetuneTrial, state: dict[str, Any]) -> None:
-        trial.load_state_dict(state["trial"])
-        self._last = state["last"]
+        state = {"trial": trial.state_dict(), "last": self._last}
+        write_atomically(self._files["state"], lambda beside: torch.save(state, beside))
 
     def _result(self, record: dict[str, Any]) -> dict[str, Any]:
         score = record.get(self._settings.metric)

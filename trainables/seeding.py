@@ -1,4 +1,4 @@
-"""Where a trial's random numbers come from: one seed and one stream for each purpose."""
+"""Where random numbers come from: of a trial, one seed and one stream for each purpose."""
 
 from __future__ import annotations
 
@@ -55,6 +55,14 @@ class Randomness:
         self.shuffling.set_state(state["shuffling"])
         self.augmentation.set_state(state["augmentation"])
         self._dropout |= {name: state[f"dropout_{name}"] for name in self._dropout if f"dropout_{name}" in state}
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within ``with seeded(seed):`` torch's CPU random numbers follow from ``seed``, and then go on as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs as well.
+        yield
 
 
 def set_determinism(deterministic: bool) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,53 @@ from numpy.typing import NDArray
 from search_spaces.errors import UserError, raise_all, unknown
 from search_spaces.params import TrialParams
 from trainables.atomic import write_atomically
-from trainables.batches import Batches, batch_count
-from trainables.best_epoch import BestEpochTracker
-from trainables.data.dataset import Split, TrialData, open_data, open_test_split
-from trainables.engine import Evaluation, evaluate, train_epoch
+from trainables.batches import Batches, plan_batches
+from trainables.data.dataset import Split, TrialData, open_dataset, open_test_split
+from trainables.engine import Forward, evaluate, train_epoch
 from trainables.finetune import FineTunedModel, build_model, model_problems
 from trainables.losses import Loss, make_loss
 from trainables.metrics import evaluate_predictions, metric_mode, metric_names
 from trainables.optimizers import Schedule, make_optimizer
-from trainables.predictions import Predictions
+from trainables.predictions import Predictions, join, read_predictions
 from trainables.seeding import Randomness, set_determinism
-from trainables.settings import TrialSettings
 from trainables.weights import find_weights
+
+SAME_PROBABILITY = {"fp32": 5e-3, "bf16": 5e-2}
+"""How far probabilities of the same weights may lie apart on another device or with another batch size."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialSettings:
+    """The settings that all trials of a sweep share; a plain dict of scalars on its way through Ray.
+
+    run_dir: the run folder, a path that every node sees; it holds dataset.json and splits.csv.
+    epochs: the budget of a trial, >= 1. weights: "imagenet", "random" or a folder.
+    precision: "fp32" or "bf16" (autocast). metric: a column of epochs.parquet; mode: "max" or "min".
+    patience: epochs without a better metric after which a trial ends by itself; None = never.
+    time_limit_s: wall-clock seconds after which a trial fails; None = never.
+    seed: of the sweep; a trial's own is derived from it and the trial's number.
+    cpus: torch threads of a trial. use_gpu: run on cuda (the device that Ray made visible).
+    deterministic: torch's deterministic algorithms. splits: a file of the form of splits.csv that assigns train
+    and val anew (cross-validation); None = the run's own.
+    """
+
+    run_dir: str
+    epochs: int
+    weights: str
+    precision: str
+    metric: str
+    mode: str
+    patience: int | None
+    time_limit_s: float | None
+    seed: int
+    cpus: int
+    use_gpu: bool
+    deterministic: bool
+    splits: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values: ``TrialSettings(**values)`` is the same again."""
+        return dataclasses.asdict(self)
 
 
 class TrialTimeoutError(TimeoutError):
@@ -47,7 +83,7 @@ class FinetuneTrial:
 
     def __init__(self, params: TrialParams, settings: TrialSettings, number: int) -> None:
         self.params, self.settings = params, settings
-        self._verdict = BestEpochTracker(settings)
+        self._best = BestEpochTracker(settings)
         self._spent_s = 0.0
         self._running_since: float | None = None
         self._micro_batch: int | None = None
@@ -57,14 +93,14 @@ class FinetuneTrial:
             set_determinism(settings.deterministic)
             self._device = torch.device("cuda" if settings.use_gpu else "cpu")
             self._random = Randomness(settings.seed, number, self._device)
-            self.data = open_data(Path(settings.run_dir), None if settings.splits is None else Path(settings.splits))
-            loss = _checked_loss(params, settings, self.data)
-            self._loss = loss.to(self._device)
+            self.data = open_dataset(Path(settings.run_dir), None if settings.splits is None else Path(settings.splits))
+            loss = _checked_loss(params, settings, self.data).to(self._device)
             self.model = self._build_model()
+            self._forward = Forward(self.model, loss, self.data.task, settings.precision)
             self._train, self._val = (self._batches(split) for split in (self.data.train, self.data.val))
             groups = self.model.parameter_groups(params.lr, params.backbone_lr_factor)
             self._optimizer = make_optimizer(params, groups)
-            steps = settings.epochs * batch_count(len(self._train), params.batch_size)
+            steps = settings.epochs * len(plan_batches(len(self._train), params.batch_size, None))
             self._schedule = Schedule(self._optimizer, params.lr_schedule, steps)
 
     @property
@@ -76,7 +112,7 @@ class FinetuneTrial:
     @property
     def improved(self) -> bool:
         """Whether the last epoch is the best so far: then ``save_best`` is due."""
-        return self._verdict.improved
+        return self._best.improved
 
     def run_epoch(self) -> dict[str, Any]:
         """Train one epoch and validate; return its flat record.
@@ -84,27 +120,24 @@ class FinetuneTrial:
         Keys: epoch (from 1), train_loss, train_accuracy, val_loss, val_<each metric>, lr (of the head, at the epoch's
         start), epoch_seconds, images_per_second (of training alone), inference_ms_per_image (of validation, its time by
         its images), trainable_params, total_params, best_epoch, best_<selection metric>, and micro_batch if memory ran
-        out. When the trial ends by itself also done=True,
-        reason, and end: "budget"; "plateau", settings.patience epochs in a row without a better score; or "nan", a loss
-        that is no number (then without the values that it has made meaningless).
+        out. When the trial ends by itself also done=True, reason, and end: "budget"; "plateau", settings.patience
+        epochs in a row without a better score; or "nan", a loss that is no number (then without the values that it has
+        made meaningless).
         Raises TrialTimeoutError between two steps once settings.time_limit_s is over.
         """
-        assert not self._verdict.ended, "the trial has ended"
+        assert not self._best.ended, "the trial has ended"
         with self._on_the_clock(), self._random.for_dropout():
             began_s = time.monotonic()
-            epoch = self._verdict.epoch + 1
+            epoch = self._best.epoch + 1
             head_lr = self.params.lr * self._schedule.factor
             self.model.set_train_mode()
             training = train_epoch(
-                self.model,
-                self._loss,
+                self._forward,
                 self._optimizer,
                 self._schedule,
                 self._train,
                 batch_size=self.params.batch_size,
-                task=self.data.task,
                 augment=self.params.augment,
-                precision=self.settings.precision,
                 shuffling=self._random.shuffling,
                 augmentation=self._random.augmentation,
                 micro_batch=self._micro_batch,
@@ -118,18 +151,20 @@ class FinetuneTrial:
                 record |= {"train_loss": training.loss, "train_accuracy": training.accuracy}
                 validation = self._validate()
                 record["inference_ms_per_image"] = 1000 * (time.monotonic() - began_s - trained_s) / len(self._val)
-            record |= validation
-            record |= {"lr": head_lr, "epoch_seconds": time.monotonic() - began_s}
-            record["images_per_second"] = len(self._train) / trained_s
-            record["trainable_params"] = self.model.trainable_params()
-            record["total_params"] = self.model.total_params()
+            record |= validation | {
+                "lr": head_lr,
+                "epoch_seconds": time.monotonic() - began_s,
+                "images_per_second": len(self._train) / trained_s,
+                "trainable_params": self.model.trainable_params(),
+                "total_params": self.model.total_params(),
+            }
             if self._micro_batch is not None:
                 record["micro_batch"] = self._micro_batch
             if validation:
-                return record | self._verdict.judge(record)
+                return record | self._best.judge(record)
             where = "in validation" if training.bad_step is None else f"at step {training.bad_step}"
             reason = f"the loss was no finite number {where} of epoch {epoch} (lr {self.params.lr:g})"
-            return record | self._verdict.broken(reason)
+            return record | self._best.broken(reason)
 
     def state_dict(self) -> dict[str, Any]:
         """All that it takes to go on exactly, in tensors, numbers, text and containers of them.
@@ -138,7 +173,7 @@ class FinetuneTrial:
         """
         return {
             "params": self.params.to_flat(),
-            "verdict": self._verdict.state_dict(),
+            "best": self._best.state_dict(),
             "seconds": self.seconds,
             "micro_batch": self._micro_batch,
             "model": self.model.trained_state(),
@@ -150,7 +185,7 @@ class FinetuneTrial:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state_dict()`` of a trial with the same parameters, settings and number."""
         assert state["params"] == self.params.to_flat(), "the state of another trial"
-        self._verdict.load_state_dict(state["verdict"])
+        self._best.load_state_dict(state["best"])
         self._micro_batch = state["micro_batch"]
         self._spent_s += state["seconds"]
         self.model.load_trained_state(state["model"])
@@ -173,10 +208,10 @@ class FinetuneTrial:
             "classes": list(self.data.classes),
             "image_size": self.data.image_size,
             "channels": self.data.channels,
-            "epoch": self._verdict.epoch,
+            "epoch": self._best.epoch,
         }
         write_atomically(weights_path, lambda beside: torch.save(content, beside))
-        self._rows("val", self.data.val, self._probabilities, self._verdict.epoch).write(predictions_path)
+        self._rows("val", self.data.val, self._probabilities, self._best.epoch).write(predictions_path)
 
     def predict_with(self, weights_path: Path, splits: Iterable[str]) -> dict[str, Predictions]:
         """Predict with the weights that ``save_best`` wrote, in eval mode and without augmentation.
@@ -195,12 +230,13 @@ class FinetuneTrial:
                 test = open_test_split(Path(self.settings.run_dir))
                 of[split] = test, self._batches(test)
             rows, batches = of[split]
-            found[split] = self._rows(split, rows, self._evaluate(batches).probabilities, content["epoch"])
+            probabilities = evaluate(self._forward, batches, between_steps=self._check_time).probabilities
+            found[split] = self._rows(split, rows, probabilities, content["epoch"])
         return found
 
     def close(self) -> None:
         """Free network, optimiser and data, so that the process can take another trial; nothing works after it."""
-        for name in ("model", "data", "_optimizer", "_schedule", "_loss", "_train", "_val", "_probabilities"):
+        for name in ("model", "data", "_optimizer", "_schedule", "_forward", "_train", "_val", "_probabilities"):
             self.__dict__.pop(name, None)
         gc.collect()
         if self._device.type == "cuda":
@@ -222,18 +258,8 @@ class FinetuneTrial:
     def _batches(self, split: Split) -> Batches:
         return Batches(self.data.images, split.rows, split.labels, self._device)
 
-    def _evaluate(self, batches: Batches) -> Evaluation:
-        return evaluate(
-            self.model,
-            self._loss,
-            batches,
-            task=self.data.task,
-            precision=self.settings.precision,
-            between_steps=self._check_time,
-        )
-
     def _validate(self) -> dict[str, float]:
-        found = self._evaluate(self._val)
+        found = evaluate(self._forward, self._val, between_steps=self._check_time)
         if not (math.isfinite(found.loss) and np.isfinite(found.probabilities).all()):
             return {}
         self._probabilities = found.probabilities
@@ -247,7 +273,7 @@ class FinetuneTrial:
     def _check_time(self) -> None:
         limit = self.settings.time_limit_s
         if limit is not None and self.seconds > limit:
-            raise TrialTimeoutError(f"over its time limit of {limit:g} s in epoch {self._verdict.epoch + 1}")
+            raise TrialTimeoutError(f"over its time limit of {limit:g} s in epoch {self._best.epoch + 1}")
 
     @contextmanager
     def _on_the_clock(self) -> Iterator[None]:
@@ -276,3 +302,98 @@ def _checked_loss(params: TrialParams, settings: TrialSettings, data: TrialData)
         problems += error.problems
     raise_all(problems)
     return loss
+
+
+class BestEpochTracker:
+    """Judges one epoch after the other by the selection metric; the earliest of equal epochs is the best.
+
+    epoch: judged so far; best_epoch: 0 before the first; best_score: NaN before it. ended: no epoch may follow.
+    """
+
+    def __init__(self, settings: TrialSettings) -> None:
+        self._settings = settings
+        self.epoch, self.best_epoch, self.best_score = 0, 0, math.nan
+        self.ended = False
+
+    @property
+    def improved(self) -> bool:
+        """Whether the last epoch is the best so far."""
+        return 0 < self.epoch == self.best_epoch
+
+    def broken(self, what: str) -> dict[str, Any]:
+        """What the record of an epoch without a usable loss says of the trial; ``what`` went wrong, as one sentence."""
+        self.epoch += 1
+        return self._said("nan", what)
+
+    def judge(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """What the record of a whole epoch says of the trial: best_epoch, best_<metric> and perhaps its end.
+
+        UserError if the metric is undefined, which no other epoch would mend.
+        """
+        self.epoch += 1
+        metric, score = self._settings.metric, float(record[self._settings.metric])
+        if math.isnan(score):
+            raise UserError(
+                f"{metric} is undefined on the validation split, as a class that no image or every image has, has no "
+                "AUROC: choose another --metric"
+            )
+        sign = 1 if self._settings.mode == "max" else -1
+        if self.best_epoch == 0 or sign * score > sign * self.best_score:
+            self.best_epoch, self.best_score = self.epoch, score
+        waited, patience = self.epoch - self.best_epoch, self._settings.patience
+        if self.epoch >= self._settings.epochs:
+            return self._said("budget", f"all {self._settings.epochs} epochs done")
+        if patience is not None and waited >= patience:
+            return self._said("plateau", f"{waited} epochs without a better {metric}")
+        return self._said(None, "")
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes, as numbers."""
+        return {name: getattr(self, name) for name in ("epoch", "best_epoch", "best_score", "ended")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state_dict()``."""
+        vars(self).update(state)
+
+    def _said(self, end: str | None, reason: str) -> dict[str, Any]:
+        self.ended = end is not None
+        said = {"best_epoch": self.best_epoch, f"best_{self._settings.metric}": self.best_score}
+        return said | ({"done": True, "end": end, "reason": reason} if self.ended else {})
+
+
+def predict_trial(
+    params: TrialParams,
+    settings: TrialSettings,
+    number: int,
+    weights_path: Path,
+    splits: tuple[str, ...] = ("train", "val"),
+    predictions_path: Path | None = None,
+) -> Predictions:
+    """Complete the predictions of a trial's best epoch: the rows of ``splits``, computed with its saved weights.
+
+    predictions_path: ``predictions.npz`` beside the weights by default; returned as it is if it has all splits already.
+    Validation rows in it stay, as the trial's score is theirs; they are computed again, and if they differ by more than
+    ``SAME_PROBABILITY`` the saved weights are not those of that epoch: ValueError.
+    """
+    predictions_path = predictions_path or weights_path.with_name("predictions.npz")
+    known = read_predictions(predictions_path) if predictions_path.exists() else None
+    if known is not None and set(splits) <= set(known.split.tolist()):
+        return known
+    # The time limit is of training; what it left behind must not be lost to it.
+    trial = FinetuneTrial(params, dataclasses.replace(settings, time_limit_s=None), number)
+    try:
+        parts = trial.predict_with(weights_path, dict.fromkeys([*splits, "val"]))
+    finally:
+        trial.close()
+    if known is not None:
+        before, again = known.of("val").probability, parts["val"].probability
+        difference = float(np.abs(before - again).max())
+        if known.epoch != parts["val"].epoch or not difference <= SAME_PROBABILITY[settings.precision]:
+            raise ValueError(
+                f"{weights_path}: these weights of epoch {parts['val'].epoch} do not give the validation predictions "
+                f"saved for epoch {known.epoch}; probabilities differ by up to {difference:.2g}"
+            )
+        parts["val"] = known.of("val")
+    whole = join([parts[split] for split in splits])
+    whole.write(predictions_path)
+    return whole

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import hashlib
+import math
+import pickle
+import re
 import socket
 import sys
 import urllib.error
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from search_spaces.errors import UserError, raise_all, unknown
-from trainables.backbones import BACKBONES
-from trainables.checkpoints import batchnorm_state, hash_prefix, load_network, sha256
-from trainables.random_weights import random_network
+from trainables.backbones import BACKBONES, Backbone
+from trainables.seeding import seeded
 
 CONNECT_TIMEOUT_S = 30.0
+_OLD_DENSENET_KEY = re.compile(r"^(features\.\w+\.denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
+_FOLDED_TOLERANCE = 1e-3
+_NOISE_IMAGES, _NOISE_SIZE, _NOISE_GRAIN = 4, 64, 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +38,7 @@ class FoundWeights:
 
     origin: "imagenet", "folder" or "random". path: the file, None if random; url: where it can be fetched, None unless
     imagenet. sha256_prefix: the digits that the file's name states; sha256: all 64, known once ``check_weights`` ran.
-    folded_batchnorm: no BatchNorm layer holds statistics (see ``checkpoints.batchnorm_state``); note: what the report
+    folded_batchnorm: no BatchNorm layer holds statistics (see ``batchnorm_state``); note: what the report
     should say of them, or "". Both are found by ``check_weights``.
     """
 
@@ -69,21 +79,21 @@ def find_weights(
 def check_weights(found: FoundWeights) -> FoundWeights:
     """Open the file, check its hash, load it strictly; return ``found`` with its ``sha256`` and BatchNorm's state.
 
-    Random weights are returned as they are. ``UserError``: see ``checkpoints.load_network``.
+    Random weights are returned as they are. ``UserError``: see ``load_network``.
     """
     if found.origin == "random":
         return found
     path = local_path(found)
     empty, layers = batchnorm_state(load_network(path, BACKBONES[found.backbone]))
-    note = ""
-    if empty and empty == layers:
+    note, folded = "", 0 < empty == layers
+    if folded:
         note = (
             "BatchNorm is folded (all running means 0, variances 1): the network falls to chance as soon as a "
             "BatchNorm layer trains"
         )
     elif empty:
         note = f"{empty} of {layers} BatchNorm layers hold no statistics (means 0, variances 1): random or folded there"
-    return dataclasses.replace(found, sha256=sha256(path), folded_batchnorm=bool(empty) and empty == layers, note=note)
+    return dataclasses.replace(found, sha256=sha256(path), folded_batchnorm=folded, note=note)
 
 
 def load_pretrained(found: FoundWeights, seed: int) -> nn.Module:
@@ -92,9 +102,7 @@ def load_pretrained(found: FoundWeights, seed: int) -> nn.Module:
     seed: of random weights; the same seed gives the same weights, and no global random state is touched.
     """
     backbone = BACKBONES[found.backbone]
-    if found.origin != "random":
-        return load_network(local_path(found), backbone)
-    return random_network(backbone, seed)
+    return random_network(backbone, seed) if found.origin == "random" else load_network(local_path(found), backbone)
 
 
 def local_path(found: FoundWeights) -> Path:
@@ -148,21 +156,19 @@ def _find_imagenet(backbones: Sequence[str], download: bool) -> tuple[dict[str, 
     for name in backbones:
         url = weights_url(name)
         path = cache_folder() / url.rsplit("/", 1)[-1]
-        if not path.is_file():
-            try:
-                if not download:
-                    raise FileNotFoundError
+        if not path.is_file() and not download:
+            missing[name] = _missing(name, url, path, None)
+            continue
+        try:
+            if not path.is_file():
                 if unreachable is not None:
                     raise unreachable
                 fetch(url, path)
-            except OSError as error:
-                if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
-                    unreachable = error  # No network: the others need not wait for their own time-out.
-                missing[name] = _missing(name, url, path, error if download else None)
-                continue
-        found[name] = FoundWeights(
-            backbone=name, origin="imagenet", path=str(path), url=url, sha256_prefix=hash_prefix(path)
-        )
+            found[name] = _found(name, "imagenet", path, url)
+        except OSError as error:
+            if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+                unreachable = error  # No network: the others need not wait for their own time-out.
+            missing[name] = _missing(name, url, path, error)
     return found, missing
 
 
@@ -180,18 +186,167 @@ def _find_in_folder(folder: Path, backbones: Sequence[str]) -> tuple[dict[str, F
     missing: dict[str, str] = {}
     files = sorted(path for path in folder.iterdir() if path.suffix == ".pth")
     for name in backbones:
-        wanted = weights_url(name).rsplit("/", 1)[-1]
+        url = weights_url(name)
+        wanted = url.rsplit("/", 1)[-1]
         mine = [path for path in files if path.name == wanted or path.stem == f"{name}-{hash_prefix(path)}"]
         if len(mine) == 1:
-            (path,) = mine
-            found[name] = FoundWeights(
-                backbone=name, origin="folder", path=str(path.absolute()), sha256_prefix=hash_prefix(path)
-            )
+            found[name] = _found(name, "folder", mine[0].absolute())
         elif mine:
             missing[name] = f"weights of {name}: {folder} holds {' and '.join(path.name for path in mine)}: keep one"
         else:
             missing[name] = (
                 f"weights of {name}: {folder} holds neither {wanted} nor {name}-<first 8 digits of its SHA-256>.pth: "
-                f"put one there ({weights_url(name)}), or give --weights imagenet or --weights random"
+                f"put one there ({url}), or give --weights imagenet or --weights random"
             )
     return found, missing
+
+
+def _found(name: str, origin: str, path: Path, url: str | None = None) -> FoundWeights:
+    return FoundWeights(backbone=name, origin=origin, path=str(path), url=url, sha256_prefix=hash_prefix(path))
+
+
+def load_network(path: Path, backbone: Backbone) -> nn.Module:
+    """torchvision's whole network with the weights of ``path``: every tensor of it and no other, float32, on the CPU.
+
+    ``UserError`` (one sentence) if the file is not there, does not have the SHA-256 that its name ends in, is no
+    checkpoint, could run code, holds another network, or holds values that are not finite.
+    """
+    if not path.is_file():
+        raise UserError(f"weights of {backbone.name}: {path} is not there; every node must see this path")
+    stat = path.stat()
+    _check_hash(path, stat.st_size, stat.st_mtime_ns)
+    tensors = _read(path)
+    _rename_old_densenet(tensors)
+    _check_network(path, backbone, tensors)
+    network = backbone.empty_network()
+    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    # The storage of the checkpoint becomes that of the network: no random numbers drawn for nothing, no second copy.
+    network.load_state_dict(tensors, assign=True)
+    return network
+
+
+def batchnorm_state(network: nn.Module) -> tuple[int, int]:
+    """How many BatchNorm layers of ``network`` hold no statistics (all means 0, variances 1), and how many it has.
+
+    All of them: the statistics were folded into the convolutions. In eval mode nothing is wrong; in train mode a batch
+    is normalised by its own statistics, which the convolutions no longer expect, and the network falls to chance.
+    """
+    layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    statistics = [(layer.running_mean, layer.running_var) for layer in layers]
+    empty = [
+        bool((mean.abs() <= _FOLDED_TOLERANCE).all() and ((variance - 1).abs() <= _FOLDED_TOLERANCE).all())
+        for mean, variance in statistics
+        if mean is not None and variance is not None
+    ]
+    return sum(empty), len(layers)
+
+
+def hash_prefix(path: Path) -> str | None:
+    """The hex digits that the name of a weight file ends in (``resnet18-f37072fd.pth``), None if it has none."""
+    match = re.search(r"-([0-9a-f]{8,64})$", path.stem)
+    return match.group(1) if match else None
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.lru_cache(maxsize=64)
+def _check_hash(path: Path, size_bytes: int, mtime_ns: int) -> None:
+    """Checked once a process and state of the file (raising is not cached): 2 s for a GB."""
+    expected = hash_prefix(path)
+    if expected is None:
+        raise UserError(f"{path.name} must end in the first 8 digits of its SHA-256: <name>-<8 hex digits>.pth")
+    actual = sha256(path)
+    if not actual.startswith(expected):
+        raise UserError(
+            f"{path} is damaged or not what its name says: its SHA-256 begins with {actual[: len(expected)]}, not "
+            f"{expected}; delete it and get it again"
+        )
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # About pickle protocols: what is refused is told as an error below.
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # A foreign file ends in whatever error its first bytes lead to: KeyError, EOFError, ...
+        why = "is no PyTorch checkpoint, or a truncated one"
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+            why = (
+                "was refused, since it could run code: it holds Python objects besides tensors; save the network's "
+                "state_dict() alone"
+            )
+        raise UserError(f"{path} {why}") from None
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
+        keys = (
+            f"a dict with the keys {', '.join(map(str, list(loaded)[:4]))}" if isinstance(loaded, dict) else "no dict"
+        )
+        raise UserError(f"{path} holds {keys}, not a network's state_dict() (tensors by parameter name)")
+    return loaded
+
+
+def _rename_old_densenet(tensors: dict[str, Tensor]) -> None:
+    """torchvision's own DenseNet files are older than the rule against dots in module names: norm.1 became norm1."""
+    for name in list(tensors):
+        match = _OLD_DENSENET_KEY.match(name)
+        if match:
+            tensors[match.group(1) + match.group(2)] = tensors.pop(name)
+
+
+def _check_network(path: Path, backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
+    expected, held = _shapes(backbone.empty_network().state_dict()), _shapes(tensors)
+    if held != expected:
+        twin = next((n for n, other in BACKBONES.items() if _shapes(other.empty_network().state_dict()) == held), None)
+        if twin:
+            raise UserError(f"{path} holds {twin}, not {backbone.name}")
+        missing, strange = (
+            [n for n in some if n not in others] for some, others in ((expected, held), (held, expected))
+        )
+        parts = [f"{len(missing)} tensors are missing, the first {missing[0]}"] if missing else []
+        parts += [f"{len(strange)} have no place in it, the first {strange[0]}"] if strange else []
+        other = [name for name in expected if name in held and held[name] != expected[name]]
+        parts += [f"{name} has shape {list(held[name])} instead of {list(expected[name])}" for name in other[:2]]
+        whole = f"does not hold torchvision's {backbone.name} with its 1000 classes"
+        raise UserError(f"{path} {whole}: {'; '.join(parts)}")
+    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        raise UserError(f"{path} holds values that are not finite in {len(bad)} tensors, the first {bad[0]}")
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shapes by name, without BatchNorm's counters, which old files lack and torch fills in."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+
+
+def random_network(backbone: Backbone, seed: int) -> nn.Module:
+    """torchvision's whole network as torchvision initialises it, but for the scale of its BatchNorm layers.
+
+    A fresh BatchNorm divides by 1 until it has trained. Frozen, it never trains, and the signal fades from layer to
+    layer: a frozen random MobileNetV2 hands features of 1e-9 to its head, EfficientNet-B0 of 1e-14, and no head learns
+    from them. So each layer gets the mean square of what reaches it as its variance, from a few smooth noise images.
+    """
+    with seeded(seed):
+        network = backbone.network()
+        grain = torch.randn(_NOISE_IMAGES, 3, _NOISE_GRAIN, _NOISE_GRAIN)
+    layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not layers:
+        return network
+    handles = [layer.register_forward_pre_hook(_set_scale) for layer in layers]
+    network.eval()
+    with torch.no_grad():
+        features = functional.interpolate(grain, size=_NOISE_SIZE, mode="bilinear")
+        for stage in backbone.stages:
+            features = network.get_submodule(stage)(features)
+    for handle in handles:
+        handle.remove()
+    return network.train()
+
+
+def _set_scale(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """One power of two for the whole layer: processors and thread counts that add in another order agree."""
+    assert isinstance(layer, nn.BatchNorm2d)
+    assert layer.running_var is not None
+    layer.running_var.fill_(2.0 ** round(math.log2(inputs[0].square().mean().item())))

@@ -16,10 +16,11 @@ from search_spaces.space import Space, load_space
 from sweep.config import SweepConfig, resolve
 from sweep.history import TrialHistory, TrialState
 from sweep.optuna_search import OptunaSearch
-from sweep.plan import Plan, PlannedData
+from sweep.plan import Plan
 from sweep.progress import Progress, SweepProgress
 from sweep.pruning import PruningRule
 from sweep.ray_tune import TimeBudget, TuneSearcher, run_trials
+from sweep.records import DatasetRecord
 from sweep.run_folder import RunPaths
 
 SEED = 7
@@ -65,7 +66,7 @@ def sweep(
     config = resolve(asked, cpus=2, gpus=0)
     plan = Plan(
         config=config,
-        dataset=PlannedData(task="single_label", classes=("a", "b"), images={}),
+        dataset=DatasetRecord(),
         space=space_named(space, root),
         weights={},
         missing_weights={},

@@ -14,7 +14,7 @@ SMALL = ("--weights", "random", "--backbones", "squeezenet1_1", "--image-size", 
 
 
 class Answer(NamedTuple):
-    """problems: each without its "error: ". left: new files in the storage but for a decoded store that is whole."""
+    """problems: each without its "error: ". left: new files in the storage but for an image cache that is whole."""
 
     code: int
     problems: list[str]

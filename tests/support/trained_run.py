@@ -14,8 +14,7 @@ from sweep.run_folder import IMAGE_CACHE, RunPaths
 from trainables.atomic import write_json
 from trainables.data.config import DataConfig
 from trainables.data.prepare import prepare
-from trainables.settings import TrialSettings
-from trainables.trial import FinetuneTrial
+from trainables.trial import FinetuneTrial, TrialSettings
 from trainables.weights import find_weights
 
 SMALL = TrialParams(backbone="squeezenet1_1", unfreeze_depth=1, head_widths=(8,), batch_size=8, lr=0.005)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces.errors import UserError
+from search_spaces.params import Choices, Range
 from sweep.config import ResolvedConfig, SweepConfig, check, comma_names, hyperparameters, number, resolve, seconds
 from trainables.data.config import DataConfig, names, text, whole
 
@@ -167,7 +168,7 @@ def test_a_configuration_goes_through_json_and_back() -> None:
         data="x.csv",
         label_column=("a", "b,c"),
         backbones=("resnet18",),
-        set={"lr": 0.1, "unfreeze_depth": None},
+        set={"lr": 0.1, "unfreeze_depth": None, "dropout": Range(0.1, 0.5), "batch_size": Choices((16, 32))},
         time_budget=90.5,
         group_column="patient",
         name="none",
@@ -297,6 +298,18 @@ def test_names_come_alone_in_a_list_or_with_commas() -> None:
 @pytest.mark.parametrize("written", [["lr=1e-3", "batch_size = 16"], {"lr": "1e-3", "batch_size": 16}])
 def test_hyperparameters_get_the_type_of_their_field(written: object) -> None:
     assert hyperparameters(written) == {"lr": 0.001, "batch_size": 16}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        ["lr=1e-4..1e-2", "batch_size=16, 32", "loss=bce"],
+        {"lr": "1e-4..1e-2", "batch_size": [16, 32], "loss": "bce"},
+        {"lr": {"low": 1e-4, "high": 1e-2}, "batch_size": {"choices": [16, 32]}, "loss": "bce"},
+    ],
+)
+def test_a_part_of_a_hyperparameter_may_be_left_to_the_search(written: object) -> None:
+    assert hyperparameters(written) == {"lr": Range(1e-4, 1e-2), "batch_size": Choices((16, 32)), "loss": "bce"}
 
 
 def test_everything_wrong_with_hyperparameters_is_told_together() -> None:

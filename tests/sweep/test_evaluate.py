@@ -90,7 +90,7 @@ def test_the_runs_own_validation_images_give_the_runs_own_score_and_a_warning(
     assert found.predictions.path.tolist() == own.path.tolist()
     np.testing.assert_allclose(found.predictions.probability, own.probability, atol=1e-4)
     score = float(read_run(run).trials.iloc[0]["val_f1_macro"])
-    assert found.facts["scores"]["f1_macro"] == pytest.approx(score, abs=1e-6)
+    assert found.facts.scores["f1_macro"] == pytest.approx(score, abs=1e-6)
     assert [line for line in lines if line.startswith("warning: ")] == [
         "warning: 24 of 24 images are the run's own validation images, pixel by pixel: the model was chosen on them, "
         "so the scores are too good."
@@ -110,11 +110,11 @@ def test_other_images_are_judged_and_written_down(run: Path, other: Path, said: 
     assert {"tables/decisions.csv", "tables/subgroups.csv", "figures/confusion.png"} <= names
     assert folder.stat().st_mode & 0o777 == 0o755
     facts = read_evaluation(folder).facts
-    assert facts["counts"] == {"bright": 12, "dark": 12, "gray": 0}
-    assert facts["groups"] == {"column": "patient", "count": 12}
-    assert facts["map"] == {"dim": "dark"}
-    assert facts["model"]["trial"] == "t0000"
-    assert facts["warnings"] == ["No image is labelled gray: scores over all classes are hardly to be compared."]
+    assert facts.counts == {"bright": 12, "dark": 12, "gray": 0}
+    assert (facts.groups.column, facts.groups.count) == ("patient", 12)
+    assert facts.renamed == {"dim": "dark"}
+    assert facts.model.trial == "t0000"
+    assert facts.warnings == ("No image is labelled gray: scores over all classes are hardly to be compared.",)
     rows = read_evaluation(folder).rows
     assert rows["group"].nunique() == 12
     assert not rows["group"].str.startswith("p").any(), "no patient's number leaves the user's table"
@@ -144,7 +144,7 @@ def test_a_multi_label_model_is_judged_on_the_labels_that_the_data_knows(tmp_pat
     assert own is not None
     np.testing.assert_allclose(found.predictions.probability, own.probability[:, [0, 2]], atol=1e-4)
     np.testing.assert_array_equal(found.predictions.label, own.label[:, [0, 2]])
-    assert found.facts["warnings"][0] == "The data has no column for often: not evaluated."
+    assert found.facts.warnings[0] == "The data has no column for often: not evaluated."
     assert any(line.startswith("exact match: ") for line in lines)
 
 
@@ -164,8 +164,8 @@ def test_unreadable_images_are_listed_and_left_out_only_if_asked(
     assert code == 0
     assert "warning: 1 image file(s) could not be read and were left out (--skip-unreadable)." in lines
     facts = read_evaluation(run / "external" / "hospital-b").facts
-    assert facts["dropped"] == [{"path": "3.png", "reason": "the file is empty (0 bytes)"}]
-    assert facts["images"] == 23
+    assert [(one.path, one.reason) for one in facts.dropped] == [("3.png", "the file is empty (0 bytes)")]
+    assert facts.images == 23
 
 
 def test_images_that_stand_twice_and_a_run_without_its_images_are_told(
@@ -173,7 +173,7 @@ def test_images_that_stand_twice_and_a_run_without_its_images_are_told(
 ) -> None:
     shutil.copy(other.parent / "2.png", other.parent / "3.png")
     dataset = json.loads((run / "dataset.json").read_text())
-    (run / "dataset.json").write_text(json.dumps(dataset | {"store": str(run / "gone.npy")}))
+    (run / "dataset.json").write_text(json.dumps(dataset | {"cache": str(run / "gone.npy")}))
     _, lines, _ = said(run, "--data", other, *COLUMNS, "--map", "dim=dark")
     assert lines[1].startswith("warning: Whether the model was trained on some of these images is not known")
     assert lines[2] == "warning: 1 image(s) stand more than once, 1 of them with different labels."
@@ -190,7 +190,7 @@ def test_a_model_file_alone_needs_a_place(
     )
     code, lines, _ = said(*arguments, "--out", tmp_path / "new" / "place")
     assert (code, lines[-1]) == (0, f"report: {tmp_path}/new/place/report.html")
-    assert read_evaluation(tmp_path / "new" / "place").facts["run"] is None
+    assert read_evaluation(tmp_path / "new" / "place").facts.run is None
 
 
 def test_all_that_is_wrong_with_a_command_is_told_at_once(said: Said, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from trained_run import trained_run
 from search_spaces.errors import UserError
 from sweep.evaluate import own_images, read_labelled
 from trainables.data.config import DataConfig
-from trainables.data.image_stats import prepare_image
+from trainables.data.image import prepare_image
 from trainables.data.samples import Samples
 
 OURS = ("covid", "normal", "pneumonia")
@@ -134,9 +134,9 @@ def test_a_runs_own_images_are_known_by_their_pixels(small_data: Path, tmp_path:
         for file in (small_data / split).rglob("*.png"):
             copied = tmp_path / "copied.bmp"
             Image.open(file).save(copied)
-            assert own[prepare_image(copied, 16, "squash").facts.pixel_hash] == split
-    assert prepare_image(tmp_path / "other.png", 16, "squash").facts.pixel_hash not in own
-    for file in (tmp_path / ".store").iterdir():
+            assert own[prepare_image(copied, 16, "squash").stats.pixel_hash] == split
+    assert prepare_image(tmp_path / "other.png", 16, "squash").stats.pixel_hash not in own
+    for file in (tmp_path / ".image_cache").iterdir():
         file.unlink()
     assert own_images(run) is None
     assert own_images(tmp_path) is None

@@ -18,8 +18,8 @@ from sweep.predictor import open_model
 from sweep.records import read_predictions, read_run
 from sweep.run_folder import ModelPaths, RunPaths
 from trainables.atomic import write_json
-from trainables.checkpoints import sha256
 from trainables.data.config import DataConfig
+from trainables.weights import sha256
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,4 +1,4 @@
-"""What is said of a cluster whose nodes do not all have what the trials need; the real thing is in tests/cluster."""
+"""What is decided before the first trial; a cluster whose nodes differ is real in tests/cluster."""
 
 from __future__ import annotations
 
@@ -6,8 +6,58 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sweep.config import SweepConfig
-from sweep.plan import Ask, node_problems, unseen
+from search_spaces.params import Range
+from sweep.config import SweepConfig, resolve
+from sweep.plan import Ask, Plan, asked_backbones, make_plan, node_problems, sampled_trials, unseen
+
+
+def planned(own_epochs: bool = False, **asked: Any) -> Plan:
+    """A plan for a data set of two classes and 200 training images, with random weights."""
+    dataset = {
+        "task": "single_label",
+        "classes": ["a", "b"],
+        "images": {"train": 200, "val": 20, "test": 0},
+        "fingerprint": "",
+        "source": {"path": "images"},
+        "caveats": [],
+        "checks": [{"severity": "warning", "message": "few images"}, {"severity": "info", "message": "fine"}],
+    }
+    config = resolve(SweepConfig(data="images", weights="random", **asked), cpus=2, gpus=0)
+    return make_plan(config, [], lambda data: dataset, own_epochs=own_epochs)
+
+
+def test_the_backbones_that_have_weights_are_settled_by_name() -> None:
+    plan = planned(image_size=32)
+    assert plan.config.backbones == tuple(plan.weights) == plan.space.context.backbones
+    left_out = planned(image_size=17).missing_weights
+    assert left_out
+    assert not left_out.keys() & set(planned(image_size=17).config.backbones or ())
+
+
+def test_a_part_of_the_search_is_what_trials_are_drawn_from() -> None:
+    plan = planned(set={"backbone": "resnet18,vgg16", "batch_size": "16,32", "lr": "1e-3..1"})
+    assert plan.config.backbones == ("resnet18", "vgg16")
+    drawn = sampled_trials(plan.space, 20)
+    assert {params.backbone for params in drawn} == {"resnet18", "vgg16"}
+    assert {params.batch_size for params in drawn} == {16, 32}
+    assert all(params.lr >= 1e-3 for params in drawn)
+    assert isinstance(plan.config.set["lr"], Range)
+    assert [note for note in plan.notes() if "lr" in note], "what lies above the space's own range is cut, and said"
+    assert "warning: few images" in plan.notes()
+
+
+def test_a_study_runs_its_own_epochs_where_the_user_gave_none() -> None:
+    study = planned(own_epochs=True, space="studies.bscs17028", backbones=("vgg16", "resnet18"), image_size=64)
+    assert study.trials == len(study.space.rows)
+    assert study.budget == max(row.epochs for row in study.space.rows)
+    assert planned(space="studies.bscs17028", backbones=("vgg16",), epochs=2, image_size=64).budget == 2
+
+
+def test_the_backbones_asked_for_are_insisted_on() -> None:
+    assert asked_backbones(SweepConfig(backbones=("vgg16",))) == (("vgg16",), True)
+    assert asked_backbones(SweepConfig(set={"backbone": "vgg16"})) == (("vgg16",), True)
+    assert asked_backbones(SweepConfig(set={"backbone": "vgg16,resnet18"})) == (("vgg16", "resnet18"), True)
+    assert not asked_backbones(SweepConfig())[1]
 
 
 def cluster(**nodes: object) -> Ask:

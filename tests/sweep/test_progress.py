@@ -8,6 +8,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -17,6 +18,7 @@ from rich.console import Console
 from search_spaces.params import TrialParams
 from sweep.history import TrialHistory, TrialState
 from sweep.progress import Progress, SweepProgress, clean, duration
+from sweep.records import Suggestion
 from sweep.run_folder import RunPaths
 
 ESCAPE = "\x1b"
@@ -27,7 +29,7 @@ def state(number: int, scores: tuple[float, ...] = (), status: str = "running", 
     """A trial whose configuration is told as ``SUMMARY``; scores: one an epoch."""
     params = TrialParams(backbone="mobilenet_v2", unfreeze_depth=2, lr=0.0034)
     by_epoch = dict(enumerate(scores, start=1))
-    return TrialState(number, f"t{number:04d}", params, {}, by_epoch, status=status, reason=reason)
+    return TrialState(number, f"t{number:04d}", params, Suggestion(), by_epoch, status=status, reason=reason)
 
 
 def facts_of(total: int = 10, mode: str = "max", earlier: tuple[TrialState, ...] = ()) -> SweepProgress:
@@ -283,8 +285,8 @@ def test_the_best_is_the_best_epoch_of_any_trial_also_of_one_that_runs() -> None
 
 def test_the_best_is_the_lowest_where_less_is_better() -> None:
     facts = facts_of(mode="min")
-    run(facts, state(0), (0.5, 0.7))
-    run(facts, state(1), (0.6, 0.4))
+    run(facts, replace(state(0), mode="min"), (0.5, 0.7))
+    run(facts, replace(state(1), mode="min"), (0.6, 0.4))
     assert best_of(facts) == ("t0001", 0.4, 2)
 
 

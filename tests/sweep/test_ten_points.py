@@ -184,7 +184,7 @@ def test_6_a_misspelt_metric_is_refused_before_anything_runs(tmp_path: Path, cap
     assert code == 2
     assert "did you mean 'val_f1_macro'" in errors
     assert errors.count("error:") == 1
-    assert [path.name for path in storage.iterdir()] == [".store"], (
+    assert [path.name for path in storage.iterdir()] == [".image_cache"], (
         "no run folder, only the images decoded for the next"
     )
 

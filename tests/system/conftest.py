@@ -24,7 +24,7 @@ def asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Asked:
         said = capsys.readouterr().err
         left = [name for name in files_below(storage) if name not in before]
         whole = {name.removesuffix(".json") for name in left if name.endswith(".json")}
-        kept = [name for name in left if name.startswith(".store") and name.rpartition(".")[0] in {*whole, ""}]
+        kept = [name for name in left if name.startswith(".image_cache") and name.rpartition(".")[0] in {*whole, ""}]
         return Answer(code, said.removeprefix("error: ").rstrip().split("\nerror: "), sorted(set(left) - set(kept)))
 
     return ask

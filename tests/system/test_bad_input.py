@@ -121,6 +121,11 @@ OPTIONS = [
     (["--set", "dropout=3"], ["--set dropout=3: dropout must be in [0, 1), received 3.0"]),
     (["--set", "batch_size=1000"], ["batch_size 1000 is above the 12 images of the training split"]),
     (["--set", "unfreeze_layers=nowhere"], ["--set: unfreeze_layers: squeezenet1_1 has no module 'nowhere'"]),
+    (
+        ["--set", "lr=10..20"],
+        ["--set lr=10.0..20.0 leaves nothing of lr.sgd: its range [1e-05, 0.1]", "leaves nothing of lr.adamw: "],
+    ),
+    (["--set", "lr=1..x", "--set", "optimizer=a..b"], ["received 'x'", "optimizer is no number"]),
     (["--set", "lr=high", "--set", "lrr=1"], ["lr must be a number, received 'high'", "did you mean 'lr'?"]),
     (["--cpus-per-trial", "999"], ["--cpus-per-trial 999: this machine has "]),
     (["--concurrency", "999"], ["--concurrency 999 with 1 CPUs a trial needs 999 CPUs: this machine has "]),
@@ -162,7 +167,7 @@ def test_a_gpu_on_a_machine_without(asked: Asked, images: Path) -> None:
 
 def test_a_study_that_needs_more_images_is_one_problem(asked: Asked, images: Path) -> None:
     answer = asked("--data", images, *without(SMALL, "--backbones"), "--space", "studies.bscs17028")
-    expect(answer, ("studies.bscs17028 cannot run here: batch_size 128 is above the 12 images", "(W1, W2, "))
+    expect(answer, ("studies.bscs17028 cannot run W1, W2, ", "batch_size 128 is above the 12 images"))
 
 
 GOOD = "    return {'backbone': 'squeezenet1_1', 'batch_size': 4}\n"

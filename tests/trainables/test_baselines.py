@@ -12,18 +12,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+from search_spaces.errors import UserError
 from sweep.run_folder import RunPaths
 from trainables import baselines
-from trainables.baselines import measure_baselines
+from trainables.baselines import STRENGTHS, borders, fit_regression, frozen_features, measure_baselines, thumbnails
+from trainables.batches import Batches, normalise
 from trainables.data.config import DataConfig
-from trainables.data.dataset import Split, TrialData, open_data
+from trainables.data.dataset import Split, TrialData, open_dataset
 from trainables.data.prepare import prepare
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import read_predictions
-from trainables.weights import FoundWeights, find_weights
+from trainables.weights import FoundWeights, find_weights, load_pretrained
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 NAMES = ["majority", "thumbnails", "borders", "frozen_squeezenet1_1"]
 RANDOM = {"squeezenet1_1": FoundWeights(backbone="squeezenet1_1", origin="random")}
@@ -40,8 +52,8 @@ def measure(
 
 
 def prepared(root: Path, data: Path | str, **request: Any) -> TrialData:
-    prepare(DataConfig(data=str(data), **request), root / "run", root / "store", 1)
-    return open_data(root / "run")
+    prepare(DataConfig(data=str(data), **request), root / "run", root / "cache", 1)
+    return open_dataset(root / "run")
 
 
 def part_of(data: TrialData, run: Path) -> Split:
@@ -61,7 +73,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> Pat
 
 @pytest.fixture
 def small(small_run: Path) -> tuple[TrialData, Split]:
-    data = open_data(small_run)
+    data = open_dataset(small_run)
     return data, part_of(data, small_run)
 
 
@@ -193,3 +205,189 @@ def test_on_real_x_rays_each_step_towards_a_network_tells_more(shared_dir: Path,
         assert accuracy == sorted(accuracy)
         assert accuracy[0] + 0.05 < accuracy[1]
         assert found["thumbnails"][split]["f1_macro"] > found["borders"][split]["f1_macro"]
+
+
+def batches(images: np.ndarray) -> Batches:
+    return Batches(images, np.arange(len(images)), np.zeros(len(images), dtype=np.int64), torch.device("cpu"))
+
+
+def noise(count: int, size: int, channels: int = 1, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, channels, size, size), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("size", "channels", "border"), [(64, 1, 960), (224, 3, 960), (32, 1, 240), (8, 3, 28)])
+def test_features_have_the_width_of_their_pixels(size: int, channels: int, border: int) -> None:
+    images = noise(3, size, channels)
+    assert thumbnails(batches(images)).shape == (3, channels * 256)
+    assert borders(batches(images)).shape == (3, channels * border)
+
+
+@given(size=st.integers(64, 300), brightness=st.integers(0, 255))
+@settings(max_examples=20)
+def test_a_border_sees_nothing_of_the_inside_of_an_image(size: int, brightness: int) -> None:
+    plain = noise(2, size)
+    changed = plain.copy()
+    inside = -(-size * 6 // 64)  # the frame, and two pixels of the reduced image that antialiasing reaches across
+    changed[:, :, inside:-inside, inside:-inside] = brightness
+    np.testing.assert_array_equal(borders(batches(plain)), borders(batches(changed)))
+    assert not np.array_equal(thumbnails(batches(plain)), thumbnails(batches(changed)))
+
+
+def test_a_border_sees_each_of_the_four_sides() -> None:
+    black = np.zeros((1, 1, 64, 64), dtype=np.uint8)
+    for side in (np.s_[..., 0, 30], np.s_[..., -1, 30], np.s_[..., 30, 3], np.s_[..., 30, -4]):
+        marked = black.copy()
+        marked[side] = 255
+        assert borders(batches(marked)).sum() == 1
+
+
+def test_a_thumbnail_keeps_the_brightness_of_large_patches_alone() -> None:
+    checks = np.indices((64, 64)).sum(axis=0) % 2 * 200
+    halves = np.where(np.arange(64) < 32, 50, 150) * np.ones((64, 1))
+    first, second = thumbnails(batches(np.stack([checks, halves])[:, None].astype(np.uint8))).reshape(2, 16, 16)
+    np.testing.assert_allclose(first[1:-1, 1:-1], 100 / 255, atol=0.01)
+    np.testing.assert_allclose(second[:, :6], 50 / 255, atol=1e-6)
+    np.testing.assert_allclose(second[:, 10:], 150 / 255, atol=1e-6)
+
+
+def test_rows_come_in_the_order_of_the_split_whatever_the_batches() -> None:
+    images = noise(300, 16)
+    whole = thumbnails(batches(images))
+    chosen = np.random.default_rng(1).permutation(300)
+    some = Batches(images, chosen, chosen, torch.device("cpu"))
+    np.testing.assert_array_equal(thumbnails(some), whole[chosen])
+
+
+def test_frozen_features_are_those_of_torchvisions_own_network_in_eval_mode() -> None:
+    found = FoundWeights(backbone="resnet18", origin="random")
+    images = noise(40, 64)
+    network = load_pretrained(found, seed=0).eval()
+    network.fc = torch.nn.Identity()
+    with torch.inference_mode():
+        expected = network(normalise(torch.from_numpy(images))).numpy()
+    np.testing.assert_allclose(frozen_features(found, batches(images), 64, "fp32"), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_vggs_features_are_averaged_over_its_positions() -> None:
+    found = FoundWeights(backbone="vgg16", origin="random")
+    images = noise(2, 64, 3)
+    network = load_pretrained(found, seed=0).eval()
+    assert isinstance(network, torchvision.models.VGG)
+    with torch.inference_mode():
+        expected = network.avgpool(network.features(normalise(torch.from_numpy(images)))).mean((2, 3)).numpy()
+    features = frozen_features(found, batches(images), 64, "fp32")
+    assert features.shape == (2, 512)
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * expected.max())
+
+
+def test_half_precision_changes_frozen_features_little_and_they_stay_float32() -> None:
+    found = FoundWeights(backbone="squeezenet1_1", origin="random")
+    exact, rough = (frozen_features(found, batches(noise(4, 64)), 64, name) for name in ("fp32", "bf16"))
+    assert exact.dtype == rough.dtype == np.float32
+    assert 0 < np.abs(exact - rough).max() < 0.05 * np.abs(exact).max()
+
+
+def test_batches_are_halved_until_they_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def narrow(images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        if len(images) > 5:
+            raise torch.OutOfMemoryError("as a GPU says it")
+        return normalise(images)
+
+    found = FoundWeights(backbone="squeezenet1_1", origin="random")
+    expected = frozen_features(found, batches(noise(40, 32)), 32, "fp32")
+    monkeypatch.setattr(baselines, "normalise", narrow)
+    features = frozen_features(found, batches(noise(40, 32)), 32, "fp32")
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
+    assert sizes[:4] == [32, 16, 8, 4]
+
+
+def test_images_too_small_for_a_network_are_told_as_such() -> None:
+    found = FoundWeights(backbone="vgg16", origin="random")
+    with pytest.raises(UserError, match="vgg16 needs images of at least 32 px"):
+        frozen_features(found, batches(noise(2, 16)), 16, "fp32")
+
+
+SIZES = {"train": 120, "val": 60, "test": 40}
+CLASSES = ("a", "b", "c")
+
+
+def draw(seed: int = 0, width: int = 20) -> tuple[dict, dict]:
+    """Features on different scales, one of them constant, and a noisy class of each."""
+    chance = np.random.default_rng(seed)
+    direction = chance.normal(size=(width, len(CLASSES)))
+    scale = 10.0 ** chance.uniform(-2, 2, width)
+    features, labels = {}, {}
+    for split, count in SIZES.items():
+        plain = chance.normal(size=(count, width))
+        plain[:, 0] = 1
+        labels[split] = (plain @ direction + 3 * chance.normal(size=(count, len(CLASSES)))).argmax(axis=1)
+        features[split] = (plain * scale + 5).astype(np.float32)
+    return features, labels
+
+
+def copied(features: dict) -> dict:
+    return {split: matrix.copy() for split, matrix in features.items()}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_strength_and_probabilities_are_those_of_plain_scikit_learn(seed: int) -> None:
+    features, labels = draw(seed)
+    plain = {c: make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=5000, tol=1e-8)) for c in STRENGTHS}
+    for model in plain.values():
+        model.fit(features["train"].astype(float), labels["train"])
+    scores = {c: f1_score(labels["val"], m.predict(features["val"]), average="macro") for c, m in plain.items()}
+    found = fit_regression(copied(features), labels, CLASSES, "single_label")
+    assert scores[found.strength] > max(scores.values()) - 0.03  # An image at the boundary may fall to either side.
+    assert found.unfinished == ()
+    assert set(found.probabilities) == {"val", "test"}
+    for split, probabilities in found.probabilities.items():
+        expected = plain[found.strength].predict_proba(features[split].astype(float))
+        np.testing.assert_allclose(probabilities, expected, atol=5e-3)
+        assert probabilities.dtype == np.float32
+
+
+def test_a_class_that_training_lacks_has_no_probability() -> None:
+    features, labels = draw()
+    labels["train"] = np.where(labels["train"] == 1, 2, labels["train"])
+    found = fit_regression(features, labels, CLASSES, "single_label")
+    assert (found.probabilities["test"][:, 1] == 0).all()
+    np.testing.assert_allclose(found.probabilities["test"].sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_each_label_is_fitted_alone_and_one_that_never_changes_stays(threads: int) -> None:
+    features, labels = draw()
+    present = {split: np.eye(3, dtype=np.float32)[one] for split, one in labels.items()}
+    wide = {split: np.insert(matrix, [1, 3], [1, 0], axis=1) for split, matrix in present.items()}
+    wide["test"][:, 1] = 0
+    found = fit_regression(copied(features), wide, "abcde", "multi_label", threads=threads)
+    assert (found.probabilities["test"][:, 1] == 1).all()
+    assert (found.probabilities["test"][:, 4] == 0).all()
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=found.strength, max_iter=5000, tol=1e-8))
+    for place, column in ((0, 0), (1, 2), (2, 3)):
+        model.fit(features["train"].astype(float), present["train"][:, place])
+        expected = model.predict_proba(features["test"].astype(float))[:, 1]
+        np.testing.assert_allclose(found.probabilities["test"][:, column], expected, atol=5e-3)
+
+
+def test_a_solver_that_does_not_converge_is_noted_and_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "MOST_ITERATIONS", 2)
+    found = fit_regression(*draw(), CLASSES, "single_label")
+    assert set(found.unfinished) >= {1e-2, 1e-1, 1.0}
+    assert np.isfinite(found.probabilities["val"]).all()
+
+
+def test_of_equal_strengths_the_strongest_penalty_is_taken() -> None:
+    labels = {split: np.arange(count) % 3 for split, count in SIZES.items()}
+    easy = {split: np.eye(3, dtype=np.float32)[one] for split, one in labels.items()}
+    assert fit_regression(easy, labels, CLASSES, "single_label").strength == STRENGTHS[0]
+
+
+def test_features_that_are_no_numbers_are_refused() -> None:
+    features, labels = draw()
+    features["train"][3, 2] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        fit_regression(features, labels, CLASSES, "single_label")

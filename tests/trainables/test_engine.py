@@ -8,9 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trainables.augment import normalise
-from trainables.batches import Batches
-from trainables.engine import evaluate, train_epoch
+from trainables.batches import Batches, normalise
+from trainables.engine import Forward, evaluate, train_epoch
 from trainables.losses import Loss
 from trainables.optimizers import Schedule
 
@@ -45,11 +44,12 @@ def logits(model, images):
 
 def train(model, batches, *, loss=CROSS_ENTROPY, lr=0.0, batch_size=8, optimizer=None, **options):
     optimizer = optimizer or torch.optim.SGD([{"params": model.parameters(), "initial_lr": lr}], lr=lr)
-    options = {"task": "single_label", "augment": "none", "precision": "fp32"} | options
+    forward = Forward(model, loss, options.pop("task", "single_label"), options.pop("precision", "fp32"))
+    options = {"augment": "none"} | options
     streams = {name: torch.Generator().manual_seed(0) for name in ("shuffling", "augmentation")}
     schedule = Schedule(optimizer, "constant", 100)
     model.train()
-    return train_epoch(model, loss, optimizer, schedule, batches, batch_size=batch_size, **options, **streams)
+    return train_epoch(forward, optimizer, schedule, batches, batch_size=batch_size, **options, **streams)
 
 
 @pytest.mark.parametrize("loss", [CROSS_ENTROPY, WEIGHTED, BCE])
@@ -135,8 +135,8 @@ def test_out_of_memory_on_a_single_image_is_raised():
 
 def test_evaluation_out_of_memory_goes_on_in_smaller_batches_and_in_order():
     little = SmallMemory(room=5)
-    found = evaluate(little, CROSS_ENTROPY, data(), task="single_label", precision="fp32")
-    expected = evaluate(little.inner, CROSS_ENTROPY, data(), task="single_label", precision="fp32")
+    found = evaluate(Forward(little, CROSS_ENTROPY, "single_label", "fp32"), data())
+    expected = evaluate(Forward(little.inner, CROSS_ENTROPY, "single_label", "fp32"), data())
     assert np.allclose(found.probabilities, expected.probabilities, atol=1e-6)
     assert found.loss == pytest.approx(expected.loss)
 
@@ -145,7 +145,7 @@ def test_evaluation_out_of_memory_goes_on_in_smaller_batches_and_in_order():
 @pytest.mark.parametrize("loss", [CROSS_ENTROPY, WEIGHTED])
 def test_evaluation_is_of_the_whole_split_whatever_the_batch(batch_size, loss):
     model, batches = network(batch_norm=True), data()
-    found = evaluate(model, loss, batches, task="single_label", precision="fp32", batch_size=batch_size)
+    found = evaluate(Forward(model, loss, "single_label", "fp32"), batches, batch_size=batch_size)
     images, labels = everything(batches)
     model.eval()
     assert found.loss == pytest.approx(float(loss.mean(logits(model, images), labels)), rel=1e-5)
@@ -156,14 +156,14 @@ def test_evaluation_is_of_the_whole_split_whatever_the_batch(batch_size, loss):
 def test_evaluation_changes_nothing_in_the_network():
     model = nn.Sequential(network(batch_norm=True), nn.Dropout(0.5)).train()
     before = copy.deepcopy(model.state_dict())
-    first, second = (evaluate(model, CROSS_ENTROPY, data(), task="single_label", precision="fp32") for _ in range(2))
+    first, second = (evaluate(Forward(model, CROSS_ENTROPY, "single_label", "fp32"), data()) for _ in range(2))
     assert (first.probabilities == second.probabilities).all()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_multi_label_probabilities_are_sigmoids():
     model, batches = network(), data(task="multi_label")
-    found = evaluate(model, BCE, batches, task="multi_label", precision="fp32")
+    found = evaluate(Forward(model, BCE, "multi_label", "fp32"), batches)
     images, labels = everything(batches)
     assert np.allclose(found.probabilities, logits(model, images).sigmoid().detach().numpy(), atol=1e-6)
     assert found.loss == pytest.approx(

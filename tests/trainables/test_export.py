@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,31 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from search_spaces.errors import UserError
 from search_spaces.params import BACKBONE_NAMES, TrialParams
-from trainables.augment import normalise
 from trainables.backbones import BACKBONES
+from trainables.batches import normalise
 from trainables.data.image import decode, fit_square
-from trainables.export import ModelFacts, plain_network, read_model, restore, torchvision_lines, write_model
+from trainables.export import (
+    ModelFacts,
+    OnnxDisagreesError,
+    plain_network,
+    read_model,
+    restore,
+    torchvision_lines,
+    write_model,
+    write_onnx,
+)
 from trainables.finetune import FineTunedModel, build_model
-from trainables.random_weights import random_network
-from trainables.weights import FoundWeights, find_weights
+from trainables.weights import FoundWeights, find_weights, random_network
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 SIZE = 40
 CLASSES = ("covid", "normal", "viral pneumonia")
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def model_of(backbone: str, **params: Any) -> FineTunedModel:
@@ -181,6 +191,9 @@ def test_a_file_that_is_no_model_is_told_in_a_sentence(tmp_path: Path) -> None:
     torch.save(model_of("squeezenet1_1").state_dict(), path)
     with pytest.raises(UserError, match="is no model of ours: it lacks backbone, channels"):
         read_model(path)
+    torch.save({"format": 2, "state_dict": {}}, path)
+    with pytest.raises(UserError, match="has format 2, and this version reads format 1 alone: use the version"):
+        read_model(path)
     write_model(path, plain_network(model_of("squeezenet1_1")), facts_of("squeezenet1_0"))
     with pytest.raises(UserError, match="does not hold a whole squeezenet1_0"):
         read_model(path)
@@ -188,3 +201,82 @@ def test_a_file_that_is_no_model_is_told_in_a_sentence(tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="cannot be read as a model"):
         read_model(path)
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import onnxruntime
+
+ONNX_SIZE = 48
+LABELS = ("covid", "Lungenentzündung")
+
+
+def network_and_facts(backbone: str, task: str) -> tuple[nn.Module, ModelFacts]:
+    params = TrialParams(backbone=backbone, head_widths=(8,), dropout=0.5)
+    model = build_model(params, 2, FoundWeights(backbone=backbone, origin="random"), ONNX_SIZE, seed=3).eval()
+    facts = ModelFacts(
+        backbone=backbone,
+        params=params.to_flat(),
+        task=task,
+        classes=LABELS,
+        image_size=ONNX_SIZE,
+        channels=1,
+        fit="pad",
+        thresholds={"covid": 0.25, "Lungenentzündung": 0.5} if task == "multi_label" else None,
+        trial="t0003",
+        seed=None,
+        epoch=4,
+        code=None,
+    )
+    return plain_network(model), facts
+
+
+def session_of(path: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize(("backbone", "task"), [("squeezenet1_1", "single_label"), ("vgg16", "multi_label")])
+def test_onnxruntime_gives_torchs_probabilities_for_any_number_of_images(
+    backbone: str, task: str, tmp_path: Path
+) -> None:
+    network, facts = network_and_facts(backbone, task)
+    difference = write_onnx(tmp_path / "best.onnx", network, facts)
+    assert difference is not None
+    assert difference <= 1e-4
+    assert [path.name for path in tmp_path.iterdir()] == ["best.onnx"], "the tensors are inside the one file"
+    session = session_of(tmp_path / "best.onnx")
+    for count in (1, 5):
+        images = torch.randn(count, 3, ONNX_SIZE, ONNX_SIZE, generator=torch.Generator().manual_seed(count))
+        with torch.inference_mode():
+            logits = network(images)
+        expected = logits.softmax(1) if task == "single_label" else logits.sigmoid()
+        (found,) = session.run(["probability"], {"image": images.numpy()})
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+
+
+def test_the_file_says_what_its_numbers_mean(tmp_path: Path) -> None:
+    network, facts = network_and_facts("squeezenet1_1", "multi_label")
+    write_onnx(tmp_path / "best.onnx", network, facts)
+    said = session_of(tmp_path / "best.onnx").get_modelmeta().custom_metadata_map
+    read = {name: json.loads(text) for name, text in said.items()}
+    assert read["classes"] == ["covid", "Lungenentzündung"]
+    assert read["thresholds"] == {"covid": 0.25, "Lungenentzündung": 0.5}
+    assert (read["image_size"], read["fit"], read["channels"]) == (ONNX_SIZE, "pad", 1)
+    assert read["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    assert read["std"] == pytest.approx([0.229, 0.224, 0.225])
+
+
+class Noisy(nn.Module):
+    """No two answers of it agree."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image.mean(dim=(2, 3))[:, :2] + torch.randn(image.shape[0], 2)
+
+
+def test_a_file_that_disagrees_is_not_kept(tmp_path: Path) -> None:
+    _, facts = network_and_facts("squeezenet1_1", "single_label")
+    with pytest.raises(OnnxDisagreesError, match="differ from torch's by up to"):
+        write_onnx(tmp_path / "best.onnx", Noisy(), facts)
+    assert list(tmp_path.iterdir()) == []

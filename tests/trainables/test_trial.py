@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import io
 import json
+import math
 import weakref
 
 import numpy as np
@@ -16,10 +17,8 @@ from search_spaces.params import TrialParams
 from trainables.data.config import DataConfig
 from trainables.data.prepare import prepare
 from trainables.metrics import evaluate_predictions, metric_names
-from trainables.predict_best import predict_best
 from trainables.predictions import read_predictions
-from trainables.settings import TrialSettings
-from trainables.trial import FinetuneTrial, TrialTimeoutError
+from trainables.trial import BestEpochTracker, FinetuneTrial, TrialSettings, TrialTimeoutError, predict_trial
 
 SIZES = {"train": 15, "val": 8, "test": 3}
 CLOCKS = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
@@ -43,7 +42,7 @@ def run_dir(tmp_path_factory):
         for name, bright in (("high", True), ("low", False)):
             for index in range(count):
                 draw(root / "images" / split / name / f"{index}.png", rng, bright)
-    prepare(DataConfig(data=str(root / "images"), image_size=32), root / "run", root / "store", 1)
+    prepare(DataConfig(data=str(root / "images"), image_size=32), root / "run", root / "cache", 1)
     return root / "run"
 
 
@@ -59,7 +58,7 @@ def multi_label_run_dir(tmp_path_factory):
             lines.append(f"{split}_{index}.png,{split},{int(bright)},{int(index % 3 > 0)}")
     (root / "all.csv").write_text("\n".join(lines) + "\n")
     request = DataConfig(data=str(root / "all.csv"), image_size=32, label_column=("high", "often"))
-    prepare(request, root / "run", root / "store", 1)
+    prepare(request, root / "run", root / "cache", 1)
     return root / "run"
 
 
@@ -226,7 +225,7 @@ def test_the_files_hold_the_best_epoch_and_its_score_follows_from_them(make, run
     values = evaluate_predictions(saved.label, saved.probability, saved.classes, "single_label")
     assert values["f1_macro"] == last["best_val_f1_macro"]
 
-    whole = predict_best(TrialParams(**params), settings_of(run_dir, epochs=5), 0, tmp_path / "weights.pt")
+    whole = predict_trial(TrialParams(**params), settings_of(run_dir, epochs=5), 0, tmp_path / "weights.pt")
     again = read_predictions(tmp_path / "predictions.npz")
     assert again.path.tolist() == whole.path.tolist()
     assert [int((again.split == split).sum()) for split in ("train", "val")] == [30, 16]
@@ -237,9 +236,9 @@ def test_the_files_hold_the_best_epoch_and_its_score_follows_from_them(make, run
 def test_complete_predictions_are_not_computed_again(make, run_dir, tmp_path):
     train_and_keep(make(SMALL, epochs=1), tmp_path)
     arguments = (TrialParams(**SMALL), settings_of(run_dir, time_limit_s=1e-9), 0, tmp_path / "weights.pt")
-    predict_best(*arguments)
+    predict_trial(*arguments)
     (tmp_path / "weights.pt").unlink()
-    assert len(predict_best(*arguments).path) == 46
+    assert len(predict_trial(*arguments).path) == 46
 
 
 def test_weights_that_do_not_give_the_saved_predictions_are_refused(make, run_dir, tmp_path):
@@ -251,13 +250,13 @@ def test_weights_that_do_not_give_the_saved_predictions_are_refused(make, run_di
     content["trained"]["head.1.bias"] += torch.tensor([3.0, -3.0])
     torch.save(content, tmp_path / "weights.pt")
     with pytest.raises(ValueError, match="do not give the validation predictions"):
-        predict_best(TrialParams(**params), settings_of(run_dir), 0, tmp_path / "weights.pt")
+        predict_trial(TrialParams(**params), settings_of(run_dir), 0, tmp_path / "weights.pt")
 
 
 def test_weights_on_top_of_other_frozen_layers_are_refused(make, run_dir, tmp_path):
     train_and_keep(make(SMALL, epochs=1), tmp_path)
     with pytest.raises(ValueError, match="frozen layers are not those"):
-        predict_best(TrialParams(**SMALL), settings_of(run_dir), 1, tmp_path / "weights.pt")
+        predict_trial(TrialParams(**SMALL), settings_of(run_dir), 1, tmp_path / "weights.pt")
 
 
 def test_the_best_epoch_survives_a_restore_after_which_nothing_improves(make, tmp_path):
@@ -265,7 +264,7 @@ def test_the_best_epoch_survives_a_restore_after_which_nothing_improves(make, tm
     best = first.run_epoch()
     first.save_best(tmp_path / "weights.pt", tmp_path / "predictions.npz")
     state = through_a_file(first.state_dict())
-    state["verdict"]["best_score"] = 2.0  # Out of reach.
+    state["best"]["best_score"] = 2.0  # Out of reach.
     second.load_state_dict(state)
     record = second.run_epoch()
     assert (record["best_epoch"], record["best_val_f1_macro"], record["end"]) == (1, 2.0, "plateau")
@@ -317,7 +316,7 @@ def test_images_below_the_backbones_minimum_are_refused(tmp_path):
     for split in SIZES:
         for index in range(4):
             draw(tmp_path / "images" / split / ("high", "low")[index % 2] / f"{index}.png", rng, index % 2 == 0)
-    prepare(DataConfig(data=str(tmp_path / "images"), image_size=8), tmp_path / "run", tmp_path / "store", 1)
+    prepare(DataConfig(data=str(tmp_path / "images"), image_size=8), tmp_path / "run", tmp_path / "cache", 1)
     with pytest.raises(UserError, match="at least 17 px"):
         FinetuneTrial(TrialParams(backbone="squeezenet1_1", batch_size=2), settings_of(tmp_path / "run"), 0)
 
@@ -330,7 +329,7 @@ def test_several_labels_an_image_end_to_end(multi_label_run_dir, tmp_path):
     trial.close()
     assert set(metric_names(("high", "often"), "multi_label")) <= set(last)
     assert last["val_exact_match"] <= last["val_hamming_accuracy"]
-    whole = predict_best(params, settings, 0, tmp_path / "weights.pt")
+    whole = predict_trial(params, settings, 0, tmp_path / "weights.pt")
     assert whole.label.shape == whole.probability.shape == (46, 2)
     assert whole.of("val").label.sum(axis=0).tolist() == [8, 10]
 
@@ -363,4 +362,83 @@ def test_a_closed_trial_leaves_nothing_in_the_process(run_dir):
 
 def test_settings_pass_through_a_dict(run_dir):
     settings = settings_of(run_dir)
-    assert TrialSettings.from_dict(settings.to_dict()) == settings == dataclasses.replace(settings)
+    assert TrialSettings(**settings.to_dict()) == settings == dataclasses.replace(settings)
+
+
+def verdict(*, epochs=10, patience=None, metric="val_f1_macro", mode="max"):
+    return BestEpochTracker(
+        TrialSettings(
+            run_dir="run",
+            epochs=epochs,
+            weights="random",
+            precision="fp32",
+            metric=metric,
+            mode=mode,
+            patience=patience,
+            time_limit_s=None,
+            seed=0,
+            cpus=1,
+            use_gpu=False,
+            deterministic=False,
+        )
+    )
+
+
+def judge_all(one, scores, metric="val_f1_macro"):
+    return [one.judge({metric: score}) for score in scores]
+
+
+def test_the_best_epoch_is_the_first_of_the_highest():
+    one = verdict()
+    said = judge_all(one, [0.2, 0.6, 0.4, 0.6])
+    assert [each["best_epoch"] for each in said] == [1, 2, 2, 2]
+    assert said[-1] == {"best_epoch": 2, "best_val_f1_macro": 0.6}
+
+
+def test_a_loss_is_best_where_it_is_lowest():
+    said = judge_all(verdict(metric="val_nll", mode="min"), [0.9, 0.5, 0.7], "val_nll")
+    assert said[-1] == {"best_epoch": 2, "best_val_nll": 0.5}
+
+
+def test_only_the_epoch_that_is_best_counts_as_improved():
+    one = verdict()
+    seen = []
+    for score in (0.2, 0.1, 0.3):
+        one.judge({"val_f1_macro": score})
+        seen.append(one.improved)
+    assert seen == [True, False, True]
+
+
+def test_a_trial_ends_with_its_budget():
+    said = judge_all(verdict(epochs=2), [0.1, 0.2])
+    assert "done" not in said[0]
+    assert (said[1]["done"], said[1]["end"]) == (True, "budget")
+
+
+def test_a_trial_ends_after_its_patience_counted_from_the_best_epoch():
+    one = verdict(patience=2)
+    said = judge_all(one, [0.1, 0.3, 0.2, 0.3])
+    assert [each.get("end") for each in said] == [None, None, None, "plateau"]
+    assert said[-1]["reason"] == "2 epochs without a better val_f1_macro"
+    assert one.ended
+
+
+def test_a_broken_epoch_ends_the_trial_and_keeps_its_best():
+    one = verdict()
+    judge_all(one, [0.4])
+    said = one.broken("the loss was no number")
+    expected = {"done": True, "end": "nan", "reason": "the loss was no number"}
+    assert said == {"best_epoch": 1, "best_val_f1_macro": 0.4} | expected
+    assert not one.improved
+
+
+def test_an_undefined_metric_is_the_users_to_change():
+    with pytest.raises(UserError, match="val_auroc_macro is undefined"):
+        verdict(metric="val_auroc_macro").judge({"val_auroc_macro": math.nan})
+
+
+def test_patience_goes_on_from_its_state():
+    one, other = verdict(patience=2), verdict(patience=2)
+    judge_all(one, [0.5, 0.4])
+    other.load_state_dict(one.state_dict())
+    assert other.judge({"val_f1_macro": 0.4})["end"] == "plateau"

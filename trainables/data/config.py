@@ -74,7 +74,8 @@ class Option:
 
     group: its heading in the help. metavar: stands for its value there; None = a switch. many: it may be given
     several times. allowed: the values, or the names in a list, that it may have, each called a ``kind`` (default: the
-    option's name). least, most: the range, inclusive; above: exclusive. out_of_range: said of a value outside.
+    option's name). least, most: the range, inclusive; above_s: of seconds, exclusive. out_of_range: said of a value
+    outside, where the bound in words is not enough.
     anew: a resumed run may be given another value, since it changes how much is run and where, not what a trial is
     worth.
     """
@@ -86,7 +87,7 @@ class Option:
     allowed: tuple[str, ...] = ()
     kind: str = ""
     least: float = -math.inf
-    above: float = -math.inf
+    above_s: float = -math.inf
     most: float = math.inf
     out_of_range: str = ""
     anew: bool = False
@@ -99,21 +100,25 @@ class Option:
                 yield f"{dashed(name)}: {unknown(self.kind or name, one, self.allowed)}"
         for one in sorted({one for one in several if several.count(one) > 1}):
             yield f"{dashed(name)}: {one} is named twice"
-        if isinstance(value, int | float) and not (self.least <= value <= self.most and self.above < value):
-            bound = f"{self.least} or more" if value < self.least else f"at most {self.most}"
-            yield f"{dashed(name)} {value}: {self.out_of_range or f'must be {bound}'}"
+        if isinstance(value, int | float):
+            bounds = {
+                f"{self.least} or more": value >= self.least,
+                f"at most {self.most}": value <= self.most,
+                f"more than {self.above_s} seconds": value > self.above_s,
+            }
+            outside = [self.out_of_range or f"must be {bound}" for bound, holds in bounds.items() if not holds]
+            yield from (f"{dashed(name)} {value}: {said}" for said in outside)
 
 
-def option(group: str, default: Any, metavar: str | None, help: str, *, otherwise: str = "", **declared: Any) -> Any:
+def option(group: str, default: Any, metavar: str | None, help: str, **declared: Any) -> Any:
     """A field of an ``Options`` that is an option of the command line; ``declared``: as ``Option`` has them.
 
-    otherwise: the default in words, where it is not the field's own.
+    help: it ends with the default in words, where that is not the field's own.
     """
-    if not otherwise and isinstance(default, str | int | float) and not isinstance(default, bool):
-        otherwise = f"{default:g}" if isinstance(default, float) else str(default)
-    shown = f"{help}; default: {otherwise}" if otherwise else help
+    if isinstance(default, str | int | float) and not isinstance(default, bool) and "default: " not in help:
+        help += f"; default: {default:g}" if isinstance(default, float) else f"; default: {default}"
     field = Field(default)
-    field.metadata.append(Option(group=group, metavar=metavar, help=shown, **declared))
+    field.metadata.append(Option(group=group, metavar=metavar, help=help, **declared))
     return field
 
 
@@ -204,8 +209,8 @@ class DataConfig(Options):
     data: Text = _images(
         "demo",
         "PATH",
-        "a folder train|val|test/CLASS/*, a folder CLASS/* (split 70/15/15 here), or a .csv manifest",
-        otherwise="demo, phantoms drawn by code",
+        "a folder train|val|test/CLASS/*, a folder CLASS/* (split 70/15/15 here), or a .csv manifest; "
+        "default: demo, phantoms drawn by code",
         anew=True,  # It may have moved: the content of a resumed run's data set is compared.
     )
     label_column: Names = _images(
@@ -216,10 +221,10 @@ class DataConfig(Options):
     )
     path_column: Text = _images("path", "NAME", "manifest: the column of the image files")
     group_column: Text | None = _images(
-        None, "NAME", "manifest: the patient, who never stands in two splits", otherwise="none"
+        None, "NAME", "manifest: the patient, who never stands in two splits; default: none"
     )
     split_column: Text | None = _images(
-        None, "NAME", "manifest: train, val or test", otherwise="split, if there is such a column"
+        None, "NAME", "manifest: train, val or test; default: split, if there is such a column"
     )
     subgroup_column: Names = _images(
         (), "NAME", "manifest: a column to report by, such as sex; may be repeated", many=True
@@ -234,8 +239,7 @@ class DataConfig(Options):
     image_size: Whole = _images(
         224,
         "PX",
-        "side of the square that the network sees, pixels",
-        otherwise="224, demo 64",
+        "side of the square that the network sees, pixels; default: 224, demo 64",
         least=LEAST_IMAGE_SIZE,
         out_of_range=f"at least {LEAST_IMAGE_SIZE} pixels are needed",
     )

@@ -51,25 +51,16 @@ class TrialData:
     val: Split
 
 
-def open_data(run_dir: Path, splits: Path | None = None) -> TrialData:
+def open_dataset(run_dir: Path, splits: Path | None = None) -> TrialData:
     """Open what ``prepare`` wrote; the test split cannot be reached from here.
 
-    splits: a file of the form of splits.csv that deals train and val anew; by default the run's own.
+    splits: a file of the form of splits.csv that assigns train and val anew; by default the run's own.
     Raises ``UserError`` if the decoded images have gone since.
     """
-    dataset = json.loads((run_dir / DATASET_FILE).read_text(encoding="utf-8"))
-    classes, task = tuple(dataset["classes"]), dataset["task"]
-    images = _map_images(dataset)
-    rows = _rows(splits or run_dir / SPLITS_FILE, ("train", "val"))
-    return TrialData(
-        task=task,
-        classes=classes,
-        channels=dataset["channels"],
-        image_size=dataset["image_size"],
-        images=images,
-        train=_split(rows["train"], classes, task),
-        val=_split(rows["val"], classes, task),
-    )
+    dataset = _dataset(run_dir)
+    train, val = _read_splits(splits or run_dir / SPLITS_FILE, ("train", "val"), dataset)
+    facts = {name: dataset[name] for name in ("task", "channels", "image_size")}
+    return TrialData(**facts, classes=tuple(dataset["classes"]), images=_map_images(dataset), train=train, val=val)
 
 
 def open_test_split(run_dir: Path) -> Split:
@@ -77,40 +68,45 @@ def open_test_split(run_dir: Path) -> Split:
     test_access = run_dir / TEST_ACCESS_FILE
     if not (test_access.exists() and test_access.read_text(encoding="utf-8").strip()):
         raise PermissionError(f"the test split of {run_dir} is closed: no opening is written in {TEST_ACCESS_FILE}")
-    dataset = json.loads((run_dir / DATASET_FILE).read_text(encoding="utf-8"))
-    rows = _rows(run_dir / SPLITS_FILE, ("test",))["test"]
-    return _split(rows, tuple(dataset["classes"]), dataset["task"])
+    (test,) = _read_splits(run_dir / SPLITS_FILE, ("test",), _dataset(run_dir))
+    return test
 
 
-def _rows(path: Path, splits: tuple[str, ...]) -> dict[str, list[dict[str, str]]]:
-    found: dict[str, list[dict[str, str]]] = {split: [] for split in splits}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["split"] in found:
-                found[row["split"]].append(row)
-    return found
+def _dataset(run_dir: Path) -> dict[str, Any]:
+    dataset: dict[str, Any] = json.loads((run_dir / DATASET_FILE).read_text(encoding="utf-8"))
+    return dataset
 
 
 def _map_images(dataset: dict[str, Any]) -> np.memmap[Any, np.dtype[np.uint8]]:
-    store = Path(dataset["store"])
+    cache = Path(dataset["cache"])
     try:
-        images = np.load(store, mmap_mode="r")
+        images = np.load(cache, mmap_mode="r")
     except (OSError, ValueError) as error:
-        raise UserError(f"the decoded images at {store} cannot be opened ({error}): run the sweep again") from None
+        raise UserError(f"the decoded images at {cache} cannot be opened ({error}): run the sweep again") from None
     assert isinstance(images, np.memmap)
     expected = (dataset["channels"], dataset["image_size"], dataset["image_size"])
     if images.shape[1:] != expected or images.dtype != np.uint8:
-        raise UserError(f"the decoded images at {store} are {images.dtype} {images.shape}: run the sweep again")
+        raise UserError(f"the decoded images at {cache} are {images.dtype} {images.shape}: run the sweep again")
     return images
 
 
-def _split(rows: list[dict[str, str]], classes: tuple[str, ...], task: str) -> Split:
-    place = {name: index for index, name in enumerate(classes)}
+def _read_splits(path: Path, splits: tuple[str, ...], dataset: dict[str, Any]) -> list[Split]:
+    """The rows of ``splits`` in a file of the form of splits.csv."""
+    rows: dict[str, list[dict[str, str]]] = {split: [] for split in splits}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["split"] in rows:
+                rows[row["split"]].append(row)
+    return [_split(some, dataset) for some in rows.values()]
+
+
+def _split(rows: list[dict[str, str]], dataset: dict[str, Any]) -> Split:
+    place = {name: index for index, name in enumerate(dataset["classes"])}
     labels: npt.NDArray[Any]
-    if task == "single_label":
+    if dataset["task"] == "single_label":
         labels = np.array([place[row["label"]] for row in rows], dtype=np.int64)
     else:
-        labels = np.zeros((len(rows), len(classes)), dtype=np.float32)
+        labels = np.zeros((len(rows), len(place)), dtype=np.float32)
         for index, row in enumerate(rows):
             for name in row["label"].split("|") if row["label"] else ():
                 labels[index, place[name]] = 1.0

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 
-class DicomError(Exception):
-    """The file's pixels cannot be had; the text names the reason and no tag of the patient."""
+class UnreadableImageError(Exception):
+    """The file is no image that can be decoded; the text is the reason, without the path or a tag of the patient."""
 
 
 def is_dicom(content: bytes) -> bool:
@@ -28,14 +28,15 @@ def read_pixels(content: bytes, most_pixels: int) -> tuple[npt.NDArray[np.generi
         import pydicom
         from pydicom import pixels
     except ImportError:
-        raise DicomError("a DICOM file, and pydicom is not installed: pip install 'xray-sweep[dicom]'") from None
+        missing = "a DICOM file, and pydicom is not installed: pip install 'xray-sweep[dicom]'"
+        raise UnreadableImageError(missing) from None
     try:
         dataset = pydicom.dcmread(io.BytesIO(content))
         rows, columns = int(dataset.Rows), int(dataset.Columns)
     except Exception:  # pydicom's messages may quote tags: keep them in
-        raise DicomError("a damaged DICOM file, or one without an image") from None
+        raise UnreadableImageError("a damaged DICOM file, or one without an image") from None
     if rows * columns > most_pixels:
-        raise DicomError(f"{columns} x {rows} pixels: more than {most_pixels:,}")
+        raise UnreadableImageError(f"{columns} x {rows} pixels: more than {most_pixels:,}")
     try:
         frames = int(dataset.get("NumberOfFrames", 1) or 1)
         photometric = str(dataset.PhotometricInterpretation)
@@ -49,7 +50,7 @@ def read_pixels(content: bytes, most_pixels: int) -> tuple[npt.NDArray[np.generi
         return _gray_as_shown(values, dataset, photometric), frames
     except Exception:
         name = getattr(getattr(dataset.file_meta, "TransferSyntaxUID", None), "name", "unknown")
-        raise DicomError(f"a DICOM file whose pixels cannot be decoded (transfer syntax {name})") from None
+        raise UnreadableImageError(f"a DICOM file whose pixels cannot be decoded (transfer syntax {name})") from None
 
 
 def _gray_as_shown(values: npt.NDArray[Any], dataset: Any, photometric: str) -> npt.NDArray[Any]:

@@ -11,20 +11,20 @@ import numpy as np
 from search_spaces.errors import UserError
 from trainables.data.config import DataConfig
 from trainables.data.dicom import is_dicom
-from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, Finding, Samples
+from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, CheckResult, Samples
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".dcm"})
 
 HIDDEN = (".", "__MACOSX")
 
 
-def list_folder(root: Path, request: DataConfig) -> Samples:
+def list_folder(root: Path, config: DataConfig) -> Samples:
     """List the images below ``root``; deeper folders within a class belong to the class, links are followed.
 
-    Hidden files and files that are no images by their name are left out, and named in a finding. Raises ``UserError``
+    Hidden files and files that are no images by their name are left out, and named in ``checks``. Raises ``UserError``
     where there is no image, or where some folders are splits and others are not.
     """
-    if request.task == "multi_label":
+    if config.task == "multi_label":
         raise UserError("--task multi_label: folders hold one class an image; give a .csv manifest with label columns")
     layout = _split_folders(root)
     ignored: list[str] = []
@@ -37,7 +37,7 @@ def list_folder(root: Path, request: DataConfig) -> Samples:
         ignored += _outside_classes(folder)
     if layout:
         ignored += _outside_classes(root)
-    badly_named = [row for row in rows if not _is_utf8(str(row[2]))]
+    badly_named = [file for _, _, file in rows if not _is_utf8(str(file))]
     rows = [row for row in rows if _is_utf8(str(row[2]))]
     if not rows:
         loose = sum(Path(path).suffix.lower() in EXTENSIONS for path in ignored)
@@ -56,8 +56,8 @@ def list_folder(root: Path, request: DataConfig) -> Samples:
         files=tuple(file for _, _, file in rows),
         labels=np.array([names.index(name) for _, name, _ in rows], dtype=np.int64),
         splits=tuple(split for split, _, _ in rows) if layout else None,
-        findings=_ignored(ignored, root),
-        problems=(*_one_class(root, names), *_names_not_utf8(root, [file for _, _, file in badly_named])),
+        checks=_ignored(ignored, root),
+        problems=tuple(_problems(root, names, badly_named)),
     )
 
 
@@ -129,20 +129,20 @@ def _is_utf8(text: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def _one_class(root: Path, names: tuple[str, ...]) -> list[str]:
-    return [] if len(names) > 1 else [f"--data {root}: one class only ({names[0]!r}); at least two are needed"]
+def _problems(root: Path, classes: tuple[str, ...], badly_named: list[Path]) -> list[str]:
+    problems = []
+    if len(classes) < 2:
+        problems.append(f"--data {root}: one class only ({classes[0]!r}); at least two are needed")
+    if badly_named:  # tables and reports are UTF-8: such a name could not be written down
+        shown = ", ".join(ascii(str(file.relative_to(root))) for file in badly_named[:5])
+        problems.append(f"--data {root}: {len(badly_named)} file name(s) are not UTF-8 ({shown}): rename them")
+    return problems
 
 
-def _names_not_utf8(root: Path, files: list[Path]) -> list[str]:
-    """Tables and reports are UTF-8: such a name could not be written down."""
-    shown = ", ".join(ascii(str(file.relative_to(root))) for file in files[:5])
-    return [f"--data {root}: {len(files)} file name(s) are not UTF-8 ({shown}): rename them"] if files else []
-
-
-def _ignored(ignored: list[str], root: Path) -> tuple[Finding, ...]:
+def _ignored(ignored: list[str], root: Path) -> tuple[CheckResult, ...]:
     if not ignored:
         return ()
     message = f"{len(ignored)} file(s) are no images by their name, or lie outside a class folder: left out"
     shown = [Path(path).relative_to(root).as_posix() for path in ignored[:MOST_ITEMS]]
     items = tuple((path if _is_utf8(path) else ascii(path),) for path in shown)
-    return (Finding("ignored_files", "info", message, len(ignored), items),)
+    return (CheckResult("ignored_files", "info", message, len(ignored), items),)

@@ -39,14 +39,15 @@ def find_near_pairs(
     """
     pairs: list[NearPair] = []
     for firsts, seconds in _candidate_blocks(phashes, same, rows):
-        left, right, index = _side_by_side(smalls, firsts, seconds)
+        (left_rows, at_left), (right_rows, at_right) = (np.unique(x, return_inverse=True) for x in (firsts, seconds))
+        left, right = _normalised(smalls[left_rows]), _normalised(smalls[right_rows])
         correlation = np.empty(len(firsts), dtype=np.float64)
         if len(firsts) > _DENSE * len(left) * len(right):
-            correlation[:] = (left @ right.T)[index]
+            correlation[:] = (left @ right.T)[at_left, at_right]
         else:
             for start in range(0, len(firsts), 1024):
                 part = slice(start, start + 1024)
-                correlation[part] = np.einsum("ij,ij->i", left[index[0][part]], right[index[1][part]])
+                correlation[part] = np.einsum("ij,ij->i", left[at_left[part]], right[at_right[part]])
         for place in np.flatnonzero(correlation >= LEAST_CORRELATION):
             first, second = int(firsts[place]), int(seconds[place])
             bits = int(np.bitwise_count(phashes[first] ^ phashes[second]))
@@ -69,15 +70,6 @@ def _candidate_blocks(
             first, second = np.nonzero(close)
             if len(first):
                 yield block[first], others[second]
-
-
-def _side_by_side(
-    smalls: npt.NDArray[np.uint8], firsts: npt.NDArray[np.int64], seconds: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Normalised pixels of the rows that occur, and where each pair finds its two."""
-    left_rows, left = np.unique(firsts, return_inverse=True)
-    right_rows, right = np.unique(seconds, return_inverse=True)
-    return _normalised(smalls[left_rows]), _normalised(smalls[right_rows]), (left, right)
 
 
 def _normalised(smalls: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -1,32 +1,26 @@
-"""The rows of a data set before any image is opened: one type for folders, manifests and the demo set."""
+"""The rows of a data set before any image is opened: one type for folders, tables and the demo set."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 SPLITS = ("train", "val", "test")
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
+_WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
+SPLIT_WORDS = {word: split for split, words in _WORDS.items() for word in words}
 MOST_ITEMS = 50
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """Something about the data that the user should know; ``dataset.json`` keeps all of them.
 
     check: a short name. severity: "error" (stops, unless the user goes on by an option), "warning" or "info".
@@ -54,7 +48,7 @@ class Samples:
     splits: "train", "val", "test" each, or None for all rows: none given.
     groups: None = no group column; a value "" = not known, the row is a group of its own.
     pixels: uint8 [n, H, W], for a set that is drawn, not read.
-    problems: rows that cannot be used, in words; those rows are not in the listing.
+    checks: what was seen while listing. problems: rows that cannot be used, in words; they are not among the samples.
     """
 
     kind: str
@@ -70,7 +64,7 @@ class Samples:
     subgroups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     sources: tuple[str, ...] | None = None
     pixels: npt.NDArray[np.uint8] | None = None
-    findings: tuple[Finding, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
     problems: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -80,21 +74,23 @@ class Samples:
         assert len(self.labels) == len(self.paths)
         assert self.splits is None or set(self.splits) <= set(SPLITS)
 
-    def take(self, rows: npt.NDArray[np.int64]) -> Samples:
-        """The listing of ``rows`` only, in their order."""
+    @property
+    def hot(self) -> npt.NDArray[np.bool_]:
+        """bool [n, classes]: which classes each image has."""
+        labels = self.labels
+        return labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(len(self.classes))
 
-        def of(values: Sequence[Any]) -> tuple[Any, ...]:
-            return tuple(values[row] for row in rows)
+    def subset(self, rows: npt.NDArray[np.int64]) -> Samples:
+        """The samples of ``rows`` only, in their order."""
+
+        def of(values: Sequence[Any] | None) -> Any:
+            return values and tuple(values[row] for row in rows)
 
         return dataclasses.replace(
             self,
-            paths=of(self.paths),
-            files=of(self.files) if self.files else (),
+            **{name: of(getattr(self, name)) for name in ("paths", "files", "splits", "groups", "sources")},
             labels=self.labels[rows],
-            splits=None if self.splits is None else of(self.splits),
-            groups=None if self.groups is None else of(self.groups),
             subgroups={column: of(values) for column, values in self.subgroups.items()},
-            sources=None if self.sources is None else of(self.sources),
             pixels=None if self.pixels is None else self.pixels[rows],
         )
 
@@ -107,3 +103,11 @@ class Samples:
     def label_text(self, row: int) -> str:
         """As written in splits.csv: the class's name, or ``a|b`` (empty: none)."""
         return "|".join(self.label_names(row))
+
+
+def rows_by(keys: Iterable[_Key]) -> dict[_Key, list[int]]:
+    """The rows, from 0, at which each key stands; keys in the order in which they come."""
+    rows: dict[_Key, list[int]] = defaultdict(list)
+    for row, key in enumerate(keys):
+        rows[key].append(row)
+    return rows

@@ -5,12 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from search_spaces.errors import UserError
+from trainables.atomic import write_atomically
 
 SHARE = 0.15  # of validation, and of test
 GIVEN, SEEDED, VAL_FROM_TRAIN = "given", "seeded", "val taken from train"
@@ -55,18 +59,57 @@ def assign_splits(
 def missing_classes(labels: npt.NDArray[Any], splits: Names, classes: Sequence[str]) -> list[str]:
     """One sentence for each class without an image in train or val, and for a label that every image carries."""
     problems = []
-    present = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(len(classes))
+    hot = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(len(classes))
     for split in ("train", "val"):
-        rows = present[splits == split]
+        rows = hot[splits == split]
         for name, count in zip(classes, rows.sum(axis=0), strict=True):
             if count == 0:
-                problems.append(
-                    f"class {name!r} has no image in {split}: every class must be in train and val "
-                    f"({split} has {len(rows)} images)"
-                )
+                has = f"({split} has {len(rows)} images)"
+                problems.append(f"class {name!r} has no image in {split}: every class must be in train and val {has}")
             elif labels.ndim == 2 and count == len(rows):
                 problems.append(f"label {name!r} is set for all {len(rows)} images in {split}: nothing to tell apart")
     return problems
+
+
+def write_folds(splits: Path, folds: Sequence[Path], classes: Sequence[str], seed: int) -> None:
+    """Write for each of ``folds`` a file like ``splits`` in which its part of train + val is "val", the rest "train".
+
+    Stratified by label (by combination where there are several) and grouped: no group is cut in two. Test rows stay as
+    they are. Raises ``UserError`` if a class cannot be in train and val of every fold.
+    """
+    rows = pd.read_csv(splits, dtype=str, keep_default_na=False)
+    mine = rows["split"].isin(["train", "val"])
+    fold_of = assign_folds(list(rows["label"][mine]), list(rows["group"][mine]), classes, len(folds), seed)
+    for fold, path in enumerate(folds):
+        rows.loc[mine, "split"] = np.where(fold_of == fold, "val", "train")
+        text = rows.to_csv(index=False, lineterminator="\n")
+        write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8", newline=""))
+
+
+def assign_folds(labels: Sequence[str], groups: Sequence[str], classes: Sequence[str], count: int, seed: int) -> Ints:
+    """int64 [n]: the fold, 0 to ``count`` - 1, of each row, the same whatever the groups are called.
+
+    labels: names with "|" between; groups: "" is a group of its own.
+
+    Raises ``UserError`` if a class is missing from train or val of a fold: then there are too few of its groups.
+    """
+    hot = np.array([[name in label.split("|") for name in classes] for label in labels], dtype=np.int64)
+    strata = hot.argmax(axis=1) if (hot.sum(axis=1) == 1).all() else label_strata(hot)
+    # Numbered as they come: what groups are called, which each run hashes anew, changes no fold.
+    number: dict[str, int] = {}
+    units = np.array([number.setdefault(group or f"\0{row}", len(number)) for row, group in enumerate(groups)])
+    for place, name in enumerate(classes):
+        of_class = len(np.unique(units[hot[:, place] == 1]))
+        if of_class < count:
+            what = "images" if len(number) == len(units) else "groups"
+            raise UserError(f"--folds {count}: class {name!r} has {of_class} {what} in train and val: give fewer folds")
+    fold_of = _stratified_folds(strata, units, count, seed % 2**32)
+    for fold in range(count):
+        inside = hot[fold_of == fold].sum(axis=0)
+        for name, one_sided in zip(classes, (inside == 0) | (inside == hot.sum(axis=0)), strict=True):
+            if one_sided:
+                raise UserError(f"--folds {count}: class {name!r} is not on both sides of every fold: give fewer folds")
+    return fold_of
 
 
 def label_strata(labels: npt.NDArray[Any]) -> Ints:
@@ -142,16 +185,23 @@ def _draw_groups(parts: tuple[str, ...], strata: Ints, units: Ints, state: int) 
     fold_count = min(fold_count, unit_count, int(np.bincount(strata).max()))
     if fold_count <= len(parts):  # scikit-learn refuses more folds than rows of every class
         strata, fold_count = np.zeros_like(strata), min(7, unit_count)
-    folds = np.zeros(len(units), dtype=np.int64)
-    # Imported here: it takes a second, and a data set with a split of its own has no need of it.
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    splitter = StratifiedGroupKFold(fold_count, shuffle=True, random_state=state)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class with fewer groups than folds: the caller sees to it
-        for fold, (_, rows) in enumerate(splitter.split(np.zeros(len(units)), strata, units)):
-            folds[rows] = fold
+    folds = _stratified_folds(strata, units, fold_count, state)
     splits = np.full(len(units), "train", dtype="<U5")
     for place, part in enumerate(parts):
         splits[(folds >= place * take) & (folds < (place + 1) * take)] = part
     return splits
+
+
+def _stratified_folds(strata: Ints, units: Ints, count: int, state: int) -> Ints:
+    """int64 [n]: whole units in ``count`` folds, each stratum spread over them (scikit-learn)."""
+    # Imported here: it takes a second, and a data set with a split of its own has no need of it.
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    grouped = len(np.unique(units)) < len(units)
+    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(count, shuffle=True, random_state=state)
+    folds = np.zeros(len(units), dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a stratum with fewer units than folds: the callers see to it
+        for fold, (_, rows) in enumerate(splitter.split(np.zeros(len(units)), strata, units)):
+            folds[rows] = fold
+    return folds

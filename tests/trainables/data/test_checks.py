@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from trainables.data.checks import cramers_v, examine
-from trainables.data.image_stats import ImageStats
+from trainables.data.image import ImageStats
 from trainables.data.near_duplicates import NearPair
-from trainables.data.samples import Finding, Samples
+from trainables.data.samples import CheckResult, Samples
 
 
-def listing_of(count: int, **changes: object) -> Samples:
+def samples_of(count: int, **changes: object) -> Samples:
     whole = Samples(
         kind="manifest",
         path="m.csv",
@@ -25,47 +25,45 @@ def listing_of(count: int, **changes: object) -> Samples:
     return dataclasses.replace(whole, **changes)
 
 
-def examined(listing: Samples, splits: list[str], hashes: str = "", near: tuple[NearPair, ...] = ()) -> list[Finding]:
-    names = hashes or [str(row) for row in range(len(listing))]
-    facts = [ImageStats(pixel_hash=name, phash="0" * 16) for name in names]
-    return [
-        finding for finding in examine(listing, facts, near, np.array(splits)) if not finding.check.startswith("tiny")
-    ]
+def examined(
+    samples: Samples, splits: list[str], hashes: str = "", near: tuple[NearPair, ...] = ()
+) -> list[CheckResult]:
+    names = hashes or [str(row) for row in range(len(samples))]
+    stats = [ImageStats(pixel_hash=name, phash="0" * 16) for name in names]
+    return [result for result in examine(samples, stats, near, np.array(splits)) if not result.check.startswith("tiny")]
 
 
 def test_clean_data_gives_no_finding() -> None:
-    assert examined(listing_of(40), ["train"] * 40) == []
+    assert examined(samples_of(40), ["train"] * 40) == []
 
 
 def test_errors_come_first() -> None:
     near = (NearPair(0, 1, 3, 0.98),)
-    found = examined(listing_of(4), ["train", "train", "train", "val"], "abcc", near)
-    assert [finding.severity for finding in found] == ["error", "warning", "info"]
-    assert [finding.check for finding in found] == ["duplicates_across_splits", "two_labels", "near_duplicates"]
+    found = examined(samples_of(4), ["train", "train", "train", "val"], "abcc", near)
+    assert [result.severity for result in found] == ["error", "warning", "info"]
+    assert [result.check for result in found] == ["duplicates_across_splits", "two_labels", "near_duplicates"]
 
 
 def test_a_long_list_is_cut_and_its_count_is_not() -> None:
-    found = examined(listing_of(200), ["train"] * 200, "".join(chr(1000 + row // 2) for row in range(200)))
-    assert [len(finding.to_dict()["items"]) for finding in found] == [50, 50]
-    assert {finding.count for finding in found} == {100}
+    found = examined(samples_of(200), ["train"] * 200, "".join(chr(1000 + row // 2) for row in range(200)))
+    assert [len(result.to_dict()["items"]) for result in found] == [50, 50]
+    assert {result.count for result in found} == {100}
 
 
 def test_rows_without_a_group_are_counted_and_cross_nothing() -> None:
-    (finding,) = examined(listing_of(4, group_column="pid", groups=("", "", "x", "x")), ["train", "val", "val", "val"])
-    assert (finding.check, finding.severity, finding.count) == ("group_unknown", "warning", 2)
+    (result,) = examined(samples_of(4, group_column="pid", groups=("", "", "x", "x")), ["train", "val", "val", "val"])
+    assert (result.check, result.severity, result.count) == ("group_unknown", "warning", 2)
 
 
 def test_a_subgroup_of_too_many_values_is_shown() -> None:
     ages = {"age": tuple(str(row) for row in range(40))}
-    (finding,) = examined(listing_of(40, subgroups=ages), ["train"] * 40)
-    assert finding.message == "subgroup column 'age' has 40 different values: few images in each"
+    (result,) = examined(samples_of(40, subgroups=ages), ["train"] * 40)
+    assert result.message == "subgroup column 'age' has 40 different values: few images in each"
 
 
 def test_class_missing_from_test_warns() -> None:
-    found = examined(listing_of(4), ["train", "train", "val", "test"])
-    assert [(finding.check, finding.message) for finding in found] == [
-        ("missing_class", "class 'a' has no image in test")
-    ]
+    found = examined(samples_of(4), ["train", "train", "val", "test"])
+    assert [(result.check, result.message) for result in found] == [("missing_class", "class 'a' has no image in test")]
 
 
 @pytest.mark.parametrize(

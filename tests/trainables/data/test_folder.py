@@ -17,41 +17,41 @@ def listed(root: Path):
 
 
 def test_split_folders_give_splits_and_classes(split_folder: Path) -> None:
-    listing = listed(split_folder)
-    assert listing.classes == ("ill", "well")
-    assert listing.splits is not None
-    assert [listing.splits.count(split) for split in ("train", "val", "test")] == [24, 8, 8]
-    assert listing.paths[0] == "test/ill/00.png"
-    assert all(path.split("/")[1] == listing.label_text(row) for row, path in enumerate(listing.paths))
-    assert listing.findings == listing.problems == ()
+    samples = listed(split_folder)
+    assert samples.classes == ("ill", "well")
+    assert samples.splits is not None
+    assert [samples.splits.count(split) for split in ("train", "val", "test")] == [24, 8, 8]
+    assert samples.paths[0] == "test/ill/00.png"
+    assert all(path.split("/")[1] == samples.label_text(row) for row, path in enumerate(samples.paths))
+    assert samples.checks == samples.problems == ()
 
 
 @pytest.mark.parametrize("names", [("Training", "VALIDATION", "Test"), ("train", "dev", "testing")])
 def test_split_folders_go_by_other_names_too(split_folder: Path, names: tuple[str, str, str]) -> None:
     for old, new in zip(("train", "val", "test"), names, strict=True):
         (split_folder / old).rename(split_folder / "moved").rename(split_folder / new)
-    listing = listed(split_folder)
-    assert listing.splits is not None
-    assert [listing.splits.count(split) for split in ("train", "val", "test")] == [24, 8, 8]
+    samples = listed(split_folder)
+    assert samples.splits is not None
+    assert [samples.splits.count(split) for split in ("train", "val", "test")] == [24, 8, 8]
 
 
 def test_class_folders_alone_leave_the_splits_to_us(split_folder: Path) -> None:
-    listing = listed(split_folder / "train")
-    assert listing.splits is None
-    assert listing.classes == ("ill", "well")
+    samples = listed(split_folder / "train")
+    assert samples.splits is None
+    assert samples.classes == ("ill", "well")
 
 
 def test_upper_case_extensions_spaces_and_other_scripts_are_read(tmp_path: Path, draw: Callable[..., Path]) -> None:
-    draw(tmp_path / "with finding" / "Röntgen bild 1.PNG", 1)
+    draw(tmp_path / "with result" / "Röntgen bild 1.PNG", 1)
     draw(tmp_path / "ohne Befund" / "胸部.JPeG", 2)
-    assert listed(tmp_path).paths == ("ohne Befund/胸部.JPeG", "with finding/Röntgen bild 1.PNG")
+    assert listed(tmp_path).paths == ("ohne Befund/胸部.JPeG", "with result/Röntgen bild 1.PNG")
 
 
 def test_deeper_folders_belong_to_their_class(split_folder: Path, draw: Callable[..., Path]) -> None:
     draw(split_folder / "train" / "ill" / "patient 7" / "2020" / "a.png", 500)
-    listing = listed(split_folder)
-    row = listing.paths.index("train/ill/patient 7/2020/a.png")
-    assert listing.label_text(row) == "ill"
+    samples = listed(split_folder)
+    row = samples.paths.index("train/ill/patient 7/2020/a.png")
+    assert samples.label_text(row) == "ill"
 
 
 def test_links_are_followed_and_a_loop_ends(split_folder: Path, tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_hidden_and_other_files_are_left_out_and_named(split_folder: Path) -> No
     (split_folder / "train" / "ill" / ".DS_Store").write_text("x")
     (split_folder / "train" / "stray.png").write_text("x")
     (split_folder / "README.md").write_text("x")
-    (finding,) = listed(split_folder).findings
-    assert (finding.severity, finding.count) == ("info", 4)
-    assert set(finding.items) == {
+    (result,) = listed(split_folder).checks
+    assert (result.severity, result.count) == ("info", 4)
+    assert set(result.items) == {
         ("train/ill/notes.txt",),
         ("train/ill/.DS_Store",),
         ("train/stray.png",),
@@ -118,12 +118,12 @@ def test_dicom_without_an_extension_is_recognised(tmp_path: Path, draw: Callable
 def test_hidden_folders_are_named_too(split_folder: Path, draw: Callable[..., Path]) -> None:
     draw(split_folder / "train" / "ill" / ".cache" / "a.png", 500)
     draw(split_folder / "__MACOSX" / "ill" / "a.png", 501)
-    (finding,) = listed(split_folder).findings
-    assert set(finding.items) == {("train/ill/.cache",), ("__MACOSX",)}
+    (result,) = listed(split_folder).checks
+    assert set(result.items) == {("train/ill/.cache",), ("__MACOSX",)}
 
 
 def test_a_file_name_that_is_not_utf_8_is_a_problem(split_folder: Path) -> None:
     (split_folder / "train" / "ill" / "00.png").rename(os.fsdecode(os.fsencode(split_folder) + b"/train/ill/r\xf6.png"))
-    listing = listed(split_folder)
-    assert len(listing) == 39
-    assert "1 file name(s) are not UTF-8 ('train/ill/r\\udcf6.png'): rename them" in listing.problems[0]
+    samples = listed(split_folder)
+    assert len(samples) == 39
+    assert "1 file name(s) are not UTF-8 ('train/ill/r\\udcf6.png'): rename them" in samples.problems[0]

@@ -15,17 +15,17 @@ from search_spaces.errors import UserError
 from sweep.run_folder import RunPaths
 from trainables.data import dataset
 from trainables.data.config import DataConfig
-from trainables.data.dataset import open_data
+from trainables.data.dataset import open_dataset
 from trainables.data.prepare import inspect, prepare
 
 KEYS = {
-    *("source", "task", "classes", "image_size", "fit", "channels", "store", "fingerprint", "counts", "images"),
-    *("groups", "split_origin", "checks", "dropped", "subgroups", "source_by_class", "caveats", "demo", "request"),
+    *("source", "task", "classes", "image_size", "fit", "channels", "cache", "fingerprint", "counts", "images"),
+    *("groups", "split_origin", "checks", "dropped", "subgroups", "source_by_class", "caveats", "demo", "config"),
 }
 
 
 def prepared(tmp_path: Path, **options: Any) -> dict[str, Any]:
-    return prepare(DataConfig(**({"image_size": 16} | options)), tmp_path / "run", tmp_path / "store", workers=2)
+    return prepare(DataConfig(**({"image_size": 16} | options)), tmp_path / "run", tmp_path / "cache", workers=2)
 
 
 def checks(dataset: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -52,7 +52,7 @@ def test_a_folder_becomes_a_run_that_trials_can_open(split_folder: Path, tmp_pat
     assert dataset["counts"]["train"] == {"ill": 12, "well": 12}
     assert dataset["images"] == {"train": 24, "val": 8, "test": 8}
     assert dataset["split_origin"] == "given"
-    data = open_data(tmp_path / "run")
+    data = open_dataset(tmp_path / "run")
     assert data.images.shape == (40, 1, 16, 16)
     assert (len(data.train), len(data.val)) == (24, 8)
     for split in (data.train, data.val):
@@ -64,14 +64,14 @@ def test_a_folder_becomes_a_run_that_trials_can_open(split_folder: Path, tmp_pat
 
 def test_the_test_split_cannot_be_reached_by_a_trial(split_folder: Path, tmp_path: Path) -> None:
     prepared(tmp_path, data=str(split_folder))
-    data = open_data(tmp_path / "run")
+    data = open_dataset(tmp_path / "run")
     assert not hasattr(data, "test")
     assert not any(path.startswith("test") for path in data.train.paths + data.val.paths)
 
 
 def test_decoded_images_are_mapped_and_cannot_be_written(split_folder: Path, tmp_path: Path) -> None:
     prepared(tmp_path, data=str(split_folder))
-    data = open_data(tmp_path / "run")
+    data = open_dataset(tmp_path / "run")
     assert isinstance(data.images, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         data.images[0] = 1
@@ -79,9 +79,9 @@ def test_decoded_images_are_mapped_and_cannot_be_written(split_folder: Path, tmp
 
 def test_decoded_images_that_have_gone_are_told(split_folder: Path, tmp_path: Path) -> None:
     prepared(tmp_path, data=str(split_folder))
-    shutil.rmtree(tmp_path / "store")
+    shutil.rmtree(tmp_path / "cache")
     with pytest.raises(UserError, match=r"cannot be opened .* run the sweep again"):
-        open_data(tmp_path / "run")
+        open_dataset(tmp_path / "run")
 
 
 def test_file_names_agree_with_those_of_the_run_folder(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_multi_label_goes_through_to_the_trial(split_folder: Path, tmp_path: Pat
     path = manifest_of(split_folder, labels=findings)
     dataset = prepared(tmp_path, data=str(path), label_column=("labels",))
     assert dataset["task"] == "multi_label"
-    data = open_data(tmp_path / "run")
+    data = open_dataset(tmp_path / "run")
     assert data.classes == ("edema", "mass")
     assert data.train.labels.dtype == np.float32
     for path_of, hot in zip(data.train.paths, data.train.labels, strict=True):
@@ -140,7 +140,7 @@ def test_dry_run_gives_the_same_summary_and_writes_nothing(split_folder: Path, t
     before = set(tmp_path.rglob("*"))
     looked = inspect(DataConfig(data=str(split_folder), image_size=16), workers=2)
     assert set(tmp_path.rglob("*")) == before
-    assert {**prepared(tmp_path, data=str(split_folder)), "store": None} == looked
+    assert {**prepared(tmp_path, data=str(split_folder)), "cache": None} == looked
 
 
 def test_unreadable_files_stop_the_sweep_or_are_dropped_with_a_mark(split_folder: Path, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_unreadable_files_stop_the_sweep_or_are_dropped_with_a_mark(split_folder
     dataset = prepared(tmp_path, data=str(split_folder), skip_unreadable=True)
     assert [row["path"] for row in dataset["dropped"]] == ["train/ill/00.png", "val/ill/01.png"]
     assert any("2 of 40 image files cannot be read" in mark for mark in dataset["caveats"])
-    data = open_data(tmp_path / "run")
+    data = open_dataset(tmp_path / "run")
     assert len(data.train) == 23
     assert data.images[data.train.rows].reshape(23, -1).max(axis=1).min() > 0
 
@@ -266,7 +266,7 @@ def test_all_problems_of_the_data_are_told_in_one_answer(split_folder: Path, tmp
     ):
         assert part in text
     assert not (tmp_path / "run").exists()
-    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(

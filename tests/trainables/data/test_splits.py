@@ -1,4 +1,9 @@
+"""Splits and folds: no group is cut in two, every class is where it has to be."""
+
 from __future__ import annotations
+
+import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces.errors import UserError
-from trainables.data.splits import GIVEN, SEEDED, VAL_FROM_TRAIN, assign_splits, label_strata, missing_classes
+from trainables.data.splits import (
+    GIVEN,
+    SEEDED,
+    VAL_FROM_TRAIN,
+    assign_folds,
+    assign_splits,
+    label_strata,
+    missing_classes,
+    write_folds,
+)
 
 SPLITS = {"train", "val", "test"}
 
@@ -21,7 +35,7 @@ def grouped_labels(draw: st.DrawFn) -> tuple[np.ndarray, list[str]]:
     return labels.astype(np.int64), [str(group) for group in groups]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(grouped_labels(), st.integers(0, 1000))
 def test_no_group_crosses_splits_and_every_row_has_one(data: tuple[np.ndarray, list[str]], seed: int) -> None:
     labels, groups = data
@@ -33,7 +47,7 @@ def test_no_group_crosses_splits_and_every_row_has_one(data: tuple[np.ndarray, l
         assert len({split for split, name in zip(assignment.splits, groups, strict=True) if name == group}) == 1
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(grouped_labels(), st.integers(0, 1000))
 def test_same_seed_gives_the_same_splits(data: tuple[np.ndarray, list[str]], seed: int) -> None:
     labels, groups = data
@@ -46,7 +60,7 @@ def test_another_seed_gives_other_splits() -> None:
     assert not np.array_equal(assign_splits(None, labels, None, 0).splits, assign_splits(None, labels, None, 1).splits)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(counts=st.lists(st.integers(3, 400), min_size=2, max_size=6), seed=st.integers(0, 99))
 def test_each_class_is_split_about_70_15_15(counts: list[int], seed: int) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
@@ -101,7 +115,7 @@ def test_too_few_groups_are_refused() -> None:
         assign_splits(None, np.tile([0, 1], 10), ["a"] * 10 + ["b"] * 10, 0)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32), st.integers(40, 300))
 def test_multi_label_splits_hold_every_common_label(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
@@ -127,3 +141,65 @@ def test_label_that_all_images_carry_is_refused() -> None:
     labels = np.array([[1, 0], [1, 1], [1, 1], [0, 0]], dtype=np.uint8)
     problems = missing_classes(labels, np.array(["train", "train", "val", "val"]), ["lung", "opacity"])
     assert problems == ["label 'lung' is set for all 2 images in train: nothing to tell apart"]
+
+
+FINDINGS = ("covid", "normal", "pneumonia")
+
+
+def rows_of(patients: int, seed: int) -> tuple[list[str], list[str]]:
+    labels, groups = [], []
+    for patient in range(patients):
+        for image in range(1 + (patient * 7 + seed) % 3):
+            labels.append(FINDINGS[patient % 3] if image < 2 else FINDINGS[(patient + 1) % 3])
+            groups.append(f"p{patient}")
+    return labels, groups
+
+
+@settings(max_examples=25)
+@given(patients=st.integers(30, 90), count=st.integers(2, 5), seed=st.integers(0, 2**32 + 5))
+def test_no_patient_is_in_two_folds_and_every_class_is_in_each(patients: int, count: int, seed: int) -> None:
+    labels, groups = rows_of(patients, seed)
+    folds = assign_folds(labels, groups, FINDINGS, count, seed)
+    assert set(folds) == set(range(count))
+    fold_of = {}
+    for group, fold in zip(groups, folds, strict=True):
+        assert fold_of.setdefault(group, fold) == fold
+    assert {(fold, label) for fold, label in zip(folds, labels, strict=True)} == {
+        (fold, label) for fold in range(count) for label in FINDINGS
+    }
+    renamed = [f"{hash(group)}" for group in groups]
+    assert (folds == assign_folds(labels, renamed, FINDINGS, count, seed)).all(), "names change nothing"
+
+
+def test_several_labels_are_in_every_fold() -> None:
+    labels = ["covid|pneumonia", "pneumonia", "", "normal"] * 12
+    folds = assign_folds(labels, [""] * 48, FINDINGS, 4, 0)
+    for name in FINDINGS:
+        assert {fold for fold, label in zip(folds, labels, strict=True) if name in label.split("|")} == {0, 1, 2, 3}
+
+
+def test_a_class_of_fewer_patients_than_folds_is_refused_by_name() -> None:
+    labels = ["covid"] * 6 + ["normal"] * 30
+    groups = ["a", "a", "a", "b", "b", "b", *(f"n{k}" for k in range(30))]
+    with pytest.raises(UserError, match="--folds 3: class 'covid' has 2 groups in train and val: give fewer folds"):
+        assign_folds(labels, groups, ("covid", "normal"), 3, 0)
+
+
+def test_each_image_validates_once_and_test_stays_test(tmp_path: Path) -> None:
+    table = tmp_path / "splits.csv"
+    with table.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["row", "path", "split", "label", "group", "subgroup_sex"])
+        for place in range(60):
+            split = ("train", "train", "val", "test")[place % 4]
+            writer.writerow([place, f"ü {place}.png", split, FINDINGS[place % 3], f"g{place // 2}", "f"])
+    folds = [tmp_path / f"fold_{k}.csv" for k in (1, 2, 3)]
+    write_folds(table, folds, FINDINGS, 0)
+    validated = []
+    for path in folds:
+        with path.open(encoding="utf-8", newline="") as stream:
+            assigned = list(csv.DictReader(stream))
+        assert [row["path"] for row in assigned] == [f"ü {place}.png" for place in range(60)]
+        assert [row["row"] for row in assigned if row["split"] == "test"] == [str(place) for place in range(3, 60, 4)]
+        validated += [row["row"] for row in assigned if row["split"] == "val"]
+    assert sorted(validated, key=int) == [str(place) for place in range(60) if place % 4 != 3]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from search_spaces.errors import UserError
 from trainables.data.config import DataConfig
-from trainables.data.manifest import list_manifest
 from trainables.data.samples import SPLIT_WORDS, Samples
+from trainables.data.table import list_table
 
 ROWS = [
     {"file": "a.png", "finding": "ill", "fold": "train", "pid": "1", "sex": "f", "site": "x"},
@@ -48,7 +48,7 @@ def table(tmp_path: Path) -> Callable[..., Path]:
 
 def read(path: Path, **options: Any) -> Samples:
     defaults: dict[str, Any] = {"path_column": "file", "label_column": ("finding",), "split_column": "fold"}
-    return list_manifest(path, DataConfig(data=str(path), **(defaults | options)))
+    return list_table(path, DataConfig(data=str(path), **(defaults | options)))
 
 
 def changed(row: int, **cells: str) -> list[dict[str, str]]:
@@ -64,15 +64,15 @@ def problems_of(path: Path, **options: Any) -> str:
 
 
 def test_columns_are_read_under_the_users_own_names(table: Callable[..., Path], tmp_path: Path) -> None:
-    listing = read(table(ROWS), group_column="pid", subgroup_column=("sex",), source_column="site")
-    assert listing.classes == ("ill", "well")
-    assert list(listing.labels) == [0, 1, 0, 1]
-    assert listing.splits == ("train", "train", "val", "test")
-    assert listing.groups == ("1", "2", "3", "4")
-    assert listing.subgroups == {"sex": ("f", "m", "f", "")}
-    assert listing.sources == ("x", "x", "y", "y")
-    assert listing.files[0] == tmp_path / "a.png"
-    assert listing.problems == ()
+    samples = read(table(ROWS), group_column="pid", subgroup_column=("sex",), source_column="site")
+    assert samples.classes == ("ill", "well")
+    assert list(samples.labels) == [0, 1, 0, 1]
+    assert samples.splits == ("train", "train", "val", "test")
+    assert samples.groups == ("1", "2", "3", "4")
+    assert samples.subgroups == {"sex": ("f", "m", "f", "")}
+    assert samples.sources == ("x", "x", "y", "y")
+    assert samples.files[0] == tmp_path / "a.png"
+    assert samples.problems == ()
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t"])
@@ -87,9 +87,9 @@ def test_cells_stay_texts_and_lose_the_space_around_them(table: Callable[..., Pa
     rows = [
         {**row, "finding": cell, "pid": "007"} for row, cell in zip(ROWS, [" NA ", "None", "NA", "1.0"], strict=True)
     ]
-    listing = read(table(rows), group_column="pid")
-    assert listing.classes == ("1.0", "NA", "None")
-    assert listing.groups == ("007",) * 4
+    samples = read(table(rows), group_column="pid")
+    assert samples.classes == ("1.0", "NA", "None")
+    assert samples.groups == ("007",) * 4
 
 
 def test_split_column_called_split_is_used_unasked(table: Callable[..., Path]) -> None:
@@ -102,11 +102,11 @@ def test_no_split_column_leaves_the_splits_to_us(table: Callable[..., Path]) -> 
 
 
 @given(st.sampled_from(sorted(SPLIT_WORDS)), st.sampled_from([str.lower, str.upper, str.title]))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_split_words_go_in_any_case(table: Callable[..., Path], word: str, case: Callable[[str], str]) -> None:
-    listing = read(table(changed(2, fold=case(word))))
-    assert listing.splits is not None
-    assert listing.splits[2] == SPLIT_WORDS[word]
+    samples = read(table(changed(2, fold=case(word))))
+    assert samples.splits is not None
+    assert samples.splits[2] == SPLIT_WORDS[word]
 
 
 def test_absolute_windows_and_unicode_paths_are_found(table: Callable[..., Path], tmp_path: Path) -> None:
@@ -117,32 +117,32 @@ def test_absolute_windows_and_unicode_paths_are_found(table: Callable[..., Path]
     rows[1]["file"] = "sub\\w.png"
     for name in ("c.png", "d.png"):
         (tmp_path / name).touch()
-    listing = read(table(rows, make_files=False))
-    assert listing.problems == ()
-    assert listing.paths[:2] == ("sub/Zoë 1.png", "sub\\w.png")
-    assert listing.files[1] == tmp_path / "sub" / "w.png"
+    samples = read(table(rows, make_files=False))
+    assert samples.problems == ()
+    assert samples.paths[:2] == ("sub/Zoë 1.png", "sub\\w.png")
+    assert samples.files[1] == tmp_path / "sub" / "w.png"
 
 
 def test_a_bar_in_a_cell_makes_it_multi_label(table: Callable[..., Path]) -> None:
-    listing = read(table(changed(0, finding="well | ill")))
-    assert listing.task == "multi_label"
-    assert listing.labels.tolist() == [[1, 1], [0, 1], [1, 0], [0, 1]]
+    samples = read(table(changed(0, finding="well | ill")))
+    assert samples.task == "multi_label"
+    assert samples.labels.tolist() == [[1, 1], [0, 1], [1, 0], [0, 1]]
 
 
 def test_several_columns_of_0_and_1_make_it_multi_label_in_their_order(table: Callable[..., Path]) -> None:
     marks = [("1", "0"), ("0.0", "True"), ("1.0", "yes"), ("no", "FALSE")]
     rows = [{**row, "mass": mass, "edema": edema} for row, (mass, edema) in zip(ROWS, marks, strict=True)]
-    listing = read(table(rows), label_column=("mass", "edema"))
-    assert listing.classes == ("mass", "edema")
-    assert listing.labels.tolist() == [[1, 0], [0, 1], [1, 1], [0, 0]]
-    assert [finding.message for finding in listing.findings] == ["1 of 4 images carry none of the labels"]
+    samples = read(table(rows), label_column=("mass", "edema"))
+    assert samples.classes == ("mass", "edema")
+    assert samples.labels.tolist() == [[1, 0], [0, 1], [1, 1], [0, 0]]
+    assert [result.message for result in samples.checks] == ["1 of 4 images carry none of the labels"]
 
 
 def test_one_hot_columns_can_be_single_label(table: Callable[..., Path]) -> None:
     rows = [{**row, "well": str(place % 2), "ill": str(1 - place % 2)} for place, row in enumerate(ROWS)]
-    listing = read(table(rows), label_column=("well", "ill"), task="single_label")
-    assert listing.classes == ("ill", "well")
-    assert listing.labels.tolist() == [0, 1, 0, 1]
+    samples = read(table(rows), label_column=("well", "ill"), task="single_label")
+    assert samples.classes == ("ill", "well")
+    assert samples.labels.tolist() == [0, 1, 0, 1]
 
 
 def test_uncertain_and_empty_0_1_cells_are_never_guessed(table: Callable[..., Path]) -> None:
@@ -163,7 +163,7 @@ def test_all_problems_of_the_rows_are_told_together(table: Callable[..., Path], 
     assert "column 'finding', row 7: the label is empty" in text
 
 
-def test_rows_at_fault_are_not_in_the_listing(table: Callable[..., Path]) -> None:
+def test_rows_at_fault_are_not_in_the_samples(table: Callable[..., Path]) -> None:
     assert read(table(changed(1, fold="trian"))).paths == ("a.png", "c.png", "d.png")
 
 
@@ -258,7 +258,7 @@ names = st.text(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(
     cells=st.lists(st.lists(names, max_size=3, unique=True), min_size=2, max_size=8), delimiter=st.sampled_from(",;\t")
 )
@@ -266,12 +266,12 @@ def test_any_label_names_survive_the_table(table: Callable[..., Path], cells: li
     rows = [{"path": f"{place}.png", "label": "|".join(cell), "more": "x"} for place, cell in enumerate(cells)]
     path = table(rows, delimiter=delimiter)
     classes = sorted({name for cell in cells for name in cell})
-    request = DataConfig(data=str(path), label_column=("label",), task="multi_label")
+    config = DataConfig(data=str(path), label_column=("label",), task="multi_label")
     if len(classes) < 2:
         with pytest.raises(UserError, match="one class only"):
-            list_manifest(path, request)
+            list_table(path, config)
         return
-    listing = list_manifest(path, request)
-    assert listing.classes == tuple(classes)
-    assert [set(listing.label_names(row)) for row in range(len(cells))] == [set(cell) for cell in cells]
-    assert np.array_equal(listing.labels.sum(axis=1), [len(cell) for cell in cells])
+    samples = list_table(path, config)
+    assert samples.classes == tuple(classes)
+    assert [set(samples.label_names(row)) for row in range(len(cells))] == [set(cell) for cell in cells]
+    assert np.array_equal(samples.labels.sum(axis=1), [len(cell) for cell in cells])
