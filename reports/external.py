@@ -117,10 +117,10 @@ def _summary(result: ExternalResult) -> Chapter:
     blocks += [
         Headline(
             value=intervals.as_text(found),
-            label=f"{_name(result, main_score)} on {result.size} of {facts.name}",
+            label=f"{_capital(_name(result, main_score))} on {result.size} of {facts.name}",
             detail=f"{formats.METRIC_MEANINGS[main_score]}. {intervals.below([(result.scores, main_score)])}",
         ),
-        Facts(tuple(overall(result)), tiles=True),
+        Facts(tuple((_capital(name), text) for name, text in overall(result)), tiles=True),
         Text(_decided(result)),
         Facts(tuple(_what(result))),
     ]
@@ -216,9 +216,12 @@ def _reproducibility(result: ExternalResult) -> Chapter:
 
 def _name(result: ExternalResult, key: str) -> str:
     if key == "accuracy" and result.images.multi_label:
-        return "Exact match"
-    name = {"ap_macro": "macro average precision"}.get(key) or formats.METRIC_NAMES[key]
-    return name[:1].upper() + name[1:]
+        return "exact match"
+    return {"ap_macro": "macro average precision"}.get(key) or formats.METRIC_NAMES[key]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _write(path: Path, content: bytes) -> None:

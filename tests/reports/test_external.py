@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from reports.external import build, main
-from reports.external_evidence import External
-from reports.scores.statistics import interval
-from reports.sections.external_scores import mistakes
+from reports.bootstrap import interval
+from reports.comparisons import ExternalResult
+from reports.external import build, main, mistakes
 from sweep.records import read_evaluation
+from trainables.atomic import FORMAT
 from trainables.predictions import Predictions
 
 CLASSES = ("covid", "<b>normal</b>", "pneumonia")
@@ -39,6 +39,7 @@ def write(root: Path, *, task: str = "single_label", count: int = 60, absent: bo
         table.writerows([n, paths[n], "external", "", f"g{n // 2}", ("AP", "PA")[n % 4 == 0]] for n in range(count))
     model = {"file": "best.pt", "sha256": "ab" * 32, "trial": "t0007/seed_1001", "backbone": "resnet18"}
     facts = {
+        "format": FORMAT,
         "name": "hospital & sons",
         "evaluated": "2026-01-05T12:00:00+00:00",
         "command": "runs/x --data 'hospital & sons'",
@@ -66,17 +67,17 @@ def test_the_numbers_on_the_page_are_those_of_the_predictions(tmp_path: Path) ->
     found = read_evaluation(root).predictions
     decided = found.probability.argmax(axis=1)
     macro = f1_score(found.label, decided, average="macro")
-    external = External(read_evaluation(root))
+    external = ExternalResult(read_evaluation(root))
     low, high = interval(external.scores, "f1_macro").low, interval(external.scores, "f1_macro").high
     shown = f"{macro:.3f} ({low:.3f}–{high:.3f})"
     assert f"macro F1: {shown}" in lines
     page = (root / "report.html").read_text(encoding="utf-8")
     assert shown in page
     assert shown in (root / "report.md").read_text(encoding="utf-8")
-    table = pd.read_csv(root / "tables" / "discrimination.csv")
+    table = pd.read_csv(root / "tables" / "discrimination_external.csv")
     expected = [roc_auc_score(found.label == place, found.probability[:, place]) for place in range(3)]
     np.testing.assert_allclose(table["AUROC"][:3], expected)
-    by_class = pd.read_csv(root / "tables" / "decisions.csv")
+    by_class = pd.read_csv(root / "tables" / "operating_points_external.csv")
     assert by_class["TP"].sum() == (decided == found.label).sum()
     assert "bootstrap over 30 patients" in page
 
@@ -92,10 +93,11 @@ def test_the_page_says_what_is_to_be_known_and_names_are_escaped(tmp_path: Path)
     assert "Not for clinical use." in page
     assert 'href="http' not in page
     assert "src=" not in page.replace('src="data:', "")
-    for name in ("decisions", "f1", "discrimination", "calibration", "subgroups", "mistakes"):
+    for name in ("operating_points_external", "f1", "discrimination_external", "calibration_external",
+                 "subgroup_scores_external", "mistakes"):  # fmt: skip
         assert (tmp_path / "b" / "tables" / f"{name}.csv").is_file()
         assert f'href="tables/{name}.csv"' in page
-    for name in ("confusion", "roc"):
+    for name in ("confusion_external", "roc_external"):
         assert (tmp_path / "b" / "figures" / f"{name}.png").is_file()
 
 
@@ -108,19 +110,19 @@ def test_a_macro_f1_is_not_given_where_a_class_has_no_image(tmp_path: Path) -> N
 
 
 def test_labels_are_decided_by_the_models_thresholds(tmp_path: Path) -> None:
-    external = External(read_evaluation(write(tmp_path / "b", task="multi_label")))
+    external = ExternalResult(read_evaluation(write(tmp_path / "b", task="multi_label")))
     found = external.evaluation.predictions
     decided = found.probability >= np.array([0.3, 0.5, 0.6], dtype=np.float32)
     assert external.scores.estimate["f1_macro"] == pytest.approx(f1_score(found.label, decided, average="macro"))
     lines = build(tmp_path / "b")
     assert any(line.startswith("exact match: ") for line in lines)
-    table = pd.read_csv(tmp_path / "b" / "tables" / "decisions.csv")
+    table = pd.read_csv(tmp_path / "b" / "tables" / "operating_points_external.csv")
     assert sorted(table.loc[table["class"] == "covid", "threshold"]) == [0.3, 0.5], "tuned beside 0.5"
 
 
 @pytest.mark.parametrize("task", ["single_label", "multi_label"])
 def test_mistakes_are_all_that_was_wrong_the_surest_first(task: str, tmp_path: Path) -> None:
-    external = External(read_evaluation(write(tmp_path / "b", task=task)))
+    external = ExternalResult(read_evaluation(write(tmp_path / "b", task=task)))
     found, frame = external.evaluation.predictions, mistakes(external)
     if task == "single_label":
         wrong = found.probability.argmax(axis=1) != found.label
