@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from reports import formats, intervals
 from reports.bootstrap import Scores, interval
+from reports.chapters.methods import FITS
 from reports.formats import escape, listing
 from reports.results import Results
 from search_spaces.errors import UserError
@@ -19,7 +20,6 @@ from sweep.records import ModelRecord, WeightsRecord
 OVERALL = ("accuracy", "balanced_accuracy", "f1_macro")
 AREA = "auroc_macro"
 OF_A_CLASS = {"sensitivity": "recall", "specificity": "specificity"}
-FITS = {"squash": "stretched to", "crop": "their middle square resized to", "pad": "resized and padded with black to"}
 ORIGINS = {"imagenet": "torchvision's ImageNet weights", "folder": "a file given by the user"}
 FEW_IMAGES = 30
 NEEDED = (

@@ -23,10 +23,10 @@ NO_LABEL = "no label"
 BEST, WORST = "Best classified", "Worst classified"
 FALSE_POSITIVES, FALSE_NEGATIVES = "Most confident false positives", "Most confident false negatives"
 ORDERS = {
-    BEST: "Best classified: the probability p of the true class, the highest first.",
-    WORST: "Worst classified: the probability p of the true class, the lowest first.",
-    FALSE_POSITIVES: "Most confident false positives: images that were wrongly given the label, the highest p first.",
-    FALSE_NEGATIVES: "Most confident false negatives: images whose label was missed, the lowest p first.",
+    BEST: "By the probability p of the true class, the highest first.",
+    WORST: "By the probability p of the true class, the lowest first.",
+    FALSE_POSITIVES: "Images that were wrongly given the label, by its probability p, the highest first.",
+    FALSE_NEGATIVES: "Images whose label was missed, by its probability p, the lowest first.",
 }
 
 
@@ -40,8 +40,8 @@ def chapter(results: Results) -> Chapter:
     blocks: list[Block] = [Text(_how_chosen(model, part))]
     if len(rows) and not uris:
         blocks.append(Note("info", "thumbnails.npz is missing or damaged, or has none of these images: names only."))
-    kinds = dict.fromkeys(rows["kind"])
-    blocks += [_gallery(rows[rows["kind"] == kind], part.classes, model.judged, uris) for kind in kinds]
+    for kind in dict.fromkeys(rows["kind"]):
+        blocks += [Text(f"### {kind}"), _gallery(rows[rows["kind"] == kind], part.classes, model.judged, uris)]
     columns = (
         Column("kind", "list"),
         Column("class", "class"),

@@ -31,7 +31,11 @@ SPLITS = {
     "seeded": "drawn at random, stratified by label",
     "val taken from train": "as the data set gives them, with 15 % of the training images drawn for validation",
 }
-FITS = {"squash": "squashed to", "crop": "cropped about the centre to", "pad": "padded and resized to"}
+FITS = {
+    "squash": "stretched to",
+    "crop": "cropped to their middle square and resized to",
+    "pad": "resized and padded with black to",
+}
 # by value: words, the key of what is cited
 LOSSES = {
     "cross_entropy": ("cross-entropy", ""),
