@@ -147,9 +147,7 @@ def _decode_all(
     return ImageCache(path, 1 if all(one.gray for one in stats) else 3, hashes, tuple(stats), tuple(near))
 
 
-def in_order(
-    pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In], ahead: int
-) -> Iterator[_Out]:
+def in_order(pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In], ahead: int) -> Iterator[_Out]:
     """``work`` of each item in order, at most ``ahead`` results in memory (``pool.map`` would hold all of them)."""
     waiting: deque[Future[_Out]] = deque()
     for item in items:
