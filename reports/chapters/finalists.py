@@ -219,8 +219,8 @@ def _paired(board: Leaderboard) -> list[Block]:
         rows.append(row | {"mcnemar": shown, "mcnemar_p": math.nan if test is None else test.p})
     columns = [Column("number", "winner less trial", "integer"), *lead_columns("difference")]
     caption = (
-        f"Differences in {judged_name(board)}, means over repeats, on the same resamples of patients; Holm: p corrected for the "
-        f"number of comparisons. {intervals.warned(board.leads.values())}"
+        f"Differences in {judged_name(board)}, means over repeats, on the same resamples of patients; Holm: p "
+        f"corrected for the number of comparisons. {intervals.warned(board.leads.values())}"
     )
     if board.tests:
         name = next(iter(board.tests.values()))[0]
