@@ -164,6 +164,7 @@ def _scores(results: Results) -> list[str]:
 
 
 def _limits(results: Results, model: ModelRecord) -> list[str]:
+    """The page's caveats, and what was not measured."""
     dataset = results.data.dataset
     found = [one.text for one in results.caveats if one.level != "info"]
     rare = [f"{name} ({count:,})" for name, count in dataset.counts.get("train", {}).items() if count < FEW_IMAGES]
@@ -192,6 +193,7 @@ def _files(model: ModelRecord) -> list[str]:
 
 
 def _loading(results: Results, model: ModelRecord) -> list[str]:
+    """With this project, and with torchvision alone."""
     run = f"{results.data.run.sweep.storage or 'runs'}/{results.data.name}"
     return [
         f"    python -m sweep.predict {shlex.quote(run)} image.png",

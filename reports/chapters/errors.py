@@ -28,6 +28,7 @@ CAUTION = "Differences between subgroups may come from chance, or from another m
 
 
 def chapter(results: Results) -> Chapter:
+    """The matrix of the split that judges stands in the summary where it has room for it."""
     model = results.model
     if model is None:
         text = "There is no best trial."
@@ -255,6 +256,7 @@ def _operating(results: Results, points: OperatingPoints, model: ReportedModel) 
 
 
 def _story(results: Results, points: OperatingPoints, model: ReportedModel) -> str:
+    """How the network decides, and where a second threshold comes from."""
     flattered = "" if results.split == "test" else " It was chosen on the very images scored here, which flatters it."
     cut = points.cut
     if model.predictions.label.ndim == 2:

@@ -31,6 +31,7 @@ ORDERS = {
 
 
 def chapter(results: Results) -> Chapter:
+    """Galleries first, then the same images by file name, then the pairs of classes that are confused."""
     model = results.model
     if model is None or model.judged is None:
         return Chapter("examples", TITLE, (Text("There are no predictions to choose images from."),))
@@ -126,6 +127,7 @@ def _sorted(part: Predictions, rows: npt.NDArray[np.int64], key: npt.NDArray[np.
 
 
 def _gallery(rows: pd.DataFrame, classes: tuple[str, ...], split: str, uris: Mapping[str, str]) -> Samples:
+    """One row of images a class; without a thumbnail the name stands alone."""
     found: dict[str, list[Sample]] = {name: [] for name in classes}
     for row in rows.to_dict("records"):
         note = f"p {formats.score(row['probability'])}, {row['note']}"

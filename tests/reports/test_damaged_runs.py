@@ -216,7 +216,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_reported(run, damage):
 def test_a_run_folder_with_only_sweep_json_is_reported(run, tmp_path):
     bare = RunPaths(tmp_path / "bare")
     bare.root.mkdir()
-    bare.sweep.write_text("{}")
+    bare.sweep.write_text('{"format": 1}')
     page = page_of(bare)
     assert "No trial has begun." in page
     assert "dataset.json is missing" in page
@@ -228,7 +228,7 @@ def test_a_model_whose_description_is_damaged_leaves_the_report_whole(run):
     facts = run.models / "best.json"
     for content, problem in {
         "{ torn": "cannot be read",
-        '{"trial": 1, "params": [], "files": 3, "loading": {}}': "files is not an object",
+        '{"format": 1, "trial": 1, "params": [], "files": 3, "loading": {}}': "files is not an object",
     }.items():
         facts.write_text(content)
         page = page_of(run)
@@ -254,4 +254,4 @@ def test_a_sweep_json_that_is_no_object_is_a_run_all_the_same(run):
 def test_a_class_that_no_finalist_predicts_is_named(write_run):
     root = write_run(trials=3, classes=("a", "b", "c"), labels_per_split=FEW, epochs=3, never_predicted="b")
     build(root)
-    assert "Never predicted on validation: b." in page_of(RunPaths(root))
+    assert "On validation, b is never predicted." in page_of(RunPaths(root))
