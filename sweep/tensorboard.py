@@ -22,21 +22,21 @@ class TensorBoardLog:
     """
 
     def __init__(self, history: TrialHistory) -> None:
-        self._ledger = history
+        self._history = history
         self._writers: dict[int, SummaryWriter] = {}
         self._broken = False
         history.on_report.append(self.epoch)
         history.on_end.append(self.end)
 
-    def epoch(self, entry: TrialState, record: dict[str, Any]) -> None:
+    def epoch(self, state: TrialState, record: dict[str, Any]) -> None:
         """Add one epoch's record: ``train_loss`` as train/loss, ``val_f1:a`` as val/f1/a, the rest under trial/."""
         if self._broken:
             return
         try:
-            writer = self._writers.get(entry.number)
+            writer = self._writers.get(state.number)
             if writer is None:
-                folder = self._ledger.files(entry).root
-                writer = self._writers[entry.number] = SummaryWriter(
+                folder = self._history.files(state).root
+                writer = self._writers[state.number] = SummaryWriter(
                     logdir=str(folder),
                     flush_secs=FLUSH_S,
                     filename_suffix=f".from_epoch_{record['epoch']}",  # two files of one second have one name
@@ -48,9 +48,9 @@ class TensorBoardLog:
             self._broken = True
             _log.warning("TensorBoard's files cannot be written any more (%s): the sweep goes on without them", error)
 
-    def end(self, entry: TrialState) -> None:
+    def end(self, state: TrialState) -> None:
         """Close the trial's file."""
-        writer = self._writers.pop(entry.number, None)
+        writer = self._writers.pop(state.number, None)
         if writer is not None:
             writer.close()
 
