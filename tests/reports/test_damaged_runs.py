@@ -216,7 +216,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_reported(run, damage):
 def test_a_run_folder_with_only_sweep_json_is_reported(run, tmp_path):
     bare = RunPaths(tmp_path / "bare")
     bare.root.mkdir()
-    bare.sweep.write_text("{}")
+    bare.sweep.write_text('{"format": 1}')
     page = page_of(bare)
     assert "No trial has begun." in page
     assert "dataset.json is missing" in page
@@ -228,7 +228,7 @@ def test_a_model_whose_description_is_damaged_leaves_the_report_whole(run):
     facts = run.models / "best.json"
     for content, problem in {
         "{ torn": "cannot be read",
-        '{"trial": 1, "params": [], "files": 3, "loading": {}}': "files is not an object",
+        '{"format": 1, "trial": 1, "params": [], "files": 3, "loading": {}}': "files is not an object",
     }.items():
         facts.write_text(content)
         page = page_of(run)
