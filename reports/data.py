@@ -56,11 +56,19 @@ class ReportData:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.dataset.classes
+        """Of dataset.json, else of the predictions; () where neither can be read."""
+        return self.dataset.classes or (self._known.classes if self._known is not None else ())
 
     @property
     def task(self) -> str:
-        return self.dataset.task
+        """As ``classes``."""
+        if self.dataset.classes or self._known is None:
+            return self.dataset.task
+        return "multi_label" if self._known.label.ndim == 2 else "single_label"
+
+    @property
+    def _known(self) -> Predictions | None:
+        return self.predictions or next(iter(self.repeats.values()), None)
 
     @property
     def ended(self) -> bool:

@@ -65,12 +65,12 @@ def is_undefined(scores: Scores, name: str) -> bool:
     return math.isnan(scores.estimate[name]) or scores.proportion_of.get(name) == 0
 
 
-def below(asked: Iterable[tuple[Scores, str]]) -> str:
-    """How the intervals of these scores were made, and what their marks mean."""
+def below(asked: Iterable[tuple[Scores, str]], *, method: bool = True) -> str:
+    """How the intervals of these scores were made (once a chapter: ``method``), and what their marks mean."""
     pairs = list(asked)
     found = [interval(scores, name) for scores, name in pairs if not is_undefined(scores, name)]
     sentences = []
-    if any(not math.isnan(one.low) for one in found):
+    if method and any(not math.isnan(one.low) for one in found):
         sentences.append(_method({one.method for one in found}, [scores.resamples for scores, _ in pairs]))
     warnings = _short_warnings([one.warning for one in found if one.warning])
     if warnings:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from reports import formats, intervals
 from reports.bootstrap import Scores, interval
+from reports.chapters.methods import FITS
 from reports.formats import escape, listing
 from reports.results import Results
 from search_spaces.errors import UserError
@@ -19,7 +20,6 @@ from sweep.records import ModelRecord, WeightsRecord
 OVERALL = ("accuracy", "balanced_accuracy", "f1_macro")
 AREA = "auroc_macro"
 OF_A_CLASS = {"sensitivity": "recall", "specificity": "specificity"}
-FITS = {"squash": "stretched to", "crop": "their middle square resized to", "pad": "resized and padded with black to"}
 ORIGINS = {"imagenet": "torchvision's ImageNet weights", "folder": "a file given by the user"}
 FEW_IMAGES = 30
 NEEDED = (
@@ -164,6 +164,7 @@ def _scores(results: Results) -> list[str]:
 
 
 def _limits(results: Results, model: ModelRecord) -> list[str]:
+    """The page's caveats, and what was not measured."""
     dataset = results.data.dataset
     found = [one.text for one in results.caveats if one.level != "info"]
     rare = [f"{name} ({count:,})" for name, count in dataset.counts.get("train", {}).items() if count < FEW_IMAGES]
@@ -192,6 +193,7 @@ def _files(model: ModelRecord) -> list[str]:
 
 
 def _loading(results: Results, model: ModelRecord) -> list[str]:
+    """With this project, and with torchvision alone."""
     run = f"{results.data.run.sweep.storage or 'runs'}/{results.data.name}"
     return [
         f"    python -m sweep.predict {shlex.quote(run)} image.png",

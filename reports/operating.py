@@ -86,8 +86,7 @@ def operating_points(images: Runs, thresholds: Mapping[str, float] | None, cut: 
     rules = _multi_label_rules(images, thresholds or {}) if images.multi_label else _single_label_rules(images, cut)
     # Decisions are probabilities of 0 and 1: scored as the labels of a multi-label task.
     scores = [
-        score_runs(rule.truth.astype(np.uint8), rule.decided[None], rule.classes, images.resamples)
-        for rule in rules
+        score_runs(rule.truth.astype(np.uint8), rule.decided[None], rule.classes, images.resamples) for rule in rules
     ]
     return OperatingPoints(tuple(rules), tuple(scores), cut)
 

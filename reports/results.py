@@ -372,12 +372,18 @@ def _unfinished(results: Results) -> Iterator[Caveat]:
 
 def _data(results: Results) -> Iterator[Caveat]:
     dataset = results.data.dataset
-    for text in dataset.caveats:
-        if not text.startswith("Demo set"):
-            yield Caveat("warning", text if text.endswith(".") else f"{text}.", "data")
     if dataset.demo:
         text = "Demo data: phantoms drawn by a program, not X-rays. The numbers say nothing about any disease."
         yield Caveat("warning", text, "data")
+    for text in dataset.caveats:
+        if not text.startswith("Demo set"):
+            yield Caveat("warning", text if text.endswith(".") else f"{text}.", "data")
+    folded = [name for name, one in results.data.run.provenance.weights.items() if one.folded_batchnorm]
+    if folded:
+        text = f"Folded BatchNorm in the starting weights of {formats.listing(folded)}: such a network trains to chance"
+        yield Caveat(
+            "warning", f"{text} beyond depth 0: do not compare its deeper trials with other backbones.", "data"
+        )
 
 
 def _learned(results: Results) -> Iterator[Caveat]:
@@ -452,14 +458,6 @@ def _search(results: Results) -> Iterator[Caveat]:
         which = "every repeat" if winner is not None else "the best trial"
         text = f"The best epoch of {which} is the last of the budget ({budget}): more epochs may score higher."
         yield Caveat("info", text, "learning_curves")
-    folded = [name for name, one in data.run.provenance.weights.items() if one.folded_batchnorm]
-    if folded:
-        text = (
-            f"Folded BatchNorm in the starting weights of {formats.listing(folded)}: such a network trains to chance "
-        )
-        yield Caveat(
-            "warning", f"{text}beyond depth 0, so do not compare its deeper trials with other backbones.", "data"
-        )
     if winner is None and data.best is not None:
         no_test = "" if data.has_test else " There is no test split that could tell by how much."
         text = f"The score is the best of {len(data.ranked)} trials on the images they were chosen on: optimistic."

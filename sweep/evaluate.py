@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import difflib
 import hashlib
@@ -24,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from search_spaces.errors import UserError, raise_all, unknown
@@ -32,7 +32,6 @@ from sweep.cli import BAD_INPUT, Arguments, add_computing, computing, plain, run
 from sweep.run_folder import EvaluationPaths, RunPaths
 from trainables.atomic import FORMAT, write_json
 from trainables.data.config import DataConfig, dashed
-from trainables.data.prepare import list_samples
 from trainables.data.samples import SPLIT_WORDS, Samples
 from trainables.data.split_files import write_splits
 from trainables.metrics import evaluate_predictions
@@ -281,10 +280,9 @@ def own_images(run_root: Path) -> dict[str, str] | None:
     try:
         dataset = json.loads(paths.dataset.read_text(encoding="utf-8"))
         stats = json.loads(Path(dataset["cache"]).with_suffix(".json").read_text(encoding="utf-8"))["stats"]
-        rows = pd.read_csv(paths.splits, dtype=str, keep_default_na=False)
-        places = zip(rows["row"], rows["split"], strict=True)
-        return {str(stats[int(row)]["pixel_hash"]): str(split) for row, split in places}
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        with paths.splits.open(encoding="utf-8", newline="") as file:
+            return {str(stats[int(row["row"])]["pixel_hash"]): row["split"] for row in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, IndexError, TypeError, csv.Error):
         return None
 
 
@@ -340,6 +338,8 @@ def _list(config: DataConfig, task: str) -> Samples:
             f"--data {config.data}: the model decides several labels of an image, and a folder gives it one; give a "
             ".csv manifest with the label columns"
         )
+    from trainables.data.prepare import list_samples  # with pandas, which takes a second
+
     # Columns of 0 and 1 of which one is set are classes, too: whether they are is looked at later.
     asked = "multi_label" if task == "multi_label" else "auto"
     return list_samples(config.model_copy(update={"data": str(place), "task": asked}))

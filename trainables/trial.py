@@ -367,15 +367,14 @@ def predict_trial(
     number: int,
     weights_path: Path,
     splits: tuple[str, ...] = ("train", "val"),
-    predictions_path: Path | None = None,
 ) -> Predictions:
     """Complete the predictions of a trial's best epoch: the rows of ``splits``, computed with its saved weights.
 
-    predictions_path: ``predictions.npz`` beside the weights by default; returned as it is if it has all splits already.
-    Validation rows in it stay, as the trial's score is theirs; they are computed again, and if they differ by more than
-    ``SAME_PROBABILITY`` the saved weights are not those of that epoch: ValueError.
+    ``predictions.npz`` beside the weights is returned as it is if it has all splits already. Validation rows in it
+    stay, as the trial's score is theirs; they are computed again, and if they differ by more than ``SAME_PROBABILITY``
+    the saved weights are not those of that epoch: ValueError.
     """
-    predictions_path = predictions_path or weights_path.with_name("predictions.npz")
+    predictions_path = weights_path.with_name("predictions.npz")
     known = read_predictions(predictions_path) if predictions_path.exists() else None
     if known is not None and set(splits) <= set(known.split.tolist()):
         return known

@@ -117,7 +117,8 @@ def _compared(board: Leaderboard) -> list[Block]:
         "retrained like the finalists (--compare). Cells differ in more than this: each has the learning rate, batch "
         "size and so on of its own best trial. None of them can win."
     )
-    below = intervals.below((one.scores, board.metric) for one in board.cells.values() if one.scores is not None)
+    scored = ((one.scores, board.metric) for one in board.cells.values() if one.scores is not None)
+    below = intervals.below(scored, method=False)
     table = Table("compared_cells", f"Holm: p corrected for the number of cells. {below}", frame, tuple(columns))
     return [Text(text), _cell_figure(board, frame), table]
 

@@ -11,7 +11,7 @@ import pandas as pd
 from reports import class_panels, formats, intervals
 from reports.blocks import Chapter, Column, Figure, Table, Text
 from reports.bootstrap import wilson
-from reports.calibration import BINS, Calibration, Claim
+from reports.calibration import BINS, SELECTION, Calibration, Claim
 from reports.class_panels import MOST_PANELS, ReliabilityPanel
 from reports.results import Results
 
@@ -22,7 +22,7 @@ def chapter(results: Results) -> Chapter:
     found, split = results.calibration, results.split
     if found is None or split is None:
         return Chapter("calibration", TITLE, (Text("There are no predictions to check probabilities of."),))
-    first = "" if results.data.task == "multi_label" else " The first panel is of the answer given, whatever its class."
+    first = " The first panel is of the answer given, whatever its class." if found.claims[0].name == SELECTION else ""
     text = (
         f"{results.basis(split)} Of the images with a probability near 0.8, eight in ten should have the class. Points "
         f"below the diagonal: the network is overconfident; above: too cautious.{first} ECE, the expected calibration "

@@ -129,6 +129,7 @@ def _robustness(finals: Finals | None) -> str:
 
 
 def _performance(results: Results) -> str:
+    """The headline with its interval, and what weakens it."""
     found = results.interval
     if found is None:
         return "no predictions"
@@ -138,6 +139,7 @@ def _performance(results: Results) -> str:
 
 
 def _imbalance(counts: dict[str, int]) -> str:
+    """The rarest and the most frequent class of training."""
     if not counts:
         return "class counts not recorded"
     few, many = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])

@@ -26,6 +26,7 @@ AT = ("decided", "decided at the chosen threshold")
 
 
 def chapter(results: Results) -> Chapter:
+    """Areas are means over the repeats: the same numbers as in every other chapter and on the card."""
     split = results.split
     images, scores = (results.runs(split), results.scores(split)) if split else (None, None)
     if split is None or images is None or scores is None:
@@ -118,6 +119,7 @@ def _panel(area: str, place: int, images: Runs, scores: Scores, points: Operatin
 
 
 def _curve(area: str, truth: npt.NDArray[np.bool_], probability: npt.NDArray[np.float32]) -> class_panels.Curve:
+    """Of ROC: false positive rate and sensitivity; else recall and precision."""
     if area == "AUROC":
         return thinned(*roc_curve(truth, probability)[:2])
     precision, recall, _ = precision_recall_curve(truth, probability)

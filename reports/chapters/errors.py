@@ -28,25 +28,24 @@ CAUTION = "Differences between subgroups may come from chance, or from another m
 
 
 def chapter(results: Results) -> Chapter:
+    """The matrix of the split that judges stands in the summary where it has room for it."""
     model = results.model
     if model is None:
         text = "There is no best trial."
         if results.data.best is not None:
             text = "The best trial's predictions are not on disk (they are written when a trial ends), or are damaged."
         return Chapter("errors", TITLE, (Note("info", text),))
-    title = model.title[:1].upper() + model.title[1:]
-    words = [
-        f"{title}, weights of epoch {model.predictions.epoch}.",
-        *map(results.basis, model.splits),
-        _below(results),
-    ]
-    blocks: list[Block] = [Text(formats.escape(" ".join(words))), *_notes(results, model)]
+    bases = " ".join(dict.fromkeys(map(results.basis, model.splits)))
+    words = (
+        f"{formats.capital(model.title)}, weights of epoch {model.predictions.epoch}. {bases} {_below(results, model)}"
+    )
+    blocks: list[Block] = [Text(formats.escape(words)), *_notes(results, model)]
     matrices = [
-        confusion_figure(results.confusion(split), results.data.classes, split)
+        confusion_figure(results.confusion(split), model.predictions.classes, split)
         for split in model.splits
         if not in_summary(results, split)
     ]
-    blocks += [Figures(tuple(matrices)), _split_scores(results, model)]
+    blocks += [*([Figures(tuple(matrices))] if matrices else []), _split_scores(results, model)]
     if model.judged is not None:
         blocks += [_per_class(results, split) for split in _scored(model)[::-1]]
     if results.operating is not None:
@@ -61,8 +60,10 @@ def chapter(results: Results) -> Chapter:
 
 def in_summary(results: Results, split: str) -> bool:
     """Whether the summary shows the matrix of ``split``; it has no room for several labels, or for many classes."""
-    shown = results.model is not None and split == results.split and split in results.model.splits
-    return shown and results.data.task != "multi_label" and len(results.data.classes) <= MOST_CLASSES
+    model = results.model
+    if model is None or split != results.split or split not in model.splits:
+        return False
+    return model.predictions.label.ndim == 1 and len(model.predictions.classes) <= MOST_CLASSES
 
 
 def confusion_figure(
@@ -73,8 +74,7 @@ def confusion_figure(
     counts: [C, C] with true classes as rows, or [C, 2, 2] of several labels. name: "confusion_<split>" where it is
     empty. of: whose it is, the beginning of the caption.
     """
-    title = of + formats.SPLIT_NAMES.get(split, split)
-    title = title[:1].upper() + title[1:]
+    title = formats.capital(of + formats.SPLIT_NAMES.get(split, split))
     totals = counts.sum(axis=-1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full(counts.shape, math.nan), where=totals > 0)
     if counts.ndim == 3:
@@ -110,7 +110,7 @@ def operating_table(points: OperatingPoints, split: str, positive: str | None = 
         *(Column(key, key, "integer") for key in COUNTS),
         *intervals.columns({key: key for key in RATIOS}),
     )
-    caption = "Decisions of the model file, each class against the rest."
+    caption = "Decisions of the network, each class against the rest."
     return Table(f"operating_points_{split}", caption, pd.DataFrame(rows), columns)
 
 
@@ -182,14 +182,16 @@ def _notes(results: Results, model: ReportedModel) -> list[Block]:
     return [*found]
 
 
-def _below(results: Results) -> str:
+def _below(results: Results, model: ReportedModel) -> str:
     """How the intervals of the chapter were made: said once."""
-    model, points = results.model, results.operating
+    points = results.operating
     pairs = []
-    for split in _scored(model) if model is not None else []:
+    for split in _scored(model):
         scores, mean = results.model_scores(split), results.scores(split)
-        pairs += [(scores, name) for name in OVERALL if scores is not None]
-        pairs += [(mean, f"{key}:{name}") for name in results.data.classes for key in OF_A_CLASS if mean is not None]
+        assert scores is not None
+        assert mean is not None
+        pairs += [(scores, name) for name in OVERALL]
+        pairs += [(mean, f"{key}:{name}") for name in mean.classes for key in OF_A_CLASS]
     for one in points.scores if points is not None else ():
         pairs += [(one, f"{key}:{name}") for name in one.classes for key in RATIOS.values()]
     return intervals.below(pairs)
@@ -198,7 +200,7 @@ def _below(results: Results) -> str:
 def _split_scores(results: Results, model: ReportedModel) -> Table:
     """Train, validation and test side by side: what was learned by heart, and what carries over."""
     rows: list[dict[str, Any]] = []
-    titles = OVERALL | ({"accuracy": "exact match"} if results.data.task == "multi_label" else {})
+    titles = OVERALL | ({"accuracy": "exact match"} if model.predictions.label.ndim == 2 else {})
     for split in model.splits:
         runs, alone = results.runs(split), results.model_runs(split)
         scores, mean = (None, None) if split == "train" else (results.model_scores(split), results.scores(split))
@@ -254,13 +256,14 @@ def _operating(results: Results, points: OperatingPoints, model: ReportedModel) 
 
 
 def _story(results: Results, points: OperatingPoints, model: ReportedModel) -> str:
+    """How the network decides, and where a second threshold comes from."""
     flattered = "" if results.split == "test" else " It was chosen on the very images scored here, which flatters it."
     cut = points.cut
-    if results.data.task == "multi_label":
+    if model.predictions.label.ndim == 2:
         text = f"Each label is decided by itself, at a probability of {UNTUNED} as in the search"
         if not model.thresholds:
             return f"{text}; no thresholds were tuned."
-        kept = [name for name in results.data.classes if model.thresholds.get(name, UNTUNED) == UNTUNED]
+        kept = [name for name in model.predictions.classes if model.thresholds.get(name, UNTUNED) == UNTUNED]
         few = f" Not tuned, for lack of positives on validation: {formats.listing(kept)}." if kept else ""
         return f"{text} and at its tuned threshold (see the methods).{few}{flattered}"
     if cut is None:

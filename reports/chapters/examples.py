@@ -23,14 +23,15 @@ NO_LABEL = "no label"
 BEST, WORST = "Best classified", "Worst classified"
 FALSE_POSITIVES, FALSE_NEGATIVES = "Most confident false positives", "Most confident false negatives"
 ORDERS = {
-    BEST: "Best classified: the probability p of the true class, the highest first.",
-    WORST: "Worst classified: the probability p of the true class, the lowest first.",
-    FALSE_POSITIVES: "Most confident false positives: images that were wrongly given the label, the highest p first.",
-    FALSE_NEGATIVES: "Most confident false negatives: images whose label was missed, the lowest p first.",
+    BEST: "By the probability p of the true class, the highest first.",
+    WORST: "By the probability p of the true class, the lowest first.",
+    FALSE_POSITIVES: "Images that were wrongly given the label, by its probability p, the highest first.",
+    FALSE_NEGATIVES: "Images whose label was missed, by its probability p, the lowest first.",
 }
 
 
 def chapter(results: Results) -> Chapter:
+    """Galleries first, then the same images by file name, then the pairs of classes that are confused."""
     model = results.model
     if model is None or model.judged is None:
         return Chapter("examples", TITLE, (Text("There are no predictions to choose images from."),))
@@ -40,8 +41,8 @@ def chapter(results: Results) -> Chapter:
     blocks: list[Block] = [Text(_how_chosen(model, part))]
     if len(rows) and not uris:
         blocks.append(Note("info", "thumbnails.npz is missing or damaged, or has none of these images: names only."))
-    kinds = dict.fromkeys(rows["kind"])
-    blocks += [_gallery(rows[rows["kind"] == kind], part.classes, model.judged, uris) for kind in kinds]
+    for kind in dict.fromkeys(rows["kind"]):
+        blocks += [Text(f"### {kind}"), _gallery(rows[rows["kind"] == kind], part.classes, model.judged, uris)]
     columns = (
         Column("kind", "list"),
         Column("class", "class"),
@@ -126,6 +127,7 @@ def _sorted(part: Predictions, rows: npt.NDArray[np.int64], key: npt.NDArray[np.
 
 
 def _gallery(rows: pd.DataFrame, classes: tuple[str, ...], split: str, uris: Mapping[str, str]) -> Samples:
+    """One row of images a class; without a thumbnail the name stands alone."""
     found: dict[str, list[Sample]] = {name: [] for name in classes}
     for row in rows.to_dict("records"):
         note = f"p {formats.score(row['probability'])}, {row['note']}"

@@ -219,15 +219,16 @@ def _paired(board: Leaderboard) -> list[Block]:
         rows.append(row | {"mcnemar": shown, "mcnemar_p": math.nan if test is None else test.p})
     columns = [Column("number", "winner less trial", "integer"), *lead_columns("difference")]
     caption = (
-        f"{judged_name(board)}, means over repeats, on the same resamples of patients; Holm: p corrected for the "
-        f"number of comparisons. {intervals.warned(board.leads.values())}"
+        f"Differences in {judged_name(board)}, means over repeats, on the same resamples of patients; Holm: p "
+        f"corrected for the number of comparisons. {intervals.warned(board.leads.values())}"
     )
     if board.tests:
         name = next(iter(board.tests.values()))[0]
         columns.insert(-1, Column("mcnemar", "McNemar"))
         caption += f" McNemar, exact: images that only the winner : only the other decides rightly, of {name} of both."
     table = Table("finalists_paired", caption.strip(), pd.DataFrame(rows), tuple(columns))
-    return [Text("### The winner against the others"), table, Text(LOW_POWER)]
+    unclear = any(board.verdict(one) == 0 for one in board.leads.values())
+    return [Text("### The winner against the others"), table, *([Text(LOW_POWER)] if unclear else [])]
 
 
 def _repeats(results: Results, board: Leaderboard) -> Table:
@@ -309,9 +310,9 @@ def _baseline_table(results: Results, comparisons: dict[str, BaselineComparison]
     if any(MAJORITY in found.measured for found in comparisons.values()):
         columns.append(Column("share", "share of the gain", "percent"))
     scored = [one for found in comparisons.values() for one in (found.winner, *found.measured.values())]
-    caption = "The winner and the baselines on the same images. " + intervals.below(
-        (one, name) for one in scored for name in BASELINE_SCORES
-    )
+    pairs = ((one, name) for one in scored for name in BASELINE_SCORES)
+    below = intervals.below(pairs, method=results.leaderboard is None)
+    caption = f"The winner and the baselines on the same images. {below}"
     return Table("baselines", caption.strip(), pd.DataFrame(rows), tuple(columns))
 
 

@@ -50,6 +50,7 @@ def _of_trial(results: Results, row: dict[str, Any], name: str) -> Figure:
 
 
 def _of_all(results: Results) -> Block:
+    """Every trial by epoch, and the epochs at which the scheduler decides."""
     data = results.data
     epochs, name = data.run.epochs, formats.metric_name(data.metric)
     if data.metric not in epochs or not epochs[data.metric].notna().any():

@@ -31,7 +31,11 @@ SPLITS = {
     "seeded": "drawn at random, stratified by label",
     "val taken from train": "as the data set gives them, with 15 % of the training images drawn for validation",
 }
-FITS = {"squash": "squashed to", "crop": "cropped about the centre to", "pad": "padded and resized to"}
+FITS = {
+    "squash": "stretched to",
+    "crop": "cropped to their middle square and resized to",
+    "pad": "resized and padded with black to",
+}
 # by value: words, the key of what is cited
 LOSSES = {
     "cross_entropy": ("cross-entropy", ""),
@@ -47,6 +51,7 @@ PRECISIONS = {"bf16": "bfloat16", "fp32": "single precision"}
 
 
 def chapter(results: Results) -> Chapter:
+    """Paragraphs, limits and search space open or one click away; references and checklists folded."""
     cite = Citations()
     blocks: list[Block] = []
     if not results.data.ended:
@@ -77,6 +82,7 @@ def search_space(results: Results) -> pd.DataFrame:
 
 
 def _data(results: Results, cite: Citations) -> list[str]:
+    """Source, splits, patients, what was left out, preprocessing."""
     dataset = results.data.dataset
     if not dataset.images:
         return ["The data set is not recorded (dataset.json is missing)."]
@@ -108,6 +114,7 @@ def _data(results: Results, cite: Citations) -> list[str]:
 
 
 def _networks(results: Results, cite: Citations) -> list[str]:
+    """Backbones, starting weights, what trains, how."""
     data, sweep = results.data, results.data.run.sweep
     names = sorted(set(data.trials["backbone"]) - {"unknown"})
     if not names:
@@ -142,6 +149,7 @@ def _networks(results: Results, cite: Citations) -> list[str]:
 
 
 def _search(results: Results, cite: Citations) -> list[str]:
+    """Sampler, scheduler, and how the trials ended."""
     data, sweep = results.data, results.data.run.sweep
     counts, total, sampler = tables.status_counts(data.trials), len(data.trials), sweep.sampler or ""
     space = escape(sweep.space or "unknown")
@@ -172,6 +180,7 @@ def _search(results: Results, cite: Citations) -> list[str]:
 
 
 def _evaluation(results: Results, cite: Citations) -> list[str]:
+    """Repeats, the rule that selected, and when the test split was opened."""
     run, metric = results.data.run, escape(formats.metric_name(results.data.metric))
     finals = run.finals
     if finals is None or not finals.finalists:
@@ -219,6 +228,7 @@ def _evaluation(results: Results, cite: Citations) -> list[str]:
 
 
 def _statistics(results: Results, cite: Citations) -> list[str]:
+    """Intervals and comparisons."""
     unit = "patients" if results.data.dataset.group_column else "images, since patients were not known,"
     finals = results.data.run.finals
     paired = []
@@ -239,6 +249,7 @@ def _statistics(results: Results, cite: Citations) -> list[str]:
 
 
 def _software(results: Results, cite: Citations) -> list[str]:
+    """Versions and hardware."""
     found, seconds = results.data.run.provenance, float(results.data.trials["seconds"].sum())
     if not found.python and not found.packages:
         return ["Software and hardware are not recorded (provenance.json is missing)."]
@@ -266,6 +277,7 @@ PARAGRAPHS = {
 
 
 def _values_and_scale(distribution: BaseDistribution) -> tuple[str, str]:
+    """A range or the choices, and "logarithmic", "linear", "whole numbers" or "choice"."""
     if isinstance(distribution, CategoricalDistribution):
         return ", ".join(map(formats.general, distribution.choices)), "choice"
     facts: Mapping[str, Any] = distribution._asdict()

@@ -69,6 +69,7 @@ def of_backbone(name: str) -> str | None:
 
 
 def _short(key: str) -> str:
+    """ "Akiba et al., 2019", from the authors and the last year of the reference."""
     authors = re.split(r"(?<=[A-Z])\. |, et al\. ", REFERENCES[key])[0].split(", ")
     surnames = [author.rsplit(" ", 1)[0] for author in authors]
     year = re.findall(r"\b(?:19|20)\d\d\b", REFERENCES[key])[-1]

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from reports import formats, tables
 from reports.blocks import Block, Chapter, Column, Facts, Folded, Table, Text
+from reports.importance import title
 from reports.results import Results
 
-TITLES = {
-    "lr": "learning rate",
-    "batch_size": "batch",
-    "backbone_lr_factor": "backbone lr x",
-    "head_widths": "head",
-    "lr_schedule": "schedule",
-    "unfreeze_layers": "layers",
-}
 KNOWN = {
     "number": ("trial", "integer"),
     "status": ("status", "text"),
@@ -48,15 +41,10 @@ def chapter(results: Results) -> Chapter:
     frame = tables.all_trials(data.trials, differing)
     known = KNOWN | {"score": (formats.metric_name(data.metric).replace("validation", "val"), "score")}
     shown = [str(name) for name in frame.columns if name != data.metric]
-    columns = tuple(Column(name, *known.get(name, (_title(name), "general"))) for name in shown)
+    columns = tuple(Column(name, *known.get(name, (title(name.removeprefix("param_")), "general"))) for name in shown)
     caption = "Scores are validation scores at a trial's best epoch."
     blocks.append(Table("trials", caption, frame, columns, filterable=True, status_key="status"))
     if constant and len(data.trials) > 1:
-        same = tuple((_title(key), formats.show("general", constant[key])) for key in sorted(constant))
+        same = tuple((title(key), formats.show("general", constant[key])) for key in sorted(constant))
         blocks.append(Folded("The same in all trials", (Facts(same),)))
     return Chapter("trials", "All trials", tuple(blocks))
-
-
-def _title(name: str) -> str:
-    plain = name.removeprefix("param_")
-    return TITLES.get(plain, plain.replace("_", " "))

@@ -254,4 +254,4 @@ def test_a_sweep_json_that_is_no_object_is_a_run_all_the_same(run):
 def test_a_class_that_no_finalist_predicts_is_named(write_run):
     root = write_run(trials=3, classes=("a", "b", "c"), labels_per_split=FEW, epochs=3, never_predicted="b")
     build(root)
-    assert "Never predicted on validation: b." in page_of(RunPaths(root))
+    assert "On validation, b is never predicted." in page_of(RunPaths(root))

@@ -67,7 +67,7 @@ def open_or_build(
     # Threads, not processes: Pillow, NumPy and hashlib work outside Python's lock, and nothing needs to be copied.
     with quiet_decoders(), ThreadPoolExecutor(max(1, workers)) as pool:
         hashes = tuple(pool.map(content_hash, sources, chunksize=64))
-        prepared = _in_order(pool, lambda source: prepare_image(source, size, fit), sources, 4 * max(1, workers))
+        prepared = in_order(pool, lambda source: prepare_image(source, size, fit), sources, 4 * max(1, workers))
         if cache_dir is None:
             return _decode_all(prepared, hashes, None, lambda _: None, progress)
         path = cache_dir / f"{cache_key(hashes, size, fit)}.npy"
@@ -147,9 +147,7 @@ def _decode_all(
     return ImageCache(path, 1 if all(one.gray for one in stats) else 3, hashes, tuple(stats), tuple(near))
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In], ahead: int
-) -> Iterator[_Out]:
+def in_order(pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In], ahead: int) -> Iterator[_Out]:
     """``work`` of each item in order, at most ``ahead`` results in memory (``pool.map`` would hold all of them)."""
     waiting: deque[Future[_Out]] = deque()
     for item in items:

@@ -161,11 +161,7 @@ def _examine(
         if reason is not None
     )
     place = {int(row): index for index, row in enumerate(rows)}
-    near = [
-        pair._replace(first=place[pair.first], second=place[pair.second])
-        for pair in cache.near
-        if listed.kind != "demo" and pair.first in place and pair.second in place  # phantoms all look alike
-    ]
+    near = [pair._replace(first=place[pair.first], second=place[pair.second]) for pair in cache.near]
     samples, problems = listed.subset(rows), list(listed.problems)
     checks = unreadable(listed, cache.stats)
     splits, origin = np.full(len(rows), "train"), ""
@@ -175,6 +171,7 @@ def _examine(
             splits, origin = assignment.splits, assignment.origin
             problems += missing_classes(samples.labels, splits, samples.classes)
             problems += _fold_problems(samples, splits, folds, config.seed)
+            near = [] if listed.kind == "demo" else near  # phantoms all look alike
             checks += examine(samples, [cache.stats[row] for row in rows], near, splits)
     except UserError as error:
         problems += error.problems

@@ -27,7 +27,7 @@ def test_the_data_paragraph_names_counts_splits_patients_and_preprocessing(write
     assert "1,123 images of 3 classes (covid, normal and pneumonia)" in text
     assert "785 for training, 169 for validation and 169 for testing" in text
     assert re.search(r"722 patients \(column “patient\\_id”\), none in two splits\.", text)
-    assert "squashed to 224 x 224 pixels" in text
+    assert "stretched to 224 x 224 pixels" in text
     assert "[name the data set and cite it]" in text
 
 
