@@ -202,11 +202,12 @@ class Results:
 
     def never_predicted(self, split: str) -> list[str]:
         """Classes that ``model`` answers for no image of ``split``."""
-        if self.model is None or split not in self.model.splits:
+        alone = self.model_runs(split)
+        if self.model is None or split not in self.model.splits or alone is None:
             return []
         counts = self.confusion(split)
         answered = counts[:, :, 1].sum(axis=1) if counts.ndim == 3 else counts.sum(axis=0)
-        return [name for name, count in zip(self.data.classes, answered, strict=True) if count == 0]
+        return [name for name, count in zip(alone.classes, answered, strict=True) if count == 0]
 
     @cached_property
     def positive(self) -> str | None:
