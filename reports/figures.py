@@ -298,7 +298,14 @@ def cost(
     axes.plot(*_places(trials), marker=".", color=GRAY, alpha=0.45, markersize=6, label="trial", **flat)
     axes.step(*_places(front), where="post", color=BLUE, linewidth=1.4)
     axes.plot(*_places(front), "o", color=BLUE, markersize=5.5, label="no cheaper trial is better")
-    for one in front[:8]:
+    known = _places(trials)
+    apart = 0.05 * np.ptp([np.log(known[0]), known[1]], axis=1) if len(trials) else np.zeros(2)
+    named = np.full(2, np.inf)
+    for one in front:
+        place = np.array([np.log(one.price), one.score])
+        if (np.abs(place - named) <= apart).all():
+            continue  # it would cover the number before it
+        named = place
         axes.annotate(f"{one.number}", (one.price, one.score), (4, -10), textcoords="offset points", fontsize=7.5)
     if finalists:
         prices, scores = _places(finalists)
@@ -327,7 +334,7 @@ class Slice:
 @drawn
 def slices(panels: Sequence[Slice], label: str) -> Figure:
     """Scores against what the trials took for each hyperparameter, on one vertical scale; the winner is marked."""
-    across = min(3, len(panels))
+    across = len(panels) if len(panels) < 5 else 3
     down = -(-len(panels) // across)
     figure = Figure(figsize=(max(3.4, 0.4 + 2.7 * across), 2.5 * down), layout="constrained")
     for place, axes in enumerate(figure.subplots(down, across, squeeze=False, sharey=True).flat):

@@ -102,7 +102,8 @@ def _weights(results: Results) -> list[Block]:
     provenance = results.data.run.provenance
     weights = tables.weights(provenance)
     names = {"sha256": "SHA-256 (first 16)", "batchnorm": "BatchNorm"}
-    columns = tuple(Column(str(name), names.get(str(name), str(name))) for name in weights.columns)
+    told = [str(name) for name in weights.columns if weights[name].any()]
+    columns = tuple(Column(name, names.get(name, name)) for name in told)
     blocks: list[Block] = [Table("weights", "Starting weights of each backbone.", weights, columns)]
     if weights.empty:
         blocks = [Note("info", "The origin of the starting weights is not recorded (provenance.json).")]

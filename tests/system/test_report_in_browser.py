@@ -20,7 +20,8 @@ LABELS = tuple(f"finding {number}" for number in range(15))
 RUNS = {
     "three classes, repeated": {"trials": 12, "finals": {"finalists": (0, 1), "repeats": 2}},
     "names that are markup": {"classes": NASTY, "labels_per_split": FEW, "finals": {"finalists": (0, 1), "repeats": 2},
-                              "sweep": {"name": "<b>run</b>"}, "dataset": {"caveats": ["<img src=x onerror=alert(3)>"]}},
+                              "sweep": {"name": "<b>run</b>"},
+                              "dataset": {"caveats": ["<img src=x onerror=alert(3)>"]}},
     "fifteen labels": {"classes": LABELS, "task": "multi_label", "labels_per_split": dict.fromkeys(FEW, 60),
                        "trials": 3, "finals": {"finalists": (0, 1), "repeats": 1}},
     "nothing finished": {"statuses": ("failed",)},
@@ -61,6 +62,27 @@ OUTSIDE = """
   .filter((one) => one.getBoundingClientRect().right > innerWidth + 1 && !one.closest(".scroll, .drawing"))
   .map((one) => `${one.tagName} ${one.className}: ${one.textContent.slice(0, 40)}`)
 """
+
+
+def test_a_minute_is_enough_winner_interval_confusion_and_caveats_stand_on_the_first_screen(browser, tmp_path):
+    """A full summary of six classes: all that a reader needs lies within 1440 x 900, the headline on a telephone."""
+    classes = ("effusion", "normal", "pneumonia", "covid", "edema", "atelectasis")
+    sizes = dict.fromkeys(FEW, 120)
+    finals = {"finalists": (0, 1, 3, 4), "repeats": 3}
+    caveats = [f"{number} images are of patients of two splits" for number in range(2, 6)]
+    root = write(tmp_path / "run", trials=6, statuses=("completed",), classes=classes, labels_per_split=sizes,
+                 finals=finals, dataset={"caveats": caveats})  # fmt: skip
+    write_baselines(root, POOR)
+    page = build(root)
+    bottom = "document.querySelector('%s').getBoundingClientRect().bottom"
+    needed = (".headline", "#figure-summary", "#figure-confusion_test", "#summary .facts", "#summary ul", "nav")
+    for width, height, parts in ((1440, 900, needed), (400, 800, (".headline",))):
+        browser.open(page, width, height)
+        assert {part: found for part in parts if (found := browser.run(bottom % part)) > height} == {}
+        assert browser.run("scrollY") == 0
+    browser.open(page, 1440, 900)
+    browser.run("document.getElementById('trials').scrollIntoView({behavior: 'instant'})")
+    assert 0 <= browser.run("document.querySelector('nav').getBoundingClientRect().top") < 900
 
 
 def test_pictures_have_texts_headings_go_down_by_one_and_anchors_have_targets(browser, page):
