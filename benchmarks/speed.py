@@ -1,6 +1,6 @@
 """The speed and memory of the system beside what was promised, on two cores and without a GPU.
 
-    python -m benchmarks.speed [--only demo,store,overhead,pair,report] [--quick]
+    python -m benchmarks.speed [--only demo,cache,overhead,pair,report] [--quick]
 
 Each ratio is of two measurements of the same run. Nothing else should be running. --quick: a few trials, images and
 seconds, to see that the benchmarks work; its numbers are of no use. Ends with code 1 if a limit is missed.
@@ -14,14 +14,14 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 
-from benchmarks import demo_sweep, report_scale, side_by_side, store_memory, trial_overhead
+from benchmarks import demo_sweep, report_scale, side_by_side, cache_memory, trial_overhead
 from benchmarks.table import Row, render
 from sweep.cli import available_cpus
 
 CORES = 2
 BENCHMARKS: dict[str, Callable[[bool], list[Row]]] = {
     "demo": demo_sweep.measure,
-    "store": store_memory.measure,
+    "cache": cache_memory.measure,
     "overhead": trial_overhead.measure,
     "pair": side_by_side.measure,
     "report": report_scale.measure,

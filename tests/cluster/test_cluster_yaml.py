@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+PACKAGES = ("search_spaces", "trainables", "sweep", "reports")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -39,9 +40,9 @@ def test_all_that_the_installation_needs_is_sent(cluster: dict[str, Any]) -> Non
     sent = {local for local in cluster["file_mounts"].values() if not local.startswith("~")}
     assert all((ROOT / local).exists() for local in sent - {"README.md"})
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    packages = re.search(r"^packages = \[(.*)\]$", project, re.MULTILINE)
+    packages = re.search(r"^include = \[(.*)\]$", project, re.MULTILINE)
     assert packages is not None
-    assert {name.partition(".")[0] for name in re.findall(r'"([^"]+)"', packages[1])} <= sent
+    assert {name.removesuffix("*") for name in re.findall(r'"([^"]+)"', packages[1])} == sent & set(PACKAGES)
     assert {"pyproject.toml", "constraints.txt", "README.md", "LICENSE"} <= sent
 
 

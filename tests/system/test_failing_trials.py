@@ -62,12 +62,12 @@ def test_trials_that_go_wrong_in_every_way_fail_alone_and_the_others_go_on(small
         assert any(f"{row.trial_id} failed" in line and reason in line for line in lines)
         assert not (folder / "state.pt").exists()
     assert "in _keep" in (run / "trials" / table.loc[0.03].trial_id / "error.txt").read_text(), "where it hung"
-    assert "trials: 2 finished, 0 stopped early, 5 failed" in lines
+    assert "trials: 2 completed, 0 pruned, 5 failed" in lines
 
 
 def test_a_sweep_of_which_every_trial_fails_ends_with_code_1(small_data: Path, tmp_path: Path) -> None:
     done = run_sweep(*arguments(tmp_path, small_data, (1e30, 0.05)))
     assert done.code == 1, done.errors
-    assert "trials: 0 finished, 0 stopped early, 2 failed" in done.lines
+    assert "trials: 0 completed, 0 pruned, 2 failed" in done.lines
     assert any(line.startswith("first failure: ") for line in done.lines)
     assert (tmp_path / "run" / "report" / "index.html").exists()

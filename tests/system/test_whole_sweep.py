@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from whole_sweep import Done, after_ends, run_sweep
 
-from sweep.records import read_predictions, read_repeat_predictions, read_run
+from sweep.records import read_predictions, read_run
 from sweep.run_folder import RunPaths
 
 CLOCK = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
@@ -60,9 +60,9 @@ def repeats(root: Path) -> dict[str, Any]:
     assert run.finals is not None
     told = {}
     for one in (repeat for finalist in run.finals.finalists for repeat in finalist.repeats):
-        predictions = read_repeat_predictions(run, one)
+        predictions = read_predictions(run, one.trial_id)
         assert predictions is not None
-        epochs = [{key: value for key, value in row.items() if key not in CLOCK} for row in one.epochs]
+        epochs = [row.model_dump(exclude=set(CLOCK)) for row in one.epochs]
         told[one.trial_id] = (
             one.seed,
             one.status,
@@ -89,15 +89,15 @@ def test_the_winner_is_fixed_before_the_test_split_is_opened_once(whole: Path) -
     finals = run.finals
     assert finals is not None
     assert [one.rank for one in finals.finalists] == [1, 2]
-    assert all(len(one.ended) == 2 for one in finals.finalists)
+    assert all(len(one.completed) == 2 for one in finals.finalists)
     assert finals.winner in {one.trial_id for one in finals.finalists}
     assert len(finals.test_access) == 1
-    assert finals.decided is not None
-    assert finals.decided <= finals.test_access[0]["opened"]
+    assert finals.selected is not None
+    assert finals.selected <= (finals.test_access[0].opened or "")
     test = (run.rows["split"] == "test").sum()
-    assert finals.test_access[0]["images"] == test
+    assert finals.test_access[0].images == test
     for one in (repeat for finalist in finals.finalists for repeat in finalist.repeats):
-        predictions = read_repeat_predictions(run, one)
+        predictions = read_predictions(run, one.trial_id)
         assert predictions is not None
         assert (predictions.split == "test").sum() == test
     for trial in run.trials["trial_id"]:
@@ -110,7 +110,7 @@ def test_repeats_differ_from_each_other_and_from_the_search(whole: Path) -> None
     run = read_run(whole)
     assert run.finals is not None
     first = run.finals.finalists[0]
-    curves = [[row["train_loss"] for row in repeat.epochs] for repeat in first.repeats]
+    curves = [[row.metrics["train_loss"] for row in repeat.epochs] for repeat in first.repeats]
     own = run.epochs[run.epochs["trial_id"] == first.trial_id]["train_loss"].tolist()
     assert len({tuple(curve) for curve in [*curves, own]}) == 3
 
@@ -143,8 +143,8 @@ def test_a_sweep_killed_in_its_search_and_among_its_repeats_ends_as_one_that_was
     statuses = {trial["end"]["status"] for trial in trials(whole)}
     assert statuses == {"completed", "pruned"}, "asha stopped nothing: the test shows less than it says"
     assert repeats(run) == repeats(whole)
-    before, after = (json.loads(RunPaths(root).decision.read_text()) for root in (whole, run))
-    assert {**before, "decided": ""} == {**after, "decided": ""}
+    before, after = (json.loads(RunPaths(root).selection.read_text()) for root in (whole, run))
+    assert {**before, "selected": ""} == {**after, "selected": ""}
     states = list(run.glob("*/**/state.pt"))
     assert states == [], "what unfinished trials go on from is gone when they have ended"
 
@@ -154,7 +154,7 @@ def test_an_extended_search_is_decided_anew_and_the_second_opening_is_counted(wh
     assert done.code == 0, done.errors
     finals = read_run(whole).finals
     assert finals is not None
-    assert all(len(one.ended) == 3 for one in finals.finalists)
+    assert all(len(one.completed) == 3 for one in finals.finalists)
     assert len(finals.test_access) == 2
     assert "opened" in (whole / "report" / "report.md").read_text()
 
@@ -169,7 +169,7 @@ def test_folds_validate_on_every_image_once(small_data: Path, tmp_path: Path) ->
     assert winner is not None
     paths = []
     for repeat in winner.repeats:
-        predictions = read_repeat_predictions(run, repeat)
+        predictions = read_predictions(run, repeat.trial_id)
         assert predictions is not None
         paths += predictions.of("val").path.tolist()
         assert not set(predictions.of("val").path) & set(predictions.of("train").path)

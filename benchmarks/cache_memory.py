@@ -1,7 +1,7 @@
 """What 12,000 images cost: on disk once, and in the private memory of a process that trains on all of them.
 
 Measured is ``Anonymous`` of /proc/self/smaps_rollup, the resident pages that belong to no file and that no other
-process can share (pages of the mapped store are the kernel's: one copy for all trials of a machine, given back when
+process can share (pages of the mapped image cache are the kernel's: one copy for all trials of a machine, given back when
 memory is short). Before: torch is imported, the network and its optimiser stand, and some batches of zeros have been
 trained, so that the convolutions' own buffers are there. Then the data set is opened, every row gathered, in batches,
 and some of the batches trained. The cost of the data is the most that was seen above "before".
@@ -23,7 +23,7 @@ from trainables.data.config import DataConfig
 from trainables.data.prepare import prepare
 
 IMAGES, SIZE = 12_000, 224
-STORE_LIMIT_GB = 0.65
+CACHE_LIMIT_GB = 0.65
 MEMORY_LIMIT_MB = 200.0
 BATCH = 32
 TRAINED_BATCHES = 4
@@ -37,14 +37,14 @@ def measure(quick: bool) -> list[Row]:
         dataset = prepare(
             DataConfig(data=str(root / "images"), image_size=SIZE), root / "run", root / "store", workers=2
         )
-        stored_gb = sum(path.stat().st_size for path in (root / "store").iterdir()) / 1e9
+        cached_gb = sum(path.stat().st_size for path in (root / "cache").iterdir()) / 1e9
         assert dataset["images"]["train"] + dataset["images"]["val"] == images
         mapped, loaded = (
-            float(answer_of("benchmarks.store_memory", root / "run", how)) for how in ("mapped", "loaded")
+            float(answer_of("benchmarks.cache_memory", root / "run", how)) for how in ("mapped", "loaded")
         )
     name = f"{images:,} gray images at {SIZE} px"
     return [
-        Row(f"{name}: store on disk", stored_gb, "GB", STORE_LIMIT_GB),
+        Row(f"{name}: image cache on disk", cached_gb, "GB", CACHE_LIMIT_GB),
         Row(f"{name}: private memory they add to a trial's process", mapped, "MB", MEMORY_LIMIT_MB),
         Row("  beside it, with the same array read by np.load into each process", loaded, "MB"),
     ]
