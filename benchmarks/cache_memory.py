@@ -1,8 +1,8 @@
 """What 12,000 images cost: on disk once, and in the private memory of a process that trains on all of them.
 
 Measured is ``Anonymous`` of /proc/self/smaps_rollup, the resident pages that belong to no file and that no other
-process can share (pages of the mapped image cache are the kernel's: one copy for all trials of a machine, given back when
-memory is short). Before: torch is imported, the network and its optimiser stand, and some batches of zeros have been
+process can share (pages of the mapped image cache are the kernel's: one copy for all trials of a machine, given back
+when memory is short). Before: torch is imported, the network and its optimiser stand, and some batches of zeros have been
 trained, so that the convolutions' own buffers are there. Then the data set is opened, every row gathered, in batches,
 and some of the batches trained. The cost of the data is the most that was seen above "before".
 """
@@ -35,7 +35,7 @@ def measure(quick: bool) -> list[Row]:
         root = Path(folder)
         draw_images(root / "images", {"train": images * 5 // 6, "val": images - images * 5 // 6}, SIZE)
         dataset = prepare(
-            DataConfig(data=str(root / "images"), image_size=SIZE), root / "run", root / "store", workers=2
+            DataConfig(data=str(root / "images"), image_size=SIZE), root / "run", root / "cache", workers=2
         )
         cached_gb = sum(path.stat().st_size for path in (root / "cache").iterdir()) / 1e9
         assert dataset["images"]["train"] + dataset["images"]["val"] == images

@@ -34,7 +34,7 @@ def measure(quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         draw_images(root / "images", COUNTS, SIZE)
-        prepare(DataConfig(data=str(root / "images"), image_size=SIZE), root / "run", root / "store", workers=2)
+        prepare(DataConfig(data=str(root / "images"), image_size=SIZE), root / "run", root / "cache", workers=2)
         for name, (backbone, depth) in TRIALS.items():
             with _two_processes(root / "run", backbone, depth) as (first, second):
                 alone = sum(_images_per_second([worker], 1, seconds) for worker in (first, second))

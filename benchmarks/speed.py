@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 
-from benchmarks import demo_sweep, report_scale, side_by_side, cache_memory, trial_overhead
+from benchmarks import cache_memory, demo_sweep, report_scale, side_by_side, trial_overhead
 from benchmarks.table import Row, render
 from sweep.cli import available_cpus
 

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from benchmarks.cache_memory import anonymous_mb
 from benchmarks.demo_sweep import trial_share
 from benchmarks.drawn_images import CLASSES, draw_images
 from benchmarks.own_process import answer_of
-from benchmarks.cache_memory import anonymous_mb
 from benchmarks.table import Row, render
 from sweep.records import Run
 from sweep.run_folder import RunPaths
