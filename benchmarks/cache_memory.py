@@ -2,9 +2,9 @@
 
 Measured is ``Anonymous`` of /proc/self/smaps_rollup, the resident pages that belong to no file and that no other
 process can share (pages of the mapped image cache are the kernel's: one copy for all trials of a machine, given back
-when memory is short). Before: torch is imported, the network and its optimiser stand, and some batches of zeros have been
-trained, so that the convolutions' own buffers are there. Then the data set is opened, every row gathered, in batches,
-and some of the batches trained. The cost of the data is the most that was seen above "before".
+when memory is short). Before: torch is imported, the network and its optimiser stand, and some batches of zeros have
+been trained, so that the convolutions' own buffers are there. Then the data set is opened, every row gathered, in
+batches, and some of the batches trained. The cost of the data is the most that was seen above "before".
 """
 
 from __future__ import annotations
