@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 ABSENT = "–"
 METRIC_NAMES = {
     "f1_macro": "macro F1",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
     "auroc_macro": "macro AUROC",
     "nll": "negative log-likelihood",
+    "loss": "loss",
     "exact_match": "exact match (every label right)",
     "hamming_accuracy": "Hamming accuracy (single label decisions right)",
 }
