@@ -25,7 +25,6 @@ NARROW_IN, WIDE_IN = 4.4, 5.4
 """A telephone shows either whole."""
 SPLIT_COLORS = {"train": BLUE, "val": SKY, "test": "#999999"}
 STATUS_COLORS = {"completed": BLUE, "pruned": ORANGE, "failed": VERMILLION, "running": GRAY}
-STATUS_LINES: dict[str, Any] = {"completed": "-", "pruned": "-", "failed": (0, (1, 1)), "running": (0, (4, 2))}
 MAX_LABELS_WITH_SHARES = 8
 CROWDED = 200
 """From here on marks are pixels within the SVG: vectors would make the page heavy."""
@@ -160,10 +159,7 @@ def stacked_bars(counts: pd.DataFrame, colors: Mapping[str, str], label: str) ->
     for name, color in colors.items():
         if name in counts and counts[name].any():
             values = counts[name].to_numpy(dtype=float)
-            hatch = "///" if name == "pruned" else None
-            axes.barh(
-                np.arange(len(counts)), values, left=start, color=color, edgecolor="white", hatch=hatch, label=name
-            )
+            axes.barh(np.arange(len(counts)), values, left=start, color=color, edgecolor="white", label=name)
             start += values
     _name_rows(axes, [str(name) for name in counts.iloc[:, 0]], 18)
     axes.set_xlabel(label)
@@ -265,8 +261,7 @@ def all_curves(
     for status, color in STATUS_COLORS.items():
         own = [lines[name] for name in trials.loc[trials["status"] == status, "trial_id"] if name in lines]
         if own:
-            dash = [STATUS_LINES[status]]
-            collection = LineCollection(own, colors=color, linewidths=1.0, alpha=shade, linestyles=dash)
+            collection = LineCollection(own, colors=color, linewidths=1.0, alpha=shade)
             axes.add_collection(collection).set_rasterized(len(own) > CROWDED)
             ends = np.array([line[-1] for line in own])
             shape = {"pruned": "x", "failed": "s"}.get(status, ".")

@@ -36,6 +36,9 @@ METRIC_MEANINGS = {
     "auroc_macro": "the mean over classes of the area under the ROC curve, one class against the rest",
     "nll": "the mean of minus the logarithm of the true class's probability; lower is better",
 }
+LOSSES = {"cross_entropy": "cross-entropy", "bce": "binary cross-entropy per class", "focal": "focal loss"}
+OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
+AUGMENTATIONS = {"flip": "horizontal flip", "standard": "rotation, random crop, flip"}
 SWEEP = "python -m sweep.run"
 CHOSEN_AGAIN = ("--space", "--name", "--trials", "--epochs", "--set", "--resume", "--backbones", "--time-budget")
 DEPTH_NAMES = {0: "head only", 1: "last block", 2: "last 2 blocks", 3: "last 3 blocks", 4: "all blocks"}
@@ -160,7 +163,7 @@ def trial_params(row: Mapping[str, Any]) -> TrialParams | None:
 
 def in_words(params: TrialParams) -> list[tuple[str, str]]:
     """The hyperparameters as pairs of a heading and a phrase that a reader needs no manual for."""
-    optimizer = {"sgd": f"SGD, momentum {params.momentum:g}", "adamw": "AdamW"}[params.optimizer]
+    momentum = f", momentum {params.momentum:g}" if params.optimizer == "sgd" else ""
     rates = f"learning rate {general(params.lr)}"
     if params.backbone_lr_factor != 1 and (params.unfreeze_layers or params.unfreeze_depth):
         rates += f" for the head, {general(params.lr * params.backbone_lr_factor)} for the backbone"
@@ -170,22 +173,19 @@ def in_words(params: TrialParams) -> list[tuple[str, str]]:
         ("Backbone", params.backbone),
         ("Trained", unfrozen_in_words(params)),
         ("Head", _head(params)),
-        ("Optimiser", f"{optimizer}, {rates}, {schedule}{decay}"),
+        ("Optimiser", f"{OPTIMIZERS[params.optimizer]}{momentum}, {rates}, {schedule}{decay}"),
         ("Batch size", f"{params.batch_size} images"),
         ("Loss", _loss(params)),
-        (
-            "Augmentation",
-            {"flip": "horizontal flip", "standard": "rotation, random crop, flip"}.get(params.augment, "none"),
-        ),
+        ("Augmentation", AUGMENTATIONS.get(params.augment, "none")),
     ]
 
 
 def in_short(params: TrialParams) -> str:
     """The hyperparameters that most configurations differ in, in one line."""
     trained = "+".join(params.unfreeze_layers) or DEPTH_NAMES[params.unfreeze_depth or 0]
-    loss = {"cross_entropy": "cross-entropy", "bce": "binary cross-entropy", "focal": "focal loss"}[params.loss]
+    loss = LOSSES[params.loss].removesuffix(" per class")
     weighted = ", weighted" if params.class_weights == "balanced" else ""
-    rate = f"{params.optimizer.replace('sgd', 'SGD').replace('adamw', 'AdamW')} at {general(params.lr)}"
+    rate = f"{OPTIMIZERS[params.optimizer]} at {general(params.lr)}"
     return f"{params.backbone}, {trained}, {rate}, batch {params.batch_size}, {loss}{weighted}"
 
 
@@ -305,9 +305,7 @@ def _head(params: TrialParams) -> str:
 
 
 def _loss(params: TrialParams) -> str:
-    name = {"cross_entropy": "cross-entropy", "bce": "binary cross-entropy per class", "focal": "focal loss"}[
-        params.loss
-    ]
+    name = LOSSES[params.loss]
     if params.loss == "focal":
         name += f", gamma {general(params.focal_gamma)}"
         name += "" if params.focal_alpha is None else f", alpha {general(params.focal_alpha)}"

@@ -17,7 +17,7 @@ from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
 
 from reports import formats
-from reports.blocks import Block, Chapter, Column, Figure, Table, walk
+from reports.blocks import Chapter, Column, Figure, Table, walk
 from reports.drawing import inline_svg
 
 MARKDOWN_ROWS = 50
@@ -26,21 +26,8 @@ FOLDED_ROWS = 16
 DISCLAIMER = "Not for clinical use."
 _REPORT_LINK = re.compile(r"#[\w.-]+|(tables|figures)/[\w.-]+|report\.md|index\.html")
 _OPTION = re.compile(r"(?<!\S)\S?--[a-z][a-z-]{0,40}(?![^\s).,;:])[).,;:]*")
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "–": "--",
-}
+_LATEX = {letter: rf"\{letter}" for letter in "&%$#_{}"} | {"<": r"\textless{}", ">": r"\textgreater{}", "–": "--"}
+_LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
 @dataclass(frozen=True)
@@ -116,6 +103,7 @@ def is_folded(table: Table) -> bool:
 
 
 def _environment(autoescape: bool) -> jinja2.Environment:
+    """Templates that tell a block by the name of its class."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("reports"),
         autoescape=autoescape,
@@ -124,12 +112,8 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["kind"] = _kind
+    environment.filters["kind"] = lambda block: type(block).__name__
     return environment
-
-
-def _kind(block: Block) -> str:
-    return type(block).__name__
 
 
 def _markdown_parser() -> MarkdownIt:
@@ -156,22 +140,14 @@ def _svg(figure: Figure) -> Markup:
     return Markup(inline_svg(figure.drawing.svg, figure.name))
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """sort: the raw number, "" for none, so that the page can sort by value."""
-
-    text: str
-    sort: str
-    column: Column
-
-
-def _cells(table: Table) -> list[list[_Cell]]:
+def _cells(table: Table) -> list[list[tuple[Column, str, str]]]:
+    """Each cell's column and text, and its raw number ("" for none), so that the page can sort by value."""
     return [
         [
-            _Cell(formats.show(column.kind, value), _sort_key(value), column)
+            (column, formats.show(column.kind, value), _sort_key(value))
             for column, value in zip(table.columns, row, strict=True)
         ]
-        for row in _raw_rows(table)
+        for row in zip(*(table.frame[column.key].astype(object) for column in table.columns), strict=True)
     ]
 
 
@@ -181,14 +157,9 @@ def _sort_key(value: Any) -> str:
     return f"{value:.10g}"
 
 
-def _raw_rows(table: Table) -> list[tuple[Any, ...]]:
-    columns = [table.frame[column.key].astype(object) for column in table.columns]
-    return list(zip(*columns, strict=True))
-
-
 def _shown_rows(table: Table) -> list[list[str]]:
     """The table's cells as text, in the order of ``columns``."""
-    return [[cell.text for cell in row] for row in _cells(table)]
+    return [[text for _, text, _ in row] for row in _cells(table)]
 
 
 def _latex_text(text: str) -> str:

@@ -21,6 +21,7 @@ def chapter(results: Results) -> Chapter:
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
+    """What kind of data it is, and how it was split and shown to the networks."""
     dataset = results.data.dataset
     origin = dataset.split_origin or "not recorded"
     groups = "no group column: whether a patient is in two splits cannot be known"
@@ -37,6 +38,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
 
 
 def _counts(results: Results) -> list[Block]:
+    """Images of each class and split, drawn and as a table."""
     counts = tables.class_counts(results.data.dataset)
     splits = [str(name) for name in counts.columns[1:]]
     columns = (Column("class", "class"), *(Column(name, name, "integer") for name in splits))
@@ -53,6 +55,7 @@ def _counts(results: Results) -> list[Block]:
 
 
 def _left_out(results: Results) -> list[Block]:
+    """Every file that was left out, with its reason."""
     dropped = tables.dropped(results.data.dataset)
     if dropped.empty:
         return [Text("No file was left out.")]
@@ -61,6 +64,7 @@ def _left_out(results: Results) -> list[Block]:
 
 
 def _checks(results: Results) -> list[Block]:
+    """What the checks of the images found."""
     found = tables.checks(results.data.dataset)
     if found.empty:
         return [Text("The checks for unreadable files, duplicates and patients in two splits found nothing.")]
@@ -71,6 +75,7 @@ def _checks(results: Results) -> list[Block]:
 
 
 def _subgroups(results: Results) -> list[Block]:
+    """Images of each subgroup, and of each class from each source."""
     blocks: list[Block] = []
     subgroups = tables.subgroups(results.data.dataset)
     if len(subgroups):
@@ -79,8 +84,9 @@ def _subgroups(results: Results) -> list[Block]:
     crossed = tables.source_by_class(results.data.dataset)
     if len(crossed):
         source, *classes = map(str, crossed.columns)
-        columns = (Column(source, "source"), *(Column(name, name, "integer") for name in classes))
-        blocks.append(Table("source_by_class", "Images of each class from each source.", crossed, columns, folded=True))
+        by_class = (Column(source, "source"), *(Column(name, name, "integer") for name in classes))
+        caption = "Images of each class from each source."
+        blocks.append(Table("source_by_class", caption, crossed, by_class, folded=True))
         blocks += _from_one_source(crossed.set_index(source))
     return blocks
 
@@ -99,6 +105,7 @@ def _from_one_source(crossed: pd.DataFrame) -> list[Block]:
 
 
 def _weights(results: Results) -> list[Block]:
+    """The files of starting weights, and the backbones that have none."""
     provenance = results.data.run.provenance
     weights = tables.weights(provenance)
     names = {"sha256": "SHA-256 (first 16)", "batchnorm": "BatchNorm"}
@@ -114,6 +121,7 @@ def _weights(results: Results) -> list[Block]:
 
 
 def _samples(results: Results) -> list[Block]:
+    """A few images of each class."""
     rows = thumbnails.samples(results.data.run.paths.thumbnails, results.data.classes)
     if rows is None:
         return [Note("info", "thumbnails.npz is missing or damaged: no sample images.")]

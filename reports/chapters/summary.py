@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +45,7 @@ def chapter(results: Results) -> Chapter:
 
 
 def _headline(results: Results) -> Headline:
+    """The winner; before a selection, the best trial of the search, labelled as validation."""
     winner, best = results.winner, results.data.best
     known = results.interval if _is_readable(results) else None
     if winner is not None and winner.validation:
@@ -73,6 +73,7 @@ def _bounds(low: float, high: float) -> str:
 
 
 def _no_best(results: Results) -> str:
+    """Why there is no score to show."""
     trials = results.data.trials
     failed = tables.status_counts(trials)["failed"]
     if not len(trials):
@@ -151,11 +152,15 @@ def _baselines(results: Results, scores: Scores) -> list[figures.Mark]:
     value = (tables.majority_baseline(results.data.dataset, results.split or "val") or {}).get(metric)
     if contest is not None or value is None:
         return []
-    facts = {"name": "Majority class", "kind": "baseline", "points": (), "text": formats.score(value)}
-    return [figures.Mark(value=value, low=math.nan, high=math.nan, **facts)]
+    text = formats.score(value)
+    mark = figures.Mark(
+        name="Majority class", kind="baseline", value=value, low=math.nan, high=math.nan, points=(), text=text
+    )
+    return [mark]
 
 
 def _mark(name: str, kind: str, scores: Scores, metric: str, network: str | None) -> figures.Mark:
+    """A row of ``figures.forest``."""
     known = interval(scores, metric)
     return figures.Mark(
         name=f"{name}, {network}" if network else name,
@@ -189,6 +194,7 @@ def _decisions(results: Results, scores: Scores) -> Figure:
 
 
 def _configuration(results: Results) -> list[tuple[str, str]]:
+    """The hyperparameters in words."""
     trial = results.trial
     folder = trial["trial_id"] if trial else "?"
     if results.params is None:
@@ -201,6 +207,7 @@ def _configuration(results: Results) -> list[tuple[str, str]]:
 
 
 def _caveats(results: Results) -> list[Block]:
+    """The worst of them; the methods chapter lists all."""
     if not results.caveats:
         return []
     lines = [f"- **{LEVELS[one.level]}:** {escape(one.text)}" for one in results.caveats[:MOST_CAVEATS]]
@@ -243,6 +250,7 @@ def _own_scores(results: Results) -> str:
 
 
 def _run(results: Results) -> list[tuple[str, str]]:
+    """What was searched on what, with what end, and when the test split was opened."""
     data = results.data
     run, sweep, counts = data.run, data.run.sweep, tables.status_counts(data.trials)
     budget = f", at most {sweep.epochs} epochs a trial" if sweep.epochs else ""
@@ -258,7 +266,6 @@ def _run(results: Results) -> list[tuple[str, str]]:
         ("Selected by", f"{formats.metric_name(data.metric)} ({better} is better)"),
         ("Data", "the built-in demo set" if data.dataset.source_kind == "demo" else source),
         ("Images", ", ".join(f"{split} {count:,}" for split, count in data.dataset.images.items()) or "unknown"),
-        ("Machine", _machine(results)),
         ("Began", formats.moment(sweep.created)),
         ("Took", formats.elapsed(sweep.created, sweep.ended)),
     ]
@@ -280,13 +287,3 @@ def _run(results: Results) -> list[tuple[str, str]]:
             ("once, " if len(opened) == 1 else f"{len(opened)} times, last ") + opened[-1] if opened else "no",
         ),
     ]
-
-
-def _machine(results: Results) -> str:
-    found = results.data.run.provenance
-    parts: Sequence[str] = (
-        formats.listing(found.gpus) or "no GPU",
-        (f"{found.cpus} CPUs" + (f" ({found.cpu})" if found.cpu else "")) if found.cpus else "",
-        f"{found.memory_bytes / 2**30:.0f} GiB of memory" if found.memory_bytes else "",
-    )
-    return ", ".join(filter(None, parts)) if found.python or found.cpus or found.gpus else "unknown"
