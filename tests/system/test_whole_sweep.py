@@ -213,7 +213,7 @@ def test_the_demo_sweep_runs_without_any_option_but_its_size(tmp_path: Path) -> 
     (run,) = (folder for folder in (tmp_path / "runs").iterdir() if not folder.name.startswith("."))
     assert run.name.startswith("partial_unfreeze-")
     assert f"report: runs/{run.name}/report/index.html" in done.text
-    assert "Demo data set" in (run / "report" / "index.html").read_text()
+    assert "phantoms drawn by a program" in (run / "report" / "index.html").read_text()
     best = pd.read_parquet(run / "trials.parquet").sort_values("score").iloc[-1]
     assert f"best: {best.trial_id} val_f1_macro {best.score:.4f}" in done.text
     assert f"weights: runs/{run.name}/trials/{best.trial_id}/best/weights.pt" in done.text
