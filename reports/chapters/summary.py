@@ -26,8 +26,10 @@ LEVELS = {"error": "Problem", "warning": "Caution", "info": "Note"}
 def chapter(results: Results) -> Chapter:
     """Made last, since other chapters may find more files that cannot be read."""
     blocks: list[Block] = [_headline(results)]
-    if results.verdict:
-        blocks.append(Text(escape(results.verdict)))
+    judge = results.judged_baselines
+    finding = judge.frozen_sentence if judge is not None and judge.frozen_close else ""
+    if said := " ".join(filter(None, (results.verdict, finding))):
+        blocks.append(Text(escape(said)))
     scores = results.scores(results.split) if results.split and _is_readable(results) else None
     if scores is not None:
         blocks += [_forest(results, scores), _decisions(results, scores)]

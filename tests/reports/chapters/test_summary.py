@@ -73,6 +73,16 @@ def test_a_shortcut_that_comes_close_is_a_caveat(write_run, signal):
     assert "A shortcut comes close to the winner: thumbnails of 16 x 16 pixels" in texts(chapter(results_of(root)))
 
 
+def test_frozen_features_that_come_close_are_a_finding_beside_the_verdict_and_no_caveat(write_run):
+    root = write_run(finals={"repeats": 1})
+    write_baselines(root, POOR | {"frozen_resnet18": 3.0})
+    found = texts(chapter(results_of(root)))
+    finding = "Fine-tuning is not shown to gain over frozen features"
+    before, _, caveats = found.partition("### Caveats")
+    assert finding in before
+    assert finding not in caveats
+
+
 def test_four_caveats_stand_the_worst_first_and_a_link_leads_to_the_others(write_run):
     results = results_of(write_run(statuses=("running",), dataset={"caveats": [f"mark {k}" for k in range(6)]}))
     found = texts(chapter(results))
