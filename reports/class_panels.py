@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -86,6 +87,23 @@ def reliability(panels: Sequence[ReliabilityPanel]) -> Figure:
     if any(panel.others for panel in panels):
         handles.insert(1, Line2D([], [], label="other repeats", **_OTHER_RUNS))
     return _panels(panels, _bins, "probability", "observed share", handles)
+
+
+def curve_frame(panels: Sequence[CurvePanel], x: str, y: str) -> pd.DataFrame:
+    """The drawn points of each class and run (1: the reported model); x, y: titles of the coordinates."""
+    parts = [
+        pd.DataFrame({"class": panel.title, "run": run, x: across, y: up})
+        for panel in panels
+        for run, (across, up) in enumerate(panel.runs, 1)
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["class", "run", x, y])
+
+
+def bin_frame(panels: Sequence[ReliabilityPanel]) -> pd.DataFrame:
+    """The bins of each class that hold images, of the reported model."""
+    names = ("confidence", "observed", "low", "high", "counts")
+    parts = [pd.DataFrame({"class": one.title} | {name: getattr(one, name) for name in names}) for one in panels]
+    return pd.concat(parts, ignore_index=True).query("counts > 0")
 
 
 def thinned(x: Array, y: Array) -> Curve:

@@ -45,7 +45,9 @@ def reliability_figure(found: Calibration, split: str) -> Figure:
         f"bars: how many images. ECE: of the reported model.{rest}"
     )
     alt = f"Reliability diagrams. Expected calibration error of each: {errors}."
-    return Figure(f"reliability_{split}", caption, alt, class_panels.reliability([_panel(one) for one in shown]))
+    panels = [_panel(one) for one in shown]
+    frame = class_panels.bin_frame(panels)
+    return Figure(f"reliability_{split}", caption, alt, class_panels.reliability(panels), frame)
 
 
 def calibration_table(found: Calibration, split: str, whose: str) -> Table:

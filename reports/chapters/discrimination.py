@@ -47,14 +47,15 @@ def curves(images: Runs, scores: Scores, points: OperatingPoints | None, split: 
     names = images.classes[:MOST_PANELS]
     rest = f" The first {MOST_PANELS} of {len(images.classes)} classes." if len(names) < len(images.classes) else ""
     found = []
-    for kind, draw, words, area in (
-        ("roc", class_panels.roc, "ROC curves", "AUROC"),
-        ("precision_recall", class_panels.precision_recall, "Precision-recall curves", "AP"),
+    for kind, draw, words, area, axes in (
+        ("roc", class_panels.roc, "ROC curves", "AUROC", ("1 - specificity", "sensitivity")),
+        ("precision_recall", class_panels.precision_recall, "Precision-recall curves", "AP", ("recall", "precision")),
     ):
         panels = [_panel(area, place, images, scores, points) for place in range(len(names))]
         shown = ", ".join(f"{name} {formats.show('score', scores.estimate[f'{AREAS[area]}:{name}'])}" for name in names)
         caption = f"{words}, each class against the rest.{rest}"
-        found.append(Figure(f"{kind}_{split}", caption, f"{words}; {area} of each: {shown}.", draw(panels)))
+        alt, frame = f"{words}; {area} of each: {shown}.", class_panels.curve_frame(panels, *axes)
+        found.append(Figure(f"{kind}_{split}", caption, alt, draw(panels), frame))
     return Figures(tuple(found))
 
 

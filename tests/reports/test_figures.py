@@ -120,3 +120,11 @@ def test_a_drawn_curve_keeps_its_ends_and_few_points():
 
 def test_choices_stand_words_first_and_numbers_by_size():
     assert figures.choices_of(["512", "64", "none", "256+128", "64"]) == ["none", "64", "256+128", "512"]
+
+
+def test_the_numbers_of_curves_and_bins_are_those_that_are_drawn():
+    frame = class_panels.curve_frame([PANEL, class_panels.CurvePanel("b", [], "undefined")], "x", "y")
+    assert frame.groupby("run").size().to_dict() == {1: len(X), 2: len(X)}
+    np.testing.assert_array_equal(frame.loc[frame["run"] == 2, "y"], X**2)
+    bins = class_panels.bin_frame([reliability([])])
+    assert bins["counts"].tolist() == list(range(1, 10))
