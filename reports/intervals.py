@@ -22,9 +22,11 @@ class Warned(Protocol):
     def warning(self) -> str: ...
 
 
-def cells(scores: Scores, names: Mapping[str, str]) -> dict[str, Any]:
+def cells(scores: Scores | None, names: Mapping[str, str]) -> dict[str, Any]:
     """For each key of ``names``, the score of that name: key, key_low, key_high (NaN: undefined) and key_shown."""
-    row: dict[str, Any] = {}
+    row: dict[str, Any] = {f"{key}{end}": math.nan for key in names for end in ("", "_low", "_high")}
+    if scores is None:
+        return row | {f"{key}_shown": formats.ABSENT for key in names}
     for key, name in names.items():
         found = interval(scores, name)
         estimate = math.nan if is_undefined(scores, name) else found.estimate
