@@ -63,6 +63,44 @@ class Column:
     kind: str = "text"
 
 
+KINDS = {
+    "integer": (
+        *("number", "images", "patients", "trials", "TN", "FP", "FN", "TP", "best_epoch", "epochs_run", "of", "place"),
+        *("completed", "pruned", "failed", "running"),
+    ),
+    "score": (
+        *("score", "val_accuracy", "val_f1_macro", "search_score", "precision", "recall", "f1", "probability"),
+        *("given", "observed", "ECE", "Brier of the share"),
+        *("validation", "accuracy", "reported", "matrix_accuracy", "matrix_low", "matrix_high", "matrix_f1_macro"),
+        "matrix_recall",
+    ),
+    "si": ("trainable_params", "total_params"),
+    "duration": ("seconds",),
+    "percent": ("share", "pruned_share", "importance"),
+    "general": ("times_chance", "median_epochs", "inference_ms_per_image"),
+}
+TITLES = {
+    "number": "trial",
+    "unfrozen": "trained",
+    "path": "file",
+    "trainable_params": "trainable",
+    "seconds": "time",
+    "val_accuracy": "val accuracy",
+    "val_f1_macro": "val macro F1",
+}
+
+
+def columns(*keys: str, **titles: str) -> tuple[Column, ...]:
+    """The columns of ``keys`` and then of ``titles``: kinds as in ``KINDS``, else text; titles as given, else as in
+    ``TITLES``, else the key in words. A title of one of ``keys`` leaves it at its place."""
+    kinds = {key: kind for kind, of_kind in KINDS.items() for key in of_kind}
+    titled = {key: TITLES.get(key, key.replace("_", " ")) for key in keys} | titles
+    return tuple(
+        Column(key, title, kinds.get(key, "general" if key.startswith("param_") else "text"))
+        for key, title in titled.items()
+    )
+
+
 @dataclass(frozen=True)
 class Table:
     """Facts in rows. ``frame`` holds raw values (they go to the CSV as they are); ``columns`` says how to show which.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from reports import calibration, formats, intervals, operating, render
-from reports.blocks import Block, Chapter, Code, Column, Facts, Headline, Note, Table, Text
-from reports.bootstrap import decisions, interval
-from reports.chapters.calibration import calibration_table
-from reports.chapters.discrimination import areas_table, curves
-from reports.chapters.errors import CAUTION, confusion_figure, operating_table, subgroup_table
+from reports import formats, intervals, operating, render
+from reports.blocks import Block, Chapter, Code, Facts, Headline, Note, Table, Text, columns
+from reports.bootstrap import interval
+from reports.calibration import calibration
+from reports.chapters.calibration import blocks as calibration_blocks
+from reports.chapters.discrimination import MEANING, areas_table, curves
+from reports.chapters.errors import confusion_figure, operating_table, subgroups
+from reports.chapters.examples import truth_and_decisions
 from reports.comparisons import ExternalResult
 from reports.results import subgroup_values
 from search_spaces.errors import UserError
@@ -47,7 +50,7 @@ def build(root: Path) -> list[str]:
         **{paths.root / name: content for name, content in render.attachments(chapters).items()},
     }
     for path, content in files.items():
-        _write(path, content)
+        write_atomically(path, functools.partial(_write, content))
     return in_lines(result)
 
 
@@ -90,40 +93,28 @@ def overall(result: ExternalResult) -> list[tuple[str, str]]:
 
 def mistakes(result: ExternalResult) -> pd.DataFrame:
     """One row a wrong answer, the surest first: image, labelled, decided, probability (of what was decided)."""
-    images, classes = result.images, result.images.classes
-    several = images.multi_label
-    given = images.probabilities[0].astype(np.float64)
-    decided = decisions(given, classes, result.tuned, result.facts.task)
-    rows = []
-    for row, place in zip(*np.nonzero(decided != images.truth if several else decided & ~images.truth), strict=True):
-        name, probability = classes[place], float(given[row, place])
-        if several:
-            labelled = name if images.truth[row, place] else f"no {name}"
-            answer = name if decided[row, place] else f"no {name}"
-            probability = probability if decided[row, place] else 1 - probability
-        else:
-            labelled, answer = classes[int(images.labels[row])], name
-        rows.append((str(images.paths[row]), labelled, answer, probability))
-    frame = pd.DataFrame(rows, columns=["image", "labelled", "decided", "probability"])
-    return frame.sort_values("probability", ascending=False, kind="stable", ignore_index=True)
+    part, several = result.evaluation.predictions, result.images.multi_label
+    truth, decided = truth_and_decisions(part, result.tuned)
+    rows, places = np.nonzero(decided != truth if several else decided & ~truth)
+    names, given = np.array(part.classes, dtype=object), part.probability[rows, places].astype(np.float64)
+    labelled, answer = names[truth.argmax(axis=1)[rows]], names[places]
+    if several:
+        labelled, answer = (np.where(of[rows, places], answer, "no " + answer) for of in (truth, decided))
+        given = np.where(decided[rows, places], given, 1 - given)
+    columns = {"image": part.path[rows], "labelled": labelled, "decided": answer, "probability": given}
+    return pd.DataFrame(columns).sort_values("probability", ascending=False, kind="stable", ignore_index=True)
 
 
 def _summary(result: ExternalResult) -> Chapter:
     main_score, facts = result.main_score, result.facts
-    found = interval(result.scores, main_score)
     blocks: list[Block] = []
     if facts.warnings:
         blocks.append(Note("warning", "To be known before any number is read:", facts.warnings))
-    blocks += [
-        Headline(
-            value=intervals.as_text(found),
-            label=f"{_capital(_name(result, main_score))} on {result.size} of {facts.name}",
-            detail=f"{formats.METRIC_MEANINGS[main_score]}. {intervals.below([(result.scores, main_score)])}",
-        ),
-        Facts(tuple((_capital(name), text) for name, text in overall(result)), tiles=True),
-        Text(_decided(result)),
-        Facts(tuple(_what(result))),
-    ]
+    value = intervals.as_text(interval(result.scores, main_score))
+    label = f"{formats.capital(_name(result, main_score))} on {result.size} of {facts.name}"
+    detail = f"{formats.METRIC_MEANINGS[main_score]}. {intervals.below([(result.scores, main_score)])}"
+    scores = Facts(tuple((formats.capital(name), text) for name, text in overall(result)), tiles=True)
+    blocks += [Headline(value, label, detail), scores, Text(_decided(result)), Facts(tuple(_what(result)))]
     return Chapter("summary", "Summary", tuple(blocks))
 
 
@@ -155,7 +146,7 @@ def _errors(result: ExternalResult) -> Chapter:
     points = operating.operating_points(images, result.tuned, None)
     rows = [{"class": name} | intervals.cells(result.scores, {"F1": f"f1:{name}"}) for name in images.classes]
     caption = intervals.below((result.scores, f"f1:{name}") for name in images.classes)
-    f1 = Table("f1", caption, pd.DataFrame(rows), (Column("class", "class"), *intervals.columns({"F1": "F1"})))
+    f1 = Table("f1", caption, pd.DataFrame(rows), columns("class", F1_shown="F1"))
     text = "PPV and NPV depend on how frequent a class is among these images; elsewhere they are others."
     figure = confusion_figure(counts, images.classes, SPLIT)
     return Chapter("errors", "Confusion", (figure, Text(text), operating_table(points, SPLIT), f1))
@@ -163,18 +154,13 @@ def _errors(result: ExternalResult) -> Chapter:
 
 def _discrimination(result: ExternalResult) -> Chapter:
     images, scores = result.images, result.scores
-    return Chapter(
-        "discrimination", "Discrimination", (curves(images, scores, None, SPLIT), areas_table(images, scores, SPLIT))
-    )
+    blocks = (Text(MEANING), curves(images, scores, None, SPLIT), areas_table(images, scores, SPLIT))
+    return Chapter("discrimination", "Discrimination", blocks)
 
 
 def _calibration(result: ExternalResult) -> Chapter:
-    text = (
-        "Whether a probability can be taken at its word here: what the model gave, and how often it came true. ECE is "
-        "the expected calibration error, the Brier score the mean squared error; of both, 0 is best."
-    )
-    table = calibration_table(calibration.calibration(result.images), SPLIT, result.size)
-    return Chapter("calibration", "Calibration", (Text(text), table))
+    blocks = calibration_blocks(calibration(result.images), SPLIT, "", result.size)
+    return Chapter("calibration", "Calibration", blocks)
 
 
 def _subgroups(result: ExternalResult) -> Chapter | None:
@@ -182,11 +168,10 @@ def _subgroups(result: ExternalResult) -> Chapter | None:
     values = subgroup_values(result.evaluation.rows, result.images.paths)
     if not values:
         return None
-    found, cut_short = operating.subgroup_scores(result.images, values)
-    text = CAUTION + (" Labels are decided at 0.5 here." if result.tuned else "")
-    if cut_short:
-        text += f" Only the {operating.MOST_VALUES} most frequent values of a column are shown."
-    return Chapter("subgroups", "Subgroups", (Text(text), subgroup_table(found, SPLIT)))
+    text, table = subgroups(*operating.subgroup_scores(result.images, values), SPLIT)
+    return Chapter(
+        "subgroups", "Subgroups", (Text(text + " Labels are decided at 0.5 here." * bool(result.tuned)), table)
+    )
 
 
 def _mistakes(result: ExternalResult) -> Chapter:
@@ -194,11 +179,8 @@ def _mistakes(result: ExternalResult) -> Chapter:
     if frame.empty:
         return Chapter("mistakes", "Mistakes", (Text("There are none."),))
     caption = f"The {min(len(frame), MOST_MISTAKES)} of {len(frame):,} wrong answers that the model was surest of."
-    columns = (
-        *(Column(key, key) for key in ("image", "labelled", "decided")),
-        Column("probability", "its probability", "score"),
-    )
-    return Chapter("mistakes", "Mistakes", (Table("mistakes", caption, frame.head(MOST_MISTAKES), columns),))
+    shown = columns("image", "labelled", "decided", probability="its probability")
+    return Chapter("mistakes", "Mistakes", (Table("mistakes", caption, frame.head(MOST_MISTAKES), shown),))
 
 
 def _reproducibility(result: ExternalResult) -> Chapter:
@@ -220,12 +202,8 @@ def _name(result: ExternalResult, key: str) -> str:
     return {"ap_macro": "macro average precision"}.get(key) or formats.METRIC_NAMES[key]
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _write(path: Path, content: bytes) -> None:
-    write_atomically(path, lambda beside: beside.write_bytes(content))
+def _write(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
 
 
 CHAPTERS: tuple[Callable[[ExternalResult], Chapter | None], ...] = (

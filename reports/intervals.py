@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from reports import formats
-from reports.blocks import Column
 from reports.bootstrap import Interval, Resamples, Scores, interval
 
 MARK = "†"
@@ -22,21 +21,19 @@ class Warned(Protocol):
     def warning(self) -> str: ...
 
 
-def cells(scores: Scores, names: Mapping[str, str]) -> dict[str, Any]:
-    """For each key of ``names``, the score of that name: key, key_low, key_high (NaN: undefined) and key_shown."""
+def cells(scores: Scores | None, names: Mapping[str, str]) -> dict[str, Any]:
+    """For each key of ``names``, the score of that name: key, key_low, key_high (NaN: undefined) and key_shown.
+
+    NaN and a dash where there are no scores."""
     row: dict[str, Any] = {}
     for key, name in names.items():
-        found = interval(scores, name)
-        estimate = math.nan if is_undefined(scores, name) else found.estimate
-        row |= {key: estimate, f"{key}_low": found.low, f"{key}_high": found.high, f"{key}_shown": as_text(found)}
-        if math.isnan(estimate):
-            row[f"{key}_shown"] = formats.ABSENT
+        row |= {key: math.nan, f"{key}_low": math.nan, f"{key}_high": math.nan, f"{key}_shown": formats.ABSENT}
+        if scores is not None:
+            found = interval(scores, name)
+            row |= {f"{key}_low": found.low, f"{key}_high": found.high}
+            if not is_undefined(scores, name):
+                row |= {key: found.estimate, f"{key}_shown": as_text(found)}
     return row
-
-
-def columns(titles: Mapping[str, str]) -> tuple[Column, ...]:
-    """The columns that show ``cells``. titles: by key."""
-    return tuple(Column(f"{key}_shown", title) for key, title in titles.items())
 
 
 def as_text(found: Interval) -> str:

@@ -36,23 +36,23 @@ def card(results: Results) -> str | None:
     model = results.data.run.model
     if model is None or any(getattr(model, name) in (None, (), {}) for name in NEEDED):
         return None
+    scored = _scores(results) if _is_reported(results, model) else [NO_SCORES]
     parts = {
         "What it is": _what_it_is(results, model),
         "What it is for, and not for": _uses(results),
         "Data": _data(results),
         "Preprocessing": _preprocessing(model),
         "Training": _training(results, model),
-        "Scores": _scores(results) if _is_reported(results, model) else NO_SCORES,
+        "Scores": "\n\n".join(scored),
         "Limits": _limits(results, model),
         "Files": _files(model),
         "How to load it": _loading(results, model),
     }
-    head = [f"# Model card: {escape(results.data.name)}", "**Not for clinical use.**"]
-    blocks = [text for heading, texts in parts.items() for text in (f"## {heading}", *texts) if text]
-    return "\n\n".join([*head, *blocks]) + "\n"
+    head = f"# Model card: {escape(results.data.name)}\n\n**Not for clinical use.**"
+    return "\n\n".join([head, *(f"## {heading}\n\n{text}" for heading, text in parts.items())]) + "\n"
 
 
-NO_SCORES = ["The model's own predictions cannot be read, so no score is given here."]
+NO_SCORES = "The model's own predictions cannot be read, so no score is given here."
 
 
 def _is_reported(results: Results, model: ModelRecord) -> bool:
@@ -62,7 +62,7 @@ def _is_reported(results: Results, model: ModelRecord) -> bool:
     return reported is not None and reported.judged is not None and not reported.remark and model.trial == selected
 
 
-def _what_it_is(results: Results, model: ModelRecord) -> list[str]:
+def _what_it_is(results: Results, model: ModelRecord) -> str:
     several = model.task == "multi_label"
     answers = "any number of the labels" if several else "one of the classes"
     facts = {
@@ -73,23 +73,22 @@ def _what_it_is(results: Results, model: ModelRecord) -> list[str]:
     if several:
         thresholds = (f"{name} {value:.3g}" for name, value in (model.thresholds or {}).items())
         facts["Decided from a probability of"] = ", ".join(thresholds)
-    return [_list(facts | ({"Code": model.code} if model.code else {}))]
+    return _list(facts | ({"Code": model.code} if model.code else {}))
 
 
-def _uses(results: Results) -> list[str]:
+def _uses(results: Results) -> str:
     meant = "Research on images like those that it was trained on: to compare methods, to plan studies, to teach."
     if results.data.dataset.demo:
         meant = "Seeing that the system works: its images are phantoms drawn by a program."
-    return [
-        meant,
-        "Not for diagnosis, triage, or any other decision about a patient. It knows nothing but "
+    return (
+        f"{meant}\n\nNot for diagnosis, triage, or any other decision about a patient. It knows nothing but "
         f"{escape(listing(results.data.classes))}: an image that shows something else, or no X-ray at all, gets an "
         "answer all the same. On images of other machines, hospitals, ages or views its scores may be far lower: "
-        "measure them with `python -m sweep.evaluate`.",
-    ]
+        "measure them with `python -m sweep.evaluate`."
+    )
 
 
-def _data(results: Results) -> list[str]:
+def _data(results: Results) -> str:
     data, dataset = results.data, results.data.dataset
     facts = {"Images": "the built-in demo set" if dataset.demo else dataset.source_path or "not recorded"}
     for split, name in formats.SPLIT_NAMES.items():
@@ -99,31 +98,31 @@ def _data(results: Results) -> list[str]:
     if dataset.group_column:
         patients = f"Patients (column {dataset.group_column})"
         counts = ", ".join(f"{formats.SPLIT_NAMES[split]} {count:,}" for split, count in dataset.group_counts.items())
-    return [_list(facts | {patients: counts, "Fingerprint": dataset.fingerprint or "not recorded"})]
+    return _list(facts | {patients: counts, "Fingerprint": dataset.fingerprint or "not recorded"})
 
 
-def _preprocessing(model: ModelRecord) -> list[str]:
+def _preprocessing(model: ModelRecord) -> str:
     gray = "made gray, " if model.channels == 1 else ""
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (model.mean, model.std))
-    return [
+    return (
         f"Images are {FITS.get(model.fit or '', 'made')} {model.image_size} x {model.image_size} pixels with "
         f"antialiasing, {gray}scaled to 0..1, and normalised by the mean {mean} and the standard deviation {std} of "
         "the three channels. 16-bit images are scaled by their own minimum and maximum first."
-    ]
+    )
 
 
-def _training(results: Results, model: ModelRecord) -> list[str]:
+def _training(results: Results, model: ModelRecord) -> str:
     try:
         params = TrialParams.from_flat(model.params)
     except (UserError, TypeError, ValueError):
-        return ["The hyperparameters are damaged; see best.json."]
+        return "The hyperparameters are damaged; see best.json."
     data, start = results.data, model.starting_weights or WeightsRecord()
     origin = ORIGINS.get(start.origin or "", "random weights") + (f" (SHA-256 {start.sha256})" if start.sha256 else "")
     limit = data.run.sweep.epochs or "?"
     facts = {"Began from": origin, **dict(formats.in_words(params))}
     facts["Epochs"] = f"{model.epoch} of at most {limit}: the best on validation was kept"
     facts["Selected from"] = f"{len(data.trials):,} trials by {formats.metric_name(data.metric)}"
-    return [_list(facts)]
+    return _list(facts)
 
 
 def _scores(results: Results) -> list[str]:
@@ -131,31 +130,26 @@ def _scores(results: Results) -> list[str]:
     data, split = results.data, str(results.split)
     scores, mean, runs = results.model_scores(split), results.scores(split), results.runs(split)
     if scores is None or mean is None or runs is None:
-        return NO_SCORES
-    several = len(runs.names) > 1
-    of_mean = f"mean of {len(runs.names)} repeats"
+        return [NO_SCORES]
+    several, of_mean = len(runs.names) > 1, f"mean of {len(runs.names)} repeats"
     rows = [[formats.METRIC_NAMES[name], _cell(scores, name), _cell(mean, name)] for name in OVERALL]
     rows.append([formats.METRIC_NAMES[AREA], formats.ABSENT if several else _cell(mean, AREA), _cell(mean, AREA)])
-    if not several:
-        rows = [row[:2] for row in rows]
-    rested = f"{escape(data.basis(split))} "
+    rows = rows if several else [row[:2] for row in rows]
     finals = data.run.finals
+    rested = "The model was fixed before these images were looked at."
     if split != "test":
-        rested += "The model was selected on these images, so the scores are optimistic."
+        rested = "The model was selected on these images, so the scores are optimistic."
     elif finals is not None and len(finals.test_access) > 1:
-        rested += f"The test split was opened {len(finals.test_access)} times; only the first is free of its influence."
-    else:
-        rested += "The model was fixed before these images were looked at."
+        rested = f"The test split was opened {len(finals.test_access)} times; only the first is free of its influence."
+    decided = [f"{key}:{name}" for name in runs.classes for key in OF_A_CLASS.values()]
+    areas = [f"auroc:{name}" for name in runs.classes]
     by_class = [
         [escape(name), *(_cell(scores, f"{key}:{name}") for key in OF_A_CLASS.values()), _cell(mean, f"auroc:{name}")]
         for name in runs.classes
     ]
-    pairs = [
-        (scores, name) for name in (*OVERALL, *(f"{key}:{c}" for key in OF_A_CLASS.values() for c in runs.classes))
-    ]
-    pairs += [(mean, name) for name in (AREA, *(f"auroc:{c}" for c in runs.classes))]
+    pairs = [(scores, name) for name in (*OVERALL, *decided)] + [(mean, name) for name in (AREA, *areas)]
     return [
-        f"{rested} {formats.rounding(data.run.sweep)}".strip(),
+        f"{escape(data.basis(split))} {rested} {formats.rounding(data.run.sweep)}".strip(),
         _table(["score", "this model file", *([of_mean] if several else [])], rows),
         f"Class by class{', decided at 0.5' if runs.multi_label else ''}:",
         _table(["class", *OF_A_CLASS, f"AUROC, {of_mean}" if several else "AUROC"], by_class),
@@ -163,7 +157,7 @@ def _scores(results: Results) -> list[str]:
     ]
 
 
-def _limits(results: Results, model: ModelRecord) -> list[str]:
+def _limits(results: Results, model: ModelRecord) -> str:
     """The page's caveats, and what was not measured."""
     dataset = results.data.dataset
     found = [one.text for one in results.caveats if one.level != "info"]
@@ -178,28 +172,26 @@ def _limits(results: Results, model: ModelRecord) -> list[str]:
         found.append("When this was written it had not been judged on images of another source.")
     if not dataset.demo:
         found.append("What it looks at, the lungs or marks, borders and devices, is not known; see the report.")
-    return ["\n".join(f"- {escape(one)}" for one in found)]
+    return "\n".join(f"- {escape(one)}" for one in found)
 
 
-def _files(model: ModelRecord) -> list[str]:
+def _files(model: ModelRecord) -> str:
     rows = [[escape(name), f"{facts.bytes or 0:,}", escape(facts.sha256 or "")] for name, facts in model.files.items()]
-    table = _table(["file", "bytes", "SHA-256"], rows)
-    if model.onnx_difference is None:
-        return [table]
-    return [
-        table,
-        f"Probabilities of best.onnx in onnxruntime differ from torch's by at most {model.onnx_difference:.1g}.",
-    ]
+    text = _table(["file", "bytes", "SHA-256"], rows)
+    if model.onnx_difference is not None:
+        most = f"{model.onnx_difference:.1g}"
+        text += f"\n\nProbabilities of best.onnx in onnxruntime differ from torch's by at most {most}."
+    return text
 
 
-def _loading(results: Results, model: ModelRecord) -> list[str]:
+def _loading(results: Results, model: ModelRecord) -> str:
     """With this project, and with torchvision alone."""
     run = f"{results.data.run.sweep.storage or 'runs'}/{results.data.name}"
-    return [
-        f"    python -m sweep.predict {shlex.quote(run)} image.png",
-        "or without this project, with torchvision alone (8-bit images without transparency):",
-        f"```python\n{(model.loading or '').rstrip()}\n```",
-    ]
+    return (
+        f"    python -m sweep.predict {shlex.quote(run)} image.png\n\n"
+        "or without this project, with torchvision alone (8-bit images without transparency):\n\n"
+        f"```python\n{(model.loading or '').rstrip()}\n```"
+    )
 
 
 def _cell(scores: Scores, name: str) -> str:

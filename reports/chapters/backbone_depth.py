@@ -7,14 +7,23 @@ from typing import Any
 import pandas as pd
 
 from reports import figures, formats, intervals, tables
-from reports.blocks import Block, Chapter, Column, Figure, Table, Text
-from reports.chapters.finalists import axis, course, judged_name, lead_cells, lead_columns, score_cells, validated
+from reports.blocks import Block, Chapter, Figure, Table, Text, columns
+from reports.chapters.finalists import (
+    MOST_DRAWN,
+    NO_DIFFERENCE,
+    courses,
+    courses_in_words,
+    judged_name,
+    lead_cells,
+    lead_titles,
+    validated,
+)
+from reports.comparisons import lower_is_better
 from reports.leaderboard import Leaderboard
 from reports.results import Results
 
 TITLE = "Backbones and depths"
-VERDICTS = {1.0: "the first is better", -1.0: "the second is better", 0.0: "no significant difference"}
-MOST_DRAWN = 24
+VERDICTS = {1.0: "the first is better", -1.0: "the second is better", 0.0: NO_DIFFERENCE}
 LONG = 12
 
 
@@ -23,12 +32,12 @@ def chapter(results: Results) -> Chapter:
     if data.trials.empty:
         return Chapter("backbone_depth", TITLE, (Text("No trial has begun: there is nothing to compare."),))
     cells = repeated_cells(results)
+    repeated = int(cells["mean"].notna().sum())
+    many = f"; {repeated} of {len(cells)} cells had their best trial retrained." if repeated else "."
     text = (
         f"{formats.escape(data.basis('val'))} Equal depth is not equal capacity: trainable parameters stand beside it. "
+        f"Cells with more trials had more chances to be lucky{many}"
     )
-    text += "Cells with more trials had more chances to be lucky"
-    repeated = int(cells["mean"].notna().sum())
-    text += f"; {repeated} of {len(cells)} cells had their best trial retrained." if repeated else "."
     if repeated < len(cells):
         text += " A score of one training is a hint, not evidence."
     blocks: list[Block] = [Text(text), *_heat_map(results, cells), _table(results, cells, bool(repeated))]
@@ -49,45 +58,41 @@ def repeated_cells(results: Results) -> pd.DataFrame:
     for number in cells["number"]:
         one = of_number.get(number)
         if board is None or one is None:
-            rows.append({"mean": float("nan"), "repeated": formats.ABSENT, "judged_shown": formats.ABSENT})
+            rows.append({"mean": float("nan"), "repeated": formats.ABSENT, **intervals.cells(None, {"judged": ""})})
         else:
-            kept = {key: value for key, value in validated(board, one).items() if key not in ("gap_shown",)}
-            rows.append(kept | score_cells(one, "judged", board.metric))
+            rows.append(validated(board, one) | intervals.cells(one.scores, {"judged": board.metric}))
     return pd.concat([cells, pd.DataFrame(rows, index=cells.index)], axis=1)
 
 
 def _heat_map(results: Results, cells: pd.DataFrame) -> list[Block]:
     if not cells["score"].notna().any():
         return []
-    data, metric = results.data, formats.metric_name(results.data.metric)
+    data, metric, top = results.data, formats.metric_name(results.data.metric), results.data.ranked.iloc[0]
     scores, tried = tables.cell_grid(cells, "score"), tables.cell_grid(cells, "trials")
-    top = data.ranked.iloc[0]
-    figure = Figure(
-        "backbone_depth_map",
-        f"Best {metric} of each backbone and depth in the search. Gray: no score.",
+    alt = (
         f"Heat map of the best {metric}, backbones by depth; the best cell is {top['backbone']}, {top['unfrozen']}, "
-        f"{top['score']:.3f}. The table below holds all values.",
-        figures.heat_map(scores, tried, metric, data.mode == "min"),
+        f"{top['score']:.3f}. The table below holds all values."
     )
-    return [figure]
+    caption = f"Best {metric} of each backbone and depth in the search. Gray: no score."
+    drawing = figures.heat_map(scores, tried, metric, data.mode == "min")
+    return [Figure("backbone_depth_map", caption, alt, drawing)]
 
 
 def _table(results: Results, cells: pd.DataFrame, repeated: bool) -> Table:
     data, board = results.data, results.leaderboard
     metric = formats.metric_name(data.metric)
-    columns = [Column("backbone", "backbone"), Column("unfrozen", "trained"), Column("trials", "trials", "integer")]
-    columns.append(Column("trainable_params", "trainable", "si"))
-    if data.metric not in ("val_accuracy", "val_f1_macro"):
-        columns.append(Column("score", metric, "score"))
-    columns += [Column("val_f1_macro", "val macro F1", "score"), Column("val_accuracy", "val accuracy", "score")]
+    names = ["backbone", "unfrozen", "trials", "trainable_params"]
+    names += ["score"] if data.metric not in ("val_accuracy", "val_f1_macro") else []
+    titles = {"score": metric} if "score" in names else {}
+    names += ["val_f1_macro", "val_accuracy"]
     caption = f"The best trial of each backbone and depth by {metric}, at its best epoch."
     if board is not None and repeated:
-        columns += [Column("repeated", "mean of repeats ± SE"), *intervals.columns({"judged": judged_name(board)})]
+        titles |= {"repeated": "mean of repeats ± SE", "judged_shown": judged_name(board)}
         shown = [one for one in board.configurations if one.finalist.number in set(cells["number"])]
         below = intervals.below((one.scores, board.metric) for one in shown if one.scores is not None)
         caption += f" Mean of repeats: {metric} of the retrained. {below}"
-    columns += [Column("seconds", "time", "duration"), Column("number", "trial", "integer")]
-    return Table("backbone_depth", caption.strip(), cells, tuple(columns), latex=True)
+    titles |= {"seconds": "time", "number": "trial"}
+    return Table("backbone_depth", caption.strip(), cells, columns(*names, **titles), latex=True)
 
 
 def _compared(board: Leaderboard) -> list[Block]:
@@ -96,21 +101,14 @@ def _compared(board: Leaderboard) -> list[Block]:
     for values, one in board.cells.items():
         pairs = zip(board.cell_names, values, strict=True)
         row: dict[str, Any] = {name: formats.choice(name, value) for name, value in pairs}
-        row |= {"number": one.finalist.number, **validated(board, one), **score_cells(one, "score", board.metric)}
+        row |= {"number": one.finalist.number, **validated(board, one)}
+        row |= intervals.cells(one.scores, {"score": board.metric})
         row |= lead_cells(board, board.cell_leads.get(one.trial_id))
         row |= {"verdict": "the winner itself"} if one is board.winner else {}
         rows.append(row | {"remark": "; ".join(one.remarks)})
     frame = pd.DataFrame(rows)
-    columns = [
-        *(Column(name, name.replace("_", " ")) for name in board.cell_names),
-        Column("number", "trial", "integer"),
-        Column("repeated", "mean of repeats ± SE"),
-        Column("gap_shown", "gap"),
-        Column("score_shown", judged_name(board)),
-        *lead_columns("winner's lead"),
-    ]
-    if frame["remark"].any():
-        columns.append(Column("remark", "remark"))
+    titles = {"repeated": "mean of repeats ± SE", "gap_shown": "gap", "score_shown": judged_name(board)}
+    titles |= lead_titles("winner's lead") | ({"remark": "remark"} if frame["remark"].any() else {})
     names = formats.listing(name.replace("_", " ") for name in board.cell_names)
     text = (
         f"### Compared: {formats.escape(names)}\n\nThe best trial of each cell with at least three trials was "
@@ -118,25 +116,22 @@ def _compared(board: Leaderboard) -> list[Block]:
         "size and so on of its own best trial. None of them can win."
     )
     scored = ((one.scores, board.metric) for one in board.cells.values() if one.scores is not None)
-    below = intervals.below(scored, method=False)
-    table = Table("compared_cells", f"Holm: p corrected for the number of cells. {below}", frame, tuple(columns))
+    caption = f"Holm: p corrected for the number of cells. {intervals.below(scored, method=False)}"
+    table = Table("compared_cells", caption, frame, columns(*board.cell_names, "number", **titles))
     return [Text(text), _cell_figure(board, frame), table]
 
 
 def _cell_figure(board: Leaderboard, frame: pd.DataFrame) -> Figure:
-    names, judged, cells = board.cell_names, judged_name(board), list(board.cells.values())[:MOST_DRAWN]
-    shown = "; ".join(f"{one.title} {score_cells(one, 'score', board.metric)['score_shown']}" for one in cells)
-    alt = f"The {judged} of the best trial of each cell: {shown}."
-    caption = f"{judged[:1].upper()}{judged[1:]}, mean over the repeats of each cell's best trial."
-    if len(names) == 2 and frame["score"].notna().any():
-        order = [list(dict.fromkeys(frame[name])) for name in names]
-        grid = frame.pivot(index=names[0], columns=names[1], values="score").reindex(index=order[0], columns=order[1])
-        tried = grid.where(grid.isna(), 1.0)
-        drawing = figures.heat_map(grid, tried, judged, board.metric in ("nll", "loss"))
-        return Figure("compared_cells_map", f"{caption} Gray: not repeated.", alt, drawing)
-    rows = [course(board, one) for one in cells]
-    drawing = figures.courses(rows, axis(board), "test" if board.split == "test" else "")
-    return Figure("compared_cells_map", caption, alt, drawing)
+    """Two factors make a map, any other number rows."""
+    names, judged, cells = board.cell_names, judged_name(board), list(board.cells.values())
+    caption = f"{formats.capital(judged)}, mean over the repeats of each cell's best trial."
+    if len(names) != 2 or not frame["score"].notna().any():
+        return courses(board, cells, "compared_cells_map", caption)
+    order = [list(dict.fromkeys(frame[name])) for name in names]
+    grid = frame.pivot(index=names[0], columns=names[1], values="score").reindex(index=order[0], columns=order[1])
+    drawing = figures.heat_map(grid, grid.where(grid.isna(), 1.0), judged, lower_is_better(board.metric))
+    alt = courses_in_words(board, cells[:MOST_DRAWN])
+    return Figure("compared_cells_map", f"{caption} Gray: not repeated.", alt, drawing)
 
 
 def _effects(results: Results) -> list[Block]:
@@ -152,13 +147,6 @@ def _effects(results: Results) -> list[Block]:
         f"Cells that differ in one factor: difference in {results.metric_name}, first less second, with 95 % intervals "
         "and p values corrected by Holm's method over all rows (paired bootstrap over patients)."
     )
-    columns = (
-        Column("factor", "factor"),
-        *((Column("within", "within"),) if frame["within"].any() else ()),
-        Column("first", "first"),
-        Column("second", "second"),
-        Column("shown", "difference"),
-        Column("p_shown", "p"),
-        Column("result", "result"),
-    )
-    return [Table("effects", caption, shown, columns, folded=len(shown) > LONG)]
+    names = ("factor", *(("within",) if frame["within"].any() else ()), "first", "second")
+    titles = columns(*names, shown="difference", p_shown="p", result="result")
+    return [Table("effects", caption, shown, titles, folded=len(shown) > LONG)]

@@ -9,30 +9,33 @@ import numpy as np
 import pandas as pd
 
 from reports import class_panels, formats, intervals
-from reports.blocks import Chapter, Column, Figure, Table, Text
+from reports.blocks import Chapter, Figure, Table, Text, columns
 from reports.bootstrap import wilson
 from reports.calibration import BINS, SELECTION, Calibration, Claim
 from reports.class_panels import MOST_PANELS, ReliabilityPanel
 from reports.results import Results
 
 TITLE = "Calibration"
+MEANING = (
+    "Of the images with a probability near 0.8, eight in ten should have the class. Points below the diagonal: the "
+    "network is overconfident; above: too cautious. ECE, the expected calibration error, is the distance from the "
+    f"diagonal, weighted by images, in {BINS} bins of equal width; chance alone keeps it above 0, so it has no "
+    "interval. The Brier score is the mean squared distance of the probability from what was true; of the share: of a "
+    "network that always says how frequent the class is."
+)
 
 
 def chapter(results: Results) -> Chapter:
     found, split = results.calibration, results.split
     if found is None or split is None:
         return Chapter("calibration", TITLE, (Text("There are no predictions to check probabilities of."),))
+    return Chapter("calibration", TITLE, blocks(found, split, results.basis(split), results.whose(split)))
+
+
+def blocks(found: Calibration, split: str, basis: str, whose: str) -> tuple[Text, Figure, Table]:
+    """What the images are, the diagrams, the numbers. basis: the images, a sentence; whose: the network."""
     first = " The first panel is of the answer given, whatever its class." if found.claims[0].name == SELECTION else ""
-    text = (
-        f"{results.basis(split)} Of the images with a probability near 0.8, eight in ten should have the class. Points "
-        f"below the diagonal: the network is overconfident; above: too cautious.{first} ECE, the expected calibration "
-        f"error, is the distance from the diagonal, weighted by images, in {BINS} bins of equal width; chance alone "
-        "keeps it above 0, so it has no interval. The Brier score is the mean squared distance of the probability from "
-        "what was true; of the share: of a network that always says how frequent the class is."
-    )
-    whose = results.whose(split)
-    figure = reliability_figure(found, split)
-    return Chapter("calibration", TITLE, (Text(text), figure, calibration_table(found, split, whose)))
+    return Text(f"{basis} {MEANING}{first}"), reliability_figure(found, split), calibration_table(found, split, whose)
 
 
 def reliability_figure(found: Calibration, split: str) -> Figure:
@@ -63,18 +66,11 @@ def calibration_table(found: Calibration, split: str, whose: str) -> Table:
     every = "all labels (mean)" if found.scores.by_run.get("exact_match") is not None else "all classes (sum)"
     total = intervals.cells(found.scores, {"Brier": "brier_all"})
     rows.append({"probability of": every, "Brier of the share": found.brier_of_shares["_all"]} | total)
-    columns = (
-        Column("probability of", "probability of"),
-        Column("given", "mean given", "score"),
-        Column("observed", "observed share", "score"),
-        *intervals.columns({"difference": "given less observed"}),
-        Column("ECE", "ECE", "score"),
-        *intervals.columns({"Brier": "Brier score"}),
-        Column("Brier of the share", "Brier score of the share", "score"),
-    )
+    titles = {"given": "mean given", "observed": "observed share", "difference_shown": "given less observed"}
+    titles |= {"ECE": "ECE", "Brier_shown": "Brier score", "Brier of the share": "Brier score of the share"}
     shown = [f"{measure}{one.key}" for one in found.claims for measure in ("difference", "brier")]
     caption = f"{formats.capital(whose)}. {intervals.below((found.scores, name) for name in shown)}"
-    return Table(f"calibration_{split}", caption, pd.DataFrame(rows), columns)
+    return Table(f"calibration_{split}", caption, pd.DataFrame(rows), columns("probability of", **titles))
 
 
 def _panel(one: Claim) -> ReliabilityPanel:

@@ -10,52 +10,39 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from reports import figures, formats
-from reports.blocks import Chapter, Column, Figure, Table, Text
+from reports.blocks import Chapter, Figure, Table, Text, columns
+from reports.figures import CostPoint
 from reports.results import Results
 
 TITLE = "Cost and accuracy"
 
 
 def chapter(results: Results) -> Chapter:
-    data = results.data
+    data, metric = results.data, formats.metric_name(results.data.metric)
     ranked = data.ranked[data.ranked["trainable_params"] > 0].reset_index(drop=True)
     if ranked["trainable_params"].nunique() < 2 or len(ranked) < 3:
         text = "Fewer than three trials have a score, or all train equally many parameters: there is nothing to weigh."
         return Chapter("cost", TITLE, (Text(text),))
     prices, scores = (ranked[name].to_numpy(dtype=np.float64) for name in ("trainable_params", "score"))
-    on = ranked.iloc[front(prices, scores, data.mode)]
-    metric = formats.metric_name(data.metric)
-    steps = ", ".join(
-        f"trial {row['number']:.0f} ({formats.si(row['trainable_params'])}, {row['score']:.3f})"
-        for row in on.to_dict("records")
-    )
+    on, label = ranked.iloc[front(prices, scores, data.mode)], metric.replace("validation", "val")
+    steps = ", ".join(f"trial {one.number} ({formats.si(one.price)}, {one.score:.3f})" for one in _points(on))
     finalists = _finalists(results)
+    caption = f"{formats.capital(metric)} against trainable parameters; blue: the Pareto front, with trial numbers"
+    caption += "; diamonds: finalists, mean over repeats with one standard error." if finalists else "."
     figure = Figure(
         "cost",
-        f"{metric[:1].upper()}{metric[1:]} against trainable parameters; blue: the Pareto front, with trial numbers"
-        + ("; diamonds: finalists, mean over repeats with one standard error." if finalists else "."),
+        caption,
         f"{metric} against trainable parameters; on the front, the cheapest first: {steps}.",
-        figures.cost(
-            _points(ranked), _points(on), finalists, "trainable parameters", metric.replace("validation", "val")
-        ),
+        figures.cost(_points(ranked), _points(on), finalists, "trainable parameters", label),
         ranked[["number", "trainable_params", "score"]],
     )
-    columns = (
-        Column("number", "trial", "integer"),
-        Column("backbone", "backbone"),
-        Column("unfrozen", "trained"),
-        Column("score", metric.replace("validation", "val"), "score"),
-        Column("trainable_params", "trainable", "si"),
-        Column("total_params", "parameters in all", "si"),
-        Column("seconds", "time to train", "duration"),
-        Column("inference_ms_per_image", "ms an image to answer", "general"),
-    )
-    frame = on.reindex(columns=[*(column.key for column in columns), "trial_id"])
-    caption = (
-        "The trials on the front, the cheapest first; times are of each trial's own device, with others beside it."
-    )
+    titles = {"score": label, "trainable_params": "trainable", "total_params": "parameters in all"}
+    titles |= {"seconds": "time to train", "inference_ms_per_image": "ms an image to answer"}
+    shown = columns("number", "backbone", "unfrozen", **titles)
+    frame = on.reindex(columns=[*(column.key for column in shown), "trial_id"])
+    caption = "The trials on the front, the cheapest first; times are of each trial's own device, shared with others."
     return Chapter(
-        "cost", TITLE, (Text(_noise(results)), figure, Table("cost_front", caption, frame, columns, folded=True))
+        "cost", TITLE, (Text(_noise(results)), figure, Table("cost_front", caption, frame, shown, folded=True))
     )
 
 
@@ -74,18 +61,16 @@ def front(costs: NDArray[np.float64], scores: NDArray[np.float64], mode: str) ->
     return found
 
 
-def _points(rows: pd.DataFrame) -> list[figures.CostPoint]:
-    return [
-        figures.CostPoint(number=int(row["number"]), price=row["trainable_params"], score=row["score"])
-        for row in rows.to_dict("records")
-    ]
+def _points(rows: pd.DataFrame) -> list[CostPoint]:
+    cells = zip(rows["number"], rows["trainable_params"], rows["score"], strict=True)
+    return [CostPoint(number=int(number), price=price, score=score) for number, price, score in cells]
 
 
-def _finalists(results: Results) -> list[figures.CostPoint]:
+def _finalists(results: Results) -> list[CostPoint]:
     """Means over the repeats on validation."""
     finals = results.data.run.finals
     return [
-        figures.CostPoint(
+        CostPoint(
             number=one.number,
             price=float(one.trainable_params),
             score=one.mean,
@@ -105,7 +90,5 @@ def _noise(results: Results) -> str:
         return text
     freedom = sum(len(scores) - 1 for scores in several)
     spread = math.sqrt(sum(statistics.variance(scores) * (len(scores) - 1) for scores in several) / freedom)
-    text += (
-        f" Repeats of one configuration differ by a standard deviation of {formats.score(spread)}: smaller steps are "
-    )
-    return f"{text}noise."
+    text += " Repeats of one configuration differ by a standard deviation of"
+    return f"{text} {formats.score(spread)}: smaller steps are noise."

@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from reports import class_panels, formats, intervals
-from reports.blocks import Block, Chapter, Column, Figure, Figures, Note, Table, Text
+from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
 from reports.bootstrap import Runs, Scores
 from reports.class_panels import MOST_PANELS, CurvePanel, thinned
 from reports.comparisons import ALL_FOLDS
@@ -21,8 +21,11 @@ from reports.results import Results
 TITLE = "Discrimination"
 MACRO = "mean of all classes"
 AREAS = {"AUROC": "auroc", "AP": "ap"}
-TITLES = {"AUROC": "AUROC", "AP": "average precision (AP)"}
 AT = ("decided", "decided at the chosen threshold")
+MEANING = (
+    "AUROC is the chance that an image of the class gets a higher probability of it than another image (0.5 by "
+    "chance); average precision sums up the precision-recall curve (by chance: the share of the class)."
+)
 
 
 def chapter(results: Results) -> Chapter:
@@ -31,12 +34,19 @@ def chapter(results: Results) -> Chapter:
     images, scores = (results.runs(split), results.scores(split)) if split else (None, None)
     if split is None or images is None or scores is None:
         return Chapter("discrimination", TITLE, (Text("There are no predictions to draw curves from."),))
-    blocks: list[Block] = [Text(f"{results.basis(split)} {_meaning(results, images)}")]
+    text = f"{results.basis(split)} Areas and intervals: {formats.escape(results.whose(split))}."
+    others = len(images.names) - 1
+    if others:
+        text += f" Bold curves: the model file; thin: the other {f'{others} repeats' if others > 1 else 'repeat'}."
+    if not images.multi_label and len(images.classes) > 2:
+        text += " The likeliest class is decided, so that its point may lie off the curve."
+    blocks: list[Block] = [Text(f"{text} {MEANING}")]
     undefined = [name for name in images.classes if math.isnan(scores.estimate[f"auroc:{name}"])]
     if undefined:
-        name = formats.SPLIT_NAMES[split]
-        text = f"Undefined for {formats.listing(undefined)}: no {name} image is of such a class, or every one is. "
-        blocks.append(Note("warning", text + "The mean of all classes is undefined with it."))
+        words = (
+            f"Undefined for {formats.listing(undefined)}: no {formats.SPLIT_NAMES[split]} image is of such a class, "
+        )
+        blocks.append(Note("warning", f"{words}or every one is. The mean of all classes is undefined with it."))
     points = None if images.names == (ALL_FOLDS,) else results.operating
     figures = curves(images, scores, points, split)
     return Chapter("discrimination", TITLE, (*blocks, figures, areas_table(images, scores, split)))
@@ -63,45 +73,23 @@ def areas_table(images: Runs, scores: Scores, split: str) -> Table:
     """One row a class, then the mean of all; each run's own AUROC where there are several."""
     rows: list[dict[str, Any]] = []
     for name, count in zip(images.classes, images.truth.sum(axis=0), strict=True):
-        facts = {"class": name, "images": int(count), "share": count / len(images.paths)}
-        facts["patients"] = scores.positives[name] if images.resamples.named else math.nan
+        patients = scores.positives[name] if images.resamples.named else math.nan
+        facts = {"class": name, "images": int(count), "patients": patients, "share": count / len(images.paths)}
         rows.append(facts | _areas(scores, f":{name}"))
     rows.append({"class": MACRO, "images": len(images.paths)} | _areas(scores, "_macro"))
-    columns = [
-        Column("class", "class"),
-        Column("images", "images", "integer"),
-        Column("patients", "patients", "integer"),
-        Column("share", "share", "percent"),
-        *intervals.columns(TITLES),
-    ]
+    titles = {"AUROC_shown": "AUROC", "AP_shown": "average precision (AP)"}
     if len(images.names) > 1:
-        columns.append(Column("AUROC_of_each_repeat", "AUROC of each repeat"))
+        titles["AUROC_of_each_repeat"] = "AUROC of each repeat"
     caption = intervals.below((scores, f"{area}:{name}") for area in AREAS.values() for name in images.classes)
-    return Table(f"discrimination_{split}", caption, pd.DataFrame(rows), tuple(columns))
+    shown = columns("class", "images", "patients", "share", **titles)
+    return Table(f"discrimination_{split}", caption, pd.DataFrame(rows), shown)
 
 
 def _areas(scores: Scores, of: str) -> dict[str, Any]:
     cells = intervals.cells(scores, {title: f"{area}{of}" for title, area in AREAS.items()})
     for title, area in AREAS.items():
-        own = (formats.show("score", float(value)) for value in scores.by_run[f"{area}{of}"])
-        cells[f"{title}_of_each_repeat"] = ", ".join(own)
+        cells[f"{title}_of_each_repeat"] = ", ".join(formats.show("score", one) for one in scores.by_run[f"{area}{of}"])
     return cells
-
-
-def _meaning(results: Results, images: Runs) -> str:
-    whose = f"Areas and intervals: {formats.escape(results.whose(str(results.split)))}."
-    others = len(images.names) - 1
-    if others:
-        whose += f" Bold curves: the model file; thin: the other {f'{others} repeats' if others > 1 else 'repeat'}."
-    text = (
-        f"{whose} AUROC is the chance that an image of the class gets a higher probability of it than another image "
-        "(0.5 by chance); average precision sums up the precision-recall curve (by chance: the share of the class)."
-    )
-    if images.multi_label or len(images.classes) == 2:
-        return text
-    return (
-        f"{text} The likeliest class is decided, which is no threshold of one class: its point may lie off the curve."
-    )
 
 
 def _panel(area: str, place: int, images: Runs, scores: Scores, points: OperatingPoints | None) -> CurvePanel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from reports import figures, formats, intervals
-from reports.blocks import Block, Chapter, Column, Figure, Figures, Note, Table, Text
+from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
 from reports.bootstrap import FEW_GROUPS
 from reports.operating import MOST_VALUES, UNTUNED, OperatingPoints, Subgroup, digits
 from reports.results import ReportedModel, Results
@@ -23,8 +23,6 @@ TOLERANCE = 5e-4
 OVERALL = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1_macro": "macro F1"}
 OF_A_CLASS = {"precision": "precision", "recall": "recall", "specificity": "specificity", "f1": "F1", "auroc": "AUROC"}
 RATIOS = {"sensitivity": "recall", "specificity": "specificity", "PPV": "precision", "NPV": "npv"}
-COUNTS = ("TP", "FN", "FP", "TN")
-CAUTION = "Differences between subgroups may come from chance, or from another mix of classes within them."
 
 
 def chapter(results: Results) -> Chapter:
@@ -36,25 +34,27 @@ def chapter(results: Results) -> Chapter:
             text = "The best trial's predictions are not on disk (they are written when a trial ends), or are damaged."
         return Chapter("errors", TITLE, (Note("info", text),))
     bases = " ".join(dict.fromkeys(map(results.basis, model.splits)))
-    words = (
-        f"{formats.capital(model.title)}, weights of epoch {model.predictions.epoch}. {bases} {_below(results, model)}"
-    )
-    blocks: list[Block] = [Text(formats.escape(words)), *_notes(results, model)]
-    matrices = [
+    network = f"{formats.capital(model.title)}, weights of epoch {model.predictions.epoch}."
+    blocks: list[Block] = [Text(formats.escape(f"{network} {bases} {_below(results, model)}"))]
+    matrices = tuple(
         confusion_figure(results.confusion(split), model.predictions.classes, split)
         for split in model.splits
         if not in_summary(results, split)
-    ]
-    blocks += [*([Figures(tuple(matrices))] if matrices else []), _split_scores(results, model)]
-    if model.judged is not None:
-        blocks += [_per_class(results, split) for split in _scored(model)[::-1]]
+    )
+    blocks += [*_notes(results, model), *((Figures(matrices),) if matrices else ()), _split_scores(results, model)]
+    blocks += [_per_class(results, split) for split in _scored(model)[::-1]]
+    split, asked = str(results.split), results.data.run.sweep.positive_class
+    positive = asked if asked in results.data.classes else None
     if results.operating is not None:
-        blocks += _operating(results, results.operating, model)
+        text = formats.escape(_story(results, results.operating, model))
+        blocks.append(Text(f"### Operating points\n\n{text} PPV and NPV hold where a class is as frequent as here."))
+        if asked and positive is None:
+            blocks.append(Note("warning", f"--positive-class {asked}: there is no such class in the data."))
+        blocks.append(operating_table(results.operating, split, positive))
     if results.subgroups is not None:
-        subgroups, cut_short = results.subgroups
-        chosen = "" if results.split == "test" else " The network was selected on these images."
-        text = CAUTION + chosen + _rest(cut_short)
-        blocks += [Text(f"### Subgroups\n\n{text}"), subgroup_table(subgroups, _judged(results), _asked(results))]
+        chosen = "" if split == "test" else " The network was selected on these images."
+        text, table = subgroups(*results.subgroups, split, positive)
+        blocks += [Text(f"### Subgroups\n\n{text}{chosen}"), table]
     return Chapter("errors", TITLE, tuple(blocks))
 
 
@@ -100,55 +100,49 @@ def operating_table(points: OperatingPoints, split: str, positive: str | None = 
             if name not in rule.classes:
                 continue
             place = rule.classes.index(name)
-            truth, decided = rule.truth[:, place], rule.decided[:, place]
-            counts = [int((truth == a)[decided == b].sum()) for a, b in ((1, 1), (1, 0), (0, 1), (0, 0))]
             facts = {"class": name, "decided if": rule.words[place], "threshold": rule.threshold[place]}
             cells = intervals.cells(scores, {key: f"{ratio}:{name}" for key, ratio in RATIOS.items()})
-            rows.append(facts | dict(zip(COUNTS, counts, strict=True)) | cells)
-    columns = (
-        *(Column(key, key) for key in ("class", "decided if")),
-        *(Column(key, key, "integer") for key in COUNTS),
-        *intervals.columns({key: key for key in RATIOS}),
-    )
+            rows.append(facts | counted(rule.truth[:, place], rule.decided[:, place]) | cells)
+    titles = {f"{key}_shown": key for key in RATIOS}
     caption = "Decisions of the network, each class against the rest."
-    return Table(f"operating_points_{split}", caption, pd.DataFrame(rows), columns)
+    shown = columns("class", "decided if", "TP", "FN", "FP", "TN", **titles)
+    return Table(f"operating_points_{split}", caption, pd.DataFrame(rows), shown)
 
 
-def subgroup_table(subgroups: Iterable[Subgroup], split: str, positive: str | None = None) -> Table:
-    """One row a subgroup, the first of all images. A macro F1 is given only where every class is there."""
+def counted(truth: npt.NDArray[np.bool_], decided: npt.NDArray[np.bool_]) -> dict[str, int]:
+    """TP, FN, FP and TN of one class, bool [N] each."""
+    cells = {"TP": truth & decided, "FN": truth & ~decided, "FP": ~truth & decided, "TN": ~(truth | decided)}
+    return {name: int(cell.sum()) for name, cell in cells.items()}
+
+
+def subgroups(
+    found: Sequence[Subgroup], cut_short: Sequence[str], split: str, positive: str | None = None
+) -> tuple[str, Table]:
+    """What to say of subgroups, Markdown; and one row each, the first of all images. A macro F1 is given only where
+    every class is there. cut_short: the columns of which rare values were left out."""
+    wanted = {"accuracy": "accuracy", "f1_macro": "f1_macro"}
+    several = "exact_match" in found[0].scores.estimate
+    titles = {"accuracy_shown": "exact match" if several else "accuracy", "f1_macro_shown": "macro F1"}
+    if positive:
+        wanted["sensitivity"], titles["sensitivity_shown"] = f"recall:{positive}", f"sensitivity, {positive}"
     rows: list[dict[str, Any]] = []
     pairs = []
-    wanted = {"accuracy": "accuracy", "f1_macro": "f1_macro"} | (
-        {"sensitivity": f"recall:{positive}"} if positive else {}
-    )
-    for one in subgroups:
+    for one in found:
         defined = {key: score for key, score in wanted.items() if key != "f1_macro" or not one.absent}
         pairs += [(one.scores, score) for score in defined.values()]
         row = {"column": one.column, "value": one.value, "images": one.images, "patients": one.patients}
-        missing = {f"{key}{end}": math.nan for key in wanted for end in ("", "_low", "_high", "_shown")}
-        rows.append(row | missing | intervals.cells(one.scores, defined) | {"remark": _remark(one)})
-    titles = {"accuracy": "exact match" if "exact_match" in pairs[0][0].estimate else "accuracy"}
-    titles |= {"f1_macro": "macro F1"} | ({"sensitivity": f"sensitivity, {positive}"} if positive else {})
-    columns = (
-        *(Column(key, key) for key in ("column", "value")),
-        *(Column(key, key, "integer") for key in ("images", "patients")),
-        *intervals.columns(titles),
-        Column("remark", "remark"),
-    )
-    return Table(
-        f"subgroup_scores_{split}", f"Scores by subgroup. {intervals.below(pairs)}", pd.DataFrame(rows), columns
-    )
-
-
-def _judged(results: Results) -> str:
-    assert results.split is not None
-    return results.split
-
-
-def _asked(results: Results) -> str | None:
-    """The class of --positive-class, if the data has it."""
-    asked = results.data.run.sweep.positive_class
-    return asked if asked in results.data.classes else None
+        row |= intervals.cells(None, wanted) | intervals.cells(one.scores, defined)
+        unit = "patients" if one.scores.resamples.named else "images"
+        remarks = [f"small: fewer than {FEW_GROUPS} {unit}"] if one.small else []
+        remarks += [f"without {formats.listing(one.absent)}: no macro F1"] if one.absent else []
+        rows.append(row | {"remark": "; ".join(remarks)})
+    text = "Differences between subgroups may come from chance, or from another mix of classes within them."
+    if cut_short:
+        listed = formats.escape(formats.listing(cut_short))
+        text += f" Only the {MOST_VALUES} most frequent values are shown of {listed}."
+    caption, shown = f"Scores by subgroup. {intervals.below(pairs)}", columns("column", "value", "images", "patients")
+    frame = pd.DataFrame(rows)
+    return text, Table(f"subgroup_scores_{split}", caption, frame, (*shown, *columns(**titles, remark="remark")))
 
 
 def _scored(model: ReportedModel) -> list[str]:
@@ -200,34 +194,25 @@ def _below(results: Results, model: ReportedModel) -> str:
 def _split_scores(results: Results, model: ReportedModel) -> Table:
     """Train, validation and test side by side: what was learned by heart, and what carries over."""
     rows: list[dict[str, Any]] = []
-    titles = OVERALL | ({"accuracy": "exact match"} if model.predictions.label.ndim == 2 else {})
+    titles = {f"{key}_shown": title for key, title in OVERALL.items()}
+    titles |= {"accuracy_shown": "exact match"} if model.predictions.label.ndim == 2 else {}
     for split in model.splits:
-        runs, alone = results.runs(split), results.model_runs(split)
-        scores, mean = (None, None) if split == "train" else (results.model_scores(split), results.scores(split))
+        runs, alone, seen = results.runs(split), results.model_runs(split), split == "train"
         assert runs is not None
         assert alone is not None
-        row: dict[str, Any] = {
-            "split": formats.SPLIT_NAMES[split],
-            "images": len(alone.paths),
-            "patients": alone.patients,
-        }
-        if scores is None:
+        row: dict[str, Any] = {"split": formats.SPLIT_NAMES[split], "images": len(alone.paths)}
+        row |= {"patients": alone.patients} | intervals.cells(
+            None if seen else results.model_scores(split), {key: key for key in OVERALL}
+        )
+        if seen:  # no interval: training splits are large, and their scores flattering
             point = {key: results.point_scores(split)[key] for key in OVERALL}
             row |= point | {f"{key}_shown": formats.score(value) for key, value in point.items()}
-        else:
-            row |= intervals.cells(scores, {key: key for key in OVERALL})
-        if mean is not None and len(runs.names) > 1:
-            titles["f1_macro_mean"] = f"macro F1, mean of {len(runs.names)} repeats"
-            row |= intervals.cells(mean, {"f1_macro_mean": "f1_macro"})
+        elif len(runs.names) > 1:
+            titles["f1_macro_mean_shown"] = f"macro F1, mean of {len(runs.names)} repeats"
+            row |= intervals.cells(results.scores(split), {"f1_macro_mean": "f1_macro"})
         rows.append(row)
-    columns = (
-        Column("split", "split"),
-        *(Column(key, key, "integer") for key in ("images", "patients")),
-        *intervals.columns(titles),
-    )
-    return Table(
-        "split_scores", "The same network on each split; the training images it has seen.", pd.DataFrame(rows), columns
-    )
+    caption = "The same network on each split; the training images it has seen."
+    return Table("split_scores", caption, pd.DataFrame(rows), columns("split", "images", "patients", **titles))
 
 
 def _per_class(results: Results, split: str) -> Table:
@@ -239,20 +224,10 @@ def _per_class(results: Results, split: str) -> Table:
         {"class": name, "images": int(images)} | intervals.cells(scores, {key: f"{key}:{name}" for key in OF_A_CLASS})
         for name, images in zip(runs.classes, runs.truth.sum(axis=0), strict=True)
     ]
-    columns = (Column("class", "class"), Column("images", "images", "integer"), *intervals.columns(OF_A_CLASS))
     caption = f"Scores of each class: {formats.SPLIT_NAMES[split]}, {results.whose(split)}."
+    shown = columns("class", "images", **{f"{key}_shown": title for key, title in OF_A_CLASS.items()})
     folded = split != results.split
-    return Table(f"per_class_{split}", caption, pd.DataFrame(rows), columns, folded=folded, latex=not folded)
-
-
-def _operating(results: Results, points: OperatingPoints, model: ReportedModel) -> list[Block]:
-    split = _judged(results)
-    text = "PPV and NPV hold where a class is as frequent as here."
-    blocks: list[Block] = [Text(f"### Operating points\n\n{formats.escape(_story(results, points, model))} {text}")]
-    asked = results.data.run.sweep.positive_class
-    if asked and _asked(results) is None:
-        blocks.append(Note("warning", f"--positive-class {asked}: there is no such class in the data."))
-    return [*blocks, operating_table(points, split, _asked(results))]
+    return Table(f"per_class_{split}", caption, pd.DataFrame(rows), shown, folded=folded, latex=not folded)
 
 
 def _story(results: Results, points: OperatingPoints, model: ReportedModel) -> str:
@@ -268,24 +243,10 @@ def _story(results: Results, points: OperatingPoints, model: ReportedModel) -> s
         return f"{text} and at its tuned threshold (see the methods).{few}{flattered}"
     if cut is None:
         return "The network answers with the likeliest class."
-    pooled = (
-        f"the validation predictions of {cut.runs} repeats, pooled" if cut.runs > 1 else "its validation predictions"
-    )
+    many = cut.runs > 1
+    pooled = f"the validation predictions of {cut.runs} repeats, pooled" if many else "its validation predictions"
     return (
         f"The network answers with the likeliest class. Also, {cut.label} is decided from a probability of "
         f"{digits(cut.threshold)}: the greatest sensitivity plus specificity (Youden's J) on {pooled} "
         f"({cut.positives:,} images of {cut.label} among {cut.images:,}).{flattered}"
     )
-
-
-def _rest(cut_short: tuple[str, ...]) -> str:
-    if not cut_short:
-        return ""
-    return f" Only the {MOST_VALUES} most frequent values are shown of {formats.escape(formats.listing(cut_short))}."
-
-
-def _remark(one: Subgroup) -> str:
-    """What makes the row's numbers weak."""
-    unit = "patients" if one.scores.resamples.named else "images"
-    remarks = [f"small: fewer than {FEW_GROUPS} {unit}"] if one.small else []
-    return "; ".join(remarks + ([f"without {formats.listing(one.absent)}: no macro F1"] if one.absent else []))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from reports import formats, thumbnails
-from reports.blocks import Block, Chapter, Column, Note, Sample, Samples, Table, Text
+from reports.blocks import Block, Chapter, Note, Sample, Samples, Table, Text, columns
 from reports.bootstrap import decisions
 from reports.drawing import short
 from reports.results import ReportedModel, Results
@@ -43,16 +43,10 @@ def chapter(results: Results) -> Chapter:
         blocks.append(Note("info", "thumbnails.npz is missing or damaged, or has none of these images: names only."))
     for kind in dict.fromkeys(rows["kind"]):
         blocks += [Text(f"### {kind}"), _gallery(rows[rows["kind"] == kind], part.classes, model.judged, uris)]
-    columns = (
-        Column("kind", "list"),
-        Column("class", "class"),
-        Column("path", "file"),
-        Column("probability", "probability of the class", "score"),
-        Column("truth", "true"),
-        Column("decision", "decided"),
-    )
-    frame = rows.drop(columns="note")
-    listed = Table(f"examples_{model.judged}", "The images above, by file.", frame, columns, folded=True)
+    titles = {"kind": "list", "class": "class", "path": "file", "probability": "probability of the class"}
+    shown = columns(**titles, truth="true", decision="decided")
+    frame, name = rows.drop(columns="note"), f"examples_{model.judged}"
+    listed = Table(name, "The images above, by file.", frame, shown, folded=True)
     return Chapter("examples", TITLE, (*blocks, listed, *_pairs(model, part)))
 
 
@@ -64,31 +58,25 @@ def examples(part: Predictions, thresholds: Mapping[str, float] | None) -> pd.Da
     Multi-label: the most confident false positives and false negatives; truth, decision: all labels, joined by " + ".
     """
     limit = PER_CLASS if len(part.classes) <= MANY else PER_CLASS_OF_MANY
-    truth, decided = _truth_and_decisions(part, thresholds)
+    truth, decided = truth_and_decisions(part, thresholds)
     multi_label = part.label.ndim == 2
     rows: list[dict[str, Any]] = []
     for place, name in enumerate(part.classes):
-        p = part.probability[:, place]
+        p, has, given = part.probability[:, place], truth[:, place], decided[:, place]
+        falling = _sorted(part, np.flatnonzero(has), -p)
+        half = min(limit, -(-len(falling) // 2))
+        chosen = {BEST: falling[:half], WORST: falling[half:][::-1][:limit]}
         if multi_label:
-            false_positives = _sorted(part, np.flatnonzero(~truth[:, place] & decided[:, place]), -p)
-            false_negatives = _sorted(part, np.flatnonzero(truth[:, place] & ~decided[:, place]), p)
-            chosen = {FALSE_POSITIVES: false_positives[:limit], FALSE_NEGATIVES: false_negatives[:limit]}
-        else:
-            falling = _sorted(part, np.flatnonzero(truth[:, place]), -p)
-            half = min(limit, -(-len(falling) // 2))
-            chosen = {BEST: falling[:half], WORST: falling[half:][::-1][:limit]}
-        for kind, images in chosen.items():
-            for row in images:
-                has, given = (
-                    [one for one, on in zip(part.classes, of[row], strict=True) if on] for of in (truth, decided)
-                )
-                answer = " + ".join(given) or NO_LABEL
-                facts = {"kind": kind, "class": name, "path": str(part.path[row]), "probability": float(p[row])}
-                facts |= {"truth": " + ".join(has) or NO_LABEL, "decision": answer}
-                note = (
-                    f"true: {_first_of(has)}" if multi_label else "right" if answer == name else f"says {short(answer)}"
-                )
-                rows.append(facts | {"note": note})
+            false_positives = _sorted(part, np.flatnonzero(~has & given), -p)[:limit]
+            chosen = {FALSE_POSITIVES: false_positives, FALSE_NEGATIVES: _sorted(part, np.flatnonzero(has & ~given), p)}
+        for kind, row in ((kind, row) for kind, images in chosen.items() for row in images[:limit]):
+            true, answer = (
+                [one for one, on in zip(part.classes, of[row], strict=True) if on] for of in (truth, decided)
+            )
+            said = "right" if answer == [name] else f"says {short(' + '.join(answer))}"
+            fact = {"kind": kind, "class": name, "path": str(part.path[row]), "probability": float(p[row])}
+            fact |= {"truth": " + ".join(true) or NO_LABEL, "decision": " + ".join(answer) or NO_LABEL}
+            rows.append(fact | {"note": f"true: {_first_of(true)}" if multi_label else said})
     frame = pd.DataFrame(rows, columns=["kind", "class", "path", "probability", "truth", "decision", "note"])
     return frame.sort_values("kind", key=lambda kinds: kinds.map(list(ORDERS).index), kind="stable", ignore_index=True)
 
@@ -99,7 +87,7 @@ def confused_pairs(part: Predictions, thresholds: Mapping[str, float] | None) ->
     Columns: true, predicted, images, of (images of the true class; multi-label: those where it was missed), share.
     Multi-label: the true label was missed while the predicted one was wrongly given to the same image.
     """
-    truth, decided = _truth_and_decisions(part, thresholds)
+    truth, decided = truth_and_decisions(part, thresholds)
     missed = truth & ~decided
     counts = missed.T.astype(np.int64) @ (decided & ~truth).astype(np.int64)
     of = (missed if part.label.ndim == 2 else truth).sum(axis=0)
@@ -111,10 +99,10 @@ def confused_pairs(part: Predictions, thresholds: Mapping[str, float] | None) ->
     return pd.DataFrame(rows, columns=["true", "predicted", "images", "of", "share"])
 
 
-def _truth_and_decisions(
+def truth_and_decisions(
     part: Predictions, thresholds: Mapping[str, float] | None
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """bool [N, C] each."""
+    """bool [N, C] each. thresholds: by label of a multi-label task; 0.5 where there are none."""
     if part.label.ndim == 2:
         return part.label == 1, decisions(part.probability, part.classes, thresholds, "multi_label")
     truth = np.equal(part.label[:, None], np.arange(len(part.classes)))
@@ -156,19 +144,12 @@ def _pairs(model: ReportedModel, part: Predictions) -> list[Block]:
     pairs = confused_pairs(part, model.thresholds)
     if pairs.empty:
         return [Text(f"No pair of classes is confused on the {split} split.")]
-    multi_label = part.label.ndim == 2
     caption = "Most confused pairs: images of one class that were taken for another."
-    titles = ("true class", "predicted class", "of the class")
-    if multi_label:
+    titles = {"true": "true class", "predicted": "predicted class", "images": "images", "of": "of the class"}
+    if part.label.ndim == 2:
         caption = "Most confused pairs: a label is missed while another is wrongly given to the same image."
-        titles = ("missed label", "given instead", "of those missed")
+        titles = {"true": "missed label", "predicted": "given instead", "images": "images", "of": "of those missed"}
     if len(pairs) > MOST_PAIRS:
         caption += f" The {MOST_PAIRS} most frequent of {len(pairs)} pairs."
-    columns = (
-        Column("true", titles[0]),
-        Column("predicted", titles[1]),
-        Column("images", "images", "integer"),
-        Column("of", titles[2], "integer"),
-        Column("share", "share", "percent"),
-    )
-    return [Table(f"confused_pairs_{model.judged}", caption, pairs.head(MOST_PAIRS), columns)]
+    shown = columns(**titles, share="share")
+    return [Table(f"confused_pairs_{model.judged}", caption, pairs.head(MOST_PAIRS), shown)]

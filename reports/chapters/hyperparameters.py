@@ -8,7 +8,7 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from reports import figures, formats
-from reports.blocks import Block, Chapter, Column, Figure, Note, Table, Text
+from reports.blocks import Block, Chapter, Figure, Note, Table, Text, columns
 from reports.importance import MOST_TRIALS, UsedTrials, title, top_count
 from reports.results import Results
 
@@ -82,15 +82,9 @@ def _importance(frame: pd.DataFrame, used: UsedTrials) -> Table:
         f"PED-ANOVA importance, beside what shuffled scores exceed 5 times in 100 (chance). Best: the "
         f"{top_count(count)} best trials; values: the middle half, or the most frequent choice.{sampled}"
     )
-    columns = (
-        Column("title", "parameter"),
-        Column("trials", "trials that have it", "integer"),
-        Column("times_chance", "times chance", "general"),
-        Column("importance", "share", "percent"),
-        Column("best", "among the best"),
-        Column("all", "among all"),
-    )
-    return Table("importance", caption, frame, columns)
+    titles = {"trials": "trials that have it", "times_chance": "times chance", "importance": "share"}
+    shown = columns(**{"title": "parameter", **titles, "best": "among the best", "all": "among all"})
+    return Table("importance", caption, frame, shown)
 
 
 def _edge(results: Results) -> list[Block]:
@@ -98,10 +92,8 @@ def _edge(results: Results) -> list[Block]:
     place = results.used_trials.place_at_bound(results.number, "lr", NEAR_EDGE)
     if place is None:
         return []
-    text = (
-        f"The learning rate of trial {results.number} lies at the {place} bound of its range: a wider one may hold a "
-    )
-    return [Text(f"{text}better rate.")]
+    text = f"The learning rate of trial {results.number} lies at the {place} bound of its range: a wider one may hold"
+    return [Text(f"{text} a better rate.")]
 
 
 def _kind(distribution: BaseDistribution) -> Kind:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from reports import figures, formats, tables
-from reports.blocks import Block, Chapter, Column, Figure, Figures, Note, Table, Text
+from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
 from reports.results import Results
 from sweep.records import STATUSES, SweepRecord
 
 TITLE = "Learning curves"
+MEASURES = ("loss", "accuracy")
 
 
 def chapter(results: Results) -> Chapter:
-    data = results.data
+    data, trial = results.data, results.trial
     if data.run.epochs.empty:
         return Chapter("learning_curves", TITLE, (Text("No trial has ended an epoch."),))
     blocks: list[Block] = [Text(f"{formats.escape(data.basis('train'))} {formats.escape(data.basis('val'))}")]
-    trial = results.trial
     if trial is not None:
-        blocks.append(Figures(tuple(_of_trial(results, trial, name) for name in ("loss", "accuracy"))))
+        of = f"trial {trial['number']:.0f} ({trial['backbone']}, {trial['unfrozen']}) in the search"
+        blocks.append(Figures(tuple(curve(results, trial, name, f"{name}_by_epoch", of) for name in MEASURES)))
     return Chapter("learning_curves", TITLE, (*blocks, _of_all(results), *_pruned(results)))
 
 
@@ -35,18 +37,18 @@ def rungs(sweep: SweepRecord, last_epoch: int) -> list[int]:
     return found
 
 
-def _of_trial(results: Results, row: dict[str, Any], name: str) -> Figure:
-    every = results.data.run.epochs
-    epochs = every[every["trial_id"] == row["trial_id"]]
-    drawing = figures.curve(epochs, f"train_{name}", f"val_{name}", name, float(row["best_epoch"]))
-    values = epochs[f"val_{name}"].tolist() if f"val_{name}" in epochs and len(epochs) else [float("nan")]
-    frame = epochs[[key for key in ("epoch", f"train_{name}", f"val_{name}") if key in epochs]]
-    trial = f"trial {row['number']:.0f} ({row['backbone']}, {row['unfrozen']})"
+def curve(results: Results, trial: Mapping[str, Any], measure: str, name: str, of: str) -> Figure:
+    """Loss or accuracy of one trial by epoch, in training and validation. name: of the figure; of: whose it is."""
+    every, keys = results.data.run.epochs, (f"train_{measure}", f"val_{measure}")
+    epochs = every[every["trial_id"] == trial["trial_id"]]
+    drawing = figures.curve(epochs, *keys, measure, float(trial["best_epoch"]))
+    values = epochs[keys[1]].tolist() if keys[1] in epochs and len(epochs) else [float("nan")]
     alt = (
-        f"{name.capitalize()} by epoch, training and validation: validation goes from {values[0]:.3f} to "
-        f"{values[-1]:.3f} in {len(epochs)} epochs; best epoch {row['best_epoch']:.0f}."
+        f"{measure.capitalize()} by epoch, training and validation: validation goes from {values[0]:.3f} to "
+        f"{values[-1]:.3f} in {len(epochs)} epochs; best epoch {trial['best_epoch']:.0f}."
     )
-    return Figure(f"{name}_by_epoch", f"{name.capitalize()} of {trial} in the search.", alt, drawing, frame)
+    frame = epochs[[key for key in ("epoch", *keys) if key in epochs]]
+    return Figure(name, f"{measure.capitalize()} of {of}.", alt, drawing, frame)
 
 
 def _of_all(results: Results) -> Block:
@@ -56,16 +58,14 @@ def _of_all(results: Results) -> Block:
     if data.metric not in epochs or not epochs[data.metric].notna().any():
         return Note("warning", f"No epoch has a {name} that is a number.")
     marks = rungs(data.run.sweep, int(epochs["epoch"].max()))
-    drawing = figures.all_curves(
-        epochs, data.trials, data.metric, name, marks, str(data.best["trial_id"]) if data.best else None
-    )
+    best = str(data.best["trial_id"]) if data.best else None
+    drawing = figures.all_curves(epochs, data.trials, data.metric, name, marks, best)
     caption = f"{formats.capital(name)} of all {len(data.trials):,} trials; a cross is where one was pruned."
     if marks:
         listed = f"epoch{'s' * (len(marks) > 1)} {formats.listing(map(str, marks))}"
         caption += f" Dotted lines: rungs, where the scheduler decides ({listed})."
     alt = f"One line a trial; {tables.status_counts(data.trials)['pruned']} of {len(data.trials)} were pruned."
-    frame = epochs[["trial_id", "epoch", data.metric]]
-    return Figure("all_scores", caption, alt, drawing, frame)
+    return Figure("all_scores", caption, alt, drawing, epochs[["trial_id", "epoch", data.metric]])
 
 
 def _pruned(results: Results) -> list[Block]:
@@ -78,13 +78,9 @@ def _pruned(results: Results) -> list[Block]:
         "rates. Depths that were pruned much more often than others may not have had their chance."
     )
     facts = tables.stopped_by_depth(data.trials, data.ranked)
-    columns = (
-        Column("unfrozen", "trained"),
-        Column("trials", "trials", "integer"),
-        *(Column(key, key, "integer") for key in STATUSES if facts[key].any()),
-        Column("pruned_share", "share pruned", "percent"),
-        Column("median_epochs", "median epochs", "general"),
-        Column("score", f"best {formats.metric_name(data.metric)}", "score"),
-    )
+    seen = (key for key in STATUSES if facts[key].any())
+    titles = {"pruned_share": "share pruned", "median_epochs": "median epochs"}
+    titles["score"] = f"best {formats.metric_name(data.metric)}"
     caption = "Trials by depth. The share is of trials that completed or were pruned."
-    return [Text(text), Table("pruned_by_depth", caption, facts, columns, folded=True)]
+    shown = columns("unfrozen", "trials", *seen, **titles)
+    return [Text(text), Table("pruned_by_depth", caption, facts, shown, folded=True)]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from reports import formats, tables
-from reports.blocks import Block, Chapter, Column, Folded, Note, Table, Text
+from reports.blocks import Block, Chapter, Folded, Note, Table, Text, columns
 from reports.chapters.checklists import checklists
 from reports.chapters.references import Citations, of_backbone
 from reports.formats import escape, listing
@@ -20,8 +20,8 @@ from sweep.records import WeightsRecord
 
 TITLE = "Methods, limits and checklists"
 SAMPLERS = {
-    "tpe": "a tree-structured Parzen estimator, multivariate and grouped by branch",
-    "random": "random search",
+    "tpe": "a tree-structured Parzen estimator, multivariate and grouped by branch [@tpe]",
+    "random": "random search [@random]",
     "gp": "a Gaussian process",
     "qmc": "a scrambled Sobol sequence",
     "grid": "every configuration of the finite space",
@@ -36,17 +36,23 @@ FITS = {
     "crop": "cropped to their middle square and resized to",
     "pad": "resized and padded with black to",
 }
-# by value: words, the key of what is cited
-LOSSES = {
-    "cross_entropy": ("cross-entropy", ""),
-    "bce": ("binary cross-entropy per class", ""),
-    "focal": ("focal loss", "focal"),
+# by hyperparameter and value
+WORDS = {
+    "loss": {"cross_entropy": "cross-entropy", "bce": "binary cross-entropy per class", "focal": "focal loss [@focal]"},
+    "optimizer": {"sgd": "SGD with momentum", "adamw": "AdamW [@adamw]"},
+    "augment": {
+        "flip": "horizontal flips",
+        "standard": "flips, rotations by up to 30 degrees and crops of 50 to 100 % of the area",
+    },
 }
-OPTIMIZERS = {"sgd": ("SGD with momentum", ""), "adamw": ("AdamW", "adamw")}
-AUGMENTATIONS = {
-    "flip": ("horizontal flips", ""),
-    "standard": ("flips, rotations by up to 30 degrees and crops of 50 to 100 % of the area", ""),
-}
+TUNED = (
+    "Each label was decided at 0.5 and at the threshold that maximised its F1 on the pooled validation predictions of "
+    "all repeats; labels with fewer than 30 positives kept 0.5."
+)
+BASELINES = (
+    "Baselines on the same images: the most frequent class, and logistic regression on thumbnails of 16 x 16 pixels, "
+    "on image borders and on frozen features."
+)
 PRECISIONS = {"bf16": "bfloat16", "fp32": "single precision"}
 
 
@@ -57,17 +63,15 @@ def chapter(results: Results) -> Chapter:
     if not results.data.ended:
         blocks.append(Note("warning", "The sweep has not ended: these paragraphs describe what was on disk."))
     for heading, paragraph in PARAGRAPHS.items():
-        blocks.append(Text(f"### {heading}\n\n{' '.join(filter(None, paragraph(results, cite)))}"))
+        blocks.append(Text(f"### {heading}\n\n{cite.within(' '.join(filter(None, paragraph(results))))}"))
     caveats = "\n".join(f"- {escape(one.text)}" for one in results.caveats) or "None is known from the records."
     blocks.append(Text(f"### Limits\n\n{caveats}"))
     ranges = search_space(results)
     if len(ranges):
-        names = ("parameter", "values", "scale")
-        columns = (*(Column(name, name) for name in names), Column("trials", "trials", "integer"))
         caption = "Hyperparameters that were varied, their ranges, and how many of the compared trials used each."
-        blocks.append(Table("search_space", caption, ranges, columns, folded=True))
+        blocks.append(Table("search_space", caption, ranges, columns(*ranges), folded=True))
     blocks.append(Folded("References", (Text("\n".join(f"- {escape(one)}" for one in cite.full)),)))
-    blocks.append(Folded("Checklists: CLAIM 2020 and TRIPOD+AI", checklists(results)))
+    blocks.append(Folded("Checklists: CLAIM 2020 and TRIPOD+AI", checklists()))
     return Chapter("methods", TITLE, tuple(blocks))
 
 
@@ -81,14 +85,13 @@ def search_space(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["parameter", "values", "scale", "trials"])
 
 
-def _data(results: Results, cite: Citations) -> list[str]:
+def _data(results: Results) -> list[str]:
     """Source, splits, patients, what was left out, preprocessing."""
     dataset = results.data.dataset
     if not dataset.images:
         return ["The data set is not recorded (dataset.json is missing)."]
-    source = "[name the data set and cite it]"
-    if dataset.demo:
-        source = "a built-in set of phantoms drawn by a program (no X-rays of people)"
+    phantoms = "a built-in set of phantoms drawn by a program (no X-rays of people)"
+    source = phantoms if dataset.demo else "[name the data set and cite it]"
     several = ", several of which an image may have" if dataset.task == "multi_label" else ""
     origin = dataset.split_origin or "of unknown origin"
     numbers = listing(f"{count:,} for {_purpose(split)}" for split, count in dataset.images.items() if count)
@@ -97,8 +100,7 @@ def _data(results: Results, cite: Citations) -> list[str]:
         column, count = escape(dataset.group_column), sum(dataset.group_counts.values())
         but = " except as the limits below say" if dataset.caveats and not dataset.demo else ""
         patients = f"They were of {count:,} patients (column “{column}”), none in two splits{but}."
-    ignored = sum(one.count for one in dataset.checks if one.check == "ignored_files")
-    left_out = len(dataset.dropped) + ignored
+    left_out = len(dataset.dropped) + sum(one.count for one in dataset.checks if one.check == "ignored_files")
     gray = ", with one gray channel for all three" if dataset.channels == 1 else ""
     size, fit = dataset.image_size or "?", FITS.get(dataset.fit or "", "resized to")
     return [
@@ -113,61 +115,61 @@ def _data(results: Results, cite: Citations) -> list[str]:
     ]
 
 
-def _networks(results: Results, cite: Citations) -> list[str]:
+def _networks(results: Results) -> list[str]:
     """Backbones, starting weights, what trains, how."""
     data, sweep = results.data, results.data.run.sweep
     names = sorted(set(data.trials["backbone"]) - {"unknown"})
     if not names:
         return ["No trial had begun when this was written."]
-    cited = [f"{escape(name)} {cite(key)}" if (key := of_backbone(name)) else escape(name) for name in names]
+    cited = [f"{escape(name)} [@{key}]" if (key := of_backbone(name)) else escape(name) for name in names]
     weights = data.run.provenance.weights
     origins = {weights.get(name, WeightsRecord()).origin for name in names}
     start = "the weights in the table of starting weights [name their source]"
     if origins == {"random"}:
         start = "random weights"
     elif origins == {"imagenet"}:
-        start = f"weights pretrained on ImageNet {cite('imagenet')}, verified by their hashes"
-    params = [found for row in data.trials.to_dict("records") if (found := _params(row)) is not None]
-    augmentation = _one_of(AUGMENTATIONS, {one.augment for one in params}, cite)
-    optimizers = _one_of(OPTIMIZERS, {one.optimizer for one in params}, cite)
+        start = "weights pretrained on ImageNet [@imagenet], verified by their hashes"
+    rows = data.trials.to_dict("records")
+    found = (formats.trial_params({str(key): value for key, value in row.items()}) for row in rows)
+    params = [one for one in found if one is not None]
+    augmentation, optimizers, losses = (_used(params, name) for name in ("augment", "optimizer", "loss"))
     schedule = ""
     if any(one.lr_schedule == "cosine" for one in params):
-        schedule = f", the learning rate constant, lowered on plateaus or following a cosine {cite('cosine')}"
+        schedule = ", the learning rate constant, lowered on plateaus or following a cosine [@cosine]"
     epochs = f", for at most {sweep.epochs} epochs" if sweep.epochs else ""
     precision = PRECISIONS.get(sweep.precision or "")
     return [
         f"The backbones were {listing(cited)}, as implemented in torchvision, with a new head.",
         f"They began with {start}.",
         "A backbone was divided into four blocks, of which the last 0 to 4 were trained with the head; BatchNorm",
-        f"{cite('batchnorm')} of frozen blocks kept its statistics.",
+        "[@batchnorm] of frozen blocks kept its statistics.",
         f"Augmentation, where used: {augmentation}." if augmentation else "",
-        f"The loss was {_one_of(LOSSES, {one.loss for one in params}, cite)}." if params else "",
+        f"The loss was {losses}." if losses else "",
         f"Networks were trained with {optimizers}{schedule}{epochs}." if optimizers else "",
         f"Computations were in {precision}." if precision else "",
         "A network was taken from the epoch that was best on validation.",
     ]
 
 
-def _search(results: Results, cite: Citations) -> list[str]:
+def _search(results: Results) -> list[str]:
     """Sampler, scheduler, and how the trials ended."""
     data, sweep = results.data, results.data.run.sweep
     counts, total, sampler = tables.status_counts(data.trials), len(data.trials), sweep.sampler or ""
-    space = escape(sweep.space or "unknown")
-    if space.startswith("studies."):
-        how = f"The {total} configurations of the published study {space.removeprefix('studies.')} were trained as it "
-        how += f"described them, with Ray Tune {cite('tune')}."
-    else:
-        how = f"Hyperparameters were searched with Optuna {cite('optuna')} by {SAMPLERS.get(sampler, 'its sampler')}"
-        how += f" {cite(sampler)}" if sampler in ("tpe", "random") else ""
-        seed = "?" if sweep.seed is None else sweep.seed
-        how += f", run by Ray Tune {cite('tune')}: {total} trials of the space “{space}” (seed {seed})."
+    space, study = escape(sweep.space or "unknown"), (sweep.space or "").removeprefix("studies.")
+    how = (
+        f"Hyperparameters were searched with Optuna [@optuna] by {SAMPLERS.get(sampler, 'its sampler')}, run by "
+        f"Ray Tune [@tune]: {total} trials of the space “{space}” (seed {'?' if sweep.seed is None else sweep.seed})."
+    )
+    if study != (sweep.space or ""):
+        how = f"The {total} configurations of the published study {escape(study)} were trained as it described them, "
+        how += "with Ray Tune [@tune]."
     pruning = "No trial was stopped early."
     if sweep.scheduler == "asha":
         factor = "?" if sweep.reduction_factor is None else formats.general(sweep.reduction_factor)
-        pruning = f"Trials were pruned by asynchronous successive halving {cite('asha')} after no fewer than "
+        pruning = "Trials were pruned by asynchronous successive halving [@asha] after no fewer than "
         pruning += f"{sweep.grace_period or '?'} epochs, with a reduction factor of {factor}."
     elif sweep.scheduler == "median":
-        pruning = f"Trials were pruned by the median rule {cite('median')}."
+        pruning = "Trials were pruned by the median rule [@median]."
     best = "highest" if data.mode == "max" else "lowest"
     return [
         how,
@@ -179,7 +181,7 @@ def _search(results: Results, cite: Citations) -> list[str]:
     ]
 
 
-def _evaluation(results: Results, cite: Citations) -> list[str]:
+def _evaluation(results: Results) -> list[str]:
     """Repeats, the rule that selected, and when the test split was opened."""
     run, metric = results.data.run, escape(formats.metric_name(results.data.metric))
     finals = run.finals
@@ -188,46 +190,37 @@ def _evaluation(results: Results, cite: Citations) -> list[str]:
             "No configuration was trained more than once, and the test split was not opened: the scores of this run",
             "are of the validation split on which it selected, and optimistic.",
         ]
-    first = sum(one.role == "finalist" for one in finals.finalists)
-    extra = len(finals.finalists) - first
-    best = f"The {first} best configurations" if first != 1 else "The best configuration"
-    times = {1: "once", 2: "twice"}
+    first, opened = sum(one.role == "finalist" for one in finals.finalists), len(finals.test_access)
+    extra, times = len(finals.finalists) - first, {1: "once", 2: "twice"}
+    best = (
+        f"The {first} best configurations by {metric} were" if first != 1 else f"The best configuration by {metric} was"
+    )
     how = f"retrained {times.get(finals.asked, f'{finals.asked} times')} with fresh seeds"
     if finals.folds:
         how = f"retrained by {finals.folds}-fold cross-validation on training and validation images, stratified by "
         how += "label, with no patient in two folds"
     cells = escape(listing(name.replace("_", " ") for name in run.sweep.compare) or "the compared factors")
-    found = [f"{best} by {metric} {'was' if first == 1 else 'were'} {how}."]
-    found += [f"So were the best of each combination of {cells} ({extra} more)."] if extra else []
+    found = [f"{best} {how}.", f"So were the best of each combination of {cells} ({extra} more)." if extra else ""]
     if not finals.selected:
         return [*found, "No winner had been selected."]
     found += [
         f"The winner had the best mean {metric} over its repeats; of configurations within one standard error of the",
-        f"best {cite('one_se')}, the one with the fewest trainable parameters.",
-        f"It was fixed on {escape(formats.moment(finals.selected))}",
+        "best [@one_se], the one with the fewest trainable parameters.",
     ]
+    fixed = f"It was fixed on {escape(formats.moment(finals.selected))}"
     if not finals.opened:
-        found[-1] += ". The test split was not opened." if results.data.has_test else ". There was no test split."
-        return found
-    found[-1] += f", before the test split was opened ({escape(formats.moment(finals.test_access[0].opened))})."
-    opened = len(finals.test_access)
-    found.append(
-        f"The test split was opened {times.get(opened, f'{opened} times')}. A test score is the mean over repeats."
-    )
-    if finals.thresholds:
-        found += [
-            "Each label was decided at 0.5 and at the threshold that maximised its F1 on the pooled validation",
-            "predictions of all repeats; labels with fewer than 30 positives kept 0.5.",
-        ]
-    if run.baselines:
-        found += [
-            "Baselines on the same images: the most frequent class, and logistic regression on thumbnails of 16 x 16",
-            "pixels, on image borders and on frozen features.",
-        ]
-    return found
+        closed = "The test split was not opened." if results.data.has_test else "There was no test split."
+        return [*found, f"{fixed}. {closed}"]
+    return [
+        *found,
+        f"{fixed}, before the test split was opened ({escape(formats.moment(finals.test_access[0].opened))}).",
+        f"The test split was opened {times.get(opened, f'{opened} times')}. A test score is the mean over repeats.",
+        TUNED if finals.thresholds else "",
+        BASELINES if run.baselines else "",
+    ]
 
 
-def _statistics(results: Results, cite: Citations) -> list[str]:
+def _statistics(results: Results) -> list[str]:
     """Intervals and comparisons."""
     unit = "patients" if results.data.dataset.group_column else "images, since patients were not known,"
     finals = results.data.run.finals
@@ -235,33 +228,32 @@ def _statistics(results: Results, cite: Citations) -> list[str]:
     if finals is not None and len(finals.finalists) > 1:
         paired = [
             "The winner was compared with each other finalist by the paired bootstrap, with two-sided p values",
-            f"corrected by Holm's method {cite('holm')}, and by the exact McNemar test {cite('mcnemar')} where every",
+            "corrected by Holm's method [@holm], and by the exact McNemar test [@mcnemar] where every",
             "patient has one image.",
         ]
     return [
-        f"Intervals are of 95 %, by the bias-corrected and accelerated bootstrap {cite('bca')} over {unit}",
-        f"{cite('clusters')}, with 2,000 resamples, the same for all that was compared; resamples without a class were",
-        f"redrawn. Proportions have Wilson's interval {cite('wilson')} where every patient has one image.",
+        f"Intervals are of 95 %, by the bias-corrected and accelerated bootstrap [@bca] over {unit}",
+        "[@clusters], with 2,000 resamples, the same for all that was compared; resamples without a class were",
+        "redrawn. Proportions have Wilson's interval [@wilson] where every patient has one image.",
         *paired,
         "Macro F1 is the unweighted mean over classes; 0/0 counts as 0. A difference is called significant at a",
         "corrected p of at most 0.05.",
     ]
 
 
-def _software(results: Results, cite: Citations) -> list[str]:
+def _software(results: Results) -> list[str]:
     """Versions and hardware."""
     found, seconds = results.data.run.provenance, float(results.data.trials["seconds"].sum())
     if not found.python and not found.packages:
         return ["Software and hardware are not recorded (provenance.json is missing)."]
-    packages = {name: escape(f"{name} {version}") for name, version in found.packages.items()}
-    if "torch" in packages:
-        packages["torch"] += f" {cite('torch')}"
+    cited = {"torch": " [@torch]"}
+    packages = [escape(f"{name} {version}") + cited.get(name, "") for name, version in found.packages.items()]
     commit = f", and this system at commit {escape(found.commit[:12])}" if found.commit else ""
     cpu = f" ({escape(found.cpu)})" if found.cpu else ""
     nodes = f" on {found.nodes} machines" if (found.nodes or 1) > 1 else ""
     took = f"; their epochs took {formats.duration(seconds)} in all" if seconds > 0 else ""
     return [
-        f"The software was Python {escape(found.python or '?')} with {listing(packages.values())}{commit}.",
+        f"The software was Python {escape(found.python or '?')} with {listing(packages)}{commit}.",
         f"Trials ran on {escape(listing(found.gpus)) or 'no GPU'} and {found.cpus or '?'} CPU cores{cpu}{nodes}{took}.",
     ]
 
@@ -285,14 +277,11 @@ def _values_and_scale(distribution: BaseDistribution) -> tuple[str, str]:
     return f"{formats.general(facts['low'])} to {formats.general(facts['high'])}", scale
 
 
-def _one_of(words: Mapping[str, tuple[str, str]], used: Collection[str], cite: Citations) -> str:
-    """Those of ``words`` that were in use, each with what it cites: "a or b (Lin et al., 2017)"."""
-    return " or ".join(f"{text} {cite(key)}" if key else text for name, (text, key) in words.items() if name in used)
+def _used(params: Sequence[TrialParams], name: str) -> str:
+    """The values of one hyperparameter that were in use: "SGD with momentum or AdamW [@adamw]"."""
+    used = {getattr(one, name) for one in params}
+    return " or ".join(words for value, words in WORDS[name].items() if value in used)
 
 
 def _purpose(split: str) -> str:
     return "testing" if split == "test" else formats.SPLIT_NAMES.get(split, escape(split))
-
-
-def _params(row: Mapping[Any, Any]) -> TrialParams | None:
-    return formats.trial_params({str(key): value for key, value in row.items()})

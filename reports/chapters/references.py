@@ -6,8 +6,7 @@ import re
 
 REFERENCES = {
     "adamw": "Loshchilov I, Hutter F. Decoupled weight decay regularization. ICLR 2019.",
-    "asha": "Li L, Jamieson K, Rostamizadeh A, Gonina E, Ben-tzur J, Hardt M, Recht B, Talwalkar A. A system for "
-    "massively parallel hyperparameter tuning. MLSys 2020.",
+    "asha": "Li L, Jamieson K, et al. A system for massively parallel hyperparameter tuning. MLSys 2020.",
     "batchnorm": "Ioffe S, Szegedy C. Batch normalization: accelerating deep network training by reducing internal "
     "covariate shift. ICML 2015.",
     "bca": "Efron B. Better bootstrap confidence intervals. J Am Stat Assoc 1987;82:171-185.",
@@ -15,33 +14,29 @@ REFERENCES = {
     "cosine": "Loshchilov I, Hutter F. SGDR: stochastic gradient descent with warm restarts. ICLR 2017.",
     "focal": "Lin T-Y, Goyal P, Girshick R, He K, Dollár P. Focal loss for dense object detection. ICCV 2017.",
     "holm": "Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 1979;6:65-70.",
-    "imagenet": "Deng J, Dong W, Socher R, Li L-J, Li K, Fei-Fei L. ImageNet: a large-scale hierarchical image "
-    "database. CVPR 2009.",
+    "imagenet": "Deng J, Dong W, et al. ImageNet: a large-scale hierarchical image database. CVPR 2009.",
     "mcnemar": "McNemar Q. Note on the sampling error of the difference between correlated proportions or percentages. "
     "Psychometrika 1947;12:153-157.",
-    "median": "Golovin D, Solnik B, Moitra S, Kochanski G, Karro J, Sculley D. Google Vizier: a service for black-box "
-    "optimization. KDD 2017.",
+    "median": "Golovin D, Solnik B, et al. Google Vizier: a service for black-box optimization. KDD 2017.",
     "one_se": "Breiman L, Friedman JH, Olshen RA, Stone CJ. Classification and regression trees. Wadsworth, 1984.",
-    "optuna": "Akiba T, Sano S, Yanase T, Ohta T, Koyama M. Optuna: a next-generation hyperparameter optimization "
-    "framework. KDD 2019.",
+    "optuna": "Akiba T, Sano S, et al. Optuna: a next-generation hyperparameter optimization framework. KDD 2019.",
     "random": "Bergstra J, Bengio Y. Random search for hyper-parameter optimization. J Mach Learn Res 2012;13:281-305.",
-    "torch": "Paszke A, Gross S, Massa F, et al. PyTorch: an imperative style, high-performance deep learning library. "
+    "torch": "Paszke A, Gross S, et al. PyTorch: an imperative style, high-performance deep learning library. "
     "NeurIPS 2019.",
     "tpe": "Bergstra J, Bardenet R, Bengio Y, Kégl B. Algorithms for hyper-parameter optimization. NeurIPS 2011.",
-    "tune": "Liaw R, Liang E, Nishihara R, Moritz P, Gonzalez JE, Stoica I. Tune: a research platform for distributed "
-    "model selection and training. arXiv:1807.05118, 2018.",
+    "tune": "Liaw R, Liang E, et al. Tune: a research platform for distributed model selection and training. "
+    "arXiv:1807.05118, 2018.",
     "wilson": "Wilson EB. Probable inference, the law of succession, and statistical inference. J Am Stat Assoc "
     "1927;22:209-212.",
     "resnet": "He K, Zhang X, Ren S, Sun J. Deep residual learning for image recognition. CVPR 2016.",
     "vgg": "Simonyan K, Zisserman A. Very deep convolutional networks for large-scale image recognition. ICLR 2015.",
     "densenet": "Huang G, Liu Z, van der Maaten L, Weinberger KQ. Densely connected convolutional networks. CVPR 2017.",
-    "mobilenet_v2": "Sandler M, Howard A, Zhu M, Zhmoginov A, Chen L-C. MobileNetV2: inverted residuals and linear "
-    "bottlenecks. CVPR 2018.",
+    "mobilenet_v2": "Sandler M, Howard A, et al. MobileNetV2: inverted residuals and linear bottlenecks. CVPR 2018.",
     "mobilenet_v3": "Howard A, Sandler M, Chu G, et al. Searching for MobileNetV3. ICCV 2019.",
-    "efficientnet": "Tan M, Le QV. EfficientNet: rethinking model scaling for convolutional neural networks. ICML "
-    "2019.",
-    "squeezenet": "Iandola FN, Han S, Moskewicz MW, Ashraf K, Dally WJ, Keutzer K. SqueezeNet: AlexNet-level accuracy "
-    "with 50x fewer parameters and <0.5MB model size. arXiv:1602.07360, 2016.",
+    "efficientnet": "Tan M, Le QV. EfficientNet: rethinking model scaling for convolutional neural networks. "
+    "ICML 2019.",
+    "squeezenet": "Iandola FN, Han S, et al. SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB "
+    "model size. arXiv:1602.07360, 2016.",
     "convnext": "Liu Z, Mao H, Wu C-Y, Feichtenhofer C, Darrell T, Xie S. A ConvNet for the 2020s. CVPR 2022.",
 }
 
@@ -56,6 +51,10 @@ class Citations:
         """ "(Akiba et al., 2019; Liaw et al., 2018)": surnames and year as they stand in the reference."""
         self._used |= set(keys)
         return f"({'; '.join(map(_short, keys))})"
+
+    def within(self, text: str) -> str:
+        """``text`` with each ``[@key]`` replaced; none comes of users' words, whose brackets are escaped."""
+        return re.sub(r"\[@(\w+)\]", lambda found: self(found[1]), text)
 
     @property
     def full(self) -> list[str]:

@@ -18,20 +18,18 @@ def chapter(results: Results) -> Chapter:
     run = results.data.run
     sweep = run.sweep
     blocks: list[Block] = []
-    command = formats.sweep_command(sweep)
-    if command:
+    if command := formats.sweep_command(sweep):
         blocks += [Text("The same command on the same data and code:"), Code(command)]
     else:
-        blocks.append(
-            Note("info", "sweep.json does not hold the command; the settings below are those that were used.")
-        )
+        text = "sweep.json does not hold the command; the settings below are those that were used."
+        blocks.append(Note("info", text))
     seed = "?" if sweep.seed is None else sweep.seed
-    text = f"Deterministic, seed {seed}: the same configurations, the same prunings."
-    if not sweep.deterministic:
-        text = (
-            f"Seed {seed}. Without --deterministic, trials that run side by side reach the sampler in another order "
-            "each time: the configurations tried may differ, and so may the best one."
-        )
+    text = (
+        f"Seed {seed}. Without --deterministic, trials that run side by side reach the sampler in another order each "
+        "time: the configurations tried may differ, and so may the best one."
+    )
+    if sweep.deterministic:
+        text = f"Deterministic, seed {seed}: the same configurations, the same prunings."
     blocks.append(Text(f"{text} manifest.json holds the SHA-256 of every file of the report."))
     versions = _flat(run.provenance.model_dump(exclude=_SHOWN_ELSEWHERE, exclude_defaults=True))
     facts = [("Data fingerprint", results.data.dataset.fingerprint or "not recorded"), *versions]
@@ -41,11 +39,9 @@ def chapter(results: Results) -> Chapter:
     settings = {key: value for key, value in sweep.settings.items() if key not in _NOT_SETTINGS}
     blocks.append(Folded("All settings", (Facts(tuple(_flat(settings))),)))
     if run.finals is not None and run.finals.test_access:
+        what = "{} images, winner {}, finalists {}"
         rows = tuple(
-            (
-                formats.moment(one.opened),
-                f"{one.images or '?'} images, winner {one.winner}, finalists {', '.join(one.finalists)}",
-            )
+            (formats.moment(one.opened), what.format(one.images or "?", one.winner, ", ".join(one.finalists)))
             for one in run.finals.test_access
         )
         blocks += [Text("The test split was opened at these times (finalists/test_access.jsonl):"), Facts(rows)]

@@ -1,7 +1,7 @@
 """The published studies: 75 results of five course studies of 2020, as parameters to run and as what was reported.
 
 ``rows.csv`` says how each is run correctly, or why it cannot be; ``published.csv`` what was printed for it;
-``studies.csv`` what each study was. Two findings (infected, normal) are a single-label task. In three findings as
+``studies.csv`` what each study was; ``flaws.csv`` what went wrong. Two findings (infected, normal) are a single-label task. In three findings as
 several labels an image of covid counts as pneumonia, too: give it label columns in which both are set.
 """
 
@@ -69,6 +69,16 @@ class PublishedRow:
     flaws: tuple[int, ...]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flaw:
+    """What went wrong, and how it stands with a run of ours. pictures: the studies whose figures have it, not rows."""
+
+    number: int
+    flaw: str
+    here: str
+    pictures: tuple[str, ...]
+
+
 @functools.cache
 def rows_of(study: str) -> tuple[StudyRow, ...]:
     """The rows of one of ``DESCRIPTIONS``, in the study's order."""
@@ -114,3 +124,9 @@ def _cells(name: str) -> dict[str, dict[str, str]]:
 
 DESCRIPTIONS = {study: cells["description"] for study, cells in _cells("studies.csv").items()}
 """What each study was."""
+FLAWS = {
+    int(number): Flaw(
+        number=int(number), flaw=cells["flaw"], here=cells["here"], pictures=tuple(cells["pictures"].split())
+    )
+    for number, cells in _cells("flaws.csv").items()
+}

@@ -9,7 +9,8 @@ import pytest
 from in_chapter import notes, results_of, tables, texts
 from searched_run import write_searched
 
-from reports.chapters.checklists import answers, checklists
+from reports.build import CHAPTERS
+from reports.chapters.checklists import ANSWERED, checklists
 from reports.chapters.methods import chapter
 from reports.chapters.references import REFERENCES, Citations, of_backbone
 from search_spaces.params import BACKBONE_NAMES
@@ -181,50 +182,15 @@ def test_citations_are_surnames_and_year_and_are_collected_once():
     assert all(re.fullmatch(r"\([A-Z][\w-]+( & [A-Z][\w-]+| et al\.)?, (19|20)\d\d\)", cite(key)) for key in REFERENCES)
 
 
-def answered(root):
-    return answers(results_of(root)).set_index("item")["answer"]
+def test_the_checklist_names_chapters_that_the_page_has(write_run):
+    results = results_of(write_run(finals={}))
+    titles = {found.title for make in CHAPTERS if (found := make(results)) is not None}
+    assert {where for *_, where in ANSWERED} <= {*titles, "–"}
 
 
-def test_answers_hold_the_values_of_the_run(write_run):
-    found = answered(write_run(finals={}))
-    assert found["level at which partitions are disjoint"] == "patient (column patient_id)"
-    assert "train 785 (500 patients)" in found["images and patients in each partition"]
-    assert found["how the final model was selected"] == (
-        "mean of 3 repeats on validation, before the test split was opened"
-    )
-    assert re.match(r"test macro F1 0\.\d{3} \(0\.\d{3}–0\.\d{3}\)", found["performance with its precision"])
-    assert found["subgroups and fairness"] == "scores by view"
-    assert re.match(r"3 seeds: 0\.\d{3} to 0\.\d{3}", found["robustness"])
-    assert found["class imbalance"] == "training: covid 86 to pneumonia 350; macro F1 counts classes alike"
-
-
-def test_without_finalists_the_score_is_called_optimistic_and_robustness_not_examined(write_run):
-    found = answered(write_run(dataset={"groups": {}, "subgroups": {}}))
-    assert "validation macro F1" in found["performance with its precision"]
-    assert "optimistic" in found["performance with its precision"]
-    assert found["robustness"] == "not examined: no repeats"
-    assert found["level at which partitions are disjoint"] == "image; patients not known"
-    assert found["subgroups and fairness"] == "no subgroup column was given"
-
-
-@pytest.mark.parametrize("statuses", [("failed",), ("running",)])
-def test_a_run_without_a_model_says_so(write_run, statuses):
-    assert answered(write_run(statuses=statuses))["performance with its precision"] == "no predictions"
-
-
-def test_a_run_of_which_little_is_recorded_is_answered_with_that(write_run):
-    root = write_run(trials=0)
-    for path in (RunPaths(root).dataset, RunPaths(root).provenance):
-        path.unlink()
-    found = answered(root)
-    assert found["the model"] == "no model"
-    assert found["software"] == "not recorded"
-    assert found["class imbalance"] == "class counts not recorded"
-
-
-def test_between_them_the_two_tables_name_every_item_of_both_guidelines(write_run):
+def test_between_them_the_two_tables_name_every_item_of_both_guidelines():
     named = {key: set() for key in ("claim", "tripod")}
-    for table in checklists(results_of(write_run())):
+    for table in checklists():
         for key, found in named.items():
             for text in table.frame[key]:
                 found |= numbers(text)
