@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,18 +13,11 @@ import numpy.typing as npt
 from scipy.stats import binom
 
 from reports import formats
-from reports.bootstrap import (
-    FEWEST_REPLICATES,
-    Array,
-    Resamples,
-    Runs,
-    Scores,
-    few_groups,
-    scarcest,
-    score_runs,
-)
+from reports.bootstrap import Array, Resamples, Runs, Scores, score_runs
 from reports.data import ReportData
+from reports.intervals import FEWEST_REPLICATES, few_groups
 from sweep.records import BaselineRecord, Evaluation, EvaluationRecord
+from trainables.metrics import metric_mode
 from trainables.predictions import Predictions
 
 FALLBACK = "f1_macro"
@@ -37,7 +30,7 @@ MAJORITY = "majority"
 def runs_of(
     data: ReportData, networks: Mapping[str, Predictions | None], split: str
 ) -> tuple[Runs | None, tuple[str, ...]]:
-    """One configuration's networks on ``split``, their images in one order; and what was left out, a clause each.
+    """One configuration's networks on ``split``, their images in order of path; and what was left out, a clause each.
 
     networks: by name; None: cannot be read. With folds, where each network validates on images of its own, all of
     these are one run: every image is judged by the network that was not trained on it.
@@ -52,27 +45,19 @@ def runs_of(
             remarks.append(f"{name}: no {'' if saved is None else split + ' '}predictions that can be read")
     if not parts:
         return None, tuple(remarks)
-    first = next(iter(parts.values()))
-    finals = data.run.finals
+    first, finals = next(iter(parts.values())), data.run.finals
     if split == "val" and finals is not None and finals.folds and len(parts) > 1:
-        label, probability, path = (
-            np.concatenate([getattr(part, name) for part in parts.values()])
-            for name in ("label", "probability", "path")
-        )
-        pooled = Runs((ALL_FOLDS,), first.classes, label, probability[None], path, data.groups_of(path))
-        return pooled, tuple(remarks)
-    kept: dict[str, npt.NDArray[np.float32]] = {}
-    for name, part in parts.items():
-        aligned = part.align(first.path, first.label)
-        if aligned is None:
-            remarks.append(f"{name}: predictions of other images")
-        else:
-            kept[name] = aligned.probability
-    if not kept:  # even the first does not fit itself: its file names are not its images' own
-        return None, tuple(remarks)
-    groups = data.groups_of(first.path)
-    stacked = np.stack(list(kept.values()))
-    return Runs(tuple(kept), first.classes, first.label, stacked, first.path, groups), tuple(remarks)
+        rows = ("path", "split", "label", "probability")
+        pooled = {name: np.concatenate([getattr(part, name) for part in parts.values()]) for name in rows}
+        first = replace(first, **pooled)
+        parts = {ALL_FOLDS: first}
+    order = np.argsort(first.path, kind="stable")
+    paths, labels = first.path[order], first.label[order]
+    aligned = {name: part.align(paths, labels) for name, part in parts.items()}
+    remarks += [f"{name}: predictions of other images" for name, part in aligned.items() if part is None]
+    kept = {name: part.probability for name, part in aligned.items() if part is not None}
+    runs = Runs(tuple(kept), first.classes, labels, np.stack(list(kept.values())), paths, data.groups_of(paths))
+    return runs, tuple(remarks)
 
 
 @dataclass(frozen=True)
@@ -110,7 +95,7 @@ def compare(
     """
     found = {key: _difference(winner, other, name, level) for key, other in others.items()}
     corrected = holm([p for *_, p in found.values()])
-    warning = few_groups(winner, winner.resamples.groups) or few_groups(winner, *scarcest(winner))
+    warning = few_groups(winner, FALLBACK)
     return {
         key: Comparison(*values, p_holm=float(p_holm), warning=warning)
         for (key, values), p_holm in zip(found.items(), corrected, strict=True)
@@ -130,12 +115,7 @@ def verdict_of(difference: float, p_holm: float, metric: str) -> int:
     """1: a significant difference for the better, -1: for the worse, at a Holm-corrected p of 0.05; 0: none."""
     if p_holm > 0.05:
         return 0
-    return 1 if difference * (-1 if lower_is_better(metric) else 1) > 0 else -1
-
-
-def lower_is_better(metric: str) -> bool:
-    """metric: as ``score_runs`` calls it."""
-    return metric in ("nll", "loss")
+    return 1 if difference * (1 if metric_mode(metric) == "max" else -1) > 0 else -1
 
 
 def mcnemar(first_right: npt.NDArray[Any], second_right: npt.NDArray[Any], resamples: Resamples) -> McNemar | None:

@@ -12,11 +12,12 @@ import pandas as pd
 
 from reports import calibration, formats, intervals, operating, render
 from reports.blocks import Block, Chapter, Code, Column, Facts, Headline, Note, Table, Text
-from reports.bootstrap import decisions, interval
+from reports.bootstrap import decisions
 from reports.chapters.calibration import calibration_table
 from reports.chapters.discrimination import areas_table, curves
 from reports.chapters.errors import CAUTION, confusion_figure, operating_table, subgroup_table
 from reports.comparisons import ExternalResult
+from reports.intervals import interval
 from reports.results import subgroup_values
 from search_spaces.errors import UserError
 from sweep.records import read_evaluation

@@ -15,14 +15,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from reports import formats
-from reports.bootstrap import Runs, Scores, decisions, score_runs
+from reports.bootstrap import Runs, Scores, decisions
 from reports.comparisons import FALLBACK, Comparison, McNemar, compare, holm, mcnemar, runs_of, verdict_of
 from reports.data import ReportData, without_test
 from reports.tables import SPLITS
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from sweep.records import Finalist, Finals, Scalar
-from trainables.metrics import evaluate_predictions
+from trainables.metrics import evaluate_predictions, metric_names
 from trainables.predictions import Predictions
 
 TOLERANCE = 1e-3
@@ -253,11 +253,8 @@ def reported_model(data: ReportData) -> ReportedModel | None:
 def compared_metric(data: ReportData) -> str:
     """The selection metric as ``score_runs`` calls it; macro F1 where it has none (a loss)."""
     split, _, name = data.metric.partition("_")
-    plain, _, label = name.partition(":")
-    known = ["nll", "accuracy", "balanced_accuracy", "f1_macro", "auroc_macro"]
-    known += ["exact_match", "hamming_accuracy"] if data.task == "multi_label" else []
-    of_class = label in data.classes and plain in ("precision", "recall", "specificity", "f1", "auroc")
-    return name if split == "val" and (of_class or name in known) else FALLBACK
+    known = split == "val" and name != "loss" and data.metric in metric_names(data.classes, data.task)
+    return name if known else FALLBACK
 
 
 def networks_of(data: ReportData, one: Finalist) -> dict[str, Predictions | None]:
@@ -295,17 +292,14 @@ def _configuration(
     scores = tuned = None
     if runs is not None:
         assert basis is not None
-        aligned = runs.align(basis)
-        if aligned is None:
+        same = np.array_equal(runs.paths, basis.paths) and np.array_equal(runs.labels, basis.labels)
+        if not same:
             doubts.append("other images than the winner's: not compared with it")
-        runs = aligned or runs
-        resamples = runs.resamples if aligned is None else basis.resamples
-        areas = one.trial_id == finals.winner or metric.startswith("auroc")
-        arguments = (runs.labels, runs.probabilities, runs.classes, resamples)
-        scores = score_runs(*arguments, areas=areas)
+        resamples = (basis if same else runs).resamples
+        scores = runs.scores(resamples, areas=one.trial_id == finals.winner or metric.startswith("auroc"))
         thresholds = finals.thresholds.get(one.trial_id)
         if thresholds and runs.multi_label and set(thresholds) <= set(runs.classes):
-            tuned = score_runs(*arguments, thresholds=thresholds, areas=False)
+            tuned = runs.scores(resamples, thresholds=thresholds)
     return ConfigurationResult(
         finalist=one, validation=validation, runs=runs, scores=scores, tuned=tuned, remarks=(*remarks, *doubts)
     )

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reports import formats
-from reports.bootstrap import FEW_GROUPS, Runs, Scores, score_runs
+from reports.bootstrap import Runs, Scores, score_runs
+from reports.intervals import FEW_GROUPS
 from trainables.metrics import decide
 from trainables.predictions import Predictions
 

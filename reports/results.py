@@ -14,17 +14,17 @@ import pandas as pd
 from scipy.stats import fisher_exact
 
 from reports import formats, intervals, tables
-from reports.bootstrap import FEW_GROUPS, Interval, Runs, Scores, draw_resamples, interval, score_runs
+from reports.bootstrap import Runs, Scores, draw_resamples, score_runs
 from reports.calibration import Calibration, calibration
 from reports.comparisons import (
     BaselineComparison,
     ExternalResult,
     compare_baselines,
-    lower_is_better,
     runs_of,
 )
 from reports.data import ReportData, checked
 from reports.importance import UsedTrials, importances, used_trials
+from reports.intervals import FEW_GROUPS, Interval, interval
 from reports.leaderboard import (
     EFFECT_COLUMNS,
     ConfigurationResult,
@@ -41,7 +41,7 @@ from reports.operating import OperatingPoints, Subgroup, operating_points, poole
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from sweep.records import BaselineRecord, read_evaluation, read_predictions
-from trainables.metrics import confusion_matrix, evaluate_predictions
+from trainables.metrics import confusion_matrix, evaluate_predictions, metric_mode
 from trainables.predictions import Predictions
 
 LEVELS = ("error", "warning", "info")
@@ -135,7 +135,7 @@ class Results:
 
     @property
     def lower_is_better(self) -> bool:
-        return lower_is_better(self.metric)
+        return metric_mode(self.metric) == "min"
 
     @property
     def interval(self) -> Interval | None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from reports import figures, formats, intervals
 from reports.blocks import Block, Chapter, Column, Figure, Figures, Note, Table, Text
-from reports.bootstrap import FEW_GROUPS
+from reports.intervals import FEW_GROUPS
 from reports.operating import MOST_VALUES, UNTUNED, OperatingPoints, Subgroup, digits
 from reports.results import ReportedModel, Results
 

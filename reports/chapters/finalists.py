@@ -9,8 +9,9 @@ import pandas as pd
 
 from reports import figures, formats, intervals
 from reports.blocks import Block, Chapter, Column, Figure, Table, Text
-from reports.bootstrap import Scores, interval
+from reports.bootstrap import Scores
 from reports.comparisons import CLOSE, FALLBACK, MAJORITY, BaselineComparison, Comparison
+from reports.intervals import interval
 from reports.leaderboard import ConfigurationResult, Leaderboard, params_of
 from reports.results import Results
 from reports.tables import LAYERS
@@ -220,7 +221,7 @@ def _paired(board: Leaderboard) -> list[Block]:
     columns = [Column("number", "winner less trial", "integer"), *lead_columns("difference")]
     caption = (
         f"Differences in {judged_name(board)}, means over repeats, on the same resamples of patients; Holm: p "
-        f"corrected for the number of comparisons. {intervals.warned(board.leads.values())}"
+        f"corrected for the number of comparisons. {intervals.warned(one.warning for one in board.leads.values())}"
     )
     if board.tests:
         name = next(iter(board.tests.values()))[0]

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from reports import figures, formats, intervals
 from reports.blocks import Block, Chapter, Column, Figure, Figures, Folded, Note, Table, Text
-from reports.bootstrap import wilson
 from reports.chapters.errors import confusion_figure
 from reports.data import checked, without_test
+from reports.intervals import wilson
 from reports.leaderboard import ConfigurationResult
 from reports.results import Results
 from reports.tables import LAYERS, SPLITS
