@@ -48,7 +48,9 @@ def runs_of(
     first, finals = next(iter(parts.values())), data.run.finals
     if split == "val" and finals is not None and finals.folds and len(parts) > 1:
         rows = ("path", "split", "label", "probability")
-        pooled = {name: np.concatenate([getattr(part, name) for part in parts.values()]) for name in rows}
+        pooled: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts.values()]) for name in rows
+        }
         first = replace(first, **pooled)
         parts = {ALL_FOLDS: first}
     order = np.argsort(first.path, kind="stable")
@@ -111,10 +113,11 @@ def holm(p_values: Sequence[float]) -> Array:
     return corrected
 
 
-def verdict_of(difference: float, p_holm: float, metric: str) -> int:
-    """1: a significant difference for the better, -1: for the worse, at a Holm-corrected p of 0.05; 0: none."""
-    if p_holm > 0.05:
-        return 0
+def verdict_of(difference: float, p_holm: float, metric: str) -> int | None:
+    """1: a significant difference for the better, -1: for the worse, at a Holm-corrected p of 0.05; 0: none; None: not
+    tested."""
+    if not p_holm <= 0.05:
+        return None if math.isnan(p_holm) else 0
     return 1 if difference * (1 if metric_mode(metric) == "max" else -1) > 0 else -1
 
 
@@ -148,13 +151,12 @@ def _difference(winner: Scores, other: Scores, name: str, level: float) -> tuple
 class BaselineComparison:
     """The winner against the baselines in macro F1, on the same images of one split.
 
-    runs: how many of the winner's are averaged. winner: its scores. baselines: all of them, as recorded. measured: the
+    winner: its scores. baselines: all of them, as recorded. measured: the
     scores, by name, of those whose predictions are of these images; leads: the winner's macro F1 less theirs, on the
     same resamples of patients.
     """
 
     split: str
-    runs: int
     winner: Scores
     baselines: tuple[BaselineRecord, ...]
     measured: dict[str, Scores]
@@ -193,11 +195,9 @@ class BaselineComparison:
     @property
     def shortcut_sentence(self) -> str:
         """Whether a shortcut comes close; "" where none was measured."""
-        measured, close = self.of_kind("shortcut"), self.shortcuts_close
+        best, close = self._scored(self.of_kind("shortcut")[:1]), self.shortcuts_close
         if not close:
-            return (
-                f"No shortcut comes close to the winner: the best is {self._scored(measured[:1])}." if measured else ""
-            )
+            return f"No shortcut comes close to the winner: the best is {best}." if best else ""
         text = f"A shortcut comes close to the winner: {self._scored(close)}. "
         if any(one.name == MAJORITY for one in close):
             return text + "Nothing shows that the network learned to tell the classes."
@@ -206,10 +206,10 @@ class BaselineComparison:
     @property
     def frozen_sentence(self) -> str:
         """Whether fine-tuning gains over frozen features; "" where none were measured."""
-        measured = self.of_kind("frozen")
-        if self.frozen_close:
-            return f"Fine-tuning is not shown to gain over frozen features: {self._scored(self.frozen_close)}."
-        return f"Fine-tuning gains over frozen features: {self._scored(measured[:1])}." if measured else ""
+        best, close = self._scored(self.of_kind("frozen")[:1]), self._scored(self.frozen_close)
+        if close:
+            return f"Fine-tuning is not shown to gain over frozen features: {close}."
+        return f"Fine-tuning gains over frozen features: {best}." if best else ""
 
     def _scored(self, baselines: Sequence[BaselineRecord]) -> str:
         """ "thumbnails, macro F1 0.412, the winner +0.393 (+0.301 to +0.475)"."""
@@ -244,7 +244,7 @@ def compare_baselines(
             measured[name] = score_runs(runs.labels, rows, runs.classes, scores.resamples, areas=False)
     leads = compare(scores, measured, FALLBACK) if measured else {}
     records = tuple(one for one, _ in baselines)
-    return BaselineComparison(split, len(runs.names), scores, records, measured, leads)
+    return BaselineComparison(split, scores, records, measured, leads)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from reports import calibration, formats, intervals, operating, render
+from reports import formats, intervals, probabilities, render
 from reports.blocks import Block, Chapter, Code, Column, Facts, Headline, Note, Table, Text
 from reports.bootstrap import decisions
 from reports.chapters.calibration import calibration_table
@@ -18,7 +18,6 @@ from reports.chapters.discrimination import areas_table, curves
 from reports.chapters.errors import CAUTION, confusion_figure, operating_table, subgroup_table
 from reports.comparisons import ExternalResult
 from reports.intervals import interval
-from reports.results import subgroup_values
 from search_spaces.errors import UserError
 from sweep.records import read_evaluation
 from trainables.atomic import write_atomically
@@ -153,7 +152,7 @@ def _what(result: ExternalResult) -> list[tuple[str, str]]:
 def _errors(result: ExternalResult) -> Chapter:
     images = result.images
     counts = confusion_matrix(images.labels, images.probabilities[0], images.classes, result.facts.task)
-    points = operating.operating_points(images, result.tuned, None)
+    points = probabilities.operating_points(images, result.tuned, None)
     rows = [{"class": name} | intervals.cells(result.scores, {"F1": f"f1:{name}"}) for name in images.classes]
     caption = intervals.below((result.scores, f"f1:{name}") for name in images.classes)
     f1 = Table("f1", caption, pd.DataFrame(rows), (Column("class", "class"), *intervals.columns({"F1": "F1"})))
@@ -174,19 +173,19 @@ def _calibration(result: ExternalResult) -> Chapter:
         "Whether a probability can be taken at its word here: what the model gave, and how often it came true. ECE is "
         "the expected calibration error, the Brier score the mean squared error; of both, 0 is best."
     )
-    table = calibration_table(calibration.calibration(result.images), SPLIT, result.size)
+    table = calibration_table(probabilities.calibration(result.images, result.scores), SPLIT, result.size)
     return Chapter("calibration", "Calibration", (Text(text), table))
 
 
 def _subgroups(result: ExternalResult) -> Chapter | None:
     """None where no subgroup column was given."""
-    values = subgroup_values(result.evaluation.rows, result.images.paths)
-    if not values:
+    scored = probabilities.subgroup_scores(result.images, result.evaluation.rows)
+    if scored is None:
         return None
-    found, cut_short = operating.subgroup_scores(result.images, values)
+    found, cut_short = scored
     text = CAUTION + (" Labels are decided at 0.5 here." if result.tuned else "")
     if cut_short:
-        text += f" Only the {operating.MOST_VALUES} most frequent values of a column are shown."
+        text += f" Only the {probabilities.MOST_VALUES} most frequent values of a column are shown."
     return Chapter("subgroups", "Subgroups", (Text(text), subgroup_table(found, SPLIT)))
 
 

@@ -30,7 +30,7 @@ TOLERANCE = 1e-3
 EFFECT_COLUMNS = ["factor", "within", "first", "second", "difference", "low", "high", "p", "p_holm", "verdict"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ConfigurationResult:
     """One retrained configuration.
 
@@ -109,9 +109,7 @@ class Leaderboard:
     def verdict(self, lead: Comparison | None) -> int | None:
         """1: the winner is better at a Holm-corrected p of 0.05; -1: it is worse; 0: no significant difference; None:
         not tested."""
-        if lead is None or math.isnan(lead.p_holm):
-            return None
-        return verdict_of(lead.difference, lead.p_holm, self.metric)
+        return None if lead is None else verdict_of(lead.difference, lead.p_holm, self.metric)
 
     @property
     def sentence(self) -> str:
@@ -194,13 +192,32 @@ def leaderboard(data: ReportData) -> Leaderboard | None:
     finals = data.run.finals
     if finals is None or not finals.finalists:
         return None
-    split = _judging(data, finals)
-    metric = compared_metric(data)
-    runs = {one.trial_id: _finalist_runs(data, finals, one, split) for one in finals.finalists}
-    readable = {key: found for key, (found, _) in runs.items() if found is not None}
+    split, metric = _judging(data, finals), compared_metric(data)
+    runs = {one.trial_id: runs_of(data, networks_of(data, one), split) for one in finals.finalists}
+    readable = {key: images for key, (images, _) in runs.items() if images is not None}
     # Whose images all are judged on: the winner's, else those of the first finalist.
     basis = readable.get(finals.winner or "") or next(iter(readable.values()), None)
-    found = tuple(_configuration(data, finals, one, *runs[one.trial_id], basis, metric) for one in finals.finalists)
+
+    def scored(one: Finalist) -> ConfigurationResult:
+        images, remarks = runs[one.trial_id]
+        remarks = (
+            *(f"{each.name}: failed ({each.reason})" for each in one.repeats if each.status == "failed"),
+            *remarks,
+        )
+        validation, doubts = _validation(data, one)
+        if images is None or basis is None:
+            return ConfigurationResult(one, validation, None, None, None, (*remarks, *doubts))
+        same = np.array_equal(images.paths, basis.paths) and np.array_equal(images.labels, basis.labels)
+        if not same:
+            doubts.append("other images than the winner's: not compared with it")
+        resamples = (basis if same else images).resamples
+        scores = images.scores(resamples, areas=one.trial_id == finals.winner or metric.startswith("auroc"))
+        least = finals.thresholds.get(one.trial_id)
+        able = least and images.multi_label and set(least) <= set(images.classes)
+        tuned = images.scores(resamples, thresholds=least) if able else None
+        return ConfigurationResult(one, validation, images, scores, tuned, (*remarks, *doubts))
+
+    found = tuple(scored(one) for one in finals.finalists)
     winner = next((one for one in found if one.trial_id == finals.winner), None)
     names, cells = _cells(data, found)
     return Leaderboard(
@@ -270,39 +287,6 @@ def _judging(data: ReportData, finals: Finals) -> str:
         return "val"
     parts = [part for key, part in data.repeats.items() if key.partition("/")[0] == finals.winner]
     return "test" if any((part.split == "test").any() for part in parts) else "val"
-
-
-def _finalist_runs(data: ReportData, finals: Finals, one: Finalist, split: str) -> tuple[Runs | None, tuple[str, ...]]:
-    """``runs_of`` its repeats; the failed ones are among the remarks."""
-    failed = tuple(f"{each.name}: failed ({each.reason})" for each in one.repeats if each.status == "failed")
-    runs, remarks = runs_of(data, networks_of(data, one), split)
-    return runs, (*failed, *remarks)
-
-
-def _configuration(
-    data: ReportData,
-    finals: Finals,
-    one: Finalist,
-    runs: Runs | None,
-    remarks: tuple[str, ...],
-    basis: Runs | None,
-    metric: str,
-) -> ConfigurationResult:
-    validation, doubts = _validation(data, one)
-    scores = tuned = None
-    if runs is not None:
-        assert basis is not None
-        same = np.array_equal(runs.paths, basis.paths) and np.array_equal(runs.labels, basis.labels)
-        if not same:
-            doubts.append("other images than the winner's: not compared with it")
-        resamples = (basis if same else runs).resamples
-        scores = runs.scores(resamples, areas=one.trial_id == finals.winner or metric.startswith("auroc"))
-        thresholds = finals.thresholds.get(one.trial_id)
-        if thresholds and runs.multi_label and set(thresholds) <= set(runs.classes):
-            tuned = runs.scores(resamples, thresholds=thresholds)
-    return ConfigurationResult(
-        finalist=one, validation=validation, runs=runs, scores=scores, tuned=tuned, remarks=(*remarks, *doubts)
-    )
 
 
 def _validation(data: ReportData, one: Finalist) -> tuple[dict[str, float], list[str]]:
@@ -410,8 +394,8 @@ def effects(board: Leaderboard) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=EFFECT_COLUMNS)
     tested = frame["p"].notna()
     frame.loc[tested, "p_holm"] = holm(frame.loc[tested, "p"].tolist())
-    for row in frame.index[tested]:
-        frame.loc[row, "verdict"] = float(verdict_of(frame["difference"][row], frame["p_holm"][row], board.metric))
+    pairs = zip(frame["difference"], frame["p_holm"], strict=True)
+    frame["verdict"] = [math.nan if (found := verdict_of(*pair, board.metric)) is None else found for pair in pairs]
     return frame
 
 

@@ -34,10 +34,10 @@ MAY_IMPORT = {
 }
 # Inside reports each level may use those before it, and none but its own on the ground floor and in the two above it.
 REPORT_LEVELS = (
-    {"blocks", "formats", "figures", "panels", "tables", "thumbnails"},
+    {"blocks", "drawing", "formats", "figures", "class_panels", "tables", "thumbnails"},
     {"data"},
-    {"bootstrap", "comparisons"},
-    {"results", "importance", "caveats"},
+    {"bootstrap", "intervals", "comparisons", "probabilities"},
+    {"results", "leaderboard", "importance"},
     {"chapters"},
     {"render", "model_card", "external"},
     {"build"},

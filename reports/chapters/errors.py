@@ -13,8 +13,9 @@ import pandas as pd
 from reports import figures, formats, intervals
 from reports.blocks import Block, Chapter, Column, Figure, Figures, Note, Table, Text
 from reports.intervals import FEW_GROUPS
-from reports.operating import MOST_VALUES, UNTUNED, OperatingPoints, Subgroup, digits
+from reports.probabilities import MOST_VALUES, OperatingPoints, Subgroup, digits
 from reports.results import ReportedModel, Results
+from trainables.metrics import UNTUNED
 
 MOST_CLASSES = 6
 """Of a matrix in the summary."""
