@@ -248,6 +248,13 @@ class Runs:
         )
         return found
 
+    def right(self, name: str) -> NDArray[np.bool_]:
+        """bool [N]: which images the run of that name decides rightly, every label of them."""
+        task = "multi_label" if self.multi_label else "single_label"
+        decided = decisions(self.probabilities[self.names.index(name)], self.classes, None, task)
+        right: NDArray[np.bool_] = (decided == self.truth).all(axis=1)
+        return right
+
     @cached_property
     def resamples(self) -> Resamples:
         """Of its patients: the same for every configuration on the same images."""

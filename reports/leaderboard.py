@@ -11,11 +11,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from reports import formats
-from reports.bootstrap import Runs, Scores, decisions
+from reports.bootstrap import Runs, Scores
 from reports.comparisons import FALLBACK, Comparison, McNemar, compare, holm, mcnemar, runs_of, verdict_of
 from reports.data import ReportData, without_test
 from reports.tables import SPLITS
@@ -30,7 +29,7 @@ TOLERANCE = 1e-3
 EFFECT_COLUMNS = ["factor", "within", "first", "second", "difference", "low", "high", "p", "p_holm", "verdict"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ConfigurationResult:
     """One retrained configuration.
 
@@ -219,6 +218,17 @@ def leaderboard(data: ReportData) -> Leaderboard | None:
 
     found = tuple(scored(one) for one in finals.finalists)
     winner = next((one for one in found if one.trial_id == finals.winner), None)
+    base = None if winner is None else winner.scores
+    rivals = [
+        one
+        for one in found
+        if one is not winner and base is not None and one.scores is not None and one.scores.resamples is base.resamples
+    ]
+
+    def leads(others: list[ConfigurationResult]) -> dict[str, Comparison]:
+        same = {one.trial_id: one.scores for one in others if one.scores is not None}
+        return {} if base is None else compare(base, same, metric)
+
     names, cells = _cells(data, found)
     return Leaderboard(
         finals=finals,
@@ -228,9 +238,9 @@ def leaderboard(data: ReportData) -> Leaderboard | None:
         configurations=found,
         cells=cells,
         cell_names=names,
-        leads=_leads(winner, (one for one in found if one.finalist.role == "finalist"), metric),
-        cell_leads=_leads(winner, cells.values(), metric),
-        tests=_tests(finals, winner, found),
+        leads=leads([one for one in rivals if one.finalist.role == "finalist"]),
+        cell_leads=leads([one for one in rivals if one in cells.values()]),
+        tests=_tests(finals, winner, rivals),
     )
 
 
@@ -332,45 +342,22 @@ def _sortable(value: Scalar) -> tuple[bool, float, str]:
     return not number, float(value) if isinstance(value, int | float) else 0.0, str(value)
 
 
-def _leads(
-    winner: ConfigurationResult | None, others: Iterable[ConfigurationResult], metric: str
-) -> dict[str, Comparison]:
-    if winner is None or winner.scores is None:
-        return {}
-    same = {
-        one.trial_id: one.scores
-        for one in others
-        if one is not winner and one.scores is not None and one.scores.resamples is winner.scores.resamples
-    }
-    return compare(winner.scores, same, metric) if same else {}
-
-
 def _tests(
-    finals: Finals, winner: ConfigurationResult | None, configurations: Iterable[ConfigurationResult]
+    finals: Finals, winner: ConfigurationResult | None, rivals: Iterable[ConfigurationResult]
 ) -> dict[str, tuple[str, McNemar]]:
     """Of the model file and the other's repeat of the same seed; of the first seed that both have, where one lacks."""
     found: dict[str, tuple[str, McNemar]] = {}
-    if winner is None or winner.runs is None or winner.scores is None:
-        return found
     model = (finals.model or "").partition("/")[2]
-    for one in configurations:
-        if one is winner or one.runs is None or one.scores is None:
+    for one in rivals:
+        first, second = winner.runs if winner is not None else None, one.runs
+        shared = [name for name in first.names if name in second.names] if first and second else []
+        if first is None or second is None or not shared:
             continue
-        shared = [name for name in winner.runs.names if name in one.runs.names]
-        if one.scores.resamples is winner.scores.resamples and shared:
-            name = model if model in shared else shared[0]
-            test = mcnemar(_right(winner.runs, name), _right(one.runs, name), winner.scores.resamples)
-            if test is not None:
-                found[one.trial_id] = name, test
+        name = model if model in shared else shared[0]
+        test = mcnemar(first.right(name), second.right(name), first.resamples)
+        if test is not None:
+            found[one.trial_id] = name, test
     return found
-
-
-def _right(runs: Runs, name: str) -> npt.NDArray[np.bool_]:
-    """bool [N]: which images the network ``name`` decides rightly, every label of them."""
-    task = "multi_label" if runs.multi_label else "single_label"
-    decided = decisions(runs.probabilities[runs.names.index(name)], runs.classes, None, task)
-    right: npt.NDArray[np.bool_] = (decided == runs.truth).all(axis=1)
-    return right
 
 
 def effects(board: Leaderboard) -> pd.DataFrame:
