@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from reports.bootstrap import Resamples, Scores, bca, draw_resamples, interval, score_runs, wilson
+from reports.bootstrap import Resamples, Scores, draw_resamples, score_runs
 from reports.comparisons import compare, mcnemar
+from reports.intervals import bca, interval, wilson
 
 Array = NDArray[Any]
 

@@ -15,27 +15,20 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from trainables.metrics import decide
-from trainables.predictions import Predictions
 
 Array = NDArray[np.float64]
 
-FEW_GROUPS = 20
-FEWEST_REPLICATES = 200
-AREAS = ("auroc", "ap")
-# In these every class weighs the same, however few have it.
-_MACRO = ("f1_macro", "balanced_accuracy", "auroc_macro", "ap_macro")
 # A set so poor in some class that fewer than one draw in fifty has every class gets fewer replicates, not a long wait.
 _DRAWS_PER_REPLICATE = 50
 _ROUND = 256
 _MOST_LEFT_OUT = 1000
 _EPSILON = float(np.finfo(np.float32).eps)  # as in trainables.metrics: what a probability of 0 or 1 is worth
 _CHUNK = 256  # replicates scored at once: bounds memory and stays in the processor's cache
-_PAIRS = 4_000_000  # (positive, negative) pairs looked at together
-_CELLS = 4_000_000  # weights looked at together: 16 MB
+_CELLS = 200_000  # weights looked at together: 800 kB stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -78,6 +71,12 @@ class Resamples:
         rest: NDArray[np.uint16] = (block[None, :] != np.arange(rows)[:, None]).astype(np.uint16)
         return rest
 
+    @property
+    def weights(self) -> NDArray[np.uint16]:
+        """uint16 [1 + B + J, G], how often each group counts: in the images themselves, ``counts``, ``left_out``."""
+        once = np.ones((1, self.groups), dtype=np.uint16)
+        return np.concatenate([once, self.counts, self.left_out])
+
     def groups_with(self, chosen: NDArray[np.bool_]) -> int:
         """How many groups have an image among ``chosen``, bool [N]."""
         return len(np.unique(self.member[chosen]))
@@ -93,7 +92,8 @@ def draw_resamples(
     themselves have; others are drawn anew and counted. Where hardly any draw does (about one in fifty), there are
     fewer than ``replicates``, perhaps none. The same arguments give the same resamples.
     """
-    member = _member(groups)
+    # Numbered in order of their first image.
+    member = pd.factorize(np.array([name or place for place, name in enumerate(groups)], dtype=object))[0]
     group_count = int(member.max()) + 1
     assert len(labels) == len(member), "one label and one group an image"
     needed = _needed(labels, class_count, member, group_count)
@@ -101,7 +101,8 @@ def draw_resamples(
     kept: list[NDArray[np.uint16]] = []
     have = drawn = 0
     while have < replicates and drawn < _DRAWS_PER_REPLICATE * replicates:
-        counts = _draw(rng, _ROUND, group_count)
+        picked = rng.integers(0, group_count, size=(_ROUND, group_count)) + np.arange(_ROUND)[:, None] * group_count
+        counts = np.bincount(picked.ravel(), minlength=picked.size).reshape(picked.shape).astype(np.float32)
         whole = np.flatnonzero(((counts @ needed) > 0).all(axis=1))[: replicates - have]
         # Draws after the last one needed were never looked at: they are not "redrawn".
         drawn += int(whole[-1]) + 1 if have + len(whole) == replicates and len(whole) else _ROUND
@@ -115,13 +116,6 @@ def draw_resamples(
     )
 
 
-def _member(groups: Sequence[str]) -> NDArray[np.int64]:
-    """int64 [N]: groups numbered in order of their first image."""
-    number: dict[tuple[str, int], int] = {}
-    keys = ((name, 0) if name else ("", index + 1) for index, name in enumerate(map(str, groups)))
-    return np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.int64)
-
-
 def _needed(labels: NDArray[Any], class_count: int, member: NDArray[np.int64], groups: int) -> NDArray[np.float32]:
     """float32 [G, K]: 1 where a group has an image of the k-th kind that every replicate must have."""
     if labels.ndim == 1:
@@ -133,31 +127,43 @@ def _needed(labels: NDArray[Any], class_count: int, member: NDArray[np.int64], g
     return needed[:, kinds.any(axis=0)]
 
 
-def _draw(rng: np.random.Generator, replicates: int, groups: int) -> NDArray[np.float32]:
-    """float32 [replicates, groups] of multinomial counts."""
-    drawn = rng.integers(0, groups, size=(replicates, groups)) + np.arange(replicates)[:, None] * groups
-    return np.bincount(drawn.ravel(), minlength=replicates * groups).reshape(replicates, groups).astype(np.float32)
-
-
 @dataclass(frozen=True)
 class Scores:
-    """A configuration's scores by name ("f1_macro", "recall:covid", ...), the mean over its runs.
+    """A configuration's scores by name ("f1_macro", "recall:covid", ...).
 
-    estimate: on the images themselves. replicates: [B], on each resample. left_out: [J], with each group left out,
-    NaN where that leaves an AUROC undefined. by_run: [R], each run's own. proportion_of: of how many images a score is
-    a proportion, the mean over the runs; scores that are none are missing. positives, negatives: for each class, the
-    groups with an image that has it, and with one that has it not.
+    values: [R, 1 + B + J] of each of R runs by ``Resamples.weights``; NaN where an AUROC is undefined. proportion_of:
+    of how many images a score is a proportion, the mean over the runs; scores that are none are missing. positives,
+    negatives: for each class, the groups with an image that has it, and with one that has it not.
     """
 
     classes: tuple[str, ...]
-    estimate: dict[str, float]
-    replicates: dict[str, Array]
-    left_out: dict[str, Array]
-    by_run: dict[str, Array]
+    values: dict[str, Array]
     proportion_of: dict[str, float]
     positives: dict[str, int]
     negatives: dict[str, int]
     resamples: Resamples
+
+    @cached_property
+    def by_run(self) -> dict[str, Array]:
+        """[R], each run's own."""
+        return {name: value[:, 0] for name, value in self.values.items()}
+
+    @cached_property
+    def estimate(self) -> dict[str, float]:
+        """The mean over the runs on the images themselves."""
+        return {name: float(value.mean()) for name, value in self.by_run.items()}
+
+    @cached_property
+    def replicates(self) -> dict[str, Array]:
+        """[B], the mean over the runs on each resample."""
+        end = 1 + self.resamples.replicates
+        return {name: value[:, 1:end].mean(axis=0) for name, value in self.values.items()}
+
+    @cached_property
+    def left_out(self) -> dict[str, Array]:
+        """[J], the mean over the runs with each group left out."""
+        start = 1 + self.resamples.replicates
+        return {name: value[:, start:].mean(axis=0) for name, value in self.values.items()}
 
 
 def score_runs(
@@ -189,29 +195,20 @@ def score_runs(
     multi_label = labels.ndim == 2
     truth = labels == 1 if multi_label else np.equal(labels[:, None], np.arange(len(classes)))
     decided = decisions(probabilities, classes, thresholds, "multi_label" if multi_label else "single_label")
-    summed = _sum_by_group(_columns(labels, truth, probabilities, decided), resamples)
-    once = np.ones((1, resamples.groups), dtype=np.uint16)
-    by_run = {name: value[0] for name, value in _score(once, summed, classes, multi_label).items()}
-
-    counts = np.concatenate([resamples.counts, resamples.left_out])
-    chunks = [counts[at : at + _CHUNK] for at in range(0, max(1, len(counts)), _CHUNK)]
-    parts = [_score(chunk, summed, classes, multi_label) for chunk in chunks]
-    rows = {name: np.concatenate([part[name].mean(axis=1) for part in parts]) for name in by_run}
+    summed, weights = _sum_by_group(_columns(labels, truth, probabilities, decided), resamples), resamples.weights
+    parts = [_score(weights[at : at + _CHUNK], summed, classes, multi_label) for at in range(0, len(weights), _CHUNK)]
+    values = {name: np.concatenate([part[name] for part in parts]).T for name in parts[0]}
     if areas:
-        weights = _weights(resamples)
+        by_group = np.ascontiguousarray(weights.T, dtype=np.float32)
         for i, c in enumerate(classes):
-            given = probabilities[:, :, i]
-            by_run[f"auroc:{c}"], rows[f"auroc:{c}"] = _auroc(truth[:, i], given, counts, resamples.member)
-            found = np.stack([_average_precision(truth[:, i], run, weights, resamples.member) for run in given])
-            by_run[f"ap:{c}"], rows[f"ap:{c}"] = found[:, 0], found[:, 1:].mean(axis=0)
-        for values in (by_run, rows):
-            values |= {f"{area}_macro": np.mean([values[f"{area}:{c}"] for c in classes], axis=0) for area in AREAS}
+            found = np.stack([_areas(truth[:, i], run[:, i], by_group, resamples.member) for run in probabilities])
+            values[f"auroc:{c}"], values[f"ap:{c}"] = found[:, 0], found[:, 1]
+        values |= {
+            f"{area}_macro": np.mean([values[f"{area}:{c}"] for c in classes], axis=0) for area in ("auroc", "ap")
+        }
     return Scores(
         classes=tuple(classes),
-        estimate={name: float(value.mean()) for name, value in by_run.items()},
-        replicates={name: value[: resamples.replicates] for name, value in rows.items()},
-        left_out={name: value[resamples.replicates :] for name, value in rows.items()},
-        by_run=by_run,
+        values=values,
         proportion_of=_proportion_of(truth, decided, classes, multi_label),
         positives={c: resamples.groups_with(truth[:, i]) for i, c in enumerate(classes)},
         negatives={c: resamples.groups_with(~truth[:, i]) for i, c in enumerate(classes)},
@@ -251,32 +248,30 @@ class Runs:
         )
         return found
 
+    def right(self, name: str) -> NDArray[np.bool_]:
+        """bool [N]: which images the run of that name decides rightly, every label of them."""
+        task = "multi_label" if self.multi_label else "single_label"
+        decided = decisions(self.probabilities[self.names.index(name)], self.classes, None, task)
+        right: NDArray[np.bool_] = (decided == self.truth).all(axis=1)
+        return right
+
     @cached_property
     def resamples(self) -> Resamples:
         """Of its patients: the same for every configuration on the same images."""
         return draw_resamples(self.groups, self.labels, len(self.classes))
 
-    def scores(self, *, areas: bool = False, thresholds: Mapping[str, float] | None = None) -> Scores:
-        """On its own resamples; arguments as for ``score_runs``."""
-        arguments = (self.labels, self.probabilities, self.classes, self.resamples)
-        return score_runs(*arguments, areas=areas, thresholds=thresholds)
+    def scores(
+        self, resamples: Resamples | None = None, *, areas: bool = False, thresholds: Mapping[str, float] | None = None
+    ) -> Scores:
+        """Arguments as for ``score_runs``. resamples: of the same images; its own where they are None."""
+        of = resamples or self.resamples
+        return score_runs(self.labels, self.probabilities, self.classes, of, areas=areas, thresholds=thresholds)
 
     def of(self, chosen: NDArray[np.bool_]) -> Runs:
         """On the images ``chosen``, bool [N]."""
         groups = tuple(itertools.compress(self.groups, chosen))
         rows = self.labels[chosen], self.probabilities[:, chosen], self.paths[chosen]
         return Runs(self.names, self.classes, *rows, groups)
-
-    def align(self, other: Runs) -> Runs | None:
-        """In the order of the images of ``other``; None if these are other images."""
-        rows = [
-            Predictions(self.paths, self.paths, self.labels, one, self.classes, 0).align(other.paths, other.labels)
-            for one in self.probabilities
-        ]
-        same = [one.probability for one in rows if one is not None]
-        if len(same) < len(rows):
-            return None
-        return Runs(self.names, self.classes, other.labels, np.stack(same), other.paths, other.groups)
 
 
 def decisions(
@@ -310,66 +305,68 @@ def _sum_by_group(columns: Array, resamples: Resamples) -> Array:
     return np.add.reduceat(columns[order], starts, axis=0)
 
 
-def _score(counts: NDArray[np.uint16], summed: Array, classes: Sequence[str], multi_label: bool) -> dict[str, Array]:
-    """Each score but AUROC as [b, R], of ``counts`` [b, G] and ``summed`` [G, R, 3 + 3C]."""
-    totals = (counts.astype(np.float64) @ summed.reshape(len(summed), -1)).reshape(len(counts), *summed.shape[1:])
+def _score(weights: NDArray[np.uint16], summed: Array, classes: Sequence[str], multi_label: bool) -> dict[str, Array]:
+    """The scores that follow from sums over images as [b, R], of ``weights`` [b, G] and ``summed`` [G, R, 3 + 3C]."""
+    totals = np.tensordot(weights.astype(np.float64), summed, axes=1)
     images, right, nll = np.moveaxis(totals[..., :3], 2, 0)
     true, decided, tp = np.moveaxis(totals[..., 3:].reshape(*totals.shape[:2], 3, -1), 2, 0)
-    tn = images[..., None] - true - decided + tp
-    recall, specificity = _ratio(tp, true), _ratio(tn, images[..., None] - true)
-    f1 = _ratio(2 * tp, true + decided)
-    values = {
-        "nll": nll / images,
-        "accuracy": right / images,
-        "balanced_accuracy": ((recall + specificity) / 2 if multi_label else recall).mean(axis=2),
-        "f1_macro": f1.mean(axis=2),
+    every = images[..., None]
+    tn = every - true - decided + tp
+    named = {
+        "precision": _ratio(tp, decided),
+        "recall": _ratio(tp, true),
+        "specificity": _ratio(tn, every - true),
+        "npv": _ratio(tn, every - decided),
+        "f1": _ratio(2 * tp, true + decided),
     }
+    values = {"nll": nll / images, "accuracy": right / images, "f1_macro": named["f1"].mean(axis=2)}
+    recall = (named["recall"] + named["specificity"]) / 2 if multi_label else named["recall"]
+    values["balanced_accuracy"] = recall.mean(axis=2)
     if multi_label:
-        values["exact_match"] = values["accuracy"]
-        values["hamming_accuracy"] = (tp + tn).sum(axis=2) / (images * len(classes))
-    npv = _ratio(tn, images[..., None] - decided)
-    named = {"precision": _ratio(tp, decided), "recall": recall, "specificity": specificity, "npv": npv, "f1": f1}
-    values.update({f"{name}:{c}": column[..., i] for name, column in named.items() for i, c in enumerate(classes)})
-    return values
+        values |= {
+            "exact_match": values["accuracy"],
+            "hamming_accuracy": (tp + tn).sum(axis=2) / (images * len(classes)),
+        }
+    return values | {f"{name}:{c}": of[..., i] for name, of in named.items() for i, c in enumerate(classes)}
 
 
 def _ratio(part: Array, whole: Array) -> Array:
     return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
 
 
-def _auroc(
-    truth: NDArray[np.bool_], scores: Array, counts: NDArray[np.uint16], member: NDArray[np.int64]
-) -> tuple[Array, Array]:
-    """One class's AUROC by run, [R], and its mean over the runs for each row of ``counts``, [b].
+def _areas(
+    truth: NDArray[np.bool_], probability: Array, weights: NDArray[np.float32], member: NDArray[np.int64]
+) -> Array:
+    """[2, K] of one class and run: AUROC and average precision for each column of ``weights``, [G, K].
 
-    truth: [N]; scores: [R, N].
-    The part of (positive, negative) pairs in the right order, ties counting half (Mann-Whitney U). The number of
-    pairs does not depend on the run, so the runs' tables of pairs are added first and weighted once for all.
+    AUROC: the part of (positive, negative) pairs in the right order, ties counting half (Mann-Whitney U). Average
+    precision: the sum over distinct probabilities of gained recall times precision.
     """
-    positives, negatives = np.flatnonzero(truth), np.flatnonzero(~truth)
-    if not len(positives) or not len(negatives):
-        return np.full(len(scores), np.nan), np.full(len(counts), np.nan)
-    of_positives = counts[:, member[positives]].astype(np.float32)
-    of_negatives = counts[:, member[negatives]].astype(np.float32)
-    by_run, won = np.zeros(len(scores)), np.zeros(len(counts))
-    rows = max(1, _PAIRS // len(negatives))
-    for at in range(0, len(positives), rows):
-        block = positives[at : at + rows]
-        pairs = np.zeros((len(block), len(negatives)), dtype=np.float32)
-        for run, score in enumerate(scores):
-            order = np.sign(score[block, None] - score[negatives]).astype(np.float32)  # 1 won, 0 tied, -1 lost
-            by_run[run] += order.sum(dtype=np.float64)
-            pairs += order
-        # Whole numbers far below 2^24, so that float32 is exact up to here.
-        of_block = of_positives[:, at : at + rows] @ pairs
-        won += np.einsum("bn,bn->b", of_block, of_negatives, dtype=np.float64)
-    total = len(positives) * len(negatives)
-    pairs_drawn = of_positives.sum(axis=1, dtype=np.float64) * of_negatives.sum(axis=1, dtype=np.float64)
-    # won + tied / 2 = (all + won - lost) / 2
-    share = np.divide(
-        (pairs_drawn + won / len(scores)) / 2, pairs_drawn, out=np.full(len(counts), np.nan), where=pairs_drawn > 0
-    )
-    return (total + by_run) / 2 / total, share
+    found = np.full((2, weights.shape[1]), np.nan)
+    if not truth.any() or truth.all():
+        return found
+    order = np.argsort(-probability, kind="stable")
+    falling, hit, member = probability[order], truth[order], member[order]
+    starts = np.flatnonzero(np.append(True, falling[1:] != falling[:-1]))
+    # Negatives of several probabilities between two that positives have are summed as one.
+    has = np.logical_or.reduceat(hit, starts)
+    starts = starts[has | np.append(True, has[:-1])]
+    has = np.logical_or.reduceat(hit, starts)
+    of_hits, hits = np.searchsorted(np.flatnonzero(hit), starts[has]), member[hit]
+    step = max(1, _CELLS // len(member))
+    for at in range(0, weights.shape[1], step):
+        part = weights[:, at : at + step]  # whole numbers below 2^24: float32 is exact
+        images = np.add.reduceat(part[member], starts, axis=0)
+        gained = np.zeros_like(images)
+        gained[has] = np.add.reduceat(part[hits], of_hits, axis=0)
+        others, above, upto = images - gained, gained.cumsum(axis=0), images.cumsum(axis=0)
+        positives, negatives = above[-1].astype(np.float64), others.sum(axis=0, dtype=np.float64)
+        won = np.einsum("tk,tk->k", above - gained / 2, others, dtype=np.float64)
+        precision = np.divide(above, upto, out=np.zeros(upto.shape), where=upto > 0, dtype=np.float64)
+        area = np.einsum("tk,tk->k", gained, precision, dtype=np.float64)
+        for row, part, whole in ((0, won, positives * negatives), (1, area, positives)):
+            np.divide(part, whole, out=found[row, at : at + step], where=whole > 0)
+    return found
 
 
 def _proportion_of(
@@ -386,163 +383,7 @@ def _proportion_of(
 
 def with_means(scores: Scores, values: Mapping[str, NDArray[Any]]) -> Scores:
     """``scores`` with the mean over images of each of ``values``, [R, N]."""
-    resamples = scores.resamples
-    weights, end = _weights(resamples), 1 + resamples.replicates
-    sizes = np.bincount(resamples.member, minlength=resamples.groups)
-    rows = {}
-    for name, value in values.items():
-        summed = np.stack([np.bincount(resamples.member, weights=one, minlength=resamples.groups) for one in value])
-        rows[name] = summed @ weights / (sizes @ weights)  # [R, 1 + B + J]
-    return replace(
-        scores,
-        estimate=scores.estimate | {name: float(row[:, 0].mean()) for name, row in rows.items()},
-        by_run=scores.by_run | {name: row[:, 0] for name, row in rows.items()},
-        replicates=scores.replicates | {name: row[:, 1:end].mean(axis=0) for name, row in rows.items()},
-        left_out=scores.left_out | {name: row[:, end:].mean(axis=0) for name, row in rows.items()},
-    )
-
-
-def _weights(resamples: Resamples) -> NDArray[np.float32]:
-    """float32 [G, 1 + B + J]: how often each group counts, first in the images themselves."""
-    once = np.ones((1, resamples.groups))
-    return np.ascontiguousarray(np.concatenate([once, resamples.counts, resamples.left_out]).T.astype(np.float32))
-
-
-def _average_precision(
-    truth: NDArray[np.bool_], probability: NDArray[Any], weights: NDArray[np.float32], member: NDArray[np.int64]
-) -> Array:
-    """[1 + B + J] of one class and run: the sum over distinct probabilities of gained recall times precision."""
-    found = np.full(weights.shape[1], np.nan)
-    if not truth.any() or truth.all():
-        return found
-    order = np.argsort(-probability, kind="stable")
-    falling, hit = probability[order], truth[order]
-    last_of_tie = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
-    # Recall grows only at a probability that an image of the class has: the images between two of these are summed.
-    ends = last_of_tie[np.unique(np.searchsorted(last_of_tie, np.flatnonzero(hit)))]
-    starts = np.append(0, ends[:-1] + 1)
-    hits = np.flatnonzero(hit)
-    member = member[order]
-    step = max(1, _CELLS // len(member))
-    for at in range(0, len(found), step):
-        part = weights[:, at : at + step]
-        # Whole numbers below 2^24: float32 is exact.
-        count = np.add.reduceat(part[member[: ends[-1] + 1]], starts, axis=0).cumsum(axis=0)
-        gained = np.add.reduceat(part[member[hits]], np.searchsorted(hits, starts), axis=0)
-        precision = np.divide(
-            gained.cumsum(axis=0), count, out=np.zeros(count.shape), where=count > 0, dtype=np.float64
-        )
-        positives = gained.sum(axis=0, dtype=np.float64)
-        area = np.einsum("ek,ek->k", gained, precision, dtype=np.float64)
-        found[at : at + step] = np.divide(area, positives, out=np.full(len(area), np.nan), where=positives > 0)
-    return found
-
-
-@dataclass(frozen=True)
-class Interval:
-    """estimate: the mean over the runs. low, high: the bounds of 95 %; NaN where there is no interval.
-
-    method: "bootstrap" (BCa over groups), "Wilson" (every group has one image), "Wilson over groups" (a proportion of
-    0 or 1 that no resample can move), or "" (none). groups: those it rests on, for a class's score those with the
-    class (specificity and npv: without it; auroc: the fewer). replicates, redrawn: of the bootstrap. warning: a
-    clause for the reader, or "".
-    """
-
-    estimate: float
-    low: float
-    high: float
-    method: str
-    groups: int
-    replicates: int
-    redrawn: int
-    warning: str
-
-
-def interval(scores: Scores, name: str, *, level: float = 0.95) -> Interval:
-    """The interval of one score of ``scores``, e.g. "f1_macro", "recall:covid".
-
-    Proportions (accuracy, exact_match, recall, specificity, precision, npv) have Wilson's interval where every group
-    has one image, all else the bootstrap over groups. With several runs Wilson's is of the runs' mean, as if it came
-    from one run on as many images: somewhat too wide, since a mean varies less.
-    """
-    estimate, resamples = scores.estimate[name], scores.resamples
-    groups, which = _resting_on(scores, name)
-    size = scores.proportion_of.get(name)
-    values = scores.replicates[name]
-
-    method, low, high, warning = "bootstrap", math.nan, math.nan, ""
-    if math.isnan(estimate):
-        method, warning = "", "undefined: no image is positive, or none is negative"
-    elif size == 0:
-        method, warning = "", "undefined: no image to count"
-    elif size is not None and resamples.one_image_each:
-        method, (low, high) = "Wilson", wilson(estimate, size, level=level)
-    elif size is not None and estimate in (0, 1):
-        # No resample has an error, or none has a success. Every patient counts as one image, which is cautious.
-        method = "Wilson over groups"
-        low, high = wilson(estimate, size * resamples.groups / len(resamples.member), level=level)
-    elif len(values) < FEWEST_REPLICATES:
-        method, warning = "", "too few groups with each class to resample"
-    else:
-        low, high = bca(estimate, values, scores.left_out[name], level=level)
-        warning = few_groups(scores, groups, which) or (few_groups(scores, *scarcest(scores)) if name in _MACRO else "")
-        if low == high:
-            warning = "every resample gives the same score: interval too narrow"
-    return Interval(estimate, low, high, method, groups, len(values), resamples.redrawn, warning)
-
-
-def few_groups(scores: Scores, groups: int, which: str = "") -> str:
-    """The warning due where an interval rests on fewer than 20 groups, or ''. which: as from ``scarcest``."""
-    unit = "patients" if scores.resamples.named else "images"
-    rest = f" {which} ({groups})" if which else ""
-    return f"fewer than {FEW_GROUPS} {unit}{rest}: interval too narrow" if groups < FEW_GROUPS else ""
-
-
-def scarcest(scores: Scores) -> tuple[int, str]:
-    """The groups with the class that fewest have, and "with <class>"."""
-    c = min(scores.classes, key=lambda name: scores.positives[name])
-    return scores.positives[c], f"with {c}"
-
-
-def bca(estimate: float, replicates: Array, left_out: Array, *, level: float = 0.95) -> tuple[float, float]:
-    """The bias-corrected and accelerated bootstrap interval (Efron, JASA 82, 1987; as in scipy.stats.bootstrap).
-
-    replicates: [B] finite. left_out: [J], the jackknife; NaN are passed over. Chosen over the percentile interval by
-    ``benchmarks.coverage``: of 169 images, 19 of them of the rarest class, that one holds the class's true F1 93 times
-    in 100, its recall 90 to 93, and misses on one side, where the truth is lower; this one 95 to 97 and 92 to 96.
-    """
-    below = ((replicates < estimate).mean() + (replicates <= estimate).mean()) / 2
-    edge = 0.5 / len(replicates)
-    bias = norm.ppf(np.clip(below, edge, 1 - edge))
-    z = bias + norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(replicates, norm.cdf(bias + z / (1 - _acceleration(left_out) * z)))
-    return float(low), float(high)
-
-
-def wilson(share: float, size: float, *, level: float = 0.95) -> tuple[float, float]:
-    """The score interval of a proportion (Wilson, JASA 22, 1927). share: in [0, 1], of ``size`` > 0 images."""
-    z = float(norm.ppf((1 + level) / 2))
-    centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
-    half = z / (1 + z**2 / size) * math.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
-    # At 0 and 1 the bound is exact; rounding must not leave it beside them.
-    return (0.0 if share == 0 else centre - half), (1.0 if share == 1 else centre + half)
-
-
-def _resting_on(scores: Scores, name: str) -> tuple[int, str]:
-    """How many groups a score rests on, and which, e.g. "with covid"; "" for all."""
-    metric, _, c = name.partition(":")
-    if c and metric in ("specificity", "npv"):
-        return scores.negatives[c], f"without {c}"
-    if c and metric == "auroc":
-        return min((scores.positives[c], f"with {c}"), (scores.negatives[c], f"without {c}"))
-    if c:
-        return scores.positives[c], f"with {c}"
-    return scores.resamples.groups, ""
-
-
-def _acceleration(left_out: Array) -> float:
-    """A sixth of the skewness of the jackknife's influence values; never beyond 1/6, so that ``bca`` has no pole."""
-    known = left_out[np.isfinite(left_out)]
-    away = known.mean() - known if len(known) else known
-    spread = float((away**2).sum())
-    return float((away**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+    resamples, weights = scores.resamples, scores.resamples.weights
+    images = weights @ np.bincount(resamples.member)
+    rows = {name: (weights @ _sum_by_group(value.T, resamples)).T / images for name, value in values.items()}
+    return replace(scores, values=scores.values | rows)

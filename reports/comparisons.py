@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,18 +13,11 @@ import numpy.typing as npt
 from scipy.stats import binom
 
 from reports import formats
-from reports.bootstrap import (
-    FEWEST_REPLICATES,
-    Array,
-    Resamples,
-    Runs,
-    Scores,
-    few_groups,
-    scarcest,
-    score_runs,
-)
+from reports.bootstrap import Array, Resamples, Runs, Scores, score_runs
 from reports.data import ReportData
+from reports.intervals import FEWEST_REPLICATES, few_groups
 from sweep.records import BaselineRecord, Evaluation, EvaluationRecord
+from trainables.metrics import metric_mode
 from trainables.predictions import Predictions
 
 FALLBACK = "f1_macro"
@@ -37,7 +30,7 @@ MAJORITY = "majority"
 def runs_of(
     data: ReportData, networks: Mapping[str, Predictions | None], split: str
 ) -> tuple[Runs | None, tuple[str, ...]]:
-    """One configuration's networks on ``split``, their images in one order; and what was left out, a clause each.
+    """One configuration's networks on ``split``, their images in order of path; and what was left out, a clause each.
 
     networks: by name; None: cannot be read. With folds, where each network validates on images of its own, all of
     these are one run: every image is judged by the network that was not trained on it.
@@ -52,27 +45,21 @@ def runs_of(
             remarks.append(f"{name}: no {'' if saved is None else split + ' '}predictions that can be read")
     if not parts:
         return None, tuple(remarks)
-    first = next(iter(parts.values()))
-    finals = data.run.finals
+    first, finals = next(iter(parts.values())), data.run.finals
     if split == "val" and finals is not None and finals.folds and len(parts) > 1:
-        label, probability, path = (
-            np.concatenate([getattr(part, name) for part in parts.values()])
-            for name in ("label", "probability", "path")
-        )
-        pooled = Runs((ALL_FOLDS,), first.classes, label, probability[None], path, data.groups_of(path))
-        return pooled, tuple(remarks)
-    kept: dict[str, npt.NDArray[np.float32]] = {}
-    for name, part in parts.items():
-        aligned = part.align(first.path, first.label)
-        if aligned is None:
-            remarks.append(f"{name}: predictions of other images")
-        else:
-            kept[name] = aligned.probability
-    if not kept:  # even the first does not fit itself: its file names are not its images' own
-        return None, tuple(remarks)
-    groups = data.groups_of(first.path)
-    stacked = np.stack(list(kept.values()))
-    return Runs(tuple(kept), first.classes, first.label, stacked, first.path, groups), tuple(remarks)
+        rows = ("path", "split", "label", "probability")
+        pooled: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts.values()]) for name in rows
+        }
+        first = replace(first, **pooled)
+        parts = {ALL_FOLDS: first}
+    order = np.argsort(first.path, kind="stable")
+    paths, labels = first.path[order], first.label[order]
+    aligned = {name: part.align(paths, labels) for name, part in parts.items()}
+    remarks += [f"{name}: predictions of other images" for name, part in aligned.items() if part is None]
+    kept = {name: part.probability for name, part in aligned.items() if part is not None}
+    runs = Runs(tuple(kept), first.classes, labels, np.stack(list(kept.values())), paths, data.groups_of(paths))
+    return runs, tuple(remarks)
 
 
 @dataclass(frozen=True)
@@ -110,7 +97,7 @@ def compare(
     """
     found = {key: _difference(winner, other, name, level) for key, other in others.items()}
     corrected = holm([p for *_, p in found.values()])
-    warning = few_groups(winner, winner.resamples.groups) or few_groups(winner, *scarcest(winner))
+    warning = few_groups(winner, FALLBACK)
     return {
         key: Comparison(*values, p_holm=float(p_holm), warning=warning)
         for (key, values), p_holm in zip(found.items(), corrected, strict=True)
@@ -126,16 +113,12 @@ def holm(p_values: Sequence[float]) -> Array:
     return corrected
 
 
-def verdict_of(difference: float, p_holm: float, metric: str) -> int:
-    """1: a significant difference for the better, -1: for the worse, at a Holm-corrected p of 0.05; 0: none."""
-    if p_holm > 0.05:
-        return 0
-    return 1 if difference * (-1 if lower_is_better(metric) else 1) > 0 else -1
-
-
-def lower_is_better(metric: str) -> bool:
-    """metric: as ``score_runs`` calls it."""
-    return metric in ("nll", "loss")
+def verdict_of(difference: float, p_holm: float, metric: str) -> int | None:
+    """1: a significant difference for the better, -1: for the worse, at a Holm-corrected p of 0.05; 0: none; None: not
+    tested."""
+    if not p_holm <= 0.05:
+        return None if math.isnan(p_holm) else 0
+    return 1 if difference * (1 if metric_mode(metric) == "max" else -1) > 0 else -1
 
 
 def mcnemar(first_right: npt.NDArray[Any], second_right: npt.NDArray[Any], resamples: Resamples) -> McNemar | None:
@@ -168,13 +151,12 @@ def _difference(winner: Scores, other: Scores, name: str, level: float) -> tuple
 class BaselineComparison:
     """The winner against the baselines in macro F1, on the same images of one split.
 
-    runs: how many of the winner's are averaged. winner: its scores. baselines: all of them, as recorded. measured: the
+    winner: its scores. baselines: all of them, as recorded. measured: the
     scores, by name, of those whose predictions are of these images; leads: the winner's macro F1 less theirs, on the
     same resamples of patients.
     """
 
     split: str
-    runs: int
     winner: Scores
     baselines: tuple[BaselineRecord, ...]
     measured: dict[str, Scores]
@@ -213,11 +195,9 @@ class BaselineComparison:
     @property
     def shortcut_sentence(self) -> str:
         """Whether a shortcut comes close; "" where none was measured."""
-        measured, close = self.of_kind("shortcut"), self.shortcuts_close
+        best, close = self._scored(self.of_kind("shortcut")[:1]), self.shortcuts_close
         if not close:
-            return (
-                f"No shortcut comes close to the winner: the best is {self._scored(measured[:1])}." if measured else ""
-            )
+            return f"No shortcut comes close to the winner: the best is {best}." if best else ""
         text = f"A shortcut comes close to the winner: {self._scored(close)}. "
         if any(one.name == MAJORITY for one in close):
             return text + "Nothing shows that the network learned to tell the classes."
@@ -226,10 +206,10 @@ class BaselineComparison:
     @property
     def frozen_sentence(self) -> str:
         """Whether fine-tuning gains over frozen features; "" where none were measured."""
-        measured = self.of_kind("frozen")
-        if self.frozen_close:
-            return f"Fine-tuning is not shown to gain over frozen features: {self._scored(self.frozen_close)}."
-        return f"Fine-tuning gains over frozen features: {self._scored(measured[:1])}." if measured else ""
+        best, close = self._scored(self.of_kind("frozen")[:1]), self._scored(self.frozen_close)
+        if close:
+            return f"Fine-tuning is not shown to gain over frozen features: {close}."
+        return f"Fine-tuning gains over frozen features: {best}." if best else ""
 
     def _scored(self, baselines: Sequence[BaselineRecord]) -> str:
         """ "thumbnails, macro F1 0.412, the winner +0.393 (+0.301 to +0.475)"."""
@@ -264,7 +244,7 @@ def compare_baselines(
             measured[name] = score_runs(runs.labels, rows, runs.classes, scores.resamples, areas=False)
     leads = compare(scores, measured, FALLBACK) if measured else {}
     records = tuple(one for one, _ in baselines)
-    return BaselineComparison(split, len(runs.names), scores, records, measured, leads)
+    return BaselineComparison(split, scores, records, measured, leads)
 
 
 @dataclass(frozen=True)

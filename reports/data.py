@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from reports import formats, tables
-from sweep.records import DatasetRecord, Run, rank, ranked_rows, read_predictions, read_run
+from sweep.records import DatasetRecord, Run, read_predictions, read_run
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import Predictions
 
@@ -80,11 +79,6 @@ class ReportData:
         return self.run.problems
 
     @property
-    def validation_size(self) -> int:
-        """Images of the validation split; 0 if unknown."""
-        return self.dataset.images.get("val", 0)
-
-    @property
     def has_test(self) -> bool:
         """Whether there is a test split, as far as is known."""
         return self.dataset.images.get("test") != 0
@@ -120,9 +114,7 @@ def read_report_data(root: Path) -> ReportData:
     """Read the run folder ``root``. Raises ``UserError`` if it is none, or of another format."""
     run = read_run(root)
     trials = tables.trial_frame(run.trials)
-    worthy = trials[trials["score"].notna() & (trials["status"] != "failed")]
-    order = [row.place for row in rank(ranked_rows(worthy), run.sweep.mode)]
-    ranked = worthy.loc[order].reset_index(drop=True)
+    ranked = tables.ranked(trials, run.sweep.mode)
     best = None if ranked.empty else {str(key): value for key, value in ranked.iloc[0].items()}
     saved = read_predictions(run, str(best["trial_id"])) if best else None
     predictions = checked(run, saved, "the best trial's predictions.npz")
@@ -151,21 +143,20 @@ def checked(run: Run, predictions: Predictions | None, file: str) -> Predictions
 
 def without_test(predictions: Predictions) -> Predictions:
     """The rows of training and validation alone."""
-    kept = predictions.split != "test"
-    rows = {name: getattr(predictions, name)[kept] for name in ("path", "split", "label", "probability")}
-    return dataclasses.replace(predictions, **rows)
+    return predictions.of("train", "val")
 
 
 def _repeats(run: Run) -> dict[str, Predictions]:
     found: dict[str, Predictions] = {}
-    finals = run.finals
-    for repeat in (one for finalist in finals.finalists for one in finalist.completed) if finals else ():
+    if run.finals is None:
+        return found
+    for repeat in (one for finalist in run.finals.finalists for one in finalist.completed):
         file = f"finalists/{repeat.trial_id}/best/predictions.npz"
         known = len(run.problems)
         saved = read_predictions(run, repeat.trial_id)
         if saved is None and len(run.problems) == known:
             run.problems.append(f"{file} is missing")
         sound = checked(run, saved, file)
-        if sound is not None and finals is not None:
-            found[repeat.trial_id] = sound if finals.opened else without_test(sound)
+        if sound is not None:
+            found[repeat.trial_id] = sound if run.finals.opened else without_test(sound)
     return found

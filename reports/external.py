@@ -11,16 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from reports import formats, intervals, operating, render
+from reports import formats, intervals, probabilities, render
 from reports.blocks import Block, Chapter, Code, Facts, Headline, Note, Table, Text, columns
-from reports.bootstrap import interval
-from reports.calibration import calibration
 from reports.chapters.calibration import blocks as calibration_blocks
 from reports.chapters.discrimination import MEANING, areas_table, curves
 from reports.chapters.errors import confusion_figure, operating_table, subgroups
 from reports.chapters.examples import truth_and_decisions
 from reports.comparisons import ExternalResult
-from reports.results import subgroup_values
+from reports.intervals import interval
 from search_spaces.errors import UserError
 from sweep.records import read_evaluation
 from trainables.atomic import write_atomically
@@ -143,7 +141,7 @@ def _what(result: ExternalResult) -> list[tuple[str, str]]:
 def _errors(result: ExternalResult) -> Chapter:
     images = result.images
     counts = confusion_matrix(images.labels, images.probabilities[0], images.classes, result.facts.task)
-    points = operating.operating_points(images, result.tuned, None)
+    points = probabilities.operating_points(images, result.tuned, None)
     rows = [{"class": name} | intervals.cells(result.scores, {"F1": f"f1:{name}"}) for name in images.classes]
     caption = intervals.below((result.scores, f"f1:{name}") for name in images.classes)
     f1 = Table("f1", caption, pd.DataFrame(rows), columns("class", F1_shown="F1"))
@@ -159,16 +157,16 @@ def _discrimination(result: ExternalResult) -> Chapter:
 
 
 def _calibration(result: ExternalResult) -> Chapter:
-    blocks = calibration_blocks(calibration(result.images), SPLIT, "", result.size)
-    return Chapter("calibration", "Calibration", blocks)
+    found = probabilities.calibration(result.images, result.scores)
+    return Chapter("calibration", "Calibration", calibration_blocks(found, SPLIT, "", result.size))
 
 
 def _subgroups(result: ExternalResult) -> Chapter | None:
     """None where no subgroup column was given."""
-    values = subgroup_values(result.evaluation.rows, result.images.paths)
-    if not values:
+    scored = probabilities.subgroup_scores(result.images, result.evaluation.rows)
+    if scored is None:
         return None
-    text, table = subgroups(*operating.subgroup_scores(result.images, values), SPLIT)
+    text, table = subgroups(*scored, SPLIT)
     return Chapter(
         "subgroups", "Subgroups", (Text(text + " Labels are decided at 0.5 here." * bool(result.tuned)), table)
     )

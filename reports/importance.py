@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -30,7 +30,7 @@ from optuna.distributions import (
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, create_trial
 
-from reports import formats
+from reports import formats, tables
 from reports.data import ReportData
 
 FEWEST_TRIALS = 10
@@ -73,13 +73,10 @@ class UsedTrials:
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
         """Of every parameter that took at least two values, by name; that of the latest trial that has it."""
-        values: dict[str, set[Any]] = {}
         found: dict[str, BaseDistribution] = {}
         for trial in self.trials:
             found |= trial.distributions
-            for name, value in trial.params.items():
-                values.setdefault(name, set()).add(value)
-        return {name: found[name] for name in sorted(found) if len(values[name]) > 1}
+        return {name: found[name] for name in sorted(found) if self.values(name).nunique() > 1}
 
     def values(self, name: str) -> pd.Series[Any]:
         """What each trial that has the parameter took for it, by the trial's place among ``trials``."""
@@ -89,16 +86,13 @@ class UsedTrials:
     def place_at_bound(self, number: int | None, field: str, share: float) -> str | None:
         """ "upper" or "lower" where the trial took for a suggested number of ``field`` a value within ``share`` of its
         range's bound; None else."""
-        found = [one for one, own in zip(self.trials, self.numbers, strict=True) if own == number]
-        for name, distribution in (pair for one in found for pair in one.distributions.items()):
-            value = found[0].params[name]
-            own = name.partition(".")[0] == field and name not in self.derived
-            if own and isinstance(distribution, FloatDistribution) and distribution.high > distribution.low:
-                scale = math.log if distribution.log else float
-                low, high = scale(distribution.low), scale(distribution.high)
-                at = (scale(value) - low) / (high - low)
-                if min(at, 1 - at) <= share:
-                    return "upper" if at > 0.5 else "lower"
+        of = next((one for one, own in zip(self.trials, self.numbers, strict=True) if own == number), None)
+        for name, one in of.distributions.items() if of is not None else ():
+            suggested = name.partition(".")[0] == field and name not in self.derived
+            if of is not None and suggested and isinstance(one, FloatDistribution) and not one.single():
+                scale = math.log if one.log else float
+                at = (scale(of.params[name]) - scale(one.low)) / (scale(one.high) - scale(one.low))
+                return "lower" if at <= share else "upper" if at >= 1 - share else None
         return None
 
     @property
@@ -123,26 +117,26 @@ def used_trials(data: ReportData) -> UsedTrials:
     pruned = ended.loc[(ended["status"] == "pruned") & (ended["epochs_run"] >= 1), "epochs_run"]
     epoch = int(pruned.min()) if len(pruned) else None
     scores = _scores(data, epoch)
+    counts = tables.status_counts(trials)
     left_out = {
-        "failed": int((trials["status"] == "failed").sum()),
-        "without an end": int((trials["status"] == "running").sum()),
+        "failed": counts["failed"],
+        "without an end": counts["running"],
         "without a score": int((~ended["trial_id"].isin(list(scores))).sum()),
         "with a value outside its range": 0,
     }
     rows = {str(row["trial_id"]): row for row in ended.to_dict("records") if row["trial_id"] in scores}
     suggested = {key: _suggested(data, key) for key in rows}
     fields = {name.partition(".")[0] for names in suggested.values() for name in names}
-    flat = {key: _active(row) for key, row in rows.items()}
-    derived = _derived(flat.values(), fields)
+    flat = {key: _active(row, fields) for key, row in rows.items()}
+    taken = {name: [own[name] for own in flat.values() if name in own] for name in sorted(set().union(*flat.values()))}
+    derived = {name: _holding(name, values) for name, values in taken.items() if len(set(values)) > 1}
     found: list[tuple[int, FrozenTrial]] = []
     for key, row in rows.items():
-        own = {name: derived[name] for name in flat[key] if name in derived}
-        params = {name: value for name, (value, _) in suggested[key].items()} | {name: flat[key][name] for name in own}
-        distributions = {name: distribution for name, (_, distribution) in suggested[key].items()} | own
+        pairs = suggested[key] | {name: (value, derived[name]) for name, value in flat[key].items() if name in derived}
+        params, distributions = ({name: pair[place] for name, pair in pairs.items()} for place in (0, 1))
         try:
-            found.append(
-                (int(row["number"]), create_trial(params=params, distributions=distributions, value=scores[key]))
-            )
+            trial = create_trial(params=params, distributions=distributions, value=scores[key])
+            found.append((int(row["number"]), trial))
         except ValueError:
             left_out["with a value outside its range"] += 1
     return UsedTrials(
@@ -168,7 +162,7 @@ def importances(used: UsedTrials, mode: str) -> pd.DataFrame:
     above all where few trials are compared: their ratio to chance does not.
     """
     names, scores = list(used.distributions), used.scores
-    best = [int(place) for place in _order(scores, mode)[: top_count(len(scores))]]
+    best = np.argsort(scores if mode == "min" else -scores, kind="stable")[: top_count(len(scores))]
     chosen = np.arange(len(scores))
     if len(scores) > MOST_TRIALS:  # drawn at random, always the same ones
         chosen = np.sort(np.random.default_rng(0).choice(len(scores), MOST_TRIALS, replace=False))
@@ -212,9 +206,7 @@ def title(name: str) -> str:
 def as_study(used: UsedTrials, mode: str) -> optuna.Study:
     """An in-memory study of these trials, in their order. mode: "max" or "min"."""
     with _quiet():
-        study = optuna.create_study(
-            storage=optuna.storages.InMemoryStorage(), direction="maximize" if mode == "max" else "minimize"
-        )
+        study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
         study.add_trials(used.trials)
     return study
 
@@ -262,23 +254,15 @@ def _distribution(text: str) -> BaseDistribution:
     return json_to_distribution(text)
 
 
-def _active(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """The hyperparameters of a trial that change anything there, flat."""
+def _active(row: Mapping[Any, Any], suggested: set[str]) -> dict[str, Any]:
+    """The hyperparameters of a trial that change anything there and were not suggested, flat."""
     params = formats.trial_params({str(key): value for key, value in row.items()})
-    return {} if params is None else {name: "none" if v is None else v for name, v in params.active().items()}
-
-
-def _derived(rows: Iterable[Mapping[str, Any]], suggested: set[str]) -> dict[str, BaseDistribution]:
-    """Distributions that hold what the trials took for the fields that were not suggested, where they differ."""
-    values: dict[str, list[Any]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name not in suggested:
-                values.setdefault(name, []).append(value)
-    return {name: _holding(name, taken) for name, taken in values.items() if len(set(taken)) > 1}
+    flat = {} if params is None else params.active()
+    return {name: "none" if value is None else value for name, value in flat.items() if name not in suggested}
 
 
 def _holding(name: str, taken: list[Any]) -> BaseDistribution:
+    """A distribution that holds what the trials took."""
     if any(isinstance(value, str | bool) for value in taken):
         return CategoricalDistribution(sorted(set(taken), key=str))
     low, high = min(taken), max(taken)
@@ -297,11 +281,6 @@ def _raw(study: optuna.Study, names: list[str], scores: NDArray[np.float64], mod
             study, evaluator=evaluator, params=names, target=lambda one: sign * scores[one.number], normalize=False
         )
     return {name: float(value) for name, value in values.items()}
-
-
-def _order(scores: NDArray[np.float64], mode: str) -> NDArray[np.int64]:
-    """Places, the best first."""
-    return np.argsort(scores if mode == "min" else -scores, kind="stable")
 
 
 def _typical(values: pd.Series[Any], categorical: bool) -> str:

@@ -11,18 +11,17 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from reports import formats
-from reports.bootstrap import Runs, Scores, decisions, score_runs
+from reports.bootstrap import Runs, Scores
 from reports.comparisons import FALLBACK, Comparison, McNemar, compare, holm, mcnemar, runs_of, verdict_of
 from reports.data import ReportData, without_test
 from reports.tables import SPLITS
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from sweep.records import Finalist, Finals, Scalar
-from trainables.metrics import evaluate_predictions
+from trainables.metrics import evaluate_predictions, metric_names
 from trainables.predictions import Predictions
 
 TOLERANCE = 1e-3
@@ -30,7 +29,7 @@ TOLERANCE = 1e-3
 EFFECT_COLUMNS = ["factor", "within", "first", "second", "difference", "low", "high", "p", "p_holm", "verdict"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class ConfigurationResult:
     """One retrained configuration.
 
@@ -109,9 +108,7 @@ class Leaderboard:
     def verdict(self, lead: Comparison | None) -> int | None:
         """1: the winner is better at a Holm-corrected p of 0.05; -1: it is worse; 0: no significant difference; None:
         not tested."""
-        if lead is None or math.isnan(lead.p_holm):
-            return None
-        return verdict_of(lead.difference, lead.p_holm, self.metric)
+        return None if lead is None else verdict_of(lead.difference, lead.p_holm, self.metric)
 
     @property
     def sentence(self) -> str:
@@ -194,14 +191,44 @@ def leaderboard(data: ReportData) -> Leaderboard | None:
     finals = data.run.finals
     if finals is None or not finals.finalists:
         return None
-    split = _judging(data, finals)
-    metric = compared_metric(data)
-    runs = {one.trial_id: _finalist_runs(data, finals, one, split) for one in finals.finalists}
-    readable = {key: found for key, (found, _) in runs.items() if found is not None}
+    split, metric = _judging(data, finals), compared_metric(data)
+    runs = {one.trial_id: runs_of(data, networks_of(data, one), split) for one in finals.finalists}
+    readable = {key: images for key, (images, _) in runs.items() if images is not None}
     # Whose images all are judged on: the winner's, else those of the first finalist.
     basis = readable.get(finals.winner or "") or next(iter(readable.values()), None)
-    found = tuple(_configuration(data, finals, one, *runs[one.trial_id], basis, metric) for one in finals.finalists)
+
+    def scored(one: Finalist) -> ConfigurationResult:
+        images, remarks = runs[one.trial_id]
+        remarks = (
+            *(f"{each.name}: failed ({each.reason})" for each in one.repeats if each.status == "failed"),
+            *remarks,
+        )
+        validation, doubts = _validation(data, one)
+        if images is None or basis is None:
+            return ConfigurationResult(one, validation, None, None, None, (*remarks, *doubts))
+        same = np.array_equal(images.paths, basis.paths) and np.array_equal(images.labels, basis.labels)
+        if not same:
+            doubts.append("other images than the winner's: not compared with it")
+        resamples = (basis if same else images).resamples
+        scores = images.scores(resamples, areas=one.trial_id == finals.winner or metric.startswith("auroc"))
+        least = finals.thresholds.get(one.trial_id)
+        able = least and images.multi_label and set(least) <= set(images.classes)
+        tuned = images.scores(resamples, thresholds=least) if able else None
+        return ConfigurationResult(one, validation, images, scores, tuned, (*remarks, *doubts))
+
+    found = tuple(scored(one) for one in finals.finalists)
     winner = next((one for one in found if one.trial_id == finals.winner), None)
+    base = None if winner is None else winner.scores
+    rivals = [
+        one
+        for one in found
+        if one is not winner and base is not None and one.scores is not None and one.scores.resamples is base.resamples
+    ]
+
+    def leads(others: list[ConfigurationResult]) -> dict[str, Comparison]:
+        same = {one.trial_id: one.scores for one in others if one.scores is not None}
+        return {} if base is None else compare(base, same, metric)
+
     names, cells = _cells(data, found)
     return Leaderboard(
         finals=finals,
@@ -211,9 +238,9 @@ def leaderboard(data: ReportData) -> Leaderboard | None:
         configurations=found,
         cells=cells,
         cell_names=names,
-        leads=_leads(winner, (one for one in found if one.finalist.role == "finalist"), metric),
-        cell_leads=_leads(winner, cells.values(), metric),
-        tests=_tests(finals, winner, found),
+        leads=leads([one for one in rivals if one.finalist.role == "finalist"]),
+        cell_leads=leads([one for one in rivals if one in cells.values()]),
+        tests=_tests(finals, winner, rivals),
     )
 
 
@@ -253,11 +280,8 @@ def reported_model(data: ReportData) -> ReportedModel | None:
 def compared_metric(data: ReportData) -> str:
     """The selection metric as ``score_runs`` calls it; macro F1 where it has none (a loss)."""
     split, _, name = data.metric.partition("_")
-    plain, _, label = name.partition(":")
-    known = ["nll", "accuracy", "balanced_accuracy", "f1_macro", "auroc_macro"]
-    known += ["exact_match", "hamming_accuracy"] if data.task == "multi_label" else []
-    of_class = label in data.classes and plain in ("precision", "recall", "specificity", "f1", "auroc")
-    return name if split == "val" and (of_class or name in known) else FALLBACK
+    known = split == "val" and name != "loss" and data.metric in metric_names(data.classes, data.task)
+    return name if known else FALLBACK
 
 
 def networks_of(data: ReportData, one: Finalist) -> dict[str, Predictions | None]:
@@ -273,42 +297,6 @@ def _judging(data: ReportData, finals: Finals) -> str:
         return "val"
     parts = [part for key, part in data.repeats.items() if key.partition("/")[0] == finals.winner]
     return "test" if any((part.split == "test").any() for part in parts) else "val"
-
-
-def _finalist_runs(data: ReportData, finals: Finals, one: Finalist, split: str) -> tuple[Runs | None, tuple[str, ...]]:
-    """``runs_of`` its repeats; the failed ones are among the remarks."""
-    failed = tuple(f"{each.name}: failed ({each.reason})" for each in one.repeats if each.status == "failed")
-    runs, remarks = runs_of(data, networks_of(data, one), split)
-    return runs, (*failed, *remarks)
-
-
-def _configuration(
-    data: ReportData,
-    finals: Finals,
-    one: Finalist,
-    runs: Runs | None,
-    remarks: tuple[str, ...],
-    basis: Runs | None,
-    metric: str,
-) -> ConfigurationResult:
-    validation, doubts = _validation(data, one)
-    scores = tuned = None
-    if runs is not None:
-        assert basis is not None
-        aligned = runs.align(basis)
-        if aligned is None:
-            doubts.append("other images than the winner's: not compared with it")
-        runs = aligned or runs
-        resamples = runs.resamples if aligned is None else basis.resamples
-        areas = one.trial_id == finals.winner or metric.startswith("auroc")
-        arguments = (runs.labels, runs.probabilities, runs.classes, resamples)
-        scores = score_runs(*arguments, areas=areas)
-        thresholds = finals.thresholds.get(one.trial_id)
-        if thresholds and runs.multi_label and set(thresholds) <= set(runs.classes):
-            tuned = score_runs(*arguments, thresholds=thresholds, areas=False)
-    return ConfigurationResult(
-        finalist=one, validation=validation, runs=runs, scores=scores, tuned=tuned, remarks=(*remarks, *doubts)
-    )
 
 
 def _validation(data: ReportData, one: Finalist) -> tuple[dict[str, float], list[str]]:
@@ -354,45 +342,22 @@ def _sortable(value: Scalar) -> tuple[bool, float, str]:
     return not number, float(value) if isinstance(value, int | float) else 0.0, str(value)
 
 
-def _leads(
-    winner: ConfigurationResult | None, others: Iterable[ConfigurationResult], metric: str
-) -> dict[str, Comparison]:
-    if winner is None or winner.scores is None:
-        return {}
-    same = {
-        one.trial_id: one.scores
-        for one in others
-        if one is not winner and one.scores is not None and one.scores.resamples is winner.scores.resamples
-    }
-    return compare(winner.scores, same, metric) if same else {}
-
-
 def _tests(
-    finals: Finals, winner: ConfigurationResult | None, configurations: Iterable[ConfigurationResult]
+    finals: Finals, winner: ConfigurationResult | None, rivals: Iterable[ConfigurationResult]
 ) -> dict[str, tuple[str, McNemar]]:
     """Of the model file and the other's repeat of the same seed; of the first seed that both have, where one lacks."""
     found: dict[str, tuple[str, McNemar]] = {}
-    if winner is None or winner.runs is None or winner.scores is None:
-        return found
     model = (finals.model or "").partition("/")[2]
-    for one in configurations:
-        if one is winner or one.runs is None or one.scores is None:
+    for one in rivals:
+        first, second = winner.runs if winner is not None else None, one.runs
+        shared = [name for name in first.names if name in second.names] if first and second else []
+        if first is None or second is None or not shared:
             continue
-        shared = [name for name in winner.runs.names if name in one.runs.names]
-        if one.scores.resamples is winner.scores.resamples and shared:
-            name = model if model in shared else shared[0]
-            test = mcnemar(_right(winner.runs, name), _right(one.runs, name), winner.scores.resamples)
-            if test is not None:
-                found[one.trial_id] = name, test
+        name = model if model in shared else shared[0]
+        test = mcnemar(first.right(name), second.right(name), first.resamples)
+        if test is not None:
+            found[one.trial_id] = name, test
     return found
-
-
-def _right(runs: Runs, name: str) -> npt.NDArray[np.bool_]:
-    """bool [N]: which images the network ``name`` decides rightly, every label of them."""
-    task = "multi_label" if runs.multi_label else "single_label"
-    decided = decisions(runs.probabilities[runs.names.index(name)], runs.classes, None, task)
-    right: npt.NDArray[np.bool_] = (decided == runs.truth).all(axis=1)
-    return right
 
 
 def effects(board: Leaderboard) -> pd.DataFrame:
@@ -416,8 +381,8 @@ def effects(board: Leaderboard) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=EFFECT_COLUMNS)
     tested = frame["p"].notna()
     frame.loc[tested, "p_holm"] = holm(frame.loc[tested, "p"].tolist())
-    for row in frame.index[tested]:
-        frame.loc[row, "verdict"] = float(verdict_of(frame["difference"][row], frame["p_holm"][row], board.metric))
+    pairs = zip(frame["difference"], frame["p_holm"], strict=True)
+    frame["verdict"] = [math.nan if (found := verdict_of(*pair, board.metric)) is None else found for pair in pairs]
     return frame
 
 

@@ -9,9 +9,10 @@ import shlex
 from collections.abc import Mapping
 
 from reports import formats, intervals
-from reports.bootstrap import Scores, interval
+from reports.bootstrap import Scores
 from reports.chapters.methods import FITS
 from reports.formats import escape, listing
+from reports.intervals import interval
 from reports.results import Results
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams

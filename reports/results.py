@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,17 +14,16 @@ import pandas as pd
 from scipy.stats import fisher_exact
 
 from reports import formats, intervals, tables
-from reports.bootstrap import FEW_GROUPS, Interval, Runs, Scores, draw_resamples, interval, score_runs
-from reports.calibration import Calibration, calibration
+from reports.bootstrap import Runs, Scores, draw_resamples
 from reports.comparisons import (
     BaselineComparison,
     ExternalResult,
     compare_baselines,
-    lower_is_better,
     runs_of,
 )
 from reports.data import ReportData, checked
 from reports.importance import UsedTrials, importances, used_trials
+from reports.intervals import FEW_GROUPS, Interval, interval
 from reports.leaderboard import (
     EFFECT_COLUMNS,
     ConfigurationResult,
@@ -37,23 +36,27 @@ from reports.leaderboard import (
     reported_model,
 )
 from reports.leaderboard import ReportedModel as ReportedModel
-from reports.operating import OperatingPoints, Subgroup, operating_points, pooled_cut, subgroup_scores
+from reports.probabilities import (
+    Calibration,
+    OperatingPoints,
+    Subgroup,
+    calibration,
+    operating_points,
+    pooled_cut,
+    subgroup_scores,
+)
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from sweep.records import BaselineRecord, read_evaluation, read_predictions
-from trainables.metrics import confusion_matrix, evaluate_predictions
+from trainables.metrics import confusion_matrix, evaluate_predictions, metric_mode
 from trainables.predictions import Predictions
 
-LEVELS = ("error", "warning", "info")
 TRAIN_REPLICATES = 400
-SUBGROUP = "subgroup_"
-WIDE = 0.2
-"""Width of an interval of recall from which on it ranks no two networks."""
 
 
 @dataclass(frozen=True)
 class Caveat:
-    """level: one of LEVELS; text: a short plain sentence or two; anchor: the chapter that says more."""
+    """level: "error", "warning" or "info"; text: a short plain sentence or two; anchor: the chapter that says more."""
 
     level: str
     text: str
@@ -135,43 +138,52 @@ class Results:
 
     @property
     def lower_is_better(self) -> bool:
-        return lower_is_better(self.metric)
+        return metric_mode(self.metric) == "min"
+
+    @property
+    def split_name(self) -> str:
+        return formats.SPLIT_NAMES[self.split or "val"]
+
+    @property
+    def judged_runs(self) -> Runs | None:
+        """``runs`` of ``split``."""
+        return self.runs(self.split) if self.split else None
+
+    @property
+    def judged_scores(self) -> Scores | None:
+        """``scores`` of ``split``."""
+        return self.scores(self.split) if self.split else None
 
     @property
     def interval(self) -> Interval | None:
         """The headline: ``metric`` of the configuration on ``split``."""
-        scores = self.scores(self.split) if self.split else None
-        return None if scores is None else interval(scores, self.metric)
+        return None if self.judged_scores is None else interval(self.judged_scores, self.metric)
 
     def _runs(self, split: str) -> Runs | None:
         """The repeats of the configuration on ``split``, that of ``model`` first; None without images.
 
         With folds all validation images are one run: every image is judged by the fold that did not train on it.
         """
-        winner, model = self.winner, self.model
-        if model is None:
-            return None
-        if not model.retrained:
-            networks: Mapping[str, Predictions | None] = {model.title: model.predictions}
-            return runs_of(self.data, networks, split)[0] if split in model.splits else None
-        assert winner is not None
-        if self.leaderboard is not None and split == self.leaderboard.split:
-            return winner.runs
-        return runs_of(self.data, networks_of(self.data, winner.finalist), split)[0]
+        winner, board = self.winner, self.leaderboard
+        if self.model is None or not self.model.retrained or winner is None or board is None:
+            return self.model_runs(split)
+        return (
+            winner.runs
+            if split == board.split
+            else runs_of(self.data, networks_of(self.data, winner.finalist), split)[0]
+        )
 
     def _model_runs(self, split: str) -> Runs | None:
         """The reported network alone; None where it has no images of ``split``."""
         model = self.model
-        if model is None or split not in model.splits:
-            return None
-        return runs_of(self.data, {model.title: model.predictions}, split)[0]
+        return None if model is None else runs_of(self.data, {model.title: model.predictions}, split)[0]
 
     def _scores(self, split: str) -> Scores | None:
         """Of ``runs(split)``: every metric, AUROC and average precision included, the mean over its runs."""
         runs, winner = self.runs(split), self.winner
-        if runs is None:
-            return None
-        return winner.scores if winner is not None and runs is winner.runs else runs.scores(areas=True)
+        if winner is not None and runs is winner.runs:
+            return winner.scores
+        return None if runs is None else runs.scores(areas=True)
 
     def _model_scores(self, split: str) -> Scores | None:
         """Of ``model_runs(split)``, without AUROC and average precision: these stand once, as means over repeats."""
@@ -182,10 +194,10 @@ class Results:
 
     def _point_scores(self, split: str) -> dict[str, float]:
         """Of ``model`` without intervals: for training images, and for what the run recorded; {} without images."""
-        alone = self.model_runs(split)
-        if alone is None:
-            return {}
-        return evaluate_predictions(alone.labels, alone.probabilities[0], alone.classes, self.data.task)
+        one = self.model_runs(split)
+        return (
+            {} if one is None else evaluate_predictions(one.labels, one.probabilities[0], one.classes, self.data.task)
+        )
 
     def _confusion(self, split: str) -> npt.NDArray[np.int64]:
         """Of ``model``: [C, C] with true classes as rows, or [C, 2, 2] = [[TN, FP], [FN, TP]] if multi-label."""
@@ -203,7 +215,7 @@ class Results:
     def never_predicted(self, split: str) -> list[str]:
         """Classes that ``model`` answers for no image of ``split``."""
         alone = self.model_runs(split)
-        if self.model is None or split not in self.model.splits or alone is None:
+        if alone is None:
             return []
         counts = self.confusion(split)
         answered = counts[:, :, 1].sum(axis=1) if counts.ndim == 3 else counts.sum(axis=0)
@@ -234,17 +246,14 @@ class Results:
     @cached_property
     def subgroups(self) -> tuple[tuple[Subgroup, ...], tuple[str, ...]] | None:
         """``subgroup_scores`` of ``runs(split)`` by the user's columns; None without any."""
-        images, rows = self.runs(self.split) if self.split else None, self.data.run.rows
-        names = [str(name) for name in rows.columns if str(name).startswith(SUBGROUP)]
-        if images is None or not names:
-            return None
-        return subgroup_scores(images, subgroup_values(rows, images.paths))
+        images = self.judged_runs
+        return None if images is None else subgroup_scores(images, self.data.run.rows)
 
     @cached_property
     def calibration(self) -> Calibration | None:
         """Of ``runs(split)``; None without predictions."""
-        runs = self.runs(self.split) if self.split else None
-        return None if runs is None else calibration(runs)
+        runs, scores = self.judged_runs, self.judged_scores
+        return None if runs is None or scores is None else calibration(runs, scores)
 
     def basis(self, split: str) -> str:
         """The images that scores of ``split`` rest on. With folds validation images are those of training, too."""
@@ -324,205 +333,215 @@ class Results:
     @cached_property
     def caveats(self) -> tuple[Caveat, ...]:
         """What must be known before a number is read, the worst first."""
-        return tuple(one for rule in CAVEATS for one in rule(self))
+        found = []
+        for level, anchor, rule in CAVEATS:
+            texts = rule(self)
+            found += [Caveat(level, text, anchor) for text in ([texts] if isinstance(texts, str) else texts) if text]
+        return tuple(found)
 
 
-def subgroup_values(rows: pd.DataFrame, paths: npt.NDArray[np.str_]) -> dict[str, npt.NDArray[np.str_]]:
-    """By subgroup column of splits.csv, its value of each image, "" where it has none."""
-    found = {}
-    for name in (str(name) for name in rows.columns if str(name).startswith(SUBGROUP)):
-        of_path = dict(zip(rows["path"], rows[name], strict=True))
-        found[name.removeprefix(SUBGROUP)] = np.array([str(of_path.get(path, "")) for path in paths.tolist()])
-    return found
+def _problems(results: Results) -> str:
+    found = results.data.problems
+    if len(found) > 1:
+        return f"{len(found)} problems were found while the run folder was read; Reproducibility lists them."
+    return f"{found[0]}." if found else ""
 
 
-def _unfinished(results: Results) -> Iterator[Caveat]:
-    data = results.data
-    if not data.ended:
-        running = tables.status_counts(data.trials)["running"]
-        text = f"The sweep has not ended: {running} of {len(data.trials)} trials have no end yet."
-        yield Caveat("warning", text, "trials")
-    if data.problems:
-        count = len(data.problems)
-        many = f"{count} problems were found while the run folder was read; Reproducibility lists them."
-        yield Caveat("error", many if count > 1 else f"{data.problems[0]}.", "reproducibility")
+def _no_winner(results: Results) -> str:
+    """Whether the selection, or predictions that it is judged by, are lost."""
     board = results.leaderboard
     if board is None:
-        return
-    finals, has_test = board.finals, data.has_test
+        return ""
+    finals = board.finals
     missing = [remark for one in board.configurations for remark in one.remarks if ": failed (" not in remark]
-    if finals.selected is None and finals.opened:
-        text = (
-            "finalists/selection.json is missing or damaged, though the test split was opened: the winner is not known."
-        )
-        yield Caveat("error", text, "finalists")
-    elif finals.selected is None:
-        asked, ended = finals.asked * len(finals.finalists), sum(len(one.completed) for one in finals.finalists)
-        text = f"The finalists are not done: {ended} of {asked} repeats have completed, and no winner is selected."
-        yield Caveat("warning", text, "finalists")
-    elif board.winner is None:
-        text = f"selection.json names {finals.winner or 'no winner'}, which is no finalist here."
-        yield Caveat("error", text, "finalists")
-    elif missing:
-        text = f"Predictions of repeats are missing or do not fit ({len(missing)} remarks): {missing[0]}."
-        yield Caveat("error", text, "finalists")
-    if board.winner is not None and has_test and board.split == "val":
-        why = "no test predictions of the winner can be read" if finals.opened else "the test split was not opened yet"
-        yield Caveat("warning", f"Scores are of validation, and optimistic: {why}.", "finalists")
+    if finals.selected is None:
+        lost = "finalists/selection.json is missing or damaged, though the test split was opened: the winner is not "
+        return f"{lost}known." if finals.opened else ""
+    if board.winner is None:
+        return f"selection.json names {finals.winner or 'no winner'}, which is no finalist here."
+    count = len(missing)
+    return f"Predictions of repeats are missing or do not fit ({count} remarks): {missing[0]}." if missing else ""
 
 
-def _data(results: Results) -> Iterator[Caveat]:
-    dataset = results.data.dataset
-    if dataset.demo:
-        text = "Demo data: phantoms drawn by a program, not X-rays. The numbers say nothing about any disease."
-        yield Caveat("warning", text, "data")
-    for text in dataset.caveats:
-        if not text.startswith("Demo set"):
-            yield Caveat("warning", text if text.endswith(".") else f"{text}.", "data")
-    folded = [name for name, one in results.data.run.provenance.weights.items() if one.folded_batchnorm]
-    if folded:
-        text = f"Folded BatchNorm in the starting weights of {formats.listing(folded)}: such a network trains to chance"
-        yield Caveat(
-            "warning", f"{text} beyond depth 0: do not compare its deeper trials with other backbones.", "data"
-        )
+def _not_ended(results: Results) -> str:
+    trials = results.data.trials
+    running = tables.status_counts(trials)["running"]
+    text = f"The sweep has not ended: {running} of {len(trials)} trials have no end yet."
+    return "" if results.data.ended else text
 
 
-def _learned(results: Results) -> Iterator[Caveat]:
-    """Whether the winner is better than what needs no look at the finding."""
-    found = results.judged_baselines
-    if found is not None and found.shortcuts_close:
-        yield Caveat("warning", found.shortcut_sentence, "finalists")
-    scores, split = results.scores(results.split) if results.split else None, results.split or "val"
-    if scores is None:
-        return
-    never = results.never_predicted(split)
-    if never:
-        text = f"On {formats.SPLIT_NAMES[split]}, {formats.listing(never)} is never predicted."
-        yield Caveat("warning", text, "errors")
-    if all(scores.positives.values()) and all(scores.negatives.values()):
-        chance = 0.5 if results.data.task == "multi_label" else 1 / len(scores.classes)
-        known = interval(scores, "balanced_accuracy")
-        if known.low <= chance:
-            text = f"Balanced accuracy, {intervals.plain(known)}, is not above guessing ({formats.score(chance)})."
-            yield Caveat("warning", text, "errors")
-    base, known = tables.majority_baseline(results.data.dataset, split), interval(scores, "accuracy")
-    if base is not None and known.low <= base["accuracy"]:
-        text = f"Accuracy, {intervals.plain(known)}, is not above always answering the most frequent class "
-        yield Caveat("warning", f"{text}({formats.score(base['accuracy'])}).", "errors")
-
-
-def _few(results: Results) -> Iterator[Caveat]:
-    """How little the intervals rest on."""
-    scores = results.scores(results.split) if results.split else None
-    if scores is None:
-        return
-    unit = "patients" if scores.resamples.named else "images"
-    few = [f"{name} ({count})" for name, count in scores.positives.items() if count < FEW_GROUPS]
-    if few:
-        on = formats.SPLIT_NAMES[results.split or "val"]
-        text = f"Fewer than {FEW_GROUPS} {on} {unit} have {formats.listing(few)}: such intervals are too narrow."
-        yield Caveat("warning", text, "errors")
-    rarest = min(scores.classes, key=lambda name: (scores.positives[name], name))
-    recall = interval(scores, f"recall:{rarest}")
-    if recall.high - recall.low > WIDE:
-        text = f"Recall of {rarest}, the rarest class, is {intervals.plain(recall)}: too wide to rank two networks by."
-        yield Caveat("info", text, "errors")
-
-
-def _repeats(results: Results) -> Iterator[Caveat]:
+def _not_selected(results: Results) -> str:
     finals = results.data.run.finals
-    if finals is None:
-        return
-    if len(finals.test_access) > 1:
-        text = f"The test split was opened {len(finals.test_access)} times: scores after the first look are optimistic."
-        yield Caveat("warning", text, "finalists")
+    if finals is None or not finals.finalists or finals.selected is not None or finals.opened:
+        return ""
+    asked, ended = finals.asked * len(finals.finalists), sum(len(one.completed) for one in finals.finalists)
+    return f"The finalists are not done: {ended} of {asked} repeats have completed, and no winner is selected."
+
+
+def _on_validation(results: Results) -> str:
+    """Where there is a test split that does not judge."""
+    board = results.leaderboard
+    if board is None or board.winner is None or board.split == "test" or not results.data.has_test:
+        return ""
+    opened = board.finals.opened
+    why = "no test predictions of the winner can be read" if opened else "the test split was not opened yet"
+    return f"Scores are of validation, and optimistic: {why}."
+
+
+def _data(results: Results) -> list[str]:
+    dataset = results.data.dataset
+    demo = "Demo data: phantoms drawn by a program, not X-rays. The numbers say nothing about any disease."
+    said = [text.removesuffix(".") + "." for text in dataset.caveats if not text.startswith("Demo set")]
+    return [*([demo] if dataset.demo else []), *said]
+
+
+def _folded(results: Results) -> str:
+    folded = [name for name, one in results.data.run.provenance.weights.items() if one.folded_batchnorm]
+    text = f"Folded BatchNorm in the starting weights of {formats.listing(folded)}: such a network trains to chance "
+    return f"{text}beyond depth 0: do not compare its deeper trials with other backbones." if folded else ""
+
+
+def _shortcuts(results: Results) -> str:
+    found = results.judged_baselines
+    return found.shortcut_sentence if found is not None and found.shortcuts_close else ""
+
+
+def _never_predicted(results: Results) -> str:
+    never = results.never_predicted(results.split) if results.split else []
+    return f"On {results.split_name}, {formats.listing(never)} is never predicted." if never else ""
+
+
+def _at_chance(results: Results) -> str:
+    scores = results.judged_scores
+    if scores is None or not (all(scores.positives.values()) and all(scores.negatives.values())):
+        return ""
+    chance = 0.5 if results.data.task == "multi_label" else 1 / len(scores.classes)
+    known = interval(scores, "balanced_accuracy")
+    text = f"Balanced accuracy, {intervals.plain(known)}, is not above guessing ({formats.score(chance)})."
+    return text if known.low <= chance else ""
+
+
+def _at_majority(results: Results) -> str:
+    scores, base = results.judged_scores, tables.majority_baseline(results.data.dataset, results.split or "val")
+    if scores is None or base is None:
+        return ""
+    known, least = interval(scores, "accuracy"), base["accuracy"]
+    text = f"Accuracy, {intervals.plain(known)}, is not above always answering the most frequent class "
+    return f"{text}({formats.score(least)})." if known.low <= least else ""
+
+
+def _few(results: Results) -> str:
+    """How little the intervals rest on."""
+    scores = results.judged_scores
+    positives = {} if scores is None else scores.positives
+    few = [f"{name} ({count})" for name, count in positives.items() if count < FEW_GROUPS]
+    unit = "patients" if scores is not None and scores.resamples.named else "images"
+    which = f"{FEW_GROUPS} {results.split_name} {unit} have {formats.listing(few)}"
+    return f"Fewer than {which}: such intervals are too narrow." if few else ""
+
+
+def _opened_again(results: Results) -> str:
+    finals = results.data.run.finals
+    times = 0 if finals is None else len(finals.test_access)
+    text = f"The test split was opened {times} times: scores after the first look are optimistic."
+    return text if times > 1 else ""
+
+
+def _lost_repeats(results: Results) -> str:
+    finals = results.data.run.finals
+    if finals is None or finals.selected is None:
+        return ""
     short = [one for one in finals.finalists if len(one.completed) < finals.asked]
-    if finals.selected is not None and short:
-        listed = formats.listing(f"trial {one.number} ({len(one.completed)} of {finals.asked})" for one in short)
-        yield Caveat("warning", f"Not all repeats completed: {listed}. Their means rest on fewer.", "finalists")
-    scores = results.scores(results.split) if results.winner is not None and results.split else None
-    if scores is not None and len(scores.by_run[results.metric]) > 1:
-        values = scores.by_run[results.metric]
-        text = f"The seed alone moves the winner's {results.metric_name} from {formats.score(values.min())} to "
-        text += f"{formats.score(values.max())}; intervals are over patients, this comes on top."
-        yield Caveat("info", text, "finalists")
+    listed = formats.listing(f"trial {one.number} ({len(one.completed)} of {finals.asked})" for one in short)
+    return f"Not all repeats completed: {listed}. Their means rest on fewer." if short else ""
 
 
-def _search(results: Results) -> Iterator[Caveat]:
-    data, budget = results.data, results.data.run.sweep.epochs
-    winner = results.winner
-    if winner is not None:
-        last = [one.best_epoch for one in winner.finalist.completed]
-    else:
-        last = [data.best["best_epoch"]] if data.best is not None else []
-    if budget and budget > 1 and last and all(epoch == budget for epoch in last):
-        which = "every repeat" if winner is not None else "the best trial"
-        text = f"The best epoch of {which} is the last of the budget ({budget}): more epochs may score higher."
-        yield Caveat("info", text, "learning_curves")
-    if winner is None and data.best is not None:
-        no_test = "" if data.has_test else " There is no test split that could tell by how much."
-        text = f"The score is the best of {len(data.ranked)} trials on the images they were chosen on: optimistic."
-        yield Caveat("warning", text + no_test, "finalists")
-        if data.best["status"] in ("running", "pruned"):
-            how = "is still running" if data.best["status"] == "running" else "was pruned before its last epoch"
-            yield Caveat("info", f"The best trial {how}.", "trials")
-    yield from _failures(data)
-    yield from _unequal_pruning(data)
-    late = data.best is not None and len(data.trials) >= 20 and data.best["number"] >= 0.8 * len(data.trials)
-    if data.best is not None and late and not data.run.sweep.study_rows:
-        text = f"The best trial was number {data.best['number']:.0f} of {len(data.trials)}: a longer search may help."
-        yield Caveat("info", text, "learning_curves")
+def _best_of_search(results: Results) -> str:
+    if results.winner is not None or results.data.best is None:
+        return ""
+    no_test = "" if results.data.has_test else " There is no test split that could tell by how much."
+    count = len(results.data.ranked)
+    return f"The score is the best of {count} trials on the images they were chosen on: optimistic.{no_test}"
 
 
-def _failures(data: ReportData) -> Iterator[Caveat]:
-    """How many trials failed, of what, and whether one backbone is behind it (Fisher's exact test, Bonferroni)."""
-    reasons, failed = tables.failures(data.trials), data.trials["status"] == "failed"
-    if not len(reasons):
-        return
-    text = f"{int(failed.sum())} of {len(data.trials)} trials failed; most often: {reasons['reason'][0]}."
-    names = sorted(set(data.trials["backbone"]))
-    counted = [pd.crosstab(data.trials["backbone"] == name, failed).to_numpy()[::-1, ::-1] for name in names]
-    p = [float(fisher_exact(one, "greater").pvalue) * len(names) for one in counted if one.shape == (2, 2)]
-    if len(p) == len(names) and min(p) <= 0.05:
-        text += f" More than by chance are of {names[int(np.argmin(p))]}: its results rest on fewer trials."
-    yield Caveat("info", text, "trials")
-
-
-def _unequal_pruning(data: ReportData) -> Iterator[Caveat]:
+def _unequal_pruning(results: Results) -> str:
     """Whether trials that train the head alone were pruned more or less often than others (Fisher's exact test)."""
-    ended = data.trials[data.trials["status"].isin(["completed", "pruned"])]
+    trials = results.data.trials
+    ended = trials[trials["status"].isin(["completed", "pruned"])]
     counted = pd.crosstab(ended["unfrozen"] == formats.DEPTH_NAMES[0], ended["status"] == "pruned").to_numpy()
     if counted.shape != (2, 2) or float(fisher_exact(counted).pvalue) > 0.05:
-        return
+        return ""
     deeper, shallow = counted[:, 1] / counted.sum(axis=1)
     which = "that train more than the head" if deeper > shallow else "that train the head alone"
-    text = f"Trials {which} were pruned more often ({formats.percent(max(deeper, shallow))} against "
-    text += f"{formats.percent(min(deeper, shallow))}): they had less of a chance, and may be better than they look."
-    yield Caveat("warning", text, "learning_curves")
+    shares = f"{formats.percent(max(deeper, shallow))} against {formats.percent(min(deeper, shallow))}"
+    text = f"Trials {which} were pruned more often ({shares}): they had less of a chance, and may be better than they "
+    return f"{text}look."
 
 
-def _overfitting(results: Results) -> Iterator[Caveat]:
+def _seed(results: Results) -> str:
+    scores = results.judged_scores if results.winner is not None else None
+    values = () if scores is None else scores.by_run[results.metric]
+    if len(values) < 2:
+        return ""
+    span = f"{formats.score(min(values))} to {formats.score(max(values))}"
+    text = f"The seed alone moves the winner's {results.metric_name} from {span}; intervals are over patients, "
+    return f"{text}this comes on top."
+
+
+def _last_epoch(results: Results) -> str:
+    budget, best, winner = results.data.run.sweep.epochs, results.data.best, results.winner
+    which, last = "the best trial", [] if best is None else [best["best_epoch"]]
+    if winner is not None:
+        which, last = "every repeat", [one.best_epoch for one in winner.finalist.completed]
+    text = f"The best epoch of {which} is the last of the budget ({budget}): more epochs may score higher."
+    return text if budget and budget > 1 and set(last) == {budget} else ""
+
+
+def _best_not_completed(results: Results) -> str:
+    best = results.data.best if results.winner is None else None
+    how = {"running": "is still running", "pruned": "was pruned before its last epoch"}
+    return f"The best trial {how[best['status']]}." if best is not None and best["status"] in how else ""
+
+
+def _failures(results: Results) -> str:
+    trials = results.data.trials
+    reasons, failed = tables.failures(trials), int((trials["status"] == "failed").sum())
+    return f"{failed} of {len(trials)} trials failed; most often: {reasons['reason'][0]}." if failed else ""
+
+
+def _overfitting(results: Results) -> str:
     """A claim only where the intervals of training (in evaluation mode) and validation part."""
     train, val = results.runs("train"), results.scores("val")
     if train is None or val is None:
-        return
+        return ""
     # Training splits are large, and the bounds need no third digit.
     resamples = draw_resamples(train.groups, train.labels, len(train.classes), replicates=TRAIN_REPLICATES)
-    scores = score_runs(train.labels, train.probabilities, train.classes, resamples, areas=False)
-    learned, found = interval(scores, "f1_macro"), interval(val, "f1_macro")
-    if learned.low > found.high:
-        text = (
-            f"Overfitting: macro F1 is {intervals.plain(learned)} on training, {intervals.plain(found)} on validation."
-        )
-        yield Caveat("info", text, "errors")
+    learned, found = interval(train.scores(resamples), "f1_macro"), interval(val, "f1_macro")
+    text = f"macro F1 is {intervals.plain(learned)} on training, {intervals.plain(found)} on validation."
+    return f"Overfitting: {text}" if learned.low > found.high else ""
 
 
-CAVEATS: tuple[Callable[[Results], Iterator[Caveat]], ...] = (
-    _unfinished,
-    _data,
-    _learned,
-    _few,
-    _repeats,
-    _search,
-    _overfitting,
+CAVEATS: tuple[tuple[str, str, Callable[[Results], str | list[str]]], ...] = (
+    ("error", "reproducibility", _problems),
+    ("error", "finalists", _no_winner),
+    ("warning", "trials", _not_ended),
+    ("warning", "finalists", _not_selected),
+    ("warning", "finalists", _on_validation),
+    ("warning", "data", _data),
+    ("warning", "data", _folded),
+    ("warning", "finalists", _shortcuts),
+    ("warning", "errors", _never_predicted),
+    ("warning", "errors", _at_chance),
+    ("warning", "errors", _at_majority),
+    ("warning", "errors", _few),
+    ("warning", "finalists", _opened_again),
+    ("warning", "finalists", _lost_repeats),
+    ("warning", "finalists", _best_of_search),
+    ("warning", "learning_curves", _unequal_pruning),
+    ("info", "finalists", _seed),
+    ("info", "learning_curves", _last_epoch),
+    ("info", "trials", _best_not_completed),
+    ("info", "trials", _failures),
+    ("info", "errors", _overfitting),
 )
+"""Level, chapter that says more, and what is said ("" or []: nothing), the worst first."""

@@ -34,11 +34,10 @@ MAY_IMPORT = {
 }
 # Inside reports each level may use itself and those before it.
 REPORT_LEVELS = (
-    {"blocks", "formats", "drawing", "figures", "class_panels", "tables", "thumbnails"},
+    {"blocks", "drawing", "formats", "figures", "class_panels", "tables", "thumbnails"},
     {"data"},
-    {"bootstrap", "comparisons", "intervals"},
-    {"leaderboard", "importance", "operating", "calibration"},
-    {"results"},
+    {"bootstrap", "intervals", "comparisons", "probabilities"},
+    {"results", "leaderboard", "importance"},
     {"chapters"},
     {"render", "model_card", "external"},
     {"build"},

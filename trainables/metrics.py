@@ -5,7 +5,8 @@ Needs numpy alone, so that reports can score saved predictions without torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -166,20 +167,23 @@ def tune_thresholds(labels: NDArray[Any], probabilities: NDArray[Any], classes: 
         if truth.sum() < FEWEST_POSITIVES:
             found[name] = UNTUNED
         else:
-            found[name] = _best(np.tile(truth, len(probabilities)), probabilities[:, :, place].reshape(-1))
+            every, total = np.tile(truth, len(probabilities)), len(probabilities) * truth.sum()
+            f1 = functools.partial(lambda total, tp, fp: 2 * tp / (tp + fp + total), total)
+            found[name] = best_threshold(every, probabilities[:, :, place].reshape(-1), f1)
     return found
 
 
-def _best(truth: NDArray[np.bool_], probability: NDArray[Any]) -> float:
+def best_threshold(truth: Array, probability: Array, worth: Callable[[Array, Array], Array]) -> float:
+    """The least probability of a positive decision that is worth most.
+
+    truth: bool [N]; probability: [N]. worth: of true and false positives, [M] each, at M candidates. These lie halfway
+    between neighbouring probabilities; of equally good ones the nearest to 0.5 is taken.
+    """
     order = np.argsort(-probability, kind="stable")
-    sorted_probability = probability[order].astype(np.float64)
-    true_positives = truth[order].cumsum()
-    decided = np.arange(1, len(order) + 1)
-    f1 = 2 * true_positives / (decided + truth.sum())
+    falling, hit = probability[order].astype(np.float64), truth[order]
     # A cut is possible only where the probability changes; the last one decides every image.
-    following = np.append(sorted_probability[1:], 0.0)
-    possible = sorted_probability > following
-    cuts = (sorted_probability[possible] + following[possible]) / 2
-    best = f1[possible] >= f1[possible].max() - 1e-12
-    candidates = cuts[best]
-    return float(candidates[np.abs(candidates - UNTUNED).argmin()])
+    following = np.append(falling[1:], 0.0)
+    possible = np.append(falling[1:] < falling[:-1], True)
+    found = worth(hit.cumsum()[possible], (~hit).cumsum()[possible])
+    best = ((falling + following) / 2)[possible][found >= found.max() - 1e-12]
+    return float(best[np.abs(best - UNTUNED).argmin()])

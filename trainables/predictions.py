@@ -47,9 +47,9 @@ class Predictions:
             epoch=epoch,
         )
 
-    def of(self, split: str) -> Predictions:
-        """The rows of one split."""
-        return self._subset(self.split == split)
+    def of(self, *splits: str) -> Predictions:
+        """The rows of these splits."""
+        return self._subset(np.isin(self.split, splits))
 
     def align(self, paths: NDArray[np.str_], labels: NDArray[Any]) -> Predictions | None:
         """The same rows in the order of ``paths``: str [N]; None if they are of other images, or labelled otherwise.

@@ -18,7 +18,6 @@ from reports.chapters.finalists import (
     lead_titles,
     validated,
 )
-from reports.comparisons import lower_is_better
 from reports.leaderboard import Leaderboard
 from reports.results import Results
 
@@ -129,7 +128,7 @@ def _cell_figure(board: Leaderboard, frame: pd.DataFrame) -> Figure:
         return courses(board, cells, "compared_cells_map", caption)
     order = [list(dict.fromkeys(frame[name])) for name in names]
     grid = frame.pivot(index=names[0], columns=names[1], values="score").reindex(index=order[0], columns=order[1])
-    drawing = figures.heat_map(grid, grid.where(grid.isna(), 1.0), judged, lower_is_better(board.metric))
+    drawing = figures.heat_map(grid, grid.where(grid.isna(), 1.0), judged, metric_mode(board.metric) == "min")
     alt = courses_in_words(board, cells[:MOST_DRAWN])
     return Figure("compared_cells_map", f"{caption} Gray: not repeated.", alt, drawing)
 

@@ -10,9 +10,9 @@ import pandas as pd
 
 from reports import class_panels, formats, intervals
 from reports.blocks import Chapter, Figure, Table, Text, columns
-from reports.bootstrap import wilson
-from reports.calibration import BINS, SELECTION, Calibration, Claim
 from reports.class_panels import MOST_PANELS, ReliabilityPanel
+from reports.intervals import wilson
+from reports.probabilities import BINS, SELECTION, Calibration, Claim
 from reports.results import Results
 
 TITLE = "Calibration"

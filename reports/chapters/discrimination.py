@@ -15,7 +15,7 @@ from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, c
 from reports.bootstrap import Runs, Scores
 from reports.class_panels import MOST_PANELS, CurvePanel, thinned
 from reports.comparisons import ALL_FOLDS
-from reports.operating import OperatingPoints
+from reports.probabilities import OperatingPoints
 from reports.results import Results
 
 TITLE = "Discrimination"

@@ -12,9 +12,10 @@ import pandas as pd
 
 from reports import figures, formats, intervals
 from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
-from reports.bootstrap import FEW_GROUPS
-from reports.operating import MOST_VALUES, UNTUNED, OperatingPoints, Subgroup, digits
+from reports.intervals import FEW_GROUPS
+from reports.probabilities import MOST_VALUES, OperatingPoints, Subgroup, digits
 from reports.results import ReportedModel, Results
+from trainables.metrics import UNTUNED
 
 MOST_CLASSES = 6
 """Of a matrix in the summary."""

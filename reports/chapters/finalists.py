@@ -10,11 +10,12 @@ import pandas as pd
 
 from reports import figures, formats, intervals
 from reports.blocks import Block, Chapter, Figure, Table, Text, columns
-from reports.bootstrap import interval
-from reports.comparisons import CLOSE, FALLBACK, MAJORITY, BaselineComparison, Comparison, lower_is_better
+from reports.comparisons import CLOSE, FALLBACK, MAJORITY, BaselineComparison, Comparison
+from reports.intervals import interval
 from reports.leaderboard import ConfigurationResult, Leaderboard, params_of
 from reports.results import Results
 from reports.tables import LAYERS
+from trainables.metrics import metric_mode
 
 TITLE = "Finalists"
 RULE = (
@@ -99,7 +100,7 @@ def courses(board: Leaderboard, configurations: Sequence[ConfigurationResult], n
     """Each configuration from the search to the split that judges, a row each; at most MOST_DRAWN."""
     drawn = configurations[:MOST_DRAWN]
     axis = formats.metric_name(f"test_{board.metric}").removeprefix("test ")
-    axis += " (lower is better)" if lower_is_better(board.metric) else ""
+    axis += " (lower is better)" if metric_mode(board.metric) == "min" else ""
     rows = [course(board, one) for one in drawn]
     drawing = figures.courses(rows, axis, "test" if board.split == "test" else "")
     return Figure(name, caption, courses_in_words(board, drawn), drawing)
@@ -199,7 +200,7 @@ def _paired(board: Leaderboard) -> list[Block]:
     titles = {"number": "winner less trial"} | lead_titles("difference")
     caption = (
         f"Differences in {judged_name(board)}, means over repeats, on the same resamples of patients; Holm: p "
-        f"corrected for the number of comparisons. {intervals.warned(board.leads.values())}"
+        f"corrected for the number of comparisons. {intervals.warned(one.warning for one in board.leads.values())}"
     ).strip()
     if board.tests:
         name = next(iter(board.tests.values()))[0]

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from reports import formats, intervals
 from reports.blocks import Block, Chapter, Figures, Folded, Note, Table, Text, columns
-from reports.bootstrap import wilson
 from reports.chapters.errors import confusion_figure, counted
 from reports.chapters.examples import truth_and_decisions
 from reports.chapters.learning_curves import MEASURES, curve
 from reports.data import checked, without_test
+from reports.intervals import wilson
 from reports.leaderboard import ConfigurationResult
 from reports.results import Results
 from reports.tables import SPLITS

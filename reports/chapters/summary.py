@@ -11,9 +11,10 @@ import pandas as pd
 
 from reports import figures, formats, intervals, tables
 from reports.blocks import Block, Chapter, Code, Facts, Figure, Folded, Headline, Note, Text
-from reports.bootstrap import Scores, interval
+from reports.bootstrap import Scores
 from reports.chapters.errors import confusion_figure, in_summary
 from reports.formats import escape
+from reports.intervals import interval
 from reports.results import Results
 from sweep.run_folder import ModelPaths
 

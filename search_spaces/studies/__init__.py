@@ -1,8 +1,9 @@
 """The published studies: 75 results of five course studies of 2020, as parameters to run and as what was reported.
 
 ``rows.csv`` says how each is run correctly, or why it cannot be; ``published.csv`` what was printed for it;
-``studies.csv`` what each study was; ``flaws.csv`` what went wrong. Two findings (infected, normal) are a single-label task. In three findings as
-several labels an image of covid counts as pneumonia, too: give it label columns in which both are set.
+``studies.csv`` what each study was; ``flaws.csv`` what went wrong. Two findings (infected, normal) are a single-label
+task. In three findings as several labels an image of covid counts as pneumonia, too: give it label columns in which
+both are set.
 """
 
 from __future__ import annotations

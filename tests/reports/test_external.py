@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from reports.bootstrap import interval
 from reports.comparisons import ExternalResult
 from reports.external import build, main, mistakes
+from reports.intervals import interval
 from sweep.records import read_evaluation
 from trainables.atomic import FORMAT
 from trainables.predictions import Predictions

@@ -11,7 +11,7 @@ import pytest
 from in_chapter import results_of
 
 from reports import intervals
-from reports.bootstrap import interval
+from reports.intervals import interval
 from reports.model_card import card
 from search_spaces.params import TrialParams
 from trainables.atomic import FORMAT

@@ -8,8 +8,8 @@ from in_chapter import figures, results_of, tables, texts
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
-from reports.calibration import BINS, SELECTION
 from reports.chapters.calibration import chapter
+from reports.probabilities import BINS, SELECTION
 
 
 def rows(results):

@@ -13,7 +13,7 @@ from sklearn import metrics
 
 from reports.chapters import summary
 from reports.chapters.errors import chapter, operating_table
-from reports.operating import MOST_VALUES, operating_points
+from reports.probabilities import MOST_VALUES, operating_points
 from sweep.run_folder import RunPaths
 
 

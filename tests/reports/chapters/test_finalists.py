@@ -14,9 +14,9 @@ import pytest
 from baseline_files import POOR, write_baselines
 from in_chapter import figures, results_of, tables, texts
 
-from reports.bootstrap import interval
 from reports.chapters import backbone_depth, finalists
 from reports.comparisons import Comparison
+from reports.intervals import interval
 from sweep.run_folder import RunPaths
 from trainables.metrics import evaluate_predictions
 

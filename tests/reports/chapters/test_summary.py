@@ -10,8 +10,8 @@ from baseline_files import POOR, write_baselines
 from in_chapter import facts, figures, notes, results_of, texts
 
 from reports.blocks import Chapter, Code, Folded, Headline, walk
-from reports.bootstrap import interval
 from reports.chapters.summary import MOST_CAVEATS, chapter
+from reports.intervals import interval
 from sweep.run_folder import RunPaths
 
 

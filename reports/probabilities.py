@@ -1,0 +1,261 @@
+"""What a network's probabilities lead to: decisions at operating points, scores by subgroup, and calibration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from reports import formats
+from reports.bootstrap import Array, Runs, Scores, decisions, score_runs, with_means
+from reports.intervals import FEW_GROUPS
+from trainables.metrics import UNTUNED, best_threshold
+from trainables.predictions import Predictions
+
+MOST_VALUES = 12
+NOT_GIVEN = "not given"
+SUBGROUP = "subgroup_"
+BINS = 10
+SELECTION = "the answer given"
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One way to decide K classes of N images. words: of each class, when it is decided.
+
+    threshold: the least probability of the class that decides it, NaN where the likeliest class is. truth, decided:
+    bool [N, K].
+    """
+
+    classes: tuple[str, ...]
+    words: tuple[str, ...]
+    threshold: tuple[float, ...]
+    truth: Bools
+    decided: Bools
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A threshold on the probability of ``label``. positives, images, runs: what it was chosen on, in validation."""
+
+    label: str
+    threshold: float
+    positives: int
+    images: int
+    runs: int
+
+
+@dataclass(frozen=True)
+class OperatingPoints:
+    """The rules by which a network decides, the usual one first, and the scores of each rule's decisions."""
+
+    rules: tuple[Rule, ...]
+    scores: tuple[Scores, ...]
+    cut: Cut | None
+
+    def of(self, name: str) -> list[tuple[Bools, Bools]]:
+        """Truth and decision, bool [N] each, of one class by each rule that decides it."""
+        places = [(rule, rule.classes.index(name)) for rule in self.rules if name in rule.classes]
+        return [(rule.truth[:, place], rule.decided[:, place]) for rule, place in places]
+
+
+def operating_points(images: Runs, thresholds: Mapping[str, float] | None, cut: Cut | None) -> OperatingPoints:
+    """How the first run of ``images`` decides each class: as usual, and at chosen thresholds where there are any.
+
+    thresholds: tuned, by label of a multi-label task. cut: of one class of a single-label task.
+    """
+    classes, probability = images.classes, images.probabilities[0].astype(np.float64)
+
+    def at(least: Mapping[str, float]) -> Rule:
+        places, values = [classes.index(name) for name in least], tuple(least.values())
+        words = tuple(f"p ≥ {digits(value)}" for value in values)
+        return Rule(tuple(least), words, values, images.truth[:, places], probability[:, places] >= np.array(values))
+
+    if images.multi_label:
+        rules = [at(dict.fromkeys(classes, UNTUNED))]
+        tuned = {name: value for name, value in (thresholds or {}).items() if name in classes and value != UNTUNED}
+        rules += [at(tuned)] if tuned else []
+    else:
+        likeliest = decisions(probability, classes, None, "single_label")
+        rules = [Rule(classes, ("likeliest",) * len(classes), (math.nan,) * len(classes), images.truth, likeliest)]
+        if cut is not None:
+            one = at({cut.label: cut.threshold})
+            rules.append(_with_other(one, classes[1 - classes.index(cut.label)]) if len(classes) == 2 else one)
+    # Decisions are probabilities of 0 and 1: scored as the labels of a multi-label task.
+    scores = [
+        score_runs(rule.truth.astype(np.uint8), rule.decided[None], rule.classes, images.resamples) for rule in rules
+    ]
+    return OperatingPoints(tuple(rules), tuple(scores), cut)
+
+
+def _with_other(rule: Rule, other: str) -> Rule:
+    """A rule for one class of two, and what it means for the other one."""
+    return Rule(
+        (*rule.classes, other),
+        (*rule.words, f"{rule.classes[0]} < {digits(rule.threshold[0])}"),
+        (*rule.threshold, math.nan),
+        np.concatenate([rule.truth, ~rule.truth], axis=1),
+        np.concatenate([rule.decided, ~rule.decided], axis=1),
+    )
+
+
+def digits(threshold: float) -> str:
+    """Three digits, more where they would read as 0 or 1."""
+    return formats.score(threshold) if 0.0005 <= threshold < 0.9995 else f"{threshold:.3g}"
+
+
+def pooled_cut(parts: Sequence[Predictions], label: str) -> Cut | None:
+    """Youden's threshold of ``label`` on the predictions of several networks, pooled: one for all of them.
+
+    parts: single-label, each of its own images; None where there are none, or the class or its absence is missing.
+    """
+    if not parts:
+        return None
+    place = parts[0].classes.index(label)
+    truth = np.concatenate([part.label == place for part in parts])
+    threshold = youden(truth, np.concatenate([part.probability[:, place] for part in parts]))
+    if threshold is None:
+        return None
+    _, once = np.unique(np.concatenate([part.path for part in parts]), return_index=True)
+    return Cut(label, threshold, int(truth[once].sum()), len(once), len(parts))
+
+
+def youden(truth: Bools, probability: npt.NDArray[np.float32]) -> float | None:
+    """The ``best_threshold`` by sensitivity + specificity - 1 (Youden, Cancer 3, 1950); None where a class is absent.
+
+    truth, probability: [N].
+    """
+    if not truth.any() or truth.all():
+        return None
+    return best_threshold(truth, probability, lambda tp, fp: tp / truth.sum() - fp / (~truth).sum())
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """The images of one value of a subgroup column. absent: classes of none of them. small: below FEW_GROUPS groups."""
+
+    column: str
+    value: str
+    images: int
+    patients: float
+    scores: Scores
+    absent: tuple[str, ...]
+
+    @property
+    def small(self) -> bool:
+        return self.scores.resamples.groups < FEW_GROUPS
+
+
+def subgroup_scores(images: Runs, rows: pd.DataFrame) -> tuple[tuple[Subgroup, ...], tuple[str, ...]] | None:
+    """All images first, then each value of each column, and the columns of which rare values were left out.
+
+    rows: path and subgroup_<column> for each image, as in splits.csv; None where they have no such column.
+    """
+    columns = [str(name) for name in rows.columns if str(name).startswith(SUBGROUP)]
+    if not columns:
+        return None
+    parts = [("all images", "", np.ones(len(images.paths), dtype=bool))]
+    cut_short = []
+    for column in columns:
+        of_path = dict(zip(rows["path"], rows[column], strict=True))
+        of_image = np.array([str(of_path.get(path, "")) for path in images.paths.tolist()])
+        values, counts = np.unique(of_image, return_counts=True)
+        if len(values) > MOST_VALUES:
+            cut_short.append(column.removeprefix(SUBGROUP))
+        kept = sorted(values[np.argsort(-counts, kind="stable")[:MOST_VALUES]].tolist(), key=lambda one: (not one, one))
+        parts += [(column.removeprefix(SUBGROUP), value or NOT_GIVEN, of_image == value) for value in kept]
+    found = []
+    for column, value, chosen in parts:
+        part = images.of(chosen)
+        scores = part.scores()
+        absent = tuple(name for name in part.classes if not scores.positives[name])
+        found.append(Subgroup(column, value, len(part.paths), part.patients, scores, absent))
+    return tuple(found), tuple(cut_short)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Equal-width bins of confidence, M of them; bin m holds (m/M, (m + 1)/M], the first one also 0.
+
+    counts: int64 [M], images in the bin. confidence, observed: [M], the mean confidence and the part that was right (or
+    positive); NaN in an empty bin. error: the expected calibration error, in [0, 1].
+    """
+
+    counts: npt.NDArray[np.int64]
+    confidence: Array
+    observed: Array
+    error: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a probability is of. given: float64 [R, N] in [0, 1]; came_true: bool [R, N].
+
+    key: ends the names of its scores.
+    """
+
+    name: str
+    key: str
+    given: Array
+    came_true: Bools
+
+    @cached_property
+    def bins(self) -> list[Reliability]:
+        """Of each run."""
+        return [reliability(true, given, bins=BINS) for true, given in zip(self.came_true, self.given, strict=True)]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a network claims, and scores of it.
+
+    scores: with ``difference<key>`` (mean given less observed) and ``brier<key>`` of every claim, and ``brier_all``:
+    summed over classes, 0 to 2 (Brier, Monthly Weather Review 78, 1950); multi-label: the mean over labels.
+    brier_of_shares: the Brier score of a network that always says how frequent a class is, by key, ``_all`` too.
+    """
+
+    claims: tuple[Claim, ...]
+    scores: Scores
+    brier_of_shares: dict[str, float]
+
+
+def calibration(images: Runs, scores: Scores) -> Calibration:
+    """Of a single-label task that the answer is right, of every task that a class is there. scores: of ``images``."""
+    given, truth = images.probabilities.astype(np.float64), images.truth
+    of_classes = [
+        Claim(name, f":{name}", given[:, :, place], np.broadcast_to(truth[:, place], given.shape[:2]))
+        for place, name in enumerate(images.classes)
+    ]
+    right = given.argmax(axis=2) == images.labels if not images.multi_label else None
+    first = [] if right is None else [Claim(SELECTION, "_decision", given.max(axis=2), right)]
+    claims = (*first, *of_classes)
+    values = {f"difference{one.key}": one.given - one.came_true for one in claims}
+    values |= {f"brier{one.key}": (one.given - one.came_true) ** 2 for one in claims}
+    over_classes = np.mean if images.multi_label else np.sum
+    values["brier_all"] = over_classes([values[f"brier{one.key}"] for one in of_classes], axis=0)
+    shares = {one.key: float(one.came_true[0].mean()) for one in of_classes}
+    of_shares = {key: share * (1 - share) for key, share in shares.items()}
+    of_shares["_all"] = float(over_classes(list(of_shares.values())))
+    return Calibration(claims, with_means(scores, values), of_shares)
+
+
+def reliability(outcome: Bools, confidence: Array, *, bins: int) -> Reliability:
+    """A probability against how often what it is of came true; of one label of a multi-label task, for example.
+
+    outcome: bool [N]; confidence: [N] in [0, 1], N > 0.
+    """
+    place = np.maximum(np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1, 0)
+    counts = np.bincount(place, minlength=bins)
+    mean, observed = (
+        np.divide(np.bincount(place, weights=x, minlength=bins), counts, out=np.full(bins, np.nan), where=counts > 0)
+        for x in (confidence, outcome)
+    )
+    error = float((counts * np.nan_to_num(np.abs(mean - observed))).sum() / len(outcome))
+    return Reliability(counts.astype(np.int64), mean, observed, error)
