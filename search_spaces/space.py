@@ -17,16 +17,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from search_spaces import full_finetune, head_only, imbalance, partial_unfreeze, studies
 from search_spaces.errors import UserError, by_reason, raise_all, unknown
 from search_spaces.fixed_trial import FixedTrial, names_layers
-from search_spaces.params import (
-    FIELDS,
-    Choices,
-    Override,
-    Range,
-    Scalar,
-    SpaceContext,
-    TrialParams,
-    parse_text,
-)
+from search_spaces.params import FIELDS, Choices, Override, Range, Scalar, SpaceContext, TrialParams, parse_text
 from search_spaces.studies import StudyRow
 
 SPACES: dict[str, types.ModuleType] = {
@@ -337,14 +328,8 @@ def _study(name: str, context: SpaceContext, overrides: Mapping[str, Override], 
                 left_out[row.id] = "; ".join(reasons)
             else:
                 chosen.append(dataclasses.replace(row, params=params))
-    raise_all(
-        problems
-        + [
-            f"--rows {one}: {name} cannot run it here: {left_out[one]}"
-            for one in dict.fromkeys(asked)
-            if one in left_out
-        ]
-    )
+    refused = [one for one in dict.fromkeys(asked) if one in left_out]
+    raise_all(problems + [f"--rows {one}: {name} cannot run it here: {left_out[one]}" for one in refused])
     if not chosen:
         tasks = {row.task: None for row in rows if row.params is not None}
         if context.task not in tasks:

@@ -115,15 +115,10 @@ def train_epoch(
     )
 
 
-def evaluate(
-    forward: Forward,
-    data: Batches,
-    batch_size: int | None = None,
-    between_steps: Callable[[], None] = lambda: None,
-) -> Evaluation:
+def evaluate(forward: Forward, data: Batches, between_steps: Callable[[], None] = lambda: None) -> Evaluation:
     """Loss and probabilities of every image of ``data``, which is put through in eval mode (and stays in it).
 
-    batch_size, between_steps: as for ``map_batches``.
+    between_steps: as for ``map_batches``.
     """
     forward.model.eval()
 
@@ -131,25 +126,22 @@ def evaluate(
         summed, logits = forward(normalise(images), labels)
         return summed, forward.loss.weight(labels), probabilities_of(logits, forward.task)
 
-    totals, weights, parts = zip(*map_batches(judged, data, batch_size, between_steps), strict=True)
+    totals, weights, parts = zip(*map_batches(judged, data, between_steps), strict=True)
     total, weight = (torch.stack(sums).sum(dtype=torch.float64) for sums in (totals, weights))
     return Evaluation(float(total / weight), torch.cat(parts).cpu().numpy())
 
 
 @torch.inference_mode()
 def map_batches(
-    function: Callable[[Tensor, Tensor], _Out],
-    data: Batches,
-    batch_size: int | None = None,
-    between_steps: Callable[[], None] = lambda: None,
+    function: Callable[[Tensor, Tensor], _Out], data: Batches, between_steps: Callable[[], None] = lambda: None
 ) -> list[_Out]:
     """``function`` of images (uint8 [B, C, S, S]) and labels, in order, without gradients, until all are through.
 
-    batch_size: by default ``EVALUATION_BATCH``; halved where GPU memory does not suffice. between_steps is called
-    before each batch and may raise.
+    ``EVALUATION_BATCH`` at a time, halved where GPU memory does not suffice. between_steps is called before each batch
+    and may raise.
     """
     found: list[_Out] = []
-    start, size = 0, batch_size or EVALUATION_BATCH[data.device.type]
+    start, size = 0, EVALUATION_BATCH[data.device.type]
     while start < len(data):
         between_steps()
         indices = np.arange(start, min(start + size, len(data)))
