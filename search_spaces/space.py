@@ -113,14 +113,13 @@ def load_space(
     try:
         if name_or_path.endswith(".py") or "/" in name_or_path:
             path = Path(name_or_path).expanduser().absolute()
-            module, source = _module_of_file(path)
-            space = _searched(str(path), module, context, fitting, source)
+            space = _searched(str(path), *_module_of_file(path), context, fitting)
         elif name_or_path not in SPACES:
             raise UserError(f"--space: {unknown('search space', name_or_path, SPACES)}; or give the path of a .py file")
         elif SPACES[name_or_path] is studies:
             space = _study(name_or_path, context, fitting, tuple(rows))
         else:
-            space = _searched(name_or_path, SPACES[name_or_path], context, fitting, source=None)
+            space = _searched(name_or_path, SPACES[name_or_path], None, context, fitting)
     except UserError as error:
         raise UserError(*problems, *error.problems) from error.__cause__
     raise_all(problems)
@@ -202,11 +201,7 @@ def random_study(seed: int = 0) -> Iterator[optuna.Study]:
 
 
 def _searched(
-    name: str,
-    module: types.ModuleType,
-    context: SpaceContext,
-    overrides: Mapping[str, Override],
-    source: str | None,
+    name: str, module: types.ModuleType, source: str | None, context: SpaceContext, overrides: Mapping[str, Override]
 ) -> Space:
     function = getattr(module, "space", None)
     if not callable(function):

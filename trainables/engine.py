@@ -89,9 +89,8 @@ def train_epoch(
     """
     total, weight = torch.zeros(2, dtype=torch.float64, device=data.device)
     correct = torch.zeros((), dtype=torch.int64, device=data.device)
-    seen, before, bad_step = 0, None, None
-    plan = plan_batches(len(data), batch_size, shuffling)
-    for step, indices in enumerate(plan, start=1):
+    seen, before = 0, torch.zeros(())
+    for step, indices in enumerate(plan_batches(len(data), batch_size, shuffling), start=1):
         between_steps()
         images, labels = data.take(indices)
         schedule.before_step()
@@ -103,13 +102,11 @@ def train_epoch(
         correct += right
         seen += len(indices)
         # A step's loss is looked at while the next one runs, so that a GPU never waits for it.
-        if before is not None and not torch.isfinite(before):
-            bad_step = step - 1
+        if not torch.isfinite(before):
+            step -= 1
             break
         before = summed
-    else:
-        if before is not None and not torch.isfinite(before):
-            bad_step = len(plan)
+    bad_step = None if torch.isfinite(before) else step
     return TrainingEpoch(
         loss=float(total / weight), accuracy=float(correct) / seen, bad_step=bad_step, micro_batch=micro_batch
     )

@@ -162,11 +162,9 @@ def in_order(pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Itera
 def _remove_leftovers(cache_dir: Path) -> None:
     """Remove the unfinished files of sweeps that were killed more than a day ago."""
     for path in cache_dir.glob(".*-*.npy"):
-        try:
+        with contextlib.suppress(FileNotFoundError):  # its sweep lives and has finished it, or another has removed it
             if time.time() - path.stat().st_mtime > _LEFT_AFTER_S:
                 path.unlink()
-        except FileNotFoundError:  # its sweep lives and has finished it, or another has removed it
-            continue
 
 
 class _CacheWriter:
