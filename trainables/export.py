@@ -106,9 +106,10 @@ def read_model(path: Path) -> tuple[nn.Module, ModelFacts]:
     fields = {field.name for field in dataclasses.fields(ModelFacts)}
     content = _load(path, {"state_dict", *fields})
     check_format(content, path)
+    known: dict[str, Any] = {name: content[name] for name in fields}
     # Files that earlier versions wrote hold lists.
-    plain = {name: tuple(content[name]) if isinstance(content[name], list) else content[name] for name in fields}
-    facts = ModelFacts(**plain)
+    known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+    facts = ModelFacts(**known)
     if facts.backbone not in BACKBONES:
         raise UserError(f"{path} holds a {facts.backbone}, which this version does not know")
     backbone = BACKBONES[facts.backbone]
