@@ -37,9 +37,7 @@ class FixedTrial:
         overrides: Mapping[str, Override],
         point: Mapping[str, Scalar] | None = None,
     ) -> None:
-        self._trial = trial
-        self._overrides = overrides
-        self._point = point or {}
+        self._trial, self._overrides, self._point = trial, overrides, point or {}
         self.suggested: dict[str, Scalar] = {}
         self.distributions: dict[str, Offered] = {}
         self.narrowed: set[str] = set()

@@ -280,18 +280,16 @@ FIELDS = {field.name: str(field.type) for field in dataclasses.fields(TrialParam
 
 
 def _problems(params: TrialParams) -> list[str]:
-    found = [
-        unknown(name, getattr(params, name), allowed)
-        for name, allowed in (
-            ("backbone", BACKBONE_NAMES),
-            ("optimizer", OPTIMIZERS),
-            ("lr_schedule", LR_SCHEDULES),
-            ("loss", LOSSES),
-            ("class_weights", CLASS_WEIGHTS),
-            ("augment", AUGMENTS),
-        )
-        if getattr(params, name) not in allowed
-    ]
+    names = {
+        "backbone": BACKBONE_NAMES,
+        "optimizer": OPTIMIZERS,
+        "lr_schedule": LR_SCHEDULES,
+        "loss": LOSSES,
+        "class_weights": CLASS_WEIGHTS,
+        "augment": AUGMENTS,
+    }
+    values = vars(params)
+    found = [unknown(name, values[name], allowed) for name, allowed in names.items() if values[name] not in allowed]
     if (params.unfreeze_depth is None) != bool(params.unfreeze_layers):
         found.append(
             f"give unfreeze_depth or unfreeze_layers, not both or none: received unfreeze_depth="
@@ -311,7 +309,7 @@ def _problems(params: TrialParams) -> list[str]:
         ("focal_gamma", 0 <= params.focal_gamma < math.inf, "0 or more"),
         ("focal_alpha", params.focal_alpha is None or 0 <= params.focal_alpha <= 1, "in [0, 1] or none"),
     )
-    found += [f"{name} must be {allowed}, received {getattr(params, name)}" for name, ok, allowed in in_range if not ok]
+    found += [f"{name} must be {allowed}, received {values[name]}" for name, ok, allowed in in_range if not ok]
     if params.loss == "focal" and params.focal_alpha is not None and params.class_weights != "none":
         found.append("focal_alpha and class_weights=balanced both weigh the classes: give one of them")
     return found

@@ -17,16 +17,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from search_spaces import full_finetune, head_only, imbalance, partial_unfreeze, studies
 from search_spaces.errors import UserError, by_reason, raise_all, unknown
 from search_spaces.fixed_trial import FixedTrial, names_layers
-from search_spaces.params import (
-    FIELDS,
-    Choices,
-    Override,
-    Range,
-    Scalar,
-    SpaceContext,
-    TrialParams,
-    parse_text,
-)
+from search_spaces.params import FIELDS, Choices, Override, Range, Scalar, SpaceContext, TrialParams, parse_text
 from search_spaces.studies import StudyRow
 
 SPACES: dict[str, types.ModuleType] = {
@@ -122,14 +113,13 @@ def load_space(
     try:
         if name_or_path.endswith(".py") or "/" in name_or_path:
             path = Path(name_or_path).expanduser().absolute()
-            module, source = _module_of_file(path)
-            space = _searched(str(path), module, context, fitting, source)
+            space = _searched(str(path), *_module_of_file(path), context, fitting)
         elif name_or_path not in SPACES:
             raise UserError(f"--space: {unknown('search space', name_or_path, SPACES)}; or give the path of a .py file")
         elif SPACES[name_or_path] is studies:
             space = _study(name_or_path, context, fitting, tuple(rows))
         else:
-            space = _searched(name_or_path, SPACES[name_or_path], context, fitting, source=None)
+            space = _searched(name_or_path, SPACES[name_or_path], None, context, fitting)
     except UserError as error:
         raise UserError(*problems, *error.problems) from error.__cause__
     raise_all(problems)
@@ -211,11 +201,7 @@ def random_study(seed: int = 0) -> Iterator[optuna.Study]:
 
 
 def _searched(
-    name: str,
-    module: types.ModuleType,
-    context: SpaceContext,
-    overrides: Mapping[str, Override],
-    source: str | None,
+    name: str, module: types.ModuleType, source: str | None, context: SpaceContext, overrides: Mapping[str, Override]
 ) -> Space:
     function = getattr(module, "space", None)
     if not callable(function):
@@ -337,14 +323,8 @@ def _study(name: str, context: SpaceContext, overrides: Mapping[str, Override], 
                 left_out[row.id] = "; ".join(reasons)
             else:
                 chosen.append(dataclasses.replace(row, params=params))
-    raise_all(
-        problems
-        + [
-            f"--rows {one}: {name} cannot run it here: {left_out[one]}"
-            for one in dict.fromkeys(asked)
-            if one in left_out
-        ]
-    )
+    refused = [one for one in dict.fromkeys(asked) if one in left_out]
+    raise_all(problems + [f"--rows {one}: {name} cannot run it here: {left_out[one]}" for one in refused])
     if not chosen:
         tasks = {row.task: None for row in rows if row.params is not None}
         if context.task not in tasks:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -28,7 +29,7 @@ from trainables.atomic import write_json
 from trainables.backbones import flattened_7x7
 from trainables.batches import Batches, normalise
 from trainables.data.dataset import Split, TrialData
-from trainables.engine import EVALUATION_BATCH, map_batches
+from trainables.engine import map_batches
 from trainables.finetune import build_model
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import Predictions, join
@@ -48,6 +49,8 @@ MOST_ITERATIONS = 1000
 Features = NDArray[np.float32]
 Labels = NDArray[Any]
 Probabilities = NDArray[np.float32]
+_Answer = tuple[Mapping[str, Probabilities], str]
+"""float32 [n, classes] of val and, if open, test; and how they were found, for the reader."""
 
 
 def measure_baselines(
@@ -75,36 +78,29 @@ def measure_baselines(
     is no result (then val and test are None): a baseline that fails does not stop the others.
     """
     splits = {"train": data.train, "val": data.val} | ({} if test is None else {"test": test})
-    methods = _Methods(data, splits, device, threads)
-    baselines: list[tuple[str, str, Callable[[], _Answer]]] = [
-        ("majority", "Majority class", methods.by_frequency),
-        ("thumbnails", "Thumbnails of 16 x 16 pixels", partial(methods.by_pixels, thumbnails)),
-        ("borders", "Image borders only", partial(methods.by_pixels, borders)),
-    ]
-    for name, weights in backbones.items():
-        answer = partial(methods.by_network, weights, precision)
-        baselines.append((f"frozen_{name}", f"Frozen features of {name}", answer))
+    by_regression = partial(_by_regression, data, splits, threads)
+    cpu = torch.device("cpu")
+    answers: dict[tuple[str, str], Callable[[], _Answer]] = {
+        ("majority", "Majority class"): partial(_by_frequency, data, splits),
+        ("thumbnails", "Thumbnails of 16 x 16 pixels"): partial(by_regression, cpu, thumbnails),
+        ("borders", "Image borders only"): partial(by_regression, cpu, borders),
+    }
+    for name, found in backbones.items():
+        features = partial(frozen_features, found, image_size=data.image_size, precision=precision)
+        answer = partial(by_regression, device, features, "random weights, " if found.origin == "random" else "")
+        answers[f"frozen_{name}", f"Frozen features of {name}"] = answer
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        content = {
-            "baselines": [
-                {"name": name, "label": label} | _measured(answer, data, splits, folder / f"{name}.npz")
-                for name, label, answer in baselines
-            ]
-        }
+        entries = [
+            {"name": name, "label": label} | _measured(answer, data, splits, folder / f"{name}.npz")
+            for (name, label), answer in answers.items()
+        ]
     finally:
         torch.set_num_threads(before)
+    content = {"baselines": entries}
     write_json(folder / BASELINES_FILE, content)
     return content
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """probabilities: float32 [n, classes] of val and, if open, test. detail: how they were found, for the reader."""
-
-    probabilities: Mapping[str, Probabilities]
-    detail: str
 
 
 def _measured(
@@ -115,19 +111,18 @@ def _measured(
     entry: dict[str, Any] = {"detail": "", "val": None, "test": None, "failed": None}
     began_s = time.monotonic()
     try:
-        found = answer()
-        parts = []
-        scores: dict[str, dict[str, float | None]] = {}
-        for name, split in splits.items():
-            if name != "train":
-                part = Predictions.of_split(
-                    name, split.paths, split.labels, found.probabilities[name], data.classes, epoch=0
-                )
-                values = evaluate_predictions(part.label, part.probability, data.classes, data.task)
-                scores[name] = {key: value if math.isfinite(value) else None for key, value in values.items()}
-                parts.append(part)
+        probabilities, detail = answer()
+        parts = [
+            Predictions.of_split(name, split.paths, split.labels, probabilities[name], data.classes, epoch=0)
+            for name, split in splits.items()
+            if name != "train"
+        ]
+        for part in parts:
+            values = evaluate_predictions(part.label, part.probability, data.classes, data.task)
+            scores = {key: value if math.isfinite(value) else None for key, value in values.items()}
+            entry[str(part.split[0])] = scores
         join(parts).write(path)
-        entry |= {"detail": found.detail, **scores}
+        entry["detail"] = detail
     except Exception as error:
         entry["failed"] = _reason(error)
     return entry | {"seconds": round(time.monotonic() - began_s, 3)}
@@ -141,51 +136,46 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-@dataclass(frozen=True)
-class _Methods:
-    """The ways to an answer. splits: "train", "val" and, if it is open, "test"."""
+def _by_frequency(data: TrialData, splits: Mapping[str, Split]) -> _Answer:
+    """Each class by its share of the training split, so the decision is always the same."""
+    single = data.task == "single_label"
+    counts = np.bincount(data.train.labels, minlength=len(data.classes)) if single else data.train.labels.sum(axis=0)
+    shares = np.float32(counts / len(data.train))
+    detail = f"always {data.classes[int(shares.argmax())]}" if single else "each label by its frequency"
+    return {name: np.tile(shares, (len(split), 1)) for name, split in splits.items()}, detail
 
-    data: TrialData
-    splits: Mapping[str, Split]
-    device: torch.device
-    threads: int
 
-    def by_frequency(self) -> _Answer:
-        """Each class by its share of the training split, so the decision is always the same."""
-        labels, count = self.data.train.labels, len(self.data.classes)
-        single = self.data.task == "single_label"
-        shares = np.float32(np.bincount(labels, minlength=count) / len(labels) if single else labels.mean(axis=0))
-        detail = f"always {self.data.classes[int(shares.argmax())]}" if single else "each label by its frequency"
-        return _Answer({name: np.tile(shares, (len(split), 1)) for name, split in self.splits.items()}, detail)
+def _by_regression(
+    data: TrialData,
+    splits: Mapping[str, Split],
+    threads: int,
+    device: torch.device,
+    features: Callable[[Batches], Features],
+    of: str = "",
+) -> _Answer:
+    """``fit_regression`` on the ``features`` of the images of all splits, computed on ``device`` one after the other.
 
-    def by_pixels(self, features: Callable[[Batches], Features]) -> _Answer:
-        return self._by_regression(features(self._batches(torch.device("cpu"))))
-
-    def by_network(self, found: FoundWeights, precision: str) -> _Answer:
-        features = frozen_features(found, self._batches(self.device), self.data.image_size, precision)
-        return self._by_regression(features, "random weights, " if found.origin == "random" else "")
-
-    def _by_regression(self, features: Features, of: str = "") -> _Answer:
-        ends = np.cumsum([len(split) for split in self.splits.values()])
-        parts = dict(zip(self.splits, np.split(features, ends[:-1]), strict=True))
-        labels = {name: split.labels for name, split in self.splits.items()}
-        found = fit_regression(parts, labels, self.data.classes, self.data.task, threads=self.threads)
-        detail = f"{of}logistic regression, C {found.strength:g} chosen on validation"
-        if found.unfinished:
-            detail += f"; not converged at C {', '.join(f'{strength:g}' for strength in found.unfinished)}"
-        return _Answer(found.probabilities, detail)
-
-    def _batches(self, device: torch.device) -> Batches:
-        """The images of all splits, one after the other."""
-        rows, labels = (
-            np.concatenate([getattr(split, name) for split in self.splits.values()]) for name in ("rows", "labels")
-        )
-        return Batches(self.data.images, rows, labels, device)
+    of: what the detail begins with.
+    """
+    rows, labels = (np.concatenate([getattr(split, name) for split in splits.values()]) for name in ("rows", "labels"))
+    ends = np.cumsum([len(split) for split in splits.values()])
+    parts = np.split(features(Batches(data.images, rows, labels, device)), ends[:-1])
+    found = fit_regression(
+        dict(zip(splits, parts, strict=True)),
+        {name: split.labels for name, split in splits.items()},
+        data.classes,
+        data.task,
+        threads=threads,
+    )
+    detail = f"{of}logistic regression, C {found.strength:g} chosen on validation"
+    if found.unfinished:
+        detail += f"; not converged at C {', '.join(f'{strength:g}' for strength in found.unfinished)}"
+    return found.probabilities, detail
 
 
 def thumbnails(data: Batches) -> Features:
     """float32 [N, channels x 16 x 16] in 0..1: brightness in large patches, and no finding that could be seen."""
-    return _gathered(data, lambda images: _reduced(images, THUMBNAIL_SIDE), EVALUATION_BATCH["cuda"])
+    return _gathered(data, lambda images: _reduced(images, THUMBNAIL_SIDE))
 
 
 def borders(data: Batches) -> Features:
@@ -201,7 +191,7 @@ def borders(data: Batches) -> Features:
         outside[width:-width, width:-width] = False
         return _reduced(images, side)[:, :, outside]
 
-    return _gathered(data, frame, EVALUATION_BATCH["cuda"])
+    return _gathered(data, frame)
 
 
 def frozen_features(found: FoundWeights, data: Batches, image_size: int, precision: str) -> Features:
@@ -225,9 +215,9 @@ def frozen_features(found: FoundWeights, data: Batches, image_size: int, precisi
     return _gathered(data, features)
 
 
-def _gathered(data: Batches, function: Callable[[Tensor], Tensor], batch_size: int | None = None) -> Features:
+def _gathered(data: Batches, function: Callable[[Tensor], Tensor]) -> Features:
     """``function`` of all images, uint8 [B, C, S, S] at a time, flattened; only its results are held together."""
-    parts = map_batches(lambda images, _: function(images).flatten(1).cpu(), data, batch_size)
+    parts = map_batches(lambda images, _: function(images).flatten(1).cpu(), data)
     return torch.cat(parts).numpy()
 
 
@@ -265,30 +255,20 @@ def fit_regression(
     """
     scaler = StandardScaler(copy=False).fit(features["train"])
     scaled = {split: scaler.transform(matrix) for split, matrix in features.items()}
-    model = _Regressions(len(classes), task, threads)
+    models = _Regressions(labels["train"], len(classes), threads)
     chosen: dict[str, Any] = {}
     best, unfinished = -1.0, []
     for strength in STRENGTHS:
-        if not _converges(partial(model.fit, scaled["train"], labels["train"], strength)):
+        if not models.fit(scaled["train"], strength):
             unfinished.append(strength)
-        val = model.predict(scaled["val"])
+        val = models.predict(scaled["val"])
         score = evaluate_predictions(labels["val"], val, classes, task)["f1_macro"]
         if score > best:  # of the first strength it is: a macro F1 is never below 0
-            others = {split: model.predict(matrix) for split, matrix in scaled.items() if split not in ("train", "val")}
+            others = {
+                split: models.predict(matrix) for split, matrix in scaled.items() if split not in ("train", "val")
+            }
             chosen, best = {"strength": strength, "probabilities": {"val": val, **others}}, score
     return Regression(**chosen, unfinished=tuple(unfinished))
-
-
-def _converges(fit: Callable[[], None]) -> bool:
-    """Whether ``fit`` ends without a warning that it did not converge.
-
-    BLAS gets one thread: of the thousand short steps each would wait for all threads, which takes 50 times as long
-    where others use the processor, too, and hardly less where nobody does.
-    """
-    with warnings.catch_warnings(record=True) as caught, threadpool_limits(limits=1, user_api="blas"):
-        warnings.simplefilter("always", ConvergenceWarning)
-        fit()
-    return not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
 
 
 class _Regressions:
@@ -296,31 +276,43 @@ class _Regressions:
     that probability.
     """
 
-    def __init__(self, class_count: int, task: str, threads: int) -> None:
-        self._class_count, self._single, self._threads = class_count, task == "single_label", threads
-        count = 1 if self._single else class_count
-        self._models = [LogisticRegression(max_iter=MOST_ITERATIONS, warm_start=True) for _ in range(count)]
-        self._constant: dict[int, float] = {}
+    def __init__(self, labels: Labels, class_count: int, threads: int) -> None:
+        self._class_count, self._threads, self._single = class_count, threads, labels.ndim == 1
+        self._columns = [labels] if self._single else list(labels.T.astype(np.int64))
+        self._models = [
+            DummyClassifier(strategy="prior")
+            if not self._single and column.min() == column.max()
+            else LogisticRegression(max_iter=MOST_ITERATIONS, warm_start=True)
+            for column in self._columns
+        ]
 
-    def fit(self, features: Features, labels: Labels, strength: float) -> None:
-        columns = [labels] if self._single else list(labels.T.astype(np.int64))
-        if not self._single:
-            self._constant = {k: float(column[0]) for k, column in enumerate(columns) if column.min() == column.max()}
-        with ThreadPoolExecutor(self._threads) as pool:
-            tasks = [
-                pool.submit(model.set_params(C=strength).fit, features, column)
-                for k, (model, column) in enumerate(zip(self._models, columns, strict=True))
-                if k not in self._constant
-            ]
-            for task in tasks:
-                task.result()
+    def fit(self, features: Features, strength: float) -> bool:
+        """Whether all of them converge.
+
+        BLAS gets one thread: of the thousand short steps each would wait for all threads, which takes 50 times as long
+        where others use the processor, too, and hardly less where nobody does.
+        """
+
+        def fit(model: Any, column: Labels) -> None:
+            if isinstance(model, LogisticRegression):
+                model.set_params(C=strength)
+            model.fit(features, column)
+
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            threadpool_limits(limits=1, user_api="blas"),
+            ThreadPoolExecutor(self._threads) as pool,
+        ):
+            warnings.simplefilter("always", ConvergenceWarning)
+            list(pool.map(fit, self._models, self._columns))
+        return not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
 
     def predict(self, features: Features) -> Probabilities:
         """float32 [n, classes]; 0 for a class that the training split lacks."""
-        whole = np.zeros((len(features), self._class_count), dtype=np.float32)
-        for k, model in enumerate(self._models):
-            if self._single:
-                whole[:, model.classes_] = model.predict_proba(features)
-            else:
-                whole[:, k] = self._constant[k] if k in self._constant else model.predict_proba(features)[:, 1]
+        if self._single:
+            whole = np.zeros((len(features), self._class_count), dtype=np.float32)
+            whole[:, self._models[0].classes_] = self._models[0].predict_proba(features)
+        else:
+            columns = [model.predict_proba(features)[:, model.classes_ == 1].sum(axis=1) for model in self._models]
+            whole = np.stack(columns, axis=1).astype(np.float32)
         return whole.clip(0, 1)

@@ -89,9 +89,8 @@ def train_epoch(
     """
     total, weight = torch.zeros(2, dtype=torch.float64, device=data.device)
     correct = torch.zeros((), dtype=torch.int64, device=data.device)
-    seen, before, bad_step = 0, None, None
-    plan = plan_batches(len(data), batch_size, shuffling)
-    for step, indices in enumerate(plan, start=1):
+    seen, before = 0, torch.zeros(())
+    for step, indices in enumerate(plan_batches(len(data), batch_size, shuffling), start=1):
         between_steps()
         images, labels = data.take(indices)
         schedule.before_step()
@@ -103,27 +102,20 @@ def train_epoch(
         correct += right
         seen += len(indices)
         # A step's loss is looked at while the next one runs, so that a GPU never waits for it.
-        if before is not None and not torch.isfinite(before):
-            bad_step = step - 1
+        if not torch.isfinite(before):
+            step -= 1
             break
         before = summed
-    else:
-        if before is not None and not torch.isfinite(before):
-            bad_step = len(plan)
+    bad_step = None if torch.isfinite(before) else step
     return TrainingEpoch(
         loss=float(total / weight), accuracy=float(correct) / seen, bad_step=bad_step, micro_batch=micro_batch
     )
 
 
-def evaluate(
-    forward: Forward,
-    data: Batches,
-    batch_size: int | None = None,
-    between_steps: Callable[[], None] = lambda: None,
-) -> Evaluation:
+def evaluate(forward: Forward, data: Batches, between_steps: Callable[[], None] = lambda: None) -> Evaluation:
     """Loss and probabilities of every image of ``data``, which is put through in eval mode (and stays in it).
 
-    batch_size, between_steps: as for ``map_batches``.
+    between_steps: as for ``map_batches``.
     """
     forward.model.eval()
 
@@ -131,25 +123,22 @@ def evaluate(
         summed, logits = forward(normalise(images), labels)
         return summed, forward.loss.weight(labels), probabilities_of(logits, forward.task)
 
-    totals, weights, parts = zip(*map_batches(judged, data, batch_size, between_steps), strict=True)
+    totals, weights, parts = zip(*map_batches(judged, data, between_steps), strict=True)
     total, weight = (torch.stack(sums).sum(dtype=torch.float64) for sums in (totals, weights))
     return Evaluation(float(total / weight), torch.cat(parts).cpu().numpy())
 
 
 @torch.inference_mode()
 def map_batches(
-    function: Callable[[Tensor, Tensor], _Out],
-    data: Batches,
-    batch_size: int | None = None,
-    between_steps: Callable[[], None] = lambda: None,
+    function: Callable[[Tensor, Tensor], _Out], data: Batches, between_steps: Callable[[], None] = lambda: None
 ) -> list[_Out]:
     """``function`` of images (uint8 [B, C, S, S]) and labels, in order, without gradients, until all are through.
 
-    batch_size: by default ``EVALUATION_BATCH``; halved where GPU memory does not suffice. between_steps is called
-    before each batch and may raise.
+    ``EVALUATION_BATCH`` at a time, halved where GPU memory does not suffice. between_steps is called before each batch
+    and may raise.
     """
     found: list[_Out] = []
-    start, size = 0, batch_size or EVALUATION_BATCH[data.device.type]
+    start, size = 0, EVALUATION_BATCH[data.device.type]
     while start < len(data):
         between_steps()
         indices = np.arange(start, min(start + size, len(data)))

@@ -9,11 +9,10 @@ import dataclasses
 import importlib
 import json
 import logging
-import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from trainables.atomic import FORMAT, check_format, write_atomically
 from trainables.backbones import BACKBONES, Backbone
 from trainables.batches import MEAN, STD
 from trainables.finetune import FineTunedModel, build_model, make_head
-from trainables.weights import FoundWeights
+from trainables.weights import FoundWeights, read_checkpoint
 
 ONNX_AGREES_WITHIN = 1e-4
 """The most that a probability of onnxruntime may lie from torch's."""
@@ -62,14 +61,8 @@ class ModelFacts:
         assert self.thresholds is None or tuple(self.thresholds) == self.classes
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values: tuples become lists."""
-        values = dataclasses.asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        read: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**read)
+        """As plain values: ``ModelFacts(**values)`` is the same again."""
+        return dataclasses.asdict(self)
 
 
 def restore(
@@ -113,7 +106,10 @@ def read_model(path: Path) -> tuple[nn.Module, ModelFacts]:
     fields = {field.name for field in dataclasses.fields(ModelFacts)}
     content = _load(path, {"state_dict", *fields})
     check_format(content, path)
-    facts = ModelFacts.from_dict({name: content[name] for name in fields})
+    known: dict[str, Any] = {name: content[name] for name in fields}
+    # Files that earlier versions wrote hold lists.
+    known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+    facts = ModelFacts(**known)
     if facts.backbone not in BACKBONES:
         raise UserError(f"{path} holds a {facts.backbone}, which this version does not know")
     backbone = BACKBONES[facts.backbone]
@@ -190,14 +186,14 @@ def write_onnx(path: Path, network: nn.Module, facts: ModelFacts) -> float | Non
     assert program is not None
     for name in ("classes", "mean", "std", "image_size", "fit", "channels", "task", "thresholds"):
         program.model.metadata_props[name] = json.dumps(getattr(facts, name), ensure_ascii=False)
-    differences: list[float | None] = []
+    found: list[float | None] = []
 
     def save(beside: Path) -> None:
         program.save(str(beside), external_data=False)
-        differences.append(_onnx_difference(beside, whole, facts.image_size))
+        found.append(_onnx_difference(beside, whole, facts.image_size))
 
     write_atomically(path, save)
-    return differences[0]
+    return found[0]
 
 
 def _onnx_difference(path: Path, network: nn.Module, size: int) -> float | None:
@@ -218,18 +214,16 @@ def _onnx_difference(path: Path, network: nn.Module, size: int) -> float | None:
 
 def _resizing(fit: str, size: int) -> list[str]:
     """``fit_square`` in lines of Pillow."""
-    if fit == "crop":
-        return [f"image = ImageOps.fit(image, ({size}, {size}), Image.Resampling.BILINEAR)"]
-    if fit == "pad":
-        return [
+    return {
+        "squash": [f"image = image.resize(({size}, {size}), Image.Resampling.BILINEAR)"],
+        "crop": [f"image = ImageOps.fit(image, ({size}, {size}), Image.Resampling.BILINEAR)"],
+        "pad": [
             f"width, height = (max(1, round(side * ({size} / max(image.size)))) for side in image.size)",
-            f'square = Image.new("RGB", ({size}, {size}))',
             "inner = image.resize((width, height), Image.Resampling.BILINEAR)",
-            f"square.paste(inner, (({size} - width) // 2, ({size} - height) // 2))",
-            "image = square",
-        ]
-    assert fit == "squash", fit
-    return [f"image = image.resize(({size}, {size}), Image.Resampling.BILINEAR)"]
+            f'image = Image.new("RGB", ({size}, {size}))',
+            f"image.paste(inner, (({size} - width) // 2, ({size} - height) // 2))",
+        ],
+    }[fit]
 
 
 def _with_head(backbone: Backbone, network: nn.Module, head: nn.Sequential) -> nn.Module:
@@ -256,15 +250,7 @@ def _head_in_place(backbone: Backbone, head: nn.Sequential) -> nn.Sequential:
 
 def _load(path: Path, wanted: set[str]) -> dict[str, Any]:
     """The dict in a file of tensors and plain values; ``UserError`` if it is not one with these keys."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign file ends in whatever error its first bytes lead to
-        why = f"cannot be read as a model: {type(error).__name__}; is it damaged?"
-        if isinstance(error, FileNotFoundError):
-            why = "is not there"
-        elif isinstance(error, pickle.UnpicklingError):
-            why = "is no model of ours: it holds Python objects, or it is damaged"
-        raise UserError(f"{path} {why}") from None
+    content = read_checkpoint(path)
     if isinstance(content, dict) and "format" in content:  # of another one, keys may be missing
         check_format(content, path)
     lacking = sorted(wanted - content.keys()) if isinstance(content, dict) else sorted(wanted)

@@ -16,7 +16,7 @@ from search_spaces.errors import raise_all
 from search_spaces.params import TrialParams
 from trainables.backbones import BACKBONES, Backbone
 from trainables.seeding import seeded
-from trainables.weights import FoundWeights, load_pretrained
+from trainables.weights import FoundWeights, differences, load_pretrained
 
 _HEAD_STREAM = 0x68656164
 """Keeps the head's random numbers apart from those of a random trunk of the same seed."""
@@ -181,14 +181,7 @@ class FineTunedModel(nn.Module):
     def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
         """Put back what ``trained_state`` of a model of the same params returned; ``UserError`` if it does not fit."""
         mine = dict(self._kept())
-        problems = [f"saved weights lack {name}" for name in mine if name not in state]
-        problems += [f"saved weights hold {name}, which does not train here" for name in state if name not in mine]
-        problems += [
-            f"saved weights hold {name} with shape {list(state[name].shape)} instead of {list(tensor.shape)}"
-            for name, tensor in mine.items()
-            if name in state and state[name].shape != tensor.shape
-        ]
-        raise_all(problems)
+        raise_all([f"saved weights do not fit what trains here: {part}" for part in differences(mine, state)])
         with torch.no_grad():
             for name, tensor in mine.items():
                 tensor.copy_(state[name])

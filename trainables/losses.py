@@ -54,10 +54,6 @@ class Loss:
         count = len(labels) if self.kind == "cross_entropy" else len(labels) * self.class_count
         return torch.tensor(float(count), device=labels.device)
 
-    def mean(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """``total / weight``, a float32 scalar."""
-        return self.total(logits, labels) / self.weight(labels)
-
     def to(self, device: torch.device) -> Loss:
         """The same loss with its weights on ``device``."""
         return self if self.class_weight is None else replace(self, class_weight=self.class_weight.to(device))

@@ -42,10 +42,8 @@ class Schedule:
         self._optimizer = optimizer
         self._kind = kind
         self._steps = steps
-        self._step = 0
-        self._factor = 1.0
-        self._lowest = math.inf
-        self._waited = 0
+        self._step, self._waited = 0, 0
+        self._factor, self._lowest = 1.0, math.inf
 
     @property
     def factor(self) -> float:

@@ -171,27 +171,18 @@ class FinetuneTrial:
 
         The optimiser's tensors are the live ones, as in torch: save them before the next epoch.
         """
-        return {
-            "params": self.params.to_flat(),
-            "best": self._best.state_dict(),
-            "seconds": self.seconds,
-            "micro_batch": self._micro_batch,
-            "model": self.model.trained_state(),
-            "optimizer": self._optimizer.state_dict(),
-            "schedule": self._schedule.state_dict(),
-            "random": self._random.state_dict(),
-        }
+        own = {"params": self.params.to_flat(), "seconds": self.seconds, "micro_batch": self._micro_batch}
+        parts = {name: part.state_dict() for name, part in self._stateful().items()}
+        return own | parts | {"model": self.model.trained_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state_dict()`` of a trial with the same parameters, settings and number."""
         assert state["params"] == self.params.to_flat(), "the state of another trial"
-        self._best.load_state_dict(state["best"])
         self._micro_batch = state["micro_batch"]
         self._spent_s += state["seconds"]
         self.model.load_trained_state(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._schedule.load_state_dict(state["schedule"])
-        self._random.load_state_dict(state["random"])
+        for name, part in self._stateful().items():
+            part.load_state_dict(state[name])
 
     def save_best(self, weights_path: Path, predictions_path: Path) -> None:
         """Write the weights that trained and the validation rows of the predictions; only after an epoch that improved.
@@ -241,6 +232,14 @@ class FinetuneTrial:
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _stateful(self) -> dict[str, Any]:
+        return {
+            "best": self._best,
+            "optimizer": self._optimizer,
+            "schedule": self._schedule,
+            "random": self._random,
+        }
 
     @functools.cached_property
     def _frozen_sha256(self) -> str:

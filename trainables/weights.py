@@ -150,22 +150,21 @@ def weights_url(backbone: str) -> str:
 def _find_imagenet(backbones: Sequence[str], download: bool) -> tuple[dict[str, FoundWeights], dict[str, str]]:
     found: dict[str, FoundWeights] = {}
     missing: dict[str, str] = {}
-    unreachable: OSError | None = None
+    offline: OSError | None = None
     for name in backbones:
         url = weights_url(name)
         path = cache_folder() / url.rsplit("/", 1)[-1]
-        if not path.is_file() and not download:
-            missing[name] = _missing(name, url, path, None)
-            continue
-        try:
-            if not path.is_file():
-                if unreachable is not None:
-                    raise unreachable
+        error = offline
+        if download and not (offline or path.is_file()):
+            try:
                 fetch(url, path)
+            except OSError as raised:
+                error = raised
+                if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+                    offline = error  # No network: the others need not wait for their own time-out.
+        if path.is_file():
             found[name] = FoundWeights(backbone=name, origin="imagenet", path=str(path), url=url)
-        except OSError as error:
-            if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
-                unreachable = error  # No network: the others need not wait for their own time-out.
+        else:
             missing[name] = _missing(name, url, path, error)
     return found, missing
 
@@ -209,8 +208,12 @@ def load_network(path: Path, backbone: Backbone) -> nn.Module:
         raise UserError(f"weights of {backbone.name}: {path} is not there; every node must see this path")
     stat = path.stat()
     _check_hash(path, stat.st_size, stat.st_mtime_ns)
-    tensors = _read(path)
-    _rename_old_densenet(tensors)
+    held = read_checkpoint(path)
+    if not isinstance(held, dict) or not held or not all(isinstance(value, Tensor) for value in held.values()):
+        keys = f"a dict with the keys {', '.join(map(str, list(held)[:4]))}" if isinstance(held, dict) else "no dict"
+        raise UserError(f"{path} holds {keys}, not a network's state_dict() (tensors by parameter name)")
+    # torchvision's own DenseNet files are older than the rule against dots in module names: norm.1 became norm1.
+    tensors = {_OLD_DENSENET_KEY.sub(r"\1\2", name): tensor for name, tensor in held.items()}
     _check_network(path, backbone, tensors)
     network = backbone.empty_network()
     tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
@@ -261,48 +264,34 @@ def _check_hash(path: Path, size_bytes: int, mtime_ns: int) -> None:
         )
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path) -> Any:
+    """What a file of ``torch.save`` holds, on the CPU; ``UserError`` (one sentence) if it cannot be read safely."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # About pickle protocols: what is refused is told as an error below.
-            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there") from None
     except Exception as error:  # A foreign file ends in whatever error its first bytes lead to: KeyError, EOFError, ...
-        why = "is no PyTorch checkpoint, or a truncated one"
+        why = "it is no PyTorch checkpoint, or a truncated one"
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             why = (
-                "was refused, since it could run code: it holds Python objects besides tensors; save the network's "
+                "it was refused, since it could run code: it holds Python objects besides tensors; save the network's "
                 "state_dict() alone"
             )
-        raise UserError(f"{path} {why}") from None
-    if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
-        keys = (
-            f"a dict with the keys {', '.join(map(str, list(loaded)[:4]))}" if isinstance(loaded, dict) else "no dict"
-        )
-        raise UserError(f"{path} holds {keys}, not a network's state_dict() (tensors by parameter name)")
-    return loaded
-
-
-def _rename_old_densenet(tensors: dict[str, Tensor]) -> None:
-    """torchvision's own DenseNet files are older than the rule against dots in module names: norm.1 became norm1."""
-    for name in list(tensors):
-        match = _OLD_DENSENET_KEY.match(name)
-        if match:
-            tensors[match.group(1) + match.group(2)] = tensors.pop(name)
+        raise UserError(f"{path} cannot be read as a model: {why}") from None
 
 
 def _check_network(path: Path, backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
-    expected, held = _shapes(backbone.empty_network().state_dict()), _shapes(tensors)
-    if held != expected:
-        twin = next((n for n, other in BACKBONES.items() if _shapes(other.empty_network().state_dict()) == held), None)
-        if twin:
+    def misfits(name: str) -> list[str]:
+        wanted = BACKBONES[name].empty_network().state_dict()
+        # Old files lack BatchNorm's counters, and torch fills them in.
+        counters = {one: tensor for one, tensor in wanted.items() if one.endswith("num_batches_tracked")}
+        return differences(wanted, {**counters, **tensors})
+
+    if parts := misfits(backbone.name):
+        if twin := next((name for name in BACKBONES if not misfits(name)), None):
             raise UserError(f"{path} holds {twin}, not {backbone.name}")
-        missing, strange = (
-            [n for n in some if n not in others] for some, others in ((expected, held), (held, expected))
-        )
-        parts = [f"{len(missing)} tensors are missing, the first {missing[0]}"] if missing else []
-        parts += [f"{len(strange)} have no place in it, the first {strange[0]}"] if strange else []
-        other = [name for name in expected if name in held and held[name] != expected[name]]
-        parts += [f"{name} has shape {list(held[name])} instead of {list(expected[name])}" for name in other[:2]]
         whole = f"does not hold torchvision's {backbone.name} with its 1000 classes"
         raise UserError(f"{path} {whole}: {'; '.join(parts)}")
     bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
@@ -310,9 +299,14 @@ def _check_network(path: Path, backbone: Backbone, tensors: Mapping[str, Tensor]
         raise UserError(f"{path} holds values that are not finite in {len(bad)} tensors, the first {bad[0]}")
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Shapes by name, without BatchNorm's counters, which old files lack and torch fills in."""
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+def differences(expected: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> list[str]:
+    """How the names and shapes of ``held`` differ from those of ``expected``, in parts of a sentence."""
+    missing, strange = ([n for n in some if n not in others] for some, others in ((expected, held), (held, expected)))
+    parts = [f"{len(missing)} tensors are missing, the first {missing[0]}"] if missing else []
+    parts += [f"{len(strange)} have no place in it, the first {strange[0]}"] if strange else []
+    both = [(name, held[name].shape, tensor.shape) for name, tensor in expected.items() if name in held]
+    other = [f"{name} has shape {list(has)} instead of {list(wants)}" for name, has, wants in both if has != wants]
+    return parts + other[:2]
 
 
 def random_network(backbone: Backbone, seed: int) -> nn.Module:

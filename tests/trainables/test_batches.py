@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional as V
 
-from trainables import augment
-from trainables.batches import MEAN, STD, Batches, augmented, normalise, plan_batches
+from trainables.batches import MEAN, STD, Batches, _sampling_grid, _warps, augmented, normalise, plan_batches
 
 CPU = torch.device("cpu")
 
@@ -101,14 +100,14 @@ def test_global_random_state_is_neither_read_nor_moved():
 
 def warped(draws, images):
     """``standard`` with given draws (flip, angle, area, ratio, across, down), as pixels [S, S]."""
-    grid = augment._sampling_grid(augment._warps(torch.tensor([draws])), images.shape[-1])
+    grid = _sampling_grid(_warps(torch.tensor([draws])), images.shape[-1])
     return torch.nn.functional.grid_sample(images.float(), grid, align_corners=False)[0, 0]
 
 
 def test_the_sampling_grid_is_that_of_torch():
-    warps = augment._warps(torch.rand(5, 6, generator=seeded()))
+    warps = _warps(torch.rand(5, 6, generator=seeded()))
     expected = torch.nn.functional.affine_grid(warps, [5, 1, 9, 9], align_corners=False)
-    assert torch.allclose(augment._sampling_grid(warps, 9), expected, atol=1e-6)
+    assert torch.allclose(_sampling_grid(warps, 9), expected, atol=1e-6)
 
 
 # Draws that change nothing: no flip, no rotation, the whole area, square, centred.
@@ -155,7 +154,7 @@ def test_what_lies_outside_the_image_is_black():
 def test_standard_keeps_half_the_area_or_more_and_stays_inside_before_rotation():
     draws = torch.rand(500, 6, generator=seeded())
     draws[:, 0], draws[:, 1] = 0.9, 0.5
-    warps = augment._warps(draws)
+    warps = _warps(draws)
     width, height, x, y = warps[:, 0, 0], warps[:, 1, 1], warps[:, 0, 2], warps[:, 1, 2]
     assert (width * height).min() > 0.5 - 1e-6
     assert (width + x.abs()).max() <= 1 + 1e-6

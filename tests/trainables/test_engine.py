@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from trainables.batches import Batches, normalise
-from trainables.engine import Forward, evaluate, train_epoch
+from trainables.engine import EVALUATION_BATCH, Forward, evaluate, train_epoch
 from trainables.losses import Loss
 from trainables.optimizers import Schedule
 
@@ -42,6 +42,10 @@ def logits(model, images):
     return model(images)
 
 
+def mean(loss, logits, labels):
+    return loss.total(logits, labels) / loss.weight(labels)
+
+
 def train(model, batches, *, loss=CROSS_ENTROPY, lr=0.0, batch_size=8, optimizer=None, **options):
     optimizer = optimizer or torch.optim.SGD([{"params": model.parameters(), "initial_lr": lr}], lr=lr)
     forward = Forward(model, loss, options.pop("task", "single_label"), options.pop("precision", "fp32"))
@@ -57,7 +61,7 @@ def test_training_means_are_those_of_the_whole_epoch_whatever_the_last_batch(los
     model, batches = network(), data()
     epoch = train(model, batches, loss=loss)
     images, labels = everything(batches)
-    assert epoch.loss == pytest.approx(float(loss.mean(logits(model, images), labels)))
+    assert epoch.loss == pytest.approx(float(mean(loss, logits(model, images), labels)))
     assert epoch.accuracy == pytest.approx(float((logits(model, images).argmax(1) == labels).float().mean()))
 
 
@@ -96,7 +100,7 @@ def test_one_image_too_many_for_the_last_batch_does_not_break_batch_norm():
 def test_whole_batches_and_parts_give_the_gradient_of_the_mean_loss(loss, micro_batch):
     model, expected, batches = network(), network(), data()
     images, labels = everything(batches)
-    loss.mean(expected(images), labels).backward()
+    mean(loss, expected(images), labels).backward()
     epoch = train(model, batches, loss=loss, batch_size=23, micro_batch=micro_batch)
     assert epoch.micro_batch == micro_batch
     for found, wanted in zip(model.parameters(), expected.parameters(), strict=True):
@@ -143,12 +147,13 @@ def test_evaluation_out_of_memory_goes_on_in_smaller_batches_and_in_order():
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
 @pytest.mark.parametrize("loss", [CROSS_ENTROPY, WEIGHTED])
-def test_evaluation_is_of_the_whole_split_whatever_the_batch(batch_size, loss):
+def test_evaluation_is_of_the_whole_split_whatever_the_batch(batch_size, loss, monkeypatch):
+    monkeypatch.setitem(EVALUATION_BATCH, "cpu", batch_size)
     model, batches = network(batch_norm=True), data()
-    found = evaluate(Forward(model, loss, "single_label", "fp32"), batches, batch_size=batch_size)
+    found = evaluate(Forward(model, loss, "single_label", "fp32"), batches)
     images, labels = everything(batches)
     model.eval()
-    assert found.loss == pytest.approx(float(loss.mean(logits(model, images), labels)), rel=1e-5)
+    assert found.loss == pytest.approx(float(mean(loss, logits(model, images), labels)), rel=1e-5)
     assert np.allclose(found.probabilities, logits(model, images).softmax(1).detach().numpy(), atol=1e-6)
     assert found.probabilities.dtype == np.float32
 

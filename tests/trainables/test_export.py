@@ -80,6 +80,14 @@ def test_the_exported_network_is_torchvisions_own_and_answers_as_the_trained_one
     assert facts == facts_of(backbone)
 
 
+def test_a_file_that_holds_lists_in_place_of_tuples_is_read_alike(tmp_path: Path) -> None:
+    path, facts = tmp_path / "best.pt", facts_of("squeezenet1_1", task="multi_label")
+    write_model(path, plain_network(model_of("squeezenet1_1")), facts)
+    content = torch.load(path, weights_only=True)
+    torch.save({name: list(value) if isinstance(value, tuple) else value for name, value in content.items()}, path)
+    assert read_model(path)[1] == facts
+
+
 PRINTED = {
     "squeezenet1_1": {"fit": "squash", "channels": 1},
     "mobilenet_v2": {"fit": "pad", "channels": 3, "task": "multi_label"},

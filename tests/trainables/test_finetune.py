@@ -281,7 +281,7 @@ def test_saved_weights_of_another_model_are_refused_with_all_reasons() -> None:
     with pytest.raises(UserError) as caught:
         before.load_trained_state(state)
     assert len(caught.value.problems) == 3
-    assert "head.1.weight with shape [4, 512] instead of [3, 512]" in str(caught.value)
+    assert "head.1.weight has shape [4, 512] instead of [3, 512]" in str(caught.value)
     assert all(torch.equal(tensor, kept[name]) for name, tensor in before.trained_state().items())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -161,11 +162,9 @@ def in_order(pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Itera
 def _remove_leftovers(cache_dir: Path) -> None:
     """Remove the unfinished files of sweeps that were killed more than a day ago."""
     for path in cache_dir.glob(".*-*.npy"):
-        try:
+        with contextlib.suppress(FileNotFoundError):  # its sweep lives and has finished it, or another has removed it
             if time.time() - path.stat().st_mtime > _LEFT_AFTER_S:
                 path.unlink()
-        except FileNotFoundError:  # its sweep lives and has finished it, or another has removed it
-            continue
 
 
 class _CacheWriter:
@@ -177,20 +176,20 @@ class _CacheWriter:
     def __init__(self, path: Path, count: int, size: int) -> None:
         self._path, self._count, self._size = path, count, size
         self._channels, self._done = 1, 0
+        self._open = contextlib.ExitStack()
         self._beside, self._file = self._start()
 
     def __enter__(self) -> _CacheWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._beside.unlink(missing_ok=True)
+        self._open.close()
 
     def add(self, square: Pixels | None) -> None:
-        if square is not None and square.ndim == 3 and self._channels == 1:
-            self._to_colour()
         if square is None:
             square = np.zeros((self._size, self._size), np.uint8)
+        if square.ndim == 3 and self._channels == 1:
+            self._to_colour()
         planes = square[None] if square.ndim == 2 else square.transpose(2, 0, 1)
         self._file.write(np.broadcast_to(planes, (self._channels, self._size, self._size)).tobytes())
         self._done += 1
@@ -216,21 +215,18 @@ class _CacheWriter:
                 "smaller --image-size, or another place with --storage"
             )
         handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.stem}-", suffix=".npy")
-        file = os.fdopen(handle, "w+b")
+        self._open.callback(Path(name).unlink, missing_ok=True)
+        file = self._open.enter_context(os.fdopen(handle, "w+b"))
         shape = (self._count, self._channels, self._size, self._size)
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         return Path(name), file
 
     def _to_colour(self) -> None:
         """Begin again with three channels, and copy what is there."""
-        gray_beside, gray = self._beside, self._file
-        self._channels = 3
-        try:
+        with self._open.pop_all():  # of the gray file
+            gray, plane_bytes = self._file, self._size * self._size
+            self._channels = 3
             self._beside, self._file = self._start()
-            plane_bytes = self._size * self._size
             gray.seek(-self._done * plane_bytes, os.SEEK_END)
             for _ in range(self._done):
                 self._file.write(gray.read(plane_bytes) * 3)
-        finally:
-            gray.close()
-            gray_beside.unlink()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,7 +175,7 @@ def scale_to_uint8(values: npt.NDArray[np.generic]) -> Pixels:
     return np.asarray((numbers - low) * (255.0 / (high - low)) + 0.5, dtype=np.uint8)
 
 
-@contextmanager
+@contextlib.contextmanager
 def quiet_decoders() -> Iterator[None]:
     """Decoders warn about odd metadata; we judge by the pixels. Python's warning filters belong to the whole process,
     so this stands around a pool of threads, not inside them.
@@ -194,17 +194,15 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_uint8(image: Image.Image) -> Pixels:
-    if image.mode in ("L", "RGB"):
-        return np.asarray(image, dtype=np.uint8)
-    if image.mode == "1":
+    if image.mode in ("1", "L"):
         return np.asarray(image.convert("L"), dtype=np.uint8)
     if image.mode == "F" or image.mode.startswith("I"):
         return scale_to_uint8(np.asarray(image))
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or (image.mode != "RGB" and "transparency" in image.info):
         rgba = image.convert("RGBA")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
-        return np.asarray(Image.alpha_composite(black, rgba).convert("RGB"), dtype=np.uint8)
-    return np.asarray(image.convert("RGB"), dtype=np.uint8)  # P, CMYK, YCbCr, LAB, HSV
+        image = Image.alpha_composite(black, rgba)
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)  # RGB, P, CMYK, YCbCr, LAB, HSV
 
 
 def _as_gray_if_equal(pixels: Pixels) -> Pixels:
@@ -219,10 +217,7 @@ def _as_gray_if_equal(pixels: Pixels) -> Pixels:
 def _what_it_is(content: bytes) -> str:
     start = content[:512]
     if b"\0" not in start:
-        try:
+        with contextlib.suppress(UnicodeDecodeError):
             start[:-3].decode("utf-8")
-        except UnicodeDecodeError:
-            pass
-        else:
             return "a text file, not an image"
     return "not an image of a known format (PNG, JPEG, BMP, TIFF, WebP, DICOM)"

@@ -24,26 +24,24 @@ Plane = npt.NDArray[np.float32]
 
 def list_demo() -> Samples:
     """Draw the demo set: the same pixels each time (within rounding on other processors), split by patient."""
-    pixels, paths, labels, splits, groups = [], [], [], [], []
+    rows = []
     for patient, label, split, rng in _patients():
         anatomy = _Anatomy(rng)
         for view in range(int(rng.integers(1, 4))):
-            pixels.append(_draw(anatomy, CLASSES[label], rng))
-            paths.append(f"{split}/{CLASSES[label]}/phantom_{patient:03d}_{view}.png")
-            labels.append(label)
-            splits.append(split)
-            groups.append(f"phantom_{patient:03d}")
+            name, image = f"phantom_{patient:03d}", _draw(anatomy, CLASSES[label], rng)
+            rows.append((f"{split}/{CLASSES[label]}/{name}_{view}.png", label, split, name, image))
+    paths, labels, splits, groups, pixels = zip(*rows, strict=True)
     return Samples(
         kind="demo",
         path="demo",
         task="single_label",
         classes=CLASSES,
-        paths=tuple(paths),
+        paths=paths,
         files=(),
         labels=np.array(labels, dtype=np.int64),
-        splits=tuple(splits),
+        splits=splits,
         group_column="patient",
-        groups=tuple(groups),
+        groups=groups,
         pixels=np.stack(pixels),
     )
 
