@@ -262,7 +262,7 @@ def _metric_problems(config: SweepConfig, dataset: DatasetRecord | None, space: 
 
 
 def _sampler_problems(config: SweepConfig, space: Space) -> list[str]:
-    if config.sampler == "grid" and space.continuous:
+    if config.sampler == "grid" and space.continuous and "space" not in config.unread:
         names = ", ".join(space.continuous)
         return [
             f"--sampler grid cannot try every value of {names} of space {config.space}: "

@@ -104,7 +104,7 @@ def _run(arguments: list[str]) -> int:
             print(problem)
     for line in write_summary(history, outcome.interrupted, outcome.out_of_time):
         print(line)
-    held.close()
+    held.release()
     return exit_code(history, outcome.interrupted)
 
 
@@ -150,7 +150,7 @@ def write_new_run(
     rows = enumerate(plan.space.rows)
     sweep = {
         "asked": asked.to_json(),
-        "resolved": plan.config.to_json(),
+        "resolved": plan.config.to_json() | {"name": paths.root.name},
         "mode": plan.mode,
         "own_epochs": plan.own_epochs,
         "command": arguments,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -16,7 +15,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from search_spaces.errors import UserError
 from trainables.atomic import FORMAT, write_atomically, write_json
@@ -203,17 +204,17 @@ def create_run(
         raise UserError(f"--name {paths.root.name}: {paths.root} cannot be made: {error}") from None
 
 
-def claim(paths: RunPaths) -> IO[str]:
+def claim(paths: RunPaths) -> BaseFileLock:
     """Hold the run folder for this process until it ends, however it ends; ``UserError`` if another one holds it."""
-    stream = paths.lock.open("a", encoding="utf-8")
+    # A file that stands for the lock, the fallback, would outlive a driver that was killed.
+    lock = FileLock(paths.lock, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        stream.close()
+        lock.acquire()
+    except Timeout:
         raise UserError(f"the run {paths.root} is going on in another process: wait for it, or stop it first") from None
     except OSError:
         pass  # A file system without locks: two drivers at once are then the user's to avoid.
-    return stream
+    return lock
 
 
 def reopen_run(paths: RunPaths, beside: RunPaths, sweep: Mapping[str, Any]) -> None:
