@@ -42,8 +42,7 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     from sweep import ray_tune
     from sweep.config import SweepConfig, resolve
     from sweep.history import TrialHistory
-    from sweep.optuna_export import OptunaExport
-    from sweep.optuna_search import OptunaSearch
+    from sweep.optuna_search import OptunaExport, OptunaSearch
     from sweep.plan import Plan
     from sweep.progress import Progress, SweepProgress
     from sweep.pruning import PruningRule

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from reports import formats, tables
-from sweep.records import DatasetRecord, Run, rank, ranked_rows, read_predictions, read_run
+from sweep.records import DatasetRecord, Run, read_predictions, read_run
+from sweep.trial_records import rank, ranked_rows
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import Predictions
 

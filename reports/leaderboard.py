@@ -21,7 +21,8 @@ from reports.data import ReportData, without_test
 from reports.tables import SPLITS
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from sweep.records import Finalist, Finals, Scalar
+from sweep.record_reader import Scalar
+from sweep.trial_records import Finalist, Finals
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import Predictions
 

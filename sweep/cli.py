@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -236,6 +237,15 @@ def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> 
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
         return INTERRUPTED
+
+
+def build_page(module: str, folder: Path) -> tuple[list[str], str | None]:
+    """Build the page of ``folder`` in a process of its own, as a user would; its lines, and what went wrong or None."""
+    command = [sys.executable, "-m", module, str(folder.absolute())]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1], check=False)
+    if done.returncode == 0:
+        return done.stdout.splitlines(), None
+    return [], done.stderr.strip() or f"it ended with code {done.returncode}"
 
 
 def tell(problems: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from sweep.history import WEIGHTS_KEPT
 from sweep.plan import Plan, sampled_trials
+from sweep.progress import duration
 from sweep.run_folder import RunPaths
 from trainables.backbones import BACKBONES
 from trainables.finetune import build_model
@@ -142,7 +143,7 @@ def description(plan: Plan, paths: RunPaths) -> str:
             f"{len(trials)} sampled trials:",
             *("  " + " ".join(f"{key}={value}" for key, value in params.active().items()) for params in trials),
             "",
-            f"estimated time: at most {_duration(seconds)} for {plan.trials} trials of {plan.budget} epochs, "
+            f"estimated time: at most {duration(seconds)} for {plan.trials} trials of {plan.budget} epochs, "
             f"{plan.concurrency} at a time, if none is stopped early (measured on the sampled trials{unlike})",
             _finalists_line(plan, an_epoch),
             disk_line(plan, paths),
@@ -158,7 +159,7 @@ def _finalists_line(plan: Plan, an_epoch: float) -> str:
     return (
         f"then {plan.finalists} finalist{'s are' if plan.finalists > 1 else ' is'} trained again, "
         f"{plan.repeats} training{'s' * (plan.repeats > 1)}{cells}: "
-        f"{'at least' if cells else 'about'} {_duration(seconds)}"
+        f"{'at least' if cells else 'about'} {duration(seconds)}"
     )
 
 
@@ -202,9 +203,3 @@ def _timed(work: Callable[[], None], device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
     return (time.perf_counter() - start) / MEASURED_IMAGES
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

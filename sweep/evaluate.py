@@ -14,7 +14,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -28,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.errors import UserError, raise_all, unknown
-from sweep.cli import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
+from sweep.cli import BAD_INPUT, Arguments, add_computing, build_page, computing, plain, run_command, tell
 from sweep.run_folder import EvaluationPaths, RunPaths
 from trainables.atomic import FORMAT, write_json
 from trainables.data.config import DataConfig, dashed
@@ -115,7 +114,7 @@ def _run(argv: Sequence[str]) -> int:
         print(model.title)
         for warning in warnings:
             print(f"warning: {plain(warning)}")
-        lines, problem = _write_report(folder)
+        lines, problem = build_page("reports.external", folder)
     for line in lines:
         print(line)
     if problem is not None:
@@ -429,15 +428,6 @@ def _show_progress(done: int, count: int) -> None:
     if sys.stderr.isatty() and (done % 50 == 0 or done == count):
         end = "\n" if done == count else ""
         print(f"\r{done:,} of {count:,} images", end=end, file=sys.stderr, flush=True)
-
-
-def _write_report(folder: Path) -> tuple[list[str], str | None]:
-    """Build the page in a process of its own; its lines, and what went wrong or None."""
-    command = [sys.executable, "-m", "reports.external", str(folder.absolute())]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1], check=False)
-    if done.returncode == 0:
-        return done.stdout.splitlines(), None
-    return [], done.stderr.strip() or f"it ended with code {done.returncode}"
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from torch import nn
 
 from search_spaces.errors import UserError
 from sweep.cli import Arguments, run_command, tell
-from sweep.records import Run, best, ranked_rows, read_run
+from sweep.records import Run, read_run
 from sweep.run_folder import ModelPaths, TrialPaths
+from sweep.trial_records import best, ranked_rows
 from trainables.atomic import FORMAT, write_json
 from trainables.export import ModelFacts, plain_network, restore, torchvision_lines, write_model, write_onnx
 from trainables.weights import FoundWeights, find_weights, sha256

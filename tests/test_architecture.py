@@ -23,6 +23,8 @@ MAY_IMPORT = {
     "reports": (
         "reports",
         "sweep.records",
+        "sweep.trial_records",
+        "sweep.record_reader",
         "sweep.run_folder",
         "search_spaces.params",
         "search_spaces.errors",

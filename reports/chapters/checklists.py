@@ -12,7 +12,8 @@ from reports import formats, intervals, tables
 from reports.blocks import Column, Table
 from reports.formats import listing, score
 from reports.results import Results
-from sweep.records import DatasetRecord, Finals
+from sweep.records import DatasetRecord
+from sweep.trial_records import Finals
 
 # CLAIM, TRIPOD+AI, item: what the records do not know
 AUTHORS = (
@@ -47,8 +48,8 @@ def checklists(results: Results) -> tuple[Table, Table]:
 def answers(results: Results) -> pd.DataFrame:
     """claim, tripod (item numbers), item, answer, where (the chapter of the report)."""
     data, dataset, finals = results.data, results.data.dataset, results.data.run.finals
-    source = f"{dataset.source_kind or 'unknown'}; fingerprint {(dataset.fingerprint or 'not recorded')[:12]}"
-    level = f"patient (column {dataset.group_column})" if dataset.group_column else "image; patients not known"
+    source = f"{dataset.source.kind or 'unknown'}; fingerprint {(dataset.fingerprint or 'not recorded')[:12]}"
+    level = f"patient (column {dataset.groups.column})" if dataset.groups.column else "image; patients not known"
     packages, commit = data.run.provenance.packages, data.run.provenance.commit
     software = ", ".join(f"{name} {packages[name]}" for name in ("torch", "ray", "optuna") if packages.get(name))
     origins = sorted({found.origin or "unknown" for found in data.run.provenance.weights.values()})
@@ -93,7 +94,7 @@ def answers(results: Results) -> pd.DataFrame:
 
 
 def _partitions(dataset: DatasetRecord) -> str:
-    patients = {split: f" ({count:,} patients)" for split, count in dataset.group_counts.items() if count}
+    patients = {split: f" ({count:,} patients)" for split, count in dataset.groups.counts.items() if count}
     images = dataset.images.items()
     return ", ".join(f"{split} {count:,}{patients.get(split, '')}" for split, count in images) or "not recorded"
 

@@ -7,7 +7,8 @@ from typing import Any
 from reports import figures, formats, tables
 from reports.blocks import Block, Chapter, Column, Figure, Figures, Note, Table, Text
 from reports.results import Results
-from sweep.records import STATUSES, SweepRecord
+from sweep.records import SweepRecord
+from sweep.trial_records import STATUSES
 
 TITLE = "Learning curves"
 

@@ -133,7 +133,8 @@ def put(**changed: object) -> Edit:
         (put(trials="x"), "is damaged: --trials must be a whole number, received 'x'"),
         (
             put(sampler="nix", epochs=0),
-            "is damaged: --epochs 0: must be 1 or more; --sampler: unknown sampler 'nix': allowed: gp, grid, qmc, random, tpe",
+            "is damaged: --epochs 0: must be 1 or more; --sampler: unknown sampler 'nix': allowed: gp, grid, qmc, "
+            "random, tpe",
         ),
     ],
 )
