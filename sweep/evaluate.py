@@ -13,12 +13,10 @@ import math
 import os
 import re
 import shlex
-import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +26,7 @@ from numpy.typing import NDArray
 
 from search_spaces.errors import UserError, raise_all, unknown
 from sweep.cli import BAD_INPUT, Arguments, add_computing, build_page, computing, plain, run_command, tell
-from sweep.run_folder import EvaluationPaths, RunPaths
+from sweep.run_folder import EvaluationPaths, RunPaths, folder_beside
 from trainables.atomic import FORMAT, write_json
 from trainables.data.config import DataConfig, dashed
 from trainables.data.samples import SPLIT_WORDS, Samples
@@ -408,20 +406,13 @@ def _out_problems(out: Path | None) -> list[str]:
 @contextmanager
 def _beside(out: Path) -> Iterator[Path]:
     """A folder that becomes ``out`` if all goes well, and is gone otherwise."""
-    made = [folder for folder in out.absolute().parents if not folder.exists()]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:
-        yield folder
-        folder.chmod(0o755)
-        os.rename(folder, out)
+        with folder_beside(out) as folder:
+            yield folder
+            folder.chmod(0o755)
+            os.rename(folder, out)
     except OSError as error:
         raise UserError(f"--out {out} could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        for parent in made:  # the deepest comes first
-            with suppress(OSError):
-                parent.rmdir()
 
 
 def _show_progress(done: int, count: int) -> None:

@@ -226,7 +226,7 @@ def _seconds(plan: Plan, search: TrialHistory, chosen: list[Finalist]) -> float:
     for one in chosen:
         epochs = plan.epochs_of.get(one.number, plan.config.epochs)
         total += search.entries[one.number].mean_epoch_seconds * epochs
-    return total / min(plan.concurrency, max(1, len(chosen)))
+    return total / min(plan.config.concurrency, max(1, len(chosen)))
 
 
 def _retrain(
@@ -238,7 +238,7 @@ def _retrain(
 ) -> Outcome:
     """The repeats as trials that nothing stops early."""
     trials = len(history.entries) + len(todo)
-    searcher = TuneSearcher(todo, history, settings_of, plan.concurrency)
+    searcher = TuneSearcher(todo, history, settings_of, plan.config.concurrency)
     pruning = PruningRule("none", plan.budget, plan.grace_period, plan.config.reduction_factor)
     curves = TensorBoardLog(history)
     progress = Progress(SweepProgress(history, len(history.wanted), plan.budget, history.of_wanted()))

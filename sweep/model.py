@@ -117,7 +117,11 @@ def _write(run: Run, chosen: Chosen, files: ModelPaths) -> list[str]:
         | {
             "weights_sha256": sha256(chosen.files.weights),
             "starting_weights": {"origin": found.origin, "sha256": found.sha256, "url": found.url},
-            "files": {path.name: _described(path) for path in (files.model, files.onnx) if path.exists()},
+            "files": {
+                path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
+                for path in (files.model, files.onnx)
+                if path.exists()
+            },
             "onnx_difference": difference,
             "loading": torchvision_lines(facts),
         }
@@ -168,10 +172,6 @@ def _write_onnx(path: Path, network: nn.Module, facts: ModelFacts) -> tuple[floa
     except Exception as error:  # the exporter is large and changes often, and the model is usable without it
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return None, [f"{path} was not written: {reason}"]
-
-
-def _described(path: Path) -> dict[str, Any]:
-    return {"sha256": sha256(path), "bytes": path.stat().st_size}
 
 
 if __name__ == "__main__":

@@ -80,11 +80,6 @@ class Plan:
         return min(self.config.grace_period, self.budget)
 
     @property
-    def concurrency(self) -> int:
-        """How many trials run at once."""
-        return self.config.concurrency
-
-    @property
     def resources(self) -> dict[str, float]:
         """What one trial takes of the machine, in Ray's terms."""
         return {"cpu": float(self.config.cpus_per_trial), "gpu": self.config.gpus_per_trial}

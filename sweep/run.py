@@ -184,7 +184,7 @@ def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budge
         sampler=config.sampler,
         trials=plan.trials,
         seed=config.seed,
-        concurrency=plan.concurrency,
+        concurrency=plan.config.concurrency,
         deterministic=config.deterministic,
     )
     history.on_end.append(OptunaExport(history).add)
@@ -193,7 +193,7 @@ def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budge
     def settings_of(entry: TrialState) -> tuple[TrialSettings, int]:
         return plan.own_settings(entry.number, settings), entry.number
 
-    searcher = TuneSearcher(search, history, settings_of, plan.concurrency)
+    searcher = TuneSearcher(search, history, settings_of, plan.config.concurrency)
     pruning = PruningRule(config.scheduler, plan.budget, plan.grace_period, config.reduction_factor)
     facts = SweepProgress(history, plan.trials, plan.budget, list(history.entries.values()))
     progress = Progress(facts, time_budget_s=config.time_budget)

@@ -158,28 +158,38 @@ def staging(paths: RunPaths, problems: list[str]) -> Iterator[RunPaths | None]:
     found. Raises ``UserError`` if the disk fills up meanwhile.
     """
     storage = paths.root.parent
-    made = [folder for folder in (storage / IMAGE_CACHE, storage, *storage.parents) if not os.path.lexists(folder)]
-    try:
-        storage.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=storage, prefix=f".{paths.root.name}-"))
-    except OSError as error:
-        problems.append(f"--storage {storage} is no folder that can be written to ({error.strerror}): give another")
-        _remove_empty(made)
-        yield None
-        return
-    try:
-        yield RunPaths(beside)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(f"--storage {storage}: {error.strerror}; make room, or give another --storage") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        _remove_empty(made)
+    with contextlib.ExitStack() as stack:
+        try:
+            beside = stack.enter_context(folder_beside(paths.root, IMAGE_CACHE))
+        except OSError as error:
+            problems.append(f"--storage {storage} is no folder that can be written to ({error.strerror}): give another")
+            yield None
+            return
+        try:
+            yield RunPaths(beside)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(f"--storage {storage}: {error.strerror}; make room, or give another --storage") from error
+
+
+@contextlib.contextmanager
+def folder_beside(place: Path, *neighbours: str) -> Iterator[Path]:
+    """A new folder beside ``place``; gone afterwards unless it was moved, as are folders made for it and left empty.
+
+    neighbours: names of folders beside it that may be made meanwhile.
+    """
+    above = (*(place.parent / name for name in neighbours), *place.absolute().parents)
+    missing = [folder for folder in above if not os.path.lexists(folder)]  # the deepest come first
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove_empty, missing)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Those of ``folders`` that nothing was put into; the deepest come first."""
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()

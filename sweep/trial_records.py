@@ -335,32 +335,21 @@ def trials_table(records: list[TrialRecord], paths: RunPaths) -> pd.DataFrame:
     all train_* and val_* of the best epoch, epochs_run, trainable_params, total_params, seconds (of its epochs),
     images_per_second and inference_ms_per_image (medians), weights_kept, param_<name> for each hyperparameter.
     """
-    rows: list[dict[str, Any]] = []
-    for record in records:
-        best_epoch = record.best or EpochRecord()
-        last = record.epochs[-1] if record.epochs else EpochRecord()
-        rows.append(
-            {
-                "trial_id": record.trial_id,
-                "number": record.number,
-                "status": record.status,
-                "reason": record.reason,
-                "best_epoch": best_epoch.epoch or None,
-                "score": record.score,
-                **best_epoch.metrics,
-                "epochs_run": len(record.epochs),
-                "trainable_params": last.trainable_params,
-                "total_params": last.total_params,
-                "seconds": math.fsum(row.epoch_seconds or 0.0 for row in record.epochs),
-                "images_per_second": _median(row.images_per_second for row in record.epochs),
-                "inference_ms_per_image": _median(row.inference_ms_per_image for row in record.epochs),
-                "weights_kept": paths.trial(record.trial_id).weights.is_file(),
-                **{f"param_{key}": value for key, value in record.params.items()},
-            }
-        )
-    first = ["trial_id", "number", "status", "reason", "best_epoch", "score", "epochs_run", "trainable_params"]
-    last_columns = ["total_params", "seconds", "images_per_second", "inference_ms_per_image", "weights_kept"]
-    table = pd.DataFrame(rows, columns=None if rows else first + last_columns)
+    of_trial = ("trial_id", "number", "status", "reason", "best_epoch", "score")
+    sizes, speeds = ("trainable_params", "total_params"), ("images_per_second", "inference_ms_per_image")
+    rows = [
+        {name: getattr(record, name) for name in of_trial}
+        | ({} if record.best is None else record.best.metrics)
+        | {"epochs_run": len(record.epochs)}
+        | {name: getattr(record.epochs[-1], name) if record.epochs else None for name in sizes}
+        | {"seconds": math.fsum(row.epoch_seconds or 0.0 for row in record.epochs)}
+        | {name: _median(getattr(row, name) for row in record.epochs) for name in speeds}
+        | {"weights_kept": paths.trial(record.trial_id).weights.is_file()}
+        | {f"param_{key}": value for key, value in record.params.items()}
+        for record in records
+    ]
+    columns = [*of_trial, "epochs_run", *sizes, "seconds", *speeds, "weights_kept"]
+    table = pd.DataFrame(rows, columns=None if rows else columns)
     integers = ["number", "best_epoch", "epochs_run", "trainable_params", "total_params"]
     table[integers] = table[integers].astype("Int64")
     measured = [name for name in table.columns if name == "score" or name.startswith(("train_", "val_"))]
