@@ -22,10 +22,11 @@ from reports.bootstrap import draw_resamples, score_runs
 from reports.data import read_report_data
 from reports.formats import trial_params
 from search_spaces.params import TrialParams
-from sweep.records import Predictions, Run
+from sweep.records import Run
 from trainables.baselines import measure_baselines
 from trainables.data.dataset import Split, open_dataset, open_test_split
 from trainables.metrics import evaluate_predictions
+from trainables.predictions import Predictions
 from trainables.trial import FinetuneTrial, TrialSettings
 from trainables.weights import find_weights
 

@@ -42,8 +42,7 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     from sweep import ray_tune
     from sweep.config import SweepConfig, resolve
     from sweep.history import TrialHistory
-    from sweep.optuna_export import OptunaExport
-    from sweep.optuna_search import OptunaSearch
+    from sweep.optuna_search import OptunaExport, OptunaSearch
     from sweep.plan import Plan
     from sweep.progress import Progress, SweepProgress
     from sweep.pruning import PruningRule
@@ -70,12 +69,12 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
         sampler=config.sampler,
         trials=trials,
         seed=config.seed,
-        concurrency=plan.concurrency,
+        concurrency=plan.config.concurrency,
         deterministic=False,
     )
     history.on_end.append(OptunaExport(history).add)
     settings = plan.settings(paths, use_gpu=False)
-    searcher = ray_tune.TuneSearcher(search, history, lambda state: (settings, state.number), plan.concurrency)
+    searcher = ray_tune.TuneSearcher(search, history, lambda state: (settings, state.number), plan.config.concurrency)
     pruning = PruningRule(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
     progress = Progress(SweepProgress(history, trials, 1), stream=io.StringIO())
     began_s = time.perf_counter()

@@ -19,8 +19,8 @@ from reports.comparisons import FALLBACK, Comparison, McNemar, compare, holm, mc
 from reports.data import ReportData, without_test
 from reports.tables import SPLITS
 from search_spaces.errors import UserError
-from search_spaces.params import TrialParams
-from sweep.records import Finalist, Finals, Scalar
+from search_spaces.params import Scalar, TrialParams
+from sweep.trial_records import Finalist, Finals
 from trainables.metrics import evaluate_predictions, metric_names
 from trainables.predictions import Predictions
 

@@ -91,14 +91,14 @@ def _uses(results: Results) -> str:
 
 def _data(results: Results) -> str:
     data, dataset = results.data, results.data.dataset
-    facts = {"Images": "the built-in demo set" if dataset.demo else dataset.source_path or "not recorded"}
+    facts = {"Images": "the built-in demo set" if dataset.demo else dataset.source.path or "not recorded"}
     for split, name in formats.SPLIT_NAMES.items():
         if dataset.images.get(split):
             facts[name.capitalize()] = data.basis(split).partition(": ")[2]
     patients, counts = "Patients", "not known: images of one patient may stand in two splits"
-    if dataset.group_column:
-        patients = f"Patients (column {dataset.group_column})"
-        counts = ", ".join(f"{formats.SPLIT_NAMES[split]} {count:,}" for split, count in dataset.group_counts.items())
+    if dataset.groups.column:
+        patients = f"Patients (column {dataset.groups.column})"
+        counts = ", ".join(f"{formats.SPLIT_NAMES[split]} {count:,}" for split, count in dataset.groups.counts.items())
     return _list(facts | {patients: counts, "Fingerprint": dataset.fingerprint or "not recorded"})
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from reports import formats
-from sweep.records import STATUSES, DatasetRecord, ProvenanceRecord, rank
+from sweep.records import DatasetRecord, ProvenanceRecord
+from sweep.trial_records import STATUSES, rank
 
 LAYERS = "chosen layers"
 UNFROZEN_ORDER = (*formats.DEPTH_NAMES.values(), LAYERS, "unknown")

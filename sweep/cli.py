@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def read(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
     Beside the configuration one sentence for each thing that was not understood; there it has the default. Raises
     ``UserError`` where an argument cannot even be taken apart. ``--help`` prints the help and exits with code 0.
     """
-    on_line, problems = _read_arguments(argv)
+    on_line, unread, problems = _read_arguments(argv)
     path = on_line.pop("config", None)
     in_file: dict[str, Any] = {}
     if path is not None:
@@ -62,7 +63,7 @@ def read(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
         problems += [sentence if name in on_line else f"--config {path}: {sentence}" for sentence in sentences]
     if config.resume is not None and config.name not in (None, config.resume):
         problems.append(f"--name {config.name} cannot go with --resume {config.resume}: a resumed run keeps its name")
-    return config, problems
+    return config.without(unread), problems
 
 
 def parser() -> Arguments:
@@ -94,8 +95,8 @@ def _add(group: argparse._ArgumentGroup, name: str, one: Option) -> None:
         group.add_argument(dashed(name), dest=name, metavar=one.metavar, help=one.help, **several)
 
 
-def _read_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The text of each option that was given, and one sentence for each argument that is none of ours."""
+def _read_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], set[str], list[str]]:
+    """The text of each option that was given, those given without one or twice, and a sentence for each fault."""
     namespace, strangers = parser().parse_known_args(list(argv))
     problems = list(_stranger_problems(strangers))
     raw: dict[str, Any] = {}
@@ -109,7 +110,7 @@ def _read_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             problems.append(f"{dashed(name)} is given {len(given)} times: {', '.join(given)}")
         else:
             raw[name] = given if one.many else given[0]
-    return raw, problems
+    return raw, vars(namespace).keys() - raw.keys(), problems
 
 
 def _stranger_problems(strangers: Sequence[str]) -> Iterator[str]:
@@ -236,6 +237,15 @@ def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> 
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
         return INTERRUPTED
+
+
+def build_page(module: str, folder: Path) -> tuple[list[str], str | None]:
+    """Build the page of ``folder`` in a process of its own, as a user would; its lines, and what went wrong or None."""
+    command = [sys.executable, "-m", module, str(folder.absolute())]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1], check=False)
+    if done.returncode == 0:
+        return done.stdout.splitlines(), None
+    return [], done.stderr.strip() or f"it ended with code {done.returncode}"
 
 
 def tell(problems: Sequence[str]) -> None:

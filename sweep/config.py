@@ -308,7 +308,7 @@ def resolve(config: SweepConfig, cpus: int, gpus: float) -> ResolvedConfig:
         # Of several GPUs each holds whole trials: two thirds of a GPU leave room for one trial on it, not for 1.5.
         at_once = min(at_once, int(gpus) * int(1 / share + 1e-9))
     default("concurrency", max(1, at_once))
-    return ResolvedConfig(**values)
+    return ResolvedConfig(**values).without(config.unread)
 
 
 def check(config: SweepConfig, cpus: int | None = None, gpus: float | None = None) -> list[str]:
@@ -326,31 +326,40 @@ def check(config: SweepConfig, cpus: int | None = None, gpus: float | None = Non
 
 
 def _pair_problems(config: SweepConfig) -> list[str]:
-    """Settings that are fine each, and cannot work together."""
-    found = []
-    if config.folds is not None and (config.repeats or 1) > 1:
-        both = f"--folds {config.folds} and --repeats {config.repeats}"
-        found.append(f"{both} cannot go together, as each fold is trained once: give one of them")
-    if config.finalists == 0:
-        found += [
-            f"{dashed(name)} {given} is about finalists, and --finalists 0 asks for none: leave one of them out"
-            for name, given in (("folds", config.folds), ("compare", ",".join(config.compare)))
-            if given
-        ]
-    if config.rows and not config.study:
-        found.append(f"--rows {','.join(config.rows)}: --space {config.space} is no study, and only studies have rows")
-    if config.epochs is None or config.epochs < 1:
-        return found
-    if config.scheduler in ("asha", "median") and config.epochs == 1:
-        found.append(
-            f"--scheduler {config.scheduler} has nothing to stop in --epochs 1: give more epochs, or --scheduler none"
-        )
-    if config.scheduler != "none" and (config.grace_period or 0) > config.epochs:
-        found.append(
-            f"--grace-period {config.grace_period} is above --epochs {config.epochs}: no trial could be stopped; give "
-            "a smaller one, or --scheduler none"
-        )
-    return found
+    """Settings that are fine each, and cannot work together; what could not be read is not held against the others."""
+    epochs, grace_period, repeats = config.epochs or 0, config.grace_period or 0, config.repeats or 1
+    no_finalists = "is about finalists, and --finalists 0 asks for none: leave one of them out"
+    pairs = (
+        (
+            ("folds", "repeats"),
+            config.folds is not None and repeats > 1,
+            f"--folds {config.folds} and --repeats {config.repeats} cannot go together, as each fold is trained once: "
+            "give one of them",
+        ),
+        (("finalists", "folds"), config.finalists == 0 and config.folds, f"--folds {config.folds} {no_finalists}"),
+        (
+            ("finalists", "compare"),
+            config.finalists == 0 and config.compare,
+            f"--compare {','.join(config.compare)} {no_finalists}",
+        ),
+        (
+            ("rows", "space"),
+            config.rows and not config.study,
+            f"--rows {','.join(config.rows)}: --space {config.space} is no study, and only studies have rows",
+        ),
+        (
+            ("scheduler", "epochs"),
+            config.scheduler in ("asha", "median") and epochs == 1,
+            f"--scheduler {config.scheduler} has nothing to stop in --epochs 1: give more epochs, or --scheduler none",
+        ),
+        (
+            ("scheduler", "epochs", "grace_period"),
+            config.scheduler != "none" and grace_period > epochs >= 1,
+            f"--grace-period {grace_period} is above --epochs {epochs}: no trial could be stopped; give a smaller one, "
+            "or --scheduler none",
+        ),
+    )
+    return [sentence for fields, wrong, sentence in pairs if wrong and not config.unread & {*fields}]
 
 
 def name_problems(config: SweepConfig) -> list[str]:
@@ -370,10 +379,11 @@ def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None
     local = config.address == "local"
     where = "this machine" if local else f"the cluster at {config.address}"
     at_once, asked_cpus, asked_gpus = config.concurrency or 0, config.cpus_per_trial or 0, config.gpus_per_trial or 0
+    sound = not config.unread & {"concurrency", "cpus_per_trial", "gpus_per_trial"}
     found = []
     if cpus is not None and asked_cpus > cpus:
         found.append(f"--cpus-per-trial {asked_cpus}: {where} has {cpus}")
-    elif cpus is not None and local and (needed := at_once * max(1, asked_cpus)) > cpus:
+    elif sound and cpus is not None and local and (needed := at_once * max(1, asked_cpus)) > cpus:
         found.append(
             f"--concurrency {at_once} with {max(1, asked_cpus)} CPUs a trial needs {needed} CPUs: {where} has {cpus}"
         )
@@ -381,7 +391,7 @@ def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None
         return found
     if asked_gpus > gpus:
         found.append(f"--gpus-per-trial {asked_gpus:g}: {where} has {gpus:g}")
-    elif local and at_once * asked_gpus > gpus + 1e-6:
+    elif sound and local and at_once * asked_gpus > gpus + 1e-6:
         found.append(f"--concurrency {at_once} with {asked_gpus:g} GPUs a trial: {where} has {gpus:g}")
     return found
 
@@ -413,7 +423,7 @@ def resume(asked: SweepConfig) -> Resumed:
             f"--concurrency {asked.concurrency}: a deterministic run keeps its concurrency, {saved.concurrency}"
         )
     changed = {name: getattr(asked, name) for name in given if name in may_change}
-    place = {"resume": asked.resume, "storage": asked.storage, "name": asked.resume}
+    place = {"resume": asked.resume, "storage": asked.storage, "name": run_paths(asked).root.name}
     return Resumed(saved.model_copy(update=changed | place), own_epochs, problems)
 
 

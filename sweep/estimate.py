@@ -20,6 +20,7 @@ from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from sweep.history import WEIGHTS_KEPT
 from sweep.plan import Plan, sampled_trials
+from sweep.progress import duration
 from sweep.run_folder import RunPaths
 from trainables.backbones import BACKBONES
 from trainables.finetune import build_model
@@ -109,7 +110,7 @@ def disk_bytes(plan: Plan) -> int:
     runs."""
     largest = max(_most_parameters(name) for name in plan.weights) * BYTES_PER_PARAMETER
     kept = min(WEIGHTS_KEPT, plan.trials) + plan.repeats + MODEL_FILES
-    return largest * (kept + STATE_COPIES * plan.concurrency)
+    return largest * (kept + STATE_COPIES * plan.config.concurrency)
 
 
 def _most_parameters(backbone: str) -> int:
@@ -127,7 +128,7 @@ def description(plan: Plan, paths: RunPaths) -> str:
     """What ``--dry-run`` prints: the resolved configuration, five sampled trials, and the estimates."""
     trials = sampled_trials(plan.space, SAMPLED_TRIALS, plan.config.seed)
     an_epoch = _mean_epoch_seconds(plan, trials)
-    seconds = an_epoch * plan.budget * plan.trials / plan.concurrency
+    seconds = an_epoch * plan.budget * plan.trials / plan.config.concurrency
     elsewhere = plan.config.gpus_per_trial and _device(plan).type == "cpu"
     unlike = ", on the CPU of this machine, which has no GPU: those of the cluster are faster" if elsewhere else ""
     return "\n".join(
@@ -142,8 +143,8 @@ def description(plan: Plan, paths: RunPaths) -> str:
             f"{len(trials)} sampled trials:",
             *("  " + " ".join(f"{key}={value}" for key, value in params.active().items()) for params in trials),
             "",
-            f"estimated time: at most {_duration(seconds)} for {plan.trials} trials of {plan.budget} epochs, "
-            f"{plan.concurrency} at a time, if none is stopped early (measured on the sampled trials{unlike})",
+            f"estimated time: at most {duration(seconds)} for {plan.trials} trials of {plan.budget} epochs, "
+            f"{plan.config.concurrency} at a time, if none is stopped early (measured on the sampled trials{unlike})",
             _finalists_line(plan, an_epoch),
             disk_line(plan, paths),
         ]
@@ -154,11 +155,11 @@ def _finalists_line(plan: Plan, an_epoch: float) -> str:
     if not plan.repeats:
         return "no finalists: the search's own scores are all there will be, and the test split stays closed"
     cells = ", and the best of each cell of " + ", ".join(plan.config.compare) if plan.config.compare else ""
-    seconds = an_epoch * plan.budget * plan.repeats / plan.concurrency
+    seconds = an_epoch * plan.budget * plan.repeats / plan.config.concurrency
     return (
         f"then {plan.finalists} finalist{'s are' if plan.finalists > 1 else ' is'} trained again, "
         f"{plan.repeats} training{'s' * (plan.repeats > 1)}{cells}: "
-        f"{'at least' if cells else 'about'} {_duration(seconds)}"
+        f"{'at least' if cells else 'about'} {duration(seconds)}"
     )
 
 
@@ -202,9 +203,3 @@ def _timed(work: Callable[[], None], device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
     return (time.perf_counter() - start) / MEASURED_IMAGES
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -13,13 +13,10 @@ import math
 import os
 import re
 import shlex
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.errors import UserError, raise_all, unknown
-from sweep.cli import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
-from sweep.run_folder import EvaluationPaths, RunPaths
+from sweep.cli import BAD_INPUT, Arguments, add_computing, build_page, computing, plain, run_command, tell
+from sweep.run_folder import EvaluationPaths, RunPaths, folder_beside
 from trainables.atomic import FORMAT, write_json
 from trainables.data.config import DataConfig, dashed
 from trainables.data.samples import SPLIT_WORDS, Samples
@@ -115,7 +112,7 @@ def _run(argv: Sequence[str]) -> int:
         print(model.title)
         for warning in warnings:
             print(f"warning: {plain(warning)}")
-        lines, problem = _write_report(folder)
+        lines, problem = build_page("reports.external", folder)
     for line in lines:
         print(line)
     if problem is not None:
@@ -409,35 +406,19 @@ def _out_problems(out: Path | None) -> list[str]:
 @contextmanager
 def _beside(out: Path) -> Iterator[Path]:
     """A folder that becomes ``out`` if all goes well, and is gone otherwise."""
-    made = [folder for folder in out.absolute().parents if not folder.exists()]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:
-        yield folder
-        folder.chmod(0o755)
-        os.rename(folder, out)
+        with folder_beside(out) as folder:
+            yield folder
+            folder.chmod(0o755)
+            os.rename(folder, out)
     except OSError as error:
         raise UserError(f"--out {out} could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        for parent in made:  # the deepest comes first
-            with suppress(OSError):
-                parent.rmdir()
 
 
 def _show_progress(done: int, count: int) -> None:
     if sys.stderr.isatty() and (done % 50 == 0 or done == count):
         end = "\n" if done == count else ""
         print(f"\r{done:,} of {count:,} images", end=end, file=sys.stderr, flush=True)
-
-
-def _write_report(folder: Path) -> tuple[list[str], str | None]:
-    """Build the page in a process of its own; its lines, and what went wrong or None."""
-    command = [sys.executable, "-m", "reports.external", str(folder.absolute())]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1], check=False)
-    if done.returncode == 0:
-        return done.stdout.splitlines(), None
-    return [], done.stderr.strip() or f"it ended with code {done.returncode}"
 
 
 if __name__ == "__main__":

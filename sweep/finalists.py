@@ -13,24 +13,27 @@ import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from search_spaces.params import TrialParams
 from sweep.history import RepeatHistory, TrialHistory, TrialState
-from sweep.model_selection import select
 from sweep.optuna_search import Exhausted
 from sweep.plan import Plan
-from sweep.progress import Progress, SweepProgress
+from sweep.progress import Progress, SweepProgress, TensorBoardLog
 from sweep.pruning import PruningRule
 from sweep.ray_tune import Outcome, SettingsOf, TimeBudget, TuneSearcher, predict_trials, run_tasks, run_trials
-from sweep.records import Finalist, Run, Scalar, Suggestion, best, ranked_rows, read_run
+from sweep.record_reader import Scalar, read_json
+from sweep.records import Run, read_predictions, read_run
 from sweep.run_folder import RunPaths
-from sweep.tensorboard import TensorBoardLog
+from sweep.trial_records import Finalist, Finals, Suggestion, TrialRecord, best, ranked_rows
 from trainables.atomic import write_json
 from trainables.baselines import measure_baselines
 from trainables.data.dataset import open_dataset, open_test_split
 from trainables.data.splits import write_folds
+from trainables.metrics import tune_thresholds
 from trainables.trial import TrialSettings
 from trainables.weights import FoundWeights
 
@@ -39,6 +42,10 @@ RESERVE = 1.15
 """Of the time that repeats are expected to take: they also start, validate, and predict."""
 FIRST_SEED = 1001
 """Added to the sweep's seed: no trial of the search has such a one."""
+RULE = (
+    "highest mean over its repeats of the selection metric on validation; finalists within one standard error of it "
+    "count as equal, and of those the one with the fewest trainable parameters wins"
+)
 
 
 def run(
@@ -219,7 +226,7 @@ def _seconds(plan: Plan, search: TrialHistory, chosen: list[Finalist]) -> float:
     for one in chosen:
         epochs = plan.epochs_of.get(one.number, plan.config.epochs)
         total += search.entries[one.number].mean_epoch_seconds * epochs
-    return total / min(plan.concurrency, max(1, len(chosen)))
+    return total / min(plan.config.concurrency, max(1, len(chosen)))
 
 
 def _retrain(
@@ -231,7 +238,7 @@ def _retrain(
 ) -> Outcome:
     """The repeats as trials that nothing stops early."""
     trials = len(history.entries) + len(todo)
-    searcher = TuneSearcher(todo, history, settings_of, plan.concurrency)
+    searcher = TuneSearcher(todo, history, settings_of, plan.config.concurrency)
     pruning = PruningRule("none", plan.budget, plan.grace_period, plan.config.reduction_factor)
     curves = TensorBoardLog(history)
     progress = Progress(SweepProgress(history, len(history.wanted), plan.budget, history.of_wanted()))
@@ -240,6 +247,96 @@ def _retrain(
     finally:
         progress.close()
         curves.close()
+
+
+def select(run: Run) -> str | None:
+    """Write selection.json for the finalists of ``run``; returns the winner's id, None if no repeat has a score.
+
+    A selection that would be the same again stays as it is, with its time.
+    """
+    finals, mode = run.finals, run.sweep.mode
+    assert finals is not None
+    winner, reason = winner_of(finals, mode)
+    if winner is None:
+        return None
+    made = {
+        "metric": run.sweep.metric,
+        "mode": mode,
+        "rule": RULE,
+        "winner": winner.trial_id,
+        "model": _model(finals, winner, mode).trial_id,
+        "reason": reason,
+        "scores": {one.trial_id: _score(one) for one in finals.finalists},
+        "thresholds": _thresholds(run, finals),
+    }
+    before = read_json(run.paths.selection, [], "")
+    if {key: value for key, value in before.items() if key != "selected"} != made:
+        write_json(run.paths.selection, {"selected": datetime.now(UTC).isoformat(timespec="seconds")} | made)
+    return winner.trial_id
+
+
+def winner_of(finals: Finals, mode: str) -> tuple[Finalist | None, str]:
+    """The winner by ``RULE`` (one standard error: Breiman et al. 1984, section 3.4.3), and why in a sentence.
+
+    mode: "max" or "min". Finalists that lost a repeat to a failure stand back behind those that have all.
+    """
+    able = [one for one in finals.finalists if one.role == "finalist" and one.scores]
+    whole = [one for one in able if len(one.scores) == finals.asked]
+    able = whole or able
+    if not able:
+        return None, ""
+    sign = 1.0 if mode == "max" else -1.0
+    highest = max(able, key=lambda one: (sign * one.mean, -(one.rank or 0)))
+    error = highest.standard_error
+    equal = [one for one in able if one is highest or sign * (highest.mean - one.mean) <= error]
+    winner = min(equal, key=lambda one: (one.trainable_params or math.inf, -sign * one.mean, one.rank or 0))
+    if winner is not highest:
+        return winner, (
+            f"Its mean over repeats, {winner.mean:.4f}, lies within one standard error ({error:.4f}) of the highest, "
+            f"{highest.mean:.4f} of {highest.trial_id}, and it trains fewer parameters."
+        )
+    others = len(equal) - 1
+    if others:
+        return winner, (
+            f"It has the highest mean over its repeats, {highest.mean:.4f}; {others} other{'s' * (others > 1)} within "
+            f"one standard error ({error:.4f}) train{'s' * (others == 1)} no fewer parameters."
+        )
+    lone = " (one repeat each: no standard error)" if math.isnan(error) else f" (standard error {error:.4f})"
+    return winner, f"It has the highest mean over its repeats, {highest.mean:.4f}{lone}."
+
+
+def _model(finals: Finals, winner: Finalist, mode: str) -> TrialRecord:
+    """The repeat whose weights are given out: the best on validation; of folds, which validate on other images each,
+    the first."""
+    if finals.folds is not None:
+        return winner.completed[0]
+    sign = 1.0 if mode == "max" else -1.0
+    return max(winner.completed, key=lambda one: (sign * one.score, -one.seed))
+
+
+def _score(one: Finalist) -> dict[str, Any]:
+    numbers = {"mean": one.mean, "standard_error": one.standard_error}
+    return {key: None if math.isnan(value) else value for key, value in numbers.items()} | {"repeats": len(one.scores)}
+
+
+def _thresholds(run: Run, finals: Finals) -> dict[str, dict[str, float]] | None:
+    """By finalist and label, from the validation predictions of all its repeats; None on a single-label task."""
+    if run.dataset.task != "multi_label":
+        return None
+    found = {}
+    for finalist in finals.finalists:
+        parts = [
+            part.of("val") for one in finalist.completed if (part := read_predictions(run, one.trial_id)) is not None
+        ]
+        if not parts:
+            continue
+        if finals.folds is None:
+            labels, probabilities = parts[0].label, np.stack([part.probability for part in parts])
+        else:  # each fold validates on images of its own
+            labels = np.concatenate([part.label for part in parts])
+            probabilities = np.concatenate([part.probability for part in parts])[None]
+        found[finalist.trial_id] = tune_thresholds(labels, probabilities, parts[0].classes)
+    return found
 
 
 def open_test(paths: RunPaths, winner: str, finalists: list[str], images: int) -> None:

@@ -160,7 +160,7 @@ class TrialHistory:
         return self.paths.trial(entry.trial_id)
 
     def _records(self, problems: list[str]) -> list[TrialRecord]:
-        return read_trials(self.paths.trial_folders(), self.paths.trials, problems)
+        return read_trials(self.paths.trial_folders(), self.paths.trials, self.metric, self.mode, problems)
 
     def _add_epoch(self, entry: TrialState, record: EpochRecord, score: float) -> None:
         entry.scores[record.epoch] = score
@@ -215,7 +215,7 @@ class RepeatHistory(TrialHistory):
         return [by_name[name] for name in self.wanted if name in by_name]
 
     def _records(self, problems: list[str]) -> list[TrialRecord]:
-        return read_trials(self.paths.repeat_folders(), self.paths.finalists, problems)
+        return read_trials(self.paths.repeat_folders(), self.paths.finalists, self.metric, self.mode, problems)
 
 
 def trial_id(number: int) -> str:

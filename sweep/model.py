@@ -12,8 +12,9 @@ from torch import nn
 
 from search_spaces.errors import UserError
 from sweep.cli import Arguments, run_command, tell
-from sweep.records import Run, best, ranked_rows, read_run
+from sweep.records import Run, read_run
 from sweep.run_folder import ModelPaths, TrialPaths
+from sweep.trial_records import best, ranked_rows
 from trainables.atomic import FORMAT, write_json
 from trainables.export import ModelFacts, plain_network, restore, torchvision_lines, write_model, write_onnx
 from trainables.weights import FoundWeights, find_weights, sha256
@@ -116,7 +117,11 @@ def _write(run: Run, chosen: Chosen, files: ModelPaths) -> list[str]:
         | {
             "weights_sha256": sha256(chosen.files.weights),
             "starting_weights": {"origin": found.origin, "sha256": found.sha256, "url": found.url},
-            "files": {path.name: _described(path) for path in (files.model, files.onnx) if path.exists()},
+            "files": {
+                path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
+                for path in (files.model, files.onnx)
+                if path.exists()
+            },
             "onnx_difference": difference,
             "loading": torchvision_lines(facts),
         }
@@ -167,10 +172,6 @@ def _write_onnx(path: Path, network: nn.Module, facts: ModelFacts) -> tuple[floa
     except Exception as error:  # the exporter is large and changes often, and the model is usable without it
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return None, [f"{path} was not written: {reason}"]
-
-
-def _described(path: Path) -> dict[str, Any]:
-    return {"sha256": sha256(path), "bytes": path.stat().st_size}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ seed and the trial's number, so that a sweep that was killed and resumed goes on
 from __future__ import annotations
 
 import json
+import logging
 import math
 import warnings
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json, json_to_distribution
 from optuna.samplers import BaseSampler, BruteForceSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as Outcome
 
@@ -30,6 +32,8 @@ from sweep.trial_records import Suggestion
 SEEDED_SAMPLERS = ("tpe", "gp")
 DUPLICATES_IN_A_ROW = 20
 RANDOM_DRAWS = 200
+STUDY_NAME = "sweep"
+_log = logging.getLogger(__name__)
 
 
 class Exhausted(Exception):
@@ -73,7 +77,7 @@ class OptunaSearch:
         self._storage = optuna.storages.InMemoryStorage()
         self._study = optuna.create_study(
             storage=self._storage,
-            direction="maximize" if history.mode == "max" else "minimize",
+            direction=_direction(history),
             sampler=RandomSampler(),
         )
         self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
@@ -209,6 +213,55 @@ class OptunaSearch:
                 # One scrambled Sobol sequence for the whole sweep; what it cannot cover is drawn afresh each time.
                 return QMCSampler(scramble=True, seed=self._seed, **independent)
         raise AssertionError(name)
+
+
+class OptunaExport:
+    """``study.db``: a copy of the search that Optuna's own tools open; the search never reads it.
+
+    Each ended trial is appended. Made anew from the history when a run is resumed.
+
+    Trouble with the file (a full disk, a lock) is logged and ends the export, not the sweep.
+    """
+
+    def __init__(self, history: TrialHistory) -> None:
+        self._history = history
+        self._study: optuna.Study | None = None
+        path = history.paths.study
+        try:
+            for ending in ("", "-journal", "-wal", "-shm"):
+                path.with_name(path.name + ending).unlink(missing_ok=True)
+            self._study = optuna.create_study(
+                storage=f"sqlite:///{path}",
+                study_name=STUDY_NAME,
+                direction=_direction(history),
+            )
+        except Exception as error:
+            self._give_up(error)
+        for _, state in sorted(history.entries.items()):
+            if state.ended:
+                self.add(state)
+
+    def add(self, state: TrialState) -> None:
+        """Append the ended trial ``state``."""
+        if self._study is None:
+            return
+        try:
+            trial = frozen_trial(state, state.suggestion, self._history)
+            if not trial.distributions:
+                # A fixed list samples nothing: its parameters stand there as categoricals of one choice.
+                trial.params = state.params.active()
+                trial.distributions = {name: CategoricalDistribution((value,)) for name, value in trial.params.items()}
+            self._study.add_trial(trial)
+        except Exception as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._study = None
+        _log.warning("study.db cannot be written (%s): the sweep goes on without it", error)
+
+
+def _direction(history: TrialHistory) -> StudyDirection:
+    return StudyDirection.MAXIMIZE if history.mode == "max" else StudyDirection.MINIMIZE
 
 
 def frozen_trial(state: TrialState, suggestion: Suggestion, history: TrialHistory) -> FrozenTrial:

@@ -80,11 +80,6 @@ class Plan:
         return min(self.config.grace_period, self.budget)
 
     @property
-    def concurrency(self) -> int:
-        """How many trials run at once."""
-        return self.config.concurrency
-
-    @property
     def resources(self) -> dict[str, float]:
         """What one trial takes of the machine, in Ray's terms."""
         return {"cpu": float(self.config.cpus_per_trial), "gpu": self.config.gpus_per_trial}
@@ -166,7 +161,12 @@ def make_plan(
     if dataset is not None and config.positive_class not in (None, *dataset.classes):
         problems.append(f"--positive-class: {unknown('class', config.positive_class, dataset.classes)}")
     if space is not None:
-        problems += [*_sampler_problems(config, space), *_layer_problems(space, config.image_size)]
+        if config.sampler == "grid" and space.continuous and "space" not in config.unread:
+            problems.append(
+                f"--sampler grid cannot try every value of {', '.join(space.continuous)} of space {config.space}: give "
+                "another sampler, fix them by --set, or offer a list of choices in a space of your own"
+            )
+        problems += _layer_problems(space, config.image_size)
     if resumed is not None:
         problems += _differences(resumed, dataset, space)
     raise_all(problems)
@@ -261,21 +261,18 @@ def _metric_problems(config: SweepConfig, dataset: DatasetRecord | None, space: 
     return []
 
 
-def _sampler_problems(config: SweepConfig, space: Space) -> list[str]:
-    if config.sampler == "grid" and space.continuous:
-        names = ", ".join(space.continuous)
-        return [
-            f"--sampler grid cannot try every value of {names} of space {config.space}: "
-            "give another sampler, fix them by --set, or offer a list of choices in a space of your own"
-        ]
-    return []
-
-
 def _differences(paths: RunPaths, dataset: DatasetRecord | None, space: Space | None) -> list[str]:
     """Why data and space (None: passed over) are not those that the run was begun with, one sentence each."""
     found = []
-    if dataset is not None and (problem := _other_data(paths, dataset)):
-        found.append(problem)
+    saved = read_file(DatasetRecord, paths.dataset, []).fingerprint
+    if dataset is not None and (saved is None or dataset.fingerprint is None):
+        found.append(f"--resume: {paths.dataset} is missing or damaged: restore it, {OR_ANEW}")
+    elif dataset is not None and saved != dataset.fingerprint:
+        found.append(
+            f"the data set at {dataset.source.path} is not the one of the run {paths.root}: images, labels or splits "
+            f"differ (fingerprint {str(dataset.fingerprint)[:12]}, the run has {str(saved)[:12]}); restore it, "
+            f"{OR_ANEW}"
+        )
     source = None if space is None else space.source
     if source is not None and (not paths.space.exists() or paths.space.read_text(encoding="utf-8") != source):
         found.append(
@@ -283,18 +280,6 @@ def _differences(paths: RunPaths, dataset: DatasetRecord | None, space: Space | 
             f"{OR_ANEW}"
         )
     return found
-
-
-def _other_data(paths: RunPaths, dataset: DatasetRecord) -> str | None:
-    saved = read_file(DatasetRecord, paths.dataset, []).fingerprint
-    if saved is None or dataset.fingerprint is None:
-        return f"--resume: {paths.dataset} is missing or damaged: restore it, {OR_ANEW}"
-    if saved == dataset.fingerprint:
-        return None
-    return (
-        f"the data set at {dataset.source_path} is not the one of the run {paths.root}: images, labels or splits "
-        f"differ (fingerprint {dataset.fingerprint[:12]}, the run has {saved[:12]}); restore it, {OR_ANEW}"
-    )
 
 
 def node_problems(config: SweepConfig, beside: Path, ask: Ask) -> list[str]:

@@ -1,4 +1,8 @@
-"""What a person sees while a sweep runs: one view that updates itself on a terminal, plain lines elsewhere."""
+"""What a person sees while a sweep runs: one view that updates itself on a terminal, plain lines elsewhere, and curves.
+
+The curves are for TensorBoard: an event file in each trial's folder, so that ``tensorboard --logdir RUN`` shows them
+all.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +19,23 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Concatenate, ParamSpec, TextIO
+from typing import Any, Concatenate, ParamSpec, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+from tensorboardX import SummaryWriter
 
 from sweep.history import TrialHistory, TrialState
-from sweep.records import best
+from sweep.trial_records import best
 
 REFRESHES_PER_SECOND = 2
 LONGEST_TEXT = 400
 LINES_BESIDE_TRIALS = 11
 STYLES = {"completed": "green", "pruned": "yellow", "failed": "red"}
+FLUSH_S = 10
 _log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -336,3 +342,56 @@ def _best_epoch(trial: TrialState) -> int:
 
 def _score(score: float) -> str:
     return "-" if math.isnan(score) else f"{score:.4f}"
+
+
+class TensorBoardLog:
+    """Writes every number of every epoch as it is reported to ``history``; never read by the sweep.
+
+    A trial that goes on after a kill gets a second event file, which TensorBoard shows as one curve. Trouble with the
+    files is logged and ends the writing, not the sweep.
+    """
+
+    def __init__(self, history: TrialHistory) -> None:
+        self._history = history
+        self._writers: dict[int, SummaryWriter] = {}
+        self._broken = False
+        history.on_report.append(self.epoch)
+        history.on_end.append(self.end)
+
+    def epoch(self, state: TrialState, record: dict[str, Any]) -> None:
+        """Add one epoch's record: ``train_loss`` as train/loss, ``val_f1:a`` as val/f1/a, the rest under trial/."""
+        if self._broken:
+            return
+        try:
+            writer = self._writers.get(state.number)
+            if writer is None:
+                folder = self._history.files(state).root
+                writer = self._writers[state.number] = SummaryWriter(
+                    logdir=str(folder),
+                    flush_secs=FLUSH_S,
+                    filename_suffix=f".from_epoch_{record['epoch']}",  # two files of one second have one name
+                )
+            for key, value in record.items():
+                if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+                    writer.add_scalar(_tag(key), value, int(record["epoch"]))
+        except Exception as error:
+            self._broken = True
+            _log.warning("TensorBoard's files cannot be written any more (%s): the sweep goes on without them", error)
+
+    def end(self, state: TrialState) -> None:
+        """Close the trial's file."""
+        writer = self._writers.pop(state.number, None)
+        if writer is not None:
+            writer.close()
+
+    def close(self) -> None:
+        """Close what is still open: trials that were interrupted."""
+        for number in list(self._writers):
+            self._writers.pop(number).close()
+
+
+def _tag(key: str) -> str:
+    for split in ("train", "val"):
+        if key.startswith(f"{split}_"):
+            return f"{split}/{key.removeprefix(f'{split}_').replace(':', '/', 1)}"
+    return f"trial/{key}"

@@ -170,12 +170,12 @@ def run_trials(
     remaining = len(history.unfinished()) + max(0, trials - len(history.entries))
     if not remaining:
         return Outcome(interrupted=False, out_of_time=False)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(plan.concurrency)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(plan.config.concurrency)
     tuner = tune.Tuner(
         tune.with_resources(trainable, plan.resources),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=TuneScheduler(pruning, history, plan.concurrency if plan.config.deterministic else None),
+            scheduler=TuneScheduler(pruning, history, plan.config.concurrency if plan.config.deterministic else None),
             num_samples=remaining,
             reuse_actors=reuse_actors,
             trial_name_creator=_name_of,

@@ -16,6 +16,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, Strict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from trainables.atomic import check_format
+
 Scalar = str | int | float | bool | None
 
 
@@ -120,8 +122,11 @@ def read_file(kind: type[R], path: Path, problems: list[str], name: str | None =
     return read_record(kind, read_json(path, problems, name), name, problems)
 
 
-def read_json(path: Path, problems: list[str], name: str) -> dict[str, Any]:
-    """The JSON object in ``path``; {} with the reason in ``problems`` if there is none."""
+def read_json(path: Path, problems: list[str], name: str, *, check: bool = False) -> dict[str, Any]:
+    """The JSON object in ``path``; {} with the reason in ``problems`` if there is none.
+
+    check: raise ``UserError`` where it is of another format than ``FORMAT``.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -133,6 +138,8 @@ def read_json(path: Path, problems: list[str], name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         problems.append(f"{name} holds no JSON object")
         return {}
+    if check:
+        check_format(value, path)
     return value
 
 

@@ -13,27 +13,23 @@ import pandas as pd
 from pydantic import Field, JsonValue
 
 from search_spaces.errors import UserError
-from sweep.record_reader import Flag, Number, Record, Score, Setting, Whole, read_file, read_json, read_record, reason
-from sweep.record_reader import Scalar as Scalar
-from sweep.record_reader import is_there as is_there
+from sweep.record_reader import (
+    Flag,
+    Number,
+    Record,
+    Score,
+    Setting,
+    Whole,
+    is_there,
+    read_file,
+    read_json,
+    read_record,
+    reason,
+)
 from sweep.run_folder import EvaluationPaths, ModelPaths, RunPaths
-from sweep.trial_records import STATUSES as STATUSES
-from sweep.trial_records import EpochRecord as EpochRecord
-from sweep.trial_records import Finalist as Finalist
-from sweep.trial_records import Finals as Finals
-from sweep.trial_records import Ranked as Ranked
-from sweep.trial_records import Repeat as Repeat
-from sweep.trial_records import Suggestion as Suggestion
-from sweep.trial_records import TestAccess as TestAccess
-from sweep.trial_records import TrialRecord as TrialRecord
-from sweep.trial_records import best as best
-from sweep.trial_records import epochs_table, read_finals, read_trials, trials_table
-from sweep.trial_records import rank as rank
-from sweep.trial_records import ranked_rows as ranked_rows
+from sweep.trial_records import Finals, epochs_table, read_finals, read_trials, trials_table
 from trainables import predictions
-from trainables.atomic import FORMAT as FORMAT
-from trainables.atomic import check_format
-from trainables.predictions import Predictions as Predictions
+from trainables.predictions import Predictions
 
 
 class StudyRowRecord(Record):
@@ -166,22 +162,6 @@ class DatasetRecord(Record):
     caveats: tuple[str, ...] = ()
     demo: Flag = False
 
-    @property
-    def source_kind(self) -> str | None:
-        return self.source.kind
-
-    @property
-    def source_path(self) -> str | None:
-        return self.source.path
-
-    @property
-    def group_column(self) -> str | None:
-        return self.groups.column
-
-    @property
-    def group_counts(self) -> dict[str, int]:
-        return self.groups.counts
-
 
 class FileRecord(Record):
     sha256: str | None = None
@@ -290,14 +270,14 @@ def read_run(root: Path) -> Run:
     paths = RunPaths(Path(root))
     problems: list[str] = []
     sweep = read_sweep(paths, problems)
-    records = read_trials(paths.trial_folders(), paths.trials, problems)
+    records = read_trials(paths.trial_folders(), paths.trials, sweep.metric, sweep.mode, problems)
     finals = read_finals(paths, sweep.metric, sweep.mode, problems)
     return Run(
         paths=paths,
         sweep=sweep,
         provenance=read_file(ProvenanceRecord, paths.provenance, problems),
         dataset=read_file(DatasetRecord, paths.dataset, problems),
-        trials=trials_table(records, sweep.metric, sweep.mode, paths),
+        trials=trials_table(records, paths),
         epochs=epochs_table(records),
         finals=finals,
         rows=_read_rows(paths, problems),
@@ -313,10 +293,7 @@ def read_sweep(paths: RunPaths, problems: list[str]) -> SweepRecord:
         raise UserError(
             f"{paths.root} is no run folder: it has no {paths.sweep.name}; give <storage>/<name> of a sweep"
         )
-    known = len(problems)
-    content = read_json(paths.sweep, problems, paths.sweep.name)
-    if len(problems) == known:
-        check_format(content, paths.sweep)
+    content = read_json(paths.sweep, problems, paths.sweep.name, check=True)
     resolved = content.pop("resolved", None) or {}
     settings = resolved if isinstance(resolved, dict) else {}
     return read_record(SweepRecord, {**settings, "settings": settings, **content}, paths.sweep.name, problems)
@@ -328,10 +305,7 @@ def read_model_record(paths: RunPaths, problems: list[str]) -> ModelRecord | Non
     if not is_there(files.model) and not is_there(files.facts):
         return None
     name = f"{paths.models.name}/{files.facts.name}"
-    content = read_json(files.facts, problems, name)
-    if content:
-        check_format(content, files.facts)
-    return read_record(ModelRecord, content, name, problems)
+    return read_record(ModelRecord, read_json(files.facts, problems, name, check=True), name, problems)
 
 
 def _read_baselines(paths: RunPaths, problems: list[str], opened: bool) -> tuple[BaselineRecord, ...] | None:
@@ -423,9 +397,7 @@ def read_evaluation(root: Path) -> Evaluation:
     if not paths.evaluation.is_file():
         raise UserError(f"{root} is no evaluation: it has no {paths.evaluation.name}")
     problems: list[str] = []
-    content = read_json(paths.evaluation, problems, paths.evaluation.name)
-    if not problems:
-        check_format(content, paths.evaluation)
+    content = read_json(paths.evaluation, problems, paths.evaluation.name, check=True)
     facts = read_record(EvaluationRecord, content, paths.evaluation.name, problems)
     if problems:
         raise UserError(f"{root} cannot be read: {problems[0]}")

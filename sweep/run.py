@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import UserError
-from sweep.cli import INTERRUPTED, available_cpus, read, run_command
+from sweep.cli import INTERRUPTED, available_cpus, build_page, read, run_command
 from sweep.config import Resumed, SweepConfig, check, name_problems, resolve, resume, run_paths
 from sweep.run_folder import (
     IMAGE_CACHE,
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from sweep.history import TrialHistory, TrialState
     from sweep.plan import Plan
     from sweep.ray_tune import Outcome, TimeBudget
-    from sweep.records import Finals
+    from sweep.trial_records import Finals
     from trainables.data.config import DataConfig
     from trainables.trial import TrialSettings
 
@@ -104,7 +103,7 @@ def _run(arguments: list[str]) -> int:
             print(problem)
     for line in write_summary(history, outcome.interrupted, outcome.out_of_time):
         print(line)
-    held.close()
+    held.release()
     return exit_code(history, outcome.interrupted)
 
 
@@ -150,7 +149,7 @@ def write_new_run(
     rows = enumerate(plan.space.rows)
     sweep = {
         "asked": asked.to_json(),
-        "resolved": plan.config.to_json(),
+        "resolved": plan.config.to_json() | {"name": paths.root.name},
         "mode": plan.mode,
         "own_epochs": plan.own_epochs,
         "command": arguments,
@@ -172,12 +171,10 @@ def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budge
     """
     from sweep import estimate
     from sweep.finalists import expected_seconds
-    from sweep.optuna_export import OptunaExport
-    from sweep.optuna_search import OptunaSearch
-    from sweep.progress import Progress, SweepProgress
+    from sweep.optuna_search import OptunaExport, OptunaSearch
+    from sweep.progress import Progress, SweepProgress, TensorBoardLog
     from sweep.pruning import PruningRule
     from sweep.ray_tune import TuneSearcher, predict_trials, run_trials
-    from sweep.tensorboard import TensorBoardLog
 
     config = plan.config
     unreadable = history.load()
@@ -187,7 +184,7 @@ def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budge
         sampler=config.sampler,
         trials=plan.trials,
         seed=config.seed,
-        concurrency=plan.concurrency,
+        concurrency=plan.config.concurrency,
         deterministic=config.deterministic,
     )
     history.on_end.append(OptunaExport(history).add)
@@ -196,7 +193,7 @@ def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budge
     def settings_of(entry: TrialState) -> tuple[TrialSettings, int]:
         return plan.own_settings(entry.number, settings), entry.number
 
-    searcher = TuneSearcher(search, history, settings_of, plan.concurrency)
+    searcher = TuneSearcher(search, history, settings_of, plan.config.concurrency)
     pruning = PruningRule(config.scheduler, plan.budget, plan.grace_period, config.reduction_factor)
     facts = SweepProgress(history, plan.trials, plan.budget, list(history.entries.values()))
     progress = Progress(facts, time_budget_s=config.time_budget)
@@ -228,16 +225,9 @@ def write_summary(history: TrialHistory, interrupted: bool, out_of_time: bool) -
     run = read_run(paths.root)
     write_atomically(paths.trials_table, lambda path: run.trials.to_parquet(path, index=False))
     write_atomically(paths.epochs_table, lambda path: run.epochs.to_parquet(path, index=False))
-    problem = _write_report(paths)
+    _, problem = build_page("reports.build", paths.root)
     lines = summary(history, run.finals, interrupted, out_of_time)
     return lines if problem is None else [*lines, f"the report could not be written: {problem}"]
-
-
-def _write_report(paths: RunPaths) -> str | None:
-    """Build the report, in a process of its own as a user would; returns what went wrong, or None."""
-    command = [sys.executable, "-m", "reports.build", str(paths.root.absolute())]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1], check=False)
-    return None if done.returncode == 0 else (done.stderr.strip() or f"it ended with code {done.returncode}")
 
 
 def summary(history: TrialHistory, finals: Finals | None, interrupted: bool, out_of_time: bool) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -16,7 +15,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from search_spaces.errors import UserError
 from trainables.atomic import FORMAT, write_atomically, write_json
@@ -157,28 +158,38 @@ def staging(paths: RunPaths, problems: list[str]) -> Iterator[RunPaths | None]:
     found. Raises ``UserError`` if the disk fills up meanwhile.
     """
     storage = paths.root.parent
-    made = [folder for folder in (storage / IMAGE_CACHE, storage, *storage.parents) if not os.path.lexists(folder)]
-    try:
-        storage.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=storage, prefix=f".{paths.root.name}-"))
-    except OSError as error:
-        problems.append(f"--storage {storage} is no folder that can be written to ({error.strerror}): give another")
-        _remove_empty(made)
-        yield None
-        return
-    try:
-        yield RunPaths(beside)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(f"--storage {storage}: {error.strerror}; make room, or give another --storage") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        _remove_empty(made)
+    with contextlib.ExitStack() as stack:
+        try:
+            beside = stack.enter_context(folder_beside(paths.root, IMAGE_CACHE))
+        except OSError as error:
+            problems.append(f"--storage {storage} is no folder that can be written to ({error.strerror}): give another")
+            yield None
+            return
+        try:
+            yield RunPaths(beside)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(f"--storage {storage}: {error.strerror}; make room, or give another --storage") from error
+
+
+@contextlib.contextmanager
+def folder_beside(place: Path, *neighbours: str) -> Iterator[Path]:
+    """A new folder beside ``place``; gone afterwards unless it was moved, as are folders made for it and left empty.
+
+    neighbours: names of folders beside it that may be made meanwhile.
+    """
+    above = (*(place.parent / name for name in neighbours), *place.absolute().parents)
+    missing = [folder for folder in above if not os.path.lexists(folder)]  # the deepest come first
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove_empty, missing)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Those of ``folders`` that nothing was put into; the deepest come first."""
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -203,17 +214,17 @@ def create_run(
         raise UserError(f"--name {paths.root.name}: {paths.root} cannot be made: {error}") from None
 
 
-def claim(paths: RunPaths) -> IO[str]:
+def claim(paths: RunPaths) -> BaseFileLock:
     """Hold the run folder for this process until it ends, however it ends; ``UserError`` if another one holds it."""
-    stream = paths.lock.open("a", encoding="utf-8")
+    # A file that stands for the lock, the fallback, would outlive a driver that was killed.
+    lock = FileLock(paths.lock, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        stream.close()
+        lock.acquire()
+    except Timeout:
         raise UserError(f"the run {paths.root} is going on in another process: wait for it, or stop it first") from None
     except OSError:
         pass  # A file system without locks: two drivers at once are then the user's to avoid.
-    return stream
+    return lock
 
 
 def reopen_run(paths: RunPaths, beside: RunPaths, sweep: Mapping[str, Any]) -> None:

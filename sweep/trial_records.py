@@ -147,7 +147,8 @@ class TrialRecord(Record):
     trial_id: the folder's name below ``trials``, or below ``finalists`` ("t0007/seed_1001"); number: -1 if unknown;
     params: flat. epochs: in order, the last line of an epoch that stands twice. status: "completed" (ran its budget, or
     ended by its own patience), "pruned" (by the scheduler), "failed", or "running" (no end was written: it runs, or the
-    driver died).
+    driver died). best: the epoch at which the selection metric was best (the first of equals), None if it never was a
+    number; score: the metric there, or NaN.
     """
 
     trial_id: str = ""
@@ -157,38 +158,32 @@ class TrialRecord(Record):
     epochs: tuple[EpochRecord, ...] = ()
     status: str = "running"
     reason: str = ""
-
-    def best(self, metric: str, mode: str) -> EpochRecord | None:
-        """The epoch at which ``metric`` was best (the first of equals); None if it never was a number."""
-        sign = 1.0 if mode == "max" else -1.0
-        scored = [row for row in self.epochs if not math.isnan(row.score(metric))]
-        return max(scored, key=lambda row: (sign * row.score(metric), -row.epoch)) if scored else None
-
-
-class Repeat(Record):
-    """One retraining of a finalist. trial_id: "t0007/seed_1001" or "t0007/fold_2"; seed: -1 if unknown; fold: from 1,
-    or None. best: its best epoch; score: the selection metric there, or NaN."""
-
-    trial_id: str = ""
-    seed: int = -1
-    fold: Whole | None = None
-    status: str = "running"
-    reason: str = ""
-    epochs: tuple[EpochRecord, ...] = ()
     best: EpochRecord | None = None
     score: Score = math.nan
 
     @property
+    def best_epoch(self) -> int | None:
+        return None if self.best is None else self.best.epoch
+
+    @property
     def finalist(self) -> str:
+        """Of a repeat: the trial that it repeats."""
         return self.trial_id.partition("/")[0]
 
     @property
     def name(self) -> str:
+        """Of a repeat: "seed_1001" or "fold_2"."""
         return self.trial_id.partition("/")[2]
 
     @property
-    def best_epoch(self) -> int | None:
-        return None if self.best is None else self.best.epoch
+    def seed(self) -> int:
+        """Of a repeat; -1 if unknown."""
+        return -1 if self.suggestion.seed is None else self.suggestion.seed
+
+    @property
+    def fold(self) -> int | None:
+        """Of a repeat: from 1, or None."""
+        return self.suggestion.fold
 
 
 class Finalist(Record):
@@ -202,10 +197,10 @@ class Finalist(Record):
     cell: dict[str, Setting] | None = None
     search_score: Score = math.nan
     params: dict[str, Setting] = {}
-    repeats: tuple[Repeat, ...] = ()
+    repeats: tuple[TrialRecord, ...] = ()
 
     @property
-    def completed(self) -> tuple[Repeat, ...]:
+    def completed(self) -> tuple[TrialRecord, ...]:
         """The repeats that ran to their end and have a score."""
         return tuple(one for one in self.repeats if one.status == "completed" and not math.isnan(one.score))
 
@@ -238,33 +233,29 @@ class TestAccess(Record):
     images: Whole | None = None
 
 
-class Chosen(Record):
-    """finalists.json: what is repeated, and the names of each one's repeats."""
+class Finals(Record):
+    """The finalists of a run, and what was selected between them, if that was done.
 
+    Of finalists.json: finalists; repeats: the names of each one's repeats that were asked for; folds: K of --folds, or
+    None. Of selection.json: selected: when the winner was fixed (ISO time); winner: its trial_id; model: the repeat
+    whose weights are ``models/best.pt``; thresholds: by finalist and label, where tuned (multi-label). test_access:
+    each opening of the test split.
+    """
+
+    finalists: tuple[Finalist, ...] = ()
     repeats: tuple[str, ...] = ()
     folds: Whole | None = None
-    finalists: tuple[Finalist, ...] = ()
-
-
-class Selection(Record):
-    """selection.json. selected: when the winner was fixed (ISO time); winner: its trial_id; model: the repeat whose
-    weights are ``models/best.pt``; thresholds: by finalist and label, where tuned (multi-label)."""
-
     selected: str | None = None
     winner: str | None = None
     model: str | None = None
     reason: str = ""
     thresholds: dict[str, dict[str, Number]] = {}
-
-
-class Finals(Selection):
-    """The finalists of a run, and what was selected between them, if that was done. asked: repeats of each that were
-    asked for; folds: K of --folds, or None. test_access: each opening of the test split."""
-
-    finalists: tuple[Finalist, ...] = ()
-    asked: int = 0
-    folds: Whole | None = None
     test_access: tuple[TestAccess, ...] = ()
+
+    @property
+    def asked(self) -> int:
+        """Repeats of each finalist that were asked for."""
+        return len(self.repeats)
 
     def of(self, trial_id: str) -> Finalist:
         return next(one for one in self.finalists if one.trial_id == trial_id)
@@ -278,16 +269,21 @@ class Finals(Selection):
         return bool(self.test_access)
 
 
-def read_trials(folders: Iterable[Path], parent: Path, problems: list[str]) -> list[TrialRecord]:
+def read_trials(
+    folders: Iterable[Path], parent: Path, metric: str, mode: str, problems: list[str]
+) -> list[TrialRecord]:
     """The trials in ``folders``, by number, named by their place below ``parent``.
 
-    What cannot be read is said in ``problems`` and left out.
+    metric, mode ("max" or "min"): what a trial is selected by. What cannot be read is said in ``problems`` and left
+    out.
     """
-    found = (_read_trial(TrialPaths(folder), folder.relative_to(parent).as_posix(), problems) for folder in folders)
+    found = (
+        _read_trial(TrialPaths(one), one.relative_to(parent).as_posix(), metric, mode, problems) for one in folders
+    )
     return sorted((record for record in found if record is not None), key=lambda record: record.number)
 
 
-def _read_trial(paths: TrialPaths, trial_id: str, problems: list[str]) -> TrialRecord | None:
+def _read_trial(paths: TrialPaths, trial_id: str, metric: str, mode: str, problems: list[str]) -> TrialRecord | None:
     name = f"{trial_id}/{paths.params.name}"
     content = read_json(paths.params, problems, name)
     start = read_record(TrialRecord, {key: content[key] for key in content if key in _STARTS}, name, problems)
@@ -295,16 +291,19 @@ def _read_trial(paths: TrialPaths, trial_id: str, problems: list[str]) -> TrialR
         if content:
             problems.append(f"{name} lacks number or params: trial left out")
         return None
-    status, why = "running", ""
+    end = _End(status="running")
     if is_there(paths.status):
         end = read_file(_End, paths.status, problems, f"{trial_id}/{paths.status.name}")
-        status, why = end.status, end.reason
-    if status not in STATUSES:
-        problems.append(f"{trial_id}/{paths.status.name} has status {status!r}: taken as failed")
-        status = "failed"
-    epochs = {row.epoch: row for row in _read_epochs(paths.result, trial_id, problems)}
-    ordered = tuple(epochs[epoch] for epoch in sorted(epochs))
-    return start.model_copy(update={"trial_id": trial_id, "epochs": ordered, "status": status, "reason": why})
+    if end.status not in STATUSES:
+        problems.append(f"{trial_id}/{paths.status.name} has status {end.status!r}: taken as failed")
+        end = end.model_copy(update={"status": "failed"})
+    by_epoch = {row.epoch: row for row in _read_epochs(paths.result, trial_id, problems)}
+    epochs = tuple(by_epoch[epoch] for epoch in sorted(by_epoch))
+    scored = [row for row in epochs if not math.isnan(row.score(metric))]
+    best_row = (max if mode == "max" else min)(scored, key=lambda row: row.score(metric), default=None)
+    score = math.nan if best_row is None else best_row.score(metric)
+    known = {"trial_id": trial_id, "epochs": epochs, "best": best_row, "score": score}
+    return start.model_copy(update=known | dict(end))
 
 
 _STARTS = ("number", "params", "suggestion")
@@ -329,39 +328,28 @@ def _read_epochs(path: Path, trial_id: str, problems: list[str]) -> Iterable[Epo
             problems.append(f"{name} line {number} is damaged: left out")
 
 
-def trials_table(records: list[TrialRecord], metric: str, mode: str, paths: RunPaths) -> pd.DataFrame:
+def trials_table(records: list[TrialRecord], paths: RunPaths) -> pd.DataFrame:
     """One row a trial.
 
-    Columns: trial_id, number, status (``STATUSES``), reason, best_epoch (from 1), score (``metric`` at the best
-    epoch), all train_* and val_* of the best epoch, epochs_run, trainable_params, total_params, seconds (of its
-    epochs), images_per_second and inference_ms_per_image (medians), weights_kept, param_<name> for each hyperparameter.
+    Columns: trial_id, number, status (``STATUSES``), reason, best_epoch (from 1), score (the selection metric there),
+    all train_* and val_* of the best epoch, epochs_run, trainable_params, total_params, seconds (of its epochs),
+    images_per_second and inference_ms_per_image (medians), weights_kept, param_<name> for each hyperparameter.
     """
-    rows: list[dict[str, Any]] = []
-    for record in records:
-        best_epoch = record.best(metric, mode) or EpochRecord()
-        last = record.epochs[-1] if record.epochs else EpochRecord()
-        rows.append(
-            {
-                "trial_id": record.trial_id,
-                "number": record.number,
-                "status": record.status,
-                "reason": record.reason,
-                "best_epoch": best_epoch.epoch or None,
-                "score": best_epoch.score(metric),
-                **best_epoch.metrics,
-                "epochs_run": len(record.epochs),
-                "trainable_params": last.trainable_params,
-                "total_params": last.total_params,
-                "seconds": math.fsum(row.epoch_seconds or 0.0 for row in record.epochs),
-                "images_per_second": _median(row.images_per_second for row in record.epochs),
-                "inference_ms_per_image": _median(row.inference_ms_per_image for row in record.epochs),
-                "weights_kept": paths.trial(record.trial_id).weights.is_file(),
-                **{f"param_{key}": value for key, value in record.params.items()},
-            }
-        )
-    first = ["trial_id", "number", "status", "reason", "best_epoch", "score", "epochs_run", "trainable_params"]
-    last_columns = ["total_params", "seconds", "images_per_second", "inference_ms_per_image", "weights_kept"]
-    table = pd.DataFrame(rows, columns=None if rows else first + last_columns)
+    of_trial = ("trial_id", "number", "status", "reason", "best_epoch", "score")
+    sizes, speeds = ("trainable_params", "total_params"), ("images_per_second", "inference_ms_per_image")
+    rows = [
+        {name: getattr(record, name) for name in of_trial}
+        | ({} if record.best is None else record.best.metrics)
+        | {"epochs_run": len(record.epochs)}
+        | {name: getattr(record.epochs[-1], name) if record.epochs else None for name in sizes}
+        | {"seconds": math.fsum(row.epoch_seconds or 0.0 for row in record.epochs)}
+        | {name: _median(getattr(row, name) for row in record.epochs) for name in speeds}
+        | {"weights_kept": paths.trial(record.trial_id).weights.is_file()}
+        | {f"param_{key}": value for key, value in record.params.items()}
+        for record in records
+    ]
+    columns = [*of_trial, "epochs_run", *sizes, "seconds", *speeds, "weights_kept"]
+    table = pd.DataFrame(rows, columns=None if rows else columns)
     integers = ["number", "best_epoch", "epochs_run", "trainable_params", "total_params"]
     table[integers] = table[integers].astype("Int64")
     measured = [name for name in table.columns if name == "score" or name.startswith(("train_", "val_"))]
@@ -398,29 +386,25 @@ def read_finals(paths: RunPaths, metric: str, mode: str, problems: list[str]) ->
         if is_there(paths.selection) or openings:
             problems.append(f"{name} is missing: {without}")
         return None
-    chosen = read_file(Chosen, paths.chosen, problems, name)
-    whole = {one.trial_id: one for one in chosen.finalists if one.trial_id and one.params}
+    finals = read_file(Finals, paths.chosen, problems, name)
+    whole = {one.trial_id: one for one in finals.finalists if one.trial_id and one.params}
     if not whole:
         problems.append(f"{name} names no finalist: {without}")
         return None
-    if lost := len(chosen.finalists) - len(whole):
-        problems.append(f"{name} does not say what each finalist is: {lost} of {len(chosen.finalists)} left out")
-    selection = Selection()
+    if lost := len(finals.finalists) - len(whole):
+        problems.append(f"{name} does not say what each finalist is: {lost} of {len(finals.finalists)} left out")
+    known: dict[str, Any] = {"test_access": openings}
     if is_there(paths.selection):
-        selection = read_file(Selection, paths.selection, problems, f"finalists/{paths.selection.name}")
-    repeats = [_repeat(one, metric, mode) for one in read_trials(paths.repeat_folders(), paths.finalists, problems)]
-    wanted = [one for one in repeats if one.name in chosen.repeats]
-    finalists = tuple(
-        one.model_copy(update={"repeats": tuple(each for each in wanted if each.finalist == key)})
+        selection = read_file(Finals, paths.selection, problems, f"finalists/{paths.selection.name}")
+        known |= {key: getattr(selection, key) for key in ("selected", "winner", "model", "reason", "thresholds")}
+    repeats = read_trials(paths.repeat_folders(), paths.finalists, metric, mode, problems)
+    known["finalists"] = tuple(
+        one.model_copy(
+            update={"repeats": tuple(each for each in repeats if each.finalist == key and each.name in finals.repeats)}
+        )
         for key, one in whole.items()
     )
-    return Finals(
-        **dict(selection),
-        finalists=finalists,
-        asked=len(chosen.repeats),
-        folds=chosen.folds,
-        test_access=openings,
-    )
+    return finals.model_copy(update=known)
 
 
 def _openings(paths: RunPaths) -> list[Any]:
@@ -428,17 +412,3 @@ def _openings(paths: RunPaths) -> list[Any]:
     problems: list[str] = []
     lines = read_lines(paths.test_access, problems, "")
     return [None] if problems else lines
-
-
-def _repeat(record: TrialRecord, metric: str, mode: str) -> Repeat:
-    found, of = record.best(metric, mode), record.suggestion
-    return Repeat(
-        trial_id=record.trial_id,
-        seed=-1 if of.seed is None else of.seed,
-        fold=of.fold,
-        status=record.status,
-        reason=record.reason,
-        epochs=record.epochs,
-        best=found,
-        score=math.nan if found is None else found.score(metric),
-    )

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "reports": (
         "reports",
         "sweep.records",
+        "sweep.trial_records",
         "sweep.run_folder",
         "search_spaces.params",
         "search_spaces.errors",

@@ -20,6 +20,7 @@ from reports.chapters.finalists import (
 )
 from reports.leaderboard import Leaderboard
 from reports.results import Results
+from trainables.metrics import metric_mode
 
 TITLE = "Backbones and depths"
 VERDICTS = {1.0: "the first is better", -1.0: "the second is better", 0.0: NO_DIFFERENCE}

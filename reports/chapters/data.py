@@ -25,9 +25,9 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     dataset = results.data.dataset
     origin = dataset.split_origin or "not recorded"
     groups = "no group column: whether a patient is in two splits cannot be known"
-    if dataset.group_column:
-        counts = ", ".join(f"{split} {count:,}" for split, count in dataset.group_counts.items())
-        groups = f"{counts} (column {dataset.group_column}); none in two splits unless a check says so"
+    if dataset.groups.column:
+        counts = ", ".join(f"{split} {count:,}" for split, count in dataset.groups.counts.items())
+        groups = f"{counts} (column {dataset.groups.column}); none in two splits unless a check says so"
     size, channels = dataset.image_size or "?", CHANNELS.get(dataset.channels or 0, "channels not recorded")
     return [
         ("Task", dataset.task.replace("_", " ")),

@@ -8,7 +8,8 @@ from typing import Any
 from reports import figures, formats, tables
 from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
 from reports.results import Results
-from sweep.records import STATUSES, SweepRecord
+from sweep.records import SweepRecord
+from sweep.trial_records import STATUSES
 
 TITLE = "Learning curves"
 MEASURES = ("loss", "accuracy")

@@ -96,8 +96,8 @@ def _data(results: Results) -> list[str]:
     origin = dataset.split_origin or "of unknown origin"
     numbers = listing(f"{count:,} for {_purpose(split)}" for split, count in dataset.images.items() if count)
     patients = "Which images are of one patient was not known, so that a patient may be in two splits."
-    if dataset.group_column:
-        column, count = escape(dataset.group_column), sum(dataset.group_counts.values())
+    if dataset.groups.column:
+        column, count = escape(dataset.groups.column), sum(dataset.groups.counts.values())
         but = " except as the limits below say" if dataset.caveats and not dataset.demo else ""
         patients = f"They were of {count:,} patients (column “{column}”), none in two splits{but}."
     left_out = len(dataset.dropped) + sum(one.count for one in dataset.checks if one.check == "ignored_files")
@@ -222,7 +222,7 @@ def _evaluation(results: Results) -> list[str]:
 
 def _statistics(results: Results) -> list[str]:
     """Intervals and comparisons."""
-    unit = "patients" if results.data.dataset.group_column else "images, since patients were not known,"
+    unit = "patients" if results.data.dataset.groups.column else "images, since patients were not known,"
     finals = results.data.run.finals
     paired = []
     if finals is not None and len(finals.finalists) > 1:

@@ -257,7 +257,7 @@ def _run(results: Results) -> list[tuple[str, str]]:
     data = results.data
     run, sweep, counts = data.run, data.run.sweep, tables.status_counts(data.trials)
     budget = f", at most {sweep.epochs} epochs a trial" if sweep.epochs else ""
-    source = data.dataset.source_path or sweep.data or "unknown"
+    source = data.dataset.source.path or sweep.data or "unknown"
     better = "higher" if data.mode == "max" else "lower"
     seconds = formats.duration(float(data.trials["seconds"].sum()))
     rows = [
@@ -267,7 +267,7 @@ def _run(results: Results) -> list[tuple[str, str]]:
             f"space {sweep.space or '?'}, sampler {sweep.sampler or '?'}, scheduler {sweep.scheduler or '?'}{budget}",
         ),
         ("Selected by", f"{formats.metric_name(data.metric)} ({better} is better)"),
-        ("Data", "the built-in demo set" if data.dataset.source_kind == "demo" else source),
+        ("Data", "the built-in demo set" if data.dataset.source.kind == "demo" else source),
         ("Images", ", ".join(f"{split} {count:,}" for split, count in data.dataset.images.items()) or "unknown"),
         ("Began", formats.moment(sweep.created)),
         ("Took", formats.elapsed(sweep.created, sweep.ended)),

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sweep.records import Predictions
 from sweep.run_folder import RunPaths
 from trainables.metrics import evaluate_predictions
+from trainables.predictions import Predictions
 
 LABELS = {
     "majority": "Majority class",

@@ -12,7 +12,7 @@ import yaml
 from search_spaces.errors import UserError
 from search_spaces.space import SPACES
 from sweep.cli import OPTIONS, Arguments, parser, plain, read, read_config_file, run_command
-from sweep.config import GROUPS, SweepConfig, check
+from sweep.config import GROUPS, SweepConfig, check, resolve
 from trainables.data.config import dashed
 
 
@@ -129,8 +129,25 @@ def test_a_mistyped_option_is_told_with_the_way_out(argv: list[str], told: str) 
 
 def test_a_caller_with_more_to_say_gets_the_problems_without_an_error() -> None:
     config, problems = read(["--epochs", "x", "--trials", "3"])
-    assert config == SweepConfig(trials=3)
+    assert config == SweepConfig(trials=3).without({"epochs"})
     assert problems == ["--epochs must be a whole number, received 'x'"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--epochs", "many", "--grace-period", "30"], "--epochs must be a whole number"),
+        (["--epochs", "--grace-period", "30"], "--epochs needs a value"),
+        (["--epochs", "40", "--epochs", "50", "--grace-period", "30"], "--epochs is given 2 times"),
+        (["--space", " ", "--rows", "W1"], "--space must not be empty"),
+        (["--cpus-per-trial", "one", "--concurrency", "3"], "--cpus-per-trial must be a whole number"),
+    ],
+)
+def test_an_option_that_cannot_be_read_leads_to_no_second_complaint(argv: list[str], told: str) -> None:
+    """What stands in its place, the default, was asked for by nobody."""
+    config, problems = read(argv)
+    (problem,) = [*problems, *check(resolve(config, cpus=2, gpus=0), cpus=2, gpus=0)]
+    assert problem.startswith(told)
 
 
 def test_help_is_printed_and_ends_well(capsys: pytest.CaptureFixture[str]) -> None:

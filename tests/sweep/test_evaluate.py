@@ -78,7 +78,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
 @pytest.fixture
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page takes seconds, in a process of its own."""
-    monkeypatch.setattr("sweep.evaluate._write_report", lambda folder: ([], None))
+    monkeypatch.setattr("sweep.evaluate.build_page", lambda module, folder: ([], None))
 
 
 COLUMNS = ("--path-column", "file", "--label-column", "finding")

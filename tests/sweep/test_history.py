@@ -13,9 +13,10 @@ from toy_sweep import ToySweep
 from search_spaces.params import TrialParams
 from search_spaces.space import Space
 from sweep.history import WEIGHTS_KEPT, TrialHistory
-from sweep.optuna_export import STUDY_NAME, OptunaExport
-from sweep.records import Suggestion, read_run
+from sweep.optuna_search import STUDY_NAME, OptunaExport
+from sweep.records import read_run
 from sweep.run_folder import RunPaths
+from sweep.trial_records import Suggestion
 
 
 @pytest.fixture

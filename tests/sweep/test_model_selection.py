@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from run_files import write
 
-from sweep.model_selection import select, winner_of
-from sweep.records import EpochRecord, Finalist, Finals, Repeat, read_run
+from sweep.finalists import select, winner_of
+from sweep.records import read_run
+from sweep.trial_records import EpochRecord, Finalist, Finals, Suggestion, TrialRecord
 
 
 def finalist(name: str, scores: list[float], size: int = 1000, role: str = "finalist", rank: int = 1) -> Finalist:
     repeats = tuple(
-        Repeat(
+        TrialRecord(
             trial_id=f"{name}/seed_{1001 + place}",
-            seed=1001 + place,
-            fold=None,
+            suggestion=Suggestion(seed=1001 + place),
             status="failed" if math.isnan(score) else "completed",
             best=EpochRecord(trainable_params=size),
             score=score,
@@ -31,7 +31,7 @@ def finalist(name: str, scores: list[float], size: int = 1000, role: str = "fina
 
 
 def finals(*finalists: Finalist, asked: int = 3) -> Finals:
-    return Finals(finalists=finalists, asked=asked)
+    return Finals(finalists=finalists, repeats=tuple(f"seed_{1001 + place}" for place in range(asked)))
 
 
 def test_the_highest_mean_over_repeats_wins_whatever_the_search_said() -> None:

@@ -17,8 +17,8 @@ from rich.console import Console
 from search_spaces.params import TrialParams
 from sweep.history import TrialHistory, TrialState
 from sweep.progress import Progress, SweepProgress, clean, duration
-from sweep.records import Suggestion
 from sweep.run_folder import RunPaths
+from sweep.trial_records import Suggestion
 
 ESCAPE = "\x1b"
 SUMMARY = "mobilenet_v2 depth 2, sgd lr 0.0034, batch 32, cross_entropy"

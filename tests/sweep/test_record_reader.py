@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sweep.record_reader import Record, read_record
-from sweep.records import DatasetRecord, EpochRecord, EvaluationRecord, Finals, SweepRecord
+from sweep.records import DatasetRecord, EvaluationRecord, SweepRecord
+from sweep.trial_records import EpochRecord, Finals
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

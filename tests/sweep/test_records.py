@@ -19,8 +19,9 @@ from search_spaces.params import BACKBONE_NAMES, TrialParams
 from sweep.finalists import _backbones, choose
 from sweep.history import WEIGHTS_KEPT, TrialHistory
 from sweep.model import choose as choose_model
-from sweep.records import Ranked, best, rank, ranked_rows, read_evaluation, read_predictions, read_run
+from sweep.records import read_evaluation, read_predictions, read_run
 from sweep.run_folder import EvaluationPaths, RunPaths
+from sweep.trial_records import Ranked, best, rank, ranked_rows
 
 
 def trial(number: int, score: float, size: int | None = 100, status: str = "completed") -> Any:
@@ -117,8 +118,8 @@ def test_what_stands_in_a_run_is_typed(tmp_path: Path) -> None:
     assert run.problems == []
     assert (run.sweep.sampler, run.sweep.fixed, run.sweep.folds, run.sweep.mode) == ("tpe", {"lr": 0.1}, None, "max")
     assert run.sweep.settings["grace_period"] == run.sweep.grace_period == 3
-    assert run.dataset.source_path == "/home/someone/xrays/manifest.csv"
-    assert run.dataset.group_counts["val"] == 110
+    assert run.dataset.source.path == "/home/someone/xrays/manifest.csv"
+    assert run.dataset.groups.counts["val"] == 110
     assert run.dataset.checks[0].items == (("train/covid/a.png", "train/covid/b.png"),)
     assert run.provenance.weights["resnet18"].origin == "folder"
     assert run.finals is not None

@@ -11,8 +11,8 @@ from tensorboardX.proto.event_pb2 import Event
 
 from search_spaces.params import TrialParams
 from sweep.history import TrialHistory
+from sweep.progress import TensorBoardLog
 from sweep.run_folder import RunPaths
-from sweep.tensorboard import TensorBoardLog
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_trouble_with_the_files_does_not_end_the_sweep(history: TrialHistory, mo
     def full(**_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("sweep.tensorboard.SummaryWriter", full)
+    monkeypatch.setattr("sweep.progress.SummaryWriter", full)
     TensorBoardLog(history)
     report(history, 1, train_loss=1.5)
     report(history, 2, train_loss=1.0)

@@ -25,9 +25,13 @@ Edit = Callable[[Path], object]
 
 @pytest.fixture
 def run(tmp_path: Path, images: Path) -> RunPaths:
+    return begin(tmp_path, images, "--name", "begun")
+
+
+def begin(tmp_path: Path, images: Path, *more: str) -> RunPaths:
     """A run folder as it is when its first trial begins; its space is the user's own file ``mine.py``."""
     (tmp_path / "mine.py").write_text(SPACE)
-    where = ["--storage", str(tmp_path / "storage"), "--name", "begun", "--space", str(tmp_path / "mine.py")]
+    where = ["--storage", str(tmp_path / "storage"), *more, "--space", str(tmp_path / "mine.py")]
     machine = this_machine()
     asked, problems = read(["--data", str(images), *SMALL, *where])
     config = resolve(asked, machine.cpus, machine.gpus)
@@ -37,6 +41,13 @@ def run(tmp_path: Path, images: Path) -> RunPaths:
         plan = make_plan(config, problems, prepare_into(beside, paths, workers=1, folds=None), own_epochs=False)
         write_new_run(paths, beside, asked, plan, machine, where)
     return paths
+
+
+def test_a_run_that_was_given_no_name_is_saved_under_that_of_its_folder(tmp_path: Path, images: Path) -> None:
+    paths = begin(tmp_path, images)
+    saved = json.loads(paths.sweep.read_text())
+    assert paths.root.name.startswith("mine-")
+    assert (saved["resolved"]["name"], saved["asked"].get("name")) == (paths.root.name, None)
 
 
 def contents(run: RunPaths) -> dict[str, bytes]:
@@ -122,7 +133,8 @@ def put(**changed: object) -> Edit:
         (put(trials="x"), "is damaged: --trials must be a whole number, received 'x'"),
         (
             put(sampler="nix", epochs=0),
-            "--epochs 0: must be 1 or more; --sampler: unknown sampler 'nix': allowed: gp, grid, qmc, random, tpe",
+            "is damaged: --epochs 0: must be 1 or more; --sampler: unknown sampler 'nix': allowed: gp, grid, qmc, "
+            "random, tpe",
         ),
     ],
 )

@@ -7,10 +7,10 @@ import dataclasses
 import difflib
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, ValidationError
 
 from search_spaces.errors import UserError, unknown
 
@@ -138,6 +138,7 @@ class Options(BaseModel):
     """Settings whose fields are declared by ``option``. Construction checks types, ``problems`` the values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    _unread: frozenset[str] = PrivateAttr(frozenset())
 
     @classmethod
     @functools.cache
@@ -160,13 +161,24 @@ class Options(BaseModel):
                 name = str(one["loc"][0])
                 wrong[name] = cls._sentences(name, one.get("ctx", {}).get("error"))
         sound = cls.model_validate({name: value for name, value in raw.items() if name not in wrong})
-        return sound, {name: wrong[name] for name in raw if name in wrong}
+        return sound.without(wrong), {name: wrong[name] for name in raw if name in wrong}
 
     @classmethod
     def _sentences(cls, name: str, error: ValueError | None) -> list[str]:
         if name not in cls.model_fields:
             return [unknown_option(name, "setting", {known: known for known in cls.model_fields})]
         return list(error.problems) if isinstance(error, UserError) else [f"{dashed(name)} {error}"]
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """The fields whose given value could not be read: what they hold is the default, which nobody asked for."""
+        return self._unread
+
+    def without(self, unread: Collection[str]) -> Self:
+        """The same settings, of which also ``unread`` could not be read."""
+        copy = self.model_copy()
+        copy._unread = self._unread.union(unread)
+        return copy
 
     def problems(self) -> list[str]:
         """One sentence for each value that cannot be; [] if all is well."""

@@ -12,8 +12,8 @@ from PIL import Image
 from sklearn import metrics
 
 from reports.chapters.examples import BEST, FALSE_NEGATIVES, FALSE_POSITIVES, WORST, chapter, confused_pairs, examples
-from sweep.records import Predictions
 from sweep.run_folder import RunPaths
+from trainables.predictions import Predictions
 
 
 def listed(found):
