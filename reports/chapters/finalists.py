@@ -43,30 +43,6 @@ def chapter(results: Results) -> Chapter:
     return Chapter("finalists", TITLE, (*blocks, *_baselines(results), *_external(results)))
 
 
-def network(one: ConfigurationResult) -> str:
-    """Backbone and depth alone: "resnet18, last 2 blocks"."""
-    params = one.finalist.params
-    layers = params.get("unfreeze_layers") not in (None, "", "none")
-    depth = LAYERS if layers else formats.choice("unfreeze_depth", params.get("unfreeze_depth"))
-    return f"{params.get('backbone', 'unknown')}, {depth}"
-
-
-def course(board: Leaderboard, one: ConfigurationResult) -> figures.Course:
-    """The row of ``figures.courses`` of a configuration."""
-    cells = intervals.cells(one.scores, {"score": board.metric})
-    judged = () if one.scores is None else one.scores.by_run.get(board.metric, ())
-    return figures.Course(
-        name=f"{one.finalist.number}: {network(one)}",
-        winner=one is board.winner,
-        search=one.finalist.search_score,
-        validation=list(one.validation.values()),
-        judged=[float(value) for value in judged] if board.split == "test" else (),
-        mean=cells["score"],
-        low=cells["score_low"],
-        high=cells["score_high"],
-    )
-
-
 def validated(board: Leaderboard, one: ConfigurationResult) -> dict[str, Any]:
     """Search score, mean of repeats on validation with its standard error, and their gap; numbers and text."""
     error = one.standard_error
@@ -98,11 +74,10 @@ def lead_titles(title: str) -> dict[str, str]:
 
 def courses(board: Leaderboard, configurations: Sequence[ConfigurationResult], name: str, caption: str) -> Figure:
     """Each configuration from the search to the split that judges, a row each; at most MOST_DRAWN."""
-    drawn = configurations[:MOST_DRAWN]
+    drawn, opened = configurations[:MOST_DRAWN], board.split == "test"
     axis = formats.metric_name(f"test_{board.metric}").removeprefix("test ")
     axis += " (lower is better)" if metric_mode(board.metric) == "min" else ""
-    rows = [course(board, one) for one in drawn]
-    drawing = figures.courses(rows, axis, "test" if board.split == "test" else "")
+    drawing = figures.courses([_course(board, one) for one in drawn], axis, "test" if opened else "")
     return Figure(name, caption, courses_in_words(board, drawn), drawing)
 
 
@@ -114,6 +89,24 @@ def courses_in_words(board: Leaderboard, drawn: Sequence[ConfigurationResult]) -
 def judged_name(board: Leaderboard) -> str:
     """The score that judges, in words: "test macro F1"."""
     return formats.metric_name(f"{board.split}_{board.metric}")
+
+
+def _course(board: Leaderboard, one: ConfigurationResult) -> figures.Course:
+    params = one.finalist.params
+    layers = params.get("unfreeze_layers") not in (None, "", "none")
+    depth = LAYERS if layers else formats.choice("unfreeze_depth", params.get("unfreeze_depth"))
+    cells = intervals.cells(one.scores, {"score": board.metric})
+    judged = () if one.scores is None or board.split != "test" else one.scores.by_run.get(board.metric, ())
+    return figures.Course(
+        name=f"{one.finalist.number}: {params.get('backbone', 'unknown')}, {depth}",
+        winner=one is board.winner,
+        search=one.finalist.search_score,
+        validation=list(one.validation.values()),
+        judged=list(map(float, judged)),
+        mean=cells["score"],
+        low=cells["score_low"],
+        high=cells["score_high"],
+    )
 
 
 def _none(results: Results) -> str:
