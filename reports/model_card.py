@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from reports import formats, intervals
 from reports.bootstrap import Scores
+from reports.caveats import caveats
 from reports.chapters.methods import FITS
 from reports.formats import escape, listing
 from reports.intervals import interval
@@ -161,7 +162,7 @@ def _scores(results: Results) -> list[str]:
 def _limits(results: Results, model: ModelRecord) -> str:
     """The page's caveats, and what was not measured."""
     dataset = results.data.dataset
-    found = [one.text for one in results.caveats if one.level != "info"]
+    found = [one.text for one in caveats(results) if one.level != "info"]
     rare = [f"{name} ({count:,})" for name, count in dataset.counts.get("train", {}).items() if count < FEW_IMAGES]
     if rare:
         found.append(f"Few training images of {listing(rare)}.")

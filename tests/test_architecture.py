@@ -38,7 +38,7 @@ REPORT_LEVELS = (
     {"blocks", "drawing", "formats", "figures", "class_panels", "tables", "thumbnails"},
     {"data"},
     {"bootstrap", "intervals", "comparisons", "probabilities"},
-    {"results", "leaderboard", "importance"},
+    {"results", "leaderboard", "importance", "caveats"},
     {"chapters"},
     {"render", "model_card", "external"},
     {"build"},

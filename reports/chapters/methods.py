@@ -10,6 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from reports import formats, tables
 from reports.blocks import Block, Chapter, Folded, Note, Table, Text, columns
+from reports.caveats import caveats
 from reports.chapters.checklists import checklists
 from reports.chapters.references import Citations, of_backbone
 from reports.formats import escape, listing
@@ -64,8 +65,8 @@ def chapter(results: Results) -> Chapter:
         blocks.append(Note("warning", "The sweep has not ended: these paragraphs describe what was on disk."))
     for heading, paragraph in PARAGRAPHS.items():
         blocks.append(Text(f"### {heading}\n\n{cite.within(' '.join(filter(None, paragraph(results))))}"))
-    caveats = "\n".join(f"- {escape(one.text)}" for one in results.caveats) or "None is known from the records."
-    blocks.append(Text(f"### Limits\n\n{caveats}"))
+    limits = "\n".join(f"- {escape(one.text)}" for one in caveats(results)) or "None is known from the records."
+    blocks.append(Text(f"### Limits\n\n{limits}"))
     ranges = search_space(results)
     if len(ranges):
         caption = "Hyperparameters that were varied, their ranges, and how many of the compared trials used each."

@@ -12,6 +12,7 @@ import pandas as pd
 from reports import figures, formats, intervals, tables
 from reports.blocks import Block, Chapter, Code, Facts, Figure, Folded, Headline, Note, Text
 from reports.bootstrap import Scores
+from reports.caveats import caveats
 from reports.chapters.errors import confusion_figure, in_summary
 from reports.formats import escape
 from reports.intervals import interval
@@ -211,10 +212,10 @@ def _configuration(results: Results) -> list[tuple[str, str]]:
 
 def _caveats(results: Results) -> list[Block]:
     """The worst of them; the methods chapter lists all."""
-    if not results.caveats:
+    if not caveats(results):
         return []
-    lines = [f"- **{LEVELS[one.level]}:** {escape(one.text)}" for one in results.caveats[:MOST_CAVEATS]]
-    more = len(results.caveats) - MOST_CAVEATS
+    lines = [f"- **{LEVELS[one.level]}:** {escape(one.text)}" for one in caveats(results)[:MOST_CAVEATS]]
+    more = len(caveats(results)) - MOST_CAVEATS
     end = f"\n\n[and {more} more](#methods)" if more > 0 else ""
     return [Text("### Caveats\n\n" + "\n".join(lines) + end)]
 

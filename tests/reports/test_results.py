@@ -15,6 +15,7 @@ from in_chapter import results_of
 from searched_run import write_searched
 from sklearn.metrics import roc_auc_score
 
+from reports.caveats import caveats
 from reports.results import Results
 from sweep.records import read_run
 from sweep.run_folder import RunPaths
@@ -52,7 +53,13 @@ def skilled(
 
 
 def said(results: Results) -> str:
-    return " ".join(one.text for one in results.caveats)
+    return " ".join(one.text for one in caveats(results))
+
+
+def lift(root: Path, number: int, by: float) -> None:
+    path = RunPaths(root).trial(f"t{number:05d}").result
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | {"val_f1_macro": row["val_f1_macro"] + by}) + "\n" for row in rows))
 
 
 # Which network
@@ -308,18 +315,18 @@ def test_a_baseline_of_other_images_or_that_failed_is_not_compared(write_run: Wr
     ],
 )
 def test_what_must_be_known_is_a_caveat(write_run: WriteRun, changes: dict[str, Any], words: str, level: str) -> None:
-    (found,) = [one for one in results_of(write_run(**changes)).caveats if words in one.text]
+    (found,) = [one for one in caveats(results_of(write_run(**changes))) if words in one.text]
     assert found.level == level
 
 
 def test_a_sound_run_has_none_of_the_grave_caveats(write_run: WriteRun) -> None:
-    assert [one for one in results_of(write_run(finals={}, **BIG)).caveats if one.level != "info"] == []
+    assert [one for one in caveats(results_of(write_run(finals={}, **BIG))) if one.level != "info"] == []
 
 
 def test_problems_of_files_and_a_lost_selection_are_errors(write_run: WriteRun) -> None:
     root = write_run(finals={})
     RunPaths(root).selection.write_text("{ torn")
-    errors = [one.text for one in results_of(root).caveats if one.level == "error"]
+    errors = [one.text for one in caveats(results_of(root)) if one.level == "error"]
     assert any("selection.json" in text for text in errors)
     assert any("the winner is not known" in text for text in errors)
 
@@ -350,6 +357,22 @@ def test_overfitting_is_said_only_beyond_the_interval_of_validation(write_run: W
     assert "Overfitting" not in said(results_of(root))
 
 
+def test_the_recall_of_a_rare_class_is_a_caveat_where_its_interval_is_wide(write_run: WriteRun) -> None:
+    sizes = {"train": 60, "val": 24, "test": 24}
+    root = write_run(finals={"finalists": (0,)}, labels_per_split=sizes, classes=("a", "b"))
+    skilled(root, "t0000", 1)
+    assert "too wide to rank two networks by" in said(results_of(root))
+    big = write_run("big", finals={"finalists": (0,)}, **BIG)
+    skilled(big, "t0000", 6)
+    assert "too wide" not in said(results_of(big))
+
+
+def test_failures_are_pinned_to_a_backbone_only_beyond_chance(write_run: WriteRun) -> None:
+    assert "More than by chance" not in said(results_of(write_run("even", trials=12)))
+    one = write_run("one", trials=24, statuses=("failed", "completed", "completed"))
+    assert "More than by chance are of mobilenet_v2" in said(results_of(one))
+
+
 def test_unequal_pruning_is_said_only_where_the_exact_test_says_so(tmp_path: Path, write_run: WriteRun) -> None:
     root = write_searched(tmp_path / "run", lambda params, epoch: 0.5, trials=40, statuses=("completed",))
     for folder in RunPaths(root).trial_folders():
@@ -360,10 +383,19 @@ def test_unequal_pruning_is_said_only_where_the_exact_test_says_so(tmp_path: Pat
     assert "pruned more often" not in said(results_of(write_run("even", trials=20)))
 
 
+def test_a_best_trial_that_came_late_is_a_hint_to_search_on(tmp_path: Path) -> None:
+    late = write_searched(tmp_path / "late", lambda params, epoch: 0.5, trials=20, statuses=("completed",))
+    lift(late, 19, 0.4)
+    assert "number 19 of 20" in said(results_of(late))
+    early = write_searched(tmp_path / "early", lambda params, epoch: 0.5, trials=20, statuses=("completed",))
+    lift(early, 2, 0.4)
+    assert "a longer search" not in said(results_of(early))
+
+
 def test_the_gravest_caveats_come_first(write_run: WriteRun) -> None:
     root = write_run(finals={"failed": ["t0000/seed_1002"]})
     RunPaths(root).selection.write_text("{ torn")
-    levels = [one.level for one in results_of(root).caveats]
+    levels = [one.level for one in caveats(results_of(root))]
     assert set(levels) == {"error", "warning", "info"}
     assert levels == sorted(levels, key=["error", "warning", "info"].index)
 

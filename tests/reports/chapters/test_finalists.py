@@ -14,6 +14,7 @@ import pytest
 from baseline_files import POOR, write_baselines
 from in_chapter import figures, results_of, tables, texts
 
+from reports.caveats import caveats
 from reports.chapters import backbone_depth, finalists
 from reports.comparisons import Comparison
 from reports.intervals import interval
@@ -111,7 +112,7 @@ def test_damaged_files_are_said_and_the_rest_is_shown(write_run: WriteRun, file:
     assert texts(chapter)
     assert tables(backbone_depth.chapter(results))
     if file == "selection.json":
-        assert any("the winner is not known" in one.text for one in results.caveats)
+        assert any("the winner is not known" in one.text for one in caveats(results))
     if file == "finalists.json":
         assert "is damaged" in texts(chapter)
     if file == "test_access.jsonl":

@@ -10,6 +10,7 @@ from in_chapter import notes, results_of, tables, texts
 from searched_run import write_searched
 
 from reports.build import CHAPTERS
+from reports.caveats import caveats
 from reports.chapters.checklists import ANSWERED, checklists
 from reports.chapters.methods import chapter
 from reports.chapters.references import REFERENCES, Citations, of_backbone
@@ -48,8 +49,8 @@ def test_unknown_patients_and_allowed_leaks_are_part_of_the_methods(write_run):
 
 def test_the_limits_hold_every_caveat_in_full(write_run):
     results = results_of(write_run(finals={"opened": 2}, statuses=("failed", "completed")))
-    assert results.caveats
-    for caveat in results.caveats:
+    assert caveats(results)
+    for caveat in caveats(results):
         assert caveat.text.replace("_", r"\_").split(".")[0] in texts(chapter(results))
 
 

@@ -10,6 +10,7 @@ from baseline_files import POOR, write_baselines
 from in_chapter import facts, figures, notes, results_of, texts
 
 from reports.blocks import Chapter, Code, Folded, Headline, walk
+from reports.caveats import caveats
 from reports.chapters.summary import MOST_CAVEATS, chapter
 from reports.intervals import interval
 from sweep.run_folder import RunPaths
@@ -88,7 +89,7 @@ def test_four_caveats_stand_the_worst_first_and_a_link_leads_to_the_others(write
     found = texts(chapter(results))
     assert found.count("- **") == MOST_CAVEATS
     assert "- **Caution:** The sweep has not ended" in found
-    assert f"[and {len(results.caveats) - MOST_CAVEATS} more](#methods)" in found
+    assert f"[and {len(caveats(results)) - MOST_CAVEATS} more](#methods)" in found
 
 
 def test_the_model_file_its_own_scores_the_command_and_the_lines_that_load_it(write_run):

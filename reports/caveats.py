@@ -1,0 +1,274 @@
+"""What must be known before a number is read: a rule each, the worst first."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import fisher_exact
+
+from reports import formats, intervals, tables
+from reports.bootstrap import draw_resamples
+from reports.intervals import FEW_GROUPS, interval
+from reports.results import Results
+
+TRAIN_REPLICATES = 400
+WIDE = 0.2
+"""Width of an interval of recall from which on it ranks no two networks."""
+
+
+@dataclass(frozen=True)
+class Caveat:
+    """level: "error", "warning" or "info"; text: a short plain sentence or two; anchor: the chapter that says more."""
+
+    level: str
+    text: str
+    anchor: str
+
+
+@functools.lru_cache(maxsize=1)
+def caveats(results: Results) -> tuple[Caveat, ...]:
+    """Of a report, once it is asked for them."""
+    found = []
+    for level, anchor, rule in CAVEATS:
+        texts = rule(results)
+        found += [Caveat(level, text, anchor) for text in ([texts] if isinstance(texts, str) else texts) if text]
+    return tuple(found)
+
+
+def _problems(results: Results) -> str:
+    found = results.data.problems
+    if len(found) > 1:
+        return f"{len(found)} problems were found while the run folder was read; the end of the summary lists them."
+    return f"{found[0]}." if found else ""
+
+
+def _no_winner(results: Results) -> str:
+    """Whether the selection, or predictions that it is judged by, are lost."""
+    board = results.leaderboard
+    if board is None:
+        return ""
+    finals = board.finals
+    missing = [remark for one in board.configurations for remark in one.remarks if ": failed (" not in remark]
+    if finals.selected is None:
+        lost = "finalists/selection.json is missing or damaged, though the test split was opened: the winner is not "
+        return f"{lost}known." if finals.opened else ""
+    if board.winner is None:
+        return f"selection.json names {finals.winner or 'no winner'}, which is no finalist here."
+    count = len(missing)
+    return f"Predictions of repeats are missing or do not fit ({count} remarks): {missing[0]}." if missing else ""
+
+
+def _not_ended(results: Results) -> str:
+    trials = results.data.trials
+    running = tables.status_counts(trials)["running"]
+    text = f"The sweep has not ended: {running} of {len(trials)} trials have no end yet."
+    return "" if results.data.ended else text
+
+
+def _not_selected(results: Results) -> str:
+    finals = results.data.run.finals
+    if finals is None or not finals.finalists or finals.selected is not None or finals.opened:
+        return ""
+    asked, ended = finals.asked * len(finals.finalists), sum(len(one.completed) for one in finals.finalists)
+    return f"The finalists are not done: {ended} of {asked} repeats have completed, and no winner is selected."
+
+
+def _on_validation(results: Results) -> str:
+    """Where there is a test split that does not judge."""
+    board = results.leaderboard
+    if board is None or board.winner is None or board.split == "test" or not results.data.has_test:
+        return ""
+    opened = board.finals.opened
+    why = "no test predictions of the winner can be read" if opened else "the test split was not opened yet"
+    return f"Scores are of validation, and optimistic: {why}."
+
+
+def _data(results: Results) -> list[str]:
+    dataset = results.data.dataset
+    demo = "Demo data: phantoms drawn by a program, not X-rays. The numbers say nothing about any disease."
+    said = [text.removesuffix(".") + "." for text in dataset.caveats if not text.startswith("Demo set")]
+    return [*([demo] if dataset.demo else []), *said]
+
+
+def _folded(results: Results) -> str:
+    folded = [name for name, one in results.data.run.provenance.weights.items() if one.folded_batchnorm]
+    text = f"Folded BatchNorm in the starting weights of {formats.listing(folded)}: such a network trains to chance "
+    return f"{text}beyond depth 0: do not compare its deeper trials with other backbones." if folded else ""
+
+
+def _shortcuts(results: Results) -> str:
+    found = results.judged_baselines
+    return found.shortcut_sentence if found is not None and found.shortcuts_close else ""
+
+
+def _never_predicted(results: Results) -> str:
+    never = results.never_predicted(results.split) if results.split else []
+    return f"On {results.split_name}, {formats.listing(never)} is never predicted." if never else ""
+
+
+def _at_chance(results: Results) -> str:
+    scores = results.judged_scores
+    if scores is None or not (all(scores.positives.values()) and all(scores.negatives.values())):
+        return ""
+    chance = 0.5 if results.data.task == "multi_label" else 1 / len(scores.classes)
+    known = interval(scores, "balanced_accuracy")
+    text = f"Balanced accuracy, {intervals.plain(known)}, is not above guessing ({formats.score(chance)})."
+    return text if known.low <= chance else ""
+
+
+def _at_majority(results: Results) -> str:
+    scores, base = results.judged_scores, tables.majority_baseline(results.data.dataset, results.split or "val")
+    if scores is None or base is None:
+        return ""
+    known, least = interval(scores, "accuracy"), base["accuracy"]
+    text = f"Accuracy, {intervals.plain(known)}, is not above always answering the most frequent class "
+    return f"{text}({formats.score(least)})." if known.low <= least else ""
+
+
+def _few(results: Results) -> str:
+    """How little the intervals rest on."""
+    scores = results.judged_scores
+    positives = {} if scores is None else scores.positives
+    few = [f"{name} ({count})" for name, count in positives.items() if count < FEW_GROUPS]
+    unit = "patients" if scores is not None and scores.resamples.named else "images"
+    which = f"{FEW_GROUPS} {results.split_name} {unit} have {formats.listing(few)}"
+    return f"Fewer than {which}: such intervals are too narrow." if few else ""
+
+
+def _wide_recall(results: Results) -> str:
+    scores = results.judged_scores
+    if scores is None:
+        return ""
+    rarest = min(scores.classes, key=lambda name: (scores.positives[name], name))
+    recall = interval(scores, f"recall:{rarest}")
+    text = f"Recall of {rarest}, the rarest class, is {intervals.plain(recall)}: too wide to rank two networks by."
+    return text if recall.high - recall.low > WIDE else ""
+
+
+def _opened_again(results: Results) -> str:
+    finals = results.data.run.finals
+    times = 0 if finals is None else len(finals.test_access)
+    text = f"The test split was opened {times} times: scores after the first look are optimistic."
+    return text if times > 1 else ""
+
+
+def _lost_repeats(results: Results) -> str:
+    finals = results.data.run.finals
+    if finals is None or finals.selected is None:
+        return ""
+    short = [one for one in finals.finalists if len(one.completed) < finals.asked]
+    listed = formats.listing(f"trial {one.number} ({len(one.completed)} of {finals.asked})" for one in short)
+    return f"Not all repeats completed: {listed}. Their means rest on fewer." if short else ""
+
+
+def _best_of_search(results: Results) -> str:
+    if results.winner is not None or results.data.best is None:
+        return ""
+    no_test = "" if results.data.has_test else " There is no test split that could tell by how much."
+    count = len(results.data.ranked)
+    return f"The score is the best of {count} trials on the images they were chosen on: optimistic.{no_test}"
+
+
+def _unequal_pruning(results: Results) -> str:
+    """Whether trials that train the head alone were pruned more or less often than others (Fisher's exact test)."""
+    trials = results.data.trials
+    ended = trials[trials["status"].isin(["completed", "pruned"])]
+    counted = pd.crosstab(ended["unfrozen"] == formats.DEPTH_NAMES[0], ended["status"] == "pruned").to_numpy()
+    if counted.shape != (2, 2) or float(fisher_exact(counted).pvalue) > 0.05:
+        return ""
+    deeper, shallow = counted[:, 1] / counted.sum(axis=1)
+    which = "that train more than the head" if deeper > shallow else "that train the head alone"
+    shares = f"{formats.percent(max(deeper, shallow))} against {formats.percent(min(deeper, shallow))}"
+    text = f"Trials {which} were pruned more often ({shares}): they had less of a chance, and may be better than they "
+    return f"{text}look."
+
+
+def _seed(results: Results) -> str:
+    scores = results.judged_scores if results.winner is not None else None
+    values = () if scores is None else scores.by_run[results.metric]
+    if len(values) < 2:
+        return ""
+    span = f"{formats.score(min(values))} to {formats.score(max(values))}"
+    text = f"The seed alone moves the winner's {results.metric_name} from {span}; intervals are over patients, "
+    return f"{text}this comes on top."
+
+
+def _last_epoch(results: Results) -> str:
+    budget, best, winner = results.data.run.sweep.epochs, results.data.best, results.winner
+    which, last = "the best trial", [] if best is None else [best["best_epoch"]]
+    if winner is not None:
+        which, last = "every repeat", [one.best_epoch for one in winner.finalist.completed]
+    text = f"The best epoch of {which} is the last of the budget ({budget}): more epochs may score higher."
+    return text if budget and budget > 1 and set(last) == {budget} else ""
+
+
+def _best_not_completed(results: Results) -> str:
+    best = results.data.best if results.winner is None else None
+    how = {"running": "is still running", "pruned": "was pruned before its last epoch"}
+    return f"The best trial {how[best['status']]}." if best is not None and best["status"] in how else ""
+
+
+def _failures(results: Results) -> str:
+    """How many failed, of what, and whether one backbone is behind it (Fisher's exact test, Bonferroni)."""
+    trials = results.data.trials
+    reasons, failed = tables.failures(trials), trials["status"] == "failed"
+    if reasons.empty:
+        return ""
+    text = f"{int(failed.sum())} of {len(trials)} trials failed; most often: {reasons['reason'][0]}."
+    names = sorted(set(trials["backbone"]))
+    counted = [pd.crosstab(trials["backbone"] == name, failed).to_numpy()[::-1, ::-1] for name in names]
+    p = [float(fisher_exact(one, "greater").pvalue) * len(names) for one in counted if one.shape == (2, 2)]
+    if len(p) == len(names) and min(p) <= 0.05:
+        text += f" More than by chance are of {names[int(np.argmin(p))]}: its results rest on fewer trials."
+    return text
+
+
+def _late(results: Results) -> str:
+    best, count = results.data.best, len(results.data.trials)
+    if best is None or count < 20 or best["number"] < 0.8 * count or results.data.run.sweep.study_rows:
+        return ""
+    return f"The best trial was number {best['number']:.0f} of {count}: a longer search may help."
+
+
+def _overfitting(results: Results) -> str:
+    """A claim only where the intervals of training (in evaluation mode) and validation part."""
+    train, val = results.runs("train"), results.scores("val")
+    if train is None or val is None:
+        return ""
+    # Training splits are large, and the bounds need no third digit.
+    resamples = draw_resamples(train.groups, train.labels, len(train.classes), replicates=TRAIN_REPLICATES)
+    learned, found = interval(train.scores(resamples), "f1_macro"), interval(val, "f1_macro")
+    text = f"macro F1 is {intervals.plain(learned)} on training, {intervals.plain(found)} on validation."
+    return f"Overfitting: {text}" if learned.low > found.high else ""
+
+
+CAVEATS: tuple[tuple[str, str, Callable[[Results], str | list[str]]], ...] = (
+    ("error", "reproducibility", _problems),
+    ("error", "finalists", _no_winner),
+    ("warning", "trials", _not_ended),
+    ("warning", "finalists", _not_selected),
+    ("warning", "finalists", _on_validation),
+    ("warning", "data", _data),
+    ("warning", "data", _folded),
+    ("warning", "finalists", _shortcuts),
+    ("warning", "errors", _never_predicted),
+    ("warning", "errors", _at_chance),
+    ("warning", "errors", _at_majority),
+    ("warning", "errors", _few),
+    ("warning", "finalists", _opened_again),
+    ("warning", "finalists", _lost_repeats),
+    ("warning", "finalists", _best_of_search),
+    ("warning", "learning_curves", _unequal_pruning),
+    ("info", "errors", _wide_recall),
+    ("info", "finalists", _seed),
+    ("info", "learning_curves", _last_epoch),
+    ("info", "trials", _best_not_completed),
+    ("info", "trials", _failures),
+    ("info", "learning_curves", _late),
+    ("info", "errors", _overfitting),
+)
+"""Level, chapter that says more, and what is said ("" or []: nothing), the worst first."""
