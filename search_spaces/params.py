@@ -26,6 +26,8 @@ BACKBONE_NAMES = (
 OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("constant", "cosine", "plateau")
 LOSSES = ("cross_entropy", "bce", "focal")
+LOSS_FIELDS = ("loss", "focal_gamma", "focal_alpha", "class_weights")
+"""What changes the scale of a loss: two trials that differ in one cannot be compared by it."""
 CLASS_WEIGHTS = ("none", "balanced")
 AUGMENTS = ("none", "flip", "standard")
 TASKS = ("single_label", "multi_label")

@@ -15,6 +15,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 
 from search_spaces import full_finetune, head_only, imbalance, partial_unfreeze, studies
+from search_spaces.choices import losses
 from search_spaces.errors import UserError, by_reason, raise_all, unknown
 from search_spaces.fixed_trial import FixedTrial, names_layers
 from search_spaces.params import FIELDS, Choices, Override, Range, Scalar, SpaceContext, TrialParams, parse_text
@@ -180,8 +181,9 @@ def resolve(
 def misfits(params: TrialParams, context: SpaceContext) -> list[str]:
     """Why ``params`` cannot run on the data and weights of ``context``, one sentence each; empty if it can."""
     found = []
-    if context.task == "multi_label" and params.loss == "cross_entropy":
-        found.append("loss cross_entropy cannot train a multi-label task: give bce or focal")
+    if params.loss not in (allowed := losses(context)):
+        task = context.task.replace("_", "-")
+        found.append(f"loss {params.loss} cannot train a {task} task: give {' or '.join(allowed)}")
     if params.batch_size > context.train_count:
         found.append(f"batch_size {params.batch_size} is above the {context.train_count} images of the training split")
     if params.backbone not in context.backbones:

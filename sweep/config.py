@@ -271,8 +271,11 @@ class ResolvedConfig(SweepConfig):
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
-        """As ``SweepConfig.from_json``; a missing key is an error, too: its default would make it another sweep."""
-        if missing := sorted(cls.model_fields.keys() - raw.keys()):
+        """As ``SweepConfig.from_json``; a missing key is an error, too: its default would make it another sweep.
+
+        Options that came ``later`` than the run have their default.
+        """
+        if missing := sorted(name for name, one in cls.options().items() if name not in raw and not one.later):
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise UserError(f"it lacks {', '.join(missing[:3])}{more}")
         return cls(**dict(SweepConfig.from_json(raw)))

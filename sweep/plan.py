@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from search_spaces.errors import UserError, by_reason, raise_all, unknown
-from search_spaces.params import BACKBONE_NAMES, Choices, SpaceContext, TrialParams
+from search_spaces.params import BACKBONE_NAMES, LOSS_FIELDS, Choices, SpaceContext, TrialParams
 from search_spaces.space import RANDOM_TRIALS, Space, load_space, random_study
 from sweep.config import OR_ANEW, ResolvedConfig, SweepConfig
 from sweep.record_reader import read_file
@@ -253,8 +253,7 @@ def _metric_problems(config: SweepConfig, dataset: DatasetRecord | None, space: 
     if config.metric != "val_loss" or space is None:
         return []
     searched = any(
-        name.partition(".")[0] in ("loss", "focal_gamma", "focal_alpha", "class_weights") and not choice.single()
-        for name, choice in space.distributions.items()
+        name.partition(".")[0] in LOSS_FIELDS and not choice.single() for name, choice in space.distributions.items()
     )
     if searched or len({(row.loss, row.class_weights) for row in space.fixed or ()}) > 1:
         return ["--metric val_loss cannot compare trials of different losses: give val_nll, or fix the loss by --set"]

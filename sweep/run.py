@@ -77,7 +77,7 @@ def _run(arguments: list[str]) -> int:
         prepare = prepare_into(beside, paths, here.cpus, config.folds)
         own_epochs = resumed.own_epochs if resumed else "epochs" not in asked.model_fields_set
         plan = make_plan(config, problems, prepare, own_epochs=own_epochs, resumed=paths if resumed else None)
-        assert beside is not None
+        assert beside is not None, "why it cannot be made is among the problems that make_plan has raised"
         estimate.check_disk(plan, paths)
         if config.dry_run:
             print(estimate.description(plan, paths))

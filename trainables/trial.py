@@ -177,7 +177,7 @@ class FinetuneTrial:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state_dict()`` of a trial with the same parameters, settings and number."""
-        assert state["params"] == self.params.to_flat(), "the state of another trial"
+        assert TrialParams.from_flat(state["params"]) == self.params, "the state of another trial"
         self._micro_batch = state["micro_batch"]
         self._spent_s += state["seconds"]
         self.model.load_trained_state(state["model"])

@@ -23,7 +23,7 @@ from reports.leaderboard import ConfigurationResult
 from reports.results import Results
 from reports.tables import SPLITS
 from search_spaces.errors import by_reason
-from search_spaces.params import TrialParams
+from search_spaces.params import LOSS_FIELDS, TrialParams
 from search_spaces.studies import FLAWS, PublishedRow, published
 from sweep.records import read_predictions
 from trainables.metrics import confusion_matrix, evaluate_predictions
@@ -34,7 +34,6 @@ PREFIX = "studies."
 CLASSES = {"two_findings": ("infected", "normal"), "three_findings": ("covid", "normal", "pneumonia")}
 WATCHED = {"two_findings": "infected", "three_findings": "covid"}  # the class that must not be missed
 SCORES = {"accuracy": "accuracy", "f1_macro": "macro F1"}
-LOSS_FIELDS = ("loss", "focal_gamma", "focal_alpha", "class_weights")
 TRAINED = {"unfreeze_depth", "unfreeze_layers"}
 NOT_COMPARABLE = (
     "The studies had other images, other splits and often another measure: no number of theirs can be compared with "

@@ -11,8 +11,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from reports import formats
+from reports.chapters.methods import WORDS
 from reports.drawing import short
-from search_spaces.params import TrialParams
+from search_spaces.params import AUGMENTS, LOSSES, OPTIMIZERS, TrialParams
 from sweep.records import SweepRecord
 
 HOSTILE = ["![x](http://e/x.png)", "[a](javascript:x)", "# h", "1. x", "2) x", "- x", "+ x", "> x", "~~~", "```", "|",
@@ -113,3 +114,16 @@ def test_the_time_between_two_moments_is_told_and_a_missing_end_too():
     assert formats.elapsed("2026-01-05T10:00:00+00:00", "2026-01-05T11:23:20+00:00") == "1 h 23 min"
     assert formats.elapsed("2026-01-05T10:00:00+00:00", None) == "no end recorded"
     assert formats.elapsed(None, "today") == "no end recorded"
+
+
+@pytest.mark.parametrize(
+    ("known", "here", "in_methods"),
+    [
+        (LOSSES, formats.LOSSES, WORDS["loss"]),
+        (OPTIMIZERS, formats.OPTIMIZERS, WORDS["optimizer"]),
+        ([one for one in AUGMENTS if one != "none"], formats.AUGMENTATIONS, WORDS["augment"]),
+    ],
+    ids=["loss", "optimizer", "augment"],
+)
+def test_every_value_of_a_hyperparameter_has_a_name_on_the_page_and_in_the_methods(known, here, in_methods):
+    assert set(known) == set(here) == set(in_methods)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -346,3 +347,11 @@ def test_no_input_is_worse_than_a_sentence(raw: dict[str, object]) -> None:
     config, wrong = SweepConfig.read(raw)
     assert config.model_fields_set == raw.keys() - wrong.keys()
     assert all(wrong.values())
+
+
+def test_an_option_that_came_later_than_a_run_has_its_default_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = resolve(SweepConfig(patience=3), cpus=2, gpus=0).to_json()
+    del saved["patience"]
+    declared = dataclasses.replace(ResolvedConfig.options()["patience"], later=True)
+    monkeypatch.setitem(ResolvedConfig.options(), "patience", declared)
+    assert ResolvedConfig.from_json(saved).patience is None

@@ -77,7 +77,7 @@ class Option:
     option's name). least, most: the range, inclusive; above_s: of seconds, exclusive. out_of_range: said of a value
     outside, where the bound in words is not enough.
     anew: a resumed run may be given another value, since it changes how much is run and where, not what a trial is
-    worth.
+    worth. later: added after there were runs; one that was saved without it was run with its default.
     """
 
     group: str
@@ -91,6 +91,7 @@ class Option:
     most: float = math.inf
     out_of_range: str = ""
     anew: bool = False
+    later: bool = False
 
     def problems(self, name: str, value: object) -> Iterator[str]:
         """Why the option ``name`` cannot be ``value``, one sentence each; None is not looked at."""
