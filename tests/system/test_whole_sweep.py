@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from whole_sweep import Done, after_ends, run_sweep
 
-from sweep.records import read_predictions, read_repeat_predictions, read_run
+from sweep.records import read_predictions, read_run
 from sweep.run_folder import RunPaths
 
 CLOCK = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
@@ -60,7 +60,7 @@ def repeats(root: Path) -> dict[str, Any]:
     assert run.finals is not None
     told = {}
     for one in (repeat for finalist in run.finals.finalists for repeat in finalist.repeats):
-        predictions = read_repeat_predictions(run, one)
+        predictions = read_predictions(run, one.trial_id)
         assert predictions is not None
         epochs = [{key: value for key, value in row.items() if key not in CLOCK} for row in one.epochs]
         told[one.trial_id] = (
@@ -97,7 +97,7 @@ def test_the_winner_is_fixed_before_the_test_split_is_opened_once(whole: Path) -
     test = (run.rows["split"] == "test").sum()
     assert finals.test_access[0]["images"] == test
     for one in (repeat for finalist in finals.finalists for repeat in finalist.repeats):
-        predictions = read_repeat_predictions(run, one)
+        predictions = read_predictions(run, one.trial_id)
         assert predictions is not None
         assert (predictions.split == "test").sum() == test
     for trial in run.trials["trial_id"]:
@@ -169,7 +169,7 @@ def test_folds_validate_on_every_image_once(small_data: Path, tmp_path: Path) ->
     assert winner is not None
     paths = []
     for repeat in winner.repeats:
-        predictions = read_repeat_predictions(run, repeat)
+        predictions = read_predictions(run, repeat.trial_id)
         assert predictions is not None
         paths += predictions.of("val").path.tolist()
         assert not set(predictions.of("val").path) & set(predictions.of("train").path)
