@@ -29,6 +29,7 @@ from sweep.record_reader import (
 from sweep.run_folder import EvaluationPaths, ModelPaths, RunPaths
 from sweep.trial_records import Finals, epochs_table, read_finals, read_trials, trials_table
 from trainables import predictions
+from trainables.atomic import check_format
 from trainables.predictions import Predictions
 
 
@@ -305,7 +306,10 @@ def read_model_record(paths: RunPaths, problems: list[str]) -> ModelRecord | Non
     if not is_there(files.model) and not is_there(files.facts):
         return None
     name = f"{paths.models.name}/{files.facts.name}"
-    return read_record(ModelRecord, read_json(files.facts, problems, name, check=True), name, problems)
+    content = read_json(files.facts, problems, name)
+    if content:
+        check_format(content, files.facts)
+    return read_record(ModelRecord, content, name, problems)
 
 
 def _read_baselines(paths: RunPaths, problems: list[str], opened: bool) -> tuple[BaselineRecord, ...] | None:
