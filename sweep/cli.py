@@ -66,8 +66,11 @@ def read(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
     return config.without(unread), problems
 
 
-def parser() -> Arguments:
-    """The options in their groups. Values stay text here: what is wrong with them is gathered, not met one by one."""
+def parser(*, rare: bool = False) -> Arguments:
+    """The options in their groups. Values stay text here: what is wrong with them is gathered, not met one by one.
+
+    rare: the help shows the options that few people need, too.
+    """
     made = Arguments(
         "sweep.run",
         "Find out which pretrained network, trained how, is best on your labelled images.",
@@ -79,20 +82,27 @@ def parser() -> Arguments:
     for title in GROUPS:
         group = made.add_argument_group(title)
         for name, one in OPTIONS.items():
-            if one.group == title:
-                _add(group, name, one)
+            if one.group == title and not one.in_files_only:
+                _add(group, name, one, argparse.SUPPRESS if one.rare and not rare else one.help)
     group.add_argument("-h", "--help", action="help", help="show this page")
+    group.add_argument("--help-all", action=_HelpAll, nargs=0, help="show every option")
     return made
 
 
-def _add(group: argparse._ArgumentGroup, name: str, one: Option) -> None:
+class _HelpAll(argparse.Action):
+    def __call__(self, *_: object) -> None:
+        parser(rare=True).print_help()
+        sys.exit(0)
+
+
+def _add(group: argparse._ArgumentGroup, name: str, one: Option, shown: str) -> None:
     if one.metavar is None:
         # Only the plain switch is shown; --no-... is for turning off what a file turns on.
-        group.add_argument(dashed(name), dest=name, action="store_true", help=one.help)
+        group.add_argument(dashed(name), dest=name, action="store_true", help=shown)
         group.add_argument(f"--no-{dashed(name)[2:]}", dest=name, action="store_false", help=argparse.SUPPRESS)
     else:
         several: dict[str, Any] = {"action": "append", "nargs": "?", "const": MISSING}
-        group.add_argument(dashed(name), dest=name, metavar=one.metavar, help=one.help, **several)
+        group.add_argument(dashed(name), dest=name, metavar=one.metavar, help=shown, **several)
 
 
 def _read_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], set[str], list[str]]:

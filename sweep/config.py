@@ -26,7 +26,18 @@ from search_spaces.params import (
 )
 from sweep.run_folder import RunPaths
 from trainables.atomic import check_format
-from trainables.data.config import DataConfig, Flag, Text, Whole, dashed, finite, names, option, text, whole
+from trainables.data.config import (
+    CommaNames,
+    DataConfig,
+    Flag,
+    Text,
+    Whole,
+    dashed,
+    finite,
+    names,
+    option,
+    whole,
+)
 
 LONGEST_NAME = 200
 SAMPLERS = ("tpe", "gp", "qmc", "random", "grid")
@@ -59,11 +70,6 @@ def seconds(raw: object) -> float:
         parts = re.findall(_DURATION_PART, raw.lower())
         return float(sum(float(amount) * SECONDS[unit] for amount, unit in parts))
     raise ValueError(f"must be a time such as 90s, 45m, 2h, 1h30m or 1d (a plain number is seconds), received {raw!r}")
-
-
-def comma_names(raw: object) -> tuple[str, ...]:
-    """As ``names``, and each text may hold several with commas between."""
-    return tuple(text(part).strip() for one in names(raw) for part in one.split(","))
 
 
 def hyperparameters(raw: object) -> dict[str, Override]:
@@ -103,7 +109,6 @@ def _or_none(reader: Any) -> PlainValidator:
 Number = Annotated[float, PlainValidator(number)]
 WholeOrNone = Annotated[int | None, _or_none(whole)]
 SecondsOrNone = Annotated[float | None, _or_none(seconds)]
-CommaNames = Annotated[tuple[str, ...], PlainValidator(comma_names)]
 Hyperparameters = Annotated[dict[str, Override], PlainValidator(hyperparameters)]
 
 _tried, _how_much, _search = (functools.partial(option, group) for group in GROUPS[1:4])

@@ -192,7 +192,7 @@ def _written(
         "thresholds": None if thresholds is None else {name: thresholds[name] for name in samples.classes},
         "images": len(samples),
         "counts": _counts(samples),
-        "groups": {"column": samples.group_column, "count": groups},
+        "groups": {"column": samples.group_from, "count": groups},
         "scores": {key: None if math.isnan(value) else value for key, value in scores.items()},
     }
 

@@ -45,7 +45,7 @@ def write(root: Path, *, task: str = "single_label", count: int = 60, absent: bo
         "command": "runs/x --data 'hospital & sons'",
         "run": "x",
         "model": model | {"image_size": 224},
-        "data": {"path": "/data/b.csv", "kind": "manifest", "fingerprint": "cd" * 32},
+        "data": {"path": "/data/b.csv", "kind": "table", "fingerprint": "cd" * 32},
         "map": {"tb": "pneumonia"},
         "split": None,
         "task": task,

@@ -169,7 +169,7 @@ def _provenance() -> dict[str, Any]:
 
 def _dataset(classes: Sequence[str], task: str, counts: dict[str, dict[str, int]]) -> dict[str, Any]:
     return {
-        "source": {"kind": "manifest", "path": "/home/someone/xrays/manifest.csv"},
+        "source": {"kind": "table", "path": "/home/someone/xrays/manifest.csv"},
         "task": task,
         "classes": list(classes),
         "image_size": 224,

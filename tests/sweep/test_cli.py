@@ -150,13 +150,20 @@ def test_an_option_that_cannot_be_read_leads_to_no_second_complaint(argv: list[s
     assert problem.startswith(told)
 
 
-def test_help_is_printed_and_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("asked", ["--help", "--help-all"])
+def test_help_is_printed_and_ends_well(asked: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        read(["--help"])
+        read([asked])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    assert all(dashed(name) in shown for name in OPTIONS)
+    for name, one in OPTIONS.items():
+        expected = not one.in_files_only and (asked == "--help-all" or not one.rare)
+        assert (f"  {dashed(name)}" in shown) == expected, name
     assert "examples:" in shown
+
+
+def test_the_help_shows_ten_options_about_images() -> None:
+    assert sum(one.group == "images" and not (one.rare or one.in_files_only) for one in OPTIONS.values()) == 10
 
 
 def test_help_names_every_space_and_every_default(monkeypatch: pytest.MonkeyPatch) -> None:

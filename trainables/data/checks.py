@@ -65,8 +65,8 @@ def _groups_across(samples: Samples, splits: Names) -> list[CheckResult]:
     unknown = groups.pop("", [])
     firsts = [sorted({str(splits[row]): row for row in reversed(rows)}.values()) for rows in groups.values()]
     across = [rows for rows in firsts if len(rows) > 1]
-    column = repr(samples.group_column)
-    stand, single = f"group(s) of column {column} stand in more than one split", f"row(s) have no value in {column}"
+    column = repr(samples.group_from)
+    stand, single = f"group(s) of {column} stand in more than one split", f"row(s) have no value in {column}"
     single += ": each counts as a group of its own"
     return [
         *_result("groups_across_splits", "error", across, samples, stand),

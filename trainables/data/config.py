@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Self
 
@@ -30,6 +31,94 @@ def text(raw: object) -> str:
 def names(raw: object) -> tuple[str, ...]:
     """One text, or a list of them."""
     return tuple(text(one) for one in (raw if isinstance(raw, list | tuple) else [raw]))
+
+
+def comma_names(raw: object) -> tuple[str, ...]:
+    """As ``names``, and each text may hold several with commas between."""
+    return tuple(text(part).strip() for one in names(raw) for part in one.split(","))
+
+
+def _pairs(raw: object, example: str) -> dict[str, str]:
+    """A mapping, or texts such as ``["a=b", "c=d"]``, also with commas between; a text without ``=`` has the key ""."""
+    if isinstance(raw, Mapping):
+        return {str(key): _word(value) for key, value in raw.items()}
+    found: dict[str, str] = {}
+    for one in comma_names([_word(part) for part in raw] if isinstance(raw, list | tuple) else _word(raw)):
+        key, equals, value = (part.strip() for part in one.rpartition("="))
+        if not value or (equals and not key) or found.get(key, value) != value:
+            raise ValueError(f"{one}: write {example}" + (", each name once" if key in found else ""))
+        found[key] = value
+    return found
+
+
+def _word(raw: object) -> str:
+    """Text; of a YAML file also a whole number, such as 0."""
+    return str(raw) if isinstance(raw, int) and not isinstance(raw, bool) else text(raw)
+
+
+def name_pairs(raw: object) -> dict[str, str]:
+    """``TR=train,VA=val``, or a mapping."""
+    found = _pairs(raw, "THEIRS=OURS, with commas between")
+    if "" in found:
+        raise ValueError(f"{found['']}: write THEIRS=OURS, with commas between")
+    return found
+
+
+def conditions(raw: object) -> dict[str, tuple[str, ...]]:
+    """``["VIEW=PA,AP", "SEX=F"]``, or a mapping of a column to one value or a list: the values that a row may have."""
+    if isinstance(raw, Mapping):
+        return {
+            str(key): tuple(map(_word, values if isinstance(values, list | tuple) else [values]))
+            for key, values in raw.items()
+        }
+    found: dict[str, tuple[str, ...]] = {}
+    for one in names(raw):
+        column, equals, values = one.partition("=")
+        if not column.strip() or not equals:
+            raise ValueError(f"{one}: write COLUMN=VALUE, or COLUMN=VALUE,VALUE")
+        found[column.strip()] = found.get(column.strip(), ()) + tuple(part.strip() for part in values.split(","))
+    return found
+
+
+def decisions(allowed: tuple[str, ...]) -> PlainValidator:
+    """Reads what some cells mean: one word of ``allowed`` for all labels (key ""), or ``Edema=1,Fracture=0``."""
+
+    def read(raw: object) -> dict[str, str]:
+        found = _pairs(raw, f"one of {', '.join(allowed)}, or LABEL=one of them, with commas between")
+        for value in found.values():
+            if value not in allowed:
+                raise ValueError(f"{value}: must be {', '.join(allowed[:-1])} or {allowed[-1]}")
+        return found
+
+    return PlainValidator(read)
+
+
+def group_pattern(raw: object) -> str:
+    """A regular expression with a group, whose first group is what is looked for."""
+    try:
+        groups = re.compile(text(raw)).groups
+    except re.error as error:
+        raise ValueError(f"{raw}: is no regular expression: {error}") from None
+    if not groups:
+        raise ValueError(f"{raw}: has no group; put what is looked for in parentheses, such as (patient\\d+)")
+    return text(raw)
+
+
+def separator(raw: object) -> str:
+    """What stands between the labels of a cell; a blank is one, too."""
+    if not isinstance(raw, str) or not raw:
+        raise ValueError(f"must be the text between two labels, or none, received {raw!r}")
+    return raw
+
+
+def table_joins(raw: object) -> tuple[dict[str, Any], ...]:
+    """A list of ``{table: FILE, on: COLUMN or [COLUMN, ...], columns: [COLUMN, ...]}``; ``columns`` may be left out."""
+    found = []
+    for one in raw if isinstance(raw, list | tuple) else [raw]:
+        if not isinstance(one, Mapping) or not {"table", "on"} <= one.keys() <= {"table", "on", "columns"}:
+            raise ValueError(f"must be a list of {{table, on, columns}}, received {one!r}")
+        found.append({"table": text(one["table"]), "on": names(one["on"]), "columns": names(one.get("columns", []))})
+    return tuple(found)
 
 
 def whole(raw: object) -> int:
@@ -66,6 +155,12 @@ Text = Annotated[str, PlainValidator(text)]
 Names = Annotated[tuple[str, ...], PlainValidator(names)]
 Whole = Annotated[int, PlainValidator(whole)]
 Flag = Annotated[bool, PlainValidator(flag)]
+CommaNames = Annotated[tuple[str, ...], PlainValidator(comma_names)]
+NamePairs = Annotated[dict[str, str], PlainValidator(name_pairs)]
+Conditions = Annotated[dict[str, tuple[str, ...]], PlainValidator(conditions)]
+Pattern = Annotated[str | None, PlainValidator(lambda raw: None if raw is None else group_pattern(raw))]
+Separator = Annotated[str | None, PlainValidator(lambda raw: None if raw is None else separator(raw))]
+Joins = Annotated[tuple[dict[str, Any], ...], PlainValidator(table_joins)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +173,7 @@ class Option:
     outside, where the bound in words is not enough.
     anew: a resumed run may be given another value, since it changes how much is run and where, not what a trial is
     worth. later: added after there were runs; one that was saved without it was run with its default.
+    in_files_only: of presets and YAML files, no option of the command line. rare: shown by ``--help-all`` only.
     """
 
     group: str
@@ -92,6 +188,8 @@ class Option:
     out_of_range: str = ""
     anew: bool = False
     later: bool = False
+    in_files_only: bool = False
+    rare: bool = False
 
     def problems(self, name: str, value: object) -> Iterator[str]:
         """Why the option ``name`` cannot be ``value``, one sentence each; None is not looked at."""
@@ -200,49 +298,74 @@ def _declared(base: type[Options]) -> Iterator[tuple[str, Option]]:
 
 
 _images = functools.partial(option, "images")
+_rarely = functools.partial(_images, rare=True)
+_BLANK = ("0", "missing", "drop")
+_UNCERTAIN = ("0", "1", "missing", "drop")
+
+
+def _in_files(default: Any) -> Any:
+    return _images(default, "", "", in_files_only=True, many=True, later=True)
 
 
 class DataConfig(Options):
-    """Which data set, and how to read it.
+    """Which data set, and how to read it: the same flat keys on the command line, in a YAML file and in a preset.
 
-    data: "demo", or a path to a folder or to a .csv / .tsv manifest.
-    label_column: of a manifest: one column (class names or ``a|b`` cells), or several columns of 0 and 1.
-    path_column: of a manifest: paths absolute or relative to the manifest's folder.
-    group_column: of a manifest: rows with the same value (a patient) never stand in two splits.
-    split_column: of a manifest; None = the column "split" if there is one.
-    subgroup_column: of a manifest: carried into splits.csv for the report.
-    source_column: of a manifest: where an image comes from, counted against the class.
-    task: "auto" (multi_label if there are several label columns or ``a|b`` cells), "single_label", "multi_label".
+    data: "demo", or a path to a folder, a table (whatever its form), or a MedMNIST .npz.
+    preset: "auto" (one that fits the files), "none", a name, or the path of a YAML file of one's own.
+    label_column: of a table: one column (class names or cells of several), or several columns of 0 and 1.
+    path_column: of a table: paths, file names or names without suffix, looked for below ``images_dir``.
+    group_column: of a table: rows with the same value (a patient) never stand in two splits.
+    split_column: of a table; None = the column "split" if there is one.
+    subgroup_column: of a table: carried into splits.csv for the report.
+    source_column: of a table: where an image comes from, counted against the class.
+    task: "auto" (multi_label if there are several label columns or cells of several), "single_label", "multi_label".
     image_size: pixels of the square that the network sees. fit: "squash", "crop" or "pad".
-    allow_leakage: go on, with a caveat, where a group or the same pixels stand in two splits.
-    skip_unreadable: go on, with a caveat, without the files that cannot be decoded.
+    images_dir: default: the table's folder. columns: the names of the columns of a table without header.
+    val_data, test_data: a table, a folder, a list of files of the table, or "none"; as given from where the command
+    runs, else below the data's own folder.
+    where: by column, the values that a row may have. blank_label, uncertain_label: by label ("" = all others), what
+    such a cell means. no_finding: the name that is no label. classes: the ones to keep. ordered_classes: they are
+    grades, in the order of ``classes`` (default: by number, else by name).
+    min_class_images: classes with fewer images are left out. max_images: of whole groups, from every split.
+    split_names: theirs to train, val or test. group_from, class_from: searched in the path below the data folder.
+    files: patterns of names that must lie there for a preset to fit. table: the preset's table there. join: tables to
+    be joined. class_names: theirs to a better name. one_hot: the label columns are of one class each.
+    allow_leakage: go on, with a caveat, where a group or the same pixels stand in two given splits.
+    skip_unreadable, skip_missing: go on, with a caveat, without files that cannot be decoded, or are not there.
     seed: of splits that we draw.
     """
 
     data: Text = _images(
         "demo",
         "PATH",
-        "a folder train|val|test/CLASS/*, a folder CLASS/* (split 70/15/15 here), or a .csv manifest; "
+        "a folder, a table (CSV, TSV, Parquet, JSON Lines, also gzipped) or a MedMNIST .npz, as it was downloaded; "
         "default: demo, phantoms drawn by code",
         anew=True,  # It may have moved: the content of a resumed run's data set is compared.
+    )
+    preset: Text = _images(
+        "auto",
+        "NAME",
+        "a known public data set, a YAML file of one's own, none, or list (prints those known); default: auto, the one "
+        "that fits the files",
+        later=True,
     )
     label_column: Names = _images(
         (),
         "NAME",
-        "manifest: the column of the class (or of classes, as a|b); repeat it for columns of 0 and 1",
+        "table: the column of the class (or of classes, as a|b); repeat it for columns of 0 and 1",
         many=True,
     )
-    path_column: Text = _images("path", "NAME", "manifest: the column of the image files")
+    path_column: Text = _images("path", "NAME", "table: the column of the image files")
     group_column: Text | None = _images(
-        None, "NAME", "manifest: the patient, who never stands in two splits; default: none"
+        None, "NAME", "table: the patient, who never stands in two splits; default: none"
     )
-    split_column: Text | None = _images(
-        None, "NAME", "manifest: train, val or test; default: split, if there is such a column"
+    split_column: Text | None = _rarely(
+        None, "NAME", "table: train, val or test; default: split, if there is such a column"
     )
     subgroup_column: Names = _images(
-        (), "NAME", "manifest: a column to report by, such as sex; may be repeated", many=True
+        (), "NAME", "table: a column to report by, such as sex; may be repeated", many=True
     )
-    source_column: Text | None = _images(None, "NAME", "manifest: where an image comes from, compared with its class")
+    source_column: Text | None = _rarely(None, "NAME", "table: where an image comes from, compared with its class")
     task: Text = _images(
         "auto",
         "TASK",
@@ -256,22 +379,86 @@ class DataConfig(Options):
         least=LEAST_IMAGE_SIZE,
         out_of_range=f"at least {LEAST_IMAGE_SIZE} pixels are needed",
     )
-    fit: Text = _images(
+    fit: Text = _rarely(
         "squash", "HOW", "how an image becomes square: squash, crop or pad", allowed=("squash", "crop", "pad")
     )
-    allow_leakage: Flag = _images(
-        False, None, "go on where a patient or an image is in two splits; the report is marked"
+    images_dir: Text | None = _rarely(
+        None, "FOLDER", "table: where the image files lie; default: the table's folder", later=True
+    )
+    columns: CommaNames = _rarely((), "NAMES", "of a table without a header: its columns' names", many=True, later=True)
+    val_data: Text | None = _rarely(
+        None,
+        "PATH",
+        "the validation images: a table, a folder, a list of files, or none",
+        later=True,
+    )
+    test_data: Text | None = _images(
+        None, "PATH", "the test images: a table, a folder, a list of files, or none", later=True
+    )
+    where: Conditions = _rarely(
+        {},
+        "COLUMN=VALUE",
+        "table: only rows with this value, or one of several with commas between; may be repeated",
+        many=True,
+        later=True,
+    )
+    label_separator: Separator = _rarely(
+        None, "TEXT", "between the labels of a cell, such as ';'; none keeps cells whole; default: |", later=True
+    )
+    blank_label: Annotated[dict[str, str], decisions(_BLANK)] = _rarely(
+        {},
+        "MEANING",
+        "what a blank cell of a finding means: 0, missing or drop (the row); also by label: Edema=0,Fracture=missing",
+        many=True,
+        later=True,
+    )
+    uncertain_label: Annotated[dict[str, str], decisions(_UNCERTAIN)] = _rarely(
+        {}, "MEANING", "what -1 in a finding means: 0, 1, missing or drop; also by label", many=True, later=True
+    )
+    no_finding: Text | None = _rarely(
+        None, "NAME", "multi-label: this name means that there is no finding; it is no label", later=True
+    )
+    skip_missing: Flag = _rarely(
+        False, None, "go on without the rows whose file is not there; the report is marked", later=True
+    )
+    classes: CommaNames = _rarely((), "NAMES", "only these classes, or labels; default: all", many=True, later=True)
+    min_class_images: Whole | None = _rarely(
+        None, "N", "leave out classes with fewer images; default: none is left out", least=1, later=True
+    )
+    ordered_classes: Flag = _rarely(
+        False, None, "classes are grades, in the order of --classes (default: by number): kappa is weighted", later=True
+    )
+    max_images: Whole | None = _rarely(
+        None, "N", "at most so many images, whole patients, from every split, for a first try", least=10, later=True
+    )
+    split_names: NamePairs = _rarely(
+        {}, "THEIRS=OURS", "their names of train, val and test, such as TR=train,VA=val", many=True, later=True
+    )
+    group_from: Pattern = _rarely(
+        None, "REGEX", r"the patient, as the first group of this in a file's path, such as '(patient\d+)'", later=True
+    )
+    class_from: Pattern = _rarely(
+        None, "REGEX", "folder: the class, as the first group of this in a file's path", later=True
+    )
+    files: Names = _in_files(())
+    table: Text | None = _in_files(None)
+    join: Joins = _in_files(())
+    class_names: NamePairs = _in_files({})
+    one_hot: Flag = _in_files(False)
+    allow_leakage: Flag = _rarely(
+        False, None, "go on where a patient or an image is in two given splits; the report is marked"
     )
     skip_unreadable: Flag = _images(False, None, "go on without the files that cannot be read; the report is marked")
     seed: Whole = option(
         "search", 0, "N", "of the splits, the search and every trial, 0 or more", least=0, most=LARGEST_SEED
     )
 
-    def manifest_options(self) -> dict[str, str]:
-        """The options given here that only a manifest can answer: option -> value."""
-        given = {name: value for name, value in self if name.endswith("_column")}
+    def table_options(self) -> dict[str, str]:
+        """The options given here that only a table can answer: option -> value."""
+        only = ("columns", "where", "images_dir", "label_separator", "blank_label", "uncertain_label", "skip_missing")
+        given = {name: value for name, value in self if name.endswith("_column") or name in only}
         return {
             dashed(name): " ".join(value) if isinstance(value, tuple) else str(value)
             for name, value in given.items()
-            if value != DataConfig.model_fields[name].default
+            if value != DataConfig.model_fields[name].get_default()
         }

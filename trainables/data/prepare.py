@@ -92,7 +92,7 @@ class _Ready:
             "fingerprint": self._fingerprint(),
             "counts": {split: dict(zip(samples.classes, map(int, hot[split].sum(0)), strict=True)) for split in SPLITS},
             "images": {split: len(hot[split]) for split in SPLITS},
-            "groups": {"column": samples.group_column, "counts": self._group_counts()},
+            "groups": {"column": samples.group_from, "counts": self._group_counts()},
             "split_origin": self.split_origin,
             "checks": [result.to_dict() for result in self.checks],
             "dropped": list(self.dropped),
@@ -187,7 +187,7 @@ def list_samples(config: DataConfig) -> Samples:
         return list_table(place.absolute(), config)
     what = "the demo set" if config.data == "demo" else f"the folder {place}"
     if config.data == "demo" or place.is_dir():
-        options = config.manifest_options().items()
+        options = config.table_options().items()
         raise_all([f"{option} {value}: {what} has no columns; give a .csv manifest" for option, value in options])
     if config.data == "demo":
         if config.task == "multi_label":

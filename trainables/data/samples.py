@@ -16,6 +16,8 @@ SPLITS = ("train", "val", "test")
 _WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 SPLIT_WORDS = {word: split for split, words in _WORDS.items() for word in words}
 MOST_ITEMS = 50
+MISSING = -1
+"""In multi-hot labels: nobody has said whether the image has it."""
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -39,16 +41,30 @@ class CheckResult:
         return values
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Images or rows that are not used, and why. examples: up to 50, a path or "row 7" each."""
+
+    why: str
+    count: int
+    examples: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"why": self.why, "count": self.count, "examples": list(self.examples[:MOST_ITEMS])}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Samples:
     """The rows of a data set, in a fixed order.
 
     paths: as the user would recognise them. files: absolute; empty if ``pixels`` is given.
-    labels: int64 [n] (single_label), or uint8 [n, classes] of 0 and 1 (multi_label).
+    labels: int64 [n] (single_label), or int8 [n, classes] of 0, 1 and ``MISSING`` (multi_label).
     splits: "train", "val", "test" each, or None for all rows: none given.
-    groups: None = no group column; a value "" = not known, the row is a group of its own.
+    groups: None = not known of any row; a value "" = not known, the row is a group of its own. group_from: where they
+    come from, as the user said it: a column's name, or the regular expression.
     pixels: uint8 [n, H, W], for a set that is drawn, not read.
     checks: what was seen while listing. problems: rows that cannot be used, in words; they are not among the samples.
+    left_out: what is not used by a rule or an option, all of it. notes: how the set was read, one sentence each.
     """
 
     kind: str
@@ -59,13 +75,15 @@ class Samples:
     files: tuple[Path, ...]
     labels: npt.NDArray[Any]
     splits: tuple[str, ...] | None
-    group_column: str | None = None
+    group_from: str | None = None
     groups: tuple[str, ...] | None = None
     subgroups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     sources: tuple[str, ...] | None = None
     pixels: npt.NDArray[np.uint8] | None = None
     checks: tuple[CheckResult, ...] = ()
     problems: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -78,7 +96,7 @@ class Samples:
     def hot(self) -> npt.NDArray[np.bool_]:
         """bool [n, classes]: which classes each image has."""
         labels = self.labels
-        return labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(len(self.classes))
+        return np.asarray(labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(len(self.classes)))
 
     def subset(self, rows: npt.NDArray[np.int64]) -> Samples:
         """The samples of ``rows`` only, in their order."""
@@ -98,7 +116,7 @@ class Samples:
         """The classes of an image: one (single_label), or none, one or several (multi_label)."""
         if self.task == "single_label":
             return (self.classes[int(self.labels[row])],)
-        return tuple(name for name, present in zip(self.classes, self.labels[row], strict=True) if present)
+        return tuple(name for name, present in zip(self.classes, self.labels[row], strict=True) if present == 1)
 
     def label_text(self, row: int) -> str:
         """As written in splits.csv: the class's name, or ``a|b`` (empty: none)."""

@@ -40,7 +40,7 @@ def list_demo() -> Samples:
         files=(),
         labels=np.array(labels, dtype=np.int64),
         splits=splits,
-        group_column="patient",
+        group_from="patient",
         groups=groups,
         pixels=np.stack(pixels),
     )

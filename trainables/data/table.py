@@ -44,7 +44,7 @@ def list_table(path: Path, config: DataConfig) -> Samples:
     if not faults.usable.any():
         raise UserError(*faults.problems)
     return Samples(
-        kind="manifest",
+        kind="table",
         path=str(path),
         task=labels.task,
         classes=labels.classes,
@@ -52,7 +52,7 @@ def list_table(path: Path, config: DataConfig) -> Samples:
         files=tuple(files),
         labels=labels.values,
         splits=words and tuple(SPLIT_WORDS.get(word.lower(), "train") for word in words),
-        group_column=config.group_column,
+        group_from=config.group_column,
         groups=None if config.group_column is None else column(config.group_column),
         subgroups={name: column(name) for name in config.subgroup_column},
         sources=None if config.source_column is None else column(config.source_column),

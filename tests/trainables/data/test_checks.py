@@ -13,7 +13,7 @@ from trainables.data.samples import CheckResult, Samples
 
 def samples_of(count: int, **changes: object) -> Samples:
     whole = Samples(
-        kind="manifest",
+        kind="table",
         path="m.csv",
         task="single_label",
         classes=("a", "b"),
@@ -51,7 +51,7 @@ def test_a_long_list_is_cut_and_its_count_is_not() -> None:
 
 
 def test_rows_without_a_group_are_counted_and_cross_nothing() -> None:
-    (result,) = examined(samples_of(4, group_column="pid", groups=("", "", "x", "x")), ["train", "val", "val", "val"])
+    (result,) = examined(samples_of(4, group_from="pid", groups=("", "", "x", "x")), ["train", "val", "val", "val"])
     assert (result.check, result.severity, result.count) == ("group_unknown", "warning", 2)
 
 

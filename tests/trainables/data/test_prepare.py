@@ -177,7 +177,7 @@ def test_a_patient_in_two_splits_stops_the_sweep(split_folder: Path, tmp_path: P
     options: dict[str, Any] = {"data": str(path), "label_column": ("finding",), "group_column": "patient"}
     with pytest.raises(UserError) as error:
         prepared(tmp_path, **options)
-    assert "1 group(s) of column 'patient' stand in more than one split" in str(error.value)
+    assert "1 group(s) of 'patient' stand in more than one split" in str(error.value)
     assert "test/ill/00.png (test), train/ill/00.png (train), val/ill/00.png (val)" in str(error.value)
     assert len(prepared(tmp_path, **options, allow_leakage=True)["caveats"]) == 1
 
@@ -262,7 +262,7 @@ def test_all_problems_of_the_data_are_told_in_one_answer(split_folder: Path, tmp
         "1 of 36 image files cannot be read",
         "class 'well' has no image in val",
         "1 image(s) stand in more than one split",
-        "1 group(s) of column 'patient'",
+        "1 group(s) of 'patient'",
     ):
         assert part in text
     assert not (tmp_path / "run").exists()
