@@ -1,11 +1,11 @@
-"""Label cells of a table to classes and numbers; which classes are kept, and in which order."""
+"""Label cells of a table to classes and numbers."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,18 +13,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from search_spaces.errors import UserError, unknown
+from search_spaces.errors import unknown
+from trainables.data.classes import NOT_NAMED, WHOLE, asked_classes, class_order, listed, renamed_classes
 from trainables.data.config import DataConfig
-from trainables.data.samples import MISSING, MOST_ITEMS, LeftOut, Samples
+from trainables.data.samples import MISSING, MOST_ITEMS, LeftOut
 
 _WORDS = {"1": 1, "true": 1, "yes": 1, "0": 0, "false": 0, "no": 0}
 _NO_VALUE = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})
+_NOT_A_NUMBER = frozenset({"", "nan", "<na>"})  # as pandas writes what is not there
 _UNCERTAIN, _BLANK, _OTHER = -1, -2, -3  # what a finding's cell may be, besides 0 and 1
 _BAR = "|"
 _ASKED = (";", ",", "/", " ")  # may separate labels, or belong to a name: only the user can tell
 _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
-_WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
-_MOST_ROWS, _MOST_NAMES, _MOST_NUMBERS, _MOST_CLASSES = 5, 30, 20, 50
+_MOST_ROWS, _MOST_NUMBERS, _MOST_CLASSES = 5, 20, 50
 
 Hot = npt.NDArray[np.int8]
 Mask = npt.NDArray[np.bool_]
@@ -46,12 +47,14 @@ class RowUse:
     each kind of fault. left_out: rows that an option leaves out. undecided: nothing is known of some labels.
     """
 
-    def __init__(self, count: int, number: Callable[[int], str]) -> None:
+    def __init__(
+        self, count: int, number: Callable[[int], str], left_out: Iterable[LeftOut] = (), notes: Iterable[str] = ()
+    ) -> None:
         self._number = number
         self.usable = np.ones(count, dtype=bool)
         self.problems: list[str] = []
-        self.left_out: list[LeftOut] = []
-        self.notes: list[str] = []
+        self.left_out = list(left_out)
+        self.notes = list(notes)
         self.undecided = False
 
     def fault(self, where: str, rows: Mask, what: str) -> None:
@@ -92,86 +95,14 @@ def read_labels(cells: pd.DataFrame, config: DataConfig, use: RowUse) -> Labels:
         labels = _from_one_finding(cells[columns[0]], codes, config, use)
     else:
         labels = _from_names(cells[columns[0]], config, use)
-    return dataclasses.replace(labels, **_renamed(labels.task, labels.classes, labels.values, config.class_names))
-
-
-def class_order(name: str) -> tuple[bool, int, str]:
-    """Sorts whole numbers by value, before other names."""
-    match = _WHOLE.fullmatch(name)
-    return (match is None, 0 if match is None else int(match[1]), name)
-
-
-def keep_classes(samples: Samples, config: DataConfig, rename: bool = True) -> Samples:
-    """Only the classes that are asked for, under the names and in the order that are asked for.
-
-    Single label: rows of other classes, and of classes with fewer images than ``config.min_class_images``, are left out
-    and counted. Multi-label: such labels are, and the rows stay. rename: by ``config.class_names``. Raises
-    ``UserError``: a name of ``config.classes`` that no image has, or fewer classes left than can be told apart.
-    """
-    if rename and config.class_names:
-        changed = _renamed(samples.task, samples.classes, samples.labels, config.class_names)
-        samples = dataclasses.replace(samples, classes=changed["classes"], labels=changed["values"])
-    asked = tuple(dict.fromkeys(config.class_names.get(name, name) for name in config.classes))
-    strange = [name for name in asked if name not in samples.classes]
-    if strange:
-        kind = "class" if samples.task == "single_label" else "label"
-        raise UserError(*(f"--classes {name}: {unknown(kind, name, samples.classes)}" for name in strange))
-    if asked:
-        samples = _without(samples, [name for name in samples.classes if name not in asked], "--classes does not name")
-    least = config.min_class_images or 0
-    rare = {name: int(n) for name, n in zip(samples.classes, samples.hot.sum(axis=0), strict=True) if n < least}
-    samples = _without(samples, list(rare), f"of fewer than {least} images", rare)
-    needed = 2 if samples.task == "single_label" else 1
-    if len(samples.classes) < needed:
-        only = f"one class only ({samples.classes[0]!r})" if samples.classes else "no label at all"
-        way_out = "" if not (asked or rare) else "; --classes and --min-class-images leave out the others"
-        raise UserError(f"--data {config.data}: {only}; at least {['one', 'two'][needed - 1]} are needed{way_out}")
-    if samples.task == "multi_label" and not config.ordered_classes:
-        return samples
-    order = [name for name in asked if name in samples.classes] if asked and config.ordered_classes else None
-    return _take_classes(samples, order or sorted(samples.classes, key=class_order))
-
-
-def _without(samples: Samples, names: Sequence[str], why: str, counts: Mapping[str, int] | None = None) -> Samples:
-    if not names:
-        return samples
-    shown = _listed([f"{name} ({counts[name]})" for name in names] if counts else list(names))
-    if samples.task == "multi_label":
-        samples = dataclasses.replace(samples, notes=(*samples.notes, f"labels {why} are not used: {shown}"))
-        return _take_classes(samples, [name for name in samples.classes if name not in names])
-    out = np.isin(samples.labels, [samples.classes.index(name) for name in names])
-    examples = tuple(samples.paths[row] for row in np.flatnonzero(out)[:MOST_ITEMS])
-    left_out = LeftOut(f"classes {why}: {shown}", int(out.sum()), examples)
-    kept = samples.subset(np.flatnonzero(~out).astype(np.int64)) if out.any() else samples
-    kept = dataclasses.replace(kept, left_out=(*samples.left_out, left_out) if out.any() else samples.left_out)
-    return _take_classes(kept, [name for name in samples.classes if name not in names])
-
-
-def _take_classes(samples: Samples, names: Sequence[str]) -> Samples:
-    """Only the classes ``names``, in this order; each row of a single label has one of them."""
-    places = [samples.classes.index(name) for name in names]
-    if samples.task == "multi_label":
-        labels = samples.labels[:, places]
-    else:
-        new = np.zeros(len(samples.classes), dtype=np.int64)
-        new[places] = np.arange(len(places))
-        labels = new[samples.labels]
-    return dataclasses.replace(samples, classes=tuple(names), labels=labels)
-
-
-def _renamed(
-    task: str, classes: tuple[str, ...], values: npt.NDArray[Any], class_names: Mapping[str, str]
-) -> dict[str, Any]:
-    """``classes`` and ``values`` under new names; classes of one new name become one."""
-    names = [class_names.get(name, name) for name in classes]
-    new = tuple(dict.fromkeys(names))
-    places = [new.index(name) for name in names]
-    if task == "single_label":
-        return {"classes": new, "values": np.array(places, dtype=np.int64)[values]}
-    united = np.full((len(values), len(new)), MISSING, dtype=np.int8)
-    for old, place in enumerate(places):
-        united[:, place] = np.maximum(united[:, place], values[:, old])  # 1 before 0 before missing
-    return {"classes": new, "values": united}
+    labels = dataclasses.replace(
+        labels, **renamed_classes(labels.task, labels.classes, labels.values, config.class_names)
+    )
+    others = [name for name in labels.classes if name not in asked_classes(config)]
+    if labels.task == "single_label" and 0 < len(others) < len(labels.classes) and config.classes:
+        out = np.isin(labels.values, [labels.classes.index(name) for name in others])
+        use.leave_out(f"classes {NOT_NAMED}: {listed(others)}", out)
+    return labels
 
 
 def _finding_codes(column: pd.Series[str]) -> Hot:
@@ -184,23 +115,20 @@ def _finding_code(cell: str) -> int:
     word = cell.lower()
     if word in _NO_VALUE:
         return _BLANK
-    try:
-        value = float(_WORDS.get(word, word))
-    except ValueError:
-        return _OTHER
-    return int(value) if value in (0, 1, -1) else _OTHER
+    value = _as_number(str(_WORDS.get(word, word)))
+    return _OTHER if value not in (0, 1, -1) else int(value or 0)
 
 
 def _from_columns(cells: pd.DataFrame, codes: dict[str, Hot], config: DataConfig, use: RowUse) -> Labels:
-    single = config.one_hot or config.task == "single_label"
+    single = config.task == "single_label" or (config.one_hot and config.task == "auto")
     use.problems += [f"label column {name!r}: a label's name cannot hold '|'" for name in codes if _BAR in name]
     nothing = _names_of_nothing(config)
     _check_no_finding(list(codes), nothing, single, config, use)
-    renamed = {config.class_names.get(name, name) for name in config.classes}
+    asked = asked_classes(config)
     findings = {
         name: column
         for name, column in codes.items()
-        if name not in nothing and (single or not renamed or config.class_names.get(name, name) in renamed)
+        if name not in nothing and (single or not asked or config.class_names.get(name, name) in asked)
     }
     if not findings:
         findings = codes  # ``keep_classes`` will say that the names asked for are none.
@@ -216,23 +144,18 @@ def _from_columns(cells: pd.DataFrame, codes: dict[str, Hot], config: DataConfig
         _note_beside(name, int(beside.sum()), use)
     classes = tuple(findings)
     if not single:
-        if (hot[use.usable].sum(axis=1) == 1).all() and len(classes) > 2 and use.usable.any() and (hot >= 0).all():
+        of_used = hot[use.usable]
+        if (of_used >= 0).all() and (of_used.sum(axis=1) == 1).all() and config.task == "auto":
             use.notes.append(
                 "each row has exactly one of the label columns set: --task single_label reads them as classes"
             )
         return Labels("multi_label", classes, hot)
     count = (hot == 1).sum(axis=1)
     not_one = use.usable & (count != 1)
-    if not_one.any():
+    if not_one.any() and not use.undecided:
         how_many = f"{int(count[not_one.argmax()])} of them are set where one must be (one label an image)"
         use.fault("label columns", not_one, f"{how_many}; choose --task multi_label, or mend the rows")
-    seen = [bool((hot[use.usable, place] == 1).any()) for place in range(len(classes))]
-    if not all(seen):
-        unused = [name for name, is_seen in zip(classes, seen, strict=True) if not is_seen]
-        use.notes.append(f"no image has the class {_listed(unused)}, which is left out")
-    kept = sorted((name for name, is_seen in zip(classes, seen, strict=True) if is_seen), key=class_order)
-    values = hot[:, [classes.index(name) for name in kept]].argmax(axis=1) if kept else np.zeros(len(hot))
-    return Labels("single_label", tuple(kept), values.astype(np.int64))
+    return Labels("single_label", classes, hot.argmax(axis=1).astype(np.int64))
 
 
 def _from_one_finding(column: pd.Series[str], codes: dict[str, Hot], config: DataConfig, use: RowUse) -> Labels:
@@ -245,8 +168,7 @@ def _from_one_finding(column: pd.Series[str], codes: dict[str, Hot], config: Dat
     words = {cell.lower() for cell in column.unique()} & {"true", "false", "yes", "no"}
     if words:
         use.notes.append(f"column {name!r}: {', '.join(sorted(words))} are read as 0 and 1")
-    classes = tuple(text for value, text in enumerate("01") if (hot[use.usable, 0] == value).any())
-    return Labels("single_label", classes, np.maximum(hot[:, 0], 0).astype(np.int64) - (classes == ("1",)))
+    return Labels("single_label", ("0", "1"), np.maximum(hot[:, 0], 0).astype(np.int64))
 
 
 def _decided(codes: Mapping[str, Hot], labels: Sequence[str], single: bool, config: DataConfig, use: RowUse) -> Hot:
@@ -276,7 +198,6 @@ def _decided(codes: Mapping[str, Hot], labels: Sequence[str], single: bool, conf
                 open_rows |= rows
         use.leave_out(f"rows with {article} cell ({option} drop)", drop)
         _ask(option, asked, cells, allowed, use.named(open_rows), use)
-        use.usable &= ~open_rows
     return np.maximum(values, MISSING)
 
 
@@ -285,7 +206,7 @@ def _ask(option: str, asked: Mapping[str, int], cells: str, allowed: Sequence[st
     if not asked:
         return
     first, *others = asked
-    counts = _listed([f"{first!r} has {asked[first]} {cells}", *(f"{name!r} {asked[name]}" for name in others)])
+    counts = listed([f"{first!r} has {asked[first]} {cells}", *(f"{name!r} {asked[name]}" for name in others)])
     by_label = f"; by label: {option} {','.join(f'{name}={allowed[0]}' for name in list(asked)[:2])}" if others else ""
     use.undecided = True
     use.problems.append(f"{counts} ({rows}): say what they mean by {option} {'|'.join(allowed)}{by_label}")
@@ -296,7 +217,9 @@ def _check_decided_names(
 ) -> None:
     known = {*labels, *(config.class_names.get(name, name) for name in labels)}
     use.problems += [
-        f"{option} {name}={given[name]}: {unknown('label', name, known)}" for name in given if name and name not in known
+        f"{option} {name}={given[name]}: {unknown('label', name, known)}"
+        for name in given
+        if name and name not in known
     ]
 
 
@@ -320,7 +243,9 @@ def _check_no_finding(
 
 def _note_beside(name: str, count: int, use: RowUse) -> None:
     if count:
-        use.notes.append(f"{count} row{'s have' if count > 1 else ' has'} {name!r} beside a finding: the finding counts")
+        use.notes.append(
+            f"{count} row{'s have' if count > 1 else ' has'} {name!r} beside a finding: the finding counts"
+        )
 
 
 def _from_names(column: pd.Series[str], config: DataConfig, use: RowUse) -> Labels:
@@ -348,28 +273,34 @@ def _split_cells(where: str, cells: Sequence[str], config: DataConfig, use: RowU
     """The labels in each of the cells, which all differ."""
     separator = config.label_separator
     if separator == "none":
-        return [(cell,) if cell else () for cell in cells]
+        return [_stripped([cell]) for cell in cells]
     if separator is not None:
         if not any(separator in cell for cell in cells):
             use.problems.append(f"--label-separator {separator!r}: no cell of {where} has it")
         return [_stripped(cell.split(separator)) for cell in cells]
     lists = [cell.startswith("[") and cell.endswith("]") for cell in cells]
-    parts = [_of_list(cell) if is_list else _stripped(cell.split(_BAR)) for cell, is_list in zip(cells, lists, strict=True)]
+    parts = [
+        _of_list(cell) if is_list else _stripped(cell.split(_BAR)) for cell, is_list in zip(cells, lists, strict=True)
+    ]
     if any(lists):
-        vectors = [cell for cell, names in zip(cells, parts, strict=True) if len(names) > 1 and set(names) <= {"0", "1"}]
+        use.notes.append(f"{where}: lists in cells, such as {cells[lists.index(True)]}, are read as labels")
+        vectors = [
+            cell for cell, names in zip(cells, parts, strict=True) if len(names) > 1 and set(names) <= {"0", "1"}
+        ]
         if vectors:
             what = "a list of 0 and 1 does not say which labels these are; name a column with the labels' names"
             use.problems.append(f"{where}: {vectors[0]}: {what}")
             use.undecided = True
-        use.notes.append(f"{where}: lists in cells, such as {cells[lists.index(True)]}, are several labels")
     elif any(_BAR in cell for cell in cells):
         use.notes.append(f"{where}: a|b cells are several labels")
-    _ask_separator(where, [one for names, is_list in zip(parts, lists, strict=True) if not is_list for one in names], use)
+    _ask_separator(
+        where, [one for names, is_list in zip(parts, lists, strict=True) if not is_list for one in names], use
+    )
     return parts
 
 
 def _stripped(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
+    return tuple(dict.fromkeys(name.strip() for name in names if name.strip().lower() not in _NOT_A_NUMBER))
 
 
 def _of_list(cell: str) -> tuple[str, ...]:
@@ -399,15 +330,20 @@ def _ask_separator(where: str, names: Sequence[str], use: RowUse) -> None:
             suspects = [name for name, parts in split.items() if any(uses[one] > 1 or one in whole for one in parts)]
         if suspects:
             use.undecided = True
-            option = f"--label-separator '{separator}'"
             use.problems.append(
-                f"{where}: {suspects[0]!r} may be several labels: {option} says so, --label-separator none keeps cells whole"
+                f"{where}: {suspects[0]!r} may be several labels: --label-separator '{separator}' says so, "
+                "--label-separator none keeps cells whole"
             )
             return
 
 
 def _several_names(
-    name: str, parts: Sequence[tuple[str, ...]], places: npt.NDArray[np.int64], classes: list[str], config: DataConfig, use: RowUse
+    name: str,
+    parts: Sequence[tuple[str, ...]],
+    places: npt.NDArray[np.int64],
+    classes: list[str],
+    config: DataConfig,
+    use: RowUse,
 ) -> Labels:
     """Multi-label: which of ``classes`` each row's names are; parts: of each different cell, places: its cell."""
     use.problems += [f"column {name!r}: {one!r}: a label's name cannot hold '|'" for one in classes if _BAR in one]
@@ -426,36 +362,37 @@ def _several_names(
         use.leave_out("rows with a blank cell (--blank-label drop)", rows)
     elif None in decisions and rows.any():
         _ask("--blank-label", {name: int(rows.sum())}, "blank cells", ("0", "missing", "drop"), use.named(rows), use)
-        use.usable &= ~rows
     else:
         hot[blank] = [MISSING if decision == "missing" else 0 for decision in decisions]
     return Labels("multi_label", tuple(classes), hot[places])
 
 
 def _one_name(
-    name: str, parts: Sequence[tuple[str, ...]], places: npt.NDArray[np.int64], found: Sequence[str], config: DataConfig, use: RowUse
+    name: str,
+    parts: Sequence[tuple[str, ...]],
+    places: npt.NDArray[np.int64],
+    found: Sequence[str],
+    config: DataConfig,
+    use: RowUse,
 ) -> Labels:
-    """Single label; whole numbers as a table of floats writes them (3.0) lose their zero."""
-    numbers = [_WHOLE.fullmatch(one) for one in found]
-    whole = bool(found) and all(numbers)
-    own = {one: match[1] for one, match in zip(found, numbers, strict=True) if match} if whole else {}
-    uncertain = [one for one in found if whole and own[one] == "-1" and sum(c.startswith("-") for c in own.values()) == 1]
-    names = [own.get(part[0], part[0]) if part else "" for part in parts]
-    for label, option, given, cells, why in (
-        ("", "--blank-label", config.blank_label, "blank cells", "rows with a blank cell (--blank-label drop)"),
-        ("-1", "--uncertain-label", config.uncertain_label, "cells of -1", "rows with an uncertain cell (--uncertain-label drop)"),
-    ):
-        if label == "-1" and not uncertain:
-            continue
-        rows = np.array([one == label for one in names], dtype=bool)[places] & use.usable
+    """Single label; whole numbers as a table of floats writes them (3.0) lose their zero, and -1 alone is no class."""
+    numbers = [match[1] or "" for match in map(WHOLE.fullmatch, found) if match]
+    if len(numbers) == len(found):
+        written = dict(zip(found, numbers, strict=True))
+        parts = [tuple(written[one] for one in names) for names in parts]
+    else:
+        numbers = []
+    names = [names[0] if names else "" for names in parts]
+    no_class = [("", "--blank-label", config.blank_label, "blank cells", "a blank")]
+    if [number for number in set(numbers) if number.startswith("-")] == ["-1"]:
+        no_class.append(("-1", "--uncertain-label", config.uncertain_label, "cells of -1", "an uncertain"))
+    for cell, option, given, cells, article in no_class:
+        rows = np.array([one == cell for one in names], dtype=bool)[places] & use.usable
         if given.get(name, given.get("")) == "drop":
-            use.leave_out(why, rows)
+            use.leave_out(f"rows with {article} cell ({option} drop)", rows)
         elif rows.any():
             _ask(option, {name: int(rows.sum())}, cells, ("drop",), use.named(rows), use)
-            use.usable &= ~rows
-    kept = set(names) - {"", *("-1" for _ in uncertain)}
-    used = np.unique(places[use.usable])
-    classes = sorted(kept & {names[place] for place in used}, key=class_order)
+    classes = sorted(set(names) - {cell for cell, *_ in no_class}, key=class_order)
     _check_classes(name, classes, int(use.usable.sum()), config, use)
     index = {one: number for number, one in enumerate(classes)}
     values = np.array([index.get(one, 0) for one in names], dtype=np.int64)
@@ -484,8 +421,3 @@ def _as_number(name: str) -> float | None:
         return float(name)
     except ValueError:
         return None
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" … and {more} more" if more > 0 else "")

@@ -6,25 +6,18 @@ import csv
 import io
 import itertools
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from search_spaces.errors import UserError, raise_all, unknown
-from trainables.data.config import DataConfig
+from search_spaces.errors import UserError
 from trainables.data.file_form import Opened, opened
-from trainables.data.labels import Labels, RowFaults, read_labels
-from trainables.data.samples import SPLIT_WORDS, Samples, rows_by
 
 SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars", " ": "blanks"}
-DEFAULT_SPLIT_COLUMN = "split"
-_MOST_FILES = 5
 _LONGEST_LINE = 16 * 1024**2
 _SAMPLE_LINES = 200
 _SAMPLE_CHARACTERS = 1_000_000
@@ -233,113 +226,9 @@ def _cell(value: object) -> str:
     return "" if value is None or value != value else str(value).strip()
 
 
-def list_table(path: Path, config: DataConfig) -> Samples:
-    """List the rows of a table whose files, labels and splits can be used; ``problems`` tells of the others.
-
-    Raises ``UserError`` where no row can be understood: no table, a column that is not there, one class only.
-    """
-    cells = read_table(path)
-    split_column = _check_columns(path, cells, config)
-
-    def column(name: str) -> tuple[str, ...]:
-        return tuple(cells[name])
-
-    faults = RowFaults(cells.index.tolist())
-    labels = read_labels(cells, config.label_column, config.task, faults)
-    names = column(config.path_column)
-    files = [_locate(path.parent, name) for name in names]
-    _check_files(path, names, files, config.path_column, faults)
-    _check_repeated(names, files, labels, faults)
-    words = None if split_column is None else column(split_column)
-    for word, rows in rows_by(words or ()).items():
-        if word.lower() not in SPLIT_WORDS:
-            what = f"unknown split {word!r}; allowed: {', '.join(SPLIT_WORDS)}"
-            faults.add(f"column {split_column!r}", rows, what)
-    if not faults.usable.any():
-        raise UserError(*faults.problems)
-    return Samples(
-        kind="table",
-        path=str(path),
-        task=labels.task,
-        classes=labels.classes,
-        paths=tuple(_shown(path.parent, name) for name in names),
-        files=tuple(files),
-        labels=labels.values,
-        splits=words and tuple(SPLIT_WORDS.get(word.lower(), "train") for word in words),
-        group_from=config.group_column,
-        groups=None if config.group_column is None else column(config.group_column),
-        subgroups={name: column(name) for name in config.subgroup_column},
-        sources=None if config.source_column is None else column(config.source_column),
-        checks=labels.checks,
-        problems=tuple(faults.problems),
-    ).subset(np.flatnonzero(faults.usable).astype(np.int64))
+def read_list(path: Path) -> list[str]:
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
 
 
-def _check_columns(path: Path, cells: pd.DataFrame, config: DataConfig) -> str | None:
-    """All columns asked for are there; returns the split column, None if none is given and none is called "split"."""
-    names = list(map(str, cells.columns))
-    split_column = config.split_column
-    if split_column is None and DEFAULT_SPLIT_COLUMN in names:
-        split_column = DEFAULT_SPLIT_COLUMN
-    wanted = {
-        "--path-column": (config.path_column,),
-        "--label-column": config.label_column,
-        "--subgroup-column": config.subgroup_column,
-        "--split-column": (split_column,),
-        "--group-column": (config.group_column,),
-        "--source-column": (config.source_column,),
-    }
-    problems = []
-    for option, columns in wanted.items():
-        for name in columns:
-            if name is not None and name not in names:
-                problems.append(f"{option} {name}: {unknown(f'column of {path.name}', name, names)}")
-            elif name is not None and names.count(name) > 1:
-                problems.append(f"{option} {name}: {path.name} has {names.count(name)} columns of that name")
-    if not config.label_column:
-        has = f"{path.name} has {', '.join(names)}"
-        problems.append(f"--label-column is not given; name the column(s) with the labels: {has}")
-    raise_all(problems)
-    return split_column
-
-
-def _locate(folder: Path, name: str) -> Path:
-    """The file that a cell names; tables made on Windows write backslashes."""
-    file = folder / name
-    if "\\" in name and not file.exists():
-        file = folder / name.replace("\\", "/")
-    return Path(os.path.normpath(file))
-
-
-def _shown(folder: Path, name: str) -> str:
-    """The path as in the table; an absolute one below the table's folder relative to it."""
-    path = Path(name)
-    below = path.is_absolute() and path.is_relative_to(folder)
-    return path.relative_to(folder).as_posix() if below else name
-
-
-def _check_files(path: Path, names: tuple[str, ...], files: list[Path], column: str, faults: RowFaults) -> None:
-    empty = [row for row, name in enumerate(names) if not name]
-    faults.add(f"column {column!r}", empty, "the path is empty")
-    missing = [row for row, file in enumerate(files) if names[row] and not file.is_file()]
-    if missing:
-        faults.usable[missing] = False
-        shown = ", ".join(names[row] for row in missing[:_MOST_FILES])
-        more = f" and {len(missing) - _MOST_FILES} more" if len(missing) > _MOST_FILES else ""
-        faults.problems.append(
-            f"{len(missing)} of {len(files)} rows name a missing file (paths are relative to {path.parent}): "
-            f"{shown}{more}; mend the paths or remove the rows"
-        )
-
-
-def _check_repeated(names: tuple[str, ...], files: list[Path], labels: Labels, faults: RowFaults) -> None:
-    repeated = [rows for rows in rows_by(files).values() if len(rows) > 1 and names[rows[0]]]
-    for number, rows in enumerate(repeated):
-        faults.usable[rows[1:]] = False
-        if number < _MOST_FILES:
-            differ = any(not np.array_equal(labels.values[row], labels.values[rows[0]]) for row in rows[1:])
-            how = "with different labels" if differ else "with the same label"
-            text = f"{names[rows[0]]} stands {len(rows)} times, {how} ({faults.named(rows)}): keep one row"
-            faults.problems.append(text)
-    if len(repeated) > _MOST_FILES:
-        faults.problems.append(f"... and {len(repeated) - _MOST_FILES} more files stand more than once")
+def neighbours(path: Path, rows: pd.DataFrame, label_columns: Sequence[str]) -> dict[str, Path]:
+    return {}
