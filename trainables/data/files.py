@@ -81,10 +81,10 @@ class FileIndex:
 
     def below(self, folder: str) -> range:
         """The places in ``images`` of those below a folder."""
-        if not folder:
-            return range(len(self.images))
-        start = bisect_left(self.images, f"{folder}/")
-        return range(start, bisect_left(self.images, f"{folder}0", start))  # "0" follows "/"
+        return below(self.images, folder)
+
+    def __contains__(self, image: str) -> bool:
+        return image in self._place
 
     def locate(self, cells: Sequence[str]) -> Located:
         """Find the image, or the folder of images, that each cell names.
@@ -162,6 +162,14 @@ def image_kind(file: Path) -> str | None:
         return None
     kind = next((kind for kind, pattern in _PATTERNS.items() if pattern.match(head)), None)
     return None if kind == "DICOM" and _DICOM_DIRECTORY in head else kind
+
+
+def below(paths: Sequence[str], folder: str) -> range:
+    """The places in sorted ``paths`` of those below a folder."""
+    if not folder:
+        return range(len(paths))
+    start = bisect_left(paths, f"{folder}/")
+    return range(start, bisect_left(paths, f"{folder}0", start))  # "0" follows "/"
 
 
 def has_image_suffix(path: str) -> bool:
