@@ -18,6 +18,7 @@ from trainables.data.checks import examine, unreadable
 from trainables.data.config import DataConfig
 from trainables.data.dataset import DATASET_FILE, SPLITS_FILE, THUMBNAILS_FILE
 from trainables.data.folder import list_folder
+from trainables.data.near_duplicates import NearPairs
 from trainables.data.samples import SPLITS, CheckResult, Samples
 from trainables.data.split_files import write_splits, write_thumbnails
 from trainables.data.splits import assign_folds, assign_splits, missing_classes
@@ -160,8 +161,7 @@ def _examine(
         for path, reason in zip(listed.paths, reasons, strict=True)
         if reason is not None
     )
-    place = {int(row): index for index, row in enumerate(rows)}
-    near = [pair._replace(first=place[pair.first], second=place[pair.second]) for pair in cache.near]
+    near = cache.near.among(rows)
     samples, problems = listed.subset(rows), list(listed.problems)
     checks = unreadable(listed, cache.stats)
     splits, origin = np.full(len(rows), "train"), ""
@@ -171,7 +171,7 @@ def _examine(
             splits, origin = assignment.splits, assignment.origin
             problems += missing_classes(samples.labels, splits, samples.classes)
             problems += _fold_problems(samples, splits, folds, config.seed)
-            near = [] if listed.kind == "demo" else near  # phantoms all look alike
+            near = NearPairs() if listed.kind == "demo" else near  # phantoms all look alike
             checks += examine(samples, [cache.stats[row] for row in rows], near, splits)
     except UserError as error:
         problems += error.problems
