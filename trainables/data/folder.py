@@ -157,7 +157,11 @@ def _badly_named(root: Path, images: Sequence[_Image]) -> list[str]:
 
 
 def _is_utf8(text: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _can_be_written(text: str) -> bool:
