@@ -118,8 +118,6 @@ def read_preset(path: Path, ours: bool = False) -> Preset:
         name = str(key).replace("-", "_")
         if name not in (*fields, *_SAID):
             problems.append(f"{named}: {unknown('field', key, (*fields, *_SAID))}")
-        elif name in raw:
-            problems.append(f"{named}: {name} is given twice")
         elif value is not None:
             raw[name] = value
     said = {name: raw.pop(name) for name in _SAID if name in raw}
@@ -145,6 +143,7 @@ def _yaml(path: Path, named: str) -> dict[Any, Any]:
             raise UserError(f"{named}: is no preset, it has {path.stat().st_size:,} bytes")
         written = path.read_text(encoding="utf-8")
         _check_nesting(written, named)
+        _check_twice(written, named)
         content = yaml.safe_load(written)
     except OSError as error:
         raise UserError(f"{named} cannot be read: {error.strerror or error}") from None
@@ -171,6 +170,13 @@ def _check_nesting(written: str, named: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST_YAML:
             raise UserError(f"{named}, {line}: nests more than {_DEEPEST_YAML} deep; a preset is a flat list of fields")
+
+
+def _check_twice(written: str, named: str) -> None:
+    """Of two equal keys the content would have the last one."""
+    node = yaml.compose(written, Loader=yaml.SafeLoader)
+    keys = [str(key.value).replace("-", "_") for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    raise_all([f"{named}: {key} is given twice" for key in sorted({key for key in keys if keys.count(key) > 1})])
 
 
 def _text(value: object) -> bool:
@@ -243,7 +249,7 @@ def _bases(preset: Preset, data: Path) -> Iterator[Path]:
             if len(inner) != 1:
                 return
             data = data / inner[0].name
-    except OSError:
+    except (OSError, ValueError):
         return  # What is wrong with ``data`` is told by those who read it.
 
 
@@ -321,6 +327,8 @@ def _values(found: _Found, config: DataConfig) -> tuple[dict[str, Any], list[str
     given = set(config.model_fields_set)
     if "label_column" in given and config.label_column != preset["label_column"]:
         given.update(_OF_THE_LABELS)
+    if "task" in given and config.task == "single_label":
+        given.add("no_finding")
     values = {name: value for name, value in preset.values.items() if name not in given}
     missing = []
     data = Path(config.data).expanduser().absolute()
