@@ -241,7 +241,7 @@ def _bases(preset: Preset, data: Path) -> Iterator[Path]:
                 if PurePosixPath(data.absolute().relative_to(base).as_posix()).match(str(pattern)):
                     yield base
             return
-        for _ in range(_DEEPEST_WRAPPER):
+        for _ in range(_DEEPEST_WRAPPER if data.is_dir() else 0):
             yield data.absolute()
             inner = [
                 entry for entry in os.scandir(data) if entry.is_dir() and not entry.name.startswith((".", "__", "@"))
