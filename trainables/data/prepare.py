@@ -18,11 +18,11 @@ from trainables.data.checks import examine, unreadable
 from trainables.data.config import DataConfig
 from trainables.data.dataset import DATASET_FILE, SPLITS_FILE, THUMBNAILS_FILE
 from trainables.data.folder import list_folder
+from trainables.data.rows import list_table
 from trainables.data.samples import SPLITS, CheckResult, Samples
 from trainables.data.split_files import write_splits, write_thumbnails
 from trainables.data.splits import assign_folds, assign_splits, missing_classes
 from trainables.data.synthetic import list_demo
-from trainables.data.table import list_table
 
 _MOST_SHOWN = 10
 WAYS_OUT = {
