@@ -81,10 +81,10 @@ class FileIndex:
 
     def below(self, folder: str) -> range:
         """The places in ``images`` of those below a folder."""
-        if not folder:
-            return range(len(self.images))
-        start = bisect_left(self.images, f"{folder}/")
-        return range(start, bisect_left(self.images, f"{folder}0", start))  # "0" follows "/"
+        return below(self.images, folder)
+
+    def __contains__(self, image: str) -> bool:
+        return image in self._place
 
     def locate(self, cells: Sequence[str]) -> Located:
         """Find the image, or the folder of images, that each cell names.
@@ -164,13 +164,22 @@ def image_kind(file: Path) -> str | None:
     return None if kind == "DICOM" and _DICOM_DIRECTORY in head else kind
 
 
+def below(paths: Sequence[str], folder: str) -> range:
+    """The places in sorted ``paths`` of those below a folder."""
+    if not folder:
+        return range(len(paths))
+    start = bisect_left(paths, f"{folder}/")
+    return range(start, bisect_left(paths, f"{folder}0", start))  # "0" follows "/"
+
+
 def has_image_suffix(path: str) -> bool:
     return posixpath.splitext(path)[1].lower() in EXTENSIONS
 
 
 def stem(path: str) -> str:
     """Without an image's suffix; other suffixes are part of the name, as in 1.2.840.113."""
-    return posixpath.splitext(path)[0] if has_image_suffix(path) else path
+    start, dot, suffix = path.rpartition(".")
+    return start if dot and f".{suffix.lower()}" in EXTENSIONS else path
 
 
 def shown_path(path: str) -> str:
@@ -275,29 +284,42 @@ class _Finder:
 
     def __init__(self, index: FileIndex) -> None:
         self._index = index
-        self._roots = {f"{root}/" for root in (index.root.as_posix(), os.path.realpath(index.root))}
+        self._root = index.root.as_posix()
+        self._roots = {f"{root}/" for root in (self._root, os.path.realpath(index.root))}
+        self._absent: set[str] = set()  # folders elsewhere
         self.outside: dict[str, int] = {}
 
     def find(self, cell: str) -> _Match:
-        if cell in self._index._place:
-            return _Match((self._index._place[cell],))
-        path = self._normal(cell.replace("\\", "/"))
-        if path in self._index._place:
-            return _Match((self._index._place[path],))
-        if path.startswith(("/", "../")):
-            elsewhere = posixpath.normpath(posixpath.join(self._index.root.as_posix(), path))
-            if _is_regular(elsewhere):
-                place = self.outside.setdefault(elsewhere, len(self._index.images) + len(self.outside))
-                return _Match((place,))
+        place = self._index._place.get(cell)
+        if place is not None:
+            return _Match((place,))
+        path = self._normal(cell)
+        place = self._index._place.get(path)
+        if place is None and path.startswith(("/", "../")):
+            place = self._elsewhere(path)
             path = "/".join(part for part in path.split("/") if part and part != "..")
-        if path in ("", "."):
-            return _Match()
-        return self._by_end(path, cell.endswith(("/", "\\")))
+        if place is not None:
+            return _Match((place,))
+        return _Match() if path in ("", ".", "..") else self._by_end(path, cell.endswith(("/", "\\")))
 
     def _normal(self, path: str) -> str:
+        path = path.replace("\\", "/")
         for root in self._roots:
             path = path.removeprefix(root)
-        return posixpath.normpath(path) if path else ""
+        odd = "//" in path or "./" in path or path.endswith(("/", "/.", "/.."))
+        return posixpath.normpath(path) if odd else path
+
+    def _elsewhere(self, path: str) -> int | None:
+        """The place of a file that does not lie below the root."""
+        path = posixpath.normpath(posixpath.join(self._root, path)) if path.startswith(".") else path
+        folder = path.rpartition("/")[0]
+        if folder in self._absent:
+            return None
+        if _is_regular(path):
+            return self.outside.setdefault(path, len(self._index.images) + len(self.outside))
+        if not os.path.isdir(folder):
+            self._absent.add(folder)
+        return None
 
     def _by_end(self, path: str, is_folder: bool) -> _Match:
         index = self._index
