@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -27,28 +27,30 @@ def examine(
     """
     found = [
         *_exact_duplicates(samples, stats, splits),
-        *_groups_across(samples, splits),
+        *groups_across(samples, splits),
         *_near_duplicates(samples, near, splits),
-        *_small_counts(samples, splits),
+        *small_counts(samples, splits),
         *_source_against_label(samples),
         *_oddities(samples, stats),
     ]
     return sorted(found, key=lambda result: ("error", "warning", "info").index(result.severity))
 
 
-def unreadable(samples: Samples, stats: Sequence[ImageStats]) -> list[CheckResult]:
-    """An error with one item ``[path, reason]`` a file, if any file cannot be read."""
-    items = [(path, one.reason) for path, one in zip(samples.paths, stats, strict=True) if one.reason is not None]
-    if not items:
-        return []
-    message = f"{len(items)} of {len(samples)} image files cannot be read"
-    return [CheckResult("unreadable", "error", message, len(items), tuple(items[:MOST_ITEMS]))]
+def unreadable_files(dropped: Sequence[Mapping[str, str]], images: int) -> list[CheckResult]:
+    """An error with one item ``[path, reason]`` for each of ``dropped``, if there are any. images: all of them."""
+    items = tuple((one["path"], one["reason"]) for one in dropped[:MOST_ITEMS])
+    message = f"{len(dropped)} of {images} image files cannot be read"
+    return [CheckResult("unreadable", "error", message, len(dropped), items)] if dropped else []
 
 
 def _exact_duplicates(samples: Samples, stats: Sequence[ImageStats], splits: Names) -> list[CheckResult]:
     """Files whose decoded pixels are equal at full size, whatever their bytes."""
-    same = rows_by(None if one.blank else one.pixel_hash for one in stats)
-    sets = [rows for pixels, rows in same.items() if pixels is not None and len(rows) > 1]
+    return equal_images(samples, [None if one.blank else one.pixel_hash for one in stats], splits)
+
+
+def equal_images(samples: Samples, keys: Iterable[Hashable], splits: Names) -> list[CheckResult]:
+    """Images of equal keys, one key an image; None is equal to none."""
+    sets = [rows for key, rows in rows_by(keys).items() if key is not None and len(rows) > 1]
     across = [rows for rows in sets if len(set(splits[rows])) > 1]
     within = [rows for rows in sets if len(set(splits[rows])) == 1]
     two_labels = [rows for rows in sets if len({samples.label_text(row) for row in rows}) > 1]
@@ -59,8 +61,8 @@ def _exact_duplicates(samples: Samples, stats: Sequence[ImageStats], splits: Nam
     ]
 
 
-def _groups_across(samples: Samples, splits: Names) -> list[CheckResult]:
-    """One row of each split that a group stands in."""
+def groups_across(samples: Samples, splits: Names) -> list[CheckResult]:
+    """Groups that stand in several splits: one row of each."""
     groups = rows_by(samples.groups or ())
     unknown = groups.pop("", [])
     firsts = [sorted({str(splits[row]): row for row in reversed(rows)}.values()) for rows in groups.values()]
@@ -87,7 +89,7 @@ def _near_duplicates(samples: Samples, near: Sequence[NearPair], splits: Names) 
     ]
 
 
-def _small_counts(samples: Samples, splits: Names) -> list[CheckResult]:
+def small_counts(samples: Samples, splits: Names) -> list[CheckResult]:
     found = []
     hot = samples.hot
     counts = {split: hot[splits == split].sum(axis=0).tolist() for split in ("train", "test")}

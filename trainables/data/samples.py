@@ -122,6 +122,12 @@ class Samples:
             return (self.classes[int(self.labels[row])],)
         return tuple(name for name, present in zip(self.classes, self.labels[row], strict=True) if present == 1)
 
+    def missing_text(self, row: int) -> str:
+        """The labels, ``a|b``, of which it is not known whether the image has them."""
+        if self.labels.ndim == 1:
+            return ""
+        return "|".join(name for name, cell in zip(self.classes, self.labels[row], strict=True) if cell == MISSING)
+
     def label_text(self, row: int) -> str:
         """As written in splits.csv: the class's name, or ``a|b`` (empty: none)."""
         return "|".join(self.label_names(row))
