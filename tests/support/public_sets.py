@@ -237,10 +237,10 @@ def padchest(root: Path) -> Miniature:
     return Miniature(
         data=(".", file.name),
         preset="padchest",
-        images=50 + 4,  # of the last ten, three are blank and three lateral
+        images=50 + 3,  # of the last ten, three are blank and four lateral
         classes=("cardiomegaly", "pleural effusion"),
-        groups=29,
-        left_out=6,
+        groups=28,
+        left_out=7,
     )
 
 
@@ -279,12 +279,12 @@ def vindr_cxr_physionet(root: Path) -> Miniature:
 def isic_2019(root: Path) -> Miniature:
     classes = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
     rows, metadata, lesions = [], [], set()
-    for number in range(64):
+    for number in range(128):
         name = f"ISIC_{number:07d}{'_downsampled' if number % 5 == 0 else ''}"
         kind = number // 2 % 8
         image(root / "ISIC_2019_Training_Input" / "ISIC_2019_Training_Input" / f"{name}.jpg", kind, color=True)
         rows.append({"image": name, **{one: f"{float(at == kind)}" for at, one in enumerate(classes)}})
-        lesion = "" if number >= 60 else f"BCN_{number // 2:07d}"  # two images of each; of the last it is not known
+        lesion = "" if number >= 124 else f"BCN_{number // 2:07d}"  # two images of each; of the last it is not known
         lesions.add(lesion or name)
         about = {"age_approx": "55.0", "anatom_site_general": "anterior torso", "lesion_id": lesion, "sex": "female"}
         metadata.append({"image": name, **about})
@@ -293,9 +293,9 @@ def isic_2019(root: Path) -> Miniature:
     return Miniature(
         data=(".", "ISIC_2019_Training_GroundTruth.csv"),
         preset="isic_2019",
-        images=64,
+        images=128,
         classes=tuple(sorted(classes[:8])),
-        counts=dict.fromkeys(classes[:8], 8),
+        counts=dict.fromkeys(classes[:8], 16),
         groups=len(lesions),
     )
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from public_sets import MINIATURES, image, table
 from search_spaces.errors import UserError
 from sweep.config import SweepConfig
 from trainables.data.config import DataConfig
+from trainables.data.prepare import list_samples
 from trainables.data.presets import FOLDER, apply_preset, describe_presets, read_preset
+from trainables.data.samples import Samples
 
 OURS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 LAYOUTS = {  # of public_layouts.py: the preset, and the tables that are another's
@@ -120,6 +123,89 @@ def test_a_set_is_recognised_by_each_path_that_leads_to_it(name: str, sets: Call
         ]
         for path in paths:
             assert path in (None, "none") or (folder / path).exists(), path
+
+
+def listed(data: Path, **given: Any) -> Samples:
+    return list_samples(applied(data, **given))
+
+
+def images_by_class(samples: Samples) -> dict[str, int]:
+    return dict(zip(samples.classes, map(int, samples.hot.sum(axis=0)), strict=True))
+
+
+@pytest.mark.parametrize("name", MINIATURES)
+def test_a_miniature_is_read_as_its_documentation_has_it(name: str, sets: Callable[[str], tuple[Path, Any]]) -> None:
+    root, right = sets(name)
+    for place in right.data:
+        samples = listed(root / place, **right.options)
+        assert samples.problems == ()
+        assert samples.classes == right.classes
+        assert len(samples) == (right.images if isinstance(right.images, int) else sum(right.images.values()))
+        assert (samples.splits and Counter(samples.splits)) == (None if isinstance(right.images, int) else right.images)
+        assert {label: images_by_class(samples)[label] for label in right.counts} == right.counts
+        assert (samples.groups and len(set(samples.groups) - {""}) + samples.groups.count("")) == right.groups
+        assert sum(one.count for one in samples.left_out) == right.left_out
+        if samples.pixels is None:
+            assert all(file.is_file() for file in samples.files)
+            assert len(set(samples.files)) == len(samples)
+
+
+LISTED = {  # of public_layouts.py, with its preset: what differs from expected.json, and what only the user can decide
+    "nih_chestxray14": {"labels": ["Atelectasis", "Cardiomegaly", "Effusion"], "splits": {"train": 56, "test": 16}},
+    "chexpert": {"options": {"uncertain_label": "0"}},
+    "rsna_pneumonia": {"classes": ["no pneumonia", "pneumonia"]},
+    "covidx": {},
+    "covid19_radiography": {},
+    "kermany_kaggle_zip": {"groups": 64},
+    "ham10000": {},
+    "aptos": {},
+    "vindr_cxr": {"labels": ["Aortic enlargement", "Cardiomegaly", "Pleural effusion"]},
+    "mura": {"classes": ["negative", "positive"]},
+}
+
+
+@pytest.mark.parametrize("layout", LISTED)
+def test_a_public_set_is_read_as_its_documentation_has_it(layout: str, layouts: Path) -> None:
+    right = json.loads((layouts / "expected.json").read_text())[layout] | LISTED[layout]
+    for place in (layout, right["open"]):
+        samples = listed(layouts / place, **right.get("options", {}))
+        assert samples.problems == ()
+        assert samples.task == right["task"]
+        assert list(samples.classes) == right["classes" if samples.task == "single_label" else "labels"]
+        assert len(samples) == right["images"]
+        assert (samples.splits and Counter(samples.splits)) == right["splits"]
+        assert (samples.groups and len(set(samples.groups))) == right["groups"]
+        assert sum(one.count for one in samples.left_out) == (right["left_out"] or {"count": 0})["count"]
+        for label, count in right.get("label_counts", {}).items():
+            assert images_by_class(samples).get(label, count) == count
+
+
+def test_the_three_classes_of_rsna_are_read_from_their_own_table(layouts: Path) -> None:
+    samples = listed(layouts / "rsna_pneumonia" / "stage_2_detailed_class_info.csv")
+    assert samples.classes == ("Lung Opacity", "No Lung Opacity / Not Normal", "Normal")
+    assert len(samples) == 40
+
+
+def test_files_of_a_preset_are_those_of_the_set_and_not_those_here(
+    layouts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table(tmp_path / "valid.csv", [{"Path": "x.png"}])
+    monkeypatch.chdir(tmp_path)
+    samples = listed(layouts / "chexpert", uncertain_label="0")
+    assert Counter(samples.splits or ()) == {"train": 48, "val": 12}
+
+
+def test_a_release_without_some_of_the_values_that_a_preset_names_is_read(tmp_path: Path) -> None:
+    """One view, no "No Finding" and no finding with a slash."""
+    rows = [
+        {"patientid": at, "finding": ["Pneumonia", "Tuberculosis"][at % 2], "view": "PA", "modality": "X-ray"}
+        for at in range(24)
+    ]
+    for row in rows:
+        row["filename"] = f"{row['patientid']}.png"
+        image(tmp_path / "images" / str(row["filename"]), int(row["patientid"]) % 2)
+    table(tmp_path / "metadata.csv", rows)
+    assert images_by_class(listed(tmp_path)) == {"Pneumonia": 12, "Tuberculosis": 12}
 
 
 @pytest.mark.parametrize("layout", ["split_suffix_folders", "list_cells", "three_csvs", "wrapper_folder"])

@@ -201,7 +201,8 @@ def _insisted(preset: Preset, config: DataConfig) -> _Found:
     """Where the files of ``preset`` lie; if some do not, the error names them, in the likeliest place."""
     if config.data == "demo":
         raise UserError(f"--preset {config.preset}: the demo set needs none; give --data")
-    places = [_absent(preset, config, base) for base in _bases(preset, Path(config.data).expanduser())]
+    data = Path(config.data).expanduser()
+    places = [_absent(preset, config, base) for base in _bases(preset, data, _folders(data))]
     if not places:
         raise UserError(
             f"--preset {config.preset}: --data {config.data} is neither its folder nor its {preset['table']}"
@@ -214,9 +215,10 @@ def _insisted(preset: Preset, config: DataConfig) -> _Found:
 
 def _recognised(config: DataConfig) -> _Found | None:
     data = Path(config.data).expanduser()
+    folders = _folders(data)
     fitting: dict[Path, list[_Found]] = {}
     for preset in _ours().values():
-        for base in _bases(preset, data):
+        for base in _bases(preset, data, folders):
             place = _absent(preset, config, base)
             if not place.absent and _has_columns(preset, config, base):
                 fitting.setdefault(base, []).append(place)
@@ -231,26 +233,31 @@ def _recognised(config: DataConfig) -> _Found | None:
     return next(place for place in outermost if place.preset.name == best[0])
 
 
-def _bases(preset: Preset, data: Path) -> Iterator[Path]:
-    """The folders in which the files of ``preset`` may lie: ``data`` and lone folders in it, or those of the table."""
+def _folders(data: Path) -> list[Path]:
+    """``data``, if it is a folder, and the lone folders in it, each in the one before."""
+    found: list[Path] = []
     try:
-        if data.is_file():
-            pattern = PurePosixPath(preset["table"] or "")
-            if pattern.parts and len(data.absolute().parents) >= len(pattern.parts):
-                base = data.absolute().parents[len(pattern.parts) - 1]
-                if PurePosixPath(data.absolute().relative_to(base).as_posix()).match(str(pattern)):
-                    yield base
-            return
-        for _ in range(_DEEPEST_WRAPPER if data.is_dir() else 0):
-            yield data.absolute()
-            inner = [
-                entry for entry in os.scandir(data) if entry.is_dir() and not entry.name.startswith((".", "__", "@"))
-            ]
+        while data.is_dir() and len(found) < _DEEPEST_WRAPPER:
+            found.append(data.absolute())
+            inner = [entry.name for entry in os.scandir(data) if entry.is_dir()]
+            inner = [name for name in inner if not name.startswith((".", "__", "@"))]  # __MACOSX, @eaDir
             if len(inner) != 1:
-                return
-            data = data / inner[0].name
+                break
+            data = data / inner[0]
     except (OSError, ValueError):
-        return  # What is wrong with ``data`` is told by those who read it.
+        pass  # What is wrong with ``data`` is told by those who read it.
+    return found
+
+
+def _bases(preset: Preset, data: Path, folders: list[Path]) -> list[Path]:
+    """The folders in which the files of ``preset`` may lie: ``folders``, or the one that ``data`` is the table of."""
+    pattern = PurePosixPath(preset["table"] or "")
+    if folders or not pattern.parts or not data.name:
+        return folders
+    place, depth = PurePosixPath(data.absolute().as_posix()), len(pattern.parts)
+    if depth >= len(place.parts) or not PurePosixPath(*place.parts[-depth:]).match(str(pattern)):
+        return []
+    return [Path(*place.parts[:-depth])]
 
 
 def _absent(preset: Preset, config: DataConfig, base: Path) -> _Found:
