@@ -2,233 +2,237 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
-import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from search_spaces.errors import UserError
-from trainables.data.file_form import Opened, opened
+from trainables.data.delimited import DelimitedText, with_text
+from trainables.data.file_form import Opened, file_form, opened
+from trainables.data.files import has_image_suffix
+from trainables.data.samples import SPLIT_WORDS
+from trainables.data.typed_table import MOST_COLUMNS, json_parts, parquet_parts
 
-SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars", " ": "blanks"}
-_LONGEST_LINE = 16 * 1024**2
-_SAMPLE_LINES = 200
-_SAMPLE_CHARACTERS = 1_000_000
-_CHUNK_ROWS = 50_000
+__all__ = ["file_form", "neighbours", "read_list", "read_table"]
+_MOST_SHOWN = 10
+_CHECKED_ROWS = 1_000
+_CHECKED_COLUMNS = 200
+_JSON = re.compile(rb"(\xef\xbb\xbf)?\s*(\{\s*[\"}]|\[\s*\{)")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_NOT_KNOWN = frozenset({"", "na", "n/a", "nan", "none", "null", "unknown", "missing", "-", "?", "."})
+_LIST_HEADER = re.compile(r"(image|img|file|path|name|id|s|index|study|patient|[ _-])+", re.IGNORECASE)
+_TABLE_SUFFIX = re.compile(r"(\.(csv|tsv|tab|psv|txt|dat|jsonl?|ndjson|parquet|pq))?(\.(gz|zip))?$", re.IGNORECASE)
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     """Read a table: CSV (commas, semicolons, tabs, bars or blanks), Parquet or JSON Lines, also in gzip or zip.
 
-    columns: the names of the columns of a table without header. Cells are texts ("NA" and "007" too) without white
-    space around them, "" for nothing. The index is the row's number as a spreadsheet shows it (the header is row 1;
-    Parquet and JSON Lines: the first row is row 1); rows without any text are left out. Raises ``UserError``: not a
-    table by its content, not UTF-8, ragged (each with the line), no rows, or a header that seems to be none.
+    columns: the names of the columns of a table without header (a first row that has these is one). Cells are texts
+    ("NA" and "007" too) without white space around them, "" for nothing. The index is the row's number as a
+    spreadsheet shows it (the header is row 1; Parquet and JSON Lines: from 1); rows without any text are left out.
+    Raises ``UserError``: not a table by its content, not UTF-8 or UTF-16, ragged (each with the line), no rows, no
+    header, or two of them.
     """
     with opened(path) as stream:
-        head = stream.peek(1 << 12)
-        if head.startswith(b"PAR1"):
-            cells = _parquet(path, stream)
-            named = "Parquet"
-        elif re.match(rb"(\xef\xbb\xbf)?\s*(\{\s*[\"}]|\[\s*\{)", head):
-            cells = _json(path, stream)
-            named = "JSON"
-        else:
-            return _text_table(path, stream, columns)
-    if columns:
-        raise UserError(
-            f"--columns {','.join(columns)}: {path.name} is {named}, whose columns have names: leave it out"
-        )
-    if not len(cells):
-        raise UserError(f"{path}: no rows")
-    return cells
-
-
-def _text_table(path: Path, stream: Opened, columns: Sequence[str]) -> pd.DataFrame:
-    lines = _lines(path, stream)
-    sample, separator = _sample(lines)
-    records = _records(path, itertools.chain(sample, lines), separator)
-    number, line, header = _first(path, records)
-    if columns and len(columns) != len(header):
-        raise UserError(
-            f"--columns {','.join(columns)}: {len(columns)} names, but {path} has {len(header)} columns, "
-            f"separated by {SEPARATORS[separator]} (line {line}: {' | '.join(header[:4])})"
-        )
-    names = list(columns) or [cell.strip() for cell in header]
-    above = [(number, line, header)] if columns else []
-    cells = _frame(path, itertools.chain(above, records), names, separator)
-    if not len(cells):
-        raise UserError(f"{path}: a header and no rows")
-    cells.columns = pd.Index(names)
-    return cells
-
-
-def _lines(path: Path, stream: Opened) -> Iterator[str]:
-    """The lines with their ends, decoded; old Macs end them by CR only."""
-    if stream.peek(2).startswith((b"\xff\xfe", b"\xfe\xff")):
-        lines: Iterable[str] = _utf_16(path, stream)
-    else:
-        lines = _utf_8(path, stream)
-    for number, line in enumerate(lines, start=1):
-        if "\0" in line:
-            raise UserError(f"{path}: line {number} holds a NUL byte: no text; save the file as CSV in UTF-8")
-        yield line
-
-
-def _utf_8(path: Path, stream: Opened) -> Iterator[str]:
-    number = 0
-    while content := stream.readline(_LONGEST_LINE):
-        number += 1
-        _check_length(path, len(content), number)
-        try:
-            line = content.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            what = f"byte 0x{content[error.start]:02x} in line {number} is not UTF-8; save the file as CSV in UTF-8"
-            raise UserError(f"{path}: {what}") from None
-        if "\r" in line[:-2]:
-            yield from re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", line)
-        else:
-            yield line
-
-
-def _utf_16(path: Path, stream: Opened) -> Iterator[str]:
-    text = io.TextIOWrapper(stream, "utf-16", newline="")
-    number = 0
-    try:
-        while line := text.readline(_LONGEST_LINE):
-            number += 1
-            _check_length(path, len(line), number)
-            yield line
-    except UnicodeError as error:
-        raise UserError(f"{path}: after line {number} not UTF-16, as it begins: {error}; save it as UTF-8") from None
-    finally:
-        text.detach()
-
-
-def _check_length(path: Path, length: int, number: int) -> None:
-    if length >= _LONGEST_LINE:
-        raise UserError(f"{path}: line {number} has more than {_LONGEST_LINE:,} characters: not a table")
-
-
-def _sample(lines: Iterator[str]) -> tuple[list[str], str]:
-    """The first lines, without a ``sep=`` line, and what separates their cells."""
-    sample: list[str] = []
-    for line in lines:
-        sample.append(line)
-        if len(sample) == _SAMPLE_LINES or sum(map(len, sample[-1:])) > _SAMPLE_CHARACTERS:
-            break
-    return sample, _separator(sample)
-
-
-def _separator(sample: Sequence[str]) -> str:
-    """What divides most of the lines into as many cells as the first; blanks only where nothing else divides it."""
-    best, most = ",", (0.0, 0)
-    for separator in SEPARATORS:
-        counts = [len(cells) for cells in _split(sample, separator) if any(cells)]
-        counts = counts[:-1] if len(counts) > 2 else counts  # The last may be cut.
-        if not counts or counts[0] < 2:
-            continue
-        share = sum(count == counts[0] for count in counts) / len(counts)
-        if separator == " " and (share < 1 or most[1]):
-            continue
-        if (share, counts[0]) > most:
-            best, most = separator, (share, counts[0])
-    return best
-
-
-def _split(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    if separator == " ":
-        lines = (line.replace("\t", " ").strip() + "\n" for line in lines)
-    return csv.reader(lines, delimiter=separator, skipinitialspace=True)
-
-
-Record = tuple[int, int, list[str]]
-"""The number of the row, of the line that it begins in, and the cells."""
-
-
-def _records(path: Path, lines: Iterator[str], separator: str) -> Iterator[Record]:
-    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-    line = 1
-    for number, cells in enumerate(reader, start=1):
-        yield number, line, cells
-        line = reader.line_num + 1
-
-
-def _first(path: Path, records: Iterator[Record]) -> Record:
-    for number, line, cells in records:
-        if any(cell.strip() for cell in cells):
-            return number, line, cells
-    raise UserError(f"{path}: the file is empty")
-
-
-def _frame(path: Path, records: Iterable[Record], names: Sequence[str], separator: str) -> pd.DataFrame:
-    width = len(names)
-    parts, rows, numbers, ragged = [], [], [], []
-    for number, line, cells in records:
-        if len(cells) != width:
-            if not any(cell.strip() for cell in cells):
-                continue
-            ragged.append(f"line {line} has {len(cells)} cells")
-            continue
-        rows.append(cells)
-        numbers.append(number)
-        if len(rows) == _CHUNK_ROWS:
-            parts.append(_part(rows, width))
-            rows = []
-    parts.append(_part(rows, width))
-    if ragged:
-        raise UserError(
-            f"{path}: not a table separated by {SEPARATORS[separator]}: {ragged[0]}, the header has {width}"
-        )
-    frame = pd.concat(parts, ignore_index=True)
-    frame.index = pd.Index(numbers, dtype="int64")
-    return _with_text(frame)
-
-
-def _part(rows: Sequence[Sequence[str]], width: int) -> pd.DataFrame:
-    columns = zip(*rows, strict=True) if rows else [()] * width
-    return pd.DataFrame(
-        {place: pd.Series([cell.strip() for cell in column], dtype=str) for place, column in enumerate(columns)}
-    )
-
-
-def _parquet(path: Path, stream: Opened) -> pd.DataFrame:
-    table = pq.read_table(path)
-    return _of_values({name: table[name].to_pylist() for name in table.column_names})
-
-
-def _json(path: Path, stream: Opened) -> pd.DataFrame:
-    rows = [json.loads(line) for line in _lines(path, stream) if line.strip()]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return _of_values({name: [row.get(name) for row in rows] for name in names})
-
-
-def _of_values(columns: dict[str, list[Any]]) -> pd.DataFrame:
-    cells = pd.DataFrame({name: pd.Series(list(map(_cell, values)), dtype=str) for name, values in columns.items()})
+        form = _form(stream)
+        wrong_name = form != "Parquet" and path.suffix.lower() in (".parquet", ".pq")
+        where = f"{path} (by its content no Parquet)" if wrong_name else str(path)
+        if form == "text":
+            return _read_text(where, stream, columns)
+        if columns:
+            what = f"{path.name} is {form}, whose columns have names: leave it out"
+            raise UserError(f"--columns {','.join(columns)}: {what}")
+        parts = list(parquet_parts(where, path, stream) if form == "Parquet" else json_parts(where, stream))
+    cells = pd.concat(parts, ignore_index=True, sort=False).fillna("") if parts else pd.DataFrame()
     cells.index = pd.RangeIndex(1, len(cells) + 1)
-    return _with_text(cells)
-
-
-def _with_text(cells: pd.DataFrame) -> pd.DataFrame:
-    """Without the rows whose cells are all empty."""
-    found: pd.DataFrame = cells[(cells != "").any(axis=1)]
-    return found.copy()
-
-
-def _cell(value: object) -> str:
-    return "" if value is None or value != value else str(value).strip()
+    cells = with_text(cells)
+    if not len(cells):
+        raise UserError(f"{where}: a table without rows")
+    return cells
 
 
 def read_list(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    """The names in a list of files: one column, without header, or with one such as "filename".
+
+    Raises ``UserError`` where it is a table of several columns, and as ``read_table`` does.
+    """
+    with opened(path) as stream:
+        form = _form(stream)
+        if form != "text":
+            raise UserError(f"{path}: {form}, not a list of files (one name a line)")
+        text = DelimitedText(str(path), stream)
+        with_blanks = text.separator == " " and all(map(has_image_suffix, filter(None, map(str.strip, text.sample))))
+        if len(text.first[-1]) > 1 and not with_blanks:
+            what = f"a table of {len(text.first[-1])} columns, {text.separated}"
+            raise UserError(f"{path}: {what}, not a list of files (one name a line)")
+        names = [line.strip().strip('"') for line in text.lines()]
+    names = [name for name in names if name]
+    names = names[1:] if _LIST_HEADER.fullmatch(names[0]) else names
+    if not names:
+        raise UserError(f"{path}: a list without names")
+    return names
 
 
 def neighbours(path: Path, rows: pd.DataFrame, label_columns: Sequence[str]) -> dict[str, Path]:
-    return {}
+    """The tables beside ``path``, whose rows are ``rows``, that are clearly its "val" and "test".
+
+    Clearly: the same name with "train" exchanged for their word, the same columns, and labels in it: not all empty,
+    and not all equal where those of ``rows`` differ. Raises ``UserError`` where two tables could be the same split,
+    or one that has these columns cannot be read.
+    """
+    own = sorted(map(str, rows.columns))
+    without_header = _first_row(path) != own
+    found: dict[str, Path] = {}
+    for file in sorted(path.parent.iterdir()):
+        split = _split_of(file.name, path.name)
+        if split is None or not file.is_file():
+            continue
+        first = _first_row(file)
+        if len(first) != len(own) or (not without_header and first != own):
+            continue
+        try:
+            cells = read_table(file, tuple(map(str, rows.columns)) if without_header else ())
+        except UserError as error:
+            refused = f"it seems to be the {split} split of {path.name}; --{split}-data none refuses it"
+            raise UserError(f"{error.problems[0]} ({refused})") from None
+        if not _has_labels(cells, rows, list(label_columns)):
+            continue
+        if split in found:
+            what = f"{found[split].name} and {file.name} beside {path.name} both seem to be its {split} split"
+            raise UserError(f"{path.parent}: {what}; name one by --{split}-data, or none")
+        found[split] = file
+    return {split: found[split] for split in ("val", "test") if split in found}
+
+
+def _form(stream: Opened) -> str:
+    head = stream.peek()
+    return "Parquet" if head.startswith(b"PAR1") else "JSON" if _JSON.match(head) else "text"
+
+
+def _read_text(where: str, stream: Opened, columns: Sequence[str]) -> pd.DataFrame:
+    text = DelimitedText(where, stream)
+    _, line, _, cells = text.first
+    first = [cell.strip() for cell in cells]
+    shown = " | ".join(first[:6]) + (" | ..." if len(first) > 6 else "")
+    given = bool(columns) and not set(columns) <= set(first)
+    if given and len(columns) != len(first):
+        what = f"{len(columns)} name(s), but line {line} of {where} has {len(first)} cells ({shown})"
+        raise UserError(f"--columns {','.join(columns)}: {what}; name each column")
+    if len(first) > MOST_COLUMNS:
+        raise UserError(f"{where}: line {line} has {len(first):,} cells, more than {MOST_COLUMNS:,}: not a table")
+    names = list(columns) if given else first
+    rows = text.frame(names, with_first=given)
+    if not len(rows):
+        raise UserError(f"{where}: a header and no rows ({shown})")
+    _check_header(where, names, rows, given)
+    rows.columns = pd.Index(names)
+    return rows
+
+
+def _check_header(where: str, names: Sequence[str], cells: pd.DataFrame, given: bool) -> None:
+    """Raise if the header seems to be a row, or a row to be a header. given: the names are not in the table."""
+    top = [list(cells.iloc[:_CHECKED_ROWS, place]) for place in range(min(len(names), _CHECKED_COLUMNS))]
+    unlike = _unlike([column[0] for column in top], [column[1:] for column in top])
+    if given:
+        if unlike:
+            raise UserError(f"--columns {','.join(names)}: {where} seems to have a header ({unlike}); leave it out")
+        return
+    why = _like_a_row(names, top)
+    if why:
+        example = ",".join(
+            "path" if re.search(r"[\\/]", name) or has_image_suffix(name) else f"column{n}"
+            for n, name in enumerate(names[:6], 1)
+        )
+        example += ",..." if len(names) > 6 else ""
+        what = f"{why}; name its {len(names)} column(s), such as --columns {example}"
+        raise UserError(f"{where}: the table seems to have no header: {what}")
+    repeated = _equal_rows(cells, names)
+    if repeated:
+        rows = ", ".join(map(str, repeated[:_MOST_SHOWN]))
+        more = f" and {len(repeated) - _MOST_SHOWN} more" if len(repeated) > _MOST_SHOWN else ""
+        raise UserError(f"{where}: the header stands there again, in row {rows}{more}; remove it there")
+    if unlike:
+        raise UserError(f"{where}: row {cells.index[0]} seems to be a second header line ({unlike}); remove it")
+
+
+def _like_a_row(names: Sequence[str], top: Sequence[Sequence[str]]) -> str | None:
+    """Why names are no names but cells, in words."""
+    kinds = [_kind_of_all(column) for column in top]
+    for name, column in zip(names, top, strict=False):
+        if _kind(name) == "path" and any(_kind(cell) == "path" for cell in column):
+            return f"{name!r} is the name of an image"
+        folder = re.match(r"[^\\/]*[\\/]", name)
+        if folder and any(cell.startswith(folder[0]) for cell in column):
+            return f"{name!r} is a path such as those below it"
+    if any(kind and name and _kind(name) != kind for name, kind in zip(names, kinds, strict=False)):
+        return None
+    numbers = [int(name) for name in names if name.isdecimal() and len(name) < 9]
+    if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+        return None  # Classes that are called by number.
+    again = next((name for name, column in zip(names, top, strict=False) if name and name in column), None)
+    return None if again is None else f"{again!r} is also a cell below itself"
+
+
+def _unlike(row: Sequence[str], below: Sequence[Sequence[str]]) -> str | None:
+    """Why ``row`` is not of the kind of the rows below, in words: no cell fits, where there are paths or numbers."""
+    kinds = [_kind_of_all(column) if len(column) > 2 else "" for column in below]
+    known = [(cell, kind) for cell, kind in zip(row, kinds, strict=True) if kind]
+    if any(_kind(cell) == kind for cell, kind in known):
+        return None
+    odd = ((cell, kind) for cell, kind in known if cell.lower() not in _NOT_KNOWN and not re.search(r"\d", cell))
+    found = next(odd, None)
+    return None if found is None else f"{found[0]!r}, where the rows below have a {found[1]}"
+
+
+def _kind(cell: str) -> str:
+    return "number" if _NUMBER.fullmatch(cell) else "path" if has_image_suffix(cell) else ""
+
+
+def _kind_of_all(cells: Sequence[str]) -> str:
+    """What each cell is that is not empty: "number", "path", or "" for neither, or not all."""
+    kinds = {_kind(cell) for cell in cells if cell}
+    return kinds.pop() if len(kinds) == 1 else ""
+
+
+def _equal_rows(cells: pd.DataFrame, names: Sequence[str]) -> list[int]:
+    """The numbers of the rows that equal the header."""
+    equal = np.ones(len(cells), dtype=bool)
+    for place, name in enumerate(names):
+        equal &= (cells.iloc[:, place] == name).to_numpy(dtype=bool)
+        if not equal.any():
+            break
+    return [int(number) for number in cells.index[equal]]
+
+
+def _split_of(name: str, train: str) -> str | None:
+    """ "val" or "test": the split whose word stands in ``name`` where ``train`` has "train"."""
+    name, train = (_TABLE_SUFFIX.sub("", one).lower() for one in (name, train))
+    for word in re.finditer("training|train", train):
+        before, after = train[: word.start()], train[word.end() :]
+        if name.startswith(before) and name.endswith(after):
+            split = SPLIT_WORDS.get(name[len(before) : len(name) - len(after)])
+            if split not in (None, "train"):
+                return split
+    return None
+
+
+def _first_row(file: Path) -> list[str]:
+    """The cells of a table's first row, or the names of its columns, sorted; [] if it is no table."""
+    try:
+        with opened(file) as stream:
+            if _form(stream) == "text":
+                return sorted(cell.strip() for cell in DelimitedText(str(file), stream).first[-1])
+        return sorted(map(str, read_table(file).columns))
+    except UserError:
+        return []
+
+
+def _has_labels(cells: pd.DataFrame, rows: pd.DataFrame, columns: list[str]) -> bool:
+    """Not all empty, and not all equal where those of ``rows`` differ, as in a form that is to be filled in."""
+    labels = cells[columns]
+    if not (labels != "").to_numpy().any():
+        return False
+    return len(labels) == 1 or len(labels.drop_duplicates()) > 1 or len(rows[columns].drop_duplicates()) == 1
