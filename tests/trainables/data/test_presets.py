@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -9,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from public_sets import MINIATURES, image, table
 
 from search_spaces.errors import UserError
@@ -18,6 +23,7 @@ from trainables.data.prepare import list_samples
 from trainables.data.presets import FOLDER, apply_preset, describe_presets, read_preset
 from trainables.data.samples import Samples
 
+ROOT = Path(__file__).resolve().parents[3]
 OURS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 LAYOUTS = {  # of public_layouts.py: the preset, and the tables that are another's
     "nih_chestxray14": ("nih_chestxray14", {}),
@@ -347,7 +353,7 @@ def test_a_users_own_preset_is_a_yaml_file(tmp_path: Path) -> None:
         ("table: caf\udce9", "UTF-8"),
         ("\x00", "not YAML"),
         ("? {a: b}\n: c", "unhashable"),
-        ("#" * 1_100_000, "bytes"),
+        ("#" * 110_000, "bytes"),
     ],
 )
 def test_a_preset_that_cannot_be_used_is_one_clear_error(content: str, said: str, tmp_path: Path) -> None:
@@ -359,10 +365,48 @@ def test_a_preset_that_cannot_be_used_is_one_clear_error(content: str, said: str
     assert len(sentence) < 2000
 
 
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.booleans(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*DataConfig.model_fields, "title", "about", "source"]), ANYTHING, max_size=4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+def test_whatever_a_preset_holds_it_is_read_or_refused(tmp_path: Path, content: dict[str, Any]) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8", errors="surrogatepass")
+    with contextlib.suppress(UserError):
+        applied(tmp_path, preset=str(own))
+
+
+def test_a_pipe_in_place_of_a_table_is_not_opened(tmp_path: Path) -> None:
+    image(tmp_path / "train_images" / "a.png", 0)
+    os.mkfifo(tmp_path / "train.csv")
+    assert applied(tmp_path).preset == "none"
+
+
 @pytest.mark.parametrize("name", ["absent.yaml", "folder.yaml", "x" * 5000 + ".yaml"])
 def test_a_preset_that_is_no_file_is_an_error(name: str, tmp_path: Path) -> None:
     (tmp_path / "folder.yaml").mkdir()
     assert "preset" in problem(tmp_path, preset=str(tmp_path / name))
+
+
+def test_the_readme_names_every_preset() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [name for name in OURS if f"`{name}`" not in readme]
+    assert len([name for name in missing if name.startswith("medmnist_")]) == len(missing) == 9
+    assert "`medmnist_chest` and nine more" in readme
+
+
+def test_the_preset_that_contributing_shows_is_one(tmp_path: Path) -> None:
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = contributing.partition("## Add a preset")[2].partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "shown.yaml").write_text(shown)
+    preset = read_preset(tmp_path / "shown.yaml")
+    assert preset["join"] == ({"table": "patients.csv", "on": ("patient",), "columns": ("sex",)},)
+    assert preset.source
 
 
 def test_the_list_describes_every_preset() -> None:

@@ -29,7 +29,7 @@ _OF_THE_LABELS = (
 )
 _OF_PATHS = ("table", "images_dir", "val_data", "test_data")
 _DEEPEST_WRAPPER = 6  # physionet.org/files/SET/VERSION/...
-_MOST_BYTES = 1_000_000  # of a preset
+_MOST_BYTES = 100_000  # of a preset
 _DEEPEST_YAML = 10
 _HEADER_BYTES = 65_536
 C = TypeVar("C", bound=DataConfig)
@@ -316,7 +316,7 @@ class _Place:
         if folder not in self._names:
             try:
                 self._names[folder] = os.listdir(folder)
-            except OSError:  # It is none, or may not be read.
+            except (OSError, ValueError):  # It is none, or may not be read.
                 self._names[folder] = []
         return self._names[folder]
 
