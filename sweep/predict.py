@@ -91,7 +91,7 @@ def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
     sentence for each folder without any, or with a folder in it that cannot be entered.
     """
     files: dict[Path, None] = {}
-    problems = []
+    problems: list[str] = []
     for place in places:
         if not os.path.isdir(place):
             files[place] = None

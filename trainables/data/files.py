@@ -9,7 +9,7 @@ import re
 import stat
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -221,7 +221,7 @@ class _Found:
             with os.scandir(place) as entries:
                 for entry in entries:
                     path = f"{folder}/{entry.name}" if folder else entry.name
-                    if not entry.is_dir():
+                    if not _is(entry.is_dir):
                         self._add(path, entry)
                     elif why := _why_junk(entry.name):
                         self._look_into(path, why)
@@ -236,7 +236,7 @@ class _Found:
         if why := _why_junk(entry.name):
             if image_kind(Path(entry.path)):
                 self.unused[why].append(path)
-        elif entry.is_file():
+        elif _is(entry.is_file):
             image = image or image_kind(Path(entry.path)) is not None
             (self.images if image else self.others).append(path)
         elif image and entry.is_symlink() and not os.path.exists(entry.path):
@@ -260,6 +260,14 @@ class _Found:
                 self.unused["in a link to a folder that is read already"] += again
         unused = tuple(left_out(why, sorted(paths)) for why, paths in sorted(self.unused.items()) if paths)
         return FileIndex(self.root, index.images, index.folders, index.others, unused)
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    """The answer; no, where a link leads to itself."""
+    try:
+        return question()
+    except OSError:
+        return False
 
 
 def _why_junk(name: str) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from search_spaces.errors import UserError
+from trainables.data.classes import keep_classes
 from trainables.data.config import DataConfig
 from trainables.data.files import EXTENSIONS, FileIndex, index_folder, left_out, shown_path
 from trainables.data.folder_names import groups_of, patient_pattern
@@ -122,7 +123,8 @@ def _samples(
     if len(classes) < 2:
         way = f"; {way_out(index)}" if not config.class_from else ""
         problems.append(f"--data {root}: one class only ({classes[0]!r}); at least two are needed{way}")
-    return Samples(
+        raise UserError(*problems)
+    samples = Samples(
         kind="folder",
         path=str(root),
         task="single_label",
@@ -133,11 +135,14 @@ def _samples(
         splits=splits if set(splits) - {"", "train"} else None,
         group_from=config.group_from,
         groups=None if groups is None else tuple(groups),
-        checks=() if groups else _patients_in_names(below, splits),
         problems=tuple(problems),
         left_out=_joined(unused),
         notes=layout.notes,
     )
+    kept = keep_classes(samples, config)
+    below_of = {image.path: image.below for image in images}
+    names = [below_of[path] for path in kept.paths]
+    return kept if groups else dataclasses.replace(kept, checks=_patients_in_names(names, kept.splits))
 
 
 def _badly_named(root: Path, images: Sequence[_Image]) -> list[str]:
@@ -157,7 +162,11 @@ def _badly_named(root: Path, images: Sequence[_Image]) -> list[str]:
 
 
 def _is_utf8(text: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _can_be_written(text: str) -> bool:
@@ -184,13 +193,13 @@ def _from_path(pattern: str, option: str, paths: Sequence[str]) -> list[str]:
     return found
 
 
-def _patients_in_names(paths: Sequence[str], splits: Sequence[str]) -> tuple[CheckResult, ...]:
+def _patients_in_names(paths: Sequence[str], splits: Sequence[str] | None) -> tuple[CheckResult, ...]:
     """A warning where file names look like patients, of whom none is known."""
     pattern = patient_pattern(paths)
     if pattern is None:
         return ()
     several = [rows for rows in rows_by(groups_of(pattern, paths)).values() if len(rows) > 1]
-    across = [rows for rows in several if len({splits[row] for row in rows}) > 1]
+    across = [rows for rows in several if splits and len({splits[row] for row in rows}) > 1]
     message = (
         f"{len(several)} patients seem to have several images, by their file names, and may stand in two splits; "
         f"--group-from '{pattern}' keeps each in one"

@@ -36,6 +36,7 @@ _MASK_FILE = re.compile(r"(?P<head>.+?)[\s_.-]*(?:masks?|segmentation|superpixel
 _MOST_OF_A_PATIENT = 20  # images, on average
 _MASK_HINT = re.compile("mask|segm|superp", re.IGNORECASE)
 _PERSON = re.compile(r"(patient|person|subject|subj|sub|pat|pid|case)([_-]?)\d+", re.IGNORECASE)
+_PLAIN_COUNTED = r"\d{3,}(?=[_-]\d)"
 _COUNTED = r"[^/]*?\d{3,}(?=[_-]\d{1,4}(?!\d))"
 """A name with an id of three digits or more, and then a shorter number that counts its images."""
 
@@ -138,12 +139,19 @@ def patient_pattern(paths: Sequence[str]) -> str | None:
     """
     words = Counter(match[1] + match[2] for path in paths if (match := _PERSON.search(path)))
     found = [rf"{word}\d+" for word, count in words.most_common(3) if count * 20 >= len(paths)]
-    parts = [part for part in (*found, _COUNTED) if _looks_like_patients(f"({part})", paths)]
+    found += [_plainer(_COUNTED, paths)]
+    parts = [part for part in found if _looks_like_patients(f"({part})", paths)]
     if not parts:
         return None
     plain, filled = f"({'|'.join(parts)})", f"({'|'.join([*parts, '[^/]+$'])})"
     pattern = plain if all(groups_of(plain, paths)) else filled
     return pattern if _looks_like_patients(pattern, paths) else None
+
+
+def _plainer(pattern: str, paths: Sequence[str]) -> str:
+    """A pattern that is easier to read, where it groups the paths alike."""
+    one, other = groups_of(f"({pattern})", paths), groups_of(f"({_PLAIN_COUNTED})", paths)
+    return _PLAIN_COUNTED if len(set(zip(one, other, strict=True))) == len(set(one)) == len(set(other)) else pattern
 
 
 def _looks_like_patients(pattern: str, paths: Sequence[str]) -> bool:

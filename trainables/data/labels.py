@@ -191,7 +191,7 @@ def _decided(codes: Mapping[str, Hot], labels: Sequence[str], single: bool, conf
             decision = given.get(name, given.get(config.class_names.get(name, name), given.get("")))
             if decision == "drop":
                 drop |= rows
-            elif decision in allowed:
+            elif decision is not None and decision in allowed:
                 values[rows, place] = MISSING if decision == "missing" else int(decision)
             elif rows.any():
                 asked[name] = int(rows.sum())
@@ -209,7 +209,8 @@ def _ask(option: str, asked: Mapping[str, int], cells: str, allowed: Sequence[st
     counts = listed([f"{first!r} has {asked[first]} {cells}", *(f"{name!r} {asked[name]}" for name in others)])
     by_label = f"; by label: {option} {','.join(f'{name}={allowed[0]}' for name in list(asked)[:2])}" if others else ""
     use.undecided = True
-    use.problems.append(f"{counts} ({rows}): say what they mean by {option} {'|'.join(allowed)}{by_label}")
+    means = "say what they mean by" if len(allowed) > 1 else "none is a class; leave these rows out by"
+    use.problems.append(f"{counts} ({rows}): {means} {option} {'|'.join(allowed)}{by_label}")
 
 
 def _check_decided_names(

@@ -22,6 +22,7 @@ from trainables.data.folder_names import (
     name_of,
     names_masks,
     parts_of_one_set,
+    patient_pattern,
     patients,
     says_nothing,
     split_name,
@@ -75,14 +76,15 @@ def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] =
 
 def way_out(index: FileIndex, place: str = "") -> str:
     """What to give instead of a folder without classes: the tables that stand there, or the archives in it."""
-    near = {os.path.dirname(place) or "", place, ""}
+    near = {os.path.dirname(place), place, ""}
     tables = [path for path in index.others if path.lower().endswith(_TABLES)]
     tables = [path for path in tables if not name_of(path).lower().startswith(_NO_TABLES)]
-    tables = [path for path in tables if os.path.dirname(path) in near] or tables
+    tables = [path for path in tables if os.path.dirname(path) in near or not path.endswith(".txt")]
+    archives = [path for path in index.others if path.lower().endswith(_ARCHIVES)]
+    if archives and not index.images:
+        return f"{_listed(archives)} must be unpacked first"
     if not tables:
-        archives = [path for path in index.others if path.lower().endswith(_ARCHIVES)]
-        unpack = f"{_listed(archives)} stand(s) there: unpack it and give the folder" if archives else ""
-        return unpack or "--class-from REGEX takes the class of each image from its path"
+        return "--class-from REGEX takes the class of each image from its path"
     likely = max(tables, key=lambda path: ("label" in name_of(path).lower(), _size(index, path), path))
     stands = "stands there: give" if len(tables) == 1 else "stand there: give one of them, such as"
     return f"{_listed(tables)} {stands} --data {index.root / likely} with --label-column"
@@ -97,6 +99,7 @@ class _Tree:
         self.unused: dict[str, list[str]] = defaultdict(list)
         self.notes: list[str] = []
         self._children: dict[str, list[str]] = defaultdict(list)
+        self._with_images: dict[str, list[str]] = {}
         for folder in index.folders[1:]:
             self._children[os.path.dirname(folder)].append(folder)
         for folder in elsewhere:
@@ -112,7 +115,9 @@ class _Tree:
 
     def children(self, folder: str) -> list[str]:
         """The folders in it with images."""
-        return [child for child in self._children[folder] if self.has_images(child)]
+        if folder not in self._with_images:
+            self._with_images[folder] = [child for child in self._children[folder] if self.has_images(child)]
+        return self._with_images[folder]
 
     def empty(self, folder: str) -> list[str]:
         """The folders in it that hold nothing at all."""
@@ -127,6 +132,7 @@ class _Tree:
     def leave_out(self, why: str, rows: Sequence[int]) -> None:
         self.unused[why] += [self.index.images[row] for row in rows]
         self.used[list(rows)] = False
+        self._with_images.clear()
 
 
 def _leave_out_masks(tree: _Tree) -> None:
@@ -167,10 +173,11 @@ def _enter(tree: _Tree, config: DataConfig, one_split: bool) -> tuple[str, dict[
         if splits or len(children) != 1 or (not inner and not config.class_from):
             break
         place = children[0]
-    asked = [name for name in config.split_names if not one_split]
-    if asked and not splits:
-        folders = _listed([name_of(child) for child in tree.children(place)]) or "none"
-        raise UserError(f"--split-names {asked[0]}: no such folder in {tree.index.root / place}: there are {folders}")
+    folders = [name_of(child) for child in children]
+    strange = [name for name in config.split_names if name not in folders and not one_split]
+    if strange:
+        where = f"no such folder in {tree.index.root / place}, which holds {_listed(folders) or 'none with images'}"
+        raise UserError(f"--split-names {_listed(strange)}: {where}")
     if place:
         tree.notes.append(f"the data set is taken from the folder {shown_path(place)}")
     return place, splits
@@ -206,10 +213,13 @@ def _splits_at(tree: _Tree, place: str, config: DataConfig) -> dict[str, str]:
     splits = {child: config.split_names[name_of(child)] for child in children if name_of(child) in config.split_names}
     if not splits:
         trains = [child for child in children if "train" in names[child].splits]
-        if not trains or (len(children) == 1 and not config.class_from):
+        if config.class_from:
+            named = {child: str(name.split) for child, name in names.items() if name.split}
+            return named if len(named) == len(names) and trains else {}
+        if len(children) == 1 and names[children[0]].plain and _is_flat(tree, children[0]):
+            return _with_classes(tree, place, {children[0]: "train"})
+        if not trains or len(children) == 1:
             return {}
-        if config.class_from and all(name.split for name in names.values()):
-            return {child: str(name.split) for child, name in names.items()}
         rest = names[trains[0]].rest
         if rest and not any(_shares(rest, child, names) for child in children if child != trains[0]):
             return {}
@@ -226,10 +236,10 @@ def _splits_at(tree: _Tree, place: str, config: DataConfig) -> dict[str, str]:
         elif not config.class_from and _is_flat(tree, child):
             tree.leave_out(f"in {shown_path(child)}, beside the splits and without class folders", tree.rows(child))
         else:
+            shown = shown_path(name_of(child))
             problems.append(
-                f"--data {tree.index.root / place}: folder {shown_path(name_of(child))!r} holds images and stands "
-                f"beside folders named as splits; say which it is by --split-names {name_of(child)}=train (or =val, "
-                f"=test), or move it elsewhere"
+                f"--data {tree.index.root / place}: folder {shown!r} holds images and stands beside folders named as "
+                f"splits; say which it is by --split-names {shown}=train (or =val, =test), or move it elsewhere"
             )
     for split, places in rows_by(splits.values()).items():
         twins = [name_of(list(splits)[row]) for row in places]
@@ -253,7 +263,8 @@ def _with_classes(tree: _Tree, place: str, splits: Mapping[str, str]) -> dict[st
     if any(splits[child] == "train" for child in flat):
         shown = _listed([name_of(child) for child in flat])
         raise UserError(
-            f"--data {tree.index.root / place}: {shown}: images, but no class folders; {way_out(tree.index, place)}"
+            f"--data {tree.index.root / place}: {shown}: images, but no class folders; {way_out(tree.index, place)}; "
+            "or --class-from '([^/]+)/[^/]+$' if the folders are classes"
         )
     for child in flat:
         tree.leave_out(f"in {shown_path(child)}, which has no class folders", tree.rows(child))
@@ -304,63 +315,65 @@ def _class_levels(tree: _Tree, tops: Sequence[str]) -> dict[str, str]:
 def _check_classes(tree: _Tree, place: str, folders: Sequence[str], has_splits: bool) -> None:
     """Raise where class folders look like splits, parts, patients, body parts, or hold the classes themselves."""
     names = sorted({name_of(folder) for folder in folders})
-    where = f"--data {tree.index.root / place}: "
-    outer, inner = "--class-from '([^/]+)/'", "--class-from '([^/]+)/[^/]+$'"
+    above = "[^/]+/" * (folders[0].count("/") if folders else 0)
+    outer, inner = f"--class-from '^{above}([^/]+)/'", f"--class-from '^{above}[^/]+/([^/]+)/'"
+    other = way_out(tree.index, place)
+    problem = ""
     if parts := parts_of_one_set(names):
-        what = "are no classes, but parts of one set by their names"
-        raise UserError(f"{where}{_listed(parts)} {what}; {way_out(tree.index, place)}")
-    if persons := patients(names):
-        what = "are no classes, but patients or studies by their names"
-        by = "or take both from the path by --class-from and --group-from"
-        raise UserError(f"{where}{_listed(persons)} {what}; {way_out(tree.index, place)}, {by}")
-    found = {folder: _findings(tree, folder) for folder in folders}
-    if parts := sorted({name_of(folder) for folder, below_it in found.items() if len(below_it) > 1}):
-        words = sorted({word for below_it in found.values() for word in below_it})
-        example = next(name for below_it in found.values() for name in below_it.values())
-        raise UserError(
-            f"{where}{_listed(parts)} are no classes, but stand above folders such as {example}, as body parts do; "
-            f"{way_out(tree.index, place)}, or take class and patient from the path by --class-from "
-            f"'_?({'|'.join(words)})/' and --group-from '(patient\\d+)'"
+        problem = f"{_listed(parts)} are no classes, but parts of one set by their names; {other}"
+    elif persons := patients(names):
+        problem = (
+            f"{_listed(persons)} are no classes, but patients or studies by their names; {other}, or take class and "
+            "patient from the path by --class-from and --group-from"
         )
-    splits = [name for name in names if split_name(name).plain] or _split_pair(names)
-    if splits:
+    elif above_words := _above_findings(tree, folders):
+        words = "|".join(sorted({word for _, word in above_words}))
+        paths = [tree.index.images[row] for folder in folders for row in tree.rows(folder)]
+        group = patient_pattern(paths)
+        problem = (
+            f"{_listed(sorted({name_of(part) for part, _ in above_words}))} are no classes, but stand above folders "
+            f"such as {next(iter(above_words.values()))}, as body parts do; {other}, or take the class from the path "
+            f"by --class-from '({words})/'" + (f" and the patient by --group-from '{group}'" if group else "")
+        )
+    elif splits := [name for name in names if split_name(name).plain] or _split_pair(names):
         shown = ",".join(f"{name}={split_name(name).split}" for name in splits)
-        raise UserError(
-            f"{where}{_listed(splits)} look(s) like a split among the classes {_listed(names)}; give --split-names "
-            f"{shown}, with one for each folder, or {outer} if these are classes"
+        problem = (
+            f"{_listed(splits)} among the classes {_listed(names)} is named like a split; give --split-names {shown}, "
+            f"with one for each folder, or {outer} if these are classes"
         )
-    inside = [] if has_splits else _splits_below(tree, folders)
-    if inside:
-        raise UserError(
-            f"{where}{_listed(inside)} look like splits below {_listed(names)}; give one of these folders as --data, "
-            f"or {outer} if they are classes all the same"
+    elif inside := [] if has_splits else _splits_below(tree, folders):
+        problem = (
+            f"{_listed(inside)}: named like splits, below {_listed(names)}; give one of these folders as --data, or "
+            f"{outer} if they are classes all the same"
         )
-    odd = [name for name in names if is_unlabelled(name) or (name.lower() == "masks" and len(names) > 1)]
-    if odd:
+    elif odd := [name for name in names if is_unlabelled(name) or (name.lower() == "masks" and len(names) > 1)]:
         kept = ",".join(name for name in names if name not in odd)
-        raise UserError(f"{where}{_listed(odd)} look(s) like no class; leave it out by --classes {kept}")
-    above = [folder for folder in folders if says_nothing(name_of(folder)) and len(tree.children(folder)) > 1]
-    if above:
-        shown = _listed(sorted({name_of(folder) for folder in above}))
-        example = f"{tree.index.root / above[0]}"
-        raise UserError(f"{where}{shown} look(s) like no class; give one of them, such as --data {example}, or {outer}")
-    nested = {folder: sorted(map(name_of, tree.children(folder))) for folder in folders}
-    if len(names) > 1 and _are_subclasses(tree, nested):
-        example = next(iter(nested))
-        raise UserError(
-            f"{where}the class may be {_listed(names)}, or a folder in it ({name_of(example)} holds "
-            f"{_listed(nested[example])}); give {outer if not has_splits else '--class-from REGEX'} for the outer, "
-            f"or {inner} for the inner ones"
+        problem = f"{_listed(odd)}: named like no class; leave it out by --classes {kept}, or give {outer}"
+    elif holders := [folder for folder in folders if _holds_classes(tree, folder, names)]:
+        problem = (
+            f"{_listed(sorted(set(map(name_of, holders))))}: named like no class, or with folders named as the classes "
+            f"beside it; give one folder, such as --data {tree.index.root / holders[0]}, or {outer}"
         )
-    deeper = sorted({name for some in nested.values() for name in some})
-    if deeper:
+    elif len(names) > 1 and all(_may_hold_classes(tree, folder) for folder in folders):
+        problem = (
+            f"the class may be {_listed(names)}, or a folder in it ({name_of(folders[0])} holds "
+            f"{_listed(sorted(map(name_of, tree.children(folders[0]))))}); give {outer} for the outer, {inner} for the "
+            f"inner ones, or --split-names {names[0]}=train,... if the outer ones are splits"
+        )
+    if problem:
+        raise UserError(f"--data {tree.index.root / place}: {problem}")
+    if deeper := sorted({name_of(child) for folder in folders for child in tree.children(folder)}):
         tree.notes.append(f"folders in a class folder belong to its class: {_listed(deeper, 3)}")
 
 
-def _findings(tree: _Tree, folder: str) -> dict[str, str]:
-    """What folders below a class folder end in, where classes are called so: positive -> study1_positive."""
-    inside = [tree.index.folders[place] for place in below(tree.index.folders, folder)]
-    return {word: name_of(one) for one in inside if (word := finding_of(name_of(one))) and tree.has_images(one)}
+def _above_findings(tree: _Tree, folders: Sequence[str]) -> dict[tuple[str, str], str]:
+    """(folder, positive) -> study1_positive, of folders with two such words, or more, below them."""
+    found: dict[tuple[str, str], str] = {}
+    for folder in folders:
+        inside = [tree.index.folders[place] for place in below(tree.index.folders, folder)]
+        named = {word: name_of(one) for one in inside if (word := finding_of(name_of(one))) and tree.has_images(one)}
+        found |= {(folder, word): name for word, name in named.items()} if len(named) > 1 else {}
+    return found
 
 
 def _split_pair(names: Sequence[str]) -> list[str]:
@@ -378,15 +391,17 @@ def _splits_below(tree: _Tree, folders: Sequence[str]) -> list[str]:
     return inside if "train" in splits and len(splits) > 1 else []
 
 
-def _are_subclasses(tree: _Tree, nested: Mapping[str, Sequence[str]]) -> bool:
-    """colon/{colon_aca, colon_n}, lung/{lung_aca, lung_n}: a few folders without numbers, others in each class."""
-    every = [name for names in nested.values() for name in names]
-    return (
-        all(2 <= len(names) <= _MOST_SUBCLASSES for names in nested.values())
-        and len(set(every)) == len(every)
-        and not any(letter.isdigit() for name in every for letter in name)
-        and not any(tree.loose(folder) for folder in nested)
-    )
+def _holds_classes(tree: _Tree, folder: str, classes: Sequence[str]) -> bool:
+    """ "Original Dataset", or a folder in which there are some of the names of the classes beside it."""
+    inside = set(map(name_of, tree.children(folder)))
+    return len(inside) > 1 and (says_nothing(name_of(folder)) or len(inside & {*classes} - {name_of(folder)}) > 1)
+
+
+def _may_hold_classes(tree: _Tree, folder: str) -> bool:
+    """colon/{colon_aca, colon_n}: a few folders, whose names have no numbers as patients' have, and nothing else."""
+    inside = tree.children(folder)
+    numbered = any(letter.isdigit() for child in inside for letter in name_of(child))
+    return 2 <= len(inside) <= _MOST_SUBCLASSES and not numbered and not tree.loose(folder)
 
 
 def _layout(
@@ -403,7 +418,7 @@ def _layout(
     tree.leave_out("in no class folder", [row for row in tree.rows("") if row not in used])
     found = set(splits.values())
     if found == {"train"}:
-        tree.notes.append("only the training images have class folders: validation and test images are drawn from them")
+        tree.notes.append("only training images are given: those of validation and test are drawn from them")
     return Layout(
         rows=tuple(rows[place] for place in order),
         splits=None if found <= {"train"} else tuple(splits[of_row[place]] for place in order),

@@ -24,6 +24,7 @@ from trainables.data.file_form import file_form
 from trainables.data.files import image_kind
 from trainables.data.folder import list_folder
 from trainables.data.image import ImageStats, content_hash, prepare_image
+from trainables.data.near_duplicates import NearPairs
 from trainables.data.npz import list_npz
 from trainables.data.presets import apply_preset
 from trainables.data.rows import list_table
@@ -272,8 +273,6 @@ def _decode(looked: _Ready, cache_dir: Path, workers: int, progress: Progress | 
     cache = open_or_build(sources, config.image_size, config.fit, cache_dir, workers, progress)
     reasons = {row: one.reason for row, one in enumerate(cache.stats) if one.reason is not None}
     rows = np.setdiff1d(np.arange(len(listed)), list(reasons))
-    place = {int(row): index for index, row in enumerate(rows)}
-    near = [pair._replace(first=place[pair.first], second=place[pair.second]) for pair in cache.near]
     samples, stats = listed.subset(rows), [cache.stats[row] for row in rows]
     dropped = (*looked.dropped, *_dropped(listed, reasons))
     broken = unreadable_files(dropped, len(dropped) + len(rows))
@@ -287,7 +286,7 @@ def _decode(looked: _Ready, cache_dir: Path, workers: int, progress: Progress | 
         problems += missing_classes(samples.labels, assignment, samples.classes)
         problems += _fold_problems(samples, assignment.splits, folds, config.seed)
         notes = (*notes, _DRAWN_ANEW)
-    near = [] if listed.kind == "demo" else near  # phantoms all look alike
+    near = NearPairs() if listed.kind == "demo" else cache.near.among(rows)  # phantoms all look alike
     checks = examine(samples, stats, near, assignment.splits)
     problems += [_as_problem(one, samples, assignment.splits) for one in checks if _stops(one, config, len(rows))]
     raise_all(problems)

@@ -53,6 +53,7 @@ def list_table(path: Path, config: DataConfig) -> Samples:
     samples = listing.samples(labels, images, listing.splits(images, words))
     for split, folder in source.folders.items():
         samples = _with_folder(samples, split, folder, config)
+    samples = _with_unnamed(samples, images, config)
     try:
         samples = keep_classes(_with_groups(samples, source.root, config), config, rename=False)
     except UserError as error:
@@ -156,7 +157,7 @@ class _Listing:
         self.use.usable &= ~rows
         shown = [f"{cells[place]} ({' or '.join(map(shown_path, two))})" for place, two in ambiguous.items()]
         self.use.problems.append(
-            f"{int(rows.sum())} rows name a file that may be one of several: {'; '.join(shown_problems(shown))}; "
+            f"{_counted(int(rows.sum()), 'row')} may name one of several files: {'; '.join(shown_problems(shown))}; "
             "write more of the path into the table, or give the folder of the right ones by --images-dir"
         )
 
@@ -180,8 +181,8 @@ class _Listing:
             f"{len(cells)} of {len(rows)} rows name a file that is missing (looked for below {index.root}): "
             f"{', '.join(shown_problems(list(dict.fromkeys(cells))))}; {', '.join(ways_out)}"
         )
-        without_zeros = {stem(image.rpartition("/")[2]).lstrip("0"): image for image in index.images}
-        lost = {cell: without_zeros.get(cell.split(".")[0]) for cell in cells if _NUMBER.fullmatch(cell)}
+        by_number = {stem(image.rpartition("/")[2]).lstrip("0") or "0": image for image in index.images}
+        lost = {cell: by_number.get(cell.split(".")[0]) for cell in cells if _NUMBER.fullmatch(cell)}
         shown = [f"{cell} for {shown_path(image)}" for cell, image in lost.items() if image]
         if shown:
             self.use.problems.append(
@@ -199,10 +200,11 @@ class _Listing:
             if twice.any():
                 what = f"column {self.source.split_column!r} says {split} in {int(twice.sum())} rows, too"
                 self.use.problems.append(f"--{split}-data: {what}; give one of them")
+        root = f"{self.source.root}/"
         named = {split: self._named(split, file, images) & of_main[images.row] for split, file in lists.items()}
         if len(named) == 2 and (both := named["val"] & named["test"]).any():
-            shown = [images.files[image] for image in np.unique(images.image[both])]
-            what = f"both name {len(shown)} images: {', '.join(shown_problems(shown))}"
+            shown = [images.files[image].removeprefix(root) for image in np.unique(images.image[both])]
+            what = f"both name {_counted(len(shown), 'image')}: {', '.join(shown_problems(shown))}"
             self.use.problems.append(f"--val-data and --test-data {what}; an image is in one split")
         for split, pairs in named.items():
             splits[pairs] = split
@@ -251,7 +253,6 @@ class _Listing:
 
         config, files = self.config, [images.files[image] for image in images.image[pairs]]
         start = f"{self.source.root.as_posix()}/"
-        self._note_unnamed(images)
         return Samples(
             kind="table",
             path=str(self.source.tables[0].path),
@@ -288,20 +289,23 @@ class _Listing:
         unequal = differs(values)
         equal = int((np.bincount(image_of) - 1)[~unequal].sum())
         if equal:
-            rows = "rows repeat" if equal > 1 else "row repeats"
-            use.notes.append(f"{equal} {rows} an image with equal labels: counted once")
+            repeat = "repeat" if equal > 1 else "repeats"
+            use.notes.append(f"{_counted(equal, 'row')} {repeat} an image with equal labels: counted once")
         for column in dict.fromkeys([config.group_column, config.source_column, *config.subgroup_column]):
             codes = None if column is None else pd.factorize(self.rows[column])[0][images.row[pairs]]
             count = 0 if codes is None else int(differs(codes).sum())
             if count and column == config.group_column:
-                use.problems.append(f"--group-column {column}: {count} images have rows of different groups")
+                what = f"rows of one image have different groups ({_counted(count, 'image')})"
+                use.problems.append(f"--group-column {column}: {what}; mend them, or give another column")
             elif count:
-                use.notes.append(f"column {column!r} differs between the rows of {count} images: the first row counts")
+                what = f"differs between the rows of {_counted(count, 'image')}"
+                use.notes.append(f"column {column!r} {what}: the first row counts")
         unite = config.task == "multi_label" or config.preset not in ("auto", "none")
         if unequal.any() and labels.task == "multi_label" and unite:
+            count = int(unequal.sum())
             use.notes.append(
-                f"{int(unequal.sum())} images have several rows with different labels: united, "
-                "each has the labels of all its rows"
+                f"rows of one image with different labels are united, which has the labels of all of them "
+                f"({_counted(count, 'image')})"
             )
             return np.maximum.reduceat(values[order], starts, axis=0), np.ones(len(first), dtype=bool)
         if unequal.any():
@@ -309,16 +313,18 @@ class _Listing:
             places = images.image[pairs[first[unequal]]]
             shown = shown_problems([shown_path(images.files[place].removeprefix(start)) for place in places], 3)
             use.problems.append(
-                f"{len(places)} images have several rows with different labels: {', '.join(shown)}; "
+                f"{_counted(len(places), 'image')} with rows of different labels: {', '.join(shown)}; "
                 "--task multi_label unites them, else keep one row of each"
             )
         return values[first], ~unequal
 
-    def _note_unnamed(self, images: _Images) -> None:
-        named, root = set(images.files), f"{images.index.root}/"
-        count = sum(f"{root}{image}" not in named for image in images.index.images)
-        if count:
-            self.use.notes.append(f"files that no row{' in use' if self.config.where else ''} names: {count}")
+
+def _with_unnamed(samples: Samples, images: _Images, config: DataConfig) -> Samples:
+    """A note of the images of the data's folder that no row names."""
+    named, root = {*images.files, *map(str, samples.files)}, f"{images.index.root}/"
+    count = sum(f"{root}{image}" not in named for image in images.index.images)
+    note = f"files that no row{' in use' if config.where else ''} names: {count}"
+    return dataclasses.replace(samples, notes=(*samples.notes, note)) if count else samples
 
 
 def _with_folder(samples: Samples, split: str, folder: Path, config: DataConfig) -> Samples:
@@ -368,6 +374,10 @@ def _with_groups(samples: Samples, root: Path, config: DataConfig) -> Samples:
             f"--group-from '{config.group_from}': {what}; mend the expression, or give --group-column",
         )
     return dataclasses.replace(samples, groups=groups, group_from=config.group_from, problems=problems)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _no_label(samples: Samples) -> Iterator[CheckResult]:
