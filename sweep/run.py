@@ -85,6 +85,11 @@ def data_summary(dataset: Mapping[str, Any]) -> dict[str, Any]:
 def _sweep(arguments: list[str], found: dict[str, Any] | None) -> int:
     """Run the command line. found: of ``--dry-run --json``, gets "config" and "dataset" as far as they are known."""
     asked, problems = read(arguments)
+    if asked.preset == "list" and not problems:
+        from trainables.data.presets import describe_presets
+
+        print(describe_presets())
+        return 0
     if found is not None and not asked.dry_run:
         problems.append("--json goes with --dry-run: give both")
     resumed: Resumed | None = None
@@ -107,7 +112,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None) -> int:
             machine = ray_tune.connect(address)
         except UserError as error:
             problems += error.problems
-    config = resumed.config if resumed else resolve(asked, machine.cpus, machine.gpus)
+    config = resumed.config if resumed else resolve(with_preset(asked, problems), machine.cpus, machine.gpus)
     paths = run_paths(config) if resumed else new_run_paths(config)
     problems += check(config, machine.cpus, machine.gpus)
     if not resumed:
@@ -184,6 +189,17 @@ def prepare_into(
         return lambda config: inspect(config, folds)
     cache = paths.root.parent.absolute() / IMAGE_CACHE
     return lambda config: prepare(config, beside.root, cache, workers, folds=folds)
+
+
+def with_preset(asked: SweepConfig, problems: list[str]) -> SweepConfig:
+    """``asked`` with what the preset of its data set says; why there is none that can be used goes to ``problems``."""
+    from trainables.data.presets import apply_preset
+
+    try:
+        return apply_preset(asked)[0]
+    except UserError as error:
+        problems += error.problems
+        return asked
 
 
 def kept_in(

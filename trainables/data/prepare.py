@@ -131,7 +131,7 @@ class _Ready:
             "split_origin": self.assignment.origin,
             "preset": None if self.config.preset == "none" else self.config.preset,
             "left_out": [one.to_dict() for one in samples.left_out],
-            "notes": [*samples.notes, *self.notes],
+            "notes": [*self.notes[:1], *samples.notes, *self.notes[1:]],
             "ordered": self.config.ordered_classes,
             "checks": [result.to_dict() for result in (*self.checks, *samples.checks)],
             "dropped": list(self.dropped),
