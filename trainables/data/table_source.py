@@ -9,10 +9,9 @@ import pandas as pd
 
 from search_spaces.errors import UserError, raise_all, unknown
 from trainables.data.config import DataConfig
-from trainables.data.file_form import file_form
 from trainables.data.files import has_image_suffix
 from trainables.data.samples import MOST_ITEMS, SPLITS, LeftOut
-from trainables.data.table import neighbours, read_table
+from trainables.data.table import file_form, neighbours, read_list, read_table
 
 DEFAULT_SPLIT_COLUMN = "split"
 TABLE = "\0table"
@@ -53,7 +52,7 @@ class TableSource:
         root = base if config.images_dir is None else _existing("images_dir", config.images_dir, base)
         if not root.is_dir():
             raise UserError(f"--images-dir {config.images_dir}: is no folder")
-        main = _read(path, config)
+        main = read_table(path, config.columns)
         joined, notes = _joined(main, path, base, config)
         names = list(map(str, joined.columns))
         split_column = config.split_column or (DEFAULT_SPLIT_COLUMN if DEFAULT_SPLIT_COLUMN in names else None)
@@ -64,7 +63,7 @@ class TableSource:
         frames = [_columns_in_use(joined, split_column, config).assign(**{TABLE: 0})]
         frames[0].index = frames[0].index.astype(str)
         for split, other in others.items():
-            cells, _ = _joined(_read(other, config), other, base, config)
+            cells, _ = _joined(read_table(other, config.columns), other, base, config)
             problems += _column_problems(other, cells, None, config)
             raise_all(problems)
             own_root = root if config.images_dir else base if other.is_relative_to(base) else other.parent
@@ -96,7 +95,7 @@ class TableSource:
             place = _existing(option, given, base)
             if place.is_dir():
                 self.folders[split] = place
-            elif _is_list(place, main, config):
+            elif _is_list(place):
                 self.lists[split] = place
             else:
                 tables[split] = place
@@ -138,27 +137,12 @@ def _existing(option: str, given: str, base: Path) -> Path:
     raise UserError(f"--{option.replace('_', '-')} {given}: no such {what}, here or in {base}")
 
 
-def _read(path: Path, config: DataConfig) -> pd.DataFrame:
-    """A table; with ``--columns`` one without a header, though a first row that names the columns is one."""
-    if not config.columns:
-        return read_table(path)
-    cells = read_table(path, config.columns)
-    first = [str(cell) for cell in cells.iloc[0]]
-    if config.path_column in first and set(config.columns) <= set(first):
-        cells = cells.iloc[1:].set_axis(first, axis=1)
-    return cells
-
-
-def _is_list(path: Path, main: pd.DataFrame, config: DataConfig) -> bool:
-    """A file of one column, and no such column is the table's own."""
-    if file_form(path) != "table" or len(main.columns) == 1:
-        return False
-    with path.open("rb") as file:
-        head = [line.strip() for line in file.read(65536).splitlines()[:20] if line.strip()]
-    if not head or any(mark in line for line in head for mark in (b",", b";", b"|", b"\t", b"\0")):
-        return False
-    width = len(config.columns) or len(main.columns)
-    return not all(len(line.split()) == width for line in head)
+def _is_list(path: Path) -> bool:
+    """Whether a file has names only, one a line."""
+    try:
+        return bool(file_form(path) == "table" and read_list(path))
+    except UserError:
+        return False  # What is wrong with it is told where it is read as a table.
 
 
 def _joined(cells: pd.DataFrame, path: Path, base: Path, config: DataConfig) -> tuple[pd.DataFrame, list[str]]:
