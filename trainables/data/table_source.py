@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class TableSource:
 
     @classmethod
     def read(cls, path: Path, config: DataConfig) -> TableSource:
-        data = Path(config.data).expanduser().absolute()
+        path, data = (Path(os.path.abspath(place)) for place in (path, Path(config.data).expanduser()))
         base = data if data.is_dir() and path.is_relative_to(data) else path.parent
         root = base if config.images_dir is None else _existing("images_dir", config.images_dir, base)
         if not root.is_dir():
@@ -127,12 +128,9 @@ def matching_rows(rows: pd.DataFrame, config: DataConfig) -> tuple[pd.DataFrame,
 def _existing(option: str, given: str, base: Path) -> Path:
     """What an option names, from where the command runs, else below the data's folder."""
     place = Path(given).expanduser()
-    for found in (place.absolute(), base / place):
-        try:
-            if found.exists():
-                return found
-        except OSError:
-            break
+    for found in (place, base / place):
+        if os.path.exists(found):
+            return Path(os.path.abspath(found))
     what = "folder" if option == "images_dir" else "file or folder, and not none"
     raise UserError(f"--{option.replace('_', '-')} {given}: no such {what}, here or in {base}")
 
