@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from search_spaces.errors import UserError, shown_problems, unknown
-from trainables.data.classes import keep_classes
+from trainables.data.classes import keep_classes, listed, take_classes
 from trainables.data.config import DataConfig
 from trainables.data.files import FileIndex, index_folder, shown_path, stem
 from trainables.data.folder import list_folder, patients_in_names
@@ -56,7 +56,8 @@ def list_table(path: Path, config: DataConfig) -> Samples:
         samples = _with_folder(samples, split, folder, source.root, config)
     samples = _with_unnamed(samples, images, config)
     try:
-        samples = keep_classes(_with_groups(samples, source.root, config), config, rename=False)
+        samples = _with_groups(_without_unused(samples), source.root, config)
+        samples = keep_classes(samples, config, rename=False)
     except UserError as error:
         raise UserError(*samples.problems, *error.problems) from None
     return dataclasses.replace(samples, checks=(*samples.checks, *_no_label(samples)))
@@ -343,6 +344,18 @@ def _with_folder(samples: Samples, split: str, folder: Path, root: Path, config:
         left_out=(*samples.left_out, *more.left_out),
         notes=(*samples.notes, f"{len(more)} images of {folder} are the {split} split", *more.notes),
     )
+
+
+def _without_unused(samples: Samples) -> Samples:
+    """Without the classes that no image is left of, or that had none, such as UNK of one column for each class."""
+    if samples.task == "multi_label":
+        return samples
+    counts = np.bincount(samples.labels, minlength=len(samples.classes))
+    unused = [name for name, count in zip(samples.classes, counts, strict=True) if not count]
+    if not unused:
+        return samples
+    kept = take_classes(samples, [name for name in samples.classes if name not in unused])
+    return dataclasses.replace(kept, notes=(*kept.notes, f"no image has the class {listed(unused)}"))
 
 
 def _with_groups(samples: Samples, root: Path, config: DataConfig) -> Samples:

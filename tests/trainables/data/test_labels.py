@@ -304,7 +304,6 @@ def test_classes_to_keep_go_by_the_new_names_or_the_old() -> None:
         ([0, 1, 1], {"classes": "a,c"}, "--classes c: unknown class 'c'"),
         ([0, 1, 1], {"classes": "a"}, "one class only \\('a'\\)"),
         ([0, 1, 1], {"min_class_images": 2}, "one class only \\('b'\\).*--min-class-images"),
-        ([1, 1, 1], {}, "one class only \\('b'\\)"),
         ([[1, 0], [0, 0]], {"min_class_images": 2}, "no label at all"),
     ],
 )

@@ -205,6 +205,14 @@ def test_files_that_no_row_names_are_counted(table: Callable[..., Path]) -> None
     )
 
 
+def test_a_class_without_images_is_none(table: Callable[..., Path]) -> None:
+    rows = [{**row, "finding": cell} for row, cell in zip(ROWS, ["x", "y", "x", "z"], strict=True)]
+    samples = read(table(rows, ["a.png", "b.png", "c.png"]), skip_missing=True)
+    assert (samples.classes, samples.labels.tolist()) == (("x", "y"), [0, 1, 0])
+    assert "no image has the class z" in samples.notes
+    assert "one class only ('1')" in problems_of(table([{**row, "finding": "1"} for row in ROWS]))
+
+
 # ---- rows of one image
 
 
