@@ -157,7 +157,7 @@ def _sample(lines: Iterator[str]) -> tuple[list[str], str, int]:
 
 
 def _separator(sample: Sequence[str], cut: bool) -> str:
-    """What divides most lines into as many cells as the first; blanks where they do so for all, and nothing else does.
+    """What divides most lines into as many cells as the first; blanks if they do so for all, and nothing else for half.
 
     cut: there are more lines, and the last record may be a part of one.
     """
@@ -171,7 +171,7 @@ def _separator(sample: Sequence[str], cut: bool) -> str:
         if not counts or counts[0] < 2:
             continue
         share = counts.count(counts[0]) / len(counts)
-        if separator == " " and (share < 1 or most[1]):
+        if separator == " " and (share < 1 or most[0] >= 0.5):
             continue
         if (share, counts[0]) > most:
             best, most = separator, (share, counts[0])

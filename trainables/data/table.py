@@ -134,8 +134,11 @@ def _read_text(where: str, stream: Opened, columns: Sequence[str]) -> pd.DataFra
 
 def _check_header(where: str, names: Sequence[str], cells: pd.DataFrame, given: bool) -> None:
     """Raise if the header seems to be a row, or a row to be a header. given: the names are not in the table."""
-    top = [list(cells.iloc[:_CHECKED_ROWS, place]) for place in range(min(len(names), _CHECKED_COLUMNS))]
-    unlike = _unlike([column[0] for column in top], [column[1:] for column in top])
+    repeated = _equal_rows(cells, names)
+    head = cells.iloc[:_CHECKED_ROWS, :_CHECKED_COLUMNS]
+    head = head[~head.index.isin(repeated)]
+    top = [list(head[place]) for place in head]
+    unlike = _unlike([column[0] for column in top if column], [column[1:] for column in top if column])
     if given:
         if unlike:
             raise UserError(f"--columns {','.join(names)}: {where} seems to have a header ({unlike}); leave it out")
@@ -149,11 +152,10 @@ def _check_header(where: str, names: Sequence[str], cells: pd.DataFrame, given: 
         example += ",..." if len(names) > 6 else ""
         what = f"{why}; name its {len(names)} column(s), such as --columns {example}"
         raise UserError(f"{where}: the table seems to have no header: {what}")
-    repeated = _equal_rows(cells, names)
     if repeated:
-        rows = ", ".join(map(str, repeated[:_MOST_SHOWN]))
+        numbers = ", ".join(map(str, repeated[:_MOST_SHOWN]))
         more = f" and {len(repeated) - _MOST_SHOWN} more" if len(repeated) > _MOST_SHOWN else ""
-        raise UserError(f"{where}: the header stands there again, in row {rows}{more}; remove it there")
+        raise UserError(f"{where}: the header stands there again, in row {numbers}{more}; remove it there")
     if unlike:
         raise UserError(f"{where}: row {cells.index[0]} seems to be a second header line ({unlike}); remove it")
 
