@@ -142,7 +142,7 @@ def _samples(
     kept = keep_classes(samples, config)
     below_of = {image.path: image.below for image in images}
     names = [below_of[path] for path in kept.paths]
-    return kept if groups else dataclasses.replace(kept, checks=_patients_in_names(names, kept.splits))
+    return kept if groups else dataclasses.replace(kept, checks=patients_in_names(names, kept.splits))
 
 
 def _badly_named(root: Path, images: Sequence[_Image]) -> list[str]:
@@ -193,7 +193,7 @@ def _from_path(pattern: str, option: str, paths: Sequence[str]) -> list[str]:
     return found
 
 
-def _patients_in_names(paths: Sequence[str], splits: Sequence[str] | None) -> tuple[CheckResult, ...]:
+def patients_in_names(paths: Sequence[str], splits: Sequence[str] | None) -> tuple[CheckResult, ...]:
     """A warning where file names look like patients, of whom none is known."""
     pattern = patient_pattern(paths)
     if pattern is None:
