@@ -129,7 +129,7 @@ def _source_against_label(samples: Samples) -> list[CheckResult]:
 
 
 def cramers_v(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> float:
-    """Cramer's V of two categories, 0..1 (Cramer 1946, without bias correction); 0 if one is constant or there is none."""
+    """Cramer's V of two categories, 0..1 (Cramer 1946, without bias correction); 0 if one is constant, or none."""
     table = np.zeros((int(first.max(initial=0)) + 1, int(second.max(initial=0)) + 1))
     np.add.at(table, (first, second), 1)
     table = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]

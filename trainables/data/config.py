@@ -455,6 +455,11 @@ class DataConfig(Options):
         "search", 0, "N", "of the splits, the search and every trial, 0 or more", least=0, most=LARGEST_SEED
     )
 
+    @property
+    def has_preset(self) -> bool:
+        """Whether a preset was applied: it speaks of all releases of a set, so what one of them lacks is no mistake."""
+        return self.preset not in ("auto", "none")
+
     def table_options(self) -> dict[str, str]:
         """The options given here that only a table can answer: option -> value."""
         only = ("columns", "where", "images_dir", "label_separator", "blank_label", "uncertain_label", "skip_missing")

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import threading
 import zlib
 from typing import Any, BinaryIO, NamedTuple
 
@@ -11,6 +18,7 @@ import numpy.typing as npt
 PREAMBLE = 132
 MOST_INFLATED_BYTES = 1_000_000_000
 _EXTRA = "pip install 'xray-sweep[dicom]'"
+_MOST_GDCM_S = 120.0
 _HIGH_THROUGHPUT = "1.2.840.10008.1.2.4.20"  # the JPEG 2000 syntaxes that GDCM does not know
 
 
@@ -58,11 +66,14 @@ def read_pixels(file: BinaryIO, most_pixels: int) -> DicomPixels:
         raise UnreadableImageError(f"a DICOM file of {frames} frames: only single-frame files are read")
     if rows * columns > most_pixels:
         raise UnreadableImageError(f"{columns} x {rows} pixels: more than {most_pixels:,}")
-    _check_decoder(syntax)
+    plugin = _decoder_of(syntax)
     try:
         photometric = str(dataset.PhotometricInterpretation)
         file.seek(0)
-        values = pixels.pixel_array(file, index=0)
+        if plugin == "gdcm":
+            values = _by_gdcm(file.read())
+        else:
+            values = pixels.pixel_array(pydicom.dcmread(file), decoding_plugin=plugin)
         if photometric == "PALETTE COLOR":
             shown = _to_8_bit(pixels.apply_color_lut(values, dataset))
         elif values.ndim == 3:
@@ -98,19 +109,81 @@ def _check_inflated(file: BinaryIO) -> None:
         raise UnreadableImageError("a damaged DICOM file") from None
 
 
-def _check_decoder(syntax: Any) -> None:
-    """Name the package that is missing where nothing that is installed decodes the transfer syntax."""
+def _decoder_of(syntax: Any) -> str:
+    """pydicom's name of the decoder to use, "" = its own; where there is none, the reason names what to install."""
     from pydicom import pixels
 
-    if not syntax.is_compressed:
-        return
+    if not syntax.is_encapsulated:
+        return ""
     try:
-        if pixels.get_decoder(syntax).is_available:
-            return
+        available = pixels.get_decoder(syntax).available_plugins
+        for plugin in ("pydicom", "pylibjpeg", "pillow", "gdcm"):
+            if plugin in available:
+                return plugin
     except NotImplementedError:  # video
         raise UnreadableImageError(f"a DICOM file in {syntax.name}, which is not read: convert it") from None
     package = "pylibjpeg[openjpeg]" if syntax.startswith(_HIGH_THROUGHPUT) else "python-gdcm"
     raise UnreadableImageError(f"a DICOM file in {syntax.name}, and {package} is not installed: {_EXTRA}")
+
+
+_idle: list[subprocess.Popen[bytes]] = []
+
+
+def _by_gdcm(content: bytes) -> npt.NDArray[Any]:
+    """Decode in a process of its own, since GDCM ends its process when a file is damaged. Raises ValueError then."""
+    try:
+        child = _idle.pop()
+    except IndexError:
+        command = [sys.executable, "-P", "-W", "ignore", __file__]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    limit = threading.Timer(_MOST_GDCM_S, child.kill)
+    limit.start()
+    try:
+        child.stdin.write(len(content).to_bytes(8, "little") + content)
+        child.stdin.flush()
+        head = child.stdout.read(8)
+        reply = child.stdout.read(int.from_bytes(head, "little"))
+    except OSError:
+        head = reply = b""
+    finally:
+        limit.cancel()
+    if head:
+        _idle.append(child)
+    else:
+        _end(child)
+    if not reply:
+        raise ValueError("not decoded")
+    return np.asarray(np.load(io.BytesIO(reply), allow_pickle=False))
+
+
+@atexit.register
+def _end_idle() -> None:
+    while _idle:
+        _end(_idle.pop())
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    with contextlib.suppress(OSError, ValueError):  # its pipes may be broken
+        child.communicate()
+
+
+def _serve() -> None:
+    """The child: a DICOM file in, its length before it, and an array in NumPy's format out; empty if it has none."""
+    import pydicom
+    from pydicom import pixels
+
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing that a library prints gets among the replies
+    while length := int.from_bytes(sys.stdin.buffer.read(8), "little"):
+        reply = io.BytesIO()
+        with contextlib.suppress(Exception):
+            dataset = pydicom.dcmread(io.BytesIO(sys.stdin.buffer.read(length)))
+            np.save(reply, pixels.pixel_array(dataset, decoding_plugin="gdcm"))
+        replies.write(len(reply.getvalue()).to_bytes(8, "little") + reply.getvalue())
+        replies.flush()
 
 
 def _gray_as_shown(values: npt.NDArray[Any], dataset: Any, photometric: str) -> npt.NDArray[Any]:
@@ -144,3 +217,7 @@ def _as_stored(value: int, dtype: np.dtype[Any]) -> int:
 
 def _to_8_bit(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return values if values.dtype == np.uint8 else np.asarray(values >> 8, dtype=np.uint8)
+
+
+if __name__ == "__main__":
+    _serve()

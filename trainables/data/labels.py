@@ -238,7 +238,7 @@ def _check_no_finding(
     if single:
         what = "the set has one label an image, of which this is one; give --task multi_label, or leave it out"
         use.problems.append(f"--no-finding {config.no_finding}: {what}")
-    elif not nothing & set(names):
+    elif not nothing & set(names) and not config.has_preset:
         use.problems.append(f"--no-finding {config.no_finding}: {unknown('label', config.no_finding, names)}")
 
 
@@ -276,7 +276,7 @@ def _split_cells(where: str, cells: Sequence[str], config: DataConfig, use: RowU
     if separator == "none":
         return [_stripped([cell]) for cell in cells]
     if separator is not None:
-        if not any(separator in cell for cell in cells):
+        if not any(separator in cell for cell in cells) and not config.has_preset:
             use.problems.append(f"--label-separator {separator!r}: no cell of {where} has it")
         return [_stripped(cell.split(separator)) for cell in cells]
     lists = [cell.startswith("[") and cell.endswith("]") for cell in cells]

@@ -306,10 +306,17 @@ def _class_levels(tree: _Tree, tops: Sequence[str]) -> dict[str, str]:
             if len(children := tree.children(level)) == 1 and tree.children(children[0])
         }
         known = {name_of(child) for top, level in levels.items() if top not in lone for child in tree.children(level)}
-        entered = {top: child for top, child in lone.items() if name_of(child) not in known}
+        entered = {top: child for top, child in lone.items() if _is_wrapper(child)}
+        entered = entered or {top: child for top, child in lone.items() if name_of(child) not in known}
         if not entered:
             return levels
         levels |= entered
+
+
+def _is_wrapper(folder: str) -> bool:
+    """train/train, train/images: a folder whose name is no class's."""
+    name = name_of(folder)
+    return name == name_of(os.path.dirname(folder)) or says_nothing(name) or split_name(name).plain
 
 
 def _check_classes(tree: _Tree, place: str, folders: Sequence[str], has_splits: bool) -> None:

@@ -20,7 +20,8 @@ from trainables.data.cache import ImageCache, Progress, open_or_build
 from trainables.data.checks import equal_images, examine, groups_across, small_counts, unreadable_files
 from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
 from trainables.data.dataset import DATASET_FILE, IMAGES_FILE, SPLITS_FILE, THUMBNAILS_FILE
-from trainables.data.files import image_kind
+from trainables.data.file_form import file_form
+from trainables.data.files import check_reachable, image_kind
 from trainables.data.folder import list_folder
 from trainables.data.image import ImageStats, content_hash, prepare_image
 from trainables.data.near_duplicates import NearPairs
@@ -39,7 +40,6 @@ from trainables.data.splits import (
     missing_classes,
 )
 from trainables.data.synthetic import list_demo
-from trainables.data.table import file_form
 
 _MOST_SHOWN = 10
 WAYS_OUT = {
@@ -344,9 +344,11 @@ def list_samples(config: DataConfig) -> Samples:
     config: as ``apply_preset`` leaves it.
     """
     place = Path(config.data).expanduser().absolute()
+    if config.data != "demo":
+        check_reachable(place, f"--data {config.data}")
     if config.data != "demo" and config.table is not None:
         folder = place if place.is_dir() else place.parent
-        return list_table(folder / config.table, config)
+        return _list_file(folder / config.table, config)
     if config.data != "demo" and place.is_file():
         return _list_file(place, config)
     what = "the demo set" if config.data == "demo" else f"the folder {place}"

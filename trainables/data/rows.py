@@ -23,7 +23,7 @@ from trainables.data.folder_names import groups_of
 from trainables.data.labels import Labels, RowUse, read_labels
 from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, SPLITS, CheckResult, LeftOut, Samples
 from trainables.data.table import read_list
-from trainables.data.table_source import TABLE, TableSource, matching_rows
+from trainables.data.table_source import TABLE, Table, TableSource, matching_rows
 
 _MOST_EXAMPLES = 3
 _NUMBER = re.compile(r"\d+(?:\.0+)?")
@@ -111,7 +111,7 @@ class _Listing:
 
     def find_images(self) -> _Images:
         """Find the image, or the folder of images, that each row names, below the folder of its table."""
-        names = self.rows[self.config.path_column]
+        names = self.rows[self.config.path_column].copy()
         self.use.fault(f"column {self.config.path_column!r}", (names == "").to_numpy(), "the path is empty")
         tables = self.source.tables
         root_of = np.array([str(table.root) for table in tables])[self.rows[TABLE].to_numpy()]
@@ -120,6 +120,9 @@ class _Listing:
         for root in dict.fromkeys([self.source.root, *(table.root for table in tables)]):
             index = indexes[root] = index_folder(root)
             mine = np.flatnonzero(root_of == str(root))
+            for table in tables:
+                if table.root == root and root in table.path.parents[1:]:
+                    self._from_its_own_folder(names, table, index)
             places, unique = pd.factorize(names.iloc[mine])
             cells = list(map(str, unique))
             located = index.locate(cells)
@@ -141,6 +144,14 @@ class _Listing:
         row, image = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
         order = np.argsort(row, kind="stable")
         return _Images(row[order], image[order], tuple(number), indexes[self.source.root])
+
+    def _from_its_own_folder(self, names: pd.Series[str], table: Table, index: FileIndex) -> None:
+        """Paths that start from the folder of their table, where it is not the data's: write them from the latter."""
+        start, known = table.path.parent.relative_to(index.root).as_posix(), set(index.images)
+        rows = (self.rows[TABLE] == table.place).to_numpy()
+        places, cells = pd.factorize(names[rows])
+        own = [f"{start}/{cell}" if f"{start}/{cell}" in known else cell for cell in cells]
+        names[rows] = np.array(own, dtype=object)[places]
 
     def _refuse_doubtful(self, rows: Mask, cells: Sequence[str], ambiguous: dict[int, tuple[str, str]]) -> None:
         if not rows.any():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from search_spaces.errors import UserError, raise_all, unknown
+from search_spaces.errors import UserError, raise_all, shown_problems, unknown
 from trainables.data.config import DataConfig
 from trainables.data.files import has_image_suffix
 from trainables.data.samples import MOST_ITEMS, SPLITS, LeftOut
@@ -17,6 +17,7 @@ from trainables.data.table import file_form, neighbours, read_list, read_table
 DEFAULT_SPLIT_COLUMN = "split"
 TABLE = "\0table"
 """The column of a row's place in ``TableSource.tables``: no column of a user's has this name."""
+_NUMBER = "\0number"
 _MOST_VALUES = 10
 
 
@@ -50,7 +51,7 @@ class TableSource:
     def read(cls, path: Path, config: DataConfig) -> TableSource:
         path, data = (Path(os.path.abspath(place)) for place in (path, Path(config.data).expanduser()))
         base = data if data.is_dir() and path.is_relative_to(data) else path.parent
-        root = base if config.images_dir is None else _existing("images_dir", config.images_dir, base)
+        root = base if config.images_dir is None else _existing("images_dir", config.images_dir, base, config)
         if not root.is_dir():
             raise UserError(f"--images-dir {config.images_dir}: is no folder")
         main = read_table(path, config.columns)
@@ -93,7 +94,7 @@ class TableSource:
                         f"--{split}-data none refuses it"
                     )
                 continue
-            place = _existing(option, given, base)
+            place = _existing(option, given, base, config)
             if place.is_dir():
                 self.folders[split] = place
             elif _is_list(place):
@@ -104,11 +105,16 @@ class TableSource:
 
 
 def matching_rows(rows: pd.DataFrame, config: DataConfig) -> tuple[pd.DataFrame, list[LeftOut]]:
-    """The rows that ``--where`` asks for, and how many the others are. Raises ``UserError``: a value no row has."""
+    """The rows that ``--where`` asks for, and how many the others are. Raises ``UserError``: a value no row has.
+
+    Of several values that a preset names, one is enough.
+    """
     problems, left_out = [], []
     for column, values in config.where.items():
         known = set(rows[column].unique())
         strange = [value for value in values if value not in known]
+        if config.has_preset and len(strange) < len(values):
+            continue
         known_shown = sorted(known)[:_MOST_VALUES]
         problems += [
             f"--where {column}={value}: {unknown(f'value of {column}', value, known_shown)}" for value in strange
@@ -118,17 +124,19 @@ def matching_rows(rows: pd.DataFrame, config: DataConfig) -> tuple[pd.DataFrame,
         kept = rows[column].isin(values)
         if not kept.all():
             examples = tuple(f"row {number}" for number in rows.index[~kept][:MOST_ITEMS])
-            left_out.append(LeftOut(f"{column} is not {' or '.join(values)} (--where)", int((~kept).sum()), examples))
+            named = " or ".join(shown_problems(values))
+            left_out.append(LeftOut(f"{column} is not {named} (--where)", int((~kept).sum()), examples))
             rows = rows[kept]
     if not len(rows):
         raise UserError(f"--where: no row has all of the values asked for ({', '.join(config.where)})")
     return rows, left_out
 
 
-def _existing(option: str, given: str, base: Path) -> Path:
-    """What an option names, from where the command runs, else below the data's folder."""
+def _existing(option: str, given: str, base: Path, config: DataConfig) -> Path:
+    """What an option names, from where the command runs, else below the data's folder; with a preset there first."""
     place = Path(given).expanduser()
-    for found in (place, base / place):
+    places = [place, base / place]
+    for found in reversed(places) if config.has_preset else places:
         if os.path.exists(found):
             return Path(os.path.abspath(found))
     what = "folder" if option == "images_dir" else "file or folder, and not none"
@@ -147,7 +155,7 @@ def _joined(cells: pd.DataFrame, path: Path, base: Path, config: DataConfig) -> 
     """``cells`` with the columns of the tables of ``config.join``, and what is to be said of it."""
     notes = []
     for join in config.join:
-        file = _existing("join", join["table"], base)
+        file = _existing("join", join["table"], base, config)
         other, on = read_table(file), list(join["on"])
         wanted = list(join["columns"]) or [str(name) for name in other.columns if name not in cells.columns]
         problems = [
@@ -160,10 +168,12 @@ def _joined(cells: pd.DataFrame, path: Path, base: Path, config: DataConfig) -> 
         raise_all(problems)
         other = other[[*on, *wanted]].drop_duplicates()
         twice = other.duplicated(on)
-        if twice.any():
+        if twice.any() and cells.duplicated(on).any():
             example = ", ".join(map(str, other[on][twice].iloc[0]))
             raise UserError(f"join: {file.name} has rows that differ for one {', '.join(on)}, such as {example}")
-        merged = cells.merge(other, how="left", on=on, indicator=TABLE).set_axis(cells.index)
+        numbers = pd.Series(cells.index, name=_NUMBER)  # A row of studies becomes one of each of its images.
+        merged = pd.concat([cells.reset_index(drop=True), numbers], axis=1)
+        merged = merged.merge(other, how="left", on=on, indicator=TABLE).set_index(_NUMBER)
         alone = int((merged.pop(TABLE) == "left_only").sum())
         if alone == len(merged):
             example = ", ".join(map(str, cells[on].iloc[0]))

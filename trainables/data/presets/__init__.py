@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import csv
+import fnmatch
 import functools
-import glob
-import gzip
 import io
 import json
 import os
 import textwrap
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,6 +18,7 @@ import yaml
 
 from search_spaces.errors import UserError, raise_all, unknown
 from trainables.data.config import DataConfig
+from trainables.data.file_form import opened
 
 FOLDER = Path(__file__).parent
 AUTO, NONE = "auto", "none"
@@ -31,13 +29,9 @@ _OF_THE_LABELS = (
 )
 _OF_PATHS = ("table", "images_dir", "val_data", "test_data")
 _DEEPEST_WRAPPER = 6  # physionet.org/files/SET/VERSION/...
-_MOST_BYTES = 1_000_000  # of a preset
+_MOST_BYTES = 100_000  # of a preset
 _DEEPEST_YAML = 10
 _HEADER_BYTES = 65_536
-_UNREADABLE = (
-    *(OSError, EOFError, ValueError, RuntimeError, IndexError, csv.Error),
-    *(zlib.error, zipfile.BadZipFile, NotImplementedError),
-)
 C = TypeVar("C", bound=DataConfig)
 
 
@@ -60,15 +54,6 @@ class Preset:
         return self.values.get(field, DataConfig.model_fields[field].get_default())
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A preset, and where its set lies: the folder that its patterns start from. absent: what is not there."""
-
-    preset: Preset
-    base: Path
-    absent: tuple[str, ...] = ()
-
-
 def apply_preset(config: C) -> tuple[C, str | None]:
     """Take what was not given from the preset that fits the data; beside it, one sentence that says so.
 
@@ -77,20 +62,18 @@ def apply_preset(config: C) -> tuple[C, str | None]:
     nothing changes. Raises ``UserError``: no such preset, several that fit equally well, one that was asked for
     and whose files are not there, or a preset that cannot be read.
     """
-    asked = config.preset
-    found = None
-    if asked not in (AUTO, NONE):
-        found = _insisted(_named(asked), config)
-    elif asked == AUTO and config.data != "demo":
-        found = _recognised(config)
+    if config.preset == NONE or (config.preset == AUTO and config.data == "demo"):
+        return _with(config, {"preset": NONE}), None
+    place = _Place(config)
+    found = place.recognised() if config.preset == AUTO else place.insisted(_named(config.preset))
     if found is None:
         return _with(config, {"preset": NONE}), None
-    preset = found.preset
-    taken, missing = _values(found, config)
+    preset, base = found
+    values, missing = place.values(preset, base)
     note = f"read as {preset.title} (preset {preset.name}): {preset.about}"
     if missing:
         note += f" Not there: {', '.join(missing)}."
-    return _with(config, {**taken, "preset": asked if asked != AUTO else preset.name}), note
+    return _with(config, {**values, "preset": preset.name if config.preset == AUTO else config.preset}), note
 
 
 def describe_presets() -> str:
@@ -118,8 +101,6 @@ def read_preset(path: Path, ours: bool = False) -> Preset:
         name = str(key).replace("-", "_")
         if name not in (*fields, *_SAID):
             problems.append(f"{named}: {unknown('field', key, (*fields, *_SAID))}")
-        elif name in raw:
-            problems.append(f"{named}: {name} is given twice")
         elif value is not None:
             raw[name] = value
     said = {name: raw.pop(name) for name in _SAID if name in raw}
@@ -145,6 +126,7 @@ def _yaml(path: Path, named: str) -> dict[Any, Any]:
             raise UserError(f"{named}: is no preset, it has {path.stat().st_size:,} bytes")
         written = path.read_text(encoding="utf-8")
         _check_nesting(written, named)
+        _check_twice(written, named)
         content = yaml.safe_load(written)
     except OSError as error:
         raise UserError(f"{named} cannot be read: {error.strerror or error}") from None
@@ -173,6 +155,13 @@ def _check_nesting(written: str, named: str) -> None:
             raise UserError(f"{named}, {line}: nests more than {_DEEPEST_YAML} deep; a preset is a flat list of fields")
 
 
+def _check_twice(written: str, named: str) -> None:
+    """Of two equal keys the content would have the last one."""
+    node = yaml.compose(written, Loader=yaml.SafeLoader)
+    keys = [str(key.value).replace("-", "_") for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    raise_all([f"{named}: {key} is given twice" for key in sorted({key for key in keys if keys.count(key) > 1})])
+
+
 def _text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
@@ -191,169 +180,182 @@ def _named(asked: str) -> Preset:
     raise UserError(f"--preset {asked}: {hint}; or the path of a YAML file; --preset list describes them")
 
 
-def _insisted(preset: Preset, config: DataConfig) -> _Found:
-    """Where the files of ``preset`` lie; if some do not, the error names them, in the likeliest place."""
-    if config.data == "demo":
-        raise UserError(f"--preset {config.preset}: the demo set needs none; give --data")
-    places = [_absent(preset, config, base) for base in _bases(preset, Path(config.data).expanduser())]
-    if not places:
-        raise UserError(
-            f"--preset {config.preset}: --data {config.data} is neither its folder nor its {preset['table']}"
-        )
-    best = min(places, key=lambda place: len(place.absent))
-    if best.absent:
-        raise UserError(f"--preset {config.preset}: {', '.join(best.absent)} not found in {best.base}")
-    return best
+class _Place:
+    """What lies where the data is. base: the folder of a set, which the patterns of a preset start from."""
 
+    def __init__(self, config: DataConfig) -> None:
+        self._config = config
+        self._given = config.model_fields_set
+        self._data = Path(config.data).expanduser()
+        self._names: dict[Path, list[str]] = {}
+        self._folders = self._lone_folders()
 
-def _recognised(config: DataConfig) -> _Found | None:
-    data = Path(config.data).expanduser()
-    fitting: dict[Path, list[_Found]] = {}
-    for preset in _ours().values():
-        for base in _bases(preset, data):
-            place = _absent(preset, config, base)
-            if not place.absent and _has_columns(preset, config, base):
-                fitting.setdefault(base, []).append(place)
-                break
-    if not fitting:
-        return None
-    outermost = fitting[min(fitting, key=lambda base: len(base.parts))]
-    most = max(len(place.preset["files"]) for place in outermost)
-    best = [place.preset.name for place in outermost if len(place.preset["files"]) == most]
-    if len(best) > 1:
-        raise UserError(f"--data {config.data} fits the presets {' and '.join(best)}: choose one by --preset, or none")
-    return next(place for place in outermost if place.preset.name == best[0])
+    def insisted(self, preset: Preset) -> tuple[Preset, Path]:
+        """The base of ``preset``. Raises ``UserError``: some of its files are not there, in the likeliest base."""
+        asked = f"--preset {self._config.preset}"
+        if self._config.data == "demo":
+            raise UserError(f"{asked}: the demo set needs none; give --data")
+        absent = {base: self._absent(preset, base) for base in self._bases(preset)}
+        if not absent:
+            table = f", nor its table {preset['table']}" if preset["table"] else ""
+            raise UserError(f"{asked}: --data {self._config.data} is not the folder of such a set{table}")
+        base = min(absent, key=lambda base: len(absent[base]))
+        if absent[base]:
+            raise UserError(f"{asked}: {', '.join(absent[base])} not found in {base}")
+        return preset, base
 
+    def recognised(self) -> tuple[Preset, Path] | None:
+        """The preset of ours whose files are there and have its columns, and its base.
 
-def _bases(preset: Preset, data: Path) -> Iterator[Path]:
-    """The folders in which the files of ``preset`` may lie: ``data`` and lone folders in it, or those of the table."""
-    try:
-        if data.is_file():
-            pattern = PurePosixPath(preset["table"] or "")
-            if pattern.parts and len(data.absolute().parents) >= len(pattern.parts):
-                base = data.absolute().parents[len(pattern.parts) - 1]
-                if PurePosixPath(data.absolute().relative_to(base).as_posix()).match(str(pattern)):
-                    yield base
-            return
-        for _ in range(_DEEPEST_WRAPPER):
-            yield data.absolute()
-            inner = [
-                entry for entry in os.scandir(data) if entry.is_dir() and not entry.name.startswith((".", "__", "@"))
-            ]
-            if len(inner) != 1:
-                return
-            data = data / inner[0].name
-    except OSError:
-        return  # What is wrong with ``data`` is told by those who read it.
+        The outermost base counts, there the preset with the most patterns. Raises ``UserError``: several have as many.
+        """
+        fitting: dict[Path, list[Preset]] = {}
+        for preset in _ours().values():
+            for base in self._bases(preset):
+                if not self._absent(preset, base) and self._has_columns(preset, base):
+                    fitting.setdefault(base, []).append(preset)
+                    break
+        if not fitting:
+            return None
+        base = min(fitting, key=lambda base: len(base.parts))
+        most = max(len(preset["files"]) for preset in fitting[base])
+        best, *others = [preset for preset in fitting[base] if len(preset["files"]) == most]
+        if others:
+            names = " and ".join(preset.name for preset in (best, *others))
+            raise UserError(f"--data {self._config.data} fits the presets {names}: choose one by --preset, or none")
+        return best, base
 
+    def values(self, preset: Preset, base: Path) -> tuple[dict[str, Any], list[str]]:
+        """What the preset says of fields that were not given, paths relative to the data; and what it named in vain.
 
-def _absent(preset: Preset, config: DataConfig, base: Path) -> _Found:
-    """Which of the files that must lie below ``base`` do not."""
-    joined = [one["table"] for one in preset["join"]] if "join" not in config.model_fields_set else []
-    needed = [*preset["files"], *([preset["table"]] if preset["table"] else []), *joined]
-    return _Found(preset, base, tuple(dict.fromkeys(one for one in needed if _first(base, one) is None)))
+        Of a preset of ours, a split's file and columns to report by are taken if they are there: releases differ. What
+        it says about the meaning of its labels is left out where the user names other label columns.
+        """
+        given = set(self._given)
+        if "label_column" in given and self._config.label_column != preset["label_column"]:
+            given.update(_OF_THE_LABELS)
+        if "task" in given and self._config.task == "single_label":
+            given.add("no_finding")
+        values = {name: value for name, value in preset.values.items() if name not in given}
+        missing = []
+        for name in _OF_PATHS:
+            pattern = values.get(name)
+            if pattern is None or pattern == NONE:
+                continue
+            file = self._first(base, pattern)
+            if file is not None:
+                values[name] = self._relative(file)
+            elif preset.ours:
+                missing.append(str(values.pop(name)))
+        if not self._folders:
+            values.pop("table", None)  # It is the data.
+        if "join" in values:
+            tables = (self._first(base, one["table"]) or base for one in values["join"])
+            values["join"] = tuple(
+                {**one, "table": self._relative(file)} for one, file in zip(values["join"], tables, strict=True)
+            )
+        if preset.ours and preset["label_column"]:
+            columns = {*preset["columns"], *(name for header in self._headers(preset, base) for name in header)}
+            if "subgroup_column" in values:
+                values["subgroup_column"] = tuple(name for name in values["subgroup_column"] if name in columns)
+            if values.get("source_column") not in columns:
+                values.pop("source_column", None)
+        return values, missing
 
+    def _lone_folders(self) -> list[Path]:
+        """The data, if it is a folder, and the lone folders in it, each in the one before."""
+        found: list[Path] = []
+        folder = self._data
+        try:
+            while folder.is_dir() and len(found) < _DEEPEST_WRAPPER:
+                found.append(folder.absolute())
+                inner = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
+                inner = [name for name in inner if not name.startswith((".", "__", "@"))]  # __MACOSX, @eaDir
+                if len(inner) != 1:
+                    break
+                folder = folder / inner[0]
+        except (OSError, ValueError):
+            pass  # What is wrong with it is told by those who read it.
+        return found
 
-def _first(base: Path, pattern: str) -> Path | None:
-    """The first file or folder by name that the pattern names; hidden ones only if it says so."""
-    return min((base / name for name in glob.iglob(pattern, root_dir=base)), default=None)
+    def _bases(self, preset: Preset) -> list[Path]:
+        """The folders in which a set may lie: the data and those in it, or the one that the data is the table of."""
+        parts = PurePosixPath(preset["table"] or "").parts
+        if self._folders or not parts:
+            return self._folders
+        place = self._data.absolute().parts
+        fits = len(place) > len(parts) and all(map(fnmatch.fnmatchcase, place[-len(parts) :], parts))
+        return [Path(*place[: -len(parts)])] if fits else []
 
+    def _absent(self, preset: Preset, base: Path) -> list[str]:
+        """Which of the files that must lie below ``base`` do not."""
+        tables = self._tables(preset)
+        return [one for one in dict.fromkeys([*preset["files"], *tables]) if self._first(base, one) is None]
 
-def _has_columns(preset: Preset, config: DataConfig, base: Path) -> bool:
-    """Whether the preset's tables have the columns that are asked for: many sets have a train.csv."""
-    label_column = _value(preset, config, "label_column")
-    if not label_column:
-        return True
-    files = [preset["table"], *(one["table"] for one in preset["join"])]
-    headers = [header for file in files for header in _headers(_first(base, file))]
-    if preset["columns"]:
-        return any(len(header) == len(preset["columns"]) for header in headers)
-    optional = ("path_column", "group_column", "split_column")
-    wanted = {*label_column, *(_value(preset, config, name) for name in optional), *_value(preset, config, "where")}
-    return wanted - {None} <= {name for header in headers for name in header}
+    def _tables(self, preset: Preset) -> list[str]:
+        joined = [] if "join" in self._given else [one["table"] for one in preset["join"]]
+        return [*([preset["table"]] if preset["table"] else []), *joined]
 
+    def _first(self, base: Path, pattern: str) -> Path | None:
+        """The first file or folder, by name, of a pattern such as ``images_*/*.png``; hidden ones only by a dot."""
 
-def _value(preset: Preset, config: DataConfig, field: str) -> Any:
-    return getattr(config, field) if field in config.model_fields_set else preset[field]
+        def matches(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
+            if not parts:
+                yield folder
+            elif not set("*?[") & set(parts[0]):
+                if os.path.lexists(folder / parts[0]):
+                    yield from matches(folder / parts[0], parts[1:])
+            else:
+                for name in sorted(fnmatch.filter(self._listed(folder), parts[0])):
+                    if not name.startswith(".") or parts[0].startswith("."):
+                        yield from matches(folder / name, parts[1:])
 
+        return next(matches(base, PurePosixPath(pattern).parts), None)
 
-def _headers(file: Path | None) -> Iterator[list[str]]:
-    """The first line of a table as names, once for each separator it may have; nothing if it cannot be read."""
-    try:
-        line = _first_line(file) if file is not None else ""
-        if line.startswith("{"):
-            yield list(json.loads(line))
-        for separator in ",;\t|":
-            yield [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
-        yield line.split()
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        csv.Error,
-        zlib.error,
-        zipfile.BadZipFile,
-        RecursionError,
-        NotImplementedError,
-    ):
-        return
+    def _listed(self, folder: Path) -> list[str]:
+        if folder not in self._names:
+            try:
+                self._names[folder] = os.listdir(folder)
+            except (OSError, ValueError):  # It is none, or may not be read.
+                self._names[folder] = []
+        return self._names[folder]
+
+    def _has_columns(self, preset: Preset, base: Path) -> bool:
+        """Whether the preset's tables have the columns that are asked for: many sets have a train.csv."""
+
+        def value(field: str) -> Any:
+            return getattr(self._config, field) if field in self._given else preset[field]
+
+        if not value("label_column"):
+            return True
+        headers = list(self._headers(preset, base))
+        if preset["columns"]:
+            return any(len(header) == len(preset["columns"]) for header in headers)
+        columns = {value(name) for name in ("path_column", "group_column", "split_column")} - {None}
+        columns.update(value("label_column"), value("where"))
+        return columns <= {name for header in headers for name in header}
+
+    def _headers(self, preset: Preset, base: Path) -> Iterator[list[str]]:
+        """The first line of each table as names, once for each separator it may have; not of one that is unreadable."""
+        for file in (self._first(base, table) for table in self._tables(preset)):
+            try:
+                line = "" if file is None else _first_line(file)
+                if line.startswith("{"):
+                    yield list(json.loads(line))
+                for separator in ",;\t|":
+                    yield [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
+                yield line.split()
+            except (UserError, ValueError, RecursionError, csv.Error):
+                continue
+
+    def _relative(self, file: Path) -> str:
+        return Path(os.path.relpath(file, self._data if self._folders else self._data.parent)).as_posix()
 
 
 def _first_line(file: Path) -> str:
-    with file.open("rb") as opened:
-        start = opened.read(_HEADER_BYTES)
-    if start.startswith(b"\x1f\x8b"):
-        with gzip.open(file) as unpacked:
-            start = unpacked.read(_HEADER_BYTES)
-    elif start.startswith(b"PK\3\4"):
-        with zipfile.ZipFile(file) as archive, archive.open(archive.namelist()[0]) as member:
-            start = member.read(_HEADER_BYTES)
-    return next((line.strip() for line in io.StringIO(start.decode("utf-8-sig", "replace")) if line.strip()), "")
-
-
-def _values(found: _Found, config: DataConfig) -> tuple[dict[str, Any], list[str]]:
-    """What the preset says of fields that were not given, paths relative to the data; and what it named in vain.
-
-    Of a preset of ours, a split's file and columns to report by are taken if they are there: releases differ. What
-    it says about the meaning of its labels is left out where the user names other label columns.
-    """
-    preset, base = found.preset, found.base
-    given = set(config.model_fields_set)
-    if "label_column" in given and config.label_column != preset["label_column"]:
-        given.update(_OF_THE_LABELS)
-    values = {name: value for name, value in preset.values.items() if name not in given}
-    missing = []
-    data = Path(config.data).expanduser().absolute()
-    folder = data.parent if data.is_file() else data
-    for name in _OF_PATHS:
-        pattern = values.get(name)
-        if pattern is None or pattern == NONE:
-            continue
-        file = _first(base, pattern)
-        if file is not None:
-            values[name] = _relative(file, folder)
-        elif preset.ours:
-            missing.append(str(values.pop(name)))
-    if data.is_file():
-        values.pop("table", None)
-    if "join" in values:
-        values["join"] = tuple(
-            {**one, "table": _relative(_first(base, one["table"]), folder)} for one in values["join"]
-        )
-    if preset.ours and preset["label_column"]:
-        tables = [preset["table"], *(one["table"] for one in preset["join"])]
-        columns = {name for table in tables for header in _headers(_first(base, table)) for name in header}
-        columns.update(preset["columns"])
-        if "subgroup_column" in values:
-            values["subgroup_column"] = tuple(name for name in values["subgroup_column"] if name in columns)
-        if values.get("source_column") not in columns:
-            values.pop("source_column", None)
-    return values, missing
-
-
-def _relative(file: Path | None, folder: Path) -> str:
-    assert file is not None
-    return Path(os.path.relpath(file, folder)).as_posix()
+    with opened(file) as content:
+        start = content.read(_HEADER_BYTES).decode("utf-8-sig", "replace")
+    return next((line.strip() for line in io.StringIO(start) if line.strip()), "")
 
 
 def _with(config: C, values: Mapping[str, Any]) -> C:
