@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, raise_all
 from sweep.cli import INTERRUPTED, available_cpus, build_page, read, run_command
 from sweep.config import Resumed, SweepConfig, check, name_problems, resolve, resume, run_paths
 from sweep.run_folder import (
@@ -55,7 +55,7 @@ def _run(arguments: list[str]) -> int:
     # Imported here, because torch and ray take seconds that a mistyped option need not wait for.
     from sweep import estimate, finalists, model, ray_tune
     from sweep.history import TrialHistory
-    from sweep.plan import make_plan, node_problems
+    from sweep.plan import input_problems, make_plan, node_problems
     from sweep.records import read_run
 
     machine = here = this_machine()
@@ -82,6 +82,7 @@ def _run(arguments: list[str]) -> int:
         if config.dry_run:
             print(estimate.description(plan, paths))
             return 0
+        raise_all(input_problems(plan, beside.root))
         if config.address == "local":
             ray_tune.connect("local", machine.cpus)
         if resumed:

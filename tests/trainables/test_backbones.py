@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from search_spaces.params import BACKBONE_NAMES
-from trainables.backbones import BACKBONES, Backbone, flattened_7x7
+from search_spaces.params import BACKBONE_NAMES, DEFAULT_BACKBONES
+from trainables.backbones import BACKBONES, Backbone, flattened_7x7, part_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -32,7 +32,7 @@ def images(size: int, count: int = 2) -> Tensor:
 def run_blocks(backbone: Backbone, network: nn.Module, inputs: Tensor) -> Tensor:
     for block in backbone.blocks:
         for name in block:
-            inputs = network.get_submodule(name)(inputs)
+            inputs = backbone.run(network, name, inputs)
     return backbone.to_vector(inputs)
 
 
