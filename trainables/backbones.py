@@ -11,6 +11,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainables.seeding import seeded
+
 Blocks = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
 
@@ -63,6 +65,9 @@ class Backbone:
 
     def empty_network(self, image_size: int = 224) -> nn.Module:
         """The same without storage (on the meta device), for names and shapes, or to be filled from a checkpoint."""
+        if self.name.startswith("regnet"):  # It computes its widths by tensors, which have no values on that device.
+            with seeded(0):
+                return self.network(image_size).to("meta")
         with torch.device("meta"):
             return self.network(image_size)
 
