@@ -115,6 +115,8 @@ def table_joins(raw: object) -> tuple[dict[str, Any], ...]:
     """A list of ``{table: FILE, on: COLUMN or [COLUMN, ...], columns: [COLUMN, ...]}``; ``columns`` may be left out."""
     found = []
     for one in raw if isinstance(raw, list | tuple) else [raw]:
+        if isinstance(one, Mapping):
+            one = {"on" if key is True else key: value for key, value in one.items()}  # YAML 1.1 reads `on` as true.
         if not isinstance(one, Mapping) or not {"table", "on"} <= one.keys() <= {"table", "on", "columns"}:
             raise ValueError(f"must be a list of {{table, on, columns}}, received {one!r}")
         found.append({"table": text(one["table"]), "on": names(one["on"]), "columns": names(one.get("columns", []))})

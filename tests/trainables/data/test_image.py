@@ -11,11 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from trainables.data.image import UnreadableImageError, decode, fit_square, quiet_decoders
+from trainables.data.image import Decoded, UnreadableImageError, fit_square, quiet_decoders
+from trainables.data.image import decode as decode_file
 
 GRAY = np.arange(20 * 30, dtype=np.uint16).reshape(20, 30)
 EIGHT_BIT = (GRAY % 256).astype(np.uint8)
 COLOUR = np.stack([EIGHT_BIT, EIGHT_BIT[::-1], EIGHT_BIT[:, ::-1]], axis=2)
+
+
+def decode(content: bytes) -> Decoded:
+    return decode_file(io.BytesIO(content))
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
