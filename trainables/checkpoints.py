@@ -10,7 +10,7 @@ import functools
 import math
 import pickle
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from trainables.batches import InputScale
 
 MOST_NAMED = 10
 _COUNTER = "num_batches_tracked"
+_DEEPEST = 8
 _POSITIONS = "encoder.pos_embedding"
 _OLD_KINDS = ("norm", "relu", "conv")
 
@@ -133,17 +134,20 @@ def some(names: Iterable[str]) -> str:
 
 
 def _tensors(content: object) -> dict[str, Tensor]:
-    """Every tensor in a dict, and in the dicts in it, by its keys with dots between, in the names of today."""
+    """Every tensor in a dict, and in the dicts in it, by its keys with dots between, in the names of today.
+
+    As deep as people nest them: the dicts in a file of an attacker may be endless.
+    """
     found: dict[str, Tensor] = {}
     seen: set[int] = set()  # A pickle may hold a dict that holds itself.
-    waiting: list[tuple[str, object]] = [("", content)]
+    waiting: deque[tuple[tuple[str, ...], object]] = deque([((), content)])
     while waiting:
-        prefix, value = waiting.pop(0)
-        if isinstance(value, Tensor) and prefix:
-            found[_renamed(prefix)] = value
-        elif isinstance(value, dict) and id(value) not in seen:
+        keys, value = waiting.popleft()
+        if isinstance(value, Tensor) and keys:
+            found[_renamed(".".join(keys))] = value
+        elif isinstance(value, dict) and id(value) not in seen and len(keys) < _DEEPEST:
             seen.add(id(value))
-            waiting += [(f"{prefix}.{key}" if prefix else str(key), inner) for key, inner in value.items()]
+            waiting += [((*keys, str(key)), inner) for key, inner in value.items()]
     return found
 
 
@@ -184,7 +188,7 @@ def _namings(backbone: Backbone) -> list[tuple[str, Callable[[str], str]]]:
     """How a file may name the parts of the trunk, and from ours to theirs: torchvision's; the positions in
     ``nn.Sequential(*network.children())``; those within ``features`` alone; the positions there.
     """
-    network = backbone.empty_network()
+    network = _whole_network(backbone)
     places = {name: str(place) for place, (name, _) in enumerate(network.named_children())}
 
     def positional(name: str) -> str:
@@ -240,7 +244,15 @@ def _best_fit(path: Path, backbone: Backbone, held: Mapping[str, Tensor]) -> _Fi
 @functools.lru_cache(maxsize=64)
 def _trunk_state(backbone: Backbone, image_size: int = 224) -> dict[str, Tensor]:
     """Names, shapes and types of the trunk's tensors, without values."""
-    return backbone.drop_classifier(backbone.empty_network(image_size)).state_dict()
+    dropped = tuple(f"{part}." for part in backbone.dropped)
+    state = _whole_network(backbone, image_size).state_dict()
+    return {name: tensor for name, tensor in state.items() if not name.startswith(dropped)}
+
+
+@functools.lru_cache(maxsize=64)
+def _whole_network(backbone: Backbone, image_size: int = 224) -> nn.Module:
+    """Without values; for names and shapes."""
+    return backbone.empty_network(image_size)
 
 
 def _equal(one: Tensor, two: Tensor) -> bool:

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import os
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from search_spaces.errors import UserError
 from search_spaces.params import BACKBONE_NAMES, TrialParams
 from trainables.backbones import BACKBONES
+from trainables.batches import IMAGENET, InputScale, normalise
 from trainables.finetune import build_model
 from trainables.seeding import seeded
 from trainables.weights import (
     FoundWeights,
+    WeightSources,
     batchnorm_state,
     cache_folder,
     check_weights,
     fetch,
     find_weights,
     hash_prefix,
-    load_network,
+    input_problem,
     load_pretrained,
     local_path,
     random_network,
@@ -109,7 +113,7 @@ def test_a_folder_that_is_not_there_and_unknown_backbones_are_told_together(tmp_
         find_weights(str(tmp_path / "gone"), ["resnet18", "resnet81"])
     assert len(caught.value.problems) == 2
     assert "did you mean 'resnet18'" in caught.value.problems[0]
-    assert "gone' is no folder: give imagenet, random or a folder" in caught.value.problems[1]
+    assert "gone' is no folder: give imagenet, random, a folder" in caught.value.problems[1]
 
 
 def test_two_files_for_one_backbone_are_not_chosen_between(tmp_path: Path) -> None:
@@ -243,6 +247,165 @@ def test_a_changed_file_does_not_match_its_name_even_if_it_was_right_before(tmp_
     assert path.stem[-8:] in problem
 
 
+def named(tmp_path: Path, backbone: str, value: Any, ending: str = "") -> FoundWeights:
+    """The weights that ``--weights BACKBONE=FILE`` finds."""
+    torch.save(value, tmp_path / "mine.pt")
+    found, missing = find_weights(f"{backbone}={tmp_path / 'mine.pt'}{ending}", [backbone])
+    assert not missing
+    return found[backbone]
+
+
+def test_sources_are_read_from_one_text(tmp_path: Path) -> None:
+    read = WeightSources.parse
+    assert read("imagenet") == WeightSources("imagenet", {})
+    assert read("/data/a,b") == WeightSources("/data/a,b", {})
+    assert read("resnet50=a.pt, densenet121=b,c.pt,range=-1024:1024") == WeightSources(
+        None, {"resnet50": ("a.pt", None), "densenet121": ("b,c.pt", (-1024.0, 1024.0))}
+    )
+    one = {"resnet50": ("a.pt", None)}
+    assert read("resnet50=a.pt,imagenet") == read("imagenet,resnet50=a.pt") == WeightSources("imagenet", one)
+    absolute = WeightSources.parse(read("random,resnet50=a.pt,range=0:1").absolute())
+    assert absolute == WeightSources("random", {"resnet50": (str(Path("a.pt").absolute()), (0.0, 1.0))})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("resnet5O=a.pt", "did you mean 'resnet50'"),
+        ("resnet50=", "write NAME=FILE"),
+        ("resnet50=a.pt,resnet50=b.pt", "is given two files, a.pt and b.pt"),
+        ("imagenet,random", "give one of imagenet, random or a folder"),
+        ("range=0:1", "write NAME=FILE,range=LOW:HIGH"),
+        *((f"resnet50=a.pt,range={wrong}", "range=LOW:HIGH") for wrong in ("1:0", "1", "0:1:2", "0:inf", "a:b")),
+    ],
+)
+def test_sources_that_make_no_sense_are_refused(text: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        find_weights(text, ["resnet50"])
+
+
+def test_a_named_file_replaces_one_and_alone_leaves_the_others_missing(tmp_path: Path) -> None:
+    (tmp_path / "mine.pt").touch()
+    in_folder(tmp_path, "squeezenet1_1")
+    names = ["squeezenet1_0", "squeezenet1_1"]
+    found, missing = find_weights(f"squeezenet1_0={tmp_path / 'mine.pt'}", names)
+    assert (found["squeezenet1_0"].origin, list(found)) == ("file", ["squeezenet1_0"])
+    assert "names files of squeezenet1_0 alone: add imagenet" in missing["squeezenet1_1"]
+    found, missing = find_weights(f"{tmp_path},squeezenet1_0={tmp_path / 'mine.pt'}", names)
+    assert [found[name].origin for name in names] == ["file", "folder"]
+    found, missing = find_weights(f"random,squeezenet1_0={tmp_path / 'mine.pt'}", names)
+    assert [found[name].origin for name in names] == ["file", "random"]
+    assert not missing
+
+
+def test_what_was_done_to_a_named_file_and_ignored_in_it_is_said(tmp_path: Path) -> None:
+    state = BACKBONES["resnet18"].network().state_dict()
+    state["bn1.running_var"] += 1
+    content = {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}
+    checked = check_weights(named(tmp_path, "resnet18", content, ",range=0:1"))
+    assert "its names begin with state_dict.module." in checked.note
+    assert "pixels of 0 to 255 become 0 to 1" in checked.note
+    assert "ignored: state_dict.module.fc.weight, state_dict.module.fc.bias" in checked.note
+    assert "19 of 20 BatchNorm layers hold no statistics" in checked.note
+    assert checked.sha256 == hashlib.sha256((tmp_path / "mine.pt").read_bytes()).hexdigest()
+    network = load_pretrained(checked, 0)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_network_without_batchnorm_cannot_tell_its_input_values(tmp_path: Path) -> None:
+    checked = check_weights(named(tmp_path, "squeezenet1_1", BACKBONES["squeezenet1_1"].network().state_dict()))
+    assert "it has no BatchNorm, so that nothing tells whether it was made for other input values" in checked.note
+
+
+def test_a_named_file_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, says in (
+        ("gone.pt", "is not there"),
+        ("pipe", "is no file"),
+        (".", "is no file"),
+        ("a" * 300, "too long"),
+    ):
+        found = find_weights(f"resnet18={tmp_path / path}", ["resnet18"])[0]["resnet18"]
+        assert says in refusal(found)
+
+
+def calibrated(backbone: str, scale: InputScale, images: Tensor) -> dict[str, Tensor]:
+    """A state_dict whose BatchNorm has seen ``images`` on this scale, as one that was trained on them has."""
+    with seeded(0):
+        network = BACKBONES[backbone].network()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        network.train()(normalise(images, scale))
+    return network.state_dict()
+
+
+def pictures(low: int, high: int) -> Tensor:
+    """uint8 [8, 1, 64, 64], smooth."""
+    grain = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(low))
+    smooth = nn.functional.interpolate(grain, size=64, mode="bilinear")
+    return (low + (high - low) * smooth).to(torch.uint8)
+
+
+BYTES, XRAYVISION = InputScale.of_range(0, 255), InputScale.of_range(-1024, 1024)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2", "densenet121"])
+@pytest.mark.parametrize(
+    ("trained", "ending", "fits"),
+    [
+        (IMAGENET, "", True),
+        (IMAGENET, ",range=-1:1", True),
+        (IMAGENET, ",range=-1024:1024", False),
+        (XRAYVISION, "", False),
+        (XRAYVISION, ",range=-1024:1024", True),
+        (BYTES, "", False),
+        (BYTES, ",range=0:255", True),
+    ],
+)
+def test_weights_made_for_other_input_values_are_told_by_the_first_batchnorm(
+    backbone: str, trained: InputScale, ending: str, fits: bool, tmp_path: Path
+) -> None:
+    found = named(tmp_path, backbone, calibrated(backbone, trained, pictures(0, 255)), ending)
+    problem = input_problem(found, pictures(20, 200))
+    assert (problem is None) == fits, problem
+    if problem is not None:
+        assert "was made for other input values" in problem
+        assert f"--weights {backbone}={tmp_path / 'mine.pt'},range=-1024:1024" in problem
+
+
+def test_torchvisions_own_and_networks_that_cannot_tell_are_not_looked_at(tmp_path: Path) -> None:
+    fresh = BACKBONES["resnet18"].network().state_dict()  # BatchNorm without statistics
+    assert input_problem(named(tmp_path, "resnet18", fresh), pictures(0, 255)) is None
+    plain = BACKBONES["squeezenet1_1"].network().state_dict()
+    assert input_problem(named(tmp_path, "squeezenet1_1", plain), pictures(0, 255)) is None
+    assert input_problem(FoundWeights(backbone="resnet18", origin="random"), pictures(0, 255)) is None
+    own = FoundWeights(backbone="resnet18", origin="folder", path="/not/there/resnet18-f37072fd.pth")
+    assert own.torchvisions
+    assert input_problem(own, pictures(0, 255)) is None
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18"])
+def test_real_weights_are_made_for_real_images_on_imagenets_scale(shared_dir: Path, backbone: str) -> None:
+    files = sorted((shared_dir / "data" / "xray_a" / "train" / "normal").glob("*.jpg"))[:32]
+    squares = [np.asarray(Image.open(file).convert("L").resize((64, 64)))[None] for file in files]
+    found = find_weights(str(shared_dir / "weights"), [backbone])[0][backbone]
+    images = torch.from_numpy(np.stack(squares))
+    assert input_problem(found, images) is None
+    assert input_problem(dataclasses.replace(found, range=(-1024.0, 1024.0)), images) is not None
+
+
+def test_our_own_best_pt_says_on_which_values_it_was_trained(tmp_path: Path) -> None:
+    state = calibrated("resnet18", XRAYVISION, pictures(0, 255))
+    content = {"state_dict": state, "mean": XRAYVISION.mean, "std": XRAYVISION.std}
+    assert f"write resnet18={tmp_path / 'mine.pt'},range=-1024:1024" in refusal(named(tmp_path, "resnet18", content))
+    check_weights(named(tmp_path, "resnet18", content, ",range=-1024:1024"))
+    content = {"state_dict": state, "mean": IMAGENET.mean, "std": IMAGENET.std}
+    check_weights(named(tmp_path, "resnet18", content))
+    assert "write it without range=" in refusal(named(tmp_path, "resnet18", content, ",range=0:1"))
+
+
 def test_batchnorm_without_statistics_is_counted() -> None:
     network = BACKBONES["mobilenet_v2"].network()
     assert batchnorm_state(network) == (52, 52)
@@ -253,14 +416,15 @@ def test_batchnorm_without_statistics_is_counted() -> None:
     assert batchnorm_state(BACKBONES["squeezenet1_1"].network()) == (0, 0)
 
 
-WITH_BATCHNORM = tuple(name for name in BACKBONE_NAMES if not name.startswith(("vgg16", "squeezenet", "convnext")))
+NO_BATCHNORM = ("vgg16", "squeezenet", "convnext", "vit", "swin")
+WITH_BATCHNORM = tuple(name for name in BACKBONE_NAMES if not name.startswith(NO_BATCHNORM))
 
 
 def frozen_features(backbone: str, network: nn.Module) -> Tensor:
     features = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.no_grad():
         for stage in BACKBONES[backbone].stages:
-            features = network.get_submodule(stage).eval()(features)
+            features = BACKBONES[backbone].run(network.eval(), stage, features)
         return BACKBONES[backbone].to_vector(features)
 
 
