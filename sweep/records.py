@@ -91,6 +91,7 @@ class WeightsRecord(Record):
     url: str | None = None
     sha256: str | None = None
     origin: str | None = None
+    range: tuple[float, float] | None = None
     note: str | None = None
     folded_batchnorm: Flag = False
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, raise_all
 from sweep.cli import BAD_INPUT, INTERRUPTED, available_cpus, build_page, read, run_command
 from sweep.config import Resumed, SweepConfig, check, name_problems, resolve, resume, run_paths
 from sweep.run_folder import (
@@ -102,7 +102,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None) -> int:
     # Imported here, because torch and ray take seconds that a mistyped option need not wait for.
     from sweep import estimate, finalists, model, ray_tune
     from sweep.history import TrialHistory
-    from sweep.plan import make_plan, node_problems
+    from sweep.plan import input_problems, make_plan, node_problems
     from sweep.records import read_run
 
     machine = here = this_machine()
@@ -133,6 +133,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None) -> int:
             if found is None:
                 print(estimate.description(plan, paths))
             return 0
+        raise_all(input_problems(plan, beside.root))
         if config.address == "local":
             ray_tune.connect("local", machine.cpus)
         if resumed:
