@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import UserError
-from sweep.cli import INTERRUPTED, available_cpus, build_page, read, run_command
+from sweep.cli import INTERRUPTED, arguments_of, available_cpus, build_page, read, run_command
 from sweep.config import Resumed, SweepConfig, check, name_problems, resolve, resume, run_paths
 from sweep.run_folder import (
     IMAGE_CACHE,
@@ -36,14 +38,38 @@ if TYPE_CHECKING:
     from trainables.trial import TrialSettings
 
 ALL_FAILED = 1
+LONGEST_STEM = 60
+"""Letters of a space's name in that of its runs."""
+_ONE_AT_A_TIME = threading.Lock()
+"""Ray is one for a process, and where its log goes, too."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns 0, 1 (every trial failed), 2 (bad input, all of it told) or 130 (Ctrl-C)."""
-    return run_command(_run, argv)
+    return run_command(lambda arguments: _run(arguments)[1], argv)
 
 
-def _run(arguments: list[str]) -> int:
+def sweep(**options: Any) -> RunPaths:
+    """The same from Python, as in a notebook: ``sweep(data="xrays", trials=8, set={"lr": 1e-3})``; the run's folder.
+
+    options: those of the command line, with underscores; several values are a list, pairs a dict, a switch True or
+    False, and None leaves an option out. ``sweep.records.read_run`` reads what came out. Raises ``UserError`` with
+    everything wrong; a sweep that is interrupted goes on with ``sweep(resume=...)``. One at a time in a process.
+    """
+    return _run(arguments_of(options))[0]
+
+
+def _run(arguments: list[str]) -> tuple[RunPaths, int]:
+    """The folder of the run, and the exit code."""
+    if not _ONE_AT_A_TIME.acquire(blocking=False):
+        raise UserError("another sweep runs in this process: wait for it, or start this one in a process of its own")
+    with contextlib.ExitStack() as stack:
+        stack.callback(_ONE_AT_A_TIME.release)
+        return _sweep(arguments, stack)
+
+
+def _sweep(arguments: list[str], stack: contextlib.ExitStack) -> tuple[RunPaths, int]:
+    """stack: closes, at the end, what was opened for this sweep alone."""
     asked, problems = read(arguments)
     resumed: Resumed | None = None
     if asked.resume is not None:
@@ -60,9 +86,12 @@ def _run(arguments: list[str]) -> int:
 
     machine = here = this_machine()
     address = (resumed.config if resumed else asked).address
-    if address != "local":
+    taken = [] if asked.dry_run and address == "local" else ray_tune.in_use()
+    problems += taken
+    stack.enter_context(ray_tune.log_restored())
+    if address != "local" and not taken:
         try:
-            machine = ray_tune.connect(address)
+            machine = stack.enter_context(ray_tune.connected(address))
         except UserError as error:
             problems += error.problems
     config = resumed.config if resumed else resolve(asked, machine.cpus, machine.gpus)
@@ -71,25 +100,24 @@ def _run(arguments: list[str]) -> int:
     if not resumed:
         problems += place_problems(paths)
 
-    with staging(paths, problems) as beside:
+    with staging(paths, problems, dry=config.dry_run) as beside:
         if machine.nodes > 1 and beside is not None:
             problems += node_problems(config, beside.root, ray_tune.on_every_node)
         prepare = prepare_into(beside, paths, here.cpus, config.folds)
         own_epochs = resumed.own_epochs if resumed else "epochs" not in asked.model_fields_set
         plan = make_plan(config, problems, prepare, own_epochs=own_epochs, resumed=paths if resumed else None)
-        assert beside is not None, "why it cannot be made is among the problems that make_plan has raised"
         estimate.check_disk(plan, paths)
         if config.dry_run:
             print(estimate.description(plan, paths))
-            return 0
+            return paths, 0
+        assert beside is not None, "why it cannot be made is among the problems that make_plan has raised"
         if config.address == "local":
-            ray_tune.connect("local", machine.cpus)
-        if resumed:
-            held = claim(paths)
-            reopen_run(paths, beside, {"resolved": plan.config.to_json()})
-        else:
+            stack.enter_context(ray_tune.connected("local", machine.cpus))
+        if not resumed:
             write_new_run(paths, beside, asked, plan, machine, arguments)
-            held = claim(paths)
+        stack.callback(claim(paths).release)
+        if resumed:
+            reopen_run(paths, beside, {"resolved": plan.config.to_json()})
     ray_tune.log_to(paths.log)
     settings = plan.settings(paths, use_gpu=bool(config.gpus_per_trial))
     budget = ray_tune.TimeBudget(config.time_budget)
@@ -103,8 +131,7 @@ def _run(arguments: list[str]) -> int:
             print(problem)
     for line in write_summary(history, outcome.interrupted, outcome.out_of_time):
         print(line)
-    held.release()
-    return exit_code(history, outcome.interrupted)
+    return paths, exit_code(history, outcome.interrupted)
 
 
 def this_machine() -> Machine:
@@ -121,7 +148,7 @@ def new_run_paths(config: SweepConfig) -> RunPaths:
     """The folder of a new run: ``--name``, or the space and the time where it gives none that can be."""
     if config.name is not None and not name_problems(config):
         return RunPaths(Path(config.storage) / config.name)
-    name = f"{Path(config.space).name.removesuffix('.py')}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    name = f"{Path(config.space).name.removesuffix('.py')[:LONGEST_STEM]}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
     return RunPaths(Path(config.storage) / name)
 
 
@@ -147,7 +174,7 @@ def write_new_run(
     from sweep.estimate import provenance
 
     rows = enumerate(plan.space.rows)
-    sweep = {
+    record = {
         "asked": asked.to_json(),
         "resolved": plan.config.to_json() | {"name": paths.root.name},
         "mode": plan.mode,
@@ -161,7 +188,7 @@ def write_new_run(
     }
     weights = {name: dataclasses.asdict(found) for name, found in plan.weights.items()}
     machine_facts = provenance(machine) | {"weights": weights, "missing_weights": plan.missing_weights}
-    create_run(paths, beside, sweep, machine_facts, plan.space.source)
+    create_run(paths, beside, record, machine_facts, plan.space.source)
 
 
 def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: TimeBudget) -> Outcome:
