@@ -30,11 +30,12 @@ WIDEST_HELP = 110
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 
 OPTIONS = SweepConfig.options() | {
+    "json": Option(group="place", metavar=None, help="with --dry-run: print what was read as one JSON object"),
     "config": Option(
         group="place",
         metavar="FILE",
         help="a YAML file of these options (lines such as `epochs: 20`); the command line wins",
-    )
+    ),
 }
 EXAMPLES = """\
 examples:
@@ -58,6 +59,7 @@ def read(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
     on_line, unread, wrongly_given = options_given(namespace, OPTIONS)
     problems += wrongly_given
     path = on_line.pop("config", None)
+    on_line.pop("json", None)  # ``sweep.run`` looks for it itself, before anything can go wrong
     in_file: dict[str, Any] = {}
     if path is not None:
         try:

@@ -13,7 +13,7 @@ from search_spaces.errors import UserError
 from search_spaces.paths import unreachable
 from sweep.cli import BAD_INPUT, Arguments, add_computing, computing, path, plain, run_command, silence_output, tell
 from trainables.atomic import write_atomically
-from trainables.data.folder import EXTENSIONS, images_below
+from trainables.data.files import EXTENSIONS, index_folder
 
 if TYPE_CHECKING:
     from sweep.predictor import Prediction, Predictor
@@ -97,13 +97,20 @@ def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """Files as they are named, and in place of a folder the images below it, by name; each file once.
 
     A file is not asked what it is: it may be an image whatever its name, and if it is none, or is not there, reading it
-    will tell. In folders, what is hidden or no image by its name is passed over. Returns the files, and one sentence
-    for each folder without any.
+    will tell. In folders, what is hidden or no image by suffix or content is passed over. Returns the files, and one
+    sentence for each folder without any, or with a folder in it that cannot be entered.
     """
     files: dict[Path, None] = {}
-    problems = []
+    problems: list[str] = []
     for place in places:
-        found = list(images_below(place, ignored=[])) if place.is_dir() else [place]
+        if not os.path.isdir(place):
+            files[place] = None
+            continue
+        try:
+            found = [place / image for image in index_folder(place).images]
+        except UserError as error:
+            problems += error.problems
+            continue
         files |= dict.fromkeys(found)
         if not found:
             problems.append(f"{place}: no images in this folder ({', '.join(sorted(EXTENSIONS))} files, or DICOM)")

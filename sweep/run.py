@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import UserError
-from sweep.cli import INTERRUPTED, arguments_of, available_cpus, build_page, read, run_command
+from sweep.cli import BAD_INPUT, INTERRUPTED, arguments_of, available_cpus, build_page, read, run_command
 from sweep.config import Resumed, SweepConfig, check, name_problems, resolve, resume, run_paths
 from sweep.run_folder import (
     IMAGE_CACHE,
@@ -42,11 +43,12 @@ LONGEST_STEM = 60
 """Letters of a space's name in that of its runs."""
 _ONE_AT_A_TIME = threading.Lock()
 """Ray is one for a process, and where its log goes, too."""
+NOT_CHECKED = "not yet checked: files that cannot be decoded, equal pixels in files that differ, near duplicates"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns 0, 1 (every trial failed), 2 (bad input, all of it told) or 130 (Ctrl-C)."""
-    return run_command(lambda arguments: _run(arguments)[1], argv)
+    return run_command(_run, argv)
 
 
 def sweep(**options: Any) -> RunPaths:
@@ -56,21 +58,63 @@ def sweep(**options: Any) -> RunPaths:
     False, and None leaves an option out. ``sweep.records.read_run`` reads what came out. Raises ``UserError`` with
     everything wrong; a sweep that is interrupted goes on with ``sweep(resume=...)``. One at a time in a process.
     """
-    return _run(arguments_of(options))[0]
+    return _alone(arguments_of(options), None)[0]
 
 
-def _run(arguments: list[str]) -> tuple[RunPaths, int]:
-    """The folder of the run, and the exit code."""
+def _run(arguments: list[str]) -> int:
+    if "--json" not in arguments:
+        return _alone(arguments, None)[1]
+    found: dict[str, Any] = {}
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            _, code = _alone(arguments, found)
+        problems: tuple[str, ...] = ()
+    except UserError as error:
+        code, problems = BAD_INPUT, error.problems
+    data = found.get("dataset")
+    shown = {
+        "config": found.get("config"),
+        "data": None if data is None else data_summary(data),
+        "problems": list(problems),
+    }
+    print(json.dumps(shown))
+    return code
+
+
+def data_summary(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``--dry-run --json`` says of a data set. dataset: the content of dataset.json."""
+    single, counts = dataset["task"] == "single_label", dataset["counts"].values()
+    groups = dataset["groups"]
+    return {
+        "preset": dataset["preset"],
+        "task": dataset["task"],
+        "classes" if single else "labels": dataset["classes"],
+        "images": dataset["images"],
+        "label_counts": {name: sum(split[name] for split in counts) for name in dataset["classes"]},
+        "groups": {"from": groups["from"], "count": groups["count"]},
+        "left_out": dataset["left_out"],
+        "notes": [*dataset["notes"], *(one["message"] for one in dataset["checks"]), *dataset["caveats"], NOT_CHECKED],
+    }
+
+
+def _alone(arguments: list[str], found: dict[str, Any] | None) -> tuple[RunPaths, int]:
+    """``_sweep``, unless another one runs in this process."""
     if not _ONE_AT_A_TIME.acquire(blocking=False):
         raise UserError("another sweep runs in this process: wait for it, or start this one in a process of its own")
     with contextlib.ExitStack() as stack:
         stack.callback(_ONE_AT_A_TIME.release)
-        return _sweep(arguments, stack)
+        return _sweep(arguments, found, stack)
 
 
-def _sweep(arguments: list[str], stack: contextlib.ExitStack) -> tuple[RunPaths, int]:
-    """stack: closes, at the end, what was opened for this sweep alone."""
+def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib.ExitStack) -> tuple[RunPaths, int]:
+    """Run the command line: the folder of the run, and the exit code.
+
+    found: of ``--dry-run --json``, gets "config" and "dataset" as far as they are known. stack: closes, at the end,
+    what was opened for this sweep alone.
+    """
     asked, problems = read(arguments)
+    if found is not None and not asked.dry_run:
+        problems.append("--json goes with --dry-run: give both")
     resumed: Resumed | None = None
     if asked.resume is not None:
         try:
@@ -104,11 +148,15 @@ def _sweep(arguments: list[str], stack: contextlib.ExitStack) -> tuple[RunPaths,
         if machine.nodes > 1 and beside is not None:
             problems += node_problems(config, beside.root, ray_tune.on_every_node)
         prepare = prepare_into(beside, paths, here.cpus, config.folds)
+        if found is not None:
+            found["config"] = config.to_json()
+            prepare = kept_in(found, prepare)
         own_epochs = resumed.own_epochs if resumed else "epochs" not in asked.model_fields_set
         plan = make_plan(config, problems, prepare, own_epochs=own_epochs, resumed=paths if resumed else None)
         estimate.check_disk(plan, paths)
         if config.dry_run:
-            print(estimate.description(plan, paths))
+            if found is None:
+                print(estimate.description(plan, paths))
             return paths, 0
         assert beside is not None, "why it cannot be made is among the problems that make_plan has raised"
         if config.address == "local":
@@ -162,9 +210,21 @@ def prepare_into(
     from trainables.data.prepare import inspect, prepare
 
     if beside is None:
-        return lambda config: inspect(config, workers, folds=folds)
+        return lambda config: inspect(config, folds)
     cache = paths.root.parent.absolute() / IMAGE_CACHE
     return lambda config: prepare(config, beside.root, cache, workers, folds=folds)
+
+
+def kept_in(
+    found: dict[str, Any], prepare: Callable[[DataConfig], dict[str, Any]]
+) -> Callable[[DataConfig], dict[str, Any]]:
+    """``prepare`` whose answer ``found`` keeps, whatever else is wrong with the command."""
+
+    def read_data(config: DataConfig) -> dict[str, Any]:
+        found["dataset"] = dataset = prepare(config)
+        return dataset
+
+    return read_data
 
 
 def write_new_run(

@@ -19,13 +19,15 @@ from search_spaces.errors import UserError
 # The same names stand in sweep/run_folder.py, which this package may not import; a test compares them.
 DATASET_FILE = "dataset.json"
 SPLITS_FILE = "splits.csv"
+IMAGES_FILE = "images.csv"
 THUMBNAILS_FILE = "thumbnails.npz"
 TEST_ACCESS_FILE = "finalists/test_access.jsonl"
 
 
 @dataclass(frozen=True)
 class Split:
-    """rows: int64 [n] into ``TrialData.images``. labels: int64 [n], or float32 [n, classes] of 0 and 1 (multi_label).
+    """rows: int64 [n] into ``TrialData.images``. labels: int64 [n], or float32 [n, classes] of 0, 1 and NaN: nobody has
+    said whether the image has it (multi_label).
 
     paths: [n], as in splits.csv.
     """
@@ -110,4 +112,6 @@ def _split(rows: list[dict[str, str]], dataset: dict[str, Any]) -> Split:
         for index, row in enumerate(rows):
             for name in row["label"].split("|") if row["label"] else ():
                 labels[index, place[name]] = 1.0
+            for name in row["missing"].split("|") if row.get("missing") else ():
+                labels[index, place[name]] = np.nan
     return Split(np.array([int(row["row"]) for row in rows], dtype=np.int64), labels, [row["path"] for row in rows])
