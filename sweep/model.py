@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from search_spaces.errors import UserError
-from sweep.cli import Arguments, run_command, tell
+from search_spaces.errors import UserError, raise_all
+from sweep.cli import Arguments, path, run_command, tell
 from sweep.records import Run, read_run
 from sweep.run_folder import ModelPaths, TrialPaths
 from sweep.trial_records import best, ranked_rows
@@ -92,13 +92,15 @@ def _run(argv: Sequence[str]) -> int:
         "killed before it, or whose starting weights were away.",
         "exit codes: 0 done   2 bad input, or a file could not be made",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder: <storage>/<name> of a sweep")
-    run = read_run(parser.parse_args(argv).run)
+    parser.add_argument("run", type=path, metavar="RUN", help="a run folder: <storage>/<name> of a sweep")
+    asked, wrong = parser.read(argv)
+    raise_all(wrong)
+    run = read_run(asked.run)
     problems = write_models(run)
     tell(problems)
-    for path in (ModelPaths(run.paths.models).model, ModelPaths(run.paths.models).onnx):
-        if path.exists() and not any(str(path) in problem for problem in problems):
-            print(path)
+    for made in (ModelPaths(run.paths.models).model, ModelPaths(run.paths.models).onnx):
+        if made.exists() and not any(str(made) in problem for problem in problems):
+            print(made)
     return 2 if problems else 0
 
 

@@ -17,8 +17,10 @@ import torch
 
 from search_spaces.errors import UserError, by_reason, raise_all, unknown
 from search_spaces.params import DEFAULT_BACKBONES, LOSS_FIELDS, Choices, SpaceContext, TrialParams
+from search_spaces.paths import unreachable
 from search_spaces.space import RANDOM_TRIALS, Space, load_space, random_study
 from sweep.config import OR_ANEW, ResolvedConfig, SweepConfig
+from sweep.optuna_search import first_points
 from sweep.record_reader import read_file
 from sweep.records import DatasetRecord
 from sweep.run_folder import RunPaths
@@ -30,6 +32,7 @@ from trainables.metrics import metric_mode, metric_names
 from trainables.trial import TrialSettings
 from trainables.weights import FoundWeights, WeightSources, check_weights, find_weights, input_problem
 
+_NOT_FETCHED = "not on this machine: the sweep downloads them, a dry run does not"
 T = TypeVar("T")
 Ask = Callable[..., Sequence[tuple[str, Any]]]
 """Calls a function with arguments on every node; gives each node's name with the result, or the exception."""
@@ -118,6 +121,12 @@ class Plan:
         lines = list(self.dataset.caveats)
         lines += [f"{one.severity}: {one.message}" for one in self.dataset.checks if one.severity != "info"]
         lines += self.space.notes
+        points, first = self.space.seed_points, first_points(self.space, self.config.sampler, self.trials)
+        if len(first) < len(points):
+            lines.append(
+                f"{len(first)} of the {len(points)} seed points of {self.space.name} are tried: at most half of the "
+                "trials, and none where --sampler learns nothing from them"
+            )
         lines += [f"weights of {name}: {found.note}" for name, found in self.weights.items() if found.note]
         if self.missing_weights:
             names = ", ".join(self.missing_weights)
@@ -172,6 +181,12 @@ def make_plan(
                 "another sampler, fix them by --set, or offer a list of choices in a space of your own"
             )
         problems += _layer_problems(space, config.image_size)
+        points = 0 if space.source is None or "trials" in config.unread else len(space.seed_points)
+        if points > config.trials >= 1:
+            problems.append(
+                f"--trials {config.trials}: {space.name} has {points} seed points, and each is a trial: give --trials "
+                f"{points} or more, or fewer points"
+            )
     if resumed is not None:
         problems += _differences(resumed, dataset, space)
     raise_all(problems)
@@ -217,12 +232,19 @@ def checked_weights(config: ResolvedConfig) -> tuple[dict[str, FoundWeights], di
     """
     names, exactly = asked_backbones(config)
     size = config.image_size
+    if "=" not in config.weights and (why := unreachable(Path(config.weights).expanduser())):
+        raise UserError(f"--weights {why}")
     small = {
         name: f"--image-size {size}: {name} needs {needed}"
         for name in names
         if size >= LEAST_IMAGE_SIZE and (needed := BACKBONES[name].size_needed(size))
     }
-    found, missing = find_weights(config.weights, [name for name in names if name not in small], download=True)
+    found, missing = find_weights(
+        config.weights, [name for name in names if name not in small], download=not config.dry_run
+    )
+    if config.dry_run and config.weights == "imagenet":
+        fetched = {name: FoundWeights(backbone=name, origin="random", note=_NOT_FETCHED) for name in missing}
+        found, missing = {name: (found | fetched)[name] for name in names if name in found | fetched}, {}
     left_out = small | missing
     problems = list(left_out.values()) if exactly else []
     sources = _sources(config)

@@ -27,6 +27,7 @@ MAY_IMPORT = {
         "sweep.run_folder",
         "search_spaces.params",
         "search_spaces.errors",
+        "search_spaces.paths",
         "search_spaces.studies",
         "trainables.metrics",
         "trainables.predictions",

@@ -229,9 +229,7 @@ def test_labels_that_are_not_the_models_and_data_that_is_not_there(run: Path, ot
     assert (code, "no such folder or file" in problem) == (2, True)
     code, _, (problem,) = said(run, "--data", other, "--path-column", "file")
     assert (code, "--label-column is not given" in problem) == (2, True)
-    assert said(run)[2] == [
-        "the following arguments are required: --data; python -m sweep.evaluate --help shows all options"
-    ]
+    assert said(run)[2] == ["--data PATH is needed: the images to evaluate the model on"]
     assert not (run / "external").exists()
 
 
@@ -333,9 +331,11 @@ def test_one_split_of_theirs_alone(manifest: Manifest, folders: Path) -> None:
 
 
 def test_data_that_cannot_be_read_is_told(folders: Path, manifest: Manifest, tmp_path: Path) -> None:
-    assert problems(tmp_path / "gone")[0].endswith("no such folder or file; allowed: a folder or a .csv manifest")
+    assert problems(tmp_path / "gone")[0].startswith(
+        f"--data {tmp_path / 'gone'}: no such folder or file; allowed: a folder"
+    )
     assert problems(folders, "finding")[0].startswith("--label-column finding: the folder")
-    assert "give a .csv manifest with the label columns" in problems(folders, task="multi_label")[0]
+    assert "give a table with the label columns" in problems(folders, task="multi_label")[0]
     path = manifest("finding", ["normal", "covid"])
     (tmp_path / "1.png").unlink()
     assert "1 of 2 rows name a missing file" in "\n".join(problems(path, "finding"))

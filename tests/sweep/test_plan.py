@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from search_spaces.errors import UserError
 from search_spaces.params import Range
 from sweep.config import SweepConfig, resolve
-from sweep.plan import Ask, Plan, asked_backbones, make_plan, node_problems, sampled_trials, unseen
+from sweep.plan import Ask, Plan, asked_backbones, checked_weights, make_plan, node_problems, sampled_trials, unseen
 
 
 def planned(own_epochs: bool = False, **asked: Any) -> Plan:
@@ -51,6 +54,50 @@ def test_a_study_runs_its_own_epochs_where_the_user_gave_none() -> None:
     assert study.trials == len(study.space.rows)
     assert study.budget == max(row.epochs for row in study.space.rows)
     assert planned(space="studies.bscs17028", backbones=("vgg16",), epochs=2, image_size=64).budget == 2
+
+
+def own_space(folder: Path, points: int) -> str:
+    text = "def space(trial, context):\n    trial.suggest_int('unfreeze_depth', 0, 4)\n"
+    text += "    return {'backbone': context.backbones[0]}\n"
+    text += f"def seed_points(context):\n    return [{{'unfreeze_depth': k}} for k in range({points})]\n"
+    (folder / "mine.py").write_text(text)
+    return str(folder / "mine.py")
+
+
+def test_more_seed_points_of_ones_own_than_trials_are_told_with_both_numbers(tmp_path: Path) -> None:
+    space = own_space(tmp_path, points=5)
+    with pytest.raises(UserError) as raised:
+        planned(space=space, trials=4)
+    assert raised.value.problems == (
+        f"--trials 4: {space} has 5 seed points, and each is a trial: give --trials 5 or more, or fewer points",
+    )
+    assert not [note for note in planned(space=space, trials=5, sampler="random").notes() if "seed points" in note]
+
+
+def test_seed_points_of_ours_that_are_not_tried_are_told() -> None:
+    asked = {"backbones": ("resnet18", "vgg16"), "image_size": 64}
+
+    def told(**more: Any) -> list[str]:
+        return [note.partition(":")[0] for note in planned(**asked, **more).notes() if "seed points" in note]
+
+    assert told(trials=8) == ["4 of the 6 seed points of partial_unfreeze are tried"]
+    assert told(trials=64, sampler="qmc") == ["0 of the 6 seed points of partial_unfreeze are tried"]
+    assert told(trials=12) == []
+
+
+def test_a_dry_run_fetches_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    config = resolve(SweepConfig(backbones=("resnet18",), dry_run=True, weights="imagenet"), cpus=1, gpus=0)
+    found, missing = checked_weights(config)
+    assert (found["resnet18"].origin, missing) == ("random", {})
+    assert "the sweep downloads them" in found["resnet18"].note
+    assert not (tmp_path / "hub").exists()
+
+
+def test_a_weights_folder_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
+    config = resolve(SweepConfig(weights=str(tmp_path / ("n" * 256))), cpus=1, gpus=0)
+    with pytest.raises(UserError, match=r"^--weights .*: File name too long$"):
+        checked_weights(config)
 
 
 def test_the_backbones_asked_for_are_insisted_on() -> None:
