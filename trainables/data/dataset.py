@@ -25,7 +25,8 @@ TEST_ACCESS_FILE = "finalists/test_access.jsonl"
 
 @dataclass(frozen=True)
 class Split:
-    """rows: int64 [n] into ``TrialData.images``. labels: int64 [n], or float32 [n, classes] of 0 and 1 (multi_label).
+    """rows: int64 [n] into ``TrialData.images``. labels: int64 [n], or float32 [n, classes] of 0, 1 and NaN, a
+    missing label (multi_label).
 
     paths: [n], as in splits.csv.
     """
@@ -40,7 +41,10 @@ class Split:
 
 @dataclass(frozen=True)
 class TrialData:
-    """images: uint8 [N, channels, image_size, image_size], mapped read-only: all trials of a node share its pages."""
+    """images: uint8 [N, channels, image_size, image_size], mapped read-only: all trials of a node share its pages.
+
+    ordered: the classes stand in an order, such as grades.
+    """
 
     task: str
     classes: tuple[str, ...]
@@ -49,6 +53,7 @@ class TrialData:
     images: np.memmap[Any, np.dtype[np.uint8]]
     train: Split
     val: Split
+    ordered: bool = False
 
 
 def open_dataset(run_dir: Path, splits: Path | None = None) -> TrialData:
@@ -60,6 +65,7 @@ def open_dataset(run_dir: Path, splits: Path | None = None) -> TrialData:
     dataset = _dataset(run_dir)
     train, val = _read_splits(splits or run_dir / SPLITS_FILE, ("train", "val"), dataset)
     facts = {name: dataset[name] for name in ("task", "channels", "image_size")}
+    facts["ordered"] = dataset.get("ordered", False)
     return TrialData(**facts, classes=tuple(dataset["classes"]), images=_map_images(dataset), train=train, val=val)
 
 
@@ -108,6 +114,7 @@ def _split(rows: list[dict[str, str]], dataset: dict[str, Any]) -> Split:
     else:
         labels = np.zeros((len(rows), len(place)), dtype=np.float32)
         for index, row in enumerate(rows):
-            for name in row["label"].split("|") if row["label"] else ():
-                labels[index, place[name]] = 1.0
+            for column, value in (("label", 1.0), ("missing", np.nan)):
+                for name in row[column].split("|") if row.get(column) else ():
+                    labels[index, place[name]] = value
     return Split(np.array([int(row["row"]) for row in rows], dtype=np.int64), labels, [row["path"] for row in rows])
