@@ -13,13 +13,14 @@ from scipy.stats import norm
 
 from reports import formats
 from reports.bootstrap import Array, Resamples, Scores
+from trainables.metrics import AREAS
 
 FEW_GROUPS = 20
 FEWEST_REPLICATES = 200
 MARK = "†"
 MOST_WARNINGS = 2
 # In these every class weighs the same, however few have it.
-_MACRO = ("f1_macro", "balanced_accuracy", "auroc_macro", "ap_macro")
+_MACRO = ("f1_macro", "balanced_accuracy", *(f"{area}_macro" for area in AREAS))
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,12 @@ def interval(scores: Scores, name: str, *, level: float = 0.95) -> Interval:
 def few_groups(scores: Scores, name: str) -> str:
     """The warning due where an interval of the score ``name`` rests on fewer than 20 groups, or "".
 
-    It rests on all groups, for a class's score on those with the class (specificity and npv: without it; auroc: the
+    It rests on all groups, for a class's score on those with the class (specificity and npv: without it; areas: the
     fewer); a mean over classes on those of each class, too.
     """
     metric, _, c = name.partition(":")
     having = [(scores.positives[one], f" with {one}") for one in scores.classes if one == c or name in _MACRO]
-    lacking = [(scores.negatives[c], f" without {c}")] if metric in ("specificity", "npv", "auroc") and c else []
+    lacking = [(scores.negatives[c], f" without {c}")] if metric in ("specificity", "npv", *AREAS) and c else []
     resting = [min(lacking if metric in ("specificity", "npv") else having + lacking, default=(FEW_GROUPS, ""))]
     unit = "patients" if scores.resamples.named else "images"
     if not c:
@@ -157,6 +158,14 @@ def in_two_lines(scores: Scores, name: str) -> str:
 def is_undefined(scores: Scores, name: str) -> bool:
     """Whether the score is 0/0, or an AUROC or the like of a class that no image, or every image, has."""
     return math.isnan(scores.estimate[name]) or scores.proportion_of.get(name) == 0
+
+
+def qualifier(scores: Scores, name: str) -> str:
+    """What has to stand behind the name of a score: the weights of kappa, over how many classes a mean of areas is."""
+    if name == "kappa":
+        return f" ({'quadratic weights' if scores.ordered else 'unweighted'})"
+    partial = name.removesuffix("_macro") in AREAS and len(scores.defined) < len(scores.classes)
+    return f" ({len(scores.defined)} of {len(scores.classes)} classes)" if partial else ""
 
 
 def below(asked: Iterable[tuple[Scores, str]], *, method: bool = True) -> str:

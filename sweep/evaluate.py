@@ -29,7 +29,7 @@ from sweep.cli import BAD_INPUT, Arguments, add_computing, build_page, computing
 from sweep.run_folder import EvaluationPaths, RunPaths, folder_beside
 from trainables.atomic import FORMAT, write_json
 from trainables.data.config import DataConfig, dashed
-from trainables.data.samples import SPLIT_WORDS, Samples
+from trainables.data.samples import MISSING, SPLIT_WORDS, Samples
 from trainables.data.split_files import write_splits
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import Predictions
@@ -157,7 +157,7 @@ def evaluate(model: Predictor, asked: Asked, files: EvaluationPaths, batch_size:
     found = (samples.paths, samples.labels, probabilities, samples.classes)
     Predictions.of_split(SPLIT, *found, facts.epoch).write(files.predictions)
     write_splits(files.rows, samples, np.arange(len(samples)), np.full(len(samples), SPLIT))
-    scores = evaluate_predictions(*found[1:], samples.task)
+    scores = evaluate_predictions(*found[1:], samples.task, ordered=facts.ordered)
     warnings = _warnings(model, asked, samples, answers, len(dropped))
     hashes = [answer.image.pixel_hash for answer in answers]
     written = _written(model, asked, samples, hashes, scores)
@@ -192,7 +192,7 @@ def _written(
         "thresholds": None if thresholds is None else {name: thresholds[name] for name in samples.classes},
         "images": len(samples),
         "counts": _counts(samples),
-        "groups": {"column": samples.group_from, "count": groups},
+        "groups": {"from": samples.group_from, "count": groups},
         "scores": {key: None if math.isnan(value) else value for key, value in scores.items()},
     }
 
@@ -305,18 +305,21 @@ def read_labelled(
     names = [renamed.get(name, name) for name in samples.classes]
     problems += [_stranger(config, name, classes) for name in names if name not in (*classes, *renamed.values())]
     raise_all(problems)
-    hot = np.zeros((len(samples), len(classes)), dtype=np.uint8)
-    for column, name in zip(samples.hot.T, names, strict=True):  # several of their classes may be one of ours
-        hot[:, classes.index(name)] |= column
+    hot = np.zeros((len(samples), len(classes)), dtype=np.int8)
+    unknown_of = samples.labels == MISSING if samples.labels.ndim == 2 else np.zeros_like(samples.hot)
+    for has, missing, name in zip(samples.hot.T, unknown_of.T, names, strict=True):
+        column = hot[:, classes.index(name)]  # several of their classes may be one of ours: any of them will do
+        column[missing & (column == 0)] = MISSING
+        column[has] = 1
     if task == "multi_label":
         present = [name for name in classes if name in names or len(config.label_column) < 2]
         return _with(samples, task, hot[:, [classes.index(name) for name in present]], present)
-    odd = np.flatnonzero(hot.sum(axis=1) != 1)
+    odd = np.flatnonzero(((hot == 1).sum(axis=1) != 1) | (hot == MISSING).any(axis=1))
     if len(odd):
         shown = ", ".join(samples.paths[row] for row in odd[:5])
         raise UserError(
-            f"{len(odd)} of {len(hot)} images carry none or several of the labels ({shown}), and the model decides one "
-            "class of an image: leave them out, or evaluate a multi-label model"
+            f"{len(odd)} of {len(hot)} images carry none or several of the labels, or one is missing ({shown}), and "
+            "the model decides one class of an image: leave them out, or evaluate a multi-label model"
         )
     return _with(samples, task, hot.argmax(axis=1).astype(np.int64), classes)
 

@@ -149,6 +149,7 @@ def _facts(run: Run, chosen: Chosen, content: dict[str, Any]) -> ModelFacts:
         seed=chosen.seed,
         epoch=content["epoch"],
         code=run.provenance.commit,
+        ordered=run.dataset.ordered,
     )
 
 

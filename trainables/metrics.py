@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.samples import MISSING
+from trainables.data.samples import MISSING as MISSING
 
 Array = NDArray[Any]
 

@@ -334,7 +334,7 @@ class BestEpochTracker:
         metric, score = self._settings.metric, float(record[self._settings.metric])
         if math.isnan(score):
             raise UserError(
-                f"{metric} is undefined on the validation split: a class that no image has, or every one, has no AUROC, "
+                f"{metric} is undefined on the validation split: a class that no image or every one has, has no AUROC, "
                 "average precision or sensitivity at 90 % specificity; choose another --metric"
             )
         sign = 1 if self._settings.mode == "max" else -1

@@ -122,7 +122,7 @@ def test_other_images_are_judged_and_written_down(run: Path, other: Path, said: 
     assert folder.stat().st_mode & 0o777 == 0o755
     facts = read_evaluation(folder).facts
     assert facts.counts == {"bright": 12, "dark": 12, "gray": 0}
-    assert (facts.groups.column, facts.groups.count) == ("patient", 12)
+    assert (facts.groups.source, facts.groups.count) == ("patient", 12)
     assert facts.renamed == {"dim": "dark"}
     assert facts.model.trial == "t0000"
     assert facts.warnings == ("No image is labelled gray: scores over all classes are hardly to be compared.",)
