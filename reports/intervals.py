@@ -18,7 +18,6 @@ from trainables.metrics import AREAS
 FEW_GROUPS = 20
 FEWEST_REPLICATES = 200
 MARK = "†"
-MOST_WARNINGS = 2
 # In these every class weighs the same, however few have it.
 _MACRO = ("f1_macro", "balanced_accuracy", *(f"{area}_macro" for area in AREAS))
 
@@ -204,10 +203,9 @@ def _method(methods: set[str], resamples: list[Resamples]) -> str:
 def warned(warnings: Iterable[str]) -> str:
     """What the marks mean; "" without warnings.
 
-    Each is said once, without its count, which differs from row to row; without the class where it is one of many.
+    Each is said once, without its count, which differs from row to row; without the class where several have it.
     """
     found = list(dict.fromkeys(re.sub(r" \(\d+\)", "", one) for one in warnings if one))
-    if len(found) > MOST_WARNINGS:
-        of_class = (re.sub(r" (with|without) .*: interval", r" \1 the class: interval", one) for one in found)
-        found = list(dict.fromkeys(of_class))
+    of_any = dict.fromkeys(re.sub(r" (with|without) .*: interval", r" \1 the class: interval", one) for one in found)
+    found = list(of_any) if len(of_any) < len(found) else found
     return f"{MARK} {'; '.join(found)}." if found else ""
