@@ -93,7 +93,7 @@ def _uses(results: Results) -> str:
 def _data(results: Results) -> str:
     data, dataset = results.data, results.data.dataset
     facts = {"Images": "the built-in demo set" if dataset.demo else dataset.source.path or "not recorded"}
-    if dataset.preset not in (None, "none"):
+    if dataset.preset:
         facts["Read as"] = f"preset {dataset.preset}"
     for split, name in formats.SPLIT_NAMES.items():
         if dataset.images.get(split):
@@ -102,8 +102,7 @@ def _data(results: Results) -> str:
     if dataset.groups.source:
         patients = f"Patients (from {dataset.groups.source})"
         counts = ", ".join(f"{formats.SPLIT_NAMES[split]} {count:,}" for split, count in dataset.groups.counts.items())
-    if left_out := tables.left_out(dataset)["count"].sum():
-        facts["Left out"] = f"{left_out:,} images or rows"
+    facts["Left out"] = tables.left_out_in_words(tables.left_out(dataset))
     if missing := tables.missing_labels(dataset):
         facts["Missing labels"] = f"{missing:,}, which took part in neither training nor scores"
     return _list(facts | {patients: counts, "Fingerprint": dataset.fingerprint or "not recorded"})

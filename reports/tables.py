@@ -181,17 +181,28 @@ def checks(dataset: DatasetRecord) -> pd.DataFrame:
 
 
 def left_out(dataset: DatasetRecord) -> pd.DataFrame:
-    """What of the data is not used: why, count (images or rows), examples (text, at most three). The one such list."""
+    """What of the data is not used: why, count (images or rows), examples (text, at most three). The one such list.
+
+    Left out by a rule or an option; then unreadable files, by reason.
+    """
     rows = [(one.why, one.count, one.examples) for one in dataset.left_out or ()]
     if dataset.left_out is None:  # an earlier run
-        by_reason: dict[str, list[str]] = {}
-        for file in dataset.dropped:
-            by_reason.setdefault(file.reason, []).append(file.path)
-        rows = [(why, len(paths), tuple(paths)) for why, paths in by_reason.items()]
         ignored = [one for one in dataset.checks if one.check == "ignored_files"]
-        rows += [(one.message, one.count, tuple(item[0] for item in one.items)) for one in ignored]
+        rows = [(one.message, one.count, tuple(item[0] for item in one.items)) for one in ignored]
+    by_reason: dict[str, list[str]] = {}
+    for file in dataset.dropped:
+        by_reason.setdefault(file.reason, []).append(file.path)
+    rows += [(f"unreadable: {why}", len(paths), tuple(paths)) for why, paths in by_reason.items()]
     shown = [(why, count, "; ".join(examples[:MOST_EXAMPLES])) for why, count, examples in rows]
     return pd.DataFrame(shown, columns=["why", "count", "examples"])
+
+
+def left_out_in_words(left_out: pd.DataFrame) -> str:
+    """ "No file was left out", "1,302 images or rows were left out"."""
+    count = left_out["count"].sum()
+    if left_out.empty:
+        return "No file was left out"
+    return f"{count:,} images or rows were left out" if count != 1 else "1 image or row was left out"
 
 
 def image_properties(images: pd.DataFrame, rows: pd.DataFrame, dataset: DatasetRecord) -> pd.DataFrame:

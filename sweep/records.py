@@ -153,9 +153,9 @@ class DatasetRecord(Record):
     """dataset.json. counts: by split and class; images: by split; subgroups: by column and value; source_by_class: by
     class and source; caveats: of the data, for every reader of a score.
 
-    preset: its name, "none", or None where it is not recorded. ordered: the classes stand in an order. missing: images
-    whose label is not known, by split and class. left_out: all that is not used; earlier runs have ``dropped`` alone.
-    notes: how the set was read, a sentence each.
+    preset: by which the set was read, or None. ordered: the classes stand in an order. missing: images whose label is
+    not known, by split and class. left_out: what is not used by a rule or an option, None in earlier runs; dropped: the
+    files that cannot be read. notes: how the set was read, a sentence each.
     """
 
     task: str = "single_label"

@@ -30,15 +30,16 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     dataset = results.data.dataset
     origin = dataset.split_origin or "not recorded"
     splits = SPLIT_ORIGINS.get(origin, origin)
-    if "drawn" in splits:  # earlier runs, which have no such list, kept equal images together by no rule
-        splits += f"; patients{' and equal images' if dataset.left_out is not None else ''} kept together"
+    recorded = dataset.left_out is not None  # earlier runs had no presets, and kept equal images together by no rule
+    if "drawn" in splits:
+        splits += f"; patients{' and equal images' if recorded else ''} kept together"
     groups = "not known: whether a patient is in two splits cannot be known"
     if dataset.groups.source:
         counts = ", ".join(f"{split} {count:,}" for split, count in dataset.groups.counts.items())
         groups = f"{counts} (from {dataset.groups.source}); none in two splits unless a check says so"
     size, channels = dataset.image_size or "?", CHANNELS.get(dataset.channels or 0, "channels not recorded")
-    read = {None: [], "none": ["without a preset"]}.get(dataset.preset, [f"preset {dataset.preset}"])
-    read = [*read, *(note.removesuffix(".") for note in dataset.notes)]
+    read = [f"preset {dataset.preset}" if dataset.preset else "without a preset"] if recorded else []
+    read += [note.removesuffix(".") for note in dataset.notes]
     return [
         ("Task", dataset.task.replace("_", " ") + (", classes in an order" if dataset.ordered else "")),
         *([("Read", "; ".join(read))] if read else []),
@@ -71,9 +72,9 @@ def _left_out(results: Results) -> list[Block]:
     """What was left out, with the reason."""
     found = tables.left_out(results.data.dataset)
     if found.empty:
-        return [Text("No file was left out.")]
+        return [Text(f"{tables.left_out_in_words(found)}.")]
     columns = (Column("why", "reason"), Column("count", "count", "integer"), Column("examples", "examples"))
-    caption = f"{found['count'].sum():,} images or rows were left out; dataset.json has more examples."
+    caption = f"{tables.left_out_in_words(found)}; dataset.json has more examples."
     return [Table("left_out", caption, found, columns)]
 
 

@@ -94,7 +94,7 @@ def _data(results: Results) -> list[str]:
     if not dataset.images:
         return ["The data set is not recorded (dataset.json is missing)."]
     phantoms = "a built-in set of phantoms drawn by a program (no X-rays of people)"
-    preset = "" if dataset.preset in (None, "none") else f", read by the preset “{escape(dataset.preset)}”"
+    preset = f", read by the preset “{escape(dataset.preset)}”" if dataset.preset else ""
     source = phantoms if dataset.demo else f"[name the data set and cite it]{preset}"
     several = ", several of which an image may have" if dataset.task == "multi_label" else ""
     origin = dataset.split_origin or "of unknown origin"
@@ -129,12 +129,9 @@ def _together(results: Results) -> str:
 
 def _left_out(results: Results) -> str:
     found = tables.left_out(results.data.dataset)
-    if found.empty:
-        return "No file was left out."
-    total, reasons = found["count"].sum(), zip(found["why"], found["count"], strict=True)
-    if len(found) > MOST_REASONS:
-        return f"{total:,} images or rows were left out (see Data)."
-    return f"{total:,} images or rows were left out: {listing(f'{count:,} ({escape(why)})' for why, count in reasons)}."
+    reasons = zip(found["why"], found["count"], strict=True)
+    listed = f": {listing(f'{count:,} ({escape(why)})' for why, count in reasons)}" if len(found) else ""
+    return f"{tables.left_out_in_words(found)}{' (see Data)' if len(found) > MOST_REASONS else listed}."
 
 
 def _networks(results: Results) -> list[str]:

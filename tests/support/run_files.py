@@ -205,7 +205,7 @@ def _dataset(classes: Sequence[str], task: str, counts: dict[str, dict[str, int]
         "fingerprint": "ab12" * 16,
         "counts": counts,
         "images": {split: sum(of_class.values()) for split, of_class in counts.items()},
-        "preset": "none",
+        "preset": None,
         "ordered": False,
         "left_out": [],
         "notes": [],

@@ -29,15 +29,15 @@ def test_what_was_left_out_is_listed_and_counted(write_run):
 
 
 @pytest.mark.parametrize(
-    ("preset", "notes", "said"),
+    ("dataset", "said"),
     [
-        ("nih_chestxray14", ["14 rows repeat an image."], "preset nih_chestxray14; 14 rows repeat an image"),
-        ("none", [], "without a preset"),
-        (None, [], None),
+        ({"preset": "mura", "notes": ["14 rows repeat an image."]}, "preset mura; 14 rows repeat an image"),
+        ({}, "without a preset"),
+        ({"left_out": None}, None),
     ],
 )
-def test_how_the_set_was_read_is_said(write_run, preset, notes, said):
-    found = chapter(results_of(write_run(trials=1, dataset={"preset": preset, "notes": notes})))
+def test_how_the_set_was_read_is_said(write_run, dataset, said):
+    found = chapter(results_of(write_run(trials=1, dataset=dataset)))
     assert facts(found).get("Read") == said
 
 

@@ -42,7 +42,8 @@ def test_files_left_out_are_counted_as_the_data_chapter_lists_them(write_run):
     text = paragraphs(write_run("many", dataset={"left_out": many}))["Data"]
     assert "90 images or rows were left out (see Data)." in text
     earlier = {"left_out": None, "dropped": [{"path": "a.png", "reason": "empty"}]}
-    assert "1 images or rows were left out: 1 (empty)" in paragraphs(write_run("earlier", dataset=earlier))["Data"]
+    text = paragraphs(write_run("earlier", dataset=earlier))["Data"]
+    assert "1 image or row was left out: 1 (unreadable: empty)." in text
 
 
 def test_presets_missing_labels_and_equal_images_are_part_of_the_methods(write_run):
