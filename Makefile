@@ -4,10 +4,10 @@ SPACE ?= partial_unfreeze
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test bench clean
+.PHONY: help setup sweep test test-long bench clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 10
 
 setup: .venv/installed  ## create .venv and install the project into it
 
@@ -20,11 +20,14 @@ setup: .venv/installed  ## create .venv and install the project into it
 sweep: setup  ## sweep the demo set (SPACE=partial_unfreeze) and write its report under runs/
 	$(BIN)/python -m sweep.run --space $(SPACE)
 
-test: setup  ## ruff, mypy and every test
+test: setup  ## ruff, mypy and every test but the long ones
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile --no-loadscope-reorder
+
+test-long: setup  ## the tests of whole sweeps: killed, resumed, extended, with folds
+	$(BIN)/python -m pytest -m long -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: setup  ## the speed and memory table of benchmarks/
 	$(BIN)/python -m benchmarks.speed

@@ -25,11 +25,12 @@ MISSING = "\0missing"
 WIDEST_HELP = 110
 
 OPTIONS = SweepConfig.options() | {
+    "json": Option(group="place", metavar=None, help="with --dry-run: print what was read as one JSON object"),
     "config": Option(
         group="place",
         metavar="FILE",
         help="a YAML file of these options (lines such as `epochs: 20`); the command line wins",
-    )
+    ),
 }
 EXAMPLES = """\
 examples:
@@ -51,6 +52,7 @@ def read(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
     """
     on_line, unread, problems = _read_arguments(argv)
     path = on_line.pop("config", None)
+    on_line.pop("json", None)  # ``sweep.run`` looks for it itself, before anything can go wrong
     in_file: dict[str, Any] = {}
     if path is not None:
         try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from search_spaces.errors import UserError
 from sweep.cli import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
 from trainables.atomic import write_atomically
-from trainables.data.folder import EXTENSIONS, images_below
+from trainables.data.files import EXTENSIONS, index_folder
 
 if TYPE_CHECKING:
     from sweep.predictor import Prediction, Predictor
@@ -48,7 +48,7 @@ def _run(argv: Sequence[str]) -> int:
     batch_size, problems = computing(asked)
     problems += _csv_problems(asked.csv)
     files, empty = image_files(asked.images)
-    if not any(file.exists() for file in files):
+    if not any(os.path.exists(file) for file in files):
         problems += [*empty, *(f"{file}: no such file or folder" for file in files)]
     # Imported here, because torch takes seconds that a mistyped option need not wait for.
     from sweep.predictor import open_model
@@ -87,13 +87,20 @@ def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """Files as they are named, and in place of a folder the images below it, by name; each file once.
 
     A file is not asked what it is: it may be an image whatever its name, and if it is none, or is not there, reading it
-    will tell. In folders, what is hidden or no image by its name is passed over. Returns the files, and one sentence
-    for each folder without any.
+    will tell. In folders, what is hidden or no image by suffix or content is passed over. Returns the files, and one
+    sentence for each folder without any, or with a folder in it that cannot be entered.
     """
     files: dict[Path, None] = {}
-    problems = []
+    problems: list[str] = []
     for place in places:
-        found = list(images_below(place, ignored=[])) if place.is_dir() else [place]
+        if not os.path.isdir(place):
+            files[place] = None
+            continue
+        try:
+            found = [place / image for image in index_folder(place).images]
+        except UserError as error:
+            problems += error.problems
+            continue
         files |= dict.fromkeys(found)
         if not found:
             problems.append(f"{place}: no images in this folder ({', '.join(sorted(EXTENSIONS))} files, or DICOM)")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import UserError
-from sweep.cli import INTERRUPTED, available_cpus, build_page, read, run_command
+from sweep.cli import BAD_INPUT, INTERRUPTED, available_cpus, build_page, read, run_command
 from sweep.config import Resumed, SweepConfig, check, name_problems, resolve, resume, run_paths
 from sweep.run_folder import (
     IMAGE_CACHE,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from trainables.trial import TrialSettings
 
 ALL_FAILED = 1
+NOT_CHECKED = "not yet checked: files that cannot be decoded, equal pixels in files that differ, near duplicates"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +47,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if "--json" not in arguments:
+        return _sweep(arguments, None)
+    found: dict[str, Any] = {}
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            code = _sweep(arguments, found)
+        problems: tuple[str, ...] = ()
+    except UserError as error:
+        code, problems = BAD_INPUT, error.problems
+    data = found.get("dataset")
+    shown = {
+        "config": found.get("config"),
+        "data": None if data is None else data_summary(data),
+        "problems": list(problems),
+    }
+    print(json.dumps(shown))
+    return code
+
+
+def data_summary(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``--dry-run --json`` says of a data set. dataset: the content of dataset.json."""
+    single, counts = dataset["task"] == "single_label", dataset["counts"].values()
+    groups = dataset["groups"]
+    return {
+        "preset": dataset["preset"],
+        "task": dataset["task"],
+        "classes" if single else "labels": dataset["classes"],
+        "images": dataset["images"],
+        "label_counts": {name: sum(split[name] for split in counts) for name in dataset["classes"]},
+        "groups": {"from": groups["from"], "count": groups["count"]},
+        "left_out": dataset["left_out"],
+        "notes": [*dataset["notes"], *(one["message"] for one in dataset["checks"]), *dataset["caveats"], NOT_CHECKED],
+    }
+
+
+def _sweep(arguments: list[str], found: dict[str, Any] | None) -> int:
+    """Run the command line. found: of ``--dry-run --json``, gets "config" and "dataset" as far as they are known."""
     asked, problems = read(arguments)
+    if found is not None and not asked.dry_run:
+        problems.append("--json goes with --dry-run: give both")
     resumed: Resumed | None = None
     if asked.resume is not None:
         try:
@@ -75,12 +117,16 @@ def _run(arguments: list[str]) -> int:
         if machine.nodes > 1 and beside is not None:
             problems += node_problems(config, beside.root, ray_tune.on_every_node)
         prepare = prepare_into(beside, paths, here.cpus, config.folds)
+        if found is not None:
+            found["config"] = config.to_json()
+            prepare = kept_in(found, prepare)
         own_epochs = resumed.own_epochs if resumed else "epochs" not in asked.model_fields_set
         plan = make_plan(config, problems, prepare, own_epochs=own_epochs, resumed=paths if resumed else None)
         assert beside is not None, "why it cannot be made is among the problems that make_plan has raised"
         estimate.check_disk(plan, paths)
         if config.dry_run:
-            print(estimate.description(plan, paths))
+            if found is None:
+                print(estimate.description(plan, paths))
             return 0
         if config.address == "local":
             ray_tune.connect("local", machine.cpus)
@@ -135,9 +181,21 @@ def prepare_into(
     from trainables.data.prepare import inspect, prepare
 
     if beside is None:
-        return lambda config: inspect(config, workers, folds=folds)
+        return lambda config: inspect(config, folds)
     cache = paths.root.parent.absolute() / IMAGE_CACHE
     return lambda config: prepare(config, beside.root, cache, workers, folds=folds)
+
+
+def kept_in(
+    found: dict[str, Any], prepare: Callable[[DataConfig], dict[str, Any]]
+) -> Callable[[DataConfig], dict[str, Any]]:
+    """``prepare`` whose answer ``found`` keeps, whatever else is wrong with the command."""
+
+    def read_data(config: DataConfig) -> dict[str, Any]:
+        found["dataset"] = dataset = prepare(config)
+        return dataset
+
+    return read_data
 
 
 def write_new_run(

@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 from whole_sweep import ray_folder, run_sweep
 
+pytestmark = pytest.mark.long
+
 TRIALS = 4
 EPOCHS = 6
 ONE_SLOW = """

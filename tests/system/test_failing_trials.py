@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from whole_sweep import ROOT, ray_folder, run_sweep
+
+pytestmark = pytest.mark.long
 
 SPACE = """
 def space(trial, context):

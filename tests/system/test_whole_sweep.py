@@ -17,6 +17,8 @@ from whole_sweep import Done, after_ends, run_sweep
 from sweep.records import read_predictions, read_run
 from sweep.run_folder import RunPaths
 
+pytestmark = pytest.mark.long
+
 CLOCK = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
 
 

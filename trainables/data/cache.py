@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BufferedRandom
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,21 +16,29 @@ import numpy.typing as npt
 
 from search_spaces.errors import UserError
 from trainables.atomic import write_json
+from trainables.data.decoded import (
+    DecodedWriter,
+    OtherCaches,
+    building,
+    file_digest,
+    read_records,
+    remove_leftovers,
+    rows_left,
+)
 from trainables.data.image import (
     PREPROCESSING_VERSION,
     SMALL,
     ImageStats,
-    Pixels,
     Prepared,
     content_hash,
     prepare_image,
     quiet_decoders,
 )
-from trainables.data.near_duplicates import NearPair, find_near_pairs
+from trainables.data.near_duplicates import NearPair, NearPairs, find_near_pairs
 
 Sources = npt.NDArray[np.uint8] | tuple[Path, ...]
 Progress = Callable[[int, int], object]
-_LEFT_AFTER_S = 24 * 3600
+_SETTINGS = 8
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -53,7 +55,7 @@ class ImageCache:
     channels: int
     hashes: tuple[str, ...]
     stats: tuple[ImageStats, ...]
-    near: tuple[NearPair, ...]
+    near: NearPairs
 
 
 def open_or_build(
@@ -61,91 +63,140 @@ def open_or_build(
 ) -> ImageCache:
     """Decode all images in parallel, or take the whole cache that an earlier sweep left under the same key.
 
-    sources: files, or drawn pixels uint8 [N, H, W]. The key is made of all contents in order, size, fit and the
-    version of the preprocessing. cache_dir None: nothing is written. Memory: some images a worker and 4 KB an image.
-    Raises ``UserError`` if the disk is too small.
+    What an interrupted sweep has decoded is kept, and so is what other sets have: only files whose content is in no
+    cache of the same settings are decoded.
+    sources: files, or pixels uint8 [N, H, W] or [N, H, W, 3]. The key is made of all contents in order, size, fit and
+    the version of the preprocessing. cache_dir None: nothing is written. Memory: some images a worker, and 4 KB for
+    each image. Raises ``UserError`` if the disk is too small.
     """
     # Threads, not processes: Pillow, NumPy and hashlib work outside Python's lock, and nothing needs to be copied.
     with quiet_decoders(), ThreadPoolExecutor(max(1, workers)) as pool:
-        hashes = tuple(pool.map(content_hash, sources, chunksize=64))
-        prepared = in_order(pool, lambda source: prepare_image(source, size, fit), sources, 4 * max(1, workers))
+        hashes = tuple(in_order(pool, content_hash, sources, 64 * max(1, workers)))
+        build = _Build(sources, size, fit, hashes, pool, 4 * max(1, workers), progress)
         if cache_dir is None:
-            return _decode_all(prepared, hashes, None, lambda _: None, progress)
+            return build.in_memory()
         path = cache_dir / f"{cache_key(hashes, size, fit)}.npy"
-        found = _read_whole(path, hashes)
         try:
-            return found or _build(prepared, hashes, size, path, progress)
+            return build.found(path) or build.on_disk(path)
         except OSError as error:  # the disk filled up in the meantime, or cannot be written
             raise UserError(f"the decoded images cannot be written to {cache_dir}: {error.strerror}") from error
 
 
 def cache_key(hashes: Iterable[str], size: int, fit: str) -> str:
-    """The file name of an image cache, 24 hex digits."""
+    """The file name of an image cache, 24 hex digits: 8 of the settings, 16 of the contents."""
     settings = {"preprocessing": PREPROCESSING_VERSION, "size": size, "fit": fit}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest = hashlib.sha256()
     for value in hashes:
         digest.update(bytes.fromhex(value))
-    return digest.hexdigest()[:24]
+    of_settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    return of_settings.hexdigest()[:_SETTINGS] + digest.hexdigest()[:16]
 
 
 def cache_bytes(count: int, channels: int, size: int) -> int:
-    """Size on disk, in bytes (without a header of 128 bytes and some 200 bytes an image beside it)."""
+    """Size on disk, in bytes (without a header of 128 bytes, and 3.6 KB an image beside it)."""
     return count * channels * size * size
 
 
-def _read_whole(path: Path, hashes: tuple[str, ...]) -> ImageCache | None:
-    """A cache that is there, whole and undamaged; None = build it."""
-    try:
-        kept = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != kept["sha256"]:
+@dataclass(frozen=True)
+class _Build:
+    """How to come by a cache. ahead: images decoded before they are written."""
+
+    sources: Sources
+    size: int
+    fit: str
+    hashes: tuple[str, ...]
+    pool: ThreadPoolExecutor
+    ahead: int
+    progress: Progress | None
+
+    def found(self, path: Path) -> ImageCache | None:
+        """A cache that is there, whole, undamaged and of today; None = build it."""
+        try:
+            kept = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            if any(file_digest(path.with_suffix(suffix)) != digest for suffix, digest in kept["sha256"].items()):
                 return None
-        stats = tuple(ImageStats(**values) for values in kept["stats"])
-        return ImageCache(path, kept["channels"], hashes, stats, tuple(NearPair(*pair) for pair in kept["near"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+            stats = tuple(record.stats for record in read_records(path))
+            near = NearPairs(tuple(NearPair(*pair) for pair in kept["pairs"]), kept["searched"])
+            cache = ImageCache(path, kept["channels"], self.hashes, stats, near)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        # A package that reads more may have come since: what could not be read is tried again.
+        unreadable = [row for row, one in enumerate(stats) if one.reason is not None]
+        return cache if all(self._decode(row).stats == stats[row] for row in unreadable) else None
+
+    def in_memory(self) -> ImageCache:
+        decoded = _Decoded(len(self.hashes), self.progress)
+        for image in in_order(self.pool, self._decode, range(len(self.hashes)), self.ahead):
+            decoded.add(image)
+        return decoded.cache(None, self.hashes)
+
+    def on_disk(self, path: Path) -> ImageCache:
+        """Build a cache, from the row on where an interrupted sweep has stopped."""
+        folder, part, count = path.parent, path.with_name(f".{path.name}"), len(self.hashes)
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder, path.name[:_SETTINGS])
+        with building(part, self._tell):
+            if cache := self.found(path):  # the other sweep has built it
+                return cache
+            decoded = _Decoded(count, self.progress)
+            for image in rows_left(part, self.hashes, self.size):
+                decoded.add(image)
+            rest = range(decoded.done, count)
+            others = OtherCaches(folder, path.name[:_SETTINGS], self.hashes[decoded.done :])
+
+            def row_of(row: int) -> Prepared:
+                return others.read(self.hashes[row]) or self._decode(row)
+
+            with DecodedWriter(part, count, self.size, decoded.done) as writer:
+                for row, image in zip(rest, in_order(self.pool, row_of, rest, self.ahead), strict=True):
+                    writer.add(self.hashes[row], image)
+                    decoded.add(image)
+                cache = decoded.cache(path, self.hashes)
+                sha256 = writer.move_to(path)
+            description = {
+                "shape": [count, cache.channels, self.size, self.size],
+                "sha256": sha256,
+                "channels": cache.channels,
+                "pairs": cache.near.pairs,
+                "searched": cache.near.searched,
+            }
+            write_json(path.with_suffix(".json"), description)  # last: a cache counts only with its description
+        remove_leftovers(folder, path.name[:_SETTINGS], self.hashes)
+        return cache
+
+    def _decode(self, row: int) -> Prepared:
+        return prepare_image(self.sources[row], self.size, self.fit)
+
+    def _tell(self, done: int) -> None:
+        if self.progress is not None:
+            self.progress(done, len(self.hashes))
 
 
-def _build(
-    prepared: Iterator[Prepared], hashes: tuple[str, ...], size: int, path: Path, progress: Progress | None
-) -> ImageCache:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path.parent)
-    with _CacheWriter(path, len(hashes), size) as writer:
-        cache = _decode_all(prepared, hashes, path, writer.add, progress)
-        sha256 = writer.move_into_place()
-    description = {
-        "shape": [len(hashes), cache.channels, size, size],
-        "sha256": sha256,
-        "channels": cache.channels,
-        "stats": [vars(one) for one in cache.stats],
-        "near": cache.near,
-    }
-    write_json(path.with_suffix(".json"), description)  # last: a cache counts only with its description
-    return cache
+class _Decoded:
+    """What is known of the images so far."""
 
+    def __init__(self, count: int, progress: Progress | None) -> None:
+        self._stats: list[ImageStats] = []
+        self._smalls = np.zeros((count, SMALL, SMALL), dtype=np.uint8)
+        self._progress = progress
 
-def _decode_all(
-    prepared: Iterator[Prepared],
-    hashes: tuple[str, ...],
-    path: Path | None,
-    add: Callable[[Pixels | None], object],
-    progress: Progress | None,
-) -> ImageCache:
-    count = len(hashes)
-    smalls = np.zeros((count, SMALL, SMALL), dtype=np.uint8)
-    stats = []
-    for row, image in enumerate(prepared):
-        stats.append(image.stats)
-        smalls[row] = image.small
-        add(image.square)
-        if progress is not None:
-            progress(row + 1, count)
-    readable = np.array([one.reason is None and not one.blank for one in stats], dtype=bool)
-    phashes = np.array([int(one.phash or "0", 16) for one in stats], dtype=np.uint64)
-    same = np.unique([one.pixel_hash for one in stats], return_inverse=True)[1]
-    near = find_near_pairs(phashes, smalls, same, np.flatnonzero(readable))
-    return ImageCache(path, 1 if all(one.gray for one in stats) else 3, hashes, tuple(stats), tuple(near))
+    @property
+    def done(self) -> int:
+        return len(self._stats)
+
+    def add(self, image: Prepared) -> None:
+        self._smalls[self.done] = image.small
+        self._stats.append(image.stats)
+        if self._progress is not None:
+            self._progress(self.done, len(self._smalls))
+
+    def cache(self, path: Path | None, hashes: tuple[str, ...]) -> ImageCache:
+        stats = tuple(self._stats)
+        readable = np.array([one.reason is None and not one.blank for one in stats], dtype=bool)
+        phashes = np.array([int(one.phash or "0", 16) for one in stats], dtype=np.uint64)
+        same = np.unique([one.pixel_hash for one in stats], return_inverse=True)[1]
+        near = find_near_pairs(phashes, self._smalls, same, np.flatnonzero(readable))
+        return ImageCache(path, 1 if all(one.gray for one in stats) else 3, hashes, stats, near)
 
 
 def in_order(pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In], ahead: int) -> Iterator[_Out]:
@@ -157,76 +208,3 @@ def in_order(pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Itera
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def _remove_leftovers(cache_dir: Path) -> None:
-    """Remove the unfinished files of sweeps that were killed more than a day ago."""
-    for path in cache_dir.glob(".*-*.npy"):
-        with contextlib.suppress(FileNotFoundError):  # its sweep lives and has finished it, or another has removed it
-            if time.time() - path.stat().st_mtime > _LEFT_AFTER_S:
-                path.unlink()
-
-
-class _CacheWriter:
-    """Appends rows to a .npy file beside its place: gray until the first colour image comes, then three channels.
-
-    Plain writes, not a memory map: on a full disk a write raises, a map kills the process.
-    """
-
-    def __init__(self, path: Path, count: int, size: int) -> None:
-        self._path, self._count, self._size = path, count, size
-        self._channels, self._done = 1, 0
-        self._open = contextlib.ExitStack()
-        self._beside, self._file = self._start()
-
-    def __enter__(self) -> _CacheWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
-
-    def add(self, square: Pixels | None) -> None:
-        if square is None:
-            square = np.zeros((self._size, self._size), np.uint8)
-        if square.ndim == 3 and self._channels == 1:
-            self._to_colour()
-        planes = square[None] if square.ndim == 2 else square.transpose(2, 0, 1)
-        self._file.write(np.broadcast_to(planes, (self._channels, self._size, self._size)).tobytes())
-        self._done += 1
-
-    def move_into_place(self) -> str:
-        """Make the file whole and visible; its sha256."""
-        assert self._done == self._count
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.seek(0)
-        sha256 = hashlib.file_digest(self._file, "sha256").hexdigest()
-        self._beside.chmod(0o644)
-        os.replace(self._beside, self._path)
-        return sha256
-
-    def _start(self) -> tuple[Path, BufferedRandom]:
-        needed = cache_bytes(self._count, self._channels, self._size)
-        free = shutil.disk_usage(self._path.parent).free
-        if needed > free:
-            raise UserError(
-                f"{self._count:,} decoded images of {self._size} px with {self._channels} channel(s) need "
-                f"{needed / 1e9:.2f} GB, and {self._path.parent} has {free / 1e9:.2f} GB free: make room, choose a "
-                "smaller --image-size, or another place with --storage"
-            )
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.stem}-", suffix=".npy")
-        self._open.callback(Path(name).unlink, missing_ok=True)
-        file = self._open.enter_context(os.fdopen(handle, "w+b"))
-        shape = (self._count, self._channels, self._size, self._size)
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        return Path(name), file
-
-    def _to_colour(self) -> None:
-        """Begin again with three channels, and copy what is there."""
-        with self._open.pop_all():  # of the gray file
-            gray, plane_bytes = self._file, self._size * self._size
-            self._channels = 3
-            self._beside, self._file = self._start()
-            gray.seek(-self._done * plane_bytes, os.SEEK_END)
-            for _ in range(self._done):
-                self._file.write(gray.read(plane_bytes) * 3)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from trainables.data.image import ImageStats
-from trainables.data.near_duplicates import LEAST_CORRELATION, MOST_BITS, MOST_PAIRS, NearPair
-from trainables.data.samples import MOST_ITEMS, CheckResult, Samples, rows_by
+from trainables.data.near_duplicates import LEAST_CORRELATION, MOST_BITS, NearPairs
+from trainables.data.samples import MISSING, MOST_ITEMS, CheckResult, Samples, rows_by
 
 Names = npt.NDArray[np.str_]
 
@@ -19,39 +19,39 @@ MANY_SUBGROUPS = 20
 STRONG_ASSOCIATION = 0.5
 
 
-def examine(
-    samples: Samples, stats: Sequence[ImageStats], near: Sequence[NearPair], splits: Names
-) -> list[CheckResult]:
+def examine(samples: Samples, stats: Sequence[ImageStats], near: NearPairs, splits: Names) -> list[CheckResult]:
     """All results about readable images: ``samples``, ``stats`` and ``splits`` have the same rows, ``near`` numbers
     them. Errors first, then warnings, then the rest.
     """
     found = [
         *_exact_duplicates(samples, stats, splits),
-        *_groups_across(samples, splits),
+        *groups_across(samples, splits),
         *_near_duplicates(samples, near, splits),
-        *_small_counts(samples, splits),
+        *small_counts(samples, splits),
         *_source_against_label(samples),
         *_oddities(samples, stats),
     ]
     return sorted(found, key=lambda result: ("error", "warning", "info").index(result.severity))
 
 
-def unreadable(samples: Samples, stats: Sequence[ImageStats]) -> list[CheckResult]:
-    """An error with one item ``[path, reason]`` a file, if any file cannot be read."""
-    items = [(path, one.reason) for path, one in zip(samples.paths, stats, strict=True) if one.reason is not None]
-    if not items:
-        return []
-    message = f"{len(items)} of {len(samples)} image files cannot be read"
-    return [CheckResult("unreadable", "error", message, len(items), tuple(items[:MOST_ITEMS]))]
+def unreadable_files(dropped: Sequence[Mapping[str, str]], images: int) -> list[CheckResult]:
+    """An error with one item ``[path, reason]`` for each of ``dropped``, if there are any. images: all of them."""
+    items = tuple((one["path"], one["reason"]) for one in dropped[:MOST_ITEMS])
+    message = f"{len(dropped)} of {images} image files cannot be read"
+    return [CheckResult("unreadable", "error", message, len(dropped), items)] if dropped else []
 
 
 def _exact_duplicates(samples: Samples, stats: Sequence[ImageStats], splits: Names) -> list[CheckResult]:
     """Files whose decoded pixels are equal at full size, whatever their bytes."""
-    same = rows_by(None if one.blank else one.pixel_hash for one in stats)
-    sets = [rows for pixels, rows in same.items() if pixels is not None and len(rows) > 1]
+    return equal_images(samples, [None if one.blank else one.pixel_hash for one in stats], splits)
+
+
+def equal_images(samples: Samples, keys: Iterable[Hashable], splits: Names) -> list[CheckResult]:
+    """Images of equal keys, one key an image; None is equal to none."""
+    sets = [rows for key, rows in rows_by(keys).items() if key is not None and len(rows) > 1]
     across = [rows for rows in sets if len(set(splits[rows])) > 1]
     within = [rows for rows in sets if len(set(splits[rows])) == 1]
-    two_labels = [rows for rows in sets if len({samples.label_text(row) for row in rows}) > 1]
+    two_labels = [rows for rows in sets if _contradict(samples.labels[rows])]
     return [
         *_result("duplicates_across_splits", "error", across, samples, "image(s) stand in more than one split"),
         *_result("two_labels", "warning", two_labels, samples, "image(s) stand there twice with different labels"),
@@ -59,8 +59,15 @@ def _exact_duplicates(samples: Samples, stats: Sequence[ImageStats], splits: Nam
     ]
 
 
-def _groups_across(samples: Samples, splits: Names) -> list[CheckResult]:
-    """One row of each split that a group stands in."""
+def _contradict(labels: npt.NDArray[np.int64]) -> bool:
+    """Whether labels of one image, [n] or [n, classes], cannot all be right; one that is missing contradicts none."""
+    if labels.ndim == 1:
+        return len(set(labels.tolist())) > 1
+    return bool(((labels == 1).any(axis=0) & (labels == 0).any(axis=0)).any())
+
+
+def groups_across(samples: Samples, splits: Names) -> list[CheckResult]:
+    """Groups that stand in several splits: one row of each."""
     groups = rows_by(samples.groups or ())
     unknown = groups.pop("", [])
     firsts = [sorted({str(splits[row]): row for row in reversed(rows)}.values()) for rows in groups.values()]
@@ -74,20 +81,21 @@ def _groups_across(samples: Samples, splits: Names) -> list[CheckResult]:
     ]
 
 
-def _near_duplicates(samples: Samples, near: Sequence[NearPair], splits: Names) -> list[CheckResult]:
-    across = [[pair.first, pair.second] for pair in near if splits[pair.first] != splits[pair.second]]
-    within = [[pair.first, pair.second] for pair in near if splits[pair.first] == splits[pair.second]]
+def _near_duplicates(samples: Samples, near: NearPairs, splits: Names) -> list[CheckResult]:
+    across = [[pair.first, pair.second] for pair in near.pairs if splits[pair.first] != splits[pair.second]]
+    within = [[pair.first, pair.second] for pair in near.pairs if splits[pair.first] == splits[pair.second]]
     alike = f"look nearly the same (pHash within {MOST_BITS} bits, correlation >= {LEAST_CORRELATION})"
-    if len(near) >= MOST_PAIRS:
-        alike += f"; the search ended at {MOST_PAIRS:,} pairs"
     between = f"pair(s) of images in different splits {alike}"
+    cut = f"the search for near duplicates was cut: of {len(samples):,} images the first {near.searched or 0:,} were"
+    cut += f" compared with all others, and {len(near.pairs):,} pairs were found"
     return [
+        *([] if near.searched is None else [CheckResult("near_duplicates_cut", "warning", cut, near.searched)]),
         *_result("near_duplicates_across_splits", "warning", across, samples, between),
         *_result("near_duplicates", "info", within, samples, f"pair(s) of images within a split {alike}"),
     ]
 
 
-def _small_counts(samples: Samples, splits: Names) -> list[CheckResult]:
+def small_counts(samples: Samples, splits: Names) -> list[CheckResult]:
     found = []
     hot = samples.hot
     counts = {split: hot[splits == split].sum(axis=0).tolist() for split in ("train", "test")}
@@ -112,7 +120,7 @@ def _source_against_label(samples: Samples) -> list[CheckResult]:
         return []
     sources = np.unique(samples.sources, return_inverse=True)[1]
     targets = np.atleast_2d(samples.labels.T).astype(np.int64)
-    strength = max(cramers_v(target, sources) for target in targets)
+    strength = max(cramers_v(target[target != MISSING], sources[target != MISSING]) for target in targets)
     message = f"label and source go together with Cramer's V = {strength:.2f} (0 = not at all, 1 = wholly)"
     if strength < STRONG_ASSOCIATION:
         return [CheckResult("source_by_class", "info", message, len(samples))]
@@ -121,8 +129,8 @@ def _source_against_label(samples: Samples) -> list[CheckResult]:
 
 
 def cramers_v(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> float:
-    """Cramer's V of two categories, 0..1 (Cramer 1946, without bias correction); 0 if one of them is constant."""
-    table = np.zeros((int(first.max()) + 1, int(second.max()) + 1))
+    """Cramer's V of two categories, 0..1 (Cramer 1946, without bias correction); 0 if one is constant, or none."""
+    table = np.zeros((int(first.max(initial=0)) + 1, int(second.max(initial=0)) + 1))
     np.add.at(table, (first, second), 1)
     table = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]
     if min(table.shape) < 2:

@@ -115,6 +115,8 @@ def table_joins(raw: object) -> tuple[dict[str, Any], ...]:
     """A list of ``{table: FILE, on: COLUMN or [COLUMN, ...], columns: [COLUMN, ...]}``; ``columns`` may be left out."""
     found = []
     for one in raw if isinstance(raw, list | tuple) else [raw]:
+        if isinstance(one, Mapping):
+            one = {"on" if key is True else key: value for key, value in one.items()}  # YAML 1.1 reads `on` as true.
         if not isinstance(one, Mapping) or not {"table", "on"} <= one.keys() <= {"table", "on", "columns"}:
             raise ValueError(f"must be a list of {{table, on, columns}}, received {one!r}")
         found.append({"table": text(one["table"]), "on": names(one["on"]), "columns": names(one.get("columns", []))})
@@ -452,6 +454,11 @@ class DataConfig(Options):
     seed: Whole = option(
         "search", 0, "N", "of the splits, the search and every trial, 0 or more", least=0, most=LARGEST_SEED
     )
+
+    @property
+    def has_preset(self) -> bool:
+        """Whether a preset was applied: it speaks of all releases of a set, so what one of them lacks is no mistake."""
+        return self.preset not in ("auto", "none")
 
     def table_options(self) -> dict[str, str]:
         """The options given here that only a table can answer: option -> value."""

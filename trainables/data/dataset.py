@@ -19,14 +19,15 @@ from search_spaces.errors import UserError
 # The same names stand in sweep/run_folder.py, which this package may not import; a test compares them.
 DATASET_FILE = "dataset.json"
 SPLITS_FILE = "splits.csv"
+IMAGES_FILE = "images.csv"
 THUMBNAILS_FILE = "thumbnails.npz"
 TEST_ACCESS_FILE = "finalists/test_access.jsonl"
 
 
 @dataclass(frozen=True)
 class Split:
-    """rows: int64 [n] into ``TrialData.images``. labels: int64 [n], or float32 [n, classes] of 0, 1 and NaN, a
-    missing label (multi_label).
+    """rows: int64 [n] into ``TrialData.images``. labels: int64 [n], or float32 [n, classes] of 0, 1 and NaN: nobody has
+    said whether the image has it (multi_label).
 
     paths: [n], as in splits.csv.
     """
@@ -114,7 +115,8 @@ def _split(rows: list[dict[str, str]], dataset: dict[str, Any]) -> Split:
     else:
         labels = np.zeros((len(rows), len(place)), dtype=np.float32)
         for index, row in enumerate(rows):
-            for column, value in (("label", 1.0), ("missing", np.nan)):
-                for name in row[column].split("|") if row.get(column) else ():
-                    labels[index, place[name]] = value
+            for name in row["label"].split("|") if row["label"] else ():
+                labels[index, place[name]] = 1.0
+            for name in row["missing"].split("|") if row.get("missing") else ():
+                labels[index, place[name]] = np.nan
     return Split(np.array([int(row["row"]) for row in rows], dtype=np.int64), labels, [row["path"] for row in rows])

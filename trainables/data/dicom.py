@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import io
-from typing import Any
+import os
+import subprocess
+import sys
+import threading
+import zlib
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+PREAMBLE = 132
+MOST_INFLATED_BYTES = 1_000_000_000
+_EXTRA = "pip install 'xray-sweep[dicom]'"
+_MOST_GDCM_S = 120.0
+_HIGH_THROUGHPUT = "1.2.840.10008.1.2.4.20"  # the JPEG 2000 syntaxes that GDCM does not know
 
 
 class UnreadableImageError(Exception):
     """The file is no image that can be decoded; the text is the reason, without the path or a tag of the patient."""
 
 
-def is_dicom(content: bytes) -> bool:
-    """Whether the bytes begin as a DICOM file does (part 10: "DICM" after 128 bytes)."""
-    return content[128:132] == b"DICM"
+class DicomPixels(NamedTuple):
+    """values: [H, W], NaN where the image is padded, or uint8 [H, W, 3]. photometric: such as MONOCHROME2.
+
+    bits: stored of each sample.
+    """
+
+    values: npt.NDArray[np.generic]
+    photometric: str
+    bits: int
 
 
-def read_pixels(content: bytes, most_pixels: int) -> tuple[npt.NDArray[np.generic], int]:
-    """The first frame, [H, W] or uint8 [H, W, 3], and the number of frames.
+def is_dicom(start: bytes) -> bool:
+    """Whether a file's first 132 bytes are those of a DICOM file (part 10: "DICM" after 128 bytes)."""
+    return start[128:PREAMBLE] == b"DICM"
+
+
+def read_pixels(file: BinaryIO, most_pixels: int) -> DicomPixels:
+    """The pixels of a single-frame file.
 
     Gray pixels go the way of DICOM PS3.3 C.11: modality (rescale slope and intercept), then the first VOI lookup
     table or window, then MONOCHROME1 is inverted, so that more is always brighter.
@@ -28,38 +52,172 @@ def read_pixels(content: bytes, most_pixels: int) -> tuple[npt.NDArray[np.generi
         import pydicom
         from pydicom import pixels
     except ImportError:
-        missing = "a DICOM file, and pydicom is not installed: pip install 'xray-sweep[dicom]'"
-        raise UnreadableImageError(missing) from None
+        raise UnreadableImageError(f"a DICOM file, and pydicom is not installed: {_EXTRA}") from None
+    _check_inflated(file)
     try:
-        dataset = pydicom.dcmread(io.BytesIO(content))
+        file.seek(0)
+        dataset = pydicom.dcmread(file, stop_before_pixels=True)
         rows, columns = int(dataset.Rows), int(dataset.Columns)
+        frames = int(dataset.get("NumberOfFrames", 1) or 1)
+        syntax = dataset.file_meta.TransferSyntaxUID
     except Exception:  # pydicom's messages may quote tags: keep them in
         raise UnreadableImageError("a damaged DICOM file, or one without an image") from None
+    if frames > 1:
+        raise UnreadableImageError(f"a DICOM file of {frames} frames: only single-frame files are read")
     if rows * columns > most_pixels:
         raise UnreadableImageError(f"{columns} x {rows} pixels: more than {most_pixels:,}")
+    plugin = _decoder_of(syntax)
     try:
-        frames = int(dataset.get("NumberOfFrames", 1) or 1)
         photometric = str(dataset.PhotometricInterpretation)
-        values = pixels.pixel_array(dataset, index=0)
+        file.seek(0)
+        if plugin == "gdcm":
+            values = _by_gdcm(file.read())
+        else:
+            values = pixels.pixel_array(pydicom.dcmread(file), decoding_plugin=plugin)
         if photometric == "PALETTE COLOR":
-            return _to_8_bit(pixels.apply_color_lut(values, dataset)), frames
-        if values.ndim == 3:
+            shown = _to_8_bit(pixels.apply_color_lut(values, dataset))
+        elif values.ndim == 3:
             if values.shape[2] != 3:
                 raise ValueError("not three samples a pixel")
-            return _to_8_bit(values), frames
-        return _gray_as_shown(values, dataset, photometric), frames
+            shown = _to_8_bit(values)
+        else:
+            shown = _gray_as_shown(values, dataset, photometric)
+        return DicomPixels(shown, photometric, int(dataset.BitsStored))
     except Exception:
-        name = getattr(getattr(dataset.file_meta, "TransferSyntaxUID", None), "name", "unknown")
-        raise UnreadableImageError(f"a DICOM file whose pixels cannot be decoded (transfer syntax {name})") from None
+        raise UnreadableImageError(
+            f"a DICOM file whose pixels cannot be decoded (transfer syntax {syntax.name})"
+        ) from None
+
+
+def _check_inflated(file: BinaryIO) -> None:
+    """Refuse a deflated data set that would fill the memory: pydicom inflates it whole.
+
+    File meta information ends where its group length (bytes 140 to 143) says: PS3.10 section 7.1.
+    """
+    file.seek(0)
+    start = file.read(PREAMBLE + 12)
+    meta = file.read(min(int.from_bytes(start[-4:], "little"), 1 << 16))
+    if b"1.2.840.10008.1.2.1.99" not in meta:
+        return
+    inflate, count = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    try:
+        while part := inflate.unconsumed_tail or file.read(1 << 20):
+            count += len(inflate.decompress(part, 1 << 24))
+            if count > MOST_INFLATED_BYTES:
+                raise UnreadableImageError(f"a DICOM file that inflates to more than {MOST_INFLATED_BYTES:,} bytes")
+    except zlib.error:
+        raise UnreadableImageError("a damaged DICOM file") from None
+
+
+def _decoder_of(syntax: Any) -> str:
+    """pydicom's name of the decoder to use, "" = its own; where there is none, the reason names what to install."""
+    from pydicom import pixels
+
+    if not syntax.is_encapsulated:
+        return ""
+    try:
+        available = pixels.get_decoder(syntax).available_plugins
+        for plugin in ("pydicom", "pylibjpeg", "pillow", "gdcm"):
+            if plugin in available:
+                return plugin
+    except NotImplementedError:  # video
+        raise UnreadableImageError(f"a DICOM file in {syntax.name}, which is not read: convert it") from None
+    package = "pylibjpeg[openjpeg]" if syntax.startswith(_HIGH_THROUGHPUT) else "python-gdcm"
+    raise UnreadableImageError(f"a DICOM file in {syntax.name}, and {package} is not installed: {_EXTRA}")
+
+
+_idle: list[subprocess.Popen[bytes]] = []
+
+
+def _by_gdcm(content: bytes) -> npt.NDArray[Any]:
+    """Decode in a process of its own, since GDCM ends its process when a file is damaged. Raises ValueError then."""
+    try:
+        child = _idle.pop()
+    except IndexError:
+        command = [sys.executable, "-P", "-W", "ignore", __file__]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    limit = threading.Timer(_MOST_GDCM_S, child.kill)
+    limit.start()
+    try:
+        child.stdin.write(len(content).to_bytes(8, "little") + content)
+        child.stdin.flush()
+        head = child.stdout.read(8)
+        reply = child.stdout.read(int.from_bytes(head, "little"))
+    except OSError:
+        head = reply = b""
+    finally:
+        limit.cancel()
+    if head:
+        _idle.append(child)
+    else:
+        _end(child)
+    if not reply:
+        raise ValueError("not decoded")
+    return np.asarray(np.load(io.BytesIO(reply), allow_pickle=False))
+
+
+@atexit.register
+def _end_idle() -> None:
+    while _idle:
+        _end(_idle.pop())
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    with contextlib.suppress(OSError, ValueError):  # its pipes may be broken
+        child.communicate()
+
+
+def _serve() -> None:
+    """The child: a DICOM file in, its length before it, and an array in NumPy's format out; empty if it has none."""
+    import pydicom
+    from pydicom import pixels
+
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing that a library prints gets among the replies
+    while length := int.from_bytes(sys.stdin.buffer.read(8), "little"):
+        reply = io.BytesIO()
+        with contextlib.suppress(Exception):
+            dataset = pydicom.dcmread(io.BytesIO(sys.stdin.buffer.read(length)))
+            np.save(reply, pixels.pixel_array(dataset, decoding_plugin="gdcm"))
+        replies.write(len(reply.getvalue()).to_bytes(8, "little") + reply.getvalue())
+        replies.flush()
 
 
 def _gray_as_shown(values: npt.NDArray[Any], dataset: Any, photometric: str) -> npt.NDArray[Any]:
     from pydicom import pixels
 
     shown = pixels.apply_modality_lut(values, dataset)
-    shown = np.asarray(pixels.apply_voi_lut(shown, dataset), dtype=np.float64)
-    return -shown if photometric == "MONOCHROME1" else shown
+    shown = np.array(pixels.apply_voi_lut(shown, dataset), dtype=np.float64)
+    if photometric == "MONOCHROME1":
+        np.negative(shown, out=shown)
+    padding = _padding(values, dataset)
+    if not padding.all():
+        shown[padding] = np.nan
+    return shown
+
+
+def _padding(values: npt.NDArray[Any], dataset: Any) -> npt.NDArray[np.bool_]:
+    """Which stored values are padding, no part of the image and of its range of gray (PS3.3 C.7.5.1.1.2)."""
+    tags = (dataset.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    ends = [_as_stored(int(tag), values.dtype) for tag in tags if tag is not None]
+    if "PixelPaddingValue" not in dataset or not ends:
+        return np.zeros(values.shape, dtype=np.bool_)
+    return np.asarray((values >= min(ends)) & (values <= max(ends)))
+
+
+def _as_stored(value: int, dtype: np.dtype[Any]) -> int:
+    """Tags of padding come signed or unsigned, whatever the pixels are."""
+    if dtype == np.int16 and value > np.iinfo(np.int16).max:
+        return value - (1 << 16)
+    return value + (1 << 16) if dtype == np.uint16 and value < 0 else value
 
 
 def _to_8_bit(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return values if values.dtype == np.uint8 else np.asarray(values >> 8, dtype=np.uint8)
+
+
+if __name__ == "__main__":
+    _serve()

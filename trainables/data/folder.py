@@ -1,148 +1,222 @@
-"""A data set that is a folder: ``train|val|test/<class>/*``, or ``<class>/*`` that we split."""
+"""A data set that is a folder: ``train|val|test/<class>/*``, or ``<class>/*`` that we split, as it was downloaded."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from search_spaces.errors import UserError
+from trainables.data.classes import keep_classes
 from trainables.data.config import DataConfig
-from trainables.data.dicom import is_dicom
-from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, CheckResult, Samples
+from trainables.data.files import EXTENSIONS, FileIndex, index_folder, left_out, shown_path
+from trainables.data.folder_names import groups_of, patient_pattern
+from trainables.data.layout import Layout, read_layout, way_out
+from trainables.data.samples import MOST_ITEMS, CheckResult, LeftOut, Samples, rows_by
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".dcm"})
-
-HIDDEN = (".", "__MACOSX")
+NONE = "none"
 
 
 def list_folder(root: Path, config: DataConfig) -> Samples:
     """List the images below ``root``; deeper folders within a class belong to the class, links are followed.
 
-    Hidden files and files that are no images by their name are left out, and named in ``checks``. Raises ``UserError``
-    where there is no image, or where some folders are splits and others are not.
+    What is an image and not used is in ``left_out``. Raises ``UserError`` where there is no image, a folder cannot be
+    read, or names leave open what is a split and what a class.
     """
     if config.task == "multi_label":
         raise UserError("--task multi_label: folders hold one class an image; give a .csv manifest with label columns")
-    layout = _split_folders(root)
-    ignored: list[str] = []
-    rows: list[tuple[str, str, Path]] = []  # split or "", class, file
-    classes: set[str] = set()
-    for split, folder in layout or [("", root)]:
-        for class_folder in _visible_folders(folder):
-            classes.add(class_folder.name)
-            rows += [(split, class_folder.name, file) for file in images_below(class_folder, ignored)]
-        ignored += _outside_classes(folder)
-    if layout:
-        ignored += _outside_classes(root)
-    badly_named = [file for _, _, file in rows if not _is_utf8(str(file))]
-    rows = [row for row in rows if _is_utf8(str(row[2]))]
-    if not rows:
-        loose = sum(Path(path).suffix.lower() in EXTENSIONS for path in ignored)
-        what = f"{loose} image(s), but none in a class folder" if loose else "no images found"
-        raise UserError(
-            f"--data {root}: {what}; expected train|val|test/<class>/* or <class>/* with "
-            f"{', '.join(sorted(EXTENSIONS))} files, or a .csv manifest"
+    given = _given_folders(root, config)
+    index = index_folder(root)
+    inside = [place.relative_to(root).as_posix() for place in given.values() if place.is_relative_to(root)]
+    layout = read_layout(index, config, inside)
+    images = _images(index, layout, config, "")
+    unused = [*index.left_out, *layout.left_out]
+    for split in ("val", "test"):
+        if (place := getattr(config, f"{split}_data")) is None:
+            continue
+        replaced = [image for image in images if image.split == split]
+        if replaced:
+            why = f"of the {split} folder: --{split}-data {place}"
+            unused.append(left_out(why, [image.path for image in replaced]))
+            images = [image for image in images if image.split != split]
+    if given:
+        images = [image if image.split else dataclasses.replace(image, split="train") for image in images]
+    for split, place in given.items():
+        other = index_folder(place)
+        there = read_layout(other, config, one_split=True)
+        above = place.relative_to(root).as_posix() if place.is_relative_to(root) else place.as_posix()
+        images += _images(other, there, config, f"{above}/", split)
+        unused += [*other.left_out, *there.left_out]
+    return _samples(root, config, index, images, layout, unused)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """path: as the user would recognise it. below: the path below the folder in which it was found."""
+
+    path: str
+    file: Path
+    below: str
+    class_name: str
+    split: str = ""
+
+
+def _given_folders(root: Path, config: DataConfig) -> dict[str, Path]:
+    """The folders that --val-data and --test-data name, absolute."""
+    found = {}
+    problems = []
+    for split, text in {"val": config.val_data, "test": config.test_data}.items():
+        if text is None or text == NONE:
+            continue
+        places = [place for place in (Path(text).expanduser(), root / text) if os.path.exists(place)]
+        place = Path(os.path.abspath(places[0])) if places else root
+        if not places:
+            problems.append(f"--{split}-data {text}: no such folder, neither from here nor below {root}")
+        elif not os.path.isdir(place):
+            problems.append(f"--{split}-data {text}: no folder; beside a folder of images give one with class folders")
+        elif root.is_relative_to(place):
+            problems.append(f"--{split}-data {text}: this is --data itself, or holds it; give another folder")
+        found[split] = place
+    if problems:
+        raise UserError(*problems)
+    return found
+
+
+def _images(index: FileIndex, layout: Layout, config: DataConfig, above: str, split: str = "") -> list[_Image]:
+    return [
+        _Image(
+            path=f"{above}{index.images[row]}",
+            file=index.root / index.images[row],
+            below=index.images[row],
+            class_name=name,
+            split=split or (layout.splits[place] if layout.splits else ""),
         )
-    names = tuple(sorted(classes))
-    return Samples(
+        for place, (row, name) in enumerate(zip(layout.rows, layout.classes, strict=True))
+    ]
+
+
+def _samples(
+    root: Path,
+    config: DataConfig,
+    index: FileIndex,
+    images: Sequence[_Image],
+    layout: Layout,
+    unused: Sequence[LeftOut],
+) -> Samples:
+    problems = _badly_named(root, images)
+    images = [image for image in images if _can_be_written(image.path)]
+    if not images:
+        raise UserError(*problems, *_nothing_found(root, index, unused))
+    below = [image.below for image in images]
+    class_names = [image.class_name for image in images]
+    if config.class_from:
+        class_names = _from_path(config.class_from, "--class-from", below)
+    groups = _from_path(config.group_from, "--group-from", below) if config.group_from else None
+    empty = () if config.class_from else layout.empty_classes
+    classes = tuple(sorted({*class_names, *empty}))
+    place_of = {name: place for place, name in enumerate(classes)}
+    splits = tuple(image.split for image in images)
+    if len(classes) < 2:
+        way = f"; {way_out(index)}" if not config.class_from else ""
+        problems.append(f"--data {root}: one class only ({classes[0]!r}); at least two are needed{way}")
+        raise UserError(*problems)
+    samples = Samples(
         kind="folder",
         path=str(root),
         task="single_label",
-        classes=names,
-        paths=tuple(file.relative_to(root).as_posix() for _, _, file in rows),
-        files=tuple(file for _, _, file in rows),
-        labels=np.array([names.index(name) for _, name, _ in rows], dtype=np.int64),
-        splits=tuple(split for split, _, _ in rows) if layout else None,
-        checks=_ignored(ignored, root),
-        problems=tuple(_problems(root, names, badly_named)),
+        classes=classes,
+        paths=tuple(image.path for image in images),
+        files=tuple(image.file for image in images),
+        labels=np.array([place_of[name] for name in class_names], dtype=np.int64),
+        splits=splits if set(splits) - {"", "train"} else None,
+        group_from=config.group_from,
+        groups=None if groups is None else tuple(groups),
+        problems=tuple(problems),
+        left_out=_joined(unused),
+        notes=layout.notes,
     )
+    kept = keep_classes(samples, config)
+    below_of = {image.path: image.below for image in images}
+    names = [below_of[path] for path in kept.paths]
+    return kept if groups else dataclasses.replace(kept, checks=_patients_in_names(names, kept.splits))
 
 
-def _split_folders(root: Path) -> list[tuple[str, Path]]:
-    """(split, folder) of each folder named as a split; [] if none is."""
-    folders = _visible_folders(root)
-    layout = [(SPLIT_WORDS[folder.name.lower()], folder) for folder in folders if folder.name.lower() in SPLIT_WORDS]
-    if not layout:
-        return []
-    strangers = [
-        folder.name
-        for folder in folders
-        if folder.name.lower() not in SPLIT_WORDS and next(images_below(folder, []), None)
-    ]
-    problems = [
-        f"--data {root}: folder {name!r} holds images and stands beside folders named as splits; "
-        f"known names are {', '.join(sorted(SPLIT_WORDS))}"
-        for name in strangers
-    ]
-    for split in sorted({split for split, _ in layout}):
-        twins = [folder.name for word, folder in layout if word == split]
-        if len(twins) > 1:
-            problems.append(f"--data {root}: folders {' and '.join(map(repr, twins))} both mean {split}")
-    if problems:
-        raise UserError(*problems)
-    return layout
-
-
-def _visible_folders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(HIDDEN))
-
-
-def _outside_classes(folder: Path) -> list[str]:
-    """What lies beside the folders that are read."""
-    return sorted(str(entry) for entry in folder.iterdir() if not entry.is_dir() or entry.name.startswith(HIDDEN))
-
-
-def images_below(folder: Path, ignored: list[str]) -> Iterator[Path]:
-    """Image files below ``folder`` in the order of their names; others go to ``ignored``, hidden folders unopened."""
-    seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # a link back up
-            folders.clear()
-            continue
-        seen.add(real)
-        ignored += [str(Path(place, name)) for name in sorted(folders) if name.startswith(HIDDEN)]
-        folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))
-        for name in sorted(files):
-            file = Path(place, name)
-            if not name.startswith(".") and (file.suffix.lower() in EXTENSIONS or _is_bare_dicom(file)):
-                yield file
-            else:
-                ignored.append(str(file))
-
-
-def _is_bare_dicom(file: Path) -> bool:
-    """Archives often store DICOM files without an extension."""
-    if file.suffix and not file.suffix[1:].isdigit():
-        return False
-    try:
-        with file.open("rb") as opened:
-            return is_dicom(opened.read(132))
-    except OSError:
-        return False
-
-
-def _is_utf8(text: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def _problems(root: Path, classes: tuple[str, ...], badly_named: list[Path]) -> list[str]:
+def _badly_named(root: Path, images: Sequence[_Image]) -> list[str]:
+    """Tables and reports are UTF-8, one line a row: such a name could not be written down."""
     problems = []
-    if len(classes) < 2:
-        problems.append(f"--data {root}: one class only ({classes[0]!r}); at least two are needed")
-    if badly_named:  # tables and reports are UTF-8: such a name could not be written down
-        shown = ", ".join(ascii(str(file.relative_to(root))) for file in badly_named[:5])
-        problems.append(f"--data {root}: {len(badly_named)} file name(s) are not UTF-8 ({shown}): rename them")
+    for what, wrong in (
+        ("are not UTF-8", [image.path for image in images if not _is_utf8(image.path)]),
+        ("hold a line break", [image.path for image in images if len(image.path.splitlines()) > 1]),
+    ):
+        if wrong:
+            more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+            problems.append(
+                f"--data {root}: {len(wrong)} file name(s) {what} "
+                f"({', '.join(map(ascii, wrong[:5]))}{more}): rename them"
+            )
     return problems
 
 
-def _ignored(ignored: list[str], root: Path) -> tuple[CheckResult, ...]:
-    if not ignored:
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _can_be_written(text: str) -> bool:
+    return _is_utf8(text) and len(text.splitlines()) == 1
+
+
+def _nothing_found(root: Path, index: FileIndex, unused: Sequence[LeftOut]) -> list[str]:
+    loose = sum(one.count for one in unused)
+    what = f"{loose} image(s), but none in a class folder" if loose else "no images found"
+    tables = f"; {way_out(index)}" if loose or index.others else ""
+    return [
+        f"--data {root}: {what}; expected train|val|test/<class>/* or <class>/* with "
+        f"{', '.join(sorted(EXTENSIONS))} files, or a .csv manifest{tables}"
+    ]
+
+
+def _from_path(pattern: str, option: str, paths: Sequence[str]) -> list[str]:
+    """The first group of each path. Raises ``UserError`` with three of the paths that have none."""
+    found = groups_of(pattern, paths)
+    missing = [path for path, group in zip(paths, found, strict=True) if not group]
+    if missing:
+        shown = ", ".join(map(shown_path, missing[:3])) + (", ..." if len(missing) > 3 else "")
+        raise UserError(f"{option} {pattern}: {len(missing)} of {len(paths)} files have no match: {shown}")
+    return found
+
+
+def _patients_in_names(paths: Sequence[str], splits: Sequence[str] | None) -> tuple[CheckResult, ...]:
+    """A warning where file names look like patients, of whom none is known."""
+    pattern = patient_pattern(paths)
+    if pattern is None:
         return ()
-    message = f"{len(ignored)} file(s) are no images by their name, or lie outside a class folder: left out"
-    shown = [Path(path).relative_to(root).as_posix() for path in ignored[:MOST_ITEMS]]
-    items = tuple((path if _is_utf8(path) else ascii(path),) for path in shown)
-    return (CheckResult("ignored_files", "info", message, len(ignored), items),)
+    several = [rows for rows in rows_by(groups_of(pattern, paths)).values() if len(rows) > 1]
+    across = [rows for rows in several if splits and len({splits[row] for row in rows}) > 1]
+    message = (
+        f"{len(several)} patients seem to have several images, by their file names, and may stand in two splits; "
+        f"--group-from '{pattern}' keeps each in one"
+    )
+    if across:
+        message = (
+            f"file names look like those of patients, but by --group-from '{pattern}' {len(across)} of them would "
+            "stand in two of the splits given: no patients are known"
+        )
+    items = tuple(tuple(paths[row] for row in rows) for rows in (across or several)[:MOST_ITEMS])
+    return (CheckResult("patients_in_file_names", "warning", message, len(across or several), items),)
+
+
+def _joined(unused: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
+    """One entry for each reason."""
+    by_reason: dict[str, LeftOut] = {}
+    for one in unused:
+        known = by_reason.get(one.why, LeftOut(one.why, 0))
+        by_reason[one.why] = LeftOut(one.why, known.count + one.count, (*known.examples, *one.examples)[:MOST_ITEMS])
+    return tuple(by_reason.values())

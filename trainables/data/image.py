@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
+import stat
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 import imagehash
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
-from trainables.data.dicom import UnreadableImageError, is_dicom, read_pixels
+from trainables.data.dicom import PREAMBLE, UnreadableImageError, is_dicom, read_pixels
 
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
+MOST_BYTES = 2_000_000_000  # of one file
 MOST_PIXELS = 80_000_000  # of one image; the largest mammograms have 30 million
 CODEC_ROUNDING = 2  # levels of 255 that the channels of a gray image may differ by
 # Raise the number when the pixels that come out of this file change: it is part of the image cache's key.
-PREPROCESSING_VERSION = 1
-SMALL = 64  # side of the image that near duplicates are compared by
+PREPROCESSING_VERSION = 2
+SMALL = 56  # side of the image that near duplicates are compared by, a multiple of 8
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -34,6 +38,8 @@ class ImageStats:
     reason: why it cannot be read; None = it can, and the rest is set.
     pixel_hash: of shape and decoded pixels at full size (32 hex). phash: imagehash's pHash, 64 bits as 16 hex.
     gray: one channel is enough. blank: all pixels are equal. frames: how many the file holds.
+    width, height: in pixels, upright. mode: of the file, Pillow's, or DICOM's photometric interpretation. bits: of a
+    sample in the file. jpeg_quality: 1..100, estimated; None = no JPEG. mean, sd: of all pixels in gray, 0..255.
     """
 
     reason: str | None = None
@@ -42,11 +48,18 @@ class ImageStats:
     gray: bool = True
     blank: bool = False
     frames: int = 1
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+    bits: int = 8
+    jpeg_quality: int | None = None
+    mean: float = 0.0
+    sd: float = 0.0
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image on its way into the cache: stats, square uint8 [S, S] or [S, S, 3], and small uint8 [64, 64]."""
+    """An image on its way into the cache: stats, square uint8 [S, S] or [S, S, 3], and small uint8 [56, 56]."""
 
     stats: ImageStats
     square: Pixels | None
@@ -54,14 +67,17 @@ class Prepared:
 
 
 def prepare_image(source: Path | Pixels, size: int, fit: str) -> Prepared:
-    """Decode one file (or take drawn pixels); never raises for a bad file: the stats carry the reason."""
+    """Decode one file (or take pixels, uint8 [H, W] or [H, W, 3]); never raises for a bad file: the stats carry the
+    reason.
+    """
     try:
-        decoded = Decoded(source) if isinstance(source, np.ndarray) else decode(source.read_bytes())
+        decoded = _decoded(source)
         pixels = decoded.pixels
         square = fit_square(pixels, size, fit)
         # Boxes before the triangle filter: a tenth of the time, and near duplicates do not feel it.
         image = Image.fromarray(pixels).convert("L")
         small = image.resize((SMALL, SMALL), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        mean, sd = _mean_and_sd(image)
     except Exception as error:  # one odd file never ends a sweep: it is listed with the others that cannot be read
         return Prepared(ImageStats(reason=_reason(error)), None, np.zeros((SMALL, SMALL), np.uint8))
     stats = ImageStats(
@@ -70,19 +86,43 @@ def prepare_image(source: Path | Pixels, size: int, fit: str) -> Prepared:
         gray=pixels.ndim == 2,
         blank=bool(pixels.min() == pixels.max()),
         frames=decoded.frames,
+        width=pixels.shape[1],
+        height=pixels.shape[0],
+        mode=decoded.mode,
+        bits=decoded.bits,
+        jpeg_quality=decoded.jpeg_quality,
+        mean=mean,
+        sd=sd,
     )
     return Prepared(stats, square, np.asarray(small, dtype=np.uint8))
 
 
 def content_hash(source: Path | Pixels) -> str:
-    """sha256 of a file's bytes, or of drawn pixels; of a file that cannot be opened, of the reason."""
+    """sha256 of a file's bytes, or of pixels and their shape; of a file that cannot be opened, of the reason."""
     if isinstance(source, np.ndarray):
-        return hashlib.sha256(source.tobytes()).hexdigest()
+        return hashlib.sha256(repr(source.shape).encode() + source.tobytes()).hexdigest()
     try:
-        with source.open("rb") as file:
+        with _open_regular(source) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        return hashlib.sha256(f"unreadable: {error.strerror}".encode()).hexdigest()
+    except (OSError, ValueError, UnreadableImageError) as error:
+        return hashlib.sha256(f"unreadable: {_reason(error)}".encode()).hexdigest()
+
+
+def _decoded(source: Path | Pixels) -> Decoded:
+    if isinstance(source, np.ndarray):
+        return Decoded(_as_gray_if_equal(source), mode="L" if source.ndim == 2 else "RGB")
+    with _open_regular(source) as file:
+        return decode(file)
+
+
+def _open_regular(path: Path) -> BufferedReader:
+    """A FIFO or a device might block for ever, or never end: neither is opened."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableImageError("not a regular file")
+    if status.st_size > MOST_BYTES:
+        raise UnreadableImageError(f"{status.st_size:,} bytes: more than {MOST_BYTES:,}")
+    return path.open("rb")
 
 
 def _reason(error: Exception) -> str:
@@ -91,6 +131,13 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"cannot be opened: {error.strerror or error}"
     return f"cannot be decoded: {type(error).__name__}: {error}"
+
+
+def _mean_and_sd(image: Image.Image) -> tuple[float, float]:
+    """Of an image of mode L, to two decimals."""
+    counts, levels = np.array(image.histogram(), dtype=np.float64), np.arange(256)
+    mean = float(np.average(levels, weights=counts))
+    return round(mean, 2), round(float(np.sqrt(np.average((levels - mean) ** 2, weights=counts))), 2)
 
 
 def _pixel_hash(pixels: npt.NDArray[np.uint8]) -> str:
@@ -103,34 +150,45 @@ def _pixel_hash(pixels: npt.NDArray[np.uint8]) -> str:
 class Decoded:
     """pixels: uint8 [H, W] if gray (so is an RGB file whose channels differ by 2 levels at most), else uint8 [H, W, 3].
 
-    frames: how many the file holds; only the first is read.
+    frames: how many the file holds; only the first is read. mode, bits, jpeg_quality: as in ``ImageStats``.
     """
 
     pixels: Pixels
     frames: int = 1
+    mode: str = ""
+    bits: int = 8
+    jpeg_quality: int | None = None
 
 
-def decode(content: bytes) -> Decoded:
-    """Decode a file's bytes, upright by its EXIF tag. 16-bit, 32-bit and float pixels are scaled by their own
+def decode(file: BinaryIO) -> Decoded:
+    """Decode a file by its content, upright by its EXIF tag. 16-bit, 32-bit and float pixels are scaled by their own
     minimum and maximum; transparent pixels lie on black. Raises ``UnreadableImageError``.
     """
-    if not content:
+    start = file.read(512)
+    if not start:
         raise UnreadableImageError("the file is empty (0 bytes)")
-    if is_dicom(content):
-        values, frames = read_pixels(content, MOST_PIXELS)
-        return Decoded(_as_gray_if_equal(scale_to_uint8(values)), frames)
+    if is_dicom(start[:PREAMBLE]):
+        dicom = read_pixels(file, MOST_PIXELS)
+        return Decoded(_as_gray_if_equal(scale_to_uint8(dicom.values)), mode=dicom.photometric, bits=dicom.bits)
+    file.seek(0)
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise UnreadableImageError(f"{image.width} x {image.height} pixels: more than {MOST_PIXELS:,}")
-            frames = int(getattr(image, "n_frames", 1))
+            facts = Decoded(
+                pixels=np.zeros((0, 0), np.uint8),
+                frames=int(getattr(image, "n_frames", 1)),
+                mode=image.mode,
+                bits=_bits(image, start),
+                jpeg_quality=_jpeg_quality(image),
+            )
             image.seek(0)
             image.load()
-            return Decoded(_as_gray_if_equal(_to_uint8(_upright(image))), frames)
+            return replace(facts, pixels=_as_gray_if_equal(_to_uint8(_upright(image))))
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
-        raise UnreadableImageError(_what_it_is(content)) from None
+        raise UnreadableImageError(_what_it_is(start)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnreadableImageError(f"more than {MOST_PIXELS:,} pixels") from None
     except MemoryError:
@@ -214,10 +272,39 @@ def _as_gray_if_equal(pixels: Pixels) -> Pixels:
     return pixels
 
 
-def _what_it_is(content: bytes) -> str:
-    start = content[:512]
+def _bits(image: Image.Image, start: bytes) -> int:
+    """Bits of a sample in the file: Pillow's mode alone hides the 16 bits of a colour PNG and the 4 of a palette."""
+    if image.format == "PNG":
+        return start[24]
+    if isinstance(image, TiffImageFile):
+        return int(image.tag_v2.get(258, (1,))[0])
+    if image.mode == "1":
+        return 1
+    return 32 if image.mode == "F" else 16 if image.mode.startswith("I") else 8
+
+
+# Annex K.1 of ITU-T T.81, luminance, which the Independent JPEG Group's encoder scales by the quality.
+_LUMINANCE = (
+    *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56),
+    *(14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92),
+    *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
+)
+_QUALITIES = np.arange(1, 101)
+_SCALES = np.where(_QUALITIES < 50, 5000 // _QUALITIES, 200 - 2 * _QUALITIES)
+_TABLES = np.clip((np.outer(_SCALES, _LUMINANCE) + 50) // 100, 1, 255)  # [100, 64]
+
+
+def _jpeg_quality(image: Image.Image) -> int | None:
+    """The quality, 1..100, whose luminance table in libjpeg (jpeg_quality_scaling of jcparam.c) is nearest."""
+    table = getattr(image, "quantization", {}).get(0)
+    if table is None or len(table) != 64:
+        return None
+    return int(_QUALITIES[np.abs(_TABLES - np.array(table)).sum(axis=1).argmin()])
+
+
+def _what_it_is(start: bytes) -> str:
     if b"\0" not in start:
         with contextlib.suppress(UnicodeDecodeError):
             start[:-3].decode("utf-8")
             return "a text file, not an image"
-    return "not an image of a known format (PNG, JPEG, BMP, TIFF, WebP, DICOM)"
+    return "not an image of a known format (PNG, JPEG, GIF, BMP, TIFF, WebP, JPEG 2000, PNM, DICOM)"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,105 +13,412 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from search_spaces.errors import UserError
-from trainables.data.samples import CheckResult
+from search_spaces.errors import unknown
+from trainables.data.classes import NOT_NAMED, WHOLE, asked_classes, class_order, listed, renamed_classes
+from trainables.data.config import DataConfig
+from trainables.data.samples import MISSING, MOST_ITEMS, LeftOut
 
-SET = frozenset({"1", "1.0", "true", "yes"})
-NOT_SET = frozenset({"0", "0.0", "false", "no"})
-_MOST_ROWS = 5
+_WORDS = {"1": 1, "true": 1, "yes": 1, "0": 0, "false": 0, "no": 0}
+_NO_VALUE = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})
+_NOT_A_NUMBER = frozenset({"", "nan", "<na>"})  # as pandas writes what is not there
+_UNCERTAIN, _BLANK, _OTHER = -1, -2, -3  # what a finding's cell may be, besides 0 and 1
+_BAR = "|"
+_ASKED = (";", ",", "/", " ")  # may separate labels, or belong to a name: only the user can tell
+_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
+_MOST_ROWS, _MOST_NUMBERS, _MOST_CLASSES = 5, 20, 50
+
+Hot = npt.NDArray[np.int8]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """values: int64 [n], or uint8 [n, classes]; a row at fault has some value, too."""
+    """values: int64 [n], or int8 [n, classes] of 0, 1 and ``MISSING``; a row that is not usable has any value."""
 
     task: str
     classes: tuple[str, ...]
     values: npt.NDArray[Any]
-    checks: tuple[CheckResult, ...] = ()
 
 
-class RowFaults:
-    """Which rows of a table cannot be used, and why; all of them are collected before anything is raised.
+class RowUse:
+    """Which rows of a table are used, and why the others are not; all is collected before anything is raised.
 
-    row_numbers: [n], as a spreadsheet shows them. usable: bool [n]. problems: one sentence for each kind of fault.
+    number: the row's number as its reader sees it, of its place from 0. usable: bool [n]. problems: a sentence for
+    each kind of fault. left_out: rows that an option leaves out. undecided: nothing is known of some labels.
     """
 
-    def __init__(self, row_numbers: Sequence[int]) -> None:
-        self._row_numbers = row_numbers
-        self.usable = np.ones(len(row_numbers), dtype=bool)
+    def __init__(
+        self, count: int, number: Callable[[int], str], left_out: Iterable[LeftOut] = (), notes: Iterable[str] = ()
+    ) -> None:
+        self._number = number
+        self.usable = np.ones(count, dtype=bool)
         self.problems: list[str] = []
+        self.left_out = list(left_out)
+        self.notes = list(notes)
+        self.undecided = False
 
-    def add(self, where: str, rows: Sequence[int], what: str) -> None:
-        """Count ``rows`` (places from 0), if there are any, as at fault."""
-        if rows:
-            self.usable[rows] = False
+    def fault(self, where: str, rows: Mask, what: str) -> None:
+        """Count ``rows``, if there are any, as at fault."""
+        if rows.any():
+            self.usable &= ~rows
             self.problems.append(f"{where}, {self.named(rows)}: {what}")
 
-    def named(self, rows: Sequence[int]) -> str:
+    def leave_out(self, why: str, rows: Mask) -> None:
+        """Leave out ``rows`` that are still used; one that is left out for two reasons counts for the first."""
+        places = np.flatnonzero(rows & self.usable)
+        if len(places):
+            self.usable[places] = False
+            examples = tuple(f"row {self._number(int(row))}" for row in places[:MOST_ITEMS])
+            self.left_out.append(LeftOut(why, len(places), examples))
+
+    def named(self, rows: Mask) -> str:
         """ "row 7" or "rows 2, 5, 6, 9, 12 and 3 more"."""
-        numbers = ", ".join(str(self._row_numbers[row]) for row in rows[:_MOST_ROWS])
-        more = f" and {len(rows) - _MOST_ROWS} more" if len(rows) > _MOST_ROWS else ""
-        return f"row{'s' if len(rows) > 1 else ''} {numbers}{more}"
+        places = np.flatnonzero(rows)
+        numbers = ", ".join(self._number(int(row)) for row in places[:_MOST_ROWS])
+        more = f" and {len(places) - _MOST_ROWS} more" if len(places) > _MOST_ROWS else ""
+        return f"row{'s' if len(places) > 1 else ''} {numbers}{more}"
 
 
-def read_labels(cells: pd.DataFrame, columns: Sequence[str], task: str, faults: RowFaults) -> Labels:
-    """One column holds class names or ``a|b`` cells, several hold 0 and 1 each (also true/false, yes/no).
+def read_labels(cells: pd.DataFrame, config: DataConfig, use: RowUse) -> Labels:
+    """The labels of each row, under the names that ``config.class_names`` gives them.
 
-    task "auto": multi_label if there are several columns or a ``|`` in a cell. Classes: names sorted, or the columns
-    in the order given. Rows at fault go to ``faults``. Raises ``UserError`` if fewer than two classes occur.
+    cells: texts, the columns ``config.label_column``. Several columns, or one with ``--task multi_label``, whose cells
+    are 0, 1, -1 or blank (also 0.0, true, no) are findings; such a column alone has the classes "0" and "1". Any other
+    column holds a class name a cell, or several as ``a|b`` or ``['a', 'b']``. Classes: the columns in the order given,
+    else sorted. What blank cells, -1 and other separators mean is asked for in ``use.problems``, never guessed.
     """
-    several = len(columns) > 1
-    labels = _from_columns(cells, columns, task, faults) if several else _from_cells(cells, columns[0], task, faults)
-    if len(labels.classes) < 2:
-        only = labels.classes[0] if labels.classes else "no label at all"
-        raise UserError(f"column {columns[0]!r}: one class only ({only!r}); at least two are needed", *faults.problems)
+    columns = config.label_column
+    codes = {name: _finding_codes(cells[name]) for name in columns}
+    if len(columns) > 1:
+        labels = _from_columns(cells, codes, config, use)
+    elif (codes[columns[0]] != _OTHER).all() and (codes[columns[0]] >= _UNCERTAIN).any():
+        labels = _from_one_finding(cells[columns[0]], codes, config, use)
+    else:
+        labels = _from_names(cells[columns[0]], config, use)
+    labels = dataclasses.replace(
+        labels, **renamed_classes(labels.task, labels.classes, labels.values, config.class_names)
+    )
+    others = [name for name in labels.classes if name not in asked_classes(config)]
+    if labels.task == "single_label" and 0 < len(others) < len(labels.classes) and config.classes:
+        out = np.isin(labels.values, [labels.classes.index(name) for name in others])
+        use.leave_out(f"classes {NOT_NAMED}: {listed(others)}", out)
     return labels
 
 
-def _from_cells(table: pd.DataFrame, column: str, task: str, faults: RowFaults) -> Labels:
-    cells = list(table[column])
-    parts = [[part.strip() for part in cell.split("|") if part.strip()] for cell in cells]
-    several = [row for row, cell in enumerate(cells) if "|" in cell]
-    classes = tuple(sorted({name for names in parts for name in names}))
-    place = {name: index for index, name in enumerate(classes)}
-    if task == "multi_label" or (task == "auto" and several):
-        hot = np.zeros((len(cells), len(classes)), dtype=np.uint8)
-        for row, names in enumerate(parts):
-            hot[row, [place[name] for name in names]] = 1
-        return Labels("multi_label", classes, hot, _none_set(hot, len(cells)))
-    if several:
-        what = f"more than one label ({cells[several[0]]!r}) with --task single_label; choose --task multi_label"
-        faults.add(f"column {column!r}", several, what)
-    empty = [row for row, names in enumerate(parts) if not names]
-    faults.add(f"column {column!r}", empty, "the label is empty; fill it in or remove the row")
-    values = np.array([place[names[0]] if names else 0 for names in parts], dtype=np.int64)
-    return Labels("single_label", classes, values)
+def _finding_codes(column: pd.Series[str]) -> Hot:
+    """int8 [n]: 0, 1, ``_UNCERTAIN``, ``_BLANK`` or ``_OTHER``."""
+    places, cells = pd.factorize(column)
+    return np.array([_finding_code(str(cell)) for cell in cells], dtype=np.int8)[places]
 
 
-def _from_columns(table: pd.DataFrame, columns: Sequence[str], task: str, faults: RowFaults) -> Labels:
-    hot = np.zeros((len(table), len(columns)), dtype=np.uint8)
-    faults.problems += [f"label column {name!r}: a label's name cannot hold '|'" for name in columns if "|" in name]
-    for place, column in enumerate(columns):
-        cells = [cell.lower() for cell in table[column]]
-        wrong = [row for row, cell in enumerate(cells) if cell not in SET and cell not in NOT_SET]
-        if wrong:
-            cell = table[column].iloc[wrong[0]]
-            what = f"{cell!r} is neither 0 nor 1; decide what empty or uncertain cells mean before training"
-            faults.add(f"label column {column!r}", wrong, what)
-        hot[:, place] = [cell in SET for cell in cells]
-    if task != "single_label":
-        return Labels("multi_label", tuple(columns), hot, _none_set(hot[faults.usable], len(table)))
-    not_one = np.flatnonzero(faults.usable & (hot.sum(axis=1) != 1)).tolist()
-    if not_one:
-        what = f"{hot[not_one[0]].sum()} of them are set with --task single_label; "
-        faults.add("label columns", not_one, what + "exactly one must be, or choose --task multi_label")
-    order = np.argsort(np.array(columns))
-    names = tuple(columns[place] for place in order)
-    return Labels("single_label", names, hot[:, order].argmax(axis=1).astype(np.int64))
+def _finding_code(cell: str) -> int:
+    word = cell.lower()
+    if word in _NO_VALUE:
+        return _BLANK
+    value = _as_number(str(_WORDS.get(word, word)))
+    return _OTHER if value not in (0, 1, -1) else int(value or 0)
 
 
-def _none_set(hot: npt.NDArray[np.uint8], images: int) -> tuple[CheckResult, ...]:
-    count = int((hot.sum(axis=1) == 0).sum())
-    message = f"{count} of {images} images carry none of the labels"
-    return (CheckResult("no_label", "info", message, count),) if count else ()
+def _from_columns(cells: pd.DataFrame, codes: dict[str, Hot], config: DataConfig, use: RowUse) -> Labels:
+    single = config.task == "single_label" or (config.one_hot and config.task == "auto")
+    use.problems += [f"label column {name!r}: a label's name cannot hold '|'" for name in codes if _BAR in name]
+    nothing = _names_of_nothing(config)
+    _check_no_finding(list(codes), nothing, single, config, use)
+    asked = asked_classes(config)
+    findings = {
+        name: column
+        for name, column in codes.items()
+        if name not in nothing and (single or not asked or config.class_names.get(name, name) in asked)
+    }
+    if not findings:
+        findings = codes  # ``keep_classes`` will say that the names asked for are none.
+    for name, column in findings.items():
+        wrong = use.usable & (column == _OTHER)
+        if wrong.any():
+            cell = cells[name].iloc[int(wrong.argmax())]
+            what = f"{cell!r} is neither 0, 1, -1 nor blank; a column of class names is given alone"
+            use.fault(f"label column {name!r}", wrong, what)
+    hot = _decided(findings, tuple(codes), single, config, use)
+    for name in nothing & codes.keys():
+        beside = (codes[name] == 1) & (hot == 1).any(axis=1) & use.usable
+        _note_beside(name, int(beside.sum()), use)
+    classes = tuple(findings)
+    if not single:
+        of_used = hot[use.usable]
+        if (of_used >= 0).all() and (of_used.sum(axis=1) == 1).all() and config.task == "auto":
+            use.notes.append(
+                "each row has exactly one of the label columns set: --task single_label reads them as classes"
+            )
+        return Labels("multi_label", classes, hot)
+    count = (hot == 1).sum(axis=1)
+    not_one = use.usable & (count != 1)
+    if not_one.any() and not use.undecided:
+        how_many = f"{int(count[not_one.argmax()])} of them are set where one must be (one label an image)"
+        use.fault("label columns", not_one, f"{how_many}; choose --task multi_label, or mend the rows")
+    return Labels("single_label", classes, hot.argmax(axis=1).astype(np.int64))
+
+
+def _from_one_finding(column: pd.Series[str], codes: dict[str, Hot], config: DataConfig, use: RowUse) -> Labels:
+    name = str(column.name)
+    single = config.task != "multi_label"
+    hot = _decided(codes, (name,), single, config, use)
+    _check_no_finding([name], _names_of_nothing(config), single, config, use)
+    if not single:
+        return Labels("multi_label", (name,), hot)
+    words = {cell.lower() for cell in column.unique()} & {"true", "false", "yes", "no"}
+    if words:
+        use.notes.append(f"column {name!r}: {', '.join(sorted(words))} are read as 0 and 1")
+    return Labels("single_label", ("0", "1"), np.maximum(hot[:, 0], 0).astype(np.int64))
+
+
+def _decided(codes: Mapping[str, Hot], labels: Sequence[str], single: bool, config: DataConfig, use: RowUse) -> Hot:
+    """int8 [n, columns] of 0, 1 and ``MISSING``, as the user has decided; asks for what is not decided.
+
+    labels: the names that a decision may be made for.
+    """
+    values = np.stack(list(codes.values()), axis=1)
+    questions = (
+        (_UNCERTAIN, "--uncertain-label", config.uncertain_label, "cells of -1", "an uncertain", "01"),
+        (_BLANK, "--blank-label", config.blank_label, "blank cells", "a blank", "0"),
+    )
+    for code, option, given, cells, article, digits in questions:
+        allowed = [*digits, *([] if single else ["missing"]), "drop"]
+        _check_decided_names(option, given, labels, config, use)
+        asked: dict[str, int] = {}
+        drop, open_rows = np.zeros(len(values), dtype=bool), np.zeros(len(values), dtype=bool)
+        for place, name in enumerate(codes):
+            rows = (values[:, place] == code) & use.usable
+            decision = given.get(name, given.get(config.class_names.get(name, name), given.get("")))
+            if decision == "drop":
+                drop |= rows
+            elif decision is not None and decision in allowed:
+                values[rows, place] = MISSING if decision == "missing" else int(decision)
+            elif rows.any():
+                asked[name] = int(rows.sum())
+                open_rows |= rows
+        use.leave_out(f"rows with {article} cell ({option} drop)", drop)
+        _ask(option, asked, cells, allowed, use.named(open_rows), use)
+    return np.maximum(values, MISSING)
+
+
+def _ask(option: str, asked: Mapping[str, int], cells: str, allowed: Sequence[str], rows: str, use: RowUse) -> None:
+    """Name the columns with cells that nobody has decided, and the option that decides."""
+    if not asked:
+        return
+    first, *others = asked
+    counts = listed([f"{first!r} has {asked[first]} {cells}", *(f"{name!r} {asked[name]}" for name in others)])
+    by_label = f"; by label: {option} {','.join(f'{name}={allowed[0]}' for name in list(asked)[:2])}" if others else ""
+    use.undecided = True
+    means = "say what they mean by" if len(allowed) > 1 else "none is a class; leave these rows out by"
+    use.problems.append(f"{counts} ({rows}): {means} {option} {'|'.join(allowed)}{by_label}")
+
+
+def _check_decided_names(
+    option: str, given: Mapping[str, str], labels: Sequence[str], config: DataConfig, use: RowUse
+) -> None:
+    known = {*labels, *(config.class_names.get(name, name) for name in labels)}
+    use.problems += [
+        f"{option} {name}={given[name]}: {unknown('label', name, known)}"
+        for name in given
+        if name and name not in known
+    ]
+
+
+def _names_of_nothing(config: DataConfig) -> frozenset[str]:
+    """The names in the table that mean ``--no-finding``."""
+    renamed = {theirs for theirs, ours in config.class_names.items() if ours == config.no_finding}
+    return frozenset() if config.no_finding is None else frozenset({config.no_finding, *renamed})
+
+
+def _check_no_finding(
+    names: Sequence[str], nothing: frozenset[str], single: bool, config: DataConfig, use: RowUse
+) -> None:
+    if config.no_finding is None:
+        return
+    if single:
+        what = "the set has one label an image, of which this is one; give --task multi_label, or leave it out"
+        use.problems.append(f"--no-finding {config.no_finding}: {what}")
+    elif not nothing & set(names) and not config.has_preset:
+        use.problems.append(f"--no-finding {config.no_finding}: {unknown('label', config.no_finding, names)}")
+
+
+def _note_beside(name: str, count: int, use: RowUse) -> None:
+    if count:
+        use.notes.append(
+            f"{count} row{'s have' if count > 1 else ' has'} {name!r} beside a finding: the finding counts"
+        )
+
+
+def _from_names(column: pd.Series[str], config: DataConfig, use: RowUse) -> Labels:
+    name = str(column.name)
+    where = f"column {name!r}"
+    places, cells = pd.factorize(column)
+    texts = [str(cell) for cell in cells]
+    parts = _split_cells(where, texts, config, use)
+    sizes = np.array([len(names) for names in parts])[places]
+    several = use.usable & (sizes > 1)
+    multi = config.task == "multi_label" or (config.task == "auto" and bool(several.any()))
+    nothing = _names_of_nothing(config)
+    found = sorted({one for names in parts for one in names}, key=class_order)
+    _check_no_finding(found, nothing, not multi, config, use)
+    if multi:
+        return _several_names(name, parts, places, [one for one in found if one not in nothing], config, use)
+    if several.any():
+        cell = texts[places[several.argmax()]]
+        what = f"more than one label ({cell!r}) with --task single_label; choose --task multi_label"
+        use.fault(where, several, f"{what}, or keep cells whole by --label-separator none")
+    return _one_name(name, parts, places, found, config, use)
+
+
+def _split_cells(where: str, cells: Sequence[str], config: DataConfig, use: RowUse) -> list[tuple[str, ...]]:
+    """The labels in each of the cells, which all differ."""
+    separator = config.label_separator
+    if separator == "none":
+        return [_stripped([cell]) for cell in cells]
+    if separator is not None:
+        if not any(separator in cell for cell in cells) and not config.has_preset:
+            use.problems.append(f"--label-separator {separator!r}: no cell of {where} has it")
+        return [_stripped(cell.split(separator)) for cell in cells]
+    lists = [cell.startswith("[") and cell.endswith("]") for cell in cells]
+    parts = [
+        _of_list(cell) if is_list else _stripped(cell.split(_BAR)) for cell, is_list in zip(cells, lists, strict=True)
+    ]
+    if any(lists):
+        use.notes.append(f"{where}: lists in cells, such as {cells[lists.index(True)]}, are read as labels")
+        vectors = [
+            cell for cell, names in zip(cells, parts, strict=True) if len(names) > 1 and set(names) <= {"0", "1"}
+        ]
+        if vectors:
+            what = "a list of 0 and 1 does not say which labels these are; name a column with the labels' names"
+            use.problems.append(f"{where}: {vectors[0]}: {what}")
+            use.undecided = True
+    elif any(_BAR in cell for cell in cells):
+        use.notes.append(f"{where}: a|b cells are several labels")
+    _ask_separator(
+        where, [one for names, is_list in zip(parts, lists, strict=True) if not is_list for one in names], use
+    )
+    return parts
+
+
+def _stripped(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in names if name.strip().lower() not in _NOT_A_NUMBER))
+
+
+def _of_list(cell: str) -> tuple[str, ...]:
+    """The items of ``['a', "b"]``, of ``['a' 'b']`` as numpy prints it, or of ``[a, b]``."""
+    quoted = [first or second for first, second in _QUOTED.findall(cell)]
+    items = [re.sub(r"\\(.)", r"\1", item) for item in quoted] if quoted else cell[1:-1].split(",")
+    names = [item.strip() for item in items]
+    return tuple(names) if set(names) <= {"0", "1"} else _stripped(names)
+
+
+def _ask_separator(where: str, names: Sequence[str], use: RowUse) -> None:
+    """Ask whether ``names`` are several labels each, where they hold something that often stands between two.
+
+    A semicolon does; the others only where parts of such a name are found elsewhere, too.
+    """
+    names = list(dict.fromkeys(names))
+    whole = set(names)
+    for separator in _ASKED:
+        split = {name: _stripped(name.split(separator)) for name in names if separator in name}
+        split = {name: parts for name, parts in split.items() if len(parts) > 1}
+        uses = Counter(part for parts in split.values() for part in parts)
+        if separator == " ":
+            suspects = [name for name, parts in split.items() if whole.issuperset(parts)]
+        elif separator == ";":
+            suspects = list(split)
+        else:
+            suspects = [name for name, parts in split.items() if any(uses[one] > 1 or one in whole for one in parts)]
+        if suspects:
+            use.undecided = True
+            use.problems.append(
+                f"{where}: {suspects[0]!r} may be several labels: --label-separator '{separator}' says so, "
+                "--label-separator none keeps cells whole"
+            )
+            return
+
+
+def _several_names(
+    name: str,
+    parts: Sequence[tuple[str, ...]],
+    places: npt.NDArray[np.int64],
+    classes: list[str],
+    config: DataConfig,
+    use: RowUse,
+) -> Labels:
+    """Multi-label: which of ``classes`` each row's names are; parts: of each different cell, places: its cell."""
+    use.problems += [f"column {name!r}: {one!r}: a label's name cannot hold '|'" for one in classes if _BAR in one]
+    place = {one: index for index, one in enumerate(classes)}
+    hot = np.zeros((len(parts), len(classes)), dtype=np.int8)
+    for row, names in enumerate(parts):
+        hot[row, [place[one] for one in names if one in place]] = 1
+    blank = np.array([not names for names in parts])
+    dropped = np.array([len(names) > int(row.sum()) > 0 for names, row in zip(parts, hot, strict=True)])
+    if config.no_finding is not None:
+        _note_beside(config.no_finding, int((dropped[places] & use.usable).sum()), use)
+    given, rows = config.blank_label, blank[places] & use.usable
+    _check_decided_names("--blank-label", given, classes, config, use)
+    decisions = [given.get(one, given.get(config.class_names.get(one, one), given.get(""))) for one in classes]
+    if "drop" in decisions:
+        use.leave_out("rows with a blank cell (--blank-label drop)", rows)
+    elif None in decisions and rows.any():
+        _ask("--blank-label", {name: int(rows.sum())}, "blank cells", ("0", "missing", "drop"), use.named(rows), use)
+    else:
+        hot[blank] = [MISSING if decision == "missing" else 0 for decision in decisions]
+    return Labels("multi_label", tuple(classes), hot[places])
+
+
+def _one_name(
+    name: str,
+    parts: Sequence[tuple[str, ...]],
+    places: npt.NDArray[np.int64],
+    found: Sequence[str],
+    config: DataConfig,
+    use: RowUse,
+) -> Labels:
+    """Single label; whole numbers as a table of floats writes them (3.0) lose their zero, and -1 alone is no class."""
+    numbers = [match[1] or "" for match in map(WHOLE.fullmatch, found) if match]
+    if len(numbers) == len(found):
+        written = dict(zip(found, numbers, strict=True))
+        parts = [tuple(written[one] for one in names) for names in parts]
+    else:
+        numbers = []
+    names = [names[0] if names else "" for names in parts]
+    no_class = [("", "--blank-label", config.blank_label, "blank cells", "a blank")]
+    if [number for number in set(numbers) if number.startswith("-")] == ["-1"]:
+        no_class.append(("-1", "--uncertain-label", config.uncertain_label, "cells of -1", "an uncertain"))
+    for cell, option, given, cells, article in no_class:
+        rows = np.array([one == cell for one in names], dtype=bool)[places] & use.usable
+        if given.get(name, given.get("")) == "drop":
+            use.leave_out(f"rows with {article} cell ({option} drop)", rows)
+        elif rows.any():
+            _ask(option, {name: int(rows.sum())}, cells, ("drop",), use.named(rows), use)
+    classes = sorted(set(names) - {cell for cell, *_ in no_class}, key=class_order)
+    _check_classes(name, classes, int(use.usable.sum()), config, use)
+    index = {one: number for number, one in enumerate(classes)}
+    values = np.array([index.get(one, 0) for one in names], dtype=np.int64)
+    return Labels("single_label", tuple(classes), values[places])
+
+
+def _check_classes(name: str, classes: Sequence[str], rows: int, config: DataConfig, use: RowUse) -> None:
+    """A column of measurements or of free text is no column of classes."""
+    if config.classes or config.min_class_images:
+        return
+    codes = [_as_number(one) for one in classes]
+    fractions = any(code is not None and not code.is_integer() for code in codes)
+    if None not in codes and fractions and len(classes) > _MOST_NUMBERS:
+        what = f"{len(classes)} different numbers such as {classes[0]} are measurements, not classes"
+    elif len(classes) > _MOST_CLASSES and len(classes) > rows / 2:
+        what = f"{len(classes)} different texts in {rows} rows, such as {classes[0]!r}, are hardly classes"
+    else:
+        return
+    way_out = "name another --label-column, or the classes to keep by --classes or --min-class-images"
+    use.problems.append(f"--label-column {name}: {what}; {way_out}")
+    use.undecided = True
+
+
+def _as_number(name: str) -> float | None:
+    try:
+        return float(name)
+    except ValueError:
+        return None

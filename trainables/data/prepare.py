@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import os
 from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +17,29 @@ import numpy.typing as npt
 from search_spaces.errors import UserError, raise_all
 from trainables.atomic import write_json
 from trainables.data.cache import ImageCache, Progress, open_or_build
-from trainables.data.checks import examine, unreadable
-from trainables.data.config import DataConfig
-from trainables.data.dataset import DATASET_FILE, SPLITS_FILE, THUMBNAILS_FILE
+from trainables.data.checks import equal_images, examine, groups_across, small_counts, unreadable_files
+from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
+from trainables.data.dataset import DATASET_FILE, IMAGES_FILE, SPLITS_FILE, THUMBNAILS_FILE
+from trainables.data.file_form import file_form
+from trainables.data.files import image_kind
 from trainables.data.folder import list_folder
-from trainables.data.samples import SPLITS, CheckResult, Samples
-from trainables.data.split_files import write_splits, write_thumbnails
-from trainables.data.splits import assign_folds, assign_splits, missing_classes
+from trainables.data.image import ImageStats, content_hash, prepare_image
+from trainables.data.near_duplicates import NearPairs
+from trainables.data.npz import list_npz
+from trainables.data.presets import apply_preset
+from trainables.data.rows import list_table
+from trainables.data.samples import MISSING, MOST_ITEMS, SPLITS, CheckResult, LeftOut, Samples, rows_by
+from trainables.data.split_files import write_image_stats, write_splits, write_thumbnails
+from trainables.data.splits import (
+    GIVEN,
+    Assignment,
+    assign_folds,
+    assign_splits,
+    first_try,
+    kept_together,
+    missing_classes,
+)
 from trainables.data.synthetic import list_demo
-from trainables.data.table import list_table
 
 _MOST_SHOWN = 10
 WAYS_OUT = {
@@ -30,6 +47,10 @@ WAYS_OUT = {
     "duplicates_across_splits": "remove all but one of each, or go on by --allow-leakage (the report will say so)",
     "groups_across_splits": "move each group into one split, or go on by --allow-leakage (the report will say so)",
 }
+_DRAWN_ANEW = (
+    "the split was drawn anew once the images were decoded, as some cannot be read, or are equal in files that differ: "
+    "it is not the one that --dry-run shows"
+)
 
 
 def prepare(
@@ -42,15 +63,18 @@ def prepare(
 ) -> dict[str, Any]:
     """Make a data set ready for trials and return the content of dataset.json.
 
-    Writes dataset.json, splits.csv and thumbnails.npz into ``run_dir`` only when all is well; the decoded images go to
-    ``cache_dir``, where the next sweep on the same images finds them. workers: images decoded at the same time;
-    progress: called with images decoded and images in all, unless they are in the cache already. folds: into how many
-    train and val have to be divisible for cross-validation, if at all.
-    Raises ``UserError`` with all problems of the data together.
+    Writes dataset.json, splits.csv, images.csv and thumbnails.npz into ``run_dir`` only when all is well; the decoded
+    images go to ``cache_dir``, where the next sweep on the same images finds them. workers: images decoded at the same
+    time; progress: called with images decoded and images in all, unless they are in the cache already. folds: into how
+    many train and val have to be divisible for cross-validation, if at all.
+    Raises ``UserError``: what names, tables and bytes tell before an image is decoded, the rest after it.
     """
-    ready = _examine(config, cache_dir, workers, progress, folds)
+    ready = _decode(_look(config, folds), cache_dir, workers, progress, folds)
+    assert ready.stats is not None
     run_dir.mkdir(parents=True, exist_ok=True)
     write_splits(run_dir / SPLITS_FILE, ready.samples, ready.rows, ready.splits)
+    write_image_stats(run_dir / IMAGES_FILE, ready.samples, ready.rows, ready.stats)
+    assert ready.cache is not None
     assert ready.cache.path is not None
     write_thumbnails(run_dir / THUMBNAILS_FILE, ready.samples, ready.rows, ready.splits, ready.cache.path, config.seed)
     dataset = ready.summary()
@@ -58,25 +82,35 @@ def prepare(
     return dataset
 
 
-def inspect(
-    config: DataConfig, workers: int, progress: Progress | None = None, folds: int | None = None
-) -> dict[str, Any]:
-    """The same checks and the same summary (``cache`` is null), with nothing written."""
-    return _examine(config, None, workers, progress, folds).summary()
+def inspect(config: DataConfig, folds: int | None = None) -> dict[str, Any]:
+    """What is known before an image is decoded, as ``prepare`` has it; ``cache`` is null and nothing is written.
+
+    Tables are read, folders listed, files of equal size compared. ``channels``: 3, unless the images are at hand.
+    """
+    return _look(config, folds).summary()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Ready:
-    """A data set that passed. rows: int64 [n], row in the cache of each row of ``samples``; splits: str [n]."""
+    """A data set that passed so far. rows: int64 [n], row in the cache of each row of ``samples``; splits: str [n].
+
+    same: int64 [n], equal for equal images. cache, stats: None before the images are decoded.
+    """
 
     config: DataConfig
     samples: Samples
-    cache: ImageCache
     rows: npt.NDArray[np.int64]
-    splits: npt.NDArray[np.str_]
-    split_origin: str
-    checks: tuple[CheckResult, ...]
-    dropped: tuple[dict[str, str], ...]
+    same: npt.NDArray[np.int64]
+    assignment: Assignment
+    cache: ImageCache | None = None
+    stats: Sequence[ImageStats] | None = None
+    checks: tuple[CheckResult, ...] = ()
+    notes: tuple[str, ...] = ()
+    dropped: tuple[dict[str, str], ...] = ()
+
+    @property
+    def splits(self) -> npt.NDArray[np.str_]:
+        return self.assignment.splits
 
     def summary(self) -> dict[str, Any]:
         samples, hot_of_all = self.samples, self.samples.hot
@@ -87,14 +121,19 @@ class _Ready:
             "classes": list(samples.classes),
             "image_size": self.config.image_size,
             "fit": self.config.fit,
-            "channels": self.cache.channels,
-            "cache": None if self.cache.path is None else str(self.cache.path.absolute()),
-            "fingerprint": self._fingerprint(),
+            "channels": self._channels(),
+            "cache": None if self.cache is None else str(Path(str(self.cache.path)).absolute()),
+            "fingerprint": None if self.cache is None else self._fingerprint(self.cache.hashes),
             "counts": {split: dict(zip(samples.classes, map(int, hot[split].sum(0)), strict=True)) for split in SPLITS},
             "images": {split: len(hot[split]) for split in SPLITS},
-            "groups": {"column": samples.group_from, "counts": self._group_counts()},
-            "split_origin": self.split_origin,
-            "checks": [result.to_dict() for result in self.checks],
+            "missing": self._missing(),
+            "groups": {"from": samples.group_from, **self._group_counts()},
+            "split_origin": self.assignment.origin,
+            "preset": None if self.config.preset == "none" else self.config.preset,
+            "left_out": [one.to_dict() for one in samples.left_out],
+            "notes": [*samples.notes, *self.notes],
+            "ordered": self.config.ordered_classes,
+            "checks": [result.to_dict() for result in (*self.checks, *samples.checks)],
             "dropped": list(self.dropped),
             "subgroups": {column: dict(sorted(Counter(v).items())) for column, v in samples.subgroups.items()},
             "source_by_class": self._source_by_class(),
@@ -103,21 +142,39 @@ class _Ready:
             "config": self.config.to_json(),
         }
 
-    def _fingerprint(self) -> str:
+    def _channels(self) -> int:
+        if self.cache is not None:
+            return self.cache.channels
+        return 1 if self.samples.pixels is not None and self.samples.pixels.ndim == 3 else 3
+
+    def _fingerprint(self, hashes: Sequence[str]) -> str:
         """sha256 over content, label and split of each row in order, and the classes."""
-        digest = hashlib.sha256("\n".join(self.samples.classes).encode())
+        samples = self.samples
+        digest = hashlib.sha256("\n".join(samples.classes).encode())
         for index, row in enumerate(self.rows):
-            line = f"{self.cache.hashes[row]} {self.splits[index]} {self.samples.label_text(index)}\n"
-            digest.update(line.encode())
+            missing = samples.missing_text(index)
+            labels = samples.label_text(index) + (f" missing {missing}" if missing else "")
+            digest.update(f"{hashes[row]} {self.splits[index]} {labels}\n".encode())
         return digest.hexdigest()
 
-    def _group_counts(self) -> dict[str, int]:
-        """Groups in each split; a row without a group's name is one."""
-        if self.samples.groups is None:
+    def _missing(self) -> dict[str, dict[str, int]]:
+        """Images of each split of which it is not known whether they have a label; {} if it is known of all."""
+        samples = self.samples
+        if samples.labels.ndim == 1 or not (samples.labels == MISSING).any():
             return {}
-        names = (name or row for row, name in enumerate(self.samples.groups))
+        missing = samples.labels == MISSING
+        return {
+            split: dict(zip(samples.classes, map(int, missing[self.splits == split].sum(axis=0)), strict=True))
+            for split in SPLITS
+        }
+
+    def _group_counts(self) -> dict[str, Any]:
+        """Groups in all and in each split; a row without a group's name is one."""
+        if self.samples.groups is None:
+            return {"count": None, "counts": {}}
+        names = [name or row for row, name in enumerate(self.samples.groups)]
         counts = Counter(str(split) for split, _ in set(zip(self.splits, names, strict=True)))
-        return {split: counts[split] for split in SPLITS}
+        return {"count": len(set(names)), "counts": {split: counts[split] for split in SPLITS}}
 
     def _source_by_class(self) -> dict[str, dict[str, int]] | None:
         if self.samples.sources is None:
@@ -134,6 +191,14 @@ class _Ready:
             caveats.append(
                 "Demo set: phantoms drawn by code, no patients' images; scores say nothing about real X-rays."
             )
+        if self.config.max_images is not None and any(one.why == _beyond(self.config) for one in self.samples.left_out):
+            caveats.append(f"Only {len(self.samples)} of the images are used (--max-images): a first try, no result.")
+        if self.config.skip_missing:
+            caveats += [
+                f"{one.count} row(s) are left out: {one.why} (--skip-missing)."
+                for one in self.samples.left_out
+                if "missing" in one.why
+            ]
         if not (self.splits == "test").any():
             caveats.append("No test split: scores are of validation images that also chose the model, so optimistic.")
         for result in self.checks:
@@ -144,61 +209,168 @@ class _Ready:
         return caveats
 
 
-def _examine(
-    config: DataConfig, cache_dir: Path | None, workers: int, progress: Progress | None, folds: int | None
-) -> _Ready:
+def _look(config: DataConfig, folds: int | None) -> _Ready:
+    """All that names, tables and the first bytes of files tell; raises ``UserError`` with all problems of them."""
     raise_all(config.problems())
+    config, note = apply_preset(config)
     listed = list_samples(config)
-    if listed.problems:
-        cache_dir = None  # it will end in an error; decode all the same, to tell all problems at once
+    reasons = {row: reason for row, file in enumerate(listed.files) if (reason := _no_image(file)) is not None}
+    rows = np.setdiff1d(np.arange(len(listed)), list(reasons))
+    samples = listed.subset(rows)
+    dropped = _dropped(listed, reasons)
+    checks = unreadable_files(dropped, len(listed))
+    problems = [*listed.problems, *(_as_problem(one, listed) for one in checks if _stops(one, config, len(rows)))]
+    raise_all(problems if not len(rows) else ())
+    same = equal_files(samples)
+    if config.max_images is not None and config.max_images < len(samples):
+        units = kept_together(samples.groups, len(samples), same)
+        rows = first_try(samples.labels, samples.splits, units, config.max_images, config.seed)
+        others = np.setdiff1d(np.arange(len(samples)), rows)
+        left_out = LeftOut(_beyond(config), len(others), tuple(samples.paths[row] for row in others[:MOST_ITEMS]))
+        samples, same = dataclasses.replace(samples.subset(rows), left_out=(*samples.left_out, left_out)), same[rows]
+    try:
+        assignment = assign_splits(samples.splits, samples.labels, samples.groups, config.seed, same)
+    except UserError as error:
+        raise UserError(*problems, *error.problems) from None
+    problems += missing_classes(samples.labels, assignment, samples.classes)
+    problems += _fold_problems(samples, assignment.splits, folds, config.seed)
+    found = [] if samples.kind == "demo" else equal_images(samples, same.tolist(), assignment.splits)
+    found += groups_across(samples, assignment.splits)
+    problems += [_as_problem(one, samples, assignment.splits) for one in found if _stops(one, config, len(samples))]
+    raise_all(problems)
+    notes = [] if note is None else [note]
+    if assignment.origin != GIVEN and (equal := len(samples) - len(np.unique(same))):
+        notes.append(f"{equal} image(s) equal another one: equal images were kept in one split")
+    return _Ready(
+        config=config,
+        samples=samples,
+        rows=np.arange(len(samples)),
+        same=same,
+        assignment=assignment,
+        checks=(*checks, *found, *small_counts(samples, assignment.splits)),
+        notes=tuple(notes),
+        dropped=dropped,
+    )
+
+
+def _no_image(file: Path) -> str | None:
+    """Why a file that does not begin as an image does cannot be decoded; None if it can be."""
+    return None if image_kind(file) is not None else prepare_image(file, LEAST_IMAGE_SIZE, "squash").stats.reason
+
+
+def _dropped(samples: Samples, reasons: Mapping[int, str]) -> tuple[dict[str, str], ...]:
+    return tuple({"path": samples.paths[row], "reason": reason} for row, reason in reasons.items())
+
+
+def _beyond(config: DataConfig) -> str:
+    return f"beyond --max-images {config.max_images}"
+
+
+def _decode(looked: _Ready, cache_dir: Path, workers: int, progress: Progress | None, folds: int | None) -> _Ready:
+    """Decode the images, keep equal pixels together, too, and examine all; raises ``UserError`` with all problems."""
+    config, listed = looked.config, looked.samples
     sources = listed.files if listed.pixels is None else listed.pixels
     cache = open_or_build(sources, config.image_size, config.fit, cache_dir, workers, progress)
-    reasons = [one.reason for one in cache.stats]
-    rows = np.flatnonzero([reason is None for reason in reasons]).astype(np.int64)
-    dropped = tuple(
-        {"path": path, "reason": reason}
-        for path, reason in zip(listed.paths, reasons, strict=True)
-        if reason is not None
-    )
-    place = {int(row): index for index, row in enumerate(rows)}
-    near = [pair._replace(first=place[pair.first], second=place[pair.second]) for pair in cache.near]
-    samples, problems = listed.subset(rows), list(listed.problems)
-    checks = unreadable(listed, cache.stats)
-    splits, origin = np.full(len(rows), "train"), ""
-    try:
-        if len(rows):  # else nothing is left that could be split
-            assignment = assign_splits(samples.splits, samples.labels, samples.groups, config.seed)
-            splits, origin = assignment.splits, assignment.origin
-            problems += missing_classes(samples.labels, splits, samples.classes)
-            problems += _fold_problems(samples, splits, folds, config.seed)
-            near = [] if listed.kind == "demo" else near  # phantoms all look alike
-            checks += examine(samples, [cache.stats[row] for row in rows], near, splits)
-    except UserError as error:
-        problems += error.problems
-    problems += [_as_problem(result, samples, splits) for result in checks if _stops(result, config, len(rows))]
+    reasons = {row: one.reason for row, one in enumerate(cache.stats) if one.reason is not None}
+    rows = np.setdiff1d(np.arange(len(listed)), list(reasons))
+    samples, stats = listed.subset(rows), [cache.stats[row] for row in rows]
+    dropped = (*looked.dropped, *_dropped(listed, reasons))
+    broken = unreadable_files(dropped, len(dropped) + len(rows))
+    problems = [_as_problem(one, listed) for one in broken if _stops(one, config, len(rows))]
+    raise_all(problems if not len(rows) else ())
+    assignment, notes = Assignment(looked.splits[rows], looked.assignment.origin), looked.notes
+    pixels = [str(row) if one.blank else one.pixel_hash for row, one in enumerate(stats)]
+    same = kept_together(pixels, len(rows), looked.same[rows])
+    if assignment.origin != GIVEN and (len(rows) < len(listed) or len(np.unique(same)) < len(np.unique(looked.same))):
+        assignment = assign_splits(samples.splits, samples.labels, samples.groups, config.seed, same)
+        problems += missing_classes(samples.labels, assignment, samples.classes)
+        problems += _fold_problems(samples, assignment.splits, folds, config.seed)
+        notes = (*notes, _DRAWN_ANEW)
+    near = NearPairs() if listed.kind == "demo" else cache.near.among(rows)  # phantoms all look alike
+    checks = examine(samples, stats, near, assignment.splits)
+    problems += [_as_problem(one, samples, assignment.splits) for one in checks if _stops(one, config, len(rows))]
     raise_all(problems)
-    return _Ready(config, samples, cache, rows, splits, origin, (*checks, *samples.checks), dropped)
+    return dataclasses.replace(
+        looked,
+        samples=samples,
+        rows=rows,
+        same=same,
+        assignment=assignment,
+        cache=cache,
+        stats=stats,
+        checks=(*broken, *checks),
+        notes=notes,
+        dropped=dropped,
+    )
+
+
+def equal_files(samples: Samples) -> npt.NDArray[np.int64]:
+    """int64 [n], equal for files, or drawn pixels, of equal bytes. A file is read if another one has its size."""
+    if samples.pixels is not None:
+        keys: list[Hashable] = [hashlib.sha256(image.tobytes()).digest() for image in samples.pixels]
+        return _numbered(keys)
+    keys = []
+    for file in samples.files:
+        try:
+            keys.append(file.stat().st_size)
+        except OSError:  # what is wrong with it is told when it is decoded
+            keys.append(str(file))
+    for read in (_ends, content_hash):
+        for rows in rows_by(keys).values():
+            for row in rows if len(rows) > 1 else ():
+                keys[row] = (keys[row], read(samples.files[row]))
+    return _numbered(keys)
+
+
+def _ends(file: Path) -> bytes:
+    """The first and the last 4 KB: enough to tell most files of equal size apart."""
+    try:
+        with file.open("rb") as opened:
+            first = opened.read(4096)
+            opened.seek(-min(4096, file.stat().st_size), os.SEEK_END)
+            return first + opened.read()
+    except OSError as error:
+        return str(error.strerror).encode()
+
+
+def _numbered(keys: Iterable[Hashable]) -> npt.NDArray[np.int64]:
+    number: dict[Hashable, int] = {}
+    return np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.int64)
 
 
 def list_samples(config: DataConfig) -> Samples:
-    """The rows of a data set, whatever its source; no image is opened. Raises ``UserError`` where there is none."""
-    place = Path(config.data).expanduser()
+    """The rows of a data set, whatever its source; no image is decoded. Raises ``UserError`` where there is none.
+
+    config: as ``apply_preset`` leaves it.
+    """
+    place = Path(config.data).expanduser().absolute()
+    if config.data != "demo" and config.table is not None:
+        folder = place if place.is_dir() else place.parent
+        return _list_file(folder / config.table, config)
     if config.data != "demo" and place.is_file():
-        return list_table(place.absolute(), config)
+        return _list_file(place, config)
     what = "the demo set" if config.data == "demo" else f"the folder {place}"
     if config.data == "demo" or place.is_dir():
         options = config.table_options().items()
-        raise_all([f"{option} {value}: {what} has no columns; give a .csv manifest" for option, value in options])
+        raise_all([f"{option} {value}: {what} has no columns; give a table" for option, value in options])
     if config.data == "demo":
         if config.task == "multi_label":
             raise UserError("--task multi_label: the demo set has one finding an image")
         return list_demo()
     if not place.is_dir():
-        raise UserError(f"--data {config.data}: no such folder or file; allowed: a folder, a .csv manifest, or demo")
-    try:
-        return list_folder(place.absolute(), config)
-    except OSError as error:
-        raise UserError(f"--data {config.data}: {error.filename} cannot be read: {error.strerror}") from None
+        raise UserError(f"--data {config.data}: no such folder or file; allowed: a folder, a table, an .npz, or demo")
+    return list_folder(place, config)
+
+
+def _list_file(place: Path, config: DataConfig) -> Samples:
+    form = file_form(place)
+    if form == "npz":
+        return list_npz(place, config)
+    if form == "archive":
+        raise UserError(f"--data {place}: an archive; unpack it, and give the folder: --data {place.parent}")
+    if form == "image":
+        raise UserError(f"--data {place}: one image; give the folder of all, or a table of them")
+    return list_table(place, config)
 
 
 def _fold_problems(samples: Samples, splits: npt.NDArray[np.str_], folds: int | None, seed: int) -> list[str]:
@@ -220,12 +392,12 @@ def _stops(result: CheckResult, config: DataConfig, readable: int) -> bool:
     return result.severity == "error" and not config.allow_leakage
 
 
-def _as_problem(result: CheckResult, samples: Samples, splits: npt.NDArray[np.str_]) -> str:
-    """An error with its first occurrences and the way out, in one text of several lines."""
-    split_of = dict(zip(samples.paths, map(str, splits), strict=True))
+def _as_problem(result: CheckResult, samples: Samples, splits: npt.NDArray[np.str_] | None = None) -> str:
+    """An error with its first occurrences and the way out, in one text of several lines. splits: None = not to show."""
+    split_of = {} if splits is None else dict(zip(samples.paths, map(str, splits), strict=True))
     lines = [f"{result.message}: {WAYS_OUT[result.check]}"]
     for item in result.items[:_MOST_SHOWN]:
-        if result.check == "unreadable":
+        if splits is None:
             lines.append(f"  {item[0]}: {item[1]}")
         else:
             lines.append("  " + ", ".join(f"{path} ({split_of[path]})" for path in item))

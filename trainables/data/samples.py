@@ -13,7 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 SPLITS = ("train", "val", "test")
-_WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
+_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "validate", "dev"),
+    "test": ("test", "testing"),
+}
 SPLIT_WORDS = {word: split for split, words in _WORDS.items() for word in words}
 MOST_ITEMS = 50
 MISSING = -1
@@ -117,6 +121,12 @@ class Samples:
         if self.task == "single_label":
             return (self.classes[int(self.labels[row])],)
         return tuple(name for name, present in zip(self.classes, self.labels[row], strict=True) if present == 1)
+
+    def missing_text(self, row: int) -> str:
+        """The labels, ``a|b``, of which it is not known whether the image has them."""
+        if self.labels.ndim == 1:
+            return ""
+        return "|".join(name for name, cell in zip(self.classes, self.labels[row], strict=True) if cell == MISSING)
 
     def label_text(self, row: int) -> str:
         """As written in splits.csv: the class's name, or ``a|b`` (empty: none)."""

@@ -14,11 +14,13 @@ import pandas as pd
 from PIL import Image
 
 from trainables.atomic import write_atomically, write_text
-from trainables.data.samples import Samples
+from trainables.data.image import ImageStats
+from trainables.data.samples import MISSING, Samples
 
 THUMBNAIL_SIZE = 96
 MOST_THUMBNAILS = 1500
 TRAIN_THUMBNAILS = 6
+IMAGE_STATS = ("width", "height", "mode", "bits", "jpeg_quality", "mean", "sd")
 
 Rows = npt.NDArray[np.int64]
 Names = npt.NDArray[np.str_]
@@ -27,6 +29,7 @@ Names = npt.NDArray[np.str_]
 def write_splits(path: Path, samples: Samples, rows: Rows, splits: Names) -> None:
     """splits.csv: row (in the image cache), path, split, label, group, then subgroup_<column> for each subgroup column.
 
+    Where it is not known of some images whether they have a label: ``missing``, those labels with ``|`` between.
     The group is hashed: no patient's number leaves the user's own table; with a salt that is kept nowhere, as the few
     numbers that there are could all be tried.
     """
@@ -39,7 +42,16 @@ def write_splits(path: Path, samples: Samples, rows: Rows, splits: Names) -> Non
         "label": [samples.label_text(row) for row in range(len(samples))],
         "group": [group_id(group, salt) for group in groups],
     }
+    if samples.labels.ndim == 2 and (samples.labels == MISSING).any():
+        columns["missing"] = [samples.missing_text(row) for row in range(len(samples))]
     columns |= {f"subgroup_{name}": values for name, values in samples.subgroups.items()}
+    write_text(path, pd.DataFrame(columns).to_csv(index=False, lineterminator="\n"))
+
+
+def write_image_stats(path: Path, samples: Samples, rows: Rows, stats: Sequence[ImageStats]) -> None:
+    """images.csv: row, path, width, height (pixels of the file), mode, bits, jpeg_quality, mean, sd (0..255)."""
+    columns: dict[str, Sequence[object]] = {"row": rows.tolist(), "path": samples.paths}
+    columns |= {name: [getattr(one, name) for one in stats] for name in IMAGE_STATS}
     write_text(path, pd.DataFrame(columns).to_csv(index=False, lineterminator="\n"))
 
 

@@ -33,16 +33,20 @@ class Assignment:
 
 
 def assign_splits(
-    given: Sequence[str] | None, labels: npt.NDArray[Any], groups: Sequence[str] | None, seed: int
+    given: Sequence[str] | None,
+    labels: npt.NDArray[Any],
+    groups: Sequence[str] | None,
+    seed: int,
+    same: Ints | None = None,
 ) -> Assignment:
     """Use the splits given; draw what is missing, stratified by label and never cutting a group in two.
 
     labels: int64 [n], or multi-hot [n, classes] (stratified by combination, rare ones merged by their rarest label).
-    groups: [n] or None; "" is a group of its own. None given: about 70 / 15 / 15 (groups and rare labels may shift it).
-    No val given: 15 % of train. No test given: there is none. Raises ``UserError`` without rows to train on, or with
-    fewer groups than splits to draw.
+    groups: [n] or None; "" is a group of its own. same: int64 [n], equal for images that are equal: they stay together,
+    too. None given: about 70 / 15 / 15 (groups and rare labels may shift it). No val given: 15 % of train. No test
+    given: there is none. Raises ``UserError`` without rows to train on, or with fewer groups than splits to draw.
     """
-    strata, units = label_strata(labels), _units(groups, len(labels))
+    strata, units = label_strata(labels), kept_together(groups, len(labels), same)
     if given is None:
         return Assignment(_draw(("val", "test"), labels, strata, units, seed), SEEDED)
     splits = np.array(given, dtype="<U5")
@@ -55,18 +59,38 @@ def assign_splits(
     return Assignment(splits, VAL_FROM_TRAIN)
 
 
-def missing_classes(labels: npt.NDArray[Any], splits: Names, classes: Sequence[str]) -> list[str]:
-    """One sentence for each class without an image in train or val, and for a label that every image carries."""
+def missing_classes(labels: npt.NDArray[Any], assignment: Assignment, classes: Sequence[str]) -> list[str]:
+    """Why not every class can be learned and judged: it has no image in train or val, or every image carries it.
+
+    Where val was drawn, one sentence names all classes that are too rare to be in every split.
+    """
     problems = []
     hot = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(len(classes))
-    for split in ("train", "val"):
-        rows = hot[splits == split]
-        for name, count in zip(classes, rows.sum(axis=0), strict=True):
-            if count == 0:
-                has = f"({split} has {len(rows)} images)"
-                problems.append(f"class {name!r} has no image in {split}: every class must be in train and val {has}")
-            elif labels.ndim == 2 and count == len(rows):
-                problems.append(f"label {name!r} is set for all {len(rows)} images in {split}: nothing to tell apart")
+    parts = {split: assignment.splits == split for split in ("train", "val")}
+    absent = {
+        split: [name for name, count in zip(classes, hot[rows].sum(axis=0), strict=True) if not count]
+        for split, rows in parts.items()
+    }
+    if assignment.origin != GIVEN and any(absent.values()):
+        counts = dict(zip(classes, hot.sum(axis=0).tolist(), strict=True))
+        rare = [name for name in classes if counts[name] < 3 or any(name in names for names in absent.values())]
+        named = ", ".join(f"{name} ({counts[name]} image{'s' if counts[name] != 1 else ''})" for name in rare[:10])
+        more = f" and {len(rare) - 10} more" if len(rare) > 10 else ""
+        least = max(3, *(counts[name] + 1 for name in rare))
+        way = f"leave out small classes by --min-class-images {least}, or name those to keep by --classes"
+        problems.append(f"too rare to be in train, val and test (or all in too few groups): {named}{more}; {way}")
+    else:
+        problems += [
+            f"class {name!r} has no image in {split}, which has {int(parts[split].sum())} images: every class must be "
+            "in train and val; name those to keep by --classes"
+            for split, names in absent.items()
+            for name in names
+        ]
+    for split, rows in parts.items():
+        known = labels[rows] != -1
+        for place, name in enumerate(classes if labels.ndim == 2 else ()):
+            if (count := int(hot[rows][:, place].sum())) and count == known[:, place].sum():
+                problems.append(f"label {name!r} is set for all {count} images in {split}: nothing to tell apart")
     return problems
 
 
@@ -117,7 +141,7 @@ def label_strata(labels: npt.NDArray[Any]) -> Ints:
     """
     if labels.ndim == 1:
         return np.asarray(labels, dtype=np.int64)
-    hot = labels.astype(bool)
+    hot = labels == 1
     combination = np.unique(hot, axis=0, return_inverse=True)[1].reshape(-1)
     rare = np.bincount(combination)[combination] < _RARE
     frequency = np.where(hot, hot.sum(axis=0), len(hot) + 1)
@@ -125,12 +149,42 @@ def label_strata(labels: npt.NDArray[Any]) -> Ints:
     return np.asarray(np.unique(np.where(rare, rarest, combination), return_inverse=True)[1], dtype=np.int64)
 
 
-def _units(groups: Sequence[str] | None, count: int) -> Ints:
-    """int64 [n]: rows that must stay together share a number."""
-    if groups is None:
-        return np.arange(count)
-    names = [group or f"\0{row}" for row, group in enumerate(groups)]
-    return np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64)
+def kept_together(groups: Sequence[str] | None, count: int, same: Ints | None = None) -> Ints:
+    """int64 [n]: rows of one group, or equal in ``same``, share a number, and so do rows linked by other rows."""
+    units = np.arange(count)
+    if groups is not None:
+        names = [group or f"\0{row}" for row, group in enumerate(groups)]
+        units = np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64)
+    if same is None or len(np.unique(same)) == count:
+        return units
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    first = int(units.max(initial=0)) + 1
+    size = first + int(same.max(initial=0)) + 1
+    links = coo_matrix((np.ones(count, dtype=np.int8), (units, first + same)), shape=(size, size))
+    return np.unique(connected_components(links, directed=False)[1][units], return_inverse=True)[1].astype(np.int64)
+
+
+def first_try(labels: npt.NDArray[Any], splits: Sequence[str] | None, units: Ints, most: int, seed: int) -> Ints:
+    """int64: at most ``most`` rows, in order: whole units, in every split the share of each stratum that it has."""
+    strata, rng = label_strata(labels), np.random.default_rng([seed, most])
+    chosen: list[Ints] = []
+    for split in np.unique(splits) if splits is not None else ("",):
+        rows = np.arange(len(labels)) if splits is None else np.flatnonzero(np.array(splits) == split)
+        share, room = most / len(labels), int(most * len(rows) / len(labels))
+        order = rows[np.argsort(units[rows], kind="stable")]
+        members = np.split(order, np.flatnonzero(np.diff(units[order])) + 1)
+        taken = dict.fromkeys(np.unique(strata[rows]).tolist(), 0.0)
+        wanted = {stratum: share * int((strata[rows] == stratum).sum()) for stratum in taken}
+        for place in rng.permutation(len(members)):
+            unit = members[place]
+            stratum = int(strata[unit[0]])
+            if taken[stratum] < wanted[stratum] and len(unit) <= room:
+                taken[stratum] += len(unit)
+                room -= len(unit)
+                chosen.append(unit)
+    return np.sort(np.concatenate(chosen)).astype(np.int64) if chosen else np.zeros(0, np.int64)
 
 
 def _draw(parts: tuple[str, ...], labels: npt.NDArray[Any], strata: Ints, units: Ints, seed: int) -> Names:

@@ -1,183 +1,240 @@
-"""A data set that is a CSV table: one row an image, columns under the user's own names, every cell as it stands."""
+"""A table, in any form that it is published in, to a frame of texts: every cell as it stands."""
 
 from __future__ import annotations
 
-import io
-import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from search_spaces.errors import UserError, raise_all, unknown
-from trainables.data.config import DataConfig
-from trainables.data.labels import Labels, RowFaults, read_labels
-from trainables.data.samples import SPLIT_WORDS, Samples, rows_by
+from search_spaces.errors import UserError
+from trainables.data.delimited import DelimitedText, with_text
+from trainables.data.file_form import Opened, file_form, opened
+from trainables.data.files import has_image_suffix
+from trainables.data.samples import SPLIT_WORDS
+from trainables.data.typed_table import MOST_COLUMNS, json_parts, parquet_parts
 
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
-DEFAULT_SPLIT_COLUMN = "split"
-_MOST_FILES = 5
+__all__ = ["file_form", "neighbours", "read_list", "read_table"]
+_MOST_SHOWN = 10
+_CHECKED_ROWS = 1_000
+_CHECKED_COLUMNS = 200
+_JSON = re.compile(rb"(\xef\xbb\xbf)?\s*(\{\s*[\"}]|\[\s*\{)")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_NOT_KNOWN = frozenset({"", "na", "n/a", "nan", "none", "null", "unknown", "missing", "-", "?", "."})
+_LIST_HEADER = re.compile(r"(image|img|file|path|name|id|s|index|study|patient|[ _-])+", re.IGNORECASE)
+_TABLE_SUFFIX = re.compile(r"(\.(csv|tsv|tab|psv|txt|dat|jsonl?|ndjson|parquet|pq))?(\.(gz|zip))?$", re.IGNORECASE)
 
 
-def list_table(path: Path, config: DataConfig) -> Samples:
-    """List the rows of a table whose files, labels and splits can be used; ``problems`` tells of the others.
+def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a table: CSV (commas, semicolons, tabs, bars or blanks), Parquet or JSON Lines, also in gzip or zip.
 
-    Raises ``UserError`` where no row can be understood: no table, a column that is not there, one class only.
+    columns: the names of the columns of a table without header (a first row that has these is one). Cells are texts
+    ("NA" and "007" too) without white space around them, "" for nothing. The index is the row's number as a
+    spreadsheet shows it (the header is row 1; Parquet and JSON Lines: from 1); rows without any text are left out.
+    Raises ``UserError``: not a table by its content, not UTF-8 or UTF-16, ragged (each with the line), no rows, no
+    header, or two of them.
     """
-    cells = read_table(path)
-    split_column = _check_columns(path, cells, config)
-
-    def column(name: str) -> tuple[str, ...]:
-        return tuple(cells[name])
-
-    faults = RowFaults(cells.index.tolist())
-    labels = read_labels(cells, config.label_column, config.task, faults)
-    names = column(config.path_column)
-    files = [_locate(path.parent, name) for name in names]
-    _check_files(path, names, files, config.path_column, faults)
-    _check_repeated(names, files, labels, faults)
-    words = None if split_column is None else column(split_column)
-    for word, rows in rows_by(words or ()).items():
-        if word.lower() not in SPLIT_WORDS:
-            what = f"unknown split {word!r}; allowed: {', '.join(SPLIT_WORDS)}"
-            faults.add(f"column {split_column!r}", rows, what)
-    if not faults.usable.any():
-        raise UserError(*faults.problems)
-    return Samples(
-        kind="table",
-        path=str(path),
-        task=labels.task,
-        classes=labels.classes,
-        paths=tuple(_shown(path.parent, name) for name in names),
-        files=tuple(files),
-        labels=labels.values,
-        splits=words and tuple(SPLIT_WORDS.get(word.lower(), "train") for word in words),
-        group_from=config.group_column,
-        groups=None if config.group_column is None else column(config.group_column),
-        subgroups={name: column(name) for name in config.subgroup_column},
-        sources=None if config.source_column is None else column(config.source_column),
-        checks=labels.checks,
-        problems=tuple(faults.problems),
-    ).subset(np.flatnonzero(faults.usable).astype(np.int64))
+    with opened(path) as stream:
+        form = _form(stream)
+        wrong_name = form != "Parquet" and path.suffix.lower() in (".parquet", ".pq")
+        where = f"{path} (by its content no Parquet)" if wrong_name else str(path)
+        if form == "text":
+            return _read_text(where, stream, columns)
+        if columns:
+            what = f"{path.name} is {form}, whose columns have names: leave it out"
+            raise UserError(f"--columns {','.join(columns)}: {what}")
+        parts = list(parquet_parts(where, path, stream) if form == "Parquet" else json_parts(where, stream))
+    cells = pd.concat(parts, ignore_index=True, sort=False).fillna("") if parts else pd.DataFrame()
+    cells.index = pd.RangeIndex(1, len(cells) + 1)
+    cells = with_text(cells)
+    if not len(cells):
+        raise UserError(f"{where}: a table without rows")
+    return cells
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a .csv or .tsv file in UTF-8 (with or without its mark), separated by comma, semicolon or tab.
+def read_list(path: Path) -> list[str]:
+    """The names in a list of files: one column, without header, or with one such as "filename".
 
-    Cells are texts ("NA" and "007" too) without white space around them. The index is the row's number as a spreadsheet
-    shows it (the header is row 1); rows without any text are left out. Raises ``UserError``: not a table by its name,
-    not UTF-8 (with the line), empty, no rows, or rows with more cells than the header (with the line).
+    Raises ``UserError`` where it is a table of several columns, and as ``read_table`` does.
     """
-    if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
-        raise UserError(f"--data {path}: neither a folder nor a .csv manifest (unpack an archive first)")
-    lines = _text(path).splitlines(keepends=True)
-    above = next((number for number, line in enumerate(lines) if line.strip()), None)
-    if above is None:
-        raise UserError(f"--data {path}: the file is empty")
-    separator = max(SEPARATORS, key=lines[above].count)
-    try:
-        cells = pd.read_csv(
-            io.StringIO("".join(lines[above:])),  # pandas would count no columns in a blank first line
-            sep=separator,
-            header=None,
-            dtype=str,
-            keep_default_na=False,
-            skip_blank_lines=False,
-            index_col=False,
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        reason = str(error).removeprefix("Error tokenizing data. C error: ").strip()
-        raise UserError(f"--data {path}: not a table separated by {SEPARATORS[separator]}s: {reason}") from None
-    cells = cells.fillna("").apply(lambda column: column.str.strip())
-    cells.index = pd.RangeIndex(above + 1, above + len(cells) + 1)
-    cells = cells[(cells != "").any(axis=1)]
-    rows: pd.DataFrame = cells.iloc[1:].copy()
-    rows.columns = pd.Index([str(name) for name in cells.iloc[0]])
+    with opened(path) as stream:
+        form = _form(stream)
+        if form != "text":
+            raise UserError(f"{path}: {form}, not a list of files (one name a line)")
+        text = DelimitedText(str(path), stream)
+        with_blanks = text.separator == " " and all(map(has_image_suffix, filter(None, map(str.strip, text.sample))))
+        if len(text.first[-1]) > 1 and not with_blanks:
+            what = f"a table of {len(text.first[-1])} columns, {text.separated}"
+            raise UserError(f"{path}: {what}, not a list of files (one name a line)")
+        names = [line.strip().strip('"') for line in text.lines()]
+    names = [name for name in names if name]
+    names = names[1:] if _LIST_HEADER.fullmatch(names[0]) else names
+    if not names:
+        raise UserError(f"{path}: a list without names")
+    return names
+
+
+def neighbours(path: Path, rows: pd.DataFrame, label_columns: Sequence[str]) -> dict[str, Path]:
+    """The tables beside ``path``, whose rows are ``rows``, that are clearly its "val" and "test".
+
+    Clearly: the same name with "train" exchanged for their word, the same columns, and labels in it: not all empty,
+    and not all equal where those of ``rows`` differ. Raises ``UserError`` where two tables could be the same split,
+    or one that has these columns cannot be read.
+    """
+    own = sorted(map(str, rows.columns))
+    without_header = _first_row(path) != own
+    found: dict[str, Path] = {}
+    for file in sorted(path.parent.iterdir()):
+        split = _split_of(file.name, path.name)
+        if split is None or not file.is_file():
+            continue
+        first = _first_row(file)
+        if len(first) != len(own) or (not without_header and first != own):
+            continue
+        try:
+            cells = read_table(file, tuple(map(str, rows.columns)) if without_header else ())
+        except UserError as error:
+            refused = f"it seems to be the {split} split of {path.name}; --{split}-data none refuses it"
+            raise UserError(f"{error.problems[0]} ({refused})") from None
+        if not _has_labels(cells, rows, list(label_columns)):
+            continue
+        if split in found:
+            what = f"{found[split].name} and {file.name} beside {path.name} both seem to be its {split} split"
+            raise UserError(f"{path.parent}: {what}; name one by --{split}-data, or none")
+        found[split] = file
+    return {split: found[split] for split in ("val", "test") if split in found}
+
+
+def _form(stream: Opened) -> str:
+    head = stream.peek()
+    return "Parquet" if head.startswith(b"PAR1") else "JSON" if _JSON.match(head) else "text"
+
+
+def _read_text(where: str, stream: Opened, columns: Sequence[str]) -> pd.DataFrame:
+    text = DelimitedText(where, stream)
+    _, line, _, cells = text.first
+    first = [cell.strip() for cell in cells]
+    shown = " | ".join(first[:6]) + (" | ..." if len(first) > 6 else "")
+    given = bool(columns) and not set(columns) <= set(first)
+    if given and len(columns) != len(first):
+        what = f"{len(columns)} name(s), but line {line} of {where} has {len(first)} cells ({shown})"
+        raise UserError(f"--columns {','.join(columns)}: {what}; name each column")
+    if len(first) > MOST_COLUMNS:
+        raise UserError(f"{where}: line {line} has {len(first):,} cells, more than {MOST_COLUMNS:,}: not a table")
+    names = list(columns) if given else first
+    rows = text.frame(names, with_first=given)
     if not len(rows):
-        raise UserError(f"--data {path}: a header and no rows")
+        raise UserError(f"{where}: a header and no rows ({shown})")
+    _check_header(where, names, rows, given)
+    rows.columns = pd.Index(names)
     return rows
 
 
-def _text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"--data {path}: cannot be opened: {error.strerror}") from None
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UserError(f"--data {path}: the file is UTF-16; save it as CSV in UTF-8")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        byte, line = content[error.start], content.count(b"\n", 0, error.start) + 1
-        what = f"byte 0x{byte:02x} in line {line} is not UTF-8; save the file as CSV in UTF-8"
-        raise UserError(f"--data {path}: {what}") from None
-
-
-def _check_columns(path: Path, cells: pd.DataFrame, config: DataConfig) -> str | None:
-    """All columns asked for are there; returns the split column, None if none is given and none is called "split"."""
-    names = list(map(str, cells.columns))
-    split_column = config.split_column
-    if split_column is None and DEFAULT_SPLIT_COLUMN in names:
-        split_column = DEFAULT_SPLIT_COLUMN
-    wanted = {
-        "--path-column": (config.path_column,),
-        "--label-column": config.label_column,
-        "--subgroup-column": config.subgroup_column,
-        "--split-column": (split_column,),
-        "--group-column": (config.group_column,),
-        "--source-column": (config.source_column,),
-    }
-    problems = []
-    for option, columns in wanted.items():
-        for name in columns:
-            if name is not None and name not in names:
-                problems.append(f"{option} {name}: {unknown(f'column of {path.name}', name, names)}")
-            elif name is not None and names.count(name) > 1:
-                problems.append(f"{option} {name}: {path.name} has {names.count(name)} columns of that name")
-    if not config.label_column:
-        has = f"{path.name} has {', '.join(names)}"
-        problems.append(f"--label-column is not given; name the column(s) with the labels: {has}")
-    raise_all(problems)
-    return split_column
-
-
-def _locate(folder: Path, name: str) -> Path:
-    """The file that a cell names; tables made on Windows write backslashes."""
-    file = folder / name
-    if "\\" in name and not file.exists():
-        file = folder / name.replace("\\", "/")
-    return Path(os.path.normpath(file))
-
-
-def _shown(folder: Path, name: str) -> str:
-    """The path as in the table; an absolute one below the table's folder relative to it."""
-    path = Path(name)
-    below = path.is_absolute() and path.is_relative_to(folder)
-    return path.relative_to(folder).as_posix() if below else name
-
-
-def _check_files(path: Path, names: tuple[str, ...], files: list[Path], column: str, faults: RowFaults) -> None:
-    empty = [row for row, name in enumerate(names) if not name]
-    faults.add(f"column {column!r}", empty, "the path is empty")
-    missing = [row for row, file in enumerate(files) if names[row] and not file.is_file()]
-    if missing:
-        faults.usable[missing] = False
-        shown = ", ".join(names[row] for row in missing[:_MOST_FILES])
-        more = f" and {len(missing) - _MOST_FILES} more" if len(missing) > _MOST_FILES else ""
-        faults.problems.append(
-            f"{len(missing)} of {len(files)} rows name a missing file (paths are relative to {path.parent}): "
-            f"{shown}{more}; mend the paths or remove the rows"
+def _check_header(where: str, names: Sequence[str], cells: pd.DataFrame, given: bool) -> None:
+    """Raise if the header seems to be a row, or a row to be a header. given: the names are not in the table."""
+    repeated = _equal_rows(cells, names)
+    head = cells.iloc[:_CHECKED_ROWS, :_CHECKED_COLUMNS]
+    head = head[~head.index.isin(repeated)]
+    top = [list(head[place]) for place in head]
+    unlike = _unlike([column[0] for column in top if column], [column[1:] for column in top if column])
+    if given:
+        if unlike:
+            raise UserError(f"--columns {','.join(names)}: {where} seems to have a header ({unlike}); leave it out")
+        return
+    why = _like_a_row(names, top)
+    if why:
+        example = ",".join(
+            "path" if re.search(r"[\\/]", name) or has_image_suffix(name) else f"column{n}"
+            for n, name in enumerate(names[:6], 1)
         )
+        example += ",..." if len(names) > 6 else ""
+        what = f"{why}; name its {len(names)} column(s), such as --columns {example}"
+        raise UserError(f"{where}: the table seems to have no header: {what}")
+    if repeated:
+        numbers = ", ".join(map(str, repeated[:_MOST_SHOWN]))
+        more = f" and {len(repeated) - _MOST_SHOWN} more" if len(repeated) > _MOST_SHOWN else ""
+        raise UserError(f"{where}: the header stands there again, in row {numbers}{more}; remove it there")
+    if unlike:
+        raise UserError(f"{where}: row {cells.index[0]} seems to be a second header line ({unlike}); remove it")
 
 
-def _check_repeated(names: tuple[str, ...], files: list[Path], labels: Labels, faults: RowFaults) -> None:
-    repeated = [rows for rows in rows_by(files).values() if len(rows) > 1 and names[rows[0]]]
-    for number, rows in enumerate(repeated):
-        faults.usable[rows[1:]] = False
-        if number < _MOST_FILES:
-            differ = any(not np.array_equal(labels.values[row], labels.values[rows[0]]) for row in rows[1:])
-            how = "with different labels" if differ else "with the same label"
-            text = f"{names[rows[0]]} stands {len(rows)} times, {how} ({faults.named(rows)}): keep one row"
-            faults.problems.append(text)
-    if len(repeated) > _MOST_FILES:
-        faults.problems.append(f"... and {len(repeated) - _MOST_FILES} more files stand more than once")
+def _like_a_row(names: Sequence[str], top: Sequence[Sequence[str]]) -> str | None:
+    """Why names are no names but cells, in words."""
+    kinds = [_kind_of_all(column) for column in top]
+    for name, column in zip(names, top, strict=False):
+        if _kind(name) == "path" and any(_kind(cell) == "path" for cell in column):
+            return f"{name!r} is the name of an image"
+        folder = re.match(r"[^\\/]*[\\/]", name)
+        if folder and any(cell.startswith(folder[0]) for cell in column):
+            return f"{name!r} is a path such as those below it"
+    if any(kind and name and _kind(name) != kind for name, kind in zip(names, kinds, strict=False)):
+        return None
+    numbers = [int(name) for name in names if name.isdecimal() and len(name) < 9]
+    if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+        return None  # Classes that are called by number.
+    again = next((name for name, column in zip(names, top, strict=False) if name and name in column), None)
+    return None if again is None else f"{again!r} is also a cell below itself"
+
+
+def _unlike(row: Sequence[str], below: Sequence[Sequence[str]]) -> str | None:
+    """Why ``row`` is not of the kind of the rows below, in words: no cell fits, where there are paths or numbers."""
+    kinds = [_kind_of_all(column) if len(column) > 2 else "" for column in below]
+    known = [(cell, kind) for cell, kind in zip(row, kinds, strict=True) if kind]
+    if any(_kind(cell) == kind for cell, kind in known):
+        return None
+    odd = ((cell, kind) for cell, kind in known if cell.lower() not in _NOT_KNOWN and not re.search(r"\d", cell))
+    found = next(odd, None)
+    return None if found is None else f"{found[0]!r}, where the rows below have a {found[1]}"
+
+
+def _kind(cell: str) -> str:
+    return "number" if _NUMBER.fullmatch(cell) else "path" if has_image_suffix(cell) else ""
+
+
+def _kind_of_all(cells: Sequence[str]) -> str:
+    """What each cell is that is not empty: "number", "path", or "" for neither, or not all."""
+    kinds = {_kind(cell) for cell in cells if cell}
+    return kinds.pop() if len(kinds) == 1 else ""
+
+
+def _equal_rows(cells: pd.DataFrame, names: Sequence[str]) -> list[int]:
+    """The numbers of the rows that equal the header."""
+    equal = np.ones(len(cells), dtype=bool)
+    for place, name in enumerate(names):
+        equal &= (cells.iloc[:, place] == name).to_numpy(dtype=bool)
+        if not equal.any():
+            break
+    return [int(number) for number in cells.index[equal]]
+
+
+def _split_of(name: str, train: str) -> str | None:
+    """ "val" or "test": the split whose word stands in ``name`` where ``train`` has "train"."""
+    name, train = (_TABLE_SUFFIX.sub("", one).lower() for one in (name, train))
+    for word in re.finditer("training|train", train):
+        before, after = train[: word.start()], train[word.end() :]
+        if name.startswith(before) and name.endswith(after):
+            split = SPLIT_WORDS.get(name[len(before) : len(name) - len(after)])
+            if split not in (None, "train"):
+                return split
+    return None
+
+
+def _first_row(file: Path) -> list[str]:
+    """The cells of a table's first row, or the names of its columns, sorted; [] if it is no table."""
+    try:
+        with opened(file) as stream:
+            if _form(stream) == "text":
+                return sorted(cell.strip() for cell in DelimitedText(str(file), stream).first[-1])
+        return sorted(map(str, read_table(file).columns))
+    except UserError:
+        return []
+
+
+def _has_labels(cells: pd.DataFrame, rows: pd.DataFrame, columns: list[str]) -> bool:
+    """Not all empty, and not all equal where those of ``rows`` differ, as in a form that is to be filled in."""
+    labels = cells[columns]
+    if not (labels != "").to_numpy().any():
+        return False
+    return len(labels) == 1 or len(labels.drop_duplicates()) > 1 or len(rows[columns].drop_duplicates()) == 1

@@ -2,18 +2,50 @@ from __future__ import annotations
 
 import os
 import shutil
+import string
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from search_spaces.errors import UserError
 from trainables.data.config import DataConfig
 from trainables.data.folder import list_folder
+from trainables.data.samples import Samples
 
 
-def listed(root: Path):
-    return list_folder(root, DataConfig(data=str(root)))
+def listed(root: Path, **options: Any) -> Samples:
+    return list_folder(root, DataConfig.model_validate({"data": str(root), **options}))
+
+
+def make(root: Path, *paths: str) -> Path:
+    """Empty files; ``a/#.png`` stands for a/1.png and a/2.png, and a path that ends in / for a folder. In a path of
+    several words, ``train|test/x y/#.png`` stands for each combination.
+    """
+    for path in paths:
+        *folders, name = path.split("/")
+        places = [root]
+        for choices in folders:
+            places = [place / choice for place in places for choice in choices.split("|")]
+        for place in places:
+            place.mkdir(parents=True, exist_ok=True)
+            for number in "12" if "#" in name else "1" if name else "":
+                (place / name.replace("#", number)).touch()
+    return root
+
+
+def counts(samples: Samples) -> dict[str, int] | None:
+    return None if samples.splits is None else dict(Counter(samples.splits))
+
+
+def refusal(root: Path, **options: Any) -> str:
+    with pytest.raises(UserError) as error:
+        listed(root, **options)
+    return str(error.value)
 
 
 def test_split_folders_give_splits_and_classes(split_folder: Path) -> None:
@@ -23,7 +55,7 @@ def test_split_folders_give_splits_and_classes(split_folder: Path) -> None:
     assert [samples.splits.count(split) for split in ("train", "val", "test")] == [24, 8, 8]
     assert samples.paths[0] == "test/ill/00.png"
     assert all(path.split("/")[1] == samples.label_text(row) for row, path in enumerate(samples.paths))
-    assert samples.checks == samples.problems == ()
+    assert samples.checks == samples.problems == samples.left_out == samples.notes == ()
 
 
 @pytest.mark.parametrize("names", [("Training", "VALIDATION", "Test"), ("train", "dev", "testing")])
@@ -61,49 +93,16 @@ def test_links_are_followed_and_a_loop_ends(split_folder: Path, tmp_path: Path) 
     assert len(listed(split_folder)) == 40
 
 
-def test_hidden_and_other_files_are_left_out_and_named(split_folder: Path) -> None:
-    (split_folder / "train" / "ill" / "notes.txt").write_text("x")
-    (split_folder / "train" / "ill" / ".DS_Store").write_text("x")
-    (split_folder / "train" / "stray.png").write_text("x")
-    (split_folder / "README.md").write_text("x")
-    (result,) = listed(split_folder).checks
-    assert (result.severity, result.count) == ("info", 4)
-    assert set(result.items) == {
-        ("train/ill/notes.txt",),
-        ("train/ill/.DS_Store",),
-        ("train/stray.png",),
-        ("README.md",),
-    }
-
-
-def test_class_folder_without_images_is_still_a_class(split_folder: Path) -> None:
-    (split_folder / "train" / "rare").mkdir()
-    assert listed(split_folder).classes == ("ill", "rare", "well")
-
-
 def test_no_images_is_an_error_that_says_what_is_expected(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(UserError, match=r"no images found; expected train\|val\|test/<class>"):
         listed(tmp_path)
 
 
-def test_a_folder_beside_the_splits_is_an_error(split_folder: Path, draw: Callable[..., Path]) -> None:
-    draw(split_folder / "extra" / "ill" / "a.png", 500)
-    with pytest.raises(UserError, match="folder 'extra' holds images and stands beside folders named as splits"):
-        listed(split_folder)
-
-
-def test_two_folders_for_one_split_are_an_error(split_folder: Path) -> None:
-    shutil.copytree(split_folder / "val", split_folder / "valid")
-    with pytest.raises(UserError, match="folders 'val' and 'valid' both mean val"):
-        listed(split_folder)
-
-
-def test_one_class_only_is_a_problem(split_folder: Path) -> None:
+def test_one_class_only_is_an_error(split_folder: Path) -> None:
     for split in ("train", "val", "test"):
         shutil.rmtree(split_folder / split / "well")
-    (problem,) = listed(split_folder).problems
-    assert "one class only ('ill')" in problem
+    assert "one class only ('ill')" in refusal(split_folder)
 
 
 def test_dicom_without_an_extension_is_recognised(tmp_path: Path, draw: Callable[..., Path]) -> None:
@@ -115,15 +114,344 @@ def test_dicom_without_an_extension_is_recognised(tmp_path: Path, draw: Callable
     assert listed(tmp_path).paths == ("a/1.png", "b/1.2.840.113", "b/IM0001")
 
 
-def test_hidden_folders_are_named_too(split_folder: Path, draw: Callable[..., Path]) -> None:
-    draw(split_folder / "train" / "ill" / ".cache" / "a.png", 500)
-    draw(split_folder / "__MACOSX" / "ill" / "a.png", 501)
-    (result,) = listed(split_folder).checks
-    assert set(result.items) == {("train/ill/.cache",), ("__MACOSX",)}
-
-
-def test_a_file_name_that_is_not_utf_8_is_a_problem(split_folder: Path) -> None:
+def test_file_names_that_no_table_can_hold_are_a_problem(split_folder: Path) -> None:
     (split_folder / "train" / "ill" / "00.png").rename(os.fsdecode(os.fsencode(split_folder) + b"/train/ill/r\xf6.png"))
+    (split_folder / "train" / "ill" / "01.png").rename(split_folder / "train" / "ill" / "a\nb.png")
     samples = listed(split_folder)
-    assert len(samples) == 39
-    assert "1 file name(s) are not UTF-8 ('train/ill/r\\udcf6.png'): rename them" in samples.problems[0]
+    assert len(samples) == 38
+    first, second = samples.problems
+    assert "1 file name(s) are not UTF-8 ('train/ill/r\\udcf6.png'): rename them" in first
+    assert "1 file name(s) hold a line break ('train/ill/a\\nb.png'): rename them" in second
+
+
+def test_what_is_an_image_and_not_used_is_left_out_once(split_folder: Path, draw: Callable[..., Path]) -> None:
+    for path in ("train/.a.png", "train/ill/.cache/b.png", "train/stray.png", "stray2", "test/ill/@eaDir/c.png"):
+        draw(split_folder / path, 500, format="PNG")
+    make(split_folder, "README.md", "train/ill/notes.txt", "train/ill/._00.png", "Thumbs.db")
+    samples = listed(split_folder)
+    assert len(samples) == 40
+    assert sorted((one.count, *one.examples) for one in samples.left_out) == [
+        (1, "test/ill/@eaDir/c.png"),
+        (2, "stray2", "train/stray.png"),
+        (2, "train/.a.png", "train/ill/.cache/b.png"),
+    ]
+
+
+AS_SPLITS = ("train", "val", "test")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train_images", "val_images", "test_images"),
+        ("training_set", "validation_set", "test_set"),
+        ("train_data", "dev_data", "test_data"),
+        ("trainset", "valset", "testset"),
+        ("1. Training Set", "2. Validation Set", "3. Test Set"),
+        ("TrainingData", "ValidationData", "TestingData"),
+        ("seg_train/seg_train", "seg_val/seg_val", "seg_test/seg_test"),
+        ("covid19-train", "covid19-valid", "covid19-test"),
+        ("archive/Data/Train", "archive/Data/Valid", "archive/Data/Test"),
+        ("train/images", "val/images", "test/images"),
+        ("train_images", "val", "TestSet"),
+    ],
+)
+def test_split_words_among_others_are_understood(tmp_path: Path, names: tuple[str, ...]) -> None:
+    make(tmp_path, f"{names[0]}/ill|well|other/#.png", f"{names[1]}/ill|well/#.png", f"{names[2]}/ill|well/1.png")
+    samples = listed(tmp_path)
+    assert samples.classes == ("ill", "other", "well")
+    assert counts(samples) == {"train": 6, "val": 4, "test": 2}
+
+
+def test_splits_may_lie_in_class_folders(tmp_path: Path) -> None:
+    samples = listed(make(tmp_path, "ill|well/train/#.png", "ill|well/test/1.png"))
+    assert (samples.classes, counts(samples)) == (("ill", "well"), {"train": 4, "test": 2})
+
+
+@pytest.mark.parametrize("train", ["train", "train/train", "data/train"])
+def test_a_class_that_is_alone_in_one_split_is_no_wrapper(tmp_path: Path, train: str) -> None:
+    make(
+        tmp_path, f"{train}/ill|well/p1|p2/1.png", f"{os.path.dirname(train) or '.'}/test/ill/p3|p4/1.png".lstrip("./")
+    )
+    if train == "train/train":
+        shutil.move(tmp_path / "train" / "test", tmp_path / "test")
+    samples = listed(tmp_path)
+    assert (samples.classes, counts(samples)) == (("ill", "well"), {"train": 4, "test": 2})
+
+
+@pytest.mark.parametrize("unlabelled", ["unlabeled", "predict", "seg_pred/seg_pred", "extra/images"])
+def test_loose_images_beside_splits_are_left_out(tmp_path: Path, unlabelled: str) -> None:
+    samples = listed(make(tmp_path, "train|test/ill|well/#.png", f"{unlabelled}/#.jpg"))
+    assert counts(samples) == {"train": 4, "test": 4}
+    assert [(one.count, one.examples[0]) for one in samples.left_out] == [(2, f"{unlabelled}/1.jpg")]
+
+
+def test_an_unlabelled_test_folder_leaves_all_splits_to_us(tmp_path: Path) -> None:
+    samples = listed(make(tmp_path, "train/ill|well/#.png", "test/#.png", "sample_submission.csv"))
+    assert (len(samples), samples.splits) == (4, None)
+    assert [(one.count, one.examples) for one in samples.left_out] == [(2, ("test/1.png", "test/2.png"))]
+    assert any("training images" in note for note in samples.notes)
+
+
+@pytest.mark.parametrize(
+    ("paths", "classes", "left_out"),
+    [
+        (("data/set/ill|well/#.png", "README.md"), "ill well", []),
+        (("data/ill|well/#.png", "preview.png"), "ill well", ["preview.png"]),
+        (("ill|well/images/#.png", "ill|well/masks/#.png"), "ill well", ["ill/masks/1.png"]),
+        (("ill|well/#.png", "ill/masks/#.png"), "ill well", ["ill/masks/1.png"]),
+        (("images|masks/ill|well/#.png",), "ill well", ["masks/ill/1.png"]),
+        (
+            ("ill/a (#).png", "ill/a (#)_mask.png", "ill/a (#)_mask_1.png", "well/b.png"),
+            "ill well",
+            ["ill/a (1)_mask.png"],
+        ),
+        (("ill|well/#.png", "ill/1_segmentation.png"), "ill well", ["ill/1_segmentation.png"]),
+        (("brain/yes|no/#.png", "yes|no/#.png"), "no yes", ["brain/no/1.png"]),
+        (("with_mask|without_mask/#.png",), "with_mask without_mask", []),
+        (("Mask|No Mask/#.png",), "Mask No Mask", []),
+        (("mask|face/#.png", "mask/x_mask.png"), "face mask", []),
+        (("bullet_train|cat/#.png",), "bullet_train cat", []),
+        (("PCR test positive|PCR test negative/#.png",), "PCR test negative PCR test positive", []),
+        (("stage 1|stage 2/#.png",), "stage 1 stage 2", []),
+        (("0|1|2/#.png",), "0 1 2", []),
+        (("ill|well/p1|p2/#.png",), "ill well", []),
+        (("ill/#.png", "well/left|right/#.png"), "ill well", []),
+        (("ill|well/#.png", "docs/paper.pdf", "annotations/1.xml"), "ill well", []),
+    ],
+)
+def test_class_folders_as_they_are_downloaded(
+    tmp_path: Path, paths: tuple[str, ...], classes: str, left_out: list[str]
+) -> None:
+    samples = listed(make(tmp_path, *paths))
+    assert " ".join(samples.classes) == classes
+    assert samples.splits is None
+    assert [one.examples[0] for one in samples.left_out] == left_out
+
+
+def test_a_copy_of_the_set_in_itself_is_left_out_if_it_is_one(tmp_path: Path) -> None:
+    make(tmp_path, "xray/train|test/ill|well/#.png", "xray/xray/train|test/ill|well/#.png", "xray/__MACOSX/x/._1.png")
+    samples = listed(tmp_path)
+    assert counts(samples) == {"train": 4, "test": 4}
+    assert [one.count for one in samples.left_out] == [8]
+    assert samples.paths[0] == "xray/test/ill/1.png"
+    (tmp_path / "xray" / "xray" / "test" / "ill" / "1.png").write_bytes(b"another image")
+    assert "folder 'xray' holds images and stands beside folders named as splits" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("paths", "named"),
+    [
+        (("images_001|images_002|images_003/images/#.png", "Data.csv"), "images_001, images_002, images_003|Data.csv"),
+        (("HAM_part_1|HAM_part_2/#.png", "meta.csv"), "HAM_part_1, HAM_part_2|meta.csv|--label-column"),
+        (("fold1|fold2/ill|well/#.png",), "fold1, fold2|--class-from"),
+        (("set/ill/patient1|patient2/#.png",), "patient1, patient2|--group-from"),
+        (("p10|p11/p10000032/s5/#.jpg",), "p10, p11"),
+        (
+            (
+                "train|valid/XR_WRIST|XR_HAND/patient1|patient2|patient3/study1_positive|study2_negative/#.png",
+                "train_labels.csv",
+            ),
+            "XR_HAND, XR_WRIST|study1_|train_labels.csv|--class-from '(negative|positive)/'|'(patient\\d+)'",
+        ),
+        (("breast|colon/benign|malignant/#.png",), "breast, colon|benign|--class-from"),
+        (("colon/colon_aca|colon_n/#.png", "lung/lung_aca|lung_n/#.png"), "colon, lung|^([^/]+)/|^[^/]+/([^/]+)/"),
+        (("TR|VA/ill|well/#.png",), "TR, VA|--split-names TR=train"),
+        (("Original Dataset|Augmented/ill|well/#.png",), "Augmented, Original Dataset|--data"),
+        (("normal|test/#.png",), "test|--split-names test=test|--class-from"),
+        (("seg_val|seg_test/#.png",), "seg_test, seg_val|--split-names"),
+        (("chest|bone/train|test/ill|well/#.png",), "bone/test, bone/train, chest/test, chest/train|--data"),
+        (("ill|well|unlabeled/#.png",), "unlabeled|--classes ill,well"),
+        (("ill|well|masks/a/#.png",), "masks|--classes ill,well"),
+        (("train|test/#.png", "labels.csv"), "test, train|labels.csv|--label-column"),
+        (("train/#.png",), "train|--class-from"),
+        (("train|bus|plane/#.png",), "train|--class-from"),
+        (("train|test|extra/ill|well/#.png",), "'extra'|--split-names extra=train"),
+        (("train|train_val|test/ill|well/#.png",), "'train_val'|--split-names train_val=train"),
+        (("train_1|train_2|test/ill|well/#.png",), "'train_1' and 'train_2'|--split-names train_1=train,train_2=train"),
+        (("#.png", "labels.csv"), "2 image(s)|labels.csv"),
+        (("images.zip", "labels.csv"), "no images|images.zip must be unpacked"),
+    ],
+)
+def test_names_that_leave_open_what_is_a_class_stop_with_the_way_out(
+    tmp_path: Path, paths: tuple[str, ...], named: str
+) -> None:
+    said = refusal(make(tmp_path, *paths))
+    assert [
+        words
+        for words in named.replace("(negative|positive)", "(negative;positive)").split("|")
+        if words.replace(";", "|") not in said
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        ({"TR": "train", "VA": "val"}, {"train": 4, "val": 4}),
+        ({"VA": "test", "TR": "train"}, {"train": 4, "test": 4}),
+        ({"TR": "train", "VA": "train"}, None),
+    ],
+)
+def test_split_names_map_folders(tmp_path: Path, names: dict[str, str], wanted: dict[str, int] | None) -> None:
+    samples = listed(make(tmp_path, "data/TR|VA/ill|well/#.png"), split_names=names)
+    assert (samples.classes, counts(samples)) == (("ill", "well"), wanted)
+
+
+def test_split_names_stand_beside_split_words(tmp_path: Path) -> None:
+    make(tmp_path, "train|holdout/ill|well/#.png")
+    assert counts(listed(tmp_path, split_names={"holdout": "test"})) == {"train": 4, "test": 4}
+    said = refusal(tmp_path / "train", split_names={"holdout": "test"})
+    assert said == f"--split-names holdout: no such folder in {tmp_path}/train, which holds ill, well"
+
+
+def test_class_and_patient_come_from_the_path(tmp_path: Path) -> None:
+    make(tmp_path, "MURA/train|valid/WRIST|HAND/patient1|patient2/study1_positive|study2_negative/#.png")
+    samples = listed(tmp_path, class_from=r"_(\w+)/", group_from=r"(patient\d+)")
+    assert (samples.classes, counts(samples)) == (("negative", "positive"), {"train": 16, "val": 16})
+    assert samples.group_from == r"(patient\d+)"
+    assert samples.groups is not None
+    assert all(group in path for group, path in zip(samples.groups, samples.paths, strict=True))
+    assert all(f"_{samples.label_text(row)}/" in path for row, path in enumerate(samples.paths))
+
+
+def test_class_from_reads_flat_folders_and_names_what_has_no_match(tmp_path: Path) -> None:
+    make(tmp_path, "train/cat.#.jpg", "train/dog.#.jpg", "test/#.jpg")
+    said = refusal(tmp_path, class_from="(cat|dog)")
+    assert said == "--class-from (cat|dog): 2 of 6 files have no match: test/1.jpg, test/2.jpg"
+    samples = listed(tmp_path, class_from="(cat|dog)", test_data="none")
+    assert (samples.classes, samples.splits, sum(one.count for one in samples.left_out)) == (("cat", "dog"), None, 2)
+    classes = listed(make(tmp_path / "b", "train|bus|plane/#.png"), class_from="^([^/]+)/").classes
+    assert classes == ("bus", "plane", "train")
+
+
+@pytest.mark.parametrize(
+    ("paths", "pattern"),
+    [
+        (("ill|well/patient1_#.png", "ill/patient2_#.png", "well/patient3_#.png"), r"(patient\d+)"),
+        (
+            ("ill/person-1_bacteria_#.png", "ill/person-2_#.png", "ill/person-3_#.png", "well/x#.png"),
+            r"(person-\d+|[^/]+$)",
+        ),
+        (("ill/00001_00#.png", "ill/00002_00#.png", "well/00003_00#.png"), r"(\d{3,}(?=[_-]\d))"),
+        (
+            ("ill/NORMAL2-IM-0001-#.png", "ill/IM-0001-#.png", "well/IM-0002-#.png"),
+            r"([^/]*?\d{3,}(?=[_-]\d{1,4}(?!\d)))",
+        ),
+        (("ill/subject1|subject2/#.png", "well/subject3|subject4/#.png"), r"(subject\d+)"),
+        (("ill/ill_#.png", "well/well_#.png"), None),
+        (("ill/ISIC_000000#.png", "well/ISIC_000001#.png"), None),
+        (("ill/2020-03-#.png", "well/2021-03-#.png"), None),
+    ],
+)
+def test_a_warning_names_the_regex_that_finds_patients(
+    tmp_path: Path, paths: tuple[str, ...], pattern: str | None
+) -> None:
+    checks = listed(make(tmp_path, *paths)).checks
+    assert [(one.check, one.severity) for one in checks] == ([("patients_in_file_names", "warning")] if pattern else [])
+    if pattern:
+        assert f"--group-from '{pattern}' keeps each in one" in checks[0].message
+        groups = listed(tmp_path, group_from=pattern).groups
+        assert groups is not None
+        assert max(Counter(groups).values()) > 1
+
+
+def test_a_regex_that_puts_patients_into_two_given_splits_is_not_recommended(tmp_path: Path) -> None:
+    make(tmp_path, "train/ill|well/patient1_#.png", "train/well/patient2_#.png", "test/ill|well/patient1_3#.png")
+    make(tmp_path, "test/ill/patient3_#.png")
+    (check,) = listed(tmp_path).checks
+    assert "would stand in two of the splits given" in check.message
+    assert (check.count, len(check.items[0])) == (1, 8)
+
+
+def test_validation_and_test_images_may_lie_in_folders_of_their_own(tmp_path: Path) -> None:
+    make(tmp_path, "set/ill|well/#.png", "set/held out/ill|well/#.png", "elsewhere/data/ill|well/patient7|p8/1.png")
+    samples = listed(tmp_path / "set", val_data="held out", test_data=str(tmp_path / "elsewhere"))
+    assert (samples.classes, counts(samples)) == (("ill", "well"), {"train": 4, "val": 4, "test": 4})
+    assert {path for path, split in zip(samples.paths, samples.splits or (), strict=True) if split == "val"} == {
+        f"held out/{name}/{number}.png" for name in ("ill", "well") for number in (1, 2)
+    }
+    assert all(file.is_file() for file in samples.files)
+    assert samples.left_out == ()
+
+
+def test_own_splits_of_the_set_can_be_refused_or_replaced(split_folder: Path, tmp_path: Path) -> None:
+    samples = listed(split_folder, val_data="none")
+    assert counts(samples) == {"train": 24, "test": 8}
+    assert [(one.count, "--val-data none" in one.why) for one in samples.left_out] == [(8, True)]
+    assert counts(listed(split_folder, test_data="none")) == {"train": 24, "val": 8}
+    make(tmp_path / "other", "ill|well/#.png")
+    samples = listed(split_folder, test_data=str(tmp_path / "other"))
+    assert counts(samples) == {"train": 24, "val": 8, "test": 4}
+    assert [one.count for one in samples.left_out] == [8]
+
+
+def test_folders_of_splits_that_cannot_be_read_are_told_together(split_folder: Path) -> None:
+    (split_folder / "list.txt").touch()
+    said = refusal(split_folder, val_data="list.txt", test_data="nowhere").splitlines()
+    assert "--val-data list.txt: no folder" in said[0]
+    assert "--test-data nowhere: no such folder" in said[1]
+    assert "--test-data .: this is --data itself" in refusal(split_folder, test_data=str(split_folder)).replace(
+        str(split_folder), "."
+    )
+
+
+def test_classes_are_kept_and_what_is_named_like_no_class_may_go(tmp_path: Path) -> None:
+    samples = listed(make(tmp_path, "ill|well|unlabeled/#.png"), classes="ill,well")
+    assert (samples.classes, [one.count for one in samples.left_out]) == (("ill", "well"), [2])
+    assert listed(make(tmp_path / "b", "ill|well/#.png", "rare/1.png"), min_class_images=2).classes == ("ill", "well")
+
+
+WORDS = [
+    "train",
+    "test_images",
+    "val",
+    "a",
+    "b",
+    "images",
+    "masks",
+    "part_1",
+    "part_2",
+    "patient1",
+    "x_positive",
+    "@eaDir",
+]
+FOLDERS = st.lists(st.sampled_from(WORDS), max_size=4).map("/".join)
+FILES = st.sampled_from(
+    ["1.png", "2.jpg", "1_mask.png", "00001_001.png", "IM1", ".x.png", "t.csv", "a.zip", "n\nl.png"]
+)
+TREES = st.lists(st.tuples(FOLDERS, FILES), max_size=12)
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "split_names": st.sampled_from([{"a": "train"}, {"train": "test", "b": "val"}]),
+        "class_from": st.sampled_from(["([ab])", "([^/]+)/[^/]+$"]),
+        "group_from": st.sampled_from([r"(patient\d+)", r"(\d+)"]),
+        "val_data": st.sampled_from(["none", "val", "a"]),
+        "test_data": st.sampled_from(["none", "test_images", "b"]),
+        "classes": st.sampled_from(["a,b"]),
+    },
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tree=TREES, options=OPTIONS, name=st.text(string.printable, min_size=1, max_size=8))
+def test_any_tree_is_read_or_refused_in_words(
+    tmp_path: Path, tree: list[tuple[str, str]], options: dict[str, Any], name: str
+) -> None:
+    root = tmp_path / "root"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
+    for folder, file in [*tree, ("a", f"{name.replace('/', '_')}.png")]:
+        if not any(place.is_file() for place in (root / folder, *(root / folder).parents)):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            (root / folder / file).touch()
+    try:
+        samples = listed(root, **options)
+    except UserError:
+        return
+    used = {file.relative_to(root).as_posix() for file in samples.files}
+    assert len(used) == len(samples) == len(set(samples.paths))
+    assert set(samples.labels.tolist()) == set(range(len(samples.classes)))
+    unused = [path for one in samples.left_out for path in one.examples]
+    assert len(set(unused)) == len(unused) == sum(one.count for one in samples.left_out)
+    assert not used & set(unused)

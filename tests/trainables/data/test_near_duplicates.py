@@ -15,7 +15,9 @@ def find(smalls: np.ndarray, same: np.ndarray | None = None, phashes: np.ndarray
     if phashes is None:
         phashes = np.array([phash(small) for small in smalls], dtype=np.uint64)
     rows = np.arange(len(smalls))
-    return find_near_pairs(phashes, smalls, rows if same is None else same, rows)
+    found = find_near_pairs(phashes, smalls, rows if same is None else same, rows)
+    assert found.searched is None
+    return list(found.pairs)
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray:

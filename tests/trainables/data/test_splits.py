@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from search_spaces.errors import UserError
@@ -15,8 +15,11 @@ from trainables.data.splits import (
     GIVEN,
     SEEDED,
     VAL_FROM_TRAIN,
+    Assignment,
     assign_folds,
     assign_splits,
+    first_try,
+    kept_together,
     label_strata,
     missing_classes,
     write_folds,
@@ -64,11 +67,12 @@ def test_another_seed_gives_other_splits() -> None:
 @given(counts=st.lists(st.integers(3, 400), min_size=2, max_size=6), seed=st.integers(0, 99))
 def test_each_class_is_split_about_70_15_15(counts: list[int], seed: int) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
-    splits = assign_splits(None, labels, None, seed).splits
+    assignment = assign_splits(None, labels, None, seed)
+    splits = assignment.splits
     for name, count in enumerate(counts):
         for split, share in (("train", 0.7), ("val", 0.15), ("test", 0.15)):
             assert abs((splits[labels == name] == split).sum() - share * count) <= 1.3
-    assert missing_classes(labels, splits, [str(name) for name in range(len(counts))]) == []
+    assert missing_classes(labels, assignment, [str(name) for name in range(len(counts))]) == []
 
 
 def test_groups_are_split_about_70_15_15_and_stratified() -> None:
@@ -132,15 +136,83 @@ def test_rare_label_combinations_are_merged_by_their_rarest_label() -> None:
     assert len(set(strata)) == 3
 
 
+def assigned(splits: list[str], origin: str = GIVEN) -> Assignment:
+    return Assignment(np.array(splits), origin)
+
+
 def test_missing_class_is_named_with_its_split() -> None:
-    problems = missing_classes(np.array([0, 1, 0, 0]), np.array(["train", "train", "val", "test"]), ["ill", "well"])
-    assert problems == ["class 'well' has no image in val: every class must be in train and val (val has 1 images)"]
+    splits = assigned(["train", "train", "val", "test"])
+    problems = missing_classes(np.array([0, 1, 0, 0]), splits, ["ill", "well"])
+    assert problems == [
+        "class 'well' has no image in val, which has 1 images: every class must be in train and val; name those to "
+        "keep by --classes"
+    ]
+
+
+def test_classes_too_rare_for_a_drawn_split_are_told_in_one_sentence_with_the_way_out() -> None:
+    labels = np.repeat([0, 1, 2, 3], [20, 2, 1, 2])
+    problems = missing_classes(labels, assign_splits(None, labels, None, 0), ["common", "rare_a", "rare_b", "rare_c"])
+    assert problems == [
+        "too rare to be in train, val and test (or all in too few groups): rare_a (2 images), rare_b (1 image), rare_c "
+        "(2 images); leave out small classes by --min-class-images 3, or name those to keep by --classes"
+    ]
 
 
 def test_label_that_all_images_carry_is_refused() -> None:
-    labels = np.array([[1, 0], [1, 1], [1, 1], [0, 0]], dtype=np.uint8)
-    problems = missing_classes(labels, np.array(["train", "train", "val", "val"]), ["lung", "opacity"])
+    labels = np.array([[1, 0], [1, 1], [1, 1], [0, 0]], dtype=np.int8)
+    problems = missing_classes(labels, assigned(["train", "train", "val", "val"]), ["lung", "opacity"])
     assert problems == ["label 'lung' is set for all 2 images in train: nothing to tell apart"]
+
+
+def test_a_label_that_all_images_carry_of_which_it_is_known_is_refused_too() -> None:
+    labels = np.array([[1, 0], [-1, 1], [1, 1], [0, 0]], dtype=np.int8)
+    problems = missing_classes(labels, assigned(["train", "train", "val", "val"]), ["lung", "opacity"])
+    assert problems == ["label 'lung' is set for all 1 images in train: nothing to tell apart"]
+
+
+@settings(max_examples=40)
+@given(grouped_labels(), st.integers(0, 1000))
+def test_equal_images_stay_together_across_groups(data: tuple[np.ndarray, list[str]], seed: int) -> None:
+    labels, groups = data
+    same = np.random.default_rng(seed).integers(0, len(labels) * 2, size=len(labels))
+    assume(len(np.unique(kept_together(groups, len(labels), same))) >= 3)
+    splits = assign_splits(None, labels, groups, seed, same).splits
+    for keys in (same.tolist(), groups):
+        for key in set(keys) - {""}:
+            assert len({split for split, name in zip(splits, keys, strict=True) if name == key}) == 1
+
+
+def test_images_linked_by_a_third_one_are_kept_together() -> None:
+    units = kept_together(["a", "a", "b", "", ""], 5, np.array([0, 1, 1, 2, 3]))
+    assert units[0] == units[1] == units[2]
+    assert len(set(units)) == 3
+
+
+@settings(max_examples=40)
+@given(grouped_labels(), st.integers(10, 100), st.booleans())
+def test_a_first_try_takes_whole_groups_from_every_split(
+    data: tuple[np.ndarray, list[str]], most: int, given_splits: bool
+) -> None:
+    labels, groups = data
+    units = kept_together(groups, len(labels))
+    splits = assign_splits(None, labels, groups, 0).splits.tolist() if given_splits else None
+    rows = first_try(labels, splits, units, min(most, len(labels)), 0)
+    assert len(rows) <= most
+    assert not set(units[rows]) & set(np.delete(units, rows))
+    assert np.array_equal(rows, np.unique(rows))
+
+
+def test_a_first_try_keeps_the_shares_of_classes_and_splits() -> None:
+    labels, splits = np.tile([0, 0, 0, 1], 250), np.repeat(["train", "test"], [800, 200])
+    rows = first_try(labels, splits.tolist(), np.arange(1000), 100, 0)
+    assert sorted(
+        zip(*np.unique([f"{splits[row]} {labels[row]}" for row in rows], return_counts=True), strict=True)
+    ) == [
+        ("test 0", 15),
+        ("test 1", 5),
+        ("train 0", 60),
+        ("train 1", 20),
+    ]
 
 
 FINDINGS = ("covid", "normal", "pneumonia")

@@ -1,277 +1,528 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
+import json
+import os
+import sqlite3
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from search_spaces.errors import UserError
-from trainables.data.config import DataConfig
-from trainables.data.samples import SPLIT_WORDS, Samples
-from trainables.data.table import list_table
+from trainables.data import file_form as forms
+from trainables.data.table import file_form, neighbours, read_list, read_table
 
-ROWS = [
-    {"file": "a.png", "finding": "ill", "fold": "train", "pid": "1", "sex": "f", "site": "x"},
-    {"file": "b.png", "finding": "well", "fold": "train", "pid": "2", "sex": "m", "site": "x"},
-    {"file": "c.png", "finding": "ill", "fold": "val", "pid": "3", "sex": "f", "site": "y"},
-    {"file": "d.png", "finding": "well", "fold": "test", "pid": "4", "sex": "", "site": "y"},
-]
+TABLE = "path,label,pid\na.png,ill,007\nb.png, well ,NA\nc.png,,1.0\n"
+CELLS = [["a.png", "ill", "007"], ["b.png", "well", "NA"], ["c.png", "", "1.0"]]
+
+fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Callable[..., Path]:
-    """``table(rows)`` writes a CSV file, and an empty file for each path in it unless told not to."""
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """``write(content, name="m.csv")`` writes text, bytes, or what a function of a path writes."""
 
-    def write(
-        rows: list[dict[str, str]], make_files: bool = True, delimiter: str = ",", encoding: str = "utf-8"
-    ) -> Path:
-        path = tmp_path / "manifest.csv"
-        with path.open("w", newline="", encoding=encoding) as file:
-            writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
-            writer.writeheader()
-            writer.writerows(rows)
-        if make_files:
-            for row in rows:
-                name = row.get("file") or row.get("path")
-                if name:
-                    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-                    (tmp_path / name).touch()
+    def write_one(content: str | bytes | Callable[[Path], object], name: str = "m.csv") -> Path:
+        path = tmp_path / name
+        if callable(content):
+            content(path)
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
 
-    return write
+    return write_one
 
 
-def read(path: Path, **options: Any) -> Samples:
-    defaults: dict[str, Any] = {"path_column": "file", "label_column": ("finding",), "split_column": "fold"}
-    return list_table(path, DataConfig(data=str(path), **(defaults | options)))
+def zipped(members: dict[str, bytes | str]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return content.getvalue()
 
 
-def changed(row: int, **cells: str) -> list[dict[str, str]]:
-    return [{**cells_of, **(cells if index == row else {})} for index, cells_of in enumerate(ROWS)]
+def frame() -> pd.DataFrame:
+    return pd.DataFrame([line.split(",") for line in TABLE.splitlines()[1:]], columns=["path", "label", "pid"])
 
 
-def problems_of(path: Path, **options: Any) -> str:
-    """The problems that a manifest leaves for the end, or raises at once."""
-    try:
-        return "\n".join(read(path, **options).problems)
-    except UserError as error:
-        return str(error)
-
-
-def test_columns_are_read_under_the_users_own_names(table: Callable[..., Path], tmp_path: Path) -> None:
-    samples = read(table(ROWS), group_column="pid", subgroup_column=("sex",), source_column="site")
-    assert samples.classes == ("ill", "well")
-    assert list(samples.labels) == [0, 1, 0, 1]
-    assert samples.splits == ("train", "train", "val", "test")
-    assert samples.groups == ("1", "2", "3", "4")
-    assert samples.subgroups == {"sex": ("f", "m", "f", "")}
-    assert samples.sources == ("x", "x", "y", "y")
-    assert samples.files[0] == tmp_path / "a.png"
-    assert samples.problems == ()
-
-
-@pytest.mark.parametrize("delimiter", [";", "\t"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_semicolons_tabs_and_byte_order_marks_are_read(
-    table: Callable[..., Path], delimiter: str, encoding: str
-) -> None:
-    assert len(read(table(ROWS, delimiter=delimiter, encoding=encoding))) == 4
-
-
-def test_cells_stay_texts_and_lose_the_space_around_them(table: Callable[..., Path]) -> None:
-    rows = [
-        {**row, "finding": cell, "pid": "007"} for row, cell in zip(ROWS, [" NA ", "None", "NA", "1.0"], strict=True)
-    ]
-    samples = read(table(rows), group_column="pid")
-    assert samples.classes == ("1.0", "NA", "None")
-    assert samples.groups == ("007",) * 4
-
-
-def test_split_column_called_split_is_used_unasked(table: Callable[..., Path]) -> None:
-    rows = [{"file": row["file"], "finding": row["finding"], "split": "train"} for row in ROWS]
-    assert read(table(rows), split_column=None).splits == ("train",) * 4
-
-
-def test_no_split_column_leaves_the_splits_to_us(table: Callable[..., Path]) -> None:
-    assert read(table(ROWS), split_column=None).splits is None
-
-
-@given(st.sampled_from(sorted(SPLIT_WORDS)), st.sampled_from([str.lower, str.upper, str.title]))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-def test_split_words_go_in_any_case(table: Callable[..., Path], word: str, case: Callable[[str], str]) -> None:
-    samples = read(table(changed(2, fold=case(word))))
-    assert samples.splits is not None
-    assert samples.splits[2] == SPLIT_WORDS[word]
-
-
-def test_absolute_windows_and_unicode_paths_are_found(table: Callable[..., Path], tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "Zoë 1.png").touch()
-    (tmp_path / "sub" / "w.png").touch()
-    rows = changed(0, file=str(tmp_path / "sub" / "Zoë 1.png"))
-    rows[1]["file"] = "sub\\w.png"
-    for name in ("c.png", "d.png"):
-        (tmp_path / name).touch()
-    samples = read(table(rows, make_files=False))
-    assert samples.problems == ()
-    assert samples.paths[:2] == ("sub/Zoë 1.png", "sub\\w.png")
-    assert samples.files[1] == tmp_path / "sub" / "w.png"
-
-
-def test_a_bar_in_a_cell_makes_it_multi_label(table: Callable[..., Path]) -> None:
-    samples = read(table(changed(0, finding="well | ill")))
-    assert samples.task == "multi_label"
-    assert samples.labels.tolist() == [[1, 1], [0, 1], [1, 0], [0, 1]]
-
-
-def test_several_columns_of_0_and_1_make_it_multi_label_in_their_order(table: Callable[..., Path]) -> None:
-    marks = [("1", "0"), ("0.0", "True"), ("1.0", "yes"), ("no", "FALSE")]
-    rows = [{**row, "mass": mass, "edema": edema} for row, (mass, edema) in zip(ROWS, marks, strict=True)]
-    samples = read(table(rows), label_column=("mass", "edema"))
-    assert samples.classes == ("mass", "edema")
-    assert samples.labels.tolist() == [[1, 0], [0, 1], [1, 1], [0, 0]]
-    assert [result.message for result in samples.checks] == ["1 of 4 images carry none of the labels"]
-
-
-def test_one_hot_columns_can_be_single_label(table: Callable[..., Path]) -> None:
-    rows = [{**row, "well": str(place % 2), "ill": str(1 - place % 2)} for place, row in enumerate(ROWS)]
-    samples = read(table(rows), label_column=("well", "ill"), task="single_label")
-    assert samples.classes == ("ill", "well")
-    assert samples.labels.tolist() == [0, 1, 0, 1]
-
-
-def test_uncertain_and_empty_0_1_cells_are_never_guessed(table: Callable[..., Path]) -> None:
-    rows = [{**row, "mass": mass, "edema": "1"} for row, mass in zip(ROWS, ["-1.0", "", "1", "0"], strict=True)]
-    text = problems_of(table(rows), label_column=("mass", "edema"))
-    assert "label column 'mass', rows 2, 3: '-1.0' is neither 0 nor 1" in text
-
-
-def test_all_problems_of_the_rows_are_told_together(table: Callable[..., Path], tmp_path: Path) -> None:
-    rows = [*changed(1, fold="trian"), {**ROWS[0], "finding": "well"}, {**ROWS[0], "file": "e.png", "finding": ""}]
-    path = table(rows)
-    (tmp_path / "c.png").unlink()
-    text = problems_of(path)
-    assert "column 'fold', row 3: unknown split 'trian'; allowed: train, training, val" in text
-    assert "1 of 6 rows name a missing file" in text
-    assert "c.png" in text
-    assert "a.png stands 2 times, with different labels (rows 2, 6): keep one row" in text
-    assert "column 'finding', row 7: the label is empty" in text
-
-
-def test_rows_at_fault_are_not_in_the_samples(table: Callable[..., Path]) -> None:
-    assert read(table(changed(1, fold="trian"))).paths == ("a.png", "c.png", "d.png")
-
-
-def test_missing_files_are_counted_and_the_first_five_named(table: Callable[..., Path], tmp_path: Path) -> None:
-    rows = [{**ROWS[place % 2], "file": f"x{place}.png"} for place in range(8)]
-    path = table(rows)
-    for place in range(1, 8):
-        (tmp_path / f"x{place}.png").unlink()
-    text = problems_of(path)
-    assert "7 of 8 rows name a missing file" in text
-    assert "x1.png, x2.png, x3.png, x4.png, x5.png and 2 more" in text
-
-
-def test_missing_columns_are_told_together_with_the_nearest_names(table: Callable[..., Path]) -> None:
+def problem_of(path: Path, *columns: str) -> str:
     with pytest.raises(UserError) as error:
-        read(table(ROWS), path_column="filee", label_column=("findings",), group_column="patient")
-    first, second, third = error.value.problems
-    assert "--path-column filee: unknown column of manifest.csv 'filee': did you mean 'file'?" in first
-    assert "--label-column findings" in second
-    assert "did you mean 'finding'?" in second
-    assert "--group-column patient" in third
-    assert "allowed: file, finding, fold, pid, sex, site" in third
+        read_table(path, columns)
+    [problem] = error.value.problems
+    assert str(path) in problem or path.name in problem
+    return problem
 
 
-def test_label_column_must_be_named(table: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match=r"--label-column is not given; .* manifest.csv has file, finding, fold"):
-        read(table(ROWS), label_column=())
-
-
-def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "m.csv"
-    path.write_text("path,l,l\na.png,x,y\n")
-    with pytest.raises(UserError, match=r"--label-column l: m.csv has 2 columns of that name"):
-        read(path, path_column="path", label_column=("l",), split_column=None)
-
-
-def test_a_byte_that_is_not_utf_8_is_told_with_its_line(table: Callable[..., Path]) -> None:
-    path = table(ROWS)
-    path.write_bytes(path.read_bytes().replace(b"c.png", b"c\xe9.png"))
-    with pytest.raises(UserError, match="byte 0xe9 in line 4 is not UTF-8"):
-        read(path)
+# Forms
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "content",
     [
-        ("", "the file is empty"),
-        ("file,finding,fold\n", "a header and no rows"),
-        (
-            "file,finding,fold\na,b,c\na,b,c,d,e\n",
-            "not a table separated by commas: Expected 3 fields in line 3, saw 5",
-        ),
+        TABLE,
+        TABLE.replace(",", ";"),
+        TABLE.replace(",", "\t"),
+        TABLE.replace(",", "|"),
+        TABLE.replace("\n", "\r\n"),
+        TABLE.replace("\n", "\r"),
+        TABLE.encode("utf-8-sig"),
+        TABLE.encode("utf-16"),
+        b"\xfe\xff" + TABLE.replace("\n", "\r\n").encode("utf-16-be"),
+        "sep=;\r\n" + TABLE.replace(",", ";"),
+        b"\xef\xbb\xbfsep=\t\n" + TABLE.replace(",", "\t").encode(),
+        TABLE.replace("\n", ",\n"),
+        TABLE.removesuffix("\n"),
+        '"path","label","pid"\n"a.png", "ill","007"\nb.png,well,"NA"\nc.png,"","1.0"\n',
+        gzip.compress(TABLE.encode()),
+        zipped({"x/train.csv": TABLE, "__MACOSX/x/._train.csv": "junk", "x/.DS_Store": b"\0"}),
+        zipped({"train.txt": TABLE.replace(",", "\t").encode("utf-16")}),
+        "".join(json.dumps(dict(zip(["path", "label", "pid"], cells, strict=True))) + "\n" for cells in CELLS),
+        json.dumps([dict(zip(["path", "label", "pid"], cells, strict=True)) for cells in CELLS], indent=1),
+        lambda path: frame().to_parquet(path),
+        lambda path: frame().astype({"label": "category"}).to_parquet(path, row_group_size=2),
+        lambda path: path.write_bytes(gzip.compress(frame().to_parquet())),
     ],
 )
-def test_broken_tables_are_refused(tmp_path: Path, content: str, message: str) -> None:
-    path = tmp_path / "m.csv"
-    path.write_text(content)
-    with pytest.raises(UserError, match=message):
-        read(path)
+@pytest.mark.parametrize("name", ["m.csv", "m.dat"])
+def test_a_table_is_read_whatever_its_form_and_name(
+    write: Callable[..., Path], content: str | bytes | Callable[[Path], object], name: str
+) -> None:
+    path = write(content, name)
+    rows = read_table(path)
+    assert file_form(path) == "table"
+    assert rows.columns[:3].tolist() == ["path", "label", "pid"]
+    assert rows.iloc[:, :3].to_numpy().tolist() == CELLS
 
 
-def test_utf_16_and_archives_are_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "m.csv").write_bytes("file,finding\n".encode("utf-16"))
-    with pytest.raises(UserError, match="UTF-16; save it as CSV in UTF-8"):
-        read(tmp_path / "m.csv")
-    (tmp_path / "xrays.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"neither a folder nor a \.csv manifest"):
-        read(tmp_path / "xrays.zip")
+def test_numbers_lists_and_nothing_are_the_same_texts_in_every_form(write: Callable[..., Path]) -> None:
+    values = pd.DataFrame(
+        {
+            "n": pd.array([1, None, 3], dtype="Int64"),
+            "x": [0.1, np.nan, 20.0],
+            "single": np.array([0.1, 1, np.nan], dtype=np.float32),
+            "yes": [True, False, True],
+            "list": [["a", "b"], [], ["c"]],
+            "text": ["é", "", None],
+        }
+    )
+    jsonl = "\n".join(
+        json.dumps(
+            {name: None if isinstance(value, float) and value != value else value for name, value in row.items()}
+        )
+        for row in [
+            {"n": 1, "x": 0.1, "single": 0.1, "yes": True, "list": ["a", "b"], "text": "é"},
+            {"n": None, "x": None, "single": 1.0, "yes": False, "list": [], "text": ""},
+            {"n": 3, "x": 20.0, "yes": True, "list": ["c"], "text": None},
+        ]
+    )
+    expected = [
+        ["1", "0.1", "0.1", "True", "['a', 'b']", "é"],
+        ["", "", "1.0", "False", "[]", ""],
+        ["3", "20.0", "", "True", "['c']", ""],
+    ]
+    for path in (
+        write(values.to_csv(index=False), "v.csv"),
+        write(lambda path: values.to_parquet(path), "v.parquet"),
+        write(jsonl, "v.jsonl"),
+    ):
+        rows = read_table(path)
+        assert rows.columns.tolist() == list(values)
+        assert rows.to_numpy().tolist() == expected
 
 
-def test_one_class_only_is_refused(table: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match="one class only \\('ill'\\)"):
-        read(table([{**row, "finding": "ill"} for row in ROWS]))
+@pytest.mark.parametrize(
+    ("content", "columns", "cells"),
+    [
+        ("path;label\na.png;x, y\nb.png;z, w\n", ["path", "label"], ["a.png", "x, y"]),
+        ("path;score\na b.png;0,5\nc d.png;0,25\n", ["path", "score"], ["a b.png", "0,5"]),
+        ("path,label\na.png,x|y\nb.png,z|w\n", ["path", "label"], ["a.png", "x|y"]),
+        ("path,label\na.png,x; y\nb.png,z; w\n", ["path", "label"], ["a.png", "x; y"]),
+        ("the path,the label\na b.png,x y\nc d.png,z w\n", ["the path", "the label"], ["a b.png", "x y"]),
+        ("path\tlabel, all\na.png\tx, y\n", ["path", "label, all"], ["a.png", "x, y"]),
+        ("path  label\ta\na.png x   1\nb.png y 2\n", ["path", "label", "a"], ["a.png", "x", "1"]),
+        ('path,note\na.png,"x\ny, z"\n', ["path", "note"], ["a.png", "x\ny, z"]),
+        ('path,size\na.png,5" wide\nb.png,6" wide\n', ["path", "size"], ["a.png", '5" wide']),
+        ("a,b [w,h],\n1.png,x,2,3\n", ["a", "b [w", "h]", ""], ["1.png", "x", "2", "3"]),
+        ("one name\nsome value\nother\n", ["one name"], ["some value"]),
+    ],
+)
+def test_the_separator_is_what_fits_the_lines(
+    write: Callable[..., Path], content: str, columns: list[str], cells: list[str]
+) -> None:
+    rows = read_table(write(content))
+    assert rows.columns.tolist() == columns
+    assert rows.iloc[0].tolist() == cells
 
 
-def test_several_labels_with_single_label_are_refused(table: Callable[..., Path]) -> None:
-    text = problems_of(table(changed(3, finding="ill|well")), task="single_label")
-    assert "column 'finding', row 5: more than one label ('ill|well') with --task single_label" in text
+def test_rows_have_the_numbers_that_a_spreadsheet_shows(write: Callable[..., Path]) -> None:
+    rows = read_table(write('\npath,note\n"a.png","x\ny"\n\n , \nb.png,z\n'))
+    assert rows.index.tolist() == [3, 6]
+    assert read_table(write("sep=,\n" + TABLE)).index.tolist() == [2, 3, 4]
+    assert read_table(write(TABLE.partition("\n")[2]), ["path", "label", "pid"]).index.tolist() == [1, 2, 3]
+    assert read_table(write('{"a": 1}\n{"a": null}\n{"a": 2}\n')).index.tolist() == [1, 3]
 
 
-def test_blank_lines_do_not_shift_the_row_numbers(table: Callable[..., Path]) -> None:
-    path = table(changed(3, fold="tset"))
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join(["", *lines[:2], "", *lines[2:]]) + "\n")
-    assert "row 7: unknown split 'tset'" in problems_of(path)
+def test_a_column_name_may_be_empty_or_there_twice(write: Callable[..., Path]) -> None:
+    rows = read_table(write("path,l,l,\na.png,x,y,\nb.png,z,w\n"))
+    assert rows.columns.tolist() == ["path", "l", "l", ""]
+    assert rows.to_numpy().tolist() == [["a.png", "x", "y", ""], ["b.png", "z", "w", ""]]
 
 
-names = st.text(
-    st.characters(codec="utf-8", exclude_characters="|/\\\0", exclude_categories=["Cc", "Zs", "Zl", "Zp"]),
-    min_size=1,
-    max_size=12,
+# Headers
+
+
+@pytest.mark.parametrize(
+    ("content", "facts"),
+    [
+        ("a.png,x\nb.png,y\n", ["'a.png' is the name of an image", "2 column(s)", "--columns path,column2"]),
+        ("p1 p1_a.png neg rsna\np1 p1_b.png pos rsna\n", ["p1_a.png", "4 column(s)"]),
+        ("S/train/p1/s1/,1\nS/train/p2/s1/,0\n", ["'S/train/p1/s1/' is a path", "--columns path,column2"]),
+        ("C:\\x\\1,0\nC:\\x\\2,0\n", ["is a path"]),
+        ("id1,normal\nid2,ill\nid3,normal\n", ["'normal' is also a cell"]),
+        ("10_left,0\n10_right,0\n13_left,2\n", ["'0' is also a cell"]),
+    ],
+)
+def test_a_table_without_header_is_asked_about(write: Callable[..., Path], content: str, facts: list[str]) -> None:
+    path = write(content)
+    problem = problem_of(path)
+    assert [fact for fact in ("no header", "--columns", *facts) if fact not in problem] == []
+    width = len(content.splitlines()[0].replace(" ", ",").split(","))
+    names = [f"n{place}" for place in range(width)]
+    rows = read_table(path, names)
+    assert rows.columns.tolist() == names
+    assert len(rows) == content.count("\n")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Path,Frontal/Lateral,AP/PA\nS/train/1.jpg,Frontal,AP\nS/train/2.jpg,Lateral,\n",
+        "path,label\na.png,label\nb.png,x\n",
+        "id,0,1,2\nx,0,0,1\ny,1,0,0\n",
+        "0,1\na.png,1\nb.png,0\n",
+        "id,age\nx,NA\ny,63\nz,20\nw,1\n",
+        "id,age\nx,060Y\ny,63\nz,20\nw,1\n",
+    ],
+)
+def test_an_odd_header_is_a_header(write: Callable[..., Path], content: str) -> None:
+    assert read_table(write(content)).columns.tolist() == content.splitlines()[0].split(",")
+
+
+def test_names_for_columns_must_be_as_many_and_needed(write: Callable[..., Path]) -> None:
+    problem = problem_of(write("a.png,x\nb.png,y\n"), "path", "label", "more")
+    assert "--columns path,label,more: 3 name(s)" in problem
+    assert "has 2 cells (a.png | x)" in problem
+    headed = write("file,grade\na.png,0\nb.png,1\nc.png,1\nd.png,2\n")
+    assert "seems to have a header ('file', where the rows below have a path)" in problem_of(headed, "path", "label")
+    assert read_table(headed, ["file", "grade"]).columns.tolist() == ["file", "grade"]
+    assert len(read_table(headed, ["grade", "file"])) == 4
+    parquet = write(lambda path: frame().to_parquet(path), "m.parquet")
+    assert "--columns a,b,c: m.parquet is Parquet" in problem_of(parquet, "a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("content", "facts"),
+    [
+        (f"{TABLE}path,label,pid\nd.png,x,2\n", ["the header stands there again, in row 5"]),
+        ("path,age\n,years\na.png,1\nb.png,2\nc.png,3\n", ["row 2", "second header", "'years'", "a number"]),
+        ("path,age\nfile,age in y\na.png,1\nb.png,2\nc.png,3\n", ["row 2", "second header", "'file'", "a path"]),
+        ("Table 1\n\npath,label\na.png,x\n", ["line 3 has 2, line 4 has 2 cells, the first row 1", "above the header"]),
+    ],
+)
+def test_a_second_header_line_is_named(write: Callable[..., Path], content: str, facts: list[str]) -> None:
+    problem = problem_of(write(content))
+    assert [fact for fact in facts if fact not in problem] == []
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("content", "facts"),
+    [
+        ("", ["the file is empty"]),
+        ("\n \n", ["the file is empty"]),
+        ("a,b\n", ["a header and no rows (a | b)"]),
+        ("a,b,c\n1,2,3\n1,2,3,4,5\n1,2\n", ["separated by commas: line 3 has 5, line 4 has 2 cells, the first row 3"]),
+        ("a;b\n" + "1;2\n" * 20 + "1;2;3\n" * 12, ["semicolons: line 22 has 3", "line 31 has 3 and 2 more cells"]),
+        ('a,b\n1,"2\n3,4\n"5,6\n7,8\n', ["line 2 has 3 (a quote that opens there closes in line 4) cells"]),
+        ('a,b\n1,2\n3,"4\n5,6\n', ['a quote (") that opens in line 3 is never closed']),
+        (b"a,b\n1,2\n3,c\xe9\n", ["byte 0xe9 in line 3 is not UTF-8", "save the file as CSV in UTF-8"]),
+        (b'{"a": 1}\n{"a": "\xe9"}\n', ["byte 0xe9 in line 2 is not UTF-8"]),
+        (TABLE.encode("utf-16") + b"\x00", ["not UTF-16", "save the file as CSV in UTF-8"]),
+        (TABLE.encode("utf-16-le"), ["UTF-16 without its mark", "save it as CSV in UTF-8"]),
+        ("a,b\n1,2\n" + "x" * 70_000 + "\n1,\0\n", ["line 4 has a NUL byte"]),
+        ("a,b\n1,2\n" + "x,y\n" * 20_000 + "1,\0\n", ["line 20003 has a NUL byte"]),
+        ("a,b\n1," + "x" * 200_000 + "\n", ["line 2", "more than 131,072 characters", "quote"]),
+        ("a,b\n" + "x" * 17_000_000, ["line 2", "more than 16,777,216 characters"]),
+        ("a" + "," * 1_000_000, ["line 1 has 1,000,001 cells"]),
+        (b"\x07\0\x01binary", ["binary data", "CSV, TSV, Parquet or JSON Lines"]),
+        (b"PAR1" + b"\x07" * 200, ["a Parquet file that cannot be read"]),
+        ('{"a": 1}\n{"a": \n', ["line 3 is not JSON Lines", "Expecting value"]),
+        ('{"a": 1}\n[1, 2]\n', ["line 2 is not JSON Lines", "[1, 2] is no object"]),
+        ('{"a": ' + "[" * 100_000, ["line 1 is not JSON Lines"]),
+        ('[{"a": 1},\n{"a": 2}', ["array does not end"]),
+        ('{"a": "\\ud800"}\n', ["column 'a'", "no text"]),
+        ('{"a": "x\\u0000"}\n', ["column 'a'", "no text"]),
+        ('{"images": [{"id": 1}], "annotations": []}', ["one JSON object ('images', 'annotations')"]),
+        (b"<!DOCTYPE html><html>", ["an HTML page", "log in"]),
+        (b"version https://git-lfs.github.com/spec/v1\n", ["git lfs pull"]),
+        (zipped({"a.csv": TABLE, "b.csv": TABLE}), ["a zip of 2 files", "a.csv, b.csv", "unpack it"]),
+        (zipped({}), ["a zip of 0 files"]),
+        (zipped({"__MACOSX/a.csv": TABLE}), ["a zip of 0 files"]),
+        (zipped({"/etc/a.csv": TABLE}), ["'/etc/a.csv', a path outside of it"]),
+        (zipped({"x/../../a.csv": TABLE}), ["'x/../../a.csv', a path outside of it"]),
+        (
+            zipped({"x/a.png": b"1", "x/b.PNG": b"2", "labels.csv": TABLE}),
+            ["an archive of 2 images", "unpack it", "folder"],
+        ),
+        (zipped({"[Content_Types].xml": "", "xl/workbook.xml": ""}), ["an Excel workbook", "CSV"]),
+        (zipped({"mimetype": "", "content.xml": ""}), ["an OpenDocument file", "CSV"]),
+        (zipped({"a.csv": gzip.compress(b"a")}), ["a gzip file", "unpack it"]),
+        (zipped({"a.csv": TABLE})[:60], ["cannot be read"]),
+        (gzip.compress(TABLE.encode())[:40], ["cannot be read"]),
+        (gzip.compress(zipped({"a.csv": TABLE})), ["a zip archive", "unpack it"]),
+        (b"7z\xbc\xaf\x27\x1c" + b"\0" * 40, ["a 7z archive", "unpack it"]),
+        (b"SQLite format 3\0" + b"\0" * 40, ["an SQLite database"]),
+        (b"\x89HDF\r\n\x1a\n" + b"\0" * 40, ["an HDF5 file"]),
+        (b"\0" * 16 + b"\xde\xc0\xef\xbe" + b"\0" * 40, ["an LMDB database"]),
+        (b"\x30" + b"\0" * 7 + b"abcd\x0a\x2e" + b"\0" * 60, ["a TFRecord file"]),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 40, ["an old Excel", "CSV"]),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_no_table_is_named(write: Callable[..., Path], content: str | bytes, facts: list[str]) -> None:
+    problem = problem_of(write(content))
+    assert [fact for fact in facts if fact not in problem] == []
+    assert len(problem) < 700
+
+
+def test_a_table_called_parquet_that_is_none_is_named(write: Callable[..., Path]) -> None:
+    assert "m.parquet (by its content no Parquet): a header and no rows" in problem_of(write("junk", "m.parquet"))
+    assert "byte 0x93 in line 1 is not UTF-8" in problem_of(write(b"\x93\x94\x95", "m.parquet"))
+
+
+def test_images_in_a_parquet_are_named_by_column(write: Callable[..., Path]) -> None:
+    for image in ({"bytes": b"\x89PNG\r\n", "path": "a.png"}, b"\x89PNG\r\n"):
+        table = pd.DataFrame({"image": [image], "label": [0]})
+        path = write(lambda path, table=table: table.to_parquet(path), "m.parquet")
+        assert "column 'image' holds what is no text, such as the images themselves" in problem_of(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "form", "facts"),
+    [
+        (lambda path: Image.new("L", (8, 8)).save(path, "PNG"), "image", ["a PNG image"]),
+        (lambda path: path.write_bytes(zipped({"a.png": b"x", "b.png": b"y"})), "archive", ["2 images", "/m)"]),
+        (lambda path: tarfile.open(path, "w").close() or path.write_bytes(tar()), "archive", ["a tar archive"]),
+        (lambda path: path.write_bytes(gzip.compress(tar())), "archive", ["a tar archive", "/m)"]),
+        (lambda path: np.savez(path.open("wb"), a=np.zeros(3)), "npz", ["arrays (.npz)"]),
+        (lambda path: np.save(path.open("wb"), np.zeros(3)), "other", ["a NumPy array"]),
+        (lambda path: sqlite3.connect(path).execute("create table t (a)").connection.close(), "other", ["SQLite"]),
+        (lambda path: frame().to_pickle(path), "other", ["a pickle"]),
+        (lambda path: frame().to_feather(path), "other", ["an Arrow (Feather) file"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_file_is_what_it_contains(
+    write: Callable[..., Path], make: Callable[[Path], object], form: str, facts: list[str]
+) -> None:
+    path = write(make, "m.csv")
+    assert file_form(path) == form
+    problem = problem_of(path)
+    assert [fact for fact in facts if fact not in problem] == []
+
+
+def tar() -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a.png"))
+    return content.getvalue()
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.csv")
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    for path in (tmp_path / "fifo.csv", tmp_path / "zero.csv", tmp_path):
+        assert "no regular file" in problem_of(path)
+    for path in (tmp_path / "absent.csv", tmp_path / ("x" * 300)):
+        assert "cannot be read" in problem_of(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        file_form(Path("nul\0.csv"))
+
+
+@pytest.mark.parametrize("packer", [gzip.compress, lambda content: zipped({"a.csv": content})])
+def test_a_bomb_is_not_unpacked(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, packer: Callable[[bytes], bytes]
+) -> None:
+    monkeypatch.setattr(forms, "SMALL_BYTES", 1_000_000)
+    path = write(packer(b"a,b\n" * 2_000_000))
+    assert "unpacks to more than 200 times its size" in problem_of(path)
+    monkeypatch.setattr(forms, "MOST_BYTES", 500_000)
+    assert "a table of more than" in problem_of(path)
+    assert "a table of more than" in problem_of(write("a,b\n" * 200_000))
+
+
+# Lists and neighbours
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("00001_000.png\n00002_000.png\n\n", ["00001_000.png", "00002_000.png"]),
+        ("Image Index\na.png\n", ["a.png"]),
+        ("file_name\r\nx\\a.png\r\n", ["x\\a.png"]),
+        ("COVID (1).png\nCOVID (2).png\n", ["COVID (1).png", "COVID (2).png"]),
+        ('"a.png"\n"b.png"\n', ["a.png", "b.png"]),
+        (gzip.compress(b"a\nb\n"), ["a", "b"]),
+        ("a.png".encode("utf-16"), ["a.png"]),
+    ],
+)
+def test_a_list_of_files_is_read(write: Callable[..., Path], content: str | bytes, names: list[str]) -> None:
+    assert read_list(write(content)) == names
+
+
+@pytest.mark.parametrize(
+    ("content", "facts"),
+    [
+        (TABLE, ["a table of 3 columns, separated by commas"]),
+        ("p1 a.png neg\np2 b.png pos\n", ["a table of 3 columns, separated by blanks"]),
+        ('{"a": 1}\n', ["JSON, not a list"]),
+        ("filename\n", ["a list without names"]),
+        ("\n", ["the file is empty"]),
+        (b"a\xe9.png\n", ["byte 0xe9 in line 1"]),
+    ],
+)
+def test_what_is_no_list_is_named(write: Callable[..., Path], content: str | bytes, facts: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        read_list(write(content))
+    assert [fact for fact in facts if fact not in str(error.value)] == []
+
+
+FEW = "path,label\na.png,x\nb.png,y\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"train.csv": FEW, "val.csv": FEW, "test.csv": FEW}, {"val": "val.csv", "test": "test.csv"}),
+        ({"Train.csv": FEW, "Valid.tsv": FEW.replace(",", "\t")}, {"val": "Valid.tsv"}),
+        ({"train.csv": FEW, "valid.jsonl": '{"label": 1, "path": "a"}\n'}, {"val": "valid.jsonl"}),
+        ({"my_train_set.csv": FEW, "my_test_set.csv.gz": gzip.compress(FEW.encode())}, {"test": "my_test_set.csv.gz"}),
+        (
+            {"training.csv": FEW, "validation.csv": FEW, "testing.csv": FEW},
+            {"val": "validation.csv", "test": "testing.csv"},
+        ),
+        ({"trainLabels.csv": FEW, "testLabels.csv": FEW}, {"test": "testLabels.csv"}),
+        ({"train.txt": "p1 a.png x\np2 b.png y\n", "val.txt": "p3 c.png x\np4 d.png y\n"}, {"val": "val.txt"}),
+        ({"train_l.csv": "S/1/,0\nS/2/,1\n", "valid_l.csv": "S/3/,0\nS/4/,1\n"}, {"val": "valid_l.csv"}),
+        ({"train.csv": FEW, "test.csv": "path\na.png\nb.png\n"}, {}),
+        ({"train.csv": FEW, "test.csv": "path,label\na.png,\nb.png,\n"}, {}),
+        ({"train.csv": FEW, "test.csv": "path,label\na.png,0\nb.png,0\n"}, {}),
+        ({"train.csv": FEW, "test.csv": "c.png\nd.png\n", "val.csv": b"\0\1", "val": ""}, {}),
+        ({"train.csv": FEW, "sample_submission.csv": FEW, "other_test.csv": FEW, "train2.csv": FEW}, {}),
+        ({"manifest.csv": FEW, "test.csv": FEW}, {}),
+    ],
+)
+def test_neighbours_are_other_splits_with_labels(
+    tmp_path: Path, files: dict[str, str | bytes], found: dict[str, str]
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    train = tmp_path / next(iter(files))
+    columns: list[str] = []
+    if not str(next(iter(files.values()))).startswith("path"):
+        columns = ["patient", "path", "label"] if "p1" in str(files[train.name]) else ["path", "label"]
+    rows = read_table(train, columns)
+    assert {split: path.name for split, path in neighbours(train, rows, ["label"]).items()} == found
+
+
+def test_a_neighbour_that_is_doubtful_or_broken_is_named(tmp_path: Path) -> None:
+    for name in ("train.csv", "val.csv", "valid.csv"):
+        (tmp_path / name).write_text(FEW)
+    rows = read_table(tmp_path / "train.csv")
+    with pytest.raises(UserError, match=r"val.csv and valid.csv beside train.csv .* --val-data, or none"):
+        neighbours(tmp_path / "train.csv", rows, ["label"])
+    (tmp_path / "valid.csv").unlink()
+    (tmp_path / "val.csv").write_text(FEW + "c.png,x,y\n")
+    with pytest.raises(UserError, match=r"val.csv: .* line 4 has 3 cells.* --val-data none refuses it"):
+        neighbours(tmp_path / "train.csv", rows, ["label"])
+
+
+# Any content
+
+
+texts = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cc", "Zs", "Zl", "Zp"]), max_size=8
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
+@fuzz
 @given(
-    cells=st.lists(st.lists(names, max_size=3, unique=True), min_size=2, max_size=8), delimiter=st.sampled_from(",;\t")
+    cells=st.lists(st.lists(texts, min_size=2, max_size=2), min_size=1, max_size=6),
+    separator=st.sampled_from(",;\t|"),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
 )
-def test_any_label_names_survive_the_table(table: Callable[..., Path], cells: list[list[str]], delimiter: str) -> None:
-    rows = [{"path": f"{place}.png", "label": "|".join(cell), "more": "x"} for place, cell in enumerate(cells)]
-    path = table(rows, delimiter=delimiter)
-    classes = sorted({name for cell in cells for name in cell})
-    config = DataConfig(data=str(path), label_column=("label",), task="multi_label")
-    if len(classes) < 2:
-        with pytest.raises(UserError, match="one class only"):
-            list_table(path, config)
-        return
-    samples = list_table(path, config)
-    assert samples.classes == tuple(classes)
-    assert [set(samples.label_names(row)) for row in range(len(cells))] == [set(cell) for cell in cells]
-    assert np.array_equal(samples.labels.sum(axis=1), [len(cell) for cell in cells])
+def test_any_cells_survive(tmp_path: Path, cells: list[list[str]], separator: str, encoding: str, quoting: Any) -> None:
+    rows = [[f"{place}.png", *row] for place, row in enumerate(cells)]
+    path = tmp_path / "m.csv"
+    with path.open("w", newline="", encoding=encoding) as file:
+        writer = csv.writer(file, delimiter=separator, quoting=quoting)
+        writer.writerows([["path", "Finding", "Patient ID"], *rows])
+    assert read_table(path).to_numpy().tolist() == rows
+
+
+VALID = (
+    TABLE.encode(),
+    TABLE.encode("utf-16"),
+    gzip.compress(TABLE.encode()),
+    zipped({"train.csv": TABLE}),
+    frame().to_parquet(compression=None),
+    frame().to_json(orient="records", lines=True).encode(),
+    frame().to_json(orient="records").encode(),
+)
+edits = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=8), st.integers(0, 8)), max_size=4)
+
+
+@fuzz
+@given(start=st.sampled_from(VALID), changes=edits, columns=st.sampled_from([(), ("a", "b", "c")]))
+def test_a_damaged_table_is_a_frame_or_an_error(
+    tmp_path: Path, start: bytes, changes: list[tuple[float, bytes, int]], columns: tuple[str, ...]
+) -> None:
+    content = start
+    for place, new, removed in changes:
+        at = int(place * (len(content) + 1))
+        content = content[:at] + new + content[at + removed :]
+    check_any(tmp_path / "m.csv", content, columns)
+
+
+@fuzz
+@given(content=st.one_of(st.binary(max_size=300), st.text("ab,;|\t \"'\n\r{}[]:\\0", max_size=60).map(str.encode)))
+def test_any_bytes_are_a_frame_or_an_error(tmp_path: Path, content: bytes) -> None:
+    check_any(tmp_path / "m.csv", content, ())
+
+
+def check_any(path: Path, content: bytes, columns: tuple[str, ...]) -> None:
+    path.write_bytes(content)
+    for read in (file_form, read_list, lambda path: read_table(path, columns)):
+        try:
+            found = read(path)
+        except UserError as error:
+            found = error
+        if isinstance(found, UserError):
+            assert all(len(problem) < 2_000 for problem in found.problems)
+        elif isinstance(found, pd.DataFrame):
+            assert len(found)
+            assert all(isinstance(cell, str) and cell == cell.strip() for cell in found.to_numpy().ravel())

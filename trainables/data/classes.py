@@ -1,0 +1,115 @@
+"""Which classes of a data set are kept, under which names and in which order."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces.errors import UserError, unknown
+from trainables.data.config import DataConfig
+from trainables.data.samples import MISSING, MOST_ITEMS, LeftOut, Samples
+
+NOT_NAMED = "that --classes does not name"
+WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
+"""A whole number, also as a table of floats writes it (3.0)."""
+_MOST_NAMES = 30
+
+
+def keep_classes(samples: Samples, config: DataConfig, rename: bool = True) -> Samples:
+    """Only the classes that are asked for, under the names and in the order that are asked for.
+
+    Single label: rows of other classes, and of classes with fewer images than ``config.min_class_images``, are left out
+    and counted. Multi-label: such labels are, and the rows stay. rename: by ``config.class_names``. Raises
+    ``UserError``: a name of ``config.classes`` that no image has, or fewer classes left than can be told apart.
+    """
+    if rename and config.class_names:
+        changed = renamed_classes(samples.task, samples.classes, samples.labels, config.class_names)
+        samples = dataclasses.replace(samples, classes=changed["classes"], labels=changed["values"])
+    asked = asked_classes(config)
+    strange = [name for name in asked if name not in samples.classes]
+    if strange:
+        kind = "class" if samples.task == "single_label" else "label"
+        raise UserError(*(f"--classes {name}: {unknown(kind, name, samples.classes)}" for name in strange))
+    if asked:
+        samples = _without(samples, [name for name in samples.classes if name not in asked], NOT_NAMED)
+    counts = dict(zip(samples.classes, samples.hot.sum(axis=0).tolist(), strict=True))
+    least = config.min_class_images or 0
+    rare = {name: count for name, count in counts.items() if count < least}
+    samples = _without(samples, list(rare), f"of fewer than {least} images", rare)
+    unused = [name for name in samples.classes if not counts[name]] if samples.task == "single_label" else []
+    if unused:
+        samples = dataclasses.replace(samples, notes=(*samples.notes, f"no image has the class {listed(unused)}"))
+        samples = _take_classes(samples, [name for name in samples.classes if name not in unused])
+    needed = 2 if samples.task == "single_label" else 1
+    if len(samples.classes) < needed:
+        only = f"one class only ({samples.classes[0]!r})" if samples.classes else "no label at all"
+        way_out = "" if not (asked or rare) else "; --classes and --min-class-images leave out the others"
+        raise UserError(f"--data {config.data}: {only}; at least {['one', 'two'][needed - 1]} are needed{way_out}")
+    if samples.task == "multi_label" and not config.ordered_classes:
+        return samples
+    order = [name for name in asked if name in samples.classes] if asked and config.ordered_classes else None
+    return _take_classes(samples, order or sorted(samples.classes, key=class_order))
+
+
+def asked_classes(config: DataConfig) -> tuple[str, ...]:
+    """``config.classes`` under their new names."""
+    return tuple(dict.fromkeys(config.class_names.get(name, name) for name in config.classes))
+
+
+def _without(samples: Samples, names: Sequence[str], why: str, counts: Mapping[str, int] | None = None) -> Samples:
+    if not names:
+        return samples
+    shown = listed([f"{name} ({counts[name]})" for name in names] if counts else list(names))
+    if samples.task == "multi_label":
+        samples = dataclasses.replace(samples, notes=(*samples.notes, f"labels {why} are not used: {shown}"))
+        return _take_classes(samples, [name for name in samples.classes if name not in names])
+    out = np.isin(samples.labels, [samples.classes.index(name) for name in names])
+    examples = tuple(samples.paths[row] for row in np.flatnonzero(out)[:MOST_ITEMS])
+    left_out = LeftOut(f"classes {why}: {shown}", int(out.sum()), examples)
+    kept = samples.subset(np.flatnonzero(~out).astype(np.int64)) if out.any() else samples
+    kept = dataclasses.replace(kept, left_out=(*samples.left_out, left_out) if out.any() else samples.left_out)
+    return _take_classes(kept, [name for name in samples.classes if name not in names])
+
+
+def _take_classes(samples: Samples, names: Sequence[str]) -> Samples:
+    """Only the classes ``names``, in this order; each row of a single label has one of them."""
+    places = [samples.classes.index(name) for name in names]
+    if samples.task == "multi_label":
+        labels = samples.labels[:, places]
+    else:
+        new = np.zeros(len(samples.classes), dtype=np.int64)
+        new[places] = np.arange(len(places))
+        labels = new[samples.labels]
+    return dataclasses.replace(samples, classes=tuple(names), labels=labels)
+
+
+def renamed_classes(
+    task: str, classes: tuple[str, ...], values: npt.NDArray[Any], class_names: Mapping[str, str]
+) -> dict[str, Any]:
+    """``classes`` and ``values`` under new names; classes of one new name become one."""
+    names = [class_names.get(name, name) for name in classes]
+    new = tuple(dict.fromkeys(names))
+    places = [new.index(name) for name in names]
+    if task == "single_label":
+        return {"classes": new, "values": np.array(places, dtype=np.int64)[values]}
+    united = np.full((len(values), len(new)), MISSING, dtype=np.int8)
+    for old, place in enumerate(places):
+        united[:, place] = np.maximum(united[:, place], values[:, old])  # 1 before 0 before missing
+    return {"classes": new, "values": united}
+
+
+def class_order(name: str) -> tuple[bool, int, str]:
+    """Sorts whole numbers by value, before other names."""
+    match = WHOLE.fullmatch(name)
+    return (match is None, 0 if match is None else int(match[1]), name)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names with commas between, at most 30."""
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" … and {more} more" if more > 0 else "")

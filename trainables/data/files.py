@@ -1,0 +1,416 @@
+"""One walk of a folder: which images lie there, and which of them a table's cells name."""
+
+from __future__ import annotations
+
+import math
+import os
+import posixpath
+import re
+import stat
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from search_spaces.errors import UserError
+from trainables.data.samples import MOST_ITEMS, LeftOut, rows_by
+
+EXTENSIONS = frozenset(
+    {
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"),
+        *(".jp2", ".j2k", ".pgm", ".ppm", ".pnm", ".pbm", ".dcm", ".dicom", ".dic", ".ima"),
+    }
+)
+MOST_BYTES = 2 * 1024**3  # of an image file
+MOST_SHOWN = 10
+_HIDDEN = "a hidden file, or in a hidden folder"
+_JUNK = {
+    "__MACOSX": "in __MACOSX, which macOS adds to archives",
+    "@eaDir": "thumbnails that a disk station put into @eaDir",
+    **dict.fromkeys(("@__thumb", "@Recycle", "#recycle"), "in a folder that a disk station keeps for itself"),
+    **dict.fromkeys(("$RECYCLE.BIN", "System Volume Information", "lost+found"), "in a folder of the file system"),
+}
+_HEAD_BYTES = 1024
+_MAGIC = {
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "JPEG": rb"\xff\xd8\xff",
+    "GIF": rb"GIF8[79]a",
+    "TIFF": rb"II[*+]\0|MM\0[*+]",
+    "WEBP": rb"RIFF....WEBP",
+    "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+    "BMP": rb"BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0{3}",
+    "PPM": rb"P[1-6]\s(?:\s|#[^\n]*\n)*\d+\s",
+    "DICOM": rb".{128}DICM",
+}
+_PATTERNS = {kind: re.compile(pattern, re.DOTALL) for kind, pattern in _MAGIC.items()}
+_DICOM_DIRECTORY = b"1.2.840.10008.1.3.10"  # of a file named DICOMDIR: a list of images, none itself
+
+
+@dataclass(frozen=True)
+class Located:
+    """Which images some cells name.
+
+    images: what ``rows`` count in: those of the index, then files outside its root as absolute paths.
+    rows: for each cell places in ``images``: none (missing or ambiguous), one, or all that lie below a folder.
+    ambiguous: the place of a cell -> two images that it may mean.
+    notes: how the files were found, where their paths did not say it, one sentence each.
+    """
+
+    images: tuple[str, ...]
+    rows: tuple[tuple[int, ...], ...]
+    ambiguous: dict[int, tuple[str, str]]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FileIndex:
+    """What lies below a folder: posix paths relative to ``root``, sorted.
+
+    images: regular files that are images by suffix or by content, and links with such a suffix that lead nowhere.
+    folders: every folder that was entered, "" is the root. others: regular files that are no images.
+    left_out: images by content that are not read, such as hidden ones.
+    """
+
+    root: Path
+    images: tuple[str, ...]
+    folders: tuple[str, ...]
+    others: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+
+    def below(self, folder: str) -> range:
+        """The places in ``images`` of those below a folder."""
+        return below(self.images, folder)
+
+    def __contains__(self, image: str) -> bool:
+        return image in self._place
+
+    def locate(self, cells: Sequence[str]) -> Located:
+        """Find the image, or the folder of images, that each cell names.
+
+        As the path says (relative to the root, or absolute; tables made on Windows write backslashes); else by the
+        longest end of the path that some image's path ends with, down to the file's name; a folder likewise; else the
+        same without the suffixes. An image that two cells name is given only to the cell that agrees with its path.
+        """
+        places = rows_by(cells)
+        finder = _Finder(self)
+        matches = {cell: finder.find(cell) for cell in places}
+        _refuse_doubtful(matches, self._place)
+        rows: list[tuple[int, ...]] = [()] * len(cells)
+        ambiguous: dict[int, tuple[str, str]] = {}
+        for cell, match in matches.items():
+            for place in places[cell]:
+                rows[place] = match.rows
+                if match.between:
+                    ambiguous[place] = match.between
+        images = (*self.images, *finder.outside)
+        return Located(images, tuple(rows), ambiguous, _notes(matches, images))
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {image: place for place, image in enumerate(self.images)}
+
+    @cached_property
+    def _image_ends(self) -> dict[str, tuple[str, ...]]:
+        return _ends(self.images)
+
+    @cached_property
+    def _stem_ends(self) -> dict[str, tuple[str, ...]]:
+        return _ends(self.images, stems=True)
+
+    @cached_property
+    def _folder_ends(self) -> dict[str, tuple[str, ...]]:
+        return _ends(folder for folder in self.folders if folder and self.below(folder))
+
+
+def index_folder(root: Path) -> FileIndex:
+    """Walk a folder once. Links are followed, each folder is entered once; hidden ones are looked at for ``left_out``.
+
+    Raises ``UserError`` that names the folders that cannot be read.
+    """
+    found = _Found(root)
+    pending, links = [""], list[str]()
+    while pending:
+        found.enter(pending.pop(), pending, links)
+        if not pending:  # Links come last: a folder is read by its own path, where it has one below the root.
+            pending, links = sorted(links, reverse=True), []
+    if "" in found.closed:
+        raise UserError(f"{root}: this folder cannot be read: {found.closed['']}")
+    if found.closed:
+        shown = [f"{shown_path(place)} ({why})" for place, why in sorted(found.closed.items())[:MOST_SHOWN]]
+        more = f" and {len(found.closed) - MOST_SHOWN} more" if len(found.closed) > MOST_SHOWN else ""
+        raise UserError(
+            f"{root}: {len(found.closed)} folder(s) in it cannot be entered, and their images would be missing: "
+            f"{', '.join(shown)}{more}; make them readable (chmod -R u+rX) or move them elsewhere"
+        )
+    return found.index()
+
+
+def image_kind(file: Path) -> str | None:
+    """ "PNG", "JPEG", "GIF", "TIFF", "WEBP", "JPEG2000", "BMP", "PPM" (and PGM, PBM) or "DICOM", by its first bytes.
+
+    None: something else, no regular file, more than ``MOST_BYTES``, or one that cannot be opened.
+    """
+    try:
+        facts = os.stat(file)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MOST_BYTES:
+            return None
+        with open(file, "rb", buffering=0) as opened:
+            head = opened.read(_HEAD_BYTES)
+    except (OSError, ValueError):
+        return None
+    kind = next((kind for kind, pattern in _PATTERNS.items() if pattern.match(head)), None)
+    return None if kind == "DICOM" and _DICOM_DIRECTORY in head else kind
+
+
+def below(paths: Sequence[str], folder: str) -> range:
+    """The places in sorted ``paths`` of those below a folder."""
+    if not folder:
+        return range(len(paths))
+    start = bisect_left(paths, f"{folder}/")
+    return range(start, bisect_left(paths, f"{folder}0", start))  # "0" follows "/"
+
+
+def has_image_suffix(path: str) -> bool:
+    return posixpath.splitext(path)[1].lower() in EXTENSIONS
+
+
+def stem(path: str) -> str:
+    """Without an image's suffix; other suffixes are part of the name, as in 1.2.840.113."""
+    start, dot, suffix = path.rpartition(".")
+    return start if dot and f".{suffix.lower()}" in EXTENSIONS else path
+
+
+def shown_path(path: str) -> str:
+    """The path as it can be printed and written into UTF-8: escaped if it could not, or has control characters."""
+    return path if path.isprintable() else ascii(path)
+
+
+def left_out(why: str, paths: Sequence[str]) -> LeftOut:
+    """Images left out for one reason; ``paths``: all of them."""
+    return LeftOut(why, len(paths), tuple(map(shown_path, paths[:MOST_ITEMS])))
+
+
+@dataclass
+class _Found:
+    """What a walk has found so far.
+
+    closed: a folder that cannot be read -> why. entered: device and number -> folder. repeated: a link -> the folder
+    that was entered before.
+    """
+
+    root: Path
+    images: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    unused: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    closed: dict[str, str] = field(default_factory=dict)
+    entered: dict[tuple[int, int], str] = field(default_factory=dict)
+    repeated: dict[str, str] = field(default_factory=dict)
+
+    def enter(self, folder: str, folders: list[str], links: list[str]) -> None:
+        """Read one folder; those in it go to ``folders`` and ``links``."""
+        place = os.path.join(self.root, folder)
+        try:
+            facts = os.stat(place)
+            earlier = self.entered.setdefault((facts.st_dev, facts.st_ino), folder)
+            if earlier != folder:
+                self.repeated[folder] = earlier
+                return
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    path = f"{folder}/{entry.name}" if folder else entry.name
+                    if not _is(entry.is_dir):
+                        self._add(path, entry)
+                    elif why := _why_junk(entry.name):
+                        self._look_into(path, why)
+                    else:
+                        (links if entry.is_symlink() else folders).append(path)
+            self.folders.append(folder)
+        except (OSError, ValueError) as error:
+            self.closed[folder] = getattr(error, "strerror", None) or str(error)
+
+    def _add(self, path: str, entry: os.DirEntry[str]) -> None:
+        image = has_image_suffix(entry.name)
+        if why := _why_junk(entry.name):
+            if image_kind(Path(entry.path)):
+                self.unused[why].append(path)
+        elif _is(entry.is_file):
+            image = image or image_kind(Path(entry.path)) is not None
+            (self.images if image else self.others).append(path)
+        elif image and entry.is_symlink() and not os.path.exists(entry.path):
+            self.images.append(path)  # As git-annex leaves them: reading will tell that the file is not there.
+        elif image:
+            self.unused["no regular file but a pipe, a socket or a device"].append(path)
+
+    def _look_into(self, folder: str, why: str) -> None:
+        """Count the images of a folder that is not read; what cannot be entered there is not missed."""
+        for place, _, names in os.walk(os.path.join(self.root, folder)):
+            below = Path(place).relative_to(self.root).as_posix()
+            self.unused[why] += [f"{below}/{name}" for name in names if image_kind(Path(place, name))]
+
+    def index(self) -> FileIndex:
+        index = FileIndex(
+            self.root, tuple(sorted(self.images)), tuple(sorted(self.folders)), tuple(sorted(self.others)), ()
+        )
+        for link, folder in self.repeated.items():
+            if not (folder == "" or link.startswith(f"{folder}/")):  # not a loop
+                again = [f"{link}{index.images[row].removeprefix(folder)}" for row in index.below(folder)]
+                self.unused["in a link to a folder that is read already"] += again
+        unused = tuple(left_out(why, sorted(paths)) for why, paths in sorted(self.unused.items()) if paths)
+        return FileIndex(self.root, index.images, index.folders, index.others, unused)
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    """The answer; no, where a link leads to itself."""
+    try:
+        return question()
+    except OSError:
+        return False
+
+
+def _why_junk(name: str) -> str | None:
+    """Why a file or folder of this name is not read; None: it is."""
+    return _HIDDEN if name.startswith(".") else _JUNK.get(name)
+
+
+@dataclass(slots=True)
+class _Match:
+    """rows: as in ``Located``. how: in words, "" = as the path says. agreed: how many characters of the cell's path,
+    from its end, are the image's; math.inf = all. between: what the cell may mean.
+    """
+
+    rows: tuple[int, ...] = ()
+    how: str = ""
+    agreed: float = math.inf
+    between: tuple[str, str] | None = None
+
+
+class _Finder:
+    """Finds one cell after the other. outside: files that lie elsewhere, absolute -> place in ``Located.images``."""
+
+    def __init__(self, index: FileIndex) -> None:
+        self._index = index
+        self._root = index.root.as_posix()
+        self._roots = {f"{root}/" for root in (self._root, os.path.realpath(index.root))}
+        self._absent: set[str] = set()  # folders elsewhere
+        self.outside: dict[str, int] = {}
+
+    def find(self, cell: str) -> _Match:
+        place = self._index._place.get(cell)
+        if place is not None:
+            return _Match((place,))
+        path = self._normal(cell)
+        place = self._index._place.get(path)
+        if place is None and path.startswith(("/", "../")):
+            place = self._elsewhere(path)
+            path = "/".join(part for part in path.split("/") if part and part != "..")
+        if place is not None:
+            return _Match((place,))
+        return _Match() if path in ("", ".", "..") else self._by_end(path, cell.endswith(("/", "\\")))
+
+    def _normal(self, path: str) -> str:
+        path = path.replace("\\", "/")
+        for root in self._roots:
+            path = path.removeprefix(root)
+        odd = "//" in path or "./" in path or path.endswith(("/", "/.", "/.."))
+        return posixpath.normpath(path) if odd else path
+
+    def _elsewhere(self, path: str) -> int | None:
+        """The place of a file that does not lie below the root."""
+        path = posixpath.normpath(posixpath.join(self._root, path)) if path.startswith(".") else path
+        folder = path.rpartition("/")[0]
+        if folder in self._absent:
+            return None
+        if _is_regular(path):
+            return self.outside.setdefault(path, len(self._index.images) + len(self.outside))
+        if not os.path.isdir(folder):
+            self._absent.add(folder)
+        return None
+
+    def _by_end(self, path: str, is_folder: bool) -> _Match:
+        index = self._index
+        image = None if is_folder else self._among(path, index._image_ends, "by the end of the path")
+        if image:
+            return image
+        folder = self._among(path, index._folder_ends, "as folders")
+        named = None if is_folder else self._among(stem(path), index._stem_ends, "by name without suffix")
+        if not folder or not named:
+            return folder or named or _Match()
+        if folder.agreed == named.agreed and not folder.between and not named.between:
+            return _Match(between=(posixpath.dirname(index.images[folder.rows[0]]), index.images[named.rows[0]]))
+        return max(folder, named, key=lambda match: match.agreed)
+
+    def _among(self, path: str, ends: dict[str, tuple[str, ...]], how: str) -> _Match | None:
+        """The one whose path ends with the longest end of ``path``."""
+        end = path
+        while end not in ends:
+            _, slash, end = end.partition("/")
+            if not slash:
+                return None
+        if ends is self._index._folder_ends and self._index.below(path):  # It may hold another of its own name.
+            return _Match(tuple(self._index.below(path)), how)
+        found = ends[end]
+        agreed = math.inf if end == path else len(end)
+        if len(found) > 1:
+            return _Match(agreed=agreed, between=(found[0], found[1]))
+        if ends is self._index._folder_ends:
+            return _Match(tuple(self._index.below(found[0])), how, agreed)
+        if ends is self._index._image_ends and "/" not in end:
+            how = "by file name"
+        return _Match((self._index._place[found[0]],), how, agreed)
+
+
+def _ends(paths: Iterable[str], stems: bool = False) -> dict[str, tuple[str, ...]]:
+    """Every end of each path, from the whole to the last name alone -> the first two paths that have it.
+
+    stems: the ends are without an image's suffix.
+    """
+    ends: dict[str, tuple[str, ...]] = {}
+    for path in paths:
+        end, one = stem(path) if stems else path, (path,)
+        while True:
+            known = ends.setdefault(end, one)
+            if known is not one and len(known) == 1:
+                ends[end] = (known[0], path)
+            _, slash, end = end.partition("/")
+            if not slash:
+                break
+    return ends
+
+
+def _is_regular(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _refuse_doubtful(matches: dict[str, _Match], place_of: Mapping[str, int]) -> None:
+    """An image that several cells name is that of the cell whose path agrees best: the others' own files are missing,
+    and so is the file of a cell that may mean one of two images, both named by other cells.
+    """
+    claims = rows_by(match.rows[0] if len(match.rows) == 1 else -1 for match in matches.values())
+    found = list(matches.values())
+    for row, places in claims.items():
+        best = max(found[place].agreed for place in places)
+        doubtful = [place for place in places if found[place].agreed < math.inf]
+        tie = sum(found[place].agreed == best for place in places) > 1
+        for place in doubtful if row >= 0 and len(places) > 1 else ():
+            if tie or found[place].agreed < best:
+                found[place].rows = ()
+    named = {match.rows[0] for match in found if len(match.rows) == 1}
+    for match in found:
+        if match.between and match.agreed < math.inf and all(place_of.get(one) in named for one in match.between):
+            match.between = None
+
+
+def _notes(matches: dict[str, _Match], images: Sequence[str]) -> tuple[str, ...]:
+    found = [(match.how, cell, match.rows[0]) for cell, match in matches.items() if match.rows]
+    return tuple(
+        f"{len(cells)} of {len(matches)} paths were found {how}, such as {shown_path(found[cells[0]][1])} at "
+        f"{shown_path(images[found[cells[0]][2]])}"
+        for how, cells in sorted(rows_by(how for how, _, _ in found).items())
+        if how
+    )

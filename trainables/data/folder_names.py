@@ -1,0 +1,193 @@
+"""What names of folders and files say: a split, a part of one set, a patient, a mask, or a class."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from trainables.data.files import stem
+from trainables.data.samples import SPLIT_WORDS, rows_by
+
+_FILLERS = frozenset(
+    {
+        *("data", "dataset", "datasets", "set", "sets", "split", "splits", "files", "folder", "and"),
+        *("images", "image", "imgs", "img"),
+    }
+)
+_VARIANTS = frozenset({"original", "augmented", "augmentation", "aug", "raw", "processed", "cropped", "resized"})
+_IMAGES = frozenset({"images", "image", "imgs", "img", "cxr", "xray", "xrays", "scans", "png", "jpg"})
+_MASKS = frozenset({"mask", "masks", "leftmask", "rightmask"})
+_OTHER_MASKS = frozenset(
+    {"segmentation", "segmentations", "seg", "annotations", "label", "labels", "gt", "groundtruth"}
+)
+_UNLABELLED = frozenset({"unlabeled", "unlabelled", "predict", "pred", "prediction", "predictions"})
+_FINDINGS = frozenset({"positive", "negative", "normal", "abnormal", "benign", "malignant", "healthy", "diseased"})
+_WORDS = re.compile(r"\d+|[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+")
+_PART = re.compile(
+    r"(?P<stem>.*?(?:images?|imgs?|parts?|batch(?:es)?|shards?|folds?|chunks?))[\s_.-]*\d+", re.IGNORECASE
+)
+_PATIENT = re.compile(
+    r"(?P<stem>patients?|pat|sub(?:j|jects?)?|persons?|cases?|study|series|pid|p(?=\d\d))[\s_.-]*\d+", re.IGNORECASE
+)
+_MASK_FILE = re.compile(r"(?P<head>.+?)[\s_.-]*(?:masks?|segmentation|superpixels)(?:[\s_.-].*|\d*)", re.IGNORECASE)
+_MOST_OF_A_PATIENT = 20  # images, on average
+_MASK_HINT = re.compile("mask|segm|superp", re.IGNORECASE)
+_PERSON = re.compile(r"(patient|person|subject|subj|sub|pat|pid|case)([_-]?)\d+", re.IGNORECASE)
+_PLAIN_COUNTED = r"\d{3,}(?=[_-]\d)"
+_COUNTED = r"[^/]*?\d{3,}(?=[_-]\d{1,4}(?!\d))"
+"""A name with an id of three digits or more, and then a shorter number that counts its images."""
+
+
+@dataclass(frozen=True)
+class SplitName:
+    """splits: those of whose words a name has. rest: its other words, lower case, without numbers and fillers."""
+
+    splits: frozenset[str]
+    rest: tuple[str, ...]
+
+    @property
+    def split(self) -> str | None:
+        """The split of a name with exactly one split word."""
+        return next(iter(self.splits)) if len(self.splits) == 1 else None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the name says a split and nothing else: train, test_images, 1. Training Set."""
+        return self.split is not None and not self.rest
+
+
+def name_of(path: str) -> str:
+    return posixpath.basename(path)
+
+
+def split_name(name: str) -> SplitName:
+    """Read train_images, TrainingSet, trainset, seg_test, "1. Training Set": a split's word among others."""
+    splits: set[str] = set()
+    rest = []
+    for word in _words(name):
+        parts = _split_parts(word)
+        splits |= {SPLIT_WORDS[part] for part in parts if part in SPLIT_WORDS}
+        if not parts and word not in _FILLERS and not word.isdecimal():
+            rest.append(word)
+    return SplitName(frozenset(splits), tuple(rest))
+
+
+def says_nothing(name: str) -> bool:
+    """images, data, Original Dataset: a name that is that of no class."""
+    words = [word for word in _words(name) if not word.isdecimal()]
+    return bool(words) and set(words) <= _FILLERS | _VARIANTS
+
+
+def is_unlabelled(name: str) -> bool:
+    return bool(_UNLABELLED & set(_words(name)))
+
+
+def parts_of_one_set(names: Sequence[str]) -> list[str]:
+    """Names of one stem with image, part, batch, shard or fold and a number; [] unless there are two."""
+    return _numbered(names, _PART)
+
+
+def patients(names: Sequence[str]) -> list[str]:
+    """Names of one stem with patient, subject, case, ... and a number; [] unless there are two."""
+    return _numbered(names, _PATIENT)
+
+
+def finding_of(name: str) -> str | None:
+    """ "positive" of study1_positive: the last word, where it is one that classes are called by."""
+    words = _words(name)
+    return words[-1] if words and words[-1] in _FINDINGS else None
+
+
+def is_mask_folder(name: str, beside: Iterable[str]) -> bool:
+    """Whether a folder of this name, one of masks, holds those of the images in one of the folders ``beside`` it."""
+    rest = _other_words(name)
+    others = [(set(_words(other)), _other_words(other)) for other in beside]
+    return any(
+        has & _IMAGES and not has & (_MASKS | _OTHER_MASKS) and (not rest_of or rest_of == rest)
+        for has, rest_of in others
+    )
+
+
+def may_be_masks(name: str) -> bool:
+    return bool(set(_words(name)) & (_MASKS | _OTHER_MASKS))
+
+
+def names_masks(name: str) -> bool:
+    """mask, masks: the plain names."""
+    return name.lower() in _MASKS
+
+
+def masked(path: str) -> list[str]:
+    """Of an image NAME_mask*.png the stems that its image may have, as paths without suffix; [] for other images."""
+    folder, _, name = stem(path).rpartition("/") if _MASK_HINT.search(path) else ("", "", "")
+    match = _MASK_FILE.fullmatch(name)
+    if not match:
+        return []
+    head = match["head"].rstrip(" _.-")
+    shorter = re.sub(r"[\s_.-]+[^\s_.-]+$", "", head)
+    return [f"{folder}/{one}" if folder else one for one in dict.fromkeys((head, shorter)) if one]
+
+
+def patient_pattern(paths: Sequence[str]) -> str | None:
+    """A regular expression whose first group is the patient of a path, where file names look like patients.
+
+    A file that has none is its own patient, by its name. None: fewer than one image in ten shares its patient with
+    another, or so many do that it can be none.
+    """
+    words = Counter(match[1] + match[2] for path in paths if (match := _PERSON.search(path)))
+    found = [rf"{word}\d+" for word, count in words.most_common(3) if count * 20 >= len(paths)]
+    found += [_plainer(_COUNTED, paths)]
+    parts = [part for part in found if _looks_like_patients(f"({part})", paths)]
+    if not parts:
+        return None
+    plain, filled = f"({'|'.join(parts)})", f"({'|'.join([*parts, '[^/]+$'])})"
+    pattern = plain if all(groups_of(plain, paths)) else filled
+    return pattern if _looks_like_patients(pattern, paths) else None
+
+
+def _plainer(pattern: str, paths: Sequence[str]) -> str:
+    """A pattern that is easier to read, where it groups the paths alike."""
+    one, other = groups_of(f"({pattern})", paths), groups_of(f"({_PLAIN_COUNTED})", paths)
+    return _PLAIN_COUNTED if len(set(zip(one, other, strict=True))) == len(set(one)) == len(set(other)) else pattern
+
+
+def _looks_like_patients(pattern: str, paths: Sequence[str]) -> bool:
+    groups = Counter(group for group in groups_of(pattern, paths) if group)
+    shared = sum(count for count in groups.values() if count > 1)
+    return shared * 10 >= len(paths) and len(groups) * _MOST_OF_A_PATIENT >= groups.total() and len(groups) > 2
+
+
+def groups_of(pattern: str, paths: Iterable[str]) -> list[str]:
+    """The first group of each path in which there is a match that is not empty, else ""."""
+    search = re.compile(pattern).search
+    return [(match[1] or "") if (match := search(path)) else "" for path in paths]
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORDS.findall(name)]
+
+
+def _other_words(name: str) -> list[str]:
+    """The words that say of what the images or masks are."""
+    ignored = _FILLERS | _IMAGES | _MASKS | _OTHER_MASKS
+    return [word for word in _words(name) if word not in ignored and not word.isdecimal()]
+
+
+def _split_parts(word: str) -> list[str]:
+    """["train", "set"] of trainset: the parts of a word that a split's word begins or ends; [] of others."""
+    if word in SPLIT_WORDS:
+        return [word]
+    for split in SPLIT_WORDS:
+        for part in (word.removeprefix(split), word.removesuffix(split)):
+            if part != word and (part in _FILLERS or part in SPLIT_WORDS):
+                return [split, part]
+    return []
+
+
+def _numbered(names: Sequence[str], pattern: re.Pattern[str]) -> list[str]:
+    matches = [pattern.fullmatch(name) for name in names]
+    stems = rows_by(match["stem"].lower() if match else "" for match in matches)
+    return [names[row] for text, rows in stems.items() if text and len(rows) > 1 for row in rows]

@@ -1,0 +1,441 @@
+"""Which folders of a data set are splits, which are classes, and which images are neither's: told from names alone."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search_spaces.errors import UserError, raise_all
+from trainables.data.config import DataConfig
+from trainables.data.files import MOST_SHOWN, FileIndex, below, left_out, shown_path, stem
+from trainables.data.folder_names import (
+    SplitName,
+    finding_of,
+    is_mask_folder,
+    is_unlabelled,
+    masked,
+    may_be_masks,
+    name_of,
+    names_masks,
+    parts_of_one_set,
+    patient_pattern,
+    patients,
+    says_nothing,
+    split_name,
+)
+from trainables.data.samples import LeftOut, rows_by
+
+_TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".parquet", ".jsonl", ".json", ".csv.gz", ".tsv.gz", ".jsonl.gz")
+_NO_TABLES = ("readme", "license", "licence", "changelog", "requirements", "sha256sums")
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+_MOST_SUBCLASSES = 20
+
+
+@dataclass(frozen=True)
+class Layout:
+    """rows: the images that are used. splits: "train", "val" or "test" each, or None: no folder says. classes: the
+    class folder's name each; "" where ``--class-from`` says. empty_classes: folders of classes without an image.
+    """
+
+    rows: tuple[int, ...]
+    splits: tuple[str, ...] | None
+    classes: tuple[str, ...]
+    empty_classes: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+
+
+def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] = (), one_split: bool = False) -> Layout:
+    """Tell splits and classes of the images below a folder.
+
+    elsewhere: folders in it that are read by themselves. one_split: it is one split of a set, and has none in it.
+    Raises ``UserError`` where names look like splits, or classes like something else, and the rules cannot tell.
+    """
+    tree = _Tree(index, elsewhere)
+    _leave_out_masks(tree)
+    place, splits = _enter(tree, config, one_split)
+    if not splits and not config.class_from:
+        splits = _splits_in_classes(tree, place)
+        if splits:
+            classes = {folder: name_of(os.path.dirname(folder)) for folder in splits}
+            return _layout(tree, splits, classes, (), place)
+    if config.class_from:
+        return _layout(tree, splits, dict.fromkeys(splits or [place], ""), (), place)
+    levels = _class_levels(tree, list(splits) or [place])
+    classes = {folder: name_of(folder) for level in levels.values() for folder in tree.children(level)}
+    asked = {name for name in classes.values() if not config.classes or name in config.classes}
+    _check_classes(tree, place, [folder for folder, name in classes.items() if name in asked], bool(splits))
+    of_class = {folder: splits[split] for split, level in levels.items() for folder in tree.children(level) if splits}
+    empty = [name_of(folder) for level in levels.values() for folder in tree.empty(level)]
+    return _layout(tree, of_class, classes, tuple(sorted(set(empty))), place)
+
+
+def way_out(index: FileIndex, place: str = "") -> str:
+    """What to give instead of a folder without classes: the tables that stand there, or the archives in it."""
+    near = {os.path.dirname(place), place, ""}
+    tables = [path for path in index.others if path.lower().endswith(_TABLES)]
+    tables = [path for path in tables if not name_of(path).lower().startswith(_NO_TABLES)]
+    tables = [path for path in tables if os.path.dirname(path) in near or not path.endswith(".txt")]
+    archives = [path for path in index.others if path.lower().endswith(_ARCHIVES)]
+    if archives and not index.images:
+        return f"{_listed(archives)} must be unpacked first"
+    if not tables:
+        return "--class-from REGEX takes the class of each image from its path"
+    likely = max(tables, key=lambda path: ("label" in name_of(path).lower(), _size(index, path), path))
+    stands = "stands there: give" if len(tables) == 1 else "stand there: give one of them, such as"
+    return f"{_listed(tables)} {stands} --data {index.root / likely} with --label-column"
+
+
+class _Tree:
+    """The images of an index that are still to be used. used: bool [images]."""
+
+    def __init__(self, index: FileIndex, elsewhere: Iterable[str]) -> None:
+        self.index = index
+        self.used = np.ones(len(index.images), dtype=bool)
+        self.unused: dict[str, list[str]] = defaultdict(list)
+        self.notes: list[str] = []
+        self._children: dict[str, list[str]] = defaultdict(list)
+        self._with_images: dict[str, list[str]] = {}
+        for folder in index.folders[1:]:
+            self._children[os.path.dirname(folder)].append(folder)
+        for folder in elsewhere:
+            self.used[list(index.below(folder))] = False
+
+    def rows(self, folder: str) -> list[int]:
+        places = self.index.below(folder)
+        return [places.start + int(row) for row in np.flatnonzero(self.used[places.start : places.stop])]
+
+    def has_images(self, folder: str) -> bool:
+        places = self.index.below(folder)
+        return bool(self.used[places.start : places.stop].any())
+
+    def children(self, folder: str) -> list[str]:
+        """The folders in it with images."""
+        if folder not in self._with_images:
+            self._with_images[folder] = [child for child in self._children[folder] if self.has_images(child)]
+        return self._with_images[folder]
+
+    def empty(self, folder: str) -> list[str]:
+        """The folders in it that hold nothing at all."""
+        held = (self.index.others, self.index.images, self.index.folders)
+        return [child for child in self._children[folder] if not any(below(paths, child) for paths in held)]
+
+    def loose(self, folder: str) -> list[int]:
+        """The images that lie in it and in no folder of it."""
+        start = len(folder) + 1 if folder else 0
+        return [row for row in self.rows(folder) if "/" not in self.index.images[row][start:]]
+
+    def leave_out(self, why: str, rows: Sequence[int]) -> None:
+        self.unused[why] += [self.index.images[row] for row in rows]
+        self.used[list(rows)] = False
+        self._with_images.clear()
+
+
+def _leave_out_masks(tree: _Tree) -> None:
+    """Folders of masks beside the folder of their images, or within it; and NAME_mask* beside NAME."""
+    for folder in tree.index.folders[1:]:
+        if not may_be_masks(name_of(folder)):
+            continue
+        parent = os.path.dirname(folder)
+        siblings = [child for child in tree.children(parent) if child != folder]
+        if is_mask_folder(name_of(folder), map(name_of, siblings)) or (
+            names_masks(name_of(folder)) and _same_stems(tree, folder, tree.loose(parent))
+        ):
+            tree.leave_out("masks, in a folder beside the images", tree.rows(folder))
+    images = tree.index.images
+    pairs = [(row, masked(images[row])) for row in tree.rows("")]
+    if any(heads for _, heads in pairs):
+        stems = {stem(images[row]) for row in tree.rows("")}
+        rows = [row for row, heads in pairs if any(head in stems for head in heads)]
+        tree.leave_out("masks, beside the image of the same name", rows)
+
+
+def _same_stems(tree: _Tree, folder: str, rows: Sequence[int]) -> bool:
+    """Whether half of a folder's images are called as ``rows`` are."""
+    known = {name_of(stem(tree.index.images[row])) for row in rows}
+    names = [stem(tree.index.images[row]) for row in tree.rows(folder)]
+    found = [name_of(name) in known or any(name_of(head) in known for head in masked(name)) for name in names]
+    return 2 * sum(found) >= len(found) > 0
+
+
+def _enter(tree: _Tree, config: DataConfig, one_split: bool) -> tuple[str, dict[str, str]]:
+    """The folder that holds the splits or the classes, and the splits' folders in it: folder -> split."""
+    place = ""
+    while True:
+        _leave_out_copies(tree, place)
+        children = tree.children(place)
+        splits = {} if one_split else _splits_at(tree, place, config)
+        inner = tree.children(children[0]) if len(children) == 1 else []
+        if splits or len(children) != 1 or (not inner and not config.class_from):
+            break
+        place = children[0]
+    folders = [name_of(child) for child in children]
+    strange = [name for name in config.split_names if name not in folders and not one_split]
+    if strange:
+        where = f"no such folder in {tree.index.root / place}, which holds {_listed(folders) or 'none with images'}"
+        raise UserError(f"--split-names {_listed(strange)}: {where}")
+    if place:
+        tree.notes.append(f"the data set is taken from the folder {shown_path(place)}")
+    return place, splits
+
+
+def _leave_out_copies(tree: _Tree, place: str) -> None:
+    """chest_xray/chest_xray: a folder whose files all lie beside it, too, with the same names and sizes."""
+    for child in tree.children(place):
+        rows = tree.rows(child)
+        if len(rows) < len(tree.rows(place)) and _is_copy(tree, place, child, rows):
+            tree.leave_out(f"a second copy of the same files, in the folder {shown_path(child)}", rows)
+
+
+def _is_copy(tree: _Tree, place: str, child: str, rows: Sequence[int]) -> bool:
+    paths = [tree.index.images[row] for row in rows]
+    twins = [f"{place}{path[len(child) + (not place) :]}" for path in paths]
+    if any(twin.startswith(f"{child}/") or twin not in tree.index for twin in twins):
+        return False
+    return all(_size(tree.index, one) == _size(tree.index, other) for one, other in zip(paths, twins, strict=True))
+
+
+def _size(index: FileIndex, path: str) -> int:
+    try:
+        return os.stat(index.root / path).st_size
+    except OSError:
+        return -1
+
+
+def _splits_at(tree: _Tree, place: str, config: DataConfig) -> dict[str, str]:
+    """folder -> split of the folders in ``place``, {} if they are none. What lies beside them goes, or is an error."""
+    children = tree.children(place)
+    names = {child: split_name(name_of(child)) for child in children}
+    splits = {child: config.split_names[name_of(child)] for child in children if name_of(child) in config.split_names}
+    if not splits:
+        trains = [child for child in children if "train" in names[child].splits]
+        if config.class_from:
+            named = {child: str(name.split) for child, name in names.items() if name.split}
+            return named if len(named) == len(names) and trains else {}
+        if len(children) == 1 and names[children[0]].plain and _is_flat(tree, children[0]):
+            return _with_classes(tree, place, {children[0]: "train"})
+        if not trains or len(children) == 1:
+            return {}
+        rest = names[trains[0]].rest
+        if rest and not any(_shares(rest, child, names) for child in children if child != trains[0]):
+            return {}
+    else:
+        rest = next((names[child].rest for child in splits), ())
+    said = dict(splits)
+    problems = []
+    for child in children:
+        name = names[child]
+        if child in said:
+            continue
+        if name.split and (name.rest == rest or (said and name.plain)):
+            splits[child] = name.split
+        elif not config.class_from and _is_flat(tree, child):
+            tree.leave_out(f"in {shown_path(child)}, beside the splits and without class folders", tree.rows(child))
+        else:
+            shown = shown_path(name_of(child))
+            problems.append(
+                f"--data {tree.index.root / place}: folder {shown!r} holds images and stands beside folders named as "
+                f"splits; say which it is by --split-names {shown}=train (or =val, =test), or move it elsewhere"
+            )
+    for split, places in rows_by(splits.values()).items():
+        twins = [name_of(list(splits)[row]) for row in places]
+        if len(twins) > 1 and not all(list(splits)[row] in said for row in places):
+            problems.append(
+                f"--data {tree.index.root / place}: folders {' and '.join(map(repr, twins))} both mean {split}; "
+                f"to join them: --split-names {','.join(f'{twin}={split}' for twin in twins)}"
+            )
+    raise_all(problems)
+    return splits if config.class_from else _with_classes(tree, place, splits)
+
+
+def _shares(rest: tuple[str, ...], child: str, names: Mapping[str, SplitName]) -> bool:
+    """Whether a folder's name has the words that stand beside the split's word in seg_train."""
+    return set(rest) <= set(names[child].rest)
+
+
+def _with_classes(tree: _Tree, place: str, splits: Mapping[str, str]) -> dict[str, str]:
+    """The splits that have class folders: others are unlabelled, and left out."""
+    flat = [child for child in splits if _is_flat(tree, child)]
+    if any(splits[child] == "train" for child in flat):
+        shown = _listed([name_of(child) for child in flat])
+        raise UserError(
+            f"--data {tree.index.root / place}: {shown}: images, but no class folders; {way_out(tree.index, place)}; "
+            "or --class-from '([^/]+)/[^/]+$' if the folders are classes"
+        )
+    for child in flat:
+        tree.leave_out(f"in {shown_path(child)}, which has no class folders", tree.rows(child))
+    return {child: split for child, split in splits.items() if child not in flat}
+
+
+def _is_flat(tree: _Tree, folder: str) -> bool:
+    """Images without a class folder, also in a folder of the folder's own name or of one that says nothing."""
+    children = tree.children(folder)
+    if len(children) == 1 and (name_of(children[0]) == name_of(folder) or says_nothing(name_of(children[0]))):
+        return not tree.loose(folder) and _is_flat(tree, children[0])
+    return not children
+
+
+def _splits_in_classes(tree: _Tree, place: str) -> dict[str, str]:
+    """folder -> split where each class folder has splits in it: CLASS/train/*."""
+    found: dict[str, str] = {}
+    children = tree.children(place)
+    for child in children:
+        names = {folder: split_name(name_of(folder)) for folder in tree.children(child)}
+        trains = any("train" in name.splits for name in names.values())
+        if not trains or not all(name.plain for name in names.values()) or any(map(tree.children, names)):
+            return {}
+        found |= {folder: str(name.split) for folder, name in names.items()}
+    return found if len(children) > 1 else {}
+
+
+def _class_levels(tree: _Tree, tops: Sequence[str]) -> dict[str, str]:
+    """Of each split's folder the one that holds the classes: lone folders in it are entered, unless they are a class
+    that another split has, too.
+    """
+    levels = {top: top for top in tops}
+    while True:
+        for level in levels.values():
+            _leave_out_copies(tree, level)
+        lone = {
+            top: children[0]
+            for top, level in levels.items()
+            if len(children := tree.children(level)) == 1 and tree.children(children[0])
+        }
+        known = {name_of(child) for top, level in levels.items() if top not in lone for child in tree.children(level)}
+        entered = {top: child for top, child in lone.items() if _is_wrapper(child)}
+        entered = entered or {top: child for top, child in lone.items() if name_of(child) not in known}
+        if not entered:
+            return levels
+        levels |= entered
+
+
+def _is_wrapper(folder: str) -> bool:
+    """train/train, train/images: a folder whose name is no class's."""
+    name = name_of(folder)
+    return name == name_of(os.path.dirname(folder)) or says_nothing(name) or split_name(name).plain
+
+
+def _check_classes(tree: _Tree, place: str, folders: Sequence[str], has_splits: bool) -> None:
+    """Raise where class folders look like splits, parts, patients, body parts, or hold the classes themselves."""
+    names = sorted({name_of(folder) for folder in folders})
+    above = "[^/]+/" * (folders[0].count("/") if folders else 0)
+    outer, inner = f"--class-from '^{above}([^/]+)/'", f"--class-from '^{above}[^/]+/([^/]+)/'"
+    other = way_out(tree.index, place)
+    problem = ""
+    if parts := parts_of_one_set(names):
+        problem = f"{_listed(parts)} are no classes, but parts of one set by their names; {other}"
+    elif persons := patients(names):
+        problem = (
+            f"{_listed(persons)} are no classes, but patients or studies by their names; {other}, or take class and "
+            "patient from the path by --class-from and --group-from"
+        )
+    elif above_words := _above_findings(tree, folders):
+        words = "|".join(sorted({word for _, word in above_words}))
+        paths = [tree.index.images[row] for folder in folders for row in tree.rows(folder)]
+        group = patient_pattern(paths)
+        problem = (
+            f"{_listed(sorted({name_of(part) for part, _ in above_words}))} are no classes, but stand above folders "
+            f"such as {next(iter(above_words.values()))}, as body parts do; {other}, or take the class from the path "
+            f"by --class-from '({words})/'" + (f" and the patient by --group-from '{group}'" if group else "")
+        )
+    elif splits := [name for name in names if split_name(name).plain] or _split_pair(names):
+        shown = ",".join(f"{name}={split_name(name).split}" for name in splits)
+        problem = (
+            f"{_listed(splits)} among the classes {_listed(names)} is named like a split; give --split-names {shown}, "
+            f"with one for each folder, or {outer} if these are classes"
+        )
+    elif inside := [] if has_splits else _splits_below(tree, folders):
+        problem = (
+            f"{_listed(inside)}: named like splits, below {_listed(names)}; give one of these folders as --data, or "
+            f"{outer} if they are classes all the same"
+        )
+    elif odd := [name for name in names if is_unlabelled(name) or (name.lower() == "masks" and len(names) > 1)]:
+        kept = ",".join(name for name in names if name not in odd)
+        problem = f"{_listed(odd)}: named like no class; leave it out by --classes {kept}, or give {outer}"
+    elif holders := [folder for folder in folders if _holds_classes(tree, folder, names)]:
+        problem = (
+            f"{_listed(sorted(set(map(name_of, holders))))}: named like no class, or with folders named as the classes "
+            f"beside it; give one folder, such as --data {tree.index.root / holders[0]}, or {outer}"
+        )
+    elif len(names) > 1 and all(_may_hold_classes(tree, folder) for folder in folders):
+        problem = (
+            f"the class may be {_listed(names)}, or a folder in it ({name_of(folders[0])} holds "
+            f"{_listed(sorted(map(name_of, tree.children(folders[0]))))}); give {outer} for the outer, {inner} for the "
+            f"inner ones, or --split-names {names[0]}=train,... if the outer ones are splits"
+        )
+    if problem:
+        raise UserError(f"--data {tree.index.root / place}: {problem}")
+    if deeper := sorted({name_of(child) for folder in folders for child in tree.children(folder)}):
+        tree.notes.append(f"folders in a class folder belong to its class: {_listed(deeper, 3)}")
+
+
+def _above_findings(tree: _Tree, folders: Sequence[str]) -> dict[tuple[str, str], str]:
+    """(folder, positive) -> study1_positive, of folders with two such words, or more, below them."""
+    found: dict[tuple[str, str], str] = {}
+    for folder in folders:
+        inside = [tree.index.folders[place] for place in below(tree.index.folders, folder)]
+        named = {word: name_of(one) for one in inside if (word := finding_of(name_of(one))) and tree.has_images(one)}
+        found |= {(folder, word): name for word, name in named.items()} if len(named) > 1 else {}
+    return found
+
+
+def _split_pair(names: Sequence[str]) -> list[str]:
+    """seg_val, seg_test: different splits and the same other words."""
+    read = {name: split_name(name) for name in names if split_name(name).split}
+    alike = [[names for names in read if read[names].rest == rest] for rest in {name.rest for name in read.values()}]
+    return next((sorted(some) for some in alike if len({read[name].splits for name in some}) > 1), [])
+
+
+def _splits_below(tree: _Tree, folders: Sequence[str]) -> list[str]:
+    """Folders named as train and as another split, anywhere below class folders."""
+    inside = [tree.index.folders[place] for folder in folders for place in below(tree.index.folders, folder)]
+    inside = [one for one in inside if split_name(name_of(one)).plain and tree.has_images(one)]
+    splits = {split_name(name_of(one)).split for one in inside}
+    return inside if "train" in splits and len(splits) > 1 else []
+
+
+def _holds_classes(tree: _Tree, folder: str, classes: Sequence[str]) -> bool:
+    """ "Original Dataset", or a folder in which there are some of the names of the classes beside it."""
+    inside = set(map(name_of, tree.children(folder)))
+    return len(inside) > 1 and (says_nothing(name_of(folder)) or len(inside & {*classes} - {name_of(folder)}) > 1)
+
+
+def _may_hold_classes(tree: _Tree, folder: str) -> bool:
+    """colon/{colon_aca, colon_n}: a few folders, whose names have no numbers as patients' have, and nothing else."""
+    inside = tree.children(folder)
+    numbered = any(letter.isdigit() for child in inside for letter in name_of(child))
+    return 2 <= len(inside) <= _MOST_SUBCLASSES and not numbered and not tree.loose(folder)
+
+
+def _layout(
+    tree: _Tree, splits: Mapping[str, str], classes: Mapping[str, str], empty: tuple[str, ...], place: str
+) -> Layout:
+    """The images below the folders of ``classes``; all others are left out. splits: of these folders, {} if none."""
+    rows, of_row = list[int](), list[str]()
+    for folder in sorted(classes):
+        inside = tree.rows(folder)
+        rows += inside
+        of_row += [folder] * len(inside)
+    order = sorted(range(len(rows)), key=rows.__getitem__)
+    used = set(rows)
+    tree.leave_out("in no class folder", [row for row in tree.rows("") if row not in used])
+    found = set(splits.values())
+    if found == {"train"}:
+        tree.notes.append("only training images are given: those of validation and test are drawn from them")
+    return Layout(
+        rows=tuple(rows[place] for place in order),
+        splits=None if found <= {"train"} else tuple(splits[of_row[place]] for place in order),
+        classes=tuple(classes[of_row[place]] for place in order),
+        empty_classes=empty,
+        left_out=tuple(left_out(why, sorted(paths)) for why, paths in tree.unused.items() if paths),
+        notes=tuple(tree.notes),
+    )
+
+
+def _listed(names: Sequence[str], most: int = MOST_SHOWN) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(shown_path, names[:most])) + more

@@ -1,0 +1,362 @@
+"""Presets: how well-known public data sets are read as they were downloaded, one YAML file a set."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import functools
+import io
+import json
+import os
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import yaml
+
+from search_spaces.errors import UserError, raise_all, unknown
+from trainables.data.config import DataConfig
+from trainables.data.file_form import opened
+
+FOLDER = Path(__file__).parent
+AUTO, NONE = "auto", "none"
+_SAID = ("title", "about", "source")
+_OF_THE_LABELS = (
+    *("task", "one_hot", "class_names", "classes", "min_class_images", "ordered_classes", "no_finding"),
+    "label_separator",
+)
+_OF_PATHS = ("table", "images_dir", "val_data", "test_data")
+_DEEPEST_WRAPPER = 6  # physionet.org/files/SET/VERSION/...
+_MOST_BYTES = 100_000  # of a preset
+_DEEPEST_YAML = 10
+_HEADER_BYTES = 65_536
+C = TypeVar("C", bound=DataConfig)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a YAML file says of a data set.
+
+    title, about, source: who it is, what is done to labels, patients, views and splits, where it is described.
+    values: of fields of ``DataConfig``; paths are patterns below the folder of the set. ours: not a user's own.
+    """
+
+    name: str
+    title: str
+    about: str
+    source: str
+    values: Mapping[str, Any]
+    ours: bool = True
+
+    def __getitem__(self, field: str) -> Any:
+        return self.values.get(field, DataConfig.model_fields[field].get_default())
+
+
+def apply_preset(config: C) -> tuple[C, str | None]:
+    """Take what was not given from the preset that fits the data; beside it, one sentence that says so.
+
+    ``data`` stays what the user gave: a folder (also one around the set's own folder), or the preset's table. Paths
+    of the preset become relative to it. The result's ``preset`` is a name, a path, or "none"; applied once more,
+    nothing changes. Raises ``UserError``: no such preset, several that fit equally well, one that was asked for
+    and whose files are not there, or a preset that cannot be read.
+    """
+    if config.preset == NONE or (config.preset == AUTO and config.data == "demo"):
+        return _with(config, {"preset": NONE}), None
+    place = _Place(config)
+    found = place.recognised() if config.preset == AUTO else place.insisted(_named(config.preset))
+    if found is None:
+        return _with(config, {"preset": NONE}), None
+    preset, base = found
+    values, missing = place.values(preset, base)
+    note = f"read as {preset.title} (preset {preset.name}): {preset.about}"
+    if missing:
+        note += f" Not there: {', '.join(missing)}."
+    return _with(config, {**values, "preset": preset.name if config.preset == AUTO else config.preset}), note
+
+
+def describe_presets() -> str:
+    """The presets that come with the project, for a terminal: name, title, what is done, by which files known."""
+    blocks = []
+    for name, preset in _ours().items():
+        lines = [f"{name}: {preset.title}"]
+        for text in (preset.about, f"Known by: {', '.join(preset['files'])}", f"Source: {preset.source}"):
+            lines += textwrap.wrap(text, 100, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def read_preset(path: Path, ours: bool = False) -> Preset:
+    """Read the YAML file of a preset: fields of ``DataConfig``, and title, about and source.
+
+    Raises ``UserError``: it cannot be read, is no mapping, refers to itself, or has a field that is none.
+    """
+    named = f"preset {path}"
+    content = _yaml(path, named)
+    fields = [name for name in DataConfig.model_fields if name not in ("data", "preset")]
+    raw: dict[str, Any] = {}
+    problems = []
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name not in (*fields, *_SAID):
+            problems.append(f"{named}: {unknown('field', key, (*fields, *_SAID))}")
+        elif value is not None:
+            raw[name] = value
+    said = {name: raw.pop(name) for name in _SAID if name in raw}
+    problems += [f"{named}: {name} must be text, received {one!r:.80}" for name, one in said.items() if not _text(one)]
+    config, wrong = DataConfig.read(raw)
+    sentences = [sentence for one in wrong.values() for sentence in one] + config.problems()
+    raise_all([*problems, *(f"{named}: {sentence}" for sentence in sentences)])
+    return Preset(
+        name=path.stem if ours else str(path),
+        title=said.get("title", path.stem),
+        about=said.get("about", "as this file says"),
+        source=said.get("source", ""),
+        values={name: getattr(config, name) for name in raw},
+        ours=ours,
+    )
+
+
+def _yaml(path: Path, named: str) -> dict[Any, Any]:
+    try:
+        if not path.is_file():
+            raise UserError(f"{named}: no such file")
+        if path.stat().st_size > _MOST_BYTES:
+            raise UserError(f"{named}: is no preset, it has {path.stat().st_size:,} bytes")
+        written = path.read_text(encoding="utf-8")
+        _check_nesting(written, named)
+        _check_twice(written, named)
+        content = yaml.safe_load(written)
+    except OSError as error:
+        raise UserError(f"{named} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{named} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        mark, what = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        place = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
+        raise UserError(f"{named} is not YAML: {what}{place}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{named} must hold lines of `field: value`, such as `label_column: finding`")
+    return content
+
+
+def _check_nesting(written: str, named: str) -> None:
+    """Before anything is built: no reference to another part (it may be the part itself), no deep nesting."""
+    depth = 0
+    for event in yaml.parse(written, Loader=yaml.SafeLoader):
+        line = f"line {event.start_mark.line + 1}"  # type: ignore[union-attr]
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError(f"{named}, {line}: a reference (*{event.anchor}) is not allowed; write it out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST_YAML:
+            raise UserError(f"{named}, {line}: nests more than {_DEEPEST_YAML} deep; a preset is a flat list of fields")
+
+
+def _check_twice(written: str, named: str) -> None:
+    """Of two equal keys the content would have the last one."""
+    node = yaml.compose(written, Loader=yaml.SafeLoader)
+    keys = [str(key.value).replace("-", "_") for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    raise_all([f"{named}: {key} is given twice" for key in sorted({key for key in keys if keys.count(key) > 1})])
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+@functools.cache
+def _ours() -> dict[str, Preset]:
+    return {path.stem: read_preset(path, ours=True) for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def _named(asked: str) -> Preset:
+    if asked in _ours():
+        return _ours()[asked]
+    if asked.endswith((".yaml", ".yml")) or "/" in asked or os.sep in asked:
+        return read_preset(Path(asked).expanduser())
+    hint = unknown("preset", asked, (*_ours(), AUTO, NONE))
+    raise UserError(f"--preset {asked}: {hint}; or the path of a YAML file; --preset list describes them")
+
+
+class _Place:
+    """What lies where the data is. base: the folder of a set, which the patterns of a preset start from."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self._config = config
+        self._given = config.model_fields_set
+        self._data = Path(config.data).expanduser()
+        self._names: dict[Path, list[str]] = {}
+        self._folders = self._lone_folders()
+
+    def insisted(self, preset: Preset) -> tuple[Preset, Path]:
+        """The base of ``preset``. Raises ``UserError``: some of its files are not there, in the likeliest base."""
+        asked = f"--preset {self._config.preset}"
+        if self._config.data == "demo":
+            raise UserError(f"{asked}: the demo set needs none; give --data")
+        absent = {base: self._absent(preset, base) for base in self._bases(preset)}
+        if not absent:
+            table = f", nor its table {preset['table']}" if preset["table"] else ""
+            raise UserError(f"{asked}: --data {self._config.data} is not the folder of such a set{table}")
+        base = min(absent, key=lambda base: len(absent[base]))
+        if absent[base]:
+            raise UserError(f"{asked}: {', '.join(absent[base])} not found in {base}")
+        return preset, base
+
+    def recognised(self) -> tuple[Preset, Path] | None:
+        """The preset of ours whose files are there and have its columns, and its base.
+
+        The outermost base counts, there the preset with the most patterns. Raises ``UserError``: several have as many.
+        """
+        fitting: dict[Path, list[Preset]] = {}
+        for preset in _ours().values():
+            for base in self._bases(preset):
+                if not self._absent(preset, base) and self._has_columns(preset, base):
+                    fitting.setdefault(base, []).append(preset)
+                    break
+        if not fitting:
+            return None
+        base = min(fitting, key=lambda base: len(base.parts))
+        most = max(len(preset["files"]) for preset in fitting[base])
+        best, *others = [preset for preset in fitting[base] if len(preset["files"]) == most]
+        if others:
+            names = " and ".join(preset.name for preset in (best, *others))
+            raise UserError(f"--data {self._config.data} fits the presets {names}: choose one by --preset, or none")
+        return best, base
+
+    def values(self, preset: Preset, base: Path) -> tuple[dict[str, Any], list[str]]:
+        """What the preset says of fields that were not given, paths relative to the data; and what it named in vain.
+
+        Of a preset of ours, a split's file and columns to report by are taken if they are there: releases differ. What
+        it says about the meaning of its labels is left out where the user names other label columns.
+        """
+        given = set(self._given)
+        if "label_column" in given and self._config.label_column != preset["label_column"]:
+            given.update(_OF_THE_LABELS)
+        if "task" in given and self._config.task == "single_label":
+            given.add("no_finding")
+        values = {name: value for name, value in preset.values.items() if name not in given}
+        missing = []
+        for name in _OF_PATHS:
+            pattern = values.get(name)
+            if pattern is None or pattern == NONE:
+                continue
+            file = self._first(base, pattern)
+            if file is not None:
+                values[name] = self._relative(file)
+            elif preset.ours:
+                missing.append(str(values.pop(name)))
+        if not self._folders:
+            values.pop("table", None)  # It is the data.
+        if "join" in values:
+            tables = (self._first(base, one["table"]) or base for one in values["join"])
+            values["join"] = tuple(
+                {**one, "table": self._relative(file)} for one, file in zip(values["join"], tables, strict=True)
+            )
+        if preset.ours and preset["label_column"]:
+            columns = {*preset["columns"], *(name for header in self._headers(preset, base) for name in header)}
+            if "subgroup_column" in values:
+                values["subgroup_column"] = tuple(name for name in values["subgroup_column"] if name in columns)
+            if values.get("source_column") not in columns:
+                values.pop("source_column", None)
+        return values, missing
+
+    def _lone_folders(self) -> list[Path]:
+        """The data, if it is a folder, and the lone folders in it, each in the one before."""
+        found: list[Path] = []
+        folder = self._data
+        try:
+            while folder.is_dir() and len(found) < _DEEPEST_WRAPPER:
+                found.append(folder.absolute())
+                inner = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
+                inner = [name for name in inner if not name.startswith((".", "__", "@"))]  # __MACOSX, @eaDir
+                if len(inner) != 1:
+                    break
+                folder = folder / inner[0]
+        except (OSError, ValueError):
+            pass  # What is wrong with it is told by those who read it.
+        return found
+
+    def _bases(self, preset: Preset) -> list[Path]:
+        """The folders in which a set may lie: the data and those in it, or the one that the data is the table of."""
+        parts = PurePosixPath(preset["table"] or "").parts
+        if self._folders or not parts:
+            return self._folders
+        place = self._data.absolute().parts
+        fits = len(place) > len(parts) and all(map(fnmatch.fnmatchcase, place[-len(parts) :], parts))
+        return [Path(*place[: -len(parts)])] if fits else []
+
+    def _absent(self, preset: Preset, base: Path) -> list[str]:
+        """Which of the files that must lie below ``base`` do not."""
+        tables = self._tables(preset)
+        return [one for one in dict.fromkeys([*preset["files"], *tables]) if self._first(base, one) is None]
+
+    def _tables(self, preset: Preset) -> list[str]:
+        joined = [] if "join" in self._given else [one["table"] for one in preset["join"]]
+        return [*([preset["table"]] if preset["table"] else []), *joined]
+
+    def _first(self, base: Path, pattern: str) -> Path | None:
+        """The first file or folder, by name, of a pattern such as ``images_*/*.png``; hidden ones only by a dot."""
+
+        def matches(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
+            if not parts:
+                yield folder
+            elif not set("*?[") & set(parts[0]):
+                if os.path.lexists(folder / parts[0]):
+                    yield from matches(folder / parts[0], parts[1:])
+            else:
+                for name in sorted(fnmatch.filter(self._listed(folder), parts[0])):
+                    if not name.startswith(".") or parts[0].startswith("."):
+                        yield from matches(folder / name, parts[1:])
+
+        return next(matches(base, PurePosixPath(pattern).parts), None)
+
+    def _listed(self, folder: Path) -> list[str]:
+        if folder not in self._names:
+            try:
+                self._names[folder] = os.listdir(folder)
+            except (OSError, ValueError):  # It is none, or may not be read.
+                self._names[folder] = []
+        return self._names[folder]
+
+    def _has_columns(self, preset: Preset, base: Path) -> bool:
+        """Whether the preset's tables have the columns that are asked for: many sets have a train.csv."""
+
+        def value(field: str) -> Any:
+            return getattr(self._config, field) if field in self._given else preset[field]
+
+        if not value("label_column"):
+            return True
+        headers = list(self._headers(preset, base))
+        if preset["columns"]:
+            return any(len(header) == len(preset["columns"]) for header in headers)
+        columns = {value(name) for name in ("path_column", "group_column", "split_column")} - {None}
+        columns.update(value("label_column"), value("where"))
+        return columns <= {name for header in headers for name in header}
+
+    def _headers(self, preset: Preset, base: Path) -> Iterator[list[str]]:
+        """The first line of each table as names, once for each separator it may have; not of one that is unreadable."""
+        for file in (self._first(base, table) for table in self._tables(preset)):
+            try:
+                line = "" if file is None else _first_line(file)
+                if line.startswith("{"):
+                    yield list(json.loads(line))
+                for separator in ",;\t|":
+                    yield [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
+                yield line.split()
+            except (UserError, ValueError, RecursionError, csv.Error):
+                continue
+
+    def _relative(self, file: Path) -> str:
+        return Path(os.path.relpath(file, self._data if self._folders else self._data.parent)).as_posix()
+
+
+def _first_line(file: Path) -> str:
+    with opened(file) as content:
+        start = content.read(_HEADER_BYTES).decode("utf-8-sig", "replace")
+    return next((line.strip() for line in io.StringIO(start) if line.strip()), "")
+
+
+def _with(config: C, values: Mapping[str, Any]) -> C:
+    return config.model_copy(update={name: value for name, value in values.items() if getattr(config, name) != value})

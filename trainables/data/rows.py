@@ -1,0 +1,388 @@
+"""A data set that is a table: its rows, and those of further tables, lists and folders, to samples."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from search_spaces.errors import UserError, shown_problems, unknown
+from trainables.data.classes import keep_classes
+from trainables.data.config import DataConfig
+from trainables.data.files import FileIndex, index_folder, shown_path, stem
+from trainables.data.folder import list_folder
+from trainables.data.labels import Labels, RowUse, read_labels
+from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, SPLITS, CheckResult, LeftOut, Samples
+from trainables.data.table import read_list
+from trainables.data.table_source import TABLE, Table, TableSource, matching_rows
+
+_MOST_EXAMPLES = 3
+_NUMBER = re.compile(r"\d+(?:\.0+)?")
+
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Splits = npt.NDArray[np.str_]
+
+
+def list_table(path: Path, config: DataConfig) -> Samples:
+    """List the images that a table names, with their labels, splits, groups and what else is asked for.
+
+    path: the table, absolute; validation and test may be tables, lists of files or folders of their own, as
+    ``config.val_data`` and ``test_data`` say, or lie beside it. ``problems`` tells of rows that cannot be used. Raises
+    ``UserError`` where the rest cannot be understood: no table, a column that is not there, cells whose meaning only
+    the user can tell, one class only; with it comes all else that is wrong.
+    """
+    source = TableSource.read(path, config)
+    rows, not_asked = matching_rows(source.rows, config)
+    use = RowUse(len(rows), lambda row: str(rows.index[row]), left_out=not_asked, notes=source.notes)
+    labels = read_labels(rows[list(config.label_column)], config, use)
+    listing = _Listing(config, source, rows, use)
+    words = listing.split_words()
+    images = listing.find_images()
+    if use.undecided or not use.usable.any():
+        left_out = "; ".join(f"{one.count} rows: {one.why}" for one in use.left_out)
+        raise UserError(*(use.problems or [f"--data {config.data}: no row is left ({left_out})"]))
+    samples = listing.samples(labels, images, listing.splits(images, words))
+    for split, folder in source.folders.items():
+        samples = _with_folder(samples, split, folder, config)
+    samples = _with_unnamed(samples, images, config)
+    try:
+        samples = keep_classes(_with_groups(samples, source.root, config), config, rename=False)
+    except UserError as error:
+        raise UserError(*samples.problems, *error.problems) from None
+    return dataclasses.replace(samples, checks=(*samples.checks, *_no_label(samples)))
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Which image each row names: one pair a row, or several for a row that names a folder.
+
+    row: int64 [m], the row's place; image: int64 [m], place in ``files``: absolute paths, each once.
+    index: of the data's folder.
+    """
+
+    row: Ints
+    image: Ints
+    files: tuple[str, ...]
+    index: FileIndex
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """The rows [n] of a table on their way to samples; what is wrong with them goes to ``use``."""
+
+    config: DataConfig
+    source: TableSource
+    rows: pd.DataFrame
+    use: RowUse
+
+    def split_words(self) -> Splits:
+        """str [n]: the split of each row as its table or the split column says, "" where nobody does."""
+        of_tables: Splits = np.array([table.split for table in self.source.tables], dtype="<U5")
+        splits: Splits = of_tables[self.rows[TABLE].to_numpy()]
+        column = self.source.split_column
+        if column is None:
+            return splits
+        known = SPLIT_WORDS | {theirs.lower(): ours for theirs, ours in self.config.split_names.items()}
+        places, cells = pd.factorize(self.rows[column])
+        found = np.array([known.get(str(cell).lower(), "") for cell in cells], dtype="<U5")[places]
+        unknown_rows = self.use.usable & (splits == "") & (found == "")
+        blank = unknown_rows & (self.rows[column] == "").to_numpy()
+        what = f"the split is blank in {int(blank.sum())} rows; fill it in, or leave them out"
+        self.use.fault(f"column {column!r}", blank, f"{what} by --where {column}=train,val,test")
+        strange = unknown_rows & ~blank
+        if strange.any():
+            counts = self.rows.loc[strange, column].value_counts()
+            several = shown_problems([f"{cell!r} ({count} rows)" for cell, count in counts.items()])
+            what = f"unknown split {', '.join(several)}; allowed: {', '.join(SPLIT_WORDS)}"
+            way_out = f"--split-names {counts.index[0]}=train says what it means"
+            self.use.fault(f"column {column!r}", strange, f"{what}; {way_out}")
+        return np.asarray(np.where(splits == "", found, splits))
+
+    def find_images(self) -> _Images:
+        """Find the image, or the folder of images, that each row names, below the folder of its table."""
+        names = self.rows[self.config.path_column].copy()
+        self.use.fault(f"column {self.config.path_column!r}", (names == "").to_numpy(), "the path is empty")
+        tables = self.source.tables
+        root_of = np.array([str(table.root) for table in tables])[self.rows[TABLE].to_numpy()]
+        number: dict[str, int] = {}
+        pairs, indexes = [], {}
+        for root in dict.fromkeys([self.source.root, *(table.root for table in tables)]):
+            index = indexes[root] = index_folder(root)
+            mine = np.flatnonzero(root_of == str(root))
+            for table in tables:
+                if table.root == root and root in table.path.parents[1:]:
+                    self._from_its_own_folder(names, table, index)
+            places, unique = pd.factorize(names.iloc[mine])
+            cells = list(map(str, unique))
+            located = index.locate(cells)
+            self.use.notes += located.notes
+            sizes = np.array([len(found) for found in located.rows], dtype=np.int64)
+            found = np.fromiter(itertools.chain.from_iterable(located.rows), dtype=np.int64, count=int(sizes.sum()))
+            different, which = np.unique(found, return_inverse=True)
+            files = [str(root / located.images[place]) for place in different]
+            image = np.array([number.setdefault(file, len(number)) for file in files], dtype=np.int64)[which]
+            repeat = sizes[places]
+            within = np.arange(repeat.sum()) - np.repeat(np.cumsum(repeat) - repeat, repeat)
+            start = (np.cumsum(sizes) - sizes)[places]
+            pairs.append((np.repeat(mine, repeat), image[np.repeat(start, repeat) + within]))
+            doubtful, absent = np.zeros((2, len(names)), dtype=bool)
+            doubtful[mine] = np.isin(places, list(located.ambiguous))
+            absent[mine] = (repeat == 0) & ~doubtful[mine]
+            self._refuse_doubtful(doubtful & self.use.usable, cells, located.ambiguous)
+            self._leave_out_missing(absent & self.use.usable, index)
+        row, image = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        order = np.argsort(row, kind="stable")
+        return _Images(row[order], image[order], tuple(number), indexes[self.source.root])
+
+    def _from_its_own_folder(self, names: pd.Series[str], table: Table, index: FileIndex) -> None:
+        """Paths that start from the folder of their table, where it is not the data's: write them from the latter."""
+        start, known = table.path.parent.relative_to(index.root).as_posix(), set(index.images)
+        rows = (self.rows[TABLE] == table.place).to_numpy()
+        places, cells = pd.factorize(names[rows])
+        own = [f"{start}/{cell}" if f"{start}/{cell}" in known else cell for cell in cells]
+        names[rows] = np.array(own, dtype=object)[places]
+
+    def _refuse_doubtful(self, rows: Mask, cells: Sequence[str], ambiguous: dict[int, tuple[str, str]]) -> None:
+        if not rows.any():
+            return
+        self.use.usable &= ~rows
+        shown = [f"{cells[place]} ({' or '.join(map(shown_path, two))})" for place, two in ambiguous.items()]
+        self.use.problems.append(
+            f"{_counted(int(rows.sum()), 'row')} may name one of several files: {'; '.join(shown_problems(shown))}; "
+            "write more of the path into the table, or give the folder of the right ones by --images-dir"
+        )
+
+    def _leave_out_missing(self, rows: Mask, index: FileIndex) -> None:
+        if not rows.any():
+            return
+        cells = list(map(str, self.rows[self.config.path_column][rows]))
+        all_of_them = len(cells) == self.use.usable.sum()
+        self.use.usable &= ~rows
+        if self.config.skip_missing and not all_of_them:
+            why = "the file is missing (--skip-missing)"
+            self.use.left_out.append(LeftOut(why, len(cells), tuple(map(shown_path, cells[:MOST_ITEMS]))))
+            return
+        ways_out = [] if all_of_them else ["--skip-missing goes on without them"]
+        nowhere = "no image lies there: --images-dir says where they are"
+        ways_out += ["--images-dir says where the files lie" if index.images else nowhere]
+        for table in self.source.tables[1:]:
+            if getattr(self.config, f"{table.split}_data") is None and (self.rows[TABLE][rows] == table.place).any():
+                ways_out.append(f"--{table.split}-data none leaves {table.path.name} out")
+        self.use.problems.append(
+            f"{len(cells)} of {len(rows)} rows name a file that is missing (looked for below {index.root}): "
+            f"{', '.join(shown_problems(list(dict.fromkeys(cells))))}; {', '.join(ways_out)}"
+        )
+        by_number = {stem(image.rpartition("/")[2]).lstrip("0") or "0": image for image in index.images}
+        lost = {cell: by_number.get(cell.split(".")[0]) for cell in cells if _NUMBER.fullmatch(cell)}
+        shown = [f"{cell} for {shown_path(image)}" for cell, image in lost.items() if image]
+        if shown:
+            self.use.problems.append(
+                f"{len(shown)} of these have lost the zeros before the number, as where a program read ids as numbers: "
+                f"{', '.join(shown_problems(shown))}; write the ids as they are in the files' names"
+            )
+
+    def splits(self, images: _Images, words: Splits) -> Splits | None:
+        """str [m], of each pair of row and image; None: all are ours to draw."""
+        tables, lists, folders = self.source.tables, self.source.lists, self.source.folders
+        splits = words[images.row].copy()
+        of_main = (self.rows[TABLE] == 0).to_numpy()
+        for split in (*(table.split for table in tables[1:]), *lists, *folders):
+            twice = of_main & (words == split) & self.use.usable
+            if twice.any():
+                what = f"column {self.source.split_column!r} says {split} in {int(twice.sum())} rows, too"
+                self.use.problems.append(f"--{split}-data: {what}; give one of them")
+        root = f"{self.source.root}/"
+        named = {split: self._named(split, file, images) & of_main[images.row] for split, file in lists.items()}
+        if len(named) == 2 and (both := named["val"] & named["test"]).any():
+            shown = [images.files[image].removeprefix(root) for image in np.unique(images.image[both])]
+            what = f"both name {_counted(len(shown), 'image')}: {', '.join(shown_problems(shown))}"
+            self.use.problems.append(f"--val-data and --test-data {what}; an image is in one split")
+        for split, pairs in named.items():
+            splits[pairs] = split
+        if len(tables) == 1 and not lists and not folders and self.source.split_column is None:
+            return None
+        splits[splits == ""] = "train"
+        return splits
+
+    def _named(self, split: str, file: Path, images: _Images) -> Mask:
+        """bool [m]: the pairs whose row or image stands in a list of files."""
+        names = list(dict.fromkeys(read_list(file)))
+        cells = self.rows[self.config.path_column]
+        located = images.index.locate(names)
+        number = {path: place for place, path in enumerate(images.files)}
+        paths = [[str(images.index.root / located.images[one]) for one in found] for found in located.rows]
+        places = [[number[path] for path in found if path in number] for found in paths]
+        known = set(cells)
+        absent = [name for name, found in zip(names, places, strict=True) if not found and name not in known]
+        if len(absent) == len(names):
+            what = f"none of its {len(names)} names is in {self.source.tables[0].path.name}"
+            self.use.problems.append(f"--{split}-data {file}: {what}, such as {', '.join(names[:_MOST_EXAMPLES])}")
+        elif absent:
+            what = f"{len(absent)} of {len(names)} names of {file.name} are not in the table"
+            self.use.notes.append(f"{what}: {', '.join(shown_problems(absent))}")
+        of_image = np.isin(images.image, list(itertools.chain.from_iterable(places)))
+        return np.asarray(cells.isin(names).to_numpy()[images.row] | of_image)
+
+    def samples(self, labels: Labels, images: _Images, splits: Splits | None) -> Samples:
+        """One sample for each image (in each split: checks will find it twice), in the order of the rows."""
+        pairs = np.flatnonzero(self.use.usable[images.row])
+        keys = images.image[pairs]
+        if splits is not None:
+            keys = keys * len(SPLITS) + sum(place * (splits[pairs] == split) for place, split in enumerate(SPLITS))
+        _, first, image_of = np.unique(keys, return_index=True, return_inverse=True)
+        values = labels.values[images.row[pairs]]
+        merged, kept = values[first], np.ones(len(first), dtype=bool)
+        if len(first) < len(pairs):
+            merged, kept = self._united(labels, values, images, pairs, first, image_of)
+        order = np.argsort(first)
+        order = order[kept[order]]
+        pairs = pairs[first[order]]
+        row = images.row[pairs]
+
+        def column(name: str) -> tuple[str, ...]:
+            return tuple(self.rows[name].iloc[row])
+
+        config, files = self.config, [images.files[image] for image in images.image[pairs]]
+        start = f"{self.source.root.as_posix()}/"
+        return Samples(
+            kind="table",
+            path=str(self.source.tables[0].path),
+            task=labels.task,
+            classes=labels.classes,
+            paths=tuple(shown_path(file.removeprefix(start)) for file in files),
+            files=tuple(map(Path, files)),
+            labels=merged[order],
+            splits=None if splits is None else tuple(map(str, splits[pairs])),
+            group_from=config.group_column,
+            groups=None if config.group_column is None else column(config.group_column),
+            subgroups={name: column(name) for name in config.subgroup_column},
+            sources=None if config.source_column is None else column(config.source_column),
+            problems=tuple(self.use.problems),
+            left_out=tuple(self.use.left_out),
+            notes=tuple(self.use.notes),
+        )
+
+    def _united(
+        self, labels: Labels, values: npt.NDArray[Any], images: _Images, pairs: Ints, first: Ints, image_of: Ints
+    ) -> tuple[npt.NDArray[Any], Mask]:
+        """The labels of each image that stands in several rows, and which images can be kept.
+
+        values: of each pair; first: of each image, its first pair; image_of: the image of each pair.
+        """
+        order = np.argsort(image_of, kind="stable")
+        starts = np.flatnonzero(np.diff(image_of[order], prepend=-1))
+
+        def differs(column: npt.NDArray[Any]) -> Mask:
+            low, high = (of.reduceat(column[order], starts, axis=0) for of in (np.minimum, np.maximum))
+            return np.asarray((low != high).reshape(len(starts), -1).any(axis=1))
+
+        config, use = self.config, self.use
+        unequal = differs(values)
+        equal = int((np.bincount(image_of) - 1)[~unequal].sum())
+        if equal:
+            repeat = "repeat" if equal > 1 else "repeats"
+            use.notes.append(f"{_counted(equal, 'row')} {repeat} an image with equal labels: counted once")
+        for column in dict.fromkeys([config.group_column, config.source_column, *config.subgroup_column]):
+            codes = None if column is None else pd.factorize(self.rows[column])[0][images.row[pairs]]
+            count = 0 if codes is None else int(differs(codes).sum())
+            if count and column == config.group_column:
+                what = f"rows of one image have different groups ({_counted(count, 'image')})"
+                use.problems.append(f"--group-column {column}: {what}; mend them, or give another column")
+            elif count:
+                what = f"differs between the rows of {_counted(count, 'image')}"
+                use.notes.append(f"column {column!r} {what}: the first row counts")
+        unite = config.task == "multi_label" or config.preset not in ("auto", "none")
+        if unequal.any() and labels.task == "multi_label" and unite:
+            count = int(unequal.sum())
+            use.notes.append(
+                f"rows of one image with different labels are united, which has the labels of all of them "
+                f"({_counted(count, 'image')})"
+            )
+            return np.maximum.reduceat(values[order], starts, axis=0), np.ones(len(first), dtype=bool)
+        if unequal.any():
+            start = f"{self.source.root.as_posix()}/"
+            places = images.image[pairs[first[unequal]]]
+            shown = shown_problems([shown_path(images.files[place].removeprefix(start)) for place in places], 3)
+            use.problems.append(
+                f"{_counted(len(places), 'image')} with rows of different labels: {', '.join(shown)}; "
+                "--task multi_label unites them, else keep one row of each"
+            )
+        return values[first], ~unequal
+
+
+def _with_unnamed(samples: Samples, images: _Images, config: DataConfig) -> Samples:
+    """A note of the images of the data's folder that no row names."""
+    named, root = {*images.files, *map(str, samples.files)}, f"{images.index.root}/"
+    count = sum(f"{root}{image}" not in named for image in images.index.images)
+    note = f"files that no row{' in use' if config.where else ''} names: {count}"
+    return dataclasses.replace(samples, notes=(*samples.notes, note)) if count else samples
+
+
+def _with_folder(samples: Samples, split: str, folder: Path, config: DataConfig) -> Samples:
+    """Also the images of a folder with a folder for each class, as ``split``."""
+    if samples.task == "multi_label":
+        raise UserError(f"--{split}-data {folder}: folders hold one class an image, the table several; give a table")
+    own = DataConfig(data=str(folder), class_from=config.class_from, class_names=config.class_names)
+    more = list_folder(folder, own)
+    strange = [name for name in more.classes if name not in samples.classes]
+    if strange:
+        kinds = (f"--{split}-data {folder}: {unknown('class', name, samples.classes)}" for name in strange)
+        raise UserError(*samples.problems, *more.problems, *kinds)
+    place = np.array([samples.classes.index(name) for name in more.classes], dtype=np.int64)
+    nothing = ("",) * len(more)
+    assert samples.splits is not None
+    return dataclasses.replace(
+        samples,
+        paths=(*samples.paths, *map(shown_path, map(str, more.files))),
+        files=(*samples.files, *more.files),
+        labels=np.concatenate([samples.labels, place[more.labels]]),
+        splits=(*samples.splits, *(split for _ in nothing)),
+        groups=None if samples.groups is None else (*samples.groups, *nothing),
+        subgroups={column: (*cells, *nothing) for column, cells in samples.subgroups.items()},
+        sources=None if samples.sources is None else (*samples.sources, *nothing),
+        problems=(*samples.problems, *more.problems),
+        left_out=(*samples.left_out, *more.left_out),
+        notes=(*samples.notes, f"{len(more)} images of {folder} are the {split} split", *more.notes),
+    )
+
+
+def _with_groups(samples: Samples, root: Path, config: DataConfig) -> Samples:
+    """The groups that ``--group-from`` finds in the paths, as they are below the data's folder."""
+    if config.group_from is None:
+        return samples
+    pattern, start = re.compile(config.group_from), f"{root.as_posix()}/"
+    paths = [file.as_posix().removeprefix(start) for file in samples.files]
+    matches = [pattern.search(path) for path in paths]
+    groups = tuple((match[1] or "") if match else "" for match in matches)
+    without = [shown_path(path) for path, group in zip(paths, groups, strict=True) if not group]
+    problems = samples.problems
+    if without:
+        more = f" … and {len(without) - _MOST_EXAMPLES} more" if len(without) > _MOST_EXAMPLES else ""
+        shown = f"{', '.join(without[:_MOST_EXAMPLES])}{more}"
+        what = f"{len(without)} of {len(paths)} files have no match: {shown}"
+        problems = (
+            *problems,
+            f"--group-from '{config.group_from}': {what}; mend the expression, or give --group-column",
+        )
+    return dataclasses.replace(samples, groups=groups, group_from=config.group_from, problems=problems)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _no_label(samples: Samples) -> Iterator[CheckResult]:
+    if samples.task == "multi_label":
+        count = int((samples.labels != 1).all(axis=1).sum())
+        if count:
+            message = f"{count} of {len(samples)} images carry none of the labels"
+            yield CheckResult("no_label", "info", message, count)

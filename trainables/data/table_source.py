@@ -1,0 +1,244 @@
+"""What a data set that is a table is read from: tables of one or several splits, joined, and what lies beside them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from search_spaces.errors import UserError, raise_all, shown_problems, unknown
+from trainables.data.config import DataConfig
+from trainables.data.file_form import file_form
+from trainables.data.files import has_image_suffix
+from trainables.data.samples import MOST_ITEMS, SPLITS, LeftOut
+from trainables.data.table import neighbours, read_table
+
+DEFAULT_SPLIT_COLUMN = "split"
+TABLE = "\0table"
+"""The column of a row's place in ``TableSource.tables``: no column of a user's has this name."""
+_NUMBER = "\0number"
+_MOST_VALUES = 10
+
+
+@dataclass(frozen=True)
+class Table:
+    """place: in ``TableSource.tables``. split: of all its rows, "" = not told by the table. root: of its images."""
+
+    path: Path
+    split: str
+    root: Path
+    place: int = 0
+
+
+@dataclass
+class TableSource:
+    """All that is read before a row is looked at.
+
+    rows: the cells of the columns in use, of all tables; the index is a row's number as its reader sees it. root: the
+    data's folder. lists, folders: by split, those that ``--val-data`` and ``--test-data`` name.
+    """
+
+    rows: pd.DataFrame
+    tables: list[Table]
+    root: Path
+    split_column: str | None
+    lists: dict[str, Path]
+    folders: dict[str, Path]
+    notes: list[str]
+
+    @classmethod
+    def read(cls, path: Path, config: DataConfig) -> TableSource:
+        data = Path(config.data).expanduser().absolute()
+        base = data if data.is_dir() and path.is_relative_to(data) else path.parent
+        root = base if config.images_dir is None else _existing("images_dir", config.images_dir, base, config)
+        if not root.is_dir():
+            raise UserError(f"--images-dir {config.images_dir}: is no folder")
+        main = _read(path, config)
+        joined, notes = _joined(main, path, base, config)
+        names = list(map(str, joined.columns))
+        split_column = config.split_column or (DEFAULT_SPLIT_COLUMN if DEFAULT_SPLIT_COLUMN in names else None)
+        problems = _column_problems(path, joined, split_column, config)
+        raise_all(problems)
+        source = cls(joined, [Table(path, "", root)], root, split_column, {}, {}, notes)
+        others = source._beside(path, main, base, config)
+        frames = [_columns_in_use(joined, split_column, config).assign(**{TABLE: 0})]
+        frames[0].index = frames[0].index.astype(str)
+        for split, other in others.items():
+            cells, _ = _joined(_read(other, config), other, base, config)
+            problems += _column_problems(other, cells, None, config)
+            raise_all(problems)
+            own_root = root if config.images_dir else base if other.is_relative_to(base) else other.parent
+            source.tables.append(Table(other, split, own_root, len(source.tables)))
+            cells = _columns_in_use(cells, None, config).assign(**{TABLE: len(source.tables) - 1})
+            cells.index = cells.index.astype(str) + f" of {other.name}"
+            frames.append(cells)
+        source.rows = pd.concat(frames).fillna("") if len(frames) > 1 else frames[0]
+        return source
+
+    def _beside(self, path: Path, main: pd.DataFrame, base: Path, config: DataConfig) -> dict[str, Path]:
+        """The tables of other splits; notes the lists and folders."""
+        tables: dict[str, Path] = {}
+        near: dict[str, Path] | None = None
+        for split, given in (("val", config.val_data), ("test", config.test_data)):
+            option = f"{split}_data"
+            if given == "none" or (given is None and self.split_column is not None):
+                continue
+            if given is None:
+                if near is None:
+                    near = neighbours(path, main, [name for name in config.label_column if name in main.columns])
+                if split in near:
+                    tables[split] = near[split]
+                    self.notes.append(
+                        f"{near[split].name} beside {path.name} is taken for the {split} split; "
+                        f"--{split}-data none refuses it"
+                    )
+                continue
+            place = _existing(option, given, base, config)
+            if place.is_dir():
+                self.folders[split] = place
+            elif _is_list(place, main, config):
+                self.lists[split] = place
+            else:
+                tables[split] = place
+        return tables
+
+
+def matching_rows(rows: pd.DataFrame, config: DataConfig) -> tuple[pd.DataFrame, list[LeftOut]]:
+    """The rows that ``--where`` asks for, and how many the others are. Raises ``UserError``: a value no row has.
+
+    Of several values that a preset names, one is enough.
+    """
+    problems, left_out = [], []
+    for column, values in config.where.items():
+        known = set(rows[column].unique())
+        strange = [value for value in values if value not in known]
+        if config.has_preset and len(strange) < len(values):
+            continue
+        known_shown = sorted(known)[:_MOST_VALUES]
+        problems += [
+            f"--where {column}={value}: {unknown(f'value of {column}', value, known_shown)}" for value in strange
+        ]
+    raise_all(problems)
+    for column, values in config.where.items():
+        kept = rows[column].isin(values)
+        if not kept.all():
+            examples = tuple(f"row {number}" for number in rows.index[~kept][:MOST_ITEMS])
+            named = " or ".join(shown_problems(values))
+            left_out.append(LeftOut(f"{column} is not {named} (--where)", int((~kept).sum()), examples))
+            rows = rows[kept]
+    if not len(rows):
+        raise UserError(f"--where: no row has all of the values asked for ({', '.join(config.where)})")
+    return rows, left_out
+
+
+def _existing(option: str, given: str, base: Path, config: DataConfig) -> Path:
+    """What an option names, from where the command runs, else below the data's folder; with a preset there first."""
+    place = Path(given).expanduser()
+    places = [place.absolute(), base / place]
+    for found in reversed(places) if config.has_preset else places:
+        try:
+            if found.exists():
+                return Path(os.path.normpath(found))
+        except OSError:
+            break
+    what = "folder" if option == "images_dir" else "file or folder, and not none"
+    raise UserError(f"--{option.replace('_', '-')} {given}: no such {what}, here or in {base}")
+
+
+def _read(path: Path, config: DataConfig) -> pd.DataFrame:
+    """A table; with ``--columns`` one without a header, though a first row that names the columns is one."""
+    if not config.columns:
+        return read_table(path)
+    cells = read_table(path, config.columns)
+    first = [str(cell) for cell in cells.iloc[0]]
+    if config.path_column in first and set(config.columns) <= set(first):
+        cells = cells.iloc[1:].set_axis(first, axis=1)
+    return cells
+
+
+def _is_list(path: Path, main: pd.DataFrame, config: DataConfig) -> bool:
+    """A file of one column, and no such column is the table's own."""
+    if file_form(path) != "table" or len(main.columns) == 1:
+        return False
+    with path.open("rb") as file:
+        head = [line.strip() for line in file.read(65536).splitlines()[:20] if line.strip()]
+    if not head or any(mark in line for line in head for mark in (b",", b";", b"|", b"\t", b"\0")):
+        return False
+    width = len(config.columns) or len(main.columns)
+    return not all(len(line.split()) == width for line in head)
+
+
+def _joined(cells: pd.DataFrame, path: Path, base: Path, config: DataConfig) -> tuple[pd.DataFrame, list[str]]:
+    """``cells`` with the columns of the tables of ``config.join``, and what is to be said of it."""
+    notes = []
+    for join in config.join:
+        file = _existing("join", join["table"], base, config)
+        other, on = read_table(file), list(join["on"])
+        wanted = list(join["columns"]) or [str(name) for name in other.columns if name not in cells.columns]
+        problems = [
+            f"join: {table.name} has no column {name!r}: {unknown('column', name, map(str, frame.columns))}"
+            for table, frame, names in ((path, cells, on), (file, other, [*on, *wanted]))
+            for name in names
+            if name not in frame.columns
+        ]
+        problems += [f"join: {name!r} is a column of {path.name} already" for name in wanted if name in cells.columns]
+        raise_all(problems)
+        other = other[[*on, *wanted]].drop_duplicates()
+        twice = other.duplicated(on)
+        if twice.any() and cells.duplicated(on).any():
+            example = ", ".join(map(str, other[on][twice].iloc[0]))
+            raise UserError(f"join: {file.name} has rows that differ for one {', '.join(on)}, such as {example}")
+        numbers = pd.Series(cells.index, name=_NUMBER)  # A row of studies becomes one of each of its images.
+        merged = pd.concat([cells.reset_index(drop=True), numbers], axis=1)
+        merged = merged.merge(other, how="left", on=on, indicator=TABLE).set_index(_NUMBER)
+        alone = int((merged.pop(TABLE) == "left_only").sum())
+        if alone == len(merged):
+            example = ", ".join(map(str, cells[on].iloc[0]))
+            raise UserError(f"join: no row of {path.name} has a {', '.join(on)} of {file.name}, such as {example}")
+        if alone:
+            notes.append(f"{alone} of {len(merged)} rows have none in {file.name}: their cells of it are blank")
+        cells = merged.fillna("")
+    return cells, notes
+
+
+def _column_problems(path: Path, cells: pd.DataFrame, split_column: str | None, config: DataConfig) -> list[str]:
+    """Columns that are asked for and not there, or there twice."""
+    names = list(map(str, cells.columns))
+    of_files = [name for name, cell in zip(names, cells.iloc[0], strict=True) if has_image_suffix(str(cell))]
+    wanted = {
+        "--path-column": (config.path_column,),
+        "--label-column": config.label_column,
+        "--subgroup-column": config.subgroup_column,
+        "--split-column": (split_column,),
+        "--group-column": (config.group_column,),
+        "--source-column": (config.source_column,),
+        "--where": tuple(config.where),
+    }
+    problems = []
+    for option, columns in wanted.items():
+        for name in columns:
+            if name is not None and name not in names:
+                problem = f"{option} {name}: {unknown(f'column of {path.name}', name, filter(None, names))}"
+                hint = f"; {of_files[0]!r} holds the names of image files" if of_files else ""
+                problems.append(problem + (hint if option == "--path-column" else ""))
+            elif name is not None and names.count(name) > 1:
+                problems.append(f"{option} {name}: {path.name} has {names.count(name)} columns of that name")
+    if not config.label_column:
+        has = f"{path.name} has {', '.join(filter(None, names))}"
+        problems.append(f"--label-column is not given; name the column(s) with the labels: {has}")
+    if config.group_column and config.group_from:
+        problems.append("--group-column and --group-from: give one of them")
+    problems += [
+        f"--split-names {theirs}={ours}: must be {', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
+        for theirs, ours in config.split_names.items()
+        if ours not in SPLITS
+    ]
+    return problems
+
+
+def _columns_in_use(cells: pd.DataFrame, split_column: str | None, config: DataConfig) -> pd.DataFrame:
+    names = [config.path_column, *config.label_column, *config.subgroup_column, *config.where]
+    names += [name for name in (config.group_column, config.source_column, split_column) if name is not None]
+    return cells[list(dict.fromkeys(names))]
