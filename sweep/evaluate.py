@@ -318,8 +318,8 @@ def read_labelled(
     if len(odd):
         shown = ", ".join(samples.paths[row] for row in odd[:5])
         raise UserError(
-            f"{len(odd)} of {len(hot)} images carry none or several of the labels, or one is missing ({shown}), and "
-            "the model decides one class of an image: leave them out, or evaluate a multi-label model"
+            f"{len(odd)} of {len(hot)} images carry none or several of the labels ({shown}), and the model decides one "
+            "class of an image: leave them out, or evaluate a multi-label model"
         )
     return _with(samples, task, hot.argmax(axis=1).astype(np.int64), classes)
 

@@ -307,6 +307,18 @@ def test_labels_without_a_column_are_not_evaluated(manifest: Manifest) -> None:
     assert samples.labels.tolist() == [[0, 1], [0, 0], [1, 1]]
 
 
+def test_a_label_that_is_not_known_stays_so_unless_another_of_the_same_class_is_there(manifest: Manifest) -> None:
+    path = manifest("viral,bacterial,normal", ["-1,0,0", "-1,-1,1", "1,-1,0", "0,-1,-1", "-1,1,0", "0,0,1"])
+    columns = {"label_column": ("viral", "bacterial", "normal"), "uncertain_label": ("missing",)}
+    request = DataConfig(data=str(path), **columns)
+    renamed = {"viral": "pneumonia", "bacterial": "pneumonia"}
+    found = read_labelled(request, ("normal", "pneumonia"), "multi_label", renamed, None)
+    assert found.labels[:, 1].tolist() == [-1, -1, 1, -1, 1, 0]
+    assert found.labels[:, 0].tolist() == [0, 1, 0, -1, 0, 1]
+    with pytest.raises(UserError, match="3 of 6 images carry none or several"):
+        read_labelled(request, ("normal", "pneumonia"), "single_label", renamed, None)
+
+
 def test_cells_of_several_labels_tell_of_all(manifest: Manifest) -> None:
     path = manifest("finding", ["viral|covid", "", "viral|bacterial"])
     found = read(path, "finding", task="multi_label", viral="pneumonia", bacterial="pneumonia")
