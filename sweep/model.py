@@ -158,6 +158,7 @@ def _facts(run: Run, chosen: Chosen, content: dict[str, Any], found: FoundWeight
         code=run.provenance.commit,
         mean=found.scale.mean,
         std=found.scale.std,
+        ordered=run.dataset.ordered,
     )
 
 

@@ -38,8 +38,9 @@ class ModelFacts:
     params: flat, as in params.json. image_size: side of the square, pixels; fit: how an image becomes one; channels: 1
     if the network has seen gray images alone, else 3. mean, std: of the three channels, for pixels in [0, 1].
     thresholds: multi-label, the probability in [0, 1] from which a label counts as present (inclusive); None = single
-    label, the likeliest class. trial: such as "t0007/seed_1001"; seed: its own, if it has one; epoch: its best, from 1.
-    code: the commit that trained it, if known.
+    label, the likeliest class. ordered: the classes stand in an order, such as grades. trial: such as
+    "t0007/seed_1001"; seed: its own, if it has one; epoch: its best, from 1. code: the commit that trained it, if
+    known.
     """
 
     backbone: str
@@ -56,6 +57,7 @@ class ModelFacts:
     code: str | None
     mean: tuple[float, ...] = IMAGENET.mean
     std: tuple[float, ...] = IMAGENET.std
+    ordered: bool = False
 
     def __post_init__(self) -> None:
         assert (self.thresholds is not None) == (self.task == "multi_label")
@@ -110,9 +112,9 @@ def write_model(path: Path, network: nn.Module, facts: ModelFacts) -> None:
 def read_model(path: Path) -> tuple[nn.Module, ModelFacts]:
     """The network of ``write_model``, on the CPU, in eval mode. ``UserError`` if the file is damaged or not ours."""
     fields = {field.name for field in dataclasses.fields(ModelFacts)}
-    content = _load(path, {"state_dict", *fields})
+    content = _load(path, {"state_dict", *fields - {"ordered"}})  # which files of earlier versions lack
     check_format(content, path)
-    known: dict[str, Any] = {name: content[name] for name in fields}
+    known: dict[str, Any] = {name: content[name] for name in fields if name in content}
     # Files that earlier versions wrote hold lists.
     known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
     facts = ModelFacts(**known)

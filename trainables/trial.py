@@ -267,7 +267,8 @@ class FinetuneTrial:
             return {}
         self._probabilities = found.probabilities
         self._schedule.after_epoch(found.loss)
-        values = evaluate_predictions(self.data.val.labels, found.probabilities, self.data.classes, self.data.task)
+        scored = self.data.val.labels, found.probabilities, self.data.classes, self.data.task
+        values = evaluate_predictions(*scored, ordered=self.data.ordered)
         return {"val_loss": found.loss} | {f"val_{name}": value for name, value in values.items()}
 
     def _rows(self, split: str, rows: Split, probabilities: NDArray[np.float32], epoch: int) -> Predictions:
@@ -337,8 +338,8 @@ class BestEpochTracker:
         metric, score = self._settings.metric, float(record[self._settings.metric])
         if math.isnan(score):
             raise UserError(
-                f"{metric} is undefined on the validation split, as a class that no image or every image has, has no "
-                "AUROC: choose another --metric"
+                f"{metric} is undefined on the validation split: a class that no image or every one has, has no AUROC, "
+                "average precision or sensitivity at 90 % specificity; choose another --metric"
             )
         sign = 1 if self._settings.mode == "max" else -1
         if self.best_epoch == 0 or sign * score > sign * self.best_score:

@@ -1,10 +1,12 @@
 """Whole trials on a small data set, from prepared images to predictions on disk."""
 
+import csv
 import dataclasses
 import gc
 import io
 import json
 import math
+import shutil
 import weakref
 
 import numpy as np
@@ -15,6 +17,7 @@ from PIL import Image
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from trainables.data.config import DataConfig
+from trainables.data.dataset import open_dataset
 from trainables.data.prepare import prepare
 from trainables.metrics import evaluate_predictions, metric_names
 from trainables.predictions import read_predictions
@@ -332,6 +335,44 @@ def test_several_labels_an_image_end_to_end(multi_label_run_dir, tmp_path):
     whole = predict_trial(params, settings, 0, tmp_path / "weights.pt")
     assert whole.label.shape == whole.probability.shape == (46, 2)
     assert whole.of("val").label.sum(axis=0).tolist() == [8, 10]
+
+
+def test_missing_labels_end_to_end(multi_label_run_dir, tmp_path):
+    shutil.copytree(multi_label_run_dir, tmp_path / "run")
+    with (tmp_path / "run" / "splits.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for place, row in enumerate(rows):
+        names = ["often"] if place % 4 == 0 else ["high", "often"] if place % 7 == 0 else []
+        row["missing"] = "|".join(names)
+        row["label"] = "|".join(name for name in row["label"].split("|") if name not in names)
+    with (tmp_path / "run" / "splits.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    params = TrialParams(**(SMALL | {"loss": "bce", "class_weights": "balanced", "unfreeze_depth": 4}))
+    settings = settings_of(tmp_path / "run", epochs=1)
+    trial = FinetuneTrial(params, settings, 0)
+    record = train_and_keep(trial, tmp_path)[-1]
+    trial.close()
+    saved = predict_trial(params, settings, 0, tmp_path / "weights.pt").of("val")
+    expected = {row["path"]: set(row["missing"].split("|")) - {""} for row in rows if row["split"] == "val"}
+    found = {
+        path: {name for name, value in zip(saved.classes, of, strict=True) if value == -1}
+        for path, of in zip(saved.path.tolist(), saved.label, strict=True)
+    }
+    assert found == expected
+    assert saved.label.dtype == np.int8
+    scores = evaluate_predictions(saved.label, saved.probability, saved.classes, "multi_label")
+    for name, value in scores.items():
+        assert record[f"val_{name}"] == pytest.approx(value, rel=1e-4, nan_ok=True)
+
+
+def test_ordered_classes_are_agreed_on_by_squared_distance(run_dir, tmp_path):
+    shutil.copytree(run_dir, tmp_path / "run")
+    dataset = json.loads((tmp_path / "run" / "dataset.json").read_text())
+    assert not open_dataset(run_dir).ordered
+    (tmp_path / "run" / "dataset.json").write_text(json.dumps(dataset | {"ordered": True}))
+    assert open_dataset(tmp_path / "run").ordered
 
 
 def test_a_mode_against_the_metrics_own_is_refused(make):

@@ -86,8 +86,8 @@ def test_decoded_images_that_have_gone_are_told(split_folder: Path, tmp_path: Pa
 
 def test_file_names_agree_with_those_of_the_run_folder(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path)
-    names = (paths.dataset.name, paths.splits.name, paths.thumbnails.name)
-    assert names == (dataset.DATASET_FILE, dataset.SPLITS_FILE, dataset.THUMBNAILS_FILE)
+    names = (paths.dataset.name, paths.splits.name, paths.images.name, paths.thumbnails.name)
+    assert names == (dataset.DATASET_FILE, dataset.SPLITS_FILE, dataset.IMAGES_FILE, dataset.THUMBNAILS_FILE)
 
 
 def test_multi_label_goes_through_to_the_trial(split_folder: Path, tmp_path: Path) -> None:
