@@ -302,7 +302,7 @@ class _Listing:
             elif count:
                 what = f"differs between the rows of {_counted(count, 'image')}"
                 use.notes.append(f"column {column!r} {what}: the first row counts")
-        unite = config.task == "multi_label" or config.preset not in ("auto", "none")
+        unite = config.task == "multi_label" or config.has_preset
         if unequal.any() and labels.task == "multi_label" and unite:
             count = int(unequal.sum())
             use.notes.append(

@@ -300,6 +300,7 @@ def test_split_names_map_folders(tmp_path: Path, names: dict[str, str], wanted: 
 def test_split_names_stand_beside_split_words(tmp_path: Path) -> None:
     make(tmp_path, "train|holdout/ill|well/#.png")
     assert counts(listed(tmp_path, split_names={"holdout": "test"})) == {"train": 4, "test": 4}
+    assert refusal(tmp_path, split_names={"holdout": "tst"}).endswith("holdout=tst: must be one of train, val, test")
     said = refusal(tmp_path / "train", split_names={"holdout": "test"})
     assert said == f"--split-names holdout: no such folder in {tmp_path}/train, which holds ill, well"
 
