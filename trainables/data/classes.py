@@ -101,8 +101,8 @@ def renamed_classes(
 
 def class_order(name: str) -> tuple[bool, int, str]:
     """Sorts whole numbers by value, before other names."""
-    match = WHOLE.fullmatch(name)
-    return (match is None, 0 if match is None else int(match[1]), name)
+    whole = re.fullmatch(r"(-?\d{1,18})(?:\.0*)?", name, re.ASCII)
+    return (whole is None, 0 if whole is None else int(whole[1]), name)
 
 
 def listed(names: Sequence[str]) -> str:
