@@ -110,6 +110,30 @@ def test_named_layers_train_and_nothing_else() -> None:
     assert model.backbone.stages[model.frozen_stages] == "layer3"
 
 
+@pytest.mark.parametrize(
+    ("layer", "others", "boundary"),
+    [
+        ("class_token", set(), "class_token"),
+        ("encoder.pos_embedding", set(), "encoder.pos_embedding"),
+        ("encoder.ln", {"encoder.ln.weight", "encoder.ln.bias"}, "encoder.ln"),
+        ("encoder", {"encoder.pos_embedding", "encoder.ln.weight"}, "encoder.pos_embedding"),
+    ],
+)
+def test_parameters_train_by_their_own_names(layer: str, others: set[str], boundary: str) -> None:
+    model = build("vit_b_16", unfreeze_depth=None, unfreeze_layers=(layer,))
+    trains = {name for name in model.trainable_names() if not name.startswith("head.")}
+    assert trains >= (others or {layer})
+    assert all(name.startswith(layer) for name in trains)
+    assert model.backbone.stages[model.frozen_stages] == boundary
+    model(images(2)).sum().backward()
+    assert set(gradients(model.trunk, "")) == trains
+
+
+def test_images_that_patches_do_not_fill_are_refused() -> None:
+    (problem,) = model_problems(TrialParams(backbone="vit_b_16"), 70)
+    assert "vit_b_16 needs a multiple of 16 px, such as 64 or 80, image_size is 70" in problem
+
+
 def test_a_layer_name_is_no_prefix_of_others() -> None:
     model = build("squeezenet1_1", unfreeze_depth=None, unfreeze_layers=("features.10",))
     assert {name.rsplit(".", 2)[0] for name in model.trainable_names() if "features" in name} == {"features.10"}
