@@ -145,7 +145,7 @@ def options_given(
     namespace: argparse.Namespace, options: Mapping[str, Option]
 ) -> tuple[dict[str, Any], set[str], list[str]]:
     """The text of each of the ``options`` that was given, those given without one or twice, and a sentence for each
-    fault."""
+    fault. ``--preset list`` prints those known and ends the program with exit code 0, as ``--help`` does."""
     given_here = {name: given for name, given in vars(namespace).items() if name in options}
     problems: list[str] = []
     raw: dict[str, Any] = {}
@@ -159,6 +159,11 @@ def options_given(
             problems.append(f"{dashed(name)} is given {len(given)} times: {', '.join(given)}")
         else:
             raw[name] = given if one.many else given[0]
+    if raw.get("preset") == "list":
+        from trainables.data.presets import describe_presets
+
+        print(describe_presets())
+        sys.exit(0)
     return raw, given_here.keys() - raw.keys(), problems
 
 

@@ -42,6 +42,10 @@ from sweep.cli import (
 from sweep.run_folder import EvaluationPaths, RunPaths, check_writable, folder_beside
 from trainables.atomic import FORMAT, write_json
 from trainables.data.config import DataConfig
+from trainables.data.decoded import read_records
+from trainables.data.file_form import file_form
+from trainables.data.prepare import list_samples
+from trainables.data.presets import apply_preset
 from trainables.data.samples import MISSING, SPLIT_WORDS, Samples
 from trainables.data.split_files import write_splits
 from trainables.metrics import evaluate_predictions
@@ -119,9 +123,9 @@ def _run(argv: Sequence[str]) -> int:
         run_root=run_root,
     )
     with _beside(out) as folder:
-        warnings = evaluate(model, what, EvaluationPaths(folder), batch_size)
+        notes, warnings = evaluate(model, what, EvaluationPaths(folder), batch_size)
         lines, problem = build_page("reports.external", folder)
-    for line in (model.title, *(f"warning: {plain(warning)}" for warning in warnings), *lines):
+    for line in (model.title, *map(plain, notes), *(f"warning: {plain(warning)}" for warning in warnings), *lines):
         print(line)
     if problem is not None:
         tell([f"the report could not be written: {problem}; the predictions are in {out}"])
@@ -145,11 +149,13 @@ class Asked:
     run_root: Path | None
 
 
-def evaluate(model: Predictor, asked: Asked, files: EvaluationPaths, batch_size: int | None = None) -> list[str]:
+def evaluate(
+    model: Predictor, asked: Asked, files: EvaluationPaths, batch_size: int | None = None
+) -> tuple[list[str], list[str]]:
     """Read and predict the images, and write evaluation.json, predictions.npz and rows.csv into ``files.root``.
 
-    Returns what a reader of the scores has to know, one sentence each. Raises ``UserError`` with all problems of the
-    data, and then writes nothing.
+    Returns how the set was read, and what a reader of the scores has to know, one sentence each. Raises ``UserError``
+    with all problems of the data, and then writes nothing.
     """
     facts = model.facts
     samples = read_labelled(asked.config, facts.classes, facts.task, asked.renamed, asked.split)
@@ -173,8 +179,8 @@ def evaluate(model: Predictor, asked: Asked, files: EvaluationPaths, batch_size:
     warnings = _warnings(model, asked, samples, answers, len(dropped))
     hashes = [answer.image.pixel_hash for answer in answers]
     written = _written(model, asked, samples, hashes, scores)
-    write_json(files.evaluation, written | {"dropped": dropped, "warnings": warnings})
-    return warnings
+    write_json(files.evaluation, written | {"dropped": dropped, "notes": list(samples.notes), "warnings": warnings})
+    return list(samples.notes), warnings
 
 
 def _written(
@@ -291,9 +297,9 @@ def own_images(run_root: Path) -> dict[str, str] | None:
     paths = RunPaths(run_root)
     try:
         dataset = json.loads(paths.dataset.read_text(encoding="utf-8"))
-        stats = json.loads(Path(dataset["cache"]).with_suffix(".json").read_text(encoding="utf-8"))["stats"]
+        stats = [record.stats for record in read_records(Path(dataset["cache"]))]
         with paths.splits.open(encoding="utf-8", newline="") as file:
-            return {str(stats[int(row["row"])]["pixel_hash"]): row["split"] for row in csv.DictReader(file)}
+            return {stats[int(row["row"])].pixel_hash: row["split"] for row in csv.DictReader(file)}
     except (OSError, ValueError, KeyError, IndexError, TypeError, csv.Error):
         return None
 
@@ -307,7 +313,9 @@ def read_labelled(
     those classes only that have one, as an empty place would be a claim. No image is opened. Raises ``UserError`` with
     all problems together.
     """
+    config, note = apply_preset(config)
     samples = _list(config, task)
+    samples = dataclasses.replace(samples, notes=(*([note] if note else []), *samples.notes))
     problems = list(samples.problems)
     renamed = {theirs: ours for theirs, ours in renamed.items() if theirs != ours}
     for theirs, ours in renamed.items():
@@ -345,11 +353,10 @@ def _with(samples: Samples, task: str, labels: NDArray[Any], classes: Sequence[s
 
 def _list(config: DataConfig, task: str) -> Samples:
     raise_all(config.problems())
-    from trainables.data.prepare import list_samples  # with pandas, which takes a second
-
-    multi_label = task == "multi_label"
+    multi_label, place = task == "multi_label", Path(config.data)
+    table = config.table is not None or (os.path.isfile(place) and file_form(place) == "table")
     # Columns of 0 and 1 of which one is set are classes, too: whether they are is looked at later.
-    asked = {"task": "multi_label"} if multi_label and not os.path.isdir(config.data) else {}
+    asked = {"task": "multi_label"} if multi_label and table and config.task == "auto" else {}
     try:
         samples = list_samples(config.model_copy(update=asked))
     except OSError as error:

@@ -152,7 +152,8 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
     with staging(paths, problems, dry=config.dry_run) as beside:
         if machine.nodes > 1 and beside is not None:
             problems += node_problems(config, beside.root, ray_tune.on_every_node)
-        prepare = prepare_into(beside, paths, here.cpus, config.folds)
+        # Nothing is decoded for a command that is refused anyway.
+        prepare = prepare_into(None if problems else beside, paths, here.cpus, config.folds)
         if found is not None:
             found["config"] = config.to_json()
             prepare = kept_in(found, prepare)

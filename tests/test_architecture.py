@@ -151,6 +151,11 @@ def test_pydantic_stays_out_of_what_a_trial_imports(path: Path) -> None:
         assert [module for module in imports(path) if within(module, "pydantic")] == []
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_nothing_is_imported_that_only_unix_has(path: Path) -> None:
+    assert {*imports(path)} & {"fcntl", "grp", "pwd", "resource", "termios"} == set()
+
+
 @pytest.mark.parametrize("package", ["search_spaces", "reports"])
 def test_spaces_and_reports_need_no_torch(package: str) -> None:
     heavy = {

@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +29,7 @@ Said = Callable[..., tuple[int, list[str], list[str]]]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+ROOT = Path(__file__).resolve().parents[2]
 HELP = "python -m sweep.predict --help shows all options"
 
 
@@ -165,6 +168,22 @@ def test_ctrl_c_leaves_what_is_done(
     code, _, errors = said(run, small_data / "val", "--csv", tmp_path / "answers.csv")
     assert (code, errors) == (130, ["interrupted"])
     assert len(rows_of(tmp_path / "answers.csv")) == 3
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_a_reader_that_has_seen_enough_costs_no_row_of_the_table(
+    run: Path, small_data: Path, tmp_path: Path, table: bool
+) -> None:
+    command = [sys.executable, "-m", "sweep.predict", str(run), str(small_data / "val"), "--batch-size", "4"]
+    command += ["--csv", str(tmp_path / "answers.csv")] if table else []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == (0 if table else 130)
+    if table:
+        assert len(rows_of(tmp_path / "answers.csv")) == len(list((small_data / "val").rglob("*.png")))
 
 
 def test_all_that_is_wrong_with_a_command_is_told_at_once(said: Said, tmp_path: Path) -> None:
