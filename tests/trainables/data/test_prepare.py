@@ -337,7 +337,7 @@ def test_all_problems_of_the_data_are_told_in_one_answer(split_folder: Path, tmp
         prepared(tmp_path, data=str(path), label_column=("finding",), group_column="patient")
     text = str(error.value)
     for part in (
-        "6 of 42 rows name a file that is missing",
+        "5 of 42 rows name a file that is missing",
         "unknown split 'tset'",
         "1 of 36 image files cannot be read",
         "class 'well' has no image in val",
