@@ -132,7 +132,7 @@ def test_named_files_alone_are_all_that_is_tried_and_beside_others_one_more(tmp_
     alone = planned(weights=squeezenet1_1, image_size=64)
     assert alone.config.backbones == ("squeezenet1_1",)
     assert any("weights of squeezenet1_1: it has no BatchNorm" in note for note in alone.notes())
-    asked = SweepConfig(weights=["vit_b_16=a.pt", "random"])
+    asked = SweepConfig(data="images", weights=["vit_b_16=a.pt", "random"])
     assert asked_backbones(asked) == ((*DEFAULT_BACKBONES, "vit_b_16"), False)
     beside = planned(weights=["random", squeezenet1_1], backbones=("squeezenet1_0", "squeezenet1_1"), image_size=64)
     assert [found.origin for found in beside.weights.values()] == ["random", "file"]
