@@ -286,12 +286,13 @@ def _differences(paths: RunPaths, dataset: DatasetRecord | None, space: Space | 
     """Why data and space (None: passed over) are not those that the run was begun with, one sentence each."""
     found = []
     saved = read_file(DatasetRecord, paths.dataset, []).fingerprint
-    if dataset is not None and (saved is None or dataset.fingerprint is None):
+    now = None if dataset is None else dataset.fingerprint  # None, too, where nothing was decoded
+    if saved is None:
         found.append(f"--resume: {paths.dataset} is missing or damaged: restore it, {OR_ANEW}")
-    elif dataset is not None and saved != dataset.fingerprint:
+    elif dataset is not None and now is not None and saved != now:
         found.append(
             f"the data set at {dataset.source.path} is not the one of the run {paths.root}: images, labels or splits "
-            f"differ (fingerprint {str(dataset.fingerprint)[:12]}, the run has {str(saved)[:12]}); restore it, "
+            f"differ (fingerprint {now[:12]}, the run has {str(saved)[:12]}); restore it, "
             f"{OR_ANEW}"
         )
     source = None if space is None else space.source
