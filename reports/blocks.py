@@ -65,8 +65,8 @@ class Column:
 
 KINDS = {
     "integer": (
-        *("number", "images", "patients", "trials", "TN", "FP", "FN", "TP", "best_epoch", "epochs_run", "of", "place"),
-        *("completed", "pruned", "failed", "running"),
+        *("number", "images", "known", "patients", "trials", "TN", "FP", "FN", "TP", "best_epoch", "epochs_run", "of"),
+        *("place", "completed", "pruned", "failed", "running"),
     ),
     "score": (
         *("score", "val_accuracy", "val_f1_macro", "search_score", "precision", "recall", "f1", "probability"),

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from trainables.metrics import decide
+from trainables.metrics import AREAS, DEFINED, SPECIFICITY, decide, is_known
 
 Array = NDArray[np.float64]
 
@@ -87,7 +87,8 @@ def draw_resamples(
 ) -> Resamples:
     """Draw groups with replacement until ``replicates`` of the draws have every class.
 
-    groups: [N], "" = a group of its own. labels: int [N] in 0..class_count-1, or 0/1 [N, class_count] (multi-label).
+    groups: [N], "" = a group of its own. labels: int [N] in 0..class_count-1, or [N, class_count] of 0, 1 and
+    ``MISSING`` (multi-label).
     A draw counts if it has every class (multi-label: an image with and an image without every label) that the images
     themselves have; others are drawn anew and counted. Where hardly any draw does (about one in fifty), there are
     fewer than ``replicates``, perhaps none. The same arguments give the same resamples.
@@ -133,7 +134,8 @@ class Scores:
 
     values: [R, 1 + B + J] of each of R runs by ``Resamples.weights``; NaN where an AUROC is undefined. proportion_of:
     of how many images a score is a proportion, the mean over the runs; scores that are none are missing. positives,
-    negatives: for each class, the groups with an image that has it, and with one that has it not.
+    negatives: for each class, the groups with an image that is known to have it, and with one known not to. ordered: as
+    for ``evaluate_predictions``.
     """
 
     classes: tuple[str, ...]
@@ -142,6 +144,12 @@ class Scores:
     positives: dict[str, int]
     negatives: dict[str, int]
     resamples: Resamples
+    ordered: bool = False
+
+    @property
+    def defined(self) -> list[str]:
+        """The classes over which the mean of ``AREAS`` is taken: both with and without images."""
+        return [name for name in self.classes if self.positives[name] and self.negatives[name]]
 
     @cached_property
     def by_run(self) -> dict[str, Array]:
@@ -174,17 +182,17 @@ def score_runs(
     *,
     thresholds: Mapping[str, float] | None = None,
     areas: bool = True,
+    ordered: bool = False,
 ) -> Scores:
     """Score the runs (repeats) of one configuration on the same images.
 
-    labels: int [N] in 0..C-1, or 0/1 [N, C] (multi-label). probabilities: [R, N, C] in [0, 1], one block a run, rows
-    in the order of ``labels`` and of ``resamples``. thresholds: for labels of a multi-label task, the least
-    probability that is a positive decision; 0.5 where a label has none. areas: AUROC and average precision, too, which
-    take longest.
+    labels: int [N] in 0..C-1, or [N, C] of 0, 1 and ``MISSING`` (multi-label). probabilities: [R, N, C] in [0, 1], one
+    block a run, rows in the order of ``labels`` and of ``resamples``. thresholds: for labels of a multi-label task, the
+    least probability that is a positive decision; 0.5 where a label has none. areas: ``metrics.AREAS``, too, which take
+    longest. ordered: as for ``evaluate_predictions``.
 
-    The names are those of ``evaluate_predictions``; ``npv:c``, the part of the images decided not to be c that are not;
-    ``ap:c`` and ``ap_macro``: average precision, the mean of the precision over the recall, without interpolation (as
-    in scikit-learn). A ratio 0/0 is 0; an area that the images do not define is NaN throughout.
+    The names are those of ``evaluate_predictions``, and ``npv:c``, the part of the images decided not to be c that are
+    not. A ratio 0/0 is 0; an area that the images do not define is NaN throughout, and no part of the mean of all.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     assert probabilities.ndim == 3, "probabilities are [runs, images, classes]"
@@ -194,34 +202,44 @@ def score_runs(
 
     multi_label = labels.ndim == 2
     truth = labels == 1 if multi_label else np.equal(labels[:, None], np.arange(len(classes)))
+    known = is_known(labels, len(classes))
     decided = decisions(probabilities, classes, thresholds, "multi_label" if multi_label else "single_label")
-    summed, weights = _sum_by_group(_columns(labels, truth, probabilities, decided), resamples), resamples.weights
-    parts = [_score(weights[at : at + _CHUNK], summed, classes, multi_label) for at in range(0, len(weights), _CHUNK)]
+    summed, weights = _sum_by_group(_columns(labels, known, probabilities, decided), resamples), resamples.weights
+    parts = [
+        _score(weights[at : at + _CHUNK], summed, classes, multi_label=multi_label, ordered=ordered)
+        for at in range(0, len(weights), _CHUNK)
+    ]
     values = {name: np.concatenate([part[name] for part in parts]).T for name in parts[0]}
     if areas:
         by_group = np.ascontiguousarray(weights.T, dtype=np.float32)
         for i, c in enumerate(classes):
-            found = np.stack([_areas(truth[:, i], run[:, i], by_group, resamples.member) for run in probabilities])
-            values[f"auroc:{c}"], values[f"ap:{c}"] = found[:, 0], found[:, 1]
-        values |= {
-            f"{area}_macro": np.mean([values[f"{area}:{c}"] for c in classes], axis=0) for area in ("auroc", "ap")
-        }
-    return Scores(
+            rows = known[:, i]
+            member, hit = resamples.member[rows], truth[rows, i]
+            found = np.stack([_areas(hit, run[rows, i], by_group, member) for run in probabilities])
+            values |= {f"{area}:{c}": found[:, place] for place, area in enumerate(AREAS)}
+    scores = Scores(
         classes=tuple(classes),
         values=values,
-        proportion_of=_proportion_of(truth, decided, classes, multi_label),
+        proportion_of=_proportion_of(truth, decided, known, classes, multi_label),
         positives={c: resamples.groups_with(truth[:, i]) for i, c in enumerate(classes)},
-        negatives={c: resamples.groups_with(~truth[:, i]) for i, c in enumerate(classes)},
+        negatives={c: resamples.groups_with(known[:, i] & ~truth[:, i]) for i, c in enumerate(classes)},
         resamples=resamples,
+        ordered=ordered,
     )
+    for area in AREAS if areas else ():
+        of_classes = [values[f"{area}:{c}"] for c in scores.defined]
+        values[f"{area}_macro"] = np.mean(of_classes, axis=0) if of_classes else np.full_like(values["nll"], np.nan)
+    if areas:
+        values[DEFINED] = np.full_like(values["nll"], len(scores.defined))
+    return scores
 
 
 @dataclass(frozen=True)
 class Runs:
     """One configuration's runs on the same N images of a split. names: of R runs, that of the model file first.
 
-    labels: int64 [N] or uint8 [N, C]; probabilities: float32 [R, N, C]; paths: str [N]; groups: N hashed patients, "" =
-    a patient of its own.
+    labels: int64 [N] or int8 [N, C] of 0, 1 and ``MISSING``; probabilities: float32 [R, N, C]; paths: str [N]; groups:
+    N hashed patients, "" = a patient of its own. ordered: as for ``evaluate_predictions``.
     """
 
     names: tuple[str, ...]
@@ -230,6 +248,7 @@ class Runs:
     probabilities: NDArray[np.float32]
     paths: NDArray[np.str_]
     groups: tuple[str, ...]
+    ordered: bool = False
 
     @property
     def patients(self) -> float:
@@ -242,17 +261,22 @@ class Runs:
 
     @property
     def truth(self) -> NDArray[np.bool_]:
-        """bool [N, C]: which classes each image has."""
+        """bool [N, C]: which classes each image is known to have."""
         found: NDArray[np.bool_] = (
             self.labels == 1 if self.multi_label else self.labels[:, None] == np.arange(len(self.classes))
         )
         return found
 
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """bool [N, C]: which labels are known."""
+        return is_known(self.labels, len(self.classes))
+
     def right(self, name: str) -> NDArray[np.bool_]:
-        """bool [N]: which images the run of that name decides rightly, every label of them."""
+        """bool [N]: which images the run of that name decides rightly, every known label of them."""
         task = "multi_label" if self.multi_label else "single_label"
         decided = decisions(self.probabilities[self.names.index(name)], self.classes, None, task)
-        right: NDArray[np.bool_] = (decided == self.truth).all(axis=1)
+        right: NDArray[np.bool_] = ((decided == self.truth) | ~self.known).all(axis=1)
         return right
 
     @cached_property
@@ -264,14 +288,14 @@ class Runs:
         self, resamples: Resamples | None = None, *, areas: bool = False, thresholds: Mapping[str, float] | None = None
     ) -> Scores:
         """Arguments as for ``score_runs``. resamples: of the same images; its own where they are None."""
-        of = resamples or self.resamples
-        return score_runs(self.labels, self.probabilities, self.classes, of, areas=areas, thresholds=thresholds)
+        scored = self.labels, self.probabilities, self.classes, resamples or self.resamples
+        return score_runs(*scored, thresholds=thresholds, areas=areas, ordered=self.ordered)
 
     def of(self, chosen: NDArray[np.bool_]) -> Runs:
         """On the images ``chosen``, bool [N]."""
         groups = tuple(itertools.compress(self.groups, chosen))
         rows = self.labels[chosen], self.probabilities[:, chosen], self.paths[chosen]
-        return Runs(self.names, self.classes, *rows, groups)
+        return Runs(self.names, self.classes, *rows, groups, self.ordered)
 
 
 def decisions(
@@ -285,16 +309,21 @@ def decisions(
     return np.asarray(probabilities, dtype=np.float64) >= least
 
 
-def _columns(labels: NDArray[Any], truth: NDArray[np.bool_], probabilities: Array, decided: NDArray[np.bool_]) -> Array:
-    """[N, R, 3 + 3C], what is summed over images: 1, all right, nll, then true, decided and both for each class."""
+def _columns(labels: NDArray[Any], known: NDArray[np.bool_], probabilities: Array, decided: NDArray[np.bool_]) -> Array:
+    """[N, R, 4 + 4C], what is summed over images: whether any label is known, all known right, nll, squared distance of
+    the classes' places (0 where there are several labels), then known, true, decided and both for each class."""
     if labels.ndim == 2:
-        of_truth = np.where(truth, probabilities, 1 - probabilities)
+        truth, distance = labels == 1, np.zeros(decided.shape[:2])
+        nll = -(np.log(np.maximum(np.where(truth, probabilities, 1 - probabilities), _EPSILON)) * known).sum(axis=2)
     else:
+        truth, distance = np.equal(labels[:, None], np.arange(decided.shape[2])), (decided.argmax(axis=2) - labels) ** 2
         of_truth = np.take_along_axis(probabilities, labels[None, :, None].astype(np.int64), axis=2)
-    nll = -np.log(np.maximum(of_truth, _EPSILON)).mean(axis=2)
-    right = (decided == truth).all(axis=2)
-    parts = [np.ones_like(nll)[..., None], right[..., None], nll[..., None]]
-    parts += [np.broadcast_to(truth, decided.shape), decided, decided & truth]
+        nll = -np.log(np.maximum(of_truth, _EPSILON))[..., 0]
+    some = known.any(axis=1)
+    right = some & ((decided == truth) | ~known).all(axis=2)
+    parts = [np.broadcast_to(one, nll.shape)[..., None] for one in (some, right, nll, distance)]
+    parts += [np.broadcast_to(known, decided.shape), np.broadcast_to(truth, decided.shape)]
+    parts += [decided & known, decided & truth]
     return np.moveaxis(np.concatenate(parts, axis=2).astype(np.float64), 0, 1)
 
 
@@ -305,44 +334,61 @@ def _sum_by_group(columns: Array, resamples: Resamples) -> Array:
     return np.add.reduceat(columns[order], starts, axis=0)
 
 
-def _score(weights: NDArray[np.uint16], summed: Array, classes: Sequence[str], multi_label: bool) -> dict[str, Array]:
-    """The scores that follow from sums over images as [b, R], of ``weights`` [b, G] and ``summed`` [G, R, 3 + 3C]."""
+def _score(
+    weights: NDArray[np.uint16], summed: Array, classes: Sequence[str], *, multi_label: bool, ordered: bool
+) -> dict[str, Array]:
+    """The scores that follow from sums over images as [b, R], of ``weights`` [b, G] and ``summed`` [G, R, 4 + 4C]."""
     totals = np.tensordot(weights.astype(np.float64), summed, axes=1)
-    images, right, nll = np.moveaxis(totals[..., :3], 2, 0)
-    true, decided, tp = np.moveaxis(totals[..., 3:].reshape(*totals.shape[:2], 3, -1), 2, 0)
-    every = images[..., None]
-    tn = every - true - decided + tp
+    images, right, nll, distance = np.moveaxis(totals[..., :4], 2, 0)
+    known, true, decided, tp = np.moveaxis(totals[..., 4:].reshape(*totals.shape[:2], 4, -1), 2, 0)
+    tn = known - true - decided + tp
     named = {
         "precision": _ratio(tp, decided),
         "recall": _ratio(tp, true),
-        "specificity": _ratio(tn, every - true),
-        "npv": _ratio(tn, every - decided),
+        "specificity": _ratio(tn, known - true),
+        "npv": _ratio(tn, known - decided),
         "f1": _ratio(2 * tp, true + decided),
     }
-    values = {"nll": nll / images, "accuracy": right / images, "f1_macro": named["f1"].mean(axis=2)}
+    cells = known.sum(axis=2) if multi_label else images
+    values = {"nll": _ratio(nll, cells, math.nan), "accuracy": _ratio(right, images, math.nan)}
     recall = (named["recall"] + named["specificity"]) / 2 if multi_label else named["recall"]
-    values["balanced_accuracy"] = recall.mean(axis=2)
+    values |= {"f1_macro": named["f1"].mean(axis=2), "balanced_accuracy": recall.mean(axis=2)}
     if multi_label:
         values |= {
             "exact_match": values["accuracy"],
-            "hamming_accuracy": (tp + tn).sum(axis=2) / (images * len(classes)),
+            "hamming_accuracy": _ratio((tp + tn).sum(axis=2), cells, math.nan),
         }
+        # Of two by two counts: the determinant in terms of sums, over what it could be.
+        together, rest = known * tp - true * decided, (known - true) * (known - decided)
+        values["mcc"] = _ratio(together, np.sqrt(true * decided * rest)).mean(axis=2)
+        by_chance = true * (known - decided) + decided * (known - true)
+        values["kappa"] = _ratio(2 * together, by_chance).mean(axis=2)
+    else:
+        together = images * right - (true * decided).sum(axis=2)
+        spread = [images**2 - (one**2).sum(axis=2) for one in (true, decided)]
+        values["mcc"] = _ratio(together, np.sqrt(spread[0] * spread[1]))
+        place = np.arange(len(classes))
+        apart = (place[:, None] - place) ** 2 if ordered else place[:, None] != place
+        by_chance = np.einsum("...i,ij,...j->...", true, apart.astype(np.float64), decided)
+        missed = distance if ordered else images - right
+        values["kappa"] = _ratio(by_chance - missed * images, by_chance)
     return values | {f"{name}:{c}": of[..., i] for name, of in named.items() for i, c in enumerate(classes)}
 
 
-def _ratio(part: Array, whole: Array) -> Array:
-    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+def _ratio(part: Array, whole: Array, of_nothing: float = 0.0) -> Array:
+    found: Array = np.divide(part, whole, out=np.full(part.shape, of_nothing), where=whole > 0)
+    return found
 
 
 def _areas(
     truth: NDArray[np.bool_], probability: Array, weights: NDArray[np.float32], member: NDArray[np.int64]
 ) -> Array:
-    """[2, K] of one class and run: AUROC and average precision for each column of ``weights``, [G, K].
+    """[3, K] of one class and run: ``AREAS`` for each column of ``weights``, [G, K].
 
     AUROC: the part of (positive, negative) pairs in the right order, ties counting half (Mann-Whitney U). Average
     precision: the sum over distinct probabilities of gained recall times precision.
     """
-    found = np.full((2, weights.shape[1]), np.nan)
+    found = np.full((len(AREAS), weights.shape[1]), np.nan)
     if not truth.any() or truth.all():
         return found
     order = np.argsort(-probability, kind="stable")
@@ -364,26 +410,36 @@ def _areas(
         won = np.einsum("tk,tk->k", above - gained / 2, others, dtype=np.float64)
         precision = np.divide(above, upto, out=np.zeros(upto.shape), where=upto > 0, dtype=np.float64)
         area = np.einsum("tk,tk->k", gained, precision, dtype=np.float64)
-        for row, part, whole in ((0, won, positives * negatives), (1, area, positives)):
-            np.divide(part, whole, out=found[row, at : at + step], where=whole > 0)
+        few = upto - above <= (1 - SPECIFICITY) * negatives + 1e-9
+        caught = np.where(few, above, 0).max(axis=0)
+        for row, part, whole in ((0, won, positives * negatives), (1, area, positives), (2, caught, positives)):
+            np.divide(part, whole, out=found[row, at : at + step], where=(positives > 0) & (negatives > 0))
     return found
 
 
 def _proportion_of(
-    truth: NDArray[np.bool_], decided: NDArray[np.bool_], classes: Sequence[str], multi_label: bool
+    truth: NDArray[np.bool_],
+    decided: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    classes: Sequence[str],
+    multi_label: bool,
 ) -> dict[str, float]:
-    images, positives = float(len(truth)), truth.sum(axis=0)
-    answered = decided.sum(axis=1).mean(axis=0)
+    images, positives, every = float(known.any(axis=1).sum()), truth.sum(axis=0), known.sum(axis=0)
+    answered = (decided & known).sum(axis=1).mean(axis=0)
     sizes = {"accuracy": images, **({"exact_match": images} if multi_label else {})}
     for i, c in enumerate(classes):
-        sizes[f"recall:{c}"], sizes[f"specificity:{c}"] = float(positives[i]), images - positives[i]
-        sizes[f"precision:{c}"], sizes[f"npv:{c}"] = float(answered[i]), images - answered[i]
+        sizes[f"recall:{c}"], sizes[f"specificity:{c}"] = positives[i], every[i] - positives[i]
+        sizes[f"precision:{c}"], sizes[f"npv:{c}"] = answered[i], every[i] - answered[i]
     return {name: float(size) for name, size in sizes.items()}
 
 
 def with_means(scores: Scores, values: Mapping[str, NDArray[Any]]) -> Scores:
-    """``scores`` with the mean over images of each of ``values``, [R, N]."""
+    """``scores`` with the mean over images of each of ``values``, [R, N]; NaN: an image that does not count."""
     resamples, weights = scores.resamples, scores.resamples.weights
-    images = weights @ np.bincount(resamples.member)
-    rows = {name: (weights @ _sum_by_group(value.T, resamples)).T / images for name, value in values.items()}
+    rows = {}
+    for name, value in values.items():
+        counted = np.isfinite(value)
+        columns = np.where(counted, value, 0.0), counted.astype(np.float64)
+        total, images = (weights @ _sum_by_group(one.T, resamples) for one in columns)
+        rows[name] = _ratio(total, images, math.nan).T
     return replace(scores, values=scores.values | rows)

@@ -58,8 +58,8 @@ def runs_of(
     aligned = {name: part.align(paths, labels) for name, part in parts.items()}
     remarks += [f"{name}: predictions of other images" for name, part in aligned.items() if part is None]
     kept = {name: part.probability for name, part in aligned.items() if part is not None}
-    runs = Runs(tuple(kept), first.classes, labels, np.stack(list(kept.values())), paths, data.groups_of(paths))
-    return runs, tuple(remarks)
+    columns = labels, np.stack(list(kept.values())), paths, data.groups_of(paths)
+    return Runs(tuple(kept), first.classes, *columns, data.dataset.ordered), tuple(remarks)
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,8 @@ def compare_baselines(
         aligned = part.align(runs.paths, runs.labels) if part.classes == runs.classes else None
         if aligned is not None:
             rows = aligned.probability[None]
-            measured[name] = score_runs(runs.labels, rows, runs.classes, scores.resamples, areas=False)
+            scored = runs.labels, rows, runs.classes, scores.resamples
+            measured[name] = score_runs(*scored, areas=False, ordered=runs.ordered)
     leads = compare(scores, measured, FALLBACK) if measured else {}
     records = tuple(one for one, _ in baselines)
     return BaselineComparison(split, scores, records, measured, leads)
@@ -263,7 +264,8 @@ class ExternalResult:
         found = self.evaluation.predictions
         groups = tuple(map(str, self.evaluation.rows["group"]))
         names = (self.facts.model.trial or "the model",)
-        return Runs(names, found.classes, found.label, found.probability[None], found.path, groups)
+        columns = found.label, found.probability[None], found.path, groups
+        return Runs(names, found.classes, *columns, self.facts.model.ordered)
 
     @property
     def tuned(self) -> dict[str, float] | None:

@@ -26,7 +26,7 @@ from trainables.atomic import write_atomically
 from trainables.metrics import confusion_matrix
 
 SPLIT = "external"
-OVERALL = ("accuracy", "balanced_accuracy", "f1_macro", "hamming_accuracy", "auroc_macro", "ap_macro")
+OVERALL = ("accuracy", "balanced_accuracy", "f1_macro", "mcc", "kappa", "hamming_accuracy", "auroc_macro", "ap_macro")
 MOST_MISTAKES = 25
 
 
@@ -93,8 +93,8 @@ def overall(result: ExternalResult) -> list[tuple[str, str]]:
 def mistakes(result: ExternalResult) -> pd.DataFrame:
     """One row a wrong answer, the surest first: image, labelled, decided, probability (of what was decided)."""
     part, several = result.evaluation.predictions, result.images.multi_label
-    truth, decided = truth_and_decisions(part, result.tuned)
-    rows, places = np.nonzero(decided != truth if several else decided & ~truth)
+    truth, decided, known = truth_and_decisions(part, result.tuned)
+    rows, places = np.nonzero(known & (decided != truth) if several else decided & ~truth)
     names, given = np.array(part.classes, dtype=object), part.probability[rows, places].astype(np.float64)
     labelled, answer = names[truth.argmax(axis=1)[rows]], names[places]
     if several:
@@ -198,7 +198,7 @@ def _reproducibility(result: ExternalResult) -> Chapter:
 def _name(result: ExternalResult, key: str) -> str:
     if key == "accuracy" and result.images.multi_label:
         return "exact match"
-    return {"ap_macro": "macro average precision"}.get(key) or formats.METRIC_NAMES[key]
+    return formats.METRIC_NAMES[key] + intervals.qualifier(result.scores, key)
 
 
 def _write(content: bytes, path: Path) -> None:

@@ -13,13 +13,13 @@ from scipy.stats import norm
 
 from reports import formats
 from reports.bootstrap import Array, Resamples, Scores
+from trainables.metrics import AREAS
 
 FEW_GROUPS = 20
 FEWEST_REPLICATES = 200
 MARK = "†"
-MOST_WARNINGS = 2
 # In these every class weighs the same, however few have it.
-_MACRO = ("f1_macro", "balanced_accuracy", "auroc_macro", "ap_macro")
+_MACRO = ("f1_macro", "balanced_accuracy", *(f"{area}_macro" for area in AREAS))
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ def interval(scores: Scores, name: str, *, level: float = 0.95) -> Interval:
 def few_groups(scores: Scores, name: str) -> str:
     """The warning due where an interval of the score ``name`` rests on fewer than 20 groups, or "".
 
-    It rests on all groups, for a class's score on those with the class (specificity and npv: without it; auroc: the
+    It rests on all groups, for a class's score on those with the class (specificity and npv: without it; areas: the
     fewer); a mean over classes on those of each class, too.
     """
     metric, _, c = name.partition(":")
     having = [(scores.positives[one], f" with {one}") for one in scores.classes if one == c or name in _MACRO]
-    lacking = [(scores.negatives[c], f" without {c}")] if metric in ("specificity", "npv", "auroc") and c else []
+    lacking = [(scores.negatives[c], f" without {c}")] if metric in ("specificity", "npv", *AREAS) and c else []
     resting = [min(lacking if metric in ("specificity", "npv") else having + lacking, default=(FEW_GROUPS, ""))]
     unit = "patients" if scores.resamples.named else "images"
     if not c:
@@ -159,6 +159,14 @@ def is_undefined(scores: Scores, name: str) -> bool:
     return math.isnan(scores.estimate[name]) or scores.proportion_of.get(name) == 0
 
 
+def qualifier(scores: Scores, name: str) -> str:
+    """What has to stand behind the name of a score: the weights of kappa, over how many classes a mean of areas is."""
+    if name == "kappa":
+        return f" ({'quadratic weights' if scores.ordered else 'unweighted'})"
+    partial = name.removesuffix("_macro") in AREAS and len(scores.defined) < len(scores.classes)
+    return f" ({len(scores.defined)} of {len(scores.classes)} classes)" if partial else ""
+
+
 def below(asked: Iterable[tuple[Scores, str]], *, method: bool = True) -> str:
     """How the intervals of these scores were made (once a chapter: ``method``), and what their marks mean."""
     pairs = list(asked)
@@ -195,10 +203,9 @@ def _method(methods: set[str], resamples: list[Resamples]) -> str:
 def warned(warnings: Iterable[str]) -> str:
     """What the marks mean; "" without warnings.
 
-    Each is said once, without its count, which differs from row to row; without the class where it is one of many.
+    Each is said once, without its count, which differs from row to row; without the class where several have it.
     """
     found = list(dict.fromkeys(re.sub(r" \(\d+\)", "", one) for one in warnings if one))
-    if len(found) > MOST_WARNINGS:
-        of_class = (re.sub(r" (with|without) .*: interval", r" \1 the class: interval", one) for one in found)
-        found = list(dict.fromkeys(of_class))
+    of_any = dict.fromkeys(re.sub(r" (with|without) .*: interval", r" \1 the class: interval", one) for one in found)
+    found = list(of_any) if len(of_any) < len(found) else found
     return f"{MARK} {'; '.join(found)}." if found else ""

@@ -21,7 +21,7 @@ from reports.tables import SPLITS
 from search_spaces.errors import UserError
 from search_spaces.params import Scalar, TrialParams
 from sweep.trial_records import Finalist, Finals
-from trainables.metrics import evaluate_predictions, metric_names
+from trainables.metrics import AREAS, evaluate_predictions, metric_names
 from trainables.predictions import Predictions
 
 TOLERANCE = 1e-3
@@ -210,7 +210,7 @@ def leaderboard(data: ReportData) -> Leaderboard | None:
         if not same:
             doubts.append("other images than the winner's: not compared with it")
         resamples = (basis if same else images).resamples
-        scores = images.scores(resamples, areas=one.trial_id == finals.winner or metric.startswith("auroc"))
+        scores = images.scores(resamples, areas=one.trial_id == finals.winner or metric.startswith(AREAS))
         least = finals.thresholds.get(one.trial_id)
         able = least and images.multi_label and set(least) <= set(images.classes)
         tuned = images.scores(resamples, thresholds=least) if able else None
@@ -310,7 +310,8 @@ def _validation(data: ReportData, one: Finalist) -> tuple[dict[str, float], list
         part = None if saved is None else saved.of("val")
         if part is None or not len(part.path):
             continue
-        score = evaluate_predictions(part.label, part.probability, part.classes, data.task).get(name, math.nan)
+        scored = part.label, part.probability, part.classes, data.task
+        score = evaluate_predictions(*scored, ordered=data.dataset.ordered).get(name, math.nan)
         if math.isnan(score):
             continue
         found[repeat.name] = score

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 
-from reports import formats, intervals
+from reports import formats, intervals, tables
 from reports.bootstrap import Scores
 from reports.caveats import caveats
 from reports.chapters.methods import FITS
@@ -22,7 +22,11 @@ from sweep.records import ModelRecord, WeightsRecord
 OVERALL = ("accuracy", "balanced_accuracy", "f1_macro")
 AREA = "auroc_macro"
 OF_A_CLASS = {"sensitivity": "recall", "specificity": "specificity"}
-ORIGINS = {"imagenet": "torchvision's ImageNet weights", "folder": "a file given by the user"}
+ORIGINS = {
+    "imagenet": "torchvision's ImageNet weights",
+    "folder": "a file given by the user",
+    "file": "a file given by the user",
+}
 FEW_IMAGES = 30
 NEEDED = (
     *("backbone", "task", "classes", "trial", "epoch", "params"),
@@ -93,13 +97,18 @@ def _uses(results: Results) -> str:
 def _data(results: Results) -> str:
     data, dataset = results.data, results.data.dataset
     facts = {"Images": "the built-in demo set" if dataset.demo else dataset.source.path or "not recorded"}
+    if dataset.preset:
+        facts["Read as"] = f"preset {dataset.preset}"
     for split, name in formats.SPLIT_NAMES.items():
         if dataset.images.get(split):
             facts[name.capitalize()] = data.basis(split).partition(": ")[2]
     patients, counts = "Patients", "not known: images of one patient may stand in two splits"
-    if dataset.groups.column:
-        patients = f"Patients (column {dataset.groups.column})"
+    if dataset.groups.source:
+        patients = f"Patients (from {dataset.groups.source})"
         counts = ", ".join(f"{formats.SPLIT_NAMES[split]} {count:,}" for split, count in dataset.groups.counts.items())
+    facts["Left out"] = tables.left_out_in_words(tables.left_out(dataset))
+    if missing := tables.missing_labels(dataset):
+        facts["Missing labels"] = f"{missing:,}, which took part in neither training nor scores"
     return _list(facts | {patients: counts, "Fingerprint": dataset.fingerprint or "not recorded"})
 
 
@@ -135,7 +144,8 @@ def _scores(results: Results) -> list[str]:
         return [NO_SCORES]
     several, of_mean = len(runs.names) > 1, f"mean of {len(runs.names)} repeats"
     rows = [[formats.METRIC_NAMES[name], _cell(scores, name), _cell(mean, name)] for name in OVERALL]
-    rows.append([formats.METRIC_NAMES[AREA], formats.ABSENT if several else _cell(mean, AREA), _cell(mean, AREA)])
+    area = formats.METRIC_NAMES[AREA] + intervals.qualifier(mean, AREA)
+    rows.append([area, formats.ABSENT if several else _cell(mean, AREA), _cell(mean, AREA)])
     rows = rows if several else [row[:2] for row in rows]
     finals = data.run.finals
     rested = "The model was fixed before these images were looked at."

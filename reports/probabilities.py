@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 from reports import formats
 from reports.bootstrap import Array, Runs, Scores, decisions, score_runs, with_means
 from reports.intervals import FEW_GROUPS
-from trainables.metrics import UNTUNED, best_threshold
+from trainables.metrics import MISSING, UNTUNED, best_threshold
 from trainables.predictions import Predictions
 
 MOST_VALUES = 12
@@ -30,8 +30,8 @@ Bools = npt.NDArray[np.bool_]
 class Rule:
     """One way to decide K classes of N images. words: of each class, when it is decided.
 
-    threshold: the least probability of the class that decides it, NaN where the likeliest class is. truth, decided:
-    bool [N, K].
+    threshold: the least probability of the class that decides it, NaN where the likeliest class is. truth, decided,
+    known (whether the label is): bool [N, K].
     """
 
     classes: tuple[str, ...]
@@ -39,6 +39,12 @@ class Rule:
     threshold: tuple[float, ...]
     truth: Bools
     decided: Bools
+    known: Bools
+
+    def of(self, place: int) -> tuple[Bools, Bools]:
+        """Truth and decision of the class at ``place``, of the images whose label is known."""
+        rows = self.known[:, place]
+        return self.truth[rows, place], self.decided[rows, place]
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,8 @@ class OperatingPoints:
     cut: Cut | None
 
     def of(self, name: str) -> list[tuple[Bools, Bools]]:
-        """Truth and decision, bool [N] each, of one class by each rule that decides it."""
-        places = [(rule, rule.classes.index(name)) for rule in self.rules if name in rule.classes]
-        return [(rule.truth[:, place], rule.decided[:, place]) for rule, place in places]
+        """``Rule.of`` one class by each rule that decides it."""
+        return [rule.of(rule.classes.index(name)) for rule in self.rules if name in rule.classes]
 
 
 def operating_points(images: Runs, thresholds: Mapping[str, float] | None, cut: Cut | None) -> OperatingPoints:
@@ -76,7 +81,8 @@ def operating_points(images: Runs, thresholds: Mapping[str, float] | None, cut: 
     def at(least: Mapping[str, float]) -> Rule:
         places, values = [classes.index(name) for name in least], tuple(least.values())
         words = tuple(f"p ≥ {digits(value)}" for value in values)
-        return Rule(tuple(least), words, values, images.truth[:, places], probability[:, places] >= np.array(values))
+        decided = probability[:, places] >= np.array(values)
+        return Rule(tuple(least), words, values, images.truth[:, places], decided, images.known[:, places])
 
     if images.multi_label:
         rules = [at(dict.fromkeys(classes, UNTUNED))]
@@ -84,13 +90,15 @@ def operating_points(images: Runs, thresholds: Mapping[str, float] | None, cut: 
         rules += [at(tuned)] if tuned else []
     else:
         likeliest = decisions(probability, classes, None, "single_label")
-        rules = [Rule(classes, ("likeliest",) * len(classes), (math.nan,) * len(classes), images.truth, likeliest)]
+        facts = ("likeliest",) * len(classes), (math.nan,) * len(classes)
+        rules = [Rule(classes, *facts, images.truth, likeliest, images.known)]
         if cut is not None:
             one = at({cut.label: cut.threshold})
             rules.append(_with_other(one, classes[1 - classes.index(cut.label)]) if len(classes) == 2 else one)
     # Decisions are probabilities of 0 and 1: scored as the labels of a multi-label task.
     scores = [
-        score_runs(rule.truth.astype(np.uint8), rule.decided[None], rule.classes, images.resamples) for rule in rules
+        score_runs(np.where(rule.known, rule.truth, MISSING), rule.decided[None], rule.classes, images.resamples)
+        for rule in rules
     ]
     return OperatingPoints(tuple(rules), tuple(scores), cut)
 
@@ -103,6 +111,7 @@ def _with_other(rule: Rule, other: str) -> Rule:
         (*rule.threshold, math.nan),
         np.concatenate([rule.truth, ~rule.truth], axis=1),
         np.concatenate([rule.decided, ~rule.decided], axis=1),
+        np.repeat(rule.known, 2, axis=1),
     )
 
 
@@ -196,7 +205,8 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a probability is of. given: float64 [R, N] in [0, 1]; came_true: bool [R, N].
+    """What a probability is of. given: float64 [R, N] in [0, 1]; came_true: bool [R, N], of the N images where that is
+    known, at least one.
 
     key: ends the names of its scores.
     """
@@ -217,7 +227,8 @@ class Calibration:
     """What a network claims, and scores of it.
 
     scores: with ``difference<key>`` (mean given less observed) and ``brier<key>`` of every claim, and ``brier_all``:
-    summed over classes, 0 to 2 (Brier, Monthly Weather Review 78, 1950); multi-label: the mean over labels.
+    summed over classes, 0 to 2 (Brier, Monthly Weather Review 78, 1950); multi-label: the mean over labels, of which a
+    label that is known of no image is none.
     brier_of_shares: the Brier score of a network that always says how frequent a class is, by key, ``_all`` too.
     """
 
@@ -228,22 +239,27 @@ class Calibration:
 
 def calibration(images: Runs, scores: Scores) -> Calibration:
     """Of a single-label task that the answer is right, of every task that a class is there. scores: of ``images``."""
-    given, truth = images.probabilities.astype(np.float64), images.truth
-    of_classes = [
-        Claim(name, f":{name}", given[:, :, place], np.broadcast_to(truth[:, place], given.shape[:2]))
-        for place, name in enumerate(images.classes)
-    ]
+    given, truth, known = images.probabilities.astype(np.float64), images.truth, images.known
+    values: dict[str, Array] = {}
+    of_classes = []
+    for place, name in enumerate(images.classes):
+        rows = known[:, place]
+        if rows.any():
+            true = np.broadcast_to(truth[rows, place], (len(given), rows.sum()))
+            of_classes.append(Claim(name, f":{name}", given[:, rows, place], true))
+            away = np.where(rows, given[:, :, place] - truth[:, place], np.nan)
+            values |= {f"difference:{name}": away, f"brier:{name}": away**2}
     right = given.argmax(axis=2) == images.labels if not images.multi_label else None
     first = [] if right is None else [Claim(SELECTION, "_decision", given.max(axis=2), right)]
-    claims = (*first, *of_classes)
-    values = {f"difference{one.key}": one.given - one.came_true for one in claims}
-    values |= {f"brier{one.key}": (one.given - one.came_true) ** 2 for one in claims}
-    over_classes = np.mean if images.multi_label else np.sum
-    values["brier_all"] = over_classes([values[f"brier{one.key}"] for one in of_classes], axis=0)
+    for one in first:
+        away = one.given - one.came_true
+        values |= {f"difference{one.key}": away, f"brier{one.key}": away**2}
+    scores, over_classes = with_means(scores, values), np.mean if images.multi_label else np.sum
+    every = over_classes([scores.values[f"brier{one.key}"] for one in of_classes], axis=0)
     shares = {one.key: float(one.came_true[0].mean()) for one in of_classes}
     of_shares = {key: share * (1 - share) for key, share in shares.items()}
     of_shares["_all"] = float(over_classes(list(of_shares.values())))
-    return Calibration(claims, with_means(scores, values), of_shares)
+    return Calibration((*first, *of_classes), replace(scores, values=scores.values | {"brier_all": every}), of_shares)
 
 
 def reliability(outcome: Bools, confidence: Array, *, bins: int) -> Reliability:

@@ -20,7 +20,7 @@ from reports.comparisons import (
 )
 from reports.data import ReportData, checked
 from reports.importance import UsedTrials, importances, used_trials
-from reports.intervals import Interval, interval
+from reports.intervals import Interval, interval, qualifier
 from reports.leaderboard import (
     EFFECT_COLUMNS,
     ConfigurationResult,
@@ -120,7 +120,8 @@ class Results:
     @property
     def metric_name(self) -> str:
         """ "test macro F1"."""
-        return formats.metric_name(f"{self.split or 'val'}_{self.metric}")
+        name = formats.metric_name(f"{self.split or 'val'}_{self.metric}")
+        return name if self.judged_scores is None else name + qualifier(self.judged_scores, self.metric)
 
     @property
     def lower_is_better(self) -> bool:
@@ -181,9 +182,10 @@ class Results:
     def _point_scores(self, split: str) -> dict[str, float]:
         """Of ``model`` without intervals: for training images, and for what the run recorded; {} without images."""
         one = self.model_runs(split)
-        return (
-            {} if one is None else evaluate_predictions(one.labels, one.probabilities[0], one.classes, self.data.task)
-        )
+        if one is None:
+            return {}
+        scored = one.labels, one.probabilities[0], one.classes, self.data.task
+        return evaluate_predictions(*scored, ordered=one.ordered)
 
     def _confusion(self, split: str) -> npt.NDArray[np.int64]:
         """Of ``model``: [C, C] with true classes as rows, or [C, 2, 2] = [[TN, FP], [FN, TP]] if multi-label."""
@@ -205,7 +207,8 @@ class Results:
             return []
         counts = self.confusion(split)
         answered = counts[:, :, 1].sum(axis=1) if counts.ndim == 3 else counts.sum(axis=0)
-        return [name for name, count in zip(alone.classes, answered, strict=True) if count == 0]
+        asked = np.atleast_1d(alone.known.any(axis=0))
+        return [name for name, count, one in zip(alone.classes, answered, asked, strict=True) if one and not count]
 
     @cached_property
     def positive(self) -> str | None:

@@ -15,6 +15,8 @@ LAYERS = "chosen layers"
 UNFROZEN_ORDER = (*formats.DEPTH_NAMES.values(), LAYERS, "unknown")
 SPLITS = ("train", "val", "test")
 SEVERITIES = ("error", "warning", "info")
+ALL_IMAGES = "all images"
+MOST_EXAMPLES = 3
 _TEXT = ("trial_id", "status", "reason", "param_backbone", "param_unfreeze_layers")
 _NUMBERS = (
     *("number", "best_epoch", "score", "val_accuracy", "val_f1_macro", "epochs_run", "trainable_params"),
@@ -130,7 +132,8 @@ def failures(trials: pd.DataFrame) -> pd.DataFrame:
 def class_counts(dataset: DatasetRecord) -> pd.DataFrame:
     """Images of each class in each split: class, one column a split, total; the last row holds all images.
 
-    In a multi-label set an image counts for each of its labels, so the columns need not add up to the last row.
+    In a multi-label set an image counts for each of its labels, so the columns need not add up to the last row. Where
+    labels are missing, a column "<split>, missing" for each split counts them; its last row is their sum.
     """
     counts = dataset.counts
     splits = [name for name in SPLITS if name in counts] + sorted(set(counts) - set(SPLITS))
@@ -138,9 +141,18 @@ def class_counts(dataset: DatasetRecord) -> pd.DataFrame:
     rows: list[dict[str, Any]] = [
         {"class": name, **{split: counts[split].get(name, 0) for split in splits}} for name in names
     ]
-    rows.append({"class": "all images", **{s: dataset.images.get(s, sum(counts[s].values())) for s in splits}})
+    rows.append({"class": ALL_IMAGES, **{s: dataset.images.get(s, sum(counts[s].values())) for s in splits}})
     frame = pd.DataFrame(rows, columns=["class", *splits])
-    return frame.assign(total=frame[splits].sum(axis=1).astype(int))
+    frame = frame.assign(total=frame[splits].sum(axis=1).astype(int))
+    for split in splits if missing_labels(dataset) else ():
+        missing = [dataset.missing.get(split, {}).get(name, 0) for name in names]
+        frame[f"{split}, missing"] = [*missing, sum(missing)]
+    return frame
+
+
+def missing_labels(dataset: DatasetRecord) -> int:
+    """How many labels of images are not known."""
+    return sum(sum(of_split.values()) for of_split in dataset.missing.values())
 
 
 def majority_baseline(dataset: DatasetRecord, split: str) -> dict[str, float] | None:
@@ -161,16 +173,71 @@ def checks(dataset: DatasetRecord) -> pd.DataFrame:
     rows = [
         (
             *(one.severity or "info", one.check.replace("_", " "), one.count, one.message),
-            "; ".join(" = ".join(files) for files in one.items[:3]),
+            "; ".join(" = ".join(files) for files in one.items[:MOST_EXAMPLES]),
         )
         for one in sorted(dataset.checks, key=lambda one: (rank.get(one.severity, len(rank)), one.check))
     ]
     return pd.DataFrame(rows, columns=["severity", "check", "count", "message", "examples"])
 
 
-def dropped(dataset: DatasetRecord) -> pd.DataFrame:
-    """What was left out of the data: path, reason."""
-    return pd.DataFrame([(one.path, one.reason) for one in dataset.dropped], columns=["path", "reason"])
+def left_out(dataset: DatasetRecord) -> pd.DataFrame:
+    """What of the data is not used: why, count (images or rows), examples (text, at most three). The one such list.
+
+    Left out by a rule or an option; then unreadable files, by reason.
+    """
+    rows = [(one.why, one.count, one.examples) for one in dataset.left_out or ()]
+    if dataset.left_out is None:  # an earlier run
+        ignored = [one for one in dataset.checks if one.check == "ignored_files"]
+        rows = [(one.message, one.count, tuple(item[0] for item in one.items)) for one in ignored]
+    by_reason: dict[str, list[str]] = {}
+    for file in dataset.dropped:
+        by_reason.setdefault(file.reason, []).append(file.path)
+    rows += [(f"unreadable: {why}", len(paths), tuple(paths)) for why, paths in by_reason.items()]
+    shown = [(why, count, "; ".join(examples[:MOST_EXAMPLES])) for why, count, examples in rows]
+    return pd.DataFrame(shown, columns=["why", "count", "examples"])
+
+
+def left_out_in_words(left_out: pd.DataFrame) -> str:
+    """ "No file was left out", "1,302 images or rows were left out"."""
+    count = left_out["count"].sum()
+    if left_out.empty:
+        return "No file was left out"
+    return f"{count:,} images or rows were left out" if count != 1 else "1 image or row was left out"
+
+
+def image_properties(images: pd.DataFrame, rows: pd.DataFrame, dataset: DatasetRecord) -> pd.DataFrame:
+    """The image files of each class, then of all: how they were made may tell a class without its finding.
+
+    images: ``Run.images``; rows: ``Run.rows``. Columns: class, images; width, height, jpeg_quality (text: the median,
+    lowest to highest; "" where not known); mode, bits (text: each value and how many images); mean, sd (of the gray
+    values 0 to 255, averaged over images). Empty without images.
+    """
+    known = images.merge(rows[["path", "label"]], on="path") if len(images) and "label" in rows else images.head(0)
+    # A class may have "|" in its name.
+    labels = [{label} if label in dataset.classes else set(label.split("|")) for label in known.get("label", ())]
+    found = []
+    for name in (*dataset.classes, ALL_IMAGES) if len(known) else ():
+        part = known if name == ALL_IMAGES else known[[name in of_image for of_image in labels]]
+        row = {"class": name, "images": len(part), "mean": part["mean"].mean(), "sd": part["sd"].mean()}
+        row |= {key: _span(part[key].dropna()) for key in ("width", "height", "jpeg_quality")}
+        found.append(row | {key: _counted(part[key]) for key in ("mode", "bits")})
+    columns = ["class", "images", "width", "height", "mode", "bits", "jpeg_quality", "mean", "sd"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def _span(values: pd.Series[float]) -> str:
+    """ "512 (480 to 1,024)", "512" where all are equal."""
+    if values.empty:
+        return ""
+    low, middle, high = (f"{value:,.0f}" for value in (values.min(), values.median(), values.max()))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def _counted(values: pd.Series[Any]) -> str:
+    """ "L 120, RGB 3"; "L" where all are equal."""
+    counts = values.dropna().map(lambda value: value if isinstance(value, str) else f"{value:g}").value_counts()
+    most = sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))
+    return str(most[0][0]) if len(most) == 1 else ", ".join(f"{value} {count:,}" for value, count in most)
 
 
 def subgroups(dataset: DatasetRecord) -> pd.DataFrame:

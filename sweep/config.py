@@ -103,6 +103,13 @@ def hyperparameters(raw: object) -> dict[str, Override]:
     return values
 
 
+def weight_sources(raw: object) -> str:
+    """One text of what ``--weights`` was given, as ``trainables.weights.WeightSources`` reads it; what is no NAME=FILE
+    comes first, since a file's name may hold a comma.
+    """
+    return ",".join(sorted(names(raw), key=lambda one: re.match(r"\w+=", one.strip()) is not None))
+
+
 def _or_none(reader: Any) -> PlainValidator:
     """Reads None, too, and the text "none" as None."""
     return PlainValidator(lambda raw: None if raw is None or raw == "none" else reader(raw))
@@ -111,6 +118,7 @@ def _or_none(reader: Any) -> PlainValidator:
 Number = Annotated[float, PlainValidator(number)]
 WholeOrNone = Annotated[int | None, _or_none(whole)]
 SecondsOrNone = Annotated[float | None, _or_none(seconds)]
+Weights = Annotated[str, PlainValidator(weight_sources)]
 Hyperparameters = Annotated[dict[str, Override], PlainValidator(hyperparameters)]
 
 _tried, _how_much, _search = (functools.partial(option, group) for group in GROUPS[1:4])
@@ -144,10 +152,13 @@ class SweepConfig(DataConfig):
         allowed=BACKBONE_NAMES,
         kind="backbone",
     )
-    weights: Text | None = _tried(
+    weights: Weights | None = _tried(
         None,
         "FROM",
-        "what a network starts from: imagenet, random, or a folder of weight files; default: imagenet, demo random",
+        "what a network starts from: imagenet, random, a folder of weight files, or NAME=FILE for one network, also "
+        "beside the others (NAME=FILE,range=-1024:1024 where pixels of 0..255 must become these); may be repeated; "
+        "default: imagenet, demo random",
+        many=True,
     )
     set: Hyperparameters = _tried(
         {},
@@ -266,7 +277,7 @@ class ResolvedConfig(SweepConfig):
     positive_class). backbones: None until the weights have been looked for.
     """
 
-    weights: Text
+    weights: Weights
     trials: Whole
     epochs: Whole
     scheduler: Text

@@ -175,7 +175,7 @@ def evaluate(
     found = (samples.paths, labels, probabilities, samples.classes)
     Predictions.of_split(SPLIT, *found, facts.epoch).write(files.predictions)
     write_splits(files.rows, samples, np.arange(len(samples)), np.full(len(samples), SPLIT))
-    scores = evaluate_predictions(*found[1:], samples.task)
+    scores = evaluate_predictions(*found[1:], samples.task, ordered=facts.ordered)
     warnings = _warnings(model, asked, samples, answers, len(dropped))
     hashes = [answer.image.pixel_hash for answer in answers]
     written = _written(model, asked, samples, hashes, scores)
@@ -210,7 +210,7 @@ def _written(
         "thresholds": None if thresholds is None else {name: thresholds[name] for name in samples.classes},
         "images": len(samples),
         "counts": _counts(samples),
-        "groups": {"column": samples.group_from, "count": groups},
+        "groups": {"from": samples.group_from, "count": groups},
         "scores": {key: None if math.isnan(value) else value for key, value in scores.items()},
     }
 
@@ -329,14 +329,15 @@ def read_labelled(
     problems += [_stranger(config, name, classes) for name in names if name not in (*classes, *renamed.values())]
     raise_all(problems)
     hot = np.zeros((len(samples), len(classes)), dtype=np.int8)
-    multi = samples.labels if samples.labels.ndim == 2 else samples.hot.astype(np.int8)
-    for column, name in zip(multi.T, names, strict=True):  # several of their classes may be one of ours
-        so_far = hot[:, classes.index(name)]
-        so_far[:] = np.where((so_far == 1) | (column == 1), 1, np.minimum(so_far, column))  # -1 is below 0
+    unknown_of = samples.labels == MISSING if samples.labels.ndim == 2 else np.zeros_like(samples.hot)
+    for has, missing, name in zip(samples.hot.T, unknown_of.T, names, strict=True):
+        column = hot[:, classes.index(name)]  # several of their classes may be one of ours: any of them will do
+        column[missing & (column == 0)] = MISSING
+        column[has] = 1
     if task == "multi_label":
         present = [name for name in classes if name in names or len(config.label_column) < 2]
         return _with(samples, task, hot[:, [classes.index(name) for name in present]], present)
-    odd = np.flatnonzero((hot == 1).sum(axis=1) != 1)
+    odd = np.flatnonzero(((hot == 1).sum(axis=1) != 1) | (hot == MISSING).any(axis=1))
     if len(odd):
         shown = ", ".join(samples.paths[row] for row in odd[:5])
         raise UserError(

@@ -149,7 +149,7 @@ class Predictor:
         if not images:
             return np.zeros((0, len(self.facts.classes)), dtype=np.float32)
         try:
-            inputs = normalise(torch.from_numpy(np.stack(images)).to(self._device))
+            inputs = normalise(torch.from_numpy(np.stack(images)).to(self._device), self.facts.scale)
             return probabilities_of(self._network(inputs), self.facts.task).cpu().numpy()
         except torch.OutOfMemoryError:
             if len(images) == 1:

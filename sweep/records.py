@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-from pydantic import Field, JsonValue
+from pydantic import AliasChoices, Field, JsonValue
 
 from search_spaces.errors import UserError
 from search_spaces.paths import unreachable
@@ -92,6 +92,7 @@ class WeightsRecord(Record):
     url: str | None = None
     sha256: str | None = None
     origin: str | None = None
+    range: tuple[float, float] | None = None
     note: str | None = None
     folded_batchnorm: Flag = False
 
@@ -127,6 +128,14 @@ class DroppedRecord(Record):
     reason: str = ""
 
 
+class LeftOutRecord(Record):
+    """Images or rows that are not used. examples: some of them, a path or "row 7" each."""
+
+    why: str = ""
+    count: Whole = 0
+    examples: tuple[str, ...] = ()
+
+
 class SourceRecord(Record):
     kind: str | None = None
     path: str | None = None
@@ -134,18 +143,26 @@ class SourceRecord(Record):
 
 
 class GroupsRecord(Record):
-    """column: None where images have no group. counts: by split; count: of an evaluation's one."""
+    """source: the column or regular expression ("column" in earlier runs); None where images have no group. counts: by
+    split; count: of an evaluation's one."""
 
-    column: str | None = None
+    source: str | None = Field(default=None, validation_alias=AliasChoices("from", "column"))
     counts: dict[str, Whole] = {}
     count: Whole | None = None
 
 
 class DatasetRecord(Record):
     """dataset.json. counts: by split and class; images: by split; subgroups: by column and value; source_by_class: by
-    class and source; caveats: of the data, for every reader of a score."""
+    class and source; caveats: of the data, for every reader of a score.
+
+    preset: by which the set was read, or None. ordered: the classes stand in an order. missing: images whose label is
+    not known, by split and class. left_out: what is not used by a rule or an option, None in earlier runs; dropped: the
+    files that cannot be read. notes: how the set was read, a sentence each.
+    """
 
     task: str = "single_label"
+    preset: str | None = None
+    ordered: Flag = False
     fit: str | None = None
     cache: str | None = None
     fingerprint: str | None = None
@@ -156,7 +173,10 @@ class DatasetRecord(Record):
     classes: tuple[str, ...] = ()
     counts: dict[str, dict[str, Whole]] = {}
     images: dict[str, Whole] = {}
+    missing: dict[str, dict[str, Whole]] = {}
     groups: GroupsRecord = GroupsRecord()
+    left_out: tuple[LeftOutRecord, ...] | None = None
+    notes: tuple[str, ...] = ()
     checks: tuple[CheckRecord, ...] = ()
     dropped: tuple[DroppedRecord, ...] = ()
     subgroups: dict[str, dict[str, Whole]] = {}
@@ -186,6 +206,7 @@ class ModelRecord(Record):
     params: dict[str, Setting] = {}
     classes: tuple[str, ...] = ()
     thresholds: dict[str, Number] | None = None
+    ordered: Flag = False
     mean: tuple[Number, ...] = ()
     std: tuple[Number, ...] = ()
     starting_weights: WeightsRecord | None = None
@@ -245,13 +266,17 @@ class EvaluationRecord(Record):
     warnings: tuple[str, ...] = ()
 
 
+IMAGE_COLUMNS = ["path", "mode", "width", "height", "bits", "jpeg_quality", "mean", "sd"]
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder. ``trials`` and ``epochs`` are described in ``trials_table`` and ``epochs_table``.
 
-    finals: None before any finalist was chosen. rows: splits.csv, every column as text ("" where empty). model: None
-    where no model is written; baselines: None where none were measured. problems: one sentence for each file that is
-    damaged or missing.
+    finals: None before any finalist was chosen. rows: splits.csv, every column as text ("" where empty). images:
+    images.csv, ``IMAGE_COLUMNS``, path and mode text, the others numbers or NaN; no rows where there is none. model:
+    None where no model is written; baselines: None where none were measured. problems: one sentence for each file that
+    is damaged or missing.
     """
 
     paths: RunPaths
@@ -262,6 +287,7 @@ class Run:
     epochs: pd.DataFrame
     finals: Finals | None = None
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    images: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=IMAGE_COLUMNS))
     model: ModelRecord | None = None
     baselines: tuple[BaselineRecord, ...] | None = None
     problems: list[str] = field(default_factory=list)
@@ -283,6 +309,7 @@ def read_run(root: Path) -> Run:
         epochs=epochs_table(records),
         finals=finals,
         rows=_read_rows(paths, problems),
+        images=_read_images(paths, problems),
         model=read_model_record(paths, problems),
         baselines=_read_baselines(paths, problems, opened=finals is not None and finals.opened),
         problems=problems,
@@ -342,6 +369,22 @@ def _read_rows(paths: RunPaths, problems: list[str]) -> pd.DataFrame:
     except (OSError, ValueError, pd.errors.ParserError) as error:
         problems.append(f"{paths.splits.name} cannot be read: {reason(error)}")
     return pd.DataFrame(columns=columns)
+
+
+def _read_images(paths: RunPaths, problems: list[str]) -> pd.DataFrame:
+    """Earlier runs have none."""
+    nothing = pd.DataFrame(columns=IMAGE_COLUMNS)
+    if not is_there(paths.images):
+        return nothing
+    try:
+        found = pd.read_csv(paths.images, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
+        found = found[IMAGE_COLUMNS]
+        return found.assign(**{name: pd.to_numeric(found[name], errors="coerce") for name in IMAGE_COLUMNS[2:]})
+    except KeyError as error:
+        problems.append(f"{paths.images.name} lacks columns: left out ({error.args[0]})")
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        problems.append(f"{paths.images.name} cannot be read: {reason(error)}")
+    return nothing
 
 
 def read_predictions(run: Run, of: str | BaselineRecord) -> Predictions | None:

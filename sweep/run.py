@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, raise_all
 from sweep.cli import BAD_INPUT, INTERRUPTED, arguments_of, available_cpus, build_page, read, run_command
 from sweep.config import Resumed, SweepConfig, check, name_problems, resolve, resume, run_paths
 from sweep.run_folder import (
@@ -62,6 +62,11 @@ def sweep(**options: Any) -> RunPaths:
 
 
 def _run(arguments: list[str]) -> int:
+    if read(arguments)[0].preset == "list":
+        from trainables.data.presets import describe_presets
+
+        print(describe_presets())
+        return 0
     if "--json" not in arguments:
         return _alone(arguments, None)[1]
     found: dict[str, Any] = {}
@@ -125,7 +130,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
     # Imported here, because torch and ray take seconds that a mistyped option need not wait for.
     from sweep import estimate, finalists, model, ray_tune
     from sweep.history import TrialHistory
-    from sweep.plan import make_plan, node_problems
+    from sweep.plan import input_problems, make_plan, node_problems
     from sweep.records import read_run
 
     machine = here = this_machine()
@@ -138,7 +143,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
             machine = stack.enter_context(ray_tune.connected(address))
         except UserError as error:
             problems += error.problems
-    config = resumed.config if resumed else resolve(asked, machine.cpus, machine.gpus)
+    config = resumed.config if resumed else resolve(with_preset(asked, problems), machine.cpus, machine.gpus)
     paths = run_paths(config) if resumed else new_run_paths(config)
     problems += check(config, machine.cpus, machine.gpus)
     if not resumed:
@@ -160,6 +165,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
                 print(estimate.description(plan, paths))
             return paths, 0
         assert beside is not None, "why it cannot be made is among the problems that make_plan has raised"
+        raise_all(input_problems(plan, beside.root))
         if config.address == "local":
             stack.enter_context(ray_tune.connected("local", machine.cpus))
         if not resumed:
@@ -214,6 +220,17 @@ def prepare_into(
         return lambda config: inspect(config, folds)
     cache = paths.root.parent.absolute() / IMAGE_CACHE
     return lambda config: prepare(config, beside.root, cache, workers, folds=folds)
+
+
+def with_preset(asked: SweepConfig, problems: list[str]) -> SweepConfig:
+    """``asked`` with what the preset of its data set says; why there is none that can be used goes to ``problems``."""
+    from trainables.data.presets import apply_preset
+
+    try:
+        return apply_preset(asked)[0]
+    except UserError as error:
+        problems += error.problems
+        return asked
 
 
 def kept_in(

@@ -56,6 +56,8 @@ class RunPaths:
     """A copy of the user's own space file."""
     dataset = _At("dataset.json")
     splits = _At("splits.csv")
+    images = _At("images.csv")
+    """Size, mode, bit depth and brightness of each image as it was read."""
     thumbnails = _At("thumbnails.npz")
     lock = _At(".lock")
     """Held by the process that runs the sweep."""

@@ -31,7 +31,7 @@ from trainables.batches import Batches, normalise
 from trainables.data.dataset import Split, TrialData
 from trainables.engine import map_batches
 from trainables.finetune import build_model
-from trainables.metrics import evaluate_predictions
+from trainables.metrics import evaluate_predictions, is_known
 from trainables.predictions import Predictions, join
 from trainables.weights import FoundWeights
 
@@ -118,7 +118,7 @@ def _measured(
             if name != "train"
         ]
         for part in parts:
-            values = evaluate_predictions(part.label, part.probability, data.classes, data.task)
+            values = evaluate_predictions(part.label, part.probability, data.classes, data.task, ordered=data.ordered)
             scores = {key: value if math.isfinite(value) else None for key, value in values.items()}
             entry[str(part.split[0])] = scores
         join(parts).write(path)
@@ -139,8 +139,10 @@ def _reason(error: Exception) -> str:
 def _by_frequency(data: TrialData, splits: Mapping[str, Split]) -> _Answer:
     """Each class by its share of the training split, so the decision is always the same."""
     single = data.task == "single_label"
-    counts = np.bincount(data.train.labels, minlength=len(data.classes)) if single else data.train.labels.sum(axis=0)
-    shares = np.float32(counts / len(data.train))
+    if single:
+        shares = np.float32(np.bincount(data.train.labels, minlength=len(data.classes)) / len(data.train))
+    else:
+        shares = np.float32((data.train.labels == 1).sum(axis=0) / is_known(data.train.labels).sum(axis=0).clip(1))
     detail = f"always {data.classes[int(shares.argmax())]}" if single else "each label by its frequency"
     return {name: np.tile(shares, (len(split), 1)) for name, split in splits.items()}, detail
 
@@ -209,7 +211,7 @@ def frozen_features(found: FoundWeights, data: Batches, image_size: int, precisi
 
     def features(images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            vectors = model.forward_frozen(normalise(images))
+            vectors = model.forward_frozen(normalise(images, found.scale))
         return vectors.float().reshape(len(vectors), -1, positions).mean(2)
 
     return _gathered(data, features)
@@ -249,7 +251,8 @@ def fit_regression(
     """Fit on "train", choose C by the macro F1 of "val" (of equals the strongest penalty), predict all other splits.
 
     features: float32 [n, d] by split, overwritten: standardised by mean and standard deviation of "train". labels:
-    int64 [n], or 0/1 [n, classes]: then one regression a label, all of the same C.
+    int64 [n], or [n, classes] of 0, 1, NaN: then one regression a label, on the images whose label is known, all of
+    the same C.
     L-BFGS; each C begins at the weights of the one before, which saves most of the work and ends at the same optimum.
     threads: labels that are fitted at once. ValueError where features are no finite numbers.
     """
@@ -272,13 +275,17 @@ def fit_regression(
 
 
 class _Regressions:
-    """One multinomial regression (single label), or one a label; one that every training image has, or none, keeps
-    that probability.
+    """One multinomial regression (single label), or one a label, on the images whose label is known; one that all of
+    these have, or none, keeps that probability.
     """
 
     def __init__(self, labels: Labels, class_count: int, threads: int) -> None:
         self._class_count, self._threads, self._single = class_count, threads, labels.ndim == 1
-        self._columns = [labels] if self._single else list(labels.T.astype(np.int64))
+        known = is_known(labels, 1)
+        known[0, ~known.any(axis=0)] = True  # a label known of no image is one that no image has
+        self._rows = [np.flatnonzero(column) for column in known.T]
+        hot = labels[:, None] if self._single else (labels == 1).astype(np.int64)
+        self._columns = [column[rows] for column, rows in zip(hot.T, self._rows, strict=True)]
         self._models = [
             DummyClassifier(strategy="prior")
             if not self._single and column.min() == column.max()
@@ -293,10 +300,10 @@ class _Regressions:
         where others use the processor, too, and hardly less where nobody does.
         """
 
-        def fit(model: Any, column: Labels) -> None:
+        def fit(model: Any, rows: NDArray[np.int64], column: Labels) -> None:
             if isinstance(model, LogisticRegression):
                 model.set_params(C=strength)
-            model.fit(features, column)
+            model.fit(features if len(rows) == len(features) else features[rows], column)
 
         with (
             warnings.catch_warnings(record=True) as caught,
@@ -304,7 +311,7 @@ class _Regressions:
             ThreadPoolExecutor(self._threads) as pool,
         ):
             warnings.simplefilter("always", ConvergenceWarning)
-            list(pool.map(fit, self._models, self._columns))
+            list(pool.map(fit, self._models, self._rows, self._columns))
         return not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
 
     def predict(self, features: Features) -> Probabilities:

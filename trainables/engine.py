@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.batches import Batches, augmented, normalise, plan_batches
-from trainables.losses import Loss, probabilities_of
+from trainables.batches import IMAGENET, Batches, InputScale, augmented, normalise, plan_batches
+from trainables.losses import Loss, mean_loss, probabilities_of
 from trainables.optimizers import Schedule
 
 _Out = TypeVar("_Out")
@@ -25,7 +25,7 @@ EVALUATION_BATCH = {"cpu": 32, "cuda": 256}
 class TrainingEpoch:
     """loss, accuracy: running means over the epoch's images, in train mode, each image under its own step's weights.
 
-    accuracy: part of images decided rightly (multi-label: every label).
+    accuracy: part of images decided rightly (multi-label: every label that is known).
     bad_step: the first step (from 1) whose loss was NaN or infinite, which ended the epoch; None = all is well.
     micro_batch: images computed at once from now on, less than a batch once memory ran out; None = whole batches.
     """
@@ -47,13 +47,14 @@ class Evaluation:
 @dataclass(frozen=True)
 class Forward:
     """A network with its loss. task: "single_label" or "multi_label"; precision: "fp32", or "bf16" for
-    autocast (weights and loss stay float32).
+    autocast (weights and loss stay float32). scale: of the network's inputs.
     """
 
     model: nn.Module
     loss: Loss
     task: str
     precision: str
+    scale: InputScale = IMAGENET
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The summed loss and the logits."""
@@ -62,10 +63,12 @@ class Forward:
         return self.loss.total(logits, labels), logits
 
     def right(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """How many images are decided as ``metrics.decide`` does, all labels of an image being right."""
+        """How many images are decided rightly, as ``metrics.decide`` does: each label that is known, and one is."""
         if self.task == "single_label":
             return (logits.argmax(dim=1) == labels).sum()
-        return ((logits.float().sigmoid() >= 0.5) == labels.bool()).all(dim=1).sum()
+        known = labels >= 0
+        wrong = known & ((logits.float().sigmoid() >= 0.5) != (labels == 1))
+        return (known.any(dim=1) & ~wrong.any(dim=1)).sum()
 
 
 def train_epoch(
@@ -88,19 +91,19 @@ def train_epoch(
     before each step and may raise.
     """
     total, weight = torch.zeros(2, dtype=torch.float64, device=data.device)
-    correct = torch.zeros((), dtype=torch.int64, device=data.device)
-    seen, before = 0, torch.zeros(())
+    correct, seen = torch.zeros(2, dtype=torch.int64, device=data.device)
+    before = torch.zeros(())
     for step, indices in enumerate(plan_batches(len(data), batch_size, shuffling), start=1):
         between_steps()
         images, labels = data.take(indices)
         schedule.before_step()
-        inputs = augmented(images, augment, augmentation)
+        inputs = augmented(images, augment, augmentation, forward.scale)
         summed, right, micro_batch = _backward_in_memory(forward, optimizer, inputs, labels, micro_batch)
         optimizer.step()
         total += summed
         weight += forward.loss.weight(labels)
         correct += right
-        seen += len(indices)
+        seen += len(labels) if labels.ndim == 1 else (labels >= 0).any(dim=1).sum()
         # A step's loss is looked at while the next one runs, so that a GPU never waits for it.
         if not torch.isfinite(before):
             step -= 1
@@ -108,7 +111,10 @@ def train_epoch(
         before = summed
     bad_step = None if torch.isfinite(before) else step
     return TrainingEpoch(
-        loss=float(total / weight), accuracy=float(correct) / seen, bad_step=bad_step, micro_batch=micro_batch
+        loss=float(mean_loss(total, weight)),
+        accuracy=float(correct) / max(1, int(seen)),
+        bad_step=bad_step,
+        micro_batch=micro_batch,
     )
 
 
@@ -120,12 +126,12 @@ def evaluate(forward: Forward, data: Batches, between_steps: Callable[[], None] 
     forward.model.eval()
 
     def judged(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        summed, logits = forward(normalise(images), labels)
+        summed, logits = forward(normalise(images, forward.scale), labels)
         return summed, forward.loss.weight(labels), probabilities_of(logits, forward.task)
 
     totals, weights, parts = zip(*map_batches(judged, data, between_steps), strict=True)
     total, weight = (torch.stack(sums).sum(dtype=torch.float64) for sums in (totals, weights))
-    return Evaluation(float(total / weight), torch.cat(parts).cpu().numpy())
+    return Evaluation(float(mean_loss(total, weight)), torch.cat(parts).cpu().numpy())
 
 
 @torch.inference_mode()
@@ -183,7 +189,7 @@ def _backward(
     right = torch.zeros((), dtype=torch.int64, device=inputs.device)
     for some, their_labels in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
         summed, logits = forward(some, their_labels)
-        (summed / weight).backward()  # type: ignore[no-untyped-call]
+        mean_loss(summed, weight).backward()  # type: ignore[no-untyped-call]
         total += summed.detach()
         right += forward.right(logits.detach(), their_labels)
     return total, right

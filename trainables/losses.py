@@ -21,7 +21,9 @@ BALANCED_WEIGHT_CAP = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """A loss whose mean over any set of images is ``total / weight``, both sums over the images.
+    """A loss whose mean over any set of images is ``mean_loss(total, weight)``, both sums over the images.
+
+    A missing label (NaN, multi-label) adds nothing to either.
 
     kind: "cross_entropy" or "binary" (bce, and focal with gamma > 0), the latter one term per image and class.
     class_count: C.
@@ -36,21 +38,25 @@ class Loss:
     alpha: float | None = None
 
     def total(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The summed loss, a float32 scalar. logits: float [B, C]; labels: int64 [B] or float32 [B, C] in {0, 1}."""
+        """The summed loss, a float32 scalar. logits: float [B, C]; labels: int64 [B] or float32 [B, C] of 0, 1, NaN."""
         logits = logits.float()
         if self.kind == "cross_entropy":
             return F.cross_entropy(logits, labels, weight=self.class_weight, reduction="sum")
-        targets = labels.float() if labels.ndim == 2 else F.one_hot(labels, self.class_count).float()
-        return self._binary(logits, targets).sum()
+        if labels.ndim == 1:
+            return self._binary(logits, F.one_hot(labels, self.class_count).float()).sum()
+        # Zeros in the place of NaN: what is then multiplied by 0 is finite, and so is its gradient.
+        return (self._binary(logits, (labels == 1).float()) * (labels >= 0)).sum()
 
     def weight(self, labels: Tensor) -> Tensor:
         """What ``total`` is divided by, a float32 scalar; it needs no network.
 
         cross_entropy: the sum of the images' class weights (1 each if there are none), as torch's mean does;
-        binary: the number of elements, images times classes, whatever their weights, as torch's mean does.
+        binary: the number of elements whose label is known, whatever their weights, as torch's mean does.
         """
         if self.kind == "cross_entropy" and self.class_weight is not None:
             return self.class_weight[labels].sum()
+        if labels.ndim == 2:
+            return (labels >= 0).sum().float()
         count = len(labels) if self.kind == "cross_entropy" else len(labels) * self.class_count
         return torch.tensor(float(count), device=labels.device)
 
@@ -73,12 +79,18 @@ class Loss:
         return losses
 
 
+def mean_loss(total: Tensor, weight: Tensor) -> Tensor:
+    """The mean of sums of ``Loss.total`` and ``Loss.weight``; 0, with a gradient of 0, where no label is known."""
+    return total / torch.where(weight > 0, weight, 1)
+
+
 def make_loss(params: TrialParams, task: str, train_labels: NDArray[Any], classes: Sequence[str]) -> Loss:
     """The loss that ``params`` ask for, on the CPU.
 
-    train_labels: int [N] (single_label) or 0/1 [N, C] (multi_label), of the training split alone; the source of
+    train_labels: int [N] (single_label) or 0, 1, NaN [N, C] (multi_label), of the training split alone; the source of
     ``class_weights="balanced"``: with n images, n_c of them of class c and C classes, n / (C n_c) for cross_entropy
-    and (n - n_c) / n_c on positive elements for bce and focal, at most ``BALANCED_WEIGHT_CAP``.
+    and (n - n_c) / n_c on positive elements for bce and focal, at most ``BALANCED_WEIGHT_CAP``; n: those whose label c
+    is known.
     On a single_label task bce and focal act on one-hot targets. Raises UserError for cross_entropy on multi_label.
     """
     softmax, focal = params.loss == "cross_entropy", params.loss == "focal"
@@ -105,9 +117,11 @@ def probabilities_of(logits: Tensor, task: str) -> Tensor:
 def _class_weight(params: TrialParams, train_labels: NDArray[Any], class_count: int) -> Tensor | None:
     if params.class_weights == "none":
         return None
-    one_hot = train_labels if train_labels.ndim == 2 else np.equal(train_labels[:, None], np.arange(class_count))
-    count, of_class = len(train_labels), one_hot.sum(axis=0)
-    whole = count - of_class if params.loss != "cross_entropy" else np.full(class_count, count / class_count)
+    if train_labels.ndim == 2:
+        of_class, count = (train_labels == 1).sum(axis=0), (train_labels >= 0).sum(axis=0)
+    else:
+        of_class, count = np.bincount(train_labels, minlength=class_count), np.full(class_count, len(train_labels))
+    whole = count / class_count if params.loss == "cross_entropy" else count - of_class
     weights = np.full(class_count, BALANCED_WEIGHT_CAP)
     np.divide(whole, of_class, out=weights, where=of_class > 0)
     return torch.tensor(np.minimum(weights, BALANCED_WEIGHT_CAP), dtype=torch.float32)

@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.atomic import write_atomically
+from trainables.data.samples import MISSING
+from trainables.metrics import is_known
 
 _ROWS = ("path", "split", "label", "probability")
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """path, split: str [N]; label: int64 [N], or uint8 [N, C] (multi-label); probability: float32 [N, C] of the best
-    epoch's weights; classes: str [C]; epoch: the best one, from 1."""
+    """path, split: str [N]; label: int64 [N], or int8 [N, C] (multi-label) of 0, 1 and ``MISSING``; probability:
+    float32 [N, C] of the best epoch's weights; classes: str [C]; epoch: the best one, from 1."""
 
     path: NDArray[np.str_]
     split: NDArray[np.str_]
@@ -37,11 +39,13 @@ class Predictions:
         classes: Sequence[str],
         epoch: int,
     ) -> Predictions:
-        """The rows of one split, in its order. labels: int64 [N], or 0/1 [N, C]."""
+        """The rows of one split, in its order. labels: int64 [N], or [N, C] of 0, 1, and ``MISSING`` or NaN."""
+        if labels.ndim == 2:
+            labels = np.where(is_known(labels), labels, MISSING).astype(np.int8)
         return cls(
             path=np.array(paths, dtype=np.str_),
             split=np.full(len(paths), split),
-            label=labels.astype(np.int64 if labels.ndim == 1 else np.uint8),
+            label=labels if labels.ndim == 2 else labels.astype(np.int64),
             probability=probabilities.astype(np.float32),
             classes=tuple(classes),
             epoch=epoch,

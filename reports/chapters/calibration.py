@@ -17,11 +17,11 @@ from reports.results import Results
 
 TITLE = "Calibration"
 MEANING = (
-    "Of the images with a probability near 0.8, eight in ten should have the class. Points below the diagonal: the "
-    "network is overconfident; above: too cautious. ECE, the expected calibration error, is the distance from the "
-    f"diagonal, weighted by images, in {BINS} bins of equal width; chance alone keeps it above 0, so it has no "
-    "interval. The Brier score is the mean squared distance of the probability from what was true; of the share: of a "
-    "network that always says how frequent the class is."
+    "Of the images with a probability near 0.8, eight in ten should have the class. Points below the diagonal: "
+    "overconfident; above: too cautious. ECE, the expected calibration error, is the distance from the diagonal, "
+    f"weighted by images, in {BINS} bins of equal width; chance alone keeps it above 0, so it has no interval. The "
+    "Brier score is the mean squared distance of the probability from the truth; of the share: of always saying how "
+    "frequent the class is."
 )
 
 

@@ -14,7 +14,7 @@ from reports.blocks import Table, columns
 ANSWERED = (
     ("7", "5a", "source of the data", "Data"),
     ("9", "7, 12b", "preprocessing", "Data"),
-    ("10, 13", "11", "images left out; missing data (no values are imputed)", "Data"),
+    ("10, 13", "11", "images left out; missing labels (masked, none is imputed)", "Data"),
     ("33", "20a, 21", "images and patients in each partition", "Data"),
     ("20, 21", "12a", "how partitions were made, and the level at which they are disjoint", "Data"),
     ("22", "12c, 22", "the model", "Summary"),

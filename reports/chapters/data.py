@@ -8,7 +8,11 @@ from reports import figures, formats, tables, thumbnails
 from reports.blocks import Block, Chapter, Column, Facts, Figure, Note, Samples, Table, Text
 from reports.results import Results
 
-SPLIT_ORIGINS = {"given": "as the data set gives them", "seeded": "drawn by the seed, stratified, groups kept together"}
+SPLIT_ORIGINS = {
+    "given": "as the data set gives them",
+    "seeded": "drawn by the seed, stratified",
+    "val taken from train": "as the data set gives them, validation drawn from training",
+}
 CHANNELS = {1: "one channel (gray)", 3: "three channels"}
 
 
@@ -17,21 +21,29 @@ def chapter(results: Results) -> Chapter:
     if not dataset.classes and not dataset.counts:
         return Chapter("data", "Data", (Note("error", "dataset.json is missing: nothing is known of the data."),))
     blocks = [Facts(tuple(_facts(results))), *_counts(results), *_left_out(results), *_checks(results)]
-    return Chapter("data", "Data", (*blocks, *_subgroups(results), *_weights(results), *_samples(results)))
+    blocks += [*_image_properties(results), *_subgroups(results), *_weights(results), *_samples(results)]
+    return Chapter("data", "Data", tuple(blocks))
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
     """What kind of data it is, and how it was split and shown to the networks."""
     dataset = results.data.dataset
     origin = dataset.split_origin or "not recorded"
-    groups = "no group column: whether a patient is in two splits cannot be known"
-    if dataset.groups.column:
+    splits = SPLIT_ORIGINS.get(origin, origin)
+    recorded = dataset.left_out is not None  # earlier runs had no presets, and kept equal images together by no rule
+    if "drawn" in splits:
+        splits += f"; patients{' and equal images' if recorded else ''} kept together"
+    groups = "not known: whether a patient is in two splits cannot be known"
+    if dataset.groups.source:
         counts = ", ".join(f"{split} {count:,}" for split, count in dataset.groups.counts.items())
-        groups = f"{counts} (column {dataset.groups.column}); none in two splits unless a check says so"
+        groups = f"{counts} (from {dataset.groups.source}); none in two splits unless a check says so"
     size, channels = dataset.image_size or "?", CHANNELS.get(dataset.channels or 0, "channels not recorded")
+    read = [f"preset {dataset.preset}" if dataset.preset else "without a preset"] if recorded else []
+    read += [note.removesuffix(".") for note in dataset.notes]
     return [
-        ("Task", dataset.task.replace("_", " ")),
-        ("Splits", SPLIT_ORIGINS.get(origin, origin)),
+        ("Task", dataset.task.replace("_", " ") + (", classes in an order" if dataset.ordered else "")),
+        *([("Read", "; ".join(read))] if read else []),
+        ("Splits", splits),
         ("Patients", groups),
         ("Images as trained", f"{size} x {size} px, {channels}, fit: {dataset.fit or '?'}"),
     ]
@@ -45,6 +57,8 @@ def _counts(results: Results) -> list[Block]:
     caption = "Images of each class and split."
     if results.data.task == "multi_label":
         caption += " An image counts for each of its labels."
+    if tables.missing_labels(results.data.dataset):
+        caption += " Missing labels take part in neither loss nor scores."
     table = Table("class_counts", caption, counts, columns, latex=True)
     bars = counts.iloc[:-1]
     if bars.empty:
@@ -55,12 +69,13 @@ def _counts(results: Results) -> list[Block]:
 
 
 def _left_out(results: Results) -> list[Block]:
-    """Every file that was left out, with its reason."""
-    dropped = tables.dropped(results.data.dataset)
-    if dropped.empty:
-        return [Text("No file was left out.")]
-    columns = (Column("path", "file"), Column("reason", "reason"))
-    return [Table("left_out", f"{len(dropped):,} files were left out.", dropped, columns, folded=True)]
+    """What was left out, with the reason."""
+    found = tables.left_out(results.data.dataset)
+    if found.empty:
+        return [Text(f"{tables.left_out_in_words(found)}.")]
+    columns = (Column("why", "reason"), Column("count", "count", "integer"), Column("examples", "examples"))
+    caption = f"{tables.left_out_in_words(found)}; dataset.json has more examples."
+    return [Table("left_out", caption, found, columns)]
 
 
 def _checks(results: Results) -> list[Block]:
@@ -72,6 +87,22 @@ def _checks(results: Results) -> list[Block]:
     columns = tuple(Column(key, title, "integer" if key == "count" else "text") for key, title in titles.items())
     caption = "What the checks found, the gravest first; at most three examples each, all stand in dataset.json."
     return [Table("checks", caption, found, columns)]
+
+
+def _image_properties(results: Results) -> list[Block]:
+    """What the files are like, class by class; nothing where that was not recorded."""
+    run = results.data.run
+    found = tables.image_properties(run.images, run.rows, run.dataset)
+    if found.empty:
+        return []
+    titles = {"width": "width", "height": "height", "mode": "mode", "bits": "bits", "jpeg_quality": "JPEG quality"}
+    columns = (
+        *(Column("class", "class"), Column("images", "images", "integer")),
+        *(Column(key, title) for key, title in titles.items() if found[key].any()),
+        *(Column("mean", "mean gray", "general"), Column("sd", "SD", "general")),
+    )
+    caption = "The files of each class: median (lowest to highest). Classes that differ here can be told by it."
+    return [Table("image_properties", caption, found, columns, folded=True)]
 
 
 def _subgroups(results: Results) -> list[Block]:

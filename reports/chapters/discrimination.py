@@ -20,7 +20,7 @@ from reports.results import Results
 
 TITLE = "Discrimination"
 MACRO = "mean of all classes"
-AREAS = {"AUROC": "auroc", "AP": "ap"}
+AREAS = {"AUROC": "auroc", "AP": "ap", "sensitivity": "sensitivity_at_90_specificity"}
 AT = ("decided", "decided at the chosen threshold")
 MEANING = (
     "AUROC is the chance that an image of the class gets a higher probability of it than another image (0.5 by "
@@ -46,7 +46,7 @@ def chapter(results: Results) -> Chapter:
         words = (
             f"Undefined for {formats.listing(undefined)}: no {formats.SPLIT_NAMES[split]} image is of such a class, "
         )
-        blocks.append(Note("warning", f"{words}or every one is. The mean of all classes is undefined with it."))
+        blocks.append(Note("warning", f"{words}or every one is. Means are over the other classes."))
     points = None if images.names == (ALL_FOLDS,) else results.operating
     figures = curves(images, scores, points, split)
     return Chapter("discrimination", TITLE, (*blocks, figures, areas_table(images, scores, split)))
@@ -72,16 +72,21 @@ def curves(images: Runs, scores: Scores, points: OperatingPoints | None, split: 
 def areas_table(images: Runs, scores: Scores, split: str) -> Table:
     """One row a class, then the mean of all; each run's own AUROC where there are several."""
     rows: list[dict[str, Any]] = []
-    for name, count in zip(images.classes, images.truth.sum(axis=0), strict=True):
+    counts = zip(images.classes, images.truth.sum(axis=0), images.known.sum(axis=0), strict=True)
+    for name, count, known in counts:
         patients = scores.positives[name] if images.resamples.named else math.nan
-        facts = {"class": name, "images": int(count), "patients": patients, "share": count / len(images.paths)}
-        rows.append(facts | _areas(scores, f":{name}"))
-    rows.append({"class": MACRO, "images": len(images.paths)} | _areas(scores, "_macro"))
+        counted = {"class": name, "images": int(count), "known": int(known), "patients": patients}
+        rows.append(counted | {"share": count / known if known else math.nan} | _areas(scores, f":{name}"))
+    macro = f"mean of {len(scores.defined)} of {len(images.classes)} classes"
+    macro = MACRO if len(scores.defined) == len(images.classes) else macro
+    rows.append({"class": macro, "images": len(images.paths)} | _areas(scores, "_macro"))
     titles = {"AUROC_shown": "AUROC", "AP_shown": "average precision (AP)"}
+    titles["sensitivity_shown"] = "sensitivity at 90 % specificity"
     if len(images.names) > 1:
         titles["AUROC_of_each_repeat"] = "AUROC of each repeat"
     caption = intervals.below((scores, f"{area}:{name}") for area in AREAS.values() for name in images.classes)
-    shown = columns("class", "images", "patients", "share", **titles)
+    facts = ("class", "images", *(() if images.known.all() else ("known",)), "patients", "share")
+    shown = columns(*facts, **titles)
     return Table(f"discrimination_{split}", caption, pd.DataFrame(rows), shown)
 
 
@@ -93,10 +98,11 @@ def _areas(scores: Scores, of: str) -> dict[str, Any]:
 
 
 def _panel(area: str, place: int, images: Runs, scores: Scores, points: OperatingPoints | None) -> CurvePanel:
-    name, truth = images.classes[place], images.truth[:, place]
+    name, rows = images.classes[place], images.known[:, place]
+    truth = images.truth[rows, place]
     if not truth.any() or truth.all():
         return CurvePanel(name, (), f"undefined:\n{'every' if truth.any() else 'no'} image has it")
-    runs = [_curve(area, truth, one) for one in images.probabilities[:, :, place]]
+    runs = [_curve(area, truth, one) for one in images.probabilities[:, rows, place]]
     at = []
     for words, (true, decided) in zip(AT, points.of(name) if points else (), strict=False):
         if area == "AUROC":

@@ -22,6 +22,7 @@ MOST_CLASSES = 6
 TITLE = "Confusion and operating points"
 TOLERANCE = 5e-4
 OVERALL = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1_macro": "macro F1"}
+OVERALL |= {"mcc": "Matthews correlation", "kappa": "Cohen's kappa"}
 OF_A_CLASS = {"precision": "precision", "recall": "recall", "specificity": "specificity", "f1": "F1", "auroc": "AUROC"}
 RATIOS = {"sensitivity": "recall", "specificity": "specificity", "PPV": "precision", "NPV": "npv"}
 
@@ -103,7 +104,7 @@ def operating_table(points: OperatingPoints, split: str, positive: str | None = 
             place = rule.classes.index(name)
             facts = {"class": name, "decided if": rule.words[place], "threshold": rule.threshold[place]}
             cells = intervals.cells(scores, {key: f"{ratio}:{name}" for key, ratio in RATIOS.items()})
-            rows.append(facts | counted(rule.truth[:, place], rule.decided[:, place]) | cells)
+            rows.append(facts | counted(*rule.of(place)) | cells)
     titles = {f"{key}_shown": key for key in RATIOS}
     caption = "Decisions of the network, each class against the rest."
     shown = columns("class", "decided if", "TP", "FN", "FP", "TN", **titles)
@@ -201,10 +202,11 @@ def _split_scores(results: Results, model: ReportedModel) -> Table:
         runs, alone, seen = results.runs(split), results.model_runs(split), split == "train"
         assert runs is not None
         assert alone is not None
+        scores = results.model_scores(split)
+        assert scores is not None
+        titles["kappa_shown"] = OVERALL["kappa"] + intervals.qualifier(scores, "kappa")
         row: dict[str, Any] = {"split": formats.SPLIT_NAMES[split], "images": len(alone.paths)}
-        row |= {"patients": alone.patients} | intervals.cells(
-            None if seen else results.model_scores(split), {key: key for key in OVERALL}
-        )
+        row |= {"patients": alone.patients} | intervals.cells(None if seen else scores, {key: key for key in OVERALL})
         if seen:  # no interval: training splits are large, and their scores flattering
             point = {key: results.point_scores(split)[key] for key in OVERALL}
             row |= point | {f"{key}_shown": formats.score(value) for key, value in point.items()}
@@ -221,12 +223,15 @@ def _per_class(results: Results, split: str) -> Table:
     scores, runs = results.scores(split), results.runs(split)
     assert scores is not None
     assert runs is not None
+    counts = zip(runs.classes, runs.truth.sum(axis=0), runs.known.sum(axis=0), strict=True)
     rows = [
-        {"class": name, "images": int(images)} | intervals.cells(scores, {key: f"{key}:{name}" for key in OF_A_CLASS})
-        for name, images in zip(runs.classes, runs.truth.sum(axis=0), strict=True)
+        {"class": name, "images": int(images), "known": int(known)}
+        | intervals.cells(scores, {key: f"{key}:{name}" for key in OF_A_CLASS})
+        for name, images, known in counts
     ]
     caption = f"Scores of each class: {formats.SPLIT_NAMES[split]}, {results.whose(split)}."
-    shown = columns("class", "images", **{f"{key}_shown": title for key, title in OF_A_CLASS.items()})
+    facts = ("class", "images", *(() if runs.known.all() else ("known",)))
+    shown = columns(*facts, **{f"{key}_shown": title for key, title in OF_A_CLASS.items()})
     folded = split != results.split
     return Table(f"per_class_{split}", caption, pd.DataFrame(rows), shown, folded=folded, latex=not folded)
 

@@ -14,6 +14,7 @@ from reports.blocks import Block, Chapter, Note, Sample, Samples, Table, Text, c
 from reports.bootstrap import decisions
 from reports.drawing import short
 from reports.results import ReportedModel, Results
+from trainables.metrics import is_known
 from trainables.predictions import Predictions
 
 TITLE = "Best and worst classified images"
@@ -55,10 +56,11 @@ def examples(part: Predictions, thresholds: Mapping[str, float] | None) -> pd.Da
 
     Columns: kind, class, path, probability (of the class), truth, decision, note (short, for below the image).
     Single-label: those with the highest and the lowest probability of their true class; none is in both lists.
-    Multi-label: the most confident false positives and false negatives; truth, decision: all labels, joined by " + ".
+    Multi-label: the most confident false positives and false negatives; truth, decision: all labels, joined by " + ",
+    those whose truth is not known among the decisions alone.
     """
     limit = PER_CLASS if len(part.classes) <= MANY else PER_CLASS_OF_MANY
-    truth, decided = truth_and_decisions(part, thresholds)
+    truth, decided, known = truth_and_decisions(part, thresholds)
     multi_label = part.label.ndim == 2
     rows: list[dict[str, Any]] = []
     for place, name in enumerate(part.classes):
@@ -67,7 +69,7 @@ def examples(part: Predictions, thresholds: Mapping[str, float] | None) -> pd.Da
         half = min(limit, -(-len(falling) // 2))
         chosen = {BEST: falling[:half], WORST: falling[half:][::-1][:limit]}
         if multi_label:
-            false_positives = _sorted(part, np.flatnonzero(~has & given), -p)[:limit]
+            false_positives = _sorted(part, np.flatnonzero(known[:, place] & ~has & given), -p)[:limit]
             chosen = {FALSE_POSITIVES: false_positives, FALSE_NEGATIVES: _sorted(part, np.flatnonzero(has & ~given), p)}
         for kind, row in ((kind, row) for kind, images in chosen.items() for row in images[:limit]):
             true, answer = (
@@ -87,9 +89,9 @@ def confused_pairs(part: Predictions, thresholds: Mapping[str, float] | None) ->
     Columns: true, predicted, images, of (images of the true class; multi-label: those where it was missed), share.
     Multi-label: the true label was missed while the predicted one was wrongly given to the same image.
     """
-    truth, decided = truth_and_decisions(part, thresholds)
+    truth, decided, known = truth_and_decisions(part, thresholds)
     missed = truth & ~decided
-    counts = missed.T.astype(np.int64) @ (decided & ~truth).astype(np.int64)
+    counts = missed.T.astype(np.int64) @ (decided & known & ~truth).astype(np.int64)
     of = (missed if part.label.ndim == 2 else truth).sum(axis=0)
     rows = [
         (part.classes[i], part.classes[j], int(counts[i, j]), int(of[i]), counts[i, j] / of[i])
@@ -101,12 +103,14 @@ def confused_pairs(part: Predictions, thresholds: Mapping[str, float] | None) ->
 
 def truth_and_decisions(
     part: Predictions, thresholds: Mapping[str, float] | None
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """bool [N, C] each. thresholds: by label of a multi-label task; 0.5 where there are none."""
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """bool [N, C] each, the third: whether the truth is known. thresholds: by label of a multi-label task; 0.5 where
+    there are none."""
+    known = is_known(part.label, len(part.classes))
     if part.label.ndim == 2:
-        return part.label == 1, decisions(part.probability, part.classes, thresholds, "multi_label")
+        return part.label == 1, decisions(part.probability, part.classes, thresholds, "multi_label"), known
     truth = np.equal(part.label[:, None], np.arange(len(part.classes)))
-    return truth, decisions(part.probability, part.classes, None, "single_label")
+    return truth, decisions(part.probability, part.classes, None, "single_label"), known
 
 
 def _sorted(part: Predictions, rows: npt.NDArray[np.int64], key: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

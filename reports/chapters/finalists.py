@@ -128,10 +128,8 @@ def _story(results: Results, board: Leaderboard) -> str:
     else:
         times = "once with a fresh seed" if finals.asked == 1 else f"{finals.asked} times with fresh seeds"
         how = f"{times}, on the same training images"
-    text = f"{which} retrained {how}; validation picked each epoch. {RULE} {formats.escape(finals.reason)} "
-    if board.split == "test":
-        text += f"The winner was fixed on {formats.moment(finals.selected)}, before the test split was opened. "
-    return f"{text}\n\n{formats.escape(results.basis(board.split))} {formats.escape(board.sentence)}".strip()
+    text = f"{which} retrained {how}; validation picked each epoch. {RULE} {formats.escape(finals.reason)}"
+    return f"{text}\n\n{formats.escape(results.basis(board.split))}"
 
 
 def _finalists(results: Results, board: Leaderboard) -> list[Block]:

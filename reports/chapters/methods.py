@@ -54,6 +54,8 @@ BASELINES = (
     "Baselines on the same images: the most frequent class, and logistic regression on thumbnails of 16 x 16 pixels, "
     "on image borders and on frozen features."
 )
+MOST_REASONS = 4
+"""Of what was left out; the data chapter has all."""
 PRECISIONS = {"bf16": "bfloat16", "fp32": "single precision"}
 
 
@@ -92,28 +94,46 @@ def _data(results: Results) -> list[str]:
     if not dataset.images:
         return ["The data set is not recorded (dataset.json is missing)."]
     phantoms = "a built-in set of phantoms drawn by a program (no X-rays of people)"
-    source = phantoms if dataset.demo else "[name the data set and cite it]"
+    preset = f", read by the preset “{escape(dataset.preset)}”" if dataset.preset else ""
+    source = phantoms if dataset.demo else f"[name the data set and cite it]{preset}"
     several = ", several of which an image may have" if dataset.task == "multi_label" else ""
     origin = dataset.split_origin or "of unknown origin"
     numbers = listing(f"{count:,} for {_purpose(split)}" for split, count in dataset.images.items() if count)
     patients = "Which images are of one patient was not known, so that a patient may be in two splits."
-    if dataset.groups.column:
-        column, count = escape(dataset.groups.column), sum(dataset.groups.counts.values())
+    if dataset.groups.source:
+        column, count = escape(dataset.groups.source), sum(dataset.groups.counts.values())
         but = " except as the limits below say" if dataset.caveats and not dataset.demo else ""
-        patients = f"They were of {count:,} patients (column “{column}”), none in two splits{but}."
-    left_out = len(dataset.dropped) + sum(one.count for one in dataset.checks if one.check == "ignored_files")
+        patients = f"They were of {count:,} patients (from “{column}”), none in two splits{but}."
+    missing = tables.missing_labels(dataset)
     gray = ", with one gray channel for all three" if dataset.channels == 1 else ""
+    ranges = {name: one.range for name, one in results.data.run.provenance.weights.items() if one.range}
+    others = "".join(f"; for {escape(name)} to {low:g}..{high:g}" for name, (low, high) in sorted(ranges.items()))
     size, fit = dataset.image_size or "?", FITS.get(dataset.fit or "", "resized to")
     return [
         f"We used {source}: {sum(dataset.images.values()):,} images of {len(dataset.classes)} classes",
         f"({escape(listing(dataset.classes))}){several}.",
-        f"The splits were {escape(SPLITS.get(origin, origin))}: {numbers}.",
+        f"Of the labels {missing:,} were missing and took part in neither loss nor scores." if missing else "",
+        f"The splits were {escape(SPLITS.get(origin, origin))}{_together(results)}: {numbers}.",
         patients,
-        f"{left_out:,} files were left out (see Data)." if left_out else "No file was left out.",
+        _left_out(results),
         "Exact duplicates were found by a hash of the pixels, near duplicates by a perceptual hash (at most 10 bits),",
         "confirmed by a correlation of at least 0.97.",
-        f"Images were {fit} {size} x {size} pixels{gray}, scaled by ImageNet's mean and standard deviation.",
+        f"Images were {fit} {size} x {size} pixels{gray}, scaled by ImageNet's mean and standard deviation{others}.",
     ]
+
+
+def _together(results: Results) -> str:
+    """Earlier runs, which have no list of what was left out, kept equal images together by no rule."""
+    dataset = results.data.dataset
+    drawn = dataset.split_origin in ("seeded", "val taken from train")
+    return ", equal images kept together" if drawn and dataset.left_out is not None else ""
+
+
+def _left_out(results: Results) -> str:
+    found = tables.left_out(results.data.dataset)
+    reasons = zip(found["why"], found["count"], strict=True)
+    listed = f": {listing(f'{count:,} ({escape(why)})' for why, count in reasons)}" if len(found) else ""
+    return f"{tables.left_out_in_words(found)}{' (see Data)' if len(found) > MOST_REASONS else listed}."
 
 
 def _networks(results: Results) -> list[str]:
@@ -223,7 +243,7 @@ def _evaluation(results: Results) -> list[str]:
 
 def _statistics(results: Results) -> list[str]:
     """Intervals and comparisons."""
-    unit = "patients" if results.data.dataset.groups.column else "images, since patients were not known,"
+    unit = "patients" if results.data.dataset.groups.source else "images, since patients were not known,"
     finals = results.data.run.finals
     paired = []
     if finals is not None and len(finals.finalists) > 1:

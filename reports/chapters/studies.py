@@ -247,12 +247,12 @@ def _pictures(results: Results, rows: Sequence[RowResult]) -> Folded:
             part = row.runs[0].of(split)
             matrix = confusion_matrix(part.label, part.probability, part.classes, _task(part))
             found.append(confusion_figure(matrix, part.classes, split, f"study_{row.id}_{split}", f"{row.id}, "))
-            truth, decided = truth_and_decisions(part, None)
+            truth, decided, known = truth_and_decisions(part, None)
             scores = evaluate_predictions(part.label, part.probability, part.classes, _task(part))
             for place, name in enumerate(part.classes):
                 fact = {"id": row.id, "backbone": row.params.backbone, "trained": row.trial["unfrozen"]}
                 fact |= {"loss": row.params.loss, "split": split, "class": name}
-                fact |= counted(truth[:, place], decided[:, place])
+                fact |= counted(truth[known[:, place], place], decided[known[:, place], place])
                 facts.append(fact | {key: scores[f"{key}:{name}"] for key in ("precision", "recall", "f1")})
         drawn.append(Figures(tuple(found)))
     names = ("id", "backbone", "trained", "loss", "split", "class", "TN", "FP", "FN", "TP", "precision", "recall", "f1")

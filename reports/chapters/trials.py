@@ -11,12 +11,10 @@ TITLE = "All trials"
 
 
 def chapter(results: Results) -> Chapter:
-    data, counts = results.data, tables.status_counts(results.data.trials)
+    data = results.data
     if data.trials.empty:
         return Chapter("trials", TITLE, (Text("No trial has begun."),))
-    text = f"{len(data.trials):,} trials: {counts['completed']} completed, {counts['pruned']} pruned, "
-    text += f"{counts['failed']} failed, {counts['running']} without an end. Click a heading to sort."
-    blocks: list[Block] = [Text(text)]
+    blocks: list[Block] = []
     failed = tables.failures(data.trials)
     if len(failed):
         blocks.append(Table("failures", "Why trials failed.", failed, columns("trials", "reason", numbers="which")))
@@ -25,7 +23,7 @@ def chapter(results: Results) -> Chapter:
     names = [str(name) for name in frame.columns if name != data.metric]
     titles = {name: title(name.removeprefix("param_")) for name in names if name.startswith("param_")}
     titles |= {"score": formats.metric_name(data.metric).replace("validation", "val"), "trial_id": "id"}
-    caption = "Scores are validation scores at a trial's best epoch."
+    caption = "Scores are validation scores at a trial's best epoch. Click a heading to sort."
     shown = columns(*names, **titles)
     blocks.append(Table("trials", caption, frame, shown, filterable=True, status_key="status"))
     if constant and len(data.trials) > 1:

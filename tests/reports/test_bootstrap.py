@@ -96,8 +96,8 @@ EPSILON = float(np.finfo(np.float32).eps)
 TASKS = st.sampled_from(["single_label", "multi_label"])
 
 
-def drawn(seed, task, *, images=40, classes=3, runs=1, decimals=None):
-    """labels, probabilities [runs, images, classes], groups; with ``decimals``, many ties."""
+def drawn(seed, task, *, images=40, classes=3, runs=1, decimals=None, missing=0.0):
+    """labels, probabilities [runs, images, classes], groups; with ``decimals``, many ties; missing: share of labels."""
     rng = np.random.default_rng(seed)
     names = tuple("abcdefghijklmn"[:classes])
     groups = [f"p{rng.integers(images)}" if rng.random() < 0.7 else "" for _ in range(images)]
@@ -106,22 +106,46 @@ def drawn(seed, task, *, images=40, classes=3, runs=1, decimals=None):
         probabilities = rng.dirichlet(np.ones(classes), size=(runs, images))
     else:
         labels, probabilities = rng.integers(0, 2, (images, classes)), rng.random((runs, images, classes))
+        labels[rng.random(labels.shape) < missing] = -1
     probabilities = probabilities.astype(np.float32) if decimals is None else probabilities.round(decimals)
     return labels, probabilities, names, groups
 
 
 @settings(deadline=None)
-@given(st.integers(0, 10**6), TASKS, st.integers(1, 30), st.integers(2, 10), st.sampled_from([None, 1]))
-def test_scores_on_the_images_are_exactly_those_of_the_trials(seed, task, images, classes, decimals):
-    labels, probabilities, names, groups = drawn(seed, task, images=images, classes=classes, decimals=decimals)
-    scores = score_runs(labels, probabilities, names, draw_resamples(groups, labels, classes, replicates=3))
-    expected = evaluate_predictions(labels, probabilities[0], names, task)
+@given(
+    *(st.integers(0, 10**6), TASKS, st.integers(1, 30), st.integers(2, 10), st.sampled_from([None, 1])),
+    *(st.sampled_from([0, 0.3, 1]), st.booleans()),
+)
+def test_scores_on_the_images_are_exactly_those_of_the_trials(seed, task, images, classes, decimals, missing, ordered):
+    labels, probabilities, names, groups = drawn(
+        seed, task, images=images, classes=classes, decimals=decimals, missing=missing
+    )
+    resamples = draw_resamples(groups, labels, classes, replicates=3)
+    scores = score_runs(labels, probabilities, names, resamples, ordered=ordered)
+    expected = evaluate_predictions(labels, probabilities[0], names, task, ordered=ordered)
     for name, value in expected.items():
-        if name == "nll" or "macro" in name or name == "balanced_accuracy":  # sums of fractions, in any order
-            assert scores.estimate[name] == pytest.approx(value, rel=1e-13, nan_ok=True)
+        if name in ("nll", "balanced_accuracy", "mcc", "kappa") or "macro" in name or name[:3] in ("ap:", "aur"):
+            assert scores.estimate[name] == pytest.approx(value, rel=1e-12, abs=1e-12, nan_ok=True)  # fractions summed
         else:
             np.testing.assert_equal(scores.estimate[name], value)
-    assert set(scores.estimate) == {*expected, "ap_macro", *(f"{added}:{c}" for c in names for added in ("npv", "ap"))}
+    assert set(scores.estimate) == {*expected, *(f"npv:{c}" for c in names)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), TASKS, st.sampled_from([None, 1]), st.booleans())
+def test_a_resample_is_scored_as_the_images_that_it_drew(seed, task, decimals, ordered):
+    """Each as often as it was drawn, with missing labels; so are those that leave a patient out."""
+    labels, probabilities, names, groups = drawn(seed, task, images=25, decimals=decimals, missing=0.3)
+    resamples = draw_resamples(groups, labels, 3, replicates=3)
+    scores = score_runs(labels, probabilities, names, resamples, ordered=ordered)
+    for found, counts in ((scores.replicates, resamples.counts), (scores.left_out, resamples.left_out[:2])):
+        for row, weights in enumerate(counts):
+            rows = np.repeat(np.arange(len(labels)), weights[resamples.member])
+            expected = evaluate_predictions(labels[rows], probabilities[0][rows], names, task, ordered=ordered)
+            same = expected.pop("defined_classes") == len(scores.defined)
+            for name, value in expected.items():
+                if same or not name.endswith("_macro"):
+                    assert found[name][row] == pytest.approx(value, rel=1e-9, abs=1e-9, nan_ok=True), name
 
 
 @settings(max_examples=30, deadline=None)
@@ -209,8 +233,9 @@ def test_leaving_a_patient_out_is_scoring_the_others():
         others = resamples.member != group
         row = int(np.flatnonzero(resamples.left_out[:, group] == 0)[0])
         expected = evaluate_predictions(labels[others], probabilities[0][others], names, "single_label")
-        for name, value in expected.items():
-            assert scores.left_out[name][row] == pytest.approx(value)
+        if expected["defined_classes"] == 3:
+            for name, value in expected.items():
+                assert scores.left_out[name][row] == pytest.approx(value)
 
 
 def test_an_auroc_that_leaving_a_patient_out_undefines_is_nan_there_alone():
@@ -230,6 +255,16 @@ def test_patients_and_images_behind_a_score_are_counted():
     assert (scores.proportion_of["recall:a"], scores.proportion_of["specificity:a"]) == (2, 3)
     assert (scores.proportion_of["precision:a"], scores.proportion_of["npv:a"]) == (1.5, 3.5)
     assert "f1:a" not in scores.proportion_of
+
+
+def test_a_missing_label_counts_for_no_patient_and_no_proportion():
+    labels = np.array([[1, -1], [-1, 0], [0, 1], [-1, -1]])
+    probabilities = np.array([[[0.9, 0.9], [0.9, 0.1], [0.1, 0.2], [0.9, 0.9]]])
+    scores = score_runs(labels, probabilities, ("a", "b"), draw_resamples(["p", "q", "r", "s"], labels, 2))
+    assert (scores.positives, scores.negatives) == ({"a": 1, "b": 1}, {"a": 1, "b": 1})
+    sizes = {name: scores.proportion_of[name] for name in ("accuracy", "recall:a", "specificity:b", "precision:b")}
+    assert sizes == {"accuracy": 3, "recall:a": 1, "specificity:b": 1, "precision:b": 0}
+    assert scores.estimate["exact_match"] == pytest.approx(2 / 3)
 
 
 def some_runs(seed: int, images: int, classes: int, *, multi_label: bool, decimals: int):
@@ -286,6 +321,17 @@ def test_a_mean_over_images_weighs_a_patient_as_often_as_it_was_drawn():
         assert row == pytest.approx(np.mean([np.average(one, weights=weights) for one in values]))
     out = values[:, scores.resamples.member != 0].mean()
     assert found.left_out["size"][np.flatnonzero(scores.resamples.left_out[:, 0] == 0)[0]] == pytest.approx(out)
+
+
+def test_an_image_without_a_value_takes_no_part_in_a_mean():
+    labels, _, scores = some_runs(1, 30, 2, multi_label=False, decimals=3)
+    values = np.random.default_rng(0).normal(size=(2, len(labels)))
+    values[:, ::3] = np.nan
+    found = with_means(scores, {"size": values})
+    np.testing.assert_allclose(found.by_run["size"], np.nanmean(values, axis=1))
+    for row, counts in zip(found.replicates["size"], scores.resamples.counts, strict=True):
+        drawn_again = np.repeat(values, counts[scores.resamples.member], axis=1)
+        assert row == pytest.approx(np.nanmean(drawn_again, axis=1).mean())
 
 
 def test_an_added_score_gets_its_interval_like_the_others():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
 
 from reports.comparisons import ExternalResult
 from reports.external import build, main, mistakes
@@ -53,7 +53,7 @@ def write(root: Path, *, task: str = "single_label", count: int = 60, absent: bo
         "thresholds": {"covid": 0.3, CLASSES[1]: 0.5, "pneumonia": 0.6} if several else None,
         "images": count,
         "counts": {name: int(number) for name, number in zip(CLASSES, truth.sum(axis=0), strict=True)},
-        "groups": {"column": "patient", "count": count // 2},
+        "groups": {"from": "patient", "count": count // 2},
         "dropped": [{"path": "bad.png", "reason": "empty"}],
         "warnings": ["5 of 60 images are the run's own training images."],
     }
@@ -103,7 +103,8 @@ def test_the_page_says_what_is_to_be_known_and_names_are_escaped(tmp_path: Path)
 
 def test_a_macro_f1_is_not_given_where_a_class_has_no_image(tmp_path: Path) -> None:
     lines = build(write(tmp_path / "b", absent=True))
-    assert not any(line.startswith(("macro F1", "balanced accuracy", "macro AUROC")) for line in lines)
+    assert not any(line.startswith(("macro F1", "balanced accuracy")) for line in lines)
+    assert any(line.startswith("macro AUROC (2 of 3 classes): ") for line in lines)
     assert any(line.startswith("accuracy: ") for line in lines)
     page = (tmp_path / "b" / "report.html").read_text(encoding="utf-8")
     assert "Accuracy on 60 images" in page
@@ -131,6 +132,33 @@ def test_mistakes_are_all_that_was_wrong_the_surest_first(task: str, tmp_path: P
     assert len(frame) == wrong.sum() > 0
     assert frame["probability"].is_monotonic_decreasing
     assert (frame["labelled"] != frame["decided"]).all()
+
+
+def test_a_missing_label_is_neither_scored_nor_a_mistake(tmp_path: Path) -> None:
+    root = write(tmp_path / "b", task="multi_label")
+    found = read_evaluation(root).predictions
+    label = found.label.copy()
+    label[::3, 1] = -1
+    Predictions.of_split("external", found.path.tolist(), label, found.probability, CLASSES, 4).write(
+        root / "predictions.npz"
+    )
+    build(root)
+    external = ExternalResult(read_evaluation(root))
+    decided = found.probability >= np.array([0.3, 0.5, 0.6], dtype=np.float32)
+    assert len(mistakes(external)) == ((decided != label) & (label >= 0)).sum()
+    table = pd.read_csv(root / "tables" / "operating_points_external.csv").set_index("class")
+    assert table.loc[CLASSES[1], ["TP", "FN", "FP", "TN"]].sum() == (label[:, 1] >= 0).sum()
+    areas = pd.read_csv(root / "tables" / "discrimination_external.csv").set_index("class")
+    rows = label[:, 1] >= 0
+    assert areas.loc[CLASSES[1], "AUROC"] == pytest.approx(roc_auc_score(label[rows, 1], found.probability[rows, 1]))
+
+
+def test_the_page_names_the_weights_of_kappa(tmp_path: Path) -> None:
+    assert any(line.startswith("Cohen's kappa (unweighted): ") for line in build(write(tmp_path / "b")))
+    root = write(tmp_path / "c", model={"trial": "t0007/seed_1001", "ordered": True})
+    found = read_evaluation(root).predictions
+    kappa = cohen_kappa_score(found.label, found.probability.argmax(axis=1), weights="quadratic")
+    assert any(line.startswith(f"Cohen's kappa (quadratic weights): {kappa:.3f} (") for line in build(root))
 
 
 def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:

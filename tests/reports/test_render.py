@@ -78,9 +78,12 @@ def report(folder: Path, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
         finals={"finalists": (0, 1), "repeats": 2},
         sweep={"name": names[0], "space": names[1], "data": names[5], "command": ["--data", *names]},
         dataset={
-            "dropped": [{"path": name, "reason": name} for name in names],
+            "left_out": [{"why": name, "count": 2, "examples": [name, name]} for name in names],
+            "notes": list(names),
+            "preset": names[2],
+            "missing": {"val": dict.fromkeys(names, 2)},
             "caveats": list(names),
-            "groups": {"column": names[6], "counts": {"train": 3}},
+            "groups": {"from": names[6], "counts": {"train": 3}},
             "subgroups": {name: dict.fromkeys(names, 3) for name in names[:2]},
             "source_by_class": {name: dict.fromkeys(names, 2) for name in names},
             "checks": [

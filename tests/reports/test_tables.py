@@ -155,6 +155,60 @@ def test_images_with_several_labels_are_counted_once_in_the_last_row():
     assert tables.class_counts(dataset).iloc[-1].tolist() == ["all images", 31, 10, 41]
 
 
+def test_missing_labels_are_counted_by_class_and_split():
+    missing = {"train": {"covid": 4, "normal": 0}, "val": {"normal": 2}}
+    found = tables.class_counts(DATASET.model_copy(update={"task": "multi_label", "missing": missing}))
+    assert found["train, missing"].tolist() == [4, 0, 4]
+    assert found["val, missing"].tolist() == [0, 2, 2]
+    assert list(tables.class_counts(DATASET).columns) == ["class", "train", "val", "total"]
+
+
+def test_what_was_left_out_is_one_list_with_at_most_three_examples():
+    left_out = [
+        {"why": "masks beside images", "count": 310, "examples": [f"m{place}.png" for place in range(9)]},
+        {"why": "--where view=PA", "count": 2, "examples": ["row 7", "row 9"]},
+    ]
+    ignored = {"check": "ignored_files", "count": 9, "message": "9 files are no images", "items": [["a.txt"]]}
+    dropped = [{"path": f"{place}.png", "reason": ("empty", "torn")[place % 2]} for place in range(3)]
+    dataset = DatasetRecord.model_validate({"left_out": left_out, "checks": [ignored], "dropped": dropped})
+    expected = [["masks beside images", 310, "m0.png; m1.png; m2.png"], ["--where view=PA", 2, "row 7; row 9"]]
+    expected += [["unreadable: empty", 2, "0.png; 2.png"], ["unreadable: torn", 1, "1.png"]]
+    assert tables.left_out(dataset).to_numpy().tolist() == expected
+
+
+def test_an_earlier_runs_list_is_made_of_its_unreadable_and_its_ignored_files():
+    dropped = [{"path": f"{place}.png", "reason": ("empty", "torn")[place % 2]} for place in range(5)]
+    ignored = {"check": "ignored_files", "count": 9, "message": "9 files are no images", "items": [["a.txt"]]}
+    found = tables.left_out(DatasetRecord.model_validate({"dropped": dropped, "checks": [ignored]}))
+    expected = [["9 files are no images", 9, "a.txt"], ["unreadable: empty", 3, "0.png; 2.png; 4.png"]]
+    assert found.to_numpy().tolist() == [*expected, ["unreadable: torn", 2, "1.png; 3.png"]]
+
+
+def test_image_files_are_described_class_by_class():
+    images = pd.DataFrame(
+        {
+            "path": ["a", "b", "c", "not used"],
+            "mode": ["L", "L", "RGB", "CMYK"],
+            "width": [512, 1024, 2048, 1],
+            "height": [512, 512, 512, 1],
+            "bits": [8, 8, 16, 1],
+            "jpeg_quality": [75, 95, math.nan, 1],
+            "mean": [100.0, 120.0, 80.0, 0],
+            "sd": [10.0, 20.0, 60.0, 0],
+        }
+    )
+    rows = pd.DataFrame({"path": ["c", "b", "a"], "label": ["normal", "covid|b", "covid|b"]})
+    found = tables.image_properties(images, rows, DatasetRecord(classes=("covid|b", "normal", "none")))
+    assert found["images"].tolist() == [2, 1, 0, 3]
+    first = {"width": "768 (512 to 1,024)", "height": "512", "mode": "L", "bits": "8", "jpeg_quality": "85 (75 to 95)"}
+    assert found.iloc[0].to_dict() == {"class": "covid|b", "images": 2, **first, "mean": 110, "sd": 15}
+    last = {"mode": "L 2, RGB 1", "bits": "8 2, 16 1", "width": "1,024 (512 to 2,048)"}
+    assert found.iloc[3][list(last)].to_dict() == last
+    assert found.iloc[1]["jpeg_quality"] == found.iloc[2]["mode"] == ""
+    several = tables.image_properties(images, rows, DatasetRecord(classes=("covid", "b"), task="multi_label"))
+    assert several["images"].tolist() == [2, 2, 3]
+
+
 def test_the_majority_baseline_is_what_a_classifier_that_ignores_the_image_scores():
     train = ["covid"] * 10 + ["normal"] * 30
     val = ["covid"] * 3 + ["normal"] * 9
@@ -197,7 +251,7 @@ def test_weights_show_their_file_without_the_folders_of_this_machine_and_say_whe
 
 
 def test_an_empty_record_gives_empty_tables():
-    for make in (tables.checks, tables.dropped, tables.subgroups, tables.source_by_class):
+    for make in (tables.checks, tables.left_out, tables.subgroups, tables.source_by_class):
         assert make(DatasetRecord()).empty
     assert tables.weights(ProvenanceRecord()).empty
     assert tables.class_counts(DatasetRecord()).to_numpy().tolist() == [["all images", 0]]

@@ -8,7 +8,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,12 @@ def write(
     labels_per_split: dict[str, int] | None = None,
     never_predicted: str | None = None,
     finals: dict[str, Any] | None = None,
+    missing: float = 0.0,
 ) -> Path:
     """Write a run folder. ``statuses`` repeat over the trials; ``sweep`` and its like change a file.
 
-    finals: arguments of ``write_finals`` ({} for its defaults); None: no finalists.
+    missing: the share of the labels of a multi-label task that are not known. finals: arguments of ``write_finals`` ({}
+    for its defaults); None: no finalists.
     """
     paths = RunPaths(root)
     root.mkdir(parents=True)
@@ -54,10 +56,13 @@ def write(
     counts = COUNTS if tuple(classes) == tuple(COUNTS["val"]) and task == "single_label" else _even(classes, sizes)
     write_sweep(paths, _sweep(root.name, trials, epochs, statuses) | (sweep or {}))
     write_json(paths.provenance, _provenance() | (provenance or {}))
-    write_json(paths.dataset, _dataset(classes, task, counts) | (dataset or {}))
     rows = make_rows(counts, classes, task)
+    if missing:
+        rows = without_some_labels(rows, classes, missing)
+    write_json(paths.dataset, _dataset(classes, task, counts) | _missing(rows, classes) | (dataset or {}))
     _write_thumbnails(paths.thumbnails, rows)
-    _write_splits(paths.splits, rows)
+    _write_splits(paths.splits, rows, classes)
+    _write_images(paths.images, rows)
     for number in range(trials):
         _write_trial(paths, number, statuses[number % len(statuses)], classes, task, epochs, rows, never_predicted)
     if finals is not None:
@@ -67,7 +72,7 @@ def write(
 
 @dataclass(frozen=True)
 class Row:
-    """One image. truth: uint8 [C]."""
+    """One image. truth: int8 [C] of 0, 1 and -1 (missing)."""
 
     path: str
     split: str
@@ -83,14 +88,35 @@ def make_rows(counts: dict[str, dict[str, int]], classes: Sequence[str], task: s
     for split, of_class in counts.items():
         for place, name in enumerate(classes):
             for image in range(of_class[name]):
-                truth = np.eye(len(classes), dtype=np.uint8)[place]
+                truth = np.eye(len(classes), dtype=np.int8)[place]
                 if task == "multi_label":
-                    truth = truth | (rng.random(len(classes)) < 0.15).astype(np.uint8)
+                    truth = truth | (rng.random(len(classes)) < 0.15).astype(np.int8)
                 label = "|".join(one for one, on in zip(classes, truth, strict=True) if on)
                 patient = f"{split}-{place}-{image - (image % 3 == 2):04d}".encode()
                 group = hashlib.sha256(patient).hexdigest()[:12]
                 rows.append(Row(f"{split}/{place}/{image:04d}.png", split, group, truth, label))
     return rows
+
+
+def without_some_labels(rows: list[Row], classes: Sequence[str], share: float) -> list[Row]:
+    """The rows with a share of their labels missing, at random."""
+    rng, found = np.random.default_rng(7), []
+    for row in rows:
+        truth = np.where(rng.random(len(classes)) < share, np.int8(-1), row.truth)
+        label = "|".join(one for one, on in zip(classes, truth, strict=True) if on == 1)
+        found.append(replace(row, truth=truth, label=label))
+    return found
+
+
+def _missing(rows: list[Row], classes: Sequence[str]) -> dict[str, Any]:
+    counts = {
+        split: {
+            name: int(sum(row.truth[place] < 0 for row in rows if row.split == split))
+            for place, name in enumerate(classes)
+        }
+        for split in ("train", "val", "test")
+    }
+    return {"missing": counts if any(sum(of_class.values()) for of_class in counts.values()) else {}}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -179,7 +205,11 @@ def _dataset(classes: Sequence[str], task: str, counts: dict[str, dict[str, int]
         "fingerprint": "ab12" * 16,
         "counts": counts,
         "images": {split: sum(of_class.values()) for split, of_class in counts.items()},
-        "groups": {"column": "patient_id", "counts": {"train": 500, "val": 110, "test": 112}},
+        "preset": None,
+        "ordered": False,
+        "left_out": [],
+        "notes": [],
+        "groups": {"from": "patient_id", "counts": {"train": 500, "val": 110, "test": 112}},
         "split_origin": "given",
         "checks": [
             {
@@ -264,7 +294,7 @@ def draw_predictions(
     rng = np.random.default_rng(seed)
     truth = np.stack([row.truth for row in rows])
     if task == "multi_label":
-        probability = 1 / (1 + np.exp(-(3.0 * truth - 1.5 + rng.normal(size=truth.shape))))
+        probability = 1 / (1 + np.exp(-(3.0 * (truth == 1) - 1.5 + rng.normal(size=truth.shape))))
     else:
         logits = 2.4 * truth + rng.normal(size=truth.shape)
         if never_predicted is not None:
@@ -305,11 +335,24 @@ def _write_thumbnails(path: Path, rows: list[Row]) -> None:
     )
 
 
-def _write_splits(path: Path, rows: list[Row]) -> None:
+def _write_splits(path: Path, rows: list[Row], classes: Sequence[str]) -> None:
+    missing = ["|".join(name for name, of in zip(classes, row.truth, strict=True) if of < 0) for row in rows]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["row", "path", "split", "label", "group"])
-        writer.writerows([place, row.path, row.split, row.label, row.group] for place, row in enumerate(rows))
+        writer.writerow(["row", "path", "split", "label", "group", *(["missing"] if any(missing) else [])])
+        for place, (row, names) in enumerate(zip(rows, missing, strict=True)):
+            facts = [place, row.path, row.split, row.label, row.group]
+            writer.writerow(facts + ([names] if any(missing) else []))
+
+
+def _write_images(path: Path, rows: list[Row]) -> None:
+    """Every fifth image of the first class is a JPEG."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "path", "width", "height", "mode", "bits", "jpeg_quality", "mean", "sd"])
+        for place, row in enumerate(rows):
+            quality = 75 + place % 3 if row.truth[0] == 1 and place % 5 == 0 else ""
+            writer.writerow([place, row.path, 500 + place % 20, 512, "L", 8, quality, 120 + place % 7, 60.5])
 
 
 def write_finals(

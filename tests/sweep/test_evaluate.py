@@ -122,7 +122,7 @@ def test_other_images_are_judged_and_written_down(run: Path, other: Path, said: 
     assert folder.stat().st_mode & 0o777 == 0o755
     facts = read_evaluation(folder).facts
     assert facts.counts == {"bright": 12, "dark": 12, "gray": 0}
-    assert (facts.groups.column, facts.groups.count) == ("patient", 12)
+    assert (facts.groups.source, facts.groups.count) == ("patient", 12)
     assert facts.renamed == {"dim": "dark"}
     assert facts.model.trial == "t0000"
     assert facts.warnings == ("No image is labelled gray: scores over all classes are hardly to be compared.",)
@@ -303,6 +303,18 @@ def test_labels_without_a_column_are_not_evaluated(manifest: Manifest) -> None:
     )
     assert samples.classes == ("covid", "pneumonia")
     assert samples.labels.tolist() == [[0, 1], [0, 0], [1, 1]]
+
+
+def test_a_label_that_is_not_known_stays_so_unless_another_of_the_same_class_is_there(manifest: Manifest) -> None:
+    path = manifest("viral,bacterial,normal", ["-1,0,0", "-1,-1,1", "1,-1,0", "0,-1,-1", "-1,1,0", "0,0,1"])
+    columns = {"label_column": ("viral", "bacterial", "normal"), "uncertain_label": ("missing",)}
+    request = DataConfig(data=str(path), **columns)
+    renamed = {"viral": "pneumonia", "bacterial": "pneumonia"}
+    found = read_labelled(request, ("normal", "pneumonia"), "multi_label", renamed, None)
+    assert found.labels[:, 1].tolist() == [-1, -1, 1, -1, 1, 0]
+    assert found.labels[:, 0].tolist() == [0, 1, 0, -1, 0, 1]
+    with pytest.raises(UserError, match="3 of 6 images carry none or several"):
+        read_labelled(request, ("normal", "pneumonia"), "single_label", renamed, None)
 
 
 def test_cells_of_several_labels_tell_of_all(manifest: Manifest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -261,6 +262,22 @@ def test_a_file_named_twice_is_one_and_a_link_back_up_ends(tmp_path: Path) -> No
     found, _ = image_files([tmp_path / "a" / "1.png", tmp_path / "a"])
     assert [file for file in found if "up" not in file.parts] == [tmp_path / "a" / "1.png"]
     assert len(found) <= 2
+
+
+def test_a_folder_that_may_not_be_entered_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "a" / "1.png", tmp_path / "a" / "closed" / "2.png", tmp_path / "3.png")
+    scandir = os.scandir
+
+    def refuse(place: str) -> object:
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "Permission denied", place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found, (problem,) = image_files([tmp_path / "a", tmp_path / "3.png"])
+    assert found == [tmp_path / "3.png"]
+    assert "1 folder(s) in it cannot be entered" in problem
+    assert "closed (Permission denied)" in problem
 
 
 def test_a_folder_without_images_is_told(tmp_path: Path) -> None:

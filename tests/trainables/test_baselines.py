@@ -182,6 +182,10 @@ def test_several_labels_an_image_are_answered_one_by_one(tmp_path: Path) -> None
     assert found["thumbnails"]["val"]["auroc:every"] is None
     majority = read_predictions(tmp_path / "baselines" / "majority.npz")
     np.testing.assert_allclose(majority.probability[0], data.train.labels.mean(axis=0))
+    data.train.labels[::2, 0] = np.nan
+    measure(data, None, tmp_path / "missing", {})
+    majority = read_predictions(tmp_path / "missing" / "majority.npz")
+    np.testing.assert_allclose(majority.probability[0], np.nanmean(data.train.labels, axis=0))
     assert (read_predictions(tmp_path / "baselines" / "borders.npz").probability[:, 2] == 1).all()
 
 
@@ -371,6 +375,25 @@ def test_each_label_is_fitted_alone_and_one_that_never_changes_stays(threads: in
         model.fit(features["train"].astype(float), present["train"][:, place])
         expected = model.predict_proba(features["test"].astype(float))[:, 1]
         np.testing.assert_allclose(found.probabilities["test"][:, column], expected, atol=5e-3)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_label_is_fitted_and_scored_on_the_images_where_it_is_known(threads: int) -> None:
+    features, labels = draw()
+    hot = {split: np.eye(3, dtype=np.float32)[one] for split, one in labels.items()}
+    chance = np.random.default_rng(3)
+    for matrix in hot.values():
+        matrix[chance.random(matrix.shape) < 0.3] = np.nan
+        matrix[:, 2] = np.nan
+    found = fit_regression(copied(features), hot, "abc", "multi_label", threads=threads)
+    assert (found.probabilities["test"][:, 2] == 0).all()
+    scaler = StandardScaler().fit(features["train"].astype(float))
+    for place in (0, 1):
+        rows = ~np.isnan(hot["train"][:, place])
+        model = LogisticRegression(C=found.strength, max_iter=5000, tol=1e-8)
+        model.fit(scaler.transform(features["train"].astype(float))[rows], hot["train"][rows, place])
+        expected = model.predict_proba(scaler.transform(features["test"].astype(float)))[:, 1]
+        np.testing.assert_allclose(found.probabilities["test"][:, place], expected, atol=5e-3)
 
 
 def test_a_solver_that_does_not_converge_is_noted_and_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

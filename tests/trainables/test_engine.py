@@ -72,6 +72,24 @@ def test_multi_label_accuracy_asks_for_every_label_of_an_image():
     assert epoch.accuracy == pytest.approx(float(((logits(model, images) >= 0) == labels.bool()).all(1).float().mean()))
 
 
+def test_missing_labels_take_no_part_in_an_epoch():
+    """Nor do images, or whole batches, of which nothing is known."""
+    model, batches = network(), data(task="multi_label")
+    images, labels = everything(batches)
+    labels = labels.clone()
+    labels[torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.3] = np.nan
+    labels[:9] = np.nan
+    batches._labels = labels
+    epoch = train(model, batches, loss=BCE, task="multi_label", batch_size=3)
+    known, output = ~labels.isnan(), logits(model, images)
+    loss = F.binary_cross_entropy_with_logits(output[known], labels[known])
+    assert epoch.bad_step is None
+    assert epoch.loss == pytest.approx(float(loss))
+    right = (((output >= 0) == (labels == 1)) | ~known).all(1)[known.any(1)]
+    assert epoch.accuracy == pytest.approx(float(right.float().mean()))
+    assert evaluate(Forward(model, BCE, "multi_label", "fp32"), batches).loss == pytest.approx(float(loss))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_lowers_the_loss(precision):
     model, batches = network(batch_norm=True), data()

@@ -1,5 +1,7 @@
 """Losses against torch's and torchvision's own, and what their weights do."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from trainables.losses import BALANCED_WEIGHT_CAP, Loss, make_loss, probabilities_of
+from trainables.losses import BALANCED_WEIGHT_CAP, Loss, make_loss, mean_loss, probabilities_of
 
 LABELS = np.array([0] * 6 + [1] * 3 + [2])
 CLASSES = ("a", "b", "c")
@@ -88,6 +90,46 @@ def test_multi_label_losses_take_multi_hot_labels():
 def test_no_class_weighs_more_than_the_cap(loss):
     labels = np.array([0] * 5000 + [1])
     assert loss_of(labels=labels, loss=loss, class_weights="balanced").class_weight.max() == BALANCED_WEIGHT_CAP
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"loss": "bce"},
+        {"loss": "bce", "class_weights": "balanced"},
+        {"loss": "focal", "class_weights": "balanced"},
+        {"loss": "focal", "focal_alpha": 0.25},
+    ],
+)
+def test_a_missing_label_adds_nothing_to_loss_gradient_or_class_weights(params):
+    """The mean over the known cells, as if each class had its own loss on the images whose label is known."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([[1, 0, np.nan], [np.nan, 1, np.nan], [0, np.nan, np.nan], [1, 0, np.nan]])
+    loss = loss_of("multi_label", labels.numpy(), **params)
+    if "class_weights" in params:
+        assert loss.class_weight.tolist() == pytest.approx([1 / 2, 2, BALANCED_WEIGHT_CAP])
+    logits = torch.randn(4, 3, generator=generator, requires_grad=True)
+    found = mean(loss, logits, labels)
+    found.backward()
+    known = ~labels.isnan()
+    assert (logits.grad[~known] == 0).all()
+    assert (logits.grad[known] != 0).all()
+    totals = []
+    for place, rows in enumerate(known.T):
+        weight = None if loss.class_weight is None else loss.class_weight[[place]]
+        alone = replace(loss, class_count=1, class_weight=weight)
+        totals.append(alone.total(logits[rows][:, [place]], labels[rows][:, [place]]))
+    assert torch.allclose(found, sum(totals) / known.sum())
+
+
+def test_a_batch_without_a_known_label_has_loss_0_and_gradient_0():
+    logits = torch.randn(2, 3, requires_grad=True)
+    labels = torch.full((2, 3), np.nan)
+    loss = loss_of("multi_label", MULTI_HOT, loss="bce")
+    found = mean_loss(loss.total(logits, labels), loss.weight(labels))
+    found.backward()
+    assert found.item() == 0
+    assert (logits.grad == 0).all()
 
 
 def test_cross_entropy_on_several_labels_an_image_is_refused():

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from trainables.metrics import (
+    AREAS,
     FEWEST_POSITIVES,
     UNTUNED,
     confusion_matrix,
@@ -24,12 +25,24 @@ from trainables.metrics import (
     tune_thresholds,
 )
 
+EPSILON = float(np.finfo(np.float32).eps)
 CLASSES = ("covid", "normal", "pneumonia", "other")
 
 
 def softmax_rows(rng, count, class_count=4, decimals=None):
     probabilities = rng.dirichlet(np.ones(class_count), size=count)
     return probabilities.astype(np.float32) if decimals is None else probabilities.round(decimals)
+
+
+def areas_of(values, name):
+    return [values[f"{area}:{name}"] for area in AREAS]
+
+
+def reference_areas(truth, scores):
+    """AUROC, average precision and sensitivity at 90 % specificity."""
+    fpr, tpr, _ = reference.roc_curve(truth, scores, drop_intermediate=False)
+    at = tpr[fpr <= 0.1 + 1e-12].max()
+    return [reference.roc_auc_score(truth, scores), reference.average_precision_score(truth, scores), at]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -46,12 +59,18 @@ def test_single_label_metrics_are_those_of_scikit_learn(seed):
     assert values["nll"] == pytest.approx(reference.log_loss(labels, double, labels=range(4)), rel=1e-5)
     auroc = reference.roc_auc_score(labels, double, multi_class="ovr", average="macro")
     assert values["auroc_macro"] == pytest.approx(auroc)
+    assert values["mcc"] == pytest.approx(reference.matthews_corrcoef(labels, decided))
+    assert values["kappa"] == pytest.approx(reference.cohen_kappa_score(labels, decided))
+    of_grades = evaluate_predictions(labels, probabilities, CLASSES, "single_label", ordered=True)
+    assert of_grades.pop("kappa") == pytest.approx(reference.cohen_kappa_score(labels, decided, weights="quadratic"))
+    assert of_grades == {name: value for name, value in values.items() if name != "kappa"}
     for name, score in (("precision", reference.precision_score), ("recall", reference.recall_score)):
         expected = score(labels, decided, average=None, zero_division=0)
         assert [values[f"{name}:{c}"] for c in CLASSES] == pytest.approx(list(expected))
     for index, name in enumerate(CLASSES):
         expected = reference.recall_score(labels != index, decided != index)
         assert values[f"specificity:{name}"] == pytest.approx(expected)
+        assert areas_of(values, name) == pytest.approx(reference_areas(labels == index, double[:, index]))
     matrix = confusion_matrix(labels, probabilities, CLASSES, "single_label")
     assert (matrix == reference.confusion_matrix(labels, decided, labels=range(4))).all()
 
@@ -70,18 +89,58 @@ def test_multi_label_metrics_are_those_of_scikit_learn(seed):
     assert values["nll"] == pytest.approx(np.mean(each), rel=1e-5)
     halves = [reference.balanced_accuracy_score(labels[:, c], decided[:, c]) for c in range(4)]
     assert values["balanced_accuracy"] == pytest.approx(np.mean(halves))
+    for name, score in (("mcc", reference.matthews_corrcoef), ("kappa", reference.cohen_kappa_score)):
+        each = [score(labels[:, c], decided[:, c]) for c in range(4)]
+        assert values[name] == pytest.approx(np.mean(each))
     matrices = confusion_matrix(labels, probabilities, CLASSES, "multi_label")
     assert (matrices == reference.multilabel_confusion_matrix(labels, decided)).all()
 
 
-def test_tied_scores_count_half_in_the_auroc():
-    rng = np.random.default_rng(0)
-    labels, probabilities = rng.integers(0, 2, (80, 4)), rng.random((80, 4)).round(1)
+@settings(max_examples=50)
+@given(seed=st.integers(0, 10_000), count=st.integers(12, 80), missing=st.sampled_from([-1, np.nan]))
+def test_a_missing_label_takes_part_in_no_score(seed, count, missing):
+    """Also with ties, which count half in the AUROC and stand at one threshold in the others."""
+    rng = np.random.default_rng(seed)
+    labels, probabilities = rng.integers(0, 2, (count, 4)).astype(float), rng.random((count, 4)).round(1)
+    labels[rng.random((count, 4)) < 0.3] = np.nan
+    labels[0] = missing  # an image of which nothing is known
+    decided, known = probabilities >= 0.5, ~np.isnan(np.where(labels == missing, np.nan, labels))
+    labels[~known] = missing
     values = evaluate_predictions(labels, probabilities, CLASSES, "multi_label")
-    assert values["auroc_macro"] == pytest.approx(reference.roc_auc_score(labels, probabilities))
+    areas = {}
+    for place, name in enumerate(CLASSES):
+        rows = known[:, place]
+        truth, answer = labels[rows, place].astype(int), decided[rows, place].astype(int)
+        f1 = reference.f1_score(truth, answer, zero_division=0)
+        assert values[f"f1:{name}"] == pytest.approx(f1)
+        assert values[f"precision:{name}"] == pytest.approx(reference.precision_score(truth, answer, zero_division=0))
+        expected = reference.recall_score(truth, answer, pos_label=0, zero_division=0)
+        assert values[f"specificity:{name}"] == pytest.approx(expected)
+        if 0 < truth.sum() < len(truth):
+            areas[name] = reference_areas(truth, probabilities[rows, place])
+            assert areas_of(values, name) == pytest.approx(areas[name])
+        else:
+            assert np.isnan(areas_of(values, name)).all()
+    assert values["defined_classes"] == len(areas)
+    if areas:
+        macro = [values[f"{area}_macro"] for area in AREAS]
+        assert macro == pytest.approx(np.mean(list(areas.values()), axis=0))
+    assert values["hamming_accuracy"] == pytest.approx((decided == labels)[known].mean())
+    whole = [(decided[row] == labels[row])[known[row]].all() for row in range(count) if known[row].any()]
+    assert values["exact_match"] == values["accuracy"] == pytest.approx(np.mean(whole))
+    sure = probabilities[known].clip(EPSILON, 1 - EPSILON)
+    assert values["nll"] == pytest.approx(reference.log_loss(labels[known], sure, labels=[0, 1]), rel=1e-4)
+    matrices = confusion_matrix(labels, probabilities, CLASSES, "multi_label")
+    assert matrices.sum(axis=(1, 2)).tolist() == known.sum(axis=0).tolist()
 
 
-def test_a_class_absent_from_the_split_counts_as_zero_and_its_auroc_is_undefined():
+def test_where_nothing_is_known_no_class_is_defined():
+    values = evaluate_predictions(np.full((2, 2), np.nan), np.eye(2), ("a", "b"), "multi_label")
+    assert values["defined_classes"] == values["f1_macro"] == values["mcc"] == values["kappa"] == 0
+    assert math.isnan(values["auroc_macro"])
+
+
+def test_a_class_absent_from_the_split_counts_as_zero_and_its_auroc_is_left_out():
     rng = np.random.default_rng(1)
     labels, probabilities = rng.integers(0, 3, 60), softmax_rows(rng, 60)
     values = evaluate_predictions(labels, probabilities, CLASSES, "single_label")
@@ -90,9 +149,11 @@ def test_a_class_absent_from_the_split_counts_as_zero_and_its_auroc_is_undefined
     assert values["f1_macro"] == pytest.approx(expected)
     recall = reference.recall_score(labels, decided, labels=range(4), average="macro", zero_division=0)
     assert values["balanced_accuracy"] == pytest.approx(recall)
-    assert math.isnan(values["auroc:other"])
-    assert math.isnan(values["auroc_macro"])
-    assert not math.isnan(values["auroc:covid"])
+    assert np.isnan(areas_of(values, "other")).all()
+    for area in AREAS:
+        assert values[f"{area}_macro"] == pytest.approx(np.mean([values[f"{area}:{c}"] for c in CLASSES[:3]]))
+    assert values["defined_classes"] == 3
+    assert values["mcc"] == pytest.approx(reference.matthews_corrcoef(labels, decided))
 
 
 def test_a_class_that_is_never_predicted_has_precision_zero():
@@ -100,6 +161,7 @@ def test_a_class_that_is_never_predicted_has_precision_zero():
     values = evaluate_predictions(np.array([0, 0, 1, 1]), probabilities, ("a", "b"), "single_label")
     assert values["precision:b"] == values["recall:b"] == values["f1:b"] == 0
     assert values["auroc:a"] == 0.5
+    assert values["mcc"] == values["kappa"] == 0
 
 
 def test_a_label_that_every_image_has_gives_specificity_zero_and_no_auroc():
@@ -143,7 +205,8 @@ def test_every_value_has_a_name_to_select_by(task):
     labels = np.array([0, 1]) if task == "single_label" else np.eye(2)
     values = evaluate_predictions(labels, np.eye(2), ("a", "b"), task)
     named = metric_names(("a", "b"), task)
-    assert {f"val_{key}" for key in values} | {"val_loss", "train_loss", "train_accuracy"} == set(named)
+    scores = {f"val_{key}" for key in values if key != "defined_classes"}
+    assert scores | {"val_loss", "train_loss", "train_accuracy"} == set(named)
     assert len(named) == len(set(named))
 
 
@@ -171,6 +234,14 @@ def test_no_other_cut_has_a_better_f1(seed: int, repeats: int, shift: float) -> 
     scores = probability.reshape(-1)
     best = max(f1_score(pooled, scores >= cut, zero_division=0) for cut in np.linspace(0, 1, 101))
     assert f1_score(pooled, scores >= threshold, zero_division=0) >= best - 1e-12
+
+
+def test_a_threshold_is_tuned_on_known_labels_alone() -> None:
+    labels = np.repeat([[1], [0]], 40, axis=0)
+    probability = np.repeat([[0.9], [0.3]], 40, axis=0)[None]
+    unknown = np.full((40, 1), -1)
+    with_missing = np.concatenate([labels, unknown]), np.concatenate([probability, [np.full((40, 1), 0.95)]], axis=1)
+    assert tune_thresholds(*with_missing, ["a"]) == tune_thresholds(labels, probability, ["a"])
 
 
 def test_a_label_with_few_positives_keeps_one_half() -> None:

@@ -1,10 +1,12 @@
 """Whole trials on a small data set, from prepared images to predictions on disk."""
 
+import csv
 import dataclasses
 import gc
 import io
 import json
 import math
+import shutil
 import weakref
 
 import numpy as np
@@ -14,7 +16,9 @@ from PIL import Image
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
+from trainables.backbones import BACKBONES
 from trainables.data.config import DataConfig
+from trainables.data.dataset import open_dataset
 from trainables.data.prepare import prepare
 from trainables.metrics import evaluate_predictions, metric_names
 from trainables.predictions import read_predictions
@@ -192,6 +196,24 @@ def test_a_record_holds_plain_numbers_under_every_promised_name(make):
     assert trial.run_epoch()["lr"] == pytest.approx(0.005)
 
 
+@pytest.mark.parametrize("augment", ["none", "standard"])
+def test_networks_see_the_input_range_of_their_weights_in_training_and_validation(make, tmp_path, augment):
+    torch.save(BACKBONES["squeezenet1_1"].network().state_dict(), tmp_path / "mine.pt")
+    weights = f"squeezenet1_1={tmp_path / 'mine.pt'},range=-1024:1024"
+    trial = make({"backbone": "squeezenet1_1", "augment": augment}, weights=weights)
+    seen = []
+    trial.model.register_forward_pre_hook(lambda model, inputs: seen.append((model.training, inputs[0].clone())))
+    trial.run_epoch()
+    assert {training for training, _ in seen} == {True, False}
+    for _, inputs in seen:
+        assert inputs.min() == pytest.approx(-1024, abs=0.2 * 2048)
+        assert inputs.max() == pytest.approx(1024, abs=0.2 * 2048)
+        assert inputs.abs().max() <= 1024.01
+    validated = torch.cat([inputs for training, inputs in seen if not training])
+    pixels = torch.from_numpy(trial.data.images[trial.data.val.rows]).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(validated, pixels / 255 * 2048 - 1024, atol=0.01, rtol=0)
+
+
 def test_what_is_frozen_stays_as_it_was(make):
     trial = make({"backbone": "mobilenet_v2", "unfreeze_depth": 1, "batch_size": 8, "lr": 0.1})
     before = trial.model.frozen_sha256()
@@ -332,6 +354,44 @@ def test_several_labels_an_image_end_to_end(multi_label_run_dir, tmp_path):
     whole = predict_trial(params, settings, 0, tmp_path / "weights.pt")
     assert whole.label.shape == whole.probability.shape == (46, 2)
     assert whole.of("val").label.sum(axis=0).tolist() == [8, 10]
+
+
+def test_missing_labels_end_to_end(multi_label_run_dir, tmp_path):
+    shutil.copytree(multi_label_run_dir, tmp_path / "run")
+    with (tmp_path / "run" / "splits.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for place, row in enumerate(rows):
+        names = ["often"] if place % 4 == 0 else ["high", "often"] if place % 7 == 0 else []
+        row["missing"] = "|".join(names)
+        row["label"] = "|".join(name for name in row["label"].split("|") if name not in names)
+    with (tmp_path / "run" / "splits.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    params = TrialParams(**(SMALL | {"loss": "bce", "class_weights": "balanced", "unfreeze_depth": 4}))
+    settings = settings_of(tmp_path / "run", epochs=1)
+    trial = FinetuneTrial(params, settings, 0)
+    record = train_and_keep(trial, tmp_path)[-1]
+    trial.close()
+    saved = predict_trial(params, settings, 0, tmp_path / "weights.pt").of("val")
+    expected = {row["path"]: set(row["missing"].split("|")) - {""} for row in rows if row["split"] == "val"}
+    found = {
+        path: {name for name, value in zip(saved.classes, of, strict=True) if value == -1}
+        for path, of in zip(saved.path.tolist(), saved.label, strict=True)
+    }
+    assert found == expected
+    assert saved.label.dtype == np.int8
+    scores = evaluate_predictions(saved.label, saved.probability, saved.classes, "multi_label")
+    for name, value in scores.items():
+        assert record[f"val_{name}"] == pytest.approx(value, rel=1e-4, nan_ok=True)
+
+
+def test_ordered_classes_are_agreed_on_by_squared_distance(run_dir, tmp_path):
+    shutil.copytree(run_dir, tmp_path / "run")
+    dataset = json.loads((tmp_path / "run" / "dataset.json").read_text())
+    assert not open_dataset(run_dir).ordered
+    (tmp_path / "run" / "dataset.json").write_text(json.dumps(dataset | {"ordered": True}))
+    assert open_dataset(tmp_path / "run").ordered
 
 
 def test_a_mode_against_the_metrics_own_is_refused(make):

@@ -42,7 +42,10 @@ class Split:
 
 @dataclass(frozen=True)
 class TrialData:
-    """images: uint8 [N, channels, image_size, image_size], mapped read-only: all trials of a node share its pages."""
+    """images: uint8 [N, channels, image_size, image_size], mapped read-only: all trials of a node share its pages.
+
+    ordered: the classes stand in an order, such as grades.
+    """
 
     task: str
     classes: tuple[str, ...]
@@ -51,6 +54,7 @@ class TrialData:
     images: np.memmap[Any, np.dtype[np.uint8]]
     train: Split
     val: Split
+    ordered: bool = False
 
 
 def open_dataset(run_dir: Path, splits: Path | None = None) -> TrialData:
@@ -62,6 +66,7 @@ def open_dataset(run_dir: Path, splits: Path | None = None) -> TrialData:
     dataset = _dataset(run_dir)
     train, val = _read_splits(splits or run_dir / SPLITS_FILE, ("train", "val"), dataset)
     facts = {name: dataset[name] for name in ("task", "channels", "image_size")}
+    facts["ordered"] = dataset.get("ordered", False)
     return TrialData(**facts, classes=tuple(dataset["classes"]), images=_map_images(dataset), train=train, val=val)
 
 

@@ -21,7 +21,7 @@ from trainables.data.checks import equal_images, examine, groups_across, small_c
 from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
 from trainables.data.dataset import DATASET_FILE, IMAGES_FILE, SPLITS_FILE, THUMBNAILS_FILE
 from trainables.data.file_form import file_form
-from trainables.data.files import image_kind
+from trainables.data.files import check_reachable, image_kind
 from trainables.data.folder import list_folder
 from trainables.data.image import ImageStats, content_hash, prepare_image
 from trainables.data.near_duplicates import NearPairs
@@ -344,6 +344,8 @@ def list_samples(config: DataConfig) -> Samples:
     config: as ``apply_preset`` leaves it.
     """
     place = Path(config.data).expanduser().absolute()
+    if config.data != "demo":
+        check_reachable(place, f"--data {config.data}")
     if config.data != "demo" and config.table is not None:
         folder = place if place.is_dir() else place.parent
         return _list_file(folder / config.table, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from in_chapter import facts, figures, galleries, notes, results_of, tables, texts
 
 from reports.chapters.data import chapter
@@ -15,16 +16,55 @@ def test_images_of_each_class_and_split_stand_in_a_table_and_a_figure(write_run)
     assert counts.frame.set_index("class").loc["covid"].to_dict() == {"train": 86, "val": 19, "test": 19, "total": 124}
     assert "covid 124 images" in figures(found)["class_counts"].alt
     assert [label for label, _ in galleries(found)[0].rows] == ["covid", "normal", "pneumonia"]
-    assert "column patient_id" in facts(found)["Patients"]
+    assert "(from patient_id)" in facts(found)["Patients"]
 
 
-def test_files_that_were_left_out_are_listed_and_counted(write_run):
-    dropped = [{"path": f"{number}.png", "reason": "truncated"} for number in range(3)]
-    found = chapter(results_of(write_run(trials=1, dataset={"dropped": dropped})))
-    assert tables(found)["left_out"].frame["path"].tolist() == ["0.png", "1.png", "2.png"]
-    assert "3 files were left out" in tables(found)["left_out"].caption
+def test_what_was_left_out_is_listed_and_counted(write_run):
+    left_out = [{"why": "unreadable", "count": 3, "examples": ["0.png"]}, {"why": "rows", "count": 7, "examples": []}]
+    found = chapter(results_of(write_run(trials=1, dataset={"left_out": left_out})))
+    assert tables(found)["left_out"].frame["why"].tolist() == ["unreadable", "rows"]
+    assert "10 images or rows were left out" in tables(found)["left_out"].caption
     assert "No file was left out" not in texts(found)
     assert "No file was left out" in texts(chapter(results_of(write_run("none", trials=1))))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [
+        ({"preset": "mura", "notes": ["14 rows repeat an image."]}, "preset mura; 14 rows repeat an image"),
+        ({}, "without a preset"),
+        ({"left_out": None}, None),
+    ],
+)
+def test_how_the_set_was_read_is_said(write_run, dataset, said):
+    found = chapter(results_of(write_run(trials=1, dataset=dataset)))
+    assert facts(found).get("Read") == said
+
+
+def test_equal_images_are_said_to_be_kept_together_where_splits_were_drawn_so(write_run):
+    def said(name, **dataset):
+        return facts(chapter(results_of(write_run(name, trials=1, dataset=dataset))))["Splits"]
+
+    assert "patients and equal images kept together" in said("drawn", split_origin="seeded")
+    assert "equal images" in said("val", split_origin="val taken from train")
+    assert "together" not in said("given", split_origin="given")
+    assert "equal images" not in said("earlier", split_origin="seeded", left_out=None)
+
+
+def test_image_files_are_described_where_that_was_recorded(write_run):
+    root = write_run(trials=1)
+    found = tables(chapter(results_of(root)))["image_properties"]
+    assert found.folded
+    assert found.frame.set_index("class").loc["covid", "jpeg_quality"] == "76 (75 to 77)"
+    assert found.frame.set_index("class").loc["all images", "images"] == 1123
+    RunPaths(root).images.write_text("row,path\n0,a\n")
+    results = results_of(root)
+    assert "image_properties" not in tables(chapter(results))
+    assert any("images.csv" in problem for problem in results.data.problems)
+    RunPaths(root).images.unlink()
+    results = results_of(root)
+    assert "image_properties" not in tables(chapter(results))
+    assert results.data.problems == []
 
 
 def test_subgroups_and_sources_are_folded_and_a_class_from_one_source_is_a_warning(write_run):

@@ -86,9 +86,7 @@ def test_the_verdict_says_no_more_than_the_corrected_p_values(
     assert expected in replace(board, leads=leads).sentence
 
 
-@pytest.mark.parametrize(
-    ("finals", "expected"), [(None, "No finalists have been chosen"), ({}, "before the test split")]
-)
+@pytest.mark.parametrize(("finals", "expected"), [(None, "No finalists have been chosen"), ({}, "retrained 3 times")])
 def test_the_state_of_the_finals_is_said(write_run: WriteRun, finals: dict[str, Any] | None, expected: str) -> None:
     assert expected in texts(finalists.chapter(results_of(write_run(finals=finals))))
 

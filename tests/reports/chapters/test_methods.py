@@ -28,17 +28,32 @@ def test_the_data_paragraph_names_counts_splits_patients_and_preprocessing(write
     text = paragraphs(write_run())["Data"]
     assert "1,123 images of 3 classes (covid, normal and pneumonia)" in text
     assert "785 for training, 169 for validation and 169 for testing" in text
-    assert re.search(r"722 patients \(column “patient\\_id”\), none in two splits\.", text)
+    assert re.search(r"722 patients \(from “patient\\_id”\), none in two splits\.", text)
     assert "stretched to 224 x 224 pixels" in text
     assert "[name the data set and cite it]" in text
 
 
 def test_files_left_out_are_counted_as_the_data_chapter_lists_them(write_run):
     assert "No file was left out." in paragraphs(write_run())["Data"]
-    dropped = [{"path": "a.png", "reason": "empty"}, {"path": "b.png", "reason": "torn"}]
-    assert "2 files were left out" in paragraphs(write_run("dropped", dataset={"dropped": dropped}))["Data"]
-    ignored = [{"check": "ignored_files", "severity": "info", "message": "no images", "count": 30, "items": []}]
-    assert "30 files were left out" in paragraphs(write_run("ignored", dataset={"checks": ignored}))["Data"]
+    left_out = [{"why": "unreadable", "count": 2, "examples": ["a.png"]}, {"why": "masks", "count": 1300}]
+    text = paragraphs(write_run("some", dataset={"left_out": left_out}))["Data"]
+    assert "1,302 images or rows were left out: 2 (unreadable) and 1,300 (masks)." in text
+    many = [{"why": f"reason {place}", "count": 10} for place in range(9)]
+    text = paragraphs(write_run("many", dataset={"left_out": many}))["Data"]
+    assert "90 images or rows were left out (see Data)." in text
+    earlier = {"left_out": None, "dropped": [{"path": "a.png", "reason": "empty"}]}
+    text = paragraphs(write_run("earlier", dataset=earlier))["Data"]
+    assert "1 image or row was left out: 1 (unreadable: empty)." in text
+
+
+def test_presets_missing_labels_and_equal_images_are_part_of_the_methods(write_run):
+    dataset = {"preset": "chexpert", "missing": {"train": {"covid": 1200}, "val": {"covid": 34}}}
+    text = paragraphs(write_run(dataset=dataset | {"split_origin": "seeded"}))["Data"]
+    assert "read by the preset “chexpert”" in text
+    assert "1,234 were missing" in text
+    assert "equal images kept together" in text
+    plain = paragraphs(write_run("plain"))["Data"]
+    assert not any(words in plain for words in ("preset", "missing", "equal images"))
 
 
 def test_unknown_patients_and_allowed_leaks_are_part_of_the_methods(write_run):
