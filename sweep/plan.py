@@ -319,11 +319,12 @@ def _differences(paths: RunPaths, dataset: DatasetRecord | None, space: Space | 
     """Why data and space (None: passed over) are not those that the run was begun with, one sentence each."""
     found = []
     saved = read_file(DatasetRecord, paths.dataset, [])
-    if dataset is not None and saved.fingerprint is None:
+    if saved.fingerprint is None:
         found.append(f"--resume: {paths.dataset} is missing or damaged: restore it, {OR_ANEW}")
     elif dataset is not None and (how := _data_difference(saved, dataset)):
         found.append(
-            f"the data set at {dataset.source.path} is not the one of the run {paths.root}: {how}; restore it, {OR_ANEW}"
+            f"the data set at {dataset.source.path} is not the one of the run {paths.root}: {how}; restore it, "
+            f"{OR_ANEW}"
         )
     source = None if space is None else space.source
     if source is not None and (not paths.space.exists() or paths.space.read_text(encoding="utf-8") != source):
