@@ -338,8 +338,15 @@ def _differences(paths: RunPaths, dataset: DatasetRecord | None, space: Space | 
 def _data_difference(saved: DatasetRecord, dataset: DatasetRecord) -> str | None:
     """In what a data set is not the one that was saved. One that is not decoded is compared by what is known of it."""
     if dataset.fingerprint is None:
-        same = (saved.classes, saved.counts) == (dataset.classes, dataset.counts)
-        return None if same else f"images of each class differ ({dataset.counts}, the run has {saved.counts})"
+        if saved.classes != dataset.classes:
+            return f"its classes are {', '.join(dataset.classes)}, the run's {', '.join(saved.classes)}"
+        differing = (
+            f"{split} has {count} images of {name}, the run's {saved.counts.get(split, {}).get(name, 0)}"
+            for split, counts in dataset.counts.items()
+            for name, count in counts.items()
+            if count != saved.counts.get(split, {}).get(name, 0)
+        )
+        return next(differing, None)
     if saved.fingerprint == dataset.fingerprint:
         return None
     both = f"fingerprint {dataset.fingerprint[:12]}, the run has {str(saved.fingerprint)[:12]}"

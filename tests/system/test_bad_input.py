@@ -65,8 +65,8 @@ class TestData:
         expect(
             answer,
             "'label' has 1 blank cells (row 22): none is a class; leave these rows out by --blank-label drop",
-            ("1 of 21 rows name a file that is missing", "train/dark/none.png", "--skip-missing"),
             ("row 21: unknown split 'vall'", "allowed: train,", "--split-names vall=train"),
+            ("1 of 21 rows name a file that is missing", "train/dark/none.png", "--skip-missing"),
             ("1 of 18 image files cannot be read", "--skip-unreadable", "dark0.png: the file is empty (0 bytes)"),
         )
 
@@ -233,7 +233,7 @@ class TestWeights:
 
     def test_no_such_folder(self, asked: Asked, images: Path) -> None:
         answer = self.asked_with(asked, images, "imagnet")
-        expect(answer, "--weights 'imagnet' is no folder: did you mean 'imagenet'? give imagenet, random or a folder")
+        expect(answer, "--weights 'imagnet' is no folder: did you mean 'imagenet'? give imagenet, random, a folder")
 
     def test_none_in_it(self, asked: Asked, images: Path, weights: Path) -> None:
         answer = self.asked_with(asked, images, weights)
@@ -255,10 +255,10 @@ class TestWeights:
                 saved(torchvision.models.squeezenet1_0().state_dict()),
                 "holds squeezenet1_0, not squeezenet1_1",
             ),
-            "no checkpoint": (b"hello", "is no PyTorch checkpoint"),
+            "no checkpoint": (b"hello", "it is no PyTorch or safetensors checkpoint"),
             "code": (saved({"a": Code(mark)}), "was refused, since it could run code"),
-            "pickle": (pickle.dumps({"a": Code(mark)}), "is no PyTorch checkpoint"),
-            "wrapped": (saved({"state_dict": {}, "epoch": 3}), "holds a dict with the keys state_dict, epoch, not"),
+            "pickle": (pickle.dumps({"a": Code(mark)}), "it is no PyTorch or safetensors checkpoint"),
+            "wrapped": (saved({"state_dict": {}, "epoch": 3}), "holds no tensors by name"),
         }[kind]
         name = f"squeezenet1_1-{hashlib.sha256(content).hexdigest()[:8]}.pth"
         (weights / name).write_bytes(content)
