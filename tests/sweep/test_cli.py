@@ -49,7 +49,7 @@ def test_nothing_given_is_the_default_configuration() -> None:
 
 
 def test_every_option_is_a_field_and_every_field_an_option() -> None:
-    assert OPTIONS.keys() - {"config"} == SweepConfig.model_fields.keys()
+    assert OPTIONS.keys() - {"config", "json"} == SweepConfig.model_fields.keys()
     assert {one.group for one in OPTIONS.values()} == set(GROUPS)
 
 
