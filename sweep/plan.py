@@ -319,14 +319,12 @@ def _metric_problems(config: SweepConfig, dataset: DatasetRecord | None, space: 
 def _differences(paths: RunPaths, dataset: DatasetRecord | None, space: Space | None) -> list[str]:
     """Why data and space (None: passed over) are not those that the run was begun with, one sentence each."""
     found = []
-    saved = read_file(DatasetRecord, paths.dataset, []).fingerprint
-    now = None if dataset is None else dataset.fingerprint  # None, too, where nothing was decoded
-    if saved is None:
+    saved = read_file(DatasetRecord, paths.dataset, [])
+    if saved.fingerprint is None:
         found.append(f"--resume: {paths.dataset} is missing or damaged: restore it, {OR_ANEW}")
-    elif dataset is not None and now is not None and saved != now:
+    elif dataset is not None and (how := _data_difference(saved, dataset)):
         found.append(
-            f"the data set at {dataset.source.path} is not the one of the run {paths.root}: images, labels or splits "
-            f"differ (fingerprint {now[:12]}, the run has {str(saved)[:12]}); restore it, "
+            f"the data set at {dataset.source.path} is not the one of the run {paths.root}: {how}; restore it, "
             f"{OR_ANEW}"
         )
     source = None if space is None else space.source
@@ -336,6 +334,17 @@ def _differences(paths: RunPaths, dataset: DatasetRecord | None, space: Space | 
             f"{OR_ANEW}"
         )
     return found
+
+
+def _data_difference(saved: DatasetRecord, dataset: DatasetRecord) -> str | None:
+    """In what a data set is not the one that was saved. One that is not decoded is compared by what is known of it."""
+    if dataset.fingerprint is None:
+        same = (saved.classes, saved.counts) == (dataset.classes, dataset.counts)
+        return None if same else f"images of each class differ ({dataset.counts}, the run has {saved.counts})"
+    if saved.fingerprint == dataset.fingerprint:
+        return None
+    both = f"fingerprint {dataset.fingerprint[:12]}, the run has {str(saved.fingerprint)[:12]}"
+    return f"images, labels or splits differ ({both})"
 
 
 def node_problems(config: SweepConfig, beside: Path, ask: Ask) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from baseline_files import POOR, write_baselines
 from in_chapter import figures, notes, results_of, tables
@@ -27,6 +28,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tuned = {"thresholds": dict.fromkeys(CLASSES, 0.4), "finalists": (0, 3), "repeats": 2}
     write(folder, trials=4, classes=CLASSES, task="multi_label", labels_per_split=SIZES, missing=0.3, finals=tuned)
     write_baselines(folder, POOR)
+    rows = pd.read_csv(folder / "splits.csv", dtype=str, keep_default_na=False)
+    rows["subgroup_view"] = np.where(rows["missing"].str.count(r"\|") == len(CLASSES) - 1, "nothing known", "PA")
+    rows.to_csv(folder / "splits.csv", index=False)
     return folder
 
 
@@ -96,6 +100,18 @@ def test_operating_points_count_the_images_whose_label_is_known(results: Results
             assert row[["TP", "FN", "FP", "TN"]].tolist() == [tp, fn, fp, tn]
             assert row["specificity"] == pytest.approx(tn / (tn + fp))
             assert row["NPV"] == pytest.approx(tn / (tn + fn))
+
+
+def test_a_subgroup_of_which_nothing_is_known_has_no_score(results: Results) -> None:
+    frame = tables(errors.chapter(results))["subgroup_scores_test"].frame.set_index("value")
+    whole = [part.of("test") for key, part in results.data.repeats.items() if key.startswith("t0000/")]
+    some = [(part.label >= 0).any(axis=1) for part in whole]
+    right_of = [((part.probability >= 0.5) == (part.label == 1)) | (part.label < 0) for part in whole]
+    expected = np.mean([right[rows].all(axis=1).mean() for right, rows in zip(right_of, some, strict=True)])
+    assert frame.loc["PA", "accuracy"] == pytest.approx(expected)
+    assert frame.loc["nothing known", "images"] == (~some[0]).sum()
+    assert np.isnan(frame.loc["nothing known", "accuracy"])
+    assert frame.loc["nothing known", "accuracy_shown"] == "–"
 
 
 def test_curves_and_bins_are_of_known_labels(results: Results, model: Predictions) -> None:

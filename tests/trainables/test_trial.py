@@ -200,7 +200,7 @@ def test_a_record_holds_plain_numbers_under_every_promised_name(make):
 def test_networks_see_the_input_range_of_their_weights_in_training_and_validation(make, tmp_path, augment):
     torch.save(BACKBONES["squeezenet1_1"].network().state_dict(), tmp_path / "mine.pt")
     weights = f"squeezenet1_1={tmp_path / 'mine.pt'},range=-1024:1024"
-    trial = make({"backbone": "squeezenet1_1", "augment": augment}, weights=weights)
+    trial = make(SMALL | {"augment": augment}, weights=weights)
     seen = []
     trial.model.register_forward_pre_hook(lambda model, inputs: seen.append((model.training, inputs[0].clone())))
     trial.run_epoch()
