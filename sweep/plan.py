@@ -17,7 +17,7 @@ import torch
 
 from search_spaces.errors import UserError, by_reason, raise_all, unknown
 from search_spaces.params import DEFAULT_BACKBONES, LOSS_FIELDS, Choices, SpaceContext, TrialParams
-from search_spaces.paths import unreachable
+from search_spaces.paths import path_of
 from search_spaces.space import RANDOM_TRIALS, Space, load_space, random_study
 from sweep.config import OR_ANEW, ResolvedConfig, SweepConfig
 from sweep.optuna_search import first_points
@@ -232,8 +232,10 @@ def checked_weights(config: ResolvedConfig) -> tuple[dict[str, FoundWeights], di
     """
     names, exactly = asked_backbones(config)
     size = config.image_size
-    if "=" not in config.weights and (why := unreachable(Path(config.weights).expanduser())):
-        raise UserError(f"--weights {why}")
+    sources = _sources(config)
+    for given in sources.paths:
+        name, equals, file = given.partition("=")
+        path_of(f"--weights {name}=" if equals else "--weights", file or name)
     small = {
         name: f"--image-size {size}: {name} needs {needed}"
         for name in names
@@ -242,12 +244,11 @@ def checked_weights(config: ResolvedConfig) -> tuple[dict[str, FoundWeights], di
     found, missing = find_weights(
         config.weights, [name for name in names if name not in small], download=not config.dry_run
     )
-    if config.dry_run and config.weights == "imagenet":
+    if config.dry_run and sources.base == "imagenet":
         fetched = {name: FoundWeights(backbone=name, origin="random", note=_NOT_FETCHED) for name in missing}
         found, missing = {name: (found | fetched)[name] for name in names if name in found | fetched}, {}
     left_out = small | missing
     problems = list(left_out.values()) if exactly else []
-    sources = _sources(config)
     problems += [
         f"--weights {name}={path}: {name} is not tried: name it in --backbones, or leave its weights out"
         for name, (path, _) in sources.files.items()

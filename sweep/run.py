@@ -62,11 +62,6 @@ def sweep(**options: Any) -> RunPaths:
 
 
 def _run(arguments: list[str]) -> int:
-    if read(arguments)[0].preset == "list":
-        from trainables.data.presets import describe_presets
-
-        print(describe_presets())
-        return 0
     if "--json" not in arguments:
         return _alone(arguments, None)[1]
     found: dict[str, Any] = {}

@@ -12,6 +12,7 @@ import yaml
 from search_spaces.errors import UserError
 from search_spaces.paths import shortened
 from search_spaces.space import SPACES
+from sweep import evaluate
 from sweep.cli import (
     OPTIONS,
     Arguments,
@@ -49,7 +50,7 @@ def test_nothing_given_is_the_default_configuration() -> None:
 
 
 def test_every_option_is_a_field_and_every_field_an_option() -> None:
-    assert OPTIONS.keys() - {"config"} == SweepConfig.model_fields.keys()
+    assert OPTIONS.keys() - {"config", "json"} == SweepConfig.model_fields.keys()
     assert {one.group for one in OPTIONS.values()} == set(GROUPS)
 
 
@@ -172,6 +173,14 @@ def test_help_is_printed_and_ends_well(asked: str, capsys: pytest.CaptureFixture
         expected = not one.in_files_only and (asked == "--help-all" or not one.rare)
         assert (f"  {dashed(name)}" in shown) == expected, name
     assert "examples:" in shown
+
+
+def test_the_presets_are_printed_whatever_else_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (read, evaluate.main):
+        with pytest.raises(SystemExit) as ended:
+            command(["--preset", "list", *([] if command is read else ["RUN"])])
+        assert ended.value.code == 0
+        assert "nih_chestxray14: " in capsys.readouterr().out
 
 
 def test_the_help_shows_ten_options_about_images() -> None:

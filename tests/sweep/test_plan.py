@@ -109,10 +109,12 @@ def test_a_dry_run_fetches_no_weights(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "hub").exists()
 
 
-def test_a_weights_folder_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
-    config = resolve(SweepConfig(weights=str(tmp_path / ("n" * 256))), cpus=1, gpus=0)
-    with pytest.raises(UserError, match=r"^--weights .*: File name too long$"):
-        checked_weights(config)
+@pytest.mark.parametrize("before", ["", "resnet18="])
+def test_weights_that_cannot_be_reached_are_told(before: str) -> None:
+    for given, told in (("n" * 256, "File name too long"), ("s3://bucket/x", "is a URL, and only paths are read")):
+        config = resolve(SweepConfig(weights=before + given), cpus=1, gpus=0)
+        with pytest.raises(UserError, match=f"^--weights {before}.*: {told}"):
+            checked_weights(config)
 
 
 def test_the_backbones_asked_for_are_insisted_on() -> None:
