@@ -1,6 +1,6 @@
 """The speed and memory of the system beside what was promised, on two cores and without a GPU.
 
-    python -m benchmarks.speed [--only demo,cache,overhead,pair,report] [--quick]
+    python -m benchmarks.speed [--only demo,cache,overhead,pair,report,scale] [--quick]
 
 Each ratio is of two measurements of the same run. Nothing else should be running. --quick: a few trials, images and
 seconds, to see that the benchmarks work; its numbers are of no use. Ends with code 1 if a limit is missed.
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 
-from benchmarks import cache_memory, demo_sweep, report_scale, side_by_side, trial_overhead
+from benchmarks import cache_memory, data_scale, demo_sweep, report_scale, side_by_side, trial_overhead
 from benchmarks.table import Row, render
 from sweep.cli import available_cpus
 
@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Row]]] = {
     "overhead": trial_overhead.measure,
     "pair": side_by_side.measure,
     "report": report_scale.measure,
+    "scale": data_scale.measure,
 }
 
 

@@ -33,7 +33,8 @@ from reports.chapters import (
 from reports.data import read_report_data
 from reports.model_card import card
 from reports.results import Results
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, shown_problems
+from search_spaces.paths import path_of
 from sweep.run_folder import ModelPaths
 from trainables.atomic import write_atomically, write_json
 
@@ -88,13 +89,13 @@ def build(run_root: Path) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line: 0, or 2 with one line a problem if the folder is no run."""
     parser = argparse.ArgumentParser(prog="python -m reports.build", description="Write the report of a run folder.")
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder: <storage>/<name> of a sweep")
+    parser.add_argument("run", metavar="RUN", help="a run folder: <storage>/<name> of a sweep")
     arguments = parser.parse_args(argv)
     try:
-        index = build(arguments.run)
+        index = build(path_of("RUN", arguments.run))
     except UserError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
+        for line in shown_problems([f"error: {problem}" for problem in error.problems]):
+            print(line, file=sys.stderr)
         return 2
     print(index)
     return 0

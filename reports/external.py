@@ -19,7 +19,8 @@ from reports.chapters.errors import confusion_figure, operating_table, subgroups
 from reports.chapters.examples import truth_and_decisions
 from reports.comparisons import ExternalResult
 from reports.intervals import interval
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, shown_problems
+from search_spaces.paths import path_of
 from sweep.records import read_evaluation
 from trainables.atomic import write_atomically
 from trainables.metrics import confusion_matrix
@@ -57,13 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m reports.external", description="Write the page of an external evaluation anew."
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what python -m sweep.evaluate wrote")
+    parser.add_argument("folder", metavar="FOLDER", help="what python -m sweep.evaluate wrote")
     arguments = parser.parse_args(argv)
     try:
-        lines = build(arguments.folder)
+        lines = build(path_of("FOLDER", arguments.folder))
     except UserError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
+        for line in shown_problems([f"error: {problem}" for problem in error.problems]):
+            print(line, file=sys.stderr)
         return 2
     for line in lines:
         print(line)

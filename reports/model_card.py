@@ -22,7 +22,11 @@ from sweep.records import ModelRecord, WeightsRecord
 OVERALL = ("accuracy", "balanced_accuracy", "f1_macro")
 AREA = "auroc_macro"
 OF_A_CLASS = {"sensitivity": "recall", "specificity": "specificity"}
-ORIGINS = {"imagenet": "torchvision's ImageNet weights", "folder": "a file given by the user"}
+ORIGINS = {
+    "imagenet": "torchvision's ImageNet weights",
+    "folder": "a file given by the user",
+    "file": "a file given by the user",
+}
 FEW_IMAGES = 30
 NEEDED = (
     *("backbone", "task", "classes", "trial", "epoch", "params"),

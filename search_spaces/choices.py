@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 HEAD_WIDTHS = ("none", "128", "320", "512", "1024", "256+128", "1024+512")
 # Nothing rescales their activations, so that the rates of the others make them diverge.
 WITHOUT_BATCHNORM = ("vgg16", "squeezenet1_0", "squeezenet1_1")
+# They were trained by AdamW, and SGD moves them little.
+WANT_ADAMW = ("convnext_tiny", "vit_b_16", "swin_t")
 BATCH_SIZES = (8, 16, 32, 64, 128)
 
 
@@ -55,11 +57,11 @@ def suggest_head_and_training(
 def usual_training(backbone: str, context: SpaceContext) -> dict[str, Scalar]:
     """Where seed points start in all that ``suggest_head_and_training`` asks for, and in the backbone.
 
-    SGD at the rate usual for fine-tuning, lower without BatchNorm. ConvNeXt was trained by AdamW, and SGD moves it
-    little; a tenth of AdamW's default keeps its features.
+    SGD at the rate usual for fine-tuning, lower without BatchNorm; for some AdamW, at a tenth of its default, which
+    keeps their features.
     """
     optimizer: dict[str, Scalar] = {"optimizer": "adamw", "lr.adamw": 1e-4}
-    if backbone != "convnext_tiny":
+    if backbone not in WANT_ADAMW:
         rate = 3e-3 if backbone in WITHOUT_BATCHNORM else 1e-2
         optimizer = {"optimizer": "sgd", "lr.sgd": rate, "momentum": 0.9}
     return optimizer | {

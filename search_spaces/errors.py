@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 
@@ -28,9 +29,18 @@ def raise_all(problems: Sequence[str]) -> None:
 
 
 def shown_problems(problems: Sequence[str], most: int = 10) -> list[str]:
-    """The first ``most`` of ``problems`` and "… and 310 more", for a reader who mends one after the other."""
+    """``most`` of ``problems`` in their order and "… and 310 more", for a reader who mends one after the other.
+
+    Those that differ in names and numbers alone are of one kind; of each there is one, before one has more.
+    """
+    firsts = {_kind(problem): place for place, problem in reversed([*enumerate(problems)])}
+    by_need = sorted(firsts.values()) + sorted({*range(len(problems))} - {*firsts.values()})
     more = len(problems) - most
-    return [*problems[:most], *([f"… and {more} more"] if more > 0 else [])]
+    return [*(problems[place] for place in sorted(by_need[:most])), *([f"… and {more} more"] if more > 0 else [])]
+
+
+def _kind(problem: str) -> str:
+    return re.sub(r"'[^']*'|\S*[\d/]\S*", "", problem)
 
 
 def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:

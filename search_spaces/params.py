@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from search_spaces.errors import UserError, raise_all, unknown
 
-BACKBONE_NAMES = (
+DEFAULT_BACKBONES = (
     "resnet18",
     "resnet34",
     "resnet50",
@@ -22,6 +22,16 @@ BACKBONE_NAMES = (
     "squeezenet1_0",
     "squeezenet1_1",
     "convnext_tiny",
+)
+"""What a sweep tries unless it is told otherwise."""
+BACKBONE_NAMES = (
+    *DEFAULT_BACKBONES,
+    "resnext50_32x4d",
+    "wide_resnet50_2",
+    "efficientnet_v2_s",
+    "regnet_y_1_6gf",
+    "vit_b_16",
+    "swin_t",
 )
 OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("constant", "cosine", "plateau")

@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 
 from search_spaces import full_finetune, head_only, imbalance, partial_unfreeze, studies
 from search_spaces.choices import losses
-from search_spaces.errors import UserError, by_reason, raise_all, unknown
+from search_spaces.errors import UserError, by_reason, raise_all, shown_problems, unknown
 from search_spaces.fixed_trial import FixedTrial, names_layers
 from search_spaces.params import FIELDS, Choices, Override, Range, Scalar, SpaceContext, TrialParams, parse_text
 from search_spaces.studies import StudyRow
@@ -370,6 +370,7 @@ def _described(error: BaseException, origin: str) -> str:
     """``KeyError: 'x' at line 7 (in space)``: the innermost line of the user's own file, where there is one."""
     if isinstance(error, SyntaxError) and error.lineno is not None:
         return f"SyntaxError: {error.msg} at line {error.lineno}"
-    text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    lines = "".join(traceback.format_exception_only(error)).split("\n")
+    text = " ".join(shown_problems([line.strip() for line in lines if line.strip()]))
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == origin]
     return f"{text} at line {own[-1].lineno} (in {own[-1].name})" if own else text

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
 from search_spaces.errors import UserError, shown_problems, unknown
+from search_spaces.paths import path_of
 from sweep.config import GROUPS, SweepConfig
 from trainables.data.config import Option, dashed, unknown_option
 
@@ -23,6 +27,7 @@ DEVICES = ("auto", "cpu", "cuda")
 MISSING = "\0missing"
 """Stands for the value of an option that was given none. No argument can be it: the system ends them at a NUL."""
 WIDEST_HELP = 110
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 
 OPTIONS = SweepConfig.options() | {
     "json": Option(group="place", metavar=None, help="with --dry-run: print what was read as one JSON object"),
@@ -50,13 +55,15 @@ def read(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
     Beside the configuration one sentence for each thing that was not understood; there it has the default. Raises
     ``UserError`` where an argument cannot even be taken apart. ``--help`` prints the help and exits with code 0.
     """
-    on_line, unread, problems = _read_arguments(argv)
+    namespace, problems = parser().read(argv)
+    on_line, unread, wrongly_given = options_given(namespace, OPTIONS)
+    problems += wrongly_given
     path = on_line.pop("config", None)
     on_line.pop("json", None)  # ``sweep.run`` looks for it itself, before anything can go wrong
     in_file: dict[str, Any] = {}
     if path is not None:
         try:
-            in_file, wrong_keys = read_config_file(Path(path), SweepConfig.model_fields)
+            in_file, wrong_keys = read_config_file(path_of("--config", path), SweepConfig.model_fields)
             problems += wrong_keys
         except UserError as error:
             problems += error.problems
@@ -66,6 +73,24 @@ def read(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
     if config.resume is not None and config.name not in (None, config.resume):
         problems.append(f"--name {config.name} cannot go with --resume {config.resume}: a resumed run keeps its name")
     return config.without(unread), problems
+
+
+def arguments_of(options: Mapping[str, Any]) -> list[str]:
+    """The command line that says the same: options by name, with underscores; None: not given."""
+    found = []
+    for name, value in options.items():
+        if isinstance(value, bool):
+            found.append(dashed(name) if value else f"--no-{dashed(name)[2:]}")
+        elif isinstance(value, Mapping):
+            found += [f"{dashed(name)}={key}={_joined(one)}" for key, one in value.items()]
+        elif value is not None:
+            repeated = isinstance(value, list | tuple) and name in OPTIONS and OPTIONS[name].many
+            found += [f"{dashed(name)}={one}" for one in (value if repeated else [_joined(value)])]
+    return found
+
+
+def _joined(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def parser(*, rare: bool = False) -> Arguments:
@@ -79,41 +104,53 @@ def parser(*, rare: bool = False) -> Arguments:
         EXAMPLES,
         usage="python -m sweep.run [options]",
         add_help=False,
-        argument_default=argparse.SUPPRESS,
     )
     for title in GROUPS:
         group = made.add_argument_group(title)
-        for name, one in OPTIONS.items():
-            if one.group == title and not one.in_files_only:
-                _add(group, name, one, argparse.SUPPRESS if one.rare and not rare else one.help)
+        add_options(group, {name: one for name, one in OPTIONS.items() if one.group == title}, rare=rare)
     group.add_argument("-h", "--help", action="help", help="show this page")
-    group.add_argument("--help-all", action=_HelpAll, nargs=0, help="show every option")
+    add_help_all(group, parser)
     return made
+
+
+def add_options(group: argparse._ActionsContainer, options: Mapping[str, Option], *, rare: bool) -> None:
+    """Add those ``options`` that are not in files only; rare: the help shows also those that few people need."""
+    for name, one in options.items():
+        shown = argparse.SUPPRESS if one.rare and not rare else one.help
+        if one.in_files_only:
+            continue
+        add = functools.partial(group.add_argument, dest=name, default=argparse.SUPPRESS)
+        if one.metavar is None:
+            # Only the plain switch is shown; --no-... is for turning off what a file turns on.
+            add(dashed(name), action="store_true", help=shown)
+            add(f"--no-{dashed(name)[2:]}", action="store_false", help=argparse.SUPPRESS)
+        else:
+            add(dashed(name), action="append", nargs="?", const=MISSING, metavar=one.metavar, help=shown)
+
+
+def add_help_all(group: argparse._ActionsContainer, make: Callable[..., Arguments]) -> None:
+    """``--help-all``: the help of the parser that ``make(rare=True)`` gives."""
+    group.add_argument(
+        "--help-all", action=_HelpAll, nargs=0, const=make, default=argparse.SUPPRESS, help="show every option"
+    )
 
 
 class _HelpAll(argparse.Action):
     def __call__(self, *_: object) -> None:
-        parser(rare=True).print_help()
+        self.const(rare=True).print_help()
         sys.exit(0)
 
 
-def _add(group: argparse._ArgumentGroup, name: str, one: Option, shown: str) -> None:
-    if one.metavar is None:
-        # Only the plain switch is shown; --no-... is for turning off what a file turns on.
-        group.add_argument(dashed(name), dest=name, action="store_true", help=shown)
-        group.add_argument(f"--no-{dashed(name)[2:]}", dest=name, action="store_false", help=argparse.SUPPRESS)
-    else:
-        several: dict[str, Any] = {"action": "append", "nargs": "?", "const": MISSING}
-        group.add_argument(dashed(name), dest=name, metavar=one.metavar, help=shown, **several)
-
-
-def _read_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], set[str], list[str]]:
-    """The text of each option that was given, those given without one or twice, and a sentence for each fault."""
-    namespace, strangers = parser().parse_known_args(list(argv))
-    problems = list(_stranger_problems(strangers))
+def options_given(
+    namespace: argparse.Namespace, options: Mapping[str, Option]
+) -> tuple[dict[str, Any], set[str], list[str]]:
+    """The text of each of the ``options`` that was given, those given without one or twice, and a sentence for each
+    fault. ``--preset list`` prints those known and ends the program with exit code 0, as ``--help`` does."""
+    given_here = {name: given for name, given in vars(namespace).items() if name in options}
+    problems: list[str] = []
     raw: dict[str, Any] = {}
-    for name, given in vars(namespace).items():
-        one = OPTIONS[name]
+    for name, given in given_here.items():
+        one = options[name]
         if one.metavar is None:
             raw[name] = given
         elif MISSING in given:
@@ -122,11 +159,16 @@ def _read_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], set[str], list
             problems.append(f"{dashed(name)} is given {len(given)} times: {', '.join(given)}")
         else:
             raw[name] = given if one.many else given[0]
-    return raw, vars(namespace).keys() - raw.keys(), problems
+    if raw.get("preset") == "list":
+        from trainables.data.presets import describe_presets
+
+        print(describe_presets())
+        sys.exit(0)
+    return raw, given_here.keys() - raw.keys(), problems
 
 
-def _stranger_problems(strangers: Sequence[str]) -> Iterator[str]:
-    spellings = {dashed(name): dashed(name) for name in OPTIONS}
+def _stranger_problems(strangers: Sequence[str], known: Sequence[str]) -> Iterator[str]:
+    spellings = dict(zip(known, known, strict=True))
     after_unknown = False
     for one in strangers:
         if one.startswith("-"):
@@ -147,7 +189,9 @@ def read_config_file(path: Path, allowed: Collection[str]) -> tuple[dict[str, An
     named = f"--config {path}"
     try:
         written = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(written)
+        content = yaml.load(written, Loader=_Loader)
+    except RecursionError:
+        raise UserError(f"{named} nests too deep: a setting is a value, a list or a mapping of values") from None
     except OSError as error:
         raise UserError(f"{named} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
@@ -162,7 +206,7 @@ def read_config_file(path: Path, allowed: Collection[str]) -> tuple[dict[str, An
         raise UserError(f"{named} must hold lines of `option: value`, such as `epochs: 20`; it holds {content!r:.80}")
 
     # Of two equal keys the content has the last one; the nodes still have both.
-    problems = [f"{named}: {key}" for key in _repeated(yaml.compose(written, Loader=yaml.SafeLoader))]
+    problems = [f"{named}: {key}" for key in _repeated(yaml.compose(written, Loader=_Loader))]
     spellings = {name: f"`{name}`" for name in allowed}
     settings: dict[str, Any] = {}
     for key, value in content.items():
@@ -172,6 +216,27 @@ def read_config_file(path: Path, allowed: Collection[str]) -> tuple[dict[str, An
         elif value is not None:
             settings[name] = value
     return settings, problems
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values as YAML 1.2 has them: in 1.1, 1:30 is 90 and 010 is 8. What refers to another place is refused."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()  # type: ignore[no-untyped-call]
+            problem = f"*{event.anchor} refers to another place: write its value out"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        return super().compose_node(parent, index)
+
+
+_Loader.yaml_implicit_resolvers = {
+    start: [(tag, pattern) for tag, pattern in known if tag not in (_INT, _FLOAT)]
+    for start, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_INT, re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    _FLOAT, re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$"), list("-+.0123456789")
+)
 
 
 def _repeated(node: yaml.Node | None) -> Iterator[str]:
@@ -203,8 +268,38 @@ class Arguments(argparse.ArgumentParser):
             **more,
         )
 
+    def read(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """The arguments, and a sentence for each that is none of ours, and for each ``path`` that cannot be reached.
+
+        Where an argument has the type ``path``, the namespace has a ``Path``.
+        """
+        asked, strangers = self.parse_known_args(list(argv))
+        switched_off = argparse._StoreFalseAction
+        known = [
+            one for action in self._actions if not isinstance(action, switched_off) for one in action.option_strings
+        ]
+        problems = list(_stranger_problems(strangers, [one for one in known if one.startswith("--")]))
+        for action in self._actions:
+            given = getattr(asked, action.dest, None)
+            if action.type is path and given is not None:
+                named = action.option_strings[0] if action.option_strings else str(action.metavar)
+                paths = []
+                for one in given if isinstance(given, list) else [given]:
+                    try:
+                        paths.append(path_of(named, one))
+                    except UserError as error:
+                        problems += error.problems
+                        paths.append(Path(one))
+                setattr(asked, action.dest, paths if isinstance(given, list) else paths[0])
+        return asked, problems
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {self.prog} --help shows all options")
+
+
+def path(given: str) -> str:
+    """The type of an argument of which ``Arguments.read`` makes a path."""
+    return given
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -247,8 +342,13 @@ def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> 
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
+        silence_output()
         return INTERRUPTED
+
+
+def silence_output() -> None:
+    """Send what is still printed nowhere, as its reader has gone; Python would complain of it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build_page(module: str, folder: Path) -> tuple[list[str], str | None]:
@@ -272,6 +372,37 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in clean)
 
 
-def available_cpus() -> int:
-    """CPUs this process may use: a container or a batch system may allow fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def available_cpus(groups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
+    """CPUs this process may use: a container or a batch system may allow fewer than the machine has.
+
+    groups: where the kernel shows the limits of control groups, membership: in which of them this process is. A limit
+    of 2.5 CPUs counts as 2, one below 1 as 1; in nested groups the lowest holds.
+    """
+    if hasattr(os, "process_cpu_count"):  # Python 3.13; it knows the affinity, too
+        count = os.process_cpu_count() or 1
+    else:
+        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min([count, *_cpu_limits(groups, membership)])))
+
+
+def _cpu_limits(groups: Path, membership: Path) -> Iterator[float]:
+    """CPUs that each control group which this process is in, or such a group is in, may use: of version 1 and 2."""
+    try:
+        lines = membership.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for _, controllers, place in (line.split(":", 2) for line in lines if line.count(":") > 1):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = groups / "cpu" if controllers else groups
+        # In a container the folder of its own group may be shown as the root, whatever the group is called outside.
+        group = Path(place.lstrip("/"))
+        for folder in (root / above for above in (group, *group.parents)):
+            with contextlib.suppress(OSError, ValueError):
+                if controllers:
+                    quota, period = (int((folder / f"cpu.cfs_{one}_us").read_text()) for one in ("quota", "period"))
+                else:
+                    first, second = (folder / "cpu.max").read_text().split()
+                    quota, period = (-1 if first == "max" else int(first)), int(second)
+                if quota > 0 and period > 0:
+                    yield quota / period

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import PlainValidator
 
-from search_spaces.errors import UserError, raise_all
+from search_spaces.errors import UserError, raise_all, shown_problems
 from search_spaces.params import (
     BACKBONE_NAMES,
     Override,
@@ -24,6 +25,7 @@ from search_spaces.params import (
     override_to_json,
     parse_text,
 )
+from search_spaces.paths import unreachable
 from sweep.run_folder import RunPaths
 from trainables.atomic import check_format
 from trainables.data.config import (
@@ -101,6 +103,13 @@ def hyperparameters(raw: object) -> dict[str, Override]:
     return values
 
 
+def weight_sources(raw: object) -> str:
+    """One text of what ``--weights`` was given, as ``trainables.weights.WeightSources`` reads it; what is no NAME=FILE
+    comes first, since a file's name may hold a comma.
+    """
+    return ",".join(sorted(names(raw), key=lambda one: re.match(r"\w+=", one.strip()) is not None))
+
+
 def _or_none(reader: Any) -> PlainValidator:
     """Reads None, too, and the text "none" as None."""
     return PlainValidator(lambda raw: None if raw is None or raw == "none" else reader(raw))
@@ -109,6 +118,7 @@ def _or_none(reader: Any) -> PlainValidator:
 Number = Annotated[float, PlainValidator(number)]
 WholeOrNone = Annotated[int | None, _or_none(whole)]
 SecondsOrNone = Annotated[float | None, _or_none(seconds)]
+Weights = Annotated[str, PlainValidator(weight_sources)]
 Hyperparameters = Annotated[dict[str, Override], PlainValidator(hyperparameters)]
 
 _tried, _how_much, _search = (functools.partial(option, group) for group in GROUPS[1:4])
@@ -129,6 +139,7 @@ class SweepConfig(DataConfig):
         "a search space: partial_unfreeze, head_only, full_finetune, imbalance, a published study (studies.bscs17028, "
         "studies.msds18022, studies.msds19058, studies.msds19005, studies.msds19042), or the path of a Python file of "
         "one's own",
+        path=True,
     )
     rows: CommaNames = _tried(
         (), "IDS", "of a study only these rows, such as W2,W4; default: all that fit the data", many=True
@@ -141,10 +152,13 @@ class SweepConfig(DataConfig):
         allowed=BACKBONE_NAMES,
         kind="backbone",
     )
-    weights: Text | None = _tried(
+    weights: Weights | None = _tried(
         None,
         "FROM",
-        "what a network starts from: imagenet, random, or a folder of weight files; default: imagenet, demo random",
+        "what a network starts from: imagenet, random, a folder of weight files, or NAME=FILE for one network, also "
+        "beside the others (NAME=FILE,range=-1024:1024 where pixels of 0..255 must become these); may be repeated; "
+        "default: imagenet, demo random",
+        many=True,
     )
     set: Hyperparameters = _tried(
         {},
@@ -223,10 +237,10 @@ class SweepConfig(DataConfig):
         "local", "ADDRESS", "a running Ray cluster, such as auto or HOST:6379; default: local, this machine"
     )
 
-    storage: Text = _place("runs", "FOLDER", "holds the run folders; on a cluster one that every node sees")
+    storage: Text = _place("runs", "FOLDER", "holds the run folders; on a cluster one that every node sees", path=True)
     name: Text | None = _place(None, "NAME", "of the new run folder; default: the space and the time")
     resume: Text | None = _place(
-        None, "NAME", "go on with a run; --trials, --time-budget and the machines may be given anew"
+        None, "NAME", "go on with a run; --trials, --time-budget and the machines may be given anew", path=True
     )
     dry_run: Flag = _place(False, None, "show the configuration, five trials, and the time and disk it would take")
 
@@ -263,7 +277,7 @@ class ResolvedConfig(SweepConfig):
     positive_class). backbones: None until the weights have been looked for.
     """
 
-    weights: Text
+    weights: Weights
     trials: Whole
     epochs: Whole
     scheduler: Text
@@ -374,12 +388,12 @@ def name_problems(config: SweepConfig) -> list[str]:
     """Why a new run cannot have the name that ``config`` gives it, one sentence; [] if it can."""
     if config.resume is not None or (name := config.name) is None:
         return []
-    wrong = "/" in name or "\\" in name or name.startswith(".") or not name.isprintable()
+    wrong = "/" in name or "\\" in name or name.startswith((".", "~")) or not name.isprintable()
     if not wrong and len(name.encode(errors="replace")) <= LONGEST_NAME:
         return []
     return [
-        f"--name {name!r}: must name one folder: no slash, no dot at the beginning, no control characters, at most "
-        f"{LONGEST_NAME} bytes; where it goes is --storage"
+        f"--name {name!r}: must name one folder: no slash, no dot or ~ at the beginning, no control characters, "
+        f"at most {LONGEST_NAME} bytes; where it goes is --storage"
     ]
 
 
@@ -439,11 +453,13 @@ def run_paths(asked: SweepConfig) -> RunPaths:
     """The folder of the run ``asked.resume``: its name below the storage, or a path."""
     assert asked.resume is not None
     named = Path(asked.storage) / asked.resume
-    return RunPaths(named if named.is_dir() or "/" not in asked.resume else Path(asked.resume))
+    return RunPaths(named if os.path.isdir(named) or "/" not in asked.resume else Path(asked.resume))
 
 
 def _saved(paths: RunPaths) -> tuple[ResolvedConfig, bool]:
     """The settings in sweep.json, and whether the trials of a study's list run the study's own epochs."""
+    if why := unreachable(paths.sweep):
+        raise UserError(f"--resume: {why}")
     if not paths.sweep.is_file():
         there = sorted(path.parent.name for path in paths.root.parent.glob(f"*/{paths.sweep.name}"))
         names = f"; runs there: {', '.join(there)}" if there else ""
@@ -458,9 +474,9 @@ def _saved(paths: RunPaths) -> tuple[ResolvedConfig, bool]:
         if not isinstance(values, dict) or not isinstance(values.get("resolved"), dict):
             raise ValueError("it holds no settings")
         saved = ResolvedConfig.from_json(values["resolved"])
-        raise_all(check(saved.model_copy(update={"name": None})))
+        raise_all([*saved.value_problems(), *_pair_problems(saved)])
     except ValueError as error:
-        why = "; ".join(str(error).splitlines())
+        why = "; ".join(shown_problems(str(error).splitlines()))
         raise UserError(f"--resume: {paths.sweep} is damaged: {why}; restore it, {OR_ANEW}") from None
     return saved, bool(values.get("own_epochs", True))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import dataclasses
 import difflib
@@ -25,10 +24,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.errors import UserError, raise_all, unknown
-from sweep.cli import BAD_INPUT, Arguments, add_computing, build_page, computing, plain, run_command, tell
-from sweep.run_folder import EvaluationPaths, RunPaths, folder_beside
+from search_spaces.paths import shortened, unreachable
+from sweep.cli import (
+    BAD_INPUT,
+    Arguments,
+    add_computing,
+    add_help_all,
+    add_options,
+    build_page,
+    computing,
+    options_given,
+    path,
+    plain,
+    run_command,
+    tell,
+)
+from sweep.run_folder import EvaluationPaths, RunPaths, check_writable, folder_beside
 from trainables.atomic import FORMAT, write_json
-from trainables.data.config import DataConfig, dashed
+from trainables.data.config import DataConfig
+from trainables.data.decoded import read_records
+from trainables.data.file_form import file_form
+from trainables.data.prepare import list_samples
+from trainables.data.presets import apply_preset
 from trainables.data.samples import MISSING, SPLIT_WORDS, Samples
 from trainables.data.split_files import write_splits
 from trainables.metrics import evaluate_predictions
@@ -37,8 +54,9 @@ from trainables.predictions import Predictions
 if TYPE_CHECKING:
     from sweep.predictor import Prediction, Predictor
 
-DATA_OPTIONS = ("label_column", "path_column", "group_column", "split_column", "subgroup_column", "skip_unreadable")
-"""Those of ``python -m sweep.run`` that mean the same here."""
+OF_TRAINING = ("image_size", "fit", "seed", "max_images", "ordered_classes", "allow_leakage", "task")
+DATA_OPTIONS = {name: one for name, one in DataConfig.options().items() if name not in OF_TRAINING}
+"""Those of ``python -m sweep.run`` about what is read, which mean the same here; the model says the others."""
 SPLIT = "external"
 """The name of the one split of an evaluation, in its predictions.npz and rows.csv."""
 _MOST_SHOWN = 10
@@ -57,63 +75,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(_run, argv)
 
 
-def parser() -> Arguments:
+def parser(*, rare: bool = False) -> Arguments:
+    """rare: the help shows the options that few people need, too."""
     made = Arguments(
         "sweep.evaluate",
         "External validation: predict a labelled set of other images with the model that a sweep left, and write the "
         "same tables and intervals as the sweep's report.",
         EXAMPLES,
     )
-    made.add_argument("run", type=Path, metavar="RUN", help="a run folder (its models/best.pt is used), or a best.pt")
-    made.add_argument(
-        "--data", required=True, metavar="PATH", help="a folder CLASS/* (or train|val|test/CLASS/*), or a .csv manifest"
-    )
-    for name in DATA_OPTIONS:
-        one = DataConfig.options()[name]
-        kind: dict[str, Any] = {"action": "store_true"}
-        if one.metavar is not None:
-            kind = {"action": "append" if one.many else "store", "metavar": one.metavar}
-        made.add_argument(dashed(name), default=argparse.SUPPRESS, help=one.help, **kind)
+    made.add_argument("run", type=path, metavar="RUN", help="a run folder (its models/best.pt is used), or a best.pt")
     made.add_argument("--split", metavar="NAME", help="only the images of this split of theirs; default: all")
     made.add_argument(
         "--map", metavar="THEIRS=OURS", action="append", default=[], help="their class is this one of the model's"
     )
     made.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="a new folder; default: RUN/external/<name of the data>"
+        "--out", type=path, metavar="FOLDER", help="a new folder; default: RUN/external/<name of the data>"
     )
     add_computing(made)
+    add_options(made.add_argument_group("images"), DATA_OPTIONS, rare=rare)
+    add_help_all(made, parser)
     return made
 
 
 def _run(argv: Sequence[str]) -> int:
-    asked = parser().parse_args(argv)
-    batch_size, problems = computing(asked)
-    config, wrong = DataConfig.read({name: value for name, value in vars(asked).items() if name in DATA_OPTIONS})
+    asked, problems = parser().read(argv)
+    batch_size, wrong_computing = computing(asked)
+    given, unread, wrongly_given = options_given(asked, DATA_OPTIONS)
+    if "data" not in given and "data" not in unread:
+        wrongly_given.append("--data PATH is needed: the images to evaluate the model on")
+    config, wrong = DataConfig.read(given)
     renamed, wrong_pairs = _renamed(asked.map)
     run_root = _run_root(asked.run)
-    out = asked.out or _default_out(run_root, asked.data)
-    problems += [*itertools.chain(*wrong.values()), *wrong_pairs, *_out_problems(out)]
+    out = asked.out or _default_out(run_root, config.data)
+    problems += [*wrong_computing, *wrongly_given, *itertools.chain(*wrong.values()), *config.problems()]
+    problems += [*wrong_pairs, *_out_problems(out)]
     # Imported here, because torch takes seconds that a mistyped option need not wait for.
     from sweep.predictor import open_model
 
     model = open_model(asked.run, asked.device, problems)
     assert out is not None
-    as_trained = {"data": asked.data, "image_size": model.facts.image_size, "fit": model.facts.fit}
     what = Asked(
         name=out.name,
         command=shlex.join(argv),
-        config=config.model_copy(update=as_trained),
+        config=config.model_copy(update={"image_size": model.facts.image_size, "fit": model.facts.fit}),
         renamed=renamed,
         split=asked.split,
         run_root=run_root,
     )
     with _beside(out) as folder:
-        warnings = evaluate(model, what, EvaluationPaths(folder), batch_size)
-        print(model.title)
-        for warning in warnings:
-            print(f"warning: {plain(warning)}")
+        notes, warnings = evaluate(model, what, EvaluationPaths(folder), batch_size)
         lines, problem = build_page("reports.external", folder)
-    for line in lines:
+    for line in (model.title, *map(plain, notes), *(f"warning: {plain(warning)}" for warning in warnings), *lines):
         print(line)
     if problem is not None:
         tell([f"the report could not be written: {problem}; the predictions are in {out}"])
@@ -137,16 +149,19 @@ class Asked:
     run_root: Path | None
 
 
-def evaluate(model: Predictor, asked: Asked, files: EvaluationPaths, batch_size: int | None = None) -> list[str]:
+def evaluate(
+    model: Predictor, asked: Asked, files: EvaluationPaths, batch_size: int | None = None
+) -> tuple[list[str], list[str]]:
     """Read and predict the images, and write evaluation.json, predictions.npz and rows.csv into ``files.root``.
 
-    Returns what a reader of the scores has to know, one sentence each. Raises ``UserError`` with all problems of the
-    data, and then writes nothing.
+    Returns how the set was read, and what a reader of the scores has to know, one sentence each. Raises ``UserError``
+    with all problems of the data, and then writes nothing.
     """
     facts = model.facts
     samples = read_labelled(asked.config, facts.classes, facts.task, asked.renamed, asked.split)
     answers: list[Prediction] = []
-    for answer in model.predict(samples.files, batch_size):
+    sources = samples.files if samples.pixels is None else list(samples.pixels)
+    for answer in model.predict(sources, batch_size):
         answers.append(answer)
         _show_progress(len(answers), len(samples))
     dropped = _unreadable(samples, answers, skip=asked.config.skip_unreadable)
@@ -154,15 +169,18 @@ def evaluate(model: Predictor, asked: Asked, files: EvaluationPaths, batch_size:
     samples, answers = samples.subset(rows), [answers[row] for row in rows]
     probabilities = np.stack([answer.probability for answer in answers if answer.probability is not None])
     probabilities = probabilities[:, [facts.classes.index(name) for name in samples.classes]]
-    found = (samples.paths, samples.labels, probabilities, samples.classes)
+    labels = samples.labels
+    if (labels == MISSING).any():
+        labels = np.where(labels == MISSING, np.nan, labels).astype(np.float32)
+    found = (samples.paths, labels, probabilities, samples.classes)
     Predictions.of_split(SPLIT, *found, facts.epoch).write(files.predictions)
     write_splits(files.rows, samples, np.arange(len(samples)), np.full(len(samples), SPLIT))
     scores = evaluate_predictions(*found[1:], samples.task, ordered=facts.ordered)
     warnings = _warnings(model, asked, samples, answers, len(dropped))
     hashes = [answer.image.pixel_hash for answer in answers]
     written = _written(model, asked, samples, hashes, scores)
-    write_json(files.evaluation, written | {"dropped": dropped, "warnings": warnings})
-    return warnings
+    write_json(files.evaluation, written | {"dropped": dropped, "notes": list(samples.notes), "warnings": warnings})
+    return list(samples.notes), warnings
 
 
 def _written(
@@ -211,8 +229,8 @@ def _fingerprint(samples: Samples, hashes: Sequence[str]) -> str:
 def _unreadable(samples: Samples, answers: Sequence[Prediction], *, skip: bool) -> list[dict[str, str]]:
     """The files that cannot be read, with reasons; ``UserError`` unless they are to be skipped and others are left."""
     broken = [
-        {"path": path, "reason": str(answer.image.reason)}
-        for path, answer in zip(samples.paths, answers, strict=True)
+        {"path": name, "reason": str(answer.image.reason)}
+        for name, answer in zip(samples.paths, answers, strict=True)
         if answer.probability is None
     ]
     if not broken or (skip and len(broken) < len(answers)):
@@ -231,6 +249,9 @@ def _warnings(
     found = []
     if absent := [name for name in model.facts.classes if name not in samples.classes]:
         found.append(f"The data has no column for {', '.join(absent)}: not evaluated.")
+    found += [f"{one.count:,} left out: {one.why}." for one in samples.left_out]
+    if missing := int((samples.labels == MISSING).sum()):
+        found.append(f"{missing:,} of {samples.labels.size:,} labels are missing: they take part in no score.")
     if dropped:
         found.append(f"{dropped} image file(s) could not be read and were left out (--skip-unreadable).")
     labels_of: dict[str, set[str]] = {}
@@ -276,9 +297,9 @@ def own_images(run_root: Path) -> dict[str, str] | None:
     paths = RunPaths(run_root)
     try:
         dataset = json.loads(paths.dataset.read_text(encoding="utf-8"))
-        stats = json.loads(Path(dataset["cache"]).with_suffix(".json").read_text(encoding="utf-8"))["stats"]
+        stats = [record.stats for record in read_records(Path(dataset["cache"]))]
         with paths.splits.open(encoding="utf-8", newline="") as file:
-            return {str(stats[int(row["row"])]["pixel_hash"]): row["split"] for row in csv.DictReader(file)}
+            return {stats[int(row["row"])].pixel_hash: row["split"] for row in csv.DictReader(file)}
     except (OSError, ValueError, KeyError, IndexError, TypeError, csv.Error):
         return None
 
@@ -292,7 +313,9 @@ def read_labelled(
     those classes only that have one, as an empty place would be a claim. No image is opened. Raises ``UserError`` with
     all problems together.
     """
+    config, note = apply_preset(config)
     samples = _list(config, task)
+    samples = dataclasses.replace(samples, notes=(*([note] if note else []), *samples.notes))
     problems = list(samples.problems)
     renamed = {theirs: ours for theirs, ours in renamed.items() if theirs != ours}
     for theirs, ours in renamed.items():
@@ -321,7 +344,7 @@ def read_labelled(
             f"{len(odd)} of {len(hot)} images carry none or several of the labels ({shown}), and the model decides one "
             "class of an image: leave them out, or evaluate a multi-label model"
         )
-    return _with(samples, task, hot.argmax(axis=1).astype(np.int64), classes)
+    return _with(samples, task, (hot == 1).argmax(axis=1).astype(np.int64), classes)
 
 
 def _with(samples: Samples, task: str, labels: NDArray[Any], classes: Sequence[str]) -> Samples:
@@ -330,19 +353,20 @@ def _with(samples: Samples, task: str, labels: NDArray[Any], classes: Sequence[s
 
 def _list(config: DataConfig, task: str) -> Samples:
     raise_all(config.problems())
-    place = Path(config.data).expanduser().absolute()
-    if not place.exists():
-        raise UserError(f"--data {config.data}: no such folder or file; allowed: a folder or a .csv manifest")
-    if task == "multi_label" and place.is_dir():
+    multi_label, place = task == "multi_label", Path(config.data)
+    table = config.table is not None or (os.path.isfile(place) and file_form(place) == "table")
+    # Columns of 0 and 1 of which one is set are classes, too: whether they are is looked at later.
+    asked = {"task": "multi_label"} if multi_label and table and config.task == "auto" else {}
+    try:
+        samples = list_samples(config.model_copy(update=asked))
+    except OSError as error:
+        raise UserError(f"--data {config.data}: {error.filename} cannot be read: {error.strerror}") from None
+    if multi_label and samples.kind == "folder":
         raise UserError(
             f"--data {config.data}: the model decides several labels of an image, and a folder gives it one; give a "
-            ".csv manifest with the label columns"
+            "table with the label columns"
         )
-    from trainables.data.prepare import list_samples  # with pandas, which takes a second
-
-    # Columns of 0 and 1 of which one is set are classes, too: whether they are is looked at later.
-    asked = "multi_label" if task == "multi_label" else "auto"
-    return list_samples(config.model_copy(update={"data": str(place), "task": asked}))
+    return samples
 
 
 def _only(samples: Samples, split: str) -> tuple[Samples, list[str]]:
@@ -379,8 +403,8 @@ def _renamed(pairs: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 def _run_root(place: Path) -> Path | None:
     """The run folder that ``place`` is, or that a ``models/best.pt`` lies in."""
-    root = place.absolute().parent.parent if place.is_file() else place
-    return root if RunPaths(root).sweep.is_file() else None
+    root = place.absolute().parent.parent if os.path.isfile(place) else place
+    return root if os.path.isfile(RunPaths(root).sweep) else None
 
 
 def _default_out(run_root: Path | None, data: str) -> Path | None:
@@ -392,17 +416,18 @@ def _default_out(run_root: Path | None, data: str) -> Path | None:
     name = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "data"
     folder = RunPaths(run_root).root / "external"
     free = (folder / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
-    return next(path for path in free if not path.exists())
+    return next(one for one in free if not os.path.lexists(one))
 
 
 def _out_problems(out: Path | None) -> list[str]:
     if out is None:
         return ["--out FOLDER is needed: the model is in no run folder that the evaluation could be written to"]
-    if out.exists():
+    if os.path.lexists(out):
         return [f"--out {out}: it is there already; give a new folder"]
-    above = next(folder for folder in out.absolute().parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        return [f"--out {out}: {above} is no folder that can be written to"]
+    try:
+        check_writable(out)
+    except OSError as error:
+        return [f"--out {shortened(out)} cannot be written: {error.strerror}"] if not unreachable(out) else []
     return []
 
 

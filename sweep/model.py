@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from search_spaces.errors import UserError
-from sweep.cli import Arguments, run_command, tell
+from search_spaces.errors import UserError, raise_all
+from sweep.cli import Arguments, path, run_command, tell
 from sweep.records import Run, read_run
 from sweep.run_folder import ModelPaths, TrialPaths
 from sweep.trial_records import best, ranked_rows
@@ -92,19 +92,21 @@ def _run(argv: Sequence[str]) -> int:
         "killed before it, or whose starting weights were away.",
         "exit codes: 0 done   2 bad input, or a file could not be made",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder: <storage>/<name> of a sweep")
-    run = read_run(parser.parse_args(argv).run)
+    parser.add_argument("run", type=path, metavar="RUN", help="a run folder: <storage>/<name> of a sweep")
+    asked, wrong = parser.read(argv)
+    raise_all(wrong)
+    run = read_run(asked.run)
     problems = write_models(run)
     tell(problems)
-    for path in (ModelPaths(run.paths.models).model, ModelPaths(run.paths.models).onnx):
-        if path.exists() and not any(str(path) in problem for problem in problems):
-            print(path)
+    for made in (ModelPaths(run.paths.models).model, ModelPaths(run.paths.models).onnx):
+        if made.exists() and not any(str(made) in problem for problem in problems):
+            print(made)
     return 2 if problems else 0
 
 
 def _write(run: Run, chosen: Chosen, files: ModelPaths) -> list[str]:
     model, found, content = restore(chosen.files.weights, lambda backbone: _starting_weights(run, backbone))
-    facts = _facts(run, chosen, content)
+    facts = _facts(run, chosen, content, found)
     network = plain_network(model)
     files.root.mkdir(exist_ok=True)
     for old in (files.facts, files.onnx, files.card):  # of an earlier model: they must not stand beside this one
@@ -116,7 +118,12 @@ def _write(run: Run, chosen: Chosen, files: ModelPaths) -> list[str]:
         | facts.to_dict()
         | {
             "weights_sha256": sha256(chosen.files.weights),
-            "starting_weights": {"origin": found.origin, "sha256": found.sha256, "url": found.url},
+            "starting_weights": {
+                "origin": found.origin,
+                "sha256": found.sha256,
+                "url": found.url,
+                "range": found.range,
+            },
             "files": {
                 path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
                 for path in (files.model, files.onnx)
@@ -130,7 +137,7 @@ def _write(run: Run, chosen: Chosen, files: ModelPaths) -> list[str]:
     return problems
 
 
-def _facts(run: Run, chosen: Chosen, content: dict[str, Any]) -> ModelFacts:
+def _facts(run: Run, chosen: Chosen, content: dict[str, Any], found: FoundWeights) -> ModelFacts:
     if run.dataset.fit is None:
         raise UserError(f"{run.paths.dataset} is missing or damaged: how images become squares is not known")
     classes = tuple(content["classes"])
@@ -149,6 +156,8 @@ def _facts(run: Run, chosen: Chosen, content: dict[str, Any]) -> ModelFacts:
         seed=chosen.seed,
         epoch=content["epoch"],
         code=run.provenance.commit,
+        mean=found.scale.mean,
+        std=found.scale.std,
         ordered=run.dataset.ordered,
     )
 
@@ -156,7 +165,7 @@ def _facts(run: Run, chosen: Chosen, content: dict[str, Any]) -> ModelFacts:
 def _starting_weights(run: Run, backbone: str) -> FoundWeights:
     """The file that the sweep wrote down; where it is gone, what the sweep's --weights finds now."""
     recorded = run.provenance.weights.get(backbone)
-    if recorded is not None and (recorded.origin != "folder" or Path(str(recorded.path)).is_file()):
+    if recorded is not None and (recorded.origin in ("imagenet", "random") or Path(str(recorded.path)).is_file()):
         return FoundWeights(backbone=backbone, **dict(recorded) | {"note": recorded.note or ""})
     found, missing = find_weights(str(run.sweep.weights), [backbone], download=True)
     if backbone not in found:

@@ -24,12 +24,12 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as Outcome
 
 from search_spaces.errors import UserError, raise_all
-from search_spaces.params import TrialParams
+from search_spaces.params import Scalar, TrialParams
 from search_spaces.space import Space
 from sweep.history import TrialHistory, TrialState, to_json_scalars
 from sweep.trial_records import Suggestion
 
-SEEDED_SAMPLERS = ("tpe", "gp")
+LEARNING_SAMPLERS = ("tpe", "gp")
 DUPLICATES_IN_A_ROW = 20
 RANDOM_DRAWS = 200
 STUDY_NAME = "sweep"
@@ -43,7 +43,7 @@ class Exhausted(Exception):
 class OptunaSearch:
     """One search over ``space``, on top of a ``history`` that may already hold trials of an earlier session.
 
-    trials: how many the sweep runs in all; seed points take at most half of them. concurrency: how many run at once.
+    trials: how many the sweep runs in all. concurrency: how many run at once.
     deterministic: the k-th ask sees exactly the trials up to k - concurrency, all ended, in order; without it, all
     that have ended. Raises ``UserError`` if the space is no longer that of the trials in the history.
 
@@ -69,7 +69,7 @@ class OptunaSearch:
         self._seed = seed
         self._lag = concurrency if deterministic else 0
         self._deterministic = deterministic
-        self._seed_points = space.seed_points[: trials // 2] if sampler in SEEDED_SAMPLERS else []
+        self._seed_points = first_points(space, sampler, trials)
         self._seen: dict[str, int] = {}
         self._running: dict[int, list[optuna.Trial]] = {}
         self._refused: set[str] = set()
@@ -119,7 +119,8 @@ class OptunaSearch:
         refused: list[Suggestion] = []
         for attempt in range(DUPLICATES_IN_A_ROW + RANDOM_DRAWS):
             self._study.sampler = self._sampler_of(number, attempt)
-            if attempt == 0 and number < len(self._seed_points):
+            # A point may leave names out: what is drawn for them may be refused.
+            if attempt == len(refused) and number < len(self._seed_points):
                 self._study.enqueue_trial(self._seed_points[number])
             trial = self._study.ask()
             try:
@@ -258,6 +259,16 @@ class OptunaExport:
     def _give_up(self, error: Exception) -> None:
         self._study = None
         _log.warning("study.db cannot be written (%s): the sweep goes on without it", error)
+
+
+def first_points(space: Space, sampler: str, trials: int) -> list[dict[str, Scalar]]:
+    """The seed points that a sweep of so many trials tries before all else.
+
+    Of a user's own space all. Of ours at most half of the trials, and none where the sampler does not learn from them.
+    """
+    if space.source is not None:
+        return space.seed_points
+    return space.seed_points[: trials // 2] if sampler in LEARNING_SAMPLERS else []
 
 
 def _direction(history: TrialHistory) -> StudyDirection:

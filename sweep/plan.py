@@ -7,28 +7,38 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
+
 from search_spaces.errors import UserError, by_reason, raise_all, unknown
-from search_spaces.params import BACKBONE_NAMES, LOSS_FIELDS, Choices, SpaceContext, TrialParams
+from search_spaces.params import DEFAULT_BACKBONES, LOSS_FIELDS, Choices, SpaceContext, TrialParams
+from search_spaces.paths import unreachable
 from search_spaces.space import RANDOM_TRIALS, Space, load_space, random_study
 from sweep.config import OR_ANEW, ResolvedConfig, SweepConfig
+from sweep.optuna_search import first_points
 from sweep.record_reader import read_file
 from sweep.records import DatasetRecord
 from sweep.run_folder import RunPaths
 from trainables.backbones import BACKBONES
 from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
+from trainables.data.dataset import open_dataset
 from trainables.finetune import model_problems
 from trainables.metrics import metric_mode, metric_names
 from trainables.trial import TrialSettings
-from trainables.weights import FoundWeights, check_weights, find_weights
+from trainables.weights import FoundWeights, WeightSources, check_weights, find_weights, input_problem
 
+_NOT_FETCHED = "not on this machine: the sweep downloads them, a dry run does not"
 T = TypeVar("T")
 Ask = Callable[..., Sequence[tuple[str, Any]]]
 """Calls a function with arguments on every node; gives each node's name with the result, or the exception."""
 
+LOOKED_AT = 32
+"""Training images that are put through the first layers of networks whose weights are not torchvision's."""
 DEMO_BACKBONES = ("squeezenet1_0", "squeezenet1_1", "mobilenet_v2")
 """Those that learn the demo set from random weights within its few epochs on two cores."""
 
@@ -87,13 +97,10 @@ class Plan:
     def settings(self, run: RunPaths, use_gpu: bool) -> TrialSettings:
         """What every trial is told besides its hyperparameters."""
         config = self.config
-        weights = config.weights
-        if weights not in ("imagenet", "random"):
-            weights = str(Path(weights).expanduser().absolute())  # as every node finds it
         return TrialSettings(
             run_dir=str(run.root.absolute()),
             epochs=config.epochs,
-            weights=weights,
+            weights=WeightSources.parse(config.weights).absolute(),  # as every node finds them
             precision=config.precision,
             metric=config.metric,
             mode=self.mode,
@@ -114,6 +121,12 @@ class Plan:
         lines = list(self.dataset.caveats)
         lines += [f"{one.severity}: {one.message}" for one in self.dataset.checks if one.severity != "info"]
         lines += self.space.notes
+        points, first = self.space.seed_points, first_points(self.space, self.config.sampler, self.trials)
+        if len(first) < len(points):
+            lines.append(
+                f"{len(first)} of the {len(points)} seed points of {self.space.name} are tried: at most half of the "
+                "trials, and none where --sampler learns nothing from them"
+            )
         lines += [f"weights of {name}: {found.note}" for name, found in self.weights.items() if found.note]
         if self.missing_weights:
             names = ", ".join(self.missing_weights)
@@ -146,7 +159,8 @@ def make_plan(
 
     dataset = tried(lambda: DatasetRecord.model_validate(prepare(config.data_config())))
     # A command that cannot run is not worth a download.
-    chosen = tried(lambda: checked_weights(config)) if config.weights != "imagenet" or not problems else None
+    local = _sources(config).base != "imagenet"
+    chosen = tried(lambda: checked_weights(config)) if local or not problems else None
     weights, missing = chosen or ({}, {})
     # Without data or weights the space is tried on a stand-in, so that its own mistakes are told in the same answer.
     known = dataset or DatasetRecord(task="single_label", classes=("", ""), images={"train": 1000})
@@ -154,7 +168,7 @@ def make_plan(
         task=known.task,
         class_count=len(known.classes),
         train_count=known.images["train"],
-        backbones=tuple(weights) or asked_backbones(config)[0] or BACKBONE_NAMES,
+        backbones=tuple(weights) or asked_backbones(config)[0] or DEFAULT_BACKBONES,
     )
     space = tried(lambda: load_space(config.space, context, dict(config.set), config.rows))
     problems += _metric_problems(config, dataset, space)
@@ -167,6 +181,12 @@ def make_plan(
                 "another sampler, fix them by --set, or offer a list of choices in a space of your own"
             )
         problems += _layer_problems(space, config.image_size)
+        points = 0 if space.source is None or "trials" in config.unread else len(space.seed_points)
+        if points > config.trials >= 1:
+            problems.append(
+                f"--trials {config.trials}: {space.name} has {points} seed points, and each is a trial: give --trials "
+                f"{points} or more, or fewer points"
+            )
     if resumed is not None:
         problems += _differences(resumed, dataset, space)
     raise_all(problems)
@@ -189,7 +209,19 @@ def asked_backbones(config: SweepConfig) -> tuple[tuple[str, ...], bool]:
         return tuple(name for name in config.backbones if name in BACKBONES), True
     if (fixed := config.set.get("backbone")) is not None:
         return tuple(map(str, fixed.values)) if isinstance(fixed, Choices) else (str(fixed),), True
-    return (DEMO_BACKBONES if config.demo and not config.study else BACKBONE_NAMES), False
+    sources = _sources(config)
+    if sources.base is None and sources.files:
+        return tuple(sources.files), True
+    default = DEMO_BACKBONES if config.demo and not config.study else DEFAULT_BACKBONES
+    return tuple(dict.fromkeys((*default, *sources.files))), False
+
+
+def _sources(config: SweepConfig) -> WeightSources:
+    """What ``--weights`` gives; nothing where it cannot be read, which ``find_weights`` says."""
+    try:
+        return WeightSources.parse(config.weights or "random")
+    except UserError:
+        return WeightSources("random", {})
 
 
 def checked_weights(config: ResolvedConfig) -> tuple[dict[str, FoundWeights], dict[str, str]]:
@@ -200,18 +232,32 @@ def checked_weights(config: ResolvedConfig) -> tuple[dict[str, FoundWeights], di
     """
     names, exactly = asked_backbones(config)
     size = config.image_size
+    if "=" not in config.weights and (why := unreachable(Path(config.weights).expanduser())):
+        raise UserError(f"--weights {why}")
     small = {
-        name: f"--image-size {size}: {name} needs images of at least {BACKBONES[name].min_image_size} px"
+        name: f"--image-size {size}: {name} needs {needed}"
         for name in names
-        if LEAST_IMAGE_SIZE <= size < BACKBONES[name].min_image_size
+        if size >= LEAST_IMAGE_SIZE and (needed := BACKBONES[name].size_needed(size))
     }
-    found, missing = find_weights(config.weights, [name for name in names if name not in small], download=True)
+    found, missing = find_weights(
+        config.weights, [name for name in names if name not in small], download=not config.dry_run
+    )
+    if config.dry_run and config.weights == "imagenet":
+        fetched = {name: FoundWeights(backbone=name, origin="random", note=_NOT_FETCHED) for name in missing}
+        found, missing = {name: (found | fetched)[name] for name in names if name in found | fetched}, {}
     left_out = small | missing
     problems = list(left_out.values()) if exactly else []
+    sources = _sources(config)
+    problems += [
+        f"--weights {name}={path}: {name} is not tried: name it in --backbones, or leave its weights out"
+        for name, (path, _) in sources.files.items()
+        if name not in names
+    ]
+    problems += [small[name] for name in sources.files if name in small and not exactly]
     checked = {}
     for name, weights in found.items():
         try:
-            checked[name] = check_weights(weights)
+            checked[name] = check_weights(weights, size)
         except UserError as error:
             problems.extend(error.problems)
     if left_out and not checked and not problems:
@@ -219,6 +265,15 @@ def checked_weights(config: ResolvedConfig) -> tuple[dict[str, FoundWeights], di
         problems = [f"{left_out[first]} (likewise {', '.join(others)}: no backbone is left)"]
     raise_all(problems)
     return checked, left_out
+
+
+def input_problems(plan: Plan, run_dir: Path) -> list[str]:
+    """Why weights were made for other input values than the training images in ``run_dir``, one sentence each."""
+    data = open_dataset(run_dir)
+    some = np.unique(np.linspace(0, len(data.train) - 1, LOOKED_AT).astype(int))
+    images = torch.from_numpy(np.asarray(data.images)[np.sort(data.train.rows[some])])
+    found = (input_problem(weights, images) for weights in plan.weights.values())
+    return [problem for problem in found if problem is not None]
 
 
 def sampled_trials(space: Space, count: int, seed: int = 0) -> list[TrialParams]:
@@ -263,13 +318,12 @@ def _metric_problems(config: SweepConfig, dataset: DatasetRecord | None, space: 
 def _differences(paths: RunPaths, dataset: DatasetRecord | None, space: Space | None) -> list[str]:
     """Why data and space (None: passed over) are not those that the run was begun with, one sentence each."""
     found = []
-    saved = read_file(DatasetRecord, paths.dataset, []).fingerprint
-    if dataset is not None and (saved is None or dataset.fingerprint is None):
+    saved = read_file(DatasetRecord, paths.dataset, [])
+    if saved.fingerprint is None:
         found.append(f"--resume: {paths.dataset} is missing or damaged: restore it, {OR_ANEW}")
-    elif dataset is not None and saved != dataset.fingerprint:
+    elif dataset is not None and (how := _data_difference(saved, dataset)):
         found.append(
-            f"the data set at {dataset.source.path} is not the one of the run {paths.root}: images, labels or splits "
-            f"differ (fingerprint {str(dataset.fingerprint)[:12]}, the run has {str(saved)[:12]}); restore it, "
+            f"the data set at {dataset.source.path} is not the one of the run {paths.root}: {how}; restore it, "
             f"{OR_ANEW}"
         )
     source = None if space is None else space.source
@@ -281,16 +335,33 @@ def _differences(paths: RunPaths, dataset: DatasetRecord | None, space: Space | 
     return found
 
 
+def _data_difference(saved: DatasetRecord, dataset: DatasetRecord) -> str | None:
+    """In what a data set is not the one that was saved. One that is not decoded is compared by what is known of it."""
+    if dataset.fingerprint is None:
+        if saved.classes != dataset.classes:
+            return f"its classes are {', '.join(dataset.classes)}, the run's {', '.join(saved.classes)}"
+        differing = (
+            f"{split} has {count} images of {name}, the run's {saved.counts.get(split, {}).get(name, 0)}"
+            for split, counts in dataset.counts.items()
+            for name, count in counts.items()
+            if count != saved.counts.get(split, {}).get(name, 0)
+        )
+        return next(differing, None)
+    if saved.fingerprint == dataset.fingerprint:
+        return None
+    both = f"fingerprint {dataset.fingerprint[:12]}, the run has {str(saved.fingerprint)[:12]}"
+    return f"images, labels or splits differ ({both})"
+
+
 def node_problems(config: SweepConfig, beside: Path, ask: Ask) -> list[str]:
     """Why trials would fail on some nodes of a cluster, one sentence for each folder and each node without our code.
 
     beside: a folder made in the storage a moment ago: where the storage is not shared, no other machine has it.
     """
     folders = {f"--storage {config.storage}": beside}
-    if config.weights not in (None, "imagenet", "random"):
-        folders[f"--weights {config.weights}"] = Path(config.weights).expanduser()
+    folders |= {f"--weights {given}": path for given, path in _sources(config).paths.items()}
     # What is missing here, too, is told by whoever opens it.
-    seen_here = {option: str(folder.absolute()) for option, folder in folders.items() if folder.is_dir()}
+    seen_here = {option: str(path.absolute()) for option, path in folders.items() if os.path.exists(path)}
     unseen_on: dict[str, list[str]] = {}
     problems = []
     for node, answer in ask(unseen, seen_here):
@@ -302,11 +373,11 @@ def node_problems(config: SweepConfig, beside: Path, ask: Ask) -> list[str]:
             unseen_on.setdefault(option, []).append(node)
     return problems + [
         f"{option} is not seen by {'node' if len(nodes) == 1 else 'nodes'} {', '.join(nodes)}: "
-        "give a folder that every node has under the same path, such as an NFS mount"
+        "give one that every node has under the same path, such as an NFS mount"
         for option, nodes in unseen_on.items()
     ]
 
 
 def unseen(folders: dict[str, str]) -> list[str]:
     """The keys of those ``folders`` that this machine does not have."""
-    return [option for option, folder in folders.items() if not Path(folder).is_dir()]
+    return [option for option, folder in folders.items() if not os.path.exists(folder)]

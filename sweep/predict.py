@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search_spaces.errors import UserError
-from sweep.cli import BAD_INPUT, Arguments, add_computing, computing, plain, run_command, tell
+from search_spaces.paths import unreachable
+from sweep.cli import BAD_INPUT, Arguments, add_computing, computing, path, plain, run_command, silence_output, tell
 from trainables.atomic import write_atomically
 from trainables.data.files import EXTENSIONS, index_folder
 
@@ -36,31 +37,40 @@ def parser() -> Arguments:
     made = Arguments(
         "sweep.predict", "Predict images with the model that a sweep left: probabilities and a decision.", EXAMPLES
     )
-    made.add_argument("run", type=Path, metavar="RUN", help="a run folder (its models/best.pt is used), or a best.pt")
-    made.add_argument("images", type=Path, metavar="IMAGE", nargs="+", help="image files, and folders of them")
-    made.add_argument("--csv", type=Path, metavar="FILE", help="write the answers as a table, too")
+    made.add_argument("run", type=path, metavar="RUN", help="a run folder (its models/best.pt is used), or a best.pt")
+    made.add_argument("images", type=path, metavar="IMAGE", nargs="+", help="image files, and folders of them")
+    made.add_argument("--csv", type=path, metavar="FILE", help="write the answers as a table, too")
     add_computing(made)
     return made
 
 
 def _run(argv: Sequence[str]) -> int:
-    asked = parser().parse_args(argv)
-    batch_size, problems = computing(asked)
-    problems += _csv_problems(asked.csv)
+    asked, problems = parser().read(argv)
+    batch_size, wrong_computing = computing(asked)
+    problems += [*wrong_computing, *_csv_problems(asked.csv)]
     files, empty = image_files(asked.images)
     if not any(os.path.exists(file) for file in files):
-        problems += [*empty, *(f"{file}: no such file or folder" for file in files)]
+        problems += [*empty, *(f"{file}: no such file or folder" for file in files if not unreachable(file))]
     # Imported here, because torch takes seconds that a mistyped option need not wait for.
     from sweep.predictor import open_model
 
     model = open_model(asked.run, asked.device, problems)
     answers: list[Prediction] = []
     facts, layout = model.facts, _layout(model, files)
-    print(model.title)
+
+    def say(line: str) -> None:
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:  # ``| head`` has seen enough, and the table is yet to be written
+            if asked.csv is None:
+                raise
+            silence_output()
+
+    say(model.title)
     rule = "decision (the likeliest)" if facts.thresholds is None else "decision"
-    print(layout.format("file", *map(plain, facts.classes), rule))
+    say(layout.format("file", *map(plain, facts.classes), rule))
     if facts.thresholds is not None:
-        print(layout.format("threshold", *_decimals(facts.thresholds.values()), "").rstrip())
+        say(layout.format("threshold", *_decimals(facts.thresholds.values()), "").rstrip())
     try:
         for answer in model.predict(files, batch_size):
             answers.append(answer)
@@ -69,14 +79,14 @@ def _run(argv: Sequence[str]) -> int:
                 tell([f"{name}: {answer.image.reason}"])
                 continue
             decision = " | ".join(map(plain, model.decide(answer.probability))) or "none of them"
-            print(layout.format(name, *_decimals(answer.probability), decision), flush=True)
+            say(layout.format(name, *_decimals(answer.probability), decision))
     finally:  # Ctrl-C, too, leaves what is done
         if asked.csv is not None and answers:
             _write_csv(asked.csv, model, answers)
     if coloured := sum(answer.coloured for answer in answers):
-        print(f"{coloured} image(s) in colour were made gray: the model has seen gray ones alone")
+        say(f"{coloured} image(s) in colour were made gray: the model has seen gray ones alone")
     if frames := sum(answer.image.frames > 1 for answer in answers):
-        print(f"{frames} file(s) hold several frames: the first was read")
+        say(f"{frames} file(s) hold several frames: the first was read")
     tell(empty)
     if unread := sum(answer.probability is None for answer in answers):
         tell([f"{unread} of {len(answers)} images could not be read; the others are predicted"])
@@ -118,38 +128,38 @@ def _decimals(values: Iterable[float]) -> list[str]:
     return [f"{value:.4f}" for value in values]
 
 
-def _csv_problems(path: Path | None) -> list[str]:
-    if path is None:
+def _csv_problems(table: Path | None) -> list[str]:
+    if table is None or unreachable(table):
         return []
-    folder = path.absolute().parent
-    if path.exists() and not path.is_file():
-        return [f"--csv {path}: there is something of that name that is no file"]
+    folder = table.absolute().parent
+    if table.exists() and not table.is_file():
+        return [f"--csv {table}: there is something of that name that is no file"]
     if not folder.is_dir():
-        return [f"--csv {path}: {folder} is no folder; make it first"]
-    return [] if os.access(folder, os.W_OK) else [f"--csv {path}: {folder} cannot be written to"]
+        return [f"--csv {table}: {folder} is no folder; make it first"]
+    return [] if os.access(folder, os.W_OK) else [f"--csv {table}: {folder} cannot be written to"]
 
 
-def _write_csv(path: Path, model: Predictor, answers: Sequence[Prediction]) -> None:
+def _write_csv(table: Path, model: Predictor, answers: Sequence[Prediction]) -> None:
     """file, decision (labels with | between), threshold, probability_<class>..., problem (empty where all is well)."""
     facts = model.facts
     rule = "likeliest" if facts.thresholds is None else "|".join(f"{value:g}" for value in facts.thresholds.values())
 
     def write(beside: Path) -> None:
         with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
+            rows = csv.writer(file, lineterminator="\n")
             columns = (f"probability_{name}" for name in facts.classes)
-            table.writerow(["file", "decision", "threshold", *columns, "problem"])
+            rows.writerow(["file", "decision", "threshold", *columns, "problem"])
             for answer in answers:
                 decision, values = "", [""] * len(facts.classes)
                 if answer.probability is not None:
                     decision = "|".join(model.decide(answer.probability))
                     values = [f"{value:.6g}" for value in answer.probability]
-                table.writerow([answer.file, decision, rule, *values, answer.image.reason])
+                rows.writerow([answer.file, decision, rule, *values, answer.image.reason])
 
     try:
-        write_atomically(path, write)
+        write_atomically(table, write)
     except OSError as error:
-        raise UserError(f"--csv {path} could not be written: {error.strerror}") from error
+        raise UserError(f"--csv {table} could not be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

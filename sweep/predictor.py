@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 from search_spaces.errors import UserError, raise_all
+from search_spaces.paths import unreachable
 from sweep.cli import available_cpus
 from sweep.records import read_model_record, read_sweep
 from sweep.run_folder import ModelPaths, RunPaths
@@ -33,7 +35,7 @@ def open_model(place: Path, device: str, problems: Sequence[str] = ()) -> Predic
     try:
         path = _model_file(place)
     except UserError as error:
-        raise UserError(*problems, *error.problems) from None
+        raise UserError(*dict.fromkeys((*problems, *error.problems))) from None
     raise_all(problems)
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU here; leave it out, or give --device cpu")
@@ -44,9 +46,11 @@ def open_model(place: Path, device: str, problems: Sequence[str] = ()) -> Predic
 
 def _model_file(place: Path) -> Path:
     """The ``best.pt`` that ``place`` means, a run folder or the file itself; ``UserError`` if there is none."""
-    if place.is_file():
+    if why := unreachable(place):
+        raise UserError(f"RUN {why}")
+    if os.path.isfile(place):
         return place
-    if not place.exists():
+    if not os.path.lexists(place):
         raise UserError(f"{place}: no such folder or file; give <storage>/<name> of a sweep, or its models/best.pt")
     paths = RunPaths(place)
     read_sweep(paths, [])
@@ -61,13 +65,13 @@ def _model_file(place: Path) -> Path:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What became of one image. image: what is known of the file, with the reason if it cannot be read.
+    """What became of one image. file: or its pixels. image: what is known of it, with the reason if it cannot be read.
 
     probability: float32 [C], None if the file cannot be read. coloured: in a colour that the model has never seen,
     and made gray.
     """
 
-    file: Path
+    file: Path | Pixels
     image: ImageStats
     probability: NDArray[np.float32] | None
     coloured: bool = False
@@ -88,13 +92,14 @@ class Predictor:
         facts = self.facts
         return f"{self.path}: {facts.trial}, {facts.backbone} at {facts.image_size} px. Not for clinical use."
 
-    def predict(self, files: Sequence[Path], batch_size: int | None = None) -> Iterator[Prediction]:
-        """Read and predict ``files`` in their order; a file that cannot be read ends nothing.
+    def predict(self, files: Sequence[Path | Pixels], batch_size: int | None = None) -> Iterator[Prediction]:
+        """Read and predict ``files``, or pixels uint8 [H, W] or [H, W, 3], in their order; one that cannot be read ends
+        nothing.
 
         batch_size: images computed at once, by default 32 (256 on a GPU); some more are decoded ahead.
         """
         size = batch_size or EVALUATION_BATCH[self._device.type]
-        batch: list[tuple[Path, Prepared]] = []
+        batch: list[tuple[Path | Pixels, Prepared]] = []
         for one in self._read(files, ahead=size):
             batch.append(one)
             if len(batch) == size:
@@ -110,9 +115,9 @@ class Predictor:
         reached = zip(names, probability.astype(np.float64), strict=True)
         return tuple(name for name, value in reached if value >= self.facts.thresholds[name])
 
-    def _read(self, files: Sequence[Path], ahead: int) -> Iterator[tuple[Path, Prepared]]:
+    def _read(self, files: Sequence[Path | Pixels], ahead: int) -> Iterator[tuple[Path | Pixels, Prepared]]:
         """Each file decoded, in order; ``ahead`` of them meanwhile, while the network computes."""
-        waiting: deque[tuple[Path, Future[Prepared]]] = deque()
+        waiting: deque[tuple[Path | Pixels, Future[Prepared]]] = deque()
         with quiet_decoders(), ThreadPoolExecutor(available_cpus()) as pool:
             for file in files:
                 waiting.append((file, pool.submit(prepare_image, file, self.facts.image_size, self.facts.fit)))
@@ -122,7 +127,7 @@ class Predictor:
             for done, future in waiting:
                 yield done, future.result()
 
-    def _predictions(self, read: Sequence[tuple[Path, Prepared]]) -> Iterator[Prediction]:
+    def _predictions(self, read: Sequence[tuple[Path | Pixels, Prepared]]) -> Iterator[Prediction]:
         squares = [prepared.square for _, prepared in read if prepared.square is not None]
         found = iter(self._probabilities([self._planes(square) for square in squares]))
         for file, prepared in read:
@@ -144,7 +149,7 @@ class Predictor:
         if not images:
             return np.zeros((0, len(self.facts.classes)), dtype=np.float32)
         try:
-            inputs = normalise(torch.from_numpy(np.stack(images)).to(self._device))
+            inputs = normalise(torch.from_numpy(np.stack(images)).to(self._device), self.facts.scale)
             return probabilities_of(self._network(inputs), self.facts.task).cpu().numpy()
         except torch.OutOfMemoryError:
             if len(images) == 1:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ NODE_ANSWERS_WITHIN_S = 60.0
 ADDRESS_ANSWERS_WITHIN_S = 5.0
 OBJECT_STORE_BYTES = 200_000_000  # Images go through memory-mapped files: Ray has next to nothing to carry.
 DIED = "its process died without a word: killed, or out of memory"
+LOGGERS = ("ray", "optuna", "sweep")
 TRIAL_FILES = ("state", "weights", "predictions", "error", "stacks")
 
 SettingsOf = Callable[[TrialState], tuple[TrialSettings, int]]
@@ -53,6 +55,22 @@ class Outcome:
     def then(self, after: Outcome) -> Outcome:
         """Of this and what came after it."""
         return Outcome(self.interrupted or after.interrupted, self.out_of_time or after.out_of_time)
+
+
+def in_use() -> list[str]:
+    """Why no sweep can start Ray in this process, one sentence; [] if it can."""
+    taken = "Ray is in use in this process already: call ray.shutdown() first, or run the sweep in a process of its own"
+    return [taken] if ray.is_initialized() else []
+
+
+@contextlib.contextmanager
+def connected(address: str, cpus: int | None = None) -> Iterator[Machine]:
+    """``connect``, and at the end leave the cluster, or stop Ray."""
+    machine = connect(address, cpus)
+    try:
+        yield machine
+    finally:
+        ray.shutdown()
 
 
 def connect(address: str, cpus: int | None = None) -> Machine:
@@ -137,13 +155,30 @@ def log_to(path: Path) -> None:
     """Send what Ray and Optuna have to say into the file ``path``, away from the screen."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("ray", "optuna", "sweep"):
+    for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(logging.INFO if name == "sweep" else logging.WARNING)
         logger.propagate = False
     # What its nodes say of dead workers, a paragraph each, Ray prints from a thread whatever its options are.
     ray._private.worker.print_to_stdstream = _logged
+
+
+@contextlib.contextmanager
+def log_restored() -> Iterator[None]:
+    """Undo ``log_to`` at the end, for whoever uses Ray or Optuna after the sweep in the same process."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    printing = ray._private.worker.print_to_stdstream
+    try:
+        yield
+    finally:
+        ray._private.worker.print_to_stdstream = printing
+        for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+            for ours in {*logger.handlers} - {*handlers}:
+                ours.close()
+            logger.handlers[:], logger.propagate = handlers, propagate
+            logger.setLevel(level)
 
 
 def _logged(message: dict[str, Any], **_: Any) -> None:
@@ -395,6 +430,9 @@ class TimeBudget(_WithoutState, tune.Stopper):
 @contextlib.contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
     """SIGTERM, as a scheduler or a shutdown sends it, ends ``fit`` as cleanly as Ctrl-C (Ray listens to SIGUSR1)."""
+    if threading.current_thread() is not threading.main_thread():  # no other may say what a signal does
+        yield
+        return
     before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
     try:
         yield

@@ -13,6 +13,7 @@ import pandas as pd
 from pydantic import AliasChoices, Field, JsonValue
 
 from search_spaces.errors import UserError
+from search_spaces.paths import unreachable
 from sweep.record_reader import (
     Flag,
     Number,
@@ -91,6 +92,7 @@ class WeightsRecord(Record):
     url: str | None = None
     sha256: str | None = None
     origin: str | None = None
+    range: tuple[float, float] | None = None
     note: str | None = None
     folded_batchnorm: Flag = False
 
@@ -316,6 +318,8 @@ def read_run(root: Path) -> Run:
 
 def read_sweep(paths: RunPaths, problems: list[str]) -> SweepRecord:
     """sweep.json. Raises ``UserError`` where there is none, and for any format but ``FORMAT``."""
+    if why := unreachable(paths.sweep):
+        raise UserError(why)
     if not paths.sweep.is_file():
         raise UserError(
             f"{paths.root} is no run folder: it has no {paths.sweep.name}; give <storage>/<name> of a sweep"
@@ -440,6 +444,8 @@ def read_evaluation(root: Path) -> Evaluation:
     Raises ``UserError`` if it is none, damaged, or of another format.
     """
     paths = EvaluationPaths(Path(root))
+    if why := unreachable(paths.evaluation):
+        raise UserError(why)
     if not paths.evaluation.is_file():
         raise UserError(f"{root} is no evaluation: it has no {paths.evaluation.name}")
     problems: list[str] = []

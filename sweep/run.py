@@ -7,13 +7,14 @@ import dataclasses
 import json
 import math
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.errors import UserError
-from sweep.cli import BAD_INPUT, INTERRUPTED, available_cpus, build_page, read, run_command
+from search_spaces.errors import UserError, raise_all
+from sweep.cli import BAD_INPUT, INTERRUPTED, arguments_of, available_cpus, build_page, read, run_command
 from sweep.config import Resumed, SweepConfig, check, name_problems, resolve, resume, run_paths
 from sweep.run_folder import (
     IMAGE_CACHE,
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from trainables.trial import TrialSettings
 
 ALL_FAILED = 1
+LONGEST_STEM = 60
+"""Letters of a space's name in that of its runs."""
+_ONE_AT_A_TIME = threading.Lock()
+"""Ray is one for a process, and where its log goes, too."""
 NOT_CHECKED = "not yet checked: files that cannot be decoded, equal pixels in files that differ, near duplicates"
 
 
@@ -46,13 +51,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(_run, argv)
 
 
+def sweep(**options: Any) -> RunPaths:
+    """The same from Python, as in a notebook: ``sweep(data="xrays", trials=8, set={"lr": 1e-3})``; the run's folder.
+
+    options: those of the command line, with underscores; several values are a list, pairs a dict, a switch True or
+    False, and None leaves an option out. ``sweep.records.read_run`` reads what came out. Raises ``UserError`` with
+    everything wrong; a sweep that is interrupted goes on with ``sweep(resume=...)``. One at a time in a process.
+    """
+    return _alone(arguments_of(options), None)[0]
+
+
 def _run(arguments: list[str]) -> int:
+    if read(arguments)[0].preset == "list":
+        from trainables.data.presets import describe_presets
+
+        print(describe_presets())
+        return 0
     if "--json" not in arguments:
-        return _sweep(arguments, None)
+        return _alone(arguments, None)[1]
     found: dict[str, Any] = {}
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            code = _sweep(arguments, found)
+            _, code = _alone(arguments, found)
         problems: tuple[str, ...] = ()
     except UserError as error:
         code, problems = BAD_INPUT, error.problems
@@ -82,8 +102,21 @@ def data_summary(dataset: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sweep(arguments: list[str], found: dict[str, Any] | None) -> int:
-    """Run the command line. found: of ``--dry-run --json``, gets "config" and "dataset" as far as they are known."""
+def _alone(arguments: list[str], found: dict[str, Any] | None) -> tuple[RunPaths, int]:
+    """``_sweep``, unless another one runs in this process."""
+    if not _ONE_AT_A_TIME.acquire(blocking=False):
+        raise UserError("another sweep runs in this process: wait for it, or start this one in a process of its own")
+    with contextlib.ExitStack() as stack:
+        stack.callback(_ONE_AT_A_TIME.release)
+        return _sweep(arguments, found, stack)
+
+
+def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib.ExitStack) -> tuple[RunPaths, int]:
+    """Run the command line: the folder of the run, and the exit code.
+
+    found: of ``--dry-run --json``, gets "config" and "dataset" as far as they are known. stack: closes, at the end,
+    what was opened for this sweep alone.
+    """
     asked, problems = read(arguments)
     if found is not None and not asked.dry_run:
         problems.append("--json goes with --dry-run: give both")
@@ -97,45 +130,49 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None) -> int:
     # Imported here, because torch and ray take seconds that a mistyped option need not wait for.
     from sweep import estimate, finalists, model, ray_tune
     from sweep.history import TrialHistory
-    from sweep.plan import make_plan, node_problems
+    from sweep.plan import input_problems, make_plan, node_problems
     from sweep.records import read_run
 
     machine = here = this_machine()
     address = (resumed.config if resumed else asked).address
-    if address != "local":
+    taken = [] if asked.dry_run and address == "local" else ray_tune.in_use()
+    problems += taken
+    stack.enter_context(ray_tune.log_restored())
+    if address != "local" and not taken:
         try:
-            machine = ray_tune.connect(address)
+            machine = stack.enter_context(ray_tune.connected(address))
         except UserError as error:
             problems += error.problems
-    config = resumed.config if resumed else resolve(asked, machine.cpus, machine.gpus)
+    config = resumed.config if resumed else resolve(with_preset(asked, problems), machine.cpus, machine.gpus)
     paths = run_paths(config) if resumed else new_run_paths(config)
     problems += check(config, machine.cpus, machine.gpus)
     if not resumed:
         problems += place_problems(paths)
 
-    with staging(paths, problems) as beside:
+    with staging(paths, problems, dry=config.dry_run) as beside:
         if machine.nodes > 1 and beside is not None:
             problems += node_problems(config, beside.root, ray_tune.on_every_node)
-        prepare = prepare_into(beside, paths, here.cpus, config.folds)
+        # Nothing is decoded for a command that is refused anyway.
+        prepare = prepare_into(None if problems else beside, paths, here.cpus, config.folds)
         if found is not None:
             found["config"] = config.to_json()
             prepare = kept_in(found, prepare)
         own_epochs = resumed.own_epochs if resumed else "epochs" not in asked.model_fields_set
         plan = make_plan(config, problems, prepare, own_epochs=own_epochs, resumed=paths if resumed else None)
-        assert beside is not None, "why it cannot be made is among the problems that make_plan has raised"
         estimate.check_disk(plan, paths)
         if config.dry_run:
             if found is None:
                 print(estimate.description(plan, paths))
-            return 0
+            return paths, 0
+        assert beside is not None, "why it cannot be made is among the problems that make_plan has raised"
+        raise_all(input_problems(plan, beside.root))
         if config.address == "local":
-            ray_tune.connect("local", machine.cpus)
-        if resumed:
-            held = claim(paths)
-            reopen_run(paths, beside, {"resolved": plan.config.to_json()})
-        else:
+            stack.enter_context(ray_tune.connected("local", machine.cpus))
+        if not resumed:
             write_new_run(paths, beside, asked, plan, machine, arguments)
-            held = claim(paths)
+        stack.callback(claim(paths).release)
+        if resumed:
+            reopen_run(paths, beside, {"resolved": plan.config.to_json()})
     ray_tune.log_to(paths.log)
     settings = plan.settings(paths, use_gpu=bool(config.gpus_per_trial))
     budget = ray_tune.TimeBudget(config.time_budget)
@@ -149,8 +186,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None) -> int:
             print(problem)
     for line in write_summary(history, outcome.interrupted, outcome.out_of_time):
         print(line)
-    held.release()
-    return exit_code(history, outcome.interrupted)
+    return paths, exit_code(history, outcome.interrupted)
 
 
 def this_machine() -> Machine:
@@ -167,7 +203,7 @@ def new_run_paths(config: SweepConfig) -> RunPaths:
     """The folder of a new run: ``--name``, or the space and the time where it gives none that can be."""
     if config.name is not None and not name_problems(config):
         return RunPaths(Path(config.storage) / config.name)
-    name = f"{Path(config.space).name.removesuffix('.py')}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    name = f"{Path(config.space).name.removesuffix('.py')[:LONGEST_STEM]}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
     return RunPaths(Path(config.storage) / name)
 
 
@@ -184,6 +220,17 @@ def prepare_into(
         return lambda config: inspect(config, folds)
     cache = paths.root.parent.absolute() / IMAGE_CACHE
     return lambda config: prepare(config, beside.root, cache, workers, folds=folds)
+
+
+def with_preset(asked: SweepConfig, problems: list[str]) -> SweepConfig:
+    """``asked`` with what the preset of its data set says; why there is none that can be used goes to ``problems``."""
+    from trainables.data.presets import apply_preset
+
+    try:
+        return apply_preset(asked)[0]
+    except UserError as error:
+        problems += error.problems
+        return asked
 
 
 def kept_in(
@@ -205,7 +252,7 @@ def write_new_run(
     from sweep.estimate import provenance
 
     rows = enumerate(plan.space.rows)
-    sweep = {
+    record = {
         "asked": asked.to_json(),
         "resolved": plan.config.to_json() | {"name": paths.root.name},
         "mode": plan.mode,
@@ -219,7 +266,7 @@ def write_new_run(
     }
     weights = {name: dataclasses.asdict(found) for name, found in plan.weights.items()}
     machine_facts = provenance(machine) | {"weights": weights, "missing_weights": plan.missing_weights}
-    create_run(paths, beside, sweep, machine_facts, plan.space.source)
+    create_run(paths, beside, record, machine_facts, plan.space.source)
 
 
 def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: TimeBudget) -> Outcome:

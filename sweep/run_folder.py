@@ -20,8 +20,11 @@ from typing import Any, Protocol
 from filelock import BaseFileLock, FileLock, Timeout
 
 from search_spaces.errors import UserError
+from search_spaces.paths import shortened, unreachable
 from trainables.atomic import FORMAT, write_atomically, write_json
 
+LONGEST_PATH = 3000
+"""Of a run folder, in bytes: the system ends paths at 4096, and there are files below it."""
 IMAGE_CACHE = ".image_cache"
 """Below the storage: the decoded images, shared by all runs there."""
 
@@ -153,18 +156,23 @@ def place_problems(paths: RunPaths) -> list[str]:
 
 
 @contextlib.contextmanager
-def staging(paths: RunPaths, problems: list[str]) -> Iterator[RunPaths | None]:
+def staging(paths: RunPaths, problems: list[str], *, dry: bool = False) -> Iterator[RunPaths | None]:
     """A folder beside the run's in which it takes shape; removed unless it was moved into place.
 
-    None where the storage cannot be written to: why is added to ``problems``, and what else is wrong can still be
-    found. Raises ``UserError`` if the disk fills up meanwhile.
+    None if it is a ``dry`` run, which writes nothing, and where the storage cannot be written to: why is added to
+    ``problems``, and what else is wrong can still be found. Raises ``UserError`` if the disk fills up meanwhile.
     """
     storage = paths.root.parent
     with contextlib.ExitStack() as stack:
         try:
-            beside = stack.enter_context(folder_beside(paths.root, IMAGE_CACHE))
+            check_writable(paths.root)
+            beside = None if dry else stack.enter_context(folder_beside(paths.root, IMAGE_CACHE))
         except OSError as error:
-            problems.append(f"--storage {storage} is no folder that can be written to ({error.strerror}): give another")
+            named = f"--storage {shortened(storage)}"
+            if not unreachable(storage):  # else it is among the problems already
+                problems.append(f"{named} is no folder that can be written to ({error.strerror}): give another")
+            beside = None
+        if beside is None:
             yield None
             return
         try:
@@ -175,17 +183,29 @@ def staging(paths: RunPaths, problems: list[str]) -> Iterator[RunPaths | None]:
             raise UserError(f"--storage {storage}: {error.strerror}; make room, or give another --storage") from error
 
 
+def check_writable(place: Path) -> None:
+    """Raise ``OSError`` if no folder can be made at ``place``, as far as can be seen without making it."""
+    if len(os.fsencode(place.absolute())) > LONGEST_PATH:
+        raise OSError(errno.ENAMETOOLONG, f"its path is longer than {LONGEST_PATH} bytes")
+    above = next(folder for folder in place.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 @contextlib.contextmanager
 def folder_beside(place: Path, *neighbours: str) -> Iterator[Path]:
     """A new folder beside ``place``; gone afterwards unless it was moved, as are folders made for it and left empty.
 
     neighbours: names of folders beside it that may be made meanwhile.
     """
-    above = (*(place.parent / name for name in neighbours), *place.absolute().parents)
-    missing = [folder for folder in above if not os.path.lexists(folder)]  # the deepest come first
+    missing = [folder for folder in place.absolute().parents if not os.path.lexists(folder)]  # the deepest come first
+    beside = [place.parent / name for name in neighbours if not os.path.lexists(place.parent / name)]
     with contextlib.ExitStack() as stack:
-        stack.callback(_remove_empty, missing)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        stack.callback(_remove_empty, [*beside, *missing])
+        for folder in reversed(missing):  # one by one: mkdir(parents=True) calls itself for each
+            folder.mkdir(exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder

@@ -27,6 +27,7 @@ MAY_IMPORT = {
         "sweep.run_folder",
         "search_spaces.params",
         "search_spaces.errors",
+        "search_spaces.paths",
         "search_spaces.studies",
         "trainables.metrics",
         "trainables.predictions",
@@ -148,6 +149,11 @@ def test_ray_is_imported_in_two_files(path: Path) -> None:
 def test_pydantic_stays_out_of_what_a_trial_imports(path: Path) -> None:
     if path.relative_to(ROOT).parts[0] not in PYDANTIC_PACKAGES and name_of(path) not in PYDANTIC_FILES:
         assert [module for module in imports(path) if within(module, "pydantic")] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_nothing_is_imported_that_only_unix_has(path: Path) -> None:
+    assert {*imports(path)} & {"fcntl", "grp", "pwd", "resource", "termios"} == set()
 
 
 @pytest.mark.parametrize("package", ["search_spaces", "reports"])

@@ -1,7 +1,8 @@
-"""The twelve backbones: each torchvision network as four blocks, and the way from the last block to a vector."""
+"""The backbones: each torchvision network as four blocks, and the way from the last block to a vector."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainables.seeding import seeded
+
 Blocks = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
 
@@ -17,12 +20,16 @@ Blocks = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...
 class Backbone:
     """What is known of one network. Its torchvision module stays as it is, with its own parameter names.
 
-    blocks: four groups of submodule names; run one after the other, and then ``to_vector``, they are torchvision's own
-    features. Every parameter outside the old classifier lies in exactly one of them.
-    to_vector: block 4's output, float [B, channels, H, W], to features, float [B, feature_width]; never in place.
+    blocks: four groups of names of submodules, or of parameters in ``JOINED``; run one after the other, and then
+    ``to_vector``, they are torchvision's own features. Every parameter outside the old classifier lies in exactly one.
+    to_vector: block 4's output, float [B, channels, H, W] (ViT: [B, tokens, width]), to features, float
+    [B, feature_width]; never in place.
     feature_width: entries of the feature vector, whatever the image size.
-    min_image_size: smallest side in pixels, inclusive, that the network can run (measured; every larger one works).
+    min_image_size: smallest side in pixels, inclusive, that the network can run (measured; every larger one works, of
+    a network with patches every multiple).
     dropped: submodules of torchvision's classifier that our head replaces.
+    patch_size: side in pixels of the patches that have a position embedding each, so that the network is one of an
+    image size; None = it takes any.
     """
 
     name: str
@@ -31,27 +38,73 @@ class Backbone:
     feature_width: int
     min_image_size: int
     dropped: tuple[str, ...] = ("classifier",)
+    patch_size: int | None = None
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The submodules of all four blocks, in the order in which they run."""
+        """The submodules (and parameters) of all four blocks, in the order in which they run."""
         return tuple(name for block in self.blocks for name in block)
 
-    def network(self) -> nn.Module:
+    def size_needed(self, image_size: int) -> str | None:
+        """What images the network needs, in words, if it cannot run those of this side in pixels; else None."""
+        if image_size < self.min_image_size:
+            return f"images of at least {self.min_image_size} px"
+        if self.patch_size is not None and image_size % self.patch_size:
+            below = image_size - image_size % self.patch_size
+            return f"a multiple of {self.patch_size} px, such as {below} or {below + self.patch_size}"
+        return None
+
+    def size_arguments(self, image_size: int) -> dict[str, int]:
+        """What torchvision has to be told to build the network for images of this side in pixels."""
+        return {} if self.patch_size is None else {"image_size": image_size}
+
+    def network(self, image_size: int = 224) -> nn.Module:
         """torchvision's whole network, old classifier included, initialised at random as torchvision does it."""
-        network: nn.Module = torchvision.models.get_model(self.name, weights=None)
+        network: nn.Module = torchvision.models.get_model(self.name, weights=None, **self.size_arguments(image_size))
         return network
 
-    def empty_network(self) -> nn.Module:
+    def empty_network(self, image_size: int = 224) -> nn.Module:
         """The same without storage (on the meta device), for names and shapes, or to be filled from a checkpoint."""
+        if self.name.startswith("regnet"):  # It computes its widths by tensors, which have no values on that device.
+            with seeded(0):
+                return self.network(image_size).to("meta")
         with torch.device("meta"):
-            return self.network()
+            return self.network(image_size)
+
+    def run(self, network: nn.Module, stage: str, tensor: Tensor) -> Tensor:
+        """The output of one of the ``stages``, which follow from each other, from images to ``to_vector``."""
+        part = part_of(network, stage)
+        out: Tensor = JOINED[stage](part, tensor) if isinstance(part, nn.Parameter) else part(tensor)
+        return out
 
     def drop_classifier(self, network: nn.Module) -> nn.Module:
         """Take torchvision's classifier out of ``network``; what is left are the four blocks."""
         for name in self.dropped:
             network.set_submodule(name, nn.Identity())
         return network
+
+
+def part_of(network: nn.Module, name: str) -> nn.Module | nn.Parameter:
+    """The submodule or parameter of this name."""
+    part: nn.Module | nn.Parameter = functools.reduce(getattr, name.split("."), network)
+    return part
+
+
+def before_patches(token: Tensor, patches: Tensor) -> Tensor:
+    """The class token [1, 1, D], and behind it the patches [B, D, h, w] row by row: [B, 1 + h w, D]."""
+    return torch.cat([token.expand(len(patches), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
+
+
+JOINED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "class_token": before_patches,
+    "encoder.pos_embedding": torch.add,
+}
+"""Parameters of a network itself, and how each is joined to what reaches it."""
+
+
+def class_token(tokens: Tensor) -> Tensor:
+    """ViT's: [B, tokens, D] -> [B, D], the first of them."""
+    return tokens[:, 0]
 
 
 def pooled(features: Tensor) -> Tensor:
@@ -110,10 +163,25 @@ _DENSENET: Blocks = (
 )
 # Its LayerNorm stands behind the pooling, inside the classifier, and is pretrained: it belongs to block 4.
 _CONVNEXT: Blocks = (_features(0, 1), _features(2, 3), _features(4, 5), (*_features(6, 7), "avgpool", "classifier.0"))
+# Swin's channels come last until it permutes them, behind its last LayerNorm.
+_SWIN: Blocks = (_features(0, 1), _features(2, 3), _features(4, 5), (*_features(6, 7), "norm", "permute"))
+_REGNET: Blocks = (
+    ("stem", "trunk_output.block1"),
+    ("trunk_output.block2",),
+    ("trunk_output.block3",),
+    ("trunk_output.block4",),
+)
+_LAYERS = tuple(f"encoder.layers.encoder_layer_{i}" for i in range(12))
+_VIT: Blocks = (
+    ("conv_proj", "class_token", "encoder.pos_embedding", "encoder.dropout", *_LAYERS[:3]),
+    _LAYERS[3:6],
+    _LAYERS[6:9],
+    (*_LAYERS[9:], "encoder.ln"),
+)
 
 BACKBONES: dict[str, Backbone] = {
     backbone.name: backbone
-    for backbone in (  # name, blocks, to_vector, feature_width, min_image_size, dropped
+    for backbone in (  # name, blocks, to_vector, feature_width, min_image_size, dropped, patch_size
         Backbone("resnet18", _RESNET, pooled, 512, 1, ("fc",)),
         Backbone("resnet34", _RESNET, pooled, 512, 1, ("fc",)),
         Backbone("resnet50", _RESNET, pooled, 2048, 1, ("fc",)),
@@ -126,5 +194,11 @@ BACKBONES: dict[str, Backbone] = {
         Backbone("squeezenet1_0", _spans((0, 4), (5, 7), (8, 9), (10, 12)), pooled, 512, 21),
         Backbone("squeezenet1_1", _spans((0, 4), (5, 7), (8, 10), (11, 12)), pooled, 512, 17),
         Backbone("convnext_tiny", _CONVNEXT, flattened, 768, 32, ("classifier.2",)),
+        Backbone("resnext50_32x4d", _RESNET, pooled, 2048, 1, ("fc",)),
+        Backbone("wide_resnet50_2", _RESNET, pooled, 2048, 1, ("fc",)),
+        Backbone("efficientnet_v2_s", _spans((0, 2), (3, 3), (4, 5), (6, 7)), pooled, 1280, 1),
+        Backbone("regnet_y_1_6gf", _REGNET, pooled, 888, 1, ("fc",)),
+        Backbone("vit_b_16", _VIT, class_token, 768, 16, ("heads",), patch_size=16),
+        Backbone("swin_t", _SWIN, pooled, 768, 4, ("head",)),
     )
 }

@@ -211,7 +211,7 @@ def frozen_features(found: FoundWeights, data: Batches, image_size: int, precisi
 
     def features(images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            vectors = model.forward_frozen(normalise(images))
+            vectors = model.forward_frozen(normalise(images, found.scale))
         return vectors.float().reshape(len(vectors), -1, positions).mean(2)
 
     return _gathered(data, features)

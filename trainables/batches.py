@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -68,9 +69,31 @@ def plan_batches(count: int, batch_size: int, generator: torch.Generator | None)
     return [np.sort(order[start:end]) for start, end in zip(starts, [*starts[1:], count], strict=True)]
 
 
-# Mean and standard deviation of ImageNet's channels, with which torchvision's V1 weights were trained.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+@dataclass(frozen=True)
+class InputScale:
+    """How pixels become inputs: mean and std of the three channels, for pixels in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of_range(cls, low: float, high: float) -> Self:
+        """That by which pixels of 0 become ``low`` and those of 255 ``high``."""
+        return cls((-low / (high - low),) * 3, (1 / (high - low),) * 3)
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """What pixels of 0 and 255 become, where that is the same in all channels; else None."""
+        ends = [(-mean / std, (1 - mean) / std) for mean, std in zip(self.mean, self.std, strict=True)]
+        return ends[0] if ends.count(ends[0]) == len(ends) else None
+
+    def close_to(self, other: InputScale) -> bool:
+        """Whether both are the same but for rounding."""
+        return np.allclose((self.mean, self.std), (other.mean, other.std), rtol=1e-3)
+
+
+IMAGENET = InputScale(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""With which torchvision's V1 weights were trained."""
 
 MAX_ROTATION_DEGREES = 30.0
 CROP_AREA = (0.5, 1.0)
@@ -78,21 +101,21 @@ CROP_AREA = (0.5, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 
 
-def normalise(images: Tensor) -> Tensor:
-    """The one evaluation transform: uint8 (or float in 0..255) [B, C, S, S] -> float32 [B, 3, S, S], ImageNet's scale.
+def normalise(images: Tensor, to: InputScale = IMAGENET) -> Tensor:
+    """The one evaluation transform: uint8 (or float in 0..255) [B, C, S, S] -> float32 [B, 3, S, S].
 
-    C is 1 or 3; gray is repeated in the three channels. The result is channels_last.
+    to: the scale of the result. C is 1 or 3; gray is repeated in the three channels. The result is channels_last.
     """
     batch, _, height, width = images.shape
-    scale = torch.tensor([1 / (255 * std) for std in STD], device=images.device).view(1, 3, 1, 1)
-    shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)], device=images.device)
+    scale = torch.tensor([1 / (255 * std) for std in to.std], device=images.device).view(1, 3, 1, 1)
+    shift = torch.tensor([-mean / std for mean, std in zip(to.mean, to.std, strict=True)], device=images.device)
     # Broadcasting writes the three channels of a gray image at once, straight into the layout that convolutions want.
     out = torch.empty((batch, 3, height, width), device=images.device, memory_format=torch.channels_last)
     torch.mul(images.float(), scale, out=out)
     return out.add_(shift.view(1, 3, 1, 1))
 
 
-def augmented(images: Tensor, augment: str, generator: torch.Generator) -> Tensor:
+def augmented(images: Tensor, augment: str, generator: torch.Generator, to: InputScale = IMAGENET) -> Tensor:
     """The training transform, other for every image: uint8 [B, C, S, S] -> float32 [B, 3, S, S], as ``normalise``.
 
     none: ``normalise`` alone. flip: left and right exchanged with probability .5. standard: a rotation of up to
@@ -101,13 +124,14 @@ def augmented(images: Tensor, augment: str, generator: torch.Generator) -> Tenso
     generator: on the CPU; the draws are the same on every device and depend on B alone.
     """
     if augment == "none":
-        return normalise(images)
+        return normalise(images, to)
     draws = torch.rand(len(images), _DRAWS[augment], generator=generator)
     if augment == "flip":
         mirrored = (draws[:, 0] < 0.5).to(images.device).view(-1, 1, 1, 1)
-        return normalise(torch.where(mirrored, images.flip(3), images))
+        return normalise(torch.where(mirrored, images.flip(3), images), to)
     grid = _sampling_grid(_warps(draws).to(images.device), images.shape[-1])
-    return normalise(F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False))
+    warped = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return normalise(warped, to)
 
 
 _DRAWS = {"flip": 1, "standard": 6}

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.batches import Batches, augmented, normalise, plan_batches
+from trainables.batches import IMAGENET, Batches, InputScale, augmented, normalise, plan_batches
 from trainables.losses import Loss, mean_loss, probabilities_of
 from trainables.optimizers import Schedule
 
@@ -47,13 +47,14 @@ class Evaluation:
 @dataclass(frozen=True)
 class Forward:
     """A network with its loss. task: "single_label" or "multi_label"; precision: "fp32", or "bf16" for
-    autocast (weights and loss stay float32).
+    autocast (weights and loss stay float32). scale: of the network's inputs.
     """
 
     model: nn.Module
     loss: Loss
     task: str
     precision: str
+    scale: InputScale = IMAGENET
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The summed loss and the logits."""
@@ -96,7 +97,7 @@ def train_epoch(
         between_steps()
         images, labels = data.take(indices)
         schedule.before_step()
-        inputs = augmented(images, augment, augmentation)
+        inputs = augmented(images, augment, augmentation, forward.scale)
         summed, right, micro_batch = _backward_in_memory(forward, optimizer, inputs, labels, micro_batch)
         optimizer.step()
         total += summed
@@ -125,7 +126,7 @@ def evaluate(forward: Forward, data: Batches, between_steps: Callable[[], None] 
     forward.model.eval()
 
     def judged(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        summed, logits = forward(normalise(images), labels)
+        summed, logits = forward(normalise(images, forward.scale), labels)
         return summed, forward.loss.weight(labels), probabilities_of(logits, forward.task)
 
     totals, weights, parts = zip(*map_batches(judged, data, between_steps), strict=True)

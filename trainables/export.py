@@ -22,9 +22,10 @@ from search_spaces.errors import UserError
 from search_spaces.params import Scalar, TrialParams
 from trainables.atomic import FORMAT, check_format, write_atomically
 from trainables.backbones import BACKBONES, Backbone
-from trainables.batches import MEAN, STD
+from trainables.batches import IMAGENET, InputScale
+from trainables.checkpoints import read_checkpoint
 from trainables.finetune import FineTunedModel, build_model, make_head
-from trainables.weights import FoundWeights, read_checkpoint
+from trainables.weights import FoundWeights
 
 ONNX_AGREES_WITHIN = 1e-4
 """The most that a probability of onnxruntime may lie from torch's."""
@@ -54,13 +55,18 @@ class ModelFacts:
     seed: int | None
     epoch: int
     code: str | None
-    mean: tuple[float, ...] = MEAN
-    std: tuple[float, ...] = STD
+    mean: tuple[float, ...] = IMAGENET.mean
+    std: tuple[float, ...] = IMAGENET.std
     ordered: bool = False
 
     def __post_init__(self) -> None:
         assert (self.thresholds is not None) == (self.task == "multi_label")
         assert self.thresholds is None or tuple(self.thresholds) == self.classes
+
+    @property
+    def scale(self) -> InputScale:
+        """Of the network's inputs."""
+        return InputScale(self.mean, self.std)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values: ``ModelFacts(**values)`` is the same again."""
@@ -115,7 +121,7 @@ def read_model(path: Path) -> tuple[nn.Module, ModelFacts]:
     if facts.backbone not in BACKBONES:
         raise UserError(f"{path} holds a {facts.backbone}, which this version does not know")
     backbone = BACKBONES[facts.backbone]
-    network = _with_head(backbone, backbone.empty_network(), _empty_head(facts))
+    network = _with_head(backbone, backbone.empty_network(facts.image_size), _empty_head(facts))
     try:
         network.load_state_dict(content["state_dict"], assign=True)
     except RuntimeError as error:
@@ -131,6 +137,7 @@ def torchvision_lines(facts: ModelFacts, model_file: str = "best.pt", image_file
     modules = ", ".join(f"nn.{module!r}" for module in _head_in_place(backbone, _empty_head(facts)))
     *_, place = backbone.dropped[0].split(".")
     target = f"classifier[{place}]" if place.isdigit() else place
+    size = ", ".join(f"{name}={value}" for name, value in backbone.size_arguments(facts.image_size).items())
     activation = "softmax(dim=1)" if facts.task == "single_label" else "sigmoid()"
     lines = [
         "import torch, torchvision",
@@ -139,7 +146,7 @@ def torchvision_lines(facts: ModelFacts, model_file: str = "best.pt", image_file
         "from torchvision.transforms.v2.functional import normalize, pil_to_tensor",
         "",
         f"saved = torch.load({json.dumps(model_file)}, weights_only=True)",
-        f"model = torchvision.models.{facts.backbone}()",
+        f"model = torchvision.models.{facts.backbone}({size})",
         f"model.{target} = nn.Sequential({modules})",
         'model.load_state_dict(saved["state_dict"])',
         f'image = ImageOps.exif_transpose(Image.open({json.dumps(image_file)})).convert("RGB")',

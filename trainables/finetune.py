@@ -14,9 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from search_spaces.errors import raise_all
 from search_spaces.params import TrialParams
-from trainables.backbones import BACKBONES, Backbone
+from trainables.backbones import BACKBONES, Backbone, part_of
+from trainables.checkpoints import differences
 from trainables.seeding import seeded
-from trainables.weights import FoundWeights, differences, load_pretrained
+from trainables.weights import FoundWeights, load_pretrained
 
 _HEAD_STREAM = 0x68656164
 """Keeps the head's random numbers apart from those of a random trunk of the same seed."""
@@ -34,7 +35,7 @@ def build_model(
     assert weights.backbone == params.backbone, f"weights of {weights.backbone} for {params.backbone}"
     raise_all(model_problems(params, image_size))
     backbone = BACKBONES[params.backbone]
-    trunk = backbone.drop_classifier(load_pretrained(weights, seed))
+    trunk = load_pretrained(weights, seed, image_size)
     with seeded(seed ^ _HEAD_STREAM):
         head = make_head(backbone.feature_width, params.head_widths, params.dropout, class_count)
     layers = params.unfreeze_layers or unfrozen_modules(backbone, params.unfreeze_depth)
@@ -47,13 +48,13 @@ def model_problems(params: TrialParams, image_size: int) -> list[str]:
     """What keeps ``build_model`` from building ``params`` for images of this side, one sentence each."""
     backbone = BACKBONES[params.backbone]
     problems = []
-    least = backbone.min_image_size
-    if image_size < least:
-        problems.append(f"{backbone.name} needs images of at least {least} px, image_size is {image_size}")
+    if needed := backbone.size_needed(image_size):
+        problems.append(f"{backbone.name} needs {needed}, image_size is {image_size}")
     if not params.unfreeze_layers:
         return problems
     trunk = backbone.drop_classifier(backbone.empty_network())
     modules = {name: next(module.parameters(), None) is not None for name, module in trunk.named_modules() if name}
+    modules |= {name: True for name, _ in trunk.named_parameters() if name in backbone.stages}
     for layer in params.unfreeze_layers:
         if _lies_in(f"{layer}.", backbone.dropped):
             problems.append(
@@ -71,7 +72,7 @@ def model_problems(params: TrialParams, image_size: int) -> list[str]:
 
 
 def unfrozen_modules(backbone: Backbone, depth: int | None) -> tuple[str, ...]:
-    """The submodules that train at ``unfreeze_depth`` 0 to 4: those of the last ``depth`` blocks."""
+    """The submodules and parameters that train at ``unfreeze_depth`` 0 to 4: those of the last ``depth`` blocks."""
     assert depth in (0, 1, 2, 3, 4), f"unfreeze_depth {depth}"
     return tuple(itertools.chain.from_iterable(backbone.blocks[4 - depth :]))
 
@@ -108,7 +109,7 @@ class FineTunedModel(nn.Module):
         layers = tuple(layers)
         trunk.requires_grad_(False)
         for layer in layers:
-            trunk.get_submodule(layer).requires_grad_(True)
+            part_of(trunk, layer).requires_grad_(True)
         asked = {name for name, _ in trunk.named_parameters() if _lies_in(name, layers)}
         head_names = {f"head.{name}" for name, _ in head.named_parameters()}
         assert set(self.trainable_names()) == asked | head_names, "what trains is not what was asked for"
@@ -124,7 +125,8 @@ class FineTunedModel(nn.Module):
     def forward_frozen(self, images: Tensor) -> Tensor:
         """The part of the network before anything that trains, without gradients: a function of the image alone.
 
-        Returns float [B, channels, H, W], or the features [B, feature_width] if the head alone trains.
+        Returns float [B, channels, H, W] (ViT: [B, tokens, width]), or the features [B, feature_width] if the head
+        alone trains.
         """
         with torch.no_grad():
             return self._run(images, 0, self.frozen_stages)
@@ -147,7 +149,11 @@ class FineTunedModel(nn.Module):
             return self
         reached = False
         for stage in self.backbone.stages:
-            for module in self.trunk.get_submodule(stage).modules():
+            part = part_of(self.trunk, stage)
+            if isinstance(part, nn.Parameter):
+                reached = reached or part.requires_grad
+                continue
+            for module in part.modules():
                 trains = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
                 reached = reached or trains
                 module.training = trains if isinstance(module, _BatchNorm) else reached
@@ -210,10 +216,10 @@ class FineTunedModel(nn.Module):
 
     def _run(self, tensor: Tensor, first: int, stop: int) -> Tensor:
         for stage in self.backbone.stages[first:stop]:
-            tensor = self.trunk.get_submodule(stage)(tensor)
+            tensor = self.backbone.run(self.trunk, stage, tensor)
         return self.backbone.to_vector(tensor) if stop == len(self.backbone.stages) else tensor
 
 
-def _lies_in(parameter: str, modules: Iterable[str]) -> bool:
-    """Whether the parameter (or, with a dot behind its name, the module) is in one of the modules."""
-    return any(parameter.startswith(f"{module}.") for module in modules)
+def _lies_in(parameter: str, parts: Iterable[str]) -> bool:
+    """Whether the parameter (or, with a dot behind its name, the module) is in one of the modules, or one of them."""
+    return any(f"{parameter}.".startswith(f"{part}.") for part in parts)

@@ -28,7 +28,7 @@ from trainables.metrics import evaluate_predictions, metric_mode, metric_names
 from trainables.optimizers import Schedule, make_optimizer
 from trainables.predictions import Predictions, join, read_predictions
 from trainables.seeding import Randomness, set_determinism
-from trainables.weights import find_weights
+from trainables.weights import FoundWeights, find_weights
 
 SAME_PROBABILITY = {"fp32": 5e-3, "bf16": 5e-2}
 """How far probabilities of the same weights may lie apart on another device or with another batch size."""
@@ -39,7 +39,7 @@ class TrialSettings:
     """The settings that all trials of a sweep share; a plain dict of scalars on its way through Ray.
 
     run_dir: the run folder, a path that every node sees; it holds dataset.json and splits.csv.
-    epochs: the budget of a trial, >= 1. weights: "imagenet", "random" or a folder.
+    epochs: the budget of a trial, >= 1. weights: as ``find_weights`` reads them.
     precision: "fp32" or "bf16" (autocast). metric: a column of epochs.parquet; mode: "max" or "min".
     patience: epochs without a better metric after which a trial ends by itself; None = never.
     time_limit_s: wall-clock seconds after which a trial fails; None = never.
@@ -95,8 +95,9 @@ class FinetuneTrial:
             self._random = Randomness(settings.seed, number, self._device)
             self.data = open_dataset(Path(settings.run_dir), None if settings.splits is None else Path(settings.splits))
             loss = _checked_loss(params, settings, self.data).to(self._device)
-            self.model = self._build_model()
-            self._forward = Forward(self.model, loss, self.data.task, settings.precision)
+            weights = self._find_weights()
+            self.model = self._build_model(weights)
+            self._forward = Forward(self.model, loss, self.data.task, settings.precision, weights.scale)
             self._train, self._val = (self._batches(split) for split in (self.data.train, self.data.val))
             groups = self.model.parameter_groups(params.lr, params.backbone_lr_factor)
             self._optimizer = make_optimizer(params, groups)
@@ -246,11 +247,14 @@ class FinetuneTrial:
         """Computed once: it takes a second for the largest networks, and nothing changes what is frozen."""
         return self.model.frozen_sha256()
 
-    def _build_model(self) -> FineTunedModel:
+    def _find_weights(self) -> FoundWeights:
         # The driver has opened and judged the files; on a node without them they are fetched, their hash is checked.
         found, missing = find_weights(self.settings.weights, [self.params.backbone], download=True)
         raise_all(list(missing.values()))
-        weights, classes, seed = found[self.params.backbone], len(self.data.classes), self._random.weights_seed
+        return found[self.params.backbone]
+
+    def _build_model(self, weights: FoundWeights) -> FineTunedModel:
+        classes, seed = len(self.data.classes), self._random.weights_seed
         model = build_model(self.params, classes, weights, self.data.image_size, seed)
         return model.to(memory_format=torch.channels_last).to(self._device)
 

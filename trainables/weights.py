@@ -7,15 +7,15 @@ import difflib
 import functools
 import hashlib
 import math
-import pickle
+import os
 import re
 import socket
+import stat
 import sys
 import urllib.error
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import torch
 import torchvision
@@ -24,10 +24,17 @@ from torch.nn import functional
 
 from search_spaces.errors import UserError, raise_all, unknown
 from trainables.backbones import BACKBONES, Backbone
+from trainables.batches import IMAGENET, InputScale, normalise
+from trainables.checkpoints import Loaded, load_trunk, some
 from trainables.seeding import seeded
 
 CONNECT_TIMEOUT_S = 30.0
-_OLD_DENSENET_KEY = re.compile(r"^(features\.\w+\.denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
+SUFFIXES = (".pth", ".pt", ".safetensors")
+FAR_OFF = 5.0
+"""Running standard deviations from the running mean; right values lie about 1 off, 0..255 for ImageNet's scale 90."""
+TOO_FLAT = 0.1
+"""Part of the running standard deviation; right values have .7 to 1.2 of it, ImageNet's scale for 0..255 a sixtieth."""
+_SOURCES = re.compile(r",(?=\s*(?:\w+=|(?:imagenet|random)\s*(?:,|$)))")
 _FOLDED_TOLERANCE = 1e-3
 _NOISE_IMAGES, _NOISE_SIZE, _NOISE_GRAIN = 4, 64, 8
 
@@ -36,18 +43,97 @@ _NOISE_IMAGES, _NOISE_SIZE, _NOISE_GRAIN = 4, 64, 8
 class FoundWeights:
     """The weights of one backbone.
 
-    origin: "imagenet", "folder" or "random". path: the file, None if random; url: where it can be fetched, None unless
-    imagenet. sha256: all 64 hex digits. folded_batchnorm: no BatchNorm layer holds statistics (``batchnorm_state``);
-    note: what the report should say of them, or "". The three are found by ``check_weights``.
+    origin: "imagenet", "folder", "file" (named for this backbone) or "random". path: the file, None if random; url:
+    where it can be fetched, None unless imagenet. range: what pixels of 0 and 255 are for the network, None =
+    ImageNet's scale. sha256: all 64 hex digits. folded_batchnorm: no BatchNorm layer holds statistics
+    (``batchnorm_state``); note: what the report should say of them, or "". The three are found by ``check_weights``.
     """
 
     backbone: str
     origin: str
     path: str | None = None
     url: str | None = None
+    range: tuple[float, float] | None = None
     sha256: str | None = None
     folded_batchnorm: bool = False
     note: str = ""
+
+    @property
+    def scale(self) -> InputScale:
+        """How pixels become the network's inputs."""
+        return IMAGENET if self.range is None else InputScale.of_range(*self.range)
+
+    @property
+    def torchvisions(self) -> bool:
+        """Whether the file has the name, and so the hash, of torchvision's own."""
+        return self.origin in ("imagenet", "folder") and Path(str(self.path)).name == _file_name(self.backbone)
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSources:
+    """What ``--weights`` gives. base: "imagenet", "random" or a folder, None if there are only files.
+
+    files: by backbone, a file and its ``range=LOW:HIGH``, if it has one.
+    """
+
+    base: str | None
+    files: dict[str, tuple[str, tuple[float, float] | None]]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Of ``imagenet``, ``FOLDER``, ``random`` and ``NAME=FILE[,range=LOW:HIGH]``, with commas between.
+
+        ``UserError`` with a sentence for each that is none of these, or of which there are two.
+        """
+        bases: list[str] = []
+        files: dict[str, tuple[str, tuple[float, float] | None]] = {}
+        problems: list[str] = []
+        name = ""
+        for part in _SOURCES.split(text):
+            key, equals, value = part.strip().partition("=")
+            if not (equals and key.isidentifier()):
+                bases.append(part.strip())
+                continue
+            if key == "range":
+                read = _range(value)
+                if not name or files[name][1] is not None or read is None:
+                    problems.append(
+                        f"--weights {part}: write NAME=FILE,range=LOW:HIGH, two numbers that pixels of 0 and 255 become"
+                    )
+                else:
+                    files[name] = (files[name][0], read)
+                continue
+            if key not in BACKBONES:
+                problems.append(f"--weights {part}: {unknown('backbone', key, BACKBONES)}")
+            elif not value.strip():
+                problems.append(f"--weights {part}: write NAME=FILE")
+            elif key in files:
+                problems.append(f"--weights: {key} is given two files, {files[key][0]} and {value}: name one")
+            name = key
+            files.setdefault(name, (value.strip(), None))
+        if len(bases) > 1:
+            problems.append(f"--weights {' and '.join(bases)}: give one of imagenet, random or a folder, and NAME=FILE")
+        raise_all(problems)
+        return cls(bases[0] if bases else None, files)
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """What must be there on every node, by how the user gave it."""
+        base = {} if self.base in (None, "imagenet", "random") else {str(self.base): Path(str(self.base)).expanduser()}
+        return base | {f"{name}={path}": Path(path).expanduser() for name, (path, _) in self.files.items()}
+
+    def absolute(self) -> str:
+        """The same as text, with absolute paths."""
+        base = (
+            self.base
+            if self.base in (None, "imagenet", "random")
+            else str(Path(str(self.base)).expanduser().absolute())
+        )
+        files = [
+            f"{name}={Path(path).expanduser().absolute()}" + ("" if ends is None else f",range={ends[0]}:{ends[1]}")
+            for name, (path, ends) in self.files.items()
+        ]
+        return ",".join([*([] if base is None else [base]), *files])
 
 
 def find_weights(
@@ -56,51 +142,157 @@ def find_weights(
     """The weights at hand for ``backbones``, and for each other one a sentence that names the file and ways to get it.
 
     source: "imagenet" (torchvision's first ImageNet weights, in torch's cache folder), "random", or a folder, which
-    holds torchvision's file name or ``<backbone>-<first 8 hex digits of its SHA-256>.pth``.
+    holds torchvision's file name or ``<backbone>-<first 8 hex digits of its SHA-256>.pth``; and files, as
+    ``WeightSources`` reads them: beside the others each replaces one, alone only they are there.
     download: fetch what the cache lacks; without it nothing is fetched.
     Only names are looked at here; ``check_weights`` opens the files. ``UserError``: no such folder, unknown backbone.
     """
     problems = [unknown("backbone", name, BACKBONES) for name in backbones if name not in BACKBONES]
-    folder = Path(source).expanduser()
-    if source not in ("imagenet", "random") and not folder.is_dir():
-        near = difflib.get_close_matches(source, ("imagenet", "random"), n=1)
+    sources = WeightSources("", {})
+    try:
+        sources = WeightSources.parse(source)
+    except UserError as error:
+        problems += error.problems
+    base = sources.base
+    folder = Path(base or "").expanduser()
+    if base and base not in ("imagenet", "random") and not os.path.isdir(folder):
+        near = difflib.get_close_matches(base, ("imagenet", "random"), n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        problems.append(f"--weights {source!r} is no folder: {hint}give imagenet, random or a folder of weight files")
+        problems.append(
+            f"--weights {base!r} is no folder: {hint}give imagenet, random, a folder of weight files, or NAME=FILE for "
+            "the network NAME"
+        )
     raise_all(problems)
-    if source == "random":
-        return {name: FoundWeights(backbone=name, origin="random") for name in backbones}, {}
-    if source == "imagenet":
-        return _find_imagenet(backbones, download)
-    return _find_in_folder(folder, backbones)
+    found = {
+        name: FoundWeights(backbone=name, origin="file", path=str(Path(path).expanduser().absolute()), range=ends)
+        for name, (path, ends) in sources.files.items()
+        if name in backbones
+    }
+    others = [name for name in backbones if name not in found]
+    if base is None:
+        only = f"--weights names files of {', '.join(sources.files)} alone: add imagenet, random or a folder to it"
+        return found, {name: f"weights of {name}: {only}" for name in others}
+    if base == "random":
+        return {name: FoundWeights(backbone=name, origin="random") for name in others} | found, {}
+    more, missing = _find_imagenet(others, download) if base == "imagenet" else _find_in_folder(folder, others)
+    return {name: (more | found)[name] for name in backbones if name in more or name in found}, missing
 
 
-def check_weights(found: FoundWeights) -> FoundWeights:
-    """Open the file, check its hash, load it strictly; return ``found`` with its ``sha256`` and BatchNorm's state.
+def check_weights(found: FoundWeights, image_size: int = 224) -> FoundWeights:
+    """Open the file, check its hash, load it; return ``found`` with its ``sha256``, BatchNorm's state and a note.
 
-    Random weights are returned as they are. ``UserError``: see ``load_network``.
+    image_size: side of the images in pixels. Random weights are returned as they are. ``UserError``: as
+    ``load_pretrained``.
     """
     if found.origin == "random":
         return found
-    path = local_path(found)
-    empty, layers = batchnorm_state(load_network(path, BACKBONES[found.backbone]))
-    note, folded = "", 0 < empty == layers
+    loaded = _load(found, image_size)
+    notes = [*_read_as(found, loaded)]
+    empty, layers = batchnorm_state(loaded.trunk)
+    folded = 0 < empty == layers
     if folded:
-        note = (
+        notes.append(
             "BatchNorm is folded (all running means 0, variances 1): the network falls to chance as soon as a "
             "BatchNorm layer trains"
         )
     elif empty:
-        note = f"{empty} of {layers} BatchNorm layers hold no statistics (means 0, variances 1): random or folded there"
-    return dataclasses.replace(found, sha256=sha256(path), folded_batchnorm=folded, note=note)
+        notes.append(
+            f"{empty} of {layers} BatchNorm layers hold no statistics (means 0, variances 1): random or folded there"
+        )
+    digest = sha256(local_path(found))
+    return dataclasses.replace(found, sha256=digest, folded_batchnorm=folded, note="; ".join(notes))
 
 
-def load_pretrained(found: FoundWeights, seed: int) -> nn.Module:
-    """torchvision's whole network with these weights, float32, on the CPU.
+def _range(text: str) -> tuple[float, float] | None:
+    """LOW:HIGH, two finite numbers of which the first is less; else None."""
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        return None
+    return (low, high) if low < high and math.isfinite(high - low) else None
 
-    seed: of random weights; the same seed gives the same weights, and no global random state is touched.
+
+def _read_as(found: FoundWeights, loaded: Loaded) -> Iterator[str]:
+    """What was done to a file, and what of it was left."""
+    yield from loaded.done
+    if found.range is not None:
+        yield "pixels of 0 to 255 become {:g} to {:g}".format(*found.range)
+    if found.origin == "file" and not any(isinstance(module, nn.BatchNorm2d) for module in loaded.trunk.modules()):
+        yield "it has no BatchNorm, so that nothing tells whether it was made for other input values"
+    if loaded.ignored and (found.origin == "file" or not loaded.own_classifier):
+        yield f"not of the trunk, and ignored: {some(loaded.ignored)}"
+
+
+def load_pretrained(found: FoundWeights, seed: int, image_size: int = 224) -> nn.Module:
+    """torchvision's network with these weights, without its classifier, float32, on the CPU.
+
+    seed: of random weights; the same seed gives the same weights, and no global random state is touched. image_size:
+    side of the images in pixels. ``UserError`` (one sentence) if the file is not there, does not have the SHA-256 that
+    its name ends in (which a file given by NAME=FILE need not), was trained on another scale than ``found.range`` says
+    (where it tells), or as ``checkpoints.load_trunk`` has it.
     """
     backbone = BACKBONES[found.backbone]
-    return random_network(backbone, seed) if found.origin == "random" else load_network(local_path(found), backbone)
+    if found.origin == "random":
+        return backbone.drop_classifier(random_network(backbone, seed, image_size))
+    return _load(found, image_size).trunk
+
+
+def input_problem(found: FoundWeights, images: Tensor) -> str | None:
+    """Why the weights were made for other input values than they will get, one sentence; None if nothing says so.
+
+    images: uint8 [n, C, S, S] of the training split. They go through the trunk, in eval mode, to its first BatchNorm:
+    on most channels its input must lie within ``FAR_OFF`` running standard deviations of the running mean (root mean
+    square), and vary by ``TOO_FLAT`` of one or more. torchvision's own files are not looked at, nor are networks whose
+    first BatchNorm has no statistics.
+    """
+    if found.origin == "random" or found.torchvisions:
+        return None
+    backbone, trunk = BACKBONES[found.backbone], load_pretrained(found, 0, images.shape[-1]).eval()
+    name, layer = next(((n, m) for n, m in trunk.named_modules() if isinstance(m, nn.BatchNorm2d)), ("", None))
+    if layer is None or _is_empty(layer):
+        return None
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    seen: list[Tensor] = []
+    layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].transpose(0, 1).flatten(1).clone()))
+    with torch.inference_mode():
+        features = normalise(images, found.scale)
+        for stage in backbone.stages:
+            features = backbone.run(trunk, stage, features)
+            if seen:
+                break
+    scale = (layer.running_var + layer.eps).sqrt()
+    spread = seen[0].std(1) / scale
+    off = (seen[0] - layer.running_mean[:, None]).square().mean(1).sqrt() / scale
+    if (off > FAR_OFF).float().mean() <= 0.5 and (spread < TOO_FLAT).float().mean() <= 0.5:
+        return None
+    return (
+        f"weights of {found.backbone}: {found.path} was made for other input values: what reaches its first BatchNorm "
+        f"({name}) varies {spread.median():.2g} times as much as there, and lies {off.median():.2g} of its standard "
+        f"deviations off (medians of {len(off)} channels): say what pixels of 0 and 255 must become, such as "
+        f"--weights {found.backbone}={found.path},range=-1024:1024"
+    )
+
+
+def _load(found: FoundWeights, image_size: int) -> Loaded:
+    path = local_path(found)
+    try:
+        state = path.stat()
+    except OSError as error:
+        why = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise UserError(f"weights of {found.backbone}: {path} {why}; every node must see this path") from None
+    if not stat.S_ISREG(state.st_mode):
+        raise UserError(f"weights of {found.backbone}: {path} is no file; give a file, or a folder without NAME=")
+    if found.origin != "file":
+        _check_hash(path, state.st_size, state.st_mtime_ns)
+    loaded = load_trunk(path, BACKBONES[found.backbone], image_size)
+    if loaded.scale is not None and not loaded.scale.close_to(found.scale):
+        ends = loaded.scale.range
+        raise UserError(
+            f"weights of {found.backbone}: {path} was trained on other input values than it would get: write "
+            + (f"{found.backbone}={path},range={ends[0]:g}:{ends[1]:g}" if ends else "it without range=")
+        )
+    return loaded
 
 
 def local_path(found: FoundWeights) -> Path:
@@ -109,7 +301,7 @@ def local_path(found: FoundWeights) -> Path:
     ``UserError`` if it can be neither found nor fetched.
     """
     assert found.path is not None, "random weights have no file"
-    if found.origin == "folder":
+    if found.origin != "imagenet":
         return Path(found.path)
     assert found.url is not None
     path = cache_folder() / Path(found.path).name
@@ -142,6 +334,10 @@ def fetch(url: str, path: Path) -> None:
         socket.setdefaulttimeout(before)
 
 
+def _file_name(backbone: str) -> str:
+    return weights_url(backbone).rsplit("/", 1)[-1]
+
+
 def weights_url(backbone: str) -> str:
     """The address of torchvision's first ImageNet weights (IMAGENET1K_V1) of a backbone."""
     return str(torchvision.models.get_model_weights(backbone).IMAGENET1K_V1.url)
@@ -153,7 +349,7 @@ def _find_imagenet(backbones: Sequence[str], download: bool) -> tuple[dict[str, 
     offline: OSError | None = None
     for name in backbones:
         url = weights_url(name)
-        path = cache_folder() / url.rsplit("/", 1)[-1]
+        path = cache_folder() / _file_name(name)
         error = offline
         if download and not (offline or path.is_file()):
             try:
@@ -174,17 +370,19 @@ def _missing(backbone: str, url: str, path: Path, error: OSError | None) -> str:
     ask = "" if error else f"name it in --backbones {backbone} to have it downloaded, "
     return (
         f"weights of {backbone}: {path.name} {why}: {ask}put {url} into {path.parent} by hand, "
-        f"or give --weights FOLDER or --weights random"
+        f"or give --weights FOLDER or --weights random, or --weights {backbone}=FILE"
     )
 
 
 def _find_in_folder(folder: Path, backbones: Sequence[str]) -> tuple[dict[str, FoundWeights], dict[str, str]]:
     found: dict[str, FoundWeights] = {}
     missing: dict[str, str] = {}
-    files = sorted(path for path in folder.iterdir() if path.suffix == ".pth")
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    except OSError as error:
+        raise UserError(f"--weights {folder} cannot be read: {error.strerror}") from None
     for name in backbones:
-        url = weights_url(name)
-        wanted = url.rsplit("/", 1)[-1]
+        url, wanted = weights_url(name), _file_name(name)
         mine = [path for path in files if path.name == wanted or path.stem == f"{name}-{hash_prefix(path)}"]
         if len(mine) == 1:
             found[name] = FoundWeights(backbone=name, origin="folder", path=str(mine[0].absolute()))
@@ -193,33 +391,9 @@ def _find_in_folder(folder: Path, backbones: Sequence[str]) -> tuple[dict[str, F
         else:
             missing[name] = (
                 f"weights of {name}: {folder} holds neither {wanted} nor {name}-<first 8 digits of its SHA-256>.pth: "
-                f"put one there ({url}), or give --weights imagenet or --weights random"
+                f"put one there ({url}), or give --weights {name}=FILE, --weights imagenet or --weights random"
             )
     return found, missing
-
-
-def load_network(path: Path, backbone: Backbone) -> nn.Module:
-    """torchvision's whole network with the weights of ``path``: every tensor of it and no other, float32, on the CPU.
-
-    ``UserError`` (one sentence) if the file is not there, does not have the SHA-256 that its name ends in, is no
-    checkpoint, could run code, holds another network, or holds values that are not finite.
-    """
-    if not path.is_file():
-        raise UserError(f"weights of {backbone.name}: {path} is not there; every node must see this path")
-    stat = path.stat()
-    _check_hash(path, stat.st_size, stat.st_mtime_ns)
-    held = read_checkpoint(path)
-    if not isinstance(held, dict) or not held or not all(isinstance(value, Tensor) for value in held.values()):
-        keys = f"a dict with the keys {', '.join(map(str, list(held)[:4]))}" if isinstance(held, dict) else "no dict"
-        raise UserError(f"{path} holds {keys}, not a network's state_dict() (tensors by parameter name)")
-    # torchvision's own DenseNet files are older than the rule against dots in module names: norm.1 became norm1.
-    tensors = {_OLD_DENSENET_KEY.sub(r"\1\2", name): tensor for name, tensor in held.items()}
-    _check_network(path, backbone, tensors)
-    network = backbone.empty_network()
-    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    # The storage of the checkpoint becomes that of the network: no random numbers drawn for nothing, no second copy.
-    network.load_state_dict(tensors, assign=True)
-    return network
 
 
 def batchnorm_state(network: nn.Module) -> tuple[int, int]:
@@ -229,13 +403,14 @@ def batchnorm_state(network: nn.Module) -> tuple[int, int]:
     is normalised by its own statistics, which the convolutions no longer expect, and the network falls to chance.
     """
     layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    statistics = [(layer.running_mean, layer.running_var) for layer in layers]
-    empty = [
-        bool((mean.abs() <= _FOLDED_TOLERANCE).all() and ((variance - 1).abs() <= _FOLDED_TOLERANCE).all())
-        for mean, variance in statistics
-        if mean is not None and variance is not None
-    ]
-    return sum(empty), len(layers)
+    return sum(map(_is_empty, layers)), len(layers)
+
+
+def _is_empty(layer: nn.BatchNorm2d) -> bool:
+    mean, variance = layer.running_mean, layer.running_var
+    if mean is None or variance is None:
+        return True
+    return bool((mean.abs() <= _FOLDED_TOLERANCE).all() and ((variance - 1).abs() <= _FOLDED_TOLERANCE).all())
 
 
 def hash_prefix(path: Path) -> str | None:
@@ -264,52 +439,7 @@ def _check_hash(path: Path, size_bytes: int, mtime_ns: int) -> None:
         )
 
 
-def read_checkpoint(path: Path) -> Any:
-    """What a file of ``torch.save`` holds, on the CPU; ``UserError`` (one sentence) if it cannot be read safely."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # About pickle protocols: what is refused is told as an error below.
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there") from None
-    except Exception as error:  # A foreign file ends in whatever error its first bytes lead to: KeyError, EOFError, ...
-        why = "it is no PyTorch checkpoint, or a truncated one"
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            why = (
-                "it was refused, since it could run code: it holds Python objects besides tensors; save the network's "
-                "state_dict() alone"
-            )
-        raise UserError(f"{path} cannot be read as a model: {why}") from None
-
-
-def _check_network(path: Path, backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
-    def misfits(name: str) -> list[str]:
-        wanted = BACKBONES[name].empty_network().state_dict()
-        # Old files lack BatchNorm's counters, and torch fills them in.
-        counters = {one: tensor for one, tensor in wanted.items() if one.endswith("num_batches_tracked")}
-        return differences(wanted, {**counters, **tensors})
-
-    if parts := misfits(backbone.name):
-        if twin := next((name for name in BACKBONES if not misfits(name)), None):
-            raise UserError(f"{path} holds {twin}, not {backbone.name}")
-        whole = f"does not hold torchvision's {backbone.name} with its 1000 classes"
-        raise UserError(f"{path} {whole}: {'; '.join(parts)}")
-    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if bad:
-        raise UserError(f"{path} holds values that are not finite in {len(bad)} tensors, the first {bad[0]}")
-
-
-def differences(expected: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> list[str]:
-    """How the names and shapes of ``held`` differ from those of ``expected``, in parts of a sentence."""
-    missing, strange = ([n for n in some if n not in others] for some, others in ((expected, held), (held, expected)))
-    parts = [f"{len(missing)} tensors are missing, the first {missing[0]}"] if missing else []
-    parts += [f"{len(strange)} have no place in it, the first {strange[0]}"] if strange else []
-    both = [(name, held[name].shape, tensor.shape) for name, tensor in expected.items() if name in held]
-    other = [f"{name} has shape {list(has)} instead of {list(wants)}" for name, has, wants in both if has != wants]
-    return parts + other[:2]
-
-
-def random_network(backbone: Backbone, seed: int) -> nn.Module:
+def random_network(backbone: Backbone, seed: int, image_size: int = 224) -> nn.Module:
     """torchvision's whole network as torchvision initialises it, but for the scale of its BatchNorm layers.
 
     A fresh BatchNorm divides by 1 until it has trained. Frozen, it never trains, and the signal fades from layer to
@@ -317,7 +447,7 @@ def random_network(backbone: Backbone, seed: int) -> nn.Module:
     from them. So each layer gets the mean square of what reaches it as its variance, from a few smooth noise images.
     """
     with seeded(seed):
-        network = backbone.network()
+        network = backbone.network(image_size)
         grain = torch.randn(_NOISE_IMAGES, 3, _NOISE_GRAIN, _NOISE_GRAIN)
     layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     if not layers:
@@ -327,7 +457,7 @@ def random_network(backbone: Backbone, seed: int) -> nn.Module:
     with torch.no_grad():
         features = functional.interpolate(grain, size=_NOISE_SIZE, mode="bilinear")
         for stage in backbone.stages:
-            features = network.get_submodule(stage)(features)
+            features = backbone.run(network, stage, features)
     for handle in handles:
         handle.remove()
     return network.train()

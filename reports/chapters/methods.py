@@ -106,6 +106,8 @@ def _data(results: Results) -> list[str]:
         patients = f"They were of {count:,} patients (from “{column}”), none in two splits{but}."
     missing = tables.missing_labels(dataset)
     gray = ", with one gray channel for all three" if dataset.channels == 1 else ""
+    ranges = {name: one.range for name, one in results.data.run.provenance.weights.items() if one.range}
+    others = "".join(f"; for {escape(name)} to {low:g}..{high:g}" for name, (low, high) in sorted(ranges.items()))
     size, fit = dataset.image_size or "?", FITS.get(dataset.fit or "", "resized to")
     return [
         f"We used {source}: {sum(dataset.images.values()):,} images of {len(dataset.classes)} classes",
@@ -116,7 +118,7 @@ def _data(results: Results) -> list[str]:
         _left_out(results),
         "Exact duplicates were found by a hash of the pixels, near duplicates by a perceptual hash (at most 10 bits),",
         "confirmed by a correlation of at least 0.97.",
-        f"Images were {fit} {size} x {size} pixels{gray}, scaled by ImageNet's mean and standard deviation.",
+        f"Images were {fit} {size} x {size} pixels{gray}, scaled by ImageNet's mean and standard deviation{others}.",
     ]
 
 

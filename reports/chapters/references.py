@@ -37,6 +37,14 @@ REFERENCES = {
     "ICML 2019.",
     "squeezenet": "Iandola FN, Han S, et al. SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB "
     "model size. arXiv:1602.07360, 2016.",
+    "resnext": "Xie S, Girshick R, Dollár P, Tu Z, He K. Aggregated residual transformations for deep neural networks. "
+    "CVPR 2017.",
+    "wide_resnet": "Zagoruyko S, Komodakis N. Wide residual networks. BMVC 2016.",
+    "efficientnet_v2": "Tan M, Le QV. EfficientNetV2: smaller models and faster training. ICML 2021.",
+    "regnet": "Radosavovic I, Kosaraju RP, Girshick R, He K, Dollár P. Designing network design spaces. CVPR 2020.",
+    "vit": "Dosovitskiy A, Beyer L, et al. An image is worth 16x16 words: transformers for image recognition at scale. "
+    "ICLR 2021.",
+    "swin": "Liu Z, Lin Y, et al. Swin transformer: hierarchical vision transformer using shifted windows. ICCV 2021.",
     "convnext": "Liu Z, Mao H, Wu C-Y, Feichtenhofer C, Darrell T, Xie S. A ConvNet for the 2020s. CVPR 2022.",
 }
 

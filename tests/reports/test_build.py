@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 from run_files import write
 
+from reports import external
 from reports.build import build, main
 from sweep.run_folder import RunPaths
 
@@ -299,3 +301,11 @@ def test_a_thousand_trials_make_one_page_that_lists_them_all(write_run):
     assert page.count('<span class="chip completed">') == 500
     assert len((root / "report/tables/trials.csv").read_text().splitlines()) == 1001
     assert "The first 50 of 1000 rows" in (root / "report/report.md").read_text()
+
+
+@pytest.mark.parametrize("command", [main, external.main])
+def test_a_path_that_is_none_is_told(command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert [command([given]) for given in ("s3://bucket/run", "n" * 256)] == [2, 2]
+    url, long = capsys.readouterr().err.splitlines()
+    assert " s3://bucket/run: is a URL, and only paths are read" in url
+    assert long.endswith(": File name too long")

@@ -43,3 +43,10 @@ def test_ten_problems_are_shown_and_the_others_counted() -> None:
     problems = [f"problem {number}" for number in range(320)]
     assert shown_problems(problems) == [*problems[:10], "… and 310 more"]
     assert shown_problems(problems[:10]) == problems[:10]
+
+
+def test_of_each_kind_of_problem_one_is_shown_before_another_has_more() -> None:
+    rows = [f"row {number}: the label is empty" for number in range(1, 301)]
+    files = [f"/data/{number}.png stands 2 times" for number in range(20)]
+    problems = [*rows, *files, "--metric: unknown metric 'x'"]
+    assert shown_problems(problems) == [*rows[:8], files[0], problems[-1], "… and 311 more"]

@@ -141,6 +141,10 @@ def test_a_file_of_another_encoding_is_named(tmp_path: Path) -> None:
             "seed_points raises ZeroDivisionError.*line 5",
         ),
         (space_text() + "def seed_points(context):\n    return {}['x']\n", "seed_points raises KeyError"),
+        (
+            space_text('raise ValueError("no site is given:\\n  name one,\\n\\n  or two")'),
+            r"mine\.py raises ValueError: no site is given: name one, or two at line 3 \(in space\)$",
+        ),
         (space_text() + "def seed_points(context):\n    return 3\n", r"seed_points\(\) must return a list of dicts"),
     ],
 )

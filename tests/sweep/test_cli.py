@@ -10,8 +10,20 @@ import pytest
 import yaml
 
 from search_spaces.errors import UserError
+from search_spaces.paths import shortened
 from search_spaces.space import SPACES
-from sweep.cli import OPTIONS, Arguments, parser, plain, read, read_config_file, run_command
+from sweep.cli import (
+    OPTIONS,
+    Arguments,
+    arguments_of,
+    available_cpus,
+    parser,
+    path,
+    plain,
+    read,
+    read_config_file,
+    run_command,
+)
 from sweep.config import GROUPS, SweepConfig, check, resolve
 from trainables.data.config import dashed
 
@@ -219,12 +231,101 @@ def test_unknown_and_repeated_keys_are_told_together_with_their_place(file: Path
         (b"epochs: 2024-13-45\n", "is not YAML"),
         (b"name: caf\xe9\n", "is not UTF-8 text: byte 9 is 0xe9"),
         (b"{epochs: 1}: 2\n", "is not YAML"),
+        (b"set: &a {lr: *a}\n", r"is not YAML: \*a refers to another place: write its value out in line 1"),
+        (b"x: " + 3000 * b"[", "nests too deep"),
+        (b"set: " + 3000 * b"{a: " + b"1" + 3000 * b"}", "nests too deep"),
     ],
 )
 def test_what_is_no_mapping_in_yaml_is_refused(file: Path, content: bytes, told: str) -> None:
     file.write_bytes(content)
     with pytest.raises(UserError, match=told):
         read_config_file(file, ALLOWED)
+
+
+def test_values_are_taken_as_they_are_written_where_yaml_would_reckon(file: Path) -> None:
+    file.write_text("a: 1:30\nb: 010\nc: 1_000\nd: 20\ne: -0.5\nf: 1:30.5\n")
+    expected = {"a": "1:30", "b": "010", "c": "1_000", "d": 20, "e": -0.5, "f": "1:30.5"}
+    assert read_config_file(file, list("abcdef")) == (expected, [])
+    file.write_text("time-budget: 1:30\n")
+    (problem,) = problems_of("--config", str(file))
+    assert "--time-budget must be a time such as 90s, 45m, 2h" in problem
+    assert problem.endswith("received '1:30'")
+
+
+def test_every_path_option_has_the_same_rule(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = [name for name, one in OPTIONS.items() if one.path and name != "config"]
+    assert {"data", "storage", "space", "resume", "val_data", "test_data", "images_dir", "preset"} <= {*names}
+    for name in names:
+        file.write_text(f"{name}: ~/mine\n")
+        for argv in ([f"{dashed(name)}=~/mine"], [dashed(name), "~/mine"], ["--config", "~/sweep.yaml"]):
+            assert getattr(parse(argv), name) == str(tmp_path / "mine")
+        for url in ("s3://bucket/x", "file:///x", "gs://b"):
+            (problem,) = problems_of(dashed(name), url)
+            assert problem.startswith(f"{dashed(name)} {url}: is a URL, and only paths are read and written: mount it")
+        (problem,) = problems_of(dashed(name), "n" * 256)
+        assert (problem.startswith(f"{dashed(name)} nnn"), problem.endswith(": File name too long")) == (True, True)
+        (tmp_path / name).symlink_to(tmp_path / name)
+        assert problems_of(dashed(name), str(tmp_path / name)) == (
+            f"{dashed(name)} {tmp_path / name}: Too many levels of symbolic links",
+        )
+        assert problems_of(dashed(name), "~nobody-of-this-name/x")[0].startswith(f"{dashed(name)} ~nobody-of-this-name")
+    assert problems_of("--config", "s3://b/x.yaml")[0].startswith("--config s3://b/x.yaml: is a URL")
+
+
+def test_options_from_python_are_the_command_line_that_says_the_same() -> None:
+    options = {
+        "data": Path("x.csv"),
+        "label_column": ["covid", "a b"],
+        "backbones": ["resnet18", "vgg16"],
+        "set": {"lr": 1e-3, "batch_size": [16, 32]},
+        "where": {"VIEW": ["PA", "AP"]},
+        "trials": 8,
+        "time_budget": None,
+        "deterministic": False,
+        "skip_missing": True,
+    }
+    line = arguments_of(options)
+    assert line == shlex.split(
+        "--data=x.csv --label-column=covid '--label-column=a b' --backbones=resnet18 --backbones=vgg16 --set=lr=0.001 "
+        "--set=batch_size=16,32 --where=VIEW=PA,AP --trials=8 --no-deterministic --skip-missing"
+    )
+    assert parse(line).set == parse(["--set", "lr=1e-3", "--set", "batch_size=16,32"]).set
+    assert problems_of(*arguments_of({"trails": 3})) == (
+        "unknown option --trails: did you mean --trials? --help lists all",
+    )
+
+
+V1, V2 = "4:cpu,cpuacct:{}\n3:memory:{}\n", "0::{}\n"
+
+
+@pytest.mark.parametrize(
+    ("membership", "limits", "expected"),
+    [
+        (V2.format("/"), {"cpu.max": "max 100000"}, 8),
+        (V2.format("/"), {"cpu.max": "400000 100000"}, 4),
+        (V2.format("/a/b"), {"cpu.max": "600000 100000", "a/cpu.max": "250000 100000", "a/b/cpu.max": "max 1"}, 2),
+        (V2.format("/docker/id"), {"cpu.max": "50000 100000"}, 1),  # the container's own folder is shown as the root
+        (V2.format("/"), {"cpu.max": "a"}, 8),
+        (V1.format("/", "/x"), {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        (V1.format("/", "/x"), {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        (V1.format("/a", "/x"), {"cpu/a/cpu.cfs_quota_us": "150000", "cpu/a/cpu.cfs_period_us": "50000"}, 3),
+        ("3:memory:/\n", {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ("12:name=systemd:/x\nodd\n", {}, 8),
+        (None, {"cpu.max": "100000 100000"}, 8),
+    ],
+)
+def test_the_limit_of_a_container_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, membership: str | None, limits: dict[str, str], expected: int
+) -> None:
+    for name in ("process_cpu_count", "cpu_count"):
+        monkeypatch.setattr("os." + name, lambda: 8, raising=False)
+    for name, text in limits.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(text + "\n")
+    if membership is not None:
+        (tmp_path / "self").write_text(membership)
+    assert available_cpus(tmp_path / "cgroup", tmp_path / "self") == expected
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -250,10 +351,20 @@ def test_ctrl_c_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_a_mistyped_option_is_a_problem_like_any_other() -> None:
+def test_a_small_command_tells_of_every_argument_that_cannot_be(tmp_path: Path) -> None:
     parser = Arguments("sweep.predict", "", "")
-    with pytest.raises(UserError, match="unrecognized arguments: --oops"):
-        parser.parse_args(["--oops"])
+    parser.add_argument("run", type=path, metavar="RUN")
+    parser.add_argument("images", type=path, metavar="IMAGE", nargs="+")
+    parser.add_argument("--csv", type=path)
+    long = tmp_path / ("n" * 256)
+    asked, problems = parser.read(["~/run", str(long), "a.png", "--csv=s3://bucket/x", "--cvs", "b"])
+    assert (asked.run, asked.images[1]) == (Path.home() / "run", Path("a.png"))
+    assert [problem.split(": ")[0] for problem in problems] == [
+        "unknown option --cvs",
+        f"IMAGE {shortened(long)}",
+        "--csv s3://bucket/x",
+    ]
+    assert problems[1].endswith("File name too long")
 
 
 @pytest.mark.parametrize(

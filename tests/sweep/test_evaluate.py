@@ -14,13 +14,13 @@ from trained_run import trained_run
 
 from search_spaces.errors import UserError
 from sweep import model
-from sweep.evaluate import main, own_images, read_labelled
+from sweep.evaluate import DATA_OPTIONS, main, own_images, read_labelled
 from sweep.model import write_models
 from sweep.records import read_evaluation, read_predictions, read_run
 from sweep.run_folder import IMAGE_CACHE
-from trainables.data.config import DataConfig
+from trainables.data.config import DataConfig, dashed
 from trainables.data.image import prepare_image
-from trainables.data.samples import Samples
+from trainables.data.samples import MISSING, Samples
 
 Said = Callable[..., tuple[int, list[str], list[str]]]
 Manifest = Callable[[str, Sequence[str]], Path]
@@ -229,9 +229,7 @@ def test_labels_that_are_not_the_models_and_data_that_is_not_there(run: Path, ot
     assert (code, "no such folder or file" in problem) == (2, True)
     code, _, (problem,) = said(run, "--data", other, "--path-column", "file")
     assert (code, "--label-column is not given" in problem) == (2, True)
-    assert said(run)[2] == [
-        "the following arguments are required: --data; python -m sweep.evaluate --help shows all options"
-    ]
+    assert said(run)[2] == ["--data PATH is needed: the images to evaluate the model on"]
     assert not (run / "external").exists()
 
 
@@ -320,10 +318,10 @@ def test_a_label_that_is_not_known_stays_so_unless_another_of_the_same_class_is_
 
 
 def test_cells_of_several_labels_tell_of_all(manifest: Manifest) -> None:
-    path = manifest("finding", ["viral|covid", "", "viral|bacterial"])
+    path = manifest("finding", ["viral|covid", "viral", "viral|bacterial"])
     found = read(path, "finding", task="multi_label", viral="pneumonia", bacterial="pneumonia")
     assert found.classes == OURS
-    assert found.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 1]]
+    assert found.labels.tolist() == [[1, 0, 1], [0, 0, 1], [0, 0, 1]]
 
 
 def test_columns_of_which_one_is_set_are_classes(manifest: Manifest) -> None:
@@ -345,13 +343,73 @@ def test_one_split_of_theirs_alone(manifest: Manifest, folders: Path) -> None:
 
 
 def test_data_that_cannot_be_read_is_told(folders: Path, manifest: Manifest, tmp_path: Path) -> None:
-    assert problems(tmp_path / "gone")[0].endswith("no such folder or file; allowed: a folder or a .csv manifest")
+    assert problems(tmp_path / "gone")[0].startswith(
+        f"--data {tmp_path / 'gone'}: no such folder or file; allowed: a folder"
+    )
     assert problems(folders, "finding")[0].startswith("--label-column finding: the folder")
-    assert "give a .csv manifest with the label columns" in problems(folders, task="multi_label")[0]
-    path = manifest("finding", ["normal", "covid"])
-    (tmp_path / "1.png").unlink()
-    assert "1 of 2 rows name a missing file" in "\n".join(problems(path, "finding"))
+    assert "give a table with the label columns" in problems(folders, task="multi_label")[0]
+    path = manifest("finding", ["normal", "covid", "normal"])
+    (tmp_path / "2.png").unlink()
+    assert "1 of 3 rows name a file that is missing" in "\n".join(problems(path, "finding"))
     assert "--label-column is not given" in problems(path)[0]
+
+
+def test_every_option_about_what_is_read_is_one_here(capsys: pytest.CaptureFixture[str]) -> None:
+    of_training = {"image_size", "fit", "seed", "max_images", "ordered_classes", "allow_leakage", "task"}
+    assert {*DATA_OPTIONS} == DataConfig.model_fields.keys() - of_training
+    for asked in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as ended:
+            main([asked])
+        assert ended.value.code == 0
+        shown = capsys.readouterr().out
+        for name, one in DataConfig.options().items():
+            expected = name in DATA_OPTIONS and not one.in_files_only and (asked == "--help-all" or not one.rare)
+            assert (f"  {dashed(name)} " in shown) == expected, name
+
+
+def test_rows_and_cells_are_read_as_the_options_say(run: Path, other: Path, said: Said, no_page: None) -> None:
+    options = (*COLUMNS, "--where", "site=south", "--map", "dim=dark")
+    code, lines, errors = said(run, "--data", other, *options)
+    assert code == 0, errors
+    facts = read_evaluation(run / "external" / "hospital-b").facts
+    assert (facts.images, facts.counts) == (16, {"bright": 8, "dark": 8, "gray": 0})
+    assert [line.split(" left out")[0] for line in lines if " left out: " in line] == ["warning: 8"]
+
+
+def test_a_label_that_is_missing_takes_part_in_no_score(manifest: Manifest) -> None:
+    path = manifest("a,b,normal", [",1,1", ",,0", "0,0,1", "0,,0"])
+    config = DataConfig(data=str(path), label_column=("a", "b", "normal"), blank_label={"": "missing"})
+    found = read_labelled(config, OURS, "multi_label", {"a": "covid", "b": "covid"}, None)
+    assert found.classes == ("covid", "normal")
+    assert found.labels.tolist() == [[1, 1], [MISSING, 0], [0, 1], [MISSING, 0]]
+
+
+def test_drawn_pixels_are_predicted_without_a_file(run: Path, said: Said, tmp_path: Path, no_page: None) -> None:
+    chance = np.random.default_rng(0)
+    parts = {
+        f"{split}_images": chance.integers(0, 256, (6, 28, 28), dtype=np.uint8) for split in ("train", "val", "test")
+    }
+    labels = {f"{split}_labels": np.arange(6).reshape(6, 1) % 2 for split in ("train", "val", "test")}
+    np.savez(tmp_path / "set.npz", **parts, **labels)
+    code, _, errors = said(
+        *(run, "--data", tmp_path / "set.npz", "--split", "test", "--map", "0=dark", "--map", "1=bright"),
+    )
+    assert code == 0, errors
+    found = read_evaluation(run / "external" / "set")
+    assert (found.facts.images, found.facts.counts) == (6, {"bright": 3, "dark": 3, "gray": 0})
+    assert len({tuple(row) for row in found.predictions.probability.tolist()}) == 6
+
+
+def test_data_that_may_not_be_read_is_not_laid_to_the_place_of_the_answers(
+    run: Path, other: Path, said: Said, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refused(*_: object) -> Samples:
+        raise PermissionError(13, "Permission denied", str(other))
+
+    monkeypatch.setattr("sweep.evaluate.list_samples", refused)
+    code, _, problems = said(run, "--data", other, *COLUMNS, "--out", tmp_path / "new")
+    assert (code, problems) == (2, [f"--data {other}: {other} cannot be read: Permission denied"])
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_runs_own_images_are_known_by_their_pixels(small_data: Path, tmp_path: Path) -> None:

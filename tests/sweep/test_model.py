@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from run_files import change_sweep
 from trained_run import trained_run
@@ -18,6 +19,7 @@ from sweep.predictor import open_model
 from sweep.records import read_predictions, read_run
 from sweep.run_folder import ModelPaths, RunPaths
 from trainables.atomic import write_json
+from trainables.backbones import BACKBONES
 from trainables.data.config import DataConfig
 from trainables.weights import sha256
 
@@ -60,7 +62,7 @@ def test_a_run_without_finalists_gives_its_best_trial(run: Path) -> None:
     files = ModelPaths(run / "models")
     said = json.loads(files.facts.read_text())
     assert (said["trial"], said["epoch"], said["seed"], said["code"]) == ("t0000", 1, None, "0123abc")
-    assert said["starting_weights"] == {"origin": "random", "sha256": None, "url": None}
+    assert said["starting_weights"] == {"origin": "random", "sha256": None, "url": None, "range": None}
     assert said["files"]["best.pt"] == {"sha256": sha256(files.model), "bytes": files.model.stat().st_size}
     assert said["files"]["best.onnx"]["sha256"] == sha256(files.onnx)
     assert 0 <= said["onnx_difference"] <= 1e-4
@@ -74,6 +76,30 @@ def test_the_model_gives_the_runs_own_predictions(run: Path, small_data: Path, n
     answers = list(open_model(run, "cpu").predict([small_data / path for path in known.path], batch_size=7))
     found = np.stack([answer.probability for answer in answers if answer.probability is not None])
     np.testing.assert_allclose(found, known.probability, atol=1e-4)
+
+
+def test_the_input_range_of_the_weights_goes_from_training_into_the_model(
+    small_data: Path, tmp_path: Path, no_onnx: None
+) -> None:
+    """Trained, validated and predicted on the scale of 0 to 255, whose best.pt says so."""
+    state = BACKBONES["squeezenet1_1"].network().state_dict()
+    torch.save(state | {"features.0.weight": state["features.0.weight"] / 100}, tmp_path / "mine.pt")
+    weights = f"squeezenet1_1={tmp_path / 'mine.pt'},range=0:255"
+    root = trained_run(tmp_path / "run", DataConfig(data=str(small_data), image_size=32), weights=weights)
+    assert write_models(read_run(root)) == []
+    said = json.loads(ModelPaths(root / "models").facts.read_text())
+    assert said["starting_weights"]["origin"] == "file"
+    assert said["starting_weights"]["range"] == [0, 255]
+    assert (said["mean"], said["std"]) == ([0] * 3, pytest.approx([1 / 255] * 3))
+    known = read_predictions(read_run(root), "t0000")
+    assert known is not None
+    predictor = open_model(root, "cpu")
+    seen: list[float] = []
+    predictor._network.register_forward_pre_hook(lambda _, inputs: seen.append(float(inputs[0].max())))
+    answers = list(predictor.predict([small_data / path for path in known.path]))
+    found = np.stack([answer.probability for answer in answers if answer.probability is not None])
+    np.testing.assert_allclose(found, known.probability, atol=1e-4)
+    assert max(seen) == pytest.approx(255)
 
 
 def test_a_decision_names_the_repeat_that_is_given_out(run: Path, no_onnx: None) -> None:

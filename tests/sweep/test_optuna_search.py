@@ -128,6 +128,49 @@ def test_seed_points_come_first_and_take_at_most_half(tmp_path: Path, wide_space
     assert states[4].suggestion.suggested not in wide_space.seed_points
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc", "random", "grid"])
+def test_a_users_own_seed_points_are_all_tried_first_whatever_the_sampler(tmp_path: Path, sampler: str) -> None:
+    points = [{"batch_size": 32, "unfreeze_depth": 3}, {"batch_size": 8, "unfreeze_depth": 0}, {"unfreeze_depth": 4}]
+    (tmp_path / "mine.py").write_text(
+        "def space(trial, context):\n"
+        "    trial.suggest_categorical('batch_size', [8, 16, 32, 64])\n"
+        "    trial.suggest_int('unfreeze_depth', 0, 4)\n"
+        "    return {'backbone': context.backbones[0]}\n"
+        f"def seed_points(context):\n    return {points!r}\n"
+    )
+    space = load_space(str(tmp_path / "mine.py"), CONTEXT)
+
+    def sweep() -> ToySweep:
+        return ToySweep(tmp_path / "run", space, sampler=sampler, trials=6, scheduler="none", concurrency=2)
+
+    sweep().run(epochs=3)
+    suggested = [state.suggestion.suggested for state in sweep().run().history.entries.values()]
+    assert len(suggested) == 6, "after them the sampler goes on"
+    assert suggested[:2] == points[:2]
+    assert suggested[2]["unfreeze_depth"] == 4
+    assert len({tuple(one.items()) for one in suggested}) == 6
+
+
+def test_what_a_space_refuses_costs_no_seed_point(tmp_path: Path) -> None:
+    """A point may leave a name out; of ten values drawn for it here, nine are refused."""
+    (tmp_path / "mine.py").write_text(
+        "tried_out = [False]\n"
+        "def space(trial, context):\n"
+        "    trial.suggest_int('batch_size', 1, 99)\n"
+        "    if trial.suggest_categorical('dropout', [0.1 * k for k in range(10)]) > 0 and tried_out[0]:\n"
+        "        raise ValueError('not with this dropout')\n"
+        "    return {'backbone': context.backbones[0]}\n"
+        "def seed_points(context):\n    return [{'batch_size': 16}]\n"
+    )
+    space = load_space(str(tmp_path / "mine.py"), CONTEXT)
+    assert space.function is not None
+    space.function.__globals__["tried_out"][0] = True
+    sweep = ToySweep(tmp_path / "run", space, sampler="random", trials=1, scheduler="none").run()
+    (first,) = sweep.history.entries.values()
+    assert first.suggestion.suggested["batch_size"] == 16
+    assert first.suggestion.refused, "nothing was refused: the test shows nothing"
+
+
 def test_a_studys_list_runs_as_it_stands(tmp_path: Path) -> None:
     context = CONTEXT.__class__(task="single_label", class_count=2, train_count=500, backbones=("resnet18", "vgg16"))
     space = load_space("studies.bscs17028", context)

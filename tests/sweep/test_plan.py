@@ -6,9 +6,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from search_spaces.params import Range
+import pytest
+import torch
+
+from search_spaces.errors import UserError
+from search_spaces.params import DEFAULT_BACKBONES, Range
 from sweep.config import SweepConfig, resolve
-from sweep.plan import Ask, Plan, asked_backbones, make_plan, node_problems, sampled_trials, unseen
+from sweep.plan import (
+    Ask,
+    Plan,
+    asked_backbones,
+    checked_weights,
+    input_problems,
+    make_plan,
+    node_problems,
+    sampled_trials,
+    unseen,
+)
+from sweep.run_folder import RunPaths
+from trainables.backbones import BACKBONES
+from trainables.data.config import DataConfig
+from trainables.data.prepare import prepare
 
 
 def planned(own_epochs: bool = False, **asked: Any) -> Plan:
@@ -22,7 +40,7 @@ def planned(own_epochs: bool = False, **asked: Any) -> Plan:
         "caveats": [],
         "checks": [{"severity": "warning", "message": "few images"}, {"severity": "info", "message": "fine"}],
     }
-    config = resolve(SweepConfig(data="images", weights="random", **asked), cpus=2, gpus=0)
+    config = resolve(SweepConfig(data="images", **{"weights": "random"} | asked), cpus=2, gpus=0)
     return make_plan(config, [], lambda data: dataset, own_epochs=own_epochs)
 
 
@@ -53,11 +71,104 @@ def test_a_study_runs_its_own_epochs_where_the_user_gave_none() -> None:
     assert planned(space="studies.bscs17028", backbones=("vgg16",), epochs=2, image_size=64).budget == 2
 
 
+def own_space(folder: Path, points: int) -> str:
+    text = "def space(trial, context):\n    trial.suggest_int('unfreeze_depth', 0, 4)\n"
+    text += "    return {'backbone': context.backbones[0]}\n"
+    text += f"def seed_points(context):\n    return [{{'unfreeze_depth': k}} for k in range({points})]\n"
+    (folder / "mine.py").write_text(text)
+    return str(folder / "mine.py")
+
+
+def test_more_seed_points_of_ones_own_than_trials_are_told_with_both_numbers(tmp_path: Path) -> None:
+    space = own_space(tmp_path, points=5)
+    with pytest.raises(UserError) as raised:
+        planned(space=space, trials=4)
+    assert raised.value.problems == (
+        f"--trials 4: {space} has 5 seed points, and each is a trial: give --trials 5 or more, or fewer points",
+    )
+    assert not [note for note in planned(space=space, trials=5, sampler="random").notes() if "seed points" in note]
+
+
+def test_seed_points_of_ours_that_are_not_tried_are_told() -> None:
+    asked = {"backbones": ("resnet18", "vgg16"), "image_size": 64}
+
+    def told(**more: Any) -> list[str]:
+        return [note.partition(":")[0] for note in planned(**asked, **more).notes() if "seed points" in note]
+
+    assert told(trials=8) == ["4 of the 6 seed points of partial_unfreeze are tried"]
+    assert told(trials=64, sampler="qmc") == ["0 of the 6 seed points of partial_unfreeze are tried"]
+    assert told(trials=12) == []
+
+
+def test_a_dry_run_fetches_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    config = resolve(SweepConfig(backbones=("resnet18",), dry_run=True, weights="imagenet"), cpus=1, gpus=0)
+    found, missing = checked_weights(config)
+    assert (found["resnet18"].origin, missing) == ("random", {})
+    assert "the sweep downloads them" in found["resnet18"].note
+    assert not (tmp_path / "hub").exists()
+
+
+def test_a_weights_folder_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
+    config = resolve(SweepConfig(weights=str(tmp_path / ("n" * 256))), cpus=1, gpus=0)
+    with pytest.raises(UserError, match=r"^--weights .*: File name too long$"):
+        checked_weights(config)
+
+
 def test_the_backbones_asked_for_are_insisted_on() -> None:
     assert asked_backbones(SweepConfig(backbones=("vgg16",))) == (("vgg16",), True)
     assert asked_backbones(SweepConfig(set={"backbone": "vgg16"})) == (("vgg16",), True)
     assert asked_backbones(SweepConfig(set={"backbone": "vgg16,resnet18"})) == (("vgg16", "resnet18"), True)
     assert not asked_backbones(SweepConfig())[1]
+
+
+def squeezenet(folder: Path) -> Path:
+    torch.save(BACKBONES["squeezenet1_1"].network().state_dict(), folder / "mine.pt")
+    return folder / "mine.pt"
+
+
+def test_named_files_alone_are_all_that_is_tried_and_beside_others_one_more(tmp_path: Path) -> None:
+    squeezenet1_1 = f"squeezenet1_1={squeezenet(tmp_path)}"
+    alone = planned(weights=squeezenet1_1, image_size=64)
+    assert alone.config.backbones == ("squeezenet1_1",)
+    assert any("weights of squeezenet1_1: it has no BatchNorm" in note for note in alone.notes())
+    asked = SweepConfig(data="images", weights=["vit_b_16=a.pt", "random"])
+    assert asked_backbones(asked) == ((*DEFAULT_BACKBONES, "vit_b_16"), False)
+    beside = planned(weights=["random", squeezenet1_1], backbones=("squeezenet1_0", "squeezenet1_1"), image_size=64)
+    assert [found.origin for found in beside.weights.values()] == ["random", "file"]
+    assert beside.settings(RunPaths(tmp_path), use_gpu=False).weights == f"random,{squeezenet1_1}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"backbones": ("resnet18",)}, "squeezenet1_1 is not tried: name it in --backbones, or leave its weights out"),
+        ({"backbones": ("resnet18",)}, "weights of resnet18: --weights names files of squeezenet1_1 alone"),
+        ({"image_size": 16}, "--image-size 16: squeezenet1_1 needs images of at least 17 px"),
+    ],
+)
+def test_what_weights_and_networks_say_against_each_other_is_told(
+    asked: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as caught:
+        planned(weights=f"squeezenet1_1={squeezenet(tmp_path)}", **asked)
+    assert any(says in problem for problem in caught.value.problems)
+
+
+def test_an_image_size_that_patches_do_not_fill_names_the_option() -> None:
+    with pytest.raises(UserError, match="--image-size 70: vit_b_16 needs a multiple of 16 px, such as 64 or 80"):
+        planned(backbones=("vit_b_16",), image_size=70)
+
+
+def test_weights_for_other_input_values_are_found_on_the_training_images(small_data: Path, tmp_path: Path) -> None:
+    dataset = prepare(DataConfig(data=str(small_data), image_size=32), tmp_path / "run", tmp_path / "cache", 1)
+    state = BACKBONES["resnet18"].network().state_dict()
+    state |= {name: 1e5 * tensor for name, tensor in state.items() if name.endswith("running_var")}
+    torch.save(state, tmp_path / "mine.pt")
+    config = resolve(SweepConfig(data="x", weights=f"resnet18={tmp_path / 'mine.pt'}", image_size=32), cpus=2, gpus=0)
+    plan = make_plan(config, [], lambda data: dataset, own_epochs=True)
+    (problem,) = input_problems(plan, tmp_path / "run")
+    assert "was made for other input values" in problem
 
 
 def cluster(**nodes: object) -> Ask:

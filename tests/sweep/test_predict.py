@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +29,7 @@ Said = Callable[..., tuple[int, list[str], list[str]]]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+ROOT = Path(__file__).resolve().parents[2]
 HELP = "python -m sweep.predict --help shows all options"
 
 
@@ -166,6 +170,22 @@ def test_ctrl_c_leaves_what_is_done(
     assert len(rows_of(tmp_path / "answers.csv")) == 3
 
 
+@pytest.mark.parametrize("table", [True, False])
+def test_a_reader_that_has_seen_enough_costs_no_row_of_the_table(
+    run: Path, small_data: Path, tmp_path: Path, table: bool
+) -> None:
+    command = [sys.executable, "-m", "sweep.predict", str(run), str(small_data / "val"), "--batch-size", "4"]
+    command += ["--csv", str(tmp_path / "answers.csv")] if table else []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == (0 if table else 130)
+    if table:
+        assert len(rows_of(tmp_path / "answers.csv")) == len(list((small_data / "val").rglob("*.png")))
+
+
 def test_all_that_is_wrong_with_a_command_is_told_at_once(said: Said, tmp_path: Path) -> None:
     (tmp_path / "no run").mkdir()
     code, lines, errors = said(
@@ -186,7 +206,11 @@ def test_all_that_is_wrong_with_a_command_is_told_at_once(said: Said, tmp_path: 
 def test_what_is_no_model_is_told_in_one_sentence(run: Path, small_data: Path, said: Said, tmp_path: Path) -> None:
     image = small_data / "val" / "dark" / "dark 0.png"
     assert said() == (2, [], ["the following arguments are required: RUN, IMAGE; " + HELP])
-    assert said(run, image, "--csb", "x") == (2, [], ["unrecognized arguments: --csb x; " + HELP])
+    wrong = [
+        "unknown option --csb: did you mean --csv? --help lists all",
+        "--batch-size must be a whole number, 1 or more, received '0'",
+    ]
+    assert said(run, image, "--csb", "x", "--batch-size", "0") == (2, [], wrong)
     code, _, (problem,) = said(tmp_path / "gone", image)
     assert (code, problem.startswith(f"{tmp_path / 'gone'}: no such folder or file; give")) == (2, True)
     unfinished = tmp_path / "unfinished"
@@ -238,6 +262,22 @@ def test_a_file_named_twice_is_one_and_a_link_back_up_ends(tmp_path: Path) -> No
     found, _ = image_files([tmp_path / "a" / "1.png", tmp_path / "a"])
     assert [file for file in found if "up" not in file.parts] == [tmp_path / "a" / "1.png"]
     assert len(found) <= 2
+
+
+def test_a_folder_that_may_not_be_entered_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "a" / "1.png", tmp_path / "a" / "closed" / "2.png", tmp_path / "3.png")
+    scandir = os.scandir
+
+    def refuse(place: str) -> object:
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "Permission denied", place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found, (problem,) = image_files([tmp_path / "a", tmp_path / "3.png"])
+    assert found == [tmp_path / "3.png"]
+    assert "1 folder(s) in it cannot be entered" in problem
+    assert "closed (Permission denied)" in problem
 
 
 def test_a_folder_without_images_is_told(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def manifest(images: Path) -> Callable[..., Path]:
 class TestData:
     def test_a_folder_that_is_not_there(self, asked: Asked, tmp_path: Path) -> None:
         gone = tmp_path / "gone"
-        expect(asked("--data", gone, *SMALL), f"--data {gone}: no such folder or file; allowed: a folder, a .csv")
+        expect(asked("--data", gone, *SMALL), f"--data {gone}: no such folder or file; allowed: a folder, a table")
 
     def test_no_images(self, asked: Asked, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
@@ -64,11 +64,9 @@ class TestData:
         answer = asked("--data", manifest(lambda lines: lines + extra), "--label-column", "label", *SMALL)
         expect(
             answer,
-            "row 22: the label is empty; fill it in or remove the row",
-            ("1 of 21 rows name a missing file", "train/dark/none.png; mend the paths or remove the rows"),
-            "train/dark/dark1.png stands 2 times",
-            "val/dark/dark0.png stands 2 times",
-            "row 21: unknown split 'vall'; allowed: train,",
+            "'label' has 1 blank cells (row 22): none is a class; leave these rows out by --blank-label drop",
+            ("row 21: unknown split 'vall'", "allowed: train,", "--split-names vall=train"),
+            ("1 of 21 rows name a file that is missing", "train/dark/none.png", "--skip-missing"),
             ("1 of 18 image files cannot be read", "--skip-unreadable", "dark0.png: the file is empty (0 bytes)"),
         )
 
@@ -83,8 +81,12 @@ class TestData:
         jpeg = io.BytesIO()
         Image.new("L", (64, 64), 90).save(jpeg, "JPEG")
         (images / "train/dark/half.jpg").write_bytes(jpeg.getvalue()[: len(jpeg.getvalue()) // 2])
-        reasons = ("half.jpg: damaged", "text.jpg: a text file, not an image", "zero.png: the file is empty (0 bytes)")
-        expect(asked("--data", images, *SMALL), ("3 of 21 image files cannot be read", "--skip-unreadable", *reasons))
+        reasons = ("text.jpg: a text file, not an image", "zero.png: the file is empty (0 bytes)")
+        expect(asked("--data", images, *SMALL), ("2 of 21 image files cannot be read", "--skip-unreadable", *reasons))
+        for name in ("text.jpg", "zero.png"):
+            (images / "train/dark" / name).unlink()
+        phrases = ("1 of 19 image files cannot be read", "--skip-unreadable", "half.jpg: damaged")
+        expect(asked("--data", images, *SMALL), phrases)
 
     def test_one_class_only(self, asked: Asked, images: Path) -> None:
         for split in ("train", "val"):
@@ -95,7 +97,9 @@ class TestData:
     def test_a_class_missing_from_a_split(self, asked: Asked, images: Path, split: str) -> None:
         shutil.rmtree(images / split / "dark")
         answer = asked("--data", images, *SMALL)
-        expect(answer, f"class 'dark' has no image in {split}: every class must be in train and val")
+        has = {"train": "6 images", "val": "3 images"}[split]
+        phrases = (f"class 'dark' has no image in {split}, which has {has}: every class must be in", "--classes")
+        expect(answer, phrases)
 
     def test_a_patient_in_two_splits(self, asked: Asked, manifest: Callable[..., Path]) -> None:
         path = manifest(lambda lines: [lines[0], *(line.rpartition(",")[0] + ",one" for line in lines[1:])])
@@ -229,7 +233,7 @@ class TestWeights:
 
     def test_no_such_folder(self, asked: Asked, images: Path) -> None:
         answer = self.asked_with(asked, images, "imagnet")
-        expect(answer, "--weights 'imagnet' is no folder: did you mean 'imagenet'? give imagenet, random or a folder")
+        expect(answer, "--weights 'imagnet' is no folder: did you mean 'imagenet'? give imagenet, random, a folder")
 
     def test_none_in_it(self, asked: Asked, images: Path, weights: Path) -> None:
         answer = self.asked_with(asked, images, weights)
@@ -251,10 +255,10 @@ class TestWeights:
                 saved(torchvision.models.squeezenet1_0().state_dict()),
                 "holds squeezenet1_0, not squeezenet1_1",
             ),
-            "no checkpoint": (b"hello", "is no PyTorch checkpoint"),
+            "no checkpoint": (b"hello", "it is no PyTorch or safetensors checkpoint"),
             "code": (saved({"a": Code(mark)}), "was refused, since it could run code"),
-            "pickle": (pickle.dumps({"a": Code(mark)}), "is no PyTorch checkpoint"),
-            "wrapped": (saved({"state_dict": {}, "epoch": 3}), "holds a dict with the keys state_dict, epoch, not"),
+            "pickle": (pickle.dumps({"a": Code(mark)}), "it is no PyTorch or safetensors checkpoint"),
+            "wrapped": (saved({"state_dict": {}, "epoch": 3}), "holds no tensors by name"),
         }[kind]
         name = f"squeezenet1_1-{hashlib.sha256(content).hexdigest()[:8]}.pth"
         (weights / name).write_bytes(content)

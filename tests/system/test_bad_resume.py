@@ -90,12 +90,11 @@ def test_another_data_set_and_a_changed_space_are_told_together(
     draw(images / "train" / "dark" / "one more.png", 90)
     (tmp_path / "mine.py").write_text(SPACE.replace("0.1)", "0.2)"))
     before = contents(run)
-    for more in ((), ("--dry-run",)):
-        expect(
-            asked("--resume", "begun", *more),
-            (f"the data set at {images} is not the one of the run", "images, labels or splits differ"),
-            ("the space file has changed since the run", f"a copy is in {run.space}"),
-        )
+    other_data = (f"the data set at {images} is not the one of the run", "images, labels or splits differ")
+    other_space = ("the space file has changed since the run", f"a copy is in {run.space}")
+    expect(asked("--resume", "begun"), other_data, other_space)
+    other_counts = (other_data[0], "train has 7 images of dark, the run's 6")  # nothing is decoded: images are counted
+    expect(asked("--resume", "begun", "--dry-run"), other_counts, other_space)
     assert contents(run) == before
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional as V
 
-from trainables.batches import MEAN, STD, Batches, _sampling_grid, _warps, augmented, normalise, plan_batches
+from trainables.batches import IMAGENET, Batches, _sampling_grid, _warps, augmented, normalise, plan_batches
 
 CPU = torch.device("cpu")
 
@@ -55,13 +55,15 @@ def noise(batch=16, channels=1, size=24):
 
 def pixels(images):
     """Undo the normalisation: float [B, 3, S, S] in 0..255."""
-    return (images * torch.tensor(STD).view(1, 3, 1, 1) + torch.tensor(MEAN).view(1, 3, 1, 1)) * 255
+    return (images * torch.tensor(IMAGENET.std).view(1, 3, 1, 1) + torch.tensor(IMAGENET.mean).view(1, 3, 1, 1)) * 255
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_evaluation_scales_as_torchvision_does_and_repeats_gray(channels):
     images = noise(channels=channels)
-    expected = V.normalize(V.to_dtype(images.expand(-1, 3, -1, -1), torch.float32, scale=True), MEAN, STD)
+    expected = V.normalize(
+        V.to_dtype(images.expand(-1, 3, -1, -1), torch.float32, scale=True), IMAGENET.mean, IMAGENET.std
+    )
     assert torch.allclose(normalise(images), expected, atol=1e-5)
     assert normalise(images).is_contiguous(memory_format=torch.channels_last)
 

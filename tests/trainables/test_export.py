@@ -38,7 +38,7 @@ from trainables.weights import FoundWeights, find_weights, random_network
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-SIZE = 40
+SIZE = 48
 CLASSES = ("covid", "normal", "viral pneumonia")
 
 
@@ -94,6 +94,8 @@ PRINTED = {
     "convnext_tiny": {"fit": "crop", "channels": 1, "head_widths": (16, 8)},
     "densenet121": {"fit": "pad", "channels": 1},
     "resnet18": {"fit": "crop", "channels": 3},
+    "vit_b_16": {"fit": "squash", "channels": 1},
+    "swin_t": {"fit": "pad", "channels": 3, "mean": (0.5,) * 3, "std": (1 / 2048,) * 3},
 }
 
 
@@ -132,11 +134,12 @@ def test_the_printed_lines_predict_as_the_sweep_does_with_torchvision_alone(tmp_
 
 
 def _as_the_sweep_does(model: FineTunedModel, facts: ModelFacts, image: Path) -> list[float]:
-    pixels = fit_square(decode(image.read_bytes()).pixels, facts.image_size, facts.fit)
+    with image.open("rb") as file:
+        pixels = fit_square(decode(file).pixels, facts.image_size, facts.fit)
     assert pixels.ndim == (2 if facts.channels == 1 else 3)
     planes = torch.tensor(np.atleast_3d(pixels)).permute(2, 0, 1)[None]
     with torch.inference_mode():
-        logits = model(normalise(planes))
+        logits = model(normalise(planes, facts.scale))
     return (logits.softmax(1) if facts.task == "single_label" else logits.sigmoid())[0].tolist()
 
 
@@ -245,7 +248,24 @@ def session_of(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize(("backbone", "task"), [("squeezenet1_1", "single_label"), ("vgg16", "multi_label")])
+@pytest.mark.parametrize(
+    ("backbone", "task"),
+    [
+        ("squeezenet1_1", "single_label"),
+        ("vgg16", "multi_label"),
+        *(
+            pytest.param(name, "single_label", marks=pytest.mark.long)
+            for name in (
+                "vit_b_16",
+                "swin_t",
+                "resnext50_32x4d",
+                "wide_resnet50_2",
+                "efficientnet_v2_s",
+                "regnet_y_1_6gf",
+            )
+        ),
+    ],
+)
 def test_onnxruntime_gives_torchs_probabilities_for_any_number_of_images(
     backbone: str, task: str, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from search_spaces.errors import UserError
 from search_spaces.params import BACKBONE_NAMES, TrialParams
 from search_spaces.studies import DESCRIPTIONS, rows_of
-from trainables.backbones import BACKBONES
+from trainables.backbones import BACKBONES, part_of
 from trainables.finetune import FineTunedModel, build_model, make_head, model_problems, unfrozen_modules
 from trainables.weights import FoundWeights, load_pretrained
 
@@ -32,7 +32,7 @@ def build(backbone: str, seed: int = 0, classes: int = 3, **params: Any) -> Fine
 def pretrained(backbone: str, depth: int, seed: int = 0) -> FineTunedModel:
     """A model whose weights count as coming from a file: only what trains is kept."""
     network = BACKBONES[backbone]
-    trunk = network.drop_classifier(load_pretrained(FoundWeights(backbone=backbone, origin="random"), 0))
+    trunk = load_pretrained(FoundWeights(backbone=backbone, origin="random"), 0, SIZE)
     torch.manual_seed(seed)
     head = make_head(network.feature_width, (), 0.0, 3)
     return FineTunedModel(network, trunk, head, unfrozen_modules(network, depth), keeps_all=False)
@@ -54,9 +54,7 @@ def train(model: FineTunedModel, steps: int = 3) -> None:
 @pytest.fixture(scope="module", params=BACKBONE_NAMES)
 def parts(request: pytest.FixtureRequest) -> tuple[str, nn.Module]:
     backbone = BACKBONES[request.param]
-    return backbone.name, backbone.drop_classifier(
-        load_pretrained(FoundWeights(backbone=backbone.name, origin="random"), 0)
-    )
+    return backbone.name, load_pretrained(FoundWeights(backbone=backbone.name, origin="random"), 0, SIZE)
 
 
 @pytest.mark.parametrize("depth", range(5))
@@ -66,12 +64,10 @@ def test_depth_trains_the_last_blocks_and_the_frozen_rest_can_run_once(
     backbone = BACKBONES[parts[0]]
     head = make_head(backbone.feature_width, (), 0.0, 3)
     model = FineTunedModel(backbone, parts[1], head, unfrozen_modules(backbone, depth), keeps_all=False).eval()
-    wanted = {
-        f"{module}.{name}"
-        for block in backbone.blocks[4 - depth :]
-        for module in block
-        for name, _ in parts[1].get_submodule(module).named_parameters()
-    } | {"head.1.weight", "head.1.bias"}
+    last = [part for block in backbone.blocks[4 - depth :] for part in block]
+    wanted = {name for name, _ in parts[1].named_parameters() if name.startswith(tuple(f"{part}." for part in last))}
+    wanted |= {part for part in last if isinstance(part_of(parts[1], part), nn.Parameter)}
+    wanted |= {"head.1.weight", "head.1.bias"}
     assert set(model.trainable_names()) == wanted
     assert model.first_trainable_block == 5 - depth
 
@@ -112,6 +108,30 @@ def test_named_layers_train_and_nothing_else() -> None:
     ]
     assert model.first_trainable_block == 3
     assert model.backbone.stages[model.frozen_stages] == "layer3"
+
+
+@pytest.mark.parametrize(
+    ("layer", "others", "boundary"),
+    [
+        ("class_token", set(), "class_token"),
+        ("encoder.pos_embedding", set(), "encoder.pos_embedding"),
+        ("encoder.ln", {"encoder.ln.weight", "encoder.ln.bias"}, "encoder.ln"),
+        ("encoder", {"encoder.pos_embedding", "encoder.ln.weight"}, "encoder.pos_embedding"),
+    ],
+)
+def test_parameters_train_by_their_own_names(layer: str, others: set[str], boundary: str) -> None:
+    model = build("vit_b_16", unfreeze_depth=None, unfreeze_layers=(layer,))
+    trains = {name for name in model.trainable_names() if not name.startswith("head.")}
+    assert trains >= (others or {layer})
+    assert all(name.startswith(layer) for name in trains)
+    assert model.backbone.stages[model.frozen_stages] == boundary
+    model(images(2)).sum().backward()
+    assert set(gradients(model.trunk, "")) == trains
+
+
+def test_images_that_patches_do_not_fill_are_refused() -> None:
+    (problem,) = model_problems(TrialParams(backbone="vit_b_16"), 70)
+    assert "vit_b_16 needs a multiple of 16 px, such as 64 or 80, image_size is 70" in problem
 
 
 def test_a_layer_name_is_no_prefix_of_others() -> None:
@@ -219,7 +239,8 @@ def test_a_batchnorm_beside_a_trained_convolution_stays_frozen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "kind"), [("efficientnet_b0", "StochasticDepth"), ("convnext_tiny", "StochasticDepth")]
+    ("backbone", "kind"),
+    [(name, "StochasticDepth") for name in ("efficientnet_b0", "convnext_tiny", "efficientnet_v2_s", "swin_t")],
 )
 def test_randomness_starts_with_the_first_module_that_trains(backbone: str, kind: str) -> None:
     model = build(backbone, unfreeze_depth=2, dropout=0.5)

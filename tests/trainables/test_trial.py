@@ -16,6 +16,7 @@ from PIL import Image
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
+from trainables.backbones import BACKBONES
 from trainables.data.config import DataConfig
 from trainables.data.dataset import open_dataset
 from trainables.data.prepare import prepare
@@ -194,6 +195,24 @@ def test_a_record_holds_plain_numbers_under_every_promised_name(make):
     assert record["trainable_params"] == 512 * 2 + 2
     assert record["lr"] == 0.01
     assert trial.run_epoch()["lr"] == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize("augment", ["none", "standard"])
+def test_networks_see_the_input_range_of_their_weights_in_training_and_validation(make, tmp_path, augment):
+    torch.save(BACKBONES["squeezenet1_1"].network().state_dict(), tmp_path / "mine.pt")
+    weights = f"squeezenet1_1={tmp_path / 'mine.pt'},range=-1024:1024"
+    trial = make(SMALL | {"augment": augment}, weights=weights)
+    seen = []
+    trial.model.register_forward_pre_hook(lambda model, inputs: seen.append((model.training, inputs[0].clone())))
+    trial.run_epoch()
+    assert {training for training, _ in seen} == {True, False}
+    for _, inputs in seen:
+        assert inputs.min() == pytest.approx(-1024, abs=0.2 * 2048)
+        assert inputs.max() == pytest.approx(1024, abs=0.2 * 2048)
+        assert inputs.abs().max() <= 1024.01
+    validated = torch.cat([inputs for training, inputs in seen if not training])
+    pixels = torch.from_numpy(trial.data.images[trial.data.val.rows]).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(validated, pixels / 255 * 2048 - 1024, atol=0.01, rtol=0)
 
 
 def test_what_is_frozen_stays_as_it_was(make):

@@ -41,10 +41,6 @@ def keep_classes(samples: Samples, config: DataConfig, rename: bool = True) -> S
     least = config.min_class_images or 0
     rare = {name: count for name, count in counts.items() if count < least}
     samples = _without(samples, list(rare), f"of fewer than {least} images", rare)
-    unused = [name for name in samples.classes if not counts[name]] if samples.task == "single_label" else []
-    if unused:
-        samples = dataclasses.replace(samples, notes=(*samples.notes, f"no image has the class {listed(unused)}"))
-        samples = _take_classes(samples, [name for name in samples.classes if name not in unused])
     needed = 2 if samples.task == "single_label" else 1
     if len(samples.classes) < needed:
         only = f"one class only ({samples.classes[0]!r})" if samples.classes else "no label at all"
@@ -53,7 +49,7 @@ def keep_classes(samples: Samples, config: DataConfig, rename: bool = True) -> S
     if samples.task == "multi_label" and not config.ordered_classes:
         return samples
     order = [name for name in asked if name in samples.classes] if asked and config.ordered_classes else None
-    return _take_classes(samples, order or sorted(samples.classes, key=class_order))
+    return take_classes(samples, order or sorted(samples.classes, key=class_order))
 
 
 def asked_classes(config: DataConfig) -> tuple[str, ...]:
@@ -67,17 +63,17 @@ def _without(samples: Samples, names: Sequence[str], why: str, counts: Mapping[s
     shown = listed([f"{name} ({counts[name]})" for name in names] if counts else list(names))
     if samples.task == "multi_label":
         samples = dataclasses.replace(samples, notes=(*samples.notes, f"labels {why} are not used: {shown}"))
-        return _take_classes(samples, [name for name in samples.classes if name not in names])
+        return take_classes(samples, [name for name in samples.classes if name not in names])
     out = np.isin(samples.labels, [samples.classes.index(name) for name in names])
     examples = tuple(samples.paths[row] for row in np.flatnonzero(out)[:MOST_ITEMS])
     left_out = LeftOut(f"classes {why}: {shown}", int(out.sum()), examples)
     kept = samples.subset(np.flatnonzero(~out).astype(np.int64)) if out.any() else samples
     kept = dataclasses.replace(kept, left_out=(*samples.left_out, left_out) if out.any() else samples.left_out)
-    return _take_classes(kept, [name for name in samples.classes if name not in names])
+    return take_classes(kept, [name for name in samples.classes if name not in names])
 
 
-def _take_classes(samples: Samples, names: Sequence[str]) -> Samples:
-    """Only the classes ``names``, in this order; each row of a single label has one of them."""
+def take_classes(samples: Samples, names: Sequence[str]) -> Samples:
+    """Only the classes ``names``, in this order. Single label: no row may have another."""
     places = [samples.classes.index(name) for name in names]
     if samples.task == "multi_label":
         labels = samples.labels[:, places]
@@ -105,8 +101,8 @@ def renamed_classes(
 
 def class_order(name: str) -> tuple[bool, int, str]:
     """Sorts whole numbers by value, before other names."""
-    match = WHOLE.fullmatch(name)
-    return (match is None, 0 if match is None else int(match[1]), name)
+    whole = re.fullmatch(r"(-?\d{1,18})(?:\.0*)?", name, re.ASCII)
+    return (whole is None, 0 if whole is None else int(whole[1]), name)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -11,9 +11,19 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from search_spaces.errors import UserError, unknown
+from search_spaces.paths import expanded, unreachable
 
 LEAST_IMAGE_SIZE = 8
 LARGEST_SEED = 2**32 - 1  # of numpy's and scikit-learn's generators
@@ -176,6 +186,7 @@ class Option:
     anew: a resumed run may be given another value, since it changes how much is run and where, not what a trial is
     worth. later: added after there were runs; one that was saved without it was run with its default.
     in_files_only: of presets and YAML files, no option of the command line. rare: shown by ``--help-all`` only.
+    path: a file or folder, or a word in its place: ``~`` is expanded, a URL refused.
     """
 
     group: str
@@ -192,6 +203,7 @@ class Option:
     later: bool = False
     in_files_only: bool = False
     rare: bool = False
+    path: bool = False
 
     def problems(self, name: str, value: object) -> Iterator[str]:
         """Why the option ``name`` cannot be ``value``, one sentence each; None is not looked at."""
@@ -241,6 +253,12 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     _unread: frozenset[str] = PrivateAttr(frozenset())
 
+    @field_validator("*")
+    @classmethod
+    def _path(cls, value: Any, field: ValidationInfo) -> Any:
+        is_path = field.field_name is not None and cls.options()[field.field_name].path
+        return expanded(value) if is_path and value is not None else value
+
     @classmethod
     @functools.cache
     def options(cls) -> dict[str, Option]:
@@ -282,7 +300,13 @@ class Options(BaseModel):
         return copy
 
     def problems(self) -> list[str]:
-        """One sentence for each value that cannot be; [] if all is well."""
+        """One sentence for each value that cannot be, and each path that cannot be reached; [] if all is well."""
+        paths = [(name, getattr(self, name)) for name, declared in self.options().items() if declared.path]
+        found = [(name, unreachable(path)) for name, path in paths if path is not None]
+        return [*self.value_problems(), *(f"{dashed(name)} {problem}" for name, problem in found if problem)]
+
+    def value_problems(self) -> list[str]:
+        """One sentence for each value that cannot be, wherever the command runs."""
         return [
             problem
             for name, declared in self.options().items()
@@ -343,6 +367,7 @@ class DataConfig(Options):
         "a folder, a table (CSV, TSV, Parquet, JSON Lines, also gzipped) or a MedMNIST .npz, as it was downloaded; "
         "default: demo, phantoms drawn by code",
         anew=True,  # It may have moved: the content of a resumed run's data set is compared.
+        path=True,
     )
     preset: Text = _images(
         "auto",
@@ -350,6 +375,7 @@ class DataConfig(Options):
         "a known public data set, a YAML file of one's own, none, or list (prints those known); default: auto, the one "
         "that fits the files",
         later=True,
+        path=True,
     )
     label_column: Names = _images(
         (),
@@ -385,7 +411,7 @@ class DataConfig(Options):
         "squash", "HOW", "how an image becomes square: squash, crop or pad", allowed=("squash", "crop", "pad")
     )
     images_dir: Text | None = _rarely(
-        None, "FOLDER", "table: where the image files lie; default: the table's folder", later=True
+        None, "FOLDER", "table: where the image files lie; default: the table's folder", later=True, path=True
     )
     columns: CommaNames = _rarely((), "NAMES", "of a table without a header: its columns' names", many=True, later=True)
     val_data: Text | None = _rarely(
@@ -393,9 +419,10 @@ class DataConfig(Options):
         "PATH",
         "the validation images: a table, a folder, a list of files, or none",
         later=True,
+        path=True,
     )
     test_data: Text | None = _images(
-        None, "PATH", "the test images: a table, a folder, a list of files, or none", later=True
+        None, "PATH", "the test images: a table, a folder, a list of files, or none", later=True, path=True
     )
     where: Conditions = _rarely(
         {},

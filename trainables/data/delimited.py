@@ -16,28 +16,32 @@ from search_spaces.errors import UserError
 from trainables.data.file_form import Opened
 
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars", " ": "blanks"}
-CHUNK_CELLS = 1_000_000
+CHUNK_CELLS = 200_000
 _LONGEST_LINE = 16 * 1024**2
+_BLOCK_BYTES = 1 << 20
 _SAMPLE_LINES = 200
 _SAMPLE_CHARACTERS = 1_000_000
 _MOST_SHOWN = 10
+_END = "\0"  # a line of its own after the last; no text has it
 _SEPARATOR_LINE = re.compile(r"\"?sep=([^\w\s\"]|\t| )\"?\s*", re.IGNORECASE)
-
-Record = tuple[int, int, int, list[str]]
-"""The number of a row, the lines that it begins and ends in, and its cells."""
 
 
 class DelimitedText:
     """The rows of a text.
 
-    separator: what divides them into cells. sample: the first lines. first: the first row with any text in it.
+    separator: what divides them into cells. sample: the first lines. first: the cells of the first row that has text.
     """
 
     def __init__(self, where: str, stream: Opened) -> None:
         self._where = where
         self._lines = _lines(where, stream)
-        self.sample, self.separator, above = _sample(self._lines)
-        self._records = _records(where, self.lines(), self.separator, above)
+        self.sample, self.separator, self._above = _sample(self._lines)
+        self._reader = csv.reader(
+            itertools.chain(_as_fed(self.lines(), self.separator), [_END]),
+            delimiter=self.separator,
+            skipinitialspace=True,
+        )
+        self._row = 0
 
     @property
     def separated(self) -> str:
@@ -49,11 +53,33 @@ class DelimitedText:
         return itertools.chain(self.sample, self._lines)
 
     @functools.cached_property
-    def first(self) -> Record:
-        for record in self._records:
-            if any(cell.strip() for cell in record[-1]):
-                return record
+    def first(self) -> list[str]:
+        for _, cells in self._rows():
+            if any(cell.strip() for cell in cells):
+                return cells
         raise UserError(f"{self._where}: the file is empty")
+
+    @property
+    def first_line(self) -> int:
+        """The line that ``first`` ends in, where no other row was read."""
+        return self._above + self._reader.line_num
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        """The line before each row, without that of ``sep=``, and its cells; blank rows are counted, too."""
+        line = self._reader.line_num
+        try:
+            for cells in self._reader:
+                if cells and cells[-1].endswith(_END):
+                    if cells == [_END]:
+                        return
+                    place = f"line {self._above + line + 1}"
+                    raise UserError(f'{self._where}: a quote (") that opens in {place} is never closed')
+                self._row += 1
+                yield line, cells
+                line = self._reader.line_num
+        except csv.Error:  # the one kind that this dialect has: a cell of more characters than ``csv`` takes
+            what = f"has a cell of more than {csv.field_size_limit():,} characters; is a quote in it never closed?"
+            raise UserError(f"{self._where}: line {self._above + line + 1} {what}") from None
 
     def frame(self, names: Sequence[str], with_first: bool) -> pd.DataFrame:
         """The cells of all rows that have any; columns are numbered, as a name may be there twice.
@@ -61,26 +87,28 @@ class DelimitedText:
         with_first: the first row is data. Cells of columns without a name may be lacking, and empty cells may be too
         many; else a row of another number of cells than there are names is an error.
         """
-        records = itertools.chain([self.first] if with_first else [], self._records)
         width = len(names)
+        chunk = max(1, CHUNK_CELLS // width)
         parts: list[pd.DataFrame] = []
-        rows: list[list[str]] = []
-        numbers: list[int] = []
+        rows = [self.first] if with_first else []
+        numbers = [self._row] if with_first else []
         ragged: list[str] = []
         count = 0
-        for number, line, last, cells in records:
+        for line, cells in self._rows():
             if len(cells) != width:
                 if not any(cell.strip() for cell in cells):
                     continue
                 if any(cell.strip() for cell in cells[width:]) or any(names[len(cells) :]):
                     count += 1
-                    quoted = f" (a quote that opens there closes in line {last})" if last > line else ""
-                    ragged += [f"line {line} has {len(cells)}{quoted}"] if count <= _MOST_SHOWN else []
+                    if count <= _MOST_SHOWN:
+                        begin, end = self._above + line + 1, self._above + self._reader.line_num
+                        quoted = f" (a quote that opens there closes in line {end})" if end > begin else ""
+                        ragged.append(f"line {begin} has {len(cells)}{quoted}")
                     continue
                 cells = (cells + [""] * width)[:width]
             rows.append(cells)
-            numbers.append(number)
-            if len(rows) * width >= CHUNK_CELLS:
+            numbers.append(self._row)
+            if len(rows) >= chunk:
                 parts.append(_part(rows, width))
                 rows = []
         if ragged:
@@ -94,28 +122,37 @@ class DelimitedText:
 
 
 def _lines(where: str, stream: Opened) -> Iterator[str]:
-    """The lines with their ends, decoded."""
+    """The lines with their ends (also CR, as of old Macs), decoded block by block."""
     utf_16 = stream.peek(2).startswith((b"\xff\xfe", b"\xfe\xff"))
-    for number, line in enumerate(_utf_16(where, stream) if utf_16 else _utf_8(where, stream), start=1):
-        if "\0" in line:
+    number = 1
+    for text in _utf_16(where, stream) if utf_16 else _utf_8(where, stream):
+        if "\0" in text:
+            number += _line_ends(text[: text.index("\0")])
             raise UserError(f"{where}: line {number} has a NUL byte, as no text has; save the file as CSV in UTF-8")
-        yield line
+        yield from io.StringIO(text, newline="")
+        number += _line_ends(text)
 
 
 def _utf_8(where: str, stream: Opened) -> Iterator[str]:
-    number = 0
-    while content := stream.readline(_LONGEST_LINE):
-        number += 1
-        _check_length(where, len(content), number)
-        try:
-            line = content.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            what = f"byte 0x{content[error.start]:02x} in line {number} is not UTF-8; save the file as CSV in UTF-8"
-            raise UserError(f"{where}: {what}") from None
-        if "\r" in line.removesuffix("\n").removesuffix("\r"):  # old Macs ended lines so
-            yield from re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", line)
-        else:
-            yield line
+    """Blocks of whole lines."""
+    rest, number, encoding = b"", 1, "utf-8-sig"
+    while part := stream.read(_BLOCK_BYTES):
+        end = b"\n" if b"\n" in part else b"\r"
+        block, end, rest = (rest + part).rpartition(end)
+        yield _decoded(where, block + end, encoding, number)
+        number += _line_ends(block + end)
+        encoding = "utf-8" if end else encoding
+        _check_length(where, rest, number)
+    yield _decoded(where, rest, encoding, number)
+
+
+def _decoded(where: str, content: bytes, encoding: str, number: int) -> str:
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = number + _line_ends(content[: error.start])
+        what = f"byte 0x{content[error.start]:02x} in line {line} is not UTF-8; save the file as CSV in UTF-8"
+        raise UserError(f"{where}: {what}") from None
 
 
 def _utf_16(where: str, stream: Opened) -> Iterator[str]:
@@ -124,7 +161,7 @@ def _utf_16(where: str, stream: Opened) -> Iterator[str]:
     try:
         while line := text.readline(_LONGEST_LINE):
             number += 1
-            _check_length(where, len(line), number)
+            _check_length(where, line, number)
             yield line
     except UnicodeError as error:
         what = f"not UTF-16 after line {number}, as it begins: {error}; save the file as CSV in UTF-8"
@@ -133,8 +170,15 @@ def _utf_16(where: str, stream: Opened) -> Iterator[str]:
         text.detach()
 
 
-def _check_length(where: str, length: int, number: int) -> None:
-    if length >= _LONGEST_LINE:
+def _line_ends(text: str | bytes) -> int:
+    """How many lines end in a text: at LF, or at CR where there is no LF."""
+    if isinstance(text, bytes):
+        return text.count(b"\n") or text.count(b"\r")
+    return text.count("\n") or text.count("\r")
+
+
+def _check_length(where: str, line: str | bytes, number: int) -> None:
+    if len(line) >= _LONGEST_LINE:
         raise UserError(f"{where}: line {number} has more than {_LONGEST_LINE:,} characters: not a table")
 
 
@@ -179,39 +223,18 @@ def _separator(sample: Sequence[str], cut: bool) -> str:
 
 
 def _split(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    if separator == " ":
-        lines = (" ".join(line.split()) + "\n" for line in lines)
-    return csv.reader(lines, delimiter=separator, skipinitialspace=True)
+    return csv.reader(_as_fed(lines, separator), delimiter=separator, skipinitialspace=True)
 
 
-def _records(where: str, lines: Iterable[str], separator: str, above: int) -> Iterator[Record]:
-    """Every row, blank ones too; ``above``: how many lines come before."""
-    begun: list[str] = []
-    record: list[str] = []
-    line, last = above + 1, above
-
-    def fed() -> Iterator[str]:
-        nonlocal last
-        for one in lines:
-            last += 1
-            begun.append(one)
-            yield one
-
-    try:
-        for number, cells in enumerate(_split(fed(), separator), start=1):
-            yield number, line, last, cells
-            line, record, begun = last + 1, begun, []
-    except csv.Error:  # the one kind that this dialect has: a cell of more characters than ``csv`` takes
-        what = f"has a cell of more than {csv.field_size_limit():,} characters; is a quote in it never closed?"
-        raise UserError(f"{where}: line {line} {what}") from None
-    if record and sum(1 for _ in _split([*record, "x\n"], separator)) == 1:
-        raise UserError(f'{where}: a quote (") that opens in line {line - len(record)} is never closed')
+def _as_fed(lines: Iterable[str], separator: str) -> Iterable[str]:
+    """Lines in which one blank stands for several, and for tabs, if blanks separate."""
+    return (" ".join(line.split()) + "\n" for line in lines) if separator == " " else lines
 
 
 def _part(rows: Sequence[Sequence[str]], width: int) -> pd.DataFrame:
     columns: Iterable[Sequence[str]] = zip(*rows, strict=True) if rows else [()] * width
     return pd.DataFrame(
-        {place: pd.Series([cell.strip() for cell in column], dtype=str) for place, column in enumerate(columns)}
+        {place: pd.Series(list(map(str.strip, column)), dtype=str) for place, column in enumerate(columns)}
     )
 
 

@@ -147,6 +147,16 @@ def index_folder(root: Path) -> FileIndex:
     return found.index()
 
 
+def check_reachable(place: Path, what: str) -> None:
+    """Raise ``UserError`` where a path can be no one's (too long, a loop of links) or may not be looked at."""
+    try:
+        os.stat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return  # Whoever asks for a folder or a file says so better.
+    except (OSError, ValueError) as error:
+        raise UserError(f"{what}: cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+
+
 def image_kind(file: Path) -> str | None:
     """ "PNG", "JPEG", "GIF", "TIFF", "WEBP", "JPEG2000", "BMP", "PPM" (and PGM, PBM) or "DICOM", by its first bytes.
 

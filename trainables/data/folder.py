@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, raise_all
 from trainables.data.classes import keep_classes
 from trainables.data.config import DataConfig
 from trainables.data.files import EXTENSIONS, FileIndex, index_folder, left_out, shown_path
 from trainables.data.folder_names import groups_of, patient_pattern
 from trainables.data.layout import Layout, read_layout, way_out
 from trainables.data.samples import MOST_ITEMS, CheckResult, LeftOut, Samples, rows_by
+from trainables.data.table import read_list
 
 NONE = "none"
 
@@ -29,71 +30,79 @@ def list_folder(root: Path, config: DataConfig) -> Samples:
     """
     if config.task == "multi_label":
         raise UserError("--task multi_label: folders hold one class an image; give a .csv manifest with label columns")
-    given = _given_folders(root, config)
+    given = _given_places(root, config)
     index = index_folder(root)
-    inside = [place.relative_to(root).as_posix() for place in given.values() if place.is_relative_to(root)]
+    folders = {split: place for split, place in given.items() if os.path.isdir(place)}
+    inside = [place.relative_to(root).as_posix() for place in folders.values() if place.is_relative_to(root)]
     layout = read_layout(index, config, inside)
-    images = _images(index, layout, config, "")
     unused = [*index.left_out, *layout.left_out]
-    for split in ("val", "test"):
-        if (place := getattr(config, f"{split}_data")) is None:
-            continue
-        replaced = [image for image in images if image.split == split]
-        if replaced:
-            why = f"of the {split} folder: --{split}-data {place}"
-            unused.append(left_out(why, [image.path for image in replaced]))
-            images = [image for image in images if image.split != split]
-    if given:
-        images = [image if image.split else dataclasses.replace(image, split="train") for image in images]
-    for split, place in given.items():
+    listed = {split: _in_list(split, place, index) for split, place in given.items() if split not in folders}
+    images = []
+    for image in _images(index, layout, root):
+        split = next((split for split, paths in listed.items() if image.path in paths), None)
+        if split is None and image.split in ("val", "test") and getattr(config, f"{image.split}_data") is not None:
+            option = f"--{image.split}-data {getattr(config, f'{image.split}_data')}"
+            unused.append(left_out(f"of the folder of {image.split} images: {option}", [image.path]))
+        else:
+            images.append(dataclasses.replace(image, split=split or image.split or ("train" if given else "")))
+    for split, place in folders.items():
         other = index_folder(place)
         there = read_layout(other, config, one_split=True)
-        above = place.relative_to(root).as_posix() if place.is_relative_to(root) else place.as_posix()
-        images += _images(other, there, config, f"{above}/", split)
+        images += [dataclasses.replace(image, split=split) for image in _images(other, there, root)]
         unused += [*other.left_out, *there.left_out]
     return _samples(root, config, index, images, layout, unused)
 
 
 @dataclass(frozen=True)
 class _Image:
-    """path: as the user would recognise it. below: the path below the folder in which it was found."""
+    """path: below the data folder, or absolute. below: what regular expressions see. split: "" if none is given."""
 
     path: str
     file: Path
     below: str
     class_name: str
-    split: str = ""
+    split: str
 
 
-def _given_folders(root: Path, config: DataConfig) -> dict[str, Path]:
-    """The folders that --val-data and --test-data name, absolute."""
+def _given_places(root: Path, config: DataConfig) -> dict[str, Path]:
+    """The folders, or lists of files, that --val-data and --test-data name, absolute."""
     found = {}
     problems = []
     for split, text in {"val": config.val_data, "test": config.test_data}.items():
         if text is None or text == NONE:
             continue
         places = [place for place in (Path(text).expanduser(), root / text) if os.path.exists(place)]
-        place = Path(os.path.abspath(places[0])) if places else root
+        found[split] = Path(os.path.abspath(places[0])) if places else root
         if not places:
-            problems.append(f"--{split}-data {text}: no such folder, neither from here nor below {root}")
-        elif not os.path.isdir(place):
-            problems.append(f"--{split}-data {text}: no folder; beside a folder of images give one with class folders")
-        elif root.is_relative_to(place):
+            problems.append(f"--{split}-data {text}: no such folder or list of files, neither from here nor in {root}")
+        elif root.is_relative_to(found[split]):
             problems.append(f"--{split}-data {text}: this is --data itself, or holds it; give another folder")
-        found[split] = place
-    if problems:
-        raise UserError(*problems)
+    raise_all(problems)
     return found
 
 
-def _images(index: FileIndex, layout: Layout, config: DataConfig, above: str, split: str = "") -> list[_Image]:
+def _in_list(split: str, file: Path, index: FileIndex) -> frozenset[str]:
+    """The images that a list of files names, each of which must be there."""
+    names = read_list(file)
+    located = index.locate(names)
+    missing = [name for name, rows in zip(names, located.rows, strict=True) if not rows]
+    if missing:
+        shown = ", ".join(map(shown_path, missing[:3])) + (", ..." if len(missing) > 3 else "")
+        raise UserError(f"--{split}-data {file}: {len(missing)} of {len(names)} names are no image here: {shown}")
+    return frozenset(located.images[row] for rows in located.rows for row in rows)
+
+
+def _images(index: FileIndex, layout: Layout, root: Path) -> list[_Image]:
+    """The images of a layout in the data folder ``root``, or in one that lies elsewhere."""
+    is_inside = index.root.is_relative_to(root)
+    above = "" if index.root == root else f"{index.root.relative_to(root) if is_inside else index.root}/"
     return [
         _Image(
             path=f"{above}{index.images[row]}",
             file=index.root / index.images[row],
-            below=index.images[row],
+            below=f"{above}{index.images[row]}" if is_inside else index.images[row],
             class_name=name,
-            split=split or (layout.splits[place] if layout.splits else ""),
+            split=layout.splits[place] if layout.splits else "",
         )
         for place, (row, name) in enumerate(zip(layout.rows, layout.classes, strict=True))
     ]
@@ -142,7 +151,7 @@ def _samples(
     kept = keep_classes(samples, config)
     below_of = {image.path: image.below for image in images}
     names = [below_of[path] for path in kept.paths]
-    return kept if groups else dataclasses.replace(kept, checks=_patients_in_names(names, kept.splits))
+    return kept if groups else dataclasses.replace(kept, checks=patients_in_names(names, kept.splits))
 
 
 def _badly_named(root: Path, images: Sequence[_Image]) -> list[str]:
@@ -193,7 +202,7 @@ def _from_path(pattern: str, option: str, paths: Sequence[str]) -> list[str]:
     return found
 
 
-def _patients_in_names(paths: Sequence[str], splits: Sequence[str] | None) -> tuple[CheckResult, ...]:
+def patients_in_names(paths: Sequence[str], splits: Sequence[str] | None) -> tuple[CheckResult, ...]:
     """A warning where file names look like patients, of whom none is known."""
     pattern = patient_pattern(paths)
     if pattern is None:

@@ -34,6 +34,7 @@ _PATIENT = re.compile(
 )
 _MASK_FILE = re.compile(r"(?P<head>.+?)[\s_.-]*(?:masks?|segmentation|superpixels)(?:[\s_.-].*|\d*)", re.IGNORECASE)
 _MOST_OF_A_PATIENT = 20  # images, on average
+_MOST_LOOKED_AT = 50_000
 _MASK_HINT = re.compile("mask|segm|superp", re.IGNORECASE)
 _PERSON = re.compile(r"(patient|person|subject|subj|sub|pat|pid|case)([_-]?)\d+", re.IGNORECASE)
 _PLAIN_COUNTED = r"\d{3,}(?=[_-]\d)"
@@ -137,15 +138,16 @@ def patient_pattern(paths: Sequence[str]) -> str | None:
     A file that has none is its own patient, by its name. None: fewer than one image in ten shares its patient with
     another, or so many do that it can be none.
     """
-    words = Counter(match[1] + match[2] for path in paths if (match := _PERSON.search(path)))
-    found = [rf"{word}\d+" for word, count in words.most_common(3) if count * 20 >= len(paths)]
-    found += [_plainer(_COUNTED, paths)]
-    parts = [part for part in found if _looks_like_patients(f"({part})", paths)]
+    some = sorted(paths)[:_MOST_LOOKED_AT]  # where those of one patient mostly stand together
+    words = Counter(match[1] + match[2] for path in some if (match := _PERSON.search(path)))
+    found = [rf"{word}\d+" for word, count in words.most_common(3) if count * 20 >= len(some)]
+    found += [_plainer(_COUNTED, some)]
+    parts = [part for part in found if _looks_like_patients(f"({part})", some)]
     if not parts:
         return None
     plain, filled = f"({'|'.join(parts)})", f"({'|'.join([*parts, '[^/]+$'])})"
     pattern = plain if all(groups_of(plain, paths)) else filled
-    return pattern if _looks_like_patients(pattern, paths) else None
+    return pattern if _looks_like_patients(pattern, some) else None
 
 
 def _plainer(pattern: str, paths: Sequence[str]) -> str:

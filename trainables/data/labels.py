@@ -44,7 +44,8 @@ class RowUse:
     """Which rows of a table are used, and why the others are not; all is collected before anything is raised.
 
     number: the row's number as its reader sees it, of its place from 0. usable: bool [n]. problems: a sentence for
-    each kind of fault. left_out: rows that an option leaves out. undecided: nothing is known of some labels.
+    each kind of fault. left_out: rows that an option leaves out. undecided: bool [n], rows whose labels only the user
+    can tell the meaning of.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class RowUse:
         self.problems: list[str] = []
         self.left_out = list(left_out)
         self.notes = list(notes)
-        self.undecided = False
+        self.undecided = np.zeros(count, dtype=bool)
 
     def fault(self, where: str, rows: Mask, what: str) -> None:
         """Count ``rows``, if there are any, as at fault."""
@@ -152,7 +153,7 @@ def _from_columns(cells: pd.DataFrame, codes: dict[str, Hot], config: DataConfig
         return Labels("multi_label", classes, hot)
     count = (hot == 1).sum(axis=1)
     not_one = use.usable & (count != 1)
-    if not_one.any() and not use.undecided:
+    if not_one.any() and not use.undecided.any():
         how_many = f"{int(count[not_one.argmax()])} of them are set where one must be (one label an image)"
         use.fault("label columns", not_one, f"{how_many}; choose --task multi_label, or mend the rows")
     return Labels("single_label", classes, hot.argmax(axis=1).astype(np.int64))
@@ -197,20 +198,20 @@ def _decided(codes: Mapping[str, Hot], labels: Sequence[str], single: bool, conf
                 asked[name] = int(rows.sum())
                 open_rows |= rows
         use.leave_out(f"rows with {article} cell ({option} drop)", drop)
-        _ask(option, asked, cells, allowed, use.named(open_rows), use)
+        _ask(option, asked, cells, allowed, open_rows, use)
     return np.maximum(values, MISSING)
 
 
-def _ask(option: str, asked: Mapping[str, int], cells: str, allowed: Sequence[str], rows: str, use: RowUse) -> None:
+def _ask(option: str, asked: Mapping[str, int], cells: str, allowed: Sequence[str], rows: Mask, use: RowUse) -> None:
     """Name the columns with cells that nobody has decided, and the option that decides."""
     if not asked:
         return
     first, *others = asked
     counts = listed([f"{first!r} has {asked[first]} {cells}", *(f"{name!r} {asked[name]}" for name in others)])
     by_label = f"; by label: {option} {','.join(f'{name}={allowed[0]}' for name in list(asked)[:2])}" if others else ""
-    use.undecided = True
+    use.undecided |= rows
     means = "say what they mean by" if len(allowed) > 1 else "none is a class; leave these rows out by"
-    use.problems.append(f"{counts} ({rows}): {means} {option} {'|'.join(allowed)}{by_label}")
+    use.problems.append(f"{counts} ({use.named(rows)}): {means} {option} {'|'.join(allowed)}{by_label}")
 
 
 def _check_decided_names(
@@ -291,7 +292,7 @@ def _split_cells(where: str, cells: Sequence[str], config: DataConfig, use: RowU
         if vectors:
             what = "a list of 0 and 1 does not say which labels these are; name a column with the labels' names"
             use.problems.append(f"{where}: {vectors[0]}: {what}")
-            use.undecided = True
+            use.undecided[:] = True
     elif any(_BAR in cell for cell in cells):
         use.notes.append(f"{where}: a|b cells are several labels")
     _ask_separator(
@@ -330,7 +331,7 @@ def _ask_separator(where: str, names: Sequence[str], use: RowUse) -> None:
         else:
             suspects = [name for name, parts in split.items() if any(uses[one] > 1 or one in whole for one in parts)]
         if suspects:
-            use.undecided = True
+            use.undecided[:] = True
             use.problems.append(
                 f"{where}: {suspects[0]!r} may be several labels: --label-separator '{separator}' says so, "
                 "--label-separator none keeps cells whole"
@@ -362,7 +363,7 @@ def _several_names(
     if "drop" in decisions:
         use.leave_out("rows with a blank cell (--blank-label drop)", rows)
     elif None in decisions and rows.any():
-        _ask("--blank-label", {name: int(rows.sum())}, "blank cells", ("0", "missing", "drop"), use.named(rows), use)
+        _ask("--blank-label", {name: int(rows.sum())}, "blank cells", ("0", "missing", "drop"), rows, use)
     else:
         hot[blank] = [MISSING if decision == "missing" else 0 for decision in decisions]
     return Labels("multi_label", tuple(classes), hot[places])
@@ -392,7 +393,7 @@ def _one_name(
         if given.get(name, given.get("")) == "drop":
             use.leave_out(f"rows with {article} cell ({option} drop)", rows)
         elif rows.any():
-            _ask(option, {name: int(rows.sum())}, cells, ("drop",), use.named(rows), use)
+            _ask(option, {name: int(rows.sum())}, cells, ("drop",), rows, use)
     classes = sorted(set(names) - {cell for cell, *_ in no_class}, key=class_order)
     _check_classes(name, classes, int(use.usable.sum()), config, use)
     index = {one: number for number, one in enumerate(classes)}
@@ -414,7 +415,7 @@ def _check_classes(name: str, classes: Sequence[str], rows: int, config: DataCon
         return
     way_out = "name another --label-column, or the classes to keep by --classes or --min-class-images"
     use.problems.append(f"--label-column {name}: {what}; {way_out}")
-    use.undecided = True
+    use.undecided[:] = True
 
 
 def _as_number(name: str) -> float | None:

@@ -27,7 +27,7 @@ from trainables.data.folder_names import (
     says_nothing,
     split_name,
 )
-from trainables.data.samples import LeftOut, rows_by
+from trainables.data.samples import SPLITS, LeftOut, rows_by
 
 _TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".parquet", ".jsonl", ".json", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 _NO_TABLES = ("readme", "license", "licence", "changelog", "requirements", "sha256sums")
@@ -164,6 +164,13 @@ def _same_stems(tree: _Tree, folder: str, rows: Sequence[int]) -> bool:
 
 def _enter(tree: _Tree, config: DataConfig, one_split: bool) -> tuple[str, dict[str, str]]:
     """The folder that holds the splits or the classes, and the splits' folders in it: folder -> split."""
+    raise_all(
+        [
+            f"--split-names {name}={split}: must be one of {', '.join(SPLITS)}"
+            for name, split in config.split_names.items()
+            if split not in SPLITS
+        ]
+    )
     place = ""
     while True:
         _leave_out_copies(tree, place)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 MOST_BITS = 10
 LEAST_CORRELATION = 0.97
@@ -60,6 +61,12 @@ def find_near_pairs(
     pairs, or by the limits on what is compared.
     """
     rows = np.sort(rows[np.unique(same[rows], return_index=True)[1]])
+    # The products are small: threads of BLAS that wait for each other would take longer, on a busy machine much longer.
+    with threadpool_limits(1, "blas"):
+        return _search(phashes, smalls, rows)
+
+
+def _search(phashes: npt.NDArray[np.uint64], smalls: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> NearPairs:
     briefs = _briefs(smalls, rows)
     pairs: list[NearPair] = []
     compared = correlated = 0

@@ -21,7 +21,7 @@ from trainables.data.checks import equal_images, examine, groups_across, small_c
 from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
 from trainables.data.dataset import DATASET_FILE, IMAGES_FILE, SPLITS_FILE, THUMBNAILS_FILE
 from trainables.data.file_form import file_form
-from trainables.data.files import image_kind
+from trainables.data.files import check_reachable, image_kind
 from trainables.data.folder import list_folder
 from trainables.data.image import ImageStats, content_hash, prepare_image
 from trainables.data.near_duplicates import NearPairs
@@ -131,7 +131,7 @@ class _Ready:
             "split_origin": self.assignment.origin,
             "preset": None if self.config.preset == "none" else self.config.preset,
             "left_out": [one.to_dict() for one in samples.left_out],
-            "notes": [*samples.notes, *self.notes],
+            "notes": [*self.notes[:1], *samples.notes, *self.notes[1:]],
             "ordered": self.config.ordered_classes,
             "checks": [result.to_dict() for result in (*self.checks, *samples.checks)],
             "dropped": list(self.dropped),
@@ -344,6 +344,8 @@ def list_samples(config: DataConfig) -> Samples:
     config: as ``apply_preset`` leaves it.
     """
     place = Path(config.data).expanduser().absolute()
+    if config.data != "demo":
+        check_reachable(place, f"--data {config.data}")
     if config.data != "demo" and config.table is not None:
         folder = place if place.is_dir() else place.parent
         return _list_file(folder / config.table, config)

@@ -15,16 +15,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from search_spaces.errors import UserError, shown_problems, unknown
-from trainables.data.classes import keep_classes
+from trainables.data.classes import keep_classes, listed, take_classes
 from trainables.data.config import DataConfig
 from trainables.data.files import FileIndex, index_folder, shown_path, stem
-from trainables.data.folder import list_folder
+from trainables.data.folder import list_folder, patients_in_names
+from trainables.data.folder_names import groups_of
 from trainables.data.labels import Labels, RowUse, read_labels
 from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, SPLITS, CheckResult, LeftOut, Samples
 from trainables.data.table import read_list
 from trainables.data.table_source import TABLE, Table, TableSource, matching_rows
 
 _MOST_EXAMPLES = 3
+_ENOUGH = 0.5  # of the rows are left: they can be judged in the same answer as those whose labels nobody has decided
 _NUMBER = re.compile(r"\d+(?:\.0+)?")
 
 Ints = npt.NDArray[np.int64]
@@ -44,18 +46,20 @@ def list_table(path: Path, config: DataConfig) -> Samples:
     rows, not_asked = matching_rows(source.rows, config)
     use = RowUse(len(rows), lambda row: str(rows.index[row]), left_out=not_asked, notes=source.notes)
     labels = read_labels(rows[list(config.label_column)], config, use)
+    use.usable &= ~use.undecided
     listing = _Listing(config, source, rows, use)
     words = listing.split_words()
     images = listing.find_images()
-    if use.undecided or not use.usable.any():
+    if not use.usable.any() or (use.undecided.any() and use.usable.mean() < _ENOUGH):
         left_out = "; ".join(f"{one.count} rows: {one.why}" for one in use.left_out)
         raise UserError(*(use.problems or [f"--data {config.data}: no row is left ({left_out})"]))
     samples = listing.samples(labels, images, listing.splits(images, words))
     for split, folder in source.folders.items():
-        samples = _with_folder(samples, split, folder, config)
+        samples = _with_folder(samples, split, folder, source.root, config)
     samples = _with_unnamed(samples, images, config)
     try:
-        samples = keep_classes(_with_groups(samples, source.root, config), config, rename=False)
+        samples = _with_groups(_without_unused(samples), source.root, config)
+        samples = keep_classes(samples, config, rename=False)
     except UserError as error:
         raise UserError(*samples.problems, *error.problems) from None
     return dataclasses.replace(samples, checks=(*samples.checks, *_no_label(samples)))
@@ -300,7 +304,7 @@ class _Listing:
             elif count:
                 what = f"differs between the rows of {_counted(count, 'image')}"
                 use.notes.append(f"column {column!r} {what}: the first row counts")
-        unite = config.task == "multi_label" or config.preset not in ("auto", "none")
+        unite = config.task == "multi_label" or config.has_preset
         if unequal.any() and labels.task == "multi_label" and unite:
             count = int(unequal.sum())
             use.notes.append(
@@ -327,7 +331,7 @@ def _with_unnamed(samples: Samples, images: _Images, config: DataConfig) -> Samp
     return dataclasses.replace(samples, notes=(*samples.notes, note)) if count else samples
 
 
-def _with_folder(samples: Samples, split: str, folder: Path, config: DataConfig) -> Samples:
+def _with_folder(samples: Samples, split: str, folder: Path, root: Path, config: DataConfig) -> Samples:
     """Also the images of a folder with a folder for each class, as ``split``."""
     if samples.task == "multi_label":
         raise UserError(f"--{split}-data {folder}: folders hold one class an image, the table several; give a table")
@@ -338,11 +342,11 @@ def _with_folder(samples: Samples, split: str, folder: Path, config: DataConfig)
         kinds = (f"--{split}-data {folder}: {unknown('class', name, samples.classes)}" for name in strange)
         raise UserError(*samples.problems, *more.problems, *kinds)
     place = np.array([samples.classes.index(name) for name in more.classes], dtype=np.int64)
-    nothing = ("",) * len(more)
+    nothing, start = ("",) * len(more), f"{root}/"
     assert samples.splits is not None
     return dataclasses.replace(
         samples,
-        paths=(*samples.paths, *map(shown_path, map(str, more.files))),
+        paths=(*samples.paths, *(shown_path(str(file).removeprefix(start)) for file in more.files)),
         files=(*samples.files, *more.files),
         labels=np.concatenate([samples.labels, place[more.labels]]),
         splits=(*samples.splits, *(split for _ in nothing)),
@@ -355,25 +359,35 @@ def _with_folder(samples: Samples, split: str, folder: Path, config: DataConfig)
     )
 
 
-def _with_groups(samples: Samples, root: Path, config: DataConfig) -> Samples:
-    """The groups that ``--group-from`` finds in the paths, as they are below the data's folder."""
-    if config.group_from is None:
+def _without_unused(samples: Samples) -> Samples:
+    """Without the classes that no image is left of, or that had none, such as UNK of one column for each class."""
+    if samples.task == "multi_label":
         return samples
-    pattern, start = re.compile(config.group_from), f"{root.as_posix()}/"
+    counts = np.bincount(samples.labels, minlength=len(samples.classes))
+    unused = [name for name, count in zip(samples.classes, counts, strict=True) if not count]
+    if not unused:
+        return samples
+    kept = take_classes(samples, [name for name in samples.classes if name not in unused])
+    return dataclasses.replace(kept, notes=(*kept.notes, f"no image has the class {listed(unused)}"))
+
+
+def _with_groups(samples: Samples, root: Path, config: DataConfig) -> Samples:
+    """The groups that ``--group-from`` finds in the paths below the data's folder; a warning if none are known."""
+    start = f"{root.as_posix()}/"
     paths = [file.as_posix().removeprefix(start) for file in samples.files]
-    matches = [pattern.search(path) for path in paths]
-    groups = tuple((match[1] or "") if match else "" for match in matches)
+    if config.group_from is None:
+        known = samples.groups is not None
+        return samples if known else dataclasses.replace(samples, checks=patients_in_names(paths, samples.splits))
+    groups = groups_of(config.group_from, paths)
     without = [shown_path(path) for path, group in zip(paths, groups, strict=True) if not group]
     problems = samples.problems
     if without:
-        more = f" … and {len(without) - _MOST_EXAMPLES} more" if len(without) > _MOST_EXAMPLES else ""
-        shown = f"{', '.join(without[:_MOST_EXAMPLES])}{more}"
-        what = f"{len(without)} of {len(paths)} files have no match: {shown}"
-        problems = (
-            *problems,
-            f"--group-from '{config.group_from}': {what}; mend the expression, or give --group-column",
+        what = (
+            f"{len(without)} of {len(paths)} files have no match: {', '.join(shown_problems(without, _MOST_EXAMPLES))}"
         )
-    return dataclasses.replace(samples, groups=groups, group_from=config.group_from, problems=problems)
+        way_out = "mend the expression, or give --group-column"
+        problems = (*problems, f"--group-from '{config.group_from}': {what}; {way_out}")
+    return dataclasses.replace(samples, groups=tuple(groups), group_from=config.group_from, problems=problems)
 
 
 def _counted(count: int, what: str) -> str:

@@ -52,7 +52,8 @@ def write_image_stats(path: Path, samples: Samples, rows: Rows, stats: Sequence[
     """images.csv: row, path, width, height (pixels of the file), mode, bits, jpeg_quality, mean, sd (0..255)."""
     columns: dict[str, Sequence[object]] = {"row": rows.tolist(), "path": samples.paths}
     columns |= {name: [getattr(one, name) for one in stats] for name in IMAGE_STATS}
-    write_text(path, pd.DataFrame(columns).to_csv(index=False, lineterminator="\n"))
+    table = pd.DataFrame(columns).astype({"jpeg_quality": "Int64"})  # whole numbers, though some are missing
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def group_id(group: str, salt: bytes) -> str:

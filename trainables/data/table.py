@@ -64,12 +64,13 @@ def read_list(path: Path) -> list[str]:
         if form != "text":
             raise UserError(f"{path}: {form}, not a list of files (one name a line)")
         text = DelimitedText(str(path), stream)
-        with_blanks = text.separator == " " and all(map(has_image_suffix, filter(None, map(str.strip, text.sample))))
-        if len(text.first[-1]) > 1 and not with_blanks:
-            what = f"a table of {len(text.first[-1])} columns, {text.separated}"
-            raise UserError(f"{path}: {what}, not a list of files (one name a line)")
         names = [line.strip().strip('"') for line in text.lines()]
     names = [name for name in names if name]
+    if not names:
+        raise UserError(f"{path}: the file is empty")
+    width = len(names[0].split(None if text.separator == " " else text.separator))
+    if width > 1 and not (text.separator == " " and all(map(has_image_suffix, names))):
+        raise UserError(f"{path}: a table of {width} columns, {text.separated}, not a list of files (one name a line)")
     names = names[1:] if _LIST_HEADER.fullmatch(names[0]) else names
     if not names:
         raise UserError(f"{path}: a list without names")
@@ -114,8 +115,7 @@ def _form(stream: Opened) -> str:
 
 def _read_text(where: str, stream: Opened, columns: Sequence[str]) -> pd.DataFrame:
     text = DelimitedText(where, stream)
-    _, line, _, cells = text.first
-    first = [cell.strip() for cell in cells]
+    first, line = [cell.strip() for cell in text.first], text.first_line
     shown = " | ".join(first[:6]) + (" | ..." if len(first) > 6 else "")
     given = bool(columns) and not set(columns) <= set(first)
     if given and len(columns) != len(first):
@@ -226,7 +226,7 @@ def _first_row(file: Path) -> list[str]:
     try:
         with opened(file) as stream:
             if _form(stream) == "text":
-                return sorted(cell.strip() for cell in DelimitedText(str(file), stream).first[-1])
+                return sorted(cell.strip() for cell in DelimitedText(str(file), stream).first)
         return sorted(map(str, read_table(file).columns))
     except UserError:
         return []

@@ -10,10 +10,9 @@ import pandas as pd
 
 from search_spaces.errors import UserError, raise_all, shown_problems, unknown
 from trainables.data.config import DataConfig
-from trainables.data.file_form import file_form
 from trainables.data.files import has_image_suffix
 from trainables.data.samples import MOST_ITEMS, SPLITS, LeftOut
-from trainables.data.table import neighbours, read_table
+from trainables.data.table import file_form, neighbours, read_list, read_table
 
 DEFAULT_SPLIT_COLUMN = "split"
 TABLE = "\0table"
@@ -50,12 +49,12 @@ class TableSource:
 
     @classmethod
     def read(cls, path: Path, config: DataConfig) -> TableSource:
-        data = Path(config.data).expanduser().absolute()
+        path, data = (Path(os.path.abspath(place)) for place in (path, Path(config.data).expanduser()))
         base = data if data.is_dir() and path.is_relative_to(data) else path.parent
         root = base if config.images_dir is None else _existing("images_dir", config.images_dir, base, config)
         if not root.is_dir():
             raise UserError(f"--images-dir {config.images_dir}: is no folder")
-        main = _read(path, config)
+        main = read_table(path, config.columns)
         joined, notes = _joined(main, path, base, config)
         names = list(map(str, joined.columns))
         split_column = config.split_column or (DEFAULT_SPLIT_COLUMN if DEFAULT_SPLIT_COLUMN in names else None)
@@ -66,7 +65,7 @@ class TableSource:
         frames = [_columns_in_use(joined, split_column, config).assign(**{TABLE: 0})]
         frames[0].index = frames[0].index.astype(str)
         for split, other in others.items():
-            cells, _ = _joined(_read(other, config), other, base, config)
+            cells, _ = _joined(read_table(other, config.columns), other, base, config)
             problems += _column_problems(other, cells, None, config)
             raise_all(problems)
             own_root = root if config.images_dir else base if other.is_relative_to(base) else other.parent
@@ -98,7 +97,7 @@ class TableSource:
             place = _existing(option, given, base, config)
             if place.is_dir():
                 self.folders[split] = place
-            elif _is_list(place, main, config):
+            elif _is_list(place):
                 self.lists[split] = place
             else:
                 tables[split] = place
@@ -136,38 +135,20 @@ def matching_rows(rows: pd.DataFrame, config: DataConfig) -> tuple[pd.DataFrame,
 def _existing(option: str, given: str, base: Path, config: DataConfig) -> Path:
     """What an option names, from where the command runs, else below the data's folder; with a preset there first."""
     place = Path(given).expanduser()
-    places = [place.absolute(), base / place]
-    for found in reversed(places) if config.has_preset else places:
-        try:
-            if found.exists():
-                return Path(os.path.normpath(found))
-        except OSError:
-            break
+    places = (base / place, place) if config.has_preset else (place, base / place)
+    for found in places:
+        if os.path.exists(found):
+            return Path(os.path.abspath(found))
     what = "folder" if option == "images_dir" else "file or folder, and not none"
     raise UserError(f"--{option.replace('_', '-')} {given}: no such {what}, here or in {base}")
 
 
-def _read(path: Path, config: DataConfig) -> pd.DataFrame:
-    """A table; with ``--columns`` one without a header, though a first row that names the columns is one."""
-    if not config.columns:
-        return read_table(path)
-    cells = read_table(path, config.columns)
-    first = [str(cell) for cell in cells.iloc[0]]
-    if config.path_column in first and set(config.columns) <= set(first):
-        cells = cells.iloc[1:].set_axis(first, axis=1)
-    return cells
-
-
-def _is_list(path: Path, main: pd.DataFrame, config: DataConfig) -> bool:
-    """A file of one column, and no such column is the table's own."""
-    if file_form(path) != "table" or len(main.columns) == 1:
-        return False
-    with path.open("rb") as file:
-        head = [line.strip() for line in file.read(65536).splitlines()[:20] if line.strip()]
-    if not head or any(mark in line for line in head for mark in (b",", b";", b"|", b"\t", b"\0")):
-        return False
-    width = len(config.columns) or len(main.columns)
-    return not all(len(line.split()) == width for line in head)
+def _is_list(path: Path) -> bool:
+    """Whether a file has names only, one a line."""
+    try:
+        return bool(file_form(path) == "table" and read_list(path))
+    except UserError:
+        return False  # What is wrong with it is told where it is read as a table.
 
 
 def _joined(cells: pd.DataFrame, path: Path, base: Path, config: DataConfig) -> tuple[pd.DataFrame, list[str]]:

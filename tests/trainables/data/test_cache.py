@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,10 +12,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from search_spaces.errors import UserError
-from trainables.data.cache import cache_bytes, open_or_build
+from trainables.data import cache as cache_module
+from trainables.data.cache import ImageCache, cache_bytes, open_or_build
+from trainables.data.image import Prepared, prepare_image
 
 
 @pytest.fixture
@@ -80,7 +85,7 @@ def test_moved_files_find_their_cache_again(files: tuple[Path, ...], tmp_path: P
     assert second.path == first.path
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "no description", "torn description"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "no description", "torn description", "torn records"])
 def test_a_damaged_cache_is_built_again(files: tuple[Path, ...], tmp_path: Path, damage: str) -> None:
     first = open_or_build(files, 16, "squash", tmp_path / "cache", 1)
     assert first.path is not None
@@ -92,6 +97,9 @@ def test_a_damaged_cache_is_built_again(files: tuple[Path, ...], tmp_path: Path,
         first.path.write_bytes(whole[:-100] + b"\x55" + whole[-99:])
     elif damage == "no description":
         description.unlink()
+    elif damage == "torn records":
+        records = first.path.with_suffix(".jsonl")
+        records.write_text(records.read_text()[:-20])
     else:
         description.write_text(description.read_text()[:-20])
     second = open_or_build(files, 16, "squash", tmp_path / "cache", 1)
@@ -99,11 +107,172 @@ def test_a_damaged_cache_is_built_again(files: tuple[Path, ...], tmp_path: Path,
     assert first.path.read_bytes() == whole
 
 
+class Stopped(Exception):
+    """Stands for Ctrl-C, which pytest takes for its own."""
+
+
+def stop_at(row: int) -> Callable[[int, int], None]:
+    def stop(done: int, count: int) -> None:
+        if done == row:
+            raise Stopped
+
+    return stop
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are decoded, as they are."""
+    seen: list[Path] = []
+
+    def seeing(source: Path, size: int, fit: str) -> Prepared:
+        seen.append(source)
+        return prepare_image(source, size, fit)
+
+    monkeypatch.setattr(cache_module, "prepare_image", seeing)
+    return seen
+
+
+def content(cache: ImageCache) -> tuple[object, ...]:
+    assert cache.path is not None
+    kept = [cache.path.with_suffix(suffix).read_bytes() for suffix in (".npy", ".smalls", ".jsonl", ".json")]
+    return cache.path.name, cache.channels, cache.stats, cache.near, kept
+
+
+@pytest.mark.parametrize(
+    ("damage", "whole"), [("none", 6), ("images", 2), ("smalls", 2), ("records", 5), ("header", 0)]
+)
+@pytest.mark.parametrize("coloured", [(), (3,), (7,)])
+def test_an_interrupted_sweep_goes_on_from_its_last_whole_row(
+    files: tuple[Path, ...],
+    tmp_path: Path,
+    draw: Callable[..., Path],
+    decoded: list[Path],
+    damage: str,
+    whole: int,
+    coloured: tuple[int, ...],
+) -> None:
+    for row in coloured:
+        draw(files[row], 50, mode="RGB")
+    with pytest.raises(Stopped):
+        open_or_build(files, 24, "squash", tmp_path / "cache", 1, stop_at(6))
+    (part,) = (tmp_path / "cache").glob(".*.npy")
+    if damage == "images":
+        damaged = bytearray(part.read_bytes())
+        damaged[128 + 2 * 24 * 24 * (3 if 3 in coloured else 1) + 5] ^= 1
+        part.write_bytes(damaged)
+    elif damage == "smalls":
+        smalls = part.with_suffix(".smalls")
+        smalls.write_bytes(smalls.read_bytes()[: 3 * 56 * 56 - 1])
+    elif damage == "records":
+        records = part.with_suffix(".jsonl")
+        records.write_bytes(records.read_bytes()[:-9])
+    elif damage == "header":
+        part.write_bytes(part.read_bytes()[:20])
+    decoded.clear()
+    cache = open_or_build(files, 24, "squash", tmp_path / "cache", 1)
+    assert decoded == list(files[whole:])
+    assert content(cache) == content(open_or_build(files, 24, "squash", tmp_path / "other", 1))
+    assert sorted((tmp_path / "cache").iterdir()) == sorted((tmp_path / "cache").glob(f"{cache.path.stem}.*"))
+
+
+@pytest.mark.parametrize("stopped", [None, 6])
+@pytest.mark.parametrize("coloured", [False, True])
+def test_another_list_decodes_only_what_is_new_to_it(
+    files: tuple[Path, ...],
+    tmp_path: Path,
+    draw: Callable[..., Path],
+    decoded: list[Path],
+    stopped: int | None,
+    coloured: bool,
+) -> None:
+    if coloured:
+        draw(files[0], 50, mode="RGB")
+    with contextlib.suppress(Stopped):
+        open_or_build(files, 16, "pad", tmp_path / "cache", 1, stop_at(stopped or 0))
+    decoded.clear()
+    new = draw(tmp_path / "images" / "new.png", 99)
+    changed = (*files[8:2:-1], new, files[1])
+    cache = open_or_build(changed, 16, "pad", tmp_path / "cache", 1)
+    assert sorted(decoded) == sorted([new, *files[stopped or 9 :]])
+    assert content(cache) == content(open_or_build(changed, 16, "pad", tmp_path / "other", 1))
+
+
+def test_rows_of_another_size_fit_or_damaged_are_not_reused(
+    files: tuple[Path, ...], tmp_path: Path, decoded: list[Path]
+) -> None:
+    first = open_or_build(files, 16, "pad", tmp_path / "cache", 1)
+    assert first.path is not None
+    decoded.clear()
+    open_or_build(files[1:], 16, "crop", tmp_path / "cache", 1)
+    open_or_build(files[1:], 20, "pad", tmp_path / "cache", 1)
+    assert decoded == [*files[1:], *files[1:]]
+    damaged = bytearray(first.path.read_bytes())
+    damaged[128 + 4 * 16 * 16] ^= 1
+    first.path.write_bytes(damaged)
+    decoded.clear()
+    open_or_build(files[2:], 16, "pad", tmp_path / "cache", 1)
+    assert decoded == [files[4]]
+
+
+def test_an_interrupted_set_stays_until_a_whole_one_has_all_its_images(files: tuple[Path, ...], tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    with pytest.raises(Stopped):
+        open_or_build(files, 16, "squash", folder, 1, stop_at(6))
+    open_or_build(files[:4], 16, "squash", folder, 1)
+    assert len(list(folder.glob(".*.npy"))) == 1
+    open_or_build(files[:7], 16, "squash", folder, 1)
+    assert list(folder.glob(".*")) == []
+
+
+def test_what_could_not_be_read_is_tried_again_and_the_rest_kept(
+    files: tuple[Path, ...], tmp_path: Path, decoded: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pydicom")
+    examples = pytest.importorskip("pydicom.examples")
+    shutil.copy(examples.get_path("ct"), files[3])
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pydicom", None)
+        first = open_or_build(files, 16, "squash", tmp_path / "cache", 1)
+        assert str(first.stats[3].reason).startswith("a DICOM file, and pydicom is not installed")
+        assert open_or_build(files, 16, "squash", tmp_path / "cache", 1) == first
+    decoded.clear()
+    second = open_or_build(files, 16, "squash", tmp_path / "cache", 1)
+    assert set(decoded) == {files[3]}
+    assert content(second) == content(open_or_build(files, 16, "squash", tmp_path / "other", 1))
+    assert second.stats[3].reason is None
+
+
+def test_waiting_for_another_sweep_shows_how_far_that_is(files: tuple[Path, ...], tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        open_or_build(files, 16, "squash", tmp_path / "cache", 1, stop_at(4))
+    (part,) = (tmp_path / "cache").glob(".*.npy")
+    other = FileLock(part.with_suffix(".lock"))
+    other.acquire()
+    seen: list[int] = []
+
+    def see(done: int, count: int) -> None:
+        seen.append(done)
+        other.release()
+
+    open_or_build(files, 16, "squash", tmp_path / "cache", 1, see)
+    assert seen == [4, *range(1, 10)]
+
+
+@pytest.mark.parametrize("shape", [(6, 28, 28), (6, 28, 28, 3)])
+def test_arrays_are_decoded_as_files_are(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    cache = open_or_build(pixels, 28, "squash", tmp_path / "cache", 2)
+    assert cache.path is not None
+    images = np.load(cache.path)
+    assert np.array_equal(images[:, 0] if len(shape) == 3 else images.transpose(0, 2, 3, 1), pixels)
+    assert {(one.width, one.height, one.mode) for one in cache.stats} == {(28, 28, "L" if len(shape) == 3 else "RGB")}
+
+
 def test_two_sweeps_building_at_once_leave_one_whole_cache(files: tuple[Path, ...], tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         caches = list(pool.map(lambda _: open_or_build(files, 16, "squash", tmp_path / "cache", 2), range(4)))
     assert len({cache.path for cache in caches}) == 1
-    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".json", ".npy"]
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".json", ".jsonl", ".npy", ".smalls"]
     assert open_or_build(files, 16, "squash", tmp_path / "cache", 1) == caches[0]
 
 
@@ -139,15 +308,17 @@ def test_twelve_thousand_gray_images_at_224_px_fit_in_0_65_gb(files: tuple[Path,
     assert cache.path is not None
     header = cache.path.stat().st_size - cache_bytes(len(files), 1, 224)
     assert header < 200
-    description_per_image = cache.path.with_suffix(".json").stat().st_size / len(files)
-    assert cache_bytes(12_000, 1, 224) + 12_000 * description_per_image < 0.65e9
+    beside = sum(cache.path.with_suffix(suffix).stat().st_size for suffix in (".json", ".jsonl", ".smalls")) / len(
+        files
+    )
+    assert cache_bytes(12_000, 1, 224) + 12_000 * beside < 0.65e9
 
 
 def test_description_names_no_file(files: tuple[Path, ...], tmp_path: Path) -> None:
     cache = open_or_build(files, 16, "squash", tmp_path / "cache", 1)
     assert cache.path is not None
     text = cache.path.with_suffix(".json").read_text()
-    assert "images" not in text
+    assert "images" not in text + cache.path.with_suffix(".jsonl").read_text()
     assert json.loads(text)["shape"] == [9, 1, 16, 16]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from trainables.data.checks import cramers_v, examine
 from trainables.data.image import ImageStats
-from trainables.data.near_duplicates import NearPair
+from trainables.data.near_duplicates import NearPair, NearPairs
 from trainables.data.samples import CheckResult, Samples
 
 
@@ -26,11 +26,16 @@ def samples_of(count: int, **changes: object) -> Samples:
 
 
 def examined(
-    samples: Samples, splits: list[str], hashes: str = "", near: tuple[NearPair, ...] = ()
+    samples: Samples,
+    splits: list[str],
+    hashes: str = "",
+    near: tuple[NearPair, ...] = (),
+    searched: int | None = None,
 ) -> list[CheckResult]:
     names = hashes or [str(row) for row in range(len(samples))]
     stats = [ImageStats(pixel_hash=name, phash="0" * 16) for name in names]
-    return [result for result in examine(samples, stats, near, np.array(splits)) if not result.check.startswith("tiny")]
+    found = examine(samples, stats, NearPairs(near, searched), np.array(splits))
+    return [result for result in found if not result.check.startswith("tiny")]
 
 
 def test_clean_data_gives_no_finding() -> None:
@@ -42,6 +47,30 @@ def test_errors_come_first() -> None:
     found = examined(samples_of(4), ["train", "train", "train", "val"], "abcc", near)
     assert [result.severity for result in found] == ["error", "warning", "info"]
     assert [result.check for result in found] == ["duplicates_across_splits", "two_labels", "near_duplicates"]
+
+
+@pytest.mark.parametrize("near", [(), (NearPair(0, 1, 3, 0.98),)])
+def test_a_search_for_near_duplicates_that_was_cut_says_where(near: tuple[NearPair, ...]) -> None:
+    (result, *_) = examined(samples_of(1200), ["train"] * 1200, near=near, searched=1024)
+    assert (result.check, result.severity, result.count) == ("near_duplicates_cut", "warning", 1024)
+    assert f"of 1,200 images the first 1,024 were compared with all others, and {len(near)} pairs" in result.message
+
+
+@pytest.mark.parametrize(
+    ("labels", "contradict"), [([[1, 0], [1, 0]], False), ([[1, -1], [-1, 0]], False), ([[1, 0], [0, 0]], True)]
+)
+def test_a_missing_label_contradicts_none(labels: list[list[int]], contradict: bool) -> None:
+    samples = samples_of(2, task="multi_label", labels=np.array(labels, dtype=np.int8))
+    found = [result.check for result in examined(samples, ["train", "train"], "aa")]
+    assert ("two_labels" in found) == contradict
+
+
+def test_missing_labels_take_no_part_in_what_goes_with_the_source() -> None:
+    labels = np.array([[1, -1], [1, -1], [0, -1], [0, -1], [-1, -1], [-1, -1]], dtype=np.int8)
+    sources = ("a", "b", "a", "b", "c", "c")
+    samples = samples_of(6, task="multi_label", labels=labels, sources=sources)
+    (result,) = [one for one in examined(samples, ["train"] * 6) if one.check == "source_by_class"]
+    assert "Cramer's V = 0.00" in result.message
 
 
 def test_a_long_list_is_cut_and_its_count_is_not() -> None:

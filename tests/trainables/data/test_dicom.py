@@ -54,7 +54,7 @@ def dicom_file(values: np.ndarray, syntax: str = uid.ExplicitVRLittleEndian, **t
 
 def compressed(content: bytes, syntax: str) -> bytes:
     """The same file in another transfer syntax, by pydicom's encoder where there is one, else by GDCM's."""
-    if syntax in (uid.JPEG2000Lossless, uid.RLELossless):
+    if syntax == uid.RLELossless:
         data = pydicom.dcmread(io.BytesIO(content))
         data.compress(syntax)
         file = io.BytesIO()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from search_spaces.errors import UserError
-from trainables.data.files import FileIndex, image_kind, index_folder
+from trainables.data.files import FileIndex, check_reachable, image_kind, index_folder
 
 DICOM = bytes(128) + b"DICM"
 
@@ -48,7 +49,10 @@ def encoded(form: str, **options: object) -> bytes:
         (b"P5\n# made by hand\n8 8\n255\n" + bytes(64), "PPM"),
         (DICOM, "DICOM"),
         (DICOM + b"\x02\0\x02\0UI\x14\x001.2.840.10008.1.3.10\0", None),  # a DICOMDIR lists images and is none
-        *((content, None) for content in (b"", b"text", b"BM, a name", b"P5 is short", gzip.compress(b"x"), b"RIFF")),
+        *(
+            (content, None)
+            for content in (b"", b"text", b"BM, a name", b"P5 is short", gzip.compress(b"x", mtime=0), b"RIFF")
+        ),
     ],
 )
 def test_what_an_image_is_is_told_from_its_content(tmp_path: Path, content: bytes, kind: str | None) -> None:
@@ -124,6 +128,16 @@ def test_a_folder_that_cannot_be_read_is_one_sentence(tmp_path: Path, name: str)
     write(tmp_path, "file")
     with pytest.raises(UserError, match="cannot be read"):
         index_folder(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "reachable"), [("nowhere", True), ("file/in", True), ("x" * 300, False), ("up", False)]
+)
+def test_a_path_that_can_lead_nowhere_is_one_sentence(tmp_path: Path, name: str, reachable: bool) -> None:
+    write(tmp_path, "file")
+    (tmp_path / "up").symlink_to("up")
+    with nullcontext() if reachable else pytest.raises(UserError, match="--data it: cannot be opened: "):
+        check_reachable(tmp_path / name, "--data it")
 
 
 TREE = ("p1/a.png", "p1/view.jpg", "p2/view.jpg", "p3/b.c.png", "s/train/x.png", "s/test/x.png", "top.dcm")

@@ -300,6 +300,7 @@ def test_split_names_map_folders(tmp_path: Path, names: dict[str, str], wanted: 
 def test_split_names_stand_beside_split_words(tmp_path: Path) -> None:
     make(tmp_path, "train|holdout/ill|well/#.png")
     assert counts(listed(tmp_path, split_names={"holdout": "test"})) == {"train": 4, "test": 4}
+    assert refusal(tmp_path, split_names={"holdout": "tst"}).endswith("holdout=tst: must be one of train, val, test")
     said = refusal(tmp_path / "train", split_names={"holdout": "test"})
     assert said == f"--split-names holdout: no such folder in {tmp_path}/train, which holds ill, well"
 
@@ -386,13 +387,21 @@ def test_own_splits_of_the_set_can_be_refused_or_replaced(split_folder: Path, tm
 
 
 def test_folders_of_splits_that_cannot_be_read_are_told_together(split_folder: Path) -> None:
-    (split_folder / "list.txt").touch()
-    said = refusal(split_folder, val_data="list.txt", test_data="nowhere").splitlines()
-    assert "--val-data list.txt: no folder" in said[0]
-    assert "--test-data nowhere: no such folder" in said[1]
-    assert "--test-data .: this is --data itself" in refusal(split_folder, test_data=str(split_folder)).replace(
-        str(split_folder), "."
-    )
+    said = refusal(split_folder, val_data="gone", test_data=str(split_folder)).splitlines()
+    assert [line.split(":")[0] for line in said] == ["--val-data gone", f"--test-data {split_folder}"]
+    (split_folder / "list.txt").write_text("val/ill/00.png\nval/ill/77.png\n")
+    said = refusal(split_folder, test_data="list.txt")
+    assert said.endswith("list.txt: 1 of 2 names are no image here: val/ill/77.png")
+
+
+def test_lists_of_files_take_images_out_of_the_rest(tmp_path: Path, split_folder: Path) -> None:
+    root = make(tmp_path / "set", "ill/p1|p2/#.png", "well/p3|p4/#.png")
+    (root / "test.txt").write_text("ill/p1/1.png\np1/2.png\np3\n")
+    assert counts(listed(root, test_data="test.txt")) == {"train": 4, "test": 4}
+    (split_folder / "list.txt").write_text("train/ill/00.png\ntest/ill/00.png\n")
+    samples = listed(split_folder, test_data="list.txt")
+    assert counts(samples) == {"train": 23, "val": 8, "test": 2}
+    assert [one.count for one in samples.left_out] == [7]
 
 
 def test_classes_are_kept_and_what_is_named_like_no_class_may_go(tmp_path: Path) -> None:

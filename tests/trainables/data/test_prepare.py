@@ -21,6 +21,7 @@ from trainables.data.prepare import inspect, prepare
 KEYS = {
     *("source", "task", "classes", "image_size", "fit", "channels", "cache", "fingerprint", "counts", "images"),
     *("groups", "split_origin", "checks", "dropped", "subgroups", "source_by_class", "caveats", "demo", "config"),
+    *("preset", "left_out", "notes", "missing", "ordered"),
 }
 
 
@@ -96,7 +97,9 @@ def test_multi_label_goes_through_to_the_trial(split_folder: Path, tmp_path: Pat
         return "|".join(name for name, there in (("mass", number % 2), ("edema", number % 3 == 0)) if there)
 
     path = manifest_of(split_folder, labels=findings)
-    dataset = prepared(tmp_path, data=str(path), label_column=("labels",))
+    with pytest.raises(UserError, match=r"'labels' has 12 blank cells .*--blank-label"):
+        prepared(tmp_path, data=str(path), label_column=("labels",))
+    dataset = prepared(tmp_path, data=str(path), label_column=("labels",), blank_label={"": "0"})
     assert dataset["task"] == "multi_label"
     data = open_dataset(tmp_path / "run")
     assert data.classes == ("edema", "mass")
@@ -113,7 +116,7 @@ def test_splits_table_hides_groups_and_keeps_subgroups(split_folder: Path, tmp_p
     text = (tmp_path / "run" / "splits.csv").read_text()
     assert text.splitlines()[0] == "row,path,split,label,group,subgroup_sex"
     assert "Doe" not in text + json.dumps(dataset)
-    assert dataset["groups"] == {"column": "patient", "counts": {"train": 24, "val": 8, "test": 8}}
+    assert dataset["groups"] == {"from": "patient", "count": 40, "counts": {"train": 24, "val": 8, "test": 8}}
     assert dataset["subgroups"] == {"sex": {"f": 20, "m": 20}}
 
 
@@ -138,9 +141,81 @@ def test_fingerprint_is_of_the_data_alone(split_folder: Path, tmp_path: Path) ->
 
 def test_dry_run_gives_the_same_summary_and_writes_nothing(split_folder: Path, tmp_path: Path) -> None:
     before = set(tmp_path.rglob("*"))
-    looked = inspect(DataConfig(data=str(split_folder), image_size=16), workers=2)
+    looked = inspect(DataConfig(data=str(split_folder), image_size=16))
     assert set(tmp_path.rglob("*")) == before
-    assert {**prepared(tmp_path, data=str(split_folder)), "cache": None} == looked
+    read = prepared(tmp_path, data=str(split_folder))
+    decoded = ("cache", "fingerprint", "channels", "checks")
+    assert {**read, **{name: looked[name] for name in decoded}} == looked
+    assert [looked[name] for name in decoded[:2]] == [None, None]
+    assert {one["check"] for one in looked["checks"]} <= {one["check"] for one in read["checks"]}
+
+
+def test_the_split_that_is_shown_is_the_one_that_is_drawn(split_folder: Path, tmp_path: Path) -> None:
+    folder = split_folder / "train"
+    for number in range(3):
+        shutil.copy(folder / "ill" / f"0{number}.png", folder / "ill" / f"copy{number}.png")
+    looked = inspect(DataConfig(data=str(folder), image_size=16))
+    read = prepared(tmp_path, data=str(folder))
+    assert read["images"] == looked["images"]
+    assert read["counts"] == looked["counts"]
+    assert "3 image(s) equal another one: equal images were kept in one split" in looked["notes"]
+    with (tmp_path / "run" / "splits.csv").open(newline="") as file:
+        split_of = {Path(row["path"]).name: row["split"] for row in csv.DictReader(file) if row["label"] == "ill"}
+    assert [split_of[f"0{number}.png"] for number in range(3)] == [split_of[f"copy{number}.png"] for number in range(3)]
+
+
+def test_equal_pixels_in_files_that_differ_are_kept_together_and_the_new_draw_is_said(
+    split_folder: Path, tmp_path: Path
+) -> None:
+    folder = split_folder / "train"
+    for number in range(4):
+        Image.open(folder / "ill" / f"0{number}.png").save(folder / "ill" / f"copy{number}.bmp")
+    read = prepared(tmp_path, data=str(folder))
+    assert any("drawn anew once the images were decoded" in note for note in read["notes"])
+    assert not any(one["severity"] == "error" for one in read["checks"])
+    with (tmp_path / "run" / "splits.csv").open(newline="") as file:
+        split_of = {Path(row["path"]).name: row["split"] for row in csv.DictReader(file) if row["label"] == "ill"}
+    for number in range(4):
+        assert split_of[f"0{number}.png"] == split_of[f"copy{number}.bmp"]
+
+
+def test_a_first_try_takes_fewer_images_and_says_so(split_folder: Path, tmp_path: Path) -> None:
+    dataset = prepared(tmp_path, data=str(split_folder), max_images=20)
+    assert dataset["images"] == {"train": 12, "val": 4, "test": 4}
+    assert [(one["why"], one["count"]) for one in dataset["left_out"]] == [("beyond --max-images 20", 20)]
+    assert any("--max-images" in caveat for caveat in dataset["caveats"])
+
+
+def test_properties_of_the_files_are_written_beside_the_splits(split_folder: Path, tmp_path: Path) -> None:
+    Image.open(split_folder / "train" / "ill" / "00.png").save(split_folder / "train" / "ill" / "00.jpg", quality=80)
+    (split_folder / "train" / "ill" / "00.png").unlink()
+    prepared(tmp_path, data=str(split_folder))
+    with (tmp_path / "run" / "images.csv").open(newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 40
+    assert rows["train/ill/00.jpg"]["jpeg_quality"] == "80"
+    other = rows["train/ill/01.png"]
+    pixels = np.asarray(Image.open(split_folder / "train" / "ill" / "01.png"))
+    assert (int(other["height"]), int(other["width"])) == pixels.shape
+    assert (other["mode"], other["bits"], other["jpeg_quality"]) == ("L", "8", "")
+    assert float(other["mean"]) == pytest.approx(pixels.mean(), abs=0.01)
+    assert float(other["sd"]) == pytest.approx(pixels.std(), abs=0.01)
+
+
+def test_a_missing_label_is_missing_for_the_trial(split_folder: Path, tmp_path: Path) -> None:
+    path = manifest_of(
+        split_folder,
+        mass=lambda shown: "" if shown.endswith("01.png") else str(int("ill" in shown)),
+        edema=lambda shown: str(int(shown[-5]) % 2),
+    )
+    dataset = prepared(
+        tmp_path, data=str(path), label_column=("mass", "edema"), blank_label={"mass": "missing"}, path_column="path"
+    )
+    assert dataset["missing"] == {split: {"mass": 2, "edema": 0} for split in ("train", "val", "test")}
+    data = open_dataset(tmp_path / "run")
+    unknown = [path for path, cells in zip(data.train.paths, data.train.labels, strict=True) if np.isnan(cells[0])]
+    assert unknown == ["train/ill/01.png", "train/well/01.png"]
+    assert not np.isnan(data.train.labels[:, 1]).any()
 
 
 def test_unreadable_files_stop_the_sweep_or_are_dropped_with_a_mark(split_folder: Path, tmp_path: Path) -> None:
@@ -226,12 +301,17 @@ def test_class_missing_from_a_split_is_named(split_folder: Path, tmp_path: Path)
         prepared(tmp_path, data=str(split_folder))
 
 
-def test_val_is_taken_from_train_and_a_missing_test_is_marked(split_folder: Path, tmp_path: Path) -> None:
+def test_val_is_taken_from_train(split_folder: Path, tmp_path: Path) -> None:
     shutil.rmtree(split_folder / "val")
-    shutil.rmtree(split_folder / "test")
     dataset = prepared(tmp_path, data=str(split_folder))
     assert dataset["split_origin"] == "val taken from train"
-    assert dataset["images"] == {"train": 20, "val": 4, "test": 0}
+    assert dataset["images"] == {"train": 20, "val": 4, "test": 8}
+
+
+def test_a_missing_test_is_marked(split_folder: Path, tmp_path: Path) -> None:
+    shutil.rmtree(split_folder / "test")
+    dataset = prepared(tmp_path, data=str(split_folder))
+    assert dataset["images"] == {"train": 24, "val": 8, "test": 0}
     assert any("No test split" in mark for mark in dataset["caveats"])
 
 
@@ -257,7 +337,7 @@ def test_all_problems_of_the_data_are_told_in_one_answer(split_folder: Path, tmp
         prepared(tmp_path, data=str(path), label_column=("finding",), group_column="patient")
     text = str(error.value)
     for part in (
-        "6 of 42 rows name a missing file",
+        "5 of 42 rows name a file that is missing",
         "unknown split 'tset'",
         "1 of 36 image files cannot be read",
         "class 'well' has no image in val",
@@ -272,7 +352,7 @@ def test_all_problems_of_the_data_are_told_in_one_answer(split_folder: Path, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"data": "nowhere"}, "--data nowhere: no such folder or file; allowed: a folder, a .csv manifest, or demo"),
+        ({"data": "nowhere"}, "--data nowhere: no such folder or file; allowed: a folder, a table, an .npz, or demo"),
         ({"data": "demo", "group_column": "p"}, "--group-column p: the demo set has no columns"),
         ({"data": "demo", "task": "multi_label"}, "the demo set has one finding an image"),
         ({"data": "demo", "task": "multilabel"}, "unknown task 'multilabel': did you mean 'multi_label'?"),

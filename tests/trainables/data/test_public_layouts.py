@@ -50,10 +50,10 @@ UNDECIDED = {
 
 
 @pytest.fixture(scope="session")
-def layouts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("layouts")
     subprocess.run([sys.executable, MAKER, out], check=True, capture_output=True)
-    yield out, json.loads((out / "expected.json").read_text())
+    return out, json.loads((out / "expected.json").read_text())
 
 
 def config_of(out: Path, entry: dict[str, Any], decided: bool = True) -> DataConfig:

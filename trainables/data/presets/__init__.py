@@ -236,6 +236,8 @@ class _Place:
             given.update(_OF_THE_LABELS)
         if "task" in given and self._config.task == "single_label":
             given.add("no_finding")
+        if given & {"group_column", "group_from"}:
+            given.update(("group_column", "group_from"))
         values = {name: value for name, value in preset.values.items() if name not in given}
         missing = []
         for name in _OF_PATHS:

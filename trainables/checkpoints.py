@@ -1,0 +1,343 @@
+"""Weights as people publish them, read into a backbone: what a file holds, and which of it is the network.
+
+What a file is called, how its tensors are wrapped and which prefix they have does not matter: a network is where every
+tensor of it is found, by torchvision's names or by those of ``_namings``. Nothing is loaded in part.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import pickle
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torchvision.models.vision_transformer import interpolate_embeddings
+
+from search_spaces.errors import UserError
+from trainables.backbones import BACKBONES, Backbone
+from trainables.batches import InputScale
+
+MOST_NAMED = 10
+_COUNTER = "num_batches_tracked"
+_DEEPEST = 8
+_POSITIONS = "encoder.pos_embedding"
+_OLD_KINDS = ("norm", "relu", "conv")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """trunk: the network without its classifier, float32, on the CPU. done: how its tensors were found and changed.
+
+    ignored: the names, in the file, of the tensors that are none of the trunk's. own_classifier: they are all in
+    torchvision's classifier, which our head replaces in every file. scale: that of its inputs, where the file says it
+    (our own ``best.pt`` does).
+    """
+
+    trunk: nn.Module
+    done: tuple[str, ...]
+    ignored: tuple[str, ...]
+    own_classifier: bool
+    scale: InputScale | None
+
+
+def load_trunk(path: Path, backbone: Backbone, image_size: int = 224) -> Loaded:
+    """The trunk of ``backbone`` for images of this side in pixels, from a file of whatever form; see ``Loaded``.
+
+    Half precision becomes float32. A one-channel first convolution is repeated over three channels and divided by
+    three, position embeddings are interpolated to ``image_size``, counters of BatchNorm that old files lack are 0.
+    ``UserError`` (one sentence): the file cannot be read safely, tensors of the trunk are missing, have another shape
+    or are no plain, finite floats, it holds tensors that the trunk has no place for, or two different networks.
+    """
+    content = read_checkpoint(path)
+    held = _tensors(content)
+    if not held:
+        keys = f" (its keys are {some(map(str, content))})" if isinstance(content, dict) and content else ""
+        raise UserError(f"{path} holds no tensors by name, so it is not a network's state_dict(){keys}")
+    fit = _best_fit(path, backbone, held)
+    wanted = _trunk_state(backbone, image_size)
+    tensors = {ours: held[theirs] for ours, theirs in fit.names.items() if theirs in held}
+    # Shapes are those of any image size until the position embeddings have been interpolated.
+    _check_kinds(path, wanted, tensors)
+    done = fit.words() + _three_channels(wanted, tensors) + _interpolated(backbone, image_size, wanted, tensors)
+    parts = differences(_without_counters(wanted), _without_counters(tensors))
+    strange = fit.strange(backbone, held)
+    if parts or strange:
+        parts += [f"{len(strange)} have no place in it: {some(strange)}"] if strange else []
+        raise UserError(_misfit(path, backbone, held, parts))
+    if bad := [name for name, tensor in tensors.items() if tensor.is_floating_point() and not _finite(tensor)]:
+        raise UserError(f"{path} holds values that are not finite in {len(bad)} tensors: {some(bad)}")
+    trunk = backbone.drop_classifier(backbone.empty_network(image_size)).to_empty(device="cpu")
+    # Copied: tensors of a file may share their storage, or repeat one value over it.
+    trunk.load_state_dict({name: tensors.get(name, torch.zeros((), dtype=wanted[name].dtype)) for name in wanted})
+    used = set(fit.names.values())
+    ignored = tuple(name for name in held if name not in used)
+    classifier = tuple(f"{fit.prefix}{part}." for part in backbone.dropped)
+    return Loaded(trunk, done, ignored, all(name.startswith(classifier) for name in ignored), _scale(content))
+
+
+def read_checkpoint(path: Path) -> Any:
+    """What a file of ``torch.save`` or of safetensors holds, on the CPU, whatever its name.
+
+    ``UserError`` (one sentence) if it cannot be read safely.
+    """
+    why = "it is no PyTorch or safetensors checkpoint, or a truncated one"
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # About pickle protocols: what is refused is told as an error below.
+            if head[8:] == b"{":  # behind the length of the header, which is JSON
+                return safetensors.torch.load_file(path)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there") from None
+    except Exception as error:  # A foreign file ends in whatever error its first bytes lead to: KeyError, EOFError, ...
+        if isinstance(error, OSError) and error.strerror:
+            why = error.strerror
+        elif "TorchScript" in str(error):
+            why = "it is a TorchScript program, not tensors by name; save the network's state_dict() alone"
+        elif isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+            why = (
+                "it was refused, since it could run code: it holds Python objects besides tensors; save the network's "
+                "state_dict() alone"
+            )
+        raise UserError(f"{path} cannot be read as a model: {why}") from None
+
+
+def differences(expected: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> list[str]:
+    """How the names and shapes of ``held`` differ from those of ``expected``, in parts of a sentence; at most ten each.
+
+    A part each for what is missing, what has no place, and what has another shape.
+    """
+    missing, strange = ([n for n in some if n not in others] for some, others in ((expected, held), (held, expected)))
+    both = [(name, held[name].shape, tensor.shape) for name, tensor in expected.items() if name in held]
+    other = [f"{name} has shape {list(has)} instead of {list(wants)}" for name, has, wants in both if has != wants]
+    parts = [f"{len(missing)} tensors are missing: {some(missing)}"] if missing else []
+    parts += [f"{len(strange)} have no place in it: {some(strange)}"] if strange else []
+    return parts + ([some(other)] if other else [])
+
+
+def some(names: Iterable[str]) -> str:
+    """The first ten of ``names``, and how many more there are."""
+    listed = list(names)
+    more = len(listed) - MOST_NAMED
+    return ", ".join(listed[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _tensors(content: object) -> dict[str, Tensor]:
+    """Every tensor in a dict, and in the dicts in it, by its keys with dots between, in the names of today.
+
+    As deep as people nest them: the dicts in a file of an attacker may be endless.
+    """
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()  # A pickle may hold a dict that holds itself.
+    waiting: deque[tuple[tuple[str, ...], object]] = deque([((), content)])
+    while waiting:
+        keys, value = waiting.popleft()
+        if isinstance(value, Tensor) and keys:
+            found[_renamed(".".join(keys))] = value
+        elif isinstance(value, dict) and id(value) not in seen and len(keys) < _DEEPEST:
+            seen.add(id(value))
+            waiting += [((*keys, str(key)), inner) for key, inner in value.items()]
+    return found
+
+
+def _renamed(name: str) -> str:
+    """torchvision's own DenseNet files are older than the rule against dots in module names: norm.1 became norm1."""
+    if "denselayer" not in name:
+        return name
+    for kind in _OLD_KINDS:
+        for number in "12":
+            name = name.replace(f".{kind}.{number}.", f".{kind}{number}.")
+    return name
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Where a network is looked for. names: ours to the file's, which may lack some. theirs: of any name of ours."""
+
+    prefix: str
+    names: dict[str, str]
+    naming: str
+    theirs: Callable[[str], str]
+
+    def words(self) -> tuple[str, ...]:
+        prefix = f"its names begin with {self.prefix}" if self.prefix else ""
+        return tuple(words for words in (prefix, self.naming) if words)
+
+    def strange(self, backbone: Backbone, held: Mapping[str, Tensor]) -> list[str]:
+        """The tensors that lie in a part of the trunk, and are none of its: of a larger network of the same kind."""
+        parents = {stage.rpartition(".")[0] for stage in backbone.stages} - {""}
+        parents = {one for one in parents if not any(f"{name}.".startswith(f"{one}.") for name in backbone.dropped)}
+        inside = tuple(f"{self.prefix}{self.theirs(part)}." for part in (*backbone.stages, *sorted(parents)))
+        used = set(self.names.values())
+        return [name for name in held if name.startswith(inside) and name not in used]
+
+
+@functools.lru_cache(maxsize=64)
+def _namings(backbone: Backbone) -> list[tuple[str, Callable[[str], str]]]:
+    """How a file may name the parts of the trunk, and from ours to theirs: torchvision's; the positions in
+    ``nn.Sequential(*network.children())``; those within ``features`` alone; the positions there.
+    """
+    network = _whole_network(backbone)
+    places = {name: str(place) for place, (name, _) in enumerate(network.named_children())}
+
+    def positional(name: str) -> str:
+        first, dot, rest = name.partition(".")
+        return places.get(first, first) + dot + rest
+
+    found: list[tuple[str, Callable[[str], str]]] = [("", str)]
+    found.append(("its names are positions in nn.Sequential(*network.children())", positional))
+    if all(stage.startswith("features.") for stage in backbone.stages):
+        inner = {name: str(place) for place, (name, _) in enumerate(network.get_submodule("features").named_children())}
+
+        def within(name: str) -> str:
+            return name.removeprefix("features.")
+
+        def positional_within(name: str) -> str:
+            first, dot, rest = within(name).partition(".")
+            return inner.get(first, first) + dot + rest
+
+        found.append(("its names lack features.", within))
+        found.append(("its names are positions in nn.Sequential(*network.features.children())", positional_within))
+    return found
+
+
+def _fits(backbone: Backbone, held: Mapping[str, Tensor]) -> list[_Fit]:
+    """Where most names of the trunk are found: one place, or several where as many are found."""
+    wanted = list(_trunk_state(backbone))
+    needed = [name for name in wanted if not name.endswith(_COUNTER)]
+    counted: list[tuple[int, _Fit]] = []
+    for naming, theirs in _namings(backbone):
+        names = {theirs(name) for name in needed}
+        dots = {key: [0, *(place + 1 for place, letter in enumerate(key) if letter == ".")] for key in held}
+        prefixes = Counter(key[:start] for key in held for start in dots[key] if key[start:] in names)
+        for prefix, count in prefixes.items():
+            counted.append((count, _Fit(prefix, {name: prefix + theirs(name) for name in wanted}, naming, theirs)))
+    most = max((count for count, _ in counted), default=0)
+    best = [fit for count, fit in counted if count == most]
+    return [fit for fit in best if fit.naming == best[0].naming] or [_Fit("", {name: name for name in wanted}, "", str)]
+
+
+def _best_fit(path: Path, backbone: Backbone, held: Mapping[str, Tensor]) -> _Fit:
+    first, *others = _fits(backbone, held)
+    pairs = [(first.names[name], other.names[name]) for other in others for name in first.names]
+    pairs = [pair for pair in pairs if not pair[0].endswith(_COUNTER)]
+    whole = all(name in held for pair in pairs for name in pair)
+    if whole and any(not _equal(held[one], held[two]) for one, two in pairs):
+        prefixes = some(fit.prefix or "no prefix" for fit in (first, *others))
+        raise UserError(
+            f"{path} holds several {backbone.name} that differ ({prefixes}): save the state_dict() of one alone"
+        )
+    return first
+
+
+@functools.lru_cache(maxsize=64)
+def _trunk_state(backbone: Backbone, image_size: int = 224) -> dict[str, Tensor]:
+    """Names, shapes and types of the trunk's tensors, without values."""
+    dropped = tuple(f"{part}." for part in backbone.dropped)
+    state = _whole_network(backbone, image_size).state_dict()
+    return {name: tensor for name, tensor in state.items() if not name.startswith(dropped)}
+
+
+@functools.lru_cache(maxsize=64)
+def _whole_network(backbone: Backbone, image_size: int = 224) -> nn.Module:
+    """Without values; for names and shapes."""
+    return backbone.empty_network(image_size)
+
+
+def _equal(one: Tensor, two: Tensor) -> bool:
+    return not _odd(one, one.dtype) and not _odd(two, two.dtype) and torch.equal(one, two)
+
+
+def _check_kinds(path: Path, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    kinds = {name: _odd(tensor, wanted[name].dtype) for name, tensor in tensors.items()}
+    if odd := [f"{name} is {kind}" for name, kind in kinds.items() if kind]:
+        raise UserError(
+            f"{path}: {some(odd)}: plain float tensors are needed; save the network's state_dict() before it is "
+            "quantised, made sparse or emptied"
+        )
+
+
+def _odd(tensor: Tensor, wanted: torch.dtype) -> str | None:
+    """What keeps the values of a tensor from being read as numbers of the type that is wanted; None if nothing."""
+    if tensor.is_quantized:
+        return f"quantised ({tensor.dtype})"
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return "sparse" if not tensor.is_nested else "nested"
+    if tensor.is_meta:
+        return "on the meta device, without values"
+    if wanted.is_floating_point and not tensor.is_floating_point():
+        return str(tensor.dtype).removeprefix("torch.")
+    return None
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(tensor.float().isfinite().all())
+
+
+def _three_channels(wanted: Mapping[str, Tensor], tensors: dict[str, Tensor]) -> tuple[str, ...]:
+    """Make a first convolution of one channel one of three, in place of it in ``tensors``: the mean of equal ones."""
+    name = next(name for name, tensor in wanted.items() if tensor.ndim == 4 and tensor.shape[1] == 3)
+    held, shape = tensors.get(name), wanted[name].shape
+    if held is None or held.shape != (shape[0], 1, *shape[2:]):
+        return ()
+    tensors[name] = held.float().expand(shape) / 3
+    return (f"{name}, of one channel, was repeated over three and divided by 3",)
+
+
+def _interpolated(
+    backbone: Backbone, image_size: int, wanted: Mapping[str, Tensor], tensors: dict[str, Tensor]
+) -> tuple[str, ...]:
+    """Fit position embeddings, in place of them in ``tensors``, to the image size."""
+    held = tensors.get(_POSITIONS)
+    if backbone.patch_size is None or held is None or held.shape == wanted[_POSITIONS].shape:
+        return ()
+    side = math.isqrt(max(0, held.shape[1] - 1)) if held.ndim == 3 else 0
+    if side < 1 or held.shape != (1, side**2 + 1, wanted[_POSITIONS].shape[2]):
+        return ()
+    state = interpolate_embeddings(image_size, backbone.patch_size, {_POSITIONS: held.float()})
+    tensors[_POSITIONS] = state[_POSITIONS]
+    now = image_size // backbone.patch_size
+    return (f"{_POSITIONS} was interpolated from {side} x {side} to {now} x {now} patches",)
+
+
+def _without_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Old files lack BatchNorm's counters of batches, which nothing uses."""
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(_COUNTER)}
+
+
+def _misfit(path: Path, backbone: Backbone, held: Mapping[str, Tensor], parts: list[str]) -> str:
+    for name, other in BACKBONES.items():
+        if name == backbone.name:
+            continue
+        fit = _fits(other, held)[0]
+        wanted = _without_counters(_trunk_state(other))
+        found = {ours: held[fit.names[ours]] for ours in wanted if fit.names[ours] in held}
+        if not differences(wanted, found) and not fit.strange(other, held):
+            return f"{path} holds {name}, not {backbone.name}"
+    return f"{path} does not hold the whole of torchvision's {backbone.name}: {'; '.join(parts)}"
+
+
+def _scale(content: object) -> InputScale | None:
+    """Of our own ``best.pt``."""
+    if not isinstance(content, dict):
+        return None
+    values = [content.get(name) for name in ("mean", "std")]
+    if not all(isinstance(one, tuple | list) and len(one) == 3 and all(map(_number, one)) for one in values):
+        return None
+    mean, std = (tuple(map(float, one)) for one in values if one is not None)
+    return InputScale(mean, std) if all(std) else None
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
