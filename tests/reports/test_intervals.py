@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from reports.bootstrap import draw_resamples, score_runs
-from reports.intervals import Interval, as_text, below, cells, in_two_lines, interval
+from reports.intervals import Interval, as_text, below, cells, in_two_lines, interval, qualifier
 
 
 def scored(labels, probabilities, groups=None):
@@ -36,12 +37,21 @@ def test_a_cell_holds_the_numbers_for_the_csv_and_the_text_for_the_page(three_cl
     assert found["sensitivity_shown"] == f"{expected.estimate:.3f} ({expected.low:.3f}–{expected.high:.3f})"
 
 
-@pytest.mark.parametrize("name", ["recall:c2", "precision:c2", "auroc:c2", "auroc_macro"])
+@pytest.mark.parametrize("name", ["recall:c2", "precision:c2", "auroc:c2", "sensitivity_at_90_specificity:c2"])
 def test_what_no_image_counts_towards_is_a_dash_and_said_below(three_classes, name):
     found = cells(three_classes, {"x": name})
     assert math.isnan(found["x"])
     assert found["x_shown"] == "–"
     assert "A dash: undefined" in below([(three_classes, name)])
+
+
+def test_a_mean_over_the_defined_classes_says_how_many_and_kappa_its_weights(three_classes):
+    each = [three_classes.estimate[f"auroc:{name}"] for name in ("c0", "c1")]
+    assert three_classes.estimate["auroc_macro"] == pytest.approx(np.mean(each))
+    assert qualifier(three_classes, "auroc_macro") == " (2 of 3 classes)"
+    assert qualifier(three_classes, "f1_macro") == ""
+    assert qualifier(three_classes, "kappa") == " (unweighted)"
+    assert qualifier(replace(three_classes, ordered=True), "kappa") == " (quadratic weights)"
 
 
 def test_a_warning_is_a_mark_in_the_cell_and_a_sentence_below():

@@ -181,6 +181,7 @@ def test_a_record_holds_plain_numbers_under_every_promised_name(make):
     assert set(metric_names(("high", "low"), "single_label")) <= set(record)
     others = {
         "epoch",
+        "val_defined_classes",
         "lr",
         "epoch_seconds",
         "images_per_second",
