@@ -138,10 +138,7 @@ def _size(path: Path) -> int:
 
 def _only_member(path: Path, file: IO[bytes]) -> IO[bytes]:
     """The one file in a zip; what macOS adds is not counted."""
-    try:
-        archive = zipfile.ZipFile(file)
-    except (ValueError, OverflowError) as error:  # names and sizes that cannot be
-        raise zipfile.BadZipFile(str(error)) from None
+    archive = open_zip(file)
     names = [name for name in archive.namelist() if not name.endswith("/")]
     parts = {name: PurePosixPath(name.replace("\\", "/")).parts for name in names}
     outside = [name for name in names if ".." in parts[name] or name.startswith(("/", "\\"))]
@@ -162,6 +159,14 @@ def _only_member(path: Path, file: IO[bytes]) -> IO[bytes]:
     if archive.getinfo(names[0]).flag_bits & 1:
         raise NoTableError(f"{path}: {names[0]} in it is encrypted; {_unpack(path)}")
     return archive.open(names[0])
+
+
+def open_zip(file: Path | IO[bytes]) -> zipfile.ZipFile:
+    """Raises ``BadZipFile`` also for names and sizes that cannot be."""
+    try:
+        return zipfile.ZipFile(file)
+    except (ValueError, OverflowError) as error:
+        raise zipfile.BadZipFile(str(error)) from None
 
 
 def _check_head(path: Path, head: bytes) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from search_spaces.errors import UserError, raise_all
 from trainables.data.classes import keep_classes
 from trainables.data.config import DataConfig, dashed
-from trainables.data.file_form import MOST_RATIO, SMALL_BYTES
+from trainables.data.file_form import MOST_RATIO, SMALL_BYTES, open_zip
 from trainables.data.samples import SPLIT_WORDS, SPLITS, Samples
 
 _READ_BYTES = 16 * 1024**2
@@ -35,7 +35,7 @@ def list_npz(path: Path, config: DataConfig) -> Samples:
     given = {**config.table_options(), **{dashed(name): getattr(config, name) for name in _NOT_HERE}}
     raise_all([f"{name} {value}: an .npz has no columns, paths or tables" for name, value in given.items() if value])
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:
             arrays = _arrays(path, archive)
             images, labels = _of_splits(path, arrays, "images"), _of_splits(path, arrays, "labels")
             _check(path, images, labels, list(arrays))

@@ -41,7 +41,10 @@ UNDECIDED = {
     },
     "covidx": {"--columns": ("header",)},
     "mura": {"--columns": ("header",)},
-    "uncertain_and_blank": {"--blank-label": ("'Pneumonia' has 6",), "--uncertain-label": ("'Edema' has 6", "'Pneumonia' 4")},
+    "uncertain_and_blank": {
+        "--blank-label": ("'Pneumonia' has 6",),
+        "--uncertain-label": ("'Edema' has 6", "'Pneumonia' 4"),
+    },
     "missing_files": {"--skip-missing": ("img/scan_007.png", "img/scan_031.png")},
 }
 
@@ -143,7 +146,9 @@ def test_each_asked_column_is_named_with_its_number(layouts: tuple[Path, dict[st
     with pytest.raises(UserError) as error:
         list_samples(config_of(out, expected["chexpert"], decided=False))
     base = out / "chexpert" / "CheXpert-v1.0-small"
-    lines = [line.split(",") for split in ("train", "valid") for line in (base / f"{split}.csv").read_text().splitlines()]
+    lines = [
+        line.split(",") for split in ("train", "valid") for line in (base / f"{split}.csv").read_text().splitlines()
+    ]
     for cell, option in (("", "--blank-label"), ("-1.0", "--uncertain-label")):
         sentence = next(problem for problem in error.value.problems if option in problem)
         for name in expected["chexpert"]["columns"]["label"]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -311,6 +313,20 @@ def test_what_is_no_table_is_named(write: Callable[..., Path], content: str | by
 def test_a_table_called_parquet_that_is_none_is_named(write: Callable[..., Path]) -> None:
     assert "m.parquet (by its content no Parquet): a header and no rows" in problem_of(write("junk", "m.parquet"))
     assert "byte 0x93 in line 1 is not UTF-8" in problem_of(write(b"\x93\x94\x95", "m.parquet"))
+
+
+def test_a_parquet_is_not_unpacked_beyond_limits(write: Callable[..., Path]) -> None:
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000), pa.array(["x" * 100_000]))
+    for table in (pa.table({"a": long}), pa.table({"a": long}).replace_schema_metadata(None)):
+        path = write(lambda path, table=table: pq.write_table(table, path, store_schema=False), "m.parquet")
+        assert "more than 500,000,000 characters in 10,000 rows" in problem_of(path)
+
+
+def test_texts_of_a_parquet_that_are_none_are_named(write: Callable[..., Path]) -> None:
+    content = io.BytesIO()
+    pq.write_table(pa.table({"a": ["wxyz"] * 3}), content, compression="none", use_dictionary=False)
+    path = write(content.getvalue().replace(b"wxyz", b"w\xffyz"), "m.parquet")
+    assert "column 'a' holds what is no text" in problem_of(path)
 
 
 def test_images_in_a_parquet_are_named_by_column(write: Callable[..., Path]) -> None:
