@@ -52,7 +52,11 @@ _NO_TABLES = {
     "a Git LFS pointer (fetch the file itself by git lfs pull)": rb"version https://git-lfs",
     "text in UTF-16 without its mark (save it as CSV in UTF-8)": rb"([^\0]\0){8}|(\0[^\0]){8}",
 }
-_BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError)
+BROKEN = (
+    *(OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError),
+    UnicodeDecodeError,  # of a name in a zip
+)
+"""What reading a damaged file may raise."""
 
 
 def file_form(path: Path) -> str:
@@ -118,7 +122,7 @@ def opened(path: Path) -> Iterator[Opened]:
             limited = io.BufferedReader(Limited(stream, path, packed), _HEAD_BYTES)
             _check_head(path, head if stream is file else limited.peek(_HEAD_BYTES))
             yield limited
-    except _BROKEN as error:
+    except BROKEN as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         raise UserError(f"{path}: cannot be read: {reason}") from None
 

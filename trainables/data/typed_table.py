@@ -38,8 +38,9 @@ def parquet_parts(where: str, path: Path, stream: Opened) -> Iterator[pd.DataFra
         ]
         table = pq.ParquetFile(_readable(source), read_dictionary=texts)
         for batch in table.iter_batches(max(1, CHUNK_CELLS // max(1, len(schema.names)))):
+            batch.validate(full=True)
             yield _texts(where, dict(zip(schema.names, batch.columns, strict=True)))
-    except (pa.ArrowException, OSError, OverflowError, MemoryError) as error:
+    except (pa.ArrowException, OSError, OverflowError, MemoryError, UnicodeDecodeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{where}: a Parquet file that cannot be read: {reason}; get it again") from None
 

@@ -293,6 +293,8 @@ def test_a_second_header_line_is_named(write: Callable[..., Path], content: str,
         (zipped({"mimetype": "", "content.xml": ""}), ["an OpenDocument file", "CSV"]),
         (zipped({"a.csv": gzip.compress(b"a")}), ["a gzip file", "unpack it"]),
         (zipped({"a.csv": TABLE})[:60], ["cannot be read"]),
+        (zipped({"é.csv": TABLE}).replace("é".encode(), b"\xff\xff"), ["cannot be read"]),
+        (zipped({"é.csv": TABLE}).replace("é".encode(), b"\xff\xff", 1), ["cannot be read"]),
         (gzip.compress(TABLE.encode())[:40], ["cannot be read"]),
         (gzip.compress(zipped({"a.csv": TABLE})), ["a zip archive", "unpack it"]),
         (b"7z\xbc\xaf\x27\x1c" + b"\0" * 40, ["a 7z archive", "unpack it"]),
@@ -322,11 +324,12 @@ def test_a_parquet_is_not_unpacked_beyond_limits(write: Callable[..., Path]) -> 
         assert "more than 500,000,000 characters in 10,000 rows" in problem_of(path)
 
 
-def test_texts_of_a_parquet_that_are_none_are_named(write: Callable[..., Path]) -> None:
+def test_texts_of_a_parquet_that_are_none_are_refused(write: Callable[..., Path]) -> None:
     content = io.BytesIO()
-    pq.write_table(pa.table({"a": ["wxyz"] * 3}), content, compression="none", use_dictionary=False)
-    path = write(content.getvalue().replace(b"wxyz", b"w\xffyz"), "m.parquet")
-    assert "column 'a' holds what is no text" in problem_of(path)
+    pq.write_table(pa.table({"name": ["wxyz"] * 3}), content, compression="none")
+    for text in (b"wxyz", b"name"):
+        path = write(content.getvalue().replace(text, b"w\xff\xfe\xff"), "m.parquet")
+        assert "a Parquet file that cannot be read" in problem_of(path)
 
 
 def test_images_in_a_parquet_are_named_by_column(write: Callable[..., Path]) -> None:
