@@ -431,7 +431,8 @@ def frozen_features(backbone: str, network: nn.Module) -> Tensor:
 @pytest.mark.parametrize("backbone", WITH_BATCHNORM)
 def test_a_frozen_random_network_hands_a_signal_to_its_head(backbone: str) -> None:
     features = frozen_features(backbone, random_network(BACKBONES[backbone], 0))
-    assert 0.001 < features.abs().mean() < 10
+    least = 0.001 if backbone == "efficientnet_v2_s" else 0.01  # 40 blocks deep: 0.004
+    assert least < features.abs().mean() < 10
 
 
 def test_without_the_scales_the_signal_would_be_gone() -> None:

@@ -52,7 +52,11 @@ _NO_TABLES = {
     "a Git LFS pointer (fetch the file itself by git lfs pull)": rb"version https://git-lfs",
     "text in UTF-16 without its mark (save it as CSV in UTF-8)": rb"([^\0]\0){8}|(\0[^\0]){8}",
 }
-_BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError)
+BROKEN = (
+    *(OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError),
+    UnicodeDecodeError,  # of a name in a zip
+)
+"""What reading a damaged file may raise."""
 
 
 def file_form(path: Path) -> str:
@@ -118,7 +122,7 @@ def opened(path: Path) -> Iterator[Opened]:
             limited = io.BufferedReader(Limited(stream, path, packed), _HEAD_BYTES)
             _check_head(path, head if stream is file else limited.peek(_HEAD_BYTES))
             yield limited
-    except _BROKEN as error:
+    except BROKEN as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         raise UserError(f"{path}: cannot be read: {reason}") from None
 
@@ -138,10 +142,7 @@ def _size(path: Path) -> int:
 
 def _only_member(path: Path, file: IO[bytes]) -> IO[bytes]:
     """The one file in a zip; what macOS adds is not counted."""
-    try:
-        archive = zipfile.ZipFile(file)
-    except (ValueError, OverflowError) as error:  # names and sizes that cannot be
-        raise zipfile.BadZipFile(str(error)) from None
+    archive = open_zip(file)
     names = [name for name in archive.namelist() if not name.endswith("/")]
     parts = {name: PurePosixPath(name.replace("\\", "/")).parts for name in names}
     outside = [name for name in names if ".." in parts[name] or name.startswith(("/", "\\"))]
@@ -162,6 +163,14 @@ def _only_member(path: Path, file: IO[bytes]) -> IO[bytes]:
     if archive.getinfo(names[0]).flag_bits & 1:
         raise NoTableError(f"{path}: {names[0]} in it is encrypted; {_unpack(path)}")
     return archive.open(names[0])
+
+
+def open_zip(file: Path | IO[bytes]) -> zipfile.ZipFile:
+    """Raises ``BadZipFile`` also for names and sizes that cannot be."""
+    try:
+        return zipfile.ZipFile(file)
+    except (ValueError, OverflowError) as error:
+        raise zipfile.BadZipFile(str(error)) from None
 
 
 def _check_head(path: Path, head: bytes) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import lzma
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +15,11 @@ import numpy.typing as npt
 from search_spaces.errors import UserError, raise_all
 from trainables.data.classes import keep_classes
 from trainables.data.config import DataConfig, dashed
-from trainables.data.file_form import MOST_RATIO, SMALL_BYTES
+from trainables.data.file_form import BROKEN, MOST_RATIO, SMALL_BYTES, open_zip
 from trainables.data.samples import SPLIT_WORDS, SPLITS, Samples
 
 _READ_BYTES = 16 * 1024**2
 _NOT_HERE = ("val_data", "test_data", "no_finding", "split_names", "group_from", "class_from")
-_BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 
 def list_npz(path: Path, config: DataConfig) -> Samples:
@@ -35,7 +32,7 @@ def list_npz(path: Path, config: DataConfig) -> Samples:
     given = {**config.table_options(), **{dashed(name): getattr(config, name) for name in _NOT_HERE}}
     raise_all([f"{name} {value}: an .npz has no columns, paths or tables" for name, value in given.items() if value])
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:
             arrays = _arrays(path, archive)
             images, labels = _of_splits(path, arrays, "images"), _of_splits(path, arrays, "labels")
             _check(path, images, labels, list(arrays))
@@ -44,7 +41,7 @@ def list_npz(path: Path, config: DataConfig) -> Samples:
             pixels = _pixels(archive, list(images.values()))
     except MemoryError:
         raise UserError(f"{path}: its images do not fit into memory; give a smaller version of the set") from None
-    except _BROKEN as error:
+    except (*BROKEN, RuntimeError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         raise UserError(f"{path}: cannot be read: {reason}; get the file again") from None
     splits = [split for split, one in images.items() for _ in range(one.shape[0])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +14,48 @@ import pyarrow.parquet as pq
 
 from search_spaces.errors import UserError
 from trainables.data.delimited import CHUNK_CELLS
-from trainables.data.file_form import MOST_BYTES, Opened
+from trainables.data.file_form import Opened
 
 MOST_COLUMNS = 20_000
+_MOST_CHARACTERS = 500_000_000  # of one part
 
 
 def parquet_parts(where: str, path: Path, stream: Opened) -> Iterator[pd.DataFrame]:
     with path.open("rb") as file:
         packed = file.read(4) != b"PAR1"
     try:
-        table = pq.ParquetFile(pa.BufferReader(stream.read()) if packed else path)
-        names = table.schema_arrow.names
-        again = next((name for name in names if names.count(name) > 1), None)
+        source = pa.py_buffer(stream.read()) if packed else path
+        schema = pq.read_schema(_readable(source))
+        again = next((name for name in schema.names if schema.names.count(name) > 1), None)
         if again is not None:
-            raise UserError(f"{where}: has {names.count(again)} columns called {again!r}; rename them")
-        for field in table.schema_arrow:
+            raise UserError(f"{where}: has {schema.names.count(again)} columns called {again!r}; rename them")
+        for field in schema:
             if pa.types.is_struct(field.type) and any(pa.types.is_binary(child.type) for child in field.type):
                 raise UserError(_no_texts(where, field.name))
-        size = 0
-        for batch in table.iter_batches(max(1, CHUNK_CELLS // max(1, len(names)))):
-            size += batch.nbytes
-            if size > MOST_BYTES:
-                raise UserError(f"{where}: a table of more than {MOST_BYTES / 1024**3:g} GB; remove columns from it")
-            yield _texts(where, {name: _values(batch[place]) for place, name in enumerate(names)})
-    except (pa.ArrowException, OSError, OverflowError, MemoryError) as error:
+        # As dictionaries, texts take the memory that they take in the file, however often each is there.
+        texts = [
+            field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ]
+        table = pq.ParquetFile(_readable(source), read_dictionary=texts)
+        for batch in table.iter_batches(max(1, CHUNK_CELLS // max(1, len(schema.names)))):
+            batch.validate(full=True)
+            yield _texts(where, dict(zip(schema.names, batch.columns, strict=True)))
+    except (pa.ArrowException, OSError, OverflowError, MemoryError, UnicodeDecodeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{where}: a Parquet file that cannot be read: {reason}; get it again") from None
 
 
-def _values(column: pa.Array) -> list[Any]:
+def _readable(source: Path | pa.Buffer) -> Path | pa.BufferReader:
+    return source if isinstance(source, Path) else pa.BufferReader(source)
+
+
+def _values(column: list[Any] | pa.Array) -> list[Any]:
     """Python's values; single precision as itself: 0.1, not 0.10000000149."""
+    if isinstance(column, list):
+        return column
+    if pa.types.is_dictionary(column.type):
+        known = [*_values(column.dictionary), None]
+        return [known[-1 if place is None else place] for place in column.indices.to_pylist()]
     single = pa.types.is_float32(column.type) or pa.types.is_float16(column.type)
     return list(column.to_numpy(zero_copy_only=False) if single else column.to_pylist())
 
@@ -98,13 +110,20 @@ def _after(pattern: re.Pattern[str], text: str, place: int) -> int:
     return found.end() if found else place
 
 
-def _texts(where: str, columns: dict[str, list[Any]]) -> pd.DataFrame:
+def _texts(where: str, columns: Mapping[str, list[Any] | pa.Array]) -> pd.DataFrame:
     if len(columns) > MOST_COLUMNS:
         raise UserError(f"{where}: {len(columns):,} columns, more than {MOST_COLUMNS:,}: not a table")
-    found = {}
+    found, length = {}, 0
     for name, values in columns.items():
         try:
-            found[name.strip()] = pd.Series([_text(value) for value in values], dtype=str)
+            texts = [_text(value) for value in _values(values)]
+            length += sum(map(len, texts))
+            if length > _MOST_CHARACTERS:
+                what = f"more than {_MOST_CHARACTERS:,} characters in {len(texts):,} rows; remove columns from it"
+                raise UserError(f"{where}: {what}")
+            found[name.strip()] = pd.Series(texts, dtype=str)
+        except UserError:
+            raise
         except (ValueError, RecursionError):
             raise UserError(_no_texts(where, name)) from None
     return pd.DataFrame(found)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import io
 import json
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,6 +25,8 @@ from PIL import Image
 from search_spaces.errors import UserError
 from trainables.data import file_form as forms
 from trainables.data.table import file_form, neighbours, read_list, read_table
+
+gz = functools.partial(gzip.compress, mtime=0)  # the same bytes each time: they name tests
 
 TABLE = "path,label,pid\na.png,ill,007\nb.png, well ,NA\nc.png,,1.0\n"
 CELLS = [["a.png", "ill", "007"], ["b.png", "well", "NA"], ["c.png", "", "1.0"]]
@@ -84,14 +89,14 @@ def problem_of(path: Path, *columns: str) -> str:
         TABLE.replace("\n", ",\n"),
         TABLE.removesuffix("\n"),
         '"path","label","pid"\n"a.png", "ill","007"\nb.png,well,"NA"\nc.png,"","1.0"\n',
-        gzip.compress(TABLE.encode(), mtime=0),
+        gz(TABLE.encode()),
         zipped({"x/train.csv": TABLE, "__MACOSX/x/._train.csv": "junk", "x/.DS_Store": b"\0"}),
         zipped({"train.txt": TABLE.replace(",", "\t").encode("utf-16")}),
         "".join(json.dumps(dict(zip(["path", "label", "pid"], cells, strict=True))) + "\n" for cells in CELLS),
         json.dumps([dict(zip(["path", "label", "pid"], cells, strict=True)) for cells in CELLS], indent=1),
         lambda path: frame().to_parquet(path),
         lambda path: frame().astype({"label": "category"}).to_parquet(path, row_group_size=2),
-        lambda path: path.write_bytes(gzip.compress(frame().to_parquet())),
+        lambda path: path.write_bytes(gz(frame().to_parquet())),
     ],
 )
 @pytest.mark.parametrize("name", ["m.csv", "m.dat"])
@@ -289,10 +294,12 @@ def test_a_second_header_line_is_named(write: Callable[..., Path], content: str,
         ),
         (zipped({"[Content_Types].xml": "", "xl/workbook.xml": ""}), ["an Excel workbook", "CSV"]),
         (zipped({"mimetype": "", "content.xml": ""}), ["an OpenDocument file", "CSV"]),
-        (zipped({"a.csv": gzip.compress(b"a", mtime=0)}), ["a gzip file", "unpack it"]),
+        (zipped({"a.csv": gz(b"a")}), ["a gzip file", "unpack it"]),
         (zipped({"a.csv": TABLE})[:60], ["cannot be read"]),
-        (gzip.compress(TABLE.encode(), mtime=0)[:40], ["cannot be read"]),
-        (gzip.compress(zipped({"a.csv": TABLE}), mtime=0), ["a zip archive", "unpack it"]),
+        (zipped({"é.csv": TABLE}).replace("é".encode(), b"\xff\xff"), ["cannot be read"]),
+        (zipped({"é.csv": TABLE}).replace("é".encode(), b"\xff\xff", 1), ["cannot be read"]),
+        (gz(TABLE.encode())[:40], ["cannot be read"]),
+        (gz(zipped({"a.csv": TABLE})), ["a zip archive", "unpack it"]),
         (b"7z\xbc\xaf\x27\x1c" + b"\0" * 40, ["a 7z archive", "unpack it"]),
         (b"SQLite format 3\0" + b"\0" * 40, ["an SQLite database"]),
         (b"\x89HDF\r\n\x1a\n" + b"\0" * 40, ["an HDF5 file"]),
@@ -313,6 +320,21 @@ def test_a_table_called_parquet_that_is_none_is_named(write: Callable[..., Path]
     assert "byte 0x93 in line 1 is not UTF-8" in problem_of(write(b"\x93\x94\x95", "m.parquet"))
 
 
+def test_a_parquet_is_not_unpacked_beyond_limits(write: Callable[..., Path]) -> None:
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000), pa.array(["x" * 100_000]))
+    for table in (pa.table({"a": long}), pa.table({"a": long}).replace_schema_metadata(None)):
+        path = write(lambda path, table=table: pq.write_table(table, path, store_schema=False), "m.parquet")
+        assert "more than 500,000,000 characters in 10,000 rows" in problem_of(path)
+
+
+def test_texts_of_a_parquet_that_are_none_are_refused(write: Callable[..., Path]) -> None:
+    content = io.BytesIO()
+    pq.write_table(pa.table({"name": ["wxyz"] * 3}), content, compression="none")
+    for text in (b"wxyz", b"name"):
+        path = write(content.getvalue().replace(text, b"w\xff\xfe\xff"), "m.parquet")
+        assert "a Parquet file that cannot be read" in problem_of(path)
+
+
 def test_images_in_a_parquet_are_named_by_column(write: Callable[..., Path]) -> None:
     for image in ({"bytes": b"\x89PNG\r\n", "path": "a.png"}, b"\x89PNG\r\n"):
         table = pd.DataFrame({"image": [image], "label": [0]})
@@ -326,7 +348,7 @@ def test_images_in_a_parquet_are_named_by_column(write: Callable[..., Path]) -> 
         (lambda path: Image.new("L", (8, 8)).save(path, "PNG"), "image", ["a PNG image"]),
         (lambda path: path.write_bytes(zipped({"a.png": b"x", "b.png": b"y"})), "archive", ["2 images", "/m)"]),
         (lambda path: tarfile.open(path, "w").close() or path.write_bytes(tar()), "archive", ["a tar archive"]),
-        (lambda path: path.write_bytes(gzip.compress(tar())), "archive", ["a tar archive", "/m)"]),
+        (lambda path: path.write_bytes(gz(tar())), "archive", ["a tar archive", "/m)"]),
         (lambda path: np.savez(path.open("wb"), a=np.zeros(3)), "npz", ["arrays (.npz)"]),
         (lambda path: np.save(path.open("wb"), np.zeros(3)), "other", ["a NumPy array"]),
         (lambda path: sqlite3.connect(path).execute("create table t (a)").connection.close(), "other", ["SQLite"]),
@@ -362,7 +384,7 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
         file_form(Path("nul\0.csv"))
 
 
-@pytest.mark.parametrize("packer", [gzip.compress, lambda content: zipped({"a.csv": content})])
+@pytest.mark.parametrize("packer", [gz, lambda content: zipped({"a.csv": content})])
 def test_a_bomb_is_not_unpacked(
     write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, packer: Callable[[bytes], bytes]
 ) -> None:
@@ -385,7 +407,7 @@ def test_a_bomb_is_not_unpacked(
         ("file_name\r\nx\\a.png\r\n", ["x\\a.png"]),
         ("COVID (1).png\nCOVID (2).png\n", ["COVID (1).png", "COVID (2).png"]),
         ('"a.png"\n"b.png"\n', ["a.png", "b.png"]),
-        (gzip.compress(b"\n" * 300 + b"a\nb\n", mtime=0), ["a", "b"]),
+        (gz(b"\n" * 300 + b"a\nb\n"), ["a", "b"]),
         ("a.png".encode("utf-16"), ["a.png"]),
     ],
 )
@@ -419,10 +441,7 @@ FEW = "path,label\na.png,x\nb.png,y\n"
         ({"train.csv": FEW, "val.csv": FEW, "test.csv": FEW}, {"val": "val.csv", "test": "test.csv"}),
         ({"Train.csv": FEW, "Valid.tsv": FEW.replace(",", "\t")}, {"val": "Valid.tsv"}),
         ({"train.csv": FEW, "valid.jsonl": '{"label": 1, "path": "a"}\n'}, {"val": "valid.jsonl"}),
-        (
-            {"my_train_set.csv": FEW, "my_test_set.csv.gz": gzip.compress(FEW.encode(), mtime=0)},
-            {"test": "my_test_set.csv.gz"},
-        ),
+        ({"my_train_set.csv": FEW, "my_test_set.csv.gz": gz(FEW.encode())}, {"test": "my_test_set.csv.gz"}),
         (
             {"training.csv": FEW, "validation.csv": FEW, "testing.csv": FEW},
             {"val": "validation.csv", "test": "testing.csv"},
@@ -490,7 +509,7 @@ def test_any_cells_survive(tmp_path: Path, cells: list[list[str]], separator: st
 VALID = (
     TABLE.encode(),
     TABLE.encode("utf-16"),
-    gzip.compress(TABLE.encode(), mtime=0),
+    gz(TABLE.encode()),
     zipped({"train.csv": TABLE}),
     frame().to_parquet(compression=None),
     frame().to_json(orient="records", lines=True).encode(),

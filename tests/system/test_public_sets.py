@@ -1,0 +1,77 @@
+"""Each public set that is known trains as it was downloaded: by ``--data`` alone, or the option of its README row."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from public_sets import MINIATURES
+from refused import SMALL
+from whole_sweep import run_sweep
+
+from sweep.records import read_run
+
+pytestmark = pytest.mark.long
+
+UNCERTAIN = {"uncertain_label": "0"}
+LAYOUTS: dict[str, dict[str, str]] = {  # of public_layouts.py, with what its user must decide
+    "nih_chestxray14": {},
+    "chexpert": UNCERTAIN,
+    "rsna_pneumonia": {},
+    "covidx": {},
+    "covid19_radiography": {},
+    "kermany_kaggle_zip": {},
+    "ham10000": {},
+    "aptos": {},
+    "vindr_cxr": {},
+    "mura": {},
+}
+
+
+@pytest.fixture(scope="module")
+def layouts(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("layouts")
+    subprocess.run([sys.executable, shared_dir / "tools" / "public_layouts.py", out], check=True, capture_output=True)
+    return out
+
+
+def trained(data: Path, storage: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Train one epoch on ``data``; its dataset.json. The split that is drawn is the one that the dry run shows."""
+    given = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, values in options.items()
+        for value in (values if isinstance(values, list | tuple) else [values])
+    ]
+    asked = ("--data", data, *SMALL, "--finalists", "0", "--storage", storage, "--name", "one", *given)
+    looked = run_sweep(*asked, "--dry-run", "--json")
+    assert looked.code == 0, looked.errors
+    (line,) = looked.lines
+    shown = json.loads(line)["data"]
+    done = run_sweep(*asked)
+    assert done.code == 0, done.errors
+    run = read_run(storage / "one")
+    assert list(run.trials["status"]) == ["completed"]
+    dataset: dict[str, Any] = json.loads((storage / "one" / "dataset.json").read_text())
+    assert shown["images"] == dataset["images"]
+    assert shown["left_out"] == dataset["left_out"]
+    return dataset
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_public_set_trains_as_it_was_downloaded(layout: str, layouts: Path, tmp_path: Path) -> None:
+    expected = json.loads((layouts / "expected.json").read_text())[layout]
+    dataset = trained(layouts / layout, tmp_path, LAYOUTS[layout])
+    assert dataset["preset"] is not None
+    assert sum(dataset["images"].values()) == expected["images"]
+
+
+@pytest.mark.parametrize("name", MINIATURES)
+def test_a_further_set_trains_as_it_was_downloaded(name: str, tmp_path: Path) -> None:
+    right = MINIATURES[name](tmp_path / "set")
+    dataset = trained(tmp_path / "set" / right.data[0], tmp_path / "runs", dict(right.options))
+    assert (dataset["preset"] or "none") == right.preset
+    assert tuple(dataset["classes"]) == right.classes
