@@ -10,7 +10,9 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -358,6 +360,29 @@ def build_page(module: str, folder: Path) -> tuple[list[str], str | None]:
     if done.returncode == 0:
         return done.stdout.splitlines(), None
     return [], done.stderr.strip() or f"it ended with code {done.returncode}"
+
+
+class ImageCount:
+    """Tells on stderr how many images are read: a line that is rewritten on a terminal, elsewhere one a minute."""
+
+    def __init__(self) -> None:
+        self._told = self._began = time.monotonic()
+        self._before: int | None = None
+
+    def __call__(self, done: int, count: int) -> None:
+        """done: of ``count`` images; the first call tells how many an interrupted run has left."""
+        now, terminal = time.monotonic(), sys.stderr.isatty()
+        if self._before is None:
+            self._before, self._began = done - 1, now
+        ended = done == count
+        if now - self._told < (0.5 if terminal else 60) and not (ended and terminal):
+            return
+        self._told = now
+        speed = (done - self._before) / max(now - self._began, 1e-3)
+        left = timedelta(seconds=round((count - done) / speed))
+        text = f"{done:,} of {count:,} images read" + ("" if ended else f", {speed:,.0f} a second, {left} left")
+        before, after = ("\r", "\n" if ended else "") if terminal else ("", "\n")
+        print(f"{before}{text:<70}", end=after, file=sys.stderr, flush=True)
 
 
 def tell(problems: Sequence[str]) -> None:

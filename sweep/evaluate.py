@@ -28,6 +28,7 @@ from search_spaces.paths import shortened, unreachable
 from sweep.cli import (
     BAD_INPUT,
     Arguments,
+    ImageCount,
     add_computing,
     add_help_all,
     add_options,
@@ -160,10 +161,11 @@ def evaluate(
     facts = model.facts
     samples = read_labelled(asked.config, facts.classes, facts.task, asked.renamed, asked.split)
     answers: list[Prediction] = []
+    progress = ImageCount()
     sources = samples.files if samples.pixels is None else list(samples.pixels)
     for answer in model.predict(sources, batch_size):
         answers.append(answer)
-        _show_progress(len(answers), len(samples))
+        progress(len(answers), len(samples))
     dropped = _unreadable(samples, answers, skip=asked.config.skip_unreadable)
     rows = np.flatnonzero([answer.probability is not None for answer in answers]).astype(np.int64)
     samples, answers = samples.subset(rows), [answers[row] for row in rows]
@@ -441,12 +443,6 @@ def _beside(out: Path) -> Iterator[Path]:
             os.rename(folder, out)
     except OSError as error:
         raise UserError(f"--out {out} could not be written: {error.strerror or error}") from error
-
-
-def _show_progress(done: int, count: int) -> None:
-    if sys.stderr.isatty() and (done % 50 == 0 or done == count):
-        end = "\n" if done == count else ""
-        print(f"\r{done:,} of {count:,} images", end=end, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,8 @@ class Plan:
 
     def notes(self) -> list[str]:
         """What the user should know before the first trial, a line each."""
-        lines = list(self.dataset.caveats)
+        lines = [*self.dataset.notes, *self.dataset.caveats]
+        lines += [f"left out: {one.count} images or rows: {one.why}" for one in self.dataset.left_out or ()]
         lines += [f"{one.severity}: {one.message}" for one in self.dataset.checks if one.severity != "info"]
         lines += self.space.notes
         points, first = self.space.seed_points, first_points(self.space, self.config.sampler, self.trials)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import UserError, raise_all
-from sweep.cli import BAD_INPUT, INTERRUPTED, arguments_of, available_cpus, build_page, read, run_command
+from sweep.cli import BAD_INPUT, INTERRUPTED, ImageCount, arguments_of, available_cpus, build_page, read, run_command
 from sweep.config import Resumed, SweepConfig, check, name_problems, resolve, resume, run_paths
 from sweep.run_folder import (
     IMAGE_CACHE,
@@ -214,7 +214,7 @@ def prepare_into(
     if beside is None:
         return lambda config: inspect(config, folds)
     cache = paths.root.parent.absolute() / IMAGE_CACHE
-    return lambda config: prepare(config, beside.root, cache, workers, folds=folds)
+    return lambda config: prepare(config, beside.root, cache, workers, ImageCount(), folds)
 
 
 def with_preset(asked: SweepConfig, problems: list[str]) -> SweepConfig:
