@@ -22,6 +22,7 @@ import killed_driver
 import our_sweep
 import plain_ray
 import pytest
+import ray
 from killed_driver import TRIALS
 from optuna.trial import TrialState
 from own_cluster import own_cluster
@@ -179,6 +180,7 @@ def test_6_a_misspelt_metric_is_refused_before_anything_runs(tmp_path: Path, cap
     storage = tmp_path / "runs"
     sized = ["--image-size", "32", "--backbones", "squeezenet1_1", "--weights", "random", "--space", "head_only"]
     arguments = ["--data", str(data), "--storage", str(storage), *sized, "--metric", "val_f1_marco"]
+    ray.shutdown()  # of an earlier test: a sweep does not join it
     code = main(arguments)
     errors = capfd.readouterr().err
     assert code == 2

@@ -26,7 +26,7 @@ from search_spaces.errors import UserError
 from sweep.run_folder import RunPaths
 from trainables import baselines
 from trainables.baselines import STRENGTHS, borders, fit_regression, frozen_features, measure_baselines, thumbnails
-from trainables.batches import Batches, normalise
+from trainables.batches import Batches, InputScale, normalise
 from trainables.data.config import DataConfig
 from trainables.data.dataset import Split, TrialData, open_dataset
 from trainables.data.prepare import prepare
@@ -294,11 +294,11 @@ def test_half_precision_changes_frozen_features_little_and_they_stay_float32() -
 def test_batches_are_halved_until_they_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    def narrow(images: torch.Tensor) -> torch.Tensor:
+    def narrow(images: torch.Tensor, scale: InputScale) -> torch.Tensor:
         sizes.append(len(images))
         if len(images) > 5:
             raise torch.OutOfMemoryError("as a GPU says it")
-        return normalise(images)
+        return normalise(images, scale)
 
     found = FoundWeights(backbone="squeezenet1_1", origin="random")
     expected = frozen_features(found, batches(noise(40, 32)), 32, "fp32")

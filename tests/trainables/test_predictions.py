@@ -28,7 +28,7 @@ def test_what_is_written_is_read_without_pickle(tmp_path):
 
 def test_multi_label_rows_hold_small_multi_hot_labels():
     found = of_split("val", [[0.0, 1.0], [1.0, 1.0]])
-    assert found.label.dtype == np.uint8
+    assert found.label.dtype == np.int8
     assert found.label.tolist() == [[0, 1], [1, 1]]
 
 

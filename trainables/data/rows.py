@@ -26,7 +26,7 @@ from trainables.data.table import read_list
 from trainables.data.table_source import TABLE, Table, TableSource, matching_rows
 
 _MOST_EXAMPLES = 3
-_ENOUGH = 0.5  # of the rows are left: they can be judged in the same answer as those whose labels nobody has decided
+_ENOUGH = 0.5  # Where more of the rows are left, they are judged in the same answer as what nobody has decided.
 _NUMBER = re.compile(r"\d+(?:\.0+)?")
 
 Ints = npt.NDArray[np.int64]
@@ -46,11 +46,11 @@ def list_table(path: Path, config: DataConfig) -> Samples:
     rows, not_asked = matching_rows(source.rows, config)
     use = RowUse(len(rows), lambda row: str(rows.index[row]), left_out=not_asked, notes=source.notes)
     labels = read_labels(rows[list(config.label_column)], config, use)
-    use.usable &= ~use.undecided
     listing = _Listing(config, source, rows, use)
     words = listing.split_words()
     images = listing.find_images()
-    if not use.usable.any() or (use.undecided.any() and use.usable.mean() < _ENOUGH):
+    use.usable &= ~use.undecided
+    if not use.usable.any() or (use.undecided.any() and use.usable.mean() <= _ENOUGH):
         left_out = "; ".join(f"{one.count} rows: {one.why}" for one in use.left_out)
         raise UserError(*(use.problems or [f"--data {config.data}: no row is left ({left_out})"]))
     samples = listing.samples(labels, images, listing.splits(images, words))

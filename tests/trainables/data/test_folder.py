@@ -460,7 +460,7 @@ def test_any_tree_is_read_or_refused_in_words(
         return
     used = {file.relative_to(root).as_posix() for file in samples.files}
     assert len(used) == len(samples) == len(set(samples.paths))
-    assert set(samples.labels.tolist()) == set(range(len(samples.classes)))
+    assert set(samples.labels.tolist()) <= set(range(len(samples.classes)))  # a class folder may be empty
     unused = [path for one in samples.left_out for path in one.examples]
     assert len(set(unused)) == len(unused) == sum(one.count for one in samples.left_out)
     assert not used & set(unused)

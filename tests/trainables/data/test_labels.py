@@ -47,7 +47,7 @@ NAMES = {
     "lists of one": (["['b']", "['a']"], "single_label", ("a", "b"), [1, 0]),
     "whole numbers by value": (["10", "9", "2"], "single_label", ("2", "9", "10"), [2, 1, 0]),
     "whole numbers as floats": (["10.0", "9.0", "2.0"], "single_label", ("2", "9", "10"), [2, 1, 0]),
-    "codes with zeros": (["01", "02", "10"], "single_label", ("10", "01", "02"), [1, 2, 0]),
+    "codes with zeros": (["01", "02", "10"], "single_label", ("01", "02", "10"), [0, 1, 2]),
     "0 and 1": (["1", "0.0", "1.0"], "single_label", ("0", "1"), [1, 0, 1]),
     "yes and no": (["Yes", "no", "TRUE"], "single_label", ("0", "1"), [1, 0, 1]),
     "a class name with a slash": (["a / b", "c", "d"], "single_label", ("a / b", "c", "d"), [0, 1, 2]),
@@ -82,7 +82,7 @@ def test_cells_of_several_labels_are_announced(cells: list[str]) -> None:
 )
 def test_a_separator_that_may_be_one_is_asked_about(cells: list[str], separator: str) -> None:
     _, use = read({"label": cells})
-    assert use.undecided
+    assert use.undecided.any()
     assert f"--label-separator '{separator}'" in use.problems[0]
     labels, use = read({"label": cells}, label_separator=separator)
     assert labels.task == "multi_label"
@@ -97,7 +97,7 @@ def test_a_separator_that_no_cell_has_is_a_mistake() -> None:
 
 def test_a_list_of_0_and_1_does_not_say_which_labels_it_means() -> None:
     _, use = read({"label": ["[0, 1, 0]", "[1, 0, 0]"]})
-    assert use.undecided
+    assert use.undecided.any()
     assert "[0, 1, 0]" in use.problems[0]
 
 
@@ -106,7 +106,7 @@ FINDINGS = {"Edema": ["1.0", "0", "-1", "", "yes"], "Mass": ["False", "-1.0", "n
 
 def test_cells_that_only_the_user_can_decide_are_counted_by_column_with_the_option() -> None:
     _, use = read(FINDINGS)
-    assert use.undecided
+    assert use.undecided.any()
     assert use.problems == [
         "'Edema' has 1 cells of -1, 'Mass' 1 (rows 3, 4): say what they mean by --uncertain-label 0|1|missing|drop; "
         "by label: --uncertain-label Edema=0,Mass=0",
@@ -225,7 +225,7 @@ def test_a_cell_of_a_finding_that_is_none_is_named() -> None:
 @pytest.mark.parametrize("cells", [[str(age / 7) for age in range(60)], [f"a report of {n} words" for n in range(60)]])
 def test_measurements_and_free_text_are_no_classes(cells: list[str]) -> None:
     _, use = read({"label": cells})
-    assert use.undecided
+    assert use.undecided.any()
     assert "60 different" in use.problems[0]
     assert "--min-class-images" in use.problems[0]
     assert read({"label": cells}, min_class_images=1)[1].problems == []

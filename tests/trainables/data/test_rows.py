@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, raise_all
 from trainables.data.config import DataConfig
 from trainables.data.rows import list_table
 from trainables.data.samples import SPLIT_WORDS, Samples
@@ -300,7 +300,7 @@ def test_a_join_that_does_not_fit_is_refused(
     path = table([{"file": f"{place}.png", "study": str(place // 2)} for place in range(6)])
     (tmp_path / "labels.csv").write_text(other)
     with pytest.raises(UserError, match=message):
-        read(path, join=[{"table": "labels.csv", "on": "study", **join}])
+        raise_all(read(path, join=[{"table": "labels.csv", "on": "study", **join}]).problems)
 
 
 # ---- splits
