@@ -29,7 +29,7 @@ def list_folder(root: Path, config: DataConfig) -> Samples:
     read, or names leave open what is a split and what a class.
     """
     if config.task == "multi_label":
-        raise UserError("--task multi_label: folders hold one class an image; give a .csv manifest with label columns")
+        raise UserError("--task multi_label: folders hold one class an image; give a table with label columns")
     given = _given_places(root, config)
     index = index_folder(root)
     folders = {split: place for split, place in given.items() if os.path.isdir(place)}
@@ -188,7 +188,7 @@ def _nothing_found(root: Path, index: FileIndex, unused: Sequence[LeftOut]) -> l
     tables = f"; {way_out(index)}" if loose or index.others else ""
     return [
         f"--data {root}: {what}; expected train|val|test/<class>/* or <class>/* with "
-        f"{', '.join(sorted(EXTENSIONS))} files, or a .csv manifest{tables}"
+        f"{', '.join(sorted(EXTENSIONS))} files, or a table{tables}"
     ]
 
 
