@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import functools
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,12 +15,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
 from search_spaces.errors import UserError, shown_problems, unknown
 from search_spaces.paths import path_of
 from sweep.config import GROUPS, SweepConfig
 from trainables.data.config import Option, dashed, unknown_option
+from trainables.data.yaml_file import read_yaml, underscored
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -29,7 +27,6 @@ DEVICES = ("auto", "cpu", "cuda")
 MISSING = "\0missing"
 """Stands for the value of an option that was given none. No argument can be it: the system ends them at a NUL."""
 WIDEST_HELP = 110
-_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 
 OPTIONS = SweepConfig.options() | {
     "json": Option(group="place", metavar=None, help="with --dry-run: print what was read as one JSON object"),
@@ -189,72 +186,16 @@ def read_config_file(path: Path, allowed: Collection[str]) -> tuple[dict[str, An
     it means the default. Raises ``UserError`` if the file cannot be read at all.
     """
     named = f"--config {path}"
-    try:
-        written = path.read_text(encoding="utf-8")
-        content = yaml.load(written, Loader=_Loader)
-    except RecursionError:
-        raise UserError(f"{named} nests too deep: a setting is a value, a list or a mapping of values") from None
-    except OSError as error:
-        raise UserError(f"{named} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{named} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        mark, what = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
-        place = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
-        raise UserError(f"{named} is not YAML: {what}{place}") from None
-    if content is None:
-        return {}, []
-    if not isinstance(content, dict):
-        raise UserError(f"{named} must hold lines of `option: value`, such as `epochs: 20`; it holds {content!r:.80}")
-
-    # Of two equal keys the content has the last one; the nodes still have both.
-    problems = [f"{named}: {key}" for key in _repeated(yaml.compose(written, Loader=_Loader))]
+    content, problems = read_yaml(path, named, "epochs: 20")
     spellings = {name: f"`{name}`" for name in allowed}
     settings: dict[str, Any] = {}
     for key, value in content.items():
-        name = _underscored(key)
+        name = underscored(key)
         if name not in allowed:
             problems.append(f"{named}: {unknown_option(str(key), 'option', spellings)}")
         elif value is not None:
             settings[name] = value
     return settings, problems
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain values as YAML 1.2 has them: in 1.1, 1:30 is 90 and 010 is 8. What refers to another place is refused."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.get_event()  # type: ignore[no-untyped-call]
-            problem = f"*{event.anchor} refers to another place: write its value out"
-            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
-        return super().compose_node(parent, index)
-
-
-_Loader.yaml_implicit_resolvers = {
-    start: [(tag, pattern) for tag, pattern in known if tag not in (_INT, _FLOAT)]
-    for start, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_INT, re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    _FLOAT, re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$"), list("-+.0123456789")
-)
-
-
-def _repeated(node: yaml.Node | None) -> Iterator[str]:
-    if not isinstance(node, yaml.MappingNode):
-        return
-    lines: dict[str, int] = {}
-    for key, value in node.value:
-        name, line = _underscored(key.value), key.start_mark.line + 1
-        if name in lines:
-            yield f"{name} is given twice, in line {lines[name]} and line {line}"
-        lines[name] = line
-        yield from _repeated(value)
-
-
-def _underscored(key: object) -> str:
-    return str(key).replace("-", "_")
 
 
 class Arguments(argparse.ArgumentParser):

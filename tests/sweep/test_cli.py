@@ -233,8 +233,8 @@ def test_unknown_and_repeated_keys_are_told_together_with_their_place(file: Path
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"- epochs\n- 20\n", "must hold lines of `option: value`"),
-        (b"epochs\n", "must hold lines of `option: value`"),
+        (b"- epochs\n- 20\n", "must hold lines such as `epochs: 20`"),
+        (b"epochs\n", "must hold lines such as `epochs: 20`"),
         (b"epochs: [1, 2\n", "is not YAML: .*line 2"),
         (b"epochs: !!python/object:os.system {}\n", "is not YAML: .*line 1"),
         (b"epochs: 2024-13-45\n", "is not YAML"),

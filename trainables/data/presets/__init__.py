@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-import yaml
-
 from search_spaces.errors import UserError, raise_all, unknown
 from trainables.data.config import DataConfig
 from trainables.data.file_form import opened
+from trainables.data.yaml_file import read_yaml, underscored
 
 FOLDER = Path(__file__).parent
 AUTO, NONE = "auto", "none"
@@ -29,8 +28,6 @@ _OF_THE_LABELS = (
 )
 _OF_PATHS = ("table", "images_dir", "val_data", "test_data")
 _DEEPEST_WRAPPER = 6  # physionet.org/files/SET/VERSION/...
-_MOST_BYTES = 100_000  # of a preset
-_DEEPEST_YAML = 10
 _HEADER_BYTES = 65_536
 C = TypeVar("C", bound=DataConfig)
 
@@ -93,12 +90,13 @@ def read_preset(path: Path, ours: bool = False) -> Preset:
     Raises ``UserError``: it cannot be read, is no mapping, refers to itself, or has a field that is none.
     """
     named = f"preset {path}"
-    content = _yaml(path, named)
+    content, problems = read_yaml(path, named, "label_column: finding")
+    if not content:
+        raise UserError(f"{named} is empty: write lines such as `label_column: finding`")
     fields = [name for name in DataConfig.model_fields if name not in ("data", "preset")]
     raw: dict[str, Any] = {}
-    problems = []
     for key, value in content.items():
-        name = str(key).replace("-", "_")
+        name = underscored(key)
         if name not in (*fields, *_SAID):
             problems.append(f"{named}: {unknown('field', key, (*fields, *_SAID))}")
         elif value is not None:
@@ -116,50 +114,6 @@ def read_preset(path: Path, ours: bool = False) -> Preset:
         values={name: getattr(config, name) for name in raw},
         ours=ours,
     )
-
-
-def _yaml(path: Path, named: str) -> dict[Any, Any]:
-    try:
-        if not path.is_file():
-            raise UserError(f"{named}: no such file")
-        if path.stat().st_size > _MOST_BYTES:
-            raise UserError(f"{named}: is no preset, it has {path.stat().st_size:,} bytes")
-        written = path.read_text(encoding="utf-8")
-        _check_nesting(written, named)
-        _check_twice(written, named)
-        content = yaml.safe_load(written)
-    except OSError as error:
-        raise UserError(f"{named} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{named} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        mark, what = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
-        place = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
-        raise UserError(f"{named} is not YAML: {what}{place}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{named} must hold lines of `field: value`, such as `label_column: finding`")
-    return content
-
-
-def _check_nesting(written: str, named: str) -> None:
-    """Before anything is built: no reference to another part (it may be the part itself), no deep nesting."""
-    depth = 0
-    for event in yaml.parse(written, Loader=yaml.SafeLoader):
-        line = f"line {event.start_mark.line + 1}"  # type: ignore[union-attr]
-        if isinstance(event, yaml.AliasEvent):
-            raise UserError(f"{named}, {line}: a reference (*{event.anchor}) is not allowed; write it out")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST_YAML:
-            raise UserError(f"{named}, {line}: nests more than {_DEEPEST_YAML} deep; a preset is a flat list of fields")
-
-
-def _check_twice(written: str, named: str) -> None:
-    """Of two equal keys the content would have the last one."""
-    node = yaml.compose(written, Loader=yaml.SafeLoader)
-    keys = [str(key.value).replace("-", "_") for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-    raise_all([f"{named}: {key} is given twice" for key in sorted({key for key in keys if keys.count(key) > 1})])
 
 
 def _text(value: object) -> bool:

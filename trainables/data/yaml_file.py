@@ -1,0 +1,86 @@
+"""A YAML file of settings: lines of ``name: value``, whatever somebody wrote into it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from search_spaces.errors import UserError
+
+_MOST_BYTES = 100_000
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+
+
+def read_yaml(path: Path, named: str, example: str) -> tuple[dict[Any, Any], list[str]]:
+    """The mapping that a YAML file holds ({} if it is empty), and one sentence for each key that stands there twice.
+
+    named: what the file is called in errors. example: a line as it may hold. Raises ``UserError`` if it cannot be read,
+    is larger than 100 KB, is not YAML, refers to other places in itself, nests too deep, or is no mapping.
+    """
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{named} is no regular file")
+        if path.stat().st_size > _MOST_BYTES:
+            raise UserError(f"{named} has {path.stat().st_size:,} bytes, too many for settings")
+        written = path.read_text(encoding="utf-8")
+        content = yaml.load(written, Loader=_Loader)
+    except UserError:
+        raise
+    except RecursionError:
+        raise UserError(f"{named} nests too deep: a setting is a value, a list or a mapping of values") from None
+    except OSError as error:
+        raise UserError(f"{named} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{named} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        mark, what = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        place = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
+        raise UserError(f"{named} is not YAML: {what}{place}") from None
+    if content is None:
+        return {}, []
+    if not isinstance(content, dict):
+        raise UserError(f"{named} must hold lines such as `{example}`; it holds {content!r:.80}")
+    # Of two equal keys the content has the last one; the nodes still have both.
+    return content, [f"{named}: {key}" for key in _repeated(yaml.compose(written, Loader=_Loader))]
+
+
+def underscored(key: object) -> str:
+    """A key as fields are named."""
+    return str(key).replace("-", "_")
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values as YAML 1.2 has them: in 1.1, 1:30 is 90 and 010 is 8. What refers to another place is refused."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()  # type: ignore[no-untyped-call]
+            problem = f"*{event.anchor} refers to another place: write its value out"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        return super().compose_node(parent, index)
+
+
+_Loader.yaml_implicit_resolvers = {
+    start: [(tag, pattern) for tag, pattern in known if tag not in (_INT, _FLOAT)]
+    for start, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_INT, re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    _FLOAT, re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$"), list("-+.0123456789")
+)
+
+
+def _repeated(node: yaml.Node | None) -> Iterator[str]:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        name, line = underscored(key.value), key.start_mark.line + 1
+        if name in lines:
+            yield f"{name} is given twice, in line {lines[name]} and line {line}"
+        lines[name] = line
+        yield from _repeated(value)
