@@ -14,6 +14,8 @@ from refused import SMALL
 from whole_sweep import run_sweep
 
 from sweep.records import read_run
+from trainables.data.config import DataConfig
+from trainables.data.prepare import inspect
 
 pytestmark = pytest.mark.long
 
@@ -40,18 +42,14 @@ def layouts(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(data: Path, storage: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Train one epoch on ``data``; its dataset.json. The split that is drawn is the one that the dry run shows."""
+    """Train one epoch on ``data``; its dataset.json. The split is the one that a dry run shows."""
     given = [
         f"--{name.replace('_', '-')}={value}"
         for name, values in options.items()
         for value in (values if isinstance(values, list | tuple) else [values])
     ]
-    asked = ("--data", data, *SMALL, "--finalists", "0", "--storage", storage, "--name", "one", *given)
-    looked = run_sweep(*asked, "--dry-run", "--json")
-    assert looked.code == 0, looked.errors
-    (line,) = looked.lines
-    shown = json.loads(line)["data"]
-    done = run_sweep(*asked)
+    shown = inspect(DataConfig.model_validate({"data": str(data), **options}))
+    done = run_sweep("--data", data, *SMALL, "--finalists", "0", "--storage", storage, "--name", "one", *given)
     assert done.code == 0, done.errors
     run = read_run(storage / "one")
     assert list(run.trials["status"]) == ["completed"]
