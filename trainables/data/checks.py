@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ Names = npt.NDArray[np.str_]
 
 FEW_TRAINING_IMAGES = 10
 FEW_VALIDATION_IMAGES = 30
+MANY_NUMBERS = 20
 MANY_SUBGROUPS = 20
 STRONG_ASSOCIATION = 0.5
 
@@ -96,7 +98,7 @@ def _near_duplicates(samples: Samples, near: NearPairs, splits: Names) -> list[C
 
 
 def small_counts(samples: Samples, splits: Names) -> list[CheckResult]:
-    found = []
+    found = doubtful_classes(samples)
     hot = samples.hot
     counts = {split: hot[splits == split].sum(axis=0).tolist() for split in ("train", "test")}
     for name, count in zip(samples.classes, counts["train"], strict=True):
@@ -111,6 +113,25 @@ def small_counts(samples: Samples, splits: Names) -> list[CheckResult]:
     absent = [name for name, count in zip(samples.classes, counts["test"], strict=True) if not count]
     if (splits == "test").any():
         found += [CheckResult("missing_class", "warning", f"class {name!r} has no image in test", 0) for name in absent]
+    return found
+
+
+def doubtful_classes(samples: Samples) -> list[CheckResult]:
+    """Classes that may be one, by their names, and numbers that may be measurements."""
+    found, classes = [], samples.classes
+    spelled = (" ".join(name.lower().replace("_", " ").replace("-", " ").split()) for name in classes)
+    for alike in rows_by(spelled).values():
+        if len(alike) > 1:
+            names = ", ".join(repr(classes[place]) for place in alike)
+            message = f"classes {names} differ only in case or spacing: are they one?"
+            found.append(CheckResult("similar_classes", "warning", message, len(alike)))
+    few = len(samples) < FEW_TRAINING_IMAGES * len(classes)
+    if few and len(classes) > MANY_NUMBERS and all(re.fullmatch(r"-?\d+", name) for name in classes):
+        message = (
+            f"the classes are {len(classes)} different numbers, such as {classes[0]} and {classes[-1]}: do they "
+            "measure something (an age, a score)? Each is a class of its own here, as there is no regression"
+        )
+        found.append(CheckResult("numbers_as_classes", "warning", message, len(classes)))
     return found
 
 
@@ -152,12 +173,6 @@ def _oddities(samples: Samples, stats: Sequence[ImageStats]) -> list[CheckResult
         *_result("frames", "info", frames, samples, "file(s) hold several frames: the first is used"),
         *_result("mixed_colour", "info", mixed, samples, f"of {len(stats)} images are coloured, the rest gray"),
     ]
-    spelled = (" ".join(name.lower().replace("_", " ").replace("-", " ").split()) for name in samples.classes)
-    for alike in rows_by(spelled).values():
-        if len(alike) > 1:
-            names = ", ".join(repr(samples.classes[place]) for place in alike)
-            message = f"classes {names} differ only in case or spacing: are they one?"
-            found.append(CheckResult("similar_classes", "warning", message, len(alike)))
     for column, values in samples.subgroups.items():
         count = len(set(values))
         if count > MANY_SUBGROUPS:

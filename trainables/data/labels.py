@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import re
 from collections import Counter
@@ -24,8 +25,9 @@ _NOT_A_NUMBER = frozenset({"", "nan", "<na>"})  # as pandas writes what is not t
 _UNCERTAIN, _BLANK, _OTHER = -1, -2, -3  # what a finding's cell may be, besides 0 and 1
 _BAR = "|"
 _ASKED = (";", ",", "/", " ")  # may separate labels, or belong to a name: only the user can tell
+_OBJECT = re.compile(r"\{.*:.*\}|\[\s*\{.*:.*\}\s*\]", re.DOTALL)  # of JSON, or as Python prints one
 _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
-_MOST_ROWS, _MOST_NUMBERS, _MOST_CLASSES = 5, 20, 50
+_MOST_ROWS, _MOST_NUMBERS, _MOST_CLASSES, _MOST_CHARACTERS = 5, 20, 50, 80
 
 Hot = npt.NDArray[np.int8]
 Mask = npt.NDArray[np.bool_]
@@ -85,8 +87,9 @@ def read_labels(cells: pd.DataFrame, config: DataConfig, use: RowUse) -> Labels:
 
     cells: texts, the columns ``config.label_column``. Several columns, or one with ``--task multi_label``, whose cells
     are 0, 1, -1 or blank (also 0.0, true, no) are findings; such a column alone has the classes "0" and "1". Any other
-    column holds a class name a cell, or several as ``a|b`` or ``['a', 'b']``. Classes: the columns in the order given,
-    else sorted. What blank cells, -1 and other separators mean is asked for in ``use.problems``, never guessed.
+    column holds a class name a cell, or several as ``a|b``, ``['a', 'b']`` or ``{"choices": ["a", "b"]}``. Classes:
+    the columns in the order given, else sorted. What blank cells, -1 and other separators mean is asked for in
+    ``use.problems``, never guessed.
     """
     columns = config.label_column
     codes = {name: _finding_codes(cells[name]) for name in columns}
@@ -280,6 +283,14 @@ def _split_cells(where: str, cells: Sequence[str], config: DataConfig, use: RowU
         if not any(separator in cell for cell in cells) and not config.has_preset:
             use.problems.append(f"--label-separator {separator!r}: no cell of {where} has it")
         return [_stripped(cell.split(separator)) for cell in cells]
+    objects = {cell: _of_object(cell) for cell in cells if _OBJECT.fullmatch(cell)}
+    if unread := [cell for cell, names in objects.items() if names is None]:
+        cut = unread[0][:_MOST_CHARACTERS] + ("…" if len(unread[0]) > _MOST_CHARACTERS else "")
+        what = "is an object (JSON), neither a class's name nor a list of names; write the labels as a|b"
+        use.problems.append(f"{where}: {cut} {what}, or keep cells whole by --label-separator none")
+        use.undecided[:] = True
+        return [_stripped([cell]) for cell in cells]
+    cells = [str(objects.get(cell) or cell) for cell in cells]
     lists = [cell.startswith("[") and cell.endswith("]") for cell in cells]
     parts = [
         _of_list(cell) if is_list else _stripped(cell.split(_BAR)) for cell, is_list in zip(cells, lists, strict=True)
@@ -311,6 +322,16 @@ def _of_list(cell: str) -> tuple[str, ...]:
     items = [re.sub(r"\\(.)", r"\1", item) for item in quoted] if quoted else cell[1:-1].split(",")
     names = [item.strip() for item in items]
     return tuple(names) if set(names) <= {"0", "1"} else _stripped(names)
+
+
+def _of_object(cell: str) -> list[str] | None:
+    """The names in an object of one list of names, as ``{"choices": ["a", "b"]}``; None: it is no such object."""
+    try:
+        found = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    names = next(iter(found.values())) if isinstance(found, dict) and len(found) == 1 else None
+    return names if isinstance(names, list) and names and all(isinstance(name, str) for name in names) else None
 
 
 def _ask_separator(where: str, names: Sequence[str], use: RowUse) -> None:

@@ -17,7 +17,14 @@ import numpy.typing as npt
 from search_spaces.errors import UserError, raise_all
 from trainables.atomic import write_json
 from trainables.data.cache import ImageCache, Progress, open_or_build
-from trainables.data.checks import equal_images, examine, groups_across, small_counts, unreadable_files
+from trainables.data.checks import (
+    doubtful_classes,
+    equal_images,
+    examine,
+    groups_across,
+    small_counts,
+    unreadable_files,
+)
 from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
 from trainables.data.dataset import DATASET_FILE, IMAGES_FILE, SPLITS_FILE, THUMBNAILS_FILE
 from trainables.data.file_form import file_form
@@ -232,7 +239,8 @@ def _look(config: DataConfig, folds: int | None) -> _Ready:
         assignment = assign_splits(samples.splits, samples.labels, samples.groups, config.seed, same)
     except UserError as error:
         raise UserError(*problems, *error.problems) from None
-    problems += missing_classes(samples.labels, assignment, samples.classes)
+    if absent := missing_classes(samples.labels, assignment, samples.classes):
+        problems += [*absent, *(one.message for one in doubtful_classes(samples))]
     problems += _fold_problems(samples, assignment.splits, folds, config.seed)
     found = [] if samples.kind == "demo" else equal_images(samples, same.tolist(), assignment.splits)
     found += groups_across(samples, assignment.splits)
@@ -396,13 +404,14 @@ def _stops(result: CheckResult, config: DataConfig, readable: int) -> bool:
 
 def _as_problem(result: CheckResult, samples: Samples, splits: npt.NDArray[np.str_] | None = None) -> str:
     """An error with its first occurrences and the way out, in one text of several lines. splits: None = not to show."""
-    split_of = {} if splits is None else dict(zip(samples.paths, map(str, splits), strict=True))
+    rows = {} if splits is None else rows_by(samples.paths)
     lines = [f"{result.message}: {WAYS_OUT[result.check]}"]
     for item in result.items[:_MOST_SHOWN]:
         if splits is None:
             lines.append(f"  {item[0]}: {item[1]}")
         else:
-            lines.append("  " + ", ".join(f"{path} ({split_of[path]})" for path in item))
+            of_path = {path: ", ".join(dict.fromkeys(splits[rows[path]])) for path in item}  # one may be in two splits
+            lines.append("  " + ", ".join(f"{path} ({named})" for path, named in of_path.items()))
     if result.count > _MOST_SHOWN:
         lines.append(f"  ... and {result.count - _MOST_SHOWN} more")
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from trainables.data.files import FileIndex, index_folder, shown_path, stem
 from trainables.data.folder import list_folder, patients_in_names
 from trainables.data.folder_names import groups_of
 from trainables.data.labels import Labels, RowUse, read_labels
-from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, SPLITS, CheckResult, LeftOut, Samples
+from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, SPLITS, CheckResult, LeftOut, Samples, rows_by
 from trainables.data.table import read_list
-from trainables.data.table_source import TABLE, Table, TableSource, matching_rows
+from trainables.data.table_source import TABLE, Table, TableSource, matching_rows, split_words
 
 _MOST_EXAMPLES = 3
 _ENOUGH = 0.5  # Where more of the rows are left, they are judged in the same answer as what nobody has decided.
+_URL = re.compile(r"https?://", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+(?:\.0+)?")
 
 Ints = npt.NDArray[np.int64]
@@ -58,11 +59,11 @@ def list_table(path: Path, config: DataConfig) -> Samples:
         samples = _with_folder(samples, split, folder, source.root, config)
     samples = _with_unnamed(samples, images, config)
     try:
-        samples = _with_groups(_without_unused(samples), source.root, config)
+        samples = _with_groups(_without_unused(samples), source, config)
         samples = keep_classes(samples, config, rename=False)
     except UserError as error:
         raise UserError(*samples.problems, *error.problems) from None
-    return dataclasses.replace(samples, checks=(*samples.checks, *_no_label(samples)))
+    return dataclasses.replace(samples, checks=(*source.checks, *samples.checks, *_no_label(samples)))
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class _Listing:
         column = self.source.split_column
         if column is None:
             return splits
-        known = SPLIT_WORDS | {theirs.lower(): ours for theirs, ours in self.config.split_names.items()}
+        known = split_words(self.config)
         places, cells = pd.factorize(self.rows[column])
         found = np.array([known.get(str(cell).lower(), "") for cell in cells], dtype="<U5")[places]
         unknown_rows = self.use.usable & (splits == "") & (found == "")
@@ -176,6 +177,8 @@ class _Listing:
             self.use.left_out.append(LeftOut(why, len(cells), tuple(map(shown_path, cells[:MOST_ITEMS]))))
             return
         ways_out = [] if all_of_them else ["--skip-missing goes on without them"]
+        if any(map(_URL.match, cells)):
+            ways_out.insert(0, "these are URLs: download the files, and give their names or paths in the table")
         nowhere = "no image lies there: --images-dir says where they are"
         ways_out += ["--images-dir says where the files lie" if index.images else nowhere]
         for table in self.source.tables[1:]:
@@ -215,6 +218,9 @@ class _Listing:
         if len(tables) == 1 and not lists and not folders and self.source.split_column is None:
             return None
         splits[splits == ""] = "train"
+        if not folders and (splits[self.use.usable[images.row]] == "train").all():
+            self.use.notes.append("all rows are of train: val and test are drawn from them")
+            return None
         return splits
 
     def _named(self, split: str, file: Path, images: _Images) -> Mask:
@@ -256,6 +262,11 @@ class _Listing:
             return tuple(self.rows[name].iloc[row])
 
         config, files = self.config, [images.files[image] for image in images.image[pairs]]
+        group_from = config.group_column
+        images_of_row = np.bincount(images.row[self.use.usable[images.row]])
+        if group_from is None and config.group_from is None and (images_of_row > 1).any():
+            group_from = config.path_column
+            self.use.notes.append(f"images of one row are one group, which is in one split (from {group_from!r})")
         start = f"{self.source.root.as_posix()}/"
         return Samples(
             kind="table",
@@ -266,8 +277,8 @@ class _Listing:
             files=tuple(map(Path, files)),
             labels=merged[order],
             splits=None if splits is None else tuple(map(str, splits[pairs])),
-            group_from=config.group_column,
-            groups=None if config.group_column is None else column(config.group_column),
+            group_from=group_from,
+            groups=None if group_from is None else column(group_from),
             subgroups={name: column(name) for name in config.subgroup_column},
             sources=None if config.source_column is None else column(config.source_column),
             problems=tuple(self.use.problems),
@@ -307,10 +318,8 @@ class _Listing:
         unite = config.task == "multi_label" or config.has_preset
         if unequal.any() and labels.task == "multi_label" and unite:
             count = int(unequal.sum())
-            use.notes.append(
-                f"rows of one image with different labels are united, which has the labels of all of them "
-                f"({_counted(count, 'image')})"
-            )
+            rows = f"{_counted(count, 'image')} {'stands' if count == 1 else 'stand'} in rows of different labels"
+            use.notes.append(f"{rows}: an image has the labels of all its rows")
             return np.maximum.reduceat(values[order], starts, axis=0), np.ones(len(first), dtype=bool)
         if unequal.any():
             start = f"{self.source.root.as_posix()}/"
@@ -371,13 +380,20 @@ def _without_unused(samples: Samples) -> Samples:
     return dataclasses.replace(kept, notes=(*kept.notes, f"no image has the class {listed(unused)}"))
 
 
-def _with_groups(samples: Samples, root: Path, config: DataConfig) -> Samples:
-    """The groups that ``--group-from`` finds in the paths below the data's folder; a warning if none are known."""
-    start = f"{root.as_posix()}/"
-    paths = [file.as_posix().removeprefix(start) for file in samples.files]
+def _with_groups(samples: Samples, source: TableSource, config: DataConfig) -> Samples:
+    """The groups that ``--group-from`` finds in the paths below the folder of the images; a warning if no patients are
+    known.
+    """
+    if config.group_column is not None:
+        return samples
+    roots = [f"{table.root.as_posix()}/" for table in source.tables]
+    paths = [_below(roots, file) for file in samples.files]
     if config.group_from is None:
-        known = samples.groups is not None
-        return samples if known else dataclasses.replace(samples, checks=patients_in_names(paths, samples.splits))
+        units = [group or path for group, path in zip(samples.groups or paths, paths, strict=True)]
+        rows = [rows[0] for rows in rows_by(units).values()]  # Images of one row are together.
+        splits = samples.splits and [samples.splits[row] for row in rows]
+        checks = patients_in_names([paths[row] for row in rows], splits)
+        return dataclasses.replace(samples, checks=checks)
     groups = groups_of(config.group_from, paths)
     without = [shown_path(path) for path, group in zip(paths, groups, strict=True) if not group]
     problems = samples.problems
@@ -388,6 +404,12 @@ def _with_groups(samples: Samples, root: Path, config: DataConfig) -> Samples:
         way_out = "mend the expression, or give --group-column"
         problems = (*problems, f"--group-from '{config.group_from}': {what}; {way_out}")
     return dataclasses.replace(samples, groups=tuple(groups), group_from=config.group_from, problems=problems)
+
+
+def _below(roots: Iterable[str], file: Path) -> str:
+    """The path of a file below the one of the folders that it is in, else the whole."""
+    path = file.as_posix()
+    return path.removeprefix(next(filter(path.startswith, roots), ""))
 
 
 def _counted(count: int, what: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ _JSON = re.compile(rb"(\xef\xbb\xbf)?\s*(\{\s*[\"}]|\[\s*\{)")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _NOT_KNOWN = frozenset({"", "na", "n/a", "nan", "none", "null", "unknown", "missing", "-", "?", "."})
 _LIST_HEADER = re.compile(r"(image|img|file|path|name|id|s|index|study|patient|[ _-])+", re.IGNORECASE)
+_EITHER = ("evaluation", "eval")  # of val or test: a further word of the path tells which
+_MOST_FOLDERS = 2  # between a table and the folders named as splits
 _TABLE_SUFFIX = re.compile(r"(\.(csv|tsv|tab|psv|txt|dat|jsonl?|ndjson|parquet|pq))?(\.(gz|zip))?$", re.IGNORECASE)
 
 
@@ -80,17 +82,18 @@ def read_list(path: Path) -> list[str]:
 def neighbours(path: Path, rows: pd.DataFrame, label_columns: Sequence[str]) -> dict[str, Path]:
     """The tables beside ``path``, whose rows are ``rows``, that are clearly its "val" and "test".
 
-    Clearly: the same name with "train" exchanged for their word, the same columns, and labels in it: not all empty,
-    and not all equal where those of ``rows`` differ. Raises ``UserError`` where two tables could be the same split,
-    or one that has these columns cannot be read.
+    Clearly: the same path with "train" exchanged for their word, in the names of the file or of the folders that hold
+    it, the same columns, and labels in it: not all empty, and not all equal where those of ``rows`` differ. Raises
+    ``UserError`` where two tables could be the same split, or one that has these columns cannot be read.
     """
     own = sorted(map(str, rows.columns))
     without_header = _first_row(path) != own
     found: dict[str, Path] = {}
-    for file in sorted(path.parent.iterdir()):
-        split = _split_of(file.name, path.name)
-        if split is None or not file.is_file():
+    parts = path.parts[1:][-1 - _MOST_FOLDERS :]
+    for file, splits in _counterparts(path.parents[len(parts) - 1], parts):
+        if len(splits - {""}) != 1:
             continue
+        [split] = splits - {""}
         first = _first_row(file)
         if len(first) != len(own) or (not without_header and first != own):
             continue
@@ -102,7 +105,10 @@ def neighbours(path: Path, rows: pd.DataFrame, label_columns: Sequence[str]) -> 
         if not _has_labels(cells, rows, list(label_columns)):
             continue
         if split in found:
-            what = f"{found[split].name} and {file.name} beside {path.name} both seem to be its {split} split"
+            both = (
+                f"{found[split].name} and {file.name}" if file.parent == path.parent else f"{found[split]} and {file}"
+            )
+            what = f"{both} beside {path.name} both seem to be its {split} split"
             raise UserError(f"{path.parent}: {what}; name one by --{split}-data, or none")
         found[split] = file
     return {split: found[split] for split in ("val", "test") if split in found}
@@ -209,15 +215,30 @@ def _equal_rows(cells: pd.DataFrame, names: Sequence[str]) -> list[int]:
     return [int(number) for number in cells.index[equal]]
 
 
+def _counterparts(folder: Path, parts: Sequence[str]) -> Iterator[tuple[Path, frozenset[str]]]:
+    """The files below ``folder`` whose path is ``parts`` but for words for splits, with the splits that these say."""
+    own, *below = parts
+    try:
+        places = sorted(folder.iterdir())
+    except OSError:
+        return
+    for place in places:
+        split = "" if place.name == own else _split_of(place.name, own)
+        if split is not None and below:
+            yield from ((file, splits | {split}) for file, splits in _counterparts(place, below))
+        elif split is not None and place.is_file():
+            yield place, frozenset({split})
+
+
 def _split_of(name: str, train: str) -> str | None:
-    """ "val" or "test": the split whose word stands in ``name`` where ``train`` has "train"."""
+    """ "val" or "test": the split whose word stands in ``name`` where ``train`` has "train"; "": one of them."""
     name, train = (_TABLE_SUFFIX.sub("", one).lower() for one in (name, train))
-    for word in re.finditer("training|train", train):
-        before, after = train[: word.start()], train[word.end() :]
+    for found in re.finditer("training|train", train):
+        before, after = train[: found.start()], train[found.end() :]
         if name.startswith(before) and name.endswith(after):
-            split = SPLIT_WORDS.get(name[len(before) : len(name) - len(after)])
-            if split not in (None, "train"):
-                return split
+            word = name[len(before) : len(name) - len(after)]
+            if word in _EITHER or SPLIT_WORDS.get(word, "train") != "train":
+                return SPLIT_WORDS.get(word, "")
     return None
 
 

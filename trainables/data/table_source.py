@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pandas as pd
 from search_spaces.errors import UserError, raise_all, shown_problems, unknown
 from trainables.data.config import DataConfig
 from trainables.data.files import has_image_suffix
-from trainables.data.samples import MOST_ITEMS, SPLITS, LeftOut
+from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, SPLITS, CheckResult, LeftOut
 from trainables.data.table import file_form, neighbours, read_list, read_table
 
 DEFAULT_SPLIT_COLUMN = "split"
@@ -36,7 +37,8 @@ class TableSource:
     """All that is read before a row is looked at.
 
     rows: the cells of the columns in use, of all tables; the index is a row's number as its reader sees it. root: the
-    data's folder. lists, folders: by split, those that ``--val-data`` and ``--test-data`` name.
+    data's folder. lists, folders: by split, those that ``--val-data`` and ``--test-data`` name. checks: a warning of
+    splits that stand there unused.
     """
 
     rows: pd.DataFrame
@@ -46,6 +48,7 @@ class TableSource:
     lists: dict[str, Path]
     folders: dict[str, Path]
     notes: list[str]
+    checks: tuple[CheckResult, ...] = ()
 
     @classmethod
     def read(cls, path: Path, config: DataConfig) -> TableSource:
@@ -68,12 +71,16 @@ class TableSource:
             cells, _ = _joined(read_table(other, config.columns), other, base, config)
             problems += _column_problems(other, cells, None, config)
             raise_all(problems)
-            own_root = root if config.images_dir else base if other.is_relative_to(base) else other.parent
+            found = getattr(config, f"{split}_data") is None and other.parent != path.parent
+            of_all = config.images_dir and not (found and root.is_relative_to(path.parent))
+            own_root = root if of_all else base if other.is_relative_to(base) else other.parent
             source.tables.append(Table(other, split, own_root, len(source.tables)))
             cells = _columns_in_use(cells, None, config).assign(**{TABLE: len(source.tables) - 1})
-            cells.index = cells.index.astype(str) + f" of {other.name}"
+            cells.index = cells.index.astype(str) + f" of {_told_apart(other, path)[0]}"
             frames.append(cells)
         source.rows = pd.concat(frames).fillna("") if len(frames) > 1 else frames[0]
+        if split_column is None and not (others or source.lists or source.folders):
+            source.checks = tuple(_unused_splits(joined, source.rows, config))
         return source
 
     def _beside(self, path: Path, main: pd.DataFrame, base: Path, config: DataConfig) -> dict[str, Path]:
@@ -87,11 +94,11 @@ class TableSource:
             if given is None:
                 if near is None:
                     near = neighbours(path, main, [name for name in config.label_column if name in main.columns])
-                if split in near:
+                if split in near and (near[split].is_relative_to(base) or base == path.parent):
                     tables[split] = near[split]
+                    other, own = _told_apart(near[split], path)
                     self.notes.append(
-                        f"{near[split].name} beside {path.name} is taken for the {split} split; "
-                        f"--{split}-data none refuses it"
+                        f"{other} beside {own} is taken for the {split} split; --{split}-data none refuses it"
                     )
                 continue
             place = _existing(option, given, base, config)
@@ -130,6 +137,29 @@ def matching_rows(rows: pd.DataFrame, config: DataConfig) -> tuple[pd.DataFrame,
     if not len(rows):
         raise UserError(f"--where: no row has all of the values asked for ({', '.join(config.where)})")
     return rows, left_out
+
+
+def split_words(config: DataConfig) -> dict[str, str]:
+    """What stands for "train", "val" or "test" in a cell, in lower case, also by ``--split-names``."""
+    return SPLIT_WORDS | {theirs.lower(): ours for theirs, ours in config.split_names.items()}
+
+
+def _unused_splits(cells: pd.DataFrame, used: pd.DataFrame, config: DataConfig) -> Iterator[CheckResult]:
+    """A warning for each column of words for splits that nobody has named."""
+    known = split_words(config)
+    for place, name in enumerate(map(str, cells.columns)):
+        if name in used.columns or str(cells.iloc[0, place]).lower() not in known:
+            continue
+        splits = {known.get(str(cell).lower()) for cell in cells.iloc[:, place].unique()}
+        if None not in splits and "train" in splits and len(splits) > 1:
+            message = f"column {name!r} seems to say the split and is not used: --split-column '{name}' uses it"
+            yield CheckResult("unused_splits", "warning", message, len(cells))
+
+
+def _told_apart(file: Path, other: Path) -> tuple[str, str]:
+    """The names of two files, from the folder that holds both."""
+    above = os.path.commonpath([file.parent, other.parent])
+    return os.path.relpath(file, above), os.path.relpath(other, above)
 
 
 def _existing(option: str, given: str, base: Path, config: DataConfig) -> Path:

@@ -44,6 +44,12 @@ NAMES = {
     "lists": (["['a', 'b c']", '["b c"]', "['a']"], "multi_label", ("a", "b c"), [[1, 1], [0, 1], [1, 0]]),
     "a list as numpy prints it": (["['a' 'b']", "['b']"], "multi_label", ("a", "b"), [[1, 1], [0, 1]]),
     "an apostrophe in a list": (["[\"can't\", 'a']", "['a']"], "multi_label", ("a", "can't"), [[1, 1], [1, 0]]),
+    "a list in an object": (
+        ['{"choices": ["b", "a"]}', "{'choices': ['b']}"],
+        "multi_label",
+        ("a", "b"),
+        [[1, 1], [0, 1]],
+    ),
     "lists of one": (["['b']", "['a']"], "single_label", ("a", "b"), [1, 0]),
     "whole numbers by value": (["10", "9", "2"], "single_label", ("2", "9", "10"), [2, 1, 0]),
     "whole numbers as floats": (["10.0", "9.0", "2.0"], "single_label", ("2", "9", "10"), [2, 1, 0]),
@@ -93,6 +99,15 @@ def test_a_separator_that_may_be_one_is_asked_about(cells: list[str], separator:
 
 def test_a_separator_that_no_cell_has_is_a_mistake() -> None:
     assert "--label-separator ';'" in read({"label": ["a", "b"]}, label_separator=";")[1].problems[0]
+
+
+@pytest.mark.parametrize("cell", ['{"a": 0.9}', '{"a": true}', '{"a": ["b"], "c": ["d"]}', '[{"x": 1, "l": ["a;b"]}]'])
+def test_an_object_that_is_no_list_of_names_is_refused(cell: str) -> None:
+    _, use = read({"y": [cell, "a", "b"]})
+    [problem] = use.problems
+    assert f"column 'y': {cell} is an object" in problem
+    assert use.undecided.all()
+    assert read({"y": [cell, "a", "b"]}, label_separator="none")[1].problems == []
 
 
 def test_a_list_of_0_and_1_does_not_say_which_labels_it_means() -> None:
