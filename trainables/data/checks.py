@@ -55,10 +55,26 @@ def equal_images(samples: Samples, keys: Iterable[Hashable], splits: Names) -> l
     within = [rows for rows in sets if len(set(splits[rows])) == 1]
     two_labels = [rows for rows in sets if _contradict(samples.labels[rows])]
     return [
+        *_copied_classes(samples, two_labels),
         *_result("duplicates_across_splits", "error", across, samples, "image(s) stand in more than one split"),
         *_result("two_labels", "warning", two_labels, samples, "image(s) stand there twice with different labels"),
         *_result("duplicates", "warning", within, samples, "image(s) stand more than once in one split"),
     ]
+
+
+def _copied_classes(samples: Samples, two_labels: Sequence[Sequence[int]]) -> list[CheckResult]:
+    """Classes all of whose images stand in another class, too: a copied folder is no class."""
+    twice = np.zeros(len(samples), dtype=bool)
+    twice[[row for rows in two_labels for row in rows]] = True
+    hot = samples.hot
+    copied = [
+        name
+        for name, of_class in zip(samples.classes, hot.T, strict=True)
+        if of_class.sum() > 1 and twice[of_class].all()
+    ]
+    message = f"every image of {' and of '.join(map(repr, copied))} stands in another class, too"
+    single = samples.task == "single_label"
+    return [CheckResult("copied_classes", "error", message, len(copied))] if copied and single else []
 
 
 def _contradict(labels: npt.NDArray[np.int64]) -> bool:

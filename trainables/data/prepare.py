@@ -50,6 +50,7 @@ from trainables.data.synthetic import list_demo
 
 _MOST_SHOWN = 10
 WAYS_OUT = {
+    "copied_classes": "remove the copy, or leave it out by naming the others in --classes",
     "unreadable": "mend or remove them, or go on without them by --skip-unreadable",
     "duplicates_across_splits": "remove all but one of each, or go on by --allow-leakage (the report will say so)",
     "groups_across_splits": "move each group into one split, or go on by --allow-leakage (the report will say so)",
@@ -239,7 +240,7 @@ def _look(config: DataConfig, folds: int | None) -> _Ready:
         assignment = assign_splits(samples.splits, samples.labels, samples.groups, config.seed, same)
     except UserError as error:
         raise UserError(*problems, *error.problems) from None
-    if absent := missing_classes(samples.labels, assignment, samples.classes):
+    if absent := missing_classes(samples.labels, assignment, samples.classes, samples.groups):
         problems += [*absent, *(one.message for one in doubtful_classes(samples))]
     problems += _fold_problems(samples, assignment.splits, folds, config.seed)
     found = [] if samples.kind == "demo" else equal_images(samples, same.tolist(), assignment.splits)
@@ -291,7 +292,7 @@ def _decode(looked: _Ready, cache_dir: Path, workers: int, progress: Progress | 
     same = kept_together(pixels, len(rows), looked.same[rows])
     if assignment.origin != GIVEN and (len(rows) < len(listed) or len(np.unique(same)) < len(np.unique(looked.same))):
         assignment = assign_splits(samples.splits, samples.labels, samples.groups, config.seed, same)
-        problems += missing_classes(samples.labels, assignment, samples.classes)
+        problems += missing_classes(samples.labels, assignment, samples.classes, samples.groups)
         problems += _fold_problems(samples, assignment.splits, folds, config.seed)
         notes = (*notes, _DRAWN_ANEW)
     near = NearPairs() if listed.kind == "demo" else cache.near.among(rows)  # phantoms all look alike

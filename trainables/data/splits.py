@@ -59,39 +59,72 @@ def assign_splits(
     return Assignment(splits, VAL_FROM_TRAIN)
 
 
-def missing_classes(labels: npt.NDArray[Any], assignment: Assignment, classes: Sequence[str]) -> list[str]:
+def missing_classes(
+    labels: npt.NDArray[Any], assignment: Assignment, classes: Sequence[str], groups: Sequence[str] | None = None
+) -> list[str]:
     """Why not every class can be learned and judged: it has no image in train or val, or every image carries it.
 
-    Where val was drawn, one sentence names all classes that are too rare to be in every split.
+    groups: as ``assign_splits`` takes them. Where val was drawn, one sentence names all classes that are too rare.
     """
-    problems = []
     hot = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(len(classes))
-    parts = {split: assignment.splits == split for split in ("train", "val")}
-    absent = {
-        split: [name for name, count in zip(classes, hot[rows].sum(axis=0), strict=True) if not count]
-        for split, rows in parts.items()
-    }
-    if assignment.origin != GIVEN and any(absent.values()):
-        counts = dict(zip(classes, hot.sum(axis=0).tolist(), strict=True))
-        rare = [name for name in classes if counts[name] < 3 or any(name in names for names in absent.values())]
-        named = ", ".join(f"{name} ({counts[name]} image{'s' if counts[name] != 1 else ''})" for name in rare[:10])
-        more = f" and {len(rare) - 10} more" if len(rare) > 10 else ""
-        least = max(3, *(counts[name] + 1 for name in rare))
-        way = f"leave out small classes by --min-class-images {least}, or name those to keep by --classes"
-        problems.append(f"too rare to be in train, val and test (or all in too few groups): {named}{more}; {way}")
+    parts = {split: assignment.splits == split for split in ("train", "val", "test")}
+    has = {split: dict(zip(classes, hot[rows].sum(axis=0).tolist(), strict=True)) for split, rows in parts.items()}
+    given = {"train": [name for name in classes if not has["train"][name] + has["val"][name]]}
+    drawn: list[str] = []
+    if assignment.origin == GIVEN:
+        given = {split: [name for name in classes if not has[split][name]] for split in ("train", "val")}
     else:
-        problems += [
-            f"class {name!r} has no image in {split}, which has {int(parts[split].sum())} images: every class must be "
-            "in train and val; name those to keep by --classes"
-            for split, names in absent.items()
-            for name in names
+        drawn = [
+            name for name in classes if name not in given["train"] and not (has["train"][name] and has["val"][name])
         ]
-    for split, rows in parts.items():
-        known = labels[rows] != -1
+    problems = [
+        f"class {name!r} has no image in {split}, which has {int(parts[split].sum())} images: every class must be "
+        "in train and val; name those to keep by --classes"
+        for split, names in given.items()
+        for name in names
+    ]
+    untested = [name for name in classes if not has["test"][name]]
+    if assignment.origin != SEEDED and given["train"] and untested and parts["test"].any():
+        problems.append(
+            f"test has {', '.join(given['train'][:5])} where train has {', '.join(untested[:5])}: if these are the "
+            "same classes, give them one name by class_names in a preset of your own, or by --class-from"
+        )
+    if drawn:
+        problems.append(_too_rare(drawn, hot, classes, groups))
+    for split in ("train", "val"):
+        known = labels[parts[split]] != -1
         for place, name in enumerate(classes if labels.ndim == 2 else ()):
-            if (count := int(hot[rows][:, place].sum())) and count == known[:, place].sum():
+            if (count := has[split][name]) and count == known[:, place].sum():
                 problems.append(f"label {name!r} is set for all {count} images in {split}: nothing to tell apart")
     return problems
+
+
+def _too_rare(
+    drawn: Sequence[str], hot: npt.NDArray[np.bool_], classes: Sequence[str], groups: Sequence[str] | None
+) -> str:
+    """Name the classes that the draw could not put into train and val, and how to go on without them."""
+    images = dict(zip(classes, hot.sum(axis=0).tolist(), strict=True))
+    units = kept_together(groups, len(hot))
+    several = {name: len(np.unique(units[hot[:, place]])) for place, name in enumerate(classes)}
+    rare = [name for name in classes if several[name] < 3 or name in drawn]
+    named = [
+        f"{name} ({images[name]} image{'s' if images[name] != 1 else ''}"
+        + (f" of {several[name]} group{'s' if several[name] != 1 else ''})" if several[name] < images[name] else ")")
+        for name in rare
+    ]
+    left = [name for name in classes if name not in rare]
+    smallest = min((images[name] for name in left), default=0)
+    if len(left) < 2:
+        way = (
+            "hardly any class is left: are these classes? --label-column, --class-from or a table may tell them better"
+        )
+    else:
+        keep = ",".join(left) if len(left) <= 10 else f"{','.join(left[:10])},..."
+        least = max(3, *(images[name] + 1 for name in rare))
+        by_count = f"leave out small classes by --min-class-images {least}, or " if least <= smallest else ""
+        way = f"{by_count}name those to keep by --classes {keep}"
+    more = f" and {len(named) - 10} more" if len(named) > 10 else ""
+    return f"too rare to be in train, val and test: {', '.join(named[:10])}{more}; {way}"
 
 
 def write_folds(splits: Path, folds: Sequence[Path], classes: Sequence[str], seed: int) -> None:
@@ -209,7 +242,25 @@ def _draw(parts: tuple[str, ...], labels: npt.NDArray[Any], strata: Ints, units:
         if missing <= unavoidable:
             break
     assert best is not None
-    return best
+    return best if fewest <= unavoidable else _mended(best, hot == 1, units, parts)
+
+
+def _mended(splits: Names, hot: npt.NDArray[np.bool_], units: Ints, parts: Sequence[str]) -> Names:
+    """Move small units from train to where a class is missing, as long as train keeps every class it has."""
+    splits = splits.copy()
+    of_unit = np.zeros((int(units.max()) + 1, hot.shape[1]), dtype=bool)
+    np.logical_or.at(of_unit, units, hot)
+    size = np.bincount(units)
+    for part in parts:
+        for place in np.argsort(of_unit.sum(axis=0), kind="stable"):
+            if (hot[splits == part][:, place]).any():
+                continue
+            in_train = np.unique(units[splits == "train"])
+            spare = of_unit[in_train].sum(axis=0) > 1
+            movable = [unit for unit in in_train if of_unit[unit, place] and spare[of_unit[unit]].all()]
+            if movable:
+                splits[units == min(movable, key=lambda unit: size[unit])] = part
+    return splits
 
 
 def _draw_rows(parts: tuple[str, ...], strata: Ints, state: int) -> Names:

@@ -31,7 +31,10 @@ def test_what_was_left_out_is_listed_and_counted(write_run):
 @pytest.mark.parametrize(
     ("dataset", "said"),
     [
-        ({"preset": "mura", "notes": ["14 rows repeat an image."]}, "preset mura; 14 rows repeat an image"),
+        (
+            {"preset": "mura", "notes": ["read as MURA (preset mura).", "14 rows repeat an image."]},
+            "read as MURA (preset mura); 14 rows repeat an image",
+        ),
         ({}, "without a preset"),
         ({"left_out": None}, None),
     ],

@@ -267,6 +267,17 @@ def test_duplicates_within_a_split_and_two_labels_warn(split_folder: Path, tmp_p
     assert found["two_labels"]["severity"] == "warning"
 
 
+def test_a_copied_class_stops_the_sweep(split_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(split_folder / "train" / "ill", split_folder / "train" / "ill - Copy")
+    with pytest.raises(UserError) as error:
+        prepared(tmp_path, data=str(split_folder / "train"))
+    assert [problem for problem in error.value.problems if "--classes" in problem] == [
+        "every image of 'ill' and of 'ill - Copy' stands in another class, too: remove the copy, or leave it out by "
+        "naming the others in --classes"
+    ]
+    assert prepared(tmp_path, data=str(split_folder / "train"), classes=("ill", "well"))["classes"] == ["ill", "well"]
+
+
 def test_near_duplicates_warn(split_folder: Path, tmp_path: Path) -> None:
     Image.open(split_folder / "train" / "ill" / "00.png").save(split_folder / "val" / "ill" / "c.jpg", quality=85)
     found = checks(prepared(tmp_path, data=str(split_folder)))

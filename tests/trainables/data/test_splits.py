@@ -150,12 +150,50 @@ def test_missing_class_is_named_with_its_split() -> None:
 
 
 def test_classes_too_rare_for_a_drawn_split_are_told_in_one_sentence_with_the_way_out() -> None:
-    labels = np.repeat([0, 1, 2, 3], [20, 2, 1, 2])
-    problems = missing_classes(labels, assign_splits(None, labels, None, 0), ["common", "rare_a", "rare_b", "rare_c"])
-    assert problems == [
-        "too rare to be in train, val and test (or all in too few groups): rare_a (2 images), rare_b (1 image), rare_c "
-        "(2 images); leave out small classes by --min-class-images 3, or name those to keep by --classes"
+    labels, classes = np.repeat([0, 1, 2, 3, 4], [20, 2, 1, 2, 9]), ["common", "rare_a", "rare_b", "rare_c", "second"]
+    assert missing_classes(labels, assign_splits(None, labels, None, 0), classes) == [
+        "too rare to be in train, val and test: rare_a (2 images), rare_b (1 image), rare_c (2 images); leave out "
+        "small classes by --min-class-images 3, or name those to keep by --classes common,second"
     ]
+
+
+def test_a_class_of_few_groups_is_not_told_to_go_by_its_images() -> None:
+    labels, classes = np.repeat([0, 1, 2], [9, 9, 20]), ["a", "b", "c"]
+    groups = [f"p{row}" for row in range(18)] + ["q"] * 20
+    assert missing_classes(labels, assign_splits(None, labels, groups, 0), classes, groups) == [
+        "too rare to be in train, val and test: c (20 images of 1 group); name those to keep by --classes a,b"
+    ]
+
+
+def test_where_every_class_is_rare_they_are_hardly_classes() -> None:
+    labels = np.arange(20)
+    (problem,) = missing_classes(labels, assign_splits(None, labels, None, 0), [str(label) for label in labels])
+    assert "and 10 more; hardly any class is left: are these classes?" in problem
+
+
+def test_splits_that_name_a_class_differently_are_told_so() -> None:
+    labels = np.array([0, 1, 0, 1, 2, 3])
+    given_splits = ["train"] * 4 + ["test"] * 2
+    assignment = assign_splits(given_splits, labels, None, 0)
+    problems = missing_classes(labels, assignment, ["Normal", "Ill", "normal", "ill"])
+    assert [problem.split(",")[0] for problem in problems[:2]] == [
+        "class 'normal' has no image in train",
+        "class 'ill' has no image in train",
+    ]
+    assert problems[2].startswith("test has normal, ill where train has Normal, Ill: if these are the same classes")
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32), st.integers(0, 99))
+def test_a_class_of_three_groups_is_in_every_split(chance: int, seed: int) -> None:
+    rng = np.random.default_rng(chance)
+    sizes = rng.integers(1, 9, size=40)
+    of_group = np.concatenate([np.repeat([0, 1, 2], 3), rng.integers(0, 3, size=31)])
+    labels, groups = np.repeat(of_group, sizes), np.repeat([f"p{group}" for group in range(40)], sizes).tolist()
+    splits = assign_splits(None, labels, groups, seed).splits
+    assert {(str(split), int(label)) for split, label in zip(splits, labels, strict=True)} == {
+        (split, label) for split in SPLITS for label in range(3)
+    }
 
 
 def test_label_that_all_images_carry_is_refused() -> None:
