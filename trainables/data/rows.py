@@ -139,11 +139,12 @@ class _Listing:
             within = np.arange(repeat.sum()) - np.repeat(np.cumsum(repeat) - repeat, repeat)
             start = (np.cumsum(sizes) - sizes)[places]
             pairs.append((np.repeat(mine, repeat), image[np.repeat(start, repeat) + within]))
-            doubtful, absent = np.zeros((2, len(names)), dtype=bool)
+            doubtful, absent, of_root = np.zeros((3, len(names)), dtype=bool)
+            of_root[mine] = True
             doubtful[mine] = np.isin(places, list(located.ambiguous))
             absent[mine] = (repeat == 0) & ~doubtful[mine]
             self._refuse_doubtful(doubtful & self.use.usable, cells, located.ambiguous)
-            self._leave_out_missing(absent & self.use.usable, index)
+            self._leave_out_missing(absent & self.use.usable, index, of_root)
         row, image = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
         order = np.argsort(row, kind="stable")
         return _Images(row[order], image[order], tuple(number), indexes[self.source.root])
@@ -166,11 +167,12 @@ class _Listing:
             "write more of the path into the table, or give the folder of the right ones by --images-dir"
         )
 
-    def _leave_out_missing(self, rows: Mask, index: FileIndex) -> None:
+    def _leave_out_missing(self, rows: Mask, index: FileIndex, of_root: Mask) -> None:
+        """rows: whose files are missing below the folder of ``index``; of_root: all whose files should lie there."""
         if not rows.any():
             return
         cells = list(map(str, self.rows[self.config.path_column][rows]))
-        all_of_them = len(cells) == self.use.usable.sum()
+        all_of_them = len(cells) == (self.use.usable & of_root).sum()
         self.use.usable &= ~rows
         if self.config.skip_missing and not all_of_them:
             why = "the file is missing (--skip-missing)"
@@ -185,7 +187,7 @@ class _Listing:
             if getattr(self.config, f"{table.split}_data") is None and (self.rows[TABLE][rows] == table.place).any():
                 ways_out.append(f"--{table.split}-data none leaves {table.path.name} out")
         self.use.problems.append(
-            f"{len(cells)} of {len(rows)} rows name a file that is missing (looked for below {index.root}): "
+            f"{len(cells)} of {int(of_root.sum())} rows name a file that is missing (looked for below {index.root}): "
             f"{', '.join(shown_problems(list(dict.fromkeys(cells))))}; {', '.join(ways_out)}"
         )
         by_number = {stem(image.rpartition("/")[2]).lstrip("0") or "0": image for image in index.images}

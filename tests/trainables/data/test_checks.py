@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from trainables.data.checks import cramers_v, examine
+from trainables.data.checks import cramers_v, doubtful_classes, examine, small_counts
 from trainables.data.image import ImageStats
 from trainables.data.near_duplicates import NearPair, NearPairs
 from trainables.data.samples import CheckResult, Samples
@@ -40,6 +40,24 @@ def examined(
 
 def test_clean_data_gives_no_finding() -> None:
     assert examined(samples_of(40), ["train"] * 40) == []
+
+
+@pytest.mark.parametrize(
+    ("classes", "count", "found"),
+    [
+        (("Pos", "pos", "neg"), 40, "classes 'Pos', 'pos' differ only in case or spacing"),
+        ([str(number) for number in range(60, 84)], 96, "24 different numbers, such as 60 and 83"),
+        ([str(number) for number in range(24)], 240, ""),
+        ([f"bird {number}" for number in range(24)], 96, ""),
+        ([str(number) for number in range(10)], 40, ""),
+    ],
+)
+def test_classes_that_may_be_none_are_a_warning(classes: tuple[str, ...], count: int, found: str) -> None:
+    samples = samples_of(count, classes=tuple(classes), labels=np.arange(count) % len(classes))
+    results = doubtful_classes(samples)
+    assert [result.severity for result in results] == ["warning"] * bool(found)
+    assert all(found in result.message for result in results)
+    assert all(result in small_counts(samples, np.array(["train"] * count)) for result in results)
 
 
 def test_errors_come_first() -> None:

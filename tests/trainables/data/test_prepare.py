@@ -257,6 +257,14 @@ def test_a_patient_in_two_splits_stops_the_sweep(split_folder: Path, tmp_path: P
     assert len(prepared(tmp_path, **options, allow_leakage=True)["caveats"]) == 1
 
 
+def test_an_image_in_two_splits_is_shown_with_both(split_folder: Path, tmp_path: Path) -> None:
+    path = manifest_of(split_folder)
+    with path.open("a") as file:
+        file.write("train/ill/00.png,test,ill\n")
+    with pytest.raises(UserError, match=r"\n  train/ill/00.png \(train, test\)$"):
+        inspect(DataConfig(data=str(path), label_column=("finding",)))
+
+
 def test_duplicates_within_a_split_and_two_labels_warn(split_folder: Path, tmp_path: Path) -> None:
     train = split_folder / "train"
     shutil.copy(train / "ill" / "00.png", train / "ill" / "again.png")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,24 @@ def test_a_row_may_name_a_folder_of_images(table: Callable[..., Path]) -> None:
     assert samples.labels.tolist() == [0, 0, 1]
 
 
+def test_images_of_one_row_are_one_group_unless_groups_are_given(table: Callable[..., Path]) -> None:
+    files = [
+        f"patient{patient:03d}/study{study}/{place}.png" for patient in range(9) for study in (1, 2) for place in "ab"
+    ]
+    studies = list(dict.fromkeys(file.rpartition("/")[0] for file in files))
+    path = table(named(*studies, pid="1"), files)
+    samples = read(path)
+    assert (samples.groups, samples.group_from) == (tuple(study for study in studies for _ in "ab"), "file")
+    assert any(note.startswith("images of one row are one group") for note in samples.notes)
+    [check] = samples.checks  # Patients of two studies are not known by that.
+    assert check.message.startswith("9 patients seem to have several images")
+    for options in ({"group_column": "pid"}, {"group_from": r"(patient\d+)"}):
+        samples = read(path, **options)
+        assert samples.group_from in options.values()
+        assert not any(note.startswith("images of one row") for note in samples.notes)
+    assert read(table(named(*studies[::2]), files)).checks == ()
+
+
 def test_a_name_of_two_files_is_refused_with_both(table: Callable[..., Path]) -> None:
     text = problems_of(table(named("a.png", "b.png"), ["x/a.png", "y/a.png", "x/b.png"]))
     assert "x/a.png or y/a.png" in text
@@ -191,6 +210,12 @@ def test_a_table_without_any_of_its_files_is_refused_whatever_the_option(table: 
         read(table(named("a.png", "b.png"), ["other.png"]), skip_missing=True)
     assert "--images-dir" in str(error.value)
     assert "--skip-missing" not in str(error.value)
+
+
+def test_urls_are_files_to_download(table: Callable[..., Path]) -> None:
+    names = [f"https://example.org/{place}.png?size=large" for place in range(3)]
+    assert "these are URLs: download the files" in problems_of(table(named(*names), ["0.png", "1.png"]))
+    assert "URL" not in problems_of(table(named("a.png", "b.png"), ["a.png"]))
 
 
 def test_ids_that_lost_their_zeros_are_named(table: Callable[..., Path]) -> None:
@@ -230,7 +255,7 @@ def test_unequal_rows_of_an_image_are_united_only_by_option(table: Callable[...,
     samples = read(path, task="multi_label")
     assert (samples.problems, samples.classes) == ((), ("ill", "new", "well"))
     assert samples.labels.tolist() == [[1, 1, 0], [0, 1, 1], [1, 1, 0], [0, 1, 1], [1, 1, 0]]
-    assert any("(5 images)" in note for note in samples.notes)
+    assert "5 images stand in rows of different labels: an image has the labels of all its rows" in samples.notes
 
 
 def test_uniting_takes_a_known_label_before_a_missing_one(table: Callable[..., Path]) -> None:
@@ -311,7 +336,39 @@ def test_no_split_column_leaves_the_splits_to_us(table: Callable[..., Path]) -> 
 
 
 def test_split_column_called_split_is_used_unasked(table: Callable[..., Path]) -> None:
-    assert read(table(named("a.png", "b.png", split="train"))).splits == ("train", "train")
+    rows = [*named("a.png", "b.png", split="train"), *named("c.png", split="val")]
+    samples = read(table(rows))
+    assert (samples.splits, samples.checks) == (("train", "train", "val"), ())
+
+
+@pytest.mark.parametrize("options", [{}, {"split_names": "UNASSIGNED=train"}, {"val_data": "none"}])
+def test_rows_that_are_all_of_train_leave_the_splits_to_us(table: Callable[..., Path], options: dict[str, Any]) -> None:
+    samples = read(
+        table(named("a.png", "b.png", split="UNASSIGNED" if "split_names" in options else "train")), **options
+    )
+    assert samples.splits is None
+    assert "all rows are of train: val and test are drawn from them" in samples.notes
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [
+        (("Train", "test", "train"), True),
+        (("Train", "TE", "train"), True),
+        (("train", "train", "train"), False),
+        (("test", "val", "val"), False),
+        (("train", "0", "test"), False),
+        (("train", "", "test"), False),
+    ],
+)
+def test_a_column_of_splits_that_is_not_used_is_a_warning(
+    table: Callable[..., Path], words: tuple[str, ...], warned: bool
+) -> None:
+    rows = [{**row, "Part": word} for row, word in zip(named("a.png", "b.png", "c.png"), words, strict=True)]
+    path, names = table(rows), {"split_names": "TE=test"}
+    found = [check.message for check in read(path, **names).checks]
+    assert found == ["column 'Part' seems to say the split and is not used: --split-column 'Part' uses it"] * warned
+    assert read(path, **names, subgroup_column="Part").checks == ()
 
 
 @given(st.sampled_from(sorted(SPLIT_WORDS)), st.sampled_from([str.lower, str.upper, str.title]))
@@ -388,6 +445,30 @@ def test_a_neighbouring_table_is_taken_and_said_or_refused(table: Callable[..., 
     assert read(path, test_data="none").splits is None
     (path.parent / "d.png").unlink()
     assert "--test-data none leaves test.csv out" in problems_of(path)
+
+
+def test_tables_in_split_folders_are_taken_with_the_images_of_each(table: Callable[..., Path], tmp_path: Path) -> None:
+    """The same file names in each folder, as Roboflow and RFMiD have them."""
+    for folder, cells in (("train", "abcd"), ("valid", "ab"), ("test", "bc")):
+        (tmp_path / folder).mkdir()
+        table(named(*cells), [f"{folder}/img/{name}.png" for name in cells], name=f"{folder}/labels.csv")
+    samples = read(tmp_path / "train/labels.csv")
+    assert samples.splits == (*["train"] * 4, "val", "val", "test", "test")
+    assert samples.files[4:] == tuple(
+        tmp_path / f"{place}.png" for place in ("valid/img/a", "valid/img/b", "test/img/b", "test/img/c")
+    )
+    assert (
+        "valid/labels.csv beside train/labels.csv is taken for the val split; --val-data none refuses it"
+        in samples.notes
+    )
+    assert read(tmp_path / "train/labels.csv", images_dir=str(tmp_path / "train/img")).files == samples.files
+    assert read(tmp_path / "train/labels.csv", group_from="^img/(.)").groups == tuple("abcdabbc")
+    alone = read(tmp_path / "train/labels.csv", val_data="none", test_data="none")
+    assert (len(alone), alone.splits) == (4, None)
+    shutil.rmtree(tmp_path / "valid/img")
+    text = problems_of(tmp_path / "train/labels.csv", skip_missing=True)
+    assert "2 of 2 rows name a file that is missing" in text
+    assert "--val-data none leaves labels.csv out" in text
 
 
 @pytest.mark.parametrize(

@@ -455,19 +455,28 @@ FEW = "path,label\na.png,x\nb.png,y\n"
         ({"train.csv": FEW, "test.csv": "c.png\nd.png\n", "val.csv": b"\0\1", "val": ""}, {}),
         ({"train.csv": FEW, "sample_submission.csv": FEW, "other_test.csv": FEW, "train2.csv": FEW}, {}),
         ({"manifest.csv": FEW, "test.csv": FEW}, {}),
+        (
+            {"train/_classes.csv": FEW, "valid/_classes.csv": FEW, "test/_classes.csv": FEW},
+            {"val": "valid/_classes.csv", "test": "test/_classes.csv"},
+        ),
+        ({"Train_Set/x/train.csv": FEW, "Evaluation_Set/x/valid.csv": FEW}, {"val": "Evaluation_Set/x/valid.csv"}),
+        ({"train/labels.csv": FEW, "evaluation/labels.csv": FEW, "test2/labels.csv": FEW, "labels.csv": FEW}, {}),
+        ({"train/train.csv": FEW, "val/test.csv": FEW, "fold2/test.csv": FEW, "test/test.txt": "c.png\n"}, {}),
     ],
 )
 def test_neighbours_are_other_splits_with_labels(
     tmp_path: Path, files: dict[str, str | bytes], found: dict[str, str]
 ) -> None:
     for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
     train = tmp_path / next(iter(files))
     columns: list[str] = []
     if not str(next(iter(files.values()))).startswith("path"):
         columns = ["patient", "path", "label"] if "p1" in str(files[train.name]) else ["path", "label"]
     rows = read_table(train, columns)
-    assert {split: path.name for split, path in neighbours(train, rows, ["label"]).items()} == found
+    beside = neighbours(train, rows, ["label"])
+    assert {split: path.relative_to(tmp_path).as_posix() for split, path in beside.items()} == found
 
 
 def test_a_neighbour_that_is_doubtful_or_broken_is_named(tmp_path: Path) -> None:
