@@ -442,10 +442,7 @@ FEW = "path,label\na.png,x\nb.png,y\n"
         ({"Train.csv": FEW, "Valid.tsv": FEW.replace(",", "\t")}, {"val": "Valid.tsv"}),
         ({"train.csv": FEW, "valid.jsonl": '{"label": 1, "path": "a"}\n'}, {"val": "valid.jsonl"}),
         ({"my_train_set.csv": FEW, "my_test_set.csv.gz": gz(FEW.encode())}, {"test": "my_test_set.csv.gz"}),
-        (
-            {"training.csv": FEW, "validation.csv": FEW, "testing.csv": FEW},
-            {"val": "validation.csv", "test": "testing.csv"},
-        ),
+        ({"training.csv": FEW, "validation.csv": FEW}, {"val": "validation.csv"}),
         ({"trainLabels.csv": FEW, "testLabels.csv": FEW}, {"test": "testLabels.csv"}),
         ({"train.txt": "p1 a.png x\np2 b.png y\n", "val.txt": "p3 c.png x\np4 d.png y\n"}, {"val": "val.txt"}),
         ({"train_l.csv": "S/1/,0\nS/2/,1\n", "valid_l.csv": "S/3/,0\nS/4/,1\n"}, {"val": "valid_l.csv"}),
@@ -455,18 +452,12 @@ FEW = "path,label\na.png,x\nb.png,y\n"
         ({"train.csv": FEW, "test.csv": "c.png\nd.png\n", "val.csv": b"\0\1", "val": ""}, {}),
         ({"train.csv": FEW, "sample_submission.csv": FEW, "other_test.csv": FEW, "train2.csv": FEW}, {}),
         ({"manifest.csv": FEW, "test.csv": FEW}, {}),
-        (
-            {"train/_classes.csv": FEW, "valid/_classes.csv": FEW, "test/_classes.csv": FEW},
-            {"val": "valid/_classes.csv", "test": "test/_classes.csv"},
-        ),
+        ({"train/_classes.csv": FEW, "valid/_classes.csv": FEW}, {"val": "valid/_classes.csv"}),
         ({"Train_Set/x/train.csv": FEW, "Evaluation_Set/x/valid.csv": FEW}, {"val": "Evaluation_Set/x/valid.csv"}),
-        ({"train/labels.csv": FEW, "evaluation/labels.csv": FEW, "test2/labels.csv": FEW, "labels.csv": FEW}, {}),
-        ({"train/train.csv": FEW, "val/test.csv": FEW, "fold2/test.csv": FEW, "test/test.txt": "c.png\n"}, {}),
+        ({"train/train.csv": FEW} | {f"{folder}.csv": FEW for folder in ("val/test", "fold2/test", "eval/train")}, {}),
     ],
 )
-def test_neighbours_are_other_splits_with_labels(
-    tmp_path: Path, files: dict[str, str | bytes], found: dict[str, str]
-) -> None:
+def test_neighbours_are_other_splits(tmp_path: Path, files: dict[str, str | bytes], found: dict[str, str]) -> None:
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
