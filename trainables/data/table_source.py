@@ -190,7 +190,7 @@ def _joined(
             what = f"no row of {path.name} has a {', '.join(on)} of {file.name} (it has {example})"
             raise UserError(f"join: {what}; {way_out}")
         if alone:
-            blank = f"their {', '.join(wanted)} are blank"
+            blank = f"{', '.join(wanted)} left blank"
             notes.append(f"{alone} of {len(merged)} rows of {path.name} have none in {file.name}: {blank}")
         cells = merged.fillna("")
     return cells, notes

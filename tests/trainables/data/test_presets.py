@@ -239,7 +239,10 @@ STRANGERS = {  # files of a set of one's own, with the names that a public set h
         {"path_column": "image", "label_column": "label", "ordered_classes": True},
     ),
     "boxes": ({"train.csv": "image_id,class_name\na,x", "train/a.png": ""}, {"label_column": "class_name"}),
-    "patients": ({"train.csv": "Patient,FVC\nID1,x", "train/ID1/1.dcm": ""}, {"label_column": "FVC"}),
+    "patients": (
+        {"train.csv": "Patient,FVC\nID1,x", "train/ID1/1.dcm": ""},
+        {"path_column": "Patient", "label_column": "FVC"},
+    ),
     "list": (
         {"train.txt": "1 a.png cat web", "test.txt": "2 b.png dog web", "train/a.png": "", "test/b.png": ""},
         {"columns": "pid,file,class,source", "path_column": "file", "label_column": "class"},
