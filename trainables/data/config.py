@@ -122,14 +122,18 @@ def separator(raw: object) -> str:
 
 
 def table_joins(raw: object) -> tuple[dict[str, Any], ...]:
-    """A list of ``{table: FILE, on: COLUMN or [COLUMN, ...], columns: [COLUMN, ...]}``; ``columns`` may be left out."""
+    """A list of ``{table: FILE, on: COLUMN or [COLUMN, ...]}``, with ``columns: [COLUMN, ...]``, those that are added
+    (default: all), and ``header: [COLUMN, ...]``, all columns of a table without one.
+    """
     found = []
     for one in raw if isinstance(raw, list | tuple) else [raw]:
         if isinstance(one, Mapping):
             one = {"on" if key is True else key: value for key, value in one.items()}  # YAML 1.1 reads `on` as true.
-        if not isinstance(one, Mapping) or not {"table", "on"} <= one.keys() <= {"table", "on", "columns"}:
-            raise ValueError(f"must be a list of {{table, on, columns}}, received {one!r}")
-        found.append({"table": text(one["table"]), "on": names(one["on"]), "columns": names(one.get("columns", []))})
+        if not isinstance(one, Mapping) or not {"table", "on"} <= one.keys() <= {"table", "on", "columns", "header"}:
+            raise ValueError(f"must be a list of {{table, on, columns, header}}, received {one!r}")
+        header = {"header": names(one["header"])} if "header" in one else {}  # Runs were saved without it.
+        columns = names(one.get("columns", []))
+        found.append({"table": text(one["table"]), "on": names(one["on"]), "columns": columns, **header})
     return tuple(found)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -58,7 +59,7 @@ class TableSource:
         if not root.is_dir():
             raise UserError(f"--images-dir {config.images_dir}: is no folder")
         main = read_table(path, config.columns)
-        joined, notes = _joined(main, path, base, config)
+        joined, notes = _joined(main, path, base, config, of_main=True)
         names = list(map(str, joined.columns))
         split_column = config.split_column or (DEFAULT_SPLIT_COLUMN if DEFAULT_SPLIT_COLUMN in names else None)
         problems = _column_problems(path, joined, split_column, config)
@@ -68,7 +69,8 @@ class TableSource:
         frames = [_columns_in_use(joined, split_column, config).assign(**{TABLE: 0})]
         frames[0].index = frames[0].index.astype(str)
         for split, other in others.items():
-            cells, _ = _joined(read_table(other, config.columns), other, base, config)
+            cells, more = _joined(read_table(other, config.columns), other, base, config)
+            source.notes += more
             problems += _column_problems(other, cells, None, config)
             raise_all(problems)
             found = getattr(config, f"{split}_data") is None and other.parent != path.parent
@@ -181,12 +183,18 @@ def _is_list(path: Path) -> bool:
         return False  # What is wrong with it is told where it is read as a table.
 
 
-def _joined(cells: pd.DataFrame, path: Path, base: Path, config: DataConfig) -> tuple[pd.DataFrame, list[str]]:
-    """``cells`` with the columns of the tables of ``config.join``, and what is to be said of it."""
+def _joined(
+    cells: pd.DataFrame, path: Path, base: Path, config: DataConfig, of_main: bool = False
+) -> tuple[pd.DataFrame, list[str]]:
+    """``cells`` with the columns of the tables of ``config.join``, and what is to be said of it.
+
+    Raises ``UserError`` where no row has a partner; but the tables of further splits need none for groups and the like.
+    """
     notes = []
+    needed = {config.path_column, *config.label_column, *config.where}
     for join in config.join:
         file = _existing("join", join["table"], base, config)
-        other, on = read_table(file), list(join["on"])
+        other, on = _with_header(file, join), list(join["on"])
         wanted = list(join["columns"]) or [str(name) for name in other.columns if name not in cells.columns]
         problems = [
             f"join: {table.name} has no column {name!r}: {unknown('column', name, map(str, frame.columns))}"
@@ -205,13 +213,24 @@ def _joined(cells: pd.DataFrame, path: Path, base: Path, config: DataConfig) -> 
         merged = pd.concat([cells.reset_index(drop=True), numbers], axis=1)
         merged = merged.merge(other, how="left", on=on, indicator=TABLE).set_index(_NUMBER)
         alone = int((merged.pop(TABLE) == "left_only").sum())
-        if alone == len(merged):
+        if alone == len(merged) and (of_main or needed.intersection(wanted)):
             example = ", ".join(map(str, cells[on].iloc[0]))
-            raise UserError(f"join: no row of {path.name} has a {', '.join(on)} of {file.name}, such as {example}")
+            way_out = "mend the join" if of_main else "leave this table out by --val-data none or --test-data none"
+            what = f"no row of {path.name} has a {', '.join(on)} of {file.name} (it has {example})"
+            raise UserError(f"join: {what}; {way_out}")
         if alone:
-            notes.append(f"{alone} of {len(merged)} rows have none in {file.name}: their cells of it are blank")
+            blank = f"{', '.join(wanted)} left blank"
+            notes.append(f"{alone} of {len(merged)} rows of {path.name} have none in {file.name}: {blank}")
         cells = merged.fillna("")
     return cells, notes
+
+
+def _with_header(file: Path, join: Mapping[str, Any]) -> pd.DataFrame:
+    """Read a table of a join. Raises ``UserError``, as ``read_table`` does, of options that a join has."""
+    try:
+        return read_table(file, join.get("header", ()))
+    except UserError as error:
+        raise UserError(*(f"join: {said.replace('--columns ', 'header: ')}" for said in error.problems)) from None
 
 
 def _column_problems(path: Path, cells: pd.DataFrame, split_column: str | None, config: DataConfig) -> list[str]:

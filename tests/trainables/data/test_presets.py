@@ -225,14 +225,68 @@ def test_where_there_is_no_folder_or_file_nothing_fits(data: str) -> None:
     assert applied(data).preset == "none"
 
 
-def test_files_of_the_same_names_with_other_columns_are_another_set(tmp_path: Path) -> None:
-    """Many sets have a train.csv and train_images."""
-    image(tmp_path / "train_images" / "a.png", 0)
-    table(tmp_path / "train.csv", [{"image_id": "a.png", "label": 0}])
-    assert applied(tmp_path).preset == "none"
-    assert applied(tmp_path, path_column="image_id", label_column="label").preset == "aptos_2019"
-    table(tmp_path / "train.csv", [{"id_code": "a", "diagnosis": 0}])
-    assert applied(tmp_path).preset == "aptos_2019"
+STRANGERS = {  # files of a set of one's own, with the names that a public set has; what its user gives
+    "train_valid": (
+        {"train.csv": "file,Opacity,Nodule\na.png,1,", "valid.csv": "file,Opacity,Nodule\nb.png,,1", "train/a.png": ""},
+        {"path_column": "file", "label_column": ["Opacity", "Nodule"]},
+    ),
+    "train_valid_of_chexpert_labels": (
+        {"train.csv": "Path,Edema\na.png,1", "valid.csv": "Path,Edema\nb.png,1"},
+        {"path_column": "Path", "label_column": "Edema"},
+    ),
+    "train_test": (
+        {"train.csv": "image,label\n0.png,0", "test.csv": "image,label\n1.png,0", "train_images/0.png": ""},
+        {"path_column": "image", "label_column": "label", "ordered_classes": True},
+    ),
+    "boxes": ({"train.csv": "image_id,class_name\na,x", "train/a.png": ""}, {"label_column": "class_name"}),
+    "patients": (
+        {"train.csv": "Patient,FVC\nID1,x", "train/ID1/1.dcm": ""},
+        {"path_column": "Patient", "label_column": "FVC"},
+    ),
+    "list": (
+        {"train.txt": "1 a.png cat web", "test.txt": "2 b.png dog web", "train/a.png": "", "test/b.png": ""},
+        {"columns": "pid,file,class,source", "path_column": "file", "label_column": "class"},
+    ),
+    "studies": (
+        {"train_labeled_studies.csv": "train/p1/,0", "valid_labeled_studies.csv": "valid/p2/,1"},
+        {"columns": "study,label", "path_column": "study", "label_column": "label"},
+    ),
+    "metadata": (
+        {"metadata.csv": "image_name,diagnosis\na.png,x", "images/a.png": ""},
+        {"path_column": "image_name", "label_column": "diagnosis"},
+    ),
+    "metadata_of_splits": ({"train/metadata.csv": "file,label\na.png,x"}, {"path_column": "file"}),
+    "captions": ({"metadata.csv": "file_name,text\na.png,x"}, {}),
+    "third_class": (
+        {
+            f"{split}/{name}": ""
+            for split in ("train", "test")
+            for name in ("NORMAL/IM-0001-0001.jpeg", "PNEUMONIA/person1_virus_6.jpeg", "COVID19/COVID19(1).jpg")
+        },
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_a_set_of_ones_own_with_the_file_names_of_a_public_one_has_no_preset(name: str, tmp_path: Path) -> None:
+    files, given = STRANGERS[name]
+    for file, content in files.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(content)
+    for place in (tmp_path, *(tmp_path / file for file, content in files.items() if content)):
+        assert applied(place).preset == "none"
+        assert applied(place, **given).preset == "none"
+
+
+def test_what_the_user_names_does_not_hide_a_public_set(
+    sets: Callable[[str], tuple[Path, Any]], layouts: Path, tmp_path: Path
+) -> None:
+    assert applied(layouts / "aptos", path_column="image", label_column="grade").preset == "aptos_2019"
+    assert applied(layouts / "mura", columns="a,b", label_column="b").preset == "mura"
+    assert applied(sets("isic_2019")[0], group_column="sex", join=[]).preset == "isic_2019"
+    table(tmp_path / "metadata.csv", [{"file_name": "a.png", "species": "x"}])
+    assert applied(tmp_path, label_column="species").preset == "hf_imagefolder_flat"
 
 
 def test_what_is_given_is_never_overridden(sets: Callable[[str], tuple[Path, Any]]) -> None:
@@ -257,10 +311,20 @@ def test_other_label_columns_do_not_take_over_what_the_presets_labels_mean(layou
     assert (config.task, config.no_finding, config.group_column) == ("auto", None, "Patient ID")
     config = applied(layouts / "nih_chestxray14", label_column="Finding Labels")
     assert (config.task, config.no_finding) == ("multi_label", "No Finding")
-    config = applied(layouts / "chexpert", label_column="Fracture")
-    assert config.blank_label == {"": "0"}
+    config, note = apply_preset(DataConfig(data=str(layouts / "chexpert"), label_column=("Fracture",)))
+    assert (config.blank_label, config.group_from) == ({}, r"(patient\d+)")
+    assert config.val_data == "CheXpert-v1.0-small/valid.csv"
+    assert note == (
+        "read as CheXpert (preset chexpert), but for its labels: --label-column names others, and what the preset says "
+        "of labels is left out."
+    )
     config = applied(layouts / "nih_chestxray14", task="single_label")
     assert config.no_finding is None
+
+
+def test_conditions_on_labels_are_left_out_with_them(sets: Callable[[str], tuple[Path, Any]]) -> None:
+    assert set(applied(sets("cohen_covid")[0]).where) == {"modality", "view", "finding"}
+    assert set(applied(sets("cohen_covid")[0], label_column="sex").where) == {"modality", "view"}
 
 
 def test_a_preset_can_be_refused_or_insisted_on(layouts: Path, tmp_path: Path) -> None:
@@ -342,6 +406,7 @@ def test_a_users_own_preset_is_a_yaml_file(tmp_path: Path) -> None:
         ("join: {table: x}", "on"),
         ("task: both", "task"),
         ("title: 3", "title"),
+        ("known_by: (x", "no regular expression"),
         ("table: a\ntable: b", "twice"),
         ("table: a\npath_column: b\npath-column: b", "twice"),
         ("- table", "label_column: finding"),

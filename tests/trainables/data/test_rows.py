@@ -312,7 +312,9 @@ def test_tables_are_joined_by_a_column(table: Callable[..., Path], tmp_path: Pat
     ("other", "join", "message"),
     [
         ("study,finding\n0,ill\n0,well\n", {}, "labels.csv has rows that differ for one study, such as 0"),
-        ("study,finding\nx,ill\ny,well\n", {}, "no row of manifest.csv has a study of labels.csv, such as 0"),
+        ("study,finding\nx,ill\ny,well\n", {}, r"no row of manifest.csv has a study of labels.csv \(it has 0\)"),
+        ("0 ill\n1 well\n0 well\n", {}, "join: .* no header: .* such as header: column1,column2"),
+        ("0 ill\n1 well\n", {"header": ["study"]}, r"join: header: study: 1 name\(s\), but line 1 .* has 2 cells"),
         ("study,finding\n0,ill\n", {"on": "patient"}, "has no column 'patient'"),
         ("study,finding\n0,ill\n", {"columns": ["label"]}, "labels.csv has no column 'label'"),
         ("study,file\n0,ill\n", {"columns": ["file"]}, "'file' is a column of manifest.csv already"),
@@ -326,6 +328,39 @@ def test_a_join_that_does_not_fit_is_refused(
     (tmp_path / "labels.csv").write_text(other)
     with pytest.raises(UserError, match=message):
         raise_all(read(path, join=[{"table": "labels.csv", "on": "study", **join}]).problems)
+
+
+def test_tables_without_header_are_joined_by_the_names_given_for_their_columns(tmp_path: Path) -> None:
+    for name, lines in {
+        "images.txt": ["1 001.Jay/b.jpg", "2 001.Jay/a.jpg", "3 002.Owl/a.jpg", "4 002.Owl/b.jpg"],
+        "image_class_labels.txt": ["1 1", "2 1", "3 2", "4 2"],
+        "train_test_split.txt": ["4 0", "3 1", "2 1", "1 0"],
+        "classes.txt": ["1 Jay", "2 Owl"],
+    }.items():
+        (tmp_path / name).write_text("\n".join(lines))
+        for line in lines if name == "images.txt" else ():
+            (tmp_path / line.split()[1]).parent.mkdir(exist_ok=True)
+            (tmp_path / line.split()[1]).touch()
+    join = [
+        {"table": "image_class_labels.txt", "on": "id", "header": ["id", "class"]},
+        {"table": "train_test_split.txt", "on": "id", "header": ["id", "split"]},
+        {"table": "classes.txt", "on": "class", "header": ["class", "finding"]},
+    ]
+    samples = read(tmp_path / "images.txt", columns="id,file", join=join, split_names="1=train,0=test")
+    assert (samples.problems, samples.classes, samples.labels.tolist()) == ((), ("Jay", "Owl"), [0, 0, 1, 1])
+    assert samples.splits == ("test", "train", "train", "test")
+
+
+def test_rows_of_another_split_need_no_partner_in_a_join_for_groups(table: Callable[..., Path], tmp_path: Path) -> None:
+    path = table(named("a.png", "b.png"), name="train.csv")
+    table(named("c.png", "d.png"), name="val.csv")
+    (tmp_path / "lesions.csv").write_text("file,lesion\na.png,1\nb.png,2\n")
+    join = [{"table": "lesions.csv", "on": "file"}]
+    samples = read(path, join=join, group_column="lesion")
+    assert (samples.problems, samples.groups) == ((), ("1", "2", "", ""))
+    assert "2 of 2 rows of val.csv have none in lesions.csv: lesion left blank" in samples.notes
+    with pytest.raises(UserError, match=r"no row of val.csv .* \(it has c.png\); leave .* by --val-data none"):
+        read(path, join=join, label_column=("lesion",), val_data="val.csv")
 
 
 # ---- splits
@@ -348,27 +383,6 @@ def test_rows_that_are_all_of_train_leave_the_splits_to_us(table: Callable[..., 
     )
     assert samples.splits is None
     assert "all rows are of train: val and test are drawn from them" in samples.notes
-
-
-@pytest.mark.parametrize(
-    ("words", "warned"),
-    [
-        (("Train", "test", "train"), True),
-        (("Train", "TE", "train"), True),
-        (("train", "train", "train"), False),
-        (("test", "val", "val"), False),
-        (("train", "0", "test"), False),
-        (("train", "", "test"), False),
-    ],
-)
-def test_a_column_of_splits_that_is_not_used_is_a_warning(
-    table: Callable[..., Path], words: tuple[str, ...], warned: bool
-) -> None:
-    rows = [{**row, "Part": word} for row, word in zip(named("a.png", "b.png", "c.png"), words, strict=True)]
-    path, names = table(rows), {"split_names": "TE=test"}
-    found = [check.message for check in read(path, **names).checks]
-    assert found == ["column 'Part' seems to say the split and is not used: --split-column 'Part' uses it"] * warned
-    assert read(path, **names, subgroup_column="Part").checks == ()
 
 
 @given(st.sampled_from(sorted(SPLIT_WORDS)), st.sampled_from([str.lower, str.upper, str.title]))

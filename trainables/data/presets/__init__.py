@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import fnmatch
 import functools
 import io
 import json
 import os
+import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -21,10 +23,10 @@ from trainables.data.yaml_file import read_yaml, underscored
 
 FOLDER = Path(__file__).parent
 AUTO, NONE = "auto", "none"
-_SAID = ("title", "about", "source")
+_SAID = ("title", "about", "source", "known_by")
 _OF_THE_LABELS = (
     *("task", "one_hot", "class_names", "classes", "min_class_images", "ordered_classes", "no_finding"),
-    "label_separator",
+    *("label_separator", "blank_label"),
 )
 _OF_PATHS = ("table", "images_dir", "val_data", "test_data")
 _DEEPEST_WRAPPER = 6  # physionet.org/files/SET/VERSION/...
@@ -37,7 +39,8 @@ class Preset:
     """What a YAML file says of a data set.
 
     title, about, source: who it is, what is done to labels, patients, views and splits, where it is described.
-    values: of fields of ``DataConfig``; paths are patterns below the folder of the set. ours: not a user's own.
+    values: of fields of ``DataConfig``; paths are patterns below the folder of the set; of ``files``, those after a
+    "!" must not be there. known_by: searched in the first line of its table. ours: not a user's own.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Preset:
     about: str
     source: str
     values: Mapping[str, Any]
+    known_by: str = ""
     ours: bool = True
 
     def __getitem__(self, field: str) -> Any:
@@ -67,7 +71,11 @@ def apply_preset(config: C) -> tuple[C, str | None]:
         return _with(config, {"preset": NONE}), None
     preset, base = found
     values, missing = place.values(preset, base)
-    note = f"read as {preset.title} (preset {preset.name}): {preset.about}"
+    note = f"read as {preset.title} (preset {preset.name})"
+    if place.has_other_labels(preset):
+        note += ", but for its labels: --label-column names others, and what the preset says of labels is left out."
+    else:
+        note += f": {preset.about}"
     if missing:
         note += f" Not there: {', '.join(missing)}."
     return _with(config, {**values, "preset": preset.name if config.preset == AUTO else config.preset}), note
@@ -78,7 +86,8 @@ def describe_presets() -> str:
     blocks = []
     for name, preset in _ours().items():
         lines = [f"{name}: {preset.title}"]
-        for text in (preset.about, f"Known by: {', '.join(preset['files'])}", f"Source: {preset.source}"):
+        known_by = ", ".join([*preset["files"], *(["the columns of its table"] if preset["label_column"] else [])])
+        for text in (preset.about, f"Known by: {known_by}", f"Source: {preset.source}"):
             lines += textwrap.wrap(text, 100, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
@@ -103,6 +112,10 @@ def read_preset(path: Path, ours: bool = False) -> Preset:
             raw[name] = value
     said = {name: raw.pop(name) for name in _SAID if name in raw}
     problems += [f"{named}: {name} must be text, received {one!r:.80}" for name, one in said.items() if not _text(one)]
+    try:
+        re.compile(str(said.get("known_by", "")))
+    except (re.error, RecursionError, OverflowError) as error:
+        problems.append(f"{named}: known_by is no regular expression: {error}")
     config, wrong = DataConfig.read(raw)
     sentences = [sentence for one in wrong.values() for sentence in one] + config.problems()
     raise_all([*problems, *(f"{named}: {sentence}" for sentence in sentences)])
@@ -112,6 +125,7 @@ def read_preset(path: Path, ours: bool = False) -> Preset:
         about=said.get("about", "as this file says"),
         source=said.get("source", ""),
         values={name: getattr(config, name) for name in raw},
+        known_by=said.get("known_by", ""),
         ours=ours,
     )
 
@@ -149,7 +163,10 @@ class _Place:
         asked = f"--preset {self._config.preset}"
         if self._config.data == "demo":
             raise UserError(f"{asked}: the demo set needs none; give --data")
-        absent = {base: self._absent(preset, base) for base in self._bases(preset)}
+        joined = [] if "join" in self._given else [one["table"] for one in preset["join"]]
+        tables = [*filter(None, [preset["table"]]), *joined]
+        needed = [one for one in preset["files"] if not one.startswith("!")]
+        absent = {base: self._absent(base, [*needed, *tables]) for base in self._bases(preset)}
         if not absent:
             table = f", nor its table {preset['table']}" if preset["table"] else ""
             raise UserError(f"{asked}: --data {self._config.data} is not the folder of such a set{table}")
@@ -166,7 +183,7 @@ class _Place:
         fitting: dict[Path, list[Preset]] = {}
         for preset in _ours().values():
             for base in self._bases(preset):
-                if not self._absent(preset, base) and self._has_columns(preset, base):
+                if not self._absent(base, [*preset["files"], *_tables(preset)]) and self._has_columns(preset, base):
                     fitting.setdefault(base, []).append(preset)
                     break
         if not fitting:
@@ -179,6 +196,11 @@ class _Place:
             raise UserError(f"--data {self._config.data} fits the presets {names}: choose one by --preset, or none")
         return best, base
 
+    def has_other_labels(self, preset: Preset) -> bool:
+        """Whether the user names other label columns than the preset."""
+        theirs, ours = self._config.label_column, preset["label_column"]
+        return bool("label_column" in self._given and ours and theirs != ours)
+
     def values(self, preset: Preset, base: Path) -> tuple[dict[str, Any], list[str]]:
         """What the preset says of fields that were not given, paths relative to the data; and what it named in vain.
 
@@ -186,13 +208,16 @@ class _Place:
         it says about the meaning of its labels is left out where the user names other label columns.
         """
         given = set(self._given)
-        if "label_column" in given and self._config.label_column != preset["label_column"]:
+        if self.has_other_labels(preset):
             given.update(_OF_THE_LABELS)
         if "task" in given and self._config.task == "single_label":
             given.add("no_finding")
         if given & {"group_column", "group_from"}:
             given.update(("group_column", "group_from"))
         values = {name: value for name, value in preset.values.items() if name not in given}
+        if self.has_other_labels(preset) and "where" in values:
+            of_labels = preset["label_column"]
+            values["where"] = {name: one for name, one in values["where"].items() if name not in of_labels}
         missing = []
         for name in _OF_PATHS:
             pattern = values.get(name)
@@ -243,14 +268,10 @@ class _Place:
         fits = len(place) > len(parts) and all(map(fnmatch.fnmatchcase, place[-len(parts) :], parts))
         return [Path(*place[: -len(parts)])] if fits else []
 
-    def _absent(self, preset: Preset, base: Path) -> list[str]:
-        """Which of the files that must lie below ``base`` do not."""
-        tables = self._tables(preset)
-        return [one for one in dict.fromkeys([*preset["files"], *tables]) if self._first(base, one) is None]
-
-    def _tables(self, preset: Preset) -> list[str]:
-        joined = [] if "join" in self._given else [one["table"] for one in preset["join"]]
-        return [*([preset["table"]] if preset["table"] else []), *joined]
+    def _absent(self, base: Path, patterns: Iterable[str]) -> list[str]:
+        """Which of the files that must lie below ``base`` do not; and of those after a "!", which do."""
+        there = {one: self._first(base, one.removeprefix("!")) is not None for one in patterns}
+        return [one for one, found in there.items() if found == one.startswith("!")]
 
     def _first(self, base: Path, pattern: str) -> Path | None:
         """The first file or folder, by name, of a pattern such as ``images_*/*.png``; hidden ones only by a dot."""
@@ -277,35 +298,46 @@ class _Place:
         return self._names[folder]
 
     def _has_columns(self, preset: Preset, base: Path) -> bool:
-        """Whether the preset's tables have the columns that are asked for: many sets have a train.csv."""
+        """Whether the preset's tables are this set's: many sets have a train.csv, and what a user names is no evidence.
 
-        def value(field: str) -> Any:
-            return getattr(self._config, field) if field in self._given else preset[field]
-
-        if not value("label_column"):
+        They have the columns that the preset names; label columns may be the user's if ``known_by`` tells the set.
+        """
+        if not preset["label_column"]:
             return True
+        if not re.search(preset.known_by, next(self._first_lines([preset["table"]], base), "")):
+            return False
         headers = list(self._headers(preset, base))
         if preset["columns"]:
             return any(len(header) == len(preset["columns"]) for header in headers)
-        columns = {value(name) for name in ("path_column", "group_column", "split_column")} - {None}
-        columns.update(value("label_column"), value("where"))
+        columns = {preset[name] for name in ("path_column", "group_column", "split_column")} - {None}
+        labels = self._config.label_column if preset.known_by and "label_column" in self._given else ()
+        columns.update(labels or preset["label_column"], preset["where"])
         return columns <= {name for header in headers for name in header}
 
     def _headers(self, preset: Preset, base: Path) -> Iterator[list[str]]:
         """The first line of each table as names, once for each separator it may have; not of one that is unreadable."""
-        for file in (self._first(base, table) for table in self._tables(preset)):
+        for line in self._first_lines(_tables(preset), base):
             try:
-                line = "" if file is None else _first_line(file)
                 if line.startswith("{"):
                     yield list(json.loads(line))
                 for separator in ",;\t|":
                     yield [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
                 yield line.split()
-            except (UserError, ValueError, RecursionError, csv.Error):
+            except (ValueError, RecursionError, csv.Error):
                 continue
+
+    def _first_lines(self, tables: Iterable[str], base: Path) -> Iterator[str]:
+        for file in (self._first(base, table) for table in tables):
+            if file is not None:
+                with contextlib.suppress(UserError):
+                    yield _first_line(file)
 
     def _relative(self, file: Path) -> str:
         return Path(os.path.relpath(file, self._data if self._folders else self._data.parent)).as_posix()
+
+
+def _tables(preset: Preset) -> list[str]:
+    return [*filter(None, [preset["table"]]), *(one["table"] for one in preset["join"])]
 
 
 def _first_line(file: Path) -> str:
