@@ -209,7 +209,8 @@ def class_pattern(paths: Sequence[str]) -> str | None:
     """A regular expression whose first group may be the class in names of files: scan_12_ill.png, ill.12.png."""
     for pattern in (r"[_-]([A-Za-z]+|\d)\.\w+$", r"([^/]*?[A-Za-z])[_. -]*\d+\.\w+$"):
         found = Counter(groups_of(pattern, paths))
-        if "" not in found and 2 <= len(found) <= _MOST_CLASSES and min(found.values()) > 1:
+        most = 5 if any(map(str.isdecimal, found)) else _MOST_CLASSES
+        if "" not in found and 2 <= len(found) <= most and min(found.values()) > 1:
             return pattern
     return None
 

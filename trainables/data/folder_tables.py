@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from search_spaces.errors import UserError
-from trainables.data.files import FileIndex, below, stem
+from trainables.data.files import FileIndex, below, has_image_suffix, stem
 from trainables.data.folder_names import look_like_ids, name_of, split_name
 from trainables.data.samples import SPLIT_WORDS
 from trainables.data.table import read_table
@@ -28,6 +28,7 @@ _NEARLY_ALL = 0.95
 _LABEL = re.compile(
     r"label|class|diagnos|grade|target|categor|finding|disease|(^|[_ ])(dx|level|type)|befund", re.IGNORECASE
 )
+_PATH = re.compile(r"path|file|image|img|bild|(^|[_ ])id$", re.IGNORECASE)
 _NO_LABEL = re.compile(r"fold|split|partition|(sub)?set|usage|.*_id|index|", re.IGNORECASE)
 
 
@@ -50,7 +51,9 @@ class NamingTable:
 
     @property
     def split(self) -> str | None:
-        return split_name(name_of(self.path)).split
+        """As its name says, or that of the folder around it."""
+        folder, name = os.path.split(self.path)
+        return split_name(name).split or split_name(name_of(folder)).split
 
     def label_columns(self) -> list[str]:
         """Those whose cells may be classes, the likeliest first: few values, that the paths do not hold."""
@@ -101,22 +104,26 @@ class NamingTable:
         return told
 
 
-def naming_tables(index: FileIndex) -> list[NamingTable]:
-    """The tables below a folder of which a column names images, those that name most first."""
-    texts = [path for path in index.others if _SUFFIX.search(path) and _SUFFIX.fullmatch(_suffix(path))]
+def naming_tables(index: FileIndex) -> tuple[list[NamingTable], dict[str, str]]:
+    """The tables below a folder of which a column names images, those that name most first; and of other CSV files
+    and the like why they are none.
+    """
+    texts = [path for path in index.others if _SUFFIX.fullmatch(_suffix(path))]
     texts = [path for path in texts if not name_of(path).lower().startswith(_NO_TABLES)]
     alike = Counter((os.path.dirname(path), _suffix(path)) for path in texts)
     texts = [path for path in texts if alike[os.path.dirname(path), _suffix(path)] <= _MOST_OF_A_SUFFIX]
     parts = {"": index}
-    found = [one for path in texts if index.images and (one := _look_into(index, path, parts))]
-    return sorted(found, key=lambda one: (-one.named, one.split not in (None, "train"), one.path))
+    read = {path: _look_into(index, path, parts) for path in texts} if index.images else {}
+    found = [one for one in read.values() if isinstance(one, NamingTable)]
+    others = {path: one for path, one in read.items() if isinstance(one, str) and not path.endswith((".txt", ".json"))}
+    return sorted(found, key=lambda one: (-one.named, one.split not in (None, "train"), one.path)), others
 
 
 def table_option(index: FileIndex, tables: Sequence[NamingTable]) -> str:
     """What to give for the first table, and those of other splits that have its columns; "" if there are none."""
     if not tables or 4 * sum(one.named for one in tables) < len(index.images):
         return ""
-    main = next((one for one in tables if one.split == "train"), tables[0])
+    main = next((one for one in tables if one.split == "train" and one.column), tables[0])
     main = main if 4 * main.named >= tables[0].named else tables[0]
     text = main.option(index)
     for split in ("val", "test") if main.split == "train" and main.column else ():
@@ -126,27 +133,29 @@ def table_option(index: FileIndex, tables: Sequence[NamingTable]) -> str:
     return f"{main.path} names images: give {text}"
 
 
-def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> NamingTable | None:
+def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> NamingTable | str:
+    """The table, or why it is none that names images."""
+    above = os.path.dirname(path)
     try:
         if os.stat(index.root / path).st_size > _MOST_BYTES:
-            return None
+            return "is too large to be looked into"
         cells = read_table(index.root / path).head(_ROWS)
     except UserError as error:
-        without_header = "no header" in error.problems[0] and not path.lower().endswith((".json", ".txt"))
-        named = len(index.images) if without_header else 0
-        return NamingTable(path, "", os.path.dirname(path), None, (), named, pd.DataFrame()) if named else None
-    except OSError:
-        return None
+        if "no header" in error.problems[0] and ("image" in error.problems[0] or not path.endswith((".txt", ".json"))):
+            return NamingTable(path, "", above, None, (), len(index.images) // 4 + 1, pd.DataFrame())
+        return f"is not read: {error.problems[0].removeprefix(f'{index.root / path}: ')}"
+    except OSError as error:
+        return f"is not read: {error.strerror}"
+    cells = cells.loc[:, [bool(name) for name in cells.columns]]
     if cells.columns.duplicated().any() or cells.shape[1] < 2:
-        return None
-    above = os.path.dirname(path)
+        return "has a column only, or two of one name"
     for base in dict.fromkeys((above, "")):
         part = parts.setdefault(base, _part(index, base))
         found = [_column(index, part, path, base, cells, str(name)) for name in cells.columns[:_COLUMNS]]
         best = max((one for one in found if one), key=_goodness, default=None)
         if best:
             return best
-    return None
+    return "no column of it names images by their paths or names"
 
 
 def _column(
@@ -178,9 +187,11 @@ def _column(
     return NamingTable(path, name, base, images_dir, rows, covered, cells)
 
 
-def _goodness(table: NamingTable) -> tuple[bool, float]:
-    """One image a cell rather than a folder of them; then the most images."""
-    return all(len(rows) < 2 for rows in table.rows), table.named
+def _goodness(table: NamingTable) -> tuple[bool, int, bool, bool]:
+    """One image a cell rather than a folder of them; then the most images; then by names."""
+    cells = table.cells[table.column]
+    named = _PATH.search(table.column) is not None
+    return all(len(rows) < 2 for rows in table.rows), table.named, has_image_suffix(cells.iloc[0]), named
 
 
 def _images_dir(

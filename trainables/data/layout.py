@@ -81,25 +81,30 @@ def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] =
     _check_unread(tree, place, list(levels.values()), config)
     classes = {folder: name_of(folder) for level in levels.values() for folder in tree.children(level)}
     asked = {name for name in classes.values() if not config.classes or name in config.classes}
-    tables = [] if one_split or config.has_preset else naming_tables(index)
+    tables = [] if one_split or config.has_preset else naming_tables(index)[0]
     _check_classes(tree, place, [folder for folder, name in classes.items() if name in asked], bool(splits), tables)
     of_class = {folder: splits[split] for split, level in levels.items() for folder in tree.children(level) if splits}
     empty = [name_of(folder) for level in levels.values() for folder in tree.empty(level)]
     return _layout(tree, of_class, classes, tuple(sorted(set(empty))), place)
 
 
-def way_out(index: FileIndex) -> str:
-    """What to give instead of a folder without classes: a table that lies in it and names its images, or a regex."""
-    if not index.images:
-        return ""
-    if option := table_option(index, naming_tables(index)):
+def way_out(index: FileIndex, images: Sequence[str] = ()) -> str:
+    """What to give instead of a folder without classes: a table that lies in it and names its images, or a regex.
+
+    images: those that need a class, all if none are given.
+    """
+    tables, others = naming_tables(index)
+    if option := table_option(index, tables):
         return option
     sheets = [path for path in index.others if path.lower().endswith((".xlsx", ".xls"))]
     if sheets:
         return f"{_listed(sheets)}: save it as CSV, and give that by --data with --label-column"
-    pattern = class_pattern(index.images)
+    pattern = class_pattern(images or index.images)
     if pattern:
         return f"--class-from '{pattern}' takes a class from the file names"
+    if others:
+        said = "; ".join(f"{path} stands there, but {why}" for path, why in list(others.items())[:3])
+        return f"{said}; give a table of the images by --data with --label-column, or --class-from REGEX"
     return "--class-from REGEX takes the class of each image from its path"
 
 
@@ -288,9 +293,10 @@ def _with_classes(tree: _Tree, place: str, splits: Mapping[str, str]) -> dict[st
     flat = [child for child in splits if _is_flat(tree, child)]
     if any(splits[child] == "train" for child in flat):
         shown = _listed([name_of(child) for child in flat])
+        images = [tree.index.images[row] for child in flat if splits[child] == "train" for row in tree.rows(child)]
         plain = all(split_name(name_of(child)).plain for child in flat)
         folders = "" if plain else "; or --class-from '([^/]+)/[^/]+$' if the folders are classes"
-        what = f"{shown}: images, but no class folders; {way_out(tree.index)}{folders}"
+        what = f"{shown}: images, but no class folders; {way_out(tree.index, images)}{folders}"
         raise UserError(f"--data {tree.index.root / place}: {what}")
     for child in flat:
         tree.leave_out(f"in {shown_path(child)}, which has no class folders", tree.rows(child))
@@ -374,7 +380,7 @@ def _check_classes(
     outer, inner = f"--class-from '^{above}([^/]+)/'", f"--class-from '^{above}[^/]+/([^/]+)/'"
     class_of = {row: name_of(folder) for folder in folders for row in tree.rows(folder)}
     problem = ""
-    if table := next((one for one in tables if one.contradicts(tree.index, class_of)), None):
+    if table := next((one for one in tables if len(names) > 1 and one.contradicts(tree.index, class_of)), None):
         problem = (
             f"{table.path} names the images by its column {table.column!r}, and no column of it agrees with the "
             f"folders {_listed(names, 5)}; give {table.option(tree.index)}, or {outer} if the folders are the classes"
@@ -416,7 +422,7 @@ def _check_classes(
         leave = f"give --data {tree.index.root / only[0]}" if only else f"leave it out by --classes {kept}"
         problem = f"{_listed(odd)}: named like no class; {leave}, or give {outer}"
     elif holders := [
-        one for one in folders if _holds_classes(tree, one, names) or {*map(says_nothing, names)} == {True}
+        one for one in folders if _holds_classes(tree, one, names) or (len(names) > 1 and all(map(says_nothing, names)))
     ]:
         problem = (
             f"{_listed(sorted(set(map(name_of, holders))))}: named like no class, or with folders named as the classes "
