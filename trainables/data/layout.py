@@ -27,6 +27,7 @@ from trainables.data.folder_names import (
     are_long_ids,
     class_pattern,
     finding_of,
+    groups_of,
     is_mask_folder,
     is_unlabelled,
     look_like_ids,
@@ -101,7 +102,8 @@ def way_out(index: FileIndex, images: Sequence[str] = ()) -> str:
         return f"{_listed(sheets)}: save it as CSV, and give that by --data with --label-column"
     pattern = class_pattern(images or index.images)
     if pattern:
-        return f"--class-from '{pattern}' takes a class from the file names"
+        some = "" if all(groups_of(pattern, index.images)) else ", with --test-data none if those of tests have none"
+        return f"--class-from '{pattern}' takes a class from the file names{some}"
     if others:
         said = "; ".join(f"{path} stands there, but {why}" for path, why in list(others.items())[:3])
         return f"{said}; give a table of the images by --data with --label-column, or --class-from REGEX"
@@ -387,9 +389,16 @@ def _check_classes(
         )
     if problem:
         raise UserError(f"--data {tree.index.root / place}: {problem}")
-    has_inner = _may_hold_classes(tree, folders)
-    other = f"{inner} if the folders in them are classes" if has_inner else way_out(tree.index)
-    if parts := parts_of_one_set(names):
+    parts = parts_of_one_set(names)
+    alike = [folder for folder in folders if name_of(folder) in parts or not parts]
+    others = {os.path.dirname(folder) for folder in alike}
+    if not _may_hold_classes(tree, alike):
+        other = way_out(tree.index)
+    elif parts and len(others) == 1:
+        other = f"--data {tree.index.root / others.pop()} --class-from '^[^/]+/([^/]+)/' takes the folders in them"
+    else:
+        other = f"{inner} if the folders in them are classes"
+    if parts:
         problem = f"{_listed(parts)} are no classes, but parts of one set by their names; {other}"
     elif persons := patients(names) or _ids(tree, folders, names):
         problem = (
