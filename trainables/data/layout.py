@@ -381,29 +381,21 @@ def _check_classes(
     above = "[^/]+/" * (folders[0].count("/") if folders else 0)
     outer, inner = f"--class-from '^{above}([^/]+)/'", f"--class-from '^{above}[^/]+/([^/]+)/'"
     class_of = {row: name_of(folder) for folder in folders for row in tree.rows(folder)}
+    parts = parts_of_one_set(names)
     problem = ""
     if table := next((one for one in tables if len(names) > 1 and one.contradicts(tree.index, class_of)), None):
         problem = (
             f"{table.path} names the images by its column {table.column!r}, and no column of it agrees with the "
             f"folders {_listed(names, 5)}; give {table.option(tree.index)}, or {outer} if the folders are the classes"
         )
-    if problem:
-        raise UserError(f"--data {tree.index.root / place}: {problem}")
-    parts = parts_of_one_set(names)
-    alike = [folder for folder in folders if name_of(folder) in parts or not parts]
-    others = {os.path.dirname(folder) for folder in alike}
-    if not _may_hold_classes(tree, alike):
-        other = way_out(tree.index)
-    elif parts and len(others) == 1:
-        other = f"--data {tree.index.root / others.pop()} --class-from '^[^/]+/([^/]+)/' takes the folders in them"
-    else:
-        other = f"{inner} if the folders in them are classes"
-    if parts:
-        problem = f"{_listed(parts)} are no classes, but parts of one set by their names; {other}"
+    elif parts:
+        problem = f"{_listed(parts)} are no classes, but parts of one set by their names; "
+        problem += _instead(tree, folders, parts, inner)
     elif persons := patients(names) or _ids(tree, folders, names):
         problem = (
-            f"{_listed(persons)} are no classes, but patients or studies by their names; {other}, or take class and "
-            f"patient from the path by --class-from and --group-from, or give {outer} if they are classes"
+            f"{_listed(persons)} are no classes, but patients or studies by their names; "
+            f"{_instead(tree, folders, parts, inner)}, or take class and patient from the path by "
+            f"--class-from and --group-from, or give {outer} if they are classes"
         )
     elif above_words := _above_findings(tree, folders):
         words = "|".join(sorted({word for _, word in above_words}))
@@ -411,8 +403,9 @@ def _check_classes(
         group = patient_pattern(paths)
         problem = (
             f"{_listed(sorted({name_of(part) for part, _ in above_words}))} are no classes, but stand above folders "
-            f"such as {next(iter(above_words.values()))}, as body parts do; {other}, or take the class from the path "
-            f"by --class-from '({words})/'" + (f" and the patient by --group-from '{group}'" if group else "")
+            f"such as {next(iter(above_words.values()))}, as body parts do; "
+            f"{_instead(tree, folders, parts, inner)}, or take the class from the path by --class-from '({words})/'"
+            + (f" and the patient by --group-from '{group}'" if group else "")
         )
     elif splits := [name for name in names if split_name(name).plain] or _split_pair(names):
         shown = ",".join(f"{name}={split_name(name).split}" for name in splits)
@@ -454,6 +447,17 @@ def _check_classes(
         tree.notes.append(f"folders in a class folder belong to its class: {_listed(deeper, 3)}")
 
 
+def _instead(tree: _Tree, folders: Sequence[str], parts: Sequence[str], inner: str) -> str:
+    """What to give where folders, or those that are ``parts``, are no classes: the folders in them, or a table."""
+    alike = [folder for folder in folders if name_of(folder) in parts or not parts]
+    above = {os.path.dirname(folder) for folder in alike}
+    if not _may_hold_classes(tree, alike):
+        return way_out(tree.index)
+    if parts and len(above) == 1:
+        return f"--data {tree.index.root / above.pop()} --class-from '^[^/]+/([^/]+)/' takes the folders in them"
+    return f"{inner} if the folders in them are classes"
+
+
 def _above_findings(tree: _Tree, folders: Sequence[str]) -> dict[tuple[str, str], str]:
     """(folder, positive) -> study1_positive, of folders with two such words, or more, below them."""
     found: dict[tuple[str, str], str] = {}
@@ -492,7 +496,7 @@ def _may_hold_classes(tree: _Tree, folders: Sequence[str]) -> bool:
     inside: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
         inner = set(map(name_of, tree.children(folder)))
-        if not inner or tree.loose(folder):
+        if not 0 < len(inner) <= _MOST_SUBCLASSES + 2 or tree.loose(folder):
             return False
         inside[name_of(folder)] |= {name for name in inner if name != name_of(folder) and not says_nothing(name)}
     names = set().union(*inside.values())
