@@ -492,11 +492,11 @@ class DataConfig(Options):
         return self.preset not in ("auto", "none")
 
     def table_options(self) -> dict[str, str]:
-        """The options given here that only a table can answer: option -> value."""
+        """The options given here that only a table can answer: option -> value, "" of a switch."""
         only = ("columns", "where", "images_dir", "label_separator", "blank_label", "uncertain_label", "skip_missing")
         given = {name: value for name, value in self if name.endswith("_column") or name in only}
         return {
-            dashed(name): " ".join(value) if isinstance(value, tuple) else str(value)
+            dashed(name): "" if value is True else " ".join(value) if isinstance(value, tuple) else str(value)
             for name, value in given.items()
             if value != DataConfig.model_fields[name].get_default()
         }

@@ -8,7 +8,7 @@ import posixpath
 import re
 import stat
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +23,12 @@ EXTENSIONS = frozenset(
         *(".jp2", ".j2k", ".pgm", ".ppm", ".pnm", ".pbm", ".dcm", ".dicom", ".dic", ".ima"),
     }
 )
+_UNREAD = re.compile(
+    r"\.(heic|heif|avif|jxl|svs|ndpi|mrxs|nrrd|mh[ad]|npy|mat|h5|hdf5|tfrec(ords?)?|dng|cr2|nef|arw|img|raw"
+    r"|nii|(nii|dcm|dicom|png|jpe?g|tiff?|bmp)\.(gz|bz2|xz)|(zip|tar|tar\.(gz|bz2|xz)|tgz|7z|rar))$",
+    re.IGNORECASE,
+)
+_ARCHIVE = re.compile(r"\.(zip|tar|tar\.(gz|bz2|xz)|tgz|7z|rar)$", re.IGNORECASE)
 MOST_BYTES = 2 * 1024**3  # of an image file
 MOST_SHOWN = 10
 _HIDDEN = "a hidden file, or in a hidden folder"
@@ -184,6 +190,23 @@ def below(paths: Sequence[str], folder: str) -> range:
 
 def has_image_suffix(path: str) -> bool:
     return posixpath.splitext(path)[1].lower() in EXTENSIONS
+
+
+def is_archive(path: str) -> bool:
+    return _ARCHIVE.search(path) is not None
+
+
+def unread_form(path: str) -> str | None:
+    """ ".heic", ".nii.gz", ".zip": the suffix of a file that may hold images in a form that is not read."""
+    match = _UNREAD.search(path)
+    return match and match[0].lower()
+
+
+def counted_forms(paths: Iterable[str]) -> str:
+    """ ".heic: 5, .zip: 1": how many files of each suffix there are, the most first."""
+    forms = Counter(unread_form(path) or posixpath.splitext(path)[1].lower() or "no suffix" for path in paths)
+    more = f", and {len(forms) - MOST_SHOWN} more" if len(forms) > MOST_SHOWN else ""
+    return ", ".join(f"{form}: {count}" for form, count in forms.most_common(MOST_SHOWN)) + more
 
 
 def stem(path: str) -> str:

@@ -13,8 +13,17 @@ import numpy as np
 from search_spaces.errors import UserError, raise_all
 from trainables.data.classes import keep_classes
 from trainables.data.config import DataConfig
-from trainables.data.files import EXTENSIONS, FileIndex, index_folder, left_out, shown_path
-from trainables.data.folder_names import groups_of, patient_pattern
+from trainables.data.files import (
+    EXTENSIONS,
+    MOST_SHOWN,
+    FileIndex,
+    counted_forms,
+    index_folder,
+    is_archive,
+    left_out,
+    shown_path,
+)
+from trainables.data.folder_names import groups_of, patient_folders, patient_pattern
 from trainables.data.layout import Layout, read_layout, way_out
 from trainables.data.samples import MOST_ITEMS, CheckResult, LeftOut, Samples, rows_by
 from trainables.data.table import read_list
@@ -83,7 +92,12 @@ def _given_places(root: Path, config: DataConfig) -> dict[str, Path]:
 
 def _in_list(split: str, file: Path, index: FileIndex) -> frozenset[str]:
     """The images that a list of files names, each of which must be there."""
-    names = read_list(file)
+    try:
+        names = read_list(file)
+    except UserError as error:
+        way = "beside a folder, give a list of paths (one a line) or a folder of class folders; or give tables only"
+        what = error.problems[0].removeprefix(f"{file}: ")
+        raise UserError(f"--{split}-data {file}: {what}; {way}, by --data TABLE") from None
     located = index.locate(names)
     missing = [name for name, rows in zip(names, located.rows, strict=True) if not rows]
     if missing:
@@ -151,7 +165,10 @@ def _samples(
     kept = keep_classes(samples, config)
     below_of = {image.path: image.below for image in images}
     names = [below_of[path] for path in kept.paths]
-    return kept if groups else dataclasses.replace(kept, checks=patients_in_names(names, kept.splits))
+    if groups:
+        return kept
+    labels = [kept.label_text(row) for row in range(len(kept))]
+    return dataclasses.replace(kept, checks=patients_in_names(names, kept.splits, labels))
 
 
 def _badly_named(root: Path, images: Sequence[_Image]) -> list[str]:
@@ -185,11 +202,19 @@ def _can_be_written(text: str) -> bool:
 def _nothing_found(root: Path, index: FileIndex, unused: Sequence[LeftOut]) -> list[str]:
     loose = sum(one.count for one in unused)
     what = f"{loose} image(s), but none in a class folder" if loose else "no images found"
-    tables = f"; {way_out(index)}" if loose or index.others else ""
-    return [
-        f"--data {root}: {what}; expected train|val|test/<class>/* or <class>/* with "
-        f"{', '.join(sorted(EXTENSIONS))} files, or a table{tables}"
-    ]
+    expected = f"expected train|val|test/<class>/* or <class>/* with {', '.join(sorted(EXTENSIONS))} files, or a table"
+    arrays = [path for path in index.others if path.lower().endswith(".npz")]
+    archives = [path for path in index.others if is_archive(path)]
+    if index.images:
+        way = f"; {way_out(index)}"
+    elif archives or arrays:
+        shown = ", ".join(map(shown_path, (archives or arrays)[:MOST_SHOWN]))
+        way = f"; {shown} must be unpacked first" if archives else f"; give one array file: --data {root / arrays[0]}"
+    else:
+        way = (
+            f"; the files there are no images that can be read ({counted_forms(index.others)})" if index.others else ""
+        )
+    return [f"--data {root}: {what}; {expected}{way}"]
 
 
 def _from_path(pattern: str, option: str, paths: Sequence[str]) -> list[str]:
@@ -202,24 +227,35 @@ def _from_path(pattern: str, option: str, paths: Sequence[str]) -> list[str]:
     return found
 
 
-def patients_in_names(paths: Sequence[str], splits: Sequence[str] | None) -> tuple[CheckResult, ...]:
-    """A warning where file names look like patients, of whom none is known."""
-    pattern = patient_pattern(paths)
+def patients_in_names(
+    paths: Sequence[str], splits: Sequence[str] | None, labels: Sequence[str] = ()
+) -> tuple[CheckResult, ...]:
+    """A warning where file names look like patients, of whom none is known; so may folders in class folders.
+
+    labels: the class folder of each path; none in a table.
+    """
+    pattern, where = patient_pattern(paths), "file names"
+    if labels and (pattern is None or _are_classes(groups_of(pattern, paths), labels)):
+        pattern, where = patient_folders(paths, labels), "folders"
     if pattern is None:
         return ()
     several = [rows for rows in rows_by(groups_of(pattern, paths)).values() if len(rows) > 1]
     across = [rows for rows in several if splits and len({splits[row] for row in rows}) > 1]
     message = (
-        f"{len(several)} patients seem to have several images, by their file names, and may stand in two splits; "
+        f"{len(several)} patients seem to have several images, by their {where}, and may stand in two splits; "
         f"--group-from '{pattern}' keeps each in one"
     )
     if across:
         message = (
-            f"file names look like those of patients, but by --group-from '{pattern}' {len(across)} of them would "
+            f"{where} look like those of patients, but by --group-from '{pattern}' {len(across)} of them would "
             "stand in two of the splits given: no patients are known"
         )
     items = tuple(tuple(paths[row] for row in rows) for rows in (across or several)[:MOST_ITEMS])
     return (CheckResult("patients_in_file_names", "warning", message, len(across or several), items),)
+
+
+def _are_classes(groups: Sequence[str], labels: Sequence[str]) -> bool:
+    return len(set(groups)) == len(set(labels)) == len(set(zip(groups, labels, strict=True)))
 
 
 def _joined(unused: Iterable[LeftOut]) -> tuple[LeftOut, ...]:

@@ -18,14 +18,15 @@ _FILLERS = frozenset(
     }
 )
 _VARIANTS = frozenset({"original", "augmented", "augmentation", "aug", "raw", "processed", "cropped", "resized"})
-_IMAGES = frozenset({"images", "image", "imgs", "img", "cxr", "xray", "xrays", "scans", "png", "jpg"})
+_IMAGES = frozenset({"images", "image", "imgs", "img", "jpeg", "cxr", "xray", "xrays", "scans", "png", "jpg"})
 _MASKS = frozenset({"mask", "masks", "leftmask", "rightmask"})
-_OTHER_MASKS = frozenset(
-    {"segmentation", "segmentations", "seg", "annotations", "label", "labels", "gt", "groundtruth"}
-)
+_DRAWN = frozenset({"segmentation", "segmentations", "annotation", "annotations", "groundtruth", "groundtruths"})
+_OTHER_MASKS = frozenset({"seg", "label", "labels", "gt", "manual", "trimaps", *_DRAWN})
 _UNLABELLED = frozenset({"unlabeled", "unlabelled", "predict", "pred", "prediction", "predictions"})
 _FINDINGS = frozenset({"positive", "negative", "normal", "abnormal", "benign", "malignant", "healthy", "diseased"})
 _WORDS = re.compile(r"\d+|[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+")
+_LETTER = re.compile(r"^\s*[A-Za-z][.)]\s*(?=\w)")  # "a. " before a name
+_LONG_ID = re.compile(r"[0-9a-f-]{16,}|[\d.]{20,}", re.IGNORECASE)
 _PART = re.compile(
     r"(?P<stem>.*?(?:images?|imgs?|parts?|batch(?:es)?|shards?|folds?|chunks?))[\s_.-]*\d+", re.IGNORECASE
 )
@@ -35,6 +36,9 @@ _PATIENT = re.compile(
 _MASK_FILE = re.compile(r"(?P<head>.+?)[\s_.-]*(?:masks?|segmentation|superpixels)(?:[\s_.-].*|\d*)", re.IGNORECASE)
 _MOST_OF_A_PATIENT = 20  # images, on average
 _MOST_LOOKED_AT = 50_000
+_MOST_CLASSES = 50
+_FEW = 2
+_ZOOM = re.compile(r"\d+x", re.IGNORECASE)  # of a microscope
 _MASK_HINT = re.compile("mask|segm|superp", re.IGNORECASE)
 _PERSON = re.compile(r"(patient|person|subject|subj|sub|pat|pid|case)([_-]?)\d+", re.IGNORECASE)
 _PLAIN_COUNTED = r"\d{3,}(?=[_-]\d)"
@@ -65,10 +69,10 @@ def name_of(path: str) -> str:
 
 
 def split_name(name: str) -> SplitName:
-    """Read train_images, TrainingSet, trainset, seg_test, "1. Training Set": a split's word among others."""
+    """Read train_images, TrainingSet, trainset, seg_test, "a. Training Set": a split's word among others."""
     splits: set[str] = set()
     rest = []
-    for word in _words(name):
+    for word in _words(_LETTER.sub("", name)):
         parts = _split_parts(word)
         splits |= {SPLIT_WORDS[part] for part in parts if part in SPLIT_WORDS}
         if not parts and word not in _FILLERS and not word.isdecimal():
@@ -96,6 +100,18 @@ def patients(names: Sequence[str]) -> list[str]:
     return _numbered(names, _PATIENT)
 
 
+def look_like_ids(names: Sequence[str]) -> bool:
+    """LIDC-IDRI-0001, ID00007637202177411956430: many names of one stem and a number of three digits or more."""
+    stems = {re.sub(r"\d+", "0", name) for name in names}
+    numbered = len(stems) == 1 and all(re.search(r"\d{3}", name) for name in names)
+    return len(names) > 4 and (numbered or are_long_ids(names))
+
+
+def are_long_ids(names: Iterable[str]) -> bool:
+    """UIDs of DICOM, and hashes."""
+    return all(map(_LONG_ID.fullmatch, names))
+
+
 def finding_of(name: str) -> str | None:
     """ "positive" of study1_positive: the last word, where it is one that classes are called by."""
     words = _words(name)
@@ -114,6 +130,11 @@ def is_mask_folder(name: str, beside: Iterable[str]) -> bool:
 
 def may_be_masks(name: str) -> bool:
     return bool(set(_words(name)) & (_MASKS | _OTHER_MASKS))
+
+
+def says_drawn(name: str) -> bool:
+    """Segmentation, Annotation-Training400: a folder that cannot be a class beside images of the same names."""
+    return bool(set(_words(name)) & _DRAWN)
 
 
 def names_masks(name: str) -> bool:
@@ -150,6 +171,28 @@ def patient_pattern(paths: Sequence[str]) -> str | None:
     return pattern if _looks_like_patients(pattern, some) else None
 
 
+def patient_folders(paths: Sequence[str], labels: Sequence[str]) -> str | None:
+    """A regular expression whose first group is the folder of a patient below a class folder; None: there are none.
+
+    They are the outermost folders of at least two images on average whose names have numbers, other than 40X.
+    """
+    parts = [path.split("/") for path in paths]
+    depths = {one.index(label) if label in one[:-1] else -1 for one, label in zip(parts, labels, strict=True)}
+    if len(depths) != 1 or depths == {-1}:
+        return None
+    depth = depths.pop()
+    for level in range(depth + 1, max(map(len, parts)) - 1):
+        inside = [one for one in parts if len(one) > level + 1]
+        names = {one[level] for one in inside}
+        folders = {tuple(one[depth : level + 1]) for one in inside}
+        numbered = sum(bool(re.search(r"\d", name)) and not _ZOOM.fullmatch(name) for name in names)
+        if 10 * numbered >= 9 * len(names) > 9 * _FEW and 2 * len(folders) <= len(inside):
+            start = level if len(names) == len(folders) else depth
+            pattern = f"^(?:[^/]+/){{{start}}}({'/'.join(['[^/]+'] * (level - start + 1))})"
+            return pattern if all(groups_of(pattern, paths)) else None
+    return None
+
+
 def _plainer(pattern: str, paths: Sequence[str]) -> str:
     """A pattern that is easier to read, where it groups the paths alike."""
     one, other = groups_of(f"({pattern})", paths), groups_of(f"({_PLAIN_COUNTED})", paths)
@@ -160,6 +203,16 @@ def _looks_like_patients(pattern: str, paths: Sequence[str]) -> bool:
     groups = Counter(group for group in groups_of(pattern, paths) if group)
     shared = sum(count for count in groups.values() if count > 1)
     return shared * 10 >= len(paths) and len(groups) * _MOST_OF_A_PATIENT >= groups.total() and len(groups) > 2
+
+
+def class_pattern(paths: Sequence[str]) -> str | None:
+    """A regular expression whose first group may be the class in names of files: scan_12_ill.png, ill.12.png."""
+    for pattern in (r"[_-]([A-Za-z]+|\d)\.\w+$", r"([^/]*?[A-Za-z])[_. -]*\d+\.\w+$"):
+        found = Counter(groups_of(pattern, paths))
+        most = 5 if any(map(str.isdecimal, found)) else _MOST_CLASSES
+        if "" not in found and 2 <= len(found) <= most and min(found.values()) > 1:
+            return pattern
+    return None
 
 
 def groups_of(pattern: str, paths: Iterable[str]) -> list[str]:

@@ -11,12 +11,26 @@ import numpy as np
 
 from search_spaces.errors import UserError, raise_all
 from trainables.data.config import DataConfig
-from trainables.data.files import MOST_SHOWN, FileIndex, below, left_out, shown_path, stem
+from trainables.data.files import (
+    MOST_SHOWN,
+    FileIndex,
+    below,
+    counted_forms,
+    is_archive,
+    left_out,
+    shown_path,
+    stem,
+    unread_form,
+)
 from trainables.data.folder_names import (
     SplitName,
+    are_long_ids,
+    class_pattern,
     finding_of,
+    groups_of,
     is_mask_folder,
     is_unlabelled,
+    look_like_ids,
     masked,
     may_be_masks,
     name_of,
@@ -24,14 +38,13 @@ from trainables.data.folder_names import (
     parts_of_one_set,
     patient_pattern,
     patients,
+    says_drawn,
     says_nothing,
     split_name,
 )
+from trainables.data.folder_tables import NamingTable, naming_tables, table_option
 from trainables.data.samples import SPLITS, LeftOut, rows_by
 
-_TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".parquet", ".jsonl", ".json", ".csv.gz", ".tsv.gz", ".jsonl.gz")
-_NO_TABLES = ("readme", "license", "licence", "changelog", "requirements", "sha256sums")
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _MOST_SUBCLASSES = 20
 
 
@@ -66,28 +79,35 @@ def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] =
     if config.class_from:
         return _layout(tree, splits, dict.fromkeys(splits or [place], ""), (), place)
     levels = _class_levels(tree, list(splits) or [place])
+    _check_unread(tree, place, list(levels.values()), config)
     classes = {folder: name_of(folder) for level in levels.values() for folder in tree.children(level)}
     asked = {name for name in classes.values() if not config.classes or name in config.classes}
-    _check_classes(tree, place, [folder for folder, name in classes.items() if name in asked], bool(splits))
+    tables = [] if one_split or config.has_preset else naming_tables(index)[0]
+    _check_classes(tree, place, [folder for folder, name in classes.items() if name in asked], bool(splits), tables)
     of_class = {folder: splits[split] for split, level in levels.items() for folder in tree.children(level) if splits}
     empty = [name_of(folder) for level in levels.values() for folder in tree.empty(level)]
     return _layout(tree, of_class, classes, tuple(sorted(set(empty))), place)
 
 
-def way_out(index: FileIndex, place: str = "") -> str:
-    """What to give instead of a folder without classes: the tables that stand there, or the archives in it."""
-    near = {os.path.dirname(place), place, ""}
-    tables = [path for path in index.others if path.lower().endswith(_TABLES)]
-    tables = [path for path in tables if not name_of(path).lower().startswith(_NO_TABLES)]
-    tables = [path for path in tables if os.path.dirname(path) in near or not path.endswith(".txt")]
-    archives = [path for path in index.others if path.lower().endswith(_ARCHIVES)]
-    if archives and not index.images:
-        return f"{_listed(archives)} must be unpacked first"
-    if not tables:
-        return "--class-from REGEX takes the class of each image from its path"
-    likely = max(tables, key=lambda path: ("label" in name_of(path).lower(), _size(index, path), path))
-    stands = "stands there: give" if len(tables) == 1 else "stand there: give one of them, such as"
-    return f"{_listed(tables)} {stands} --data {index.root / likely} with --label-column"
+def way_out(index: FileIndex, images: Sequence[str] = ()) -> str:
+    """What to give instead of a folder without classes: a table that lies in it and names its images, or a regex.
+
+    images: those that need a class, all if none are given.
+    """
+    tables, others = naming_tables(index)
+    if option := table_option(index, tables):
+        return option
+    sheets = [path for path in index.others if path.lower().endswith((".xlsx", ".xls"))]
+    if sheets:
+        return f"{_listed(sheets)}: save it as CSV, and give that by --data with --label-column"
+    pattern = class_pattern(images or index.images)
+    if pattern:
+        some = "" if all(groups_of(pattern, index.images)) else ", with --test-data none if those of tests have none"
+        return f"--class-from '{pattern}' takes a class from the file names{some}"
+    if others:
+        said = "; ".join(f"{path} stands there, but {why}" for path, why in list(others.items())[:3])
+        return f"{said}; give a table of the images by --data with --label-column, or --class-from REGEX"
+    return "--class-from REGEX takes the class of each image from its path"
 
 
 class _Tree:
@@ -119,6 +139,10 @@ class _Tree:
             self._with_images[folder] = [child for child in self._children[folder] if self.has_images(child)]
         return self._with_images[folder]
 
+    def without_images(self, folder: str) -> list[str]:
+        """The folders in it without an image."""
+        return [child for child in self._children[folder] if not self.index.below(child)]
+
     def empty(self, folder: str) -> list[str]:
         """The folders in it that hold nothing at all."""
         held = (self.index.others, self.index.images, self.index.folders)
@@ -142,8 +166,10 @@ def _leave_out_masks(tree: _Tree) -> None:
             continue
         parent = os.path.dirname(folder)
         siblings = [child for child in tree.children(parent) if child != folder]
-        if is_mask_folder(name_of(folder), map(name_of, siblings)) or (
-            names_masks(name_of(folder)) and _same_stems(tree, folder, tree.loose(parent))
+        if (
+            is_mask_folder(name_of(folder), map(name_of, siblings))
+            or (names_masks(name_of(folder)) and _same_stems(tree, folder, tree.loose(parent)))
+            or (says_drawn(name_of(folder)) and any(_same_stems(tree, folder, tree.rows(one)) for one in siblings))
         ):
             tree.leave_out("masks, in a folder beside the images", tree.rows(folder))
     images = tree.index.images
@@ -269,10 +295,11 @@ def _with_classes(tree: _Tree, place: str, splits: Mapping[str, str]) -> dict[st
     flat = [child for child in splits if _is_flat(tree, child)]
     if any(splits[child] == "train" for child in flat):
         shown = _listed([name_of(child) for child in flat])
-        raise UserError(
-            f"--data {tree.index.root / place}: {shown}: images, but no class folders; {way_out(tree.index, place)}; "
-            "or --class-from '([^/]+)/[^/]+$' if the folders are classes"
-        )
+        images = [tree.index.images[row] for child in flat if splits[child] == "train" for row in tree.rows(child)]
+        plain = all(split_name(name_of(child)).plain for child in flat)
+        folders = "" if plain else "; or --class-from '([^/]+)/[^/]+$' if the folders are classes"
+        what = f"{shown}: images, but no class folders; {way_out(tree.index, images)}{folders}"
+        raise UserError(f"--data {tree.index.root / place}: {what}")
     for child in flat:
         tree.leave_out(f"in {shown_path(child)}, which has no class folders", tree.rows(child))
     return {child: split for child, split in splits.items() if child not in flat}
@@ -281,7 +308,7 @@ def _with_classes(tree: _Tree, place: str, splits: Mapping[str, str]) -> dict[st
 def _is_flat(tree: _Tree, folder: str) -> bool:
     """Images without a class folder, also in a folder of the folder's own name or of one that says nothing."""
     children = tree.children(folder)
-    if len(children) == 1 and (name_of(children[0]) == name_of(folder) or says_nothing(name_of(children[0]))):
+    if len(children) == 1 and _is_wrapper(children[0]):
         return not tree.loose(folder) and _is_flat(tree, children[0])
     return not children
 
@@ -326,19 +353,49 @@ def _is_wrapper(folder: str) -> bool:
     return name == name_of(os.path.dirname(folder)) or says_nothing(name) or split_name(name).plain
 
 
-def _check_classes(tree: _Tree, place: str, folders: Sequence[str], has_splits: bool) -> None:
-    """Raise where class folders look like splits, parts, patients, body parts, or hold the classes themselves."""
+def _check_unread(tree: _Tree, place: str, levels: Sequence[str], config: DataConfig) -> None:
+    """Raise where all that a folder beside the class folders holds is of a form that is not read."""
+    known = {name_of(child) for level in levels for child in tree.children(level)}
+    problems = []
+    for folder in (child for level in levels for child in tree.without_images(level)):
+        paths = [tree.index.others[row] for row in below(tree.index.others, folder)]
+        unread = [path for path in paths if unread_form(path)]
+        if not unread or not known or (config.classes and name_of(folder) not in config.classes):
+            continue
+        what = "unpack it" if is_archive(unread[0]) else "save them as PNG, JPEG, TIFF or DICOM"
+        problems.append(
+            f"--data {tree.index.root / place}: {shown_path(folder)} stands beside class folders and holds no image"
+            f" that can be read, but {_listed(unread, 3)} ({counted_forms(unread)}): {what}, or leave the class out by "
+            f"--classes {','.join(sorted(known - {name_of(folder)}))}"
+        )
+    raise_all(problems)
+
+
+def _check_classes(
+    tree: _Tree, place: str, folders: Sequence[str], has_splits: bool, tables: Sequence[NamingTable]
+) -> None:
+    """Raise where class folders look like splits, parts, patients, body parts, or hold the classes themselves, or
+    where a table that names the images does not agree with them.
+    """
     names = sorted({name_of(folder) for folder in folders})
     above = "[^/]+/" * (folders[0].count("/") if folders else 0)
     outer, inner = f"--class-from '^{above}([^/]+)/'", f"--class-from '^{above}[^/]+/([^/]+)/'"
-    other = way_out(tree.index, place)
+    class_of = {row: name_of(folder) for folder in folders for row in tree.rows(folder)}
+    parts = parts_of_one_set(names)
     problem = ""
-    if parts := parts_of_one_set(names):
-        problem = f"{_listed(parts)} are no classes, but parts of one set by their names; {other}"
-    elif persons := patients(names):
+    if table := next((one for one in tables if len(names) > 1 and one.contradicts(tree.index, class_of)), None):
         problem = (
-            f"{_listed(persons)} are no classes, but patients or studies by their names; {other}, or take class and "
-            "patient from the path by --class-from and --group-from"
+            f"{table.path} names the images by its column {table.column!r}, and no column of it agrees with the "
+            f"folders {_listed(names, 5)}; give {table.option(tree.index)}, or {outer} if the folders are the classes"
+        )
+    elif parts:
+        problem = f"{_listed(parts)} are no classes, but parts of one set by their names; "
+        problem += _instead(tree, folders, parts, inner)
+    elif persons := patients(names) or _ids(tree, folders, names):
+        problem = (
+            f"{_listed(persons)} are no classes, but patients or studies by their names; "
+            f"{_instead(tree, folders, parts, inner)}, or take class and patient from the path by "
+            f"--class-from and --group-from, or give {outer} if they are classes"
         )
     elif above_words := _above_findings(tree, folders):
         words = "|".join(sorted({word for _, word in above_words}))
@@ -346,8 +403,9 @@ def _check_classes(tree: _Tree, place: str, folders: Sequence[str], has_splits: 
         group = patient_pattern(paths)
         problem = (
             f"{_listed(sorted({name_of(part) for part, _ in above_words}))} are no classes, but stand above folders "
-            f"such as {next(iter(above_words.values()))}, as body parts do; {other}, or take the class from the path "
-            f"by --class-from '({words})/'" + (f" and the patient by --group-from '{group}'" if group else "")
+            f"such as {next(iter(above_words.values()))}, as body parts do; "
+            f"{_instead(tree, folders, parts, inner)}, or take the class from the path by --class-from '({words})/'"
+            + (f" and the patient by --group-from '{group}'" if group else "")
         )
     elif splits := [name for name in names if split_name(name).plain] or _split_pair(names):
         shown = ",".join(f"{name}={split_name(name).split}" for name in splits)
@@ -362,22 +420,42 @@ def _check_classes(tree: _Tree, place: str, folders: Sequence[str], has_splits: 
         )
     elif odd := [name for name in names if is_unlabelled(name) or (name.lower() == "masks" and len(names) > 1)]:
         kept = ",".join(name for name in names if name not in odd)
-        problem = f"{_listed(odd)}: named like no class; leave it out by --classes {kept}, or give {outer}"
-    elif holders := [folder for folder in folders if _holds_classes(tree, folder, names)]:
+        only = [folder for folder in folders if name_of(folder) == kept and len(tree.children(folder)) > 1]
+        leave = f"give --data {tree.index.root / only[0]}" if only else f"leave it out by --classes {kept}"
+        problem = f"{_listed(odd)}: named like no class; {leave}, or give {outer}"
+    elif holders := [
+        one for one in folders if _holds_classes(tree, one, names) or (len(names) > 1 and all(map(says_nothing, names)))
+    ]:
         problem = (
             f"{_listed(sorted(set(map(name_of, holders))))}: named like no class, or with folders named as the classes "
             f"beside it; give one folder, such as --data {tree.index.root / holders[0]}, or {outer}"
         )
-    elif len(names) > 1 and all(_may_hold_classes(tree, folder) for folder in folders):
+    elif _may_hold_classes(tree, folders):
+        last = max(folders, key=lambda folder: len(tree.children(folder)))
+        has_deeper = any(tree.children(child) for folder in folders for child in tree.children(folder))
         problem = (
-            f"the class may be {_listed(names)}, or a folder in it ({name_of(folders[0])} holds "
-            f"{_listed(sorted(map(name_of, tree.children(folders[0]))))}); give {outer} for the outer, {inner} for the "
-            f"inner ones, or --split-names {names[0]}=train,... if the outer ones are splits"
+            f"the class may be {_listed(names)}, or a folder in it ({name_of(last)} holds "
+            f"{_listed(sorted(map(name_of, tree.children(last))))}); give {outer} for the outer, {inner} for the inner "
+            + ("ones, --class-from '([^/]+)/[^/]+$' for the innermost" if has_deeper else "ones")
+            + (f", or --split-names {names[0]}=train,... if the outer ones are splits" if len(names) <= 5 else "")
         )
+        if len(names) > 5:
+            problem += f", with --group-from '^{above}([^/]+)/' if the outer ones are patients"
     if problem:
         raise UserError(f"--data {tree.index.root / place}: {problem}")
     if deeper := sorted({name_of(child) for folder in folders for child in tree.children(folder)}):
         tree.notes.append(f"folders in a class folder belong to its class: {_listed(deeper, 3)}")
+
+
+def _instead(tree: _Tree, folders: Sequence[str], parts: Sequence[str], inner: str) -> str:
+    """What to give where folders, or those that are ``parts``, are no classes: the folders in them, or a table."""
+    alike = [folder for folder in folders if name_of(folder) in parts or not parts]
+    above = {os.path.dirname(folder) for folder in alike}
+    if not _may_hold_classes(tree, alike):
+        return way_out(tree.index)
+    if parts and len(above) == 1:
+        return f"--data {tree.index.root / above.pop()} --class-from '^[^/]+/([^/]+)/' takes the folders in them"
+    return f"{inner} if the folders in them are classes"
 
 
 def _above_findings(tree: _Tree, folders: Sequence[str]) -> dict[tuple[str, str], str]:
@@ -411,11 +489,28 @@ def _holds_classes(tree: _Tree, folder: str, classes: Sequence[str]) -> bool:
     return len(inside) > 1 and (says_nothing(name_of(folder)) or len(inside & {*classes} - {name_of(folder)}) > 1)
 
 
-def _may_hold_classes(tree: _Tree, folder: str) -> bool:
-    """colon/{colon_aca, colon_n}: a few folders, whose names have no numbers as patients' have, and nothing else."""
-    inside = tree.children(folder)
-    numbered = any(letter.isdigit() for child in inside for letter in name_of(child))
-    return 2 <= len(inside) <= _MOST_SUBCLASSES and not numbered and not tree.loose(folder)
+def _may_hold_classes(tree: _Tree, folders: Sequence[str]) -> bool:
+    """colon/{colon_aca, colon_n}, 8863/{0, 1}: each folder holds but a few folders, of several names in all. Names with
+    numbers, as patients have, only where there are fewer than folders around them.
+    """
+    inside: dict[str, set[str]] = defaultdict(set)
+    for folder in folders:
+        inner = set(map(name_of, tree.children(folder)))
+        if not 0 < len(inner) <= _MOST_SUBCLASSES + 2 or tree.loose(folder):
+            return False
+        inside[name_of(folder)] |= {name for name in inner if name != name_of(folder) and not says_nothing(name)}
+    names = set().union(*inside.values())
+    if len(names) < 2 or len(inside) < 2 or max(map(len, inside.values())) > _MOST_SUBCLASSES:
+        return False
+    numbered = any(letter.isdigit() for name in names for letter in name)
+    return not numbered or (len(names) < len(inside) and len(names) <= _MOST_SUBCLASSES)
+
+
+def _ids(tree: _Tree, folders: Sequence[str], names: Sequence[str]) -> Sequence[str]:
+    """The names, where they are ids of patients: several levels deep, or too long for a class."""
+    inner = [[name_of(child) for child in tree.children(folder)] for folder in folders]
+    deep = all(some and not all(map(says_nothing, some)) for some in inner) and not any(map(tree.loose, folders))
+    return names if look_like_ids(names) and (deep or are_long_ids(names)) else ()
 
 
 def _layout(
@@ -428,8 +523,12 @@ def _layout(
         rows += inside
         of_row += [folder] * len(inside)
     order = sorted(range(len(rows)), key=rows.__getitem__)
+    unread = [tree.index.others[row] for folder in classes for row in below(tree.index.others, folder)]
+    unread = sorted(path for path in unread if unread_form(path))
     used = set(rows)
     tree.leave_out("in no class folder", [row for row in tree.rows("") if row not in used])
+    if unread:
+        tree.unused[f"files of a form that is not read ({counted_forms(unread)})"] += unread
     found = set(splits.values())
     if found == {"train"}:
         tree.notes.append("only training images are given: those of validation and test are drawn from them")

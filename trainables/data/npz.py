@@ -29,8 +29,10 @@ def list_npz(path: Path, config: DataConfig) -> Samples:
     Classes are called by number unless ``config.class_names`` has a name. Splits that are not there are drawn. Raises
     ``UserError`` with all that is wrong of the arrays; nothing is unpickled.
     """
-    given = {**config.table_options(), **{dashed(name): getattr(config, name) for name in _NOT_HERE}}
-    raise_all([f"{name} {value}: an .npz has no columns, paths or tables" for name, value in given.items() if value])
+    others = {dashed(name): getattr(config, name) for name in _NOT_HERE}
+    given = {**config.table_options(), **{name: value for name, value in others.items() if value}}
+    what = "an .npz has no columns, paths or tables"
+    raise_all([f"{f'{name} {value}'.strip()}: {what}" for name, value in given.items()])
     try:
         with open_zip(path) as archive:
             arrays = _arrays(path, archive)

@@ -363,7 +363,7 @@ def list_samples(config: DataConfig) -> Samples:
     what = "the demo set" if config.data == "demo" else f"the folder {place}"
     if config.data == "demo" or place.is_dir():
         options = config.table_options().items()
-        raise_all([f"{option} {value}: {what} has no columns; give a table" for option, value in options])
+        raise_all([f"{f'{option} {value}'.strip()}: {what} has no columns; give a table" for option, value in options])
     if config.data == "demo":
         if config.task == "multi_label":
             raise UserError("--task multi_label: the demo set has one finding an image")

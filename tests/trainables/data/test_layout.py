@@ -1,0 +1,147 @@
+"""Layouts of folders that are not what they seem: tables beside them, masks, patients, and forms that are not read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from folder_trees import listed, make, refusal
+
+TABLE = ("left/0.png,x", "left/1.png,y", "right/2.png,x", "right/3.png,y")
+GRADES = ("a,g", "b,g", "c,h", "d,h")
+
+
+@pytest.mark.parametrize(
+    ("files", "table", "given"),
+    [
+        ("left/0 left/1 right/2 right/3", ("file,diagnosis", *TABLE), "--path-column file --label-column diagnosis"),
+        (
+            "train/left/0 train/left/1 test/right/2 test/right/3 test/left/4",
+            ("file,label", *TABLE),
+            "--path-column file",
+        ),
+        (
+            "left/0 left/1 right/2 right/3",
+            ("id,note,grade", "0,p,x", "1,q,x", "2,r,y", "3,s,x"),
+            "--label-column grade",
+        ),
+        ("raw/a raw/b raw/c raw/d small/a small/b small/c small/d", ("id,grade", *GRADES), "--images-dir ROOT/raw"),
+    ],
+)
+def test_a_table_that_names_the_images_and_contradicts_the_folders_stops(
+    tmp_path: Path, files: str, table: tuple[str, ...], given: str
+) -> None:
+    make(tmp_path, *(f"{file}.png" for file in files.split()))
+    (tmp_path / "T.csv").write_text("\n".join(table) + "\n")
+    said = refusal(tmp_path)
+    assert f"give --data {tmp_path}/T.csv" in said
+    assert given.replace("ROOT", str(tmp_path)) in said
+    assert len(listed(tmp_path, class_from="([^/]+)/[^/]+$").classes) == 2
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        ("file,what,age", "left/0.png,left,7", "left/1.png,left,8", "right/2.png,right,7", "right/3.png,right,8"),
+        ("file,code,age", "left/0.png,0,7", "left/1.png,0,8", "right/2.png,1,7", "right/3.png,1,8"),
+        ("file,fold", "left/0.png,1", "left/1.png,2", "right/2.png,1", "right/3.png,2"),
+        ("what,count", "left,2", "right,2"),
+        ("file,label", "elsewhere/7.png,x", "elsewhere/8.png,y", "elsewhere/9.png,y", "elsewhere/10.png,x"),
+    ],
+)
+def test_a_table_beside_folders_may_agree_with_them_or_say_nothing(tmp_path: Path, table: tuple[str, ...]) -> None:
+    make(tmp_path, *(f"{row.split(',')[0]}" for row in TABLE))
+    (tmp_path / "T.csv").write_text("\n".join(table) + "\n")
+    assert listed(tmp_path).classes == ("left", "right")
+
+
+def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: Path) -> None:
+    make(tmp_path, "train/ID1001|ID1002|ID1003|ID1004|ID1005/#.png")
+    (tmp_path / "train.csv").write_text(
+        "Patient,Smoker\n" + "".join(f"ID{n},{'yes' if n % 2 else 'no'}\n" for n in range(1001, 1006))
+    )
+    assert f"give --data {tmp_path}/train.csv --path-column Patient --label-column Smoker" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("paths", "named"),
+    [
+        (("a. Training Set|b. Testing Set/#.png",), "a. Training Set, b. Testing Set: images, but no class folders"),
+        (("set/JPEGImages|SegmentationClass|SegmentationObject/#.png",), "one class only ('JPEGImages')"),
+        (("training|test/images|1st_manual/#.png",), "test, training: images, but no class folders"),
+        (("8860|8861|8862/0|1/#.png",), "the class may be|^[^/]+/([^/]+)/|^([^/]+)/"),
+        (
+            ("h1/covid|normal/#.png", "h2/covid|normal|other/#.png", "h3/normal/#.png"),
+            "the class may be|^[^/]+/([^/]+)/",
+        ),
+        (("lower/marks|finds/a|b/#.png", "upper/marks/c/#.png"), "the class may be|'([^/]+)/[^/]+$' for the innermost"),
+        (("IDRI-001|IDRI-002|IDRI-003|IDRI-004|IDRI-005/2000-01-01/#.png",), "patients or studies by their names"),
+        (("ill|well/#.png", "rare/images.zip"), "rare/images.zip (.zip: 1): unpack it|--classes ill,well"),
+        (("ill|well/#.png", "rare/#.HEIC"), "(.heic: 2): save them as PNG|--classes ill,well"),
+        (("ill|well/#.png", "rare/#.nii.gz"), "(.nii.gz: 2)|--classes ill,well"),
+        (("original|resized/#.png",), "named like no class"),
+        (("data/scan_#_0.png", "data/scan_#_1.png"), r"--class-from '[_-]([A-Za-z]+|\d)\.\w+$'"),
+        (
+            ("train/cat.#.png", "train/dog.#.png", "test/#.png"),
+            "--class-from '([^/]*?[A-Za-z])[_. -]*|--test-data none",
+        ),
+        (("set/fold_1|fold_2/ill|well/#.png",), "fold_1, fold_2|/set --class-from '^[^/]+/([^/]+)/'"),
+        (("labeled-images/a|b/#.png", "unlabeled-images/x/#.png"), "/labeled-images"),
+        (("mnist.npz",), "mnist.npz"),
+        (("a/#.nii.gz", "readme.md"), "no images that can be read (.nii.gz: 2, .md: 1)"),
+    ],
+)
+def test_other_layouts_that_are_no_class_folders_stop_with_the_way_out(
+    tmp_path: Path, paths: tuple[str, ...], named: str
+) -> None:
+    said = refusal(make(tmp_path, *paths))
+    escaped = named.replace("]+|", "]+;")
+    assert [words for words in escaped.split("|") if words.replace(";", "|") not in said] == []
+
+
+def test_tables_of_three_splits_are_named_together(tmp_path: Path) -> None:
+    for split, folder in {"Training": "Training", "Validation": "Evaluation", "Test": "Test"}.items():
+        place = make(tmp_path, f"{folder}_Set/{folder}_Set/{split}/#.png") / f"{folder}_Set" / f"{folder}_Set"
+        (place / f"{split}_Labels.csv").write_text("ID,Risk\n1,0\n2,1\n")
+    train, val, test = (f"{tmp_path}/{name}_Set/{name}_Set" for name in ("Training", "Evaluation", "Test"))
+    assert refusal(tmp_path).endswith(
+        f"give --data {train}/Training_Labels.csv --path-column ID --label-column COLUMN "
+        f"--val-data {val}/Validation_Labels.csv --test-data {test}/Test_Labels.csv"
+    )
+
+
+def test_files_of_a_form_that_is_not_read_are_counted(tmp_path: Path) -> None:
+    (left_out,) = listed(make(tmp_path, "ill|well/#.png", "ill/#.heic", "notes/a.pdf", "ill/a.txt")).left_out
+    assert (left_out.why, left_out.count) == ("files of a form that is not read (.heic: 2)", 2)
+
+
+def test_masks_of_another_tree_are_left_out(tmp_path: Path) -> None:
+    samples = listed(make(tmp_path, "Annotation400/Disc/ill|well/g#.bmp", "SET400/Training400/ill|well/g#.png"))
+    assert (samples.classes, len(samples), sum(one.count for one in samples.left_out)) == (("ill", "well"), 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("paths", "pattern"),
+    [
+        (("set/ill/Patient (1)|Patient (2)/#.png", "set/well/Patient (3)/#.png"), "^(?:[^/]+/){2}([^/]+)"),
+        (("ill|well/p1 a|p2 a|p3 a/#.png",), "^(?:[^/]+/){0}([^/]+/[^/]+)"),
+        (("ill/S/a/B_1|B_2/40X|100X/#.png", "well/S/b/B_3/40X|100X/#.png"), "^(?:[^/]+/){3}([^/]+)"),
+        (("ill|well/40X|100X|200X/#.png",), None),
+        (("ill/n01_#.png", "ill/n01_3#.png", "well/n02_#.png", "x/n03_#.png"), None),
+    ],
+)
+def test_folders_of_patients_below_a_class_are_warned_of(
+    tmp_path: Path, paths: tuple[str, ...], pattern: str | None
+) -> None:
+    checks = listed(make(tmp_path, *paths)).checks
+    assert ["by their folders" in one.message for one in checks] == ([True] if pattern else [])
+    if pattern:
+        assert f"--group-from '{pattern}' keeps each in one" in checks[0].message
+        assert max(Counter(listed(tmp_path, group_from=pattern).groups or ()).values()) > 1
+
+
+def test_a_table_as_test_data_of_a_folder_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    make(tmp_path, "ill|well/#.png")
+    (tmp_path / "test.csv").write_text("file,label\nill/1.png,ill\n")
+    assert "give a list of paths (one a line) or a folder" in refusal(tmp_path, test_data="test.csv")

@@ -1,0 +1,238 @@
+"""Tables that lie in a data folder: which of them name its images, and what to give to read them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from search_spaces.errors import UserError
+from trainables.data.files import FileIndex, below, has_image_suffix, stem
+from trainables.data.folder_names import look_like_ids, name_of, split_name
+from trainables.data.samples import SPLIT_WORDS
+from trainables.data.table import read_table
+
+_SUFFIX = re.compile(r"\.(csv|tsv|txt|parquet|jsonl|json)(\.gz)?", re.IGNORECASE)
+_NO_TABLES = ("readme", "license", "licence", "changelog", "requirements", "sha256sums")
+_MOST_BYTES = 32 * 1024**2  # larger tables are not looked into
+_ROWS = 2_000  # that are looked at
+_COLUMNS = 60
+_MOST_OF_A_SUFFIX = 20  # in one folder; more are no tables, but one an image
+_MOST_CLASSES = 50
+_NEARLY_ALL = 0.95
+_LABEL = re.compile(
+    r"label|class|diagnos|grade|target|categor|finding|disease|(^|[_ ])(dx|level|type)|befund", re.IGNORECASE
+)
+_PATH = re.compile(r"path|file|image|img|bild|(^|[_ ])id$", re.IGNORECASE)
+_NO_LABEL = re.compile(r"fold|split|partition|(sub)?set|usage|.*_id|index|", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class NamingTable:
+    """A table of which a column names images.
+
+    path: below the data folder. column: "" = the table has no header. base: the folder, below the data folder, from
+    which its cells are found. images_dir: where, if names are there in several folders. rows: for each row that was
+    looked at the places in the index that it names. named: how many images these are. cells: those rows.
+    """
+
+    path: str
+    column: str
+    base: str
+    images_dir: str | None
+    rows: tuple[tuple[int, ...], ...]
+    named: int
+    cells: pd.DataFrame
+
+    @property
+    def split(self) -> str | None:
+        """As its name says, or that of the folder around it."""
+        folder, name = os.path.split(self.path)
+        return split_name(name).split or split_name(name_of(folder)).split
+
+    def label_columns(self) -> list[str]:
+        """Those whose cells may be classes, the likeliest first: few values, that the paths do not hold."""
+        found = []
+        for place, name in enumerate(map(str, self.cells.columns)):
+            values = [value for value in self.cells.iloc[:, place] if value]
+            few = 2 <= len(set(values)) <= min(_MOST_CLASSES, len(values) // 2)
+            if few and name != self.column and not _NO_LABEL.fullmatch(name) and not set(values) <= {*SPLIT_WORDS}:
+                found.append(name)
+        return sorted(found, key=lambda name: not _LABEL.search(name))
+
+    def option(self, index: FileIndex) -> str:
+        """What to give in place of the folder."""
+        data = f"--data {_quoted(index.root / self.path)}"
+        if self.base != os.path.dirname(self.path):
+            data = f"--data {_quoted(index.root / self.base)} --table {_quoted(os.path.relpath(self.path, self.base))}"
+        if self.images_dir is not None:
+            data += f" --images-dir {_quoted(index.root / self.images_dir)}"
+        if not self.column:
+            return f"{data} --columns NAME,NAME,... --label-column NAME"
+        labels = self.label_columns()
+        sure = labels and (len(labels) == 1 or _LABEL.search(labels[0]))
+        return f"{data} --path-column {_quoted(self.column)} --label-column {_quoted(labels[0]) if sure else 'COLUMN'}"
+
+    def contradicts(self, index: FileIndex, class_of: Mapping[int, str]) -> bool:
+        """Whether it names most images and has labels of which none agrees with their class folders.
+
+        class_of: the folder of each image's place in the index.
+        """
+        if not self.column or 2 * self.named < len(index.images):
+            return False
+        known = [(place, class_of[rows[0]]) for place, rows in enumerate(self.rows) if rows and rows[0] in class_of]
+        folders = [folder for _, folder in known]
+        columns = self.label_columns()
+        cells = [place for place, _ in known]
+        if len(set(folders)) == len(set(self.cells[self.column].iloc[cells])) > 1:  # It names the class folders.
+            one_class = [name for name in columns if _determines(folders, self.cells[name].iloc[cells].tolist())]
+            few = [name for name in one_class if 2 * self.cells[name].iloc[cells].nunique() <= len(set(folders))]
+            return bool(few) and look_like_ids(sorted(set(folders)))
+        told = False
+        for name in columns:
+            values = self.cells[name].iloc[cells].tolist()
+            if known and _determines(values, folders) and _determines(folders, values):
+                return False
+            paths = [f"/{index.images[self.rows[place][0]]}" for place in cells]
+            is_told = [value in path for value, path in zip(values, paths, strict=True)]
+            told = told or not known or sum(is_told) < _NEARLY_ALL * len(is_told)
+        return told
+
+
+def naming_tables(index: FileIndex) -> tuple[list[NamingTable], dict[str, str]]:
+    """The tables below a folder of which a column names images, those that name most first; and of other CSV files
+    and the like why they are none.
+    """
+    texts = [path for path in index.others if _SUFFIX.fullmatch(_suffix(path))]
+    texts = [path for path in texts if not name_of(path).lower().startswith(_NO_TABLES)]
+    alike = Counter((os.path.dirname(path), _suffix(path)) for path in texts)
+    texts = [path for path in texts if alike[os.path.dirname(path), _suffix(path)] <= _MOST_OF_A_SUFFIX]
+    parts = {"": index}
+    read = {path: _look_into(index, path, parts) for path in texts} if index.images else {}
+    found = [one for one in read.values() if isinstance(one, NamingTable)]
+    others = {path: one for path, one in read.items() if isinstance(one, str) and not path.endswith((".txt", ".json"))}
+    return sorted(found, key=lambda one: (-one.named, one.split not in (None, "train"), one.path)), others
+
+
+def table_option(index: FileIndex, tables: Sequence[NamingTable]) -> str:
+    """What to give for the first table, and those of other splits that have its columns; "" if there are none."""
+    if not tables or 4 * sum(one.named for one in tables) < len(index.images):
+        return ""
+    main = next((one for one in tables if one.split == "train" and one.column), tables[0])
+    main = main if 4 * main.named >= tables[0].named else tables[0]
+    text = main.option(index)
+    for split in ("val", "test") if main.split == "train" and main.column else ():
+        alike = [one for one in tables if one.split == split and list(one.cells.columns) == list(main.cells.columns)]
+        if len(alike) == 1 and os.path.dirname(alike[0].path) != os.path.dirname(main.path):
+            text += f" --{split}-data {_quoted(index.root / alike[0].path)}"
+    return f"{main.path} names images: give {text}"
+
+
+def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> NamingTable | str:
+    """The table, or why it is none that names images."""
+    above = os.path.dirname(path)
+    try:
+        if os.stat(index.root / path).st_size > _MOST_BYTES:
+            return "is too large to be looked into"
+        cells = read_table(index.root / path).head(_ROWS)
+    except UserError as error:
+        if "no header" in error.problems[0] and ("image" in error.problems[0] or not path.endswith((".txt", ".json"))):
+            return NamingTable(path, "", above, None, (), len(index.images) // 4 + 1, pd.DataFrame())
+        return f"is not read: {error.problems[0].removeprefix(f'{index.root / path}: ')}"
+    except OSError as error:
+        return f"is not read: {error.strerror}"
+    cells = cells.loc[:, [bool(name) for name in cells.columns]]
+    if cells.columns.duplicated().any() or cells.shape[1] < 2:
+        return "has a column only, or two of one name"
+    for base in dict.fromkeys((above, "")):
+        part = parts.setdefault(base, _part(index, base))
+        found = [_column(index, part, path, base, cells, str(name)) for name in cells.columns[:_COLUMNS]]
+        best = max((one for one in found if one), key=_goodness, default=None)
+        if best:
+            return best
+    return "no column of it names images by their paths or names"
+
+
+def _column(
+    index: FileIndex, part: FileIndex, path: str, base: str, cells: pd.DataFrame, name: str
+) -> NamingTable | None:
+    """None: the column does not name images, one each or those of a folder each."""
+    values = cells[name].tolist()
+    distinct = [value for value in dict.fromkeys(values) if value]
+    if len(distinct) < 2 or not part.images:
+        return None
+    located = part.locate(distinct)
+    start = index.below(base).start
+    rows_of = {
+        value: tuple(start + row for row in rows if row < len(part.images))
+        for value, rows in zip(distinct, located.rows, strict=True)
+    }
+    named = {row for rows in rows_of.values() for row in rows}
+    unclear = len(located.ambiguous)
+    hits = sum(map(bool, rows_of.values())) + unclear
+    covered = len(named) + 2 * unclear
+    if 2 * hits < len(distinct) or (2 * hits < len(values) and 2 * covered < len(index.images)):
+        return None
+    images_dir = _images_dir(part, path, distinct, located.ambiguous) if unclear else None
+    if images_dir is not None:
+        images_dir = os.path.join(base, images_dir)
+    # A longer table is taken to go on as it begins.
+    covered = covered if len(cells) < _ROWS else max(covered, len(index.images) // 2 + 1)
+    rows = tuple(rows_of.get(value, ()) for value in values)
+    return NamingTable(path, name, base, images_dir, rows, covered, cells)
+
+
+def _goodness(table: NamingTable) -> tuple[bool, int, bool, bool]:
+    """One image a cell rather than a folder of them; then the most images; then by names."""
+    cells = table.cells[table.column]
+    named = _PATH.search(table.column) is not None
+    return all(len(rows) < 2 for rows in table.rows), table.named, has_image_suffix(cells.iloc[0]), named
+
+
+def _images_dir(
+    part: FileIndex, path: str, cells: Sequence[str], ambiguous: Mapping[int, tuple[str, str]]
+) -> str | None:
+    """Of the folders in which names of equal files stand, the one that has most, or is of the table's split."""
+    names = {stem(name_of(cells[place])) for place in range(len(cells))}
+    split = split_name(name_of(path)).split
+
+    def goodness(folder: str) -> tuple[int, bool]:
+        inside = {stem(name_of(part.images[row])) for row in part.below(folder)}
+        return len(names & inside), split is not None and split_name(name_of(folder)).split == split
+
+    folders = sorted({os.path.dirname(one) for pair in ambiguous.values() for one in pair})
+    return max(folders[:_COLUMNS], key=goodness, default=None) or None
+
+
+def _part(index: FileIndex, base: str) -> FileIndex:
+    """The index of a folder in it."""
+    if not base:
+        return index
+
+    def inside(paths: Sequence[str]) -> tuple[str, ...]:
+        return tuple(paths[place][len(base) + 1 :] for place in below(paths, base))
+
+    return FileIndex(index.root / base, inside(index.images), ("", *inside(index.folders)), (), ())
+
+
+def _determines(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether equal values of ``one`` have equal values of ``other``, in nearly all places."""
+    pairs = Counter(zip(one, other, strict=True))
+    most: dict[str, int] = {}
+    for (value, _), count in pairs.items():
+        most[value] = max(most.get(value, 0), count)
+    return sum(most.values()) >= _NEARLY_ALL * len(one)
+
+
+def _suffix(path: str) -> str:
+    name = name_of(path).lower()
+    return "." + ".".join(name.split(".")[-2:]) if name.endswith(".gz") else os.path.splitext(name)[1]
+
+
+def _quoted(text: object) -> str:
+    return shlex.quote(str(text))
