@@ -22,7 +22,6 @@ import killed_driver
 import our_sweep
 import plain_ray
 import pytest
-import ray
 from killed_driver import TRIALS
 from optuna.trial import TrialState
 from own_cluster import own_cluster
@@ -38,8 +37,7 @@ from toy_trainable import (
     learning,
     toy,
 )
-
-from sweep.run import main
+from whole_sweep import run_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 ATTEMPTS = {"ours": 1, "plain": 3, "database": 3}
@@ -175,17 +173,14 @@ def test_5_the_best_trial_is_the_one_with_the_best_epoch(way: str, sweeps: Sweep
         assert sweeps(way, "eventful").best == 2, "trials are compared by their last epoch"
 
 
-def test_6_a_misspelt_metric_is_refused_before_anything_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_6_a_misspelt_metric_is_refused_before_anything_runs(tmp_path: Path) -> None:
     data = images(tmp_path / "images")
     storage = tmp_path / "runs"
     sized = ["--image-size", "32", "--backbones", "squeezenet1_1", "--weights", "random", "--space", "head_only"]
-    arguments = ["--data", str(data), "--storage", str(storage), *sized, "--metric", "val_f1_marco"]
-    ray.shutdown()  # of an earlier test: a sweep does not join it
-    code = main(arguments)
-    errors = capfd.readouterr().err
-    assert code == 2
-    assert "did you mean 'val_f1_macro'" in errors
-    assert errors.count("error:") == 1
+    done = run_sweep("--data", data, "--storage", storage, *sized, "--metric", "val_f1_marco")
+    assert done.code == 2
+    assert "did you mean 'val_f1_macro'" in done.errors
+    assert done.errors.count("error:") == 1
     assert [path.name for path in storage.iterdir()] == [".image_cache"], (
         "no run folder, only the images decoded for the next"
     )
