@@ -114,8 +114,11 @@ def _acceleration(left_out: Array) -> float:
     """A sixth of the skewness of the jackknife's influence values; never beyond 1/6, so that ``bca`` has no pole."""
     known = left_out[np.isfinite(left_out)]
     away = known.mean() - known if len(known) else known
-    spread = float((away**2).sum())
-    return float((away**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+    largest = float(np.abs(away).max(initial=0.0))
+    if largest == 0:
+        return 0.0
+    away = away / largest  # It has no scale, and powers of tiny values are 0.
+    return float((away**3).sum()) / (6 * float((away**2).sum()) ** 1.5)
 
 
 def cells(scores: Scores | None, names: Mapping[str, str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 from sklearn import metrics as reference
@@ -514,6 +514,7 @@ def test_redrawn_resamples_are_reported():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.lists(st.floats(0, 1), max_size=30), st.floats(0, 1))
+@example(values=[0.0], left_out=[0.0, 1e-152], estimate=0.0)
 def test_bounds_are_finite_ordered_and_among_the_replicates(values, left_out, estimate):
     low, high = bca(estimate, np.array(values), np.array([*left_out, math.nan]))
     assert min(values) <= low <= high <= max(values)
