@@ -118,7 +118,7 @@ def _acceleration(left_out: Array) -> float:
     if largest == 0:
         return 0.0
     away = away / largest  # It has no scale, and powers of tiny values are 0.
-    return float((away**3).sum()) / (6 * float((away**2).sum()) ** 1.5)
+    return float((away**3).sum() / (6 * (away**2).sum() ** 1.5))
 
 
 def cells(scores: Scores | None, names: Mapping[str, str]) -> dict[str, Any]:
