@@ -19,7 +19,8 @@ from public_sets import MINIATURES, image, table
 from search_spaces.errors import UserError
 from sweep.config import SweepConfig
 from trainables.data.config import DataConfig
-from trainables.data.prepare import list_samples
+from trainables.data.dataset import open_dataset
+from trainables.data.prepare import inspect, list_samples, prepare
 from trainables.data.presets import FOLDER, apply_preset, describe_presets, read_preset
 from trainables.data.samples import Samples
 
@@ -129,6 +130,22 @@ def test_a_set_is_recognised_by_each_path_that_leads_to_it(name: str, sets: Call
         ]
         for path in paths:
             assert path in (None, "none") or (folder / path).exists(), path
+
+
+@pytest.mark.parametrize("name", MINIATURES)
+def test_a_set_is_made_ready_for_trials(name: str, sets: Callable[[str], tuple[Path, Any]], tmp_path: Path) -> None:
+    root, right = sets(name)
+    config = DataConfig.model_validate({"data": str(root / right.data[0]), "image_size": 32, **right.options})
+    shown = inspect(config)
+    dataset = prepare(config, tmp_path / "run", tmp_path / "cache", workers=1)
+    assert (dataset["preset"] or "none") == right.preset
+    assert (shown["images"], shown["left_out"]) == (dataset["images"], dataset["left_out"])
+    data = open_dataset(tmp_path / "run")
+    assert (data.classes, len(data.train), len(data.val)) == (
+        right.classes,
+        dataset["images"]["train"],
+        dataset["images"]["val"],
+    )
 
 
 def listed(data: Path, **given: Any) -> Samples:
