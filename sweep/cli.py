@@ -168,10 +168,11 @@ def options_given(
 
 def _stranger_problems(strangers: Sequence[str], known: Sequence[str]) -> Iterator[str]:
     spellings = dict(zip(known, known, strict=True))
+    page = "--help-all" if "--help-all" in known else "--help"
     after_unknown = False
     for one in strangers:
         if one.startswith("-"):
-            yield unknown_option(one.partition("=")[0], "option", spellings)
+            yield unknown_option(one.partition("=")[0], "option", spellings, page)
             after_unknown = "=" not in one
         elif after_unknown:  # the value of the unknown option
             after_unknown = False

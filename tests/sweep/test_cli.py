@@ -102,10 +102,10 @@ def test_everything_wrong_comes_in_one_answer(tmp_path: Path) -> None:
         *("--sampler", "tep", "--name", "a", "--name", "b", "--resume", ""),
     )
     assert [problem.removeprefix(f"--config {file}: ") for problem in told] == [
-        "unknown option --sheduler: did you mean --scheduler? --help lists all",
+        "unknown option --sheduler: did you mean --scheduler? --help-all lists all",
         "--patience needs a value: --patience N",
         "--name is given 2 times: a, b",
-        "unknown option tirals: did you mean `trials`? --help lists all",
+        "unknown option tirals: did you mean `trials`? --help-all lists all",
         "--epochs must be a whole number, received 'many'",
         "--fit must be text, received 3 (in a YAML file, put it in quotes)",
         "--trials must be a whole number, received 'x'",
@@ -127,7 +127,7 @@ def test_a_wrong_value_in_the_file_is_no_matter_where_the_command_line_has_anoth
     [
         (["--epoch", "3"], "unknown option --epoch: did you mean --epochs?"),
         (["--epoch=3"], "unknown option --epoch: did you mean --epochs?"),
-        (["-e"], "unknown option -e: --help lists all"),
+        (["-e"], "unknown option -e: --help-all lists all"),
         (["demo"], "unexpected argument 'demo'"),
         (["--backbones", "resnet18", "vgg16"], "unexpected argument 'vgg16'"),
         (["--deterministic=yes"], "argument --deterministic: ignored explicit argument 'yes'"),
@@ -225,8 +225,8 @@ def test_unknown_and_repeated_keys_are_told_together_with_their_place(file: Path
     assert [problem.removeprefix(f"--config {file}: ") for problem in problems] == [
         "time_budget is given twice, in line 3 and line 4",
         "lr is given twice, in line 6 and line 7",
-        "unknown option epoch: did you mean `epochs`? --help lists all",
-        "unknown option config: --help lists all",
+        "unknown option epoch: did you mean `epochs`? --help-all lists all",
+        "unknown option config: --help-all lists all",
     ]
 
 
@@ -301,7 +301,7 @@ def test_options_from_python_are_the_command_line_that_says_the_same() -> None:
     )
     assert parse(line).set == parse(["--set", "lr=1e-3", "--set", "batch_size=16,32"]).set
     assert problems_of(*arguments_of({"trails": 3})) == (
-        "unknown option --trails: did you mean --trials? --help lists all",
+        "unknown option --trails: did you mean --trials? --help-all lists all",
     )
 
 

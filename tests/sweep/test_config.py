@@ -334,7 +334,7 @@ def test_values_that_can_be_read_are_kept_beside_those_that_cannot() -> None:
     assert config.model_fields_set == {"trials"}
     assert wrong == {
         "epochs": ["--epochs must be a whole number, received 'five'"],
-        "epoch": ["unknown setting epoch: did you mean epochs? --help lists all"],
+        "epoch": ["unknown setting epoch: did you mean epochs? --help-all lists all"],
     }
 
 

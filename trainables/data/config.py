@@ -244,11 +244,14 @@ def dashed(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def unknown_option(given: str, kind: str, allowed: Mapping[str, str]) -> str:
-    """Say that ``given`` is no ``kind``, with the nearest of ``allowed`` (spelling looked for: how to write it)."""
+def unknown_option(given: str, kind: str, allowed: Mapping[str, str], page: str = "--help-all") -> str:
+    """Say that ``given`` is no ``kind``, with the nearest of ``allowed`` (spelling looked for: how to write it).
+
+    page: the option that lists all of them.
+    """
     near = difflib.get_close_matches(given, allowed, n=1, cutoff=0.6)
     hint = f"did you mean {allowed[near[0]]}? " if near else ""
-    return f"unknown {kind} {given}: {hint}--help lists all"
+    return f"unknown {kind} {given}: {hint}{page} lists all"
 
 
 class Options(BaseModel):
