@@ -38,7 +38,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         counts = ", ".join(f"{split} {count:,}" for split, count in dataset.groups.counts.items())
         groups = f"{counts} (from {dataset.groups.source}); none in two splits unless a check says so"
     size, channels = dataset.image_size or "?", CHANNELS.get(dataset.channels or 0, "channels not recorded")
-    read = ["without a preset"] if recorded and not dataset.preset else []  # the first note names it
+    read = ["without a preset"] if recorded and not (dataset.preset or dataset.demo) else []  # the first note names one
     read += [note.removesuffix(".") for note in dataset.notes]
     return [
         ("Task", dataset.task.replace("_", " ") + (", classes in an order" if dataset.ordered else "")),
