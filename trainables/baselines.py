@@ -27,9 +27,9 @@ from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from trainables.atomic import write_json
 from trainables.backbones import flattened_7x7
-from trainables.batches import Batches, normalise
+from trainables.batches import ImageBatches, normalise
 from trainables.data.dataset import Split, TrialData
-from trainables.engine import map_batches
+from trainables.engine import EVALUATION_BATCH, map_batches
 from trainables.finetune import build_model
 from trainables.metrics import evaluate_predictions, is_known
 from trainables.predictions import Predictions, join
@@ -152,7 +152,7 @@ def _by_regression(
     splits: Mapping[str, Split],
     threads: int,
     device: torch.device,
-    features: Callable[[Batches], Features],
+    features: Callable[[ImageBatches], Features],
     of: str = "",
 ) -> _Answer:
     """``fit_regression`` on the ``features`` of the images of all splits, computed on ``device`` one after the other.
@@ -161,7 +161,7 @@ def _by_regression(
     """
     rows, labels = (np.concatenate([getattr(split, name) for split in splits.values()]) for name in ("rows", "labels"))
     ends = np.cumsum([len(split) for split in splits.values()])
-    parts = np.split(features(Batches(data.images, rows, labels, device)), ends[:-1])
+    parts = np.split(features(ImageBatches(data.images, rows, labels, device)), ends[:-1])
     found = fit_regression(
         dict(zip(splits, parts, strict=True)),
         {name: split.labels for name, split in splits.items()},
@@ -175,12 +175,12 @@ def _by_regression(
     return found.probabilities, detail
 
 
-def thumbnails(data: Batches) -> Features:
+def thumbnails(data: ImageBatches) -> Features:
     """float32 [N, channels x 16 x 16] in 0..1: brightness in large patches, and no finding that could be seen."""
     return _gathered(data, lambda images: _reduced(images, THUMBNAIL_SIDE))
 
 
-def borders(data: Batches) -> Features:
+def borders(data: ImageBatches) -> Features:
     """float32 [N, channels x pixels of the frame] in 0..1: the outermost sixteenth of each side, and nothing inside.
 
     The image is reduced to 64 x 64 first, so the frame is 4 pixels wide and has 960 of them.
@@ -196,7 +196,7 @@ def borders(data: Batches) -> Features:
     return _gathered(data, frame)
 
 
-def frozen_features(found: FoundWeights, data: Batches, image_size: int, precision: str) -> Features:
+def frozen_features(found: FoundWeights, data: ImageBatches, image_size: int, precision: str) -> Features:
     """float32 [N, width]: what a new head on the untouched network would see, in eval mode and without augmentation.
 
     VGG's 25088 numbers, 512 channels at 7 x 7 positions, are averaged over the positions: a regression on all of them
@@ -217,9 +217,13 @@ def frozen_features(found: FoundWeights, data: Batches, image_size: int, precisi
     return _gathered(data, features)
 
 
-def _gathered(data: Batches, function: Callable[[Tensor], Tensor]) -> Features:
+def _gathered(data: ImageBatches, function: Callable[[Tensor], Tensor]) -> Features:
     """``function`` of all images, uint8 [B, C, S, S] at a time, flattened; only its results are held together."""
-    parts = map_batches(lambda images, _: function(images).flatten(1).cpu(), data)
+
+    def of(indices: NDArray[np.int64]) -> Tensor:
+        return function(data.images(indices)).flatten(1).cpu()
+
+    parts = map_batches(of, len(data), EVALUATION_BATCH[data.device.type])
     return torch.cat(parts).numpy()
 
 

@@ -1,8 +1,9 @@
-"""Mini-batches of the decoded images, and their way into a network: augmented for training, else always the same."""
+"""Mini-batches of one split, and the images' way into a network: augmented for training, else always the same."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,57 +17,6 @@ from search_spaces.params import AUGMENTS
 
 RESIDENT_PART = 0.2
 """A split stays on the GPU if it takes at most this part of the memory that is free there when it is opened."""
-
-
-class Batches:
-    """The images and labels of one split.
-
-    images: uint8 [M, C, S, S], the image cache, usually mapped; rows: int64 [N], which of them; labels: int64 [N] or
-    float32 [N, classes]. Only the batch at hand is copied, except on a GPU with room for the whole split.
-    """
-
-    def __init__(self, images: NDArray[np.uint8], rows: NDArray[np.int64], labels: NDArray[Any], device: torch.device):
-        assert len(rows) == len(labels)
-        self._images = np.asarray(images)  # A plain view: the map's subclass would be carried into every batch.
-        self._rows = rows
-        self._labels = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
-        self.device = device
-        self._resident: Tensor | None = None
-        size_bytes = len(rows) * int(np.prod(images.shape[1:]))
-        if device.type == "cuda" and size_bytes <= RESIDENT_PART * torch.cuda.mem_get_info(device)[0]:
-            self._resident = torch.empty((len(rows), *images.shape[1:]), dtype=torch.uint8, device=device)
-            for part in np.array_split(np.arange(len(rows)), len(rows) // 1024 + 1):
-                self._resident[torch.from_numpy(part).to(device)] = self._gather(part)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def take(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Images uint8 [B, C, S, S] and labels [B] or [B, classes] on the device; indices: int64 [B] in 0..N-1."""
-        chosen = torch.from_numpy(indices).to(self.device)
-        images = self._gather(indices) if self._resident is None else self._resident[chosen]
-        return images, self._labels[chosen]
-
-    def _gather(self, indices: NDArray[np.int64]) -> Tensor:
-        if self.device.type != "cuda":
-            return torch.from_numpy(self._images[self._rows[indices]])
-        # Pinned memory lets the copy run while the device computes; torch keeps it until the copy is done.
-        pinned = torch.empty((len(indices), *self._images.shape[1:]), dtype=torch.uint8, pin_memory=True)
-        np.take(self._images, self._rows[indices], axis=0, out=pinned.numpy(), mode="clip")
-        return pinned.to(self.device, non_blocking=True)
-
-
-def plan_batches(count: int, batch_size: int, generator: torch.Generator | None) -> list[NDArray[np.int64]]:
-    """Indices 0..count-1, each once, in batches of ``batch_size``: shuffled by ``generator``, in order without one.
-
-    The last batch holds what is left. If that were a single image it joins the batch before (BatchNorm cannot train on
-    one value a channel, and no image is left out). Within a batch indices ascend, so that a disk is read one way.
-    """
-    order = np.arange(count) if generator is None else torch.randperm(count, generator=generator).numpy()
-    starts = list(range(0, count, batch_size))
-    if batch_size > 1 and len(starts) > 1 and count - starts[-1] == 1:
-        starts.pop()
-    return [np.sort(order[start:end]) for start, end in zip(starts, [*starts[1:], count], strict=True)]
 
 
 @dataclass(frozen=True)
@@ -94,6 +44,124 @@ class InputScale:
 
 IMAGENET = InputScale(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """With which torchvision's V1 weights were trained."""
+
+
+class Rows:
+    """Rows of an array, which is usually mapped from disk, copied to a device: a batch at a time, or all at once.
+
+    array: [M, ...]; rows: int64 [N], which of them. All rows stay on a GPU that has room for them.
+    """
+
+    def __init__(self, array: NDArray[Any], rows: NDArray[np.int64], device: torch.device) -> None:
+        self._array = np.asarray(array)  # A plain view: the map's subclass would be carried into every batch.
+        self._rows = rows
+        self._device = device
+        self._resident: Tensor | None = None
+        size_bytes = len(rows) * self._array[:1].nbytes
+        if device.type == "cuda" and size_bytes <= RESIDENT_PART * torch.cuda.mem_get_info(device)[0]:
+            self._resident = self._empty(len(rows), device=device)
+            for part in np.array_split(np.arange(len(rows)), len(rows) // 1024 + 1):
+                self._resident[torch.from_numpy(part).to(device)] = self._gather(part)
+
+    def take(self, indices: NDArray[np.int64]) -> Tensor:
+        """A copy of the rows ``indices``, int64 [B] in 0..N-1, on the device: [B, ...]."""
+        if self._resident is None:
+            return self._gather(indices)
+        return self._resident[torch.from_numpy(indices).to(self._device)]
+
+    def _gather(self, indices: NDArray[np.int64]) -> Tensor:
+        if self._device.type != "cuda":
+            return torch.from_numpy(self._array[self._rows[indices]])
+        # Pinned memory lets the copy run while the device computes; torch keeps it until the copy is done.
+        pinned = self._empty(len(indices), pin_memory=True)
+        np.take(self._array, self._rows[indices], axis=0, out=pinned.numpy(), mode="clip")
+        return pinned.to(self._device, non_blocking=True)
+
+    def _empty(self, count: int, **where: Any) -> Tensor:
+        dtype = torch.from_numpy(np.empty(0, self._array.dtype)).dtype
+        return torch.empty((count, *self._array.shape[1:]), dtype=dtype, **where)
+
+
+class Batches(ABC):
+    """One split as a network gets it: images, or what frozen layers have made of them.
+
+    labels: int64 [N] or float32 [N, classes]. stages: through how many of the backbone's stages the inputs have been, 0
+    for images.
+    """
+
+    stages = 0
+
+    def __init__(self, labels: NDArray[Any], device: torch.device) -> None:
+        self.device = device
+        self._labels = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def for_training(self, indices: NDArray[np.int64], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Augmented inputs, float [B, ...], and labels [B] or [B, classes], on the device.
+
+        indices: int64 [B] in 0..N-1. generator: on the CPU; what is drawn depends on B and the augmentation alone.
+        """
+        return self._training_inputs(indices, generator), self._labels_of(indices)
+
+    def for_evaluation(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """The same, without augmentation."""
+        return self._inputs(indices), self._labels_of(indices)
+
+    def _labels_of(self, indices: NDArray[np.int64]) -> Tensor:
+        return self._labels[torch.from_numpy(indices).to(self.device)]
+
+    @abstractmethod
+    def _training_inputs(self, indices: NDArray[np.int64], generator: torch.Generator) -> Tensor: ...
+
+    @abstractmethod
+    def _inputs(self, indices: NDArray[np.int64]) -> Tensor: ...
+
+
+class ImageBatches(Batches):
+    """The images of one split, normalised.
+
+    images: uint8 [M, C, S, S], the image cache, usually mapped; rows: int64 [N], which of them. augment: as
+    ``augmented`` has it. scale: of the inputs.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        rows: NDArray[np.int64],
+        labels: NDArray[Any],
+        device: torch.device,
+        augment: str = "none",
+        scale: InputScale = IMAGENET,
+    ) -> None:
+        assert len(rows) == len(labels)
+        super().__init__(labels, device)
+        self._rows, self._augment, self._scale = Rows(images, rows, device), augment, scale
+
+    def images(self, indices: NDArray[np.int64]) -> Tensor:
+        """As they are: uint8 [B, C, S, S]."""
+        return self._rows.take(indices)
+
+    def _training_inputs(self, indices: NDArray[np.int64], generator: torch.Generator) -> Tensor:
+        return augmented(self.images(indices), self._augment, generator, self._scale)
+
+    def _inputs(self, indices: NDArray[np.int64]) -> Tensor:
+        return normalise(self.images(indices), self._scale)
+
+
+def plan_batches(count: int, batch_size: int, generator: torch.Generator | None) -> list[NDArray[np.int64]]:
+    """Indices 0..count-1, each once, in batches of ``batch_size``: shuffled by ``generator``, in order without one.
+
+    The last batch holds what is left. If that were a single image it joins the batch before (BatchNorm cannot train on
+    one value a channel, and no image is left out). Within a batch indices ascend, so that a disk is read one way.
+    """
+    order = np.arange(count) if generator is None else torch.randperm(count, generator=generator).numpy()
+    starts = list(range(0, count, batch_size))
+    if batch_size > 1 and len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return [np.sort(order[start:end]) for start, end in zip(starts, [*starts[1:], count], strict=True)]
+
 
 MAX_ROTATION_DEGREES = 30.0
 CROP_AREA = (0.5, 1.0)
@@ -125,17 +193,21 @@ def augmented(images: Tensor, augment: str, generator: torch.Generator, to: Inpu
     """
     if augment == "none":
         return normalise(images, to)
-    draws = torch.rand(len(images), _DRAWS[augment], generator=generator)
     if augment == "flip":
-        mirrored = (draws[:, 0] < 0.5).to(images.device).view(-1, 1, 1, 1)
+        mirrored = draw_mirrored(len(images), generator).to(images.device).view(-1, 1, 1, 1)
         return normalise(torch.where(mirrored, images.flip(3), images), to)
+    draws = torch.rand(len(images), 6, generator=generator)
     grid = _sampling_grid(_warps(draws).to(images.device), images.shape[-1])
     warped = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return normalise(warped, to)
 
 
-_DRAWS = {"flip": 1, "standard": 6}
-assert {"none", *_DRAWS} == set(AUGMENTS)
+assert set(AUGMENTS) == {"none", "flip", "standard"}
+
+
+def draw_mirrored(count: int, generator: torch.Generator) -> Tensor:
+    """Which of ``count`` images ``flip`` mirrors: bool [B], on the CPU."""
+    return torch.rand(count, generator=generator) < 0.5
 
 
 def _sampling_grid(warps: Tensor, size: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.batches import IMAGENET, Batches, InputScale, augmented, normalise, plan_batches
+from trainables.batches import Batches, plan_batches
 from trainables.losses import Loss, mean_loss, probabilities_of
 from trainables.optimizers import Schedule
 
@@ -47,19 +47,18 @@ class Evaluation:
 @dataclass(frozen=True)
 class Forward:
     """A network with its loss. task: "single_label" or "multi_label"; precision: "fp32", or "bf16" for
-    autocast (weights and loss stay float32). scale: of the network's inputs.
+    autocast (weights and loss stay float32).
     """
 
     model: nn.Module
     loss: Loss
     task: str
     precision: str
-    scale: InputScale = IMAGENET
 
-    def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The summed loss and the logits."""
+    def __call__(self, inputs: Tensor, labels: Tensor, stages: int = 0) -> tuple[Tensor, Tensor]:
+        """The summed loss and the logits. stages: as in ``Batches``."""
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = self.model(inputs)
+            logits = self.model(inputs, stages) if stages else self.model(inputs)
         return self.loss.total(logits, labels), logits
 
     def right(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -78,7 +77,6 @@ def train_epoch(
     data: Batches,
     *,
     batch_size: int,
-    augment: str,
     shuffling: torch.Generator,
     augmentation: torch.Generator,
     micro_batch: int | None = None,
@@ -95,10 +93,9 @@ def train_epoch(
     before = torch.zeros(())
     for step, indices in enumerate(plan_batches(len(data), batch_size, shuffling), start=1):
         between_steps()
-        images, labels = data.take(indices)
+        inputs, labels = data.for_training(indices, augmentation)
         schedule.before_step()
-        inputs = augmented(images, augment, augmentation, forward.scale)
-        summed, right, micro_batch = _backward_in_memory(forward, optimizer, inputs, labels, micro_batch)
+        summed, right, micro_batch = _backward_in_memory(forward, optimizer, inputs, labels, data.stages, micro_batch)
         optimizer.step()
         total += summed
         weight += forward.loss.weight(labels)
@@ -125,31 +122,36 @@ def evaluate(forward: Forward, data: Batches, between_steps: Callable[[], None] 
     """
     forward.model.eval()
 
-    def judged(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        summed, logits = forward(normalise(images, forward.scale), labels)
+    def judged(indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        inputs, labels = data.for_evaluation(indices)
+        summed, logits = forward(inputs, labels, data.stages)
         return summed, forward.loss.weight(labels), probabilities_of(logits, forward.task)
 
-    totals, weights, parts = zip(*map_batches(judged, data, between_steps), strict=True)
+    batches = map_batches(judged, len(data), EVALUATION_BATCH[data.device.type], between_steps)
+    totals, weights, parts = zip(*batches, strict=True)
     total, weight = (torch.stack(sums).sum(dtype=torch.float64) for sums in (totals, weights))
     return Evaluation(float(mean_loss(total, weight)), torch.cat(parts).cpu().numpy())
 
 
 @torch.inference_mode()
 def map_batches(
-    function: Callable[[Tensor, Tensor], _Out], data: Batches, between_steps: Callable[[], None] = lambda: None
+    function: Callable[[NDArray[np.int64]], _Out],
+    count: int,
+    size: int,
+    between_steps: Callable[[], None] = lambda: None,
 ) -> list[_Out]:
-    """``function`` of images (uint8 [B, C, S, S]) and labels, in order, without gradients, until all are through.
+    """``function`` of the indices 0..count-1, int64 [B], in order, without gradients, until all are through.
 
-    ``EVALUATION_BATCH`` at a time, halved where GPU memory does not suffice. between_steps is called before each batch
-    and may raise.
+    ``size`` at a time, halved where GPU memory does not suffice. between_steps is called before each batch and may
+    raise.
     """
     found: list[_Out] = []
-    start, size = 0, EVALUATION_BATCH[data.device.type]
-    while start < len(data):
+    start = 0
+    while start < count:
         between_steps()
-        indices = np.arange(start, min(start + size, len(data)))
+        indices = np.arange(start, min(start + size, count))
         try:
-            found.append(function(*data.take(indices)))
+            found.append(function(indices))
             start += len(indices)
         except torch.OutOfMemoryError:
             if len(indices) == 1:
@@ -159,12 +161,17 @@ def map_batches(
 
 
 def _backward_in_memory(
-    forward: Forward, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, micro_batch: int | None
+    forward: Forward,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    labels: Tensor,
+    stages: int,
+    micro_batch: int | None,
 ) -> tuple[Tensor, Tensor, int | None]:
     """``_backward``, in ever smaller parts until memory suffices; also the size of a part, for the next batch."""
     while True:
         try:
-            return *_backward(forward, optimizer, inputs, labels, micro_batch), micro_batch
+            return *_backward(forward, optimizer, inputs, labels, stages, micro_batch), micro_batch
         except torch.OutOfMemoryError:
             tried = min(micro_batch or len(inputs), len(inputs))
             if tried == 1:
@@ -176,7 +183,12 @@ def _backward_in_memory(
 
 
 def _backward(
-    forward: Forward, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, micro_batch: int | None
+    forward: Forward,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    labels: Tensor,
+    stages: int,
+    micro_batch: int | None,
 ) -> tuple[Tensor, Tensor]:
     """Leave the gradient of the batch's mean loss in the parameters; the summed loss and the count of right images.
 
@@ -188,7 +200,7 @@ def _backward(
     total = torch.zeros((), device=inputs.device)
     right = torch.zeros((), dtype=torch.int64, device=inputs.device)
     for some, their_labels in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
-        summed, logits = forward(some, their_labels)
+        summed, logits = forward(some, their_labels, stages)
         mean_loss(summed, weight).backward()  # type: ignore[no-untyped-call]
         total += summed.detach()
         right += forward.right(logits.detach(), their_labels)

@@ -19,24 +19,22 @@ from trainables.checkpoints import differences
 from trainables.seeding import seeded
 from trainables.weights import FoundWeights, load_pretrained
 
-_HEAD_STREAM = 0x68656164
-"""Keeps the head's random numbers apart from those of a random trunk of the same seed."""
-
 
 def build_model(
-    params: TrialParams, class_count: int, weights: FoundWeights, image_size: int, seed: int
+    params: TrialParams, class_count: int, weights: FoundWeights, image_size: int, seed: int, trunk_seed: int = 0
 ) -> FineTunedModel:
     """The network of one trial, on the CPU, float32, in train mode.
 
-    weights: of ``params.backbone``. image_size: side of the images in pixels. seed: of the head's initial weights (and
-    of the trunk's, if they are random), 0 or more; the same seed gives the same model, global random state stays.
+    weights: of ``params.backbone``. image_size: side of the images in pixels. seed: of the head's initial weights;
+    trunk_seed: of the backbone's, if they are random; both 0 or more. The same seeds give the same model, global random
+    state stays.
     ``UserError``: ``model_problems``, or weights that do not load.
     """
     assert weights.backbone == params.backbone, f"weights of {weights.backbone} for {params.backbone}"
     raise_all(model_problems(params, image_size))
     backbone = BACKBONES[params.backbone]
-    trunk = load_pretrained(weights, seed, image_size)
-    with seeded(seed ^ _HEAD_STREAM):
+    trunk = load_pretrained(weights, trunk_seed, image_size)
+    with seeded(seed):
         head = make_head(backbone.feature_width, params.head_widths, params.dropout, class_count)
     layers = params.unfreeze_layers or unfrozen_modules(backbone, params.unfreeze_depth)
     model = FineTunedModel(backbone, trunk, head, layers, keeps_all=weights.origin == "random")
@@ -119,17 +117,20 @@ class FineTunedModel(nn.Module):
         self.first_trainable_block = blocks.index(True) + 1 if any(blocks) else len(blocks) + 1
         self.train()
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.forward_trained(self.forward_frozen(images))
+    def forward(self, inputs: Tensor, stages: int = 0) -> Tensor:
+        """stages: how many of ``backbone.stages``, at most ``frozen_stages``, ``inputs`` have been through."""
+        return self.forward_trained(self.forward_frozen(inputs, stages, self.frozen_stages))
 
-    def forward_frozen(self, images: Tensor) -> Tensor:
-        """The part of the network before anything that trains, without gradients: a function of the image alone.
+    def forward_frozen(self, inputs: Tensor, first: int = 0, stop: int | None = None) -> Tensor:
+        """Stages ``first`` to ``stop`` (exclusive; at most, and by default, ``frozen_stages``), without gradients.
 
-        Returns float [B, channels, H, W] (ViT: [B, tokens, width]), or the features [B, feature_width] if the head
-        alone trains.
+        A function of the image alone. Returns float [B, channels, H, W] (ViT: [B, tokens, width]), or behind the last
+        stage the features [B, feature_width].
         """
+        stop = self.frozen_stages if stop is None else stop
+        assert first <= stop <= self.frozen_stages, f"stages {first} to {stop} of {self.frozen_stages}"
         with torch.no_grad():
-            return self._run(images, 0, self.frozen_stages)
+            return self._run(inputs, first, stop) if first < stop else inputs
 
     def forward_trained(self, boundary: Tensor) -> Tensor:
         """The rest, from what ``forward_frozen`` returned to the logits; ``boundary`` is left as it is."""
@@ -192,11 +193,15 @@ class FineTunedModel(nn.Module):
             for name, tensor in mine.items():
                 tensor.copy_(state[name])
 
-    def frozen_sha256(self) -> str:
-        """SHA-256, in hexadecimal, over names, types, shapes and bytes of all tensors that training leaves alone."""
+    def frozen_sha256(self, stages: int | None = None) -> str:
+        """SHA-256, in hexadecimal, over names, types, shapes and bytes of all tensors that training leaves alone.
+
+        stages: of those alone that lie in the first ``stages`` of ``backbone.stages``.
+        """
+        parts = self.backbone.stages[:stages]
         digest = hashlib.sha256()
         for name, tensor, trains in self._tensors():
-            if not trains:
+            if not trains and (stages is None or _lies_in(name, parts)):
                 array = tensor.detach().cpu().numpy()
                 digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
                 digest.update(array.tobytes())

@@ -57,6 +57,11 @@ class Randomness:
         self._dropout |= {name: state[f"dropout_{name}"] for name in self._dropout if f"dropout_{name}" in state}
 
 
+def trunk_seed(seed: int, backbone: str) -> int:
+    """That of a backbone's random weights: one for all trials of a sweep with this seed, so that they share them."""
+    return int(np.random.SeedSequence([seed, *backbone.encode()]).generate_state(1)[0])
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Within ``with seeded(seed):`` torch's CPU random numbers follow from ``seed``, and then go on as before."""

@@ -7,7 +7,7 @@ import functools
 import gc
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,17 @@ from numpy.typing import NDArray
 from search_spaces.errors import UserError, raise_all, unknown
 from search_spaces.params import TrialParams
 from trainables.atomic import write_atomically
-from trainables.batches import Batches, plan_batches
+from trainables.batches import Batches, ImageBatches, plan_batches
 from trainables.data.dataset import Split, TrialData, open_dataset, open_test_split
 from trainables.engine import Forward, evaluate, train_epoch
+from trainables.feature_cache import CachePlace
 from trainables.finetune import FineTunedModel, build_model, model_problems
+from trainables.frozen_features import VIEWS, FeatureBatches, FrozenFeatures
 from trainables.losses import Loss, make_loss
 from trainables.metrics import evaluate_predictions, metric_mode, metric_names
 from trainables.optimizers import Schedule, make_optimizer
 from trainables.predictions import Predictions, join, read_predictions
-from trainables.seeding import Randomness, set_determinism
+from trainables.seeding import Randomness, set_determinism, trunk_seed
 from trainables.weights import FoundWeights, find_weights
 
 SAME_PROBABILITY = {"fp32": 5e-3, "bf16": 5e-2}
@@ -47,6 +49,9 @@ class TrialSettings:
     cpus: torch threads of a trial. use_gpu: run on cuda (the device that Ray made visible).
     deterministic: torch's deterministic algorithms. splits: a file of the form of splits.csv that assigns train
     and val anew (cross-validation); None = the run's own.
+    cached_stages: by backbone, behind how many of its stages features are kept (``stages_worth_keeping``); a trial uses
+    the last of them that lies before anything that trains. cache_dir: where on each node, None = in the trial's
+    memory; cache_bytes: as ``CachePlace.limit_bytes``.
     """
 
     run_dir: str
@@ -62,6 +67,9 @@ class TrialSettings:
     use_gpu: bool
     deterministic: bool
     splits: str | None = None
+    cached_stages: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    cache_dir: str | None = None
+    cache_bytes: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values: ``TrialSettings(**values)`` is the same again."""
@@ -97,7 +105,9 @@ class FinetuneTrial:
             loss = _checked_loss(params, settings, self.data).to(self._device)
             weights = self._find_weights()
             self.model = self._build_model(weights)
-            self._forward = Forward(self.model, loss, self.data.task, settings.precision, weights.scale)
+            self._forward = Forward(self.model, loss, self.data.task, settings.precision)
+            self._scale = weights.scale
+            self._features = self._frozen_features()
             self._train, self._val = (self._batches(split) for split in (self.data.train, self.data.val))
             groups = self.model.parameter_groups(params.lr, params.backbone_lr_factor)
             self._optimizer = make_optimizer(params, groups)
@@ -115,6 +125,11 @@ class FinetuneTrial:
         """Whether the last epoch is the best so far: then ``save_best`` is due."""
         return self._best.improved
 
+    @property
+    def note(self) -> str:
+        """What the user should hear of this trial, such as why frozen features could not be kept; "" = nothing."""
+        return "" if self._features is None else self._features.note
+
     def run_epoch(self) -> dict[str, Any]:
         """Train one epoch and validate; return its flat record.
 
@@ -128,6 +143,7 @@ class FinetuneTrial:
         """
         assert not self._best.ended, "the trial has ended"
         with self._on_the_clock(), self._random.for_dropout():
+            self._compute_features()
             began_s = time.monotonic()
             epoch = self._best.epoch + 1
             head_lr = self.params.lr * self._schedule.factor
@@ -138,7 +154,6 @@ class FinetuneTrial:
                 self._schedule,
                 self._train,
                 batch_size=self.params.batch_size,
-                augment=self.params.augment,
                 shuffling=self._random.shuffling,
                 augmentation=self._random.augmentation,
                 micro_batch=self._micro_batch,
@@ -220,7 +235,7 @@ class FinetuneTrial:
         for split in splits:
             if split == "test":
                 test = open_test_split(Path(self.settings.run_dir))
-                of[split] = test, self._batches(test)
+                of[split] = test, self._image_batches(test)
             rows, batches = of[split]
             probabilities = evaluate(self._forward, batches, between_steps=self._check_time).probabilities
             found[split] = self._rows(split, rows, probabilities, content["epoch"])
@@ -228,7 +243,8 @@ class FinetuneTrial:
 
     def close(self) -> None:
         """Free network, optimiser and data, so that the process can take another trial; nothing works after it."""
-        for name in ("model", "data", "_optimizer", "_schedule", "_forward", "_train", "_val", "_probabilities"):
+        own = ("model", "data", "_optimizer", "_schedule", "_forward", "_features", "_train", "_val", "_probabilities")
+        for name in own:
             self.__dict__.pop(name, None)
         gc.collect()
         if self._device.type == "cuda":
@@ -254,12 +270,50 @@ class FinetuneTrial:
         return found[self.params.backbone]
 
     def _build_model(self, weights: FoundWeights) -> FineTunedModel:
-        classes, seed = len(self.data.classes), self._random.weights_seed
-        model = build_model(self.params, classes, weights, self.data.image_size, seed)
+        model = build_model(
+            self.params,
+            len(self.data.classes),
+            weights,
+            self.data.image_size,
+            self._random.weights_seed,
+            trunk_seed(self.settings.seed, self.params.backbone),
+        )
         return model.to(memory_format=torch.channels_last).to(self._device)
 
+    def _frozen_features(self) -> FrozenFeatures | None:
+        """None: the trial is trained on images."""
+        settings, kept = self.settings, self.settings.cached_stages.get(self.params.backbone, ())
+        stages = max((one for one in kept if one <= self.model.frozen_stages), default=0)
+        if not stages or self.params.augment not in VIEWS:
+            return None
+        # Of the run's own splits whatever the fold, so that all folds share them.
+        own = self.data if settings.splits is None else open_dataset(Path(settings.run_dir))
+        return FrozenFeatures(
+            self.model,
+            stages,
+            self._scale,
+            self.data.images,
+            np.concatenate([np.unique(own.train.rows), np.setdiff1d(own.val.rows, own.train.rows)]),
+            precision=settings.precision,
+            device=self._device,
+            place=None if settings.cache_dir is None else CachePlace(settings.cache_dir, settings.cache_bytes),
+            between_steps=self._check_time,
+        )
+
     def _batches(self, split: Split) -> Batches:
-        return Batches(self.data.images, split.rows, split.labels, self._device)
+        if self._features is not None:
+            return FeatureBatches(self._features, split.rows, split.labels, self.params.augment)
+        return self._image_batches(split)
+
+    def _image_batches(self, split: Split) -> Batches:
+        return ImageBatches(self.data.images, split.rows, split.labels, self._device, self.params.augment, self._scale)
+
+    def _compute_features(self) -> None:
+        """All that an epoch needs, at once, so that trials that begin together share the work."""
+        if self._features is not None:
+            train, val = (self._features.positions(split.rows) for split in (self.data.train, self.data.val))
+            views = {0: np.concatenate([train, val])} | ({1: train} if VIEWS[self.params.augment] == 2 else {})
+            self._features.compute(views)
 
     def _validate(self) -> dict[str, float]:
         found = evaluate(self._forward, self._val, between_steps=self._check_time)

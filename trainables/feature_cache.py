@@ -1,0 +1,370 @@
+"""Arrays on a node's disk that many processes fill together, shard by shard, and map: a cache that may vanish any time.
+
+An entry is a folder named by a hash of all that its content follows from. In it lie ``array`` (a header, a checksum a
+shard, and the rows), ``claims`` (the shards that somebody computes) and ``users`` (the processes that map it). Nothing
+is locked: files made by O_EXCL decide who does what, since locks are unreliable on network file systems.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import mmap
+import os
+import shutil
+import socket
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT = 1
+"""Of ``array``; another one is made again."""
+SHARD = 256
+"""Rows that are claimed, written and checked together."""
+STALE_S = 60.0
+"""A claim that has not been touched for so long is taken over."""
+LARGEST_CACHE_BYTES = 50_000_000_000
+PART_OF_DISK = 0.2
+"""Of what would be free without the cache."""
+_HEADER_BYTES = 4096
+_SLOT = np.dtype([("done", "<u4"), ("crc32", "<u4")])
+_DONE = 0x454E4F44
+_FOREIGN_USER_S = 86_400.0
+_verified: set[tuple[int, int, int]] = set()
+"""Device, inode and shard of what this process has read and found undamaged."""
+
+
+@dataclass(frozen=True)
+class RowForm:
+    """What a row is. shape: as stored. dtype: of NumPy. meaning: what only the owner of the rows understands."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    meaning: str = ""
+
+    @property
+    def row_bytes(self) -> int:
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+
+class Shards(Protocol):
+    """An array of rows, filled by shards; ``MemoryShards`` and ``CacheEntry``."""
+
+    form: RowForm
+
+    def done(self, shard: int) -> bool:
+        """Whether it is filled, and undamaged."""
+
+    def claim(self, shard: int) -> bool:
+        """Whether the caller is the one to fill it."""
+
+    def touch(self, shard: int) -> None:
+        """The caller is at work on what it has claimed."""
+
+    def release(self, shard: int) -> None:
+        """The caller has filled what it claimed, or gives it up."""
+
+    def write(self, shard: int, rows: NDArray[Any]) -> None:
+        """Fill a claimed shard."""
+
+    def array(self) -> NDArray[Any]:
+        """[count, *form.shape]; only rows of shards that are done have a meaning."""
+
+
+class MemoryShards:
+    """Shards of one process, in its own memory."""
+
+    def __init__(self, count: int, form: RowForm) -> None:
+        self.form = form
+        self._array = np.empty((count, *form.shape), dtype=form.dtype)
+        self._done: set[int] = set()
+
+    def done(self, shard: int) -> bool:
+        return shard in self._done
+
+    def claim(self, shard: int) -> bool:
+        return True
+
+    def touch(self, shard: int) -> None: ...
+
+    def release(self, shard: int) -> None: ...
+
+    def write(self, shard: int, rows: NDArray[Any]) -> None:
+        self._array[shard * SHARD :][: len(rows)] = rows
+        self._done.add(shard)
+
+    def array(self) -> NDArray[Any]:
+        return self._array
+
+
+@dataclass(frozen=True)
+class CachePlace:
+    """Where a node keeps its cache. folder: ``~`` is the home of whoever runs there; made with mode 0700, as what is
+    kept may be patients' data. limit_bytes: of all entries together; None = ``PART_OF_DISK``, at most
+    ``LARGEST_CACHE_BYTES``."""
+
+    folder: str
+    limit_bytes: int | None = None
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder).expanduser()
+
+    def limit(self, held_bytes: int) -> int:
+        """How many bytes all entries may take; held_bytes: what they take now."""
+        if self.limit_bytes is not None:
+            return self.limit_bytes
+        free = next(shutil.disk_usage(one).free for one in (self.path, *self.path.parents) if one.exists())
+        return int(min(PART_OF_DISK * (free + held_bytes), LARGEST_CACHE_BYTES))
+
+
+class CacheEntry:
+    """An entry of ``count`` rows, opened or made. key: its name, of letters and digits.
+
+    form: asked only where nobody has made it yet. Every method may raise ``OSError``: the cache cannot be used then,
+    or no longer. Entries that no process uses are removed for it, those used longest ago first; where it does not
+    fit even then, ``OSError`` with ENOSPC.
+    """
+
+    def __init__(self, place: CachePlace, key: str, count: int, form: Callable[[], RowForm]) -> None:
+        self._folder, self._key, self._count = place.path / key, key, count
+        for folder in (place.path, self._folder, self._folder / "claims", self._folder / "users"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self._folder / "users" / _me()).touch()
+        self._file = self._open() or self._make(place, form)
+        os.utime(self._path)  # the last use
+        state = os.fstat(self._file)
+        self._identity = state.st_dev, state.st_ino
+
+    def __del__(self) -> None:
+        if (file := getattr(self, "_file", None)) is not None:
+            os.close(file)
+
+    def done(self, shard: int) -> bool:
+        slot = np.frombuffer(os.pread(self._file, _SLOT.itemsize, self._slot_at(shard)), _SLOT)[0]
+        if slot["done"] != _DONE:
+            return False
+        if (*self._identity, shard) not in _verified:
+            if self._crc32(shard) != slot["crc32"]:
+                os.pwrite(self._file, bytes(_SLOT.itemsize), self._slot_at(shard))
+                return False
+            _verified.add((*self._identity, shard))
+        return True
+
+    def claim(self, shard: int) -> bool:
+        claim = self._claim_of(shard)
+        if _create(claim):
+            return not self._given_back(shard)
+        try:
+            state, owner = claim.stat(), claim.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return False  # It was released a moment ago: whoever asks again sees why.
+        if not _is_dead(owner.partition(" ")[0]) and time.time() - state.st_mtime < STALE_S:
+            return False
+        # One name for one stale state of the claim: of those who found it stale one alone makes this file.
+        if not _create(claim.with_name(f"{shard}.{state.st_mtime_ns}")):
+            return False
+        claim.write_text(_claim_text(), encoding="utf-8")
+        return True
+
+    def _given_back(self, shard: int) -> bool:
+        """Whether a shard just claimed was done between the caller's question and its claim."""
+        if self.done(shard):
+            self.release(shard)
+            return True
+        return False
+
+    def touch(self, shard: int) -> None:
+        os.utime(self._claim_of(shard))
+
+    def release(self, shard: int) -> None:
+        for path in (*self._folder.glob(f"claims/{shard}.*"), self._claim_of(shard)):
+            path.unlink(missing_ok=True)
+
+    def write(self, shard: int, rows: NDArray[Any]) -> None:
+        content = np.ascontiguousarray(rows, dtype=self.form.dtype).data.cast("B")
+        _write_all(self._file, content, self._rows_at(shard))
+        slot = np.array([(_DONE, zlib.crc32(content))], _SLOT)
+        os.pwrite(self._file, slot.tobytes(), self._slot_at(shard))
+        _verified.add((*self._identity, shard))
+
+    def array(self) -> NDArray[Any]:
+        whole = mmap.mmap(self._file, self._size(self.form), prot=mmap.PROT_READ)
+        rows = np.frombuffer(whole, self.form.dtype, offset=self._rows_at(0))
+        return rows.reshape(self._count, *self.form.shape)
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / "array"
+
+    def _claim_of(self, shard: int) -> Path:
+        return self._folder / "claims" / str(shard)
+
+    def _slot_at(self, shard: int) -> int:
+        return _HEADER_BYTES + shard * _SLOT.itemsize
+
+    def _rows_at(self, shard: int) -> int:
+        slots_end = self._slot_at(-(-self._count // SHARD))
+        return -(-slots_end // mmap.PAGESIZE) * mmap.PAGESIZE + shard * SHARD * self.form.row_bytes
+
+    def _size(self, form: RowForm) -> int:
+        self.form = form
+        return self._rows_at(0) + self._count * form.row_bytes
+
+    def _header(self, form: RowForm) -> bytes:
+        facts = {"format": FORMAT, "key": self._key, "count": self._count, "shard": SHARD, **asdict(form)}
+        header = json.dumps(facts | {"bytes": self._size(form)}).encode()
+        assert len(header) <= _HEADER_BYTES
+        return header.ljust(_HEADER_BYTES)
+
+    def _open(self) -> int | None:
+        """The file, if it is there, of today's format and whole; what is damaged is removed."""
+        try:
+            file = os.open(self._path, os.O_RDWR)
+        except FileNotFoundError:
+            return None
+        header = os.pread(file, _HEADER_BYTES, 0)
+        try:
+            facts = json.loads(header)
+            form = RowForm(tuple(facts["shape"]), facts["dtype"], facts["meaning"])
+            if self._header(form) == header and os.fstat(file).st_size == self._size(form):
+                return file
+        except (ValueError, KeyError, TypeError):
+            pass
+        os.close(file)
+        self._path.unlink(missing_ok=True)
+        return None
+
+    def _make(self, place: CachePlace, form: Callable[[], RowForm]) -> int:
+        size = self._size(form())
+        _make_room(place, size, self._folder)
+        beside = self._folder / f".new-{_me()}"
+        for leftover in self._folder.glob(".new-*"):
+            if leftover == beside or _is_dead(leftover.name.removeprefix(".new-")):
+                leftover.unlink(missing_ok=True)
+        file = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            _reserve(file, size)
+            os.pwrite(file, self._header(self.form), 0)
+            os.link(beside, self._path)
+            return file
+        except FileExistsError:
+            os.close(file)
+            other = self._open()
+            if other is None:
+                raise OSError(errno.EAGAIN, "another process replaces it") from None
+            return other
+        except OSError:
+            os.close(file)
+            raise
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def _crc32(self, shard: int) -> int:
+        at = self._rows_at(shard)
+        rows = min(SHARD, self._count - shard * SHARD)
+        end, found = at + rows * self.form.row_bytes, 0
+        while at < end:
+            part = os.pread(self._file, min(1 << 22, end - at), at)
+            if not part:
+                return -1  # It ends before it should.
+            found, at = zlib.crc32(part, found), at + len(part)
+        return found
+
+
+@contextmanager
+def claimed(shards: Shards, shard: int) -> Iterator[bool]:
+    """``with claimed(...) as mine:`` a shard that is ``mine`` is to be written; it is released at the end."""
+    mine = shards.claim(shard)
+    try:
+        yield mine
+    finally:
+        if mine:
+            with suppress(OSError):  # One that cannot be released is stale soon.
+                shards.release(shard)
+
+
+def _make_room(place: CachePlace, needed: int, mine: Path) -> None:
+    """Remove unused entries, the one used longest ago first, until ``needed`` bytes fit."""
+    sizes: dict[Path, int] = {}
+    used_at: dict[Path, float] = {}
+    for folder in place.path.iterdir():
+        with suppress(OSError):
+            files = [one.stat() for one in folder.iterdir() if one.is_file()]
+            sizes[folder] = sum(state.st_size for state in files)
+            used_at[folder] = max((state.st_mtime for state in files), default=0.0)
+    held = sum(sizes.values())
+    limit = place.limit(held)
+    for folder in sorted(used_at, key=lambda one: used_at[one]):
+        if held + needed <= limit:
+            return
+        if folder != mine and not any(_uses(user) for user in folder.glob("users/*")):
+            shutil.rmtree(folder, ignore_errors=True)
+            held -= sizes[folder]
+    if held + needed > limit:
+        told = f"{needed / 1e9:.1f} GB are needed, {max(0, limit - held) / 1e9:.1f} of {limit / 1e9:.1f} GB are left"
+        raise OSError(errno.ENOSPC, told)
+
+
+def _uses(user: Path) -> bool:
+    if _is_dead(user.name):
+        return False
+    if user.name.rpartition("-")[0] == socket.gethostname():
+        return True
+    with suppress(FileNotFoundError):
+        return time.time() - user.stat().st_mtime < _FOREIGN_USER_S
+    return False
+
+
+def _reserve(file: int, size: int) -> None:
+    """Take the room now: a map of a file that the disk has no room for kills the process that reads it."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    else:  # macOS
+        os.truncate(file, size)
+
+
+def _write_all(file: int, content: memoryview, at: int) -> None:
+    while content:
+        written = os.pwrite(file, content[: 1 << 28], at)
+        content, at = content[written:], at + written
+
+
+def _create(path: Path) -> bool:
+    """Make a claim, if nobody has."""
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    with os.fdopen(file, "w", encoding="utf-8") as stream:
+        stream.write(_claim_text())
+    return True
+
+
+def _claim_text() -> str:
+    return f"{_me()} {time.time():.3f}"
+
+
+def _me() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _is_dead(name: str) -> bool:
+    """Whether ``name``, as ``_me`` gave it, is a process of this machine that has ended."""
+    host, _, pid = name.rpartition("-")
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

@@ -1,0 +1,259 @@
+"""What the layers before anything that trains make of every image: computed once, whoever needs it, wherever it lies.
+
+These layers are a function of the image alone. It is computed in fixed batches, so that a trial gets the same bits
+whether they come from the node's cache or, where that cannot be used, from its own memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainables.backbones import BACKBONES
+from trainables.batches import Batches, InputScale, Rows, draw_mirrored, normalise
+from trainables.engine import map_batches
+from trainables.feature_cache import SHARD, CacheEntry, CachePlace, MemoryShards, RowForm, Shards, claimed
+from trainables.finetune import FineTunedModel
+
+VERSION = 1
+"""Raise it when this file computes features in another way: it is part of every entry's key."""
+BATCH = {"cpu": 32, "cuda": 256}
+"""Images at once. It is fixed, as the last bits of a product depend on it."""
+VIEWS = {"none": 1, "flip": 2}
+"""How many different inputs an image becomes: itself, and its mirror image. ``standard`` has no end of them."""
+PART_OF_MEMORY = 0.5
+"""Of the memory that a trial has: the rest is for its network, and for what else it reads."""
+SPEED = {"cpu": (30e9, 2e9), "cuda": (30e12, 10e9)}
+"""FLOP/s of a core or a GPU, and bytes/s at which it is given features: round numbers, the same on every machine."""
+BYTES = {"fp32": 4, "bf16": 2}
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """Of the stages up to one, for an image. flops: two a multiply-add; values: numbers in their output."""
+
+    flops: int
+    values: int
+
+
+@functools.lru_cache(maxsize=64)
+def stage_costs(backbone: str, image_size: int) -> tuple[StageCost, ...]:
+    """Of the first 1, 2, ... stages of a backbone (all of them: with the pooling behind), counted without computing."""
+    network = BACKBONES[backbone]
+    trunk = network.drop_classifier(network.empty_network(image_size)).eval()
+    features = torch.empty(1, 3, image_size, image_size, device="meta")
+    found = []
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        for stage in network.stages:
+            features = network.run(trunk, stage, features)
+            found.append(StageCost(counter.get_total_flops(), features.numel()))
+        found[-1] = StageCost(counter.get_total_flops(), network.to_vector(features).numel())
+    return tuple(found)
+
+
+def features_bytes(backbone: str, image_size: int, stages: int, images: int, precision: str) -> int:
+    """Of both views of ``images`` behind the first ``stages``, 1 or more, of a backbone."""
+    return VIEWS["flip"] * images * stage_costs(backbone, image_size)[stages - 1].values * BYTES[precision]
+
+
+def stages_worth_keeping(
+    backbone: str, image_size: int, images: int, precision: str, *, threads: int, gpu: bool, memory_bytes: int
+) -> list[int]:
+    """Behind how many stages of a backbone features are kept: where they fit, and are read sooner than computed.
+
+    images: of training and validation. memory_bytes: that a trial has on the smallest node. threads: of a trial.
+    """
+    flops_a_second, bytes_a_second = SPEED["cuda" if gpu else "cpu"]
+    flops_a_second *= 1 if gpu else threads
+    return [
+        stages
+        for stages, cost in enumerate(stage_costs(backbone, image_size), start=1)
+        if features_bytes(backbone, image_size, stages, images, precision) <= PART_OF_MEMORY * memory_bytes
+        and cost.values * BYTES[precision] / bytes_a_second < cost.flops / flops_a_second
+    ]
+
+
+class FrozenFeatures:
+    """The output of the first ``stages`` stages of ``model`` for the images of a run's training and validation splits.
+
+    images: uint8 [M, C, S, S], the image cache, whose file's name is a hash of its content. order: int64 [n], the rows
+    of it in question. place: of the node's cache; None = features stay in memory. between_steps: called before each
+    batch, may raise. note: why features are in memory that should have been kept, "" = they are not.
+    """
+
+    def __init__(
+        self,
+        model: FineTunedModel,
+        stages: int,
+        scale: InputScale,
+        images: np.memmap[Any, np.dtype[np.uint8]],
+        order: NDArray[np.int64],
+        *,
+        precision: str,
+        device: torch.device,
+        place: CachePlace | None,
+        between_steps: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.stages, self.device = stages, device
+        self.note = ""
+        self._model, self._scale, self._precision = model, scale, precision
+        self._images, self._order, self._place, self._check = images, order, place, between_steps
+        self._position_of = np.full(len(images), -1)
+        self._position_of[order] = np.arange(len(order))
+        self._shards: dict[int, Shards] = {}
+
+    def positions(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the features of these rows of the image cache stand."""
+        found: NDArray[np.int64] = self._position_of[rows]
+        assert (found >= 0).all(), "features are to be had of the run's training and validation images alone"
+        return found
+
+    def compute(self, wanted: Mapping[int, NDArray[np.int64]]) -> None:
+        """See to it that features are there: by view (0: the image, 1: its mirror image) their positions.
+
+        Trials that want the same ones at the same time share the work: each computes what nobody else has claimed, and
+        waits in the end for what others are still computing.
+        """
+        todo = [(view, int(shard)) for view, where in wanted.items() for shard in np.unique(where // SHARD)]
+        if self._place is not None and not self.note:
+            try:
+                for view in wanted:
+                    self._shards[view] = self._shards.get(view) or self._entry(view, self._place)
+                self._fill(todo)
+                return
+            except OSError as error:
+                why = error.strerror or str(error)
+                self.note = f"features of frozen layers are computed anew for each trial: {self._place.path}: {why}"
+                self._shards.clear()
+        for view in wanted:
+            self._shards.setdefault(view, MemoryShards(len(self._order), self._form))
+        self._fill(todo)
+
+    def rows(self, view: int, positions: NDArray[np.int64]) -> Rows:
+        """Features that ``compute`` has seen to, to be taken in batches and given to ``as_inputs``."""
+        return Rows(self._shards[view].array(), positions, self.device)
+
+    def as_inputs(self, rows: Tensor) -> Tensor:
+        """What the next stage wants, float [B, ...], of rows as they are stored; a view of them."""
+        dtype, layout = self._shards[0].form.meaning.split()
+        rows = rows.view(getattr(torch, dtype))
+        return rows.permute(0, 3, 1, 2) if layout == "channels_last" else rows
+
+    def _fill(self, todo: list[tuple[int, int]]) -> None:
+        while todo:
+            left = []
+            for view, shard in todo:
+                shards = self._shards[view]
+                if shards.done(shard):
+                    continue
+                with claimed(shards, shard) as mine:
+                    if mine:
+                        shards.write(shard, self._features_of(view, shard, shards))
+                    else:
+                        left.append((view, shard))
+            todo = left
+            if todo:
+                self._check()
+                time.sleep(_POLL_S)
+
+    def _features_of(self, view: int, shard: int, shards: Shards) -> NDArray[Any]:
+        rows = self._order[shard * SHARD :][:SHARD]
+
+        def stored(indices: NDArray[np.int64]) -> NDArray[Any]:
+            features = self._forward(torch.from_numpy(self._images[rows[indices]]), view)
+            shards.touch(shard)
+            return _stored(features, shards.form)
+
+        return np.concatenate(map_batches(stored, len(rows), BATCH[self.device.type], self._check))
+
+    def _forward(self, images: Tensor, view: int) -> Tensor:
+        images = images.to(self.device)
+        inputs = normalise(images.flip(3) if view else images, self._scale)
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16"),
+        ):
+            return self._model.forward_frozen(inputs, 0, self.stages)
+
+    @functools.cached_property
+    def _form(self) -> RowForm:
+        """Found by trying one image."""
+        features = self._forward(torch.from_numpy(self._images[self._order[:1]]), 0)
+        last = features.ndim == 4 and not features.is_contiguous()
+        shape = features.permute(0, 2, 3, 1).shape[1:] if last else features.shape[1:]
+        dtype = str(features.dtype).removeprefix("torch.")
+        assert dtype in ("float32", "bfloat16"), dtype
+        stored = {"float32": "<f4", "bfloat16": "<i2"}[dtype]  # NumPy has no bfloat16: the bits are kept.
+        return RowForm(tuple(shape), stored, f"{dtype} {'channels_last' if last else 'contiguous'}")
+
+    def _entry(self, view: int, place: CachePlace) -> CacheEntry:
+        cpu = self.device.type == "cpu"
+        facts = {
+            "version": VERSION,
+            "torch": torch.__version__,
+            "device": torch.backends.cpu.get_cpu_capability() if cpu else torch.cuda.get_device_name(self.device),
+            "threads": torch.get_num_threads() if cpu else 0,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "precision": self._precision,
+            "backbone": self._model.backbone.name,
+            "stages": self.stages,
+            "weights": self._model.frozen_sha256(self.stages),
+            "scale": [self._scale.mean, self._scale.std],
+            "images": [Path(str(self._images.filename)).name, self._images.shape],
+            "order": hashlib.sha256(self._order.tobytes()).hexdigest(),
+            "view": view,
+        }
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+        return CacheEntry(place, key, len(self._order), lambda: self._form)
+
+
+class FeatureBatches(Batches):
+    """One split as ``FrozenFeatures``. rows: int64 [N], of the image cache; labels and augment: as of ``ImageBatches``,
+    but for "standard"."""
+
+    def __init__(
+        self, features: FrozenFeatures, rows: NDArray[np.int64], labels: NDArray[Any], augment: str = "none"
+    ) -> None:
+        assert len(rows) == len(labels)
+        super().__init__(labels, features.device)
+        self.stages = features.stages
+        self.augment = augment
+        self.positions = features.positions(rows)
+        self._features = features
+        self._rows: dict[int, Rows] = {}
+
+    def _training_inputs(self, indices: NDArray[np.int64], generator: torch.Generator) -> Tensor:
+        rows = self._take(0, indices)
+        if self.augment == "flip":
+            mirrored = draw_mirrored(len(indices), generator)
+            rows[mirrored.to(self.device)] = self._take(1, indices[mirrored.numpy()])
+        return self._features.as_inputs(rows)
+
+    def _inputs(self, indices: NDArray[np.int64]) -> Tensor:
+        return self._features.as_inputs(self._take(0, indices))
+
+    def _take(self, view: int, indices: NDArray[np.int64]) -> Tensor:
+        if view not in self._rows:
+            self._features.compute({view: self.positions})
+            self._rows[view] = self._features.rows(view, self.positions)
+        return self._rows[view].take(indices)
+
+
+def _stored(features: Tensor, form: RowForm) -> NDArray[Any]:
+    if form.meaning.endswith("channels_last"):
+        features = features.permute(0, 2, 3, 1)
+    features = features.contiguous().cpu()
+    return (features.view(torch.int16) if features.dtype == torch.bfloat16 else features).numpy()
