@@ -39,7 +39,7 @@ def measure(session: Session) -> None:
             for cached in (False, True) if HAS_FEATURE_CACHE else (False,):
                 name = {"speed": f"{backbone}, {what}", "feature_cache": cached}
                 session.row(name, 8, lambda b=backbone, d=depth, c=cached: frozen_training(session, b, d, c))
-    session.row({"speed": "trials at once: resnet18, everything"}, 45, lambda: trials_at_once(session))
+    session.row({"speed": f"trials at once: {full[0]}, everything"}, 45, lambda: trials_at_once(session))
     for backbone in () if session.quick else COMPILED:
         session.row({"speed": f"{backbone}, bare and compiled"}, 60, lambda b=backbone: compiled(session, b))
 
