@@ -77,7 +77,7 @@ def study_runs() -> list[StudyRun]:
             epochs = min(row.epochs, MOST_IMAGES // IMAGES_AN_EPOCH)
             same.setdefault((row.params, data, epochs), []).append(row.id)
             cut |= {row.id} if epochs < row.epochs else set()
-    runs = [StudyRun(tuple(ids), *asked, cut=tuple(cut & {*ids})) for asked, ids in same.items()]
+    runs = [StudyRun(tuple(ids), *asked, cut=tuple(row for row in ids if row in cut)) for asked, ids in same.items()]
     return sorted(runs, key=lambda run: -run.steps)
 
 
