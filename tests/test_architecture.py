@@ -53,6 +53,10 @@ A_TRIAL = (
     "trainables.engine",
     "trainables.batches",
     "trainables.data.dataset",
+    "trainables.data.image",
+    "trainables.data.cache",
+    "trainables.data.decoded",
+    "trainables.data.near_duplicates",
     "trainables.weights",
     "trainables.export",
     "trainables.metrics",
@@ -188,8 +192,8 @@ def test_light_faces_load_neither_torch_nor_ray() -> None:
     )
 
 
-def test_a_trial_runs_where_there_is_no_pydantic_optuna_or_ray() -> None:
-    blocked = ("pydantic", "optuna", "ray")
+def test_trials_and_decoding_run_with_torch_and_the_scientific_packages_alone() -> None:
+    blocked = ("pydantic", "optuna", "ray", "imagehash", "pydicom")
     run_python(
         "import sys, importlib\n"
         f"sys.modules.update(dict.fromkeys({blocked!r}))\n"

@@ -12,7 +12,6 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-import imagehash
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -82,7 +81,7 @@ def prepare_image(source: Path | Pixels, size: int, fit: str) -> Prepared:
         return Prepared(ImageStats(reason=_reason(error)), None, np.zeros((SMALL, SMALL), np.uint8))
     stats = ImageStats(
         pixel_hash=_pixel_hash(pixels),
-        phash=str(imagehash.phash(small)),
+        phash=_phash(small),
         gray=pixels.ndim == 2,
         blank=bool(pixels.min() == pixels.max()),
         frames=decoded.frames,
@@ -144,6 +143,12 @@ def _pixel_hash(pixels: npt.NDArray[np.uint8]) -> str:
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()[:32]
+
+
+def _phash(small: Image.Image) -> str:
+    import imagehash  # Here, so that a trial and decoding alone do not need it.
+
+    return str(imagehash.phash(small))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,119 @@
+"""The studies' ResNet-18 rows with as many steps as the studies took, longest first, as many as there is time for."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+
+from benchmarks.gpu_session import Label, Row, Session, print_row, write_run_folder
+from search_spaces.params import TrialParams
+from search_spaces.studies import DESCRIPTIONS, published, rows_of
+from trainables.metrics import evaluate_predictions
+
+BACKBONE = "resnet18"
+IMAGES_AN_EPOCH = 12_000
+"""Of the studies' training split; ours is repeated to as many, so that an epoch has as many steps as theirs."""
+MOST_IMAGES = 60_000
+QUICK_IMAGES, QUICK_RUNS = 32, 2
+FIRST_STEP_S = {False: 0.006, True: 0.012}
+"""Seconds a step, of a head alone and of more, that are reckoned with before one was measured."""
+START_S = 5.0
+"""Seconds of building, of the first steps and of the predictions, for each run."""
+NORMAL, BOTH = "normal", "covid|pneumonia"
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyRun:
+    """Rows that ask for the same: ids. data: "two", "three" or "several" findings; epochs: after the cut, which the
+    rows ``cut`` have felt.
+    """
+
+    ids: tuple[str, ...]
+    params: TrialParams
+    data: str
+    epochs: int
+    cut: tuple[str, ...]
+
+    @property
+    def trunk_trains(self) -> bool:
+        return self.params.unfreeze_depth != 0
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * math.ceil(IMAGES_AN_EPOCH / self.params.batch_size)
+
+
+def measure(session: Session) -> None:
+    runs = study_runs()
+    if session.quick:
+        runs = [next(run for run in runs if run.data == data) for data in ("two", "several")][:QUICK_RUNS]
+    step_s = dict(FIRST_STEP_S)
+    left_out: list[str] = []
+    for run in runs:
+        needed_s = START_S + run.steps * step_s[run.trunk_trains]
+        if session.left_s < needed_s and not session.quick:
+            left_out += [f"{row} ({needed_s:.0f} s)" for row in run.ids]
+            continue
+        name = {"study": ", ".join(run.ids), "steps": run.steps, "cut": run.cut, "trains": run.params.summary()}
+        began_s = time.monotonic()
+        session.row(name, 0, lambda its=run: scores(session, its))
+        step_s[run.trunk_trains] = (time.monotonic() - began_s) / run.steps
+    print_row({"study": "rows that there was no time for", "rows": left_out})
+
+
+def study_runs() -> list[StudyRun]:
+    """All rows of ``BACKBONE`` that can be run, those that ask for the same together, the most steps first."""
+    findings = {row.id: row.findings for row in published()}
+    same: dict[tuple[TrialParams, str, int], list[str]] = {}
+    cut: set[str] = set()
+    for study in DESCRIPTIONS:
+        for row in rows_of(study):
+            if row.params is None or row.params.backbone != BACKBONE:
+                continue
+            three = "three" if findings.get(row.id) == "three_findings" else "two"
+            data = "several" if row.task == "multi_label" else three
+            epochs = min(row.epochs, MOST_IMAGES // IMAGES_AN_EPOCH)
+            same.setdefault((row.params, data, epochs), []).append(row.id)
+            cut |= {row.id} if epochs < row.epochs else set()
+    runs = [StudyRun(tuple(ids), *asked, cut=tuple(row for row in ids if row in cut)) for asked, ids in same.items()]
+    return sorted(runs, key=lambda run: -run.steps)
+
+
+def scores(session: Session, run: StudyRun) -> Row:
+    """Macro F1 on validation and test of the epoch that is best on validation."""
+    batch = min(run.params.batch_size, 8) if session.quick else run.params.batch_size
+    params = dataclasses.replace(run.params, batch_size=batch)
+    trial = session.trial(_run_folder(session, run.data), params, precision="bf16", epochs=run.epochs)
+    weights, done, record = session.folder / "best.pt", False, {}
+    while not done:
+        record = trial.run_epoch()
+        done = bool(record.get("done"))
+        if trial.improved:
+            trial.save_best(weights, session.folder / "predictions.npz")
+    found = trial.predict_with(weights, ("val", "test"))
+    names = {"val": "val_f1_macro", "test": "test_f1_macro"}
+    result: Row = {"precision": "bf16", "end": record.get("end"), "best_epoch": record.get("best_epoch")}
+    for split, part in found.items():
+        values = evaluate_predictions(part.label, part.probability, part.classes, trial.data.task)
+        result[names[split]] = round(values["f1_macro"], 4)
+    trial.close()
+    return result
+
+
+def _run_folder(session: Session, data: str) -> Path:
+    folder = session.folder / f"study_{data}"
+    if folder.exists():
+        return folder
+    images = session.images
+    findings = sorted(set(images.finding))
+    labels: dict[str, tuple[Label, list[str]]] = {
+        "two": (lambda finding: finding if finding == NORMAL else "infected", ["infected", NORMAL]),
+        "three": (str, findings),
+        "several": (lambda finding: BOTH if finding == "covid" else finding, findings),
+    }
+    label_of, classes = labels[data]
+    count = QUICK_IMAGES if session.quick else IMAGES_AN_EPOCH
+    rows = {split: images.rows_of(split, count if split == "train" else None) for split in ("train", "val", "test")}
+    return write_run_folder(folder, images, rows, label_of, classes)
