@@ -58,7 +58,7 @@ def added_mb(run: Path, how: str) -> float:
     import torch
 
     from search_spaces.params import TrialParams
-    from trainables.batches import Batches, normalise, plan_batches
+    from trainables.batches import ImageBatches, plan_batches
     from trainables.data.dataset import open_dataset
     from trainables.finetune import build_model
     from trainables.optimizers import make_optimizer
@@ -71,23 +71,23 @@ def added_mb(run: Path, how: str) -> float:
     optimizer = make_optimizer(params, model.parameter_groups(params.lr, params.backbone_lr_factor))
     model.train()
 
-    def train(images: torch.Tensor, labels: torch.Tensor) -> None:
+    def train(inputs: torch.Tensor, labels: torch.Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(model(normalise(images)), labels).backward()  # type: ignore[no-untyped-call]
+        torch.nn.functional.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     for _ in range(TRAINED_BATCHES):
-        train(torch.zeros(BATCH, 1, SIZE, SIZE, dtype=torch.uint8), torch.zeros(BATCH, dtype=torch.int64))
+        train(torch.zeros(BATCH, 3, SIZE, SIZE), torch.zeros(BATCH, dtype=torch.int64))
     before = most = anonymous_mb(Path("/proc/self/smaps_rollup").read_text())
     data = open_dataset(run)
     images = data.images if how == "mapped" else np.array(data.images)
     shuffling = torch.Generator().manual_seed(0)
     for split in (data.train, data.val):
-        batches = Batches(images, split.rows, split.labels, torch.device("cpu"))
+        batches = ImageBatches(images, split.rows, split.labels, torch.device("cpu"))
         for number, indices in enumerate(plan_batches(len(batches), BATCH, shuffling)):
-            gathered, labels = batches.take(indices)
+            inputs, labels = batches.for_evaluation(indices)
             if number < TRAINED_BATCHES:
-                train(gathered, labels)
+                train(inputs, labels)
             if number % 8 == 0:
                 most = max(most, anonymous_mb(Path("/proc/self/smaps_rollup").read_text()))
     return most - before

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.gpu_session import HAS_FEATURE_CACHE, Row, Session
+from benchmarks.gpu_session import Row, Session
 from search_spaces.params import TrialParams
 from trainables import batches
 from trainables.backbones import BACKBONES
-from trainables.batches import Batches, normalise
+from trainables.batches import ImageBatches, normalise
 from trainables.data.dataset import open_dataset
 from trainables.engine import Forward, train_epoch
 from trainables.finetune import build_model
@@ -48,8 +48,7 @@ def measure(session: Session) -> None:
             _check(session, name, 10, lambda b=backbone, p=precision: same_probabilities(session, b, p))
     _check(session, "micro-batches have the gradient of the whole batch", 10, lambda: micro_batches(session))
     _check(session, "images on the GPU or mapped: the same records", 10, lambda: resident_or_mapped(session))
-    if HAS_FEATURE_CACHE:
-        feature_cache_rows(session)
+    feature_cache_rows(session)
     for backbone in QUICK_BACKBONES if session.quick else BACKBONES:
         name = f"full fine-tuning, bf16, and its state: {backbone}"
         _check(session, name, 15, lambda b=backbone: trains_and_goes_on(session, b))
@@ -129,18 +128,17 @@ def micro_batches(session: Session) -> Row:
                 model = model.to(memory_format=torch.channels_last).to(session.device)
                 loss = make_loss(params, data.task, data.train.labels, data.classes)
                 optimizer = make_optimizer(params, model.parameter_groups(params.lr, 1.0))
-                train = Batches(data.images, data.train.rows, data.train.labels, session.device)
+                train = ImageBatches(data.images, data.train.rows, data.train.labels, session.device)
                 torch.cuda.empty_cache()
                 base_bytes = torch.cuda.memory_reserved(session.device)
                 torch.cuda.reset_peak_memory_stats(session.device)
                 torch.cuda.set_per_process_memory_fraction(limit_bytes / card_bytes, session.device)
                 epoch = train_epoch(
-                    Forward(model, loss, data.task, "fp32", weights.scale),
+                    Forward(model, loss, data.task, "fp32"),
                     optimizer,
                     Schedule(optimizer, "constant", 1),
                     train,
                     batch_size=batch,
-                    augment="none",
                     shuffling=torch.Generator().manual_seed(0),
                     augmentation=torch.Generator().manual_seed(0),
                 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import gc
-import importlib.util
 import json
 import os
 import time
@@ -24,6 +23,7 @@ from search_spaces.params import TrialParams
 from trainables.atomic import write_json
 from trainables.data.dataset import DATASET_FILE, SPLITS_FILE, TEST_ACCESS_FILE
 from trainables.data.image import decode, fit_square
+from trainables.frozen_features import stages_worth_keeping
 from trainables.trial import FinetuneTrial, TrialSettings
 from trainables.weights import find_weights
 
@@ -32,7 +32,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 QUICK_FILES = 8
 """Of each class and split."""
 CACHE_BYTES = 20_000_000_000
-HAS_FEATURE_CACHE = importlib.util.find_spec("trainables.feature_cache") is not None
+MEMORY_BYTES = 16_000_000_000
+"""Of a trial, which decides what is cached."""
 
 Row = dict[str, Any]
 Label = Callable[[str], str]
@@ -150,6 +151,11 @@ class Session:
             self._folders[name] = write_run_folder(self.folder / name, self.images, rows, str, classes)
         return self._folders[name]
 
+    def whole(self) -> Path:
+        """The run folder with all training and validation images, the findings as classes."""
+        splits = self.images.split
+        return self.few(*(splits.count(split) for split in ("train", "val")))
+
     def settings(
         self,
         run_dir: Path,
@@ -160,14 +166,23 @@ class Session:
         deterministic: bool = False,
         cache: Path | None = None,
         device: torch.device | None = None,
+        seed: int = 0,
     ) -> TrialSettings:
         """Of a trial on this run folder; ``backbone`` has random weights where the folder of weights lacks it.
 
         cache: where features are cached; None = they are not.
         """
         missing = find_weights(self.weights, [backbone])[1]
-        caching: dict[str, Any] = {"cache_dir": None if cache is None else str(cache), "cache_bytes": CACHE_BYTES}
-        fields = {field.name for field in dataclasses.fields(TrialSettings)}
+        use_gpu = (device or self.device).type == "cuda"
+        kept = stages_worth_keeping(
+            backbone,
+            self.images.shape[-1],
+            len(self.images.path),
+            precision,
+            threads=self.threads,
+            gpu=use_gpu,
+            memory_bytes=MEMORY_BYTES,
+        )
         return TrialSettings(
             run_dir=str(run_dir),
             epochs=epochs,
@@ -177,11 +192,13 @@ class Session:
             mode="max",
             patience=None,
             time_limit_s=None,
-            seed=0,
+            seed=seed,
             cpus=self.threads,
-            use_gpu=(device or self.device).type == "cuda",
+            use_gpu=use_gpu,
             deterministic=deterministic,
-            **{name: value for name, value in caching.items() if name in fields},
+            cached_stages={} if cache is None else {backbone: kept},
+            cache_dir=None if cache is None else str(cache),
+            cache_bytes=CACHE_BYTES,
         )
 
     def trial(self, run_dir: Path, params: TrialParams, *, precision: str, **settings: Any) -> FinetuneTrial:

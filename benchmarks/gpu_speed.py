@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.gpu_session import HAS_FEATURE_CACHE, Row, Session, synchronize
+from benchmarks.gpu_session import Row, Session, synchronize
 from search_spaces.params import TrialParams
 from trainables.backbones import BACKBONES
 from trainables.batches import IMAGENET
@@ -36,7 +36,7 @@ def measure(session: Session) -> None:
         session.row({"speed": f"{backbone}, everything"}, 15, lambda b=backbone: full_training(session, b))
     for backbone in frozen:
         for depth, what in ((0, "head"), (1, "last block")):
-            for cached in (False, True) if HAS_FEATURE_CACHE else (False,):
+            for cached in (False, True):
                 name = {"speed": f"{backbone}, {what}", "feature_cache": cached}
                 session.row(name, 8, lambda b=backbone, d=depth, c=cached: frozen_training(session, b, d, c))
     session.row({"speed": f"trials at once: {full[0]}, everything"}, 45, lambda: trials_at_once(session))
