@@ -132,7 +132,7 @@ def micro_batches(session: Session) -> Row:
                 torch.cuda.empty_cache()
                 base_bytes = torch.cuda.memory_reserved(session.device)
                 torch.cuda.reset_peak_memory_stats(session.device)
-                torch.cuda.set_per_process_memory_fraction(limit_bytes / card_bytes, session.device)
+                torch.cuda.set_per_process_memory_fraction(limit_bytes / card_bytes)
                 epoch = train_epoch(
                     Forward(model, loss, data.task, "fp32"),
                     optimizer,
@@ -148,7 +148,7 @@ def micro_batches(session: Session) -> Row:
                 gradients.append(_gradient(model))
                 del model, optimizer, train
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, session.device)
+        torch.cuda.set_per_process_memory_fraction(1.0)
         set_determinism(False)
     difference = float((gradients[0] - gradients[1]).norm() / gradients[0].norm())
     detail = f"batch of {batch} in parts of {parts[1]}: the gradient differs by {difference:.1e} of its length"

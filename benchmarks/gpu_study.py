@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.gpu_session import Label, Row, Session, print_row, write_run_folder
@@ -17,8 +19,10 @@ IMAGES_AN_EPOCH = 12_000
 """Of the studies' training split; ours is repeated to as many, so that an epoch has as many steps as theirs."""
 MOST_IMAGES = 60_000
 QUICK_IMAGES, QUICK_RUNS = 32, 2
-FIRST_STEP_S = {False: 0.006, True: 0.012}
-"""Seconds a step, of a head alone and of more, that are reckoned with before one was measured."""
+AT_ONCE = 6
+"""Runs that share the card: with batches of 8 to 32 a single one leaves most of it idle."""
+STEP_S = {False: 0.006, True: 0.012}
+"""Seconds a step, of a head alone and of more, that are reckoned with before a run is begun."""
 START_S = 5.0
 """Seconds of building, of the first steps and of the predictions, for each run."""
 NORMAL, BOTH = "normal", "covid|pneumonia"
@@ -49,18 +53,25 @@ def measure(session: Session) -> None:
     runs = study_runs()
     if session.quick:
         runs = [next(run for run in runs if run.data == data) for data in ("two", "several")][:QUICK_RUNS]
-    step_s = dict(FIRST_STEP_S)
+    for run in runs:  # Made before several processes want them.
+        _run_folder(session, run.data)
     left_out: list[str] = []
-    for run in runs:
-        needed_s = START_S + run.steps * step_s[run.trunk_trains]
-        if session.left_s < needed_s and not session.quick:
-            left_out += [f"{row} ({needed_s:.0f} s)" for row in run.ids]
-            continue
-        name = {"study": ", ".join(run.ids), "steps": run.steps, "cut": run.cut, "trains": run.params.summary()}
-        began_s = time.monotonic()
-        session.row(name, 0, lambda its=run: scores(session, its))
-        step_s[run.trunk_trains] = (time.monotonic() - began_s) / run.steps
+    with ProcessPoolExecutor(1 if session.quick else AT_ONCE, mp_context=get_context("spawn")) as pool:
+        for run, answer in [(run, pool.submit(measured, session, run)) for run in runs]:
+            if (row := answer.result()) is None:
+                left_out += run.ids
+            else:
+                print_row(row)
     print_row({"study": "rows that there was no time for", "rows": left_out})
+
+
+def measured(session: Session, run: StudyRun) -> Row | None:
+    """What one run came to; None where too little time is left for it."""
+    if session.left_s < START_S + run.steps * STEP_S[run.trunk_trains] and not session.quick:
+        return None
+    began_s = time.monotonic()
+    name: Row = {"study": ", ".join(run.ids), "steps": run.steps, "cut": run.cut, "trains": run.params.summary()}
+    return name | scores(session, run) | {"row_s": round(time.monotonic() - began_s, 1)}
 
 
 def study_runs() -> list[StudyRun]:
@@ -85,13 +96,16 @@ def scores(session: Session, run: StudyRun) -> Row:
     """Macro F1 on validation and test of the epoch that is best on validation."""
     batch = min(run.params.batch_size, 8) if session.quick else run.params.batch_size
     params = dataclasses.replace(run.params, batch_size=batch)
-    trial = session.trial(_run_folder(session, run.data), params, precision="bf16", epochs=run.epochs)
-    weights, done, record = session.folder / "best.pt", False, {}
+    trial = session.trial(
+        _run_folder(session, run.data), params, precision="bf16", epochs=run.epochs, cache=session.folder / "features"
+    )
+    own = session.folder / run.ids[0]
+    weights, done, record = own / "best.pt", False, {}
     while not done:
         record = trial.run_epoch()
         done = bool(record.get("done"))
         if trial.improved:
-            trial.save_best(weights, session.folder / "predictions.npz")
+            trial.save_best(weights, own / "predictions.npz")
     found = trial.predict_with(weights, ("val", "test"))
     names = {"val": "val_f1_macro", "test": "test_f1_macro"}
     result: Row = {"precision": "bf16", "end": record.get("end"), "best_epoch": record.get("best_epoch")}

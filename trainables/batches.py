@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class Rows:
         """A copy of the rows ``indices``, int64 [B] in 0..N-1, on the device: [B, ...]."""
         if self._resident is None:
             return self._gather(indices)
-        return self._resident[torch.from_numpy(indices).to(self._device)]
+        return self._resident[on_device(indices, self._device)]
 
     def _gather(self, indices: NDArray[np.int64]) -> Tensor:
         if self._device.type != "cuda":
@@ -110,7 +111,7 @@ class Batches(ABC):
         return self._inputs(indices), self._labels_of(indices)
 
     def _labels_of(self, indices: NDArray[np.int64]) -> Tensor:
-        return self._labels[torch.from_numpy(indices).to(self.device)]
+        return self._labels[on_device(indices, self.device)]
 
     @abstractmethod
     def _training_inputs(self, indices: NDArray[np.int64], generator: torch.Generator) -> Tensor: ...
@@ -150,6 +151,12 @@ class ImageBatches(Batches):
         return normalise(self.images(indices), self._scale)
 
 
+def on_device(small: NDArray[np.int64] | Tensor, device: torch.device) -> Tensor:
+    """A small array as a tensor there, without waiting for what a GPU is still at work on."""
+    tensor = small if isinstance(small, Tensor) else torch.from_numpy(small)
+    return tensor.to(device, non_blocking=True)
+
+
 def plan_batches(count: int, batch_size: int, generator: torch.Generator | None) -> list[NDArray[np.int64]]:
     """Indices 0..count-1, each once, in batches of ``batch_size``: shuffled by ``generator``, in order without one.
 
@@ -175,12 +182,20 @@ def normalise(images: Tensor, to: InputScale = IMAGENET) -> Tensor:
     to: the scale of the result. C is 1 or 3; gray is repeated in the three channels. The result is channels_last.
     """
     batch, _, height, width = images.shape
-    scale = torch.tensor([1 / (255 * std) for std in to.std], device=images.device).view(1, 3, 1, 1)
-    shift = torch.tensor([-mean / std for mean, std in zip(to.mean, to.std, strict=True)], device=images.device)
+    scale, shift = _scale_and_shift(to, images.device)
     # Broadcasting writes the three channels of a gray image at once, straight into the layout that convolutions want.
     out = torch.empty((batch, 3, height, width), device=images.device, memory_format=torch.channels_last)
     torch.mul(images.float(), scale, out=out)
-    return out.add_(shift.view(1, 3, 1, 1))
+    return out.add_(shift)
+
+
+@functools.lru_cache(maxsize=16)
+def _scale_and_shift(to: InputScale, device: torch.device) -> tuple[Tensor, Tensor]:
+    """float32 [1, 3, 1, 1] on the device, made once: it would wait each time for a GPU's work to end."""
+    with torch.inference_mode(False):  # Whoever comes first: a tensor of that mode may be of no use to others.
+        scale = torch.tensor([1 / (255 * std) for std in to.std], device=device)
+        shift = torch.tensor([-mean / std for mean, std in zip(to.mean, to.std, strict=True)], device=device)
+        return scale.view(1, 3, 1, 1), shift.view(1, 3, 1, 1)
 
 
 def augmented(images: Tensor, augment: str, generator: torch.Generator, to: InputScale = IMAGENET) -> Tensor:
@@ -194,10 +209,10 @@ def augmented(images: Tensor, augment: str, generator: torch.Generator, to: Inpu
     if augment == "none":
         return normalise(images, to)
     if augment == "flip":
-        mirrored = draw_mirrored(len(images), generator).to(images.device).view(-1, 1, 1, 1)
+        mirrored = on_device(draw_mirrored(len(images), generator), images.device).view(-1, 1, 1, 1)
         return normalise(torch.where(mirrored, images.flip(3), images), to)
     draws = torch.rand(len(images), 6, generator=generator)
-    grid = _sampling_grid(_warps(draws).to(images.device), images.shape[-1])
+    grid = _sampling_grid(on_device(_warps(draws), images.device), images.shape[-1])
     warped = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return normalise(warped, to)
 

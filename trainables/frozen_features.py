@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.backbones import BACKBONES
-from trainables.batches import Batches, InputScale, Rows, draw_mirrored, normalise
+from trainables.batches import Batches, InputScale, Rows, draw_mirrored, normalise, on_device
 from trainables.engine import map_batches
 from trainables.feature_cache import SHARD, CacheEntry, CachePlace, MemoryShards, RowForm, Shards, claimed
 from trainables.finetune import FineTunedModel
@@ -238,8 +238,8 @@ class FeatureBatches(Batches):
     def _training_inputs(self, indices: NDArray[np.int64], generator: torch.Generator) -> Tensor:
         rows = self._take(0, indices)
         if self.augment == "flip":
-            mirrored = draw_mirrored(len(indices), generator)
-            rows[mirrored.to(self.device)] = self._take(1, indices[mirrored.numpy()])
+            mirrored = np.flatnonzero(draw_mirrored(len(indices), generator).numpy())
+            rows.index_copy_(0, on_device(mirrored, self.device), self._take(1, indices[mirrored]))
         return self._features.as_inputs(rows)
 
     def _inputs(self, indices: NDArray[np.int64]) -> Tensor:

@@ -58,7 +58,7 @@ class Loss:
         if labels.ndim == 2:
             return (labels >= 0).sum().float()
         count = len(labels) if self.kind == "cross_entropy" else len(labels) * self.class_count
-        return torch.tensor(float(count), device=labels.device)
+        return torch.full((), float(count), device=labels.device)  # ``tensor`` would wait for a GPU
 
     def to(self, device: torch.device) -> Loss:
         """The same loss with its weights on ``device``."""
