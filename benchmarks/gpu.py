@@ -1,7 +1,7 @@
 """Correctness, speed and the studies' ResNet-18 rows on a GPU, where Ray, Optuna and pydantic need not be installed.
 
     python -m benchmarks.gpu --part tests|speed|study --data FOLDER --weights FOLDER|random
-                             [--device cuda|cpu] [--seconds 210] [--quick]
+                             [--device cuda|cpu] [--seconds 210] [--only TEXT] [--quick]
 
 FOLDER holds train, val and test, in each a folder a class. Prints one line of JSON for the machine and one after each
 row. --quick: tiny sizes, to see that it works; its numbers are of no use.
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--weights", required=True, help="a folder of weight files, or random")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--seconds", type=float, default=210.0, help="no row is begun that would end later")
+    parser.add_argument("--only", default="", help="of tests and speed, the rows whose name holds this text")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it work at all?")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -51,7 +52,8 @@ def main() -> None:
         except UserError as error:
             sys.exit(str(error))
         weights, quick, seconds = arguments.weights, arguments.quick, arguments.seconds
-        PARTS[arguments.part](Session(Path(folder), images, device, weights, quick, began_s, seconds))
+        session = Session(Path(folder), images, device, weights, quick, began_s, seconds, arguments.only)
+        PARTS[arguments.part](session)
 
 
 if __name__ == "__main__":

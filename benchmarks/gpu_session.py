@@ -121,7 +121,7 @@ def write_run_folder(
 class Session:
     """One call of the benchmark. folder: for what it writes. weights: a folder or "random". began_s: its first moment.
 
-    seconds: no row is begun that would not end within them.
+    seconds: no row is begun that would not end within them. only: rows whose name holds this text.
     """
 
     folder: Path
@@ -131,6 +131,7 @@ class Session:
     quick: bool
     began_s: float
     seconds: float
+    only: str = ""
     _folders: dict[str, Path] = dataclasses.field(default_factory=dict)
 
     @property
@@ -206,6 +207,8 @@ class Session:
 
     def row(self, name: Row, needed_s: float, measure: Callable[[], Row]) -> None:
         """Print ``name`` with what ``measure`` found, or why it was not found."""
+        if self.only not in " ".join(map(str, name.values())):
+            return
         if self.left_s < needed_s:
             print_row(name | {"skipped": f"{self.left_s:.0f} s are left, about {needed_s:.0f} s are needed"})
             return
