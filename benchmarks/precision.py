@@ -59,7 +59,7 @@ def main() -> None:
     missing = find_weights(arguments.weights, [str(params["backbone"]) for _, _, params in CASES.values()])[1]
     names = [name for name, (_, _, params) in CASES.items() if params["backbone"] not in missing]
     todo = [(name, seed) for seed in range(arguments.seeds) for name in names]
-    todo = [one for one in todo if one not in {(pair["case"], pair["seed"]) for pair in pairs}]
+    todo = [one for one in todo if one not in {(row["case"], row["seed"]) for row in pairs}]
     with tempfile.TemporaryDirectory() as folder:
         context = get_context("spawn")
         with ProcessPoolExecutor(arguments.processes, mp_context=context) as pool:
@@ -70,7 +70,7 @@ def main() -> None:
                 )
                 (prepared / f"{size}.json").write_text(json.dumps(vars(images) | {"pixels": str(images.pixels)}))
             common = (prepared, arguments.device, arguments.weights, arguments.quick, began_s, arguments.seconds)
-            for answer in as_completed([pool.submit(pair, *one, *common) for one in todo]):
+            for answer in as_completed([pool.submit(run_pair, *one, *common) for one in todo]):
                 if (row := answer.result()) is not None:
                     pairs.append(row)
                     print_row(row)
@@ -88,7 +88,7 @@ def read(results: Path | None) -> list[Row]:
     return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
 
 
-def pair(
+def run_pair(
     name: str, seed: int, prepared: Path, device: str, weights: str, quick: bool, began_s: float, seconds: float
 ) -> Row | None:
     """Both trainings of one seed, in turn; None when the time is over."""
