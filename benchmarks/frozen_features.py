@@ -95,6 +95,9 @@ def baselines(run: Run, test: Split | None, splits: tuple[str, ...], cpus: int) 
             threads=cpus,
             device=torch.device("cpu"),
             precision=run.sweep["precision"],
+            seed=run.sweep["seed"],
+            cached_stages={},
+            place=None,
         )
     for entry in content["baselines"]:
         what = f"{entry['label']}: {entry['failed'] or entry['detail'].removesuffix(' chosen on validation')}"

@@ -16,7 +16,7 @@ from datetime import datetime
 
 from benchmarks import cache_memory, data_scale, demo_sweep, report_scale, side_by_side, trial_overhead
 from benchmarks.table import Row, render
-from sweep.cli import available_cpus
+from sweep.machine import available_cpus
 
 CORES = 2
 BENCHMARKS: dict[str, Callable[[bool], list[Row]]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import os
 import shutil
@@ -337,39 +336,3 @@ def plain(text: str) -> str:
     """``text`` without what UTF-8 or one line of a terminal cannot hold (a file may be named anything)."""
     clean = text.encode("utf-8", "backslashreplace").decode()
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in clean)
-
-
-def available_cpus(groups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
-    """CPUs this process may use: a container or a batch system may allow fewer than the machine has.
-
-    groups: where the kernel shows the limits of control groups, membership: in which of them this process is. A limit
-    of 2.5 CPUs counts as 2, one below 1 as 1; in nested groups the lowest holds.
-    """
-    if hasattr(os, "process_cpu_count"):  # Python 3.13; it knows the affinity, too
-        count = os.process_cpu_count() or 1
-    else:
-        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min([count, *_cpu_limits(groups, membership)])))
-
-
-def _cpu_limits(groups: Path, membership: Path) -> Iterator[float]:
-    """CPUs that each control group which this process is in, or such a group is in, may use: of version 1 and 2."""
-    try:
-        lines = membership.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for _, controllers, place in (line.split(":", 2) for line in lines if line.count(":") > 1):
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        root = groups / "cpu" if controllers else groups
-        # In a container the folder of its own group may be shown as the root, whatever the group is called outside.
-        group = Path(place.lstrip("/"))
-        for folder in (root / above for above in (group, *group.parents)):
-            with contextlib.suppress(OSError, ValueError):
-                if controllers:
-                    quota, period = (int((folder / f"cpu.cfs_{one}_us").read_text()) for one in ("quota", "period"))
-                else:
-                    first, second = (folder / "cpu.max").read_text().split()
-                    quota, period = (-1 if first == "max" else int(first)), int(second)
-                if quota > 0 and period > 0:
-                    yield quota / period

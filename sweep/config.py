@@ -26,6 +26,7 @@ from search_spaces.params import (
     parse_text,
 )
 from search_spaces.paths import unreachable
+from sweep.machine import Machine
 from sweep.run_folder import RunPaths
 from trainables.atomic import check_format
 from trainables.data.config import (
@@ -44,7 +45,8 @@ from trainables.data.config import (
 LONGEST_NAME = 200
 SAMPLERS = ("tpe", "gp", "qmc", "random", "grid")
 SCHEDULERS = ("asha", "median", "none")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "auto")
+CACHE_DIR = "~/.cache/sweep"
 COMPARABLE = tuple(TrialParams.__dataclass_fields__)
 GROUPS = ("images", "what is tried", "how much", "search", "evidence", "machines", "place")
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1}
@@ -72,6 +74,17 @@ def seconds(raw: object) -> float:
         parts = re.findall(_DURATION_PART, raw.lower())
         return float(sum(float(amount) * SECONDS[unit] for amount, unit in parts))
     raise ValueError(f"must be a time such as 90s, 45m, 2h, 1h30m or 1d (a plain number is seconds), received {raw!r}")
+
+
+def size_bytes(raw: object) -> int:
+    """A size in bytes: ``"50GB"``, ``"500 MB"`` (powers of 1000); a plain number is bytes."""
+    value = finite(raw)
+    if value is None and isinstance(raw, str):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt])b?", raw.strip().lower())
+        value = None if match is None else float(match[1]) * 1000 ** ("kmgt".index(match[2]) + 1)
+    if value is None or value < 0:
+        raise ValueError(f"must be a size such as 500MB, 20GB or 0, received {raw!r}")
+    return int(value)
 
 
 def hyperparameters(raw: object) -> dict[str, Override]:
@@ -118,6 +131,7 @@ def _or_none(reader: Any) -> PlainValidator:
 Number = Annotated[float, PlainValidator(number)]
 WholeOrNone = Annotated[int | None, _or_none(whole)]
 SecondsOrNone = Annotated[float | None, _or_none(seconds)]
+BytesOrNone = Annotated[int | None, _or_none(size_bytes)]
 Weights = Annotated[str, PlainValidator(weight_sources)]
 Hyperparameters = Annotated[dict[str, Override], PlainValidator(hyperparameters)]
 
@@ -201,7 +215,9 @@ class SweepConfig(DataConfig):
     deterministic: Flag = _search(
         False, None, "the same seed gives the same sweep, also with several trials at once; slower"
     )
-    precision: Text = _search("fp32", "NAME", "fp32, or bf16 (faster where the hardware has it)", allowed=PRECISIONS)
+    precision: Text = _search(
+        "fp32", "NAME", "fp32, bf16, or auto: bf16 where every node is fast at it", allowed=PRECISIONS
+    )
 
     finalists: Whole | None = _evidence(
         None, "N", "best configurations trained again with fresh seeds, 0: none; default: 3, demo 2", least=0
@@ -235,6 +251,22 @@ class SweepConfig(DataConfig):
     concurrency: Whole | None = _machines(None, "N", "trials at once; default: as many as CPUs and GPUs allow", least=1)
     address: Text = _machines(
         "local", "ADDRESS", "a running Ray cluster, such as auto or HOST:6379; default: local, this machine"
+    )
+
+    cache_dir: Text = _machines(
+        CACHE_DIR,
+        "FOLDER",
+        "on each node, where what frozen layers make of the images is kept and shared by trials and sweeps; none: "
+        "each trial computes it; default: ~/.cache/sweep",
+        later=True,
+        rare=True,
+    )
+    cache_size: BytesOrNone = _machines(
+        None,
+        "SIZE",
+        "the most that it may hold, such as 20GB; default: a fifth of the free disk, at most 50GB",
+        later=True,
+        rare=True,
     )
 
     storage: Text = _place("runs", "FOLDER", "holds the run folders; on a cluster one that every node sees", path=True)
@@ -300,12 +332,12 @@ class ResolvedConfig(SweepConfig):
         return cls(**dict(SweepConfig.from_json(raw)))
 
 
-def resolve(config: SweepConfig, cpus: int, gpus: float) -> ResolvedConfig:
+def resolve(config: SweepConfig, machine: Machine) -> ResolvedConfig:
     """``config`` with what depends on the data (demo or not) and on the machine filled in; a given value is kept.
 
-    cpus, gpus: of the machine or the whole cluster. A trial gets one GPU if there is one, else one CPU, and as many
-    trials run at once as these allow. A scheduler needs at least two epochs to stop anything, and a study runs
-    its list to the end.
+    machine: this one or the whole cluster. A trial gets one GPU if there is one, else one CPU, and as many trials run
+    at once as these allow. A scheduler needs at least two epochs to stop anything, and a study runs its list to the
+    end.
     """
     values = dict(config)
 
@@ -325,10 +357,12 @@ def resolve(config: SweepConfig, cpus: int, gpus: float) -> ResolvedConfig:
     default("finalists", 2 if demo else 3)
     # With folds every image but the test's validates once: that is the repetition.
     default("repeats", 1 if config.folds is not None else 2 if demo else 3)
-    at_once = cpus // max(1, default("cpus_per_trial", 1))
-    if (share := default("gpus_per_trial", 1.0 if gpus >= 1 else 0.0)) > 0:
+    at_once = machine.cpus // max(1, default("cpus_per_trial", 1))
+    if (share := default("gpus_per_trial", 1.0 if machine.gpus >= 1 else 0.0)) > 0:
         # Of several GPUs each holds whole trials: two thirds of a GPU leave room for one trial on it, not for 1.5.
-        at_once = min(at_once, int(gpus) * int(1 / share + 1e-9))
+        at_once = min(at_once, machine.gpus * int(1 / share + 1e-9))
+    if values["precision"] == "auto":
+        values["precision"] = "bf16" if machine.fast_bf16(on_gpu=share > 0) else "fp32"
     default("concurrency", max(1, at_once))
     return ResolvedConfig(**values).without(config.unread)
 
@@ -419,10 +453,14 @@ def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None
 
 
 class Resumed(NamedTuple):
-    """A run that goes on: its saved settings with what was given anew. problems: one sentence a contradiction."""
+    """A run that goes on: its saved settings with what was given anew. problems: one sentence a contradiction.
+
+    own_epochs, cached_stages: as in ``Plan``.
+    """
 
     config: ResolvedConfig
     own_epochs: bool
+    cached_stages: dict[str, list[int]]
     problems: list[str]
 
 
@@ -431,7 +469,7 @@ def resume(asked: SweepConfig) -> Resumed:
 
     Raises ``UserError`` if there is no such run, or none whose settings can be read.
     """
-    saved, own_epochs = _saved(run_paths(asked))
+    saved, own_epochs, cached_stages = _saved(run_paths(asked))
     given = [name for name in sorted(asked.model_fields_set) if getattr(asked, name) != getattr(saved, name)]
     may_change = [name for name, declared in SweepConfig.options().items() if declared.anew]
     problems = [
@@ -446,7 +484,7 @@ def resume(asked: SweepConfig) -> Resumed:
         )
     changed = {name: getattr(asked, name) for name in given if name in may_change}
     place = {"resume": asked.resume, "storage": asked.storage, "name": run_paths(asked).root.name}
-    return Resumed(saved.model_copy(update=changed | place), own_epochs, problems)
+    return Resumed(saved.model_copy(update=changed | place), own_epochs, cached_stages, problems)
 
 
 def run_paths(asked: SweepConfig) -> RunPaths:
@@ -456,8 +494,8 @@ def run_paths(asked: SweepConfig) -> RunPaths:
     return RunPaths(named if os.path.isdir(named) or "/" not in asked.resume else Path(asked.resume))
 
 
-def _saved(paths: RunPaths) -> tuple[ResolvedConfig, bool]:
-    """The settings in sweep.json, and whether the trials of a study's list run the study's own epochs."""
+def _saved(paths: RunPaths) -> tuple[ResolvedConfig, bool, dict[str, list[int]]]:
+    """The settings in sweep.json, and what else was decided before the first trial."""
     if why := unreachable(paths.sweep):
         raise UserError(f"--resume: {why}")
     if not paths.sweep.is_file():
@@ -478,7 +516,7 @@ def _saved(paths: RunPaths) -> tuple[ResolvedConfig, bool]:
     except ValueError as error:
         why = "; ".join(shown_problems(str(error).splitlines()))
         raise UserError(f"--resume: {paths.sweep} is damaged: {why}; restore it, {OR_ANEW}") from None
-    return saved, bool(values.get("own_epochs", True))
+    return saved, bool(values.get("own_epochs", True)), values.get("cached_stages", {})
 
 
 def _shown(value: object) -> str:

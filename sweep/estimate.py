@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -18,12 +17,16 @@ import torch
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
+from search_spaces.space import RANDOM_TRIALS
 from sweep.history import WEIGHTS_KEPT
+from sweep.machine import Machine, available_memory_bytes
 from sweep.plan import Plan, sampled_trials
 from sweep.progress import duration
 from sweep.run_folder import RunPaths
 from trainables.backbones import BACKBONES
-from trainables.finetune import build_model
+from trainables.feature_cache import CachePlace
+from trainables.finetune import build_model, frozen_stages
+from trainables.frozen_features import VIEWS, features_bytes, stages_kept
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "scikit-learn", "pandas", "numpy", "pillow", "imagehash", "onnx")
 BYTES_PER_PARAMETER = 4
@@ -32,16 +35,6 @@ MODEL_FILES = 2  # best.pt and best.onnx
 HEAD_WIDTH = 1024  # the widest first layer that the spaces offer
 SAMPLED_TRIALS = 5
 MEASURED_IMAGES = 8
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Machine:
-    """What the trials can use, over all ``nodes``: ``cpus`` and ``gpus`` as Ray counts them, and the GPUs' names."""
-
-    cpus: int
-    gpus: int
-    gpu_names: tuple[str, ...] = ()
-    nodes: int = 1
 
 
 def provenance(machine: Machine) -> dict[str, Any]:
@@ -53,9 +46,9 @@ def provenance(machine: Machine) -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": _cpu_model(),
         "cpus": machine.cpus,
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": available_memory_bytes(),
         "gpus": list(machine.gpu_names),
-        "nodes": machine.nodes,
+        "nodes": len(machine.nodes),
     }
 
 
@@ -127,8 +120,12 @@ def _free_bytes(paths: RunPaths) -> int:
 def description(plan: Plan, paths: RunPaths) -> str:
     """What ``--dry-run`` prints: the resolved configuration, five sampled trials, and the estimates."""
     trials = sampled_trials(plan.space, SAMPLED_TRIALS, plan.config.seed)
-    an_epoch = _mean_epoch_seconds(plan, trials)
-    seconds = an_epoch * plan.budget * plan.trials / plan.config.concurrency
+    images = plan.dataset.images
+    measured = [_seconds_per_image(plan, params) for params in trials]
+    an_epoch = sum(one.train * images["train"] + one.evaluate * images["val"] for one in measured) / len(measured)
+    once = {_cached(plan, params): one.once for params, one in zip(trials, measured, strict=True)}
+    views = VIEWS["flip"] * images["train"] + images["val"]
+    seconds = (an_epoch * plan.budget * plan.trials + sum(once.values()) * views) / plan.config.concurrency
     elsewhere = plan.config.gpus_per_trial and _device(plan).type == "cpu"
     unlike = ", on the CPU of this machine, which has no GPU: those of the cluster are faster" if elsewhere else ""
     return "\n".join(
@@ -147,6 +144,7 @@ def description(plan: Plan, paths: RunPaths) -> str:
             f"{plan.config.concurrency} at a time, if none is stopped early (measured on the sampled trials{unlike})",
             _finalists_line(plan, an_epoch),
             disk_line(plan, paths),
+            cache_line(plan),
         ]
     )
 
@@ -163,30 +161,62 @@ def _finalists_line(plan: Plan, an_epoch: float) -> str:
     )
 
 
-def _mean_epoch_seconds(plan: Plan, trials: list[TrialParams]) -> float:
-    """Of the sampled trials."""
-    images = plan.dataset.images
-    each = [_seconds_per_image(plan, params) for params in trials]
-    return sum(train * images["train"] + evaluate * images["val"] for train, evaluate in each) / len(each)
+def cache_line(plan: Plan) -> str:
+    """What the feature cache will hold at most, if the trials are like ``RANDOM_TRIALS`` random ones."""
+    config, images = plan.config, plan.dataset.images
+    if config.cache_dir == "none":
+        return "feature cache: none (--cache-dir none)"
+    kept = {_cached(plan, params) for params in sampled_trials(plan.space, RANDOM_TRIALS, config.seed)} - {None}
+    sizes = [
+        features_bytes(backbone, config.image_size, stages, images["train"] + images["val"], config.precision)
+        for backbone, stages in filter(None, kept)
+    ]
+    place = CachePlace(config.cache_dir, config.cache_size)
+    return (
+        f"feature cache: {len(sizes)} kinds of frozen layers, at most {sum(sizes) / 1e9:.2f} GB, the largest "
+        f"{max(sizes, default=0) / 1e9:.2f}, on each node in {config.cache_dir} (which may hold "
+        f"{place.limit(0) / 1e9:.1f} GB; what it cannot hold is computed by each trial)"
+    )
 
 
-def _seconds_per_image(plan: Plan, params: TrialParams) -> tuple[float, float]:
-    """Seconds to train on one image and to evaluate one, measured on a few random ones after a warm-up."""
+def _cached(plan: Plan, params: TrialParams) -> tuple[str, int] | None:
+    """A backbone, and how many of its stages a trial reads from the cache; None = it begins with images."""
+    if not plan.cached_stages.get(params.backbone):
+        return None
+    frozen = frozen_stages(params.backbone, params.unfreeze_depth, params.unfreeze_layers, plan.config.image_size)
+    stages = stages_kept(params, frozen, plan.cached_stages)
+    return (params.backbone, stages) if stages else None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seconds:
+    """For an image: of training, of evaluation, and of what frozen layers, if they are kept, take once."""
+
+    train: float
+    evaluate: float
+    once: float
+
+
+def _seconds_per_image(plan: Plan, params: TrialParams) -> _Seconds:
+    """Measured on a few random images after a warm-up."""
     config, device = plan.config, _device(plan)
     torch.set_num_threads(max(1, config.cpus_per_trial))
     weights = plan.weights[params.backbone]
     model = build_model(params, len(plan.dataset.classes), weights, config.image_size, config.seed).to(device)
     images = torch.randn(MEASURED_IMAGES, 3, config.image_size, config.image_size, device=device)
     model.train()
+    _, stages = _cached(plan, params) or ("", 0)
+    inputs = model.forward_frozen(images, 0, stages)
 
     def train() -> None:
-        model(images).square().mean().backward()
+        model(inputs, stages).square().mean().backward()
 
     def evaluate() -> None:
         with torch.inference_mode():
-            model(images)
+            model(inputs, stages)
 
-    return _timed(train, device), _timed(evaluate, device)
+    once = _timed(lambda: model.forward_frozen(images, 0, stages), device) if stages else 0.0
+    return _Seconds(_timed(train, device), _timed(evaluate, device), once)
 
 
 def _device(plan: Plan) -> torch.device:
@@ -194,7 +224,7 @@ def _device(plan: Plan) -> torch.device:
     return torch.device("cuda" if plan.config.gpus_per_trial and torch.cuda.is_available() else "cpu")
 
 
-def _timed(work: Callable[[], None], device: torch.device) -> float:
+def _timed(work: Callable[[], object], device: torch.device) -> float:
     """Seconds an image of the second of two runs."""
     start = 0.0
     for _ in range(2):

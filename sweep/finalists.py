@@ -386,4 +386,7 @@ def _measure(folder: Path, settings: TrialSettings, backbones: dict[str, FoundWe
         threads=settings.cpus,
         device=torch.device("cuda" if settings.use_gpu else "cpu"),
         precision=settings.precision,
+        seed=settings.seed,
+        cached_stages=settings.cached_stages,
+        place=settings.cache_place,
     )

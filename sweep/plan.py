@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from search_spaces.params import DEFAULT_BACKBONES, LOSS_FIELDS, Choices, SpaceC
 from search_spaces.paths import path_of
 from search_spaces.space import RANDOM_TRIALS, Space, load_space, random_study
 from sweep.config import OR_ANEW, ResolvedConfig, SweepConfig
+from sweep.machine import Machine
 from sweep.optuna_search import first_points
 from sweep.record_reader import read_file
 from sweep.records import DatasetRecord
@@ -28,6 +29,7 @@ from trainables.backbones import BACKBONES
 from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
 from trainables.data.dataset import open_dataset
 from trainables.finetune import model_problems
+from trainables.frozen_features import stages_worth_keeping
 from trainables.metrics import metric_mode, metric_names
 from trainables.trial import TrialSettings
 from trainables.weights import FoundWeights, WeightSources, check_weights, find_weights, input_problem
@@ -48,7 +50,8 @@ class Plan:
     """A sweep that can run: what was asked, resolved against the data, the weights and the machine.
 
     weights: by backbone; missing_weights: why the other backbones are left out. mode: "max" or "min" of
-    ``config.metric``. own_epochs: the trials of a study's list run the study's epochs.
+    ``config.metric``. own_epochs: the trials of a study's list run the study's epochs. cached_stages: by backbone,
+    behind how many of its stages features of frozen layers are kept (``stages_worth_keeping``).
     """
 
     config: ResolvedConfig
@@ -58,6 +61,7 @@ class Plan:
     missing_weights: dict[str, str]
     mode: str
     own_epochs: bool = False
+    cached_stages: dict[str, list[int]] = dataclasses.field(default_factory=dict)
 
     @property
     def trials(self) -> int:
@@ -110,6 +114,9 @@ class Plan:
             cpus=config.cpus_per_trial,
             use_gpu=use_gpu,
             deterministic=config.deterministic,
+            cached_stages=self.cached_stages,
+            cache_dir=None if config.cache_dir == "none" else config.cache_dir,
+            cache_bytes=config.cache_size,
         )
 
     def own_settings(self, number: int, settings: TrialSettings) -> TrialSettings:
@@ -141,13 +148,16 @@ def make_plan(
     prepare: Callable[[DataConfig], dict[str, Any]],
     *,
     own_epochs: bool,
+    machine: Machine,
+    cached_stages: dict[str, list[int]] | None = None,
     resumed: RunPaths | None = None,
 ) -> Plan:
     """Check ``config`` against the data, the space and the weights.
 
     problems: those found so far; they are raised together with the ones found here, as one ``UserError``.
     prepare: reads the data set and gives the content of dataset.json. own_epochs: the trials of a study's list run
-    the study's epochs, since the user gave none. resumed: the run that goes on, with the same data and space.
+    the study's epochs, since the user gave none. cached_stages: what was decided in the run that is ``resumed``, and
+    goes on with the same data and space.
     """
     problems = list(problems)
 
@@ -201,7 +211,26 @@ def make_plan(
         missing_weights=missing,
         mode=metric_mode(config.metric),
         own_epochs=own_epochs,
+        cached_stages=_cached_stages(config, dataset, weights, machine) if cached_stages is None else cached_stages,
     )
+
+
+def _cached_stages(
+    config: ResolvedConfig, dataset: DatasetRecord, backbones: Iterable[str], machine: Machine
+) -> dict[str, list[int]]:
+    memory = machine.trial_memory_bytes(config.cpus_per_trial, config.gpus_per_trial, config.concurrency)
+    return {
+        name: stages_worth_keeping(
+            name,
+            config.image_size,
+            dataset.images["train"] + dataset.images["val"],
+            config.precision,
+            threads=config.cpus_per_trial,
+            gpu=config.gpus_per_trial > 0,
+            memory_bytes=memory,
+        )
+        for name in backbones
+    }
 
 
 def asked_backbones(config: SweepConfig) -> tuple[tuple[str, ...], bool]:

@@ -17,7 +17,7 @@ from torch import nn
 
 from search_spaces.errors import UserError, raise_all
 from search_spaces.paths import unreachable
-from sweep.cli import available_cpus
+from sweep.machine import available_cpus
 from sweep.records import read_model_record, read_sweep
 from sweep.run_folder import ModelPaths, RunPaths
 from trainables.batches import normalise

@@ -24,8 +24,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from sweep.estimate import Machine
 from sweep.history import TrialHistory, TrialState, trial_id
+from sweep.machine import Machine, Node, this_node
 from sweep.optuna_search import Exhausted
 from sweep.plan import Plan
 from sweep.progress import Progress
@@ -101,8 +101,12 @@ def connect(address: str, cpus: int | None = None) -> Machine:
         cpus=int(resources.get("CPU", 0)),
         gpus=int(resources.get("GPU", 0)),
         gpu_names=tuple(key.removeprefix(prefix) for key in resources if key.startswith(prefix)),
-        nodes=len(ray.nodes()),
+        nodes=(this_node(),) if address == "local" else _nodes(),
     )
+
+
+def _nodes() -> tuple[Node, ...]:
+    return tuple(answer for _, answer in on_every_node(this_node) if isinstance(answer, Node))
 
 
 def _silence_at(address: str) -> str | None:

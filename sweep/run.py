@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import UserError, raise_all
-from sweep.cli import BAD_INPUT, INTERRUPTED, ImageCount, arguments_of, available_cpus, build_page, read, run_command
+from sweep.cli import BAD_INPUT, INTERRUPTED, ImageCount, arguments_of, build_page, read, run_command
 from sweep.config import Resumed, SweepConfig, check, name_problems, resolve, resume, run_paths
 from sweep.run_folder import (
     IMAGE_CACHE,
@@ -30,8 +30,8 @@ from sweep.run_folder import (
 from trainables.atomic import write_atomically
 
 if TYPE_CHECKING:
-    from sweep.estimate import Machine
     from sweep.history import TrialHistory, TrialState
+    from sweep.machine import Machine
     from sweep.plan import Plan
     from sweep.ray_tune import Outcome, TimeBudget
     from sweep.trial_records import Finals
@@ -138,14 +138,14 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
             machine = stack.enter_context(ray_tune.connected(address))
         except UserError as error:
             problems += error.problems
-    config = resumed.config if resumed else resolve(with_preset(asked, problems), machine.cpus, machine.gpus)
+    config = resumed.config if resumed else resolve(with_preset(asked, problems), machine)
     paths = run_paths(config) if resumed else new_run_paths(config)
     problems += check(config, machine.cpus, machine.gpus)
     if not resumed:
         problems += place_problems(paths)
 
     with staging(paths, problems, dry=config.dry_run) as beside:
-        if machine.nodes > 1 and beside is not None:
+        if config.address != "local" and beside is not None:
             problems += node_problems(config, beside.root, ray_tune.on_every_node)
         # Nothing is decoded for a command that is refused anyway.
         prepare = prepare_into(None if problems else beside, paths, here.cpus, config.folds)
@@ -153,7 +153,15 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
             found["config"] = config.to_json()
             prepare = kept_in(found, prepare)
         own_epochs = resumed.own_epochs if resumed else "epochs" not in asked.model_fields_set
-        plan = make_plan(config, problems, prepare, own_epochs=own_epochs, resumed=paths if resumed else None)
+        plan = make_plan(
+            config,
+            problems,
+            prepare,
+            own_epochs=own_epochs,
+            machine=machine,
+            cached_stages=None if resumed is None else resumed.cached_stages,
+            resumed=paths if resumed else None,
+        )
         estimate.check_disk(plan, paths)
         if config.dry_run:
             if found is None:
@@ -188,10 +196,11 @@ def this_machine() -> Machine:
     """The CPUs and GPUs of this machine that this process may use."""
     import torch
 
-    from sweep.estimate import Machine
+    from sweep.machine import Machine, this_node
 
     names = tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
-    return Machine(cpus=available_cpus(), gpus=len(names), gpu_names=names)
+    node = this_node()
+    return Machine(cpus=node.cpus, gpus=len(names), gpu_names=names, nodes=(node,))
 
 
 def new_run_paths(config: SweepConfig) -> RunPaths:
@@ -252,6 +261,7 @@ def write_new_run(
         "resolved": plan.config.to_json() | {"name": paths.root.name},
         "mode": plan.mode,
         "own_epochs": plan.own_epochs,
+        "cached_stages": plan.cached_stages,
         "command": arguments,
         "study_rows": [
             {"id": row.id, "number": number, "epochs": row.epochs, "claim": row.claim, "note": row.note}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 import warnings
@@ -27,12 +28,15 @@ from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from trainables.atomic import write_json
 from trainables.backbones import flattened_7x7
-from trainables.batches import ImageBatches, normalise
+from trainables.batches import Batches, ImageBatches
 from trainables.data.dataset import Split, TrialData
 from trainables.engine import EVALUATION_BATCH, map_batches
-from trainables.finetune import build_model
+from trainables.feature_cache import CachePlace
+from trainables.finetune import FineTunedModel, build_model
+from trainables.frozen_features import FeatureBatches, FrozenFeatures, shared_order
 from trainables.metrics import evaluate_predictions, is_known
 from trainables.predictions import Predictions, join
+from trainables.seeding import trunk_seed
 from trainables.weights import FoundWeights
 
 # The same name stands in sweep/run_folder.py, which this package may not import; a test compares them.
@@ -62,16 +66,20 @@ def measure_baselines(
     threads: int,
     device: torch.device,
     precision: str,
+    seed: int,
+    cached_stages: Mapping[str, Sequence[int]],
+    place: CachePlace | None,
 ) -> dict[str, Any]:
     """Measure every baseline on the sweep's own images and splits; write and return ``baselines.json``.
 
     majority: the training split's frequencies, the same for every image. thumbnails, borders: logistic regression on
     16 x 16 pixels, and on the outermost sixteenth of each side. frozen_<backbone>: logistic regression on what a new
-    head would see of the untouched network. How exactly: ``frozen_features`` and ``fit_regression``.
+    head would see of the untouched network. How exactly: ``FrozenNetwork`` and ``fit_regression``.
 
     test: the opened test split, or None while it is closed. folder: also gets ``<name>.npz``, the predictions of val
     and, if given, test (epoch 0: nothing was trained by epochs). threads: of torch, and labels fitted at once.
-    device: where frozen networks run; precision: "fp32" or "bf16", theirs.
+    device: where frozen networks run; precision: "fp32" or "bf16", theirs. seed: of the sweep. cached_stages, place: of
+    the features that the sweep's trials share, as in ``TrialSettings``.
 
     Content: {"baselines": [{name, label, detail, val, test, seconds, failed}]}. val, test: the metrics of
     ``evaluate_predictions``, None where undefined; test itself is None while it is closed. failed: None, or why there
@@ -79,15 +87,18 @@ def measure_baselines(
     """
     splits = {"train": data.train, "val": data.val} | ({} if test is None else {"test": test})
     by_regression = partial(_by_regression, data, splits, threads)
-    cpu = torch.device("cpu")
+
+    def of_images(function: Callable[[ImageBatches], Features], split: Split) -> Features:
+        return function(ImageBatches(data.images, split.rows, split.labels, torch.device("cpu")))
+
     answers: dict[tuple[str, str], Callable[[], _Answer]] = {
         ("majority", "Majority class"): partial(_by_frequency, data, splits),
-        ("thumbnails", "Thumbnails of 16 x 16 pixels"): partial(by_regression, cpu, thumbnails),
-        ("borders", "Image borders only"): partial(by_regression, cpu, borders),
+        ("thumbnails", "Thumbnails of 16 x 16 pixels"): partial(by_regression, partial(of_images, thumbnails)),
+        ("borders", "Image borders only"): partial(by_regression, partial(of_images, borders)),
     }
     for name, found in backbones.items():
-        features = partial(frozen_features, found, image_size=data.image_size, precision=precision)
-        answer = partial(by_regression, device, features, "random weights, " if found.origin == "random" else "")
+        frozen = FrozenNetwork(found, data, device, precision, seed, cached_stages.get(name, ()), place)
+        answer = partial(by_regression, frozen.features, "random weights, " if found.origin == "random" else "")
         answers[f"frozen_{name}", f"Frozen features of {name}"] = answer
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -151,19 +162,12 @@ def _by_regression(
     data: TrialData,
     splits: Mapping[str, Split],
     threads: int,
-    device: torch.device,
-    features: Callable[[ImageBatches], Features],
+    features: Callable[[Split], Features],
     of: str = "",
 ) -> _Answer:
-    """``fit_regression`` on the ``features`` of the images of all splits, computed on ``device`` one after the other.
-
-    of: what the detail begins with.
-    """
-    rows, labels = (np.concatenate([getattr(split, name) for split in splits.values()]) for name in ("rows", "labels"))
-    ends = np.cumsum([len(split) for split in splits.values()])
-    parts = np.split(features(ImageBatches(data.images, rows, labels, device)), ends[:-1])
+    """``fit_regression`` on the ``features`` of each split. of: what the detail begins with."""
     found = fit_regression(
-        dict(zip(splits, parts, strict=True)),
+        {name: features(split) for name, split in splits.items()},
         {name: split.labels for name, split in splits.items()},
         data.classes,
         data.task,
@@ -196,25 +200,70 @@ def borders(data: ImageBatches) -> Features:
     return _gathered(data, frame)
 
 
-def frozen_features(found: FoundWeights, data: ImageBatches, image_size: int, precision: str) -> Features:
-    """float32 [N, width]: what a new head on the untouched network would see, in eval mode and without augmentation.
+class FrozenNetwork:
+    """What a new head would see of an untouched network, in eval mode and without augmentation.
 
-    VGG's 25088 numbers, 512 channels at 7 x 7 positions, are averaged over the positions: a regression on all of them
-    would take hours, and other networks hand over means, too. Random weights are those of seed 0. precision: "fp32", or
-    "bf16" for autocast. ``UserError`` if the weights do not load or the images are too small for the network. Where GPU
-    memory does not suffice, batches are halved.
+    Training and validation are read from the features that the sweep's trials share, where these are kept. precision:
+    "fp32", or "bf16" for autocast. seed: of random weights, see ``trunk_seed``. cached_stages: of this backbone.
     """
-    params = TrialParams(backbone=found.backbone, unfreeze_depth=0)
-    model = build_model(params, 1, found, image_size, seed=0)
-    model = model.to(memory_format=torch.channels_last).to(data.device).eval()
-    positions = 49 if model.backbone.to_vector is flattened_7x7 else 1
 
-    def features(images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            vectors = model.forward_frozen(normalise(images, found.scale))
-        return vectors.float().reshape(len(vectors), -1, positions).mean(2)
+    def __init__(
+        self,
+        found: FoundWeights,
+        data: TrialData,
+        device: torch.device,
+        precision: str,
+        seed: int,
+        cached_stages: Sequence[int],
+        place: CachePlace | None,
+    ) -> None:
+        self._found, self._data, self._device, self._precision = found, data, device, precision
+        self._seed, self._kept, self._place = seed, cached_stages, place
 
-    return _gathered(data, features)
+    def features(self, split: Split) -> Features:
+        """float32 [N, width]. ``UserError`` if the weights do not load or the images are too small for the network.
+
+        VGG's 25088 numbers, 512 channels at 7 x 7 positions, are averaged over the positions: a regression on all of
+        them would take hours, and other networks hand over means, too. Where GPU memory does not suffice, batches are
+        halved.
+        """
+        batches = self._batches(split)
+        positions = 49 if self._model.backbone.to_vector is flattened_7x7 else 1
+
+        def features(indices: NDArray[np.int64]) -> Tensor:
+            inputs, _ = batches.for_evaluation(indices)
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+                vectors = self._model.forward_frozen(inputs, batches.stages)
+            return vectors.float().reshape(len(vectors), -1, positions).mean(2).cpu()
+
+        return torch.cat(map_batches(features, len(batches), EVALUATION_BATCH[self._device.type])).numpy()
+
+    @functools.cached_property
+    def _model(self) -> FineTunedModel:
+        name = self._found.backbone
+        params = TrialParams(backbone=name, unfreeze_depth=0)
+        size = self._data.image_size
+        model = build_model(params, 1, self._found, size, seed=0, trunk_seed=trunk_seed(self._seed, name))
+        return model.to(memory_format=torch.channels_last).to(self._device).eval()
+
+    def _batches(self, split: Split) -> Batches:
+        data, scale = self._data, self._found.scale
+        if self._model.frozen_stages in self._kept and (split is data.train or split is data.val):
+            return FeatureBatches(self._shared, split.rows, split.labels)
+        return ImageBatches(data.images, split.rows, split.labels, self._device, scale=scale)
+
+    @functools.cached_property
+    def _shared(self) -> FrozenFeatures:
+        return FrozenFeatures(
+            self._model,
+            self._model.frozen_stages,
+            self._found.scale,
+            self._data.images,
+            shared_order(self._data),
+            precision=self._precision,
+            device=self._device,
+            place=self._place,
+        )
 
 
 def _gathered(data: ImageBatches, function: Callable[[Tensor], Tensor]) -> Features:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -73,6 +74,16 @@ def unfrozen_modules(backbone: Backbone, depth: int | None) -> tuple[str, ...]:
     """The submodules and parameters that train at ``unfreeze_depth`` 0 to 4: those of the last ``depth`` blocks."""
     assert depth in (0, 1, 2, 3, 4), f"unfreeze_depth {depth}"
     return tuple(itertools.chain.from_iterable(backbone.blocks[4 - depth :]))
+
+
+@functools.lru_cache(maxsize=256)
+def frozen_stages(backbone: str, unfreeze_depth: int | None, unfreeze_layers: tuple[str, ...], image_size: int) -> int:
+    """``FineTunedModel.frozen_stages`` of the network that ``build_model`` builds, without building it."""
+    network = BACKBONES[backbone]
+    trunk = network.drop_classifier(network.empty_network(image_size))
+    layers = unfreeze_layers or unfrozen_modules(network, unfreeze_depth)
+    head = nn.Sequential(nn.Linear(1, 1, device="meta"))
+    return FineTunedModel(network, trunk, head, layers, keeps_all=False).frozen_stages
 
 
 def make_head(feature_width: int, widths: Iterable[int], dropout: float, class_count: int) -> nn.Sequential:

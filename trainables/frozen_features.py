@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from search_spaces.params import TrialParams
 from trainables.backbones import BACKBONES
 from trainables.batches import Batches, InputScale, Rows, draw_mirrored, normalise, on_device
+from trainables.data.dataset import TrialData
 from trainables.engine import map_batches
 from trainables.feature_cache import SHARD, CacheEntry, CachePlace, MemoryShards, RowForm, Shards, claimed
 from trainables.finetune import FineTunedModel
@@ -84,6 +86,21 @@ def stages_worth_keeping(
         if features_bytes(backbone, image_size, stages, images, precision) <= PART_OF_MEMORY * memory_bytes
         and cost.values * BYTES[precision] / bytes_a_second < cost.flops / flops_a_second
     ]
+
+
+def shared_order(data: TrialData) -> NDArray[np.int64]:
+    """The rows of the image cache that trials share features of: training, then validation, of the run's own split."""
+    return np.concatenate([np.unique(data.train.rows), np.setdiff1d(data.val.rows, data.train.rows)])
+
+
+def stages_kept(params: TrialParams, frozen_stages: int, cached_stages: Mapping[str, Sequence[int]]) -> int:
+    """Behind how many stages a trial uses features that are kept, 0 = it begins with images.
+
+    frozen_stages: of its network. cached_stages: by backbone, ``stages_worth_keeping``.
+    """
+    if params.augment not in VIEWS:
+        return 0
+    return max((one for one in cached_stages.get(params.backbone, ()) if one <= frozen_stages), default=0)
 
 
 class FrozenFeatures:

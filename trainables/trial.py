@@ -24,7 +24,7 @@ from trainables.data.dataset import Split, TrialData, open_dataset, open_test_sp
 from trainables.engine import Forward, evaluate, train_epoch
 from trainables.feature_cache import CachePlace
 from trainables.finetune import FineTunedModel, build_model, model_problems
-from trainables.frozen_features import VIEWS, FeatureBatches, FrozenFeatures
+from trainables.frozen_features import VIEWS, FeatureBatches, FrozenFeatures, shared_order, stages_kept
 from trainables.losses import Loss, make_loss
 from trainables.metrics import evaluate_predictions, metric_mode, metric_names
 from trainables.optimizers import Schedule, make_optimizer
@@ -70,6 +70,11 @@ class TrialSettings:
     cached_stages: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
     cache_dir: str | None = None
     cache_bytes: int | None = None
+
+    @property
+    def cache_place(self) -> CachePlace | None:
+        """Where features are kept."""
+        return None if self.cache_dir is None else CachePlace(self.cache_dir, self.cache_bytes)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values: ``TrialSettings(**values)`` is the same again."""
@@ -282,9 +287,9 @@ class FinetuneTrial:
 
     def _frozen_features(self) -> FrozenFeatures | None:
         """None: the trial is trained on images."""
-        settings, kept = self.settings, self.settings.cached_stages.get(self.params.backbone, ())
-        stages = max((one for one in kept if one <= self.model.frozen_stages), default=0)
-        if not stages or self.params.augment not in VIEWS:
+        settings = self.settings
+        stages = stages_kept(self.params, self.model.frozen_stages, settings.cached_stages)
+        if not stages:
             return None
         # Of the run's own splits whatever the fold, so that all folds share them.
         own = self.data if settings.splits is None else open_dataset(Path(settings.run_dir))
@@ -293,10 +298,10 @@ class FinetuneTrial:
             stages,
             self._scale,
             self.data.images,
-            np.concatenate([np.unique(own.train.rows), np.setdiff1d(own.val.rows, own.train.rows)]),
+            shared_order(own),
             precision=settings.precision,
             device=self._device,
-            place=None if settings.cache_dir is None else CachePlace(settings.cache_dir, settings.cache_bytes),
+            place=settings.cache_place,
             between_steps=self._check_time,
         )
 

@@ -1,0 +1,141 @@
+"""What a machine, or each node of a cluster, offers to trials: CPUs, memory, GPUs, and what it is fast at.
+
+All of it is read once, before a sweep: the same command then does the same whatever else runs meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+BF16_CAPABILITY = 8.0
+"""CUDA compute capability from which on bf16 is computed by the hardware: Ampere."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Node:
+    """One machine. memory_bytes: that processes may use. fast_bf16: of its CPUs; fast_bf16_gpu: of all its GPUs."""
+
+    cpus: int
+    gpus: int
+    memory_bytes: int
+    fast_bf16: bool
+    fast_bf16_gpu: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the trials can use, over all ``nodes``: ``cpus`` and ``gpus`` as Ray counts them, and the GPUs' names."""
+
+    cpus: int
+    gpus: int
+    gpu_names: tuple[str, ...] = ()
+    nodes: tuple[Node, ...] = ()
+
+    def fast_bf16(self, on_gpu: bool) -> bool:
+        """Whether every node that runs trials is fast at bf16; what is not known is not."""
+        able = [node.fast_bf16_gpu if on_gpu else node.fast_bf16 for node in self.nodes if node.gpus or not on_gpu]
+        return bool(able) and all(able)
+
+    def trial_memory_bytes(self, cpus_a_trial: int, gpus_a_trial: float, concurrency: int) -> int:
+        """Memory that each trial has on the smallest node, if they share it alike; 0 where nothing is known."""
+        shares = []
+        for node in self.nodes:
+            at_once = node.cpus // max(1, cpus_a_trial)
+            if gpus_a_trial:
+                at_once = min(at_once, node.gpus * int(1 / gpus_a_trial + 1e-9))
+            if at_once:
+                shares.append(node.memory_bytes // min(at_once, concurrency))
+        return min(shares, default=0)
+
+
+def this_node() -> Node:
+    """The machine that this process runs on."""
+    capabilities = _gpu_capabilities()
+    return Node(
+        cpus=available_cpus(),
+        gpus=len(capabilities),
+        memory_bytes=available_memory_bytes(),
+        fast_bf16=_fast_bf16_cpu(),
+        fast_bf16_gpu=bool(capabilities) and min(capabilities) >= BF16_CAPABILITY,
+    )
+
+
+def available_cpus(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
+    """CPUs this process may use: a container or a batch system may allow fewer than the machine has.
+
+    groups: where the kernel shows the limits of control groups, membership: in which of them this process is. A limit
+    of 2.5 CPUs counts as 2, one below 1 as 1; in nested groups the lowest holds.
+    """
+    if hasattr(os, "process_cpu_count"):  # Python 3.13; it knows the affinity, too
+        count = os.process_cpu_count() or 1
+    else:
+        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min([count, *_cpu_limits(groups, membership)])))
+
+
+def available_memory_bytes(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
+    """Memory that processes like this one may use, all together: the machine's, or what a container is given."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([whole, *_memory_limits(groups, membership)])
+
+
+def _cpu_limits(groups: Path, membership: Path) -> Iterator[float]:
+    for folder, first_version in _control_groups("cpu", groups, membership):
+        with contextlib.suppress(OSError, ValueError):
+            if first_version:
+                quota, period = (int((folder / f"cpu.cfs_{one}_us").read_text()) for one in ("quota", "period"))
+            else:
+                first, second = (folder / "cpu.max").read_text().split()
+                quota, period = (-1 if first == "max" else int(first)), int(second)
+            if quota > 0 and period > 0:
+                yield quota / period
+
+
+def _memory_limits(groups: Path, membership: Path) -> Iterator[int]:
+    for folder, first_version in _control_groups("memory", groups, membership):
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+            limit = int((folder / ("memory.limit_in_bytes" if first_version else "memory.max")).read_text())
+            if limit > 0:
+                yield limit
+
+
+def _control_groups(controller: str, groups: Path, membership: Path) -> Iterator[tuple[Path, bool]]:
+    """Folders of the groups that limit this process, and whether they are of version 1; each with those above it."""
+    try:
+        lines = membership.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for _, controllers, place in (line.split(":", 2) for line in lines if line.count(":") > 1):
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = groups / controller if controllers else groups
+        # In a container the folder of its own group may be shown as the root, whatever the group is called outside.
+        group = Path(place.lstrip("/"))
+        yield from ((root / above, bool(controllers)) for above in (group, *group.parents))
+
+
+def _fast_bf16_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor multiplies bf16 matrices (Intel's AMX). AVX-512's bf16 products gain too little."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    flags = [line.partition(":")[2].split() for line in lines if line.startswith("flags")]
+    return bool(flags) and all("amx_bf16" in its for its in flags)
+
+
+def _gpu_capabilities() -> list[float]:
+    """Compute capability of each NVIDIA GPU, whether or not this process was given one; [] where nothing tells."""
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout
+        return [float(line) for line in told.split()]
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return []
