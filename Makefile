@@ -4,10 +4,10 @@ SPACE ?= partial_unfreeze
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-long bench clean
+.PHONY: help setup sweep test test-long bench bench-full clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
 
 setup: .venv/installed  ## create .venv and install the project into it
 
@@ -31,6 +31,9 @@ test-long: setup  ## the tests of whole sweeps: killed, resumed, extended, with 
 
 bench: setup  ## the speed and memory table of benchmarks/
 	$(BIN)/python -m benchmarks.speed
+
+bench-full: setup  ## whole sweeps beside the published way and a bare loop: hours, goes on where it was stopped
+	$(BIN)/python -m benchmarks.full
 
 clean:  ## remove .venv and caches; runs/ stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

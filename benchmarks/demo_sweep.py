@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
-
-from benchmarks.own_process import ROOT
+from benchmarks.own_process import timed_sweep
 from benchmarks.table import Row
-from sweep.records import Run, read_run
+from sweep.records import Run
 
 LIMIT_S = 240.0
-NAME = "demo"
+COMMAND = ("--space", "partial_unfreeze")
+QUICK = ("--trials", "2", "--epochs", "1")
 
 
 def measure(quick: bool) -> list[Row]:
     """Run ``python -m sweep.run --space partial_unfreeze`` as it is, into a new folder: nothing is decoded before."""
-    sizes = ["--trials", "2", "--epochs", "1"] if quick else []
-    with tempfile.TemporaryDirectory() as storage:
-        command = [sys.executable, "-m", "sweep.run", "--space", "partial_unfreeze", *sizes]
-        began_s = time.perf_counter()
-        done = subprocess.run(
-            [*command, "--storage", storage, "--name", NAME], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        seconds = time.perf_counter() - began_s
-        if done.returncode:
-            raise RuntimeError(f"the demo sweep ended with code {done.returncode}:\n{done.stdout}{done.stderr}")
-        run = read_run(Path(storage) / NAME)
-    share = trial_share(run, seconds)
+    seconds, run = timed_sweep(*COMMAND, *(QUICK if quick else ()))
     what = f"demo sweep of {len(run.trials)} trials, {len(run.epochs)} epochs, from command to report"
-    return [Row(what, seconds, "s", LIMIT_S), Row("  of that, per core, inside the trials", share, "%")]
+    share = Row("  of that, per core, inside the trials", trial_share(run, seconds), "%")
+    return [Row(what, seconds, "s", LIMIT_S), share]
 
 
 def trial_share(run: Run, seconds: float) -> float:
-    """Per cent of a sweep's ``seconds`` in which its concurrent trials built, trained and validated networks."""
-    return 100 * float(run.trials.seconds.sum()) / (run.sweep["concurrency"] * seconds)
+    """Per cent of a sweep's ``seconds`` in which its concurrent trials trained and validated networks."""
+    assert run.sweep.concurrency is not None, "sweep.json names no concurrency"
+    return 100 * float(run.trials.seconds.sum()) / (run.sweep.concurrency * seconds)

@@ -85,7 +85,7 @@ def repeat(run: Run, params: TrialParams, seed: int, splits: tuple[str, ...], cp
 
 def baselines(run: Run, test: Split | None, splits: tuple[str, ...], cpus: int) -> None:
     """Measure and print the shortcuts and the frozen features of each backbone that the run searched."""
-    found, _ = find_weights(run.sweep["weights"], [str(name) for name in run.provenance["weights"]])
+    found, _ = find_weights(str(run.sweep.weights), list(run.provenance.weights))
     with tempfile.TemporaryDirectory() as folder:
         content = measure_baselines(
             open_dataset(run.paths.root),
@@ -94,8 +94,8 @@ def baselines(run: Run, test: Split | None, splits: tuple[str, ...], cpus: int) 
             Path(folder),
             threads=cpus,
             device=torch.device("cpu"),
-            precision=run.sweep["precision"],
-            seed=run.sweep["seed"],
+            precision=str(run.sweep.precision),
+            seed=run.sweep.seed or 0,
             cached_stages={},
             place=None,
         )
@@ -123,15 +123,15 @@ def mean_and_error(run: Run, parts: list[Predictions]) -> str:
 
 
 def settings_of(run: Run, cpus: int, seed: int) -> TrialSettings:
-    sweep = run.sweep
+    resolved: dict[str, Any] = run.sweep.settings
     return TrialSettings(
         run_dir=str(run.paths.root.absolute()),
-        epochs=sweep["epochs"],
-        weights=sweep["weights"],
-        precision=sweep["precision"],
-        metric=sweep["metric"],
-        mode=sweep["mode"],
-        patience=sweep["patience"],
+        epochs=resolved["epochs"],
+        weights=resolved["weights"],
+        precision=resolved["precision"],
+        metric=resolved["metric"],
+        mode=run.sweep.mode,
+        patience=resolved["patience"],
         time_limit_s=None,
         seed=seed,
         cpus=cpus,

@@ -1,21 +1,79 @@
-"""A measurement in a process of its own, where nothing from before is in memory."""
+"""A measurement in a process of its own, where nothing from before is in memory; and one in two processes at once."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from sweep.records import Run, read_run
 
 ROOT = Path(__file__).resolve().parents[1]
+AT_ONCE = 2
+"""Processes, and trials of a sweep, that run side by side: one for each of the two cores."""
+_T = TypeVar("_T")
+_barrier: Barrier | None = None
 
 
 def answer_of(module: str, *arguments: object, **environment: str) -> Any:
     """What ``python -m module`` prints as JSON in its last line. RuntimeError, with all it said, if it fails."""
+    return json.loads(_said(module, *arguments, environment=environment).splitlines()[-1])
+
+
+def timed_sweep(*arguments: object, checkout: Path = ROOT) -> tuple[float, Run]:
+    """Run ``python -m sweep.run`` with ``arguments`` into a new folder, where nothing is decoded or cached before.
+
+    Returns the seconds from the command to its end, and what the run folder held. checkout: the one that is run.
+    RuntimeError, with all it said, if it fails.
+    """
+    with tempfile.TemporaryDirectory() as storage:
+        began_s = time.perf_counter()
+        _said("sweep.run", *arguments, "--storage", storage, "--name", "run", checkout=checkout)
+        return time.perf_counter() - began_s, read_run(Path(storage) / "run")
+
+
+def two_at_once(function: Callable[..., _T], *arguments: Any) -> list[_T]:
+    """What ``function`` returns in each of ``AT_ONCE`` new processes, which wait for each other in ``ready``."""
+    fresh = multiprocessing.get_context("spawn")
+    barrier = fresh.Barrier(AT_ONCE)
+    with ProcessPoolExecutor(AT_ONCE, fresh, initializer=_take, initargs=(barrier,)) as pool:
+        futures = [pool.submit(_call, function, arguments) for _ in range(AT_ONCE)]
+        return [future.result() for future in futures]
+
+
+def ready() -> None:
+    """Wait for the other process of ``two_at_once``; nothing to wait for in a process that is alone."""
+    if _barrier is not None:
+        _barrier.wait()
+
+
+def _call(function: Callable[..., _T], arguments: tuple[Any, ...]) -> _T:
+    try:
+        return function(*arguments)
+    except BaseException:
+        assert _barrier is not None
+        _barrier.abort()  # Else the other process would wait without end.
+        raise
+
+
+def _take(barrier: Barrier) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _said(module: str, *arguments: object, checkout: Path = ROOT, environment: Mapping[str, str] | None = None) -> str:
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | environment)
+    there = os.environ | dict(environment or {})
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False, env=there)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with code {done.returncode}:\n{done.stdout}{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout

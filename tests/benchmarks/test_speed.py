@@ -13,7 +13,7 @@ from benchmarks.demo_sweep import trial_share
 from benchmarks.drawn_images import CLASSES, draw_images
 from benchmarks.own_process import answer_of
 from benchmarks.table import Row, render
-from sweep.records import Run
+from sweep.records import DatasetRecord, ProvenanceRecord, Run, SweepRecord
 from sweep.run_folder import RunPaths
 
 
@@ -53,7 +53,8 @@ def test_anonymous_memory_is_read_from_the_kernels_text() -> None:
 
 def test_the_share_of_the_trials_is_of_all_that_ran_at_once(tmp_path: Path) -> None:
     trials = pd.DataFrame({"seconds": [60.0, 90.0]})
-    run = Run(RunPaths(tmp_path), {"concurrency": 2}, {}, {}, trials, pd.DataFrame(), [])
+    records = SweepRecord(concurrency=2), ProvenanceRecord(), DatasetRecord()
+    run = Run(RunPaths(tmp_path), *records, trials, pd.DataFrame())
     assert trial_share(run, 100.0) == pytest.approx(75.0)
 
 

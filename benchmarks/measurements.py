@@ -1,0 +1,102 @@
+"""Measurements that take hours, each kept in a file as soon as it is made, so that a stopped benchmark goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.own_process import AT_ONCE, ROOT
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One to be made, or found in the results file. expected_s: about how long it takes."""
+
+    case: str
+    what: str
+    round: int
+    expected_s: float
+    make: Callable[[], dict[str, Any]]
+
+
+@dataclass
+class Results:
+    """The JSON-lines file. setup: of the measurements that are used."""
+
+    path: Path
+    setup: dict[str, Any]
+    found: dict[tuple[str, str, int], dict[str, Any]] = field(default_factory=dict)
+    commits: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        for line in lines:
+            try:
+                one = json.loads(line)
+            except ValueError:
+                continue  # The process was killed while it wrote.
+            if one["setup"] == self.setup:
+                self._take(one)
+
+    def get(self, one: Measurement) -> dict[str, Any]:
+        """The values of a measurement, made now unless the file has it."""
+        key = one.case, one.what, one.round
+        if key not in self.found:
+            print(f"{datetime.now():%H:%M} {one.case}: {one.what}, round {one.round + 1} ...", file=sys.stderr)
+            values = {"case": one.case, "what": one.what, "round": one.round, "values": one.make()}
+            line = {"setup": self.setup, "commit": _commit(), "date": f"{datetime.now():%Y-%m-%d %H:%M}"} | values
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n" if self.path.stat().st_size and not _ends_a_line(self.path) else "")
+                file.write(json.dumps(line) + "\n")
+            self._take(line)
+        return self.found[key]
+
+    def of(self, case: str, what: str) -> list[dict[str, Any]]:
+        """The values of all rounds, in their order."""
+        return [values for (name, kind, _), values in sorted(self.found.items()) if (name, kind) == (case, what)]
+
+    def _take(self, line: dict[str, Any]) -> None:
+        self.found[line["case"], line["what"], line["round"]] = line["values"]
+        self.commits.add(line["commit"])
+
+
+def machine() -> str:
+    """Of what CPU, how many cores of it, and torch's version."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        cpu = platform.processor() or platform.machine()
+    amx = " with AMX" if has_amx() else ""
+    return f"{AT_ONCE} cores of {cpu}{amx}, torch {torch.__version__}"
+
+
+def has_amx() -> bool:
+    """Whether the CPU multiplies bfloat16 matrices in hardware."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
