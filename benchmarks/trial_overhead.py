@@ -42,6 +42,7 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     from sweep import ray_tune
     from sweep.config import SweepConfig, resolve
     from sweep.history import TrialHistory
+    from sweep.machine import Machine
     from sweep.optuna_search import OptunaExport, OptunaSearch
     from sweep.plan import Plan
     from sweep.progress import Progress, SweepProgress
@@ -53,7 +54,7 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     paths = RunPaths(root)
     ray_tune.log_to(paths.log)
     context = SpaceContext(task="single_label", class_count=3, train_count=500, backbones=("resnet18",))
-    config = resolve(SweepConfig(trials=trials, epochs=1), cpus=2, gpus=0)
+    config = resolve(SweepConfig(trials=trials, epochs=1), Machine(cpus=2, gpus=0))
     plan = Plan(
         config=config,
         dataset=DatasetRecord(),

@@ -306,7 +306,7 @@ class ResolvedConfig(SweepConfig):
     """A sweep's settings with nothing left open: what depends on the data or the machine is filled in.
 
     None means off (patience, time_budget, trial_time_limit, folds) or not there (columns, name, resume,
-    positive_class). backbones: None until the weights have been looked for.
+    positive_class). backbones: None until the weights have been looked for. cache_size: None = what each node allows.
     """
 
     weights: Weights

@@ -15,6 +15,7 @@ from toy_trainable import BUDGET, GRACE_PERIOD, REDUCTION_FACTOR
 from search_spaces.space import Space, load_space
 from sweep.config import SweepConfig, resolve
 from sweep.history import TrialHistory, TrialState
+from sweep.machine import Machine
 from sweep.optuna_search import OptunaSearch
 from sweep.plan import Plan
 from sweep.progress import Progress, SweepProgress
@@ -63,7 +64,7 @@ def sweep(
         cpus_per_trial=1,
         gpus_per_trial=0.0,
     )
-    config = resolve(asked, cpus=2, gpus=0)
+    config = resolve(asked, Machine(cpus=2, gpus=0))
     plan = Plan(
         config=config,
         dataset=DatasetRecord(),

@@ -17,7 +17,6 @@ from sweep.cli import (
     OPTIONS,
     Arguments,
     arguments_of,
-    available_cpus,
     parser,
     path,
     plain,
@@ -26,6 +25,7 @@ from sweep.cli import (
     run_command,
 )
 from sweep.config import GROUPS, SweepConfig, check, resolve
+from sweep.machine import Machine
 from trainables.data.config import dashed
 
 
@@ -159,7 +159,7 @@ def test_a_caller_with_more_to_say_gets_the_problems_without_an_error() -> None:
 def test_an_option_that_cannot_be_read_leads_to_no_second_complaint(argv: list[str], told: str) -> None:
     """What stands in its place, the default, was asked for by nobody."""
     config, problems = read(argv)
-    (problem,) = [*problems, *check(resolve(config, cpus=2, gpus=0), cpus=2, gpus=0)]
+    (problem,) = [*problems, *check(resolve(config, Machine(cpus=2, gpus=0)), cpus=2, gpus=0)]
     assert problem.startswith(told)
 
 
@@ -303,38 +303,6 @@ def test_options_from_python_are_the_command_line_that_says_the_same() -> None:
     assert problems_of(*arguments_of({"trails": 3})) == (
         "unknown option --trails: did you mean --trials? --help-all lists all",
     )
-
-
-V1, V2 = "4:cpu,cpuacct:{}\n3:memory:{}\n", "0::{}\n"
-
-
-@pytest.mark.parametrize(
-    ("membership", "limits", "expected"),
-    [
-        (V2.format("/"), {"cpu.max": "max 100000"}, 8),
-        (V2.format("/"), {"cpu.max": "400000 100000"}, 4),
-        (V2.format("/a/b"), {"cpu.max": "600000 100000", "a/cpu.max": "250000 100000", "a/b/cpu.max": "max 1"}, 2),
-        (V2.format("/docker/id"), {"cpu.max": "50000 100000"}, 1),  # the container's own folder is shown as the root
-        (V2.format("/"), {"cpu.max": "a"}, 8),
-        (V1.format("/", "/x"), {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
-        (V1.format("/", "/x"), {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
-        (V1.format("/a", "/x"), {"cpu/a/cpu.cfs_quota_us": "150000", "cpu/a/cpu.cfs_period_us": "50000"}, 3),
-        ("3:memory:/\n", {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 8),
-        ("12:name=systemd:/x\nodd\n", {}, 8),
-        (None, {"cpu.max": "100000 100000"}, 8),
-    ],
-)
-def test_the_limit_of_a_container_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, membership: str | None, limits: dict[str, str], expected: int
-) -> None:
-    for name in ("process_cpu_count", "cpu_count"):
-        monkeypatch.setattr("os." + name, lambda: 8, raising=False)
-    for name, text in limits.items():
-        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "cgroup" / name).write_text(text + "\n")
-    if membership is not None:
-        (tmp_path / "self").write_text(membership)
-    assert available_cpus(tmp_path / "cgroup", tmp_path / "self") == expected
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

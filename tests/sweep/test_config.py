@@ -15,24 +15,25 @@ from hypothesis import strategies as st
 from search_spaces.errors import UserError
 from search_spaces.params import Choices, Range
 from sweep.config import ResolvedConfig, SweepConfig, check, hyperparameters, number, resolve, seconds
+from sweep.machine import Machine
 from trainables.data.config import DataConfig, comma_names, names, text, whole
 
 
 def problem_of(**changes: Any) -> str:
     """The only problem of a default configuration with these changes on a machine of 8 CPUs and 2 GPUs."""
-    (problem,) = check(resolve(SweepConfig(**changes), 8, 2), 8, 2)
+    (problem,) = check(resolve(SweepConfig(**changes), Machine(cpus=8, gpus=2)), 8, 2)
     return problem
 
 
 def test_the_demo_is_small_and_starts_from_random_weights() -> None:
-    config = resolve(SweepConfig(), cpus=2, gpus=0)
+    config = resolve(SweepConfig(), Machine(cpus=2, gpus=0))
     assert (config.trials, config.epochs, config.image_size, config.weights) == (16, 6, 64, "random")
     assert config.grace_period == 3
     assert check(config, 2, 0) == []
 
 
 def test_real_data_get_imagenet_weights_and_a_longer_search() -> None:
-    config = resolve(SweepConfig(data="xrays"), cpus=2, gpus=0)
+    config = resolve(SweepConfig(data="xrays"), Machine(cpus=2, gpus=0))
     assert (config.trials, config.epochs, config.image_size, config.weights) == (64, 20, 224, "imagenet")
     assert config.grace_period == 4
     assert config.scheduler == "asha"
@@ -41,7 +42,7 @@ def test_real_data_get_imagenet_weights_and_a_longer_search() -> None:
 @settings(deadline=None)
 @given(st.integers(1, 200))
 def test_the_grace_period_is_a_fifth_but_at_least_three_and_never_above_the_epochs(epochs: int) -> None:
-    config = resolve(SweepConfig(epochs=epochs), 2, 0)
+    config = resolve(SweepConfig(epochs=epochs), Machine(cpus=2, gpus=0))
     assert config.grace_period == min(max(3, epochs // 5), epochs)
     assert check(config, 2, 0) == []
 
@@ -65,28 +66,43 @@ def test_the_grace_period_is_a_fifth_but_at_least_three_and_never_above_the_epoc
 def test_as_many_trials_run_at_once_as_the_machine_allows(
     given_values: dict[str, Any], cpus: int, gpus: int, expected: tuple[float, ...]
 ) -> None:
-    config = resolve(SweepConfig(**given_values), cpus, gpus)
+    config = resolve(SweepConfig(**given_values), Machine(cpus=cpus, gpus=gpus))
     assert (config.cpus_per_trial, config.gpus_per_trial, config.concurrency) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("20GB", 20 * 10**9), ("1.5 tb", 15 * 10**11), ("500M", 5 * 10**8), (0, 0), ("none", None)]
+)
+def test_a_size_is_read_with_its_unit(given: object, expected: int | None) -> None:
+    assert SweepConfig(cache_size=given).cache_size == expected
+
+
+@pytest.mark.parametrize("given", ["20 apples", "-1", -1, "GB", True])
+def test_what_is_no_size_is_refused(given: object) -> None:
+    with pytest.raises(UserError, match=r"--cache-size.*a size such as"):
+        SweepConfig.from_json({"cache_size": given})
 
 
 def test_a_given_value_is_kept() -> None:
     asked = SweepConfig(
         trials=3, epochs=1, image_size=96, weights="folder", scheduler="none", grace_period=1, finalists=1, repeats=1
     )
-    resolved = resolve(asked, 2, 0)
+    resolved = resolve(asked, Machine(cpus=2, gpus=0))
     assert {name: getattr(resolved, name) for name in asked.model_fields_set} == asked.to_json()
-    assert resolve(SweepConfig(image_size=224), 2, 0).image_size == 224, "given for the demo, too"
+    assert resolve(SweepConfig(image_size=224), Machine(cpus=2, gpus=0)).image_size == 224, "given for the demo, too"
 
 
 def test_one_epoch_leaves_the_scheduler_nothing_to_stop() -> None:
-    assert resolve(SweepConfig(epochs=1), 2, 0).scheduler == "none"
+    assert resolve(SweepConfig(epochs=1), Machine(cpus=2, gpus=0)).scheduler == "none"
     for scheduler in ("asha", "median"):
         assert f"--scheduler {scheduler} has nothing to stop in --epochs 1" in problem_of(epochs=1, scheduler=scheduler)
 
 
 def test_a_study_runs_its_trials_to_the_end_unless_a_scheduler_is_asked_for() -> None:
-    assert resolve(SweepConfig(space="studies.msds19005"), 2, 0).scheduler == "none"
-    assert resolve(SweepConfig(space="studies.msds19005", scheduler="asha"), 2, 0).scheduler == "asha"
+    assert resolve(SweepConfig(space="studies.msds19005"), Machine(cpus=2, gpus=0)).scheduler == "none"
+    assert (
+        resolve(SweepConfig(space="studies.msds19005", scheduler="asha"), Machine(cpus=2, gpus=0)).scheduler == "asha"
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,7 +147,7 @@ def test_an_unknown_choice_is_told_with_the_nearest(changes: dict[str, Any], tol
 
 
 def test_rows_are_those_of_a_study() -> None:
-    assert check(resolve(SweepConfig(space="studies.msds19005", rows=("Z1",)), 8, 2), 8, 2) == []
+    assert check(resolve(SweepConfig(space="studies.msds19005", rows=("Z1",)), Machine(cpus=8, gpus=2)), 8, 2) == []
     assert problem_of(rows=("Z1", "Z2")) == (
         "--rows Z1,Z2: --space partial_unfreeze is no study, and only studies have rows"
     )
@@ -143,25 +159,25 @@ def test_a_name_is_that_of_one_folder(name: str) -> None:
 
 
 def test_a_resumed_run_may_be_named_by_its_path() -> None:
-    assert check(resolve(SweepConfig(resume="runs/first", name="runs/first"), 2, 0), 2, 0) == []
+    assert check(resolve(SweepConfig(resume="runs/first", name="runs/first"), Machine(cpus=2, gpus=0)), 2, 0) == []
 
 
 def test_more_than_the_machine_has_is_refused() -> None:
     assert problem_of(cpus_per_trial=9) == "--cpus-per-trial 9: this machine has 8"
     assert "needs 10 CPUs: this machine has 8" in problem_of(cpus_per_trial=5, concurrency=2)
     assert "with 1 GPUs a trial: this machine has 2" in problem_of(concurrency=3)
-    no_gpu = resolve(SweepConfig(gpus_per_trial=0.5), 8, 0)
+    no_gpu = resolve(SweepConfig(gpus_per_trial=0.5), Machine(cpus=8, gpus=0))
     assert check(no_gpu, 8, 0) == ["--gpus-per-trial 0.5: this machine has 0"]
 
 
 def test_a_cluster_may_have_fewer_machines_now_than_later() -> None:
-    config = resolve(SweepConfig(address="auto", concurrency=100), 8, 0)
+    config = resolve(SweepConfig(address="auto", concurrency=100), Machine(cpus=8, gpus=0))
     assert check(config, 8, 0) == []
 
 
 def test_all_problems_come_together() -> None:
     config = SweepConfig(trials=0, epochs=0, sampler="x", fit="y", backbones=("z",), name="a/b", cpus_per_trial=99)
-    assert len(check(resolve(config, 2, 0), 2, 0)) == 7
+    assert len(check(resolve(config, Machine(cpus=2, gpus=0)), 2, 0)) == 7
 
 
 def test_a_configuration_goes_through_json_and_back() -> None:
@@ -174,7 +190,7 @@ def test_a_configuration_goes_through_json_and_back() -> None:
         group_column="patient",
         name="none",
     )
-    for one in (config, resolve(config, 4, 1), SweepConfig()):
+    for one in (config, resolve(config, Machine(cpus=4, gpus=1)), SweepConfig()):
         assert type(one).from_json(json.loads(json.dumps(one.to_json(), allow_nan=False))) == one
 
 
@@ -187,22 +203,23 @@ def test_unknown_keys_and_wrong_types_of_a_dict_are_told_together() -> None:
 def test_what_was_asked_is_saved_as_it_was_given_and_what_was_resolved_whole() -> None:
     asked = SweepConfig(epochs=3, patience=None, label_column=("a",))
     assert asked.to_json() == {"epochs": 3, "patience": None, "label_column": ["a"]}
-    assert resolve(asked, 2, 0).to_json().keys() == SweepConfig.model_fields.keys()
+    assert resolve(asked, Machine(cpus=2, gpus=0)).to_json().keys() == SweepConfig.model_fields.keys()
 
 
 def test_a_resolved_configuration_leaves_open_only_what_is_off_or_not_there() -> None:
-    resolved = resolve(SweepConfig(), 2, 0)
+    resolved = resolve(SweepConfig(), Machine(cpus=2, gpus=0))
     assert {name for name, value in resolved if value is None} == {
         *("patience", "time_budget", "trial_time_limit", "folds", "positive_class", "name", "resume"),
         *("group_column", "split_column", "source_column", "images_dir", "val_data", "test_data", "label_separator"),
         *("no_finding", "min_class_images", "max_images", "group_from", "class_from", "table"),
         "backbones",  # ``make_plan`` looks for their weights
+        "cache_size",  # each node has its own
     }
 
 
 @pytest.mark.parametrize("name", [name for name, one in SweepConfig.options().items() if not one.later])
 def test_a_resolved_setting_that_is_lost_is_named(name: str) -> None:
-    saved = resolve(SweepConfig(), 2, 0).to_json()
+    saved = resolve(SweepConfig(), Machine(cpus=2, gpus=0)).to_json()
     del saved[name]
     with pytest.raises(UserError, match=f"it lacks {name}$"):
         ResolvedConfig.from_json(saved)
@@ -351,7 +368,7 @@ def test_no_input_is_worse_than_a_sentence(raw: dict[str, object]) -> None:
 
 
 def test_an_option_that_came_later_than_a_run_has_its_default_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    saved = resolve(SweepConfig(patience=3), cpus=2, gpus=0).to_json()
+    saved = resolve(SweepConfig(patience=3), Machine(cpus=2, gpus=0)).to_json()
     del saved["patience"]
     declared = dataclasses.replace(ResolvedConfig.options()["patience"], later=True)
     monkeypatch.setitem(ResolvedConfig.options(), "patience", declared)

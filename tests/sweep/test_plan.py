@@ -12,6 +12,7 @@ import torch
 from search_spaces.errors import UserError
 from search_spaces.params import DEFAULT_BACKBONES, Range
 from sweep.config import SweepConfig, resolve
+from sweep.machine import Machine
 from sweep.plan import (
     Ask,
     Plan,
@@ -40,8 +41,8 @@ def planned(own_epochs: bool = False, **asked: Any) -> Plan:
         "caveats": [],
         "checks": [{"severity": "warning", "message": "few images"}, {"severity": "info", "message": "fine"}],
     }
-    config = resolve(SweepConfig(data="images", **{"weights": "random"} | asked), cpus=2, gpus=0)
-    return make_plan(config, [], lambda data: dataset, own_epochs=own_epochs)
+    config = resolve(SweepConfig(data="images", **{"weights": "random"} | asked), Machine(cpus=2, gpus=0))
+    return make_plan(config, [], lambda data: dataset, own_epochs=own_epochs, machine=Machine(cpus=2, gpus=0))
 
 
 def test_the_backbones_that_have_weights_are_settled_by_name() -> None:
@@ -102,7 +103,7 @@ def test_seed_points_of_ours_that_are_not_tried_are_told() -> None:
 
 def test_a_dry_run_fetches_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
-    config = resolve(SweepConfig(backbones=("resnet18",), dry_run=True, weights="imagenet"), cpus=1, gpus=0)
+    config = resolve(SweepConfig(backbones=("resnet18",), dry_run=True, weights="imagenet"), Machine(cpus=1, gpus=0))
     found, missing = checked_weights(config)
     assert (found["resnet18"].origin, missing) == ("random", {})
     assert "the sweep downloads them" in found["resnet18"].note
@@ -112,7 +113,7 @@ def test_a_dry_run_fetches_no_weights(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("before", ["", "resnet18="])
 def test_weights_that_cannot_be_reached_are_told(before: str) -> None:
     for given, told in (("n" * 256, "File name too long"), ("s3://bucket/x", "is a URL, and only paths are read")):
-        config = resolve(SweepConfig(weights=before + given), cpus=1, gpus=0)
+        config = resolve(SweepConfig(weights=before + given), Machine(cpus=1, gpus=0))
         with pytest.raises(UserError, match=f"^--weights {before}.*: {told}"):
             checked_weights(config)
 
@@ -167,8 +168,10 @@ def test_weights_for_other_input_values_are_found_on_the_training_images(small_d
     state = BACKBONES["resnet18"].network().state_dict()
     state |= {name: 1e5 * tensor for name, tensor in state.items() if name.endswith("running_var")}
     torch.save(state, tmp_path / "mine.pt")
-    config = resolve(SweepConfig(data="x", weights=f"resnet18={tmp_path / 'mine.pt'}", image_size=32), cpus=2, gpus=0)
-    plan = make_plan(config, [], lambda data: dataset, own_epochs=True)
+    config = resolve(
+        SweepConfig(data="x", weights=f"resnet18={tmp_path / 'mine.pt'}", image_size=32), Machine(cpus=2, gpus=0)
+    )
+    plan = make_plan(config, [], lambda data: dataset, own_epochs=True, machine=Machine(cpus=2, gpus=0))
     (problem,) = input_problems(plan, tmp_path / "run")
     assert "was made for other input values" in problem
 

@@ -34,11 +34,12 @@ def begin(tmp_path: Path, images: Path, *more: str) -> RunPaths:
     where = ["--storage", str(tmp_path / "storage"), *more, "--space", str(tmp_path / "mine.py")]
     machine = this_machine()
     asked, problems = read(["--data", str(images), *SMALL, *where])
-    config = resolve(asked, machine.cpus, machine.gpus)
+    config = resolve(asked, machine)
     paths = new_run_paths(config)
     with staging(paths, problems) as beside:
         assert beside is not None
-        plan = make_plan(config, problems, prepare_into(beside, paths, workers=1, folds=None), own_epochs=False)
+        prepare = prepare_into(beside, paths, workers=1, folds=None)
+        plan = make_plan(config, problems, prepare, own_epochs=False, machine=machine)
         write_new_run(paths, beside, asked, plan, machine, where)
     return paths
 

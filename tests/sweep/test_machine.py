@@ -1,0 +1,124 @@
+"""What a machine offers to trials, as control groups, the processor and the nodes of a cluster tell."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.config import SweepConfig, resolve
+from sweep.machine import Machine, Node, _fast_bf16_cpu, available_cpus, available_memory_bytes, this_node
+
+
+def node(**values: Any) -> Node:
+    """A node of 8 CPUs and 64 bytes that is fast at nothing, with these values changed."""
+    plain = {"cpus": 8, "gpus": 0, "memory_bytes": 64, "fast_bf16": False, "fast_bf16_gpu": False}
+    return Node(**(plain | values))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "expected"),
+    [
+        ((), 0, "fp32"),
+        ((node(fast_bf16=True),), 0, "bf16"),
+        ((node(fast_bf16=True), node()), 0, "fp32"),
+        ((node(fast_bf16=True),), 1, "fp32"),
+        ((node(gpus=1, fast_bf16_gpu=True), node()), 1, "bf16"),
+        ((node(gpus=1, fast_bf16_gpu=True), node(gpus=1)), 1, "fp32"),
+    ],
+)
+def test_bf16_is_chosen_only_where_every_node_that_runs_trials_is_fast_at_it(
+    nodes: tuple[Node, ...], gpus: int, expected: str
+) -> None:
+    machine = Machine(cpus=8, gpus=gpus, nodes=nodes)
+    assert resolve(SweepConfig(precision="auto"), machine).precision == expected
+    assert resolve(SweepConfig(precision="bf16"), machine).precision == "bf16"
+
+
+def test_a_trial_has_its_share_of_the_smallest_nodes_memory() -> None:
+    nodes = (node(cpus=16, memory_bytes=64), node(cpus=4, memory_bytes=24), node(cpus=4, gpus=2, memory_bytes=20))
+    machine = Machine(cpus=24, gpus=2, nodes=nodes)
+    assert machine.trial_memory_bytes(1, 0, 24) == 4
+    assert machine.trial_memory_bytes(1, 0, 2) == 10
+    assert machine.trial_memory_bytes(1, 0.5, 4) == 5
+    assert machine.trial_memory_bytes(8, 0, 2) == 32, "the small nodes run none"
+    assert Machine(cpus=2, gpus=0).trial_memory_bytes(1, 0, 2) == 0
+
+
+V1, V2 = "4:cpu,cpuacct:{}\n3:memory:{}\n", "0::{}\n"
+
+
+@pytest.mark.parametrize(
+    ("membership", "limits", "expected"),
+    [
+        (V2.format("/"), {"cpu.max": "max 100000"}, 8),
+        (V2.format("/"), {"cpu.max": "400000 100000"}, 4),
+        (V2.format("/a/b"), {"cpu.max": "600000 100000", "a/cpu.max": "250000 100000", "a/b/cpu.max": "max 1"}, 2),
+        (V2.format("/docker/id"), {"cpu.max": "50000 100000"}, 1),  # the container's own folder is shown as the root
+        (V2.format("/"), {"cpu.max": "a"}, 8),
+        (V1.format("/", "/x"), {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        (V1.format("/", "/x"), {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        (V1.format("/a", "/x"), {"cpu/a/cpu.cfs_quota_us": "150000", "cpu/a/cpu.cfs_period_us": "50000"}, 3),
+        ("3:memory:/\n", {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ("12:name=systemd:/x\nodd\n", {}, 8),
+        (None, {"cpu.max": "100000 100000"}, 8),
+    ],
+)
+def test_the_limit_of_a_container_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, membership: str | None, limits: dict[str, str], expected: int
+) -> None:
+    for name in ("process_cpu_count", "cpu_count"):
+        monkeypatch.setattr("os." + name, lambda: 8, raising=False)
+    for name, text in limits.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(text + "\n")
+    if membership is not None:
+        (tmp_path / "self").write_text(membership)
+    assert available_cpus(tmp_path / "cgroup", tmp_path / "self") == expected
+
+
+@pytest.mark.parametrize(
+    ("membership", "limits", "expected"),
+    [
+        (V2.format("/"), {"memory.max": "max"}, None),
+        (V2.format("/"), {"memory.max": "1000000"}, 10**6),
+        (V2.format("/a/b"), {"memory.max": "3000000", "a/memory.max": "2000000", "a/b/memory.max": "max"}, 2 * 10**6),
+        (V1.format("/", "/"), {"memory/memory.limit_in_bytes": "9223372036854771712"}, None),
+        (V1.format("/", "/"), {"memory/memory.limit_in_bytes": "1000000"}, 10**6),
+        (None, {"memory.max": "1000000"}, None),
+    ],
+)
+def test_the_memory_that_a_container_is_given_counts(
+    tmp_path: Path, membership: str | None, limits: dict[str, str], expected: int | None
+) -> None:
+    """None: the whole machine's."""
+    for name, text in limits.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(text + "\n")
+    if membership is not None:
+        (tmp_path / "self").write_text(membership)
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert available_memory_bytes(tmp_path / "cgroup", tmp_path / "self") == (expected or whole)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("flags\t\t: fpu amx_bf16 amx_tile\n\nflags\t\t: fpu amx_bf16\n", True),
+        ("flags\t\t: fpu amx_bf16\n\nflags\t\t: fpu avx512_bf16\n", False),
+        ("Features\t: fp asimd bf16\n", False),
+        (None, False),
+    ],
+)
+def test_a_processor_is_fast_at_bf16_if_it_says_so(tmp_path: Path, text: str | None, expected: bool) -> None:
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    assert _fast_bf16_cpu(tmp_path / "cpuinfo") is expected
+
+
+def test_this_machine_has_cpus_and_memory() -> None:
+    found = this_node()
+    assert found.cpus >= 1
+    assert found.memory_bytes > 10**8
