@@ -90,7 +90,7 @@ def train_epoch(
     """
     total, weight = torch.zeros(2, dtype=torch.float64, device=data.device)
     correct, seen = torch.zeros(2, dtype=torch.int64, device=data.device)
-    before = torch.zeros(())
+    before: Callable[[], float] = float
     for step, indices in enumerate(plan_batches(len(data), batch_size, shuffling), start=1):
         between_steps()
         inputs, labels = data.for_training(indices, augmentation)
@@ -102,17 +102,36 @@ def train_epoch(
         correct += right
         seen += len(labels) if labels.ndim == 1 else (labels >= 0).any(dim=1).sum()
         # A step's loss is looked at while the next one runs, so that a GPU never waits for it.
-        if not torch.isfinite(before):
+        if not math.isfinite(before()):
             step -= 1
             break
-        before = summed
-    bad_step = None if torch.isfinite(before) else step
+        before = on_its_way(summed)
+    bad_step = None if math.isfinite(before()) else step
     return TrainingEpoch(
         loss=float(mean_loss(total, weight)),
         accuracy=float(correct) / max(1, int(seen)),
         bad_step=bad_step,
         micro_batch=micro_batch,
     )
+
+
+def on_its_way(value: Tensor) -> Callable[[], float]:
+    """A function that gives the number of the scalar ``value``, and waits for the GPU's work that leads to it alone.
+
+    ``value.item()`` would wait for all that the GPU has been given until then.
+    """
+    if value.device.type != "cuda":
+        return value.item
+    number = torch.empty((), dtype=value.dtype, pin_memory=True)
+    number.copy_(value, non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record()
+
+    def wait() -> float:
+        arrived.synchronize()
+        return float(number)
+
+    return wait
 
 
 def evaluate(forward: Forward, data: Batches, between_steps: Callable[[], None] = lambda: None) -> Evaluation:
