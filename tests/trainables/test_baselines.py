@@ -26,7 +26,7 @@ from search_spaces.errors import UserError
 from sweep.run_folder import RunPaths
 from trainables import baselines
 from trainables.baselines import STRENGTHS, borders, fit_regression, frozen_features, measure_baselines, thumbnails
-from trainables.batches import Batches, InputScale, normalise
+from trainables.batches import ImageBatches, InputScale, normalise
 from trainables.data.config import DataConfig
 from trainables.data.dataset import Split, TrialData, open_dataset
 from trainables.data.prepare import prepare
@@ -211,8 +211,8 @@ def test_on_real_x_rays_each_step_towards_a_network_tells_more(shared_dir: Path,
         assert found["thumbnails"][split]["f1_macro"] > found["borders"][split]["f1_macro"]
 
 
-def batches(images: np.ndarray) -> Batches:
-    return Batches(images, np.arange(len(images)), np.zeros(len(images), dtype=np.int64), torch.device("cpu"))
+def batches(images: np.ndarray) -> ImageBatches:
+    return ImageBatches(images, np.arange(len(images)), np.zeros(len(images), dtype=np.int64), torch.device("cpu"))
 
 
 def noise(count: int, size: int, channels: int = 1, seed: int = 0) -> np.ndarray:
@@ -258,7 +258,7 @@ def test_rows_come_in_the_order_of_the_split_whatever_the_batches() -> None:
     images = noise(300, 16)
     whole = thumbnails(batches(images))
     chosen = np.random.default_rng(1).permutation(300)
-    some = Batches(images, chosen, chosen, torch.device("cpu"))
+    some = ImageBatches(images, chosen, chosen, torch.device("cpu"))
     np.testing.assert_array_equal(thumbnails(some), whole[chosen])
 
 

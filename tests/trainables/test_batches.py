@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional as V
 
-from trainables.batches import IMAGENET, Batches, _sampling_grid, _warps, augmented, normalise, plan_batches
+from trainables.batches import IMAGENET, ImageBatches, _sampling_grid, _warps, augmented, normalise, plan_batches
 
 CPU = torch.device("cpu")
 
@@ -38,9 +38,11 @@ def test_a_batch_holds_the_rows_of_its_images_from_a_read_only_map(tmp_path, cha
     stored = np.random.default_rng(0).integers(0, 256, (12, channels, 5, 5), dtype=np.uint8)
     np.save(tmp_path / "store.npy", stored)
     rows = np.array([11, 3, 7, 0])
-    batches = Batches(np.load(tmp_path / "store.npy", mmap_mode="r"), rows, np.array([2, 1, 0, 1]), CPU)
-    images, labels = batches.take(np.array([0, 2]))
-    assert (images.numpy() == stored[[11, 7]]).all()
+    batches = ImageBatches(np.load(tmp_path / "store.npy", mmap_mode="r"), rows, np.array([2, 1, 0, 1]), CPU)
+    chosen, expected = np.array([0, 2]), torch.from_numpy(stored[[11, 7]])
+    assert torch.equal(batches.images(chosen), expected)
+    inputs, labels = batches.for_evaluation(chosen)
+    assert torch.equal(inputs, normalise(expected))
     assert labels.tolist() == [2, 0]
     assert len(batches) == 4
 

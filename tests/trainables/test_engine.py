@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trainables.batches import Batches, normalise
+from trainables.batches import ImageBatches
 from trainables.engine import EVALUATION_BATCH, Forward, evaluate, train_epoch
 from trainables.losses import Loss
 from trainables.optimizers import Schedule
@@ -25,16 +25,15 @@ def network(*, batch_norm=False):
     return nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), *norm, nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
 
 
-def data(count=23, task="single_label"):
+def data(count=23, task="single_label", augment="none"):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
     labels = rng.integers(0, 3, count) if task == "single_label" else rng.integers(0, 2, (count, 3)).astype(np.float32)
-    return Batches(images, np.arange(count), labels, CPU)
+    return ImageBatches(images, np.arange(count), labels, CPU, augment)
 
 
 def everything(batches):
-    images, labels = batches.take(np.arange(len(batches)))
-    return normalise(images), labels
+    return batches.for_evaluation(np.arange(len(batches)))
 
 
 @torch.no_grad()
@@ -49,7 +48,6 @@ def mean(loss, logits, labels):
 def train(model, batches, *, loss=CROSS_ENTROPY, lr=0.0, batch_size=8, optimizer=None, **options):
     optimizer = optimizer or torch.optim.SGD([{"params": model.parameters(), "initial_lr": lr}], lr=lr)
     forward = Forward(model, loss, options.pop("task", "single_label"), options.pop("precision", "fp32"))
-    options = {"augment": "none"} | options
     streams = {name: torch.Generator().manual_seed(0) for name in ("shuffling", "augmentation")}
     schedule = Schedule(optimizer, "constant", 100)
     model.train()
@@ -92,8 +90,8 @@ def test_missing_labels_take_no_part_in_an_epoch():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_lowers_the_loss(precision):
-    model, batches = network(batch_norm=True), data()
-    losses = [train(model, batches, lr=0.05, augment="flip", precision=precision).loss for _ in range(10)]
+    model, batches = network(batch_norm=True), data(augment="flip")
+    losses = [train(model, batches, lr=0.05, precision=precision).loss for _ in range(10)]
     assert losses[-1] < 0.7 * losses[0]
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 

@@ -168,6 +168,12 @@ def test_seed_and_number_decide_everything_and_other_trials_in_the_process_nothi
     assert run(make(params, seed=5), 1)[0]["train_loss"] != alone[0]["train_loss"]
 
 
+def test_trials_of_a_sweep_share_a_random_trunk_and_no_head(make):
+    one, other, elsewhere = make(SMALL), make(SMALL, number=1), make(SMALL, seed=1)
+    assert one.model.frozen_sha256() == other.model.frozen_sha256() != elsewhere.model.frozen_sha256()
+    assert not torch.equal(one.model.head[-1].weight, other.model.head[-1].weight)
+
+
 def test_a_network_learns_what_can_be_seen(make):
     params = {"backbone": "resnet18", "unfreeze_depth": 4, "lr": 0.02, "batch_size": 6}
     records = run(make(params, epochs=8), 8)
@@ -279,7 +285,7 @@ def test_weights_that_do_not_give_the_saved_predictions_are_refused(make, run_di
 def test_weights_on_top_of_other_frozen_layers_are_refused(make, run_dir, tmp_path):
     train_and_keep(make(SMALL, epochs=1), tmp_path)
     with pytest.raises(ValueError, match="frozen layers are not those"):
-        predict_trial(TrialParams(**SMALL), settings_of(run_dir), 1, tmp_path / "weights.pt")
+        predict_trial(TrialParams(**SMALL), settings_of(run_dir, seed=1), 0, tmp_path / "weights.pt")
 
 
 def test_the_best_epoch_survives_a_restore_after_which_nothing_improves(make, tmp_path):
