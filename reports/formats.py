@@ -227,6 +227,11 @@ def rounding(sweep: SweepRecord) -> str:
     """What the numbers of a run in bfloat16 are to those of its model file; "" where both are in single precision."""
     if sweep.precision != "bf16":
         return ""
+    if sweep.finalists:
+        return (
+            "Trials were trained and ranked in bfloat16; the predictions of finalists, like the file, are in single "
+            "precision."
+        )
     return (
         "The run's scores were computed in bfloat16, as it trained; the file computes in single precision, and may "
         "decide an image at the edge otherwise."

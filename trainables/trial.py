@@ -430,19 +430,24 @@ def predict_trial(
     number: int,
     weights_path: Path,
     splits: tuple[str, ...] = ("train", "val"),
+    precision: str | None = None,
 ) -> Predictions:
     """Complete the predictions of a trial's best epoch: the rows of ``splits``, computed with its saved weights.
 
     ``predictions.npz`` beside the weights is returned as it is if it has all splits already. Validation rows in it
-    stay, as the trial's score is theirs; they are computed again, and if they differ by more than ``SAME_PROBABILITY``
-    the saved weights are not those of that epoch: ValueError.
+    are computed again, and if they differ by more than ``SAME_PROBABILITY`` the saved weights are not those of that
+    epoch: ValueError. They stay, as the trial's score is theirs, unless ``precision`` is another one than the trial's:
+    then all rows are of that one.
     """
     predictions_path = weights_path.with_name("predictions.npz")
     known = read_predictions(predictions_path) if predictions_path.exists() else None
     if known is not None and set(splits) <= set(known.split.tolist()):
         return known
     # The time limit is of training; what it left behind must not be lost to it.
-    trial = FinetuneTrial(params, dataclasses.replace(settings, time_limit_s=None), number)
+    changes: dict[str, Any] = {"time_limit_s": None}
+    if precision not in (None, settings.precision):  # What the sweep caches was decided for the other one.
+        changes |= {"precision": precision, "cached_stages": {}}
+    trial = FinetuneTrial(params, dataclasses.replace(settings, **changes), number)
     try:
         parts = trial.predict_with(weights_path, dict.fromkeys([*splits, "val"]))
     finally:
@@ -455,7 +460,8 @@ def predict_trial(
                 f"{weights_path}: these weights of epoch {parts['val'].epoch} do not give the validation predictions "
                 f"saved for epoch {known.epoch}; probabilities differ by up to {difference:.2g}"
             )
-        parts["val"] = known.of("val")
+        if "precision" not in changes:
+            parts["val"] = known.of("val")
     whole = join([parts[split] for split in splits])
     whole.write(predictions_path)
     return whole

@@ -363,6 +363,24 @@ def test_several_labels_an_image_end_to_end(multi_label_run_dir, tmp_path):
     assert whole.of("val").label.sum(axis=0).tolist() == [8, 10]
 
 
+def test_a_finalist_of_a_bf16_sweep_is_predicted_in_single_precision(run_dir, tmp_path):
+    params = TrialParams(**(SMALL | {"unfreeze_depth": 4}))
+    settings = settings_of(run_dir, epochs=1, precision="bf16")
+    trial = FinetuneTrial(params, settings, 0)
+    train_and_keep(trial, tmp_path)
+    trial.close()
+    trained = read_predictions(tmp_path / "predictions.npz").of("val").probability
+    as_trained = predict_trial(params, settings, 0, tmp_path / "weights.pt", ("train", "val")).of("val").probability
+    assert (as_trained == trained).all()
+    (tmp_path / "predictions.npz").unlink()
+    single = predict_trial(params, settings, 0, tmp_path / "weights.pt", ("train", "val"), "fp32").of("val").probability
+    other = FinetuneTrial(params, settings_of(run_dir, epochs=1), 0)
+    expected = other.predict_with(tmp_path / "weights.pt", ("val",))["val"].probability
+    other.close()
+    assert (single == expected).all()
+    assert (single != trained).any()
+
+
 def test_missing_labels_end_to_end(multi_label_run_dir, tmp_path):
     shutil.copytree(multi_label_run_dir, tmp_path / "run")
     with (tmp_path / "run" / "splits.csv").open(newline="") as file:
