@@ -1,8 +1,9 @@
 """Arrays on a node's disk that many processes fill together, shard by shard, and map: a cache that may vanish any time.
 
 An entry is a folder named by a hash of all that its content follows from. In it lie ``array`` (a header, a checksum a
-shard, and the rows), ``claims`` (the shards that somebody computes) and ``users`` (the processes that map it). Nothing
-is locked: files made by O_EXCL decide who does what, since locks are unreliable on network file systems.
+shard, and the rows), ``claims`` (the shards that somebody computes; ``array`` while somebody makes that) and ``users``
+(the processes that map it). Nothing is locked: files made by O_EXCL decide who does what, since locks are unreliable on
+network file systems.
 """
 
 from __future__ import annotations
@@ -33,10 +34,14 @@ STALE_S = 60.0
 LARGEST_CACHE_BYTES = 50_000_000_000
 PART_OF_DISK = 0.2
 """Of what would be free without the cache."""
+_SUFFIX = ".features"
+"""Of an entry's name: nothing else that lies beside it is counted or removed."""
 _HEADER_BYTES = 4096
 _SLOT = np.dtype([("done", "<u4"), ("crc32", "<u4")])
 _DONE = 0x454E4F44
 _FOREIGN_USER_S = 86_400.0
+_POLL_S = 0.05
+_RESERVED_AT_ONCE = 1 << 30
 _verified: set[tuple[int, int, int]] = set()
 """Device, inode and shard of what this process has read and found undamaged."""
 
@@ -134,11 +139,11 @@ class CacheEntry:
     """
 
     def __init__(self, place: CachePlace, key: str, count: int, form: Callable[[], RowForm]) -> None:
-        self._folder, self._key, self._count = place.path / key, key, count
+        self._folder, self._key, self._count = place.path / (key + _SUFFIX), key, count
         for folder in (place.path, self._folder, self._folder / "claims", self._folder / "users"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self._folder / "users" / _me()).touch()
-        self._file = self._open() or self._make(place, form)
+        self._file = self._open_or_make(place, form)
         os.utime(self._path)  # the last use
         state = os.fstat(self._file)
         self._identity = state.st_dev, state.st_ino
@@ -159,34 +164,18 @@ class CacheEntry:
         return True
 
     def claim(self, shard: int) -> bool:
-        claim = self._claim_of(shard)
-        if _create(claim):
-            return not self._given_back(shard)
-        try:
-            state, owner = claim.stat(), claim.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return False  # It was released a moment ago: whoever asks again sees why.
-        if not _is_dead(owner.partition(" ")[0]) and time.time() - state.st_mtime < STALE_S:
+        if not _take(self._claim_of(shard)):
             return False
-        # One name for one stale state of the claim: of those who found it stale one alone makes this file.
-        if not _create(claim.with_name(f"{shard}.{state.st_mtime_ns}")):
+        if self.done(shard):  # Since the caller asked.
+            self.release(shard)
             return False
-        claim.write_text(_claim_text(), encoding="utf-8")
         return True
 
-    def _given_back(self, shard: int) -> bool:
-        """Whether a shard just claimed was done between the caller's question and its claim."""
-        if self.done(shard):
-            self.release(shard)
-            return True
-        return False
-
     def touch(self, shard: int) -> None:
-        os.utime(self._claim_of(shard))
+        _touch(self._claim_of(shard))
 
     def release(self, shard: int) -> None:
-        for path in (*self._folder.glob(f"claims/{shard}.*"), self._claim_of(shard)):
-            path.unlink(missing_ok=True)
+        _release(self._claim_of(shard))
 
     def write(self, shard: int, rows: NDArray[Any]) -> None:
         content = np.ascontiguousarray(rows, dtype=self.form.dtype).data.cast("B")
@@ -220,12 +209,26 @@ class CacheEntry:
 
     def _header(self, form: RowForm) -> bytes:
         facts = {"format": FORMAT, "key": self._key, "count": self._count, "shard": SHARD, **asdict(form)}
-        header = json.dumps(facts | {"bytes": self._size(form)}).encode()
+        facts |= {"bytes": self._size(form)}
+        header = json.dumps(facts | {"crc32": zlib.crc32(json.dumps(facts).encode())}).encode()
         assert len(header) <= _HEADER_BYTES
         return header.ljust(_HEADER_BYTES)
 
+    def _open_or_make(self, place: CachePlace, form: Callable[[], RowForm]) -> int:
+        """Of those who find no array one alone makes it, or the place would have to hold one of each of them."""
+        claim = self._folder / "claims" / "array"
+        while (file := self._open()) is None:
+            if not _take(claim):
+                time.sleep(_POLL_S)
+                continue
+            try:
+                return self._open() or self._make(place, form(), claim)
+            finally:
+                _release(claim)
+        return file
+
     def _open(self) -> int | None:
-        """The file, if it is there, of today's format and whole; what is damaged is removed."""
+        """The file, if it is there, of today's format and whole."""
         try:
             file = os.open(self._path, os.O_RDWR)
         except FileNotFoundError:
@@ -236,36 +239,29 @@ class CacheEntry:
             form = RowForm(tuple(facts["shape"]), facts["dtype"], facts["meaning"])
             if self._header(form) == header and os.fstat(file).st_size == self._size(form):
                 return file
-        except (ValueError, KeyError, TypeError):
+        except Exception:  # Whatever stands there, it is no header of this cache.
             pass
         os.close(file)
-        self._path.unlink(missing_ok=True)
         return None
 
-    def _make(self, place: CachePlace, form: Callable[[], RowForm]) -> int:
-        size = self._size(form())
+    def _make(self, place: CachePlace, form: RowForm, claim: Path) -> int:
+        self._path.unlink(missing_ok=True)
+        size = self._size(form)
         _make_room(place, size, self._folder)
-        beside = self._folder / f".new-{_me()}"
-        for leftover in self._folder.glob(".new-*"):
-            if leftover == beside or _is_dead(leftover.name.removeprefix(".new-")):
-                leftover.unlink(missing_ok=True)
+        beside = self._path.with_suffix(".new")
+        beside.unlink(missing_ok=True)
         file = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            _reserve(file, size)
-            os.pwrite(file, self._header(self.form), 0)
-            os.link(beside, self._path)
-            return file
-        except FileExistsError:
-            os.close(file)
-            other = self._open()
-            if other is None:
-                raise OSError(errno.EAGAIN, "another process replaces it") from None
-            return other
+            for at in range(0, size, _RESERVED_AT_ONCE):
+                _reserve(file, at, min(_RESERVED_AT_ONCE, size - at))
+                _touch(claim)
+            os.pwrite(file, self._header(form), 0)
+            os.replace(beside, self._path)
         except OSError:
             os.close(file)
-            raise
-        finally:
             beside.unlink(missing_ok=True)
+            raise
+        return file
 
     def _crc32(self, shard: int) -> int:
         at = self._rows_at(shard)
@@ -295,7 +291,7 @@ def _make_room(place: CachePlace, needed: int, mine: Path) -> None:
     """Remove unused entries, the one used longest ago first, until ``needed`` bytes fit."""
     sizes: dict[Path, int] = {}
     used_at: dict[Path, float] = {}
-    for folder in place.path.iterdir():
+    for folder in place.path.glob(f"*{_SUFFIX}"):
         with suppress(OSError):
             files = [one.stat() for one in folder.iterdir() if one.is_file()]
             sizes[folder] = sum(state.st_size for state in files)
@@ -323,18 +319,45 @@ def _uses(user: Path) -> bool:
     return False
 
 
-def _reserve(file: int, size: int) -> None:
+def _reserve(file: int, at: int, size: int) -> None:
     """Take the room now: a map of a file that the disk has no room for kills the process that reads it."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, size)
+        os.posix_fallocate(file, at, size)
     else:  # macOS
-        os.truncate(file, size)
+        os.truncate(file, at + size)
 
 
 def _write_all(file: int, content: memoryview, at: int) -> None:
     while content:
         written = os.pwrite(file, content[: 1 << 28], at)
         content, at = content[written:], at + written
+
+
+def _take(claim: Path) -> bool:
+    """Whether the caller is from now on the one who holds a claim: nobody did, or who did is dead or does nothing."""
+    if _create(claim):
+        return True
+    try:
+        state, owner = claim.stat(), claim.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False  # It was released a moment ago: whoever asks again sees why.
+    if not _is_dead(owner.partition(" ")[0]) and time.time() - state.st_mtime < STALE_S:
+        return False
+    # One name for one stale state of the claim: of those who found it stale one alone gets this claim.
+    if not _take(claim.with_name(f"{claim.name}.{state.st_mtime_ns}")):
+        return False
+    claim.write_text(_claim_text(), encoding="utf-8")
+    return True
+
+
+def _touch(claim: Path) -> None:
+    with suppress(FileNotFoundError):  # Somebody has taken it over, done the work and released it.
+        os.utime(claim)
+
+
+def _release(claim: Path) -> None:
+    for path in (*claim.parent.glob(f"{claim.name}.*"), claim):
+        path.unlink(missing_ok=True)
 
 
 def _create(path: Path) -> bool:

@@ -131,6 +131,7 @@ class FrozenFeatures:
         self._position_of = np.full(len(images), -1)
         self._position_of[order] = np.arange(len(order))
         self._shards: dict[int, Shards] = {}
+        self._arrays: dict[int, NDArray[Any]] = {}
 
     def positions(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where the features of these rows of the image cache stand."""
@@ -144,32 +145,33 @@ class FrozenFeatures:
         Trials that want the same ones at the same time share the work: each computes what nobody else has claimed, and
         waits in the end for what others are still computing.
         """
-        todo = [(view, int(shard)) for view, where in wanted.items() for shard in np.unique(where // SHARD)]
-        if self._place is not None and not self.note:
+        place = self._place
+        if place is not None and not self.note:
             try:
-                for view in wanted:
-                    self._shards[view] = self._shards.get(view) or self._entry(view, self._place)
-                self._fill(todo)
+                self._fill(wanted, lambda view: self._entry(view, place))
                 return
             except OSError as error:
+                if error.errno is None:
+                    raise  # Not of the file system: a time limit of ``between_steps``.
                 why = error.strerror or str(error)
-                self.note = f"features of frozen layers are computed anew for each trial: {self._place.path}: {why}"
+                self.note = f"features of frozen layers are computed anew for each trial: {place.path}: {why}"
                 self._shards.clear()
-        for view in wanted:
-            self._shards.setdefault(view, MemoryShards(len(self._order), self._form))
-        self._fill(todo)
+        self._fill(wanted, lambda view: MemoryShards(len(self._order), self._form))
 
     def rows(self, view: int, positions: NDArray[np.int64]) -> Rows:
         """Features that ``compute`` has seen to, to be taken in batches and given to ``as_inputs``."""
-        return Rows(self._shards[view].array(), positions, self.device)
+        return Rows(self._arrays[view], positions, self.device)
 
     def as_inputs(self, rows: Tensor) -> Tensor:
         """What the next stage wants, float [B, ...], of rows as they are stored; a view of them."""
-        dtype, layout = self._shards[0].form.meaning.split()
+        dtype, layout = next(iter(self._shards.values())).form.meaning.split()
         rows = rows.view(getattr(torch, dtype))
         return rows.permute(0, 3, 1, 2) if layout == "channels_last" else rows
 
-    def _fill(self, todo: list[tuple[int, int]]) -> None:
+    def _fill(self, wanted: Mapping[int, NDArray[np.int64]], opened: Callable[[int], Shards]) -> None:
+        for view in wanted:
+            self._shards[view] = self._shards.get(view) or opened(view)
+        todo = [(view, int(shard)) for view, where in wanted.items() for shard in np.unique(where // SHARD)]
         while todo:
             left = []
             for view, shard in todo:
@@ -185,6 +187,8 @@ class FrozenFeatures:
             if todo:
                 self._check()
                 time.sleep(_POLL_S)
+        for view in wanted:
+            self._arrays[view] = self._shards[view].array()
 
     def _features_of(self, view: int, shard: int, shards: Shards) -> NDArray[Any]:
         rows = self._order[shard * SHARD :][:SHARD]
