@@ -111,16 +111,22 @@ class MemoryShards:
 
 @dataclass(frozen=True)
 class CachePlace:
-    """Where a node keeps its cache. folder: ``~`` is the home of whoever runs there; made with mode 0700, as what is
-    kept may be patients' data. limit_bytes: of all entries together; None = ``PART_OF_DISK``, at most
-    ``LARGEST_CACHE_BYTES``."""
+    """Where a node keeps its cache, and how much of it.
+
+    folder: ``~`` is the home of whoever runs there, ``~/.cache`` gives way to ``$XDG_CACHE_HOME``; made with mode 0700,
+    as what is kept may be patients' data. limit_bytes: of all entries together; None = ``PART_OF_DISK``, at most
+    ``LARGEST_CACHE_BYTES``.
+    """
 
     folder: str
     limit_bytes: int | None = None
 
     @property
     def path(self) -> Path:
-        return Path(self.folder).expanduser()
+        folder, caches = Path(self.folder), os.environ.get("XDG_CACHE_HOME")
+        if caches and folder.parts[:2] == ("~", ".cache"):
+            return Path(caches, *folder.parts[2:])
+        return folder.expanduser()
 
     def limit(self, held_bytes: int) -> int:
         """How many bytes all entries may take; held_bytes: what they take now."""
