@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -44,7 +46,7 @@ def run_sweep(
     cwd: Path = ROOT,
     **environment: str,
 ) -> Done:
-    """Run a sweep to its end. ``at`` sees the lines so far after each new line, and the process, which it may kill.
+    """Run a sweep to its end, with a feature cache of its own, which is gone afterwards. ``at`` sees the lines so far after each new line, and the process, which it may kill.
 
     pass_fds: open files that the process, but none that it joins, has too.
     """
@@ -56,7 +58,10 @@ def run_sweep(
             stderr=errors,
             text=True,
             pass_fds=pass_fds,
-            env=os.environ | {"RAY_TMPDIR": folder, "PYTHONWARNINGS": "default"} | environment,
+            env=os.environ
+            | {"RAY_TMPDIR": folder, "PYTHONWARNINGS": "default"}
+            | {"XDG_CACHE_HOME": f"{folder}/cache", "MPLCONFIGDIR": matplotlib.get_cachedir()}
+            | environment,
         )
         lines: list[str] = []
         assert process.stdout is not None

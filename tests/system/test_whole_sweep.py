@@ -132,7 +132,10 @@ def test_the_last_lines_name_the_winner_and_its_model(whole: Path) -> None:
 def test_a_sweep_killed_in_its_search_and_among_its_repeats_ends_as_one_that_was_not(
     small_data: Path, whole: Path, tmp_path: Path
 ) -> None:
-    """kill -9 loses nothing and doubles nothing: same configurations, epochs, stops and scores, to the last digit."""
+    """kill -9 loses nothing and doubles nothing: same configurations, epochs, stops and scores, to the last digit.
+
+    The feature cache is lost each time, too.
+    """
     given = [*arguments(small_data, tmp_path, "run"), "--finalists", 2, "--repeats", 2, "--deterministic"]
     assert run_sweep(*given, at=after_ends(2, signal.SIGKILL)).code == -signal.SIGKILL
     again = run_sweep("--resume", "run", "--storage", tmp_path, at=kill_at("/seed_"))
@@ -147,6 +150,9 @@ def test_a_sweep_killed_in_its_search_and_among_its_repeats_ends_as_one_that_was
     assert repeats(run) == repeats(whole)
     before, after = (json.loads(RunPaths(root).selection.read_text()) for root in (whole, run))
     assert {**before, "selected": ""} == {**after, "selected": ""}
+    resolved = json.loads(RunPaths(run).sweep.read_text())
+    assert set(resolved["cached_stages"]) == {"squeezenet1_1", "resnet18"}
+    assert all(resolved["cached_stages"].values()), "no trial read features: the test shows less than it says"
     states = list(run.glob("*/**/state.pt"))
     assert states == [], "what unfinished trials go on from is gone when they have ended"
 
