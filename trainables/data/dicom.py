@@ -60,13 +60,14 @@ def read_pixels(file: BinaryIO, most_pixels: int) -> DicomPixels:
         rows, columns = int(dataset.Rows), int(dataset.Columns)
         frames = int(dataset.get("NumberOfFrames", 1) or 1)
         syntax = dataset.file_meta.TransferSyntaxUID
+        encapsulated = syntax.is_encapsulated
     except Exception:  # pydicom's messages may quote tags: keep them in
         raise UnreadableImageError("a damaged DICOM file, or one without an image") from None
     if frames > 1:
         raise UnreadableImageError(f"a DICOM file of {frames} frames: only single-frame files are read")
     if rows * columns > most_pixels:
         raise UnreadableImageError(f"{columns} x {rows} pixels: more than {most_pixels:,}")
-    plugin = _decoder_of(syntax)
+    plugin = _decoder_of(syntax) if encapsulated else ""
     try:
         photometric = str(dataset.PhotometricInterpretation)
         file.seek(0)
@@ -74,11 +75,11 @@ def read_pixels(file: BinaryIO, most_pixels: int) -> DicomPixels:
             values = _by_gdcm(file.read())
         else:
             values = pixels.pixel_array(pydicom.dcmread(file), decoding_plugin=plugin)
+        if values.shape not in ((rows, columns), (rows, columns, 3)):
+            raise ValueError("not one frame of one or three samples a pixel")
         if photometric == "PALETTE COLOR":
             shown = _to_8_bit(pixels.apply_color_lut(values, dataset))
         elif values.ndim == 3:
-            if values.shape[2] != 3:
-                raise ValueError("not three samples a pixel")
             shown = _to_8_bit(values)
         else:
             shown = _gray_as_shown(values, dataset, photometric)
@@ -110,11 +111,9 @@ def _check_inflated(file: BinaryIO) -> None:
 
 
 def _decoder_of(syntax: Any) -> str:
-    """pydicom's name of the decoder to use, "" = its own; where there is none, the reason names what to install."""
+    """pydicom's name of the decoder to use; where there is none, the reason names what to install."""
     from pydicom import pixels
 
-    if not syntax.is_encapsulated:
-        return ""
     try:
         available = pixels.get_decoder(syntax).available_plugins
         for plugin in ("pydicom", "pylibjpeg", "pillow", "gdcm"):

@@ -99,9 +99,9 @@ def read_labels(cells: pd.DataFrame, config: DataConfig, use: RowUse) -> Labels:
         labels = _from_one_finding(cells[columns[0]], codes, config, use)
     else:
         labels = _from_names(cells[columns[0]], config, use)
-    labels = dataclasses.replace(
-        labels, **renamed_classes(labels.task, labels.classes, labels.values, config.class_names)
-    )
+    if labels.classes:
+        renamed = renamed_classes(labels.task, labels.classes, labels.values, config.class_names)
+        labels = dataclasses.replace(labels, **renamed)
     others = [name for name in labels.classes if name not in asked_classes(config)]
     if labels.task == "single_label" and 0 < len(others) < len(labels.classes) and config.classes:
         out = np.isin(labels.values, [labels.classes.index(name) for name in others])
