@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -304,6 +306,21 @@ def test_what_the_user_names_does_not_hide_a_public_set(
     assert applied(sets("isic_2019")[0], group_column="sex", join=[]).preset == "isic_2019"
     table(tmp_path / "metadata.csv", [{"file_name": "a.png", "species": "x"}])
     assert applied(tmp_path, label_column="species").preset == "hf_imagefolder_flat"
+
+
+@pytest.mark.parametrize("packer", [bytes, gzip.compress])
+def test_metadata_of_an_imagefolder_may_be_a_parquet(tmp_path: Path, packer: Callable[[bytes], bytes]) -> None:
+    (tmp_path / "train").mkdir()
+    frame = pd.DataFrame({"file_name": ["a.png", "b.png"] * 500, "label": ["ill", "well"] * 500})
+    (tmp_path / "train" / "metadata.parquet").write_bytes(packer(frame.to_parquet()))
+    config = applied(tmp_path)
+    assert (config.preset, config.table, config.label_column) == (
+        "hf_imagefolder",
+        "train/metadata.parquet",
+        ("label",),
+    )
+    (tmp_path / "train" / "metadata.parquet").write_bytes(packer(frame.rename(columns={"label": "text"}).to_parquet()))
+    assert applied(tmp_path).preset == "none"
 
 
 def test_what_is_given_is_never_overridden(sets: Callable[[str], tuple[Path, Any]]) -> None:
