@@ -15,9 +15,10 @@ from search_spaces.errors import UserError
 from trainables.data.files import FileIndex, below, has_image_suffix, stem
 from trainables.data.folder_names import look_like_ids, name_of, split_name
 from trainables.data.samples import SPLIT_WORDS
-from trainables.data.table import read_list, read_table
+from trainables.data.table import read_list, read_table, shards
 
 _SUFFIX = re.compile(r"\.(csv|tsv|txt|parquet|jsonl|json)(\.gz)?", re.IGNORECASE)
+_LATER_SHARD = re.compile(r"-(?!0{5})\d{5}-of-\d{5}[^/]*$")
 _NO_TABLES = ("readme", "license", "licence", "changelog", "requirements", "sha256sums")
 _MOST_BYTES = 32 * 1024**2  # larger tables are not looked into
 _ROWS = 2_000  # that are looked at
@@ -108,15 +109,28 @@ def naming_tables(index: FileIndex) -> tuple[list[NamingTable], dict[str, str]]:
     """The tables below a folder of which a column names images, those that name most first; and of other CSV files
     and the like why they are none.
     """
-    texts = [path for path in index.others if _SUFFIX.fullmatch(_suffix(path))]
-    texts = [path for path in texts if not name_of(path).lower().startswith(_NO_TABLES)]
-    alike = Counter((os.path.dirname(path), _suffix(path)) for path in texts)
-    texts = [path for path in texts if alike[os.path.dirname(path), _suffix(path)] <= _MOST_OF_A_SUFFIX]
+    texts = _tables_by_name(index)
     parts = {"": index}
     read = {path: _look_into(index, path, parts) for path in texts} if index.images else {}
     found = [one for one in read.values() if isinstance(one, NamingTable)]
     others = {path: one for path, one in read.items() if isinstance(one, str) and not path.endswith((".txt", ".json"))}
     return sorted(found, key=lambda one: (-one.named, one.split not in (None, "train"), one.path)), others
+
+
+def _tables_by_name(index: FileIndex) -> list[str]:
+    """Of a table in several files the first."""
+    texts = [path for path in index.others if _SUFFIX.fullmatch(_suffix(path)) and not _LATER_SHARD.search(path)]
+    texts = [path for path in texts if not name_of(path).lower().startswith(_NO_TABLES)]
+    alike = Counter((os.path.dirname(path), _suffix(path)) for path in texts)
+    return [path for path in texts if alike[os.path.dirname(path), _suffix(path)] <= _MOST_OF_A_SUFFIX]
+
+
+def table_in(index: FileIndex) -> str:
+    """What to give where a folder has no columns: the table that names its images, else one of those that lie there."""
+    names = _tables_by_name(index)
+    option = table_option(index, naming_tables(index)[0])
+    beside = f", such as {_quoted(index.root / names[0])}" if names else ""
+    return option or f"give a table by --data{beside}"
 
 
 def table_option(index: FileIndex, tables: Sequence[NamingTable]) -> str:
@@ -137,7 +151,7 @@ def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> Nami
     """The table, or why it is none that names images."""
     above = os.path.dirname(path)
     try:
-        if os.stat(index.root / path).st_size > _MOST_BYTES:
+        if sum(os.stat(file).st_size for file in shards(index.root / path)) > _MOST_BYTES:
             return "is too large to be looked into"
         cells = read_table(index.root / path).head(_ROWS)
     except UserError as error:

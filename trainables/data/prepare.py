@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import os
 from collections import Counter
@@ -28,8 +29,9 @@ from trainables.data.checks import (
 from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
 from trainables.data.dataset import DATASET_FILE, IMAGES_FILE, SPLITS_FILE, THUMBNAILS_FILE
 from trainables.data.file_form import file_form
-from trainables.data.files import check_reachable, image_kind
+from trainables.data.files import check_reachable, image_kind, index_folder
 from trainables.data.folder import list_folder
+from trainables.data.folder_tables import table_in
 from trainables.data.image import ImageStats, content_hash, prepare_image
 from trainables.data.near_duplicates import NearPairs
 from trainables.data.npz import list_npz
@@ -55,6 +57,7 @@ WAYS_OUT = {
     "duplicates_across_splits": "remove all but one of each, or go on by --allow-leakage (the report will say so)",
     "groups_across_splits": "move each group into one split, or go on by --allow-leakage (the report will say so)",
 }
+_ALLOWED = "allowed: a folder, a table, an .npz, or demo"
 _DRAWN_ANEW = (
     "the split was drawn anew once the images were decoded, as some cannot be read, or are equal in files that differ: "
     "it is not the one that --dry-run shows"
@@ -361,15 +364,18 @@ def list_samples(config: DataConfig) -> Samples:
     if config.data != "demo" and place.is_file():
         return _list_file(place, config)
     what = "the demo set" if config.data == "demo" else f"the folder {place}"
-    if config.data == "demo" or place.is_dir():
-        options = config.table_options().items()
-        raise_all([f"{f'{option} {value}'.strip()}: {what} has no columns; give a table" for option, value in options])
+    options = ", ".join(f"{option} {value}".strip() for option, value in config.table_options().items())
+    if options and (config.data == "demo" or place.is_dir()):
+        way_out = "give a table by --data" if config.data == "demo" else table_in(index_folder(place))
+        raise UserError(f"{options}: {what} has no columns; {way_out}")
     if config.data == "demo":
         if config.task == "multi_label":
             raise UserError("--task multi_label: the demo set has one finding an image")
         return list_demo()
     if not place.is_dir():
-        raise UserError(f"--data {config.data}: no such folder or file; allowed: a folder, a table, an .npz, or demo")
+        files = sorted(glob.glob(str(place)))
+        allowed = f"a pattern is not read, give one of {len(files)} files, such as {files[0]}" if files else _ALLOWED
+        raise UserError(f"--data {config.data}: no such folder or file; {allowed}")
     return list_folder(place, config)
 
 

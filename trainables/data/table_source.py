@@ -14,7 +14,7 @@ from search_spaces.errors import UserError, raise_all, shown_problems, unknown
 from trainables.data.config import DataConfig
 from trainables.data.files import has_image_suffix
 from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, SPLITS, CheckResult, LeftOut
-from trainables.data.table import file_form, neighbours, read_list, read_table
+from trainables.data.table import file_form, neighbours, read_list, read_table, shards
 
 DEFAULT_SPLIT_COLUMN = "split"
 TABLE = "\0table"
@@ -54,12 +54,14 @@ class TableSource:
     @classmethod
     def read(cls, path: Path, config: DataConfig) -> TableSource:
         path, data = (Path(os.path.abspath(place)) for place in (path, Path(config.data).expanduser()))
+        path = shards(path)[0]
         base = data if data.is_dir() and path.is_relative_to(data) else path.parent
         root = base if config.images_dir is None else _existing("images_dir", config.images_dir, base, config)
         if not root.is_dir():
             raise UserError(f"--images-dir {config.images_dir}: is no folder")
         main = read_table(path, config.columns)
         joined, notes = _joined(main, path, base, config, of_main=True)
+        notes += _parts(path)
         names = list(map(str, joined.columns))
         split_column = config.split_column or (DEFAULT_SPLIT_COLUMN if DEFAULT_SPLIT_COLUMN in names else None)
         problems = _column_problems(path, joined, split_column, config)
@@ -70,7 +72,7 @@ class TableSource:
         frames[0].index = frames[0].index.astype(str)
         for split, other in others.items():
             cells, more = _joined(read_table(other, config.columns), other, base, config)
-            source.notes += more
+            source.notes += [*more, *_parts(other)]
             problems += _column_problems(other, cells, None, config)
             raise_all(problems)
             found = getattr(config, f"{split}_data") is None and other.parent != path.parent
@@ -156,6 +158,12 @@ def _unused_splits(cells: pd.DataFrame, used: pd.DataFrame, config: DataConfig) 
         if None not in splits and "train" in splits and len(splits) > 1:
             message = f"column {name!r} seems to say the split and is not used: --split-column '{name}' uses it"
             yield CheckResult("unused_splits", "warning", message, len(cells))
+
+
+def _parts(path: Path) -> list[str]:
+    """What is to be said of a table in several files."""
+    count = len(shards(path))
+    return [f"{path.name} and the files numbered after it are read as one table of {count} files"] if count > 1 else []
 
 
 def _told_apart(file: Path, other: Path) -> tuple[str, str]:
