@@ -80,6 +80,13 @@ def split_name(name: str) -> SplitName:
     return SplitName(frozenset(splits), tuple(rest))
 
 
+def split_pair(names: Sequence[str]) -> list[str]:
+    """seg_val, seg_test: different splits and the same other words."""
+    read = {name: split_name(name) for name in names if split_name(name).split}
+    alike = [[names for names in read if read[names].rest == rest] for rest in {name.rest for name in read.values()}]
+    return next((sorted(some) for some in alike if len({read[name].splits for name in some}) > 1), [])
+
+
 def says_nothing(name: str) -> bool:
     """images, data, Original Dataset: a name that is that of no class."""
     words = [word for word in _words(name) if not word.isdecimal()]

@@ -430,7 +430,7 @@ def _check_classes(name: str, classes: Sequence[str], rows: int, config: DataCon
     fractions = any(code is not None and not code.is_integer() for code in codes)
     if None not in codes and fractions and len(classes) > _MOST_NUMBERS:
         what = f"{len(classes)} different numbers such as {classes[0]} are measurements, not classes"
-    elif len(classes) > _MOST_CLASSES and len(classes) > rows / 2:
+    elif len(classes) > rows / 2 and (len(classes) > _MOST_CLASSES or len(classes) >= rows > _MOST_ROWS):
         what = f"{len(classes)} different texts in {rows} rows, such as {classes[0]!r}, are hardly classes"
     else:
         return

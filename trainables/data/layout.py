@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +23,6 @@ from trainables.data.files import (
     unread_form,
 )
 from trainables.data.folder_names import (
-    SplitName,
     are_long_ids,
     class_pattern,
     finding_of,
@@ -41,11 +40,13 @@ from trainables.data.folder_names import (
     says_drawn,
     says_nothing,
     split_name,
+    split_pair,
 )
 from trainables.data.folder_tables import NamingTable, naming_tables, table_option
 from trainables.data.samples import SPLITS, LeftOut, rows_by
 
 _MOST_SUBCLASSES = 20
+_FEW = 4  # classes may have an image each, in a first try
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,7 @@ def _splits_at(tree: _Tree, place: str, config: DataConfig) -> dict[str, str]:
         if not trains or len(children) == 1:
             return {}
         rest = names[trains[0]].rest
-        if rest and not any(_shares(rest, child, names) for child in children if child != trains[0]):
+        if rest and not any({*rest} <= {*names[child].rest} for child in children if child != trains[0]):  # seg_train
             return {}
     else:
         rest = next((names[child].rest for child in splits), ())
@@ -283,11 +284,6 @@ def _splits_at(tree: _Tree, place: str, config: DataConfig) -> dict[str, str]:
             )
     raise_all(problems)
     return splits if config.class_from else _with_classes(tree, place, splits)
-
-
-def _shares(rest: tuple[str, ...], child: str, names: Mapping[str, SplitName]) -> bool:
-    """Whether a folder's name has the words that stand beside the split's word in seg_train."""
-    return set(rest) <= set(names[child].rest)
 
 
 def _with_classes(tree: _Tree, place: str, splits: Mapping[str, str]) -> dict[str, str]:
@@ -391,9 +387,9 @@ def _check_classes(
     elif parts:
         problem = f"{_listed(parts)} are no classes, but parts of one set by their names; "
         problem += _instead(tree, folders, parts, inner)
-    elif persons := patients(names) or _ids(tree, folders, names):
+    elif why := _why_ids(tree, folders, names):
         problem = (
-            f"{_listed(persons)} are no classes, but patients or studies by their names; "
+            f"{_listed(patients(names) or names)} are no classes, but patients or studies{why}; "
             f"{_instead(tree, folders, parts, inner)}, or take class and patient from the path by "
             f"--class-from and --group-from, or give {outer} if they are classes"
         )
@@ -407,7 +403,7 @@ def _check_classes(
             f"{_instead(tree, folders, parts, inner)}, or take the class from the path by --class-from '({words})/'"
             + (f" and the patient by --group-from '{group}'" if group else "")
         )
-    elif splits := [name for name in names if split_name(name).plain] or _split_pair(names):
+    elif splits := [name for name in names if split_name(name).plain] or split_pair(names):
         shown = ",".join(f"{name}={split_name(name).split}" for name in splits)
         problem = (
             f"{_listed(splits)} among the classes {_listed(names)} is named like a split; give --split-names {shown}, "
@@ -468,13 +464,6 @@ def _above_findings(tree: _Tree, folders: Sequence[str]) -> dict[tuple[str, str]
     return found
 
 
-def _split_pair(names: Sequence[str]) -> list[str]:
-    """seg_val, seg_test: different splits and the same other words."""
-    read = {name: split_name(name) for name in names if split_name(name).split}
-    alike = [[names for names in read if read[names].rest == rest] for rest in {name.rest for name in read.values()}]
-    return next((sorted(some) for some in alike if len({read[name].splits for name in some}) > 1), [])
-
-
 def _splits_below(tree: _Tree, folders: Sequence[str]) -> list[str]:
     """Folders named as train and as another split, anywhere below class folders."""
     inside = [tree.index.folders[place] for folder in folders for place in below(tree.index.folders, folder)]
@@ -506,11 +495,21 @@ def _may_hold_classes(tree: _Tree, folders: Sequence[str]) -> bool:
     return not numbered or (len(names) < len(inside) and len(names) <= _MOST_SUBCLASSES)
 
 
-def _ids(tree: _Tree, folders: Sequence[str], names: Sequence[str]) -> Sequence[str]:
-    """The names, where they are ids of patients: several levels deep, or too long for a class."""
+def _why_ids(tree: _Tree, folders: Sequence[str], names: Sequence[str]) -> str:
+    """Why the names are ids of patients, in words; "" where they may be classes."""
+    if patients(names):
+        return " by their names"
     inner = [[name_of(child) for child in tree.children(folder)] for folder in folders]
     deep = all(some and not all(map(says_nothing, some)) for some in inner) and not any(map(tree.loose, folders))
-    return names if look_like_ids(names) and (deep or are_long_ids(names)) else ()
+    if look_like_ids(names) and (deep or are_long_ids(names)):
+        return " by their names"
+    of_split = Counter(map(os.path.dirname, folders))
+    if len(names) <= _FEW:
+        return ""
+    if len(folders) == len(names) and len(of_split) > 1 < min(of_split.values()):
+        return ", as no two splits have a folder of the same name"
+    images = sum(len(tree.rows(folder)) for folder in folders)
+    return ", as they hold hardly more than one image each" if 2 * images < 3 * len(names) else ""
 
 
 def _layout(

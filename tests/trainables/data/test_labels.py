@@ -70,6 +70,13 @@ def test_one_column_is_read_by_what_its_cells_hold(
     assert use.problems == []
 
 
+def test_a_class_a_row_is_no_class() -> None:
+    for count, problems in ((6, 1), (5, 0)):
+        _, use = read({"image": [f"a{row}" for row in range(count)]})
+        assert len(use.problems) == problems
+        assert use.undecided.all() == bool(problems)
+
+
 def test_a_column_without_a_label_has_no_class() -> None:
     labels, use = read({"label": ["", ""]})
     assert labels.classes == ()
