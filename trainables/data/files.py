@@ -220,6 +220,11 @@ def shown_path(path: str) -> str:
     return path if path.isprintable() else ascii(path)
 
 
+def shown_paths(paths: Sequence[str], most: int = MOST_SHOWN) -> str:
+    """The first of the paths, and how many more there are."""
+    return ", ".join(map(shown_path, paths[:most])) + (f" and {len(paths) - most} more" if len(paths) > most else "")
+
+
 def left_out(why: str, paths: Sequence[str]) -> LeftOut:
     """Images left out for one reason; ``paths``: all of them."""
     return LeftOut(why, len(paths), tuple(map(shown_path, paths[:MOST_ITEMS])))

@@ -119,6 +119,13 @@ def are_long_ids(names: Iterable[str]) -> bool:
     return all(map(_LONG_ID.fullmatch, names))
 
 
+def are_counted(names: Iterable[str]) -> bool:
+    """1, 2, 3, or scan_0_1, scan_0_2: each of the numbers in them begins at 0 or 1."""
+    numbers = [re.findall(r"\d+", name) for name in names]
+    alike = len(set(map(len, numbers))) == 1 and numbers[0] != []
+    return alike and all(min(map(int, some)) < 2 for some in zip(*numbers, strict=True))
+
+
 def finding_of(name: str) -> str | None:
     """ "positive" of study1_positive: the last word, where it is one that classes are called by."""
     words = _words(name)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from search_spaces.errors import UserError
-from trainables.data.files import FileIndex, below, has_image_suffix, stem
-from trainables.data.folder_names import look_like_ids, name_of, split_name
+from trainables.data.files import FileIndex, below, has_image_suffix, shown_paths, stem
+from trainables.data.folder_names import class_pattern, groups_of, look_like_ids, name_of, split_name
 from trainables.data.samples import SPLIT_WORDS
 from trainables.data.table import read_list, read_table, shards
 
@@ -125,15 +125,36 @@ def _tables_by_name(index: FileIndex) -> list[str]:
     return [path for path in texts if alike[os.path.dirname(path), _suffix(path)] <= _MOST_OF_A_SUFFIX]
 
 
+def way_out(index: FileIndex, images: Sequence[str] = ()) -> str:
+    """What to give instead of a folder without classes: a table that lies in it and names its images, or a regex.
+
+    images: those that need a class, all if none are given.
+    """
+    tables, others = naming_tables(index)
+    if option := _table_option(index, tables):
+        return option
+    sheets = [path for path in index.others if path.lower().endswith((".xlsx", ".xls"))]
+    if sheets:
+        return f"{shown_paths(sheets)}: save it as CSV, and give that by --data with --label-column"
+    pattern = class_pattern(images or index.images)
+    if pattern:
+        some = "" if all(groups_of(pattern, index.images)) else ", with --test-data none if those of tests have none"
+        return f"--class-from '{pattern}' takes a class from the file names{some}"
+    if others:
+        said = "; ".join(f"{path} stands there, but {why}" for path, why in list(others.items())[:3])
+        return f"{said}; give a table of the images by --data with --label-column, or --class-from REGEX"
+    return "--class-from REGEX takes the class of each image from its path"
+
+
 def table_in(index: FileIndex) -> str:
     """What to give where a folder has no columns: the table that names its images, else one of those that lie there."""
     names = _tables_by_name(index)
-    option = table_option(index, naming_tables(index)[0])
+    option = _table_option(index, naming_tables(index)[0])
     beside = f", such as {_quoted(index.root / names[0])}" if names else ""
     return option or f"give a table by --data{beside}"
 
 
-def table_option(index: FileIndex, tables: Sequence[NamingTable]) -> str:
+def _table_option(index: FileIndex, tables: Sequence[NamingTable]) -> str:
     """What to give for the first table, and those of other splits that have its columns; "" if there are none."""
     if not tables or 4 * sum(one.named for one in tables) < len(index.images):
         return ""

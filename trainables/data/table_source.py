@@ -13,7 +13,7 @@ import pandas as pd
 from search_spaces.errors import UserError, raise_all, shown_problems, unknown
 from trainables.data.config import DataConfig
 from trainables.data.files import has_image_suffix
-from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, SPLITS, CheckResult, LeftOut
+from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, CheckResult, LeftOut
 from trainables.data.table import file_form, neighbours, read_list, read_table, shards
 
 DEFAULT_SPLIT_COLUMN = "split"
@@ -268,11 +268,6 @@ def _column_problems(path: Path, cells: pd.DataFrame, split_column: str | None, 
         problems.append(f"--label-column is not given; name the column(s) with the labels: {has}")
     if config.group_column and config.group_from:
         problems.append("--group-column and --group-from: give one of them")
-    problems += [
-        f"--split-names {theirs}={ours}: must be {', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
-        for theirs, ours in config.split_names.items()
-        if ours not in SPLITS
-    ]
     return problems
 
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from search_spaces.errors import UserError
+from trainables.data.config import DataConfig
 from trainables.data.samples import Samples
 
 
@@ -273,7 +274,8 @@ def test_split_names_map_folders(tmp_path: Path, names: dict[str, str], wanted: 
 def test_split_names_stand_beside_split_words(tmp_path: Path) -> None:
     make(tmp_path, "train|holdout/ill|well/#.png")
     assert counts(listed(tmp_path, split_names={"holdout": "test"})) == {"train": 4, "test": 4}
-    assert refusal(tmp_path, split_names={"holdout": "tst"}).endswith("holdout=tst: must be one of train, val, test")
+    [sentence] = DataConfig.read({"split_names": "holdout=tst"})[1]["split_names"]
+    assert sentence == "--split-names holdout=tst: must be train, val or test"
     said = refusal(tmp_path / "train", split_names={"holdout": "test"})
     assert said == f"--split-names holdout: no such folder in {tmp_path}/train, which holds ill, well"
 

@@ -79,6 +79,7 @@ def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: P
         (("IDRI-001|IDRI-002|IDRI-003|IDRI-004|IDRI-005/2000-01-01/#.png",), "patients or studies by their names"),
         (("train/3f|0a|9c/x/a.png", "test/77|d1/x/a.png"), "patients or studies, as no two splits have a folder|REGEX"),
         (("3f|0a|9c|77|d1/a.png",), "patients or studies, as they hold hardly more than one image each|REGEX"),
+        (("raw|enhanced/IM3007.png", "raw|enhanced/IM3011.png"), "images of the same names, as versions|'^([^/]+)/'"),
         (("ill|well/#.png", "rare/images.zip"), "rare/images.zip (.zip: 1): unpack it|--classes ill,well"),
         (("ill|well/#.png", "rare/#.HEIC"), "(.heic: 2): save them as PNG|--classes ill,well"),
         (("ill|well/#.png", "rare/#.nii.gz"), "(.nii.gz: 2)|--classes ill,well"),

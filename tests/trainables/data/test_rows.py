@@ -121,7 +121,6 @@ def test_columns_that_are_not_there_are_told_together_with_the_nearest(table: Ca
     [
         ({"label_column": ()}, "--label-column is not given; .* manifest.csv has file, finding, fold"),
         ({"group_column": "pid", "group_from": "(a)"}, "--group-column and --group-from: give one"),
-        ({"split_names": "a=valid"}, "--split-names a=valid: must be train, val or test"),
         ({"images_dir": "nowhere"}, "--images-dir nowhere: no such folder"),
         ({"images_dir": "manifest.csv"}, "--images-dir manifest.csv: is no folder"),
         ({"test_data": "test.cvs"}, "--test-data test.cvs: no such file or folder"),
