@@ -30,7 +30,10 @@ _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 _MOST_ROWS, _MOST_NUMBERS, _MOST_CLASSES, _MOST_CHARACTERS = 5, 20, 50, 80
 
 Hot = npt.NDArray[np.int8]
+Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Parts = Sequence[tuple[str, ...]]
+"""The names in each different cell."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ def _decided(codes: Mapping[str, Hot], labels: Sequence[str], single: bool, conf
         drop, open_rows = np.zeros(len(values), dtype=bool), np.zeros(len(values), dtype=bool)
         for place, name in enumerate(codes):
             rows = (values[:, place] == code) & use.usable
-            decision = given.get(name, given.get(config.class_names.get(name, name), given.get("")))
+            decision = _decision(given, name, config)
             if decision == "drop":
                 drop |= rows
             elif decision is not None and decision in allowed:
@@ -215,6 +218,11 @@ def _ask(option: str, asked: Mapping[str, int], cells: str, allowed: Sequence[st
     use.undecided |= rows
     means = "say what they mean by" if len(allowed) > 1 else "none is a class; leave these rows out by"
     use.problems.append(f"{counts} ({use.named(rows)}): {means} {option} {'|'.join(allowed)}{by_label}")
+
+
+def _decision(given: Mapping[str, str], name: str, config: DataConfig) -> str | None:
+    """What is given for a label under its name in the table, else its new name, else for all others."""
+    return given.get(name, given.get(config.class_names.get(name, name), given.get("")))
 
 
 def _check_decided_names(
@@ -266,7 +274,7 @@ def _from_names(column: pd.Series[str], config: DataConfig, use: RowUse) -> Labe
     found = sorted({one for names in parts for one in names}, key=class_order)
     _check_no_finding(found, nothing, not multi, config, use)
     if multi:
-        return _several_names(name, parts, places, [one for one in found if one not in nothing], config, use)
+        return _all_names(name, parts, places, [one for one in found if one not in nothing], config, use)
     if several.any():
         cell = texts[places[several.argmax()]]
         what = f"more than one label ({cell!r}) with --task single_label; choose --task multi_label"
@@ -360,14 +368,7 @@ def _ask_separator(where: str, names: Sequence[str], use: RowUse) -> None:
             return
 
 
-def _several_names(
-    name: str,
-    parts: Sequence[tuple[str, ...]],
-    places: npt.NDArray[np.int64],
-    classes: list[str],
-    config: DataConfig,
-    use: RowUse,
-) -> Labels:
+def _all_names(name: str, parts: Parts, places: Ints, classes: list[str], config: DataConfig, use: RowUse) -> Labels:
     """Multi-label: which of ``classes`` each row's names are; parts: of each different cell, places: its cell."""
     use.problems += [f"column {name!r}: {one!r}: a label's name cannot hold '|'" for one in classes if _BAR in one]
     place = {one: index for index, one in enumerate(classes)}
@@ -380,7 +381,7 @@ def _several_names(
         _note_beside(config.no_finding, int((dropped[places] & use.usable).sum()), use)
     given, rows = config.blank_label, blank[places] & use.usable
     _check_decided_names("--blank-label", given, classes, config, use)
-    decisions = [given.get(one, given.get(config.class_names.get(one, one), given.get(""))) for one in classes]
+    decisions = [_decision(given, one, config) for one in classes]
     if "drop" in decisions:
         use.leave_out("rows with a blank cell (--blank-label drop)", rows)
     elif None in decisions and rows.any():
@@ -390,14 +391,7 @@ def _several_names(
     return Labels("multi_label", tuple(classes), hot[places])
 
 
-def _one_name(
-    name: str,
-    parts: Sequence[tuple[str, ...]],
-    places: npt.NDArray[np.int64],
-    found: Sequence[str],
-    config: DataConfig,
-    use: RowUse,
-) -> Labels:
+def _one_name(name: str, parts: Parts, places: Ints, found: list[str], config: DataConfig, use: RowUse) -> Labels:
     """Single label; whole numbers as a table of floats writes them (3.0) lose their zero, and -1 alone is no class."""
     numbers = [match[1] or "" for match in map(WHOLE.fullmatch, found) if match]
     if len(numbers) == len(found):
