@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from search_spaces.errors import unknown
-from trainables.data.classes import NOT_NAMED, WHOLE, asked_classes, class_order, listed, renamed_classes
+from search_spaces.errors import some, unknown
+from trainables.data.classes import MOST_NAMES, NOT_NAMED, WHOLE, asked_classes, class_order, renamed_classes
 from trainables.data.config import DataConfig
 from trainables.data.samples import MISSING, MOST_ITEMS, LeftOut
 
@@ -80,9 +80,7 @@ class RowUse:
     def named(self, rows: Mask) -> str:
         """ "row 7" or "rows 2, 5, 6, 9, 12 and 3 more"."""
         places = np.flatnonzero(rows)
-        numbers = ", ".join(self._number(int(row)) for row in places[:_MOST_ROWS])
-        more = f" and {len(places) - _MOST_ROWS} more" if len(places) > _MOST_ROWS else ""
-        return f"row{'s' if len(places) > 1 else ''} {numbers}{more}"
+        return f"row{'s' if len(places) > 1 else ''} {some(map(self._number, places.tolist()), _MOST_ROWS)}"
 
 
 def read_labels(cells: pd.DataFrame, config: DataConfig, use: RowUse) -> Labels:
@@ -108,7 +106,7 @@ def read_labels(cells: pd.DataFrame, config: DataConfig, use: RowUse) -> Labels:
     others = [name for name in labels.classes if name not in asked_classes(config)]
     if labels.task == "single_label" and 0 < len(others) < len(labels.classes) and config.classes:
         out = np.isin(labels.values, [labels.classes.index(name) for name in others])
-        use.leave_out(f"classes {NOT_NAMED}: {listed(others)}", out)
+        use.leave_out(f"classes {NOT_NAMED}: {some(others, MOST_NAMES)}", out)
     return labels
 
 
@@ -213,7 +211,9 @@ def _ask(option: str, asked: Mapping[str, int], cells: str, allowed: Sequence[st
     if not asked:
         return
     first, *others = asked
-    counts = listed([f"{first!r} has {asked[first]} {cells}", *(f"{name!r} {asked[name]}" for name in others)])
+    counts = some(
+        [f"{first!r} has {asked[first]} {cells}", *(f"{name!r} {asked[name]}" for name in others)], MOST_NAMES
+    )
     by_label = f"; by label: {option} {','.join(f'{name}={allowed[0]}' for name in list(asked)[:2])}" if others else ""
     use.undecided |= rows
     means = "say what they mean by" if len(allowed) > 1 else "none is a class; leave these rows out by"

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from search_spaces.errors import UserError, shown_problems, unknown
-from trainables.data.classes import keep_classes, listed, take_classes
+from search_spaces.errors import UserError, some, unknown
+from trainables.data.classes import MOST_NAMES, keep_classes, take_classes
 from trainables.data.config import DataConfig
 from trainables.data.files import FileIndex, index_folder, shown_path, stem
 from trainables.data.folder import list_folder, patients_in_names
@@ -106,8 +106,8 @@ class _Listing:
         strange = unknown_rows & ~blank
         if strange.any():
             counts = self.rows.loc[strange, column].value_counts()
-            several = shown_problems([f"{cell!r} ({count} rows)" for cell, count in counts.items()])
-            what = f"unknown split {', '.join(several)}; allowed: {', '.join(SPLIT_WORDS)}"
+            several = some(f"{cell!r} ({count} rows)" for cell, count in counts.items())
+            what = f"unknown split {several}; allowed: {', '.join(SPLIT_WORDS)}"
             way_out = f"--split-names {counts.index[0]}=train says what it means"
             self.use.fault(f"column {column!r}", strange, f"{what}; {way_out}")
         return np.asarray(np.where(splits == "", found, splits))
@@ -163,7 +163,7 @@ class _Listing:
         self.use.usable &= ~rows
         shown = [f"{cells[place]} ({' or '.join(map(shown_path, two))})" for place, two in ambiguous.items()]
         self.use.problems.append(
-            f"{_counted(int(rows.sum()), 'row')} may name one of several files: {'; '.join(shown_problems(shown))}; "
+            f"{_counted(int(rows.sum()), 'row')} may name one of several files: {some(shown)}; "
             "write more of the path into the table, or give the folder of the right ones by --images-dir"
         )
 
@@ -188,7 +188,7 @@ class _Listing:
                 ways_out.append(f"--{table.split}-data none leaves {table.path.name} out")
         self.use.problems.append(
             f"{len(cells)} of {int(of_root.sum())} rows name a file that is missing (looked for below {index.root}): "
-            f"{', '.join(shown_problems(list(dict.fromkeys(cells))))}; {', '.join(ways_out)}"
+            f"{some(dict.fromkeys(cells))}; {', '.join(ways_out)}"
         )
         by_number = {stem(image.rpartition("/")[2]).lstrip("0") or "0": image for image in index.images}
         lost = {cell: by_number.get(cell.split(".")[0]) for cell in cells if _NUMBER.fullmatch(cell)}
@@ -196,7 +196,7 @@ class _Listing:
         if shown:
             self.use.problems.append(
                 f"{len(shown)} of these have lost the zeros before the number, as where a program read ids as numbers: "
-                f"{', '.join(shown_problems(shown))}; write the ids as they are in the files' names"
+                f"{some(shown)}; write the ids as they are in the files' names"
             )
 
     def splits(self, images: _Images, words: Splits) -> Splits | None:
@@ -213,7 +213,7 @@ class _Listing:
         named = {split: self._named(split, file, images) & of_main[images.row] for split, file in lists.items()}
         if len(named) == 2 and (both := named["val"] & named["test"]).any():
             shown = [images.files[image].removeprefix(root) for image in np.unique(images.image[both])]
-            what = f"both name {_counted(len(shown), 'image')}: {', '.join(shown_problems(shown))}"
+            what = f"both name {_counted(len(shown), 'image')}: {some(shown)}"
             self.use.problems.append(f"--val-data and --test-data {what}; an image is in one split")
         for split, pairs in named.items():
             splits[pairs] = split
@@ -240,7 +240,7 @@ class _Listing:
             self.use.problems.append(f"--{split}-data {file}: {what}, such as {', '.join(names[:_MOST_EXAMPLES])}")
         elif absent:
             what = f"{len(absent)} of {len(names)} names of {file.name} are not in the table"
-            self.use.notes.append(f"{what}: {', '.join(shown_problems(absent))}")
+            self.use.notes.append(f"{what}: {some(absent)}")
         of_image = np.isin(images.image, list(itertools.chain.from_iterable(places)))
         return np.asarray(cells.isin(names).to_numpy()[images.row] | of_image)
 
@@ -326,9 +326,9 @@ class _Listing:
         if unequal.any():
             start = f"{self.source.root.as_posix()}/"
             places = images.image[pairs[first[unequal]]]
-            shown = shown_problems([shown_path(images.files[place].removeprefix(start)) for place in places], 3)
+            shown = some((shown_path(images.files[place].removeprefix(start)) for place in places), _MOST_EXAMPLES)
             use.problems.append(
-                f"{_counted(len(places), 'image')} with rows of different labels: {', '.join(shown)}; "
+                f"{_counted(len(places), 'image')} with rows of different labels: {shown}; "
                 "--task multi_label unites them, else keep one row of each"
             )
         return values[first], ~unequal
@@ -379,7 +379,7 @@ def _without_unused(samples: Samples) -> Samples:
     if not unused:
         return samples
     kept = take_classes(samples, [name for name in samples.classes if name not in unused])
-    return dataclasses.replace(kept, notes=(*kept.notes, f"no image has the class {listed(unused)}"))
+    return dataclasses.replace(kept, notes=(*kept.notes, f"no image has the class {some(unused, MOST_NAMES)}"))
 
 
 def _with_groups(samples: Samples, source: TableSource, config: DataConfig) -> Samples:
@@ -400,9 +400,7 @@ def _with_groups(samples: Samples, source: TableSource, config: DataConfig) -> S
     without = [shown_path(path) for path, group in zip(paths, groups, strict=True) if not group]
     problems = samples.problems
     if without:
-        what = (
-            f"{len(without)} of {len(paths)} files have no match: {', '.join(shown_problems(without, _MOST_EXAMPLES))}"
-        )
+        what = f"{len(without)} of {len(paths)} files have no match: {some(without, _MOST_EXAMPLES)}"
         way_out = "mend the expression, or give --group-column"
         problems = (*problems, f"--group-from '{config.group_from}': {what}; {way_out}")
     return dataclasses.replace(samples, groups=tuple(groups), group_from=config.group_from, problems=problems)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from search_spaces.errors import UserError, shown_problems
+from search_spaces.errors import UserError, some
 from trainables.data.delimited import DelimitedText, with_text
 from trainables.data.file_form import Opened, file_form, opened
 from trainables.data.files import has_image_suffix
@@ -17,7 +17,6 @@ from trainables.data.samples import SPLIT_WORDS
 from trainables.data.typed_table import MOST_COLUMNS, json_parts, parquet_columns, parquet_parts
 
 __all__ = ["file_form", "neighbours", "read_list", "read_table", "shards"]
-_MOST_SHOWN = 10
 _CHECKED_ROWS = 1_000
 _CHECKED_COLUMNS = 200
 _JSON = re.compile(rb"(\xef\xbb\xbf)?\s*(\{\s*[\"}]|\[\s*\{)")
@@ -66,7 +65,7 @@ def shards(path: Path) -> list[Path]:
     files = [path.with_name(f"{match[1]}{number:05d}-of-{match[3]}{match[4]}") for number in range(count)]
     absent = [file.name for file in files if not file.is_file()]
     if absent:
-        what = f"one of {count} files of a table, of which some are not there: {', '.join(shown_problems(absent))}"
+        what = f"one of {count} files of a table, of which some are not there: {some(absent)}"
         raise UserError(f"{path}: {what}; get them too, or rename it to read it alone")
     return files
 
@@ -193,9 +192,7 @@ def _check_header(where: str, names: Sequence[str], cells: pd.DataFrame, given: 
         what = f"{why}; name its {len(names)} column(s), such as --columns {example}"
         raise UserError(f"{where}: the table seems to have no header: {what}")
     if repeated:
-        numbers = ", ".join(map(str, repeated[:_MOST_SHOWN]))
-        more = f" and {len(repeated) - _MOST_SHOWN} more" if len(repeated) > _MOST_SHOWN else ""
-        raise UserError(f"{where}: the header stands there again, in row {numbers}{more}; remove it there")
+        raise UserError(f"{where}: the header stands there again, in row {some(repeated)}; remove it there")
     if unlike:
         raise UserError(f"{where}: row {cells.index[0]} seems to be a second header line ({unlike}); remove it")
 
