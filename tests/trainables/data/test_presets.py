@@ -4,8 +4,6 @@ import contextlib
 import gzip
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -40,14 +38,6 @@ LAYOUTS = {  # of public_layouts.py: the preset, and the tables that are another
     "vindr_cxr": ("vindr_cxr", {}),
     "mura": ("mura", {}),
 }
-
-
-@pytest.fixture(scope="session")
-def layouts(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Miniatures of public data sets that were made by others, and expected.json."""
-    out = tmp_path_factory.mktemp("layouts")
-    subprocess.run([sys.executable, shared_dir / "tools" / "public_layouts.py", out], check=True, capture_output=True)
-    return out
 
 
 @pytest.fixture(scope="session")
