@@ -79,6 +79,10 @@ class _Images:
     files: tuple[str, ...]
     index: FileIndex
 
+    def shown(self, image: int) -> str:
+        """As the user would recognise it: below the data's folder."""
+        return shown_path(self.files[image].removeprefix(f"{self.index.root.as_posix()}/"))
+
 
 @dataclass(frozen=True)
 class _Listing:
@@ -209,10 +213,9 @@ class _Listing:
             if twice.any():
                 what = f"column {self.source.split_column!r} says {split} in {int(twice.sum())} rows, too"
                 self.use.problems.append(f"--{split}-data: {what}; give one of them")
-        root = f"{self.source.root}/"
         named = {split: self._named(split, file, images) & of_main[images.row] for split, file in lists.items()}
         if len(named) == 2 and (both := named["val"] & named["test"]).any():
-            shown = [images.files[image].removeprefix(root) for image in np.unique(images.image[both])]
+            shown = list(map(images.shown, np.unique(images.image[both])))
             what = f"both name {_counted(len(shown), 'image')}: {some(shown)}"
             self.use.problems.append(f"--val-data and --test-data {what}; an image is in one split")
         for split, pairs in named.items():
@@ -263,20 +266,18 @@ class _Listing:
         def column(name: str) -> tuple[str, ...]:
             return tuple(self.rows[name].iloc[row])
 
-        config, files = self.config, [images.files[image] for image in images.image[pairs]]
-        group_from = config.group_column
+        config, group_from = self.config, self.config.group_column
         images_of_row = np.bincount(images.row[self.use.usable[images.row]])
         if group_from is None and config.group_from is None and (images_of_row > 1).any():
             group_from = config.path_column
             self.use.notes.append(f"images of one row are one group, which is in one split (from {group_from!r})")
-        start = f"{self.source.root.as_posix()}/"
         return Samples(
             kind="table",
             path=str(self.source.tables[0].path),
             task=labels.task,
             classes=labels.classes,
-            paths=tuple(shown_path(file.removeprefix(start)) for file in files),
-            files=tuple(map(Path, files)),
+            paths=tuple(map(images.shown, images.image[pairs])),
+            files=tuple(Path(images.files[image]) for image in images.image[pairs]),
             labels=merged[order],
             splits=None if splits is None else tuple(map(str, splits[pairs])),
             group_from=group_from,
@@ -324,9 +325,8 @@ class _Listing:
             use.notes.append(f"{rows}: an image has the labels of all its rows")
             return np.maximum.reduceat(values[order], starts, axis=0), np.ones(len(first), dtype=bool)
         if unequal.any():
-            start = f"{self.source.root.as_posix()}/"
             places = images.image[pairs[first[unequal]]]
-            shown = some((shown_path(images.files[place].removeprefix(start)) for place in places), _MOST_EXAMPLES)
+            shown = some(map(images.shown, places), _MOST_EXAMPLES)
             use.problems.append(
                 f"{_counted(len(places), 'image')} with rows of different labels: {shown}; "
                 "--task multi_label unites them, else keep one row of each"
