@@ -15,7 +15,7 @@ from search_spaces.errors import UserError
 from trainables.data.files import FileIndex, below, has_image_suffix, shown_paths, stem
 from trainables.data.folder_names import class_pattern, groups_of, look_like_ids, name_of, split_name
 from trainables.data.samples import SPLIT_WORDS
-from trainables.data.table import read_list, read_table, shards
+from trainables.data.table import is_list, read_table, shards
 
 _SUFFIX = re.compile(r"\.(csv|tsv|txt|parquet|jsonl|json)(\.gz)?", re.IGNORECASE)
 _LATER_SHARD = re.compile(r"-(?!0{5})\d{5}-of-\d{5}[^/]*$")
@@ -176,7 +176,7 @@ def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> Nami
             return "is too large to be looked into"
         cells = read_table(index.root / path).head(_ROWS)
     except UserError as error:
-        if _is_list(index, path):
+        if is_list(index.root / path):
             return "is a list of files, without labels"
         if "no header" in error.problems[0] and ("image" in error.problems[0] or not path.endswith((".txt", ".json"))):
             return NamingTable(path, "", above, None, (), len(index.images) // 4 + 1, pd.DataFrame())
@@ -193,13 +193,6 @@ def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> Nami
         if best:
             return best
     return "no column of it names images by their paths or names"
-
-
-def _is_list(index: FileIndex, path: str) -> bool:
-    try:
-        return bool(read_list(index.root / path))
-    except UserError:
-        return False
 
 
 def _column(

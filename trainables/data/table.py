@@ -11,12 +11,11 @@ import pandas as pd
 
 from search_spaces.errors import UserError, some
 from trainables.data.delimited import DelimitedText, with_text
-from trainables.data.file_form import Opened, file_form, opened
+from trainables.data.file_form import Opened, opened
 from trainables.data.files import has_image_suffix
 from trainables.data.samples import SPLIT_WORDS
 from trainables.data.typed_table import MOST_COLUMNS, json_parts, parquet_columns, parquet_parts
 
-__all__ = ["file_form", "neighbours", "read_list", "read_table", "shards"]
 _CHECKED_ROWS = 1_000
 _CHECKED_COLUMNS = 200
 _JSON = re.compile(rb"(\xef\xbb\xbf)?\s*(\{\s*[\"}]|\[\s*\{)")
@@ -110,6 +109,14 @@ def read_list(path: Path) -> list[str]:
     if not names:
         raise UserError(f"{path}: a list without names")
     return names
+
+
+def is_list(path: Path) -> bool:
+    """Whether a file has names only, one a line."""
+    try:
+        return bool(read_list(path))
+    except UserError:
+        return False
 
 
 def neighbours(path: Path, rows: pd.DataFrame, label_columns: Sequence[str]) -> dict[str, Path]:

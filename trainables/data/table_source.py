@@ -14,7 +14,7 @@ from search_spaces.errors import UserError, raise_all, shown_problems, unknown
 from trainables.data.config import DataConfig
 from trainables.data.files import has_image_suffix
 from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, CheckResult, LeftOut
-from trainables.data.table import file_form, neighbours, read_list, read_table, shards
+from trainables.data.table import is_list, neighbours, read_table, shards
 
 DEFAULT_SPLIT_COLUMN = "split"
 TABLE = "\0table"
@@ -108,7 +108,7 @@ class TableSource:
             place = _existing(option, given, base, config)
             if place.is_dir():
                 self.folders[split] = place
-            elif _is_list(place):
+            elif is_list(place):  # What is wrong with another is told where it is read as a table.
                 self.lists[split] = place
             else:
                 tables[split] = place
@@ -181,14 +181,6 @@ def _existing(option: str, given: str, base: Path, config: DataConfig) -> Path:
             return Path(os.path.abspath(found))
     what = "folder" if option == "images_dir" else "file or folder, and not none"
     raise UserError(f"--{option.replace('_', '-')} {given}: no such {what}, here or in {base}")
-
-
-def _is_list(path: Path) -> bool:
-    """Whether a file has names only, one a line."""
-    try:
-        return bool(file_form(path) == "table" and read_list(path))
-    except UserError:
-        return False  # What is wrong with it is told where it is read as a table.
 
 
 def _joined(

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from folder_trees import make, refusal
 
@@ -76,3 +78,31 @@ def test_columns_that_differ_in_white_space_alone_are_refused(tmp_path: Path) ->
     (tmp_path / "a.jsonl").write_text('{"path": "a.png", "label": 1, " label": 2}\n')
     with pytest.raises(UserError, match="two columns called 'label' but for white space"):
         read_table(tmp_path / "a.jsonl")
+
+
+def problem_of(path: Path) -> str:
+    with pytest.raises(UserError) as error:
+        read_table(path)
+    return str(error.value)
+
+
+def test_a_parquet_is_not_unpacked_beyond_limits(tmp_path: Path) -> None:
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000), pa.array(["x" * 100_000]))
+    for table in (pa.table({"a": long}), pa.table({"a": long}).replace_schema_metadata(None)):
+        pq.write_table(table, tmp_path / "m.parquet", store_schema=False)
+        assert "more than 500,000,000 characters in 10,000 rows" in problem_of(tmp_path / "m.parquet")
+
+
+@pytest.mark.parametrize("text", [b"wxyz", b"name"])
+def test_texts_of_a_parquet_that_are_none_are_refused(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"name": ["wxyz"] * 3}), path, compression="none")
+    path.write_bytes(path.read_bytes().replace(text, b"w\xff\xfe\xff"))
+    assert "a Parquet file that cannot be read" in problem_of(path)
+
+
+@pytest.mark.parametrize("image", [{"bytes": b"\x89PNG\r\n", "path": "a.png"}, b"\x89PNG\r\n"])
+def test_images_in_a_parquet_are_named_by_column(tmp_path: Path, image: object) -> None:
+    pd.DataFrame({"image": [image], "label": [0]}).to_parquet(tmp_path / "m.parquet")
+    said = problem_of(tmp_path / "m.parquet")
+    assert "column 'image' holds what is no text, such as the images themselves" in said
