@@ -57,7 +57,6 @@ WAYS_OUT = {
     "duplicates_across_splits": "remove all but one of each, or go on by --allow-leakage (the report will say so)",
     "groups_across_splits": "move each group into one split, or go on by --allow-leakage (the report will say so)",
 }
-_ALLOWED = "allowed: a folder, a table, an .npz, or demo"
 _DRAWN_ANEW = (
     "the split was drawn anew once the images were decoded, as some cannot be read, or are equal in files that differ: "
     "it is not the one that --dry-run shows"
@@ -355,27 +354,26 @@ def list_samples(config: DataConfig) -> Samples:
 
     config: as ``apply_preset`` leaves it.
     """
-    place = Path(config.data).expanduser().absolute()
-    if config.data != "demo":
-        check_reachable(place, f"--data {config.data}")
-    if config.data != "demo" and config.table is not None:
-        folder = place if place.is_dir() else place.parent
-        return _list_file(folder / config.table, config)
-    if config.data != "demo" and place.is_file():
-        return _list_file(place, config)
-    what = "the demo set" if config.data == "demo" else f"the folder {place}"
     options = ", ".join(f"{option} {value}".strip() for option, value in config.table_options().items())
-    if options and (config.data == "demo" or place.is_dir()):
-        way_out = "give a table by --data" if config.data == "demo" else table_in(index_folder(place))
-        raise UserError(f"{options}: {what} has no columns; {way_out}")
     if config.data == "demo":
+        if options:
+            raise UserError(f"{options}: the demo set has no columns; give a table by --data")
         if config.task == "multi_label":
             raise UserError("--task multi_label: the demo set has one finding an image")
         return list_demo()
+    place = Path(config.data).expanduser().absolute()
+    check_reachable(place, f"--data {config.data}")
+    if config.table is not None:
+        return _list_file((place if place.is_dir() else place.parent) / config.table, config)
+    if place.is_file():
+        return _list_file(place, config)
     if not place.is_dir():
         files = sorted(glob.glob(str(place)))
-        allowed = f"a pattern is not read, give one of {len(files)} files, such as {files[0]}" if files else _ALLOWED
+        pattern = f"a pattern is not read, give one of {len(files)} files, such as {files[0]}" if files else ""
+        allowed = pattern or "allowed: a folder, a table, an .npz, or demo"
         raise UserError(f"--data {config.data}: no such folder or file; {allowed}")
+    if options:
+        raise UserError(f"{options}: the folder {place} has no columns; {table_in(index_folder(place))}")
     return list_folder(place, config)
 
 
