@@ -19,6 +19,7 @@ PREAMBLE = 132
 MOST_INFLATED_BYTES = 1_000_000_000
 _EXTRA = "pip install 'xray-sweep[dicom]'"
 _MOST_GDCM_S = 120.0
+_JP2 = b"\0\0\0\x0cjP  "  # begins the first box, of 12 bytes
 _HIGH_THROUGHPUT = "1.2.840.10008.1.2.4.20"  # the JPEG 2000 syntaxes that GDCM does not know
 
 
@@ -74,7 +75,10 @@ def read_pixels(file: BinaryIO, most_pixels: int) -> DicomPixels:
         if plugin == "gdcm":
             values = _by_gdcm(file.read())
         else:
-            values = pixels.pixel_array(pydicom.dcmread(file), decoding_plugin=plugin)
+            whole = pydicom.dcmread(file)
+            for frame in pydicom.encaps.generate_frames(whole.PixelData, number_of_frames=1) if encapsulated else ():
+                _check_boxes(frame)
+            values = pixels.pixel_array(whole, decoding_plugin=plugin)
         if values.shape not in ((rows, columns), (rows, columns, 3)):
             raise ValueError("not one frame of one or three samples a pixel")
         if photometric == "PALETTE COLOR":
@@ -123,6 +127,16 @@ def _decoder_of(syntax: Any) -> str:
         raise UnreadableImageError(f"a DICOM file in {syntax.name}, which is not read: convert it") from None
     package = "pylibjpeg[openjpeg]" if syntax.startswith(_HIGH_THROUGHPUT) else "python-gdcm"
     raise UnreadableImageError(f"a DICOM file in {syntax.name}, and {package} is not installed: {_EXTRA}")
+
+
+def _check_boxes(frame: bytes) -> None:
+    """Raise ValueError where a box of a JP2 file (ISO 15444-1, annex I) has no length: pydicom would never pass it."""
+    place = 12
+    while frame.startswith(_JP2) and place < len(frame) and frame[place + 4 : place + 8] != b"jp2c":
+        length = int.from_bytes(frame[place : place + 4], "big")
+        if not length:
+            raise ValueError("a box without a length")
+        place += length
 
 
 _idle: list[subprocess.Popen[bytes]] = []

@@ -198,6 +198,17 @@ def test_damage_gives_a_reason_without_the_patients_name() -> None:
     assert "Secret" not in str(error.value)
 
 
+def test_a_box_without_a_length_in_a_jp2_file_is_not_read_for_ever() -> None:
+    data = pydicom.dcmread(io.BytesIO(compressed(dicom_file(GRAY), uid.JPEG2000Lossless)))
+    [stream] = pydicom.encaps.generate_frames(data.PixelData, number_of_frames=1)
+    boxes = b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\0free" + b"\0\0\0\0jp2c" + stream
+    data.PixelData = pydicom.encaps.encapsulate([boxes])
+    file = io.BytesIO()
+    data.save_as(file)
+    with pytest.raises(UnreadableImageError, match="cannot be decoded"):
+        decoded(file.getvalue())
+
+
 def test_damage_that_ends_gdcm_ends_one_file_only(tmp_path: Path) -> None:
     whole = compressed(dicom_file(GRAY), uid.JPEGLossless)
     scan = whole.index(b"\xff\xda")
