@@ -39,6 +39,13 @@ def shown_problems(problems: Sequence[str], most: int = 10) -> list[str]:
     return [*(problems[place] for place in sorted(by_need[:most])), *([f"… and {more} more"] if more > 0 else [])]
 
 
+def some(names: Iterable[object], most: int = 10) -> str:
+    """The first of ``names`` with commas between, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(map(str, listed[:most])) + more
+
+
 def _kind(problem: str) -> str:
     return re.sub(r"'[^']*'|\S*[\d/]\S*", "", problem)
 

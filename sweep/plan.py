@@ -30,7 +30,7 @@ from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
 from trainables.data.dataset import open_dataset
 from trainables.finetune import model_problems
 from trainables.frozen_features import stages_worth_keeping
-from trainables.metrics import metric_mode, metric_names
+from trainables.metrics import DEFINED, metric_mode, metric_names
 from trainables.trial import TrialSettings
 from trainables.weights import FoundWeights, WeightSources, check_weights, find_weights, input_problem
 
@@ -334,6 +334,8 @@ def _metric_problems(config: SweepConfig, dataset: DatasetRecord | None, space: 
         _, colon, name = config.metric.partition(":")
         both = (*metric_names([name] if colon else [], "single_label"), *metric_names([], "multi_label"))
         names = list(dict.fromkeys(both))
+    if config.metric == f"val_{DEFINED}":
+        return [f"--metric {config.metric}: a count of classes, not a score; give one of {', '.join(sorted(names))}"]
     if config.metric not in names:
         return [f"--metric: {unknown('metric', config.metric, names)}"]
     if config.metric != "val_loss" or space is None:

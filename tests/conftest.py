@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +41,14 @@ def shared_dir() -> Path:
     if not (folder / "data" / "xray_a" / "manifest.csv").exists():
         pytest.skip(f"the real X-rays are not at {folder}: set SHARED_DIR to the folder that holds data/ and weights/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def layouts(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Miniatures of public data sets that were made by others, and expected.json: what is right for each."""
+    out = tmp_path_factory.mktemp("layouts")
+    subprocess.run([sys.executable, shared_dir / "tools" / "public_layouts.py", out], check=True, capture_output=True)
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import math
 import pickle
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, some
 from trainables.backbones import BACKBONES, Backbone
 from trainables.batches import InputScale
 
-MOST_NAMED = 10
 _COUNTER = "num_batches_tracked"
 _DEEPEST = 8
 _POSITIONS = "encoder.pos_embedding"
@@ -124,13 +123,6 @@ def differences(expected: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> l
     parts = [f"{len(missing)} tensors are missing: {some(missing)}"] if missing else []
     parts += [f"{len(strange)} have no place in it: {some(strange)}"] if strange else []
     return parts + ([some(other)] if other else [])
-
-
-def some(names: Iterable[str]) -> str:
-    """The first ten of ``names``, and how many more there are."""
-    listed = list(names)
-    more = len(listed) - MOST_NAMED
-    return ", ".join(listed[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _tensors(content: object) -> dict[str, Tensor]:

@@ -22,10 +22,10 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from search_spaces.errors import UserError, raise_all, unknown
+from search_spaces.errors import UserError, raise_all, some, unknown
 from trainables.backbones import BACKBONES, Backbone
 from trainables.batches import IMAGENET, InputScale, normalise
-from trainables.checkpoints import Loaded, load_trunk, some
+from trainables.checkpoints import Loaded, load_trunk
 from trainables.seeding import seeded
 
 CONNECT_TIMEOUT_S = 30.0

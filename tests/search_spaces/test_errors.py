@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from search_spaces.errors import UserError, by_reason, raise_all, shown_problems, unknown
+from search_spaces.errors import UserError, by_reason, raise_all, shown_problems, some, unknown
 
 
 def test_the_message_holds_every_problem() -> None:
@@ -43,6 +43,11 @@ def test_ten_problems_are_shown_and_the_others_counted() -> None:
     problems = [f"problem {number}" for number in range(320)]
     assert shown_problems(problems) == [*problems[:10], "… and 310 more"]
     assert shown_problems(problems[:10]) == problems[:10]
+
+
+def test_the_first_of_many_names_are_given_and_the_others_counted() -> None:
+    assert some(range(3), 3) == "0, 1, 2"
+    assert some(("a", "b", "c"), 1) == "a and 2 more"
 
 
 def test_of_each_kind_of_problem_one_is_shown_before_another_has_more() -> None:

@@ -46,7 +46,9 @@ def run_sweep(
     cwd: Path = ROOT,
     **environment: str,
 ) -> Done:
-    """Run a sweep to its end, with a feature cache of its own, which is gone afterwards. ``at`` sees the lines so far after each new line, and the process, which it may kill.
+    """Run a sweep to its end, with a feature cache of its own, which is gone afterwards.
+
+    ``at`` sees the lines so far after each new line, and the process, which it may kill.
 
     pass_fds: open files that the process, but none that it joins, has too.
     """

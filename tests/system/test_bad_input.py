@@ -114,6 +114,7 @@ class TestData:
 
 OPTIONS = [
     (["--space", "partial_unfreze"], [("--space: unknown search space", "did you mean 'partial_unfreeze'?")]),
+    (["--metric", "val_defined_classes"], [("--metric val_defined_classes: a count of classes", "val_auroc_macro")]),
     (["--metric", "val_f1_makro"], [("--metric: unknown metric 'val_f1_makro'", "did you mean 'val_f1_macro'?")]),
     (["--sampler", "tpee"], [("--sampler: unknown sampler 'tpee'", "did you mean 'tpe'?")]),
     (["--scheduler", "asah"], [("--scheduler: unknown scheduler 'asah'", "did you mean 'asha'?")]),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +33,6 @@ LAYOUTS: dict[str, dict[str, str]] = {  # of public_layouts.py, with what its us
 
 FURTHER = ("mimic_cxr_jpg", "isic_2019", "hf_imagefolder", "medmnist_chest")
 """Of our own miniatures, those that are read in ways of their own; test_presets.py makes all of them ready."""
-
-
-@pytest.fixture(scope="module")
-def layouts(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("layouts")
-    subprocess.run([sys.executable, shared_dir / "tools" / "public_layouts.py", out], check=True, capture_output=True)
-    return out
 
 
 def trained(data: Path, storage: Path, options: dict[str, Any]) -> dict[str, Any]:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.errors import UserError, unknown
+from search_spaces.errors import UserError, some, unknown
 from trainables.data.config import DataConfig
 from trainables.data.samples import MISSING, MOST_ITEMS, LeftOut, Samples
 
 NOT_NAMED = "that --classes does not name"
 WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
 """A whole number, also as a table of floats writes it (3.0)."""
-_MOST_NAMES = 30
+MOST_NAMES = 30
 
 
 def keep_classes(samples: Samples, config: DataConfig, rename: bool = True) -> Samples:
@@ -60,7 +60,7 @@ def asked_classes(config: DataConfig) -> tuple[str, ...]:
 def _without(samples: Samples, names: Sequence[str], why: str, counts: Mapping[str, int] | None = None) -> Samples:
     if not names:
         return samples
-    shown = listed([f"{name} ({counts[name]})" for name in names] if counts else list(names))
+    shown = some((f"{name} ({counts[name]})" for name in names) if counts else names, MOST_NAMES)
     if samples.task == "multi_label":
         samples = dataclasses.replace(samples, notes=(*samples.notes, f"labels {why} are not used: {shown}"))
         return take_classes(samples, [name for name in samples.classes if name not in names])
@@ -103,9 +103,3 @@ def class_order(name: str) -> tuple[bool, int, str]:
     """Sorts whole numbers by value, before other names."""
     whole = re.fullmatch(r"(-?\d{1,18})(?:\.0*)?", name, re.ASCII)
     return (whole is None, 0 if whole is None else int(whole[1]), name)
-
-
-def listed(names: Sequence[str]) -> str:
-    """The names with commas between, at most 30."""
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" … and {more} more" if more > 0 else "")

@@ -74,6 +74,15 @@ def name_pairs(raw: object) -> dict[str, str]:
     return found
 
 
+def split_pairs(raw: object) -> dict[str, str]:
+    """As ``name_pairs``, theirs to one of ours."""
+    found = name_pairs(raw)
+    for theirs, ours in found.items():
+        if ours not in ("train", "val", "test"):
+            raise ValueError(f"{theirs}={ours}: must be train, val or test")
+    return found
+
+
 def conditions(raw: object) -> dict[str, tuple[str, ...]]:
     """``["VIEW=PA,AP", "SEX=F"]``, or a mapping of a column to one value or a list: the values that a row may have."""
     if isinstance(raw, Mapping):
@@ -173,6 +182,7 @@ Whole = Annotated[int, PlainValidator(whole)]
 Flag = Annotated[bool, PlainValidator(flag)]
 CommaNames = Annotated[tuple[str, ...], PlainValidator(comma_names)]
 NamePairs = Annotated[dict[str, str], PlainValidator(name_pairs)]
+SplitPairs = Annotated[dict[str, str], PlainValidator(split_pairs)]
 Conditions = Annotated[dict[str, tuple[str, ...]], PlainValidator(conditions)]
 Pattern = Annotated[str | None, PlainValidator(lambda raw: None if raw is None else group_pattern(raw))]
 Separator = Annotated[str | None, PlainValidator(lambda raw: None if raw is None else separator(raw))]
@@ -467,7 +477,7 @@ class DataConfig(Options):
     max_images: Whole | None = _rarely(
         None, "N", "at most so many images, whole patients, from every split, for a first try", least=10, later=True
     )
-    split_names: NamePairs = _rarely(
+    split_names: SplitPairs = _rarely(
         {}, "THEIRS=OURS", "their names of train, val and test, such as TR=train,VA=val", many=True, later=True
     )
     group_from: Pattern = _rarely(

@@ -19,6 +19,7 @@ PREAMBLE = 132
 MOST_INFLATED_BYTES = 1_000_000_000
 _EXTRA = "pip install 'xray-sweep[dicom]'"
 _MOST_GDCM_S = 120.0
+_JP2 = b"\0\0\0\x0cjP  "  # begins the first box, of 12 bytes
 _HIGH_THROUGHPUT = "1.2.840.10008.1.2.4.20"  # the JPEG 2000 syntaxes that GDCM does not know
 
 
@@ -60,25 +61,29 @@ def read_pixels(file: BinaryIO, most_pixels: int) -> DicomPixels:
         rows, columns = int(dataset.Rows), int(dataset.Columns)
         frames = int(dataset.get("NumberOfFrames", 1) or 1)
         syntax = dataset.file_meta.TransferSyntaxUID
+        encapsulated = syntax.is_encapsulated
     except Exception:  # pydicom's messages may quote tags: keep them in
         raise UnreadableImageError("a damaged DICOM file, or one without an image") from None
     if frames > 1:
         raise UnreadableImageError(f"a DICOM file of {frames} frames: only single-frame files are read")
     if rows * columns > most_pixels:
         raise UnreadableImageError(f"{columns} x {rows} pixels: more than {most_pixels:,}")
-    plugin = _decoder_of(syntax)
+    plugin = _decoder_of(syntax) if encapsulated else ""
     try:
         photometric = str(dataset.PhotometricInterpretation)
         file.seek(0)
         if plugin == "gdcm":
             values = _by_gdcm(file.read())
         else:
-            values = pixels.pixel_array(pydicom.dcmread(file), decoding_plugin=plugin)
+            whole = pydicom.dcmread(file)
+            for frame in pydicom.encaps.generate_frames(whole.PixelData, number_of_frames=1) if encapsulated else ():
+                _check_boxes(frame)
+            values = pixels.pixel_array(whole, decoding_plugin=plugin)
+        if values.shape not in ((rows, columns), (rows, columns, 3)):
+            raise ValueError("not one frame of one or three samples a pixel")
         if photometric == "PALETTE COLOR":
             shown = _to_8_bit(pixels.apply_color_lut(values, dataset))
         elif values.ndim == 3:
-            if values.shape[2] != 3:
-                raise ValueError("not three samples a pixel")
             shown = _to_8_bit(values)
         else:
             shown = _gray_as_shown(values, dataset, photometric)
@@ -110,11 +115,9 @@ def _check_inflated(file: BinaryIO) -> None:
 
 
 def _decoder_of(syntax: Any) -> str:
-    """pydicom's name of the decoder to use, "" = its own; where there is none, the reason names what to install."""
+    """pydicom's name of the decoder to use; where there is none, the reason names what to install."""
     from pydicom import pixels
 
-    if not syntax.is_encapsulated:
-        return ""
     try:
         available = pixels.get_decoder(syntax).available_plugins
         for plugin in ("pydicom", "pylibjpeg", "pillow", "gdcm"):
@@ -124,6 +127,16 @@ def _decoder_of(syntax: Any) -> str:
         raise UnreadableImageError(f"a DICOM file in {syntax.name}, which is not read: convert it") from None
     package = "pylibjpeg[openjpeg]" if syntax.startswith(_HIGH_THROUGHPUT) else "python-gdcm"
     raise UnreadableImageError(f"a DICOM file in {syntax.name}, and {package} is not installed: {_EXTRA}")
+
+
+def _check_boxes(frame: bytes) -> None:
+    """Raise ValueError where a box of a JP2 file (ISO 15444-1, annex I) has no length: pydicom would never pass it."""
+    place = 12
+    while frame.startswith(_JP2) and place < len(frame) and frame[place + 4 : place + 8] != b"jp2c":
+        length = int.from_bytes(frame[place : place + 4], "big")
+        if not length:
+            raise ValueError("a box without a length")
+        place += length
 
 
 _idle: list[subprocess.Popen[bytes]] = []

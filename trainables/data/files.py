@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, some
 from trainables.data.samples import MOST_ITEMS, LeftOut, rows_by
 
 EXTENSIONS = frozenset(
@@ -30,7 +30,6 @@ _UNREAD = re.compile(
 )
 _ARCHIVE = re.compile(r"\.(zip|tar|tar\.(gz|bz2|xz)|tgz|7z|rar)$", re.IGNORECASE)
 MOST_BYTES = 2 * 1024**3  # of an image file
-MOST_SHOWN = 10
 _HIDDEN = "a hidden file, or in a hidden folder"
 _JUNK = {
     "__MACOSX": "in __MACOSX, which macOS adds to archives",
@@ -144,11 +143,10 @@ def index_folder(root: Path) -> FileIndex:
     if "" in found.closed:
         raise UserError(f"{root}: this folder cannot be read: {found.closed['']}")
     if found.closed:
-        shown = [f"{shown_path(place)} ({why})" for place, why in sorted(found.closed.items())[:MOST_SHOWN]]
-        more = f" and {len(found.closed) - MOST_SHOWN} more" if len(found.closed) > MOST_SHOWN else ""
+        shown = some(f"{shown_path(place)} ({why})" for place, why in sorted(found.closed.items()))
         raise UserError(
             f"{root}: {len(found.closed)} folder(s) in it cannot be entered, and their images would be missing: "
-            f"{', '.join(shown)}{more}; make them readable (chmod -R u+rX) or move them elsewhere"
+            f"{shown}; make them readable (chmod -R u+rX) or move them elsewhere"
         )
     return found.index()
 
@@ -205,8 +203,7 @@ def unread_form(path: str) -> str | None:
 def counted_forms(paths: Iterable[str]) -> str:
     """ ".heic: 5, .zip: 1": how many files of each suffix there are, the most first."""
     forms = Counter(unread_form(path) or posixpath.splitext(path)[1].lower() or "no suffix" for path in paths)
-    more = f", and {len(forms) - MOST_SHOWN} more" if len(forms) > MOST_SHOWN else ""
-    return ", ".join(f"{form}: {count}" for form, count in forms.most_common(MOST_SHOWN)) + more
+    return some(f"{form}: {count}" for form, count in forms.most_common())
 
 
 def stem(path: str) -> str:
@@ -218,6 +215,11 @@ def stem(path: str) -> str:
 def shown_path(path: str) -> str:
     """The path as it can be printed and written into UTF-8: escaped if it could not, or has control characters."""
     return path if path.isprintable() else ascii(path)
+
+
+def shown_paths(paths: Iterable[str], most: int = 10) -> str:
+    """The first of the paths, and how many more there are."""
+    return some(map(shown_path, paths), most)
 
 
 def left_out(why: str, paths: Sequence[str]) -> LeftOut:

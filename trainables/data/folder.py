@@ -15,16 +15,16 @@ from trainables.data.classes import keep_classes
 from trainables.data.config import DataConfig
 from trainables.data.files import (
     EXTENSIONS,
-    MOST_SHOWN,
     FileIndex,
     counted_forms,
     index_folder,
     is_archive,
     left_out,
-    shown_path,
+    shown_paths,
 )
 from trainables.data.folder_names import groups_of, patient_folders, patient_pattern
-from trainables.data.layout import Layout, read_layout, way_out
+from trainables.data.folder_tables import way_out
+from trainables.data.layout import Layout, read_layout
 from trainables.data.samples import MOST_ITEMS, CheckResult, LeftOut, Samples, rows_by
 from trainables.data.table import read_list
 
@@ -101,7 +101,7 @@ def _in_list(split: str, file: Path, index: FileIndex) -> frozenset[str]:
     located = index.locate(names)
     missing = [name for name, rows in zip(names, located.rows, strict=True) if not rows]
     if missing:
-        shown = ", ".join(map(shown_path, missing[:3])) + (", ..." if len(missing) > 3 else "")
+        shown = shown_paths(missing, 3)
         raise UserError(f"--{split}-data {file}: {len(missing)} of {len(names)} names are no image here: {shown}")
     return frozenset(located.images[row] for rows in located.rows for row in rows)
 
@@ -179,11 +179,7 @@ def _badly_named(root: Path, images: Sequence[_Image]) -> list[str]:
         ("hold a line break", [image.path for image in images if len(image.path.splitlines()) > 1]),
     ):
         if wrong:
-            more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-            problems.append(
-                f"--data {root}: {len(wrong)} file name(s) {what} "
-                f"({', '.join(map(ascii, wrong[:5]))}{more}): rename them"
-            )
+            problems.append(f"--data {root}: {len(wrong)} file name(s) {what} ({shown_paths(wrong, 5)}): rename them")
     return problems
 
 
@@ -208,7 +204,7 @@ def _nothing_found(root: Path, index: FileIndex, unused: Sequence[LeftOut]) -> l
     if index.images:
         way = f"; {way_out(index)}"
     elif archives or arrays:
-        shown = ", ".join(map(shown_path, (archives or arrays)[:MOST_SHOWN]))
+        shown = shown_paths(archives or arrays)
         way = f"; {shown} must be unpacked first" if archives else f"; give one array file: --data {root / arrays[0]}"
     else:
         way = (
@@ -222,8 +218,8 @@ def _from_path(pattern: str, option: str, paths: Sequence[str]) -> list[str]:
     found = groups_of(pattern, paths)
     missing = [path for path, group in zip(paths, found, strict=True) if not group]
     if missing:
-        shown = ", ".join(map(shown_path, missing[:3])) + (", ..." if len(missing) > 3 else "")
-        raise UserError(f"{option} {pattern}: {len(missing)} of {len(paths)} files have no match: {shown}")
+        what = f"{len(missing)} of {len(paths)} files have no match: {shown_paths(missing, 3)}"
+        raise UserError(f"{option} {pattern}: {what}")
     return found
 
 

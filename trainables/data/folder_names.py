@@ -80,6 +80,13 @@ def split_name(name: str) -> SplitName:
     return SplitName(frozenset(splits), tuple(rest))
 
 
+def split_pair(names: Sequence[str]) -> list[str]:
+    """seg_val, seg_test: different splits and the same other words."""
+    read = {name: split_name(name) for name in names if split_name(name).split}
+    alike = [[names for names in read if read[names].rest == rest] for rest in {name.rest for name in read.values()}]
+    return next((sorted(some) for some in alike if len({read[name].splits for name in some}) > 1), [])
+
+
 def says_nothing(name: str) -> bool:
     """images, data, Original Dataset: a name that is that of no class."""
     words = [word for word in _words(name) if not word.isdecimal()]
@@ -110,6 +117,13 @@ def look_like_ids(names: Sequence[str]) -> bool:
 def are_long_ids(names: Iterable[str]) -> bool:
     """UIDs of DICOM, and hashes."""
     return all(map(_LONG_ID.fullmatch, names))
+
+
+def are_counted(names: Iterable[str]) -> bool:
+    """1, 2, 3, or scan_0_1, scan_0_2: each of the numbers in them begins at 0 or 1."""
+    numbers = [re.findall(r"\d+", name) for name in names]
+    alike = len(set(map(len, numbers))) == 1 and numbers[0] != []
+    return alike and all(min(map(int, some)) < 2 for some in zip(*numbers, strict=True))
 
 
 def finding_of(name: str) -> str | None:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import pandas as pd
 
 from search_spaces.errors import UserError
-from trainables.data.files import FileIndex, below, has_image_suffix, stem
-from trainables.data.folder_names import look_like_ids, name_of, split_name
+from trainables.data.files import FileIndex, below, has_image_suffix, shown_paths, stem
+from trainables.data.folder_names import class_pattern, groups_of, look_like_ids, name_of, split_name
 from trainables.data.samples import SPLIT_WORDS
-from trainables.data.table import read_list, read_table
+from trainables.data.table import is_list, read_table, shards
 
 _SUFFIX = re.compile(r"\.(csv|tsv|txt|parquet|jsonl|json)(\.gz)?", re.IGNORECASE)
+_LATER_SHARD = re.compile(r"-(?!0{5})\d{5}-of-\d{5}[^/]*$")
 _NO_TABLES = ("readme", "license", "licence", "changelog", "requirements", "sha256sums")
 _MOST_BYTES = 32 * 1024**2  # larger tables are not looked into
 _ROWS = 2_000  # that are looked at
@@ -108,10 +109,7 @@ def naming_tables(index: FileIndex) -> tuple[list[NamingTable], dict[str, str]]:
     """The tables below a folder of which a column names images, those that name most first; and of other CSV files
     and the like why they are none.
     """
-    texts = [path for path in index.others if _SUFFIX.fullmatch(_suffix(path))]
-    texts = [path for path in texts if not name_of(path).lower().startswith(_NO_TABLES)]
-    alike = Counter((os.path.dirname(path), _suffix(path)) for path in texts)
-    texts = [path for path in texts if alike[os.path.dirname(path), _suffix(path)] <= _MOST_OF_A_SUFFIX]
+    texts = _tables_by_name(index)
     parts = {"": index}
     read = {path: _look_into(index, path, parts) for path in texts} if index.images else {}
     found = [one for one in read.values() if isinstance(one, NamingTable)]
@@ -119,7 +117,44 @@ def naming_tables(index: FileIndex) -> tuple[list[NamingTable], dict[str, str]]:
     return sorted(found, key=lambda one: (-one.named, one.split not in (None, "train"), one.path)), others
 
 
-def table_option(index: FileIndex, tables: Sequence[NamingTable]) -> str:
+def _tables_by_name(index: FileIndex) -> list[str]:
+    """Of a table in several files the first."""
+    texts = [path for path in index.others if _SUFFIX.fullmatch(_suffix(path)) and not _LATER_SHARD.search(path)]
+    texts = [path for path in texts if not name_of(path).lower().startswith(_NO_TABLES)]
+    alike = Counter((os.path.dirname(path), _suffix(path)) for path in texts)
+    return [path for path in texts if alike[os.path.dirname(path), _suffix(path)] <= _MOST_OF_A_SUFFIX]
+
+
+def way_out(index: FileIndex, images: Sequence[str] = ()) -> str:
+    """What to give instead of a folder without classes: a table that lies in it and names its images, or a regex.
+
+    images: those that need a class, all if none are given.
+    """
+    tables, others = naming_tables(index)
+    if option := _table_option(index, tables):
+        return option
+    sheets = [path for path in index.others if path.lower().endswith((".xlsx", ".xls"))]
+    if sheets:
+        return f"{shown_paths(sheets)}: save it as CSV, and give that by --data with --label-column"
+    pattern = class_pattern(images or index.images)
+    if pattern:
+        some = "" if all(groups_of(pattern, index.images)) else ", with --test-data none if those of tests have none"
+        return f"--class-from '{pattern}' takes a class from the file names{some}"
+    if others:
+        said = "; ".join(f"{path} stands there, but {why}" for path, why in list(others.items())[:3])
+        return f"{said}; give a table of the images by --data with --label-column, or --class-from REGEX"
+    return "--class-from REGEX takes the class of each image from its path"
+
+
+def table_in(index: FileIndex) -> str:
+    """What to give where a folder has no columns: the table that names its images, else one of those that lie there."""
+    names = _tables_by_name(index)
+    option = _table_option(index, naming_tables(index)[0])
+    beside = f", such as {_quoted(index.root / names[0])}" if names else ""
+    return option or f"give a table by --data{beside}"
+
+
+def _table_option(index: FileIndex, tables: Sequence[NamingTable]) -> str:
     """What to give for the first table, and those of other splits that have its columns; "" if there are none."""
     if not tables or 4 * sum(one.named for one in tables) < len(index.images):
         return ""
@@ -137,11 +172,11 @@ def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> Nami
     """The table, or why it is none that names images."""
     above = os.path.dirname(path)
     try:
-        if os.stat(index.root / path).st_size > _MOST_BYTES:
+        if sum(os.stat(file).st_size for file in shards(index.root / path)) > _MOST_BYTES:
             return "is too large to be looked into"
         cells = read_table(index.root / path).head(_ROWS)
     except UserError as error:
-        if _is_list(index, path):
+        if is_list(index.root / path):
             return "is a list of files, without labels"
         if "no header" in error.problems[0] and ("image" in error.problems[0] or not path.endswith((".txt", ".json"))):
             return NamingTable(path, "", above, None, (), len(index.images) // 4 + 1, pd.DataFrame())
@@ -158,13 +193,6 @@ def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> Nami
         if best:
             return best
     return "no column of it names images by their paths or names"
-
-
-def _is_list(index: FileIndex, path: str) -> bool:
-    try:
-        return bool(read_list(index.root / path))
-    except UserError:
-        return False
 
 
 def _column(

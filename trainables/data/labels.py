@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from search_spaces.errors import unknown
-from trainables.data.classes import NOT_NAMED, WHOLE, asked_classes, class_order, listed, renamed_classes
+from search_spaces.errors import some, unknown
+from trainables.data.classes import MOST_NAMES, NOT_NAMED, WHOLE, asked_classes, class_order, renamed_classes
 from trainables.data.config import DataConfig
 from trainables.data.samples import MISSING, MOST_ITEMS, LeftOut
 
@@ -30,7 +30,10 @@ _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 _MOST_ROWS, _MOST_NUMBERS, _MOST_CLASSES, _MOST_CHARACTERS = 5, 20, 50, 80
 
 Hot = npt.NDArray[np.int8]
+Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Parts = Sequence[tuple[str, ...]]
+"""The names in each different cell."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,7 @@ class RowUse:
     def named(self, rows: Mask) -> str:
         """ "row 7" or "rows 2, 5, 6, 9, 12 and 3 more"."""
         places = np.flatnonzero(rows)
-        numbers = ", ".join(self._number(int(row)) for row in places[:_MOST_ROWS])
-        more = f" and {len(places) - _MOST_ROWS} more" if len(places) > _MOST_ROWS else ""
-        return f"row{'s' if len(places) > 1 else ''} {numbers}{more}"
+        return f"row{'s' if len(places) > 1 else ''} {some(map(self._number, places.tolist()), _MOST_ROWS)}"
 
 
 def read_labels(cells: pd.DataFrame, config: DataConfig, use: RowUse) -> Labels:
@@ -99,13 +100,13 @@ def read_labels(cells: pd.DataFrame, config: DataConfig, use: RowUse) -> Labels:
         labels = _from_one_finding(cells[columns[0]], codes, config, use)
     else:
         labels = _from_names(cells[columns[0]], config, use)
-    labels = dataclasses.replace(
-        labels, **renamed_classes(labels.task, labels.classes, labels.values, config.class_names)
-    )
+    if labels.classes:
+        renamed = renamed_classes(labels.task, labels.classes, labels.values, config.class_names)
+        labels = dataclasses.replace(labels, **renamed)
     others = [name for name in labels.classes if name not in asked_classes(config)]
     if labels.task == "single_label" and 0 < len(others) < len(labels.classes) and config.classes:
         out = np.isin(labels.values, [labels.classes.index(name) for name in others])
-        use.leave_out(f"classes {NOT_NAMED}: {listed(others)}", out)
+        use.leave_out(f"classes {NOT_NAMED}: {some(others, MOST_NAMES)}", out)
     return labels
 
 
@@ -192,7 +193,7 @@ def _decided(codes: Mapping[str, Hot], labels: Sequence[str], single: bool, conf
         drop, open_rows = np.zeros(len(values), dtype=bool), np.zeros(len(values), dtype=bool)
         for place, name in enumerate(codes):
             rows = (values[:, place] == code) & use.usable
-            decision = given.get(name, given.get(config.class_names.get(name, name), given.get("")))
+            decision = _decision(given, name, config)
             if decision == "drop":
                 drop |= rows
             elif decision is not None and decision in allowed:
@@ -210,11 +211,18 @@ def _ask(option: str, asked: Mapping[str, int], cells: str, allowed: Sequence[st
     if not asked:
         return
     first, *others = asked
-    counts = listed([f"{first!r} has {asked[first]} {cells}", *(f"{name!r} {asked[name]}" for name in others)])
+    counts = some(
+        [f"{first!r} has {asked[first]} {cells}", *(f"{name!r} {asked[name]}" for name in others)], MOST_NAMES
+    )
     by_label = f"; by label: {option} {','.join(f'{name}={allowed[0]}' for name in list(asked)[:2])}" if others else ""
     use.undecided |= rows
     means = "say what they mean by" if len(allowed) > 1 else "none is a class; leave these rows out by"
     use.problems.append(f"{counts} ({use.named(rows)}): {means} {option} {'|'.join(allowed)}{by_label}")
+
+
+def _decision(given: Mapping[str, str], name: str, config: DataConfig) -> str | None:
+    """What is given for a label under its name in the table, else its new name, else for all others."""
+    return given.get(name, given.get(config.class_names.get(name, name), given.get("")))
 
 
 def _check_decided_names(
@@ -266,7 +274,7 @@ def _from_names(column: pd.Series[str], config: DataConfig, use: RowUse) -> Labe
     found = sorted({one for names in parts for one in names}, key=class_order)
     _check_no_finding(found, nothing, not multi, config, use)
     if multi:
-        return _several_names(name, parts, places, [one for one in found if one not in nothing], config, use)
+        return _all_names(name, parts, places, [one for one in found if one not in nothing], config, use)
     if several.any():
         cell = texts[places[several.argmax()]]
         what = f"more than one label ({cell!r}) with --task single_label; choose --task multi_label"
@@ -360,14 +368,7 @@ def _ask_separator(where: str, names: Sequence[str], use: RowUse) -> None:
             return
 
 
-def _several_names(
-    name: str,
-    parts: Sequence[tuple[str, ...]],
-    places: npt.NDArray[np.int64],
-    classes: list[str],
-    config: DataConfig,
-    use: RowUse,
-) -> Labels:
+def _all_names(name: str, parts: Parts, places: Ints, classes: list[str], config: DataConfig, use: RowUse) -> Labels:
     """Multi-label: which of ``classes`` each row's names are; parts: of each different cell, places: its cell."""
     use.problems += [f"column {name!r}: {one!r}: a label's name cannot hold '|'" for one in classes if _BAR in one]
     place = {one: index for index, one in enumerate(classes)}
@@ -380,7 +381,7 @@ def _several_names(
         _note_beside(config.no_finding, int((dropped[places] & use.usable).sum()), use)
     given, rows = config.blank_label, blank[places] & use.usable
     _check_decided_names("--blank-label", given, classes, config, use)
-    decisions = [given.get(one, given.get(config.class_names.get(one, one), given.get(""))) for one in classes]
+    decisions = [_decision(given, one, config) for one in classes]
     if "drop" in decisions:
         use.leave_out("rows with a blank cell (--blank-label drop)", rows)
     elif None in decisions and rows.any():
@@ -390,14 +391,7 @@ def _several_names(
     return Labels("multi_label", tuple(classes), hot[places])
 
 
-def _one_name(
-    name: str,
-    parts: Sequence[tuple[str, ...]],
-    places: npt.NDArray[np.int64],
-    found: Sequence[str],
-    config: DataConfig,
-    use: RowUse,
-) -> Labels:
+def _one_name(name: str, parts: Parts, places: Ints, found: list[str], config: DataConfig, use: RowUse) -> Labels:
     """Single label; whole numbers as a table of floats writes them (3.0) lose their zero, and -1 alone is no class."""
     numbers = [match[1] or "" for match in map(WHOLE.fullmatch, found) if match]
     if len(numbers) == len(found):
@@ -430,7 +424,7 @@ def _check_classes(name: str, classes: Sequence[str], rows: int, config: DataCon
     fractions = any(code is not None and not code.is_integer() for code in codes)
     if None not in codes and fractions and len(classes) > _MOST_NUMBERS:
         what = f"{len(classes)} different numbers such as {classes[0]} are measurements, not classes"
-    elif len(classes) > _MOST_CLASSES and len(classes) > rows / 2:
+    elif len(classes) > rows / 2 and (len(classes) > _MOST_CLASSES or len(classes) >= rows > _MOST_ROWS):
         what = f"{len(classes)} different texts in {rows} rows, such as {classes[0]!r}, are hardly classes"
     else:
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,22 +12,20 @@ import numpy as np
 from search_spaces.errors import UserError, raise_all
 from trainables.data.config import DataConfig
 from trainables.data.files import (
-    MOST_SHOWN,
     FileIndex,
     below,
     counted_forms,
     is_archive,
     left_out,
     shown_path,
+    shown_paths,
     stem,
     unread_form,
 )
 from trainables.data.folder_names import (
-    SplitName,
+    are_counted,
     are_long_ids,
-    class_pattern,
     finding_of,
-    groups_of,
     is_mask_folder,
     is_unlabelled,
     look_like_ids,
@@ -41,11 +39,13 @@ from trainables.data.folder_names import (
     says_drawn,
     says_nothing,
     split_name,
+    split_pair,
 )
-from trainables.data.folder_tables import NamingTable, naming_tables, table_option
-from trainables.data.samples import SPLITS, LeftOut, rows_by
+from trainables.data.folder_tables import NamingTable, naming_tables, way_out
+from trainables.data.samples import LeftOut, rows_by
 
 _MOST_SUBCLASSES = 20
+_FEW = 4  # classes may have an image each, in a first try
 
 
 @dataclass(frozen=True)
@@ -87,27 +87,6 @@ def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] =
     of_class = {folder: splits[split] for split, level in levels.items() for folder in tree.children(level) if splits}
     empty = [name_of(folder) for level in levels.values() for folder in tree.empty(level)]
     return _layout(tree, of_class, classes, tuple(sorted(set(empty))), place)
-
-
-def way_out(index: FileIndex, images: Sequence[str] = ()) -> str:
-    """What to give instead of a folder without classes: a table that lies in it and names its images, or a regex.
-
-    images: those that need a class, all if none are given.
-    """
-    tables, others = naming_tables(index)
-    if option := table_option(index, tables):
-        return option
-    sheets = [path for path in index.others if path.lower().endswith((".xlsx", ".xls"))]
-    if sheets:
-        return f"{_listed(sheets)}: save it as CSV, and give that by --data with --label-column"
-    pattern = class_pattern(images or index.images)
-    if pattern:
-        some = "" if all(groups_of(pattern, index.images)) else ", with --test-data none if those of tests have none"
-        return f"--class-from '{pattern}' takes a class from the file names{some}"
-    if others:
-        said = "; ".join(f"{path} stands there, but {why}" for path, why in list(others.items())[:3])
-        return f"{said}; give a table of the images by --data with --label-column, or --class-from REGEX"
-    return "--class-from REGEX takes the class of each image from its path"
 
 
 class _Tree:
@@ -190,13 +169,6 @@ def _same_stems(tree: _Tree, folder: str, rows: Sequence[int]) -> bool:
 
 def _enter(tree: _Tree, config: DataConfig, one_split: bool) -> tuple[str, dict[str, str]]:
     """The folder that holds the splits or the classes, and the splits' folders in it: folder -> split."""
-    raise_all(
-        [
-            f"--split-names {name}={split}: must be one of {', '.join(SPLITS)}"
-            for name, split in config.split_names.items()
-            if split not in SPLITS
-        ]
-    )
     place = ""
     while True:
         _leave_out_copies(tree, place)
@@ -209,8 +181,8 @@ def _enter(tree: _Tree, config: DataConfig, one_split: bool) -> tuple[str, dict[
     folders = [name_of(child) for child in children]
     strange = [name for name in config.split_names if name not in folders and not one_split]
     if strange:
-        where = f"no such folder in {tree.index.root / place}, which holds {_listed(folders) or 'none with images'}"
-        raise UserError(f"--split-names {_listed(strange)}: {where}")
+        where = f"no such folder in {tree.index.root / place}, which holds {shown_paths(folders) or 'none with images'}"
+        raise UserError(f"--split-names {shown_paths(strange)}: {where}")
     if place:
         tree.notes.append(f"the data set is taken from the folder {shown_path(place)}")
     return place, splits
@@ -254,7 +226,7 @@ def _splits_at(tree: _Tree, place: str, config: DataConfig) -> dict[str, str]:
         if not trains or len(children) == 1:
             return {}
         rest = names[trains[0]].rest
-        if rest and not any(_shares(rest, child, names) for child in children if child != trains[0]):
+        if rest and not any({*rest} <= {*names[child].rest} for child in children if child != trains[0]):  # seg_train
             return {}
     else:
         rest = next((names[child].rest for child in splits), ())
@@ -285,16 +257,11 @@ def _splits_at(tree: _Tree, place: str, config: DataConfig) -> dict[str, str]:
     return splits if config.class_from else _with_classes(tree, place, splits)
 
 
-def _shares(rest: tuple[str, ...], child: str, names: Mapping[str, SplitName]) -> bool:
-    """Whether a folder's name has the words that stand beside the split's word in seg_train."""
-    return set(rest) <= set(names[child].rest)
-
-
 def _with_classes(tree: _Tree, place: str, splits: Mapping[str, str]) -> dict[str, str]:
     """The splits that have class folders: others are unlabelled, and left out."""
     flat = [child for child in splits if _is_flat(tree, child)]
     if any(splits[child] == "train" for child in flat):
-        shown = _listed([name_of(child) for child in flat])
+        shown = shown_paths([name_of(child) for child in flat])
         images = [tree.index.images[row] for child in flat if splits[child] == "train" for row in tree.rows(child)]
         plain = all(split_name(name_of(child)).plain for child in flat)
         folders = "" if plain else "; or --class-from '([^/]+)/[^/]+$' if the folders are classes"
@@ -364,9 +331,9 @@ def _check_unread(tree: _Tree, place: str, levels: Sequence[str], config: DataCo
             continue
         what = "unpack it" if is_archive(unread[0]) else "save them as PNG, JPEG, TIFF or DICOM"
         problems.append(
-            f"--data {tree.index.root / place}: {shown_path(folder)} stands beside class folders and holds no image"
-            f" that can be read, but {_listed(unread, 3)} ({counted_forms(unread)}): {what}, or leave the class out by "
-            f"--classes {','.join(sorted(known - {name_of(folder)}))}"
+            f"--data {tree.index.root / place}: {shown_path(folder)} stands beside class folders and holds no "
+            f"image that can be read, but {shown_paths(unread, 3)} ({counted_forms(unread)}): {what}, or leave the "
+            f"class out by --classes {','.join(sorted(known - {name_of(folder)}))}"
         )
     raise_all(problems)
 
@@ -386,14 +353,15 @@ def _check_classes(
     if table := next((one for one in tables if len(names) > 1 and one.contradicts(tree.index, class_of)), None):
         problem = (
             f"{table.path} names the images by its column {table.column!r}, and no column of it agrees with the "
-            f"folders {_listed(names, 5)}; give {table.option(tree.index)}, or {outer} if the folders are the classes"
+            f"folders {shown_paths(names, 5)}; give {table.option(tree.index)}, or {outer} if the folders are the "
+            "classes"
         )
     elif parts:
-        problem = f"{_listed(parts)} are no classes, but parts of one set by their names; "
+        problem = f"{shown_paths(parts)} are no classes, but parts of one set by their names; "
         problem += _instead(tree, folders, parts, inner)
-    elif persons := patients(names) or _ids(tree, folders, names):
+    elif why := _why_ids(tree, folders, names):
         problem = (
-            f"{_listed(persons)} are no classes, but patients or studies by their names; "
+            f"{shown_paths(patients(names) or names)} are no classes, but patients or studies{why}; "
             f"{_instead(tree, folders, parts, inner)}, or take class and patient from the path by "
             f"--class-from and --group-from, or give {outer} if they are classes"
         )
@@ -401,41 +369,48 @@ def _check_classes(
         words = "|".join(sorted({word for _, word in above_words}))
         paths = [tree.index.images[row] for folder in folders for row in tree.rows(folder)]
         group = patient_pattern(paths)
+        above_all = sorted({name_of(part) for part, _ in above_words})
         problem = (
-            f"{_listed(sorted({name_of(part) for part, _ in above_words}))} are no classes, but stand above folders "
-            f"such as {next(iter(above_words.values()))}, as body parts do; "
+            f"{shown_paths(above_all)} are no classes, but stand above folders such as "
+            f"{next(iter(above_words.values()))}, as body parts do; "
             f"{_instead(tree, folders, parts, inner)}, or take the class from the path by --class-from '({words})/'"
             + (f" and the patient by --group-from '{group}'" if group else "")
         )
-    elif splits := [name for name in names if split_name(name).plain] or _split_pair(names):
+    elif splits := [name for name in names if split_name(name).plain] or split_pair(names):
         shown = ",".join(f"{name}={split_name(name).split}" for name in splits)
         problem = (
-            f"{_listed(splits)} among the classes {_listed(names)} is named like a split; give --split-names {shown}, "
-            f"with one for each folder, or {outer} if these are classes"
+            f"{shown_paths(splits)} among the classes {shown_paths(names)} is named like a split; give --split-names "
+            f"{shown}, with one for each folder, or {outer} if these are classes"
         )
     elif inside := [] if has_splits else _splits_below(tree, folders):
         problem = (
-            f"{_listed(inside)}: named like splits, below {_listed(names)}; give one of these folders as --data, or "
-            f"{outer} if they are classes all the same"
+            f"{shown_paths(inside)}: named like splits, below {shown_paths(names)}; give one of these folders as "
+            f"--data, or {outer} if they are classes all the same"
         )
     elif odd := [name for name in names if is_unlabelled(name) or (name.lower() == "masks" and len(names) > 1)]:
         kept = ",".join(name for name in names if name not in odd)
         only = [folder for folder in folders if name_of(folder) == kept and len(tree.children(folder)) > 1]
         leave = f"give --data {tree.index.root / only[0]}" if only else f"leave it out by --classes {kept}"
-        problem = f"{_listed(odd)}: named like no class; {leave}, or give {outer}"
+        problem = f"{shown_paths(odd)}: named like no class; {leave}, or give {outer}"
     elif holders := [
         one for one in folders if _holds_classes(tree, one, names) or (len(names) > 1 and all(map(says_nothing, names)))
     ]:
         problem = (
-            f"{_listed(sorted(set(map(name_of, holders))))}: named like no class, or with folders named as the classes "
-            f"beside it; give one folder, such as --data {tree.index.root / holders[0]}, or {outer}"
+            f"{shown_paths(sorted(set(map(name_of, holders))))}: named like no class, or with folders named as the "
+            f"classes beside it; give one folder, such as --data {tree.index.root / holders[0]}, or {outer}"
+        )
+    elif _are_versions(tree, folders):
+        problem = (
+            f"{shown_paths(names)} hold images of the same names, as versions of one set do (raw, enhanced); "
+            f"{way_out(tree.index)}, or give {outer} if they are classes"
         )
     elif _may_hold_classes(tree, folders):
         last = max(folders, key=lambda folder: len(tree.children(folder)))
         has_deeper = any(tree.children(child) for folder in folders for child in tree.children(folder))
         problem = (
-            f"the class may be {_listed(names)}, or a folder in it ({name_of(last)} holds "
-            f"{_listed(sorted(map(name_of, tree.children(last))))}); give {outer} for the outer, {inner} for the inner "
+            f"the class may be {shown_paths(names)}, or a folder in it ({name_of(last)} holds "
+            f"{shown_paths(sorted(map(name_of, tree.children(last))))}); give {outer} for the outer, {inner} for the "
+            "inner "
             + ("ones, --class-from '([^/]+)/[^/]+$' for the innermost" if has_deeper else "ones")
             + (f", or --split-names {names[0]}=train,... if the outer ones are splits" if len(names) <= 5 else "")
         )
@@ -444,7 +419,7 @@ def _check_classes(
     if problem:
         raise UserError(f"--data {tree.index.root / place}: {problem}")
     if deeper := sorted({name_of(child) for folder in folders for child in tree.children(folder)}):
-        tree.notes.append(f"folders in a class folder belong to its class: {_listed(deeper, 3)}")
+        tree.notes.append(f"folders in a class folder belong to its class: {shown_paths(deeper, 3)}")
 
 
 def _instead(tree: _Tree, folders: Sequence[str], parts: Sequence[str], inner: str) -> str:
@@ -468,13 +443,6 @@ def _above_findings(tree: _Tree, folders: Sequence[str]) -> dict[tuple[str, str]
     return found
 
 
-def _split_pair(names: Sequence[str]) -> list[str]:
-    """seg_val, seg_test: different splits and the same other words."""
-    read = {name: split_name(name) for name in names if split_name(name).split}
-    alike = [[names for names in read if read[names].rest == rest] for rest in {name.rest for name in read.values()}]
-    return next((sorted(some) for some in alike if len({read[name].splits for name in some}) > 1), [])
-
-
 def _splits_below(tree: _Tree, folders: Sequence[str]) -> list[str]:
     """Folders named as train and as another split, anywhere below class folders."""
     inside = [tree.index.folders[place] for folder in folders for place in below(tree.index.folders, folder)]
@@ -487,6 +455,15 @@ def _holds_classes(tree: _Tree, folder: str, classes: Sequence[str]) -> bool:
     """ "Original Dataset", or a folder in which there are some of the names of the classes beside it."""
     inside = set(map(name_of, tree.children(folder)))
     return len(inside) > 1 and (says_nothing(name_of(folder)) or len(inside & {*classes} - {name_of(folder)}) > 1)
+
+
+def _are_versions(tree: _Tree, folders: Sequence[str]) -> bool:
+    """Whether the folders of each name hold files of the same names, which are none that a program counted."""
+    held: dict[str, set[str]] = defaultdict(set)
+    for folder in folders:
+        held[name_of(folder)] |= {name_of(stem(tree.index.images[row])) for row in tree.rows(folder)}
+    alike = {frozenset(one) for one in held.values()}
+    return len(held) > 1 == len(alike) and all(len(one) > 1 and not are_counted(one) for one in alike)
 
 
 def _may_hold_classes(tree: _Tree, folders: Sequence[str]) -> bool:
@@ -506,11 +483,21 @@ def _may_hold_classes(tree: _Tree, folders: Sequence[str]) -> bool:
     return not numbered or (len(names) < len(inside) and len(names) <= _MOST_SUBCLASSES)
 
 
-def _ids(tree: _Tree, folders: Sequence[str], names: Sequence[str]) -> Sequence[str]:
-    """The names, where they are ids of patients: several levels deep, or too long for a class."""
+def _why_ids(tree: _Tree, folders: Sequence[str], names: Sequence[str]) -> str:
+    """Why the names are ids of patients, in words; "" where they may be classes."""
+    if patients(names):
+        return " by their names"
     inner = [[name_of(child) for child in tree.children(folder)] for folder in folders]
     deep = all(some and not all(map(says_nothing, some)) for some in inner) and not any(map(tree.loose, folders))
-    return names if look_like_ids(names) and (deep or are_long_ids(names)) else ()
+    if look_like_ids(names) and (deep or are_long_ids(names)):
+        return " by their names"
+    of_split = Counter(map(os.path.dirname, folders))
+    if len(names) <= _FEW:
+        return ""
+    if len(folders) == len(names) and len(of_split) > 1 < min(of_split.values()):
+        return ", as no two splits have a folder of the same name"
+    images = sum(len(tree.rows(folder)) for folder in folders)
+    return ", as they hold hardly more than one image each" if 2 * images < 3 * len(names) else ""
 
 
 def _layout(
@@ -540,8 +527,3 @@ def _layout(
         left_out=tuple(left_out(why, sorted(paths)) for why, paths in tree.unused.items() if paths),
         notes=tuple(tree.notes),
     )
-
-
-def _listed(names: Sequence[str], most: int = MOST_SHOWN) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(shown_path, names[:most])) + more

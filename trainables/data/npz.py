@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -120,12 +121,17 @@ def _arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, _Array]:
 def _read_head(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether the first axis changes fastest, and dtype. Raises ``ValueError``."""
     version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
+    if version not in ((1, 0), (2, 0)):
         raise ValueError(f"version {version} of the format")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that Python 2 wrote it
+            shape, fortran, dtype = read(stream)
+    except ValueError:
+        raise
+    except Exception as error:  # The head is a literal of Python's, which may fail in as many ways: TokenError, ...
+        raise ValueError(f"a damaged head ({type(error).__name__})") from None
     if any(axis < 0 for axis in shape):
         raise ValueError(f"shape {shape}")
     return shape, fortran, dtype

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import os
 from collections import Counter
@@ -28,8 +29,9 @@ from trainables.data.checks import (
 from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
 from trainables.data.dataset import DATASET_FILE, IMAGES_FILE, SPLITS_FILE, THUMBNAILS_FILE
 from trainables.data.file_form import file_form
-from trainables.data.files import check_reachable, image_kind
+from trainables.data.files import check_reachable, image_kind, index_folder
 from trainables.data.folder import list_folder
+from trainables.data.folder_tables import table_in
 from trainables.data.image import ImageStats, content_hash, prepare_image
 from trainables.data.near_duplicates import NearPairs
 from trainables.data.npz import list_npz
@@ -352,24 +354,26 @@ def list_samples(config: DataConfig) -> Samples:
 
     config: as ``apply_preset`` leaves it.
     """
-    place = Path(config.data).expanduser().absolute()
-    if config.data != "demo":
-        check_reachable(place, f"--data {config.data}")
-    if config.data != "demo" and config.table is not None:
-        folder = place if place.is_dir() else place.parent
-        return _list_file(folder / config.table, config)
-    if config.data != "demo" and place.is_file():
-        return _list_file(place, config)
-    what = "the demo set" if config.data == "demo" else f"the folder {place}"
-    if config.data == "demo" or place.is_dir():
-        options = config.table_options().items()
-        raise_all([f"{f'{option} {value}'.strip()}: {what} has no columns; give a table" for option, value in options])
+    options = ", ".join(f"{option} {value}".strip() for option, value in config.table_options().items())
     if config.data == "demo":
+        if options:
+            raise UserError(f"{options}: the demo set has no columns; give a table by --data")
         if config.task == "multi_label":
             raise UserError("--task multi_label: the demo set has one finding an image")
         return list_demo()
+    place = Path(config.data).expanduser().absolute()
+    check_reachable(place, f"--data {config.data}")
+    if config.table is not None:
+        return _list_file((place if place.is_dir() else place.parent) / config.table, config)
+    if place.is_file():
+        return _list_file(place, config)
     if not place.is_dir():
-        raise UserError(f"--data {config.data}: no such folder or file; allowed: a folder, a table, an .npz, or demo")
+        files = sorted(glob.glob(str(place)))
+        pattern = f"a pattern is not read, give one of {len(files)} files, such as {files[0]}" if files else ""
+        allowed = pattern or "allowed: a folder, a table, an .npz, or demo"
+        raise UserError(f"--data {config.data}: no such folder or file; {allowed}")
+    if options:
+        raise UserError(f"{options}: the folder {place} has no columns; {table_in(index_folder(place))}")
     return list_folder(place, config)
 
 

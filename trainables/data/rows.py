@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from search_spaces.errors import UserError, shown_problems, unknown
-from trainables.data.classes import keep_classes, listed, take_classes
+from search_spaces.errors import UserError, some, unknown
+from trainables.data.classes import MOST_NAMES, keep_classes, take_classes
 from trainables.data.config import DataConfig
 from trainables.data.files import FileIndex, index_folder, shown_path, stem
 from trainables.data.folder import list_folder, patients_in_names
@@ -79,6 +79,10 @@ class _Images:
     files: tuple[str, ...]
     index: FileIndex
 
+    def shown(self, image: int) -> str:
+        """As the user would recognise it: below the data's folder."""
+        return shown_path(self.files[image].removeprefix(f"{self.index.root.as_posix()}/"))
+
 
 @dataclass(frozen=True)
 class _Listing:
@@ -106,8 +110,8 @@ class _Listing:
         strange = unknown_rows & ~blank
         if strange.any():
             counts = self.rows.loc[strange, column].value_counts()
-            several = shown_problems([f"{cell!r} ({count} rows)" for cell, count in counts.items()])
-            what = f"unknown split {', '.join(several)}; allowed: {', '.join(SPLIT_WORDS)}"
+            several = some(f"{cell!r} ({count} rows)" for cell, count in counts.items())
+            what = f"unknown split {several}; allowed: {', '.join(SPLIT_WORDS)}"
             way_out = f"--split-names {counts.index[0]}=train says what it means"
             self.use.fault(f"column {column!r}", strange, f"{what}; {way_out}")
         return np.asarray(np.where(splits == "", found, splits))
@@ -163,7 +167,7 @@ class _Listing:
         self.use.usable &= ~rows
         shown = [f"{cells[place]} ({' or '.join(map(shown_path, two))})" for place, two in ambiguous.items()]
         self.use.problems.append(
-            f"{_counted(int(rows.sum()), 'row')} may name one of several files: {'; '.join(shown_problems(shown))}; "
+            f"{_counted(int(rows.sum()), 'row')} may name one of several files: {some(shown)}; "
             "write more of the path into the table, or give the folder of the right ones by --images-dir"
         )
 
@@ -188,7 +192,7 @@ class _Listing:
                 ways_out.append(f"--{table.split}-data none leaves {table.path.name} out")
         self.use.problems.append(
             f"{len(cells)} of {int(of_root.sum())} rows name a file that is missing (looked for below {index.root}): "
-            f"{', '.join(shown_problems(list(dict.fromkeys(cells))))}; {', '.join(ways_out)}"
+            f"{some(dict.fromkeys(cells))}; {', '.join(ways_out)}"
         )
         by_number = {stem(image.rpartition("/")[2]).lstrip("0") or "0": image for image in index.images}
         lost = {cell: by_number.get(cell.split(".")[0]) for cell in cells if _NUMBER.fullmatch(cell)}
@@ -196,7 +200,7 @@ class _Listing:
         if shown:
             self.use.problems.append(
                 f"{len(shown)} of these have lost the zeros before the number, as where a program read ids as numbers: "
-                f"{', '.join(shown_problems(shown))}; write the ids as they are in the files' names"
+                f"{some(shown)}; write the ids as they are in the files' names"
             )
 
     def splits(self, images: _Images, words: Splits) -> Splits | None:
@@ -209,11 +213,10 @@ class _Listing:
             if twice.any():
                 what = f"column {self.source.split_column!r} says {split} in {int(twice.sum())} rows, too"
                 self.use.problems.append(f"--{split}-data: {what}; give one of them")
-        root = f"{self.source.root}/"
         named = {split: self._named(split, file, images) & of_main[images.row] for split, file in lists.items()}
         if len(named) == 2 and (both := named["val"] & named["test"]).any():
-            shown = [images.files[image].removeprefix(root) for image in np.unique(images.image[both])]
-            what = f"both name {_counted(len(shown), 'image')}: {', '.join(shown_problems(shown))}"
+            shown = list(map(images.shown, np.unique(images.image[both])))
+            what = f"both name {_counted(len(shown), 'image')}: {some(shown)}"
             self.use.problems.append(f"--val-data and --test-data {what}; an image is in one split")
         for split, pairs in named.items():
             splits[pairs] = split
@@ -240,7 +243,7 @@ class _Listing:
             self.use.problems.append(f"--{split}-data {file}: {what}, such as {', '.join(names[:_MOST_EXAMPLES])}")
         elif absent:
             what = f"{len(absent)} of {len(names)} names of {file.name} are not in the table"
-            self.use.notes.append(f"{what}: {', '.join(shown_problems(absent))}")
+            self.use.notes.append(f"{what}: {some(absent)}")
         of_image = np.isin(images.image, list(itertools.chain.from_iterable(places)))
         return np.asarray(cells.isin(names).to_numpy()[images.row] | of_image)
 
@@ -263,20 +266,18 @@ class _Listing:
         def column(name: str) -> tuple[str, ...]:
             return tuple(self.rows[name].iloc[row])
 
-        config, files = self.config, [images.files[image] for image in images.image[pairs]]
-        group_from = config.group_column
+        config, group_from = self.config, self.config.group_column
         images_of_row = np.bincount(images.row[self.use.usable[images.row]])
         if group_from is None and config.group_from is None and (images_of_row > 1).any():
             group_from = config.path_column
             self.use.notes.append(f"images of one row are one group, which is in one split (from {group_from!r})")
-        start = f"{self.source.root.as_posix()}/"
         return Samples(
             kind="table",
             path=str(self.source.tables[0].path),
             task=labels.task,
             classes=labels.classes,
-            paths=tuple(shown_path(file.removeprefix(start)) for file in files),
-            files=tuple(map(Path, files)),
+            paths=tuple(map(images.shown, images.image[pairs])),
+            files=tuple(Path(images.files[image]) for image in images.image[pairs]),
             labels=merged[order],
             splits=None if splits is None else tuple(map(str, splits[pairs])),
             group_from=group_from,
@@ -324,11 +325,10 @@ class _Listing:
             use.notes.append(f"{rows}: an image has the labels of all its rows")
             return np.maximum.reduceat(values[order], starts, axis=0), np.ones(len(first), dtype=bool)
         if unequal.any():
-            start = f"{self.source.root.as_posix()}/"
             places = images.image[pairs[first[unequal]]]
-            shown = shown_problems([shown_path(images.files[place].removeprefix(start)) for place in places], 3)
+            shown = some(map(images.shown, places), _MOST_EXAMPLES)
             use.problems.append(
-                f"{_counted(len(places), 'image')} with rows of different labels: {', '.join(shown)}; "
+                f"{_counted(len(places), 'image')} with rows of different labels: {shown}; "
                 "--task multi_label unites them, else keep one row of each"
             )
         return values[first], ~unequal
@@ -379,7 +379,7 @@ def _without_unused(samples: Samples) -> Samples:
     if not unused:
         return samples
     kept = take_classes(samples, [name for name in samples.classes if name not in unused])
-    return dataclasses.replace(kept, notes=(*kept.notes, f"no image has the class {listed(unused)}"))
+    return dataclasses.replace(kept, notes=(*kept.notes, f"no image has the class {some(unused, MOST_NAMES)}"))
 
 
 def _with_groups(samples: Samples, source: TableSource, config: DataConfig) -> Samples:
@@ -400,9 +400,7 @@ def _with_groups(samples: Samples, source: TableSource, config: DataConfig) -> S
     without = [shown_path(path) for path, group in zip(paths, groups, strict=True) if not group]
     problems = samples.problems
     if without:
-        what = (
-            f"{len(without)} of {len(paths)} files have no match: {', '.join(shown_problems(without, _MOST_EXAMPLES))}"
-        )
+        what = f"{len(without)} of {len(paths)} files have no match: {some(without, _MOST_EXAMPLES)}"
         way_out = "mend the expression, or give --group-column"
         problems = (*problems, f"--group-from '{config.group_from}': {what}; {way_out}")
     return dataclasses.replace(samples, groups=tuple(groups), group_from=config.group_from, problems=problems)

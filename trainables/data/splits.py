@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, some
 from trainables.atomic import write_text
 
 SHARE = 0.15  # of validation, and of test
@@ -123,8 +123,7 @@ def _too_rare(
         least = max(3, *(images[name] + 1 for name in rare))
         by_count = f"leave out small classes by --min-class-images {least}, or " if least <= smallest else ""
         way = f"{by_count}name those to keep by --classes {keep}"
-    more = f" and {len(named) - 10} more" if len(named) > 10 else ""
-    return f"too rare to be in train, val and test: {', '.join(named[:10])}{more}; {way}"
+    return f"too rare to be in train, val and test: {some(named)}; {way}"
 
 
 def write_folds(splits: Path, folds: Sequence[Path], classes: Sequence[str], seed: int) -> None:

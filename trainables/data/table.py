@@ -9,15 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, some
 from trainables.data.delimited import DelimitedText, with_text
-from trainables.data.file_form import Opened, file_form, opened
+from trainables.data.file_form import Opened, opened
 from trainables.data.files import has_image_suffix
 from trainables.data.samples import SPLIT_WORDS
-from trainables.data.typed_table import MOST_COLUMNS, json_parts, parquet_parts
+from trainables.data.typed_table import MOST_COLUMNS, json_parts, parquet_columns, parquet_parts
 
-__all__ = ["file_form", "neighbours", "read_list", "read_table"]
-_MOST_SHOWN = 10
 _CHECKED_ROWS = 1_000
 _CHECKED_COLUMNS = 200
 _JSON = re.compile(rb"(\xef\xbb\xbf)?\s*(\{\s*[\"}]|\[\s*\{)")
@@ -26,7 +24,10 @@ _NOT_KNOWN = frozenset({"", "na", "n/a", "nan", "none", "null", "unknown", "miss
 _LIST_HEADER = re.compile(r"(image|img|file|path|name|id|s|index|study|patient|[ _-])+", re.IGNORECASE)
 _EITHER = ("evaluation", "eval")  # of val or test: a further word of the path tells which
 _MOST_FOLDERS = 2  # between a table and the folders named as splits
-_TABLE_SUFFIX = re.compile(r"(\.(csv|tsv|tab|psv|txt|dat|jsonl?|ndjson|parquet|pq))?(\.(gz|zip))?$", re.IGNORECASE)
+_SHARD = re.compile(r"(.*-)(\d{5})-of-(\d{5})(?!\d)(.*)", re.DOTALL)
+_TABLE_SUFFIX = re.compile(
+    r"(-0{5}-of-\d{5})?(\.(csv|tsv|tab|psv|txt|dat|jsonl?|ndjson|parquet|pq))?(\.(gz|zip))?$", re.IGNORECASE
+)
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
@@ -35,9 +36,40 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     columns: the names of the columns of a table without header (a first row that has these is one). Cells are texts
     ("NA" and "007" too) without white space around them, "" for nothing. The index is the row's number as a
     spreadsheet shows it (the header is row 1; Parquet and JSON Lines: from 1); rows without any text are left out.
+    The rows of a table in several files (``shards``) are "2 of train-00000-of-00002.parquet" and so on.
     Raises ``UserError``: not a table by its content, not UTF-8 or UTF-16, ragged (each with the line), no rows, no
-    header, or two of them.
+    header, or two of them; shards of other columns.
     """
+    first, *others = shards(path)
+    cells = _read_file(first, columns)
+    if not others:
+        return cells
+    parts = [cells, *(_read_file(one, columns) for one in others)]
+    for file, part in zip((first, *others), parts, strict=True):
+        if list(part.columns) != list(cells.columns):
+            raise UserError(f"{file}: has other columns than {first.name}, a part of the same table; mend it")
+        part.index = part.index.astype(str) + f" of {file.name}"
+    return pd.concat(parts)
+
+
+def shards(path: Path) -> list[Path]:
+    """All files of the table that ``path`` is a part of, as train-00000-of-00002.parquet is by its name; else itself.
+
+    Raises ``UserError`` where one of them is not there.
+    """
+    match = _SHARD.fullmatch(path.name)
+    count = int(match[3]) if match else 0
+    if match is None or count < 2:
+        return [path]
+    files = [path.with_name(f"{match[1]}{number:05d}-of-{match[3]}{match[4]}") for number in range(count)]
+    absent = [file.name for file in files if not file.is_file()]
+    if absent:
+        what = f"one of {count} files of a table, of which some are not there: {some(absent)}"
+        raise UserError(f"{path}: {what}; get them too, or rename it to read it alone")
+    return files
+
+
+def _read_file(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     with opened(path) as stream:
         form = _form(stream)
         wrong_name = form != "Parquet" and path.suffix.lower() in (".parquet", ".pq")
@@ -77,6 +109,14 @@ def read_list(path: Path) -> list[str]:
     if not names:
         raise UserError(f"{path}: a list without names")
     return names
+
+
+def is_list(path: Path) -> bool:
+    """Whether a file has names only, one a line."""
+    try:
+        return bool(read_list(path))
+    except UserError:
+        return False
 
 
 def neighbours(path: Path, rows: pd.DataFrame, label_columns: Sequence[str]) -> dict[str, Path]:
@@ -159,9 +199,7 @@ def _check_header(where: str, names: Sequence[str], cells: pd.DataFrame, given: 
         what = f"{why}; name its {len(names)} column(s), such as --columns {example}"
         raise UserError(f"{where}: the table seems to have no header: {what}")
     if repeated:
-        numbers = ", ".join(map(str, repeated[:_MOST_SHOWN]))
-        more = f" and {len(repeated) - _MOST_SHOWN} more" if len(repeated) > _MOST_SHOWN else ""
-        raise UserError(f"{where}: the header stands there again, in row {numbers}{more}; remove it there")
+        raise UserError(f"{where}: the header stands there again, in row {some(repeated)}; remove it there")
     if unlike:
         raise UserError(f"{where}: row {cells.index[0]} seems to be a second header line ({unlike}); remove it")
 
@@ -246,8 +284,11 @@ def _first_row(file: Path) -> list[str]:
     """The cells of a table's first row, or the names of its columns, sorted; [] if it is no table."""
     try:
         with opened(file) as stream:
-            if _form(stream) == "text":
+            form = _form(stream)
+            if form == "text":
                 return sorted(cell.strip() for cell in DelimitedText(str(file), stream).first)
+            if form == "Parquet":
+                return sorted(parquet_columns(str(file), file, stream))
         return sorted(map(str, read_table(file).columns))
     except UserError:
         return []

@@ -13,8 +13,8 @@ import pandas as pd
 from search_spaces.errors import UserError, raise_all, shown_problems, unknown
 from trainables.data.config import DataConfig
 from trainables.data.files import has_image_suffix
-from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, SPLITS, CheckResult, LeftOut
-from trainables.data.table import file_form, neighbours, read_list, read_table
+from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, CheckResult, LeftOut
+from trainables.data.table import is_list, neighbours, read_table, shards
 
 DEFAULT_SPLIT_COLUMN = "split"
 TABLE = "\0table"
@@ -54,12 +54,14 @@ class TableSource:
     @classmethod
     def read(cls, path: Path, config: DataConfig) -> TableSource:
         path, data = (Path(os.path.abspath(place)) for place in (path, Path(config.data).expanduser()))
+        path = shards(path)[0]
         base = data if data.is_dir() and path.is_relative_to(data) else path.parent
         root = base if config.images_dir is None else _existing("images_dir", config.images_dir, base, config)
         if not root.is_dir():
             raise UserError(f"--images-dir {config.images_dir}: is no folder")
         main = read_table(path, config.columns)
         joined, notes = _joined(main, path, base, config, of_main=True)
+        notes += _parts(path)
         names = list(map(str, joined.columns))
         split_column = config.split_column or (DEFAULT_SPLIT_COLUMN if DEFAULT_SPLIT_COLUMN in names else None)
         problems = _column_problems(path, joined, split_column, config)
@@ -70,7 +72,7 @@ class TableSource:
         frames[0].index = frames[0].index.astype(str)
         for split, other in others.items():
             cells, more = _joined(read_table(other, config.columns), other, base, config)
-            source.notes += more
+            source.notes += [*more, *_parts(other)]
             problems += _column_problems(other, cells, None, config)
             raise_all(problems)
             found = getattr(config, f"{split}_data") is None and other.parent != path.parent
@@ -106,7 +108,7 @@ class TableSource:
             place = _existing(option, given, base, config)
             if place.is_dir():
                 self.folders[split] = place
-            elif _is_list(place):
+            elif is_list(place):  # What is wrong with another is told where it is read as a table.
                 self.lists[split] = place
             else:
                 tables[split] = place
@@ -158,6 +160,12 @@ def _unused_splits(cells: pd.DataFrame, used: pd.DataFrame, config: DataConfig) 
             yield CheckResult("unused_splits", "warning", message, len(cells))
 
 
+def _parts(path: Path) -> list[str]:
+    """What is to be said of a table in several files."""
+    count = len(shards(path))
+    return [f"{path.name} and the files numbered after it are read as one table of {count} files"] if count > 1 else []
+
+
 def _told_apart(file: Path, other: Path) -> tuple[str, str]:
     """The names of two files, from the folder that holds both."""
     above = os.path.commonpath([file.parent, other.parent])
@@ -173,14 +181,6 @@ def _existing(option: str, given: str, base: Path, config: DataConfig) -> Path:
             return Path(os.path.abspath(found))
     what = "folder" if option == "images_dir" else "file or folder, and not none"
     raise UserError(f"--{option.replace('_', '-')} {given}: no such {what}, here or in {base}")
-
-
-def _is_list(path: Path) -> bool:
-    """Whether a file has names only, one a line."""
-    try:
-        return bool(file_form(path) == "table" and read_list(path))
-    except UserError:
-        return False  # What is wrong with it is told where it is read as a table.
 
 
 def _joined(
@@ -260,11 +260,6 @@ def _column_problems(path: Path, cells: pd.DataFrame, split_column: str | None, 
         problems.append(f"--label-column is not given; name the column(s) with the labels: {has}")
     if config.group_column and config.group_from:
         problems.append("--group-column and --group-from: give one of them")
-    problems += [
-        f"--split-names {theirs}={ours}: must be {', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
-        for theirs, ours in config.split_names.items()
-        if ours not in SPLITS
-    ]
     return problems
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ MOST_COLUMNS = 20_000
 _MOST_CHARACTERS = 500_000_000  # of one part
 
 
+def parquet_columns(where: str, path: Path, stream: Opened) -> list[str]:
+    """The names alone; no row is read."""
+    with _readable(where, path, stream) as source:
+        return [name.strip() for name in pq.read_schema(source()).names]
+
+
 def parquet_parts(where: str, path: Path, stream: Opened) -> Iterator[pd.DataFrame]:
-    with path.open("rb") as file:
-        packed = file.read(4) != b"PAR1"
-    try:
-        source = pa.py_buffer(stream.read()) if packed else path
-        schema = pq.read_schema(_readable(source))
+    with _readable(where, path, stream) as source:
+        schema = pq.read_schema(source())
         again = next((name for name in schema.names if schema.names.count(name) > 1), None)
         if again is not None:
             raise UserError(f"{where}: has {schema.names.count(again)} columns called {again!r}; rename them")
@@ -36,17 +40,23 @@ def parquet_parts(where: str, path: Path, stream: Opened) -> Iterator[pd.DataFra
         texts = [
             field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
         ]
-        table = pq.ParquetFile(_readable(source), read_dictionary=texts)
+        table = pq.ParquetFile(source(), read_dictionary=texts)
         for batch in table.iter_batches(max(1, CHUNK_CELLS // max(1, len(schema.names)))):
             batch.validate(full=True)
             yield _texts(where, dict(zip(schema.names, batch.columns, strict=True)))
+
+
+@contextmanager
+def _readable(where: str, path: Path, stream: Opened) -> Iterator[Callable[[], Path | pa.BufferReader]]:
+    """A function of what pyarrow reads from; its errors, also later ones, are told as one ``UserError``."""
+    with path.open("rb") as file:
+        packed = file.read(4) != b"PAR1"
+    try:
+        content = pa.py_buffer(stream.read()) if packed else None
+        yield lambda: path if content is None else pa.BufferReader(content)
     except (pa.ArrowException, OSError, OverflowError, MemoryError, UnicodeDecodeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{where}: a Parquet file that cannot be read: {reason}; get it again") from None
-
-
-def _readable(source: Path | pa.Buffer) -> Path | pa.BufferReader:
-    return source if isinstance(source, Path) else pa.BufferReader(source)
 
 
 def _values(column: list[Any] | pa.Array) -> list[Any]:
@@ -115,6 +125,8 @@ def _texts(where: str, columns: Mapping[str, list[Any] | pa.Array]) -> pd.DataFr
         raise UserError(f"{where}: {len(columns):,} columns, more than {MOST_COLUMNS:,}: not a table")
     found, length = {}, 0
     for name, values in columns.items():
+        if name.strip() in found:
+            raise UserError(f"{where}: has two columns called {name.strip()!r} but for white space; rename one")
         try:
             texts = [_text(value) for value in _values(values)]
             length += sum(map(len, texts))

@@ -180,10 +180,33 @@ def test_several_frames_are_a_reason_that_names_them() -> None:
         pixels_of(np.stack([GRAY] * 12))
 
 
+@pytest.mark.parametrize("values", [GRAY, np.stack([EIGHT_BIT] * 3, axis=2)], ids=["gray", "colour"])
+def test_pixels_of_more_frames_than_the_header_says_are_no_image(values: np.ndarray) -> None:
+    with pytest.raises(UnreadableImageError, match="pixels cannot be decoded"):
+        pixels_of(values, Rows=20, SamplesPerPixel=1 if values.ndim == 2 else 3)
+
+
+@pytest.mark.parametrize("other", [b"1.2.840.10008.1.2.9\0", b"1.2.840.10008.1.2.1\5"])
+def test_a_transfer_syntax_that_is_none_is_damage(other: bytes) -> None:
+    with pytest.raises(UnreadableImageError, match="a damaged DICOM file"):
+        decoded(dicom_file(GRAY).replace(b"1.2.840.10008.1.2.1\0", other))
+
+
 def test_damage_gives_a_reason_without_the_patients_name() -> None:
     with pytest.raises(UnreadableImageError, match="DICOM") as error:
         decoded(dicom_file(GRAY)[:-900])
     assert "Secret" not in str(error.value)
+
+
+def test_a_box_without_a_length_in_a_jp2_file_is_not_read_for_ever() -> None:
+    data = pydicom.dcmread(io.BytesIO(compressed(dicom_file(GRAY), uid.JPEG2000Lossless)))
+    [stream] = pydicom.encaps.generate_frames(data.PixelData, number_of_frames=1)
+    boxes = b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\0free" + b"\0\0\0\0jp2c" + stream
+    data.PixelData = pydicom.encaps.encapsulate([boxes])
+    file = io.BytesIO()
+    data.save_as(file)
+    with pytest.raises(UnreadableImageError, match="cannot be decoded"):
+        decoded(file.getvalue())
 
 
 def test_damage_that_ends_gdcm_ends_one_file_only(tmp_path: Path) -> None:

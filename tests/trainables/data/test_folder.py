@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from search_spaces.errors import UserError
+from trainables.data.config import DataConfig
 from trainables.data.samples import Samples
 
 
@@ -213,51 +214,6 @@ def test_a_copy_of_the_set_in_itself_is_left_out_if_it_is_one(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("paths", "named"),
-    [
-        (("images_001|images_002|images_003/images/#.png", "Data.csv"), "images_001, images_002, images_003|Data.csv"),
-        (("HAM_part_1|HAM_part_2/#.png", "meta.csv"), "HAM_part_1, HAM_part_2|meta.csv|--label-column"),
-        (("fold1|fold2/ill|well/#.png",), "fold1, fold2|--class-from"),
-        (("set/ill/patient1|patient2/#.png",), "patient1, patient2|--group-from"),
-        (("p10|p11/p10000032/s5/#.jpg",), "p10, p11"),
-        (
-            (
-                "train|valid/XR_WRIST|XR_HAND/patient1|patient2|patient3/study1_positive|study2_negative/#.png",
-                "train_labels.csv",
-            ),
-            "XR_HAND, XR_WRIST|study1_|train_labels.csv|--class-from '(negative|positive)/'|'(patient\\d+)'",
-        ),
-        (("breast|colon/benign|malignant/#.png",), "breast, colon|benign|--class-from"),
-        (("colon/colon_aca|colon_n/#.png", "lung/lung_aca|lung_n/#.png"), "colon, lung|^([^/]+)/|^[^/]+/([^/]+)/"),
-        (("TR|VA/ill|well/#.png",), "TR, VA|--split-names TR=train"),
-        (("Original Dataset|Augmented/ill|well/#.png",), "Augmented, Original Dataset|--data"),
-        (("normal|test/#.png",), "test|--split-names test=test|--class-from"),
-        (("seg_val|seg_test/#.png",), "seg_test, seg_val|--split-names"),
-        (("chest|bone/train|test/ill|well/#.png",), "bone/test, bone/train, chest/test, chest/train|--data"),
-        (("ill|well|unlabeled/#.png",), "unlabeled|--classes ill,well"),
-        (("ill|well|masks/a/#.png",), "masks|--classes ill,well"),
-        (("train|test/#.png", "labels.csv"), "test, train|labels.csv|--label-column"),
-        (("train/#.png",), "train|--class-from"),
-        (("train|bus|plane/#.png",), "train|--class-from"),
-        (("train|test|extra/ill|well/#.png",), "'extra'|--split-names extra=train"),
-        (("train|train_val|test/ill|well/#.png",), "'train_val'|--split-names train_val=train"),
-        (("train_1|train_2|test/ill|well/#.png",), "'train_1' and 'train_2'|--split-names train_1=train,train_2=train"),
-        (("#.png", "labels.csv"), "2 image(s)|labels.csv"),
-        (("images.zip", "labels.csv"), "no images|images.zip must be unpacked"),
-    ],
-)
-def test_names_that_leave_open_what_is_a_class_stop_with_the_way_out(
-    tmp_path: Path, paths: tuple[str, ...], named: str
-) -> None:
-    said = refusal(make(tmp_path, *paths))
-    assert [
-        words
-        for words in named.replace("(negative|positive)", "(negative;positive)").split("|")
-        if words.replace(";", "|") not in said
-    ] == []
-
-
-@pytest.mark.parametrize(
     ("names", "wanted"),
     [
         ({"TR": "train", "VA": "val"}, {"train": 4, "val": 4}),
@@ -273,7 +229,8 @@ def test_split_names_map_folders(tmp_path: Path, names: dict[str, str], wanted: 
 def test_split_names_stand_beside_split_words(tmp_path: Path) -> None:
     make(tmp_path, "train|holdout/ill|well/#.png")
     assert counts(listed(tmp_path, split_names={"holdout": "test"})) == {"train": 4, "test": 4}
-    assert refusal(tmp_path, split_names={"holdout": "tst"}).endswith("holdout=tst: must be one of train, val, test")
+    [sentence] = DataConfig.read({"split_names": "holdout=tst"})[1]["split_names"]
+    assert sentence == "--split-names holdout=tst: must be train, val or test"
     said = refusal(tmp_path / "train", split_names={"holdout": "test"})
     assert said == f"--split-names holdout: no such folder in {tmp_path}/train, which holds ill, well"
 

@@ -70,6 +70,20 @@ def test_one_column_is_read_by_what_its_cells_hold(
     assert use.problems == []
 
 
+def test_a_class_a_row_is_no_class() -> None:
+    for count, problems in ((6, 1), (5, 0)):
+        _, use = read({"image": [f"a{row}" for row in range(count)]})
+        assert len(use.problems) == problems
+        assert use.undecided.all() == bool(problems)
+
+
+def test_a_column_without_a_label_has_no_class() -> None:
+    labels, use = read({"label": ["", ""]})
+    assert labels.classes == ()
+    assert "'label' has 2 blank cells" in use.problems[0]
+    assert use.undecided.all()
+
+
 @pytest.mark.parametrize("cells", [["a|b", "a"], ["['a', 'b']", "['a']"]])
 def test_cells_of_several_labels_are_announced(cells: list[str]) -> None:
     _, use = read({"label": cells})

@@ -184,6 +184,30 @@ def test_nothing_is_allocated_for_a_size_that_the_file_cannot_hold(tmp_path: Pat
         list_npz(path, DataConfig(data=str(path)))
 
 
+def with_head(path: Path, head: str) -> Path:
+    """Two images of 2 x 2 pixels and two labels; SHAPE in ``head`` stands for the shape of each."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, shape, values in (("images", "(2L, 2L, 2L)", b"\0\1" * 4), ("labels", "(2L,)", b"\0\1")):
+            text = head.replace("SHAPE", shape).ljust(117).encode() + b"\n"
+            content = np.lib.format.magic(1, 0) + len(text).to_bytes(2, "little") + text + values
+            archive.writestr(f"train_{name}.npy", content)
+    return path
+
+
+def test_arrays_that_python_2_wrote_are_read(tmp_path: Path) -> None:
+    path = with_head(tmp_path / "old.npz", "{'descr': '|u1', 'fortran_order': False, 'shape': SHAPE, }")
+    assert len(list_npz(path, DataConfig(data=str(path)))) == 2
+
+
+@pytest.mark.parametrize(
+    "head", ["{'descr': '|u1', 'shape': (SHAPE", "{'descr': '''", "{'descr': [1], 'shape': SHAPE}"]
+)
+def test_a_damaged_head_of_an_array_is_named(tmp_path: Path, head: str) -> None:
+    path = with_head(tmp_path / "damaged.npz", head)
+    with pytest.raises(UserError, match="train_images is no array that can be read"):
+        list_npz(path, DataConfig(data=str(path)))
+
+
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )

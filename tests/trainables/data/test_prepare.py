@@ -16,7 +16,7 @@ from sweep.run_folder import RunPaths
 from trainables.data import dataset
 from trainables.data.config import DataConfig
 from trainables.data.dataset import open_dataset
-from trainables.data.prepare import inspect, prepare
+from trainables.data.prepare import inspect, list_samples, prepare
 
 KEYS = {
     *("source", "task", "classes", "image_size", "fit", "channels", "cache", "fingerprint", "counts", "images"),
@@ -389,7 +389,32 @@ def test_requests_that_cannot_be_are_refused(options: dict[str, Any], message: s
 def test_column_options_with_a_folder_are_refused_not_ignored(split_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         prepared(tmp_path, data=str(split_folder), label_column=("a",), subgroup_column=("sex",))
-    assert [problem.split(":")[0] for problem in error.value.problems] == ["--label-column a", "--subgroup-column sex"]
+    assert str(error.value).startswith("--label-column a, --subgroup-column sex: the folder")
+
+
+@pytest.mark.parametrize(
+    ("paths", "given"),
+    [
+        (("0.png", "1.png", "2.png", "3.png"), "a.csv names images: give --data ROOT/a.csv --path-column path"),
+        ((), "give a table by --data, such as ROOT/a.csv"),
+    ],
+)
+def test_column_options_with_a_folder_name_the_table_that_lies_there(
+    tmp_path: Path, paths: tuple[str, ...], given: str, draw: Callable[..., Path]
+) -> None:
+    for seed, path in enumerate(paths):
+        draw(tmp_path / path, seed)
+    (tmp_path / "a.csv").write_text("path,finding\n0.png,ill\n1.png,well\n2.png,ill\n3.png,well\n")
+    with pytest.raises(UserError) as error:
+        list_samples(DataConfig(data=str(tmp_path), label_column=("finding",)))
+    assert given.replace("ROOT", str(tmp_path)) in str(error.value)
+
+
+def test_a_pattern_is_no_path(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.csv").touch()
+    with pytest.raises(UserError, match=r"a pattern is not read, give one of 2 files, such as .*/a\.csv"):
+        list_samples(DataConfig(data=str(tmp_path / "*.csv")))
 
 
 @pytest.mark.parametrize("column", ["class", "binary"])

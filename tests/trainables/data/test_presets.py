@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -38,14 +38,6 @@ LAYOUTS = {  # of public_layouts.py: the preset, and the tables that are another
     "vindr_cxr": ("vindr_cxr", {}),
     "mura": ("mura", {}),
 }
-
-
-@pytest.fixture(scope="session")
-def layouts(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Miniatures of public data sets that were made by others, and expected.json."""
-    out = tmp_path_factory.mktemp("layouts")
-    subprocess.run([sys.executable, shared_dir / "tools" / "public_layouts.py", out], check=True, capture_output=True)
-    return out
 
 
 @pytest.fixture(scope="session")
@@ -304,6 +296,21 @@ def test_what_the_user_names_does_not_hide_a_public_set(
     assert applied(sets("isic_2019")[0], group_column="sex", join=[]).preset == "isic_2019"
     table(tmp_path / "metadata.csv", [{"file_name": "a.png", "species": "x"}])
     assert applied(tmp_path, label_column="species").preset == "hf_imagefolder_flat"
+
+
+@pytest.mark.parametrize("packer", [bytes, gzip.compress])
+def test_metadata_of_an_imagefolder_may_be_a_parquet(tmp_path: Path, packer: Callable[[bytes], bytes]) -> None:
+    (tmp_path / "train").mkdir()
+    frame = pd.DataFrame({"file_name": ["a.png", "b.png"] * 500, "label": ["ill", "well"] * 500})
+    (tmp_path / "train" / "metadata.parquet").write_bytes(packer(frame.to_parquet()))
+    config = applied(tmp_path)
+    assert (config.preset, config.table, config.label_column) == (
+        "hf_imagefolder",
+        "train/metadata.parquet",
+        ("label",),
+    )
+    (tmp_path / "train" / "metadata.parquet").write_bytes(packer(frame.rename(columns={"label": "text"}).to_parquet()))
+    assert applied(tmp_path).preset == "none"
 
 
 def test_what_is_given_is_never_overridden(sets: Callable[[str], tuple[Path, Any]]) -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +14,6 @@ from trainables.data.config import DataConfig
 from trainables.data.prepare import list_samples
 from trainables.data.samples import Samples
 from trainables.data.splits import assign_splits
-
-SHARED = Path(os.environ.get("SHARED_DIR", Path(__file__).resolve().parents[4] / "shared"))
-MAKER = SHARED / "tools" / "public_layouts.py"
-pytestmark = pytest.mark.skipif(not MAKER.is_file(), reason=f"{MAKER} is not there")
 
 NAMES = (
     *("nih_chestxray14", "chexpert", "rsna_pneumonia", "covidx", "covid19_radiography", "kermany_kaggle_zip"),
@@ -49,11 +41,10 @@ UNDECIDED = {
 }
 
 
-@pytest.fixture(scope="session")
-def layouts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    out = tmp_path_factory.mktemp("layouts")
-    subprocess.run([sys.executable, MAKER, out], check=True, capture_output=True)
-    return out, json.loads((out / "expected.json").read_text())
+@pytest.fixture
+def expected(layouts: Path) -> dict[str, Any]:
+    entries: dict[str, Any] = json.loads((layouts / "expected.json").read_text())
+    return entries
 
 
 def config_of(out: Path, entry: dict[str, Any], decided: bool = True) -> DataConfig:
@@ -81,14 +72,6 @@ def config_of(out: Path, entry: dict[str, Any], decided: bool = True) -> DataCon
     return DataConfig.model_validate({"data": str(out / entry["open"]), "preset": "none", **given})
 
 
-def entries(layouts: tuple[Path, dict[str, Any]], name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The layout as it is to be opened, and each further way, with what is told otherwise there."""
-    out, expected = layouts
-    yield out, expected[name]
-    for other in expected[name].get("also", ()):
-        yield out, {**expected[name], **other}
-
-
 def split_counts(samples: Samples, wanted: dict[str, int] | None) -> dict[str, int] | None:
     """Of the splits that are given; ``train_and_val`` once val is drawn."""
     if samples.splits is None:
@@ -101,19 +84,20 @@ def split_counts(samples: Samples, wanted: dict[str, int] | None) -> dict[str, i
     return counts
 
 
-def test_every_layout_is_tried(layouts: tuple[Path, dict[str, Any]]) -> None:
-    assert layouts[1].keys() == set(NAMES)
+def test_every_layout_is_tried(expected: dict[str, Any]) -> None:
+    assert expected.keys() == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_layout_is_read_as_its_documentation_says(layouts: tuple[Path, dict[str, Any]], name: str) -> None:
-    for out, entry in entries(layouts, name):
+def test_a_layout_is_read_as_its_documentation_says(layouts: Path, expected: dict[str, Any], name: str) -> None:
+    for other in ({}, *expected[name].get("also", ())):
+        entry = expected[name] | other
         if "refuse" in entry:
             with pytest.raises(UserError) as error:
-                list_samples(DataConfig(data=str(out / entry["open"]), preset="none"))
+                list_samples(DataConfig(data=str(layouts / entry["open"]), preset="none"))
             assert [word for word in REFUSALS[name] if word not in str(error.value)] == []
             continue
-        samples = list_samples(config_of(out, entry))
+        samples = list_samples(config_of(layouts, entry))
         assert samples.problems == ()
         assert (samples.task, len(samples)) == (entry["task"], entry["images"])
         assert list(samples.classes) == entry.get("labels", entry.get("classes"))
@@ -129,10 +113,9 @@ def test_a_layout_is_read_as_its_documentation_says(layouts: tuple[Path, dict[st
 
 
 @pytest.mark.parametrize("name", UNDECIDED)
-def test_what_only_the_user_can_decide_is_asked(layouts: tuple[Path, dict[str, Any]], name: str) -> None:
-    out, expected = layouts
+def test_what_only_the_user_can_decide_is_asked(layouts: Path, expected: dict[str, Any], name: str) -> None:
     try:
-        problems = list_samples(config_of(out, expected[name], decided=False)).problems
+        problems = list_samples(config_of(layouts, expected[name], decided=False)).problems
     except UserError as error:
         problems = error.problems
     for option, named in UNDECIDED[name].items():
@@ -141,11 +124,10 @@ def test_what_only_the_user_can_decide_is_asked(layouts: tuple[Path, dict[str, A
         assert [word for word in named if word not in sentences[0]] == []
 
 
-def test_each_asked_column_is_named_with_its_number(layouts: tuple[Path, dict[str, Any]]) -> None:
-    out, expected = layouts
+def test_each_asked_column_is_named_with_its_number(layouts: Path, expected: dict[str, Any]) -> None:
     with pytest.raises(UserError) as error:
-        list_samples(config_of(out, expected["chexpert"], decided=False))
-    base = out / "chexpert" / "CheXpert-v1.0-small"
+        list_samples(config_of(layouts, expected["chexpert"], decided=False))
+    base = layouts / "chexpert" / "CheXpert-v1.0-small"
     lines = [
         line.split(",") for split in ("train", "valid") for line in (base / f"{split}.csv").read_text().splitlines()
     ]
@@ -156,11 +138,10 @@ def test_each_asked_column_is_named_with_its_number(layouts: tuple[Path, dict[st
             assert re.search(rf"'{name}' (has )?{column.count(cell)}\b", sentence)
 
 
-def test_what_is_united_or_counted_once_is_noted(layouts: tuple[Path, dict[str, Any]]) -> None:
-    out, expected = layouts
-    rsna = list_samples(config_of(out, expected["rsna_pneumonia"]))
+def test_what_is_united_or_counted_once_is_noted(layouts: Path, expected: dict[str, Any]) -> None:
+    rsna = list_samples(config_of(layouts, expected["rsna_pneumonia"]))
     assert "14 rows repeat an image with equal labels: counted once" in rsna.notes
-    vindr = list_samples(config_of(out, expected["vindr_cxr"]))
+    vindr = list_samples(config_of(layouts, expected["vindr_cxr"]))
     assert any(
         note.startswith("20 images stand in rows of different labels: an image has the labels") for note in vindr.notes
     )

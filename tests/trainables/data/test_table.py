@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,7 +22,8 @@ from PIL import Image
 
 from search_spaces.errors import UserError
 from trainables.data import file_form as forms
-from trainables.data.table import file_form, neighbours, read_list, read_table
+from trainables.data.file_form import file_form
+from trainables.data.table import neighbours, read_list, read_table
 
 gz = functools.partial(gzip.compress, mtime=0)  # the same bytes each time: they name tests
 
@@ -318,28 +317,6 @@ def test_what_is_no_table_is_named(write: Callable[..., Path], content: str | by
 def test_a_table_called_parquet_that_is_none_is_named(write: Callable[..., Path]) -> None:
     assert "m.parquet (by its content no Parquet): a header and no rows" in problem_of(write("junk", "m.parquet"))
     assert "byte 0x93 in line 1 is not UTF-8" in problem_of(write(b"\x93\x94\x95", "m.parquet"))
-
-
-def test_a_parquet_is_not_unpacked_beyond_limits(write: Callable[..., Path]) -> None:
-    long = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000), pa.array(["x" * 100_000]))
-    for table in (pa.table({"a": long}), pa.table({"a": long}).replace_schema_metadata(None)):
-        path = write(lambda path, table=table: pq.write_table(table, path, store_schema=False), "m.parquet")
-        assert "more than 500,000,000 characters in 10,000 rows" in problem_of(path)
-
-
-def test_texts_of_a_parquet_that_are_none_are_refused(write: Callable[..., Path]) -> None:
-    content = io.BytesIO()
-    pq.write_table(pa.table({"name": ["wxyz"] * 3}), content, compression="none")
-    for text in (b"wxyz", b"name"):
-        path = write(content.getvalue().replace(text, b"w\xff\xfe\xff"), "m.parquet")
-        assert "a Parquet file that cannot be read" in problem_of(path)
-
-
-def test_images_in_a_parquet_are_named_by_column(write: Callable[..., Path]) -> None:
-    for image in ({"bytes": b"\x89PNG\r\n", "path": "a.png"}, b"\x89PNG\r\n"):
-        table = pd.DataFrame({"image": [image], "label": [0]})
-        path = write(lambda path, table=table: table.to_parquet(path), "m.parquet")
-        assert "column 'image' holds what is no text, such as the images themselves" in problem_of(path)
 
 
 @pytest.mark.parametrize(

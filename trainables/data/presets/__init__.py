@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from search_spaces.errors import UserError, raise_all, unknown
 from trainables.data.config import DataConfig
 from trainables.data.file_form import opened
+from trainables.data.typed_table import parquet_columns
 from trainables.data.yaml_file import read_yaml, underscored
 
 FOLDER = Path(__file__).parent
@@ -341,7 +342,10 @@ def _tables(preset: Preset) -> list[str]:
 
 
 def _first_line(file: Path) -> str:
+    """Of a Parquet the names of its columns, with tabs between."""
     with opened(file) as content:
+        if content.peek(4).startswith(b"PAR1"):
+            return "\t".join(parquet_columns(str(file), file, content))
         start = content.read(_HEADER_BYTES).decode("utf-8-sig", "replace")
     return next((line.strip() for line in io.StringIO(start) if line.strip()), "")
 
