@@ -25,6 +25,7 @@ from sweep.history import trial_id
 from sweep.optuna_search import Exhausted
 
 RESTARTS_AFTER_LOST_WORKER = 3
+SIGNALS_ARE_SEEN_WITHIN_S = 0.2
 DIED = "its process died without a word: killed, or out of memory"
 
 
@@ -153,7 +154,8 @@ class Workers(_WithoutState):
             self.works += 1
             self._changed.notify_all()
             while self.work is work:
-                self._changed.wait()
+                # A signal that comes to another thread of the process is seen by this one when it runs.
+                self._changed.wait(SIGNALS_ARE_SEEN_WITHIN_S)
         if self._error is not None:
             raise self._error
         return self._interrupted
