@@ -50,7 +50,6 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     from sweep.records import DatasetRecord
     from sweep.run_folder import RunPaths
 
-    ray_tune.connect("local", 2)
     paths = RunPaths(root)
     ray_tune.log_to(paths.log)
     context = SpaceContext(task="single_label", class_count=3, train_count=500, backbones=("resnet18",))
@@ -78,20 +77,21 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     searcher = ray_tune.TuneSearcher(search, history, lambda state: (settings, state.number), plan.config.concurrency)
     pruning = PruningRule(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
     progress = Progress(SweepProgress(history, trials, 1), stream=io.StringIO())
-    began_s = time.perf_counter()
     budget = ray_tune.TimeBudget(None)
-    ray_tune.run_trials(
-        plan,
-        history,
-        searcher,
-        pruning,
-        progress,
-        budget,
-        trials=plan.trials,
-        trainable=TorchTrial,
-        reuse_actors=reuse_actors,
-    )
-    seconds = time.perf_counter() - began_s
+    with ray_tune.connected("local", 2):
+        began_s = time.perf_counter()
+        ray_tune.run_trials(
+            plan,
+            history,
+            searcher,
+            pruning,
+            progress,
+            budget,
+            trials=plan.trials,
+            trainable=TorchTrial,
+            reuse_actors=reuse_actors,
+        )
+        seconds = time.perf_counter() - began_s
     assert history.count("completed") == trials, "not all trials ended well"
     return seconds / trials
 

@@ -363,10 +363,8 @@ def measure(plan: Plan, run: Run, settings: TrialSettings) -> list[str]:
     if len(measured) == len(run.baselines or ()) > 0 and measured >= {f"frozen_{name}" for name in backbones}:
         return []
     arguments = (run.paths.baselines.absolute(), settings, backbones, opened)
-    problem = run_tasks(plan, _measure, [arguments])[0]
-    if isinstance(problem, Exception):
-        return [f"the baselines could not be measured: {str(problem).strip().splitlines()[-1]}"]
-    return []
+    (problem,) = run_tasks(plan, run.paths, _measure, [arguments])
+    return [] if problem is None else [f"the baselines could not be measured: {problem}"]
 
 
 def _backbones(run: Run) -> list[str]:

@@ -13,6 +13,8 @@ import logging
 import math
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -219,7 +221,8 @@ class OptunaSearch:
 class OptunaExport:
     """``study.db``: a copy of the search that Optuna's own tools open; the search never reads it.
 
-    Each ended trial is appended. Made anew from the history when a run is resumed.
+    Each ended trial is appended, by a thread: the next trial does not wait for it. Made anew from the history when a
+    run is resumed. Python ends when all is written, and ``close`` returns then.
 
     Trouble with the file (a full disk, a lock) is logged and ends the export, not the sweep.
     """
@@ -227,23 +230,33 @@ class OptunaExport:
     def __init__(self, history: TrialHistory) -> None:
         self._history = history
         self._study: optuna.Study | None = None
-        path = history.paths.study
-        try:
-            for ending in ("", "-journal", "-wal", "-shm"):
-                path.with_name(path.name + ending).unlink(missing_ok=True)
-            self._study = optuna.create_study(
-                storage=f"sqlite:///{path}",
-                study_name=STUDY_NAME,
-                direction=_direction(history),
-            )
-        except Exception as error:
-            self._give_up(error)
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="study.db")
+        self._writer.submit(self._create, history.paths.study)
         for _, state in sorted(history.entries.items()):
             if state.ended:
                 self.add(state)
 
     def add(self, state: TrialState) -> None:
         """Append the ended trial ``state``."""
+        self._writer.submit(self._add, state)
+
+    def close(self) -> None:
+        """Wait until all is written; nothing can be added after it."""
+        self._writer.shutdown()
+
+    def _create(self, path: Path) -> None:
+        try:
+            for ending in ("", "-journal", "-wal", "-shm"):
+                path.with_name(path.name + ending).unlink(missing_ok=True)
+            self._study = optuna.create_study(
+                storage=f"sqlite:///{path}",
+                study_name=STUDY_NAME,
+                direction=_direction(self._history),
+            )
+        except Exception as error:
+            self._give_up(error)
+
+    def _add(self, state: TrialState) -> None:
         if self._study is None:
             return
         try:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,27 +15,23 @@ from typing import Any, Protocol
 import ray
 from ray import tune
 from ray.exceptions import AuthenticationError, RayError
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search_spaces.errors import UserError
-from search_spaces.params import TrialParams
-from sweep.history import TrialHistory, TrialState, trial_id
+from sweep.history import TrialHistory, TrialState
 from sweep.machine import Machine, Node, this_node
 from sweep.optuna_search import Exhausted
 from sweep.plan import Plan
 from sweep.progress import Progress
 from sweep.pruning import PruningRule
+from sweep.run_folder import RunPaths
+from sweep.workers import Tasks, Workers
 from trainables.ray_trainable import FinetuneTrainable
 from trainables.trial import TrialSettings, predict_trial
 
-RESTARTS_AFTER_LOST_WORKER = 3
 NODE_ANSWERS_WITHIN_S = 60.0
 ADDRESS_ANSWERS_WITHIN_S = 5.0
 OBJECT_STORE_BYTES = 200_000_000  # Images go through memory-mapped files: Ray has next to nothing to carry.
-DIED = "its process died without a word: killed, or out of memory"
 LOGGERS = ("ray", "optuna", "sweep")
 TRIAL_FILES = ("state", "weights", "predictions", "error", "stacks")
 
@@ -65,12 +59,30 @@ def in_use() -> list[str]:
 
 @contextlib.contextmanager
 def connected(address: str, cpus: int | None = None) -> Iterator[Machine]:
-    """``connect``, and at the end leave the cluster, or stop Ray."""
+    """``connect``, and at the end leave the cluster, or stop Ray; within it processes are kept from work to work."""
     machine = connect(address, cpus)
+    _connection.open = True
     try:
         yield machine
     finally:
+        _connection.close()
         ray.shutdown()
+
+
+class _Connection:
+    """That of ``connected``: as Ray, one for a process. workers: those that are kept."""
+
+    def __init__(self) -> None:
+        self.open = False
+        self.workers: Workers | None = None
+
+    def close(self) -> None:
+        if self.workers is not None:
+            self.workers.close()
+        self.open, self.workers = False, None
+
+
+_connection = _Connection()
 
 
 def connect(address: str, cpus: int | None = None) -> Machine:
@@ -209,50 +221,12 @@ def run_trials(
     remaining = len(history.unfinished()) + max(0, trials - len(history.entries))
     if not remaining:
         return Outcome(interrupted=False, out_of_time=False)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(plan.config.concurrency)
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, plan.resources),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=TuneScheduler(pruning, history, plan.config.concurrency if plan.config.deterministic else None),
-            num_samples=remaining,
-            reuse_actors=reuse_actors,
-            trial_name_creator=_name_of,
-            trial_dirname_creator=_name_of,
-        ),
-        run_config=tune.RunConfig(
-            name=time.strftime("session-%Y%m%d-%H%M%S"),
-            storage_path=str(history.paths.tune.absolute()),
-            callbacks=[HistoryCallback(history, progress)],
-            failure_config=tune.FailureConfig(max_failures=RESTARTS_AFTER_LOST_WORKER),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            stop=budget,
-            verbose=0,
-        ),
-    )
-    with _sigterm_as_ctrl_c():
-        tuner.fit()
+    lag = plan.config.concurrency if plan.config.deterministic else None
+    with _workers(plan, history.paths, trainable, reuse_actors) as workers:
+        interrupted = workers.do(_Trials(searcher, history, pruning, lag, progress, budget, remaining))
     # Between two trials none is unfinished, and still the sweep may have been interrupted.
     done = not history.unfinished() and (searcher.exhausted or len(history.entries) >= trials)
-    out_of_time = not done and budget.stop_all()
-    return Outcome(interrupted=not done and not out_of_time, out_of_time=out_of_time)
-
-
-def run_tasks(plan: Plan, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Call an importable ``function`` with each of ``arguments``, where and beside each other as the trials ran.
-
-    The results in order; an exception where a call ended in one.
-    """
-    task = ray.remote(
-        num_cpus=plan.resources["cpu"], num_gpus=plan.resources["gpu"], max_retries=RESTARTS_AFTER_LOST_WORKER
-    )(function)
-    results: list[Any] = []
-    for answer in [task.remote(*one) for one in arguments]:
-        try:
-            results.append(ray.get(answer))
-        except Exception as error:
-            results.append(error)
-    return results
+    return Outcome(interrupted=not done and interrupted, out_of_time=not done and not interrupted)
 
 
 def predict_trials(
@@ -260,29 +234,53 @@ def predict_trials(
 ) -> list[str]:
     """Predict ``splits`` with the saved weights of each of the ended ``trials`` that lacks one of them.
 
-    Beside each other, as the trials ran; returns what failed, one sentence each.
+    Beside each other, by the processes that ran the trials; returns what failed, one sentence each.
     """
     saved = [trial for trial in trials if trial.ended and history.files(trial).weights.exists()]
     arguments = [
         (trial.params, *settings_of(trial), history.files(trial).weights.absolute(), splits) for trial in saved
     ]
     return [
-        f"{trial.trial_id} could not be predicted on {', '.join(splits)}: {str(result).strip().splitlines()[-1]}"
-        for trial, result in zip(saved, run_tasks(plan, _predict, arguments), strict=True)
-        if isinstance(result, Exception)
+        f"{trial.trial_id} could not be predicted on {', '.join(splits)}: {problem}"
+        for trial, problem in zip(saved, run_tasks(plan, history.paths, predict_trial, arguments), strict=True)
+        if problem is not None
     ]
 
 
-def _predict(params: TrialParams, settings: TrialSettings, stream: int, weights: Path, splits: tuple[str, ...]) -> None:
-    # Without a result: the predictions would travel back through Ray for nothing.
-    predict_trial(params, settings, stream, weights, splits)
+def run_tasks(
+    plan: Plan, paths: RunPaths, function: Callable[..., object], arguments: Sequence[tuple[Any, ...]]
+) -> list[str | None]:
+    """Call an importable ``function`` with each of ``arguments``, where and beside each other as the trials ran.
+
+    Why a call failed, one line, by call; None where it did not. KeyboardInterrupt on Ctrl-C.
+    """
+    if not arguments:
+        return []
+    tasks = Tasks(function, arguments)
+    with _workers(plan, paths, FinetuneTrainable, reuse_actors=True) as workers:
+        if workers.do(tasks):
+            raise KeyboardInterrupt
+    return tasks.problems
 
 
-class _WithoutState:
-    """Leaves nothing in the snapshots that Ray pickles: all that there is to know is in the history."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
+@contextlib.contextmanager
+def _workers(plan: Plan, paths: RunPaths, trainable: type[tune.Trainable], reuse_actors: bool) -> Iterator[Workers]:
+    """Processes for the next work: those of the last one where they are of use, and kept within ``connected``."""
+    kept = _connection.workers
+    if kept is not None and kept.alive and kept.serves(trainable, plan.resources, reuse_actors):
+        yield kept
+        return
+    if kept is not None:
+        kept.close()
+    made = Workers(trainable, plan.resources, plan.config.concurrency, paths.tune, reuse=reuse_actors)
+    if _connection.open:
+        _connection.workers = made
+        yield made
+        return
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 class Source(Protocol):
@@ -292,34 +290,28 @@ class Source(Protocol):
         """Begin the next trial; None while it must wait for others, ``Exhausted`` when there is no more."""
 
 
-class TuneSearcher(_WithoutState, Searcher):
-    """The search as Ray Tune knows it: unfinished trials of an earlier session first, then new ones from ``source``.
+class TuneSearcher:
+    """The trials to run: unfinished ones of an earlier session first, then new ones from ``source``.
 
     concurrency: how many run at most at once. exhausted: nothing new is left.
     """
 
     def __init__(self, source: Source, history: TrialHistory, settings_of: SettingsOf, concurrency: int) -> None:
-        super().__init__(metric="score", mode=history.mode)
         self._source = source
         self._history = history
         self._settings_of = settings_of
-        self._concurrency = concurrency
         self._resumed = history.unfinished()
-        self._begun: list[TrialState] = []
         self.exhausted = False
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The config of ``FinetuneTrainable`` for the next trial; None: ask again later."""
-        if sum(not trial.ended for trial in self._begun) >= self._concurrency:
-            return None
+    def next(self) -> dict[str, Any] | None:
+        """The config of ``FinetuneTrainable`` for the next trial; None: ask again later. Raises ``Exhausted``."""
         try:
             trial = self._resumed.pop(0) if self._resumed else self._source.ask()
         except Exhausted:
             self.exhausted = True
-            return str(Searcher.FINISHED)
+            raise
         if trial is None:
             return None
-        self._begun.append(trial)
         settings, stream = self._settings_of(trial)
         files = self._history.files(trial)
         return {
@@ -331,78 +323,78 @@ class TuneSearcher(_WithoutState, Searcher):
             "files": {name: str(getattr(files, name).absolute()) for name in TRIAL_FILES},
         }
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: the history hears of every end from the callback, which knows why."""
 
-    def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).touch()  # Ray warns of a searcher that saves nothing.
+class _Trials:
+    """The work of ``run_trials``: every result and every end goes into the history, and is shown.
 
-
-class TuneScheduler(_WithoutState, FIFOScheduler):
-    """Asks the pruning rule after every epoch; the rungs are what the history has written down.
-
-    lag: a trial is compared with those only whose number is lower by that much or more; None: with all.
+    lag: a trial is compared with those only whose number is lower by that much or more; None: with all. remaining: how
+    many are to begin.
     """
 
-    def __init__(self, rule: PruningRule, history: TrialHistory, lag: int | None) -> None:
-        super().__init__()
-        self._rule = rule
+    def __init__(
+        self,
+        searcher: TuneSearcher,
+        history: TrialHistory,
+        rule: PruningRule,
+        lag: int | None,
+        progress: Progress,
+        budget: TimeBudget,
+        remaining: int,
+    ) -> None:
+        self._searcher = searcher
         self._history = history
+        self._rule = rule
         self._lag = lag
+        self._progress = progress
+        self._budget = budget
+        self._remaining = remaining
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        number = _number_of(trial)
+    def next(self) -> dict[str, Any] | None:
+        if not self._remaining:
+            raise Exhausted
+        config = self._searcher.next()
+        self._remaining -= config is not None
+        return config
+
+    def started(self, number: int) -> None:
+        self._progress.trial_started(self._history.entries[number])
+
+    def reason_to_stop(self, number: int, result: dict[str, Any]) -> str | None:
         self._history.report(number, result["epoch"], result["score"], result["record"])
         peers = [k for k in self._history.entries if self._lag is None or k <= number - self._lag]
         reason = self._rule.reason_to_stop(self._history, number, result["epoch"], peers)
-        if reason is None:
-            return str(TrialScheduler.CONTINUE)
-        self._history.entries[number].reason = reason
-        return str(TrialScheduler.STOP)
+        if reason is not None:
+            self._history.entries[number].reason = reason
+        return reason
 
+    def reported(self, number: int, result: dict[str, Any]) -> None:
+        self._history.report(number, result["epoch"], result["score"], result["record"])
+        self._progress.epoch(self._history.entries[number])
 
-class HistoryCallback(_WithoutState, tune.Callback):
-    """Writes every result and every end into the history, and shows them."""
-
-    def __init__(self, history: TrialHistory, progress: Progress) -> None:
-        self._history = history
-        self._progress = progress
-
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._progress.trial_started(self._state(trial))
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
-        state = self._state(trial)
-        self._history.report(state.number, result["epoch"], result["score"], result["record"])
-        self._progress.epoch(state)
-
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        end = trial.last_result.get("end")
+    def ended(self, number: int, result: dict[str, Any]) -> None:
+        end = result.get("end")
         if end is None:
-            self._end(trial, "pruned", self._state(trial).reason)
+            self._end(number, "pruned", self._history.entries[number].reason)
         else:
-            status = "completed" if end in ("budget", "plateau") else "failed"
-            self._end(trial, status, trial.last_result.get("reason", end))
+            self._end(number, "completed" if end in ("budget", "plateau") else "failed", result.get("reason", end))
 
-    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        name = self._state(trial).trial_id
-        self._progress.message(f"trial {name} lost its worker ({_reason_of(trial)}): started again where it was")
+    def restarted(self, number: int, reason: str) -> None:
+        name = self._history.entries[number].trial_id
+        self._progress.message(f"trial {name} lost its worker ({reason}): started again where it was")
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._end(trial, "failed", _reason_of(trial))
+    def failed(self, number: int, reason: str) -> None:
+        self._end(number, "failed", reason)
 
-    def _end(self, trial: Trial, status: str, reason: str) -> None:
-        state = self._state(trial)
-        self._history.end(state.number, status, reason)
+    def time_is_up(self) -> bool:
+        return self._budget.stop_all()
+
+    def _end(self, number: int, status: str, reason: str) -> None:
+        state = self._history.entries[number]
+        self._history.end(number, status, reason)
         self._progress.trial_ended(state)
 
-    def _state(self, trial: Trial) -> TrialState:
-        return self._history.entries[_number_of(trial)]
 
-
-class TimeBudget(_WithoutState, tune.Stopper):
+class TimeBudget:
     """Ends the sweep, not the trials: what runs when the time is up stays unfinished and can be resumed.
 
     seconds: from now on; None = no end. reserve_s: how much of it is to be left for what comes after the search; asked
@@ -418,10 +410,8 @@ class TimeBudget(_WithoutState, tune.Stopper):
         self._reserved_s = 0.0
         self.reserve_s: Callable[[], float] = float
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
     def stop_all(self) -> bool:
+        """Whether the time is up."""
         if self._seconds is None:
             return False
         spent_s = time.monotonic() - self._start_s
@@ -429,29 +419,3 @@ class TimeBudget(_WithoutState, tune.Stopper):
             self._asked_s = spent_s
             self._reserved_s = min(self.reserve_s(), self._seconds / 2)
         return spent_s >= self._seconds - self._reserved_s
-
-
-@contextlib.contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM, as a scheduler or a shutdown sends it, ends ``fit`` as cleanly as Ctrl-C (Ray listens to SIGUSR1)."""
-    if threading.current_thread() is not threading.main_thread():  # no other may say what a signal does
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _number_of(trial: Trial) -> int:
-    return int(trial.config["number"])
-
-
-def _name_of(trial: Trial) -> str:
-    return trial_id(_number_of(trial))
-
-
-def _reason_of(trial: Trial) -> str:
-    lines = [line.strip() for line in str(trial.get_error() or trial.get_pickled_error() or "").splitlines()]
-    return next((line for line in reversed(lines) if line), DIED)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from ray import tune
+from ray import cloudpickle, tune
 
 from search_spaces.params import TrialParams
 from trainables.atomic import write_atomically, write_text
@@ -33,7 +33,8 @@ class FinetuneTrainable(tune.Trainable):
 
     config: ``params`` (flat dict of ``TrialParams``), ``settings`` (dict of ``TrialSettings``), ``number`` (of the
     trial in its sweep, >= 0), ``stream`` (of its random numbers, >= 0; the number by default) and, in a sweep,
-    ``files``: the paths ``state``, ``weights``, ``predictions``, ``error``, ``stacks``.
+    ``files``: the paths ``state``, ``weights``, ``predictions``, ``error``, ``stacks``. Or ``call``: a pickled function
+    and its arguments, for a process that has torch and the data at hand to call it in its only step.
     A result holds ``epoch`` (from 1), ``score`` (the selection metric, NaN if undefined), ``record`` (the epoch's
     record as JSON text) and, when the trial ends by itself, ``done=True``, ``end`` ("budget", "plateau", "nan" or
     "error") and ``reason``.
@@ -49,6 +50,8 @@ class FinetuneTrainable(tune.Trainable):
         self._begin(config)
 
     def step(self) -> dict[str, Any]:
+        if self._call is not None:
+            return _called(self._call)
         self._watch()
         try:
             if self._trial is None:
@@ -77,13 +80,16 @@ class FinetuneTrainable(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._trial = None
+        self._last = {}
+        self._poisoned = False
+        self._stacks: IO[str] | None = None
+        self._call: bytes | None = config.get("call")
+        if self._call is not None:
+            return
         self._params = TrialParams.from_flat(config["params"])
         self._settings = TrialSettings(**config["settings"])
         self._stream = int(config.get("stream", config["number"]))
         self._files = {name: Path(path) for name, path in config.get("files", {}).items()}
-        self._last = {}
-        self._poisoned = False
-        self._stacks: IO[str] | None = None
 
     def _open(self) -> FinetuneTrial:
         stacks = self._files.get("stacks")
@@ -148,6 +154,16 @@ class FinetuneTrainable(tune.Trainable):
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _called(pickled: bytes) -> dict[str, Any]:
+    result: dict[str, Any] = {"epoch": 0, "score": math.nan, "record": "", "done": True}
+    try:
+        function, arguments = cloudpickle.loads(pickled)
+        function(*arguments)
+    except Exception as error:
+        return result | {"end": "error", "reason": str(error).strip().splitlines()[-1]}
+    return result | {"end": "budget"}
 
 
 def _reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,10 +118,13 @@ def seen(history: TrialHistory, search: OptunaSearch, interrupted: bool) -> Seen
 
 
 def _signal(history: TrialHistory, ended: int, number: signal.Signals) -> Callable[[TrialState], None]:
-    """Send this process the signal when so many trials have ended."""
+    """Send this process the signal when so many trials have ended, and wait until it has heard of it."""
 
     def send(_: TrialState) -> None:
         if len(history.entries) - history.count("running") == ended:
+            before = signal.getsignal(signal.SIGINT)
             os.kill(os.getpid(), number)
+            while signal.getsignal(signal.SIGINT) is before:  # a second Ctrl-C has another meaning than the first
+                threading.Event().wait(0.001)
 
     return send

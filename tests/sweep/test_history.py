@@ -159,11 +159,15 @@ def test_a_trial_takes_nothing_over_from_one_whose_parameters_were_lost(history:
 
 def test_study_db_shows_every_ended_trial_and_is_rebuilt_after_a_kill(tmp_path: Path, wide_space: Space) -> None:
     sweep = ToySweep(tmp_path, wide_space, trials=8)
-    sweep.history.on_end.append(OptunaExport(sweep.history).add)
+    export = OptunaExport(sweep.history)
+    sweep.history.on_end.append(export.add)
     sweep.run(epochs=20)
+    export.close()
     resumed = ToySweep(tmp_path, wide_space, trials=8)
-    resumed.history.on_end.append(OptunaExport(resumed.history).add)
+    export = OptunaExport(resumed.history)
+    resumed.history.on_end.append(export.add)
     resumed.run()
+    export.close()
     study = optuna.load_study(study_name=STUDY_NAME, storage=f"sqlite:///{tmp_path / 'study.db'}")
     shown = {trial.user_attrs["trial_id"]: trial for trial in study.trials}
     assert len(study.trials) == len(shown) == 8
@@ -176,5 +180,7 @@ def test_a_study_db_that_cannot_be_written_does_not_end_the_sweep(tmp_path: Path
     sweep = ToySweep(tmp_path, wide_space, trials=2)
     sweep.history.paths.study.mkdir()
     (sweep.history.paths.study / "in the way").touch()
-    sweep.history.on_end.append(OptunaExport(sweep.history).add)
+    export = OptunaExport(sweep.history)
+    sweep.history.on_end.append(export.add)
     assert len(sweep.run().history.entries) == 2
+    export.close()

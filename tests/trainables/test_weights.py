@@ -247,6 +247,24 @@ def test_a_changed_file_does_not_match_its_name_even_if_it_was_right_before(tmp_
     assert path.stem[-8:] in problem
 
 
+def test_a_process_reads_a_file_once_and_gives_each_trial_a_network_of_its_own(tmp_path: Path) -> None:
+    path = in_folder(tmp_path, "squeezenet1_1")
+    found = find_weights(str(tmp_path), ["squeezenet1_1"])[0]["squeezenet1_1"]
+    first = load_pretrained(found, 0)
+    before = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    with torch.no_grad():
+        next(first.parameters()).zero_()  # as a trial trains
+    # The same bytes cannot be read any more, and nothing tells by the file's state.
+    state = path.stat()
+    path.write_bytes(bytes(state.st_size))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    again = load_pretrained(found, 1).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in before.items())
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(UserError, match="damaged"):
+        load_pretrained(found, 0)
+
+
 def named(tmp_path: Path, backbone: str, value: Any, ending: str = "") -> FoundWeights:
     """The weights that ``--weights BACKBONE=FILE`` finds."""
     torch.save(value, tmp_path / "mine.pt")
