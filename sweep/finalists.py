@@ -89,7 +89,7 @@ def run(
     if plan.dataset.images["test"]:
         open_test(paths, winner, [one.trial_id for one in chosen], plan.dataset.images["test"])
         splits = ("train", "val", "test")
-    for problem in predict_trials(plan, history, history.of_wanted(), settings_of, splits):
+    for problem in predict_trials(plan, history, history.of_wanted(), settings_of, splits, "fp32"):
         say(problem)
     return Outcome(interrupted=False, out_of_time=False)
 
@@ -238,7 +238,7 @@ def _retrain(
 ) -> Outcome:
     """The repeats as trials that nothing stops early."""
     trials = len(history.entries) + len(todo)
-    searcher = TuneSearcher(todo, history, settings_of, plan.config.concurrency)
+    searcher = TuneSearcher(todo, history, settings_of)
     pruning = PruningRule("none", plan.budget, plan.grace_period, plan.config.reduction_factor)
     curves = TensorBoardLog(history)
     progress = Progress(SweepProgress(history, len(history.wanted), plan.budget, history.of_wanted()))

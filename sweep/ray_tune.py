@@ -230,15 +230,22 @@ def run_trials(
 
 
 def predict_trials(
-    plan: Plan, history: TrialHistory, trials: Sequence[TrialState], settings_of: SettingsOf, splits: tuple[str, ...]
+    plan: Plan,
+    history: TrialHistory,
+    trials: Sequence[TrialState],
+    settings_of: SettingsOf,
+    splits: tuple[str, ...],
+    precision: str | None = None,
 ) -> list[str]:
     """Predict ``splits`` with the saved weights of each of the ended ``trials`` that lacks one of them.
 
-    Beside each other, by the processes that ran the trials; returns what failed, one sentence each.
+    Beside each other, by the processes that ran the trials; returns what failed, one sentence each. precision: None =
+    that of the trials.
     """
     saved = [trial for trial in trials if trial.ended and history.files(trial).weights.exists()]
     arguments = [
-        (trial.params, *settings_of(trial), history.files(trial).weights.absolute(), splits) for trial in saved
+        (trial.params, *settings_of(trial), history.files(trial).weights.absolute(), splits, precision)
+        for trial in saved
     ]
     return [
         f"{trial.trial_id} could not be predicted on {', '.join(splits)}: {problem}"
@@ -293,10 +300,10 @@ class Source(Protocol):
 class TuneSearcher:
     """The trials to run: unfinished ones of an earlier session first, then new ones from ``source``.
 
-    concurrency: how many run at most at once. exhausted: nothing new is left.
+    exhausted: nothing new is left.
     """
 
-    def __init__(self, source: Source, history: TrialHistory, settings_of: SettingsOf, concurrency: int) -> None:
+    def __init__(self, source: Source, history: TrialHistory, settings_of: SettingsOf) -> None:
         self._source = source
         self._history = history
         self._settings_of = settings_of
@@ -348,6 +355,7 @@ class _Trials:
         self._progress = progress
         self._budget = budget
         self._remaining = remaining
+        self._notes: set[str] = set()
 
     def next(self) -> dict[str, Any] | None:
         if not self._remaining:
@@ -370,6 +378,9 @@ class _Trials:
     def reported(self, number: int, result: dict[str, Any]) -> None:
         self._history.report(number, result["epoch"], result["score"], result["record"])
         self._progress.epoch(self._history.entries[number])
+        if (note := result.get("note")) and note not in self._notes:
+            self._notes.add(note)
+            self._progress.message(note)
 
     def ended(self, number: int, result: dict[str, Any]) -> None:
         end = result.get("end")

@@ -9,6 +9,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,8 +186,10 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         outcome = outcome.then(finalists.run(plan, history, settings, budget, print))
     if not outcome.interrupted:
         ended = read_run(paths.root)
-        for problem in (*finalists.measure(plan, ended, settings), *model.renew_models(ended)):
-            print(problem)
+        with ThreadPoolExecutor(1) as beside_baselines:
+            models = beside_baselines.submit(model.renew_models, ended)
+            for problem in (*finalists.measure(plan, ended, settings), *models.result()):
+                print(problem)
     for line in write_summary(history, outcome.interrupted, outcome.out_of_time):
         print(line)
     return paths, exit_code(history, outcome.interrupted)
@@ -297,13 +300,14 @@ def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budge
         concurrency=plan.config.concurrency,
         deterministic=config.deterministic,
     )
-    history.on_end.append(OptunaExport(history).add)
+    export = OptunaExport(history)
+    history.on_end.append(export.add)
     curves = TensorBoardLog(history)
 
     def settings_of(entry: TrialState) -> tuple[TrialSettings, int]:
         return plan.own_settings(entry.number, settings), entry.number
 
-    searcher = TuneSearcher(search, history, settings_of, plan.config.concurrency)
+    searcher = TuneSearcher(search, history, settings_of)
     pruning = PruningRule(config.scheduler, plan.budget, plan.grace_period, config.reduction_factor)
     facts = SweepProgress(history, plan.trials, plan.budget, list(history.entries.values()))
     progress = Progress(facts, time_budget_s=config.time_budget)
@@ -321,6 +325,7 @@ def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budge
     finally:
         progress.close()
         curves.close()
+        export.close()
         budget.reserve_s = float
     return outcome
 

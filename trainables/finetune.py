@@ -189,16 +189,16 @@ class FineTunedModel(nn.Module):
         groups: list[dict[str, Any]] = [{"params": list(self.head.parameters()), "lr": lr}]
         return [*groups, {"params": unfrozen, "lr": lr * backbone_lr_factor}] if unfrozen else groups
 
-    def trained_state(self) -> dict[str, Tensor]:
+    def trained_state(self, *, random_too: bool = True) -> dict[str, Tensor]:
         """A copy, on the CPU, of all that training changes: trained parameters and the buffers of trained BatchNorm.
 
-        Every tensor if the weights were random, which no file holds.
+        random_too: every tensor if the weights were random, which no file holds.
         """
-        return {name: tensor.detach().cpu().clone() for name, tensor in self._kept()}
+        return {name: tensor.detach().cpu().clone() for name, tensor in self._kept(random_too)}
 
-    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_trained_state(self, state: Mapping[str, Tensor], *, random_too: bool = True) -> None:
         """Put back what ``trained_state`` of a model of the same params returned; ``UserError`` if it does not fit."""
-        mine = dict(self._kept())
+        mine = dict(self._kept(random_too))
         raise_all([f"saved weights do not fit what trains here: {part}" for part in differences(mine, state)])
         with torch.no_grad():
             for name, tensor in mine.items():
@@ -218,17 +218,24 @@ class FineTunedModel(nn.Module):
                 digest.update(array.tobytes())
         return digest.hexdigest()
 
-    def _kept(self) -> Iterator[tuple[str, Tensor]]:
-        return ((name, tensor) for name, tensor, trains in self._tensors() if trains or self._keeps_all)
+    def _kept(self, random_too: bool) -> Iterator[tuple[str, Tensor]]:
+        everything = random_too and self._keeps_all
+        return ((name, tensor) for name, tensor, trains in self._tensors() if trains or everything)
 
     def _tensors(self) -> Iterator[tuple[str, Tensor, bool]]:
         """Every parameter and buffer: its name, itself, and whether the module that owns it trains."""
+        return ((name, getattr(module, key), trains) for name, module, key, trains in self._places)
+
+    @functools.cached_property
+    def _places(self) -> list[tuple[str, nn.Module, str, bool]]:
+        """Of ``_tensors``; found once, since walking through the modules takes milliseconds."""
+        found = []
         for prefix, part in (("", self.trunk), ("head.", self.head)):
             for owner, module in part.named_modules():
                 own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
                 trains = any(tensor.requires_grad for _, tensor in own)
-                for name, tensor in own:
-                    yield prefix + (f"{owner}.{name}" if owner else name), tensor, trains
+                found += [(prefix + (f"{owner}.{key}" if owner else key), module, key, trains) for key, _ in own]
+        return found
 
     def _run(self, tensor: Tensor, first: int, stop: int) -> Tensor:
         for stage in self.backbone.stages[first:stop]:

@@ -220,6 +220,10 @@ class FrozenFeatures:
         stored = {"float32": "<f4", "bfloat16": "<i2"}[dtype]  # NumPy has no bfloat16: the bits are kept.
         return RowForm(tuple(shape), stored, f"{dtype} {'channels_last' if last else 'contiguous'}")
 
+    @functools.cached_property
+    def _weights_sha256(self) -> str:
+        return self._model.frozen_sha256(self.stages)
+
     def _entry(self, view: int, place: CachePlace) -> CacheEntry:
         cpu = self.device.type == "cpu"
         facts = {
@@ -231,7 +235,7 @@ class FrozenFeatures:
             "precision": self._precision,
             "backbone": self._model.backbone.name,
             "stages": self.stages,
-            "weights": self._model.frozen_sha256(self.stages),
+            "weights": self._weights_sha256,
             "scale": [self._scale.mean, self._scale.std],
             "images": [Path(str(self._images.filename)).name, self._images.shape],
             "order": hashlib.sha256(self._order.tobytes()).hexdigest(),

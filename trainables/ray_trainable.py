@@ -120,7 +120,8 @@ class FinetuneTrainable(tune.Trainable):
             "record": json.dumps({key: _finite(value) for key, value in record.items()}, allow_nan=False),
             "done": bool(record.get("done")),
         }
-        return result | {key: record[key] for key in ("end", "reason") if key in record}
+        note = "" if self._trial is None else self._trial.note
+        return result | {"note": note} | {key: record[key] for key in ("end", "reason") if key in record}
 
     def _failed(self, error: Exception) -> dict[str, Any]:
         if self._files:

@@ -108,10 +108,10 @@ class FinetuneTrial:
             self._random = Randomness(settings.seed, number, self._device)
             self.data = open_dataset(Path(settings.run_dir), None if settings.splits is None else Path(settings.splits))
             loss = _checked_loss(params, settings, self.data).to(self._device)
-            weights = self._find_weights()
-            self.model = self._build_model(weights)
+            self._weights = self._find_weights()
+            self._trunk_seed = trunk_seed(settings.seed, params.backbone)
+            self.model = self._build_model()
             self._forward = Forward(self.model, loss, self.data.task, settings.precision)
-            self._scale = weights.scale
             self._features = self._frozen_features()
             self._train, self._val = (self._batches(split) for split in (self.data.train, self.data.val))
             groups = self.model.parameter_groups(params.lr, params.backbone_lr_factor)
@@ -194,14 +194,22 @@ class FinetuneTrial:
         """
         own = {"params": self.params.to_flat(), "seconds": self.seconds, "micro_batch": self._micro_batch}
         parts = {name: part.state_dict() for name, part in self._stateful().items()}
-        return own | parts | {"model": self.model.trained_state()}
+        model = {"model": self.model.trained_state(random_too=False), "frozen_sha256": self._frozen_sha256}
+        return own | parts | model
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state_dict()`` of a trial with the same parameters, settings and number."""
+        """Go on from ``state_dict()`` of a trial with the same parameters, settings and number.
+
+        ValueError if the frozen layers, of random weights made anew from the seed, are not the ones that it had.
+        """
         assert TrialParams.from_flat(state["params"]) == self.params, "the state of another trial"
+        if state["frozen_sha256"] != self._frozen_sha256:
+            raise ValueError(
+                "the frozen layers are not those that this trial began with: other weights, or another torch"
+            )
         self._micro_batch = state["micro_batch"]
         self._spent_s += state["seconds"]
-        self.model.load_trained_state(state["model"])
+        self.model.load_trained_state(state["model"], random_too=False)
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
 
@@ -265,7 +273,7 @@ class FinetuneTrial:
 
     @functools.cached_property
     def _frozen_sha256(self) -> str:
-        """Computed once: it takes a second for the largest networks, and nothing changes what is frozen."""
+        """Computed once: nothing changes what is frozen."""
         return self.model.frozen_sha256()
 
     def _find_weights(self) -> FoundWeights:
@@ -274,15 +282,9 @@ class FinetuneTrial:
         raise_all(list(missing.values()))
         return found[self.params.backbone]
 
-    def _build_model(self, weights: FoundWeights) -> FineTunedModel:
-        model = build_model(
-            self.params,
-            len(self.data.classes),
-            weights,
-            self.data.image_size,
-            self._random.weights_seed,
-            trunk_seed(self.settings.seed, self.params.backbone),
-        )
+    def _build_model(self) -> FineTunedModel:
+        classes, seed = len(self.data.classes), self._random.weights_seed
+        model = build_model(self.params, classes, self._weights, self.data.image_size, seed, self._trunk_seed)
         return model.to(memory_format=torch.channels_last).to(self._device)
 
     def _frozen_features(self) -> FrozenFeatures | None:
@@ -296,7 +298,7 @@ class FinetuneTrial:
         return FrozenFeatures(
             self.model,
             stages,
-            self._scale,
+            self._weights.scale,
             self.data.images,
             shared_order(own),
             precision=settings.precision,
@@ -311,7 +313,9 @@ class FinetuneTrial:
         return self._image_batches(split)
 
     def _image_batches(self, split: Split) -> Batches:
-        return ImageBatches(self.data.images, split.rows, split.labels, self._device, self.params.augment, self._scale)
+        return ImageBatches(
+            self.data.images, split.rows, split.labels, self._device, self.params.augment, self._weights.scale
+        )
 
     def _compute_features(self) -> None:
         """All that an epoch needs, at once, so that trials that begin together share the work."""

@@ -90,7 +90,7 @@ def sweep(
     if interrupt_after is not None:
         history.on_end.append(_signal(history, interrupt_after, signal.SIGINT))
     settings = plan.settings(history.paths, use_gpu=False)
-    searcher = TuneSearcher(search, history, lambda state: (settings, state.number), concurrency)
+    searcher = TuneSearcher(search, history, lambda state: (settings, state.number))
     pruning = PruningRule(scheduler, BUDGET, GRACE_PERIOD, REDUCTION_FACTOR)
     progress = Progress(SweepProgress(history, trials, BUDGET, list(history.entries.values())))
     try:
