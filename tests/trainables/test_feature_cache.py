@@ -51,6 +51,7 @@ def say(what):
 
 def form():
     say("made")
+    time.sleep(0.05)
     return RowForm((3,), "<f4", "float32 contiguous")
 
 print("ready", flush=True)
@@ -220,6 +221,15 @@ def test_a_changed_byte_is_found_or_harmless(whole: tuple[CachePlace, bytes], of
         assert written == [(offset - FIRST_ROW) // (SHARD * FORM.row_bytes)]
 
 
+def test_every_byte_of_the_header_counts(whole: tuple[CachePlace, bytes]) -> None:
+    place, content = whole
+    for offset in range(len(content[:4096].rstrip()) + 1):
+        damaged = bytearray(content)
+        damaged[offset] ^= 1
+        array_of(place).write_bytes(damaged)
+        assert refilled(place) == [0, 1, 2], content[offset : offset + 20]
+
+
 @given(length=st.integers(0, FIRST_ROW + ROWS.nbytes - 1))
 def test_a_file_that_is_cut_off_is_made_again(whole: tuple[CachePlace, bytes], length: int) -> None:
     place, content = whole
@@ -332,6 +342,7 @@ def test_what_a_killed_process_had_claimed_is_done_by_another(place: CachePlace,
                 time.sleep(0.01)
             assert other.poll() is None
             killed.kill()
+            killed.wait()
             assert [heard(other), heard(other)] == ["ready", hashlib.sha256(ROWS.tobytes()).hexdigest()]
     assert sorted(log.read_text().split()) == ["0", "0", "1", "2", "made"]
 
@@ -398,16 +409,16 @@ def test_the_limit_by_default_is_a_part_of_the_disk(place: CachePlace) -> None:
 
 @pytest.fixture
 def crowded(place: CachePlace, tmp_path: Path) -> CacheEntry:
-    """Three entries: "old", which this process uses, and "older" and "younger", which nobody uses any more."""
+    """Three entries: "mine", which this process uses, and "older" and "younger", which nobody uses any more."""
     for age_s, key in ((200, "older"), (100, "younger")):
         left_by_a_dead_process(place, tmp_path / "log", key)
         os.utime(array_of(place, key), (time.time() - age_s,) * 2)
-    mine = opened(place, "old")
-    os.utime(array_of(place, "old"), (time.time() - 300,) * 2)
+    mine = opened(place, "mine")
+    os.utime(array_of(place, "mine"), (time.time() - 300,) * 2)
     return mine
 
 
-@pytest.mark.parametrize(("room", "left"), [(4, ["old", "older", "younger"]), (3, ["old", "younger"]), (2, ["old"])])
+@pytest.mark.parametrize(("room", "left"), [(4, ["mine", "older", "younger"]), (3, ["mine", "younger"]), (2, ["mine"])])
 def test_the_entry_used_longest_ago_goes_first_and_none_that_is_in_use(
     place: CachePlace, crowded: CacheEntry, room: int, left: list[str]
 ) -> None:
@@ -420,7 +431,7 @@ def test_where_all_that_is_left_is_in_use_there_is_no_room(place: CachePlace, cr
     with pytest.raises(OSError) as caught:
         opened(CachePlace(place.folder, FIRST_ROW + ROWS.nbytes), "new")
     assert caught.value.errno == errno.ENOSPC
-    assert array_of(place, "old").exists()
+    assert array_of(place, "mine").exists()
 
 
 def test_an_entry_that_another_host_has_used_today_stays(place: CachePlace, crowded: CacheEntry) -> None:
@@ -429,7 +440,7 @@ def test_an_entry_that_another_host_has_used_today_stays(place: CachePlace, crow
         user.touch()
         os.utime(user, (time.time() - age_s,) * 2)
     opened(CachePlace(place.folder, 3 * (FIRST_ROW + ROWS.nbytes)), "new")
-    assert sorted(path.stem for path in place.path.iterdir()) == ["new", "old", "older"]
+    assert sorted(path.stem for path in place.path.iterdir()) == ["mine", "new", "older"]
 
 
 def test_what_else_lies_in_the_folder_is_left_alone(place: CachePlace) -> None:
