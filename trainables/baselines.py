@@ -221,22 +221,8 @@ class FrozenNetwork:
         self._seed, self._kept, self._place = seed, cached_stages, place
 
     def features(self, split: Split) -> Features:
-        """float32 [N, width]. ``UserError`` if the weights do not load or the images are too small for the network.
-
-        VGG's 25088 numbers, 512 channels at 7 x 7 positions, are averaged over the positions: a regression on all of
-        them would take hours, and other networks hand over means, too. Where GPU memory does not suffice, batches are
-        halved.
-        """
-        batches = self._batches(split)
-        positions = 49 if self._model.backbone.to_vector is flattened_7x7 else 1
-
-        def features(indices: NDArray[np.int64]) -> Tensor:
-            inputs, _ = batches.for_evaluation(indices)
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-                vectors = self._model.forward_frozen(inputs, batches.stages)
-            return vectors.float().reshape(len(vectors), -1, positions).mean(2).cpu()
-
-        return torch.cat(map_batches(features, len(batches), EVALUATION_BATCH[self._device.type])).numpy()
+        """``frozen_features`` of one split."""
+        return frozen_features(self._model, self._batches(split), self._precision)
 
     @functools.cached_property
     def _model(self) -> FineTunedModel:
@@ -264,6 +250,23 @@ class FrozenNetwork:
             device=self._device,
             place=self._place,
         )
+
+
+def frozen_features(model: FineTunedModel, data: Batches, precision: str) -> Features:
+    """float32 [N, width]: what the head of ``model``, in eval mode, sees of images or of features on the way there.
+
+    VGG's 25088 numbers, 512 channels at 7 x 7 positions, are averaged over the positions: a regression on all of them
+    would take hours, and other networks hand over means, too. Where GPU memory does not suffice, batches are halved.
+    """
+    positions = 49 if model.backbone.to_vector is flattened_7x7 else 1
+
+    def features(indices: NDArray[np.int64]) -> Tensor:
+        inputs, _ = data.for_evaluation(indices)
+        with torch.autocast(data.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            vectors = model.forward_frozen(inputs, data.stages)
+        return vectors.float().reshape(len(vectors), -1, positions).mean(2).cpu()
+
+    return torch.cat(map_batches(features, len(data), EVALUATION_BATCH[data.device.type])).numpy()
 
 
 def _gathered(data: ImageBatches, function: Callable[[Tensor], Tensor]) -> Features:

@@ -15,6 +15,7 @@ import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -23,13 +24,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from search_spaces.errors import UserError
+from search_spaces.params import TrialParams
 from sweep.run_folder import RunPaths
 from trainables import baselines
+from trainables import batches as batches_module
+from trainables.backbones import BACKBONES
 from trainables.baselines import STRENGTHS, borders, fit_regression, frozen_features, measure_baselines, thumbnails
 from trainables.batches import ImageBatches, InputScale, normalise
 from trainables.data.config import DataConfig
 from trainables.data.dataset import Split, TrialData, open_dataset
 from trainables.data.prepare import prepare
+from trainables.feature_cache import CachePlace
+from trainables.finetune import build_model
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import read_predictions
 from trainables.weights import FoundWeights, find_weights, load_pretrained
@@ -42,11 +48,14 @@ RANDOM = {"squeezenet1_1": FoundWeights(backbone="squeezenet1_1", origin="random
 
 
 def measure(
-    data: TrialData, test: Split | None, folder: Path, weights: Mapping[str, FoundWeights] = RANDOM
+    data: TrialData, test: Split | None, folder: Path, weights: Mapping[str, FoundWeights] = RANDOM, **shared: Any
 ) -> dict[str, dict[str, Any]]:
     """The entries of the content by name."""
     device = torch.device("cpu")
-    content = measure_baselines(data, test, weights, folder, threads=1, device=device, precision="fp32")
+    shared = {"cached_stages": {}, "place": None} | shared
+    content = measure_baselines(
+        data, test, weights, folder, threads=1, device=device, precision="fp32", seed=0, **shared
+    )
     assert json.loads((folder / "baselines.json").read_text()) == content
     return {entry["name"]: entry for entry in content["baselines"]}
 
@@ -54,6 +63,13 @@ def measure(
 def prepared(root: Path, data: Path | str, **request: Any) -> TrialData:
     prepare(DataConfig(data=str(data), **request), root / "run", root / "cache", 1)
     return open_dataset(root / "run")
+
+
+def frozen(found: FoundWeights, images: NDArray[np.uint8], precision: str) -> NDArray[np.float32]:
+    """The features that an untouched network has of these images."""
+    params = TrialParams(backbone=found.backbone, unfreeze_depth=0)
+    model = build_model(params, 1, found, images.shape[-1], seed=0).to(memory_format=torch.channels_last).eval()
+    return frozen_features(model, batches(images), precision)
 
 
 def part_of(data: TrialData, run: Path) -> Split:
@@ -269,7 +285,23 @@ def test_frozen_features_are_those_of_torchvisions_own_network_in_eval_mode() ->
     network.fc = torch.nn.Identity()
     with torch.inference_mode():
         expected = network(normalise(torch.from_numpy(images))).numpy()
-    np.testing.assert_allclose(frozen_features(found, batches(images), 64, "fp32"), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(frozen(found, images, "fp32"), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_frozen_features_are_read_from_the_cache_that_trials_share(tmp_path: Path, small_data: Path) -> None:
+    data = prepared(tmp_path, small_data, image_size=32)
+    test = part_of(data, tmp_path / "run")
+    apart = measure(data, test, tmp_path / "apart")["frozen_squeezenet1_1"]
+    place = CachePlace(str(tmp_path / "cache of features"))
+    whole = {"squeezenet1_1": [len(BACKBONES["squeezenet1_1"].stages)]}
+    first, second = (
+        measure(data, test, tmp_path / folder, cached_stages=whole, place=place)["frozen_squeezenet1_1"]
+        for folder in ("first", "second")
+    )
+    for split in ("val", "test"):
+        assert first[split] == second[split]
+        assert first[split] == pytest.approx(apart[split], rel=1e-4)
+    assert len(list(place.path.iterdir())) == 1, "one view, of training and validation"
 
 
 def test_vggs_features_are_averaged_over_its_positions() -> None:
@@ -279,14 +311,14 @@ def test_vggs_features_are_averaged_over_its_positions() -> None:
     assert isinstance(network, torchvision.models.VGG)
     with torch.inference_mode():
         expected = network.avgpool(network.features(normalise(torch.from_numpy(images)))).mean((2, 3)).numpy()
-    features = frozen_features(found, batches(images), 64, "fp32")
+    features = frozen(found, images, "fp32")
     assert features.shape == (2, 512)
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * expected.max())
 
 
 def test_half_precision_changes_frozen_features_little_and_they_stay_float32() -> None:
     found = FoundWeights(backbone="squeezenet1_1", origin="random")
-    exact, rough = (frozen_features(found, batches(noise(4, 64)), 64, name) for name in ("fp32", "bf16"))
+    exact, rough = (frozen(found, noise(4, 64), name) for name in ("fp32", "bf16"))
     assert exact.dtype == rough.dtype == np.float32
     assert 0 < np.abs(exact - rough).max() < 0.05 * np.abs(exact).max()
 
@@ -301,9 +333,9 @@ def test_batches_are_halved_until_they_fit_into_memory(monkeypatch: pytest.Monke
         return normalise(images, scale)
 
     found = FoundWeights(backbone="squeezenet1_1", origin="random")
-    expected = frozen_features(found, batches(noise(40, 32)), 32, "fp32")
-    monkeypatch.setattr(baselines, "normalise", narrow)
-    features = frozen_features(found, batches(noise(40, 32)), 32, "fp32")
+    expected = frozen(found, noise(40, 32), "fp32")
+    monkeypatch.setattr(batches_module, "normalise", narrow)
+    features = frozen(found, noise(40, 32), "fp32")
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
     assert sizes[:4] == [32, 16, 8, 4]
 
@@ -311,7 +343,7 @@ def test_batches_are_halved_until_they_fit_into_memory(monkeypatch: pytest.Monke
 def test_images_too_small_for_a_network_are_told_as_such() -> None:
     found = FoundWeights(backbone="vgg16", origin="random")
     with pytest.raises(UserError, match="vgg16 needs images of at least 32 px"):
-        frozen_features(found, batches(noise(2, 16)), 16, "fp32")
+        frozen(found, noise(2, 16), "fp32")
 
 
 SIZES = {"train": 120, "val": 60, "test": 40}
