@@ -14,6 +14,7 @@ import mmap
 import os
 import shutil
 import socket
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -126,7 +127,10 @@ class CachePlace:
         folder, caches = Path(self.folder), os.environ.get("XDG_CACHE_HOME")
         if caches and folder.parts[:2] == ("~", ".cache"):
             return Path(caches, *folder.parts[2:])
-        return folder.expanduser()
+        try:
+            return folder.expanduser()
+        except RuntimeError:  # There is no home, as in some containers.
+            return Path(tempfile.gettempdir(), *folder.parts[1:])
 
     def limit(self, held_bytes: int) -> int:
         """How many bytes all entries may take; held_bytes: what they take now."""
