@@ -149,8 +149,10 @@ slowly = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long, 
 
 @pytest.mark.parametrize("backbone", slowly)
 def test_a_trial_on_features_is_that_on_images(run_dir: Path, cache: Path, backbone: str) -> None:
+    """At a larger learning rate BatchNorm in batches of 4 makes chaos of it: noise of 1e-7 in the pixels, too, moves a
+    ResNet-50's loss by 1e-3 in 30 steps."""
     for augment, views in (("none", 1), ("flip", 2)):
-        params = params_of(backbone, augment=augment)
+        params = params_of(backbone, augment=augment, lr=1e-5)
         plain = trained(params, settings_of(run_dir, cached_stages={}))
         kept = trained(params, settings_of(run_dir, cache_dir=str(cache)))
         assert not plain.on_features
