@@ -270,7 +270,11 @@ def claim_of(place: CachePlace, shard: int) -> Path:
     return array_of(place).parent / "claims" / str(shard)
 
 
-@pytest.mark.parametrize("owner", ["elsewhere-1", f"{socket.gethostname()}-{os.getpid()}", ""])
+@pytest.mark.parametrize(
+    "owner",
+    ["elsewhere-1", f"{socket.gethostname()}-{os.getpid()}", ""],
+    ids=["of another machine", "of this one", "of nobody"],
+)
 def test_a_claim_that_has_not_moved_is_taken_by_one_of_all_who_try(place: CachePlace, owner: str) -> None:
     entries = [opened(place) for _ in range(8)]
     assert entries[0].claim(0)
