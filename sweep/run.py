@@ -146,7 +146,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         problems += place_problems(paths)
 
     with staging(paths, problems, dry=config.dry_run) as beside:
-        if config.address != "local" and beside is not None:
+        if machine is not here and beside is not None:
             problems += node_problems(config, beside.root, ray_tune.on_every_node)
         # Nothing is decoded for a command that is refused anyway.
         prepare = prepare_into(None if problems else beside, paths, here.cpus, config.folds)

@@ -57,6 +57,7 @@ def test_the_tutorial_reads_the_images_in_the_size_of_ours(small_data: Path) -> 
         assert {tuple(train[0][0].shape), tuple(val[0][0].shape)} == {(3, 64, 64)}
 
 
+@pytest.mark.long
 def test_the_tutorials_sweep_runs_and_says_what_it_would_cost(small_data: Path) -> None:
     how = ("--weights", "random", "--backbone", "squeezenet1_1", "--trials", 64, "--epochs", 10, "--quick")
     lines = command("benchmarks.tutorial", "--data", small_data, *how, "--num-workers", "0,1").splitlines()
@@ -131,13 +132,10 @@ def test_the_table_says_what_is_reached() -> None:
 @pytest.mark.long
 def test_all_ways_are_measured_once_and_stand_in_one_table(small_data: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
-    arguments = ("--data", small_data, "--weights", "random", "--quick", "--only", "head,mixed", "--results", results)
+    arguments = ("--data", small_data, "--weights", "random", "--quick", "--only", "head", "--results", results)
     first = command("benchmarks.full", *arguments)
     ways = [[cell.strip() for cell in line.split("|")[1:3]] for line in first.splitlines() if line.startswith("| ")]
-    assert ways[2:] == [
-        *(["head", way] for way in ("tutorial", "bare loop", "T*", "orchestration")),
-        *(["mixed", way] for way in ("tutorial", "T*", "orchestration")),
-    ]
+    assert ways[2:] == [["head", way] for way in ("tutorial", "bare loop", "T*", "orchestration")]
     assert "expected duration" in first.splitlines()[1]
     kept = [json.loads(line) for line in results.read_text().splitlines()]
     ours = {line["case"]: line["values"] for line in kept if line["what"] == "ours fp32"}
