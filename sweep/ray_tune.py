@@ -70,16 +70,16 @@ def connected(address: str, cpus: int | None = None) -> Iterator[Machine]:
 
 
 class _Connection:
-    """That of ``connected``: as Ray, one for a process. workers: those that are kept."""
+    """That of ``connected``: as Ray, one for a process. workers: those that are kept. noted: a trial's note was told."""
 
     def __init__(self) -> None:
-        self.open = False
+        self.open = self.noted = False
         self.workers: Workers | None = None
 
     def close(self) -> None:
         if self.workers is not None:
             self.workers.close()
-        self.open, self.workers = False, None
+        self.open, self.noted, self.workers = False, False, None
 
 
 _connection = _Connection()
@@ -355,7 +355,6 @@ class _Trials:
         self._progress = progress
         self._budget = budget
         self._remaining = remaining
-        self._notes: set[str] = set()
 
     def next(self) -> dict[str, Any] | None:
         if not self._remaining:
@@ -378,8 +377,8 @@ class _Trials:
     def reported(self, number: int, result: dict[str, Any]) -> None:
         self._history.report(number, result["epoch"], result["score"], result["record"])
         self._progress.epoch(self._history.entries[number])
-        if (note := result.get("note")) and note not in self._notes:
-            self._notes.add(note)
+        if (note := result.get("note")) and not _connection.noted:  # Of many trials the first says it.
+            _connection.noted = True
             self._progress.message(note)
 
     def ended(self, number: int, result: dict[str, Any]) -> None:

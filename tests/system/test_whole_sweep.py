@@ -168,8 +168,12 @@ def test_an_extended_search_is_decided_anew_and_the_second_opening_is_counted(wh
 
 
 def test_folds_validate_on_every_image_once(small_data: Path, tmp_path: Path) -> None:
-    done = run_sweep(*arguments(small_data, tmp_path, "folds"), "--finalists", 2, "--folds", 3)
+    """Here, too, features of frozen layers cannot be kept: it is said once, and nothing else changes."""
+    (tmp_path / "file").touch()
+    cache = tmp_path / "file" / "features"
+    done = run_sweep(*arguments(small_data, tmp_path, "folds"), "--finalists", 2, "--folds", 3, "--cache-dir", cache)
     assert done.code == 0, done.errors
+    assert done.text.count(str(cache)) == 1
     run = read_run(tmp_path / "folds")
     assert run.finals is not None
     assert run.finals.folds == 3
