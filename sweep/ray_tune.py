@@ -70,7 +70,7 @@ def connected(address: str, cpus: int | None = None) -> Iterator[Machine]:
 
 
 class _Connection:
-    """That of ``connected``: as Ray, one for a process. workers: those that are kept. noted: a trial's note was told."""
+    """That of ``connected``: as Ray, one for a process. workers: those kept. noted: a note of a trial was told."""
 
     def __init__(self) -> None:
         self.open = self.noted = False
