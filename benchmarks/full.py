@@ -41,7 +41,6 @@ from benchmarks.speed import use_two_cores
 from benchmarks.tutorial import DATA, NUM_WORKERS, WEIGHTS, check_folders, measure, weight_files
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from sweep.config import SweepConfig
 
 ROUNDS, SEEDS = 3, 5
 EMPTY_TRIAL_LIMIT_S, DEMO_LIMIT_S = 0.15, 110.0
@@ -349,7 +348,7 @@ def other_lines(results: Results, name: str) -> list[Line]:
 
 def cache_options(folder: str) -> list[str]:
     """An empty place for the feature cache, so that it is made inside the time."""
-    return ["--cache-dir", f"{folder}/features"] if "cache_dir" in SweepConfig.model_fields else []
+    return ["--cache-dir", f"{folder}/features"]
 
 
 def commands_of(bench: Bench, case: Case) -> list[str]:

@@ -25,7 +25,7 @@ from search_spaces.params import (
     override_to_json,
     parse_text,
 )
-from search_spaces.paths import unreachable
+from search_spaces.paths import expanded, unreachable
 from sweep.machine import Machine
 from sweep.run_folder import RunPaths
 from trainables.atomic import check_format
@@ -39,6 +39,7 @@ from trainables.data.config import (
     finite,
     names,
     option,
+    text,
     whole,
 )
 
@@ -87,6 +88,13 @@ def size_bytes(raw: object) -> int:
     return int(value)
 
 
+def node_folder(raw: object) -> str:
+    """A folder on every node: absolute, since processes there work elsewhere, or below ``~``, each node's own."""
+    given = text(raw)
+    path = expanded(given)
+    return given if given.startswith("~") else os.path.abspath(path)
+
+
 def hyperparameters(raw: object) -> dict[str, Override]:
     """What a mapping, or a list such as ``["lr=1e-3", "batch_size=16,32"]``, fixes of the search, or leaves to it.
 
@@ -131,6 +139,7 @@ def _or_none(reader: Any) -> PlainValidator:
 Number = Annotated[float, PlainValidator(number)]
 WholeOrNone = Annotated[int | None, _or_none(whole)]
 SecondsOrNone = Annotated[float | None, _or_none(seconds)]
+NodeFolderOrNone = Annotated[str | None, _or_none(node_folder)]
 BytesOrNone = Annotated[int | None, _or_none(size_bytes)]
 Weights = Annotated[str, PlainValidator(weight_sources)]
 Hyperparameters = Annotated[dict[str, Override], PlainValidator(hyperparameters)]
@@ -143,8 +152,8 @@ _evidence, _machines, _place = (functools.partial(option, group, anew=True) for 
 class SweepConfig(DataConfig):
     """Everything that is the same for all trials of a sweep, as the user asked for it.
 
-    None means: not given; or off (patience, time_budget, trial_time_limit, folds); or not there (columns, name,
-    resume, positive_class). ``model_fields_set`` has what was given; ``resolve`` fills in the rest.
+    None means: not given; or off (patience, time_budget, trial_time_limit, folds, cache_dir); or not there (columns,
+    name, resume, positive_class). ``model_fields_set`` has what was given; ``resolve`` fills in the rest.
     """
 
     space: Text = _tried(
@@ -253,7 +262,7 @@ class SweepConfig(DataConfig):
         "local", "ADDRESS", "a running Ray cluster, such as auto or HOST:6379; default: local, this machine"
     )
 
-    cache_dir: Text = _machines(
+    cache_dir: NodeFolderOrNone = _machines(
         CACHE_DIR,
         "FOLDER",
         "on each node, where what frozen layers make of the images is kept and shared by trials and sweeps; none: "
@@ -305,7 +314,7 @@ class SweepConfig(DataConfig):
 class ResolvedConfig(SweepConfig):
     """A sweep's settings with nothing left open: what depends on the data or the machine is filled in.
 
-    None means off (patience, time_budget, trial_time_limit, folds) or not there (columns, name, resume,
+    None means off (patience, time_budget, trial_time_limit, folds, cache_dir) or not there (columns, name, resume,
     positive_class). backbones: None until the weights have been looked for. cache_size: None = what each node allows.
     """
 

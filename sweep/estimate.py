@@ -108,8 +108,8 @@ def disk_bytes(plan: Plan) -> int:
 
 def _most_parameters(backbone: str) -> int:
     known = BACKBONES[backbone]
-    network = known.drop_classifier(known.empty_network())
-    return sum(parameter.numel() for parameter in network.parameters()) + known.feature_width * HEAD_WIDTH
+    trunk = known.empty_trunk()
+    return sum(parameter.numel() for parameter in trunk.parameters()) + known.feature_width * HEAD_WIDTH
 
 
 def _free_bytes(paths: RunPaths) -> int:
@@ -164,7 +164,7 @@ def _finalists_line(plan: Plan, an_epoch: float) -> str:
 def cache_line(plan: Plan) -> str:
     """What the feature cache will hold at most, if the trials are like ``RANDOM_TRIALS`` random ones."""
     config, images = plan.config, plan.dataset.images
-    if config.cache_dir == "none":
+    if config.cache_dir is None:
         return "feature cache: none (--cache-dir none)"
     kept = {_cached(plan, params) for params in sampled_trials(plan.space, RANDOM_TRIALS, config.seed)} - {None}
     sizes = [

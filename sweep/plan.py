@@ -115,7 +115,7 @@ class Plan:
             use_gpu=use_gpu,
             deterministic=config.deterministic,
             cached_stages=self.cached_stages,
-            cache_dir=None if config.cache_dir == "none" else config.cache_dir,
+            cache_dir=config.cache_dir,
             cache_bytes=config.cache_size,
         )
 

@@ -71,6 +71,10 @@ class Backbone:
         with torch.device("meta"):
             return self.network(image_size)
 
+    def empty_trunk(self, image_size: int = 224) -> nn.Module:
+        """``empty_network`` without the classifier."""
+        return self.drop_classifier(self.empty_network(image_size))
+
     def run(self, network: nn.Module, stage: str, tensor: Tensor) -> Tensor:
         """The output of one of the ``stages``, which follow from each other, from images to ``to_vector``."""
         part = part_of(network, stage)

@@ -74,7 +74,7 @@ def load_trunk(path: Path, backbone: Backbone, image_size: int = 224) -> Loaded:
         raise UserError(_misfit(path, backbone, held, parts))
     if bad := [name for name, tensor in tensors.items() if tensor.is_floating_point() and not _finite(tensor)]:
         raise UserError(f"{path} holds values that are not finite in {len(bad)} tensors: {some(bad)}")
-    trunk = backbone.drop_classifier(backbone.empty_network(image_size)).to_empty(device="cpu")
+    trunk = backbone.empty_trunk(image_size).to_empty(device="cpu")
     # Copied: tensors of a file may share their storage, or repeat one value over it.
     trunk.load_state_dict({name: tensors.get(name, torch.zeros((), dtype=wanted[name].dtype)) for name in wanted})
     used = set(fit.names.values())

@@ -55,7 +55,7 @@ class StageCost:
 def stage_costs(backbone: str, image_size: int) -> tuple[StageCost, ...]:
     """Of the first 1, 2, ... stages of a backbone (all of them: with the pooling behind), counted without computing."""
     network = BACKBONES[backbone]
-    trunk = network.drop_classifier(network.empty_network(image_size)).eval()
+    trunk = network.empty_trunk(image_size).eval()
     features = torch.empty(1, 3, image_size, image_size, device="meta")
     found = []
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -163,7 +163,8 @@ def _called(pickled: bytes) -> dict[str, Any]:
         function, arguments = cloudpickle.loads(pickled)
         function(*arguments)
     except Exception as error:
-        return result | {"end": "error", "reason": str(error).strip().splitlines()[-1]}
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return result | {"end": "error", "reason": lines[-1]}
     return result | {"end": "budget"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -75,6 +76,20 @@ def test_as_many_trials_run_at_once_as_the_machine_allows(
 )
 def test_a_size_is_read_with_its_unit(given: object, expected: int | None) -> None:
     assert SweepConfig(cache_size=given).cache_size == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("none", None), ("~/features", "~/features"), ("/x/../y", "/y"), ("features", os.path.abspath("features"))],
+)
+def test_the_feature_cache_is_a_folder_that_every_process_of_a_node_finds(given: str, expected: str | None) -> None:
+    assert SweepConfig(cache_dir=given).cache_dir == expected
+
+
+@pytest.mark.parametrize("given", ["s3://bucket/features", "~nobody_has_this/features", "a\0b"])
+def test_what_is_no_folder_of_a_node_is_refused(given: str) -> None:
+    with pytest.raises(UserError, match="--cache-dir"):
+        SweepConfig.from_json({"cache_dir": given})
 
 
 @pytest.mark.parametrize("given", ["20 apples", "-1", -1, "GB", True])

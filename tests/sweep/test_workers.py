@@ -35,6 +35,8 @@ def note_process(folder: Path, number: int) -> None:
 def refuse(number: int) -> None:
     if number == 1:
         raise ValueError("no good\nat all")
+    if number == 3:
+        raise MemoryError  # without a word
 
 
 def test_all_processes_of_one_work_do_the_next_one(workers: Workers, tmp_path: Path) -> None:
@@ -54,6 +56,6 @@ def test_all_processes_of_one_work_do_the_next_one(workers: Workers, tmp_path: P
 
 
 def test_a_call_that_raises_says_why_and_the_others_go_on(workers: Workers) -> None:
-    tasks = Tasks(refuse, [(0,), (1,), (2,)])
+    tasks = Tasks(refuse, [(0,), (1,), (2,), (3,)])
     assert not workers.do(tasks)
-    assert tasks.problems == [None, "at all", None]
+    assert tasks.problems == [None, "at all", None, "MemoryError"]
