@@ -17,11 +17,10 @@ from typing import Any, NoReturn
 from search_spaces.errors import UserError, shown_problems, unknown
 from search_spaces.paths import path_of
 from sweep.config import GROUPS, SweepConfig
+from sweep.endings import BAD_INPUT, INTERRUPTED, SweepStopped
 from trainables.data.config import Option, dashed, unknown_option
 from trainables.data.yaml_file import read_yaml, underscored
 
-BAD_INPUT = 2
-INTERRUPTED = 130
 DEVICES = ("auto", "cpu", "cuda")
 MISSING = "\0missing"
 """Stands for the value of an option that was given none. No argument can be it: the system ends them at a NUL."""
@@ -44,7 +43,8 @@ examples:
   python -m sweep.run --resume NAME --trials 200           go on with a run, and further
 
 exit codes:
-  0 done   1 every trial failed   2 bad input   130 interrupted; what is done is kept, see --resume"""
+  0 done   1 every trial failed   2 bad input   3 cluster lost   4 disk full   130 interrupted
+  after 3, 4 and 130 nothing is lost: mend what was told, and go on by --resume"""
 
 
 def read(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
@@ -272,7 +272,8 @@ def computing(asked: argparse.Namespace) -> tuple[int | None, list[str]]:
 
 
 def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
-    """``run`` with the arguments; its exit code, or 2 with one line a problem, or 130 after Ctrl-C.
+    """``run`` with the arguments; its exit code, or 2 with one line a problem, or 130 after Ctrl-C, or that of
+    ``SweepStopped``.
 
     Also 130 where what reads our output (``| head``) has gone.
     """
@@ -281,6 +282,9 @@ def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> 
     except UserError as error:
         tell(error.problems)
         return BAD_INPUT
+    except SweepStopped as stopped:
+        tell([stopped.reason])
+        return stopped.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from search_spaces.errors import UserError, raise_all, unknown
 from search_spaces.paths import shortened, unreachable
 from sweep.cli import (
-    BAD_INPUT,
     Arguments,
     ImageCount,
     add_computing,
@@ -40,6 +39,7 @@ from sweep.cli import (
     run_command,
     tell,
 )
+from sweep.endings import BAD_INPUT
 from sweep.run_folder import EvaluationPaths, RunPaths, check_writable, folder_beside
 from trainables.atomic import FORMAT, write_json
 from trainables.data.config import DataConfig

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from search_spaces.errors import UserError
 from search_spaces.paths import unreachable
-from sweep.cli import BAD_INPUT, Arguments, add_computing, computing, path, plain, run_command, silence_output, tell
+from sweep.cli import Arguments, add_computing, computing, path, plain, run_command, silence_output, tell
+from sweep.endings import BAD_INPUT
 from trainables.atomic import write_atomically
 from trainables.data.files import EXTENSIONS, index_folder
 

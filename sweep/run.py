@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import UserError, raise_all
-from sweep.cli import BAD_INPUT, INTERRUPTED, ImageCount, arguments_of, build_page, read, run_command
+from sweep.cli import ImageCount, arguments_of, build_page, read, run_command
 from sweep.config import Resumed, SweepConfig, check, name_problems, resolve, resume, run_paths
+from sweep.endings import ALL_FAILED, BAD_INPUT, INTERRUPTED, SweepStopped
 from sweep.run_folder import (
     IMAGE_CACHE,
     ModelPaths,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from trainables.data.config import DataConfig
     from trainables.trial import TrialSettings
 
-ALL_FAILED = 1
 LONGEST_STEM = 60
 """Letters of a space's name in that of its runs."""
 _ONE_AT_A_TIME = threading.Lock()
@@ -124,10 +124,9 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
             raise UserError(*problems, *error.problems, *check(asked)) from None
         problems += resumed.problems
     # Imported here, because torch and ray take seconds that a mistyped option need not wait for.
-    from sweep import estimate, finalists, model, ray_tune
+    from sweep import estimate, ray_tune
     from sweep.history import TrialHistory
     from sweep.plan import input_problems, make_plan, node_problems
-    from sweep.records import read_run
 
     machine = here = this_machine()
     address = (resumed.config if resumed else asked).address
@@ -181,15 +180,10 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
     settings = plan.settings(paths, use_gpu=bool(config.gpus_per_trial))
     budget = ray_tune.TimeBudget(config.time_budget)
     history = TrialHistory(paths, config.metric, plan.mode)
-    outcome = run_search(plan, history, settings, budget)
-    if not outcome.interrupted and config.finalists:
-        outcome = outcome.then(finalists.run(plan, history, settings, budget, print))
-    if not outcome.interrupted:
-        ended = read_run(paths.root)
-        with ThreadPoolExecutor(1) as beside_baselines:
-            models = beside_baselines.submit(model.renew_models, ended)
-            for problem in (*finalists.measure(plan, ended, settings), *models.result()):
-                print(problem)
+    try:
+        outcome = compute(plan, history, settings, budget)
+    except SweepStopped as stopped:
+        raise SweepStopped(f"{stopped.reason}; go on with: {resume_command(paths)}", stopped.exit_code) from stopped
     for line in write_summary(history, outcome.interrupted, outcome.out_of_time):
         print(line)
     return paths, exit_code(history, outcome.interrupted)
@@ -275,6 +269,26 @@ def write_new_run(
     weights = {name: dataclasses.asdict(found) for name, found in plan.weights.items()}
     machine_facts = provenance(machine) | {"weights": weights, "missing_weights": plan.missing_weights}
     create_run(paths, beside, record, machine_facts, plan.space.source)
+
+
+def compute(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: TimeBudget) -> Outcome:
+    """All that is trained and predicted: the search, the finalists, the baselines and the model.
+
+    history: not yet loaded. Raises ``SweepStopped`` where the sweep cannot go on.
+    """
+    from sweep import finalists, model
+    from sweep.records import read_run
+
+    outcome = run_search(plan, history, settings, budget)
+    if not outcome.interrupted and plan.config.finalists:
+        outcome = outcome.then(finalists.run(plan, history, settings, budget, print))
+    if not outcome.interrupted:
+        ended = read_run(history.paths.root)
+        with ThreadPoolExecutor(1) as beside_baselines:
+            models = beside_baselines.submit(model.renew_models, ended)
+            for problem in (*finalists.measure(plan, ended, settings), *models.result()):
+                print(problem)
+    return outcome
 
 
 def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: TimeBudget) -> Outcome:
