@@ -21,5 +21,5 @@ def measure(quick: bool) -> list[Row]:
 
 def trial_share(run: Run, seconds: float) -> float:
     """Per cent of a sweep's ``seconds`` in which its concurrent trials trained and validated networks."""
-    assert run.sweep.concurrency is not None, "sweep.json names no concurrency"
+    assert isinstance(run.sweep.concurrency, int), "sweep.json names no concurrency"
     return 100 * float(run.trials.seconds.sum()) / (run.sweep.concurrency * seconds)

@@ -69,7 +69,7 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
         sampler=config.sampler,
         trials=trials,
         seed=config.seed,
-        concurrency=plan.config.concurrency,
+        concurrency=plan.at_once,
         deterministic=False,
     )
     history.on_end.append(OptunaExport(history).add)

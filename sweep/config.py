@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
-
-from pydantic import PlainValidator
+from typing import Any, NamedTuple, Self
 
 from search_spaces.errors import UserError, raise_all, shown_problems
 from search_spaces.params import (
     BACKBONE_NAMES,
-    Override,
     TrialParams,
-    override_from_json,
     override_to_json,
-    parse_text,
 )
-from search_spaces.paths import expanded, unreachable
+from search_spaces.paths import unreachable
 from sweep.machine import Machine
+from sweep.option_types import (
+    CLUSTER,
+    BytesOrNone,
+    Concurrency,
+    Hyperparameters,
+    NodeFolderOrNone,
+    Number,
+    SecondsOrNone,
+    Weights,
+    WholeOrNone,
+)
 from sweep.run_folder import RunPaths
 from trainables.atomic import check_format
 from trainables.data.config import (
@@ -36,11 +42,7 @@ from trainables.data.config import (
     Text,
     Whole,
     dashed,
-    finite,
-    names,
     option,
-    text,
-    whole,
 )
 
 LONGEST_NAME = 200
@@ -50,99 +52,8 @@ PRECISIONS = ("fp32", "bf16", "auto")
 CACHE_DIR = "~/.cache/sweep"
 COMPARABLE = tuple(TrialParams.__dataclass_fields__)
 GROUPS = ("images", "what is tried", "how much", "search", "evidence", "machines", "place")
-SECONDS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1}
-_DURATION_PART = r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)"
 OR_ANEW = "or start a new run under another --name"
 
-
-def number(raw: object) -> float:
-    """A finite float."""
-    value = finite(raw)
-    if value is None:
-        raise ValueError(f"must be a number, received {raw!r}")
-    return value
-
-
-def seconds(raw: object) -> float:
-    """A length of time in seconds: ``3600``, ``"90m"``, ``"1h30m"``, ``"1.5h"``, ``"2d"``; a plain number is seconds.
-
-    Of any sign: whether it can be is the option's matter.
-    """
-    value = finite(raw)
-    if value is not None:
-        return value
-    if isinstance(raw, str) and re.fullmatch(rf"(?:{_DURATION_PART}\s*)+", raw.strip().lower()):
-        parts = re.findall(_DURATION_PART, raw.lower())
-        return float(sum(float(amount) * SECONDS[unit] for amount, unit in parts))
-    raise ValueError(f"must be a time such as 90s, 45m, 2h, 1h30m or 1d (a plain number is seconds), received {raw!r}")
-
-
-def size_bytes(raw: object) -> int:
-    """A size in bytes: ``"50GB"``, ``"500 MB"`` (powers of 1000); a plain number is bytes."""
-    value = finite(raw)
-    if value is None and isinstance(raw, str):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt])b?", raw.strip().lower())
-        value = None if match is None else float(match[1]) * 1000 ** ("kmgt".index(match[2]) + 1)
-    if value is None or value < 0:
-        raise ValueError(f"must be a size such as 500MB, 20GB or 0, received {raw!r}")
-    return int(value)
-
-
-def node_folder(raw: object) -> str:
-    """A folder on every node: absolute, since processes there work elsewhere, or below ``~``, each node's own."""
-    given = text(raw)
-    path = expanded(given)
-    return given if given.startswith("~") else os.path.abspath(path)
-
-
-def hyperparameters(raw: object) -> dict[str, Override]:
-    """What a mapping, or a list such as ``["lr=1e-3", "batch_size=16,32"]``, fixes of the search, or leaves to it.
-
-    Values get the type of the field of ``TrialParams`` that they are for. ``UserError`` with whole sentences if wrong.
-    """
-    pairs: list[tuple[str, Any]] = []
-    problems: list[str] = []
-    if isinstance(raw, Mapping):
-        pairs = [(str(key), value) for key, value in raw.items()]
-    else:
-        for one in names(raw):
-            key, equals, value = (part.strip() for part in one.partition("="))
-            if key and equals and value:
-                pairs.append((key, value))
-            else:
-                problems.append(f"--set {one}: write name=value, such as lr=1e-3")
-    values: dict[str, Override] = {}
-    for key, value in pairs:
-        if key in values:
-            problems.append(f"--set {key} is given twice: {values[key]} and {value}")
-            continue
-        try:
-            values[key] = (override_from_json if isinstance(value, Mapping) else parse_text)(key, value)
-        except UserError as error:
-            problems += [f"--set {key}={value}: {problem}" for problem in error.problems]
-    raise_all(problems)
-    return values
-
-
-def weight_sources(raw: object) -> str:
-    """One text of what ``--weights`` was given, as ``trainables.weights.WeightSources`` reads it; what is no NAME=FILE
-    comes first, since a file's name may hold a comma.
-    """
-    return ",".join(sorted(names(raw), key=lambda one: re.match(r"\w+=", one.strip()) is not None))
-
-
-def _or_none(reader: Any) -> PlainValidator:
-    """Reads None, too, and the text "none" as None."""
-    return PlainValidator(lambda raw: None if raw is None or raw == "none" else reader(raw))
-
-
-Number = Annotated[float, PlainValidator(number)]
-WholeOrNone = Annotated[int | None, _or_none(whole)]
-SecondsOrNone = Annotated[float | None, _or_none(seconds)]
-NodeFolderOrNone = Annotated[str | None, _or_none(node_folder)]
-BytesOrNone = Annotated[int | None, _or_none(size_bytes)]
-Weights = Annotated[str, PlainValidator(weight_sources)]
-Hyperparameters = Annotated[dict[str, Override], PlainValidator(hyperparameters)]
 
 _tried, _how_much, _search = (functools.partial(option, group) for group in GROUPS[1:4])
 # What a resumed run may be given anew: it changes how much is run and where, not what a trial is worth.
@@ -257,9 +168,17 @@ class SweepConfig(DataConfig):
         most=1,
         out_of_range="must be from 0 to 1: a trial has one GPU, or a part",
     )
-    concurrency: Whole | None = _machines(None, "N", "trials at once; default: as many as CPUs and GPUs allow", least=1)
+    concurrency: Concurrency | None = _machines(
+        None,
+        "N",
+        "trials at once; default: as many as CPUs and GPUs allow, on a cluster also those of machines that join later",
+        least=1,
+    )
     address: Text = _machines(
         "local", "ADDRESS", "a running Ray cluster, such as auto or HOST:6379; default: local, this machine"
+    )
+    wait_for_nodes: Whole | None = _machines(
+        None, "N", "begin when so many machines of the cluster are there; default: with any", least=1, later=True
     )
 
     cache_dir: NodeFolderOrNone = _machines(
@@ -327,7 +246,7 @@ class ResolvedConfig(SweepConfig):
     repeats: Whole
     cpus_per_trial: Whole
     gpus_per_trial: Number
-    concurrency: Whole
+    concurrency: Concurrency
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
@@ -345,8 +264,8 @@ def resolve(config: SweepConfig, machine: Machine) -> ResolvedConfig:
     """``config`` with what depends on the data (demo or not) and on the machine filled in; a given value is kept.
 
     machine: this one or the whole cluster. A trial gets one GPU if there is one, else one CPU, and as many trials run
-    at once as these allow. A scheduler needs at least two epochs to stop anything, and a study runs its list to the
-    end.
+    at once as these allow, on a cluster as it is then: a deterministic sweep keeps to what it is now. A scheduler
+    needs at least two epochs to stop anything, and a study runs its list to the end.
     """
     values = dict(config)
 
@@ -366,27 +285,28 @@ def resolve(config: SweepConfig, machine: Machine) -> ResolvedConfig:
     default("finalists", 2 if demo else 3)
     # With folds every image but the test's validates once: that is the repetition.
     default("repeats", 1 if config.folds is not None else 2 if demo else 3)
-    at_once = machine.cpus // max(1, default("cpus_per_trial", 1))
-    if (share := default("gpus_per_trial", 1.0 if machine.gpus >= 1 else 0.0)) > 0:
-        # Of several GPUs each holds whole trials: two thirds of a GPU leave room for one trial on it, not for 1.5.
-        at_once = min(at_once, machine.gpus * int(1 / share + 1e-9))
+    cpus, share = default("cpus_per_trial", 1), default("gpus_per_trial", 1.0 if machine.gpus >= 1 else 0.0)
     if values["precision"] == "auto":
         values["precision"] = "bf16" if machine.fast_bf16(on_gpu=share > 0) else "fp32"
-    default("concurrency", max(1, at_once))
+    grows = config.address != "local" and not config.deterministic
+    default("concurrency", CLUSTER if grows else max(1, machine.slots(cpus, share)))
     return ResolvedConfig(**values).without(config.unread)
 
 
-def check(config: SweepConfig, cpus: int | None = None, gpus: float | None = None) -> list[str]:
+def check(
+    config: SweepConfig, cpus: int | None = None, gpus: float | None = None, *, may_grow: bool = False
+) -> list[str]:
     """Everything wrong with ``config`` by itself and for a machine of so many CPUs and GPUs; [] if it can be run.
 
-    One sentence a problem. Fields that are None are not looked at; nor is what only the data, the weights folder or
-    the search space can tell (``plan`` does).
+    may_grow: machines with GPUs may come later, as an autoscaler can start some. One sentence a problem. Fields that
+    are None are not looked at; nor is what only the data, the weights folder or the search space can tell (``plan``
+    does).
     """
     return [
         *config.problems(),
         *_pair_problems(config),
         *name_problems(config),
-        *_resource_problems(config, cpus, gpus),
+        *_resource_problems(config, cpus, math.inf if may_grow and gpus is not None else gpus),
     ]
 
 
@@ -443,9 +363,14 @@ def name_problems(config: SweepConfig) -> list[str]:
 def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None) -> list[str]:
     local = config.address == "local"
     where = "this machine" if local else f"the cluster at {config.address}"
-    at_once, asked_cpus, asked_gpus = config.concurrency or 0, config.cpus_per_trial or 0, config.gpus_per_trial or 0
+    asked_cpus, asked_gpus = config.cpus_per_trial or 0, config.gpus_per_trial or 0
+    at_once = config.concurrency if isinstance(config.concurrency, int) else 0
     sound = not config.unread & {"concurrency", "cpus_per_trial", "gpus_per_trial"}
     found = []
+    if local and config.concurrency == CLUSTER:
+        found.append(f"--concurrency {CLUSTER} is for a cluster: give --address, too, or a number")
+    if local and config.wait_for_nodes is not None:
+        found.append(f"--wait-for-nodes {config.wait_for_nodes} is for a cluster: give --address, too, or leave it out")
     if cpus is not None and asked_cpus > cpus:
         found.append(f"--cpus-per-trial {asked_cpus}: {where} has {cpus}")
     elif sound and cpus is not None and local and (needed := at_once * max(1, asked_cpus)) > cpus:
@@ -455,7 +380,8 @@ def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None
     if gpus is None or asked_gpus > 1:  # More than one is out of range on any machine.
         return found
     if asked_gpus > gpus:
-        found.append(f"--gpus-per-trial {asked_gpus:g}: {where} has {gpus:g}")
+        way_out = "" if local else ": give --wait-for-nodes, if machines with GPUs are still to join, or 0"
+        found.append(f"--gpus-per-trial {asked_gpus:g}: {where} has {gpus:g}{way_out}")
     elif sound and local and at_once * asked_gpus > gpus + 1e-6:
         found.append(f"--concurrency {at_once} with {asked_gpus:g} GPUs a trial: {where} has {gpus:g}")
     return found

@@ -103,7 +103,7 @@ def disk_bytes(plan: Plan) -> int:
     runs."""
     largest = max(_most_parameters(name) for name in plan.weights) * BYTES_PER_PARAMETER
     kept = min(WEIGHTS_KEPT, plan.trials) + plan.repeats + MODEL_FILES
-    return largest * (kept + STATE_COPIES * plan.config.concurrency)
+    return largest * (kept + STATE_COPIES * plan.at_once)
 
 
 def _most_parameters(backbone: str) -> int:
@@ -125,7 +125,7 @@ def description(plan: Plan, paths: RunPaths) -> str:
     an_epoch = sum(one.train * images["train"] + one.evaluate * images["val"] for one in measured) / len(measured)
     once = {_cached(plan, params): one.once for params, one in zip(trials, measured, strict=True)}
     views = VIEWS["flip"] * images["train"] + images["val"]
-    seconds = (an_epoch * plan.budget * plan.trials + sum(once.values()) * views) / plan.config.concurrency
+    seconds = (an_epoch * plan.budget * plan.trials + sum(once.values()) * views) / plan.at_once
     elsewhere = plan.config.gpus_per_trial and _device(plan).type == "cpu"
     unlike = ", on the CPU of this machine, which has no GPU: those of the cluster are faster" if elsewhere else ""
     return "\n".join(
@@ -141,7 +141,7 @@ def description(plan: Plan, paths: RunPaths) -> str:
             *("  " + " ".join(f"{key}={value}" for key, value in params.active().items()) for params in trials),
             "",
             f"estimated time: at most {duration(seconds)} for {plan.trials} trials of {plan.budget} epochs, "
-            f"{plan.config.concurrency} at a time, if none is stopped early (measured on the sampled trials{unlike})",
+            f"{plan.at_once} at a time, if none is stopped early (measured on the sampled trials{unlike})",
             _finalists_line(plan, an_epoch),
             disk_line(plan, paths),
             cache_line(plan),
@@ -153,7 +153,7 @@ def _finalists_line(plan: Plan, an_epoch: float) -> str:
     if not plan.repeats:
         return "no finalists: the search's own scores are all there will be, and the test split stays closed"
     cells = ", and the best of each cell of " + ", ".join(plan.config.compare) if plan.config.compare else ""
-    seconds = an_epoch * plan.budget * plan.repeats / plan.config.concurrency
+    seconds = an_epoch * plan.budget * plan.repeats / plan.at_once
     return (
         f"then {plan.finalists} finalist{'s are' if plan.finalists > 1 else ' is'} trained again, "
         f"{plan.repeats} training{'s' * (plan.repeats > 1)}{cells}: "

@@ -226,7 +226,7 @@ def _seconds(plan: Plan, search: TrialHistory, chosen: list[Finalist]) -> float:
     for one in chosen:
         epochs = plan.epochs_of.get(one.number, plan.config.epochs)
         total += search.entries[one.number].mean_epoch_seconds * epochs
-    return total / min(plan.config.concurrency, max(1, len(chosen)))
+    return total / min(plan.at_once, max(1, len(chosen)))
 
 
 def _retrain(

@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from search_spaces.params import TrialParams
@@ -24,7 +25,7 @@ WEIGHTS_KEPT = 10
 @dataclass
 class TrialState:
     """One trial. status as in records. scores: the selection metric of each epoch (NaN if undefined), from epoch 1;
-    seconds: how long each epoch took; mode: "max" or "min" of the metric."""
+    seconds: how long each epoch took; mode: "max" or "min" of the metric; restarts: how often its process was lost."""
 
     number: int
     trial_id: str
@@ -36,6 +37,7 @@ class TrialState:
     status: str = "running"
     reason: str = ""
     mode: str = "max"
+    restarts: int = 0
 
     @property
     def score(self) -> float:
@@ -91,6 +93,8 @@ class TrialHistory:
             )
             for epoch in record.epochs:
                 self._add_epoch(entry, epoch, epoch.score(self.metric))
+            if (restarts := self.files(entry).restarts).exists():
+                entry.restarts = len(restarts.read_bytes().splitlines())
             self.entries[record.number] = entry
         for entry in self.entries.values():
             if entry.ended:
@@ -110,7 +114,15 @@ class TrialHistory:
         entry = TrialState(number, name or trial_id(number), params, suggestion or Suggestion(), mode=self.mode)
         self.entries[number] = entry
         files = self.files(entry)
-        for leftover in (files.result, files.status, files.error, files.state, files.stacks, files.weights):
+        for leftover in (
+            files.result,
+            files.status,
+            files.error,
+            files.restarts,
+            files.state,
+            files.stacks,
+            files.weights,
+        ):
             leftover.unlink(missing_ok=True)  # of a trial whose params.json was lost
         start = {"trial_id": entry.trial_id, "number": number, "params": params.to_flat()}
         write_json(files.params, start | {"suggestion": entry.suggestion.to_json()})
@@ -130,6 +142,14 @@ class TrialHistory:
             stream.write(("\n" if torn else "") + record + "\n")
         for listener in self.on_report:
             listener(entry, facts)
+
+    def restart(self, number: int, reason: str) -> None:
+        """Write down that a trial lost its process and why; it goes on, or is ended, where it was."""
+        entry = self.entries[number]
+        entry.restarts += 1
+        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "reason": reason}
+        with self.files(entry).restarts.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
 
     def end(self, number: int, status: str, reason: str) -> None:
         """Write down how a trial ended: "completed", "pruned" or "failed", and why. A second end changes nothing."""

@@ -43,16 +43,28 @@ class Machine:
         able = [node.fast_bf16_gpu if on_gpu else node.fast_bf16 for node in self.nodes if node.gpus or not on_gpu]
         return bool(able) and all(able)
 
-    def trial_memory_bytes(self, cpus_a_trial: int, gpus_a_trial: float, concurrency: int) -> int:
-        """Memory that each trial has on the smallest node, if they share it alike; 0 where nothing is known."""
-        shares = []
-        for node in self.nodes:
-            at_once = node.cpus // max(1, cpus_a_trial)
-            if gpus_a_trial:
-                at_once = min(at_once, node.gpus * int(1 / gpus_a_trial + 1e-9))
-            if at_once:
-                shares.append(node.memory_bytes // min(at_once, concurrency))
-        return min(shares, default=0)
+    def slots(self, cpus_a_trial: int, gpus_a_trial: float) -> int:
+        """How many trials run at once."""
+        return trials_at_once(self.cpus, self.gpus, cpus_a_trial, gpus_a_trial)
+
+    def trial_memory_bytes(self, cpus_a_trial: int, gpus_a_trial: float, concurrency: int | None) -> int:
+        """Memory that each trial has on the smallest node, if they share it alike; 0 where nothing is known.
+
+        concurrency: the most that run at once; None: as many as there is room for.
+        """
+        at_once = (
+            (node.memory_bytes, trials_at_once(node.cpus, node.gpus, cpus_a_trial, gpus_a_trial)) for node in self.nodes
+        )
+        return min((memory // min(count, concurrency or count) for memory, count in at_once if count), default=0)
+
+
+def trials_at_once(cpus: float, gpus: float, cpus_a_trial: int, gpus_a_trial: float) -> int:
+    """How many trials so many CPUs and GPUs hold.
+
+    Of several GPUs each holds whole trials: two thirds of a GPU leave room for one trial on it, not for 1.5.
+    """
+    by_cpu = int(cpus / max(1, cpus_a_trial))
+    return min(by_cpu, int(gpus) * int(1 / gpus_a_trial + 1e-9)) if gpus_a_trial > 0 else by_cpu
 
 
 def this_node() -> Node:
@@ -84,6 +96,18 @@ def available_memory_bytes(groups: Path = CGROUPS, membership: Path = MEMBERSHIP
     """Memory that processes like this one may use, all together: the machine's, or what a container is given."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([whole, *_memory_limits(groups, membership)])
+
+
+def oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int | None:
+    """How many processes the kernel has ended so far as memory had run out, of the machine or of a container.
+
+    None where it does not tell.
+    """
+    try:
+        lines = vmstat.read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
 
 
 def _cpu_limits(groups: Path, membership: Path) -> Iterator[float]:

@@ -51,7 +51,8 @@ class Plan:
 
     weights: by backbone; missing_weights: why the other backbones are left out. mode: "max" or "min" of
     ``config.metric``. own_epochs: the trials of a study's list run the study's epochs. cached_stages: by backbone,
-    behind how many of its stages features of frozen layers are kept (``stages_worth_keeping``).
+    behind how many of its stages features of frozen layers are kept (``stages_worth_keeping``). slots: trials that the
+    machines have room for as the sweep begins.
     """
 
     config: ResolvedConfig
@@ -62,6 +63,12 @@ class Plan:
     mode: str
     own_epochs: bool = False
     cached_stages: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    slots: int = 1
+
+    @property
+    def at_once(self) -> int:
+        """How many trials run at once, on a cluster as it is when the sweep begins."""
+        return self.config.concurrency if isinstance(self.config.concurrency, int) else max(1, self.slots)
 
     @property
     def trials(self) -> int:
@@ -212,13 +219,15 @@ def make_plan(
         mode=metric_mode(config.metric),
         own_epochs=own_epochs,
         cached_stages=_cached_stages(config, dataset, weights, machine) if cached_stages is None else cached_stages,
+        slots=machine.slots(config.cpus_per_trial, config.gpus_per_trial),
     )
 
 
 def _cached_stages(
     config: ResolvedConfig, dataset: DatasetRecord, backbones: Iterable[str], machine: Machine
 ) -> dict[str, list[int]]:
-    memory = machine.trial_memory_bytes(config.cpus_per_trial, config.gpus_per_trial, config.concurrency)
+    at_once = config.concurrency if isinstance(config.concurrency, int) else None
+    memory = machine.trial_memory_bytes(config.cpus_per_trial, config.gpus_per_trial, at_once)
     return {
         name: stages_worth_keeping(
             name,

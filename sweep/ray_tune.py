@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,24 +13,20 @@ from typing import Any, Protocol
 
 import ray
 from ray import tune
-from ray.exceptions import AuthenticationError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search_spaces.errors import UserError
+from sweep.cluster import connect
+from sweep.endings import CLUSTER_LOST, SweepStopped
 from sweep.history import TrialHistory, TrialState
-from sweep.machine import Machine, Node, this_node
+from sweep.machine import Machine
 from sweep.optuna_search import Exhausted
 from sweep.plan import Plan
 from sweep.progress import Progress
 from sweep.pruning import PruningRule
 from sweep.run_folder import RunPaths
-from sweep.workers import Tasks, Workers
+from sweep.workers import LEAVES_WITHIN_S, RESTARTS, Tasks, Workers
 from trainables.ray_trainable import FinetuneTrainable
 from trainables.trial import TrialSettings, predict_trial
 
-NODE_ANSWERS_WITHIN_S = 60.0
-ADDRESS_ANSWERS_WITHIN_S = 5.0
-OBJECT_STORE_BYTES = 200_000_000  # Images go through memory-mapped files: Ray has next to nothing to carry.
 LOGGERS = ("ray", "optuna", "sweep")
 TRIAL_FILES = ("state", "weights", "predictions", "error", "stacks")
 
@@ -51,22 +46,22 @@ class Outcome:
         return Outcome(self.interrupted or after.interrupted, self.out_of_time or after.out_of_time)
 
 
-def in_use() -> list[str]:
-    """Why no sweep can start Ray in this process, one sentence; [] if it can."""
-    taken = "Ray is in use in this process already: call ray.shutdown() first, or run the sweep in a process of its own"
-    return [taken] if ray.is_initialized() else []
-
-
 @contextlib.contextmanager
-def connected(address: str, cpus: int | None = None) -> Iterator[Machine]:
+def connected(address: str, cpus: int | None = None, wait_for_nodes: int | None = None) -> Iterator[Machine]:
     """``connect``, and at the end leave the cluster, or stop Ray; within it processes are kept from work to work."""
-    machine = connect(address, cpus)
+    machine = connect(address, cpus, wait_for_nodes)
     _connection.open = True
+    lost = False
     try:
         yield machine
+    except SweepStopped as stopped:
+        lost = stopped.exit_code == CLUSTER_LOST
+        raise
     finally:
         _connection.close()
-        ray.shutdown()
+        leaving = threading.Thread(target=ray.shutdown, name="ray.shutdown", daemon=True)
+        leaving.start()
+        leaving.join(LEAVES_WITHIN_S if lost else None)  # From a cluster that does not answer nothing can be taken.
 
 
 class _Connection:
@@ -83,88 +78,6 @@ class _Connection:
 
 
 _connection = _Connection()
-
-
-def connect(address: str, cpus: int | None = None) -> Machine:
-    """Start Ray on this machine (``address`` "local"), or join the cluster at ``address``; what it has to offer.
-
-    cpus: how many to use of this machine. Raises ``UserError`` if there is no cluster at ``address``.
-    """
-    if address != "local":
-        if silence := _silence_at(address):
-            raise UserError(_no_cluster(address, silence))
-        # What answers may be no Ray: one attempt takes it half a minute, and it would make twenty.
-        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
-    local = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    try:
-        ray.init(
-            address=address,
-            logging_level=logging.CRITICAL,
-            log_to_driver=False,
-            **(local if address == "local" else {}),
-        )
-    except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
-        if address == "local":
-            raise UserError(f"Ray cannot be started on this machine: {error}") from error
-        raise UserError(_no_cluster(address, str(error))) from None
-    resources = ray.cluster_resources()
-    prefix = "accelerator_type:"
-    return Machine(
-        cpus=int(resources.get("CPU", 0)),
-        gpus=int(resources.get("GPU", 0)),
-        gpu_names=tuple(key.removeprefix(prefix) for key in resources if key.startswith(prefix)),
-        nodes=(this_node(),) if address == "local" else _nodes(),
-    )
-
-
-def _nodes() -> tuple[Node, ...]:
-    return tuple(answer for _, answer in on_every_node(this_node) if isinstance(answer, Node))
-
-
-def _silence_at(address: str) -> str | None:
-    """Why nobody can be reached at ``address`` ("host:port", or "auto": ``$RAY_ADDRESS``); None if somebody can.
-
-    Ray itself tries for a quarter of an hour before it gives up. Other forms of addresses are left to it.
-    """
-    if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", "")
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "/" in host:
-        return None
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ADDRESS_ANSWERS_WITHIN_S).close()
-    except (OSError, OverflowError, UnicodeError) as error:
-        return str(getattr(error, "strerror", None) or error)
-    return None
-
-
-def _no_cluster(address: str, why: str) -> str:
-    return (
-        f"--address {address}: no Ray cluster answers there ({why}); start one by `ray start --head` or "
-        "`ray up cluster.yaml`, with RAY_AUTH_MODE=token on every host, or leave --address out"
-    )
-
-
-def on_every_node(function: Callable[..., Any], *arguments: Any) -> list[tuple[str, Any]]:
-    """Call an importable ``function`` on each node that has CPUs; the nodes' names with the results, or exceptions."""
-    task = ray.remote(num_cpus=0, max_retries=0)(function)
-    asked = [
-        (
-            f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
-            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-                *arguments
-            ),
-        )
-        for node in ray.nodes()
-        if node["Alive"] and node["Resources"].get("CPU")
-    ]
-    answers: list[tuple[str, Any]] = []
-    for name, answer in asked:
-        try:
-            answers.append((name, ray.get(answer, timeout=NODE_ANSWERS_WITHIN_S)))
-        except RayError as error:
-            answers.append((name, error))
-    return answers
 
 
 def log_to(path: Path) -> None:
@@ -221,7 +134,7 @@ def run_trials(
     remaining = len(history.unfinished()) + max(0, trials - len(history.entries))
     if not remaining:
         return Outcome(interrupted=False, out_of_time=False)
-    lag = plan.config.concurrency if plan.config.deterministic else None
+    lag = plan.at_once if plan.config.deterministic else None
     with _workers(plan, history.paths, trainable, reuse_actors) as workers:
         interrupted = workers.do(_Trials(searcher, history, pruning, lag, progress, budget, remaining))
     # Between two trials none is unfinished, and still the sweep may have been interrupted.
@@ -279,7 +192,8 @@ def _workers(plan: Plan, paths: RunPaths, trainable: type[tune.Trainable], reuse
         return
     if kept is not None:
         kept.close()
-    made = Workers(trainable, plan.resources, plan.config.concurrency, paths.tune, reuse=reuse_actors)
+    count = plan.config.concurrency if isinstance(plan.config.concurrency, int) else None
+    made = Workers(trainable, plan.resources, count, paths.tune, reuse=reuse_actors)
     if _connection.open:
         _connection.workers = made
         yield made
@@ -307,13 +221,17 @@ class TuneSearcher:
         self._source = source
         self._history = history
         self._settings_of = settings_of
-        self._resumed = history.unfinished()
+        self._unfinished = history.unfinished()
         self.exhausted = False
+
+    def again(self, trial: TrialState) -> None:
+        """Give a trial that has begun once more, before all others."""
+        self._unfinished.insert(0, trial)
 
     def next(self) -> dict[str, Any] | None:
         """The config of ``FinetuneTrainable`` for the next trial; None: ask again later. Raises ``Exhausted``."""
         try:
-            trial = self._resumed.pop(0) if self._resumed else self._source.ask()
+            trial = self._unfinished.pop(0) if self._unfinished else self._source.ask()
         except Exhausted:
             self.exhausted = True
             raise
@@ -388,12 +306,23 @@ class _Trials:
         else:
             self._end(number, "completed" if end in ("budget", "plateau") else "failed", result.get("reason", end))
 
-    def restarted(self, number: int, reason: str) -> None:
-        name = self._history.entries[number].trial_id
-        self._progress.message(f"trial {name} lost its worker ({reason}): started again where it was")
+    def lost(self, number: int, reason: str) -> None:
+        state = self._history.entries[number]
+        if (stacks := self._history.files(state).stacks).exists() and stacks.stat().st_size:
+            reason = "hung past its time limit"  # The watchdog in its process has ended it, see ``FinetuneTrainable``.
+        self._history.restart(number, reason)
+        if state.restarts > RESTARTS:
+            self._end(number, "failed", reason)
+            return
+        self._searcher.again(state)
+        self._remaining += 1
+        self._progress.message(f"trial {state.trial_id} lost its worker ({reason}): started again where it was")
 
-    def failed(self, number: int, reason: str) -> None:
-        self._end(number, "failed", reason)
+    def left(self) -> int:
+        return self._remaining
+
+    def say(self, line: str) -> None:
+        self._progress.message(line)
 
     def time_is_up(self) -> bool:
         return self._budget.stop_all()

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.errors import UserError, raise_all
 from sweep.cli import ImageCount, arguments_of, build_page, read, run_command
 from sweep.config import Resumed, SweepConfig, check, name_problems, resolve, resume, run_paths
-from sweep.endings import ALL_FAILED, BAD_INPUT, INTERRUPTED, SweepStopped
+from sweep.endings import ALL_FAILED, BAD_INPUT, CLUSTER_LOST, DISK_FULL, INTERRUPTED, SweepStopped
 from sweep.run_folder import (
     IMAGE_CACHE,
     ModelPaths,
@@ -124,29 +125,37 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
             raise UserError(*problems, *error.problems, *check(asked)) from None
         problems += resumed.problems
     # Imported here, because torch and ray take seconds that a mistyped option need not wait for.
-    from sweep import estimate, ray_tune
+    from sweep import cluster, estimate, ray_tune
     from sweep.history import TrialHistory
     from sweep.plan import input_problems, make_plan, node_problems
 
     machine = here = this_machine()
-    address = (resumed.config if resumed else asked).address
-    taken = [] if asked.dry_run and address == "local" else ray_tune.in_use()
+    given = resumed.config if resumed else asked
+    address = given.address
+    taken = [] if asked.dry_run and address == "local" else cluster.in_use()
     problems += taken
     stack.enter_context(ray_tune.log_restored())
     if address != "local" and not taken:
         try:
-            machine = stack.enter_context(ray_tune.connected(address))
+            machine = stack.enter_context(ray_tune.connected(address, wait_for_nodes=given.wait_for_nodes))
         except UserError as error:
             problems += error.problems
     config = resumed.config if resumed else resolve(with_preset(asked, problems), machine)
     paths = run_paths(config) if resumed else new_run_paths(config)
-    problems += check(config, machine.cpus, machine.gpus)
+    problems += check(
+        config,
+        machine.cpus,
+        machine.gpus,
+        may_grow=machine is not here and (config.wait_for_nodes is not None or cluster.can_start_gpus()),
+    )
+    if machine is not here and not machine.gpus and given.gpus_per_trial is None:
+        print("no machine of the cluster has a GPU now: the trials run on CPUs (--gpus-per-trial 0)")
     if not resumed:
         problems += place_problems(paths)
 
     with staging(paths, problems, dry=config.dry_run) as beside:
         if machine is not here and beside is not None:
-            problems += node_problems(config, beside.root, ray_tune.on_every_node)
+            problems += node_problems(config, beside.root, cluster.on_every_node)
         # Nothing is decoded for a command that is refused anyway.
         prepare = prepare_into(None if problems else beside, paths, here.cpus, config.folds)
         if found is not None:
@@ -183,6 +192,9 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
     try:
         outcome = compute(plan, history, settings, budget)
     except SweepStopped as stopped:
+        # What is there is worth a look in the morning.
+        for line in [] if stopped.exit_code == DISK_FULL else write_summary(history, True, False)[:-1]:
+            print(line)
         raise SweepStopped(f"{stopped.reason}; go on with: {resume_command(paths)}", stopped.exit_code) from stopped
     for line in write_summary(history, outcome.interrupted, outcome.out_of_time):
         print(line)
@@ -311,7 +323,7 @@ def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budge
         sampler=config.sampler,
         trials=plan.trials,
         seed=config.seed,
-        concurrency=plan.config.concurrency,
+        concurrency=plan.at_once,
         deterministic=config.deterministic,
     )
     export = OptunaExport(history)
@@ -412,4 +424,8 @@ def exit_code(history: TrialHistory, interrupted: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code == CLUSTER_LOST:  # Threads of Ray that wait for it would keep this process.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

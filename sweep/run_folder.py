@@ -113,6 +113,8 @@ class TrialPaths:
     status = _At("status.json")
     """Written once, at the end."""
     error = _At("error.txt")
+    restarts = _At("restarts.jsonl")
+    """A line for each time that its process was lost: when, and why."""
     state = _At("state.pt")
     """What an unfinished trial goes on from; removed when it ends."""
     stacks = _At("stacks.txt")

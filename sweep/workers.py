@@ -8,7 +8,10 @@ rest of the sweep waits while there is ``Work``, and ``fit`` waits while there i
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -21,12 +24,16 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from sweep.cluster import MOST_AT_ONCE, ClusterWatch
+from sweep.endings import SweepStopped
 from sweep.history import trial_id
 from sweep.optuna_search import Exhausted
 
-RESTARTS_AFTER_LOST_WORKER = 3
+RESTARTS = 3
+"""Of a trial or a task that lost its process; and of Ray Tune, where it ends by an error of its own."""
 SIGNALS_ARE_SEEN_WITHIN_S = 0.2
-DIED = "its process died without a word: killed, or out of memory"
+LEAVES_WITHIN_S = 10.0
+DIED = "its process ended without a word"
 
 
 class Work(Protocol):
@@ -34,6 +41,9 @@ class Work(Protocol):
 
     def next(self) -> dict[str, Any] | None:
         """The config of the next trial, with its ``number``; None while it must wait, ``Exhausted`` if none is left."""
+
+    def left(self) -> int:
+        """How many ``next`` may give still."""
 
     def started(self, number: int) -> None: ...
 
@@ -44,11 +54,11 @@ class Work(Protocol):
 
     def ended(self, number: int, result: dict[str, Any]) -> None: ...
 
-    def restarted(self, number: int, reason: str) -> None:
-        """It lost its process."""
+    def lost(self, number: int, reason: str) -> None:
+        """It lost its process: ``next`` gives it again, unless that has happened too often."""
 
-    def failed(self, number: int, reason: str) -> None:
-        """It lost its process once too often."""
+    def say(self, line: str) -> None:
+        """Tell the user."""
 
     def time_is_up(self) -> bool: ...
 
@@ -58,14 +68,18 @@ class Tasks:
 
     def __init__(self, function: Callable[..., object], arguments: Sequence[tuple[Any, ...]]) -> None:
         self._calls = [cloudpickle.dumps((function, one)) for one in arguments]
-        self._begun = 0
+        self._waiting = [*range(len(arguments))]
+        self._lost = [0] * len(arguments)
         self.problems: list[str | None] = [None] * len(arguments)
 
     def next(self) -> dict[str, Any] | None:
-        if self._begun == len(self._calls):
+        if not self._waiting:
             raise Exhausted
-        self._begun += 1
-        return {"number": self._begun - 1, "call": self._calls[self._begun - 1]}
+        number = self._waiting.pop(0)
+        return {"number": number, "call": self._calls[number]}
+
+    def left(self) -> int:
+        return len(self._waiting)
 
     def started(self, number: int) -> None: ...
 
@@ -77,10 +91,15 @@ class Tasks:
     def ended(self, number: int, result: dict[str, Any]) -> None:
         self.problems[number] = result.get("reason")
 
-    def restarted(self, number: int, reason: str) -> None: ...
+    def lost(self, number: int, reason: str) -> None:
+        self._lost[number] += 1
+        if self._lost[number] > RESTARTS:
+            self.problems[number] = reason
+        else:
+            self._waiting.insert(0, number)
 
-    def failed(self, number: int, reason: str) -> None:
-        self.problems[number] = reason
+    def say(self, line: str) -> None:
+        print(line)
 
     def time_is_up(self) -> bool:
         return False
@@ -94,45 +113,34 @@ class _WithoutState:
 
 
 class Workers(_WithoutState):
-    """At most ``count`` processes of ``trainable``, which reports an epoch a step as ``FinetuneTrainable`` has it.
+    """Processes of ``trainable``, which reports an epoch a step as ``FinetuneTrainable`` has it.
 
-    resources: of each, in Ray's terms. folder: where Tune keeps its snapshots. reuse: trials follow each other in the
-    same processes. alive: more work can be given. One thread at a time calls ``do`` and ``close``.
+    resources: of each, in Ray's terms. count: how many; None: as many as the cluster has room for, at any time. folder:
+    where Tune keeps its snapshots. reuse: trials follow each other in the same processes. alive: more work can be
+    given. One thread at a time calls ``do`` and ``close``.
     """
 
     def __init__(
-        self, trainable: type[tune.Trainable], resources: dict[str, float], count: int, folder: Path, *, reuse: bool
+        self,
+        trainable: type[tune.Trainable],
+        resources: dict[str, float],
+        count: int | None,
+        folder: Path,
+        *,
+        reuse: bool,
     ) -> None:
         self.trainable, self.resources, self.count, self.reuse = trainable, resources, count, reuse
-        self.work: Work | None = None
-        self.works = 0
-        self._running = 0
-        self._interrupted = False
-        self._closed = False
+        self.watch = ClusterWatch(resources, self._wanted if count is None else None)
+        self._folder = folder
+        self._work: Work | None = None
+        self._works = self._sessions = 0
+        self._running: dict[str, int] = {}
+        self._names: set[str] = set()
+        self._interrupted = self._closed = self._cluster_lost = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(count)
-        self._tuner = tune.Tuner(
-            tune.with_resources(trainable, resources),
-            tune_config=tune.TuneConfig(
-                search_alg=_Searcher(self),
-                scheduler=_Scheduler(self),
-                num_samples=-1,
-                reuse_actors=reuse,
-                trial_name_creator=_name_of,
-                trial_dirname_creator=_name_of,
-            ),
-            run_config=tune.RunConfig(
-                name=time.strftime("session-%Y%m%d-%H%M%S"),
-                storage_path=str(folder.absolute()),
-                callbacks=[_Callback(self)],
-                failure_config=tune.FailureConfig(max_failures=RESTARTS_AFTER_LOST_WORKER),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                stop=_Stopper(self),
-                verbose=0,
-            ),
-        )
-        self._thread = threading.Thread(target=self._fit, name="tune", daemon=True)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_AT_ONCE)
+        self._thread = threading.Thread(target=self._run, name="tune", daemon=True)
         self._thread.start()
 
     @property
@@ -146,16 +154,25 @@ class Workers(_WithoutState):
     def do(self, work: Work) -> bool:
         """Do all of ``work``, or what can be done until it says that its time is up; True if Ctrl-C cut it off.
 
-        After that, and when the time was up, ``alive`` is False. What fails in the driver is raised here.
+        After that, and when the time was up, ``alive`` is False. What fails in the driver is raised here, and
+        ``SweepStopped`` where the cluster is lost.
         """
         assert self.alive
+        self.watch.begin()
         with _signals_call(self._interrupt), self._changed:
-            self.work = work
-            self.works += 1
+            self._work = work
+            self._works += 1
             self._changed.notify_all()
-            while self.work is work:
+            while self._work is work:
                 # A signal that comes to another thread of the process is seen by this one when it runs.
                 self._changed.wait(SIGNALS_ARE_SEEN_WITHIN_S)
+                try:
+                    line = self.watch.check()
+                except SweepStopped:
+                    self._closed = self._cluster_lost = True  # ``fit`` may never return.
+                    raise
+                if line is not None:
+                    work.say(line)
         if self._error is not None:
             raise self._error
         return self._interrupted
@@ -165,7 +182,8 @@ class Workers(_WithoutState):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join()
+        self._thread.join(LEAVES_WITHIN_S if self._cluster_lost else None)
+        self.watch.close()
 
     def next(self) -> dict[str, Any] | str | None:
         """For Tune: the config of the next trial; None: ask again later. Waits while there is no work."""
@@ -173,47 +191,119 @@ class Workers(_WithoutState):
             while True:
                 if self._closed:
                     return str(Searcher.FINISHED)
-                if self.work is not None:
-                    if self._running >= self.count:
+                if self._work is not None:
+                    if len(self._running) >= (self.watch.slots if self.count is None else self.count):
                         return None
                     try:
-                        config = self.work.next()
+                        with self.work() as work:
+                            config = work.next()
                     except Exhausted:
                         if self._running:
                             return None
                         self._end_work()
                         continue
-                    if config is None:
-                        return None
-                    self._running += 1
-                    return config | {"work": self.works}
+                    return None if config is None else self._named(config)
                 self._changed.wait()
 
-    def trial_ended(self) -> None:
+    @contextlib.contextmanager
+    def work(self) -> Iterator[Work]:
+        """For Tune: the work that it does; an error within is one of the sweep, not of Tune."""
+        assert self._work is not None
+        try:
+            yield self._work
+        except Exhausted:
+            raise
+        except BaseException as error:
+            self._error = error
+            raise
+
+    def trial_ended(self, trial: Trial) -> None:
         """For Tune."""
-        self._running -= 1
+        del self._running[trial.config["name"]]
+
+    def trial_lost(self, trial: Trial) -> None:
+        """For Tune: the trial's process has died, or could not be had."""
+        self.trial_ended(trial)
+        with self.work() as work:
+            work.lost(_number_of(trial), reason_of_loss(_error_of(trial), self.watch.killed_for_memory))
 
     def must_stop(self) -> bool:
         """For Tune: whether it must end, with trials unfinished if there are any."""
-        if not self._closed and self.work is not None and (self._interrupted or self.work.time_is_up()):
-            self._closed = True
+        if not self._closed and self._work is not None:
+            with self.work() as work:
+                self._closed = self._interrupted or work.time_is_up()
         return self._closed
+
+    def _named(self, config: dict[str, Any]) -> dict[str, Any]:
+        """With a short name that no trial of Tune has had."""
+        first = name = trial_id(config["number"])
+        for k in itertools.count(2):
+            if name not in self._names:
+                break
+            name = f"{first}-{k}"
+        self._names.add(name)
+        self._running[name] = config["number"]
+        return config | {"name": name}
+
+    def _wanted(self) -> int:
+        """How many trials could run now, had the cluster room for them."""
+        work = self._work
+        return 0 if work is None else len(self._running) + work.left()
 
     def _interrupt(self) -> None:
         self._interrupted = True
 
-    def _fit(self) -> None:
+    def _run(self) -> None:
         try:
-            self._tuner.fit()
+            while not self._fit():
+                pass
         except BaseException as error:
-            self._error = error
+            self._error = self._error or error
         finally:
             with self._changed:
                 self._closed = True
                 self._end_work()
 
+    def _fit(self) -> bool:
+        """Let Tune run; False if it broke and is to be tried again, its trials from where they were."""
+        self._sessions += 1
+        try:
+            self._tuner().fit()
+        except Exception as error:
+            if self._error is not None or self._closed or self._sessions > RESTARTS:
+                raise
+            logging.getLogger("ray").exception("Ray Tune has ended by an error of its own, and is started again")
+            running, self._running = self._running, {}
+            for number in running.values():
+                with self.work() as work:
+                    work.lost(number, reason_of_loss(str(error), self.watch.killed_for_memory))
+            return False
+        return True
+
+    def _tuner(self) -> tune.Tuner:
+        return tune.Tuner(
+            tune.with_resources(self.trainable, self.resources),
+            tune_config=tune.TuneConfig(
+                search_alg=_Searcher(self),
+                scheduler=_Scheduler(self),
+                num_samples=-1,
+                reuse_actors=self.reuse,
+                trial_name_creator=_name_of,
+                trial_dirname_creator=_name_of,
+            ),
+            run_config=tune.RunConfig(
+                name=f"session-{time.strftime('%Y%m%d-%H%M%S')}-{self._sessions}",
+                storage_path=str(self._folder.absolute()),
+                callbacks=[_Callback(self)],
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                stop=_Stopper(self),
+                verbose=0,
+            ),
+        )
+
     def _end_work(self) -> None:
-        self.work = None
+        self._work = None
         self._changed.notify_all()
 
 
@@ -243,12 +333,12 @@ class _Scheduler(_WithoutState, FIFOScheduler):
         if not self._kept:
             # Tune ends all idle processes but one, and with each a loaded torch: the next work starts within seconds.
             cache = tune_controller._tune_controller._actor_cache
-            cache.increase_max(trial.placement_group_factory, self._workers.count)
+            cache.increase_max(trial.placement_group_factory, MOST_AT_ONCE)
             self._kept = True
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        assert self._workers.work is not None
-        reason = self._workers.work.reason_to_stop(_number_of(trial), result)
+        with self._workers.work() as work:
+            reason = work.reason_to_stop(_number_of(trial), result)
         return str(TrialScheduler.CONTINUE if reason is None else TrialScheduler.STOP)
 
 
@@ -256,29 +346,23 @@ class _Callback(_WithoutState, tune.Callback):
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
 
-    @property
-    def _work(self) -> Work:
-        assert self._workers.work is not None
-        return self._workers.work
-
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._work.started(_number_of(trial))
+        with self._workers.work() as work:
+            work.started(_number_of(trial))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        self._work.reported(_number_of(trial), result)
+        with self._workers.work() as work:
+            work.reported(_number_of(trial), result)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._work.ended(_number_of(trial), trial.last_result)
-        self._workers.trial_ended()
-
-    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._work.restarted(_number_of(trial), _reason_of(trial))
+        self._workers.trial_ended(trial)
+        with self._workers.work() as work:
+            work.ended(_number_of(trial), trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._work.failed(_number_of(trial), _reason_of(trial))
-        self._workers.trial_ended()
+        self._workers.trial_lost(trial)
 
 
 class _Stopper(_WithoutState, tune.Stopper):
@@ -314,15 +398,34 @@ def _signals_call(interrupt: Callable[[], None]) -> Iterator[None]:
 
 
 def _name_of(trial: Trial) -> str:
-    """Short, and another one in each work."""
-    name, work = trial_id(_number_of(trial)), trial.config["work"]
-    return name if work == 1 else f"{name}-{work}"
+    return str(trial.config["name"])
 
 
 def _number_of(trial: Trial) -> int:
     return int(trial.config["number"])
 
 
-def _reason_of(trial: Trial) -> str:
-    lines = [line.strip() for line in str(trial.get_error() or trial.get_pickled_error() or "").splitlines()]
-    return next((line for line in reversed(lines) if line), DIED)
+def _error_of(trial: Trial) -> str:
+    """What Ray wrote of the end of a trial's process; "" if it is not to be had."""
+    try:
+        return Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+    except (OSError, TypeError):  # Without a folder the trial has no such file.
+        return ""
+
+
+def reason_of_loss(error: str, killed_for_memory: Callable[[str], bool]) -> str:
+    """Why a process is lost, as far as ``error``, Ray's text, tells; a line.
+
+    killed_for_memory: whether the kernel has just ended a process on the node with that address, as memory ran out.
+    """
+    ip = found[1] if (found := re.search(r"\bip: ([\w.:]+)", error, re.IGNORECASE)) else ""
+    where = f" {ip}" if ip else ""
+    if "running low on memory" in error:
+        return f"out of memory: Ray ended its process before the memory of its machine{where} ran out"
+    if "node has died" in error or "node was terminated" in error:
+        return f"its machine{where} is lost: switched off, or cut off"
+    if "is temporarily unavailable" in error or "RpcError" in error:
+        return f"its machine{where} cannot be reached: the link to it is cut"
+    if "died unexpectedly" in error and "raised in its creation task" not in error:
+        return f"out of memory: the kernel ended its process on{where}" if killed_for_memory(ip) else DIED
+    return next((line.strip() for line in reversed(error.splitlines()) if line.strip()), DIED)

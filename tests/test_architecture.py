@@ -44,7 +44,7 @@ REPORT_LEVELS = (
     {"render", "model_card", "external"},
     {"build"},
 )
-RAY_FILES = {"trainables/ray_trainable.py", "sweep/ray_tune.py", "sweep/workers.py"}
+RAY_FILES = {"trainables/ray_trainable.py", "sweep/cluster.py", "sweep/ray_tune.py", "sweep/workers.py"}
 PYDANTIC_PACKAGES = ("sweep", "reports")
 PYDANTIC_FILES = {"trainables/data/config.py", "trainables/data/prepare.py"}
 A_TRIAL = (

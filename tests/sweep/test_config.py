@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from search_spaces.errors import UserError
 from search_spaces.params import Choices, Range
-from sweep.config import ResolvedConfig, SweepConfig, check, hyperparameters, number, resolve, seconds
+from sweep.config import ResolvedConfig, SweepConfig, check, resolve
 from sweep.machine import Machine
+from sweep.option_types import hyperparameters, number, seconds
 from trainables.data.config import DataConfig, comma_names, names, text, whole
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 from our_sweep import sweep
 from own_cluster import own_cluster
-from toy_trainable import learning, toy
+from ray import tune
+from toy_trainable import BUDGET, learning, toy
 
+from sweep.history import TrialHistory
 from sweep.ray_tune import log_to
+from sweep.run_folder import RunPaths
+from sweep.workers import DIED, RESTARTS
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,6 +44,53 @@ def test_an_exhausted_space_ends_a_sweep_and_more_trials_change_nothing(tmp_path
         seen = sweep(tmp_path, toy(learning), trials=trials, space="finite", scheduler="none", concurrency=2)
         assert seen.began == 5
         assert not seen.interrupted
+
+
+def dying(when: str, times: int) -> type[tune.Trainable]:
+    """Whose process is killed "at reset", as it takes over its next trial, or "in step", so often in each trial."""
+
+    class Dying(toy(learning)):  # type: ignore[misc]
+        def _die(self, config: dict[str, Any]) -> None:
+            deaths = Path(config["files"]["state"]).with_name("deaths")
+            count = int(deaths.read_text()) if deaths.exists() else 0
+            if count < times:
+                deaths.write_text(str(count + 1))
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            if when == "at reset":
+                self._die(new_config)
+            return bool(super().reset_config(new_config))
+
+        def step(self) -> dict[str, Any]:
+            if when == "in step" and self._epoch == 2:
+                self._die(self.config)
+            return dict(super().step())
+
+    return Dying
+
+
+@pytest.mark.parametrize("when", ["at reset", "in step"])
+def test_a_process_that_dies_costs_no_trial_and_no_epoch(tmp_path: Path, when: str) -> None:
+    """Ray Tune itself loses a trial whose process dies as it takes it over."""
+    seen = sweep(tmp_path, dying(when, 1), trials=4, concurrency=2, scheduler="none")
+    assert seen.began == 4
+    history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
+    assert history.load() == []
+    assert {state.status for state in history.entries.values()} == {"completed"}
+    assert sum(state.restarts for state in history.entries.values()) >= (1 if when == "at reset" else 4)
+    for state in history.entries.values():
+        epochs = [json.loads(line)["epoch"] for line in history.files(state).result.read_text().splitlines()]
+        assert epochs == list(range(1, BUDGET + 1)), state.trial_id
+
+
+def test_a_trial_that_ends_every_process_fails_and_the_others_go_on(tmp_path: Path) -> None:
+    sweep(tmp_path, dying("in step", 99), trials=2, scheduler="none")
+    history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
+    history.load()
+    assert {(state.status, state.reason, state.restarts) for state in history.entries.values()} == {
+        ("failed", DIED, RESTARTS + 1)
+    }
 
 
 def test_what_ray_prints_from_a_thread_of_its_own_goes_into_the_log(

@@ -218,7 +218,7 @@ def test_8_no_folder_is_named_after_rounded_parameters(way: str, sweeps: Sweeps)
 def test_9_a_sweep_does_not_join_somebody_elses_cluster(way: str, cluster: str, tmp_path: Path) -> None:
     """``$RAY_ADDRESS`` is what a shared machine's profile may hold."""
     start = (
-        "from sweep.ray_tune import connect; connect('local', 1)" if way == "ours" else "ray.init(log_to_driver=False)"
+        "from sweep.cluster import connect; connect('local', 1)" if way == "ours" else "ray.init(log_to_driver=False)"
     )
     script = f"import ray; {start}; print(ray.get_runtime_context().gcs_address, end='')"
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")

@@ -1,0 +1,253 @@
+"""The Ray cluster that a sweep runs on, be it of this one machine: joining it, what its nodes offer, and its loss."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray.autoscaler.sdk import request_resources
+from ray.exceptions import AuthenticationError, RayError
+from ray.experimental.internal_kv import _internal_kv_get
+from ray.util import get_node_ip_address
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from search_spaces.errors import UserError
+from sweep.endings import CLUSTER_LOST, SweepStopped
+from sweep.machine import Machine, Node, oom_kills, this_node, trials_at_once
+
+NODE_ANSWERS_WITHIN_S = 60.0
+ADDRESS_ANSWERS_WITHIN_S = 5.0
+OBJECT_STORE_BYTES = 200_000_000  # Images go through memory-mapped files: Ray has next to nothing to carry.
+ASK_EVERY_S = 2.0
+LOST_AFTER_S = 60.0
+SAY_EVERY_S = 60.0
+MOST_AT_ONCE = 1000
+"""Trials that may run at once, whatever the cluster has room for."""
+
+
+def in_use() -> list[str]:
+    """Why no sweep can start Ray in this process, one sentence; [] if it can."""
+    taken = "Ray is in use in this process already: call ray.shutdown() first, or run the sweep in a process of its own"
+    return [taken] if ray.is_initialized() else []
+
+
+def connect(address: str, cpus: int | None = None, wait_for_nodes: int | None = None) -> Machine:
+    """Start Ray on this machine (``address`` "local"), or join the cluster at ``address``; what it has to offer.
+
+    cpus: how many to use of this machine. wait_for_nodes: wait until so many machines are there that have CPUs. Raises
+    ``UserError`` if there is no cluster at ``address``.
+    """
+    if address != "local":
+        if silence := _silence_at(address):
+            raise UserError(_no_cluster(address, silence))
+        # What answers may be no Ray: one attempt takes it half a minute, and it would make twenty.
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
+    # Ray would end this process with the head, before ``ClusterWatch`` can tell why and what to do.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(int(10 * LOST_AFTER_S)))
+    # At Ray's 15 a trial gets next to nothing of a machine on which anything else runs.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    local = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    try:
+        ray.init(
+            address=address,
+            logging_level=logging.CRITICAL,
+            log_to_driver=False,
+            **(local if address == "local" else {}),
+        )
+    except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
+        if address == "local":
+            raise UserError(f"Ray cannot be started on this machine: {error}") from error
+        raise UserError(_no_cluster(address, str(error))) from None
+    if wait_for_nodes is not None:
+        _wait_for(wait_for_nodes)
+    resources = ray.cluster_resources()
+    prefix = "accelerator_type:"
+    return Machine(
+        cpus=int(resources.get("CPU", 0)),
+        gpus=int(resources.get("GPU", 0)),
+        gpu_names=tuple(key.removeprefix(prefix) for key in resources if key.startswith(prefix)),
+        nodes=(this_node(),) if address == "local" else _nodes(),
+    )
+
+
+def _wait_for(count: int) -> None:
+    """Tells, a line at first and then one a minute, how many machines are there."""
+    waited_s = 0.0
+    while (found := sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes())) < count:
+        if waited_s % SAY_EVERY_S == 0:
+            print(f"waiting for {count} machines of the cluster: {found} are there", flush=True)
+        time.sleep(ASK_EVERY_S)
+        waited_s += ASK_EVERY_S
+
+
+def can_start_gpus(config: Path = Path("~/ray_bootstrap_config.yaml")) -> bool:
+    """Whether the cluster's autoscaler can start machines with GPUs, where this process runs on the head.
+
+    config: that of ``ray up`` there.
+    """
+    try:
+        kinds = yaml.safe_load(config.expanduser().read_text(encoding="utf-8"))["available_node_types"]
+        return any(kind["resources"].get("GPU") and kind.get("max_workers", 1) for kind in kinds.values())
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def _nodes() -> tuple[Node, ...]:
+    return tuple(answer for _, answer in on_every_node(this_node) if isinstance(answer, Node))
+
+
+def _silence_at(address: str) -> str | None:
+    """Why nobody can be reached at ``address`` ("host:port", or "auto": ``$RAY_ADDRESS``); None if somebody can.
+
+    Ray itself tries for a quarter of an hour before it gives up. Other forms of addresses are left to it.
+    """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        return None
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ADDRESS_ANSWERS_WITHIN_S).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return None
+
+
+def _no_cluster(address: str, why: str) -> str:
+    return (
+        f"--address {address}: no Ray cluster answers there ({why}); start one by `ray start --head` or "
+        "`ray up cluster.yaml`, with RAY_AUTH_MODE=token on every host, or leave --address out"
+    )
+
+
+def on_every_node(
+    function: Callable[..., Any], *arguments: Any, ip: str | None = None, within_s: float = NODE_ANSWERS_WITHIN_S
+) -> list[tuple[str, Any]]:
+    """Call an importable ``function`` on each node that has CPUs; the nodes' names with the results, or exceptions.
+
+    ip: on that node alone.
+    """
+    task = ray.remote(num_cpus=0, max_retries=0)(function)
+    asked = [
+        (
+            f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
+            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                *arguments
+            ),
+        )
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU") and ip in (None, node["NodeManagerAddress"])
+    ]
+    answers: list[tuple[str, Any]] = []
+    for name, answer in asked:
+        try:
+            answers.append((name, ray.get(answer, timeout=within_s)))
+        except RayError as error:
+            answers.append((name, error))
+    return answers
+
+
+class ClusterWatch:
+    """Asks the cluster every few seconds, in a thread, how many trials its live nodes can run at once: ``slots``.
+
+    resources: of a trial, in Ray's terms. wanted: how many trials are to run, of which the cluster's autoscaler, if it
+    has one, is told; None: it is not told.
+    """
+
+    def __init__(self, resources: dict[str, float], wanted: Callable[[], int] | None = None) -> None:
+        self.slots = 0
+        self._resources = {"CPU": resources["cpu"], "GPU": resources["gpu"]}
+        self._wanted = wanted
+        self._asked_for = 0
+        self._oom_kills: dict[str, int | None] = {}
+        self._closed = threading.Event()
+        self.begin()
+        self._ask()
+        self._thread = threading.Thread(target=self._watch, name="cluster", daemon=True)
+        self._thread.start()
+
+    def begin(self) -> None:
+        """From now on ``check`` is called at least once a second."""
+        self._checked_s = time.monotonic()
+        self._silent_s = self._empty_s = self._waited_s = 0.0
+
+    def check(self) -> str | None:
+        """A line for the user where there is something to say; ``SweepStopped`` where the cluster is lost."""
+        now = time.monotonic()
+        # Not the clock alone: a machine that slept, or a stopped process, has not waited for anybody.
+        passed_s, self._checked_s = min(now - self._checked_s, 1.0), now
+        self._silent_s += passed_s
+        self._empty_s += passed_s
+        if self._silent_s > LOST_AFTER_S:
+            raise SweepStopped(f"the head of the Ray cluster has not answered for {LOST_AFTER_S:.0f} s", CLUSTER_LOST)
+        if self._empty_s > LOST_AFTER_S:
+            lost = "no machine of the Ray cluster has had room for a trial, and none was being started"
+            raise SweepStopped(f"for {LOST_AFTER_S:.0f} s {lost}", CLUSTER_LOST)
+        if self.slots:
+            self._waited_s = 0.0
+            return None
+        before, self._waited_s = self._waited_s, self._waited_s + passed_s
+        if before // SAY_EVERY_S == self._waited_s // SAY_EVERY_S:
+            return None
+        return f"waiting for a machine: for {self._waited_s / 60:.0f} min none of the cluster has had room for a trial"
+
+    def killed_for_memory(self, ip: str) -> bool:
+        """Whether the kernel of a node has ended processes since it was last asked, as memory had run out."""
+        before = self._oom_kills.get(ip)
+        self._count_oom_kills(ip)
+        after = self._oom_kills[ip]
+        return before is not None and after is not None and after > before
+
+    def close(self) -> None:
+        """End the watch and withdraw what was asked of an autoscaler."""
+        self._closed.set()
+        self._thread.join(ASK_EVERY_S)
+        if self._asked_for and not self._thread.is_alive():
+            self._ask_for(0)
+
+    def _watch(self) -> None:
+        while not self._closed.wait(ASK_EVERY_S):
+            self._ask()
+
+    def _ask(self) -> None:
+        try:
+            nodes = [node for node in ray.nodes() if node["Alive"]]
+            cpu, gpu = self._resources.values()
+            offered = [node["Resources"] for node in nodes]
+            self.slots = sum(trials_at_once(one.get("CPU", 0), one.get("GPU", 0), int(cpu), gpu) for one in offered)
+            self._silent_s = 0.0
+            if self.slots or _being_started():
+                self._empty_s = 0.0
+            for ip in {node["NodeManagerAddress"] for node in nodes} - {*self._oom_kills}:
+                self._count_oom_kills(ip)
+            if self._wanted is not None and (wanted := min(self._wanted(), MOST_AT_ONCE)) != self._asked_for:
+                self._ask_for(wanted)
+        except Exception as error:  # Ray has many for a head that does not answer.
+            logging.getLogger("ray").warning("the cluster was asked for its nodes: %r", error)
+
+    def _ask_for(self, trials: int) -> None:
+        request_resources(bundles=[{name: value for name, value in self._resources.items() if value}] * trials)
+        self._asked_for = trials
+
+    def _count_oom_kills(self, ip: str) -> None:
+        if ip == get_node_ip_address():
+            self._oom_kills[ip] = oom_kills()
+            return
+        answers = [answer for _, answer in on_every_node(oom_kills, ip=ip, within_s=ADDRESS_ANSWERS_WITHIN_S)]
+        self._oom_kills[ip] = answers[0] if answers and isinstance(answers[0], int) else None
+
+
+def _being_started() -> bool:
+    """Whether an autoscaler starts a node just now."""
+    told = _internal_kv_get("__autoscaling_status")
+    report = (json.loads(told) if told else {}).get("autoscaler_report") or {}
+    return bool(report.get("pending_nodes") or report.get("pending_launches"))

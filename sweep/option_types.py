@@ -1,0 +1,116 @@
+"""The types of the options of a sweep: what each reads of a command line or a YAML file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import PlainValidator
+
+from search_spaces.errors import UserError, raise_all
+from search_spaces.params import Override, override_from_json, parse_text
+from search_spaces.paths import expanded
+from trainables.data.config import finite, names, text, whole
+
+CLUSTER = "cluster"
+"""Of --concurrency: as many trials as the cluster has room for, whoever joins or leaves it meanwhile."""
+SECONDS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1}
+_DURATION_PART = r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)"
+
+
+def number(raw: object) -> float:
+    """A finite float."""
+    value = finite(raw)
+    if value is None:
+        raise ValueError(f"must be a number, received {raw!r}")
+    return value
+
+
+def seconds(raw: object) -> float:
+    """A length of time in seconds: ``3600``, ``"90m"``, ``"1h30m"``, ``"1.5h"``, ``"2d"``; a plain number is seconds.
+
+    Of any sign: whether it can be is the option's matter.
+    """
+    value = finite(raw)
+    if value is not None:
+        return value
+    if isinstance(raw, str) and re.fullmatch(rf"(?:{_DURATION_PART}\s*)+", raw.strip().lower()):
+        parts = re.findall(_DURATION_PART, raw.lower())
+        return float(sum(float(amount) * SECONDS[unit] for amount, unit in parts))
+    raise ValueError(f"must be a time such as 90s, 45m, 2h, 1h30m or 1d (a plain number is seconds), received {raw!r}")
+
+
+def concurrency(raw: object) -> int | str:
+    """A whole number, or "cluster"."""
+    return CLUSTER if raw == CLUSTER else whole(raw)
+
+
+def size_bytes(raw: object) -> int:
+    """A size in bytes: ``"50GB"``, ``"500 MB"`` (powers of 1000); a plain number is bytes."""
+    value = finite(raw)
+    if value is None and isinstance(raw, str):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt])b?", raw.strip().lower())
+        value = None if match is None else float(match[1]) * 1000 ** ("kmgt".index(match[2]) + 1)
+    if value is None or value < 0:
+        raise ValueError(f"must be a size such as 500MB, 20GB or 0, received {raw!r}")
+    return int(value)
+
+
+def node_folder(raw: object) -> str:
+    """A folder on every node: absolute, since processes there work elsewhere, or below ``~``, each node's own."""
+    given = text(raw)
+    path = expanded(given)
+    return given if given.startswith("~") else os.path.abspath(path)
+
+
+def hyperparameters(raw: object) -> dict[str, Override]:
+    """What a mapping, or a list such as ``["lr=1e-3", "batch_size=16,32"]``, fixes of the search, or leaves to it.
+
+    Values get the type of the field of ``TrialParams`` that they are for. ``UserError`` with whole sentences if wrong.
+    """
+    pairs: list[tuple[str, Any]] = []
+    problems: list[str] = []
+    if isinstance(raw, Mapping):
+        pairs = [(str(key), value) for key, value in raw.items()]
+    else:
+        for one in names(raw):
+            key, equals, value = (part.strip() for part in one.partition("="))
+            if key and equals and value:
+                pairs.append((key, value))
+            else:
+                problems.append(f"--set {one}: write name=value, such as lr=1e-3")
+    values: dict[str, Override] = {}
+    for key, value in pairs:
+        if key in values:
+            problems.append(f"--set {key} is given twice: {values[key]} and {value}")
+            continue
+        try:
+            values[key] = (override_from_json if isinstance(value, Mapping) else parse_text)(key, value)
+        except UserError as error:
+            problems += [f"--set {key}={value}: {problem}" for problem in error.problems]
+    raise_all(problems)
+    return values
+
+
+def weight_sources(raw: object) -> str:
+    """One text of what ``--weights`` was given, as ``trainables.weights.WeightSources`` reads it; what is no NAME=FILE
+    comes first, since a file's name may hold a comma.
+    """
+    return ",".join(sorted(names(raw), key=lambda one: re.match(r"\w+=", one.strip()) is not None))
+
+
+def _or_none(reader: Any) -> PlainValidator:
+    """Reads None, too, and the text "none" as None."""
+    return PlainValidator(lambda raw: None if raw is None or raw == "none" else reader(raw))
+
+
+Number = Annotated[float, PlainValidator(number)]
+Concurrency = Annotated[int | str, PlainValidator(concurrency)]
+WholeOrNone = Annotated[int | None, _or_none(whole)]
+SecondsOrNone = Annotated[float | None, _or_none(seconds)]
+NodeFolderOrNone = Annotated[str | None, _or_none(node_folder)]
+BytesOrNone = Annotated[int | None, _or_none(size_bytes)]
+Weights = Annotated[str, PlainValidator(weight_sources)]
+Hyperparameters = Annotated[dict[str, Override], PlainValidator(hyperparameters)]
