@@ -15,6 +15,8 @@ from typing import Any
 import ray
 import yaml
 from ray.autoscaler.sdk import request_resources
+from ray.autoscaler.v2.sdk import get_cluster_status
+from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.exceptions import AuthenticationError, RayError
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.util import get_node_ip_address
@@ -247,7 +249,10 @@ class ClusterWatch:
 
 
 def _being_started() -> bool:
-    """Whether an autoscaler starts a node just now."""
+    """Whether an autoscaler, of either kind that Ray has, starts a node just now."""
+    if is_autoscaler_v2():
+        status = get_cluster_status(ray.get_runtime_context().gcs_address)
+        return bool(status.pending_nodes or status.pending_launches)
     told = _internal_kv_get("__autoscaling_status")
     report = (json.loads(told) if told else {}).get("autoscaler_report") or {}
     return bool(report.get("pending_nodes") or report.get("pending_launches"))

@@ -44,6 +44,7 @@ def run_sweep(
     at: Callable[[list[str], subprocess.Popen[str]], object] | None = None,
     pass_fds: Sequence[int] = (),
     cwd: Path = ROOT,
+    program: Sequence[object] = ("-m", "sweep.run"),
     **environment: str,
 ) -> Done:
     """Run a sweep to its end, with a feature cache of its own, which is gone afterwards.
@@ -54,7 +55,7 @@ def run_sweep(
     """
     with ray_folder() as folder, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sweep.run", *map(str, arguments)],
+            [sys.executable, *map(str, [*program, *arguments])],
             cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -1,0 +1,92 @@
+"""What a sweep sees of its cluster: room that comes and goes, and demand that an autoscaler is told of."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
+from ray.experimental.internal_kv import _internal_kv_get
+from whole_sweep import ray_folder
+
+from sweep import cluster
+from sweep.cluster import ClusterWatch, can_start_gpus, connect
+from sweep.endings import CLUSTER_LOST, SweepStopped
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """A head that runs no trials."""
+    from ray.cluster_utils import Cluster
+
+    with ray_folder() as folder, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_TMPDIR", folder)
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        try:
+            yield made
+        finally:
+            ray.shutdown()
+            made.shutdown()
+
+
+def asked_of_the_autoscaler() -> list[dict[str, float]]:
+    return list(json.loads(_internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL)))
+
+
+def test_slots_follow_the_machines_that_come_and_go_and_none_for_too_long_ends_the_sweep(
+    nodes: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = nodes.add_node(num_cpus=5)
+    with monkeypatch.context() as meanwhile:  # Nodes are added by the main thread alone.
+        meanwhile.setattr(cluster, "time", SimpleNamespace(sleep=lambda _: nodes.add_node(num_cpus=2, num_gpus=1)))
+        machine = connect(nodes.address, wait_for_nodes=2)
+    assert (machine.cpus, machine.gpus, len(machine.nodes)) == (7, 1, 2)
+    assert capsys.readouterr().out == "waiting for 2 machines of the cluster: 1 are there\n"
+
+    monkeypatch.setattr(cluster, "ASK_EVERY_S", 0.1)
+    monkeypatch.setattr(cluster, "LOST_AFTER_S", 1.0)
+    wanted = 3
+    watch = ClusterWatch({"cpu": 2.0, "gpu": 0.0}, lambda: wanted)
+    try:
+        assert watch.slots == 3, "two on the node of five CPUs, one on that of two"
+        assert watch.check() is None
+        assert asked_of_the_autoscaler() == [{"CPU": 2.0}] * 3
+        nodes.remove_node(first, allow_graceful=False)
+        until(lambda: watch.slots == 1)
+        nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+        until(lambda: watch.slots == 0)
+        watch.begin()
+        with pytest.raises(SweepStopped, match="has had room for a trial") as stopped:
+            until(lambda: watch.check() == "never")
+        assert stopped.value.exit_code == CLUSTER_LOST
+    finally:
+        watch.close()
+    assert asked_of_the_autoscaler() == []
+
+
+def until(holds: Any) -> None:
+    """Wait; the whole run of the tests has an end."""
+    while not holds():
+        threading.Event().wait(0.05)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("available_node_types: {head: {resources: {CPU: 4}}, gpu: {resources: {GPU: 1}, max_workers: 2}}", True),
+        ("available_node_types: {head: {resources: {CPU: 4}}, gpu: {resources: {GPU: 1}, max_workers: 0}}", False),
+        ("provider: {type: local}", False),
+        ("no: [yaml", False),
+    ],
+)
+def test_whether_the_autoscaler_has_machines_with_gpus(content: str, expected: bool, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(content)
+    assert can_start_gpus(tmp_path / "config.yaml") is expected
+    assert not can_start_gpus(tmp_path / "none.yaml")

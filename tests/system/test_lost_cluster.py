@@ -1,0 +1,48 @@
+"""A sweep whose Ray is gone ends with the reason and the way to go on, and loses nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from whole_sweep import ROOT, run_sweep
+
+pytestmark = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    ("killed", "reason"),
+    [
+        ("raylet", "for 4 s no machine of the Ray cluster has had room for a trial, and none was being started"),
+        ("gcs_server", "the head of the Ray cluster has not answered for 4 s"),
+    ],
+)
+def test_the_loss_is_told_and_the_sweep_resumed(killed: str, reason: str, small_data: Path, tmp_path: Path) -> None:
+    data = ("--data", small_data, "--weights", "random", "--backbones", "squeezenet1_1", "--image-size", 32)
+    much = ("--trials", 3, "--epochs", 25, "--scheduler", "none", "--finalists", 0, "--concurrency", 1)
+
+    def kill(lines: list[str], process: subprocess.Popen[str]) -> None:
+        if lines[-1].startswith("[1/3]"):
+            children = Path(f"/proc/{process.pid}/task").glob("*/children")
+            for child in (pid for of_thread in children for pid in of_thread.read_text().split()):
+                if os.path.basename(os.readlink(f"/proc/{child}/exe")) == killed:
+                    os.kill(int(child), signal.SIGKILL)
+
+    program = [ROOT / "tests" / "support" / "impatient_sweep.py"]
+    place = ("--storage", tmp_path, "--name", "run")
+    lost = run_sweep(*data, *much, *place, at=kill, program=program, PYTHONPATH=str(ROOT))
+    assert lost.code == 3, lost.errors
+    (line,) = lost.errors.splitlines()
+    assert line == f"error: {reason}; go on with: python -m sweep.run --resume run --storage {tmp_path}"
+    assert "1 completed" in lost.text
+    assert (tmp_path / "run" / "report" / "index.html").exists()
+
+    done = run_sweep("--resume", "run", "--storage", tmp_path)
+    assert done.code == 0, done.errors
+    table = pd.read_parquet(tmp_path / "run" / "trials.parquet")
+    assert list(table.sort_values("number").number) == [0, 1, 2]
+    assert not set(table.status) & {"failed", "running"}
