@@ -4,7 +4,7 @@ SPACE ?= partial_unfreeze
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-long bench bench-full clean
+.PHONY: help setup sweep test test-long test-cluster bench bench-full clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -24,10 +24,14 @@ test: setup  ## ruff, mypy and every test but the long ones
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not long and not cluster" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: setup  ## the tests of whole sweeps: killed, resumed, extended, with folds
 	$(BIN)/python -m pytest -m long -n 2 --dist loadfile --no-loadscope-reorder
+
+test-cluster: setup  ## three hosts as namespaces of this machine, as root: started, cut off, killed, stopped
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,cluster]'
+	timeout --signal=INT 15m $(BIN)/python -m pytest tests/cluster -m cluster -rs
 
 bench: setup  ## the speed and memory table of benchmarks/
 	$(BIN)/python -m benchmarks.speed

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -35,8 +33,8 @@ from reports.model_card import card
 from reports.results import Results
 from search_spaces.errors import UserError, shown_problems
 from search_spaces.paths import path_of
-from sweep.run_folder import ModelPaths
-from trainables.atomic import write_atomically, write_json
+from sweep.run_folder import ModelPaths, folder_beside
+from trainables.atomic import DISK_ERRORS, write_atomically, write_json
 
 CHAPTERS: tuple[Callable[[Results], Chapter | None], ...] = (
     summary.chapter,
@@ -63,31 +61,27 @@ def build(run_root: Path) -> Path:
     """Write ``run_root/report``, and the card of its model if there is one; return the report's index.html.
 
     Reads the run folder alone, so it works when the data set is gone, and gives the same bytes for the same run folder.
-    The old report stays until the new one is whole. Raises ``UserError`` if ``run_root`` is no run folder.
+    The old report stays until the new one is whole. Raises ``UserError`` if ``run_root`` is no run folder, or cannot be
+    written to.
     """
     results = Results(read_report_data(Path(run_root)))
-    paths = results.data.run.paths
+    report = results.data.run.paths.report
     files = _files(results)
     model_card = card(results)
-    if model_card is not None:
-        content = render.encoded(str(model_card))
-        write_atomically(ModelPaths(paths.models).card, lambda beside: beside.write_bytes(content))
-    beside = Path(tempfile.mkdtemp(dir=paths.report.parent, prefix=".report-"))
     try:
-        for name, content in files.items():
-            (beside / name).parent.mkdir(exist_ok=True)
-            (beside / name).write_bytes(content)
-        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        write_json(beside / "manifest.json", {"run": results.data.name, "sha256": hashes})
-        beside.chmod(0o755)
-        _move_into_place(beside, paths.report)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return paths.report / "index.html"
+        if model_card is not None:
+            content = render.encoded(str(model_card))
+            path = ModelPaths(results.data.run.paths.models).card
+            write_atomically(path, lambda beside: beside.write_bytes(content))
+        _write(files, results.data.name, report)
+    except OSError as error:
+        way_out = "make room, or mend what is in the way; what was there before is still there"
+        raise UserError(f"the report {report} cannot be written ({error.strerror}): {way_out}") from error
+    return report / "index.html"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line: 0, or 2 with one line a problem if the folder is no run."""
+    """The command line: 0, or 2 with one line a problem if the folder is no run, or 4 if a disk takes no more."""
     parser = argparse.ArgumentParser(prog="python -m reports.build", description="Write the report of a run folder.")
     parser.add_argument("run", metavar="RUN", help="a run folder: <storage>/<name> of a sweep")
     arguments = parser.parse_args(argv)
@@ -97,6 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in shown_problems([f"error: {problem}" for problem in error.problems]):
             print(line, file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(f"error: {error.filename or arguments.run}: {DISK_ERRORS[error.errno]}", file=sys.stderr)
+        return 4
     print(index)
     return 0
 
@@ -118,15 +117,23 @@ def _files(results: Results) -> dict[str, bytes]:
     return dict(sorted(files.items()))
 
 
+def _write(files: dict[str, bytes], name: str, report: Path) -> None:
+    """Write ``files``, and a manifest of them, as the folder ``report``. name: of the run."""
+    with folder_beside(report) as beside:
+        for file, content in files.items():
+            (beside / file).parent.mkdir(exist_ok=True)
+            (beside / file).write_bytes(content)
+        hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+        write_json(beside / "manifest.json", {"run": name, "sha256": hashes})
+        beside.chmod(0o755)
+        _move_into_place(beside, report)
+
+
 def _move_into_place(beside: Path, target: Path) -> None:
-    """Replace the folder ``target``: no rename replaces a folder that has files, so the old one steps aside first."""
-    if not target.exists():
-        os.replace(beside, target)
-        return
-    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=".report-old-"))
-    os.replace(target, old / "report")
+    """Replace ``target``: no rename replaces a folder that has files, or a link, so the old one steps aside first."""
+    if os.path.lexists(target):
+        os.replace(target, beside.with_name("old"))
     os.replace(beside, target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -128,6 +128,8 @@ def checked(run: Run, predictions: Predictions | None, file: str) -> Predictions
     problem = ""
     if predictions.classes != (run.dataset.classes or predictions.classes):
         problem = "it names other classes than dataset.json"
+    elif run.dataset.classes and (predictions.label.ndim == 2) != (run.dataset.task == "multi_label"):
+        problem = "it is of another task than dataset.json"
     try:
         for split in [] if problem else np.unique(predictions.split):
             part = predictions.of(str(split))

@@ -48,8 +48,11 @@ def build(root: Path) -> list[str]:
         paths.markdown: render.encoded(render.markdown_page(page)),
         **{paths.root / name: content for name, content in render.attachments(chapters).items()},
     }
-    for path, content in files.items():
-        write_atomically(path, functools.partial(_write, content))
+    try:
+        for path, content in files.items():
+            write_atomically(path, functools.partial(_write, content))
+    except OSError as error:
+        raise UserError(f"the report {paths.page} cannot be written ({error.strerror}): make room") from error
     return in_lines(result)
 
 

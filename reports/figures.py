@@ -179,7 +179,7 @@ def heat_map(scores: pd.DataFrame, tried: pd.DataFrame, label: str, lower_is_bet
     spread = max(high - low, 0.05)
     texts = [
         [
-            f"{value:.3f}" if np.isfinite(value) else "" if np.isnan(count) else "no score"
+            formats.score(value) if np.isfinite(value) else "" if np.isnan(count) else "no score"
             for value, count in zip(*row, strict=True)
         ]
         for row in zip(values, attempts, strict=True)

@@ -79,8 +79,8 @@ def is_number(kind: str) -> bool:
 
 
 def score(value: float) -> str:
-    """Three decimals: 0.893."""
-    return f"{float(value):.3f}"
+    """Three decimals: 0.893; of a loss that has exploded three digits: 1.25e+12."""
+    return f"{float(value):.3f}" if abs(value) < 1e6 else f"{float(value):.3g}"
 
 
 def integer(value: float) -> str:

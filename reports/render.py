@@ -142,6 +142,8 @@ def _svg(figure: Figure) -> Markup:
 
 def _cells(table: Table) -> list[list[tuple[Column, str, str]]]:
     """Each cell's column and text, and its raw number ("" for none), so that the page can sort by value."""
+    if table.frame.empty:  # made of no rows, it may lack the columns, too
+        return []
     return [
         [
             (column, formats.show(column.kind, value), _sort_key(value))

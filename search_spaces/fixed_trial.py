@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, some
 from search_spaces.params import Choices, Override, Range, Scalar, allows, field_of
 
 Offered = FloatDistribution | IntDistribution | CategoricalDistribution
@@ -25,7 +25,8 @@ class FixedTrial:
 
     overrides: field of ``TrialParams`` to what the user set; covers the field's conditional names (``lr`` covers
     ``lr.sgd``). point: values to use instead of sampling, under the names as suggested (seed points); values outside
-    the space's own distribution raise ``UserError``.
+    the space's own distribution raise ``UserError``. known: what earlier trials were offered; a name that is offered
+    anything else than before, there or in this trial, is a ``UserError``, as Optuna would take the first of two ranges.
 
     suggested, distributions: what reached Optuna, by name. narrowed: the fields whose range was asked for. outside:
     the names whose value in ``point`` lies outside what the user left. notes: what was cut off the user's ranges.
@@ -36,8 +37,9 @@ class FixedTrial:
         trial: optuna.trial.BaseTrial,
         overrides: Mapping[str, Override],
         point: Mapping[str, Scalar] | None = None,
+        known: Mapping[str, Offered] | None = None,
     ) -> None:
-        self._trial, self._overrides, self._point = trial, overrides, point or {}
+        self._trial, self._overrides, self._point, self._known = trial, overrides, point or {}, known or {}
         self.suggested: dict[str, Scalar] = {}
         self.distributions: dict[str, Offered] = {}
         self.narrowed: set[str] = set()
@@ -58,13 +60,9 @@ class FixedTrial:
         wrong = [choice for choice in choices if not isinstance(choice, str | int | float | None)]
         if wrong:  # Optuna only warns, and a list or tuple among the choices breaks its storage
             raise UserError(f"choices of {name} must be text, numbers or None, received {wrong[0]!r}")
-        if not choices:
-            raise UserError(f"{name} is offered no choice")
+        if isinstance(choices, str) or not choices:
+            raise UserError(f"{name} is offered no list of choices, received {choices!r}")
         return self._ask(name, CategoricalDistribution(choices))
-
-    def __getattr__(self, name: str) -> Any:
-        allowed = ("suggest_float", "suggest_int", "suggest_categorical")
-        raise AttributeError(f"a space may ask its trial for {', '.join(allowed)} only, not for {name!r}")
 
     def _ask(self, name: str, offered: Offered) -> Any:
         field = field_of(name)
@@ -73,8 +71,14 @@ class FixedTrial:
             return override
         if field == "unfreeze_depth" and names_layers(self._overrides):
             return 1  # "some of the backbone trains", for the branches of the space; ``resolve`` drops the depth
+        distribution = self._narrow(name, offered, override) if isinstance(override, Range | Choices) else offered
+        before = self.distributions.get(name, self._known.get(name, distribution))
+        if before != distribution:
+            raise UserError(
+                f"{name} must be offered the same in every trial, received {_range(distribution)} after "
+                f"{_range(before)}: give each branch a name of its own, such as {field}.a and {field}.b"
+            )
         if name not in self.suggested:
-            distribution = self._narrow(name, offered, override) if isinstance(override, Range | Choices) else offered
             if name in self._point:
                 value = self.suggested[name] = self._point[name]
                 if not _contains(offered, value):
@@ -159,6 +163,6 @@ def _contains(distribution: Offered, value: Any) -> bool:
 
 def _range(distribution: Offered) -> str:
     if isinstance(distribution, CategoricalDistribution):
-        return "its choices " + ", ".join(repr(choice) for choice in distribution.choices)
+        return f"its choices {some(map(repr, distribution.choices))}"
     step = f" in steps of {distribution.step}" if distribution.step not in (None, 1) else ""
     return f"its range [{distribution.low}, {distribution.high}]{step}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from search_spaces.errors import UserError, raise_all, unknown
+from search_spaces.paths import shortened
 
 DEFAULT_BACKBONES = (
     "resnet18",
@@ -41,6 +41,11 @@ LOSS_FIELDS = ("loss", "focal_gamma", "focal_alpha", "class_weights")
 CLASS_WEIGHTS = ("none", "balanced")
 AUGMENTS = ("none", "flip", "standard")
 TASKS = ("single_label", "multi_label")
+
+LARGEST = 16_384
+"""The most units of a hidden layer, and images of a batch."""
+LARGEST_RATE = 1_000.0
+"""The most of a learning rate, and of what weighs a term of the loss."""
 
 Scalar = str | int | float | bool | None
 
@@ -91,11 +96,12 @@ class TrialParams:
     backbone: one of ``BACKBONE_NAMES``.
     unfreeze_depth: 0 (new head only) to 4 (all blocks), counted from the head; None if ``unfreeze_layers`` is used.
     unfreeze_layers: names of submodules of the torchvision network that train besides the head.
-    head_widths: 0 to 2 hidden widths of the new head; () is one linear layer.
+    head_widths: 0 to 2 hidden widths of the new head, 1 to ``LARGEST`` each; () is one linear layer.
     dropout: probability in [0, 1) before the last linear layer (after each hidden activation).
-    lr: learning rate of the head, > 0; backbone_lr_factor: that of the unfrozen backbone layers, relative, > 0.
-    momentum: [0, 1), used by sgd alone. weight_decay: >= 0. batch_size: images a step, >= 1.
-    focal_gamma: >= 0, focal_alpha: weight of the positive element in [0, 1] or None (off); used by focal alone.
+    lr: learning rate of the head; backbone_lr_factor: that of the unfrozen backbone layers, relative; both in
+    (0, ``LARGEST_RATE``]. weight_decay, focal_gamma: [0, ``LARGEST_RATE``]. momentum: [0, 1), used by sgd alone.
+    batch_size: images a step, 1 to ``LARGEST``.
+    focal_alpha: weight of the positive element in [0, 1] or None (off); it and focal_gamma are used by focal alone.
     class_weights: "balanced" cannot go together with focal_alpha.
     """
 
@@ -167,7 +173,7 @@ class TrialParams:
 
 def field_of(name: str) -> str:
     """The field of ``TrialParams`` that ``lr`` or ``lr.sgd`` gives a value to; ``UserError`` if there is none."""
-    field = name.partition(".")[0]
+    field = str(name).partition(".")[0]
     if field not in FIELDS:
         raise UserError(
             f"{unknown('hyperparameter', name, FIELDS)} (a conditional value is named <hyperparameter>.<branch>)"
@@ -283,8 +289,10 @@ def _single(key: str, value: Any, kind: str) -> Any:
         if isinstance(value, bool) or (whole and isinstance(value, float) and not value.is_integer()):
             raise ValueError
         return int(value) if whole else float(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{key} must be a {'whole ' if whole else ''}number, received {value!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(
+            f"{key} must be a {'whole ' if whole else ''}number, received {shortened(repr(value))}"
+        ) from None
 
 
 FIELDS = {field.name: str(field.type) for field in dataclasses.fields(TrialParams)}
@@ -309,16 +317,17 @@ def _problems(params: TrialParams) -> list[str]:
         )
     if params.unfreeze_depth is not None and not 0 <= params.unfreeze_depth <= 4:
         found.append(f"unfreeze_depth must be 0 to 4, received {params.unfreeze_depth}")
-    if len(params.head_widths) > 2 or any(width < 1 for width in params.head_widths):
-        found.append(f"head_widths must be at most two widths of 1 or more, received {params.head_widths}")
+    if len(params.head_widths) > 2 or not all(1 <= width <= LARGEST for width in params.head_widths):
+        found.append(f"head_widths must be at most two widths of 1 to {LARGEST}, received {params.head_widths}")
+    positive, not_negative = f"above 0 and at most {LARGEST_RATE:g}", f"in [0, {LARGEST_RATE:g}]"
     in_range = (
         ("dropout", 0 <= params.dropout < 1, "in [0, 1)"),
-        ("lr", 0 < params.lr < math.inf, "above 0"),
-        ("backbone_lr_factor", 0 < params.backbone_lr_factor < math.inf, "above 0"),
+        ("lr", 0 < params.lr <= LARGEST_RATE, positive),
+        ("backbone_lr_factor", 0 < params.backbone_lr_factor <= LARGEST_RATE, positive),
         ("momentum", 0 <= params.momentum < 1, "in [0, 1)"),
-        ("weight_decay", 0 <= params.weight_decay < math.inf, "0 or more"),
-        ("batch_size", params.batch_size >= 1, "1 or more"),
-        ("focal_gamma", 0 <= params.focal_gamma < math.inf, "0 or more"),
+        ("weight_decay", 0 <= params.weight_decay <= LARGEST_RATE, not_negative),
+        ("batch_size", 1 <= params.batch_size <= LARGEST, f"1 to {LARGEST}"),
+        ("focal_gamma", 0 <= params.focal_gamma <= LARGEST_RATE, not_negative),
         ("focal_alpha", params.focal_alpha is None or 0 <= params.focal_alpha <= 1, "in [0, 1] or none"),
     )
     found += [f"{name} must be {allowed}, received {values[name]}" for name, ok, allowed in in_range if not ok]

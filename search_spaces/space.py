@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution
 
 from search_spaces import full_finetune, head_only, imbalance, partial_unfreeze, studies
 from search_spaces.choices import losses
-from search_spaces.errors import UserError, by_reason, raise_all, shown_problems, unknown
-from search_spaces.fixed_trial import FixedTrial, names_layers
+from search_spaces.errors import UserError, by_reason, raise_all, unknown
+from search_spaces.fixed_trial import FixedTrial, Offered, names_layers
 from search_spaces.params import FIELDS, Choices, Override, Range, Scalar, SpaceContext, TrialParams, parse_text
+from search_spaces.paths import path_of
 from search_spaces.studies import StudyRow
+from search_spaces.user_file import ProcessLost, UserFile
 
 SPACES: dict[str, types.ModuleType] = {
     "partial_unfreeze": partial_unfreeze,
@@ -33,6 +32,8 @@ SPACES: dict[str, types.ModuleType] = {
     "studies.msds19042": studies,
 }
 RANDOM_TRIALS = 32
+MOST_STEPS = 10_000
+"""Of a range that is enumerated."""
 
 SpaceFunction = Callable[[optuna.Trial, SpaceContext], dict[str, Scalar]]
 
@@ -57,7 +58,7 @@ class Space:
     context: SpaceContext
     overrides: Mapping[str, Override]
     seed_points: list[dict[str, Scalar]] = dataclasses.field(default_factory=list)
-    distributions: Mapping[str, BaseDistribution] = dataclasses.field(default_factory=dict)
+    distributions: Mapping[str, Offered] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     fixed: tuple[TrialParams, ...] | None = None
     rows: tuple[StudyRow, ...] = ()
@@ -68,30 +69,29 @@ class Space:
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> TrialParams:
         """Ask ``trial`` for one configuration. Fixed values are not asked for and stand in no ``trial.params``."""
-        return self.params_of(FixedTrial(trial, self.overrides))
+        return self.params_of(FixedTrial(trial, self.overrides, known=self.distributions))
 
     def params_of(self, trial: FixedTrial) -> TrialParams:
         """What the space makes of ``trial``; ``UserError`` naming the space, and the line where it goes wrong."""
         assert self.function is not None, f"{self.name} is a list of trials, not a space to search"
+        constants = self.function(cast(optuna.Trial, trial), self.context)
         try:
-            constants = self.function(cast(optuna.Trial, trial), self.context)
             if not isinstance(constants, Mapping):
                 raise UserError(f"space() must return a dict of constants ({{}} for none), received {constants!r}")
             params = resolve(trial.suggested, constants, self.overrides)
             raise_all(misfits(params, self.context))
         except UserError as error:
             raise UserError(*(f"{self.name}: {problem}" for problem in error.problems)) from None
-        except Exception as error:
-            raise UserError(f"{self.name} raises {_described(error, self.name)}") from error
         return params
 
     @property
     def continuous(self) -> tuple[str, ...]:
-        """Names drawn from a continuous range: where there is one, the space cannot be searched by grid."""
+        """Names drawn from a continuous range, or of too many steps: such a space cannot be searched by grid."""
         return tuple(
             name
-            for name, distribution in self.distributions.items()
-            if isinstance(distribution, FloatDistribution) and distribution.step is None
+            for name, one in self.distributions.items()
+            if not isinstance(one, CategoricalDistribution)
+            and (one.step is None or (one.high - one.low) / one.step > MOST_STEPS)
         )
 
     def __reduce__(self) -> tuple[Callable[..., Space], tuple[Any, ...]]:
@@ -113,8 +113,9 @@ def load_space(
     fitting, problems = checked_overrides(overrides or {}, context)
     try:
         if name_or_path.endswith(".py") or "/" in name_or_path:
-            path = Path(name_or_path).expanduser().absolute()
-            space = _searched(str(path), *_module_of_file(path), context, fitting)
+            path = path_of("--space", name_or_path).absolute()
+            file = UserFile(path)
+            space = _searched(str(path), file, file.source, context, fitting)
         elif name_or_path not in SPACES:
             raise UserError(f"--space: {unknown('search space', name_or_path, SPACES)}; or give the path of a .py file")
         elif SPACES[name_or_path] is studies:
@@ -203,33 +204,38 @@ def random_study(seed: int = 0) -> Iterator[optuna.Study]:
 
 
 def _searched(
-    name: str, module: types.ModuleType, source: str | None, context: SpaceContext, overrides: Mapping[str, Override]
+    name: str,
+    module: types.ModuleType | UserFile,
+    source: str | None,
+    context: SpaceContext,
+    overrides: Mapping[str, Override],
 ) -> Space:
-    function = getattr(module, "space", None)
-    if not callable(function):
-        raise UserError(f"{name} defines no space: write `def space(trial, context)` that returns a dict of constants")
-    space = _tried_out(Space(name=name, context=context, overrides=overrides, source=source, function=function))
-    try:
-        points = module.seed_points(context) if hasattr(module, "seed_points") else []
-    except Exception as error:
-        raise UserError(f"{name}: seed_points raises {_described(error, name)}") from error
-    return _with_seed_points(space, points)
+    space = Space(name=name, context=context, overrides=overrides, source=source, function=module.space)
+    return _with_seed_points(_tried_out(space), module.seed_points(context))
 
 
 def _tried_out(space: Space) -> Space:
     """``space`` with the distributions and notes of ``RANDOM_TRIALS`` random trials; ``UserError`` with all problems.
 
-    One study serves all trials, so that Optuna's own rule shows: a categorical's choices may not change.
+    Each is done twice, with the same values: a space that depends on anything else could not be resumed.
     """
     trials: list[FixedTrial] = []
+    distributions: dict[str, Offered] = {}
     problems: dict[str, list[str]] = {}  # by what is the same whatever value was drawn
     unseen = {field for field, override in space.overrides.items() if isinstance(override, Range | Choices)}
     with random_study() as study:
         # A range may be of a field that few branches ask for: more draws before it is called a mistake.
         while len(trials) < RANDOM_TRIALS or (unseen and not problems and len(trials) < 10 * RANDOM_TRIALS):
-            trials.append(FixedTrial(study.ask(), space.overrides))
+            asked = study.ask()
+            trials.append(FixedTrial(asked, space.overrides, known=distributions))
             try:
-                space.params_of(trials[-1])
+                params = space.params_of(trials[-1])
+                distributions |= trials[-1].distributions
+                again = FixedTrial(asked, space.overrides, known=distributions)  # Optuna gives the same values again
+                if space.params_of(again) != params or again.suggested != trials[-1].suggested:
+                    raise UserError(depends_on_more(space))
+            except ProcessLost:
+                raise
             except UserError as error:
                 for problem in error.problems:
                     problems.setdefault(problem.partition(", received")[0], []).append(problem)
@@ -238,9 +244,16 @@ def _tried_out(space: Space) -> Space:
     raise_all([one[0] if len(set(one)) == 1 else f"{one[0]} ({len(one)}{drawn}" for one in problems.values()])
     why = f"{space.name} does not search it here; give it one value"
     raise_all([f"--set {field}={space.overrides[field]}: {why}" for field in space.overrides if field in unseen])
-    distributions = {name: one for trial in trials for name, one in trial.distributions.items()}
     notes = dict.fromkeys(note for trial in trials for note in trial.notes)
     return dataclasses.replace(space, distributions=distributions, notes=tuple(notes))
+
+
+def depends_on_more(space: Space) -> str:
+    """What is wrong with a space that gives two configurations for the same values."""
+    return (
+        f"{space.name} does not give the same configuration for the same suggested values: it may depend on trial and "
+        "context only (no random numbers of its own, no clock, no count of its calls)"
+    )
 
 
 def _with_seed_points(space: Space, points: object) -> Space:
@@ -261,6 +274,8 @@ def _with_seed_points(space: Space, points: object) -> Space:
             if unused := set(point) - used:
                 raise UserError(f"{space.name}: never asked for here: {', '.join(sorted(unused))}")
             used, outside = _used(space, point) if space.overrides else (used, set())
+        except ProcessLost:
+            raise
         except UserError as error:
             problems += [f"seed point {index} of {problem}" for problem in error.problems]
             continue
@@ -342,35 +357,3 @@ def _study(name: str, context: SpaceContext, overrides: Mapping[str, Override], 
         asked=asked,
         left_out=left_out,
     )
-
-
-def _module_of_file(path: Path) -> tuple[types.ModuleType, str]:
-    """Run the user's file as a module of its own. Not by ``import``, which would write a cache beside the file."""
-    try:
-        source = path.read_text(encoding="utf-8")
-        code = compile(source, str(path), "exec")
-    except FileNotFoundError:
-        raise UserError(f"--space: no such space file: {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"--space: the file {path} cannot be read: {why}") from None
-    except (SyntaxError, ValueError) as error:
-        raise UserError(f"{path} raises {_described(error, str(path))}") from None
-    module = types.ModuleType(f"space_file_{path.stem}")
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses look their module up by name
-    try:
-        exec(code, module.__dict__)
-    except (Exception, SystemExit) as error:
-        raise UserError(f"{path} raises {_described(error, str(path))}") from error
-    return module, source
-
-
-def _described(error: BaseException, origin: str) -> str:
-    """``KeyError: 'x' at line 7 (in space)``: the innermost line of the user's own file, where there is one."""
-    if isinstance(error, SyntaxError) and error.lineno is not None:
-        return f"SyntaxError: {error.msg} at line {error.lineno}"
-    lines = "".join(traceback.format_exception_only(error)).split("\n")
-    text = " ".join(shown_problems([line.strip() for line in lines if line.strip()]))
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == origin]
-    return f"{text} at line {own[-1].lineno} (in {own[-1].name})" if own else text

@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 from search_spaces.errors import UserError, shown_problems, unknown
 from search_spaces.paths import path_of
 from sweep.config import GROUPS, SweepConfig
-from sweep.endings import BAD_INPUT, INTERRUPTED, SweepStopped
+from sweep.endings import BAD_INPUT, DISK_FULL, INTERRUPTED, SweepStopped
+from trainables.atomic import DISK_ERRORS
 from trainables.data.config import Option, dashed, unknown_option
 from trainables.data.yaml_file import read_yaml, underscored
 
@@ -41,6 +42,7 @@ examples:
   python -m sweep.run --data xrays.csv --label-column finding --group-column patient
   python -m sweep.run --data xrays/ --backbones resnet18,vgg16 --set optimizer=adamw --dry-run
   python -m sweep.run --resume NAME --trials 200           go on with a run, and further
+  python -m sweep.run --resume NAME --retry-failed         run its failed trials again
 
 exit codes:
   0 done   1 every trial failed   2 bad input   3 cluster lost   4 disk full   130 interrupted
@@ -77,6 +79,8 @@ def arguments_of(options: Mapping[str, Any]) -> list[str]:
     """The command line that says the same: options by name, with underscores; None: not given."""
     found = []
     for name, value in options.items():
+        if value is False and name in OPTIONS and OPTIONS[name].alone:
+            continue  # it has no --no-... form
         if isinstance(value, bool):
             found.append(dashed(name) if value else f"--no-{dashed(name)[2:]}")
         elif isinstance(value, Mapping):
@@ -149,12 +153,14 @@ def options_given(
     raw: dict[str, Any] = {}
     for name, given in given_here.items():
         one = options[name]
+        if one.alone:
+            given = [True if value == MISSING else value for value in given]
         if one.metavar is None:
             raw[name] = given
         elif MISSING in given:
             problems.append(f"{dashed(name)} needs a value: {dashed(name)} {one.metavar}")
         elif len(given) > 1 and not one.many:
-            problems.append(f"{dashed(name)} is given {len(given)} times: {', '.join(given)}")
+            problems.append(f"{dashed(name)} is given {len(given)} times: {', '.join(map(str, given))}")
         else:
             raw[name] = given if one.many else given[0]
     if raw.get("preset") == "list":
@@ -273,7 +279,7 @@ def computing(asked: argparse.Namespace) -> tuple[int | None, list[str]]:
 
 def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
     """``run`` with the arguments; its exit code, or 2 with one line a problem, or 130 after Ctrl-C, or that of
-    ``SweepStopped``.
+    ``SweepStopped``, or 4 where a disk takes no more.
 
     Also 130 where what reads our output (``| head``) has gone.
     """
@@ -291,6 +297,11 @@ def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> 
     except BrokenPipeError:
         silence_output()
         return INTERRUPTED
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        tell([f"{error.filename or 'the output'}: {DISK_ERRORS[error.errno]}"])
+        return DISK_FULL
 
 
 def silence_output() -> None:
@@ -299,11 +310,16 @@ def silence_output() -> None:
 
 
 def build_page(module: str, folder: Path) -> tuple[list[str], str | None]:
-    """Build the page of ``folder`` in a process of its own, as a user would; its lines, and what went wrong or None."""
+    """Build the page of ``folder`` in a process of its own, as a user would; its lines, and what went wrong or None.
+
+    ``SweepStopped`` where a disk takes no more.
+    """
     command = [sys.executable, "-m", module, str(folder.absolute())]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1], check=False)
     if done.returncode == 0:
         return done.stdout.splitlines(), None
+    if done.returncode == DISK_FULL:
+        raise SweepStopped(done.stderr.strip().removeprefix("error: "), DISK_FULL)
     return [], done.stderr.strip() or f"it ended with code {done.returncode}"
 
 

@@ -17,12 +17,13 @@ import yaml
 from ray.autoscaler.sdk import request_resources
 from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.autoscaler.v2.utils import is_autoscaler_v2
-from ray.exceptions import AuthenticationError, RayError
+from ray.exceptions import RayError
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.util import get_node_ip_address
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search_spaces.errors import UserError
+from sweep.disk import is_full, ray_folder
 from sweep.endings import CLUSTER_LOST, SweepStopped
 from sweep.machine import Machine, Node, oom_kills, this_node, trials_at_once
 
@@ -58,6 +59,11 @@ def connect(address: str, cpus: int | None = None, wait_for_nodes: int | None = 
     # At Ray's 15 a trial gets next to nothing of a machine on which anything else runs.
     os.environ.setdefault("RAY_worker_niceness", "0")
     local = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    # Off, a node's address is that of loopback, and Ray listens nowhere else. It cannot be asked for: _node_ip_address
+    # "127.0.0.1" becomes the address by which others reach the machine.
+    constants = ray._private.ray_constants
+    clusters = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = clusters and address != "local"
     try:
         ray.init(
             address=address,
@@ -65,10 +71,14 @@ def connect(address: str, cpus: int | None = None, wait_for_nodes: int | None = 
             log_to_driver=False,
             **(local if address == "local" else {}),
         )
-    except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
+    except Exception as error:  # Ray raises many, a bare Exception among them.
         if address == "local":
-            raise UserError(f"Ray cannot be started on this machine: {error}") from error
+            full = f"the disk of its temporary folder {ray_folder()} is full: make room, or set RAY_TMPDIR to another"
+            why = full if is_full(ray_folder()) else error
+            raise UserError(f"Ray cannot be started on this machine: {why}") from error
         raise UserError(_no_cluster(address, str(error))) from None
+    finally:
+        constants.ENABLE_RAY_CLUSTER = clusters
     if wait_for_nodes is not None:
         _wait_for(wait_for_nodes)
     resources = ray.cluster_resources()

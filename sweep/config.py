@@ -7,20 +7,16 @@ YAML file, the checks of ``problems`` and what is saved follow from that.
 from __future__ import annotations
 
 import functools
-import json
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-from search_spaces.errors import UserError, raise_all, shown_problems
+from search_spaces.errors import UserError, raise_all
 from search_spaces.params import (
     BACKBONE_NAMES,
     TrialParams,
     override_to_json,
 )
-from search_spaces.paths import unreachable
 from sweep.machine import Machine
 from sweep.option_types import (
     CLUSTER,
@@ -31,17 +27,15 @@ from sweep.option_types import (
     Number,
     SecondsOrNone,
     Weights,
+    WhichFailed,
     WholeOrNone,
 )
-from sweep.run_folder import RunPaths
-from trainables.atomic import check_format
 from trainables.data.config import (
     CommaNames,
     DataConfig,
     Flag,
     Text,
     Whole,
-    dashed,
     option,
 )
 
@@ -64,7 +58,7 @@ class SweepConfig(DataConfig):
     """Everything that is the same for all trials of a sweep, as the user asked for it.
 
     None means: not given; or off (patience, time_budget, trial_time_limit, folds, cache_dir); or not there (columns,
-    name, resume, positive_class). ``model_fields_set`` has what was given; ``resolve`` fills in the rest.
+    name, resume, positive_class, warm_start). ``model_fields_set`` has what was given; ``resolve`` fills in the rest.
     """
 
     space: Text = _tried(
@@ -132,6 +126,12 @@ class SweepConfig(DataConfig):
         None, "N", "epochs that every trial may run; default: a fifth of the epochs, at least 3", least=1
     )
     reduction_factor: Number = _search(3.0, "X", "asha lets one trial in X go on at each rung, 2 or more", least=2)
+    warm_start: Text | None = _search(
+        None,
+        "RUN",
+        "the folder of an earlier run with this metric, whose ten best trials are tried first; default: none",
+        later=True,
+    )
     deterministic: Flag = _search(
         False, None, "the same seed gives the same sweep, also with several trials at once; slower"
     )
@@ -202,6 +202,13 @@ class SweepConfig(DataConfig):
     resume: Text | None = _place(
         None, "NAME", "go on with a run; --trials, --time-budget and the machines may be given anew", path=True
     )
+    retry_failed: WhichFailed = _place(
+        False,
+        "[all]",
+        "with --resume: failed trials run again from their last epoch; all: those whose loss was no number, too",
+        later=True,
+        alone=True,
+    )
     dry_run: Flag = _place(False, None, "show the configuration, five trials, and the time and disk it would take")
 
     @property
@@ -234,7 +241,8 @@ class ResolvedConfig(SweepConfig):
     """A sweep's settings with nothing left open: what depends on the data or the machine is filled in.
 
     None means off (patience, time_budget, trial_time_limit, folds, cache_dir) or not there (columns, name, resume,
-    positive_class). backbones: None until the weights have been looked for. cache_size: None = what each node allows.
+    positive_class, warm_start). backbones: None until the weights have been looked for. cache_size: None = what each
+    node allows.
     """
 
     weights: Weights
@@ -304,13 +312,13 @@ def check(
     """
     return [
         *config.problems(),
-        *_pair_problems(config),
+        *pair_problems(config),
         *name_problems(config),
         *_resource_problems(config, cpus, math.inf if may_grow and gpus is not None else gpus),
     ]
 
 
-def _pair_problems(config: SweepConfig) -> list[str]:
+def pair_problems(config: SweepConfig) -> list[str]:
     """Settings that are fine each, and cannot work together; what could not be read is not held against the others."""
     epochs, grace_period, repeats = config.epochs or 0, config.grace_period or 0, config.repeats or 1
     no_finalists = "is about finalists, and --finalists 0 asks for none: leave one of them out"
@@ -331,6 +339,17 @@ def _pair_problems(config: SweepConfig) -> list[str]:
             ("rows", "space"),
             config.rows and not config.study,
             f"--rows {','.join(config.rows)}: --space {config.space} is no study, and only studies have rows",
+        ),
+        (
+            ("warm_start", "space"),
+            config.warm_start is not None and config.study,
+            f"--warm-start {config.warm_start}: --space {config.space} is a list of trials and tries no others: leave "
+            "one of them out",
+        ),
+        (
+            ("retry_failed", "resume"),
+            config.retry_failed and config.resume is None,
+            "--retry-failed runs failed trials of an earlier run again: name that run by --resume, or leave it out",
         ),
         (
             ("scheduler", "epochs"),
@@ -385,76 +404,3 @@ def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None
     elif sound and local and at_once * asked_gpus > gpus + 1e-6:
         found.append(f"--concurrency {at_once} with {asked_gpus:g} GPUs a trial: {where} has {gpus:g}")
     return found
-
-
-class Resumed(NamedTuple):
-    """A run that goes on: its saved settings with what was given anew. problems: one sentence a contradiction.
-
-    own_epochs, cached_stages: as in ``Plan``.
-    """
-
-    config: ResolvedConfig
-    own_epochs: bool
-    cached_stages: dict[str, list[int]]
-    problems: list[str]
-
-
-def resume(asked: SweepConfig) -> Resumed:
-    """The run ``asked.resume`` with what may change, and was given, taken from ``asked``.
-
-    Raises ``UserError`` if there is no such run, or none whose settings can be read.
-    """
-    saved, own_epochs, cached_stages = _saved(run_paths(asked))
-    given = [name for name in sorted(asked.model_fields_set) if getattr(asked, name) != getattr(saved, name)]
-    may_change = [name for name, declared in SweepConfig.options().items() if declared.anew]
-    problems = [
-        f"{dashed(name)} {_shown(getattr(asked, name))} contradicts the run {asked.resume!r}, which has "
-        f"{_shown(getattr(saved, name))}: leave it out, {OR_ANEW}"
-        for name in given
-        if name not in may_change
-    ]
-    if saved.deterministic and "concurrency" in given:
-        problems.append(
-            f"--concurrency {asked.concurrency}: a deterministic run keeps its concurrency, {saved.concurrency}"
-        )
-    changed = {name: getattr(asked, name) for name in given if name in may_change}
-    place = {"resume": asked.resume, "storage": asked.storage, "name": run_paths(asked).root.name}
-    return Resumed(saved.model_copy(update=changed | place), own_epochs, cached_stages, problems)
-
-
-def run_paths(asked: SweepConfig) -> RunPaths:
-    """The folder of the run ``asked.resume``: its name below the storage, or a path."""
-    assert asked.resume is not None
-    named = Path(asked.storage) / asked.resume
-    return RunPaths(named if os.path.isdir(named) or "/" not in asked.resume else Path(asked.resume))
-
-
-def _saved(paths: RunPaths) -> tuple[ResolvedConfig, bool, dict[str, list[int]]]:
-    """The settings in sweep.json, and what else was decided before the first trial."""
-    if why := unreachable(paths.sweep):
-        raise UserError(f"--resume: {why}")
-    if not paths.sweep.is_file():
-        there = sorted(path.parent.name for path in paths.root.parent.glob(f"*/{paths.sweep.name}"))
-        names = f"; runs there: {', '.join(there)}" if there else ""
-        raise UserError(f"--resume: {paths.root} is no run folder: it has no {paths.sweep.name}{names}")
-    try:
-        values = json.loads(paths.sweep.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--resume: {paths.sweep} is damaged: {error}; restore it, {OR_ANEW}") from None
-    if isinstance(values, dict):
-        check_format(values, paths.sweep)
-    try:
-        if not isinstance(values, dict) or not isinstance(values.get("resolved"), dict):
-            raise ValueError("it holds no settings")
-        saved = ResolvedConfig.from_json(values["resolved"])
-        raise_all([*saved.value_problems(), *_pair_problems(saved)])
-    except ValueError as error:
-        why = "; ".join(shown_problems(str(error).splitlines()))
-        raise UserError(f"--resume: {paths.sweep} is damaged: {why}; restore it, {OR_ANEW}") from None
-    return saved, bool(values.get("own_epochs", True)), values.get("cached_stages", {})
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ",".join(f"{key}={one}" for key, one in value.items())
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -9,6 +9,9 @@ CLUSTER_LOST = 3
 DISK_FULL = 4
 INTERRUPTED = 130
 
+STATUS = {"done": DONE, "running": 10, "interrupted": 11, "dead": 12}
+"""Exit codes of ``python -m sweep.status``, by the state of the run."""
+
 
 class SweepStopped(Exception):
     """The sweep cannot go on, and nothing of it is lost: what had not ended goes on after ``--resume``.

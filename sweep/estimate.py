@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -30,7 +31,7 @@ from trainables.frozen_features import VIEWS, features_bytes, stages_kept
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "scikit-learn", "pandas", "numpy", "pillow", "imagehash", "onnx")
 BYTES_PER_PARAMETER = 4
-STATE_COPIES = 3  # the weights and, with AdamW, two moments of each
+RUNNING_COPIES = 7  # best weights; a state, which is the weights and, with AdamW, two moments of each; and the next one
 MODEL_FILES = 2  # best.pt and best.onnx
 HEAD_WIDTH = 1024  # the widest first layer that the spaces offer
 SAMPLED_TRIALS = 5
@@ -84,8 +85,8 @@ def _cpu_model() -> str:
 
 
 def check_disk(plan: Plan, paths: RunPaths) -> None:
-    """Raise ``UserError`` if the storage has less room than the sweep may need."""
-    free, needed = _free_bytes(paths), disk_bytes(plan)
+    """Raise ``UserError`` if the storage has less room than the sweep may need beside what it has written already."""
+    free, needed = _free_bytes(paths), disk_bytes(plan) - _held_bytes(paths)
     if needed > free:
         raise UserError(
             f"--storage {paths.root.parent} has {free / 1e9:.1f} GB free, the sweep may need {needed / 1e9:.1f} GB: "
@@ -93,17 +94,26 @@ def check_disk(plan: Plan, paths: RunPaths) -> None:
         )
 
 
+def _held_bytes(paths: RunPaths) -> int:
+    held = 0
+    for path in (*paths.trials.rglob("*.pt"), *paths.finalists.rglob("*.pt")):
+        with contextlib.suppress(FileNotFoundError):  # Another process may be running the sweep.
+            held += path.stat().st_size
+    return held
+
+
 def disk_line(plan: Plan, paths: RunPaths) -> str:
     """The estimate in words."""
-    return f"disk: at most {disk_bytes(plan) / 1e9:.2f} GB in {paths.root}, {_free_bytes(paths) / 1e9:.1f} GB are free"
+    most, free = disk_bytes(plan) / 1e9, _free_bytes(paths) / 1e9
+    return f"disk: at most {most:.2f} GB in {paths.root} if no trial fails, {free:.1f} GB are free"
 
 
 def disk_bytes(plan: Plan) -> int:
-    """What the trials write at most: weights of the ten best, of each repeat, and as a model; the state of each that
-    runs."""
+    """What the trials write at most: weights of the ten best, of each repeat, and as a model; weights and state of each
+    that runs. Without those of failed trials, which are kept until the sweep has ended."""
     largest = max(_most_parameters(name) for name in plan.weights) * BYTES_PER_PARAMETER
     kept = min(WEIGHTS_KEPT, plan.trials) + plan.repeats + MODEL_FILES
-    return largest * (kept + STATE_COPIES * plan.at_once)
+    return largest * (kept + RUNNING_COPIES * plan.at_once)
 
 
 def _most_parameters(backbone: str) -> int:

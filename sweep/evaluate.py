@@ -41,8 +41,9 @@ from sweep.cli import (
 )
 from sweep.endings import BAD_INPUT
 from sweep.run_folder import EvaluationPaths, RunPaths, check_writable, folder_beside
-from trainables.atomic import FORMAT, write_json
+from trainables.atomic import FORMAT, sha256_of, write_json
 from trainables.data.config import DataConfig
+from trainables.data.dataset import unchanged
 from trainables.data.decoded import read_records
 from trainables.data.file_form import file_form
 from trainables.data.prepare import list_samples
@@ -192,7 +193,6 @@ def _written(
 
     hashes: of the images' pixels. scores: those of ``evaluate_predictions``; null where undefined.
     """
-    from trainables.weights import sha256
 
     thresholds = model.facts.thresholds
     groups = None if samples.groups is None else len({group or row for row, group in enumerate(samples.groups)})
@@ -202,7 +202,7 @@ def _written(
         "evaluated": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": asked.command,
         "run": None if asked.run_root is None else asked.run_root.resolve().name,
-        "model": {"file": str(model.path), "sha256": sha256(model.path)} | model.facts.to_dict(),
+        "model": {"file": str(model.path), "sha256": sha256_of(model.path)} | model.facts.to_dict(),
         "data": {"path": samples.path, "kind": samples.kind, "fingerprint": _fingerprint(samples, hashes)},
         "request": asked.config.to_json(),
         "map": asked.renamed,
@@ -300,6 +300,8 @@ def own_images(run_root: Path) -> dict[str, str] | None:
     try:
         dataset = json.loads(paths.dataset.read_text(encoding="utf-8"))
         stats = [record.stats for record in read_records(Path(dataset["cache"]))]
+        if not unchanged(paths.splits, dataset.get("sha256", {})):
+            return None
         with paths.splits.open(encoding="utf-8", newline="") as file:
             return {stats[int(row["row"])].pixel_hash: row["split"] for row in csv.DictReader(file)}
     except (OSError, ValueError, KeyError, IndexError, TypeError, csv.Error):

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from search_spaces.params import TrialParams
+from sweep.heartbeat import Heartbeat
 from sweep.history import RepeatHistory, TrialHistory, TrialState
 from sweep.optuna_search import Exhausted
 from sweep.plan import Plan
@@ -29,7 +30,7 @@ from sweep.record_reader import Scalar, read_json
 from sweep.records import Run, read_predictions, read_run
 from sweep.run_folder import RunPaths
 from sweep.trial_records import Finalist, Finals, Suggestion, TrialRecord, best, ranked_rows
-from trainables.atomic import write_json
+from trainables.atomic import append_line, write_json
 from trainables.baselines import measure_baselines
 from trainables.data.dataset import open_dataset, open_test_split
 from trainables.data.splits import write_folds
@@ -49,11 +50,17 @@ RULE = (
 
 
 def run(
-    plan: Plan, search: TrialHistory, settings: TrialSettings, budget: TimeBudget, say: Callable[[str], None]
+    plan: Plan,
+    search: TrialHistory,
+    settings: TrialSettings,
+    budget: TimeBudget,
+    say: Callable[[str], None],
+    beat: Heartbeat,
 ) -> Outcome:
     """Repeat the finalists of the ended ``search``, select, and open the test split; go on where a kill cut it off.
 
-    budget: of the whole sweep. say: is told, a line each, what is repeated and what went wrong.
+    budget: of the whole sweep. say: is told, a line each, what is repeated and what went wrong. beat: is told how the
+    repeats get on.
     """
     paths, config = search.paths, plan.config
     chosen, notes = choose(plan, search)
@@ -78,7 +85,7 @@ def run(
     todo = RepeatList(history, chosen, repeats)
     if len(todo) or history.unfinished():
         say(_cost(plan, search, chosen, repeats, len(todo) + len(history.unfinished())))
-        outcome = _retrain(plan, history, todo, settings_of, budget)
+        outcome = _retrain(plan, history, todo, settings_of, budget, beat)
         if outcome.interrupted or outcome.out_of_time:
             return outcome
     winner = select(read_run(paths.root))
@@ -235,13 +242,15 @@ def _retrain(
     todo: RepeatList,
     settings_of: SettingsOf,
     budget: TimeBudget,
+    beat: Heartbeat,
 ) -> Outcome:
     """The repeats as trials that nothing stops early."""
     trials = len(history.entries) + len(todo)
     searcher = TuneSearcher(todo, history, settings_of)
     pruning = PruningRule("none", plan.budget, plan.grace_period, plan.config.reduction_factor)
     curves = TensorBoardLog(history)
-    progress = Progress(SweepProgress(history, len(history.wanted), plan.budget, history.of_wanted()))
+    facts = SweepProgress(history, len(history.wanted), plan.budget, history.of_wanted())
+    beat.progress = progress = Progress(facts)
     try:
         return run_trials(plan, history, searcher, pruning, progress, budget, trials=trials)
     finally:
@@ -347,8 +356,7 @@ def open_test(paths: RunPaths, winner: str, finalists: list[str], images: int) -
         return
     now = datetime.now(UTC).isoformat(timespec="seconds")
     line = {"opened": now, "winner": winner, "finalists": finalists, "images": images, "selection_sha256": selected}
-    with paths.test_access.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line) + "\n")
+    append_line(paths.test_access, json.dumps(line))
 
 
 def measure(plan: Plan, run: Run, settings: TrialSettings) -> list[str]:

@@ -6,20 +6,24 @@ epoch with which score, and ``--resume`` reads it back from the files. Nothing o
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from search_spaces.params import TrialParams
 from sweep.run_folder import RunPaths, TrialPaths
 from sweep.trial_records import EpochRecord, Suggestion, TrialRecord, best, rank, read_trials
-from trainables.atomic import write_json
+from trainables.atomic import append_line, write_json, write_text
 
 WEIGHTS_KEPT = 10
+FAILED_KEPT = 10
+"""Of how many failed trials what they can go on from stays on disk: those that came furthest."""
 
 
 @dataclass
@@ -54,6 +58,11 @@ class TrialState:
         return self.status != "running"
 
     @property
+    def broken(self) -> bool:
+        """Whether its last epoch has no score: the loss was no number, and there is nothing to go on from."""
+        return bool(self.scores) and math.isnan(self.scores[max(self.scores)])
+
+    @property
     def mean_epoch_seconds(self) -> float:
         """0 while unknown."""
         return sum(self.seconds.values()) / max(1, len(self.seconds))
@@ -77,6 +86,7 @@ class TrialHistory:
         self.on_end: list[Callable[[TrialState], None]] = []
         self._last_record: dict[int, str] = {}
         self._kept: list[TrialState] = []
+        self._failed: list[TrialState] = []
 
     def load(self) -> list[str]:
         """Read the trials of an earlier session back; returns what could not be read, one sentence each."""
@@ -136,10 +146,7 @@ class TrialHistory:
         entry = self.entries[number]
         facts = json.loads(record)
         self._add_epoch(entry, EpochRecord.from_line(facts, "", []).model_copy(update={"epoch": epoch}), score)
-        path = self.files(entry).result
-        torn = path.exists() and not path.read_bytes().endswith(b"\n")
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(("\n" if torn else "") + record + "\n")
+        append_line(self.files(entry).result, record)
         for listener in self.on_report:
             listener(entry, facts)
 
@@ -183,6 +190,8 @@ class TrialHistory:
         return read_trials(self.paths.trial_folders(), self.paths.trials, self.metric, self.mode, problems)
 
     def _add_epoch(self, entry: TrialState, record: EpochRecord, score: float) -> None:
+        for void in [epoch for epoch in entry.scores if epoch > record.epoch]:  # it was trained again from here
+            del entry.scores[void], entry.seconds[void]
         entry.scores[record.epoch] = score
         seconds = record.epoch_seconds
         entry.seconds[record.epoch] = 0.0 if seconds is None or math.isnan(seconds) else seconds
@@ -192,16 +201,30 @@ class TrialHistory:
         """What follows from an end; done again when a run is resumed, as a kill may have come in between."""
         files = self.files(ended)
         if ended.status == "failed" and not files.error.exists():
-            files.error.write_text(ended.reason + "\n", encoding="utf-8")
-        files.state.unlink(missing_ok=True)
+            write_text(files.error, ended.reason + "\n")
         if files.stacks.exists() and not files.stacks.stat().st_size:
             files.stacks.unlink()
-        self._keep_best_weights(ended)
+        if ended.status == "failed":
+            self._keep_what_came_furthest(ended)
+        else:
+            files.state.unlink(missing_ok=True)
+            self._keep_best_weights(ended)
+
+    def _keep_what_came_furthest(self, failed: TrialState) -> None:
+        """Keep state and weights of a failed trial, which may be retried, until the sweep has ended."""
+        dropped = failed
+        if not failed.broken and self.files(failed).state.exists():
+            self._failed.append(failed)
+            if len(self._failed) <= FAILED_KEPT:
+                return
+            dropped = min(self._failed, key=lambda one: (len(one.scores), -one.number))
+            self._failed.remove(dropped)
+        _drop_state(self.files(dropped))
 
     def _keep_best_weights(self, ended: TrialState) -> None:
         """Keep the weights of the best trials that have ended: a sweep's disk does not grow with its trials."""
         worst = ended
-        if ended.status != "failed" and not math.isnan(ended.score):
+        if not math.isnan(ended.score):
             self._kept.append(ended)
             if len(self._kept) <= self.weights_kept:
                 return
@@ -236,6 +259,54 @@ class RepeatHistory(TrialHistory):
 
     def _records(self, problems: list[str]) -> list[TrialRecord]:
         return read_trials(self.paths.repeat_folders(), self.paths.finalists, self.metric, self.mode, problems)
+
+
+def retry_failed(paths: RunPaths, metric: str, mode: str, *, broken_too: bool) -> str:
+    """Let failed trials and repeats run again, from where they were if their state is there; a line that names them.
+
+    broken_too: also those whose loss was no number, from their beginning. What the attempt left lies beside under a
+    number: ``status-1.json``.
+    """
+    names: list[str] = []
+    broken = 0
+    for history in (TrialHistory(paths, metric, mode), RepeatHistory(paths, metric, mode, ())):
+        history.load()
+        for entry in (one for _, one in sorted(history.entries.items()) if one.status == "failed"):
+            if entry.broken and not broken_too:
+                broken += 1
+                continue
+            files = history.files(entry)
+            begun = files.state.exists()
+            _set_aside([files.error, files.stacks, files.restarts, *([] if begun else [files.result]), files.status])
+            place = f"epoch {len(entry.scores) + 1}" if begun else "its beginning"
+            names.append(f"{entry.trial_id} (from {place})")
+    left = f"; {broken} whose loss was no number stay failed: --retry-failed all runs them again, too" if broken else ""
+    return f"failed trials that run again: {', '.join(names) or 'none'}{left}"
+
+
+def _set_aside(files: list[Path]) -> None:
+    """Give those that exist the next free number. The last decides: a kill before it leaves the trial failed."""
+
+    def numbered(path: Path, number: int) -> Path:
+        return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+    free = next(k for k in itertools.count(1) if not any(numbered(path, k).exists() for path in files))
+    for path in files:
+        if path.exists():
+            path.rename(numbered(path, free))
+
+
+def drop_failed_states(paths: RunPaths) -> None:
+    """Remove what failed trials and repeats could go on from: the sweep has ended."""
+    for folder in (*paths.trial_folders(), *paths.repeat_folders()):
+        files = TrialPaths(folder)
+        if files.status.exists() and files.state.exists():
+            _drop_state(files)
+
+
+def _drop_state(files: TrialPaths) -> None:
+    files.weights.unlink(missing_ok=True)
+    files.state.unlink(missing_ok=True)
 
 
 def trial_id(number: int) -> str:

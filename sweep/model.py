@@ -15,9 +15,9 @@ from sweep.cli import Arguments, path, run_command, tell
 from sweep.records import Run, read_run
 from sweep.run_folder import ModelPaths, TrialPaths
 from sweep.trial_records import best, ranked_rows
-from trainables.atomic import FORMAT, write_json
+from trainables.atomic import FORMAT, disk_error, sha256_of, write_json
 from trainables.export import ModelFacts, plain_network, restore, torchvision_lines, write_model, write_onnx
-from trainables.weights import FoundWeights, find_weights, sha256
+from trainables.weights import FoundWeights, find_weights
 
 THRESHOLD = 0.5
 """Of a label's probability, where none was tuned."""
@@ -48,6 +48,8 @@ def write_models(run: Run, chosen: Chosen | None = None) -> list[str]:
     except UserError as error:
         return [f"{files.model} was not written: {problem}" for problem in error.problems]
     except OSError as error:
+        if disk_error(error):
+            raise
         return [f"{error.filename or files.root} was not written: {error.strerror}"]
 
 
@@ -56,7 +58,7 @@ def renew_models(run: Run) -> list[str]:
     try:
         chosen = choose(run)
         before = run.model
-        if before and (before.trial, before.weights_sha256) == (chosen.trial, sha256(chosen.files.weights)):
+        if before and (before.trial, before.weights_sha256) == (chosen.trial, sha256_of(chosen.files.weights)):
             return []
     except (UserError, OSError):
         pass  # no trial, no model yet, or a damaged one: writing it says what is wrong
@@ -117,7 +119,7 @@ def _write(run: Run, chosen: Chosen, files: ModelPaths) -> list[str]:
         {"format": FORMAT}
         | facts.to_dict()
         | {
-            "weights_sha256": sha256(chosen.files.weights),
+            "weights_sha256": sha256_of(chosen.files.weights),
             "starting_weights": {
                 "origin": found.origin,
                 "sha256": found.sha256,
@@ -125,7 +127,7 @@ def _write(run: Run, chosen: Chosen, files: ModelPaths) -> list[str]:
                 "range": found.range,
             },
             "files": {
-                path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
+                path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size}
                 for path in (files.model, files.onnx)
                 if path.exists()
             },
@@ -180,6 +182,8 @@ def _write_onnx(path: Path, network: nn.Module, facts: ModelFacts) -> tuple[floa
     except ImportError as error:
         return None, [f"{path} was not written: {error.name} is not installed (pip install onnx onnxscript)"]
     except Exception as error:  # the exporter is large and changes often, and the model is usable without it
+        if disk_error(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return None, [f"{path} was not written: {reason}"]
 

@@ -94,6 +94,13 @@ def hyperparameters(raw: object) -> dict[str, Override]:
     return values
 
 
+def which_failed(raw: object) -> bool | str:
+    """True, False, or "all"."""
+    if not isinstance(raw, bool) and raw != "all":
+        raise ValueError(f"must be given without a value or as all, received {raw!r}")
+    return raw
+
+
 def weight_sources(raw: object) -> str:
     """One text of what ``--weights`` was given, as ``trainables.weights.WeightSources`` reads it; what is no NAME=FILE
     comes first, since a file's name may hold a comma.
@@ -113,4 +120,5 @@ SecondsOrNone = Annotated[float | None, _or_none(seconds)]
 NodeFolderOrNone = Annotated[str | None, _or_none(node_folder)]
 BytesOrNone = Annotated[int | None, _or_none(size_bytes)]
 Weights = Annotated[str, PlainValidator(weight_sources)]
+WhichFailed = Annotated[bool | str, PlainValidator(which_failed)]
 Hyperparameters = Annotated[dict[str, Override], PlainValidator(hyperparameters)]

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,16 @@ from optuna.trial import TrialState as Outcome
 
 from search_spaces.errors import UserError, raise_all
 from search_spaces.params import Scalar, TrialParams
-from search_spaces.space import Space
+from search_spaces.space import Space, depends_on_more
+from search_spaces.user_file import ProcessLost
+from sweep.endings import BAD_INPUT, SweepStopped
 from sweep.history import TrialHistory, TrialState, to_json_scalars
 from sweep.trial_records import Suggestion
 
 LEARNING_SAMPLERS = ("tpe", "gp")
 DUPLICATES_IN_A_ROW = 20
 RANDOM_DRAWS = 200
+LOST_FOR_ONE_TRIAL = 3
 STUDY_NAME = "sweep"
 _log = logging.getLogger(__name__)
 
@@ -45,12 +48,14 @@ class Exhausted(Exception):
 class OptunaSearch:
     """One search over ``space``, on top of a ``history`` that may already hold trials of an earlier session.
 
-    trials: how many the sweep runs in all. concurrency: how many run at once.
+    trials: how many the sweep runs in all. concurrency: how many run at once. warm: points of --warm-start.
     deterministic: the k-th ask sees exactly the trials up to k - concurrency, all ended, in order; without it, all
     that have ended. Raises ``UserError`` if the space is no longer that of the trials in the history.
 
     on_refused: called with each problem, once, for which the space refused to give a configuration: a user's space
-    may raise in a branch so rare that trying it out did not find it. Such a draw is left out; the sweep goes on.
+    may raise or hang in a branch so rare that trying it out did not find it. Such a draw is left out and the sweep goes
+    on: a sweep that ended would draw the same again when it is resumed. Where draws for one trial hang, or end the
+    process of the file, ``LOST_FOR_ONE_TRIAL`` times, ``ask`` raises ``SweepStopped``.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class OptunaSearch:
         seed: int,
         concurrency: int,
         deterministic: bool,
+        warm: Sequence[dict[str, Scalar]] = (),
     ) -> None:
         raise_all(_changes(space, history))
         self._space = space
@@ -71,7 +77,7 @@ class OptunaSearch:
         self._seed = seed
         self._lag = concurrency if deterministic else 0
         self._deterministic = deterministic
-        self._seed_points = first_points(space, sampler, trials)
+        self._seed_points = first_points(space, sampler, trials, warm)
         self._seen: dict[str, int] = {}
         self._running: dict[int, list[optuna.Trial]] = {}
         self._refused: set[str] = set()
@@ -119,6 +125,7 @@ class OptunaSearch:
     def _draw(self, number: int) -> TrialState:
         duplicates: list[Suggestion] = []
         refused: list[Suggestion] = []
+        lost = 0
         for attempt in range(DUPLICATES_IN_A_ROW + RANDOM_DRAWS):
             self._study.sampler = self._sampler_of(number, attempt)
             # A point may leave names out: what is drawn for them may be refused.
@@ -128,6 +135,11 @@ class OptunaSearch:
             try:
                 params = self._space.suggest(trial)
             except UserError as error:
+                if isinstance(error, ProcessLost):
+                    _log.warning("%s\n%s", error, error.frames)
+                    lost += 1
+                    if lost == LOST_FOR_ONE_TRIAL:
+                        raise SweepStopped(str(error), BAD_INPUT) from None
                 refused.append(self._suggestion(trial))
                 self._report_refused(trial, error)
                 continue
@@ -179,7 +191,8 @@ class OptunaSearch:
                 continue
             self._study.enqueue_trial(suggestion.suggested)
             trial = self._study.ask()
-            self._space.suggest(trial)
+            if _key(self._space.suggest(trial)) != _key(original.params):
+                raise UserError(f"{depends_on_more(self._space)}: trial {original.trial_id} began with another one")
             self._running.setdefault(original.number, []).append(trial)
         self._seen[_key(state.params)] = state.number
         for name, value in state.suggestion.positions.items():
@@ -274,14 +287,20 @@ class OptunaExport:
         _log.warning("study.db cannot be written (%s): the sweep goes on without it", error)
 
 
-def first_points(space: Space, sampler: str, trials: int) -> list[dict[str, Scalar]]:
-    """The seed points that a sweep of so many trials tries before all else.
+def first_points(space: Space, sampler: str, trials: int, warm: Sequence[dict[str, Scalar]]) -> list[dict[str, Scalar]]:
+    """The points that a sweep of so many trials tries before all else.
 
-    Of a user's own space all. Of ours at most half of the trials, and none where the sampler does not learn from them.
+    The seed points of a user's own space, then those of a ``warm`` start, all of them. Without either those of our
+    space: at most half of the trials, and none where the sampler does not learn from them.
     """
-    if space.source is not None:
-        return space.seed_points
+    if space.source is not None or warm:
+        return [*own_points(space), *warm]
     return space.seed_points[: trials // 2] if sampler in LEARNING_SAMPLERS else []
+
+
+def own_points(space: Space) -> list[dict[str, Scalar]]:
+    """The seed points of a user's own space; of ours none."""
+    return [] if space.source is None else space.seed_points
 
 
 def _direction(history: TrialHistory) -> StudyDirection:

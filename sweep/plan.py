@@ -16,18 +16,19 @@ import numpy as np
 import torch
 
 from search_spaces.errors import UserError, by_reason, raise_all, unknown
-from search_spaces.params import DEFAULT_BACKBONES, LOSS_FIELDS, Choices, SpaceContext, TrialParams
+from search_spaces.params import DEFAULT_BACKBONES, LOSS_FIELDS, Choices, Scalar, SpaceContext, TrialParams
 from search_spaces.paths import path_of
 from search_spaces.space import RANDOM_TRIALS, Space, load_space, random_study
 from sweep.config import OR_ANEW, ResolvedConfig, SweepConfig
 from sweep.machine import Machine
-from sweep.optuna_search import first_points
+from sweep.optuna_search import first_points, own_points
 from sweep.record_reader import read_file
-from sweep.records import DatasetRecord
+from sweep.records import DatasetRecord, WarmTrial, read_sweep
 from sweep.run_folder import RunPaths
+from sweep.warm_start import warm_trials
 from trainables.backbones import BACKBONES
 from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
-from trainables.data.dataset import open_dataset
+from trainables.data.dataset import open_dataset, unchanged
 from trainables.finetune import model_problems
 from trainables.frozen_features import stages_worth_keeping
 from trainables.metrics import DEFINED, metric_mode, metric_names
@@ -52,7 +53,8 @@ class Plan:
     weights: by backbone; missing_weights: why the other backbones are left out. mode: "max" or "min" of
     ``config.metric``. own_epochs: the trials of a study's list run the study's epochs. cached_stages: by backbone,
     behind how many of its stages features of frozen layers are kept (``stages_worth_keeping``). slots: trials that the
-    machines have room for as the sweep begins.
+    machines have room for as the sweep begins. damaged: files of the run that is resumed that are written again from
+    the data, which are the run's own. warm_trials: of --warm-start; warm_notes: what of its best is not among them.
     """
 
     config: ResolvedConfig
@@ -64,6 +66,13 @@ class Plan:
     own_epochs: bool = False
     cached_stages: dict[str, list[int]] = dataclasses.field(default_factory=dict)
     slots: int = 1
+    damaged: tuple[str, ...] = ()
+    warm_trials: tuple[WarmTrial, ...] = ()
+    warm_notes: Sequence[str] = ()
+
+    @property
+    def warm_points(self) -> list[dict[str, Scalar]]:
+        return [one.point for one in self.warm_trials]
 
     @property
     def at_once(self) -> int:
@@ -132,16 +141,22 @@ class Plan:
 
     def notes(self) -> list[str]:
         """What the user should know before the first trial, a line each."""
-        lines = [*self.dataset.notes, *self.dataset.caveats]
+        lines = [f"{name} is missing or was changed: written again from the data" for name in self.damaged]
+        lines += [*self.dataset.notes, *self.dataset.caveats]
         lines += [f"left out: {one.count} images or rows: {one.why}" for one in self.dataset.left_out or ()]
         lines += [f"{one.severity}: {one.message}" for one in self.dataset.checks if one.severity != "info"]
         lines += self.space.notes
-        points, first = self.space.seed_points, first_points(self.space, self.config.sampler, self.trials)
-        if len(first) < len(points):
+        points, first = self.space.seed_points, first_points(self.space, self.config.sampler, self.trials, ())
+        if self.warm_trials:
+            names, after = ", ".join(one.trial_id for one in self.warm_trials), own_points(self.space)
+            when = f", after the {len(after)} seed points of {self.space.name}" if after else ""
+            lines.append(f"warm start: the best trials of {self.config.warm_start}, {names}, are tried first{when}")
+        elif len(first) < len(points):
             lines.append(
                 f"{len(first)} of the {len(points)} seed points of {self.space.name} are tried: at most half of the "
                 "trials, and none where --sampler learns nothing from them"
             )
+        lines += [f"warm start: {note}" for note in self.warm_notes]
         lines += [f"weights of {name}: {found.note}" for name, found in self.weights.items() if found.note]
         if self.missing_weights:
             names = ", ".join(self.missing_weights)
@@ -199,14 +214,18 @@ def make_plan(
                 "another sampler, fix them by --set, or offer a list of choices in a space of your own"
             )
         problems += _layer_problems(space, config.image_size)
-        points = 0 if space.source is None or "trials" in config.unread else len(space.seed_points)
+        points = 0 if "trials" in config.unread else len(own_points(space))
         if points > config.trials >= 1:
             problems.append(
                 f"--trials {config.trials}: {space.name} has {points} seed points, and each is a trial: give --trials "
                 f"{points} or more, or fewer points"
             )
+    warm: tuple[tuple[WarmTrial, ...], list[str]] | None = None
     if resumed is not None:
         problems += _differences(resumed, dataset, space)
+        warm = read_sweep(resumed, []).warm_trials, []  # The earlier run may be gone.
+    elif config.warm_start is not None and not config.study:
+        warm = tried(lambda: warm_trials(config, space))
     raise_all(problems)
     assert dataset is not None
     assert space is not None
@@ -220,6 +239,9 @@ def make_plan(
         own_epochs=own_epochs,
         cached_stages=_cached_stages(config, dataset, weights, machine) if cached_stages is None else cached_stages,
         slots=machine.slots(config.cpus_per_trial, config.gpus_per_trial),
+        damaged=() if resumed is None else _damaged(resumed),
+        warm_trials=warm[0] if warm else (),
+        warm_notes=warm[1] if warm else (),
     )
 
 
@@ -375,6 +397,13 @@ def _differences(paths: RunPaths, dataset: DatasetRecord | None, space: Space | 
             f"{OR_ANEW}"
         )
     return found
+
+
+def _damaged(paths: RunPaths) -> tuple[str, ...]:
+    """The names of the files that tell of the data and are not as the run wrote them."""
+    saved = read_file(DatasetRecord, paths.dataset, [])
+    files = (paths.splits, paths.images, paths.thumbnails)
+    return tuple(path.name for path in files if not unchanged(path, saved.sha256))
 
 
 def _data_difference(saved: DatasetRecord, dataset: DatasetRecord) -> str | None:

@@ -19,17 +19,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, Concatenate, ParamSpec, TextIO
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
-from tensorboardX import SummaryWriter
 
 from sweep.history import TrialHistory, TrialState
 from sweep.trial_records import best
+
+if TYPE_CHECKING:
+    from tensorboardX.record_writer import RecordWriter
 
 REFRESHES_PER_SECOND = 2
 LONGEST_TEXT = 400
@@ -46,8 +48,6 @@ def _never_fails(method: Callable[Concatenate[Progress, P], None]) -> Callable[C
 
     @functools.wraps(method)
     def guarded(self: Progress, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        if self.silent:
-            return
         try:
             method(self, *args, **kwargs)
         except Exception:
@@ -125,11 +125,19 @@ class Progress:
         """The view as it stands, for a terminal of ``height`` lines."""
         with self._lock:
             elapsed_s = self._clock() - self._start_s
-            left_s = self._facts.seconds_left(elapsed_s)
-            if self._time_budget_s is not None:
-                rest_s = max(0.0, self._time_budget_s - elapsed_s)
-                left_s = rest_s if left_s is None else min(left_s, rest_s)
-            return _view(self._facts, elapsed_s, left_s, height, ascii_only)
+            return _view(self._facts, elapsed_s, self._pace(elapsed_s).seconds_left, height, ascii_only)
+
+    def pace(self) -> Pace:
+        """How the sweep gets on at this moment."""
+        with self._lock:
+            return self._pace(self._clock() - self._start_s)
+
+    def _pace(self, elapsed_s: float) -> Pace:
+        left_s = self._facts.seconds_left(elapsed_s)
+        if self._time_budget_s is not None:
+            rest_s = max(0.0, self._time_budget_s - elapsed_s)
+            left_s = rest_s if left_s is None else min(left_s, rest_s)
+        return Pace(len(self._facts.running), self._facts.epochs_per_minute(elapsed_s), left_s)
 
     @_never_fails
     def _start_view(self) -> None:
@@ -151,10 +159,21 @@ class Progress:
             return Text()
 
     def _print(self, line: str, style: str = "") -> None:
+        if self.silent:
+            return
         if self._live is not None:
             self._live.console.print(Text(line, style))
         else:
             print(line, file=self._stream, flush=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """busy: trials that run now. Before the first epoch the others are None, but for the rest of a time budget."""
+
+    busy: int
+    epochs_per_minute: float | None
+    seconds_left: float | None
 
 
 def _moves_cursor(stream: TextIO) -> bool:
@@ -212,17 +231,22 @@ class SweepProgress:
         self._update(state)
         self._lengths.append(_epoch(state))
 
+    def epochs_per_minute(self, elapsed_s: float) -> float | None:
+        """Of all that run, on average over ``elapsed_s`` seconds; None before the first."""
+        return 60 * self._epochs_run / elapsed_s if self._epochs_run and elapsed_s > 0 else None
+
     def seconds_left(self, elapsed_s: float) -> float | None:
         """Estimate from the epochs run so far in ``elapsed_s`` seconds; None before the first.
 
         A trial still to come is taken to be as long as those that ended here were on average, and as long as the
         budget while none has.
         """
-        if not self._epochs_run or elapsed_s <= 0:
+        rate = self.epochs_per_minute(elapsed_s)
+        if rate is None:
             return None
         length = sum(self._lengths) / len(self._lengths) if self._lengths else self.epochs
         to_run = self.waiting * length + sum(max(0.0, length - _epoch(trial)) for trial in self.running.values())
-        return to_run * elapsed_s / self._epochs_run
+        return 60 * to_run / rate
 
     def _update(self, state: TrialState) -> TrialState:
         self._states[state.number] = dataclasses.replace(state, scores=dict(state.scores))
@@ -353,7 +377,8 @@ class TensorBoardLog:
 
     def __init__(self, history: TrialHistory) -> None:
         self._history = history
-        self._writers: dict[int, SummaryWriter] = {}
+        self._writers: dict[int, RecordWriter] = {}
+        self._flushed_s = time.monotonic()
         self._broken = False
         history.on_report.append(self.epoch)
         history.on_end.append(self.end)
@@ -362,18 +387,27 @@ class TensorBoardLog:
         """Add one epoch's record: ``train_loss`` as train/loss, ``val_f1:a`` as val/f1/a, the rest under trial/."""
         if self._broken:
             return
+        # It loads torch. And not its SummaryWriter: a thread writes for that one, and once that has met a full disk,
+        # whoever hands it an epoch waits for ever.
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.record_writer import RecordWriter
+        from tensorboardX.summary import scalar
+
         try:
             writer = self._writers.get(state.number)
             if writer is None:
-                folder = self._history.files(state).root
-                writer = self._writers[state.number] = SummaryWriter(
-                    logdir=str(folder),
-                    flush_secs=FLUSH_S,
-                    filename_suffix=f".from_epoch_{record['epoch']}",  # two files of one second have one name
-                )
+                file = f"events.out.tfevents.{time.time():.0f}.from_epoch_{record['epoch']}"
+                writer = self._writers[state.number] = RecordWriter(str(self._history.files(state).root / file))
+                writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
             for key, value in record.items():
                 if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-                    writer.add_scalar(_tag(key), value, int(record["epoch"]))
+                    point = scalar(_tag(key), value)
+                    event = Event(step=int(record["epoch"]), wall_time=time.time(), summary=point)
+                    writer.write(event.SerializeToString())
+            if time.monotonic() - self._flushed_s >= FLUSH_S:
+                self._flushed_s = time.monotonic()
+                for writer in self._writers.values():
+                    writer.flush()
         except Exception as error:
             self._broken = True
             _log.warning("TensorBoard's files cannot be written any more (%s): the sweep goes on without them", error)
@@ -382,12 +416,17 @@ class TensorBoardLog:
         """Close the trial's file."""
         writer = self._writers.pop(state.number, None)
         if writer is not None:
-            writer.close()
+            _close(writer)
 
     def close(self) -> None:
         """Close what is still open: trials that were interrupted."""
-        for number in list(self._writers):
-            self._writers.pop(number).close()
+        while self._writers:
+            _close(self._writers.popitem()[1])
+
+
+def _close(writer: RecordWriter) -> None:
+    with contextlib.suppress(OSError):
+        writer.close()
 
 
 def _tag(key: str) -> str:

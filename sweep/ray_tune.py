@@ -17,6 +17,7 @@ from ray import tune
 from sweep.cluster import connect
 from sweep.endings import CLUSTER_LOST, SweepStopped
 from sweep.history import TrialHistory, TrialState
+from sweep.log import RunLog
 from sweep.machine import Machine
 from sweep.optuna_search import Exhausted
 from sweep.plan import Plan
@@ -28,7 +29,7 @@ from trainables.ray_trainable import FinetuneTrainable
 from trainables.trial import TrialSettings, predict_trial
 
 LOGGERS = ("ray", "optuna", "sweep")
-TRIAL_FILES = ("state", "weights", "predictions", "error", "stacks")
+TRIAL_FILES = ("state", "result", "weights", "predictions", "error", "stacks")
 
 SettingsOf = Callable[[TrialState], tuple[TrialSettings, int]]
 """The settings of a trial, and the stream of its random numbers."""
@@ -82,8 +83,7 @@ _connection = _Connection()
 
 def log_to(path: Path) -> None:
     """Send what Ray and Optuna have to say into the file ``path``, away from the screen."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler = RunLog(path)
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
@@ -150,12 +150,13 @@ def predict_trials(
     splits: tuple[str, ...],
     precision: str | None = None,
 ) -> list[str]:
-    """Predict ``splits`` with the saved weights of each of the ended ``trials`` that lacks one of them.
+    """Predict ``splits`` with the saved weights of each of ``trials`` that ended without failing and lacks one of them.
 
     Beside each other, by the processes that ran the trials; returns what failed, one sentence each. precision: None =
     that of the trials.
     """
-    saved = [trial for trial in trials if trial.ended and history.files(trial).weights.exists()]
+    ended = [trial for trial in trials if trial.ended and trial.status != "failed"]
+    saved = [trial for trial in ended if history.files(trial).weights.exists()]
     arguments = [
         (trial.params, *settings_of(trial), history.files(trial).weights.absolute(), splits, precision)
         for trial in saved
@@ -298,6 +299,9 @@ class _Trials:
         if (note := result.get("note")) and not _connection.noted:  # Of many trials the first says it.
             _connection.noted = True
             self._progress.message(note)
+        if why := result.get("begun_again"):
+            name = self._history.entries[number].trial_id
+            self._progress.message(f"trial {name} is trained again from its beginning: {why}")
 
     def ended(self, number: int, result: dict[str, Any]) -> None:
         end = result.get("end")

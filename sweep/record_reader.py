@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import sys
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, Strict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -19,6 +19,10 @@ from pydantic_core import PydanticCustomError
 from trainables.atomic import check_format
 
 Scalar = str | int | float | bool | None
+LARGEST = 3.5e38
+"""Networks compute in float32, which ends there; nothing that is computed of such numbers overflows."""
+MOST = 2**53
+"""Of what is counted: up to there a float holds every whole number."""
 
 
 class Record(BaseModel):
@@ -32,9 +36,14 @@ class Record(BaseModel):
         return {key: value for key, value in raw.items() if value is not None} if isinstance(raw, dict) else raw
 
 
-def is_number(value: object) -> bool:
-    """Whether ``value`` is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether ``value`` is a finite number that a sweep can have come to."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def is_whole(value: object) -> bool:
+    """Whether ``value`` is a whole number, 0 or more, that a sweep can have come to."""
+    return is_number(value) and value == int(value) and 0 <= value <= MOST
 
 
 def _misfit(wanted: str) -> PydanticCustomError:
@@ -42,7 +51,7 @@ def _misfit(wanted: str) -> PydanticCustomError:
 
 
 def _whole(value: Any) -> int:
-    if is_number(value) and value == int(value) >= 0:
+    if is_whole(value):
         return int(value)
     raise _misfit("a whole number")
 
@@ -71,11 +80,13 @@ Number = Annotated[float, BeforeValidator(_number)]
 """Finite."""
 Score = Annotated[float, BeforeValidator(_score)]
 """A number, or NaN: undefined, in JSON NaN or null. What is infinite is read as NaN."""
+Task = Literal["single_label", "multi_label"]
 Setting = Annotated[Scalar, PlainValidator(_scalar)]
 
 _WANTED = {"string_type": "text", "string_unicode": "text", "bool_type": "true or false", "tuple_type": "a list"}
 _WANTED |= dict.fromkeys(("dict_type", "model_type"), "an object")
 
+_HALF_PAIR = re.compile(r"(?i)(\\ud[89ab]..\\ud[c-f]..)|\\ud[89a-f]..")
 R = TypeVar("R", bound=BaseModel)
 
 
@@ -92,7 +103,7 @@ def read_record(kind: type[R], raw: dict[str, Any], name: str, problems: list[st
             misfits = error.errors(include_url=False, include_context=False)
         for one in misfits:
             if one["input"] is not None:
-                wanted = _WANTED.get(one["type"], one["msg"])
+                wanted = _WANTED.get(one["type"], one["msg"].removeprefix("Input should be "))
                 problems.append(f"{name}{_place(one['loc'])} is not {wanted}: left out")
         for one in reversed(misfits):
             with suppress(LookupError):  # the list that it stands in may be gone
@@ -128,7 +139,7 @@ def read_json(path: Path, problems: list[str], name: str, *, check: bool = False
     check: raise ``UserError`` where it is of another format than ``FORMAT``.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = _parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         problems.append(f"{name} is missing")
         return {}
@@ -157,9 +168,14 @@ def read_lines(path: Path, problems: list[str], name: str) -> list[Any]:
 
 def _json_or_none(line: str) -> Any:
     try:
-        return json.loads(line)
+        return _parsed(line)
     except (ValueError, RecursionError):
         return None
+
+
+def _parsed(text: str) -> Any:
+    """The JSON value. Halves of a surrogate pair, which no table and no page can hold, become question marks."""
+    return json.loads(_HALF_PAIR.sub(lambda found: found[1] or "?", text))
 
 
 def is_there(path: Path) -> bool:

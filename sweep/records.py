@@ -6,8 +6,10 @@ or still running. Imports neither torch nor ray.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 from pydantic import AliasChoices, Field, JsonValue
@@ -20,6 +22,7 @@ from sweep.record_reader import (
     Record,
     Score,
     Setting,
+    Task,
     Whole,
     is_there,
     read_file,
@@ -31,6 +34,7 @@ from sweep.run_folder import EvaluationPaths, ModelPaths, RunPaths
 from sweep.trial_records import Finals, epochs_table, read_finals, read_trials, trials_table
 from trainables import predictions
 from trainables.atomic import check_format
+from trainables.data.dataset import unchanged
 from trainables.predictions import Predictions
 
 
@@ -42,6 +46,14 @@ class StudyRowRecord(Record):
     epochs: Whole | None = None
     claim: str = ""
     note: str = ""
+
+
+class WarmTrial(Record):
+    """A trial of the run that --warm-start named. point: what this run tried first, under the names as suggested."""
+
+    trial_id: str = ""
+    score: Score = math.nan
+    point: dict[str, Setting] = {}
 
 
 class SweepRecord(Record):
@@ -60,7 +72,7 @@ class SweepRecord(Record):
     precision: str | None = None
     weights: str | None = None
     metric: str = "val_f1_macro"
-    mode: str = "max"
+    mode: Literal["max", "min"] = "max"
     trials: Whole | None = None
     epochs: Whole | None = None
     grace_period: Whole | None = None
@@ -76,6 +88,8 @@ class SweepRecord(Record):
     own_epochs: Flag = False
     compare: tuple[str, ...] = ()
     positive_class: str | None = None
+    warm_start: str | None = None
+    warm_trials: tuple[WarmTrial, ...] = ()
     fixed: dict[str, JsonValue] = Field(default={}, alias="set")
     created: str | None = None
     ended: str | None = None
@@ -155,17 +169,19 @@ class DatasetRecord(Record):
     """dataset.json. counts: by split and class; images: by split; subgroups: by column and value; source_by_class: by
     class and source; caveats: of the data, for every reader of a score.
 
-    preset: by which the set was read, or None. ordered: the classes stand in an order. missing: images whose label is
-    not known, by split and class. left_out: what is not used by a rule or an option, None in earlier runs; dropped: the
-    files that cannot be read. notes: how the set was read, a sentence each.
+    preset: by which the set was read, or None. sha256: of splits.csv, images.csv and thumbnails.npz, by name. ordered:
+    the classes stand in an order. missing: images whose label is not known, by split and class. left_out: what is not
+    used by a rule or an option, None in earlier runs; dropped: the files that cannot be read. notes: how the set was
+    read, a sentence each.
     """
 
-    task: str = "single_label"
+    task: Task = "single_label"
     preset: str | None = None
     ordered: Flag = False
     fit: str | None = None
     cache: str | None = None
     fingerprint: str | None = None
+    sha256: dict[str, str] = {}
     split_origin: str | None = None
     image_size: Whole | None = None
     channels: Whole | None = None
@@ -255,7 +271,7 @@ class EvaluationRecord(Record):
     data: SourceRecord = SourceRecord()
     renamed: dict[str, str] = Field(default={}, alias="map")
     split: str | None = None
-    task: str = "single_label"
+    task: Task = "single_label"
     classes: tuple[str, ...] = ()
     thresholds: dict[str, Number] | None = None
     images: Whole = 0
@@ -300,16 +316,17 @@ def read_run(root: Path) -> Run:
     sweep = read_sweep(paths, problems)
     records = read_trials(paths.trial_folders(), paths.trials, sweep.metric, sweep.mode, problems)
     finals = read_finals(paths, sweep.metric, sweep.mode, problems)
+    dataset = read_file(DatasetRecord, paths.dataset, problems)
     return Run(
         paths=paths,
         sweep=sweep,
         provenance=read_file(ProvenanceRecord, paths.provenance, problems),
-        dataset=read_file(DatasetRecord, paths.dataset, problems),
+        dataset=dataset,
         trials=trials_table(records, paths),
         epochs=epochs_table(records),
         finals=finals,
-        rows=_read_rows(paths, problems),
-        images=_read_images(paths, problems),
+        rows=_read_rows(paths, dataset, problems),
+        images=_read_images(paths, dataset, problems),
         model=read_model_record(paths, problems),
         baselines=_read_baselines(paths, problems, opened=finals is not None and finals.opened),
         problems=problems,
@@ -356,14 +373,15 @@ def _read_baselines(paths: RunPaths, problems: list[str], opened: bool) -> tuple
     return named if opened else tuple(one.model_copy(update={"test": None}) for one in named)
 
 
-def _read_rows(paths: RunPaths, problems: list[str]) -> pd.DataFrame:
+def _read_rows(paths: RunPaths, dataset: DatasetRecord, problems: list[str]) -> pd.DataFrame:
     columns = ["row", "path", "split", "label", "group"]
     try:
         rows = pd.read_csv(paths.splits, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
         lacking = [name for name in columns if name not in rows]
-        if not lacking:
+        if not lacking and unchanged(paths.splits, dataset.sha256):
             return rows
-        problems.append(f"{paths.splits.name} lacks {', '.join(lacking)}: left out")
+        what = f"lacks {', '.join(lacking)}" if lacking else "was changed"
+        problems.append(f"{paths.splits.name} {what}: left out")
     except FileNotFoundError:
         problems.append(f"{paths.splits.name} is missing")
     except (OSError, ValueError, pd.errors.ParserError) as error:
@@ -371,9 +389,12 @@ def _read_rows(paths: RunPaths, problems: list[str]) -> pd.DataFrame:
     return pd.DataFrame(columns=columns)
 
 
-def _read_images(paths: RunPaths, problems: list[str]) -> pd.DataFrame:
+def _read_images(paths: RunPaths, dataset: DatasetRecord, problems: list[str]) -> pd.DataFrame:
     """Earlier runs have none."""
     nothing = pd.DataFrame(columns=IMAGE_COLUMNS)
+    if not unchanged(paths.images, dataset.sha256):
+        problems.append(f"{paths.images.name} is missing or was changed: left out")
+        return nothing
     if not is_there(paths.images):
         return nothing
     try:

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import UserError, raise_all
 from sweep.cli import ImageCount, arguments_of, build_page, read, run_command
-from sweep.config import Resumed, SweepConfig, check, name_problems, resolve, resume, run_paths
+from sweep.config import SweepConfig, check, name_problems, resolve
 from sweep.endings import ALL_FAILED, BAD_INPUT, CLUSTER_LOST, DISK_FULL, INTERRUPTED, SweepStopped
+from sweep.heartbeat import Heartbeat
+from sweep.resume import Resumed, resume, run_paths
 from sweep.run_folder import (
     IMAGE_CACHE,
     ModelPaths,
@@ -125,8 +127,8 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
             raise UserError(*problems, *error.problems, *check(asked)) from None
         problems += resumed.problems
     # Imported here, because torch and ray take seconds that a mistyped option need not wait for.
-    from sweep import cluster, estimate, ray_tune
-    from sweep.history import TrialHistory
+    from sweep import cluster, disk, estimate, ray_tune
+    from sweep.history import TrialHistory, retry_failed
     from sweep.plan import input_problems, make_plan, node_problems
 
     machine = here = this_machine()
@@ -183,22 +185,30 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         if not resumed:
             write_new_run(paths, beside, asked, plan, machine, arguments)
         stack.callback(claim(paths).release)
+        beat = stack.enter_context(Heartbeat(paths, plan.at_once))
         if resumed:
-            reopen_run(paths, beside, {"resolved": plan.config.to_json()})
-    ray_tune.log_to(paths.log)
+            reopen_run(paths, beside, {"resolved": plan.config.to_json()}, plan.damaged)
     settings = plan.settings(paths, use_gpu=bool(config.gpus_per_trial))
     budget = ray_tune.TimeBudget(config.time_budget)
     history = TrialHistory(paths, config.metric, plan.mode)
+    if config.retry_failed:
+        print(retry_failed(paths, config.metric, plan.mode, broken_too=config.retry_failed == "all"))
     try:
-        outcome = compute(plan, history, settings, budget)
-    except SweepStopped as stopped:
-        # What is there is worth a look in the morning.
-        for line in [] if stopped.exit_code == DISK_FULL else write_summary(history, True, False)[:-1]:
-            print(line)
-        raise SweepStopped(f"{stopped.reason}; go on with: {resume_command(paths)}", stopped.exit_code) from stopped
-    for line in write_summary(history, outcome.interrupted, outcome.out_of_time):
+        ray_tune.log_to(paths.log)
+        with disk.reserve(paths):
+            outcome = compute(plan, history, settings, budget, beat)
+        beat.progress = None
+        beat.exit_code = exit_code(history, outcome.interrupted)
+        lines = write_summary(history, outcome.interrupted, outcome.out_of_time)
+    except (SweepStopped, OSError) as error:
+        stopped = error if isinstance(error, SweepStopped) else disk.stopped_by(error, paths.root.parent)
+        if stopped.exit_code != DISK_FULL:
+            with contextlib.suppress(OSError):  # What is there is worth a look in the morning.
+                print(*write_summary(history, True, False)[:-1], sep="\n")
+        raise SweepStopped(f"{stopped.reason}; go on with: {resume_command(paths)}", stopped.exit_code) from error
+    for line in lines:
         print(line)
-    return paths, exit_code(history, outcome.interrupted)
+    return paths, beat.exit_code
 
 
 def this_machine() -> Machine:
@@ -271,6 +281,7 @@ def write_new_run(
         "mode": plan.mode,
         "own_epochs": plan.own_epochs,
         "cached_stages": plan.cached_stages,
+        "warm_trials": [one.model_dump(mode="json") for one in plan.warm_trials],
         "command": arguments,
         "study_rows": [
             {"id": row.id, "number": number, "epochs": row.epochs, "claim": row.claim, "note": row.note}
@@ -283,7 +294,7 @@ def write_new_run(
     create_run(paths, beside, record, machine_facts, plan.space.source)
 
 
-def compute(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: TimeBudget) -> Outcome:
+def compute(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: TimeBudget, beat: Heartbeat) -> Outcome:
     """All that is trained and predicted: the search, the finalists, the baselines and the model.
 
     history: not yet loaded. Raises ``SweepStopped`` where the sweep cannot go on.
@@ -291,10 +302,12 @@ def compute(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: 
     from sweep import finalists, model
     from sweep.records import read_run
 
-    outcome = run_search(plan, history, settings, budget)
+    outcome = run_search(plan, history, settings, budget, beat)
     if not outcome.interrupted and plan.config.finalists:
-        outcome = outcome.then(finalists.run(plan, history, settings, budget, print))
+        beat.enter("finalists")
+        outcome = outcome.then(finalists.run(plan, history, settings, budget, print, beat))
     if not outcome.interrupted:
+        beat.enter("report")
         ended = read_run(history.paths.root)
         with ThreadPoolExecutor(1) as beside_baselines:
             models = beside_baselines.submit(model.renew_models, ended)
@@ -303,7 +316,9 @@ def compute(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: 
     return outcome
 
 
-def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: TimeBudget) -> Outcome:
+def run_search(
+    plan: Plan, history: TrialHistory, settings: TrialSettings, budget: TimeBudget, beat: Heartbeat
+) -> Outcome:
     """Run the search to its end, or to that of its time; it goes on where an earlier session left it.
 
     history: not yet loaded. budget: of the whole sweep; what the finalists will take of it is left to them.
@@ -325,6 +340,7 @@ def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budge
         seed=config.seed,
         concurrency=plan.at_once,
         deterministic=config.deterministic,
+        warm=plan.warm_points,
     )
     export = OptunaExport(history)
     history.on_end.append(export.add)
@@ -336,7 +352,7 @@ def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budge
     searcher = TuneSearcher(search, history, settings_of)
     pruning = PruningRule(config.scheduler, plan.budget, plan.grace_period, config.reduction_factor)
     facts = SweepProgress(history, plan.trials, plan.budget, list(history.entries.values()))
-    progress = Progress(facts, time_budget_s=config.time_budget)
+    beat.progress = progress = Progress(facts, time_budget_s=config.time_budget)
     search.on_refused.append(progress.message)
     if config.finalists:
         budget.reserve_s = lambda: expected_seconds(plan, history)
@@ -358,10 +374,12 @@ def run_search(plan: Plan, history: TrialHistory, settings: TrialSettings, budge
 
 def write_summary(history: TrialHistory, interrupted: bool, out_of_time: bool) -> list[str]:
     """Write the tables and the report; returns the lines that tell the user what came out."""
+    from sweep.history import drop_failed_states
     from sweep.records import read_run
 
     paths = history.paths
     if not interrupted and (not out_of_time or paths.selection.exists()):
+        drop_failed_states(paths)
         end_run(paths)  # A search that used up its time and whose winner was selected is a sweep that has ended.
     run = read_run(paths.root)
     write_atomically(paths.trials_table, lambda path: run.trials.to_parquet(path, index=False))
@@ -384,6 +402,8 @@ def summary(history: TrialHistory, finals: Finals | None, interrupted: bool, out
     failed = [entry for entry in history.entries.values() if entry.status == "failed"]
     if failed:
         lines.append(f"first failure: {failed[0].trial_id}: {failed[0].reason} ({history.files(failed[0]).error})")
+        if not all(entry.broken for entry in failed):
+            lines.append(f"run failed trials again: {resume_command(history.paths)} --retry-failed")
     if (history.paths.report / "index.html").exists():
         lines.append(f"report: {history.paths.report / 'index.html'}")
     if interrupted or out_of_time:

@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,10 +22,14 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from search_spaces.errors import UserError
 from search_spaces.paths import shortened, unreachable
-from trainables.atomic import FORMAT, write_atomically, write_json
+from trainables.atomic import FORMAT, TEMPORARY, disk_error, write_atomically, write_json
+from trainables.processes import is_gone, this_process
 
 LONGEST_PATH = 3000
 """Of a run folder, in bytes: the system ends paths at 4096, and there are files below it."""
+LEFTOVER_S = 3 * 86_400.0
+OWNER = ".sweep-process"
+"""In each folder that ``folder_beside`` makes: whose it is."""
 IMAGE_CACHE = ".image_cache"
 """Below the storage: the decoded images, shared by all runs there."""
 
@@ -61,7 +66,11 @@ class RunPaths:
     thumbnails = _At("thumbnails.npz")
     lock = _At(".lock")
     """Held by the process that runs the sweep."""
-    log = _At("ray.log")
+    heartbeat = _At("heartbeat.json")
+    """Who runs the sweep, how it gets on and how it ended, see ``sweep.heartbeat``."""
+    log = _At("logs/ray.log")
+    reserve = _At(".reserve")
+    """Room for the last records when the disk is full."""
     tune = _At("tune")
     trials = _At("trials")
     trials_table = _At("trials.parquet")
@@ -116,7 +125,7 @@ class TrialPaths:
     restarts = _At("restarts.jsonl")
     """A line for each time that its process was lost: when, and why."""
     state = _At("state.pt")
-    """What an unfinished trial goes on from; removed when it ends."""
+    """What an unfinished trial goes on from; removed when it ends, of a failed one when the sweep has ended."""
     stacks = _At("stacks.txt")
     """Where a trial hung when the watchdog ended it."""
     weights = _At("best/weights.pt")
@@ -180,7 +189,7 @@ def staging(paths: RunPaths, problems: list[str], *, dry: bool = False) -> Itera
         try:
             yield RunPaths(beside)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if disk_error(error) is None:
                 raise
             raise UserError(f"--storage {storage}: {error.strerror}; make room, or give another --storage") from error
 
@@ -193,14 +202,16 @@ def check_writable(place: Path) -> None:
     if not above.is_dir():
         raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if not os.access(above, os.W_OK | os.X_OK):
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        why = errno.EROFS if os.statvfs(above).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(why, os.strerror(why))
 
 
 @contextlib.contextmanager
 def folder_beside(place: Path, *neighbours: str) -> Iterator[Path]:
     """A new folder beside ``place``; gone afterwards unless it was moved, as are folders made for it and left empty.
 
-    neighbours: names of folders beside it that may be made meanwhile.
+    neighbours: names of folders beside it that may be made meanwhile. First removes what processes that were killed
+    have left there of this kind.
     """
     missing = [folder for folder in place.absolute().parents if not os.path.lexists(folder)]  # the deepest come first
     beside = [place.parent / name for name in neighbours if not os.path.lexists(place.parent / name)]
@@ -208,9 +219,22 @@ def folder_beside(place: Path, *neighbours: str) -> Iterator[Path]:
         stack.callback(_remove_empty, [*beside, *missing])
         for folder in reversed(missing):  # one by one: mkdir(parents=True) calls itself for each
             folder.mkdir(exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        _remove_leftovers(place.parent)
+        around = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-"))
+        stack.callback(shutil.rmtree, around, ignore_errors=True)
+        (around / OWNER).write_text(this_process(), encoding="utf-8")
+        folder = around / "new"
+        folder.mkdir()
         yield folder
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Of other machines, or where the owner is not known, only what is ``LEFTOVER_S`` old."""
+    for owner in folder.glob(f".*-????????/{OWNER}"):
+        with contextlib.suppress(OSError):
+            gone = is_gone(owner.read_text(encoding="utf-8", errors="replace"))
+            if gone or (gone is None and time.time() - owner.stat().st_mtime > LEFTOVER_S):
+                shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 def _remove_empty(folders: list[Path]) -> None:
@@ -251,9 +275,25 @@ def claim(paths: RunPaths) -> BaseFileLock:
     return lock
 
 
-def reopen_run(paths: RunPaths, beside: RunPaths, sweep: Mapping[str, Any]) -> None:
-    """Write down what the resumed sweep was asked anew; ``sweep``: the keys of sweep.json that change."""
-    os.replace(beside.dataset, paths.dataset)  # the data set or the image cache may have moved
+def reopen_run(paths: RunPaths, beside: RunPaths, sweep: Mapping[str, Any], damaged: Collection[str]) -> None:
+    """Write down what the resumed sweep was asked anew, and remove files that a kill left half written.
+
+    sweep: the keys of sweep.json that change. damaged: the names of files that are taken from ``beside``, where the
+    same data set was read again.
+    """
+    for folder, below, names in os.walk(paths.root):
+        if Path(folder) == paths.root:  # Ray's files, and those of another command that may be at work now
+            below[:] = [name for name in below if name not in (paths.tune.name, paths.external.name)]
+        for name in filter(TEMPORARY.fullmatch, names):
+            with contextlib.suppress(OSError):
+                Path(folder, name).unlink()
+    before, again = (json.loads(one.dataset.read_text(encoding="utf-8")) for one in (paths, beside))
+    known = before.get("sha256")
+    hashes = known if isinstance(known, dict) else {}
+    for name in damaged:
+        os.replace(beside.root / name, paths.root / name)
+        hashes[name] = again["sha256"][name]
+    write_json(paths.dataset, again | {"sha256": hashes})  # the data set or the image cache may have moved
     change_sweep(paths, **sweep, ended=None)
 
 

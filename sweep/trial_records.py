@@ -14,16 +14,17 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 import pandas as pd
-from pydantic import JsonValue, RootModel
+from pydantic import Field, JsonValue, RootModel
 
 from sweep.record_reader import (
+    MOST,
     Number,
     Record,
     Score,
     Setting,
     Whole,
-    is_number,
     is_there,
+    is_whole,
     read_file,
     read_json,
     read_lines,
@@ -145,10 +146,10 @@ class TrialRecord(Record):
     """One trial as its folder tells it.
 
     trial_id: the folder's name below ``trials``, or below ``finalists`` ("t0007/seed_1001"); number: -1 if unknown;
-    params: flat. epochs: in order, the last line of an epoch that stands twice. status: "completed" (ran its budget, or
-    ended by its own patience), "pruned" (by the scheduler), "failed", or "running" (no end was written: it runs, or the
-    driver died). best: the epoch at which the selection metric was best (the first of equals), None if it never was a
-    number; score: the metric there, or NaN.
+    params: flat. epochs: in order, the last line of an epoch that stands twice; it voids the later epochs before it.
+    status: "completed" (ran its budget, or ended by its own patience), "pruned" (by the scheduler), "failed", or
+    "running" (no end was written: it runs, or the driver died). best: the epoch at which the selection metric was best
+    (the first of equals), None if it never was a number; score: the metric there, or NaN.
     """
 
     trial_id: str = ""
@@ -160,6 +161,10 @@ class TrialRecord(Record):
     reason: str = ""
     best: EpochRecord | None = None
     score: Score = math.nan
+
+    @property
+    def trainable_params(self) -> int | None:
+        return self.epochs[-1].trainable_params if self.epochs else None
 
     @property
     def best_epoch(self) -> int | None:
@@ -191,7 +196,7 @@ class Finalist(Record):
     the best of the ``cell`` that --compare made. params: flat, as in params.json."""
 
     trial_id: str = ""
-    number: int = -1
+    number: int = Field(default=-1, ge=-1, le=MOST)
     role: str = "finalist"
     rank: Whole | None = None
     cell: dict[str, Setting] | None = None
@@ -297,12 +302,15 @@ def _read_trial(paths: TrialPaths, trial_id: str, metric: str, mode: str, proble
     if end.status not in STATUSES:
         problems.append(f"{trial_id}/{paths.status.name} has status {end.status!r}: taken as failed")
         end = end.model_copy(update={"status": "failed"})
-    by_epoch = {row.epoch: row for row in _read_epochs(paths.result, trial_id, problems)}
-    epochs = tuple(by_epoch[epoch] for epoch in sorted(by_epoch))
+    epochs: list[EpochRecord] = []
+    for row in _read_epochs(paths.result, trial_id, problems):
+        while epochs and epochs[-1].epoch >= row.epoch:  # The trial was trained again from here: what was is void.
+            epochs.pop()
+        epochs.append(row)
     scored = [row for row in epochs if not math.isnan(row.score(metric))]
     best_row = (max if mode == "max" else min)(scored, key=lambda row: row.score(metric), default=None)
     score = math.nan if best_row is None else best_row.score(metric)
-    known = {"trial_id": trial_id, "epochs": epochs, "best": best_row, "score": score}
+    known = {"trial_id": trial_id, "epochs": tuple(epochs), "best": best_row, "score": score}
     return start.model_copy(update=known | dict(end))
 
 
@@ -321,7 +329,7 @@ def _read_epochs(path: Path, trial_id: str, problems: list[str]) -> Iterable[Epo
     rows = read_lines(path, problems, name)
     for number, row in enumerate(rows, start=1):
         epoch = row.get("epoch") if isinstance(row, dict) else None
-        if epoch is not None and is_number(epoch) and epoch == int(epoch) > 0:
+        if is_whole(epoch) and epoch:
             yield EpochRecord.from_line(row, f"{name} line {number}", problems)
         # A torn last line is what a kill leaves behind; anywhere else it is damage.
         elif row is not None or number < len(rows):

@@ -28,6 +28,7 @@ from sweep.cluster import MOST_AT_ONCE, ClusterWatch
 from sweep.endings import SweepStopped
 from sweep.history import trial_id
 from sweep.optuna_search import Exhausted
+from trainables.atomic import disk_error
 
 RESTARTS = 3
 """Of a trial or a task that lost its process; and of Ray Tune, where it ends by an error of its own."""
@@ -214,7 +215,7 @@ class Workers(_WithoutState):
         except Exhausted:
             raise
         except BaseException as error:
-            self._error = error
+            self._error = self._error or disk_error(error) or error
             raise
 
     def trial_ended(self, trial: Trial) -> None:
@@ -231,7 +232,7 @@ class Workers(_WithoutState):
         """For Tune: whether it must end, with trials unfinished if there are any."""
         if not self._closed and self._work is not None:
             with self.work() as work:
-                self._closed = self._interrupted or work.time_is_up()
+                self._closed = self._interrupted or self._error is not None or work.time_is_up()
         return self._closed
 
     def _named(self, config: dict[str, Any]) -> dict[str, Any]:
@@ -258,7 +259,7 @@ class Workers(_WithoutState):
             while not self._fit():
                 pass
         except BaseException as error:
-            self._error = self._error or error
+            self._error = self._error or disk_error(error) or error
         finally:
             with self._changed:
                 self._closed = True
@@ -270,7 +271,7 @@ class Workers(_WithoutState):
         try:
             self._tuner().fit()
         except Exception as error:
-            if self._error is not None or self._closed or self._sessions > RESTARTS:
+            if self._error is not None or self._closed or self._sessions > RESTARTS or disk_error(error) is not None:
                 raise
             logging.getLogger("ray").exception("Ray Tune has ended by an error of its own, and is started again")
             running, self._running = self._running, {}
@@ -358,7 +359,10 @@ class _Callback(_WithoutState, tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._workers.trial_ended(trial)
-        with self._workers.work() as work:
+        # Tune would take an exception for a fault of the trial.
+        with contextlib.suppress(Exception), self._workers.work() as work:
+            if disk := trial.last_result.get("disk"):
+                raise OSError(disk[0], os.strerror(disk[0]), disk[1])
             work.ended(_number_of(trial), trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

@@ -62,7 +62,14 @@ A_TRIAL = (
     "trainables.metrics",
     "trainables.predictions",
 )
-LIGHT = ("sweep.records", "sweep.run_folder", "trainables.metrics", "search_spaces.space", "reports.build")
+LIGHT = (
+    "sweep.records",
+    "sweep.status",
+    "sweep.run_folder",
+    "trainables.metrics",
+    "search_spaces.space",
+    "reports.build",
+)
 LONGEST_FILE = 550
 SHORTEST_OF_ONE_IMPORTER = 80
 SHORT_BY_KIND = {

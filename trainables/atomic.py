@@ -1,11 +1,15 @@
-"""Files that are whole or absent: written beside, then moved into place."""
+"""Files and lines that are whole or absent; and what is wrong with a disk that takes none."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +17,70 @@ from search_spaces.errors import UserError
 
 FORMAT = 1
 """Of sweep.json, evaluation.json, best.json and best.pt. Added keys leave it as it is; a changed meaning does not."""
+TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}(\.[^.]*)?")
+"""The names of files that ``write_atomically`` has not moved into place yet; a killed process leaves them."""
+
+DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota of the disk is used up",
+    errno.EFBIG: "files may not grow that large (ulimit -f, or the file system)",
+    errno.EROFS: "the file system has become read-only",
+    errno.EIO: "the disk fails (input/output error)",
+}
+"""By errno, why nothing can be written whoever tries."""
+
+
+def disk_error(error: BaseException | None) -> OSError | None:
+    """The one of ``DISK_ERRORS`` that ``error`` is or came from; None if there is none."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file beside ``path``, then move it into place: a reader sees the old or the new whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    beside = Path(name)
+    """Let ``write`` fill a file beside ``path``, then move it into place: a reader sees the old or the new whole.
+
+    One of ``DISK_ERRORS`` is raised as an ``OSError`` that names ``path``.
+    """
+    with _disk_errors_name(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        beside = Path(name)
+        try:
+            write(beside)
+            beside.chmod(0o644)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append ``line`` in UTF-8, all of it or nothing; what a killed process left of its last one stays a line of its
+    own. Raises as ``write_atomically`` does."""
+    with _disk_errors_name(path):
+        before = path.read_bytes() if path.exists() else b""
+        torn = before and not before.endswith(b"\n")
+        try:
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(("\n" if torn else "") + line + "\n")
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(path, len(before))
+            raise
+
+
+@contextlib.contextmanager
+def _disk_errors_name(path: Path) -> Iterator[None]:
+    """Neither a write without a name nor one to the file beside says which file it was for."""
     try:
-        write(beside)
-        beside.chmod(0o644)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+        yield
+    except Exception as error:
+        if (cause := disk_error(error)) is None or cause.errno is None:
+            raise
+        raise OSError(cause.errno, os.strerror(cause.errno), str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -37,6 +91,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented UTF-8 JSON, atomically; NaN is refused, since it is no JSON."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_format(content: Mapping[str, Any], place: Path) -> None:

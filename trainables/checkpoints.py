@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from search_spaces.errors import UserError, some
+from trainables.atomic import write_atomically
 from trainables.backbones import BACKBONES, Backbone
 from trainables.batches import InputScale
 
@@ -81,6 +82,16 @@ def load_trunk(path: Path, backbone: Backbone, image_size: int = 224) -> Loaded:
     ignored = tuple(name for name in held if name not in used)
     classifier = tuple(f"{fit.prefix}{part}." for part in backbone.dropped)
     return Loaded(trunk, done, ignored, all(name.startswith(classifier) for name in ignored), _scale(content))
+
+
+def write_checkpoint(path: Path, content: Any) -> None:
+    """``torch.save``, atomically."""
+
+    def write(beside: Path) -> None:
+        with beside.open("wb") as stream:  # Given a path, torch does not tell a full disk from a fault of its own.
+            torch.save(content, stream)
+
+    write_atomically(path, write)
 
 
 def read_checkpoint(path: Path) -> Any:

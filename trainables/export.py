@@ -23,7 +23,7 @@ from search_spaces.params import Scalar, TrialParams
 from trainables.atomic import FORMAT, check_format, write_atomically
 from trainables.backbones import BACKBONES, Backbone
 from trainables.batches import IMAGENET, InputScale
-from trainables.checkpoints import read_checkpoint
+from trainables.checkpoints import read_checkpoint, write_checkpoint
 from trainables.finetune import FineTunedModel, build_model, make_head
 from trainables.weights import FoundWeights
 
@@ -106,7 +106,7 @@ def plain_network(model: FineTunedModel) -> nn.Module:
 def write_model(path: Path, network: nn.Module, facts: ModelFacts) -> None:
     """Write ``best.pt``: ``state_dict`` of a ``plain_network``, and the facts; read it with ``weights_only=True``."""
     content = {"format": FORMAT, "state_dict": dict(network.state_dict()), **facts.to_dict()}
-    write_atomically(path, lambda beside: torch.save(content, beside))
+    write_checkpoint(path, content)
 
 
 def read_model(path: Path) -> tuple[nn.Module, ModelFacts]:

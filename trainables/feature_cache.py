@@ -13,7 +13,6 @@ import json
 import mmap
 import os
 import shutil
-import socket
 import tempfile
 import time
 import zlib
@@ -25,6 +24,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from trainables.processes import is_gone, this_process
 
 FORMAT = 1
 """Of ``array``; another one is made again."""
@@ -152,7 +153,7 @@ class CacheEntry:
         self._folder, self._key, self._count = place.path / (key + _SUFFIX), key, count
         for folder in (place.path, self._folder, self._folder / "claims", self._folder / "users"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self._folder / "users" / _me()).touch()
+        (self._folder / "users" / this_process()).touch()
         self._file = self._open_or_make(place, form)
         os.utime(self._path)  # the last use
         state = os.fstat(self._file)
@@ -320,10 +321,9 @@ def _make_room(place: CachePlace, needed: int, mine: Path) -> None:
 
 
 def _uses(user: Path) -> bool:
-    if _is_dead(user.name):
-        return False
-    if user.name.rpartition("-")[0] == socket.gethostname():
-        return True
+    gone = is_gone(user.name)
+    if gone is not None:
+        return not gone
     with suppress(FileNotFoundError):
         return time.time() - user.stat().st_mtime < _FOREIGN_USER_S
     return False
@@ -351,7 +351,7 @@ def _take(claim: Path) -> bool:
         state, owner = claim.stat(), claim.read_text(encoding="utf-8")
     except FileNotFoundError:
         return False  # It was released a moment ago: whoever asks again sees why.
-    if not _is_dead(owner.partition(" ")[0]) and time.time() - state.st_mtime < STALE_S:
+    if not is_gone(owner.partition(" ")[0]) and time.time() - state.st_mtime < STALE_S:
         return False
     # One name for one stale state of the claim: of those who found it stale one alone gets this claim.
     if not _take(claim.with_name(f"{claim.name}.{state.st_mtime_ns}")):
@@ -382,22 +382,4 @@ def _create(path: Path) -> bool:
 
 
 def _claim_text() -> str:
-    return f"{_me()} {time.time():.3f}"
-
-
-def _me() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}"
-
-
-def _is_dead(name: str) -> bool:
-    """Whether ``name``, as ``_me`` gave it, is a process of this machine that has ended."""
-    host, _, pid = name.rpartition("-")
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    return f"{this_process()} {time.time():.3f}"

@@ -9,6 +9,7 @@ experiment, taken every few seconds, to agree with them; these do not.)
 from __future__ import annotations
 
 import atexit
+import contextlib
 import faulthandler
 import gc
 import json
@@ -22,8 +23,9 @@ import torch
 from ray import cloudpickle, tune
 
 from search_spaces.params import TrialParams
-from trainables.atomic import write_atomically, write_text
-from trainables.trial import FinetuneTrial, TrialSettings
+from trainables.atomic import disk_error, write_text
+from trainables.checkpoints import write_checkpoint
+from trainables.trial import FinetuneTrial, TrialSettings, read_saved
 
 HANG_GRACE_S = 5.0
 
@@ -33,11 +35,14 @@ class FinetuneTrainable(tune.Trainable):
 
     config: ``params`` (flat dict of ``TrialParams``), ``settings`` (dict of ``TrialSettings``), ``number`` (of the
     trial in its sweep, >= 0), ``stream`` (of its random numbers, >= 0; the number by default) and, in a sweep,
-    ``files``: the paths ``state``, ``weights``, ``predictions``, ``error``, ``stacks``. Or ``call``: a pickled function
-    and its arguments, for a process that has torch and the data at hand to call it in its only step.
+    ``files``: the paths ``state``, ``result`` (the driver's), ``weights``, ``predictions``, ``error``, ``stacks``. Or
+    ``call``: a pickled function and its arguments, for a process that has torch and the data at hand to call it in its
+    only step.
     A result holds ``epoch`` (from 1), ``score`` (the selection metric, NaN if undefined), ``record`` (the epoch's
-    record as JSON text) and, when the trial ends by itself, ``done=True``, ``end`` ("budget", "plateau", "nan" or
-    "error") and ``reason``.
+    record as JSON text), ``begun_again`` (once, why the trial could not go on where an earlier process left it) and,
+    when the trial ends by itself, ``done=True``, ``end`` ("budget", "plateau", "nan" or "error") and ``reason``. Of a
+    trial, or a call, that only a disk keeps from going on: ``done=True`` and ``disk``, errno and path of what could not
+    be written.
     """
 
     _trial: FinetuneTrial | None
@@ -52,13 +57,16 @@ class FinetuneTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         if self._call is not None:
             return _called(self._call)
-        self._watch()
         try:
+            self._watch()
             if self._trial is None:
                 self._trial = self._open()
                 if self._last:
                     return self._result(self._last)
             record = self._trial.run_epoch()
+            if self._saved_epoch > self._trial.best_epoch:  # As it ran again, this epoch is not the best any more.
+                self._trial = self._begin_again(self._trial, f"the weights of epoch {self._trial.best_epoch} are lost")
+                record = self._trial.run_epoch()
             self._last = record
             self._keep(self._trial)
             return self._result(record)
@@ -81,6 +89,8 @@ class FinetuneTrainable(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self._trial = None
         self._last = {}
+        self._begun_again = ""
+        self._saved_epoch = 0
         self._poisoned = False
         self._stacks: IO[str] | None = None
         self._call: bytes | None = config.get("call")
@@ -97,12 +107,35 @@ class FinetuneTrainable(tune.Trainable):
             # The watchdog ended the process of an earlier attempt: another would hang as long again.
             raise TimeoutError(f"hung past its time limit of {self._settings.time_limit_s} s\n{text}")
         trial = FinetuneTrial(self._params, self._settings, self._stream)
-        path = self._files.get("state")
-        if path is not None and path.exists():
-            state = torch.load(path, weights_only=True, map_location="cpu")
+        reported = _epochs_in(self._files["result"]) if "result" in self._files else None
+        if not self._files or not (reported or self._files["state"].exists()):
+            return trial
+        try:
+            state = read_saved(self._files["state"])
             trial.load_state_dict(state["trial"])
+            if reported is not None and (lost := {*range(1, trial.epoch)} - reported):
+                raise ValueError(f"{self._files['result']} lacks epoch {min(lost)}")
+            if trial.best_epoch:
+                self._saved_epoch = self._epoch_of_weights(trial)
             self._last = state["last"]
+        except (MemoryError, torch.OutOfMemoryError):
+            raise  # says nothing against the files
+        except Exception as error:  # a damaged file ends in whatever error its bytes lead to
+            return self._begin_again(trial, _reason(error))
         return trial
+
+    def _epoch_of_weights(self, trial: FinetuneTrial) -> int:
+        """The best one, or the next one if a kill came before its state; an error if it is any other."""
+        saved = trial.saved_epoch(self._files["weights"])
+        if saved not in (trial.best_epoch, trial.epoch + 1):
+            raise ValueError(f"{self._files['weights']} is of epoch {saved}, and the best one is {trial.best_epoch}")
+        return saved
+
+    def _begin_again(self, trial: FinetuneTrial, why: str) -> FinetuneTrial:
+        trial.close()
+        self._saved_epoch = 0
+        self._begun_again = f"what it was to go on from is damaged or lost ({why})"
+        return FinetuneTrial(self._params, self._settings, self._stream)
 
     def _keep(self, trial: FinetuneTrial) -> None:
         if not self._files:
@@ -110,7 +143,7 @@ class FinetuneTrainable(tune.Trainable):
         if trial.improved:
             trial.save_best(self._files["weights"], self._files["predictions"])
         state = {"trial": trial.state_dict(), "last": self._last}
-        write_atomically(self._files["state"], lambda beside: torch.save(state, beside))
+        write_checkpoint(self._files["state"], state)
 
     def _result(self, record: dict[str, Any]) -> dict[str, Any]:
         score = record.get(self._settings.metric)
@@ -121,16 +154,20 @@ class FinetuneTrainable(tune.Trainable):
             "done": bool(record.get("done")),
         }
         note = "" if self._trial is None else self._trial.note
+        result["begun_again"], self._begun_again = self._begun_again, ""
         return result | {"note": note} | {key: record[key] for key in ("end", "reason") if key in record}
 
     def _failed(self, error: Exception) -> dict[str, Any]:
-        if self._files:
-            write_text(self._files["error"], traceback.format_exc())
+        disk = disk_error(error)
+        if self._files and disk is None:
+            try:
+                write_text(self._files["error"], traceback.format_exc())
+            except OSError as untold:
+                disk = disk_error(untold)
         self._poisoned = self._settings.use_gpu and not isinstance(error, torch.OutOfMemoryError)
         reason = _reason(error)
         self._free()
-        epoch = int(self._last.get("epoch", 0))
-        return {"epoch": epoch, "score": math.nan, "record": "", "done": True, "end": "error", "reason": reason}
+        return _broken_off(reason, disk) | {"epoch": int(self._last.get("epoch", 0))}
 
     def _watch(self) -> None:
         """Arm a watchdog that does not need the interpreter: it writes where the trial hangs and ends the process.
@@ -157,15 +194,30 @@ class FinetuneTrainable(tune.Trainable):
             torch.cuda.empty_cache()
 
 
+def _epochs_in(path: Path) -> set[int]:
+    """The epochs that the driver has written down in a result.jsonl."""
+    found: set[int] = set()
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
+            found.add(json.loads(line)["epoch"])
+    return found
+
+
 def _called(pickled: bytes) -> dict[str, Any]:
-    result: dict[str, Any] = {"epoch": 0, "score": math.nan, "record": "", "done": True}
     try:
         function, arguments = cloudpickle.loads(pickled)
         function(*arguments)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        return result | {"end": "error", "reason": lines[-1]}
-    return result | {"end": "budget"}
+        return _broken_off(lines[-1], disk_error(error))
+    return {"epoch": 0, "score": math.nan, "record": "", "done": True, "end": "budget"}
+
+
+def _broken_off(reason: str, disk: OSError | None) -> dict[str, Any]:
+    result: dict[str, Any] = {"epoch": 0, "score": math.nan, "record": "", "done": True}
+    if disk is None:
+        return result | {"end": "error", "reason": reason}
+    return result | {"disk": [disk.errno, disk.filename]}
 
 
 def _reason(error: Exception) -> str:

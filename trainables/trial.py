@@ -7,6 +7,7 @@ import functools
 import gc
 import math
 import time
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 
 from search_spaces.errors import UserError, raise_all, unknown
 from search_spaces.params import TrialParams
-from trainables.atomic import write_atomically
 from trainables.batches import Batches, ImageBatches, plan_batches
+from trainables.checkpoints import write_checkpoint
 from trainables.data.dataset import Split, TrialData, open_dataset, open_test_split
 from trainables.engine import Forward, evaluate, train_epoch
 from trainables.feature_cache import CachePlace
@@ -126,6 +127,16 @@ class FinetuneTrial:
         return self._spent_s + running
 
     @property
+    def epoch(self) -> int:
+        """The last one that was run, from 1; 0 before it."""
+        return self._best.epoch
+
+    @property
+    def best_epoch(self) -> int:
+        """The best one so far, from 1; 0 before it."""
+        return self._best.best_epoch
+
+    @property
     def improved(self) -> bool:
         """Whether the last epoch is the best so far: then ``save_best`` is due."""
         return self._best.improved
@@ -230,7 +241,7 @@ class FinetuneTrial:
             "channels": self.data.channels,
             "epoch": self._best.epoch,
         }
-        write_atomically(weights_path, lambda beside: torch.save(content, beside))
+        write_checkpoint(weights_path, content)
         self._rows("val", self.data.val, self._probabilities, self._best.epoch).write(predictions_path)
 
     def predict_with(self, weights_path: Path, splits: Iterable[str]) -> dict[str, Predictions]:
@@ -239,9 +250,7 @@ class FinetuneTrial:
         splits: of "train", "val" and "test" (PermissionError while the run has not opened it). The trial's own weights
         are lost. ValueError if the frozen ones are not those of the trial that wrote the file.
         """
-        content = torch.load(weights_path, weights_only=True, map_location="cpu")
-        if content["frozen_sha256"] != self._frozen_sha256:
-            raise ValueError(f"{weights_path}: the frozen layers are not those that this network was trained on")
+        content = self._read_best(weights_path)
         self.model.load_trained_state(content["trained"])
         of = {"train": (self.data.train, self._train), "val": (self.data.val, self._val)}
         found = {}
@@ -254,6 +263,13 @@ class FinetuneTrial:
             found[split] = self._rows(split, rows, probabilities, content["epoch"])
         return found
 
+    def saved_epoch(self, weights_path: Path) -> int:
+        """The epoch, from 1, of the weights that ``save_best`` wrote for this trial; an error if they are damaged."""
+        content = self._read_best(weights_path)
+        if TrialParams.from_flat(content["params"]) != self.params:
+            raise ValueError(f"{weights_path}: the weights of another trial")
+        return int(content["epoch"])
+
     def close(self) -> None:
         """Free network, optimiser and data, so that the process can take another trial; nothing works after it."""
         own = ("model", "data", "_optimizer", "_schedule", "_forward", "_features", "_train", "_val", "_probabilities")
@@ -262,6 +278,12 @@ class FinetuneTrial:
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _read_best(self, weights_path: Path) -> dict[str, Any]:
+        content: dict[str, Any] = read_saved(weights_path)
+        if content["frozen_sha256"] != self._frozen_sha256:
+            raise ValueError(f"{weights_path}: the frozen layers are not those that this network was trained on")
+        return content
 
     def _stateful(self) -> dict[str, Any]:
         return {
@@ -352,6 +374,17 @@ class FinetuneTrial:
             self._running_since = None
 
 
+def read_saved(path: Path) -> Any:
+    """What ``torch.save`` wrote, on the CPU. Raises an error of whatever kind if the file is damaged.
+
+    torch itself reads changed bytes as changed weights.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"{path} is damaged in {damaged}")
+    return torch.load(path, weights_only=True, map_location="cpu")
+
+
 def _checked_loss(params: TrialParams, settings: TrialSettings, data: TrialData) -> Loss:
     """The loss, if these parameters can run on this data set."""
     problems = model_problems(params, data.image_size)
@@ -438,13 +471,13 @@ def predict_trial(
 ) -> Predictions:
     """Complete the predictions of a trial's best epoch: the rows of ``splits``, computed with its saved weights.
 
-    ``predictions.npz`` beside the weights is returned as it is if it has all splits already. Validation rows in it
-    are computed again, and if they differ by more than ``SAME_PROBABILITY`` the saved weights are not those of that
-    epoch: ValueError. They stay, as the trial's score is theirs, unless ``precision`` is another one than the trial's:
-    then all rows are of that one.
+    ``predictions.npz`` beside the weights is returned as it is if it has all splits already; a damaged one counts as
+    missing. Validation rows in it are computed again, and if they differ by more than ``SAME_PROBABILITY`` the saved
+    weights are not those of that epoch: ValueError. They stay, as the trial's score is theirs, unless ``precision`` is
+    another one than the trial's: then all rows are of that one.
     """
     predictions_path = weights_path.with_name("predictions.npz")
-    known = read_predictions(predictions_path) if predictions_path.exists() else None
+    known = _saved_predictions(predictions_path)
     if known is not None and set(splits) <= set(known.split.tolist()):
         return known
     # The time limit is of training; what it left behind must not be lost to it.
@@ -469,3 +502,10 @@ def predict_trial(
     whole = join([parts[split] for split in splits])
     whole.write(predictions_path)
     return whole
+
+
+def _saved_predictions(path: Path) -> Predictions | None:
+    try:
+        return read_predictions(path)
+    except Exception:  # a damaged file ends in whatever error its bytes lead to
+        return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import hashlib
 import math
 import os
 import pickle
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from search_spaces.errors import UserError, raise_all, some, unknown
+from trainables.atomic import sha256_of
 from trainables.backbones import BACKBONES, Backbone
 from trainables.batches import IMAGENET, InputScale, normalise
 from trainables.checkpoints import Loaded, load_trunk
@@ -202,7 +202,7 @@ def check_weights(found: FoundWeights, image_size: int = 224) -> FoundWeights:
         notes.append(
             f"{empty} of {layers} BatchNorm layers hold no statistics (means 0, variances 1): random or folded there"
         )
-    digest = sha256(local_path(found))
+    digest = sha256_of(local_path(found))
     return dataclasses.replace(found, sha256=digest, folded_batchnorm=folded, note="; ".join(notes))
 
 
@@ -443,19 +443,13 @@ def hash_prefix(path: Path) -> str | None:
     return match.group(1) if match else None
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @functools.lru_cache(maxsize=64)
 def _check_hash(path: Path, state: tuple[int, int, int]) -> None:
     """Checked once a process and state of the file (raising is not cached): 2 s for a GB."""
     expected = hash_prefix(path)
     if expected is None:
         raise UserError(f"{path.name} must end in the first 8 digits of its SHA-256: <name>-<8 hex digits>.pth")
-    actual = sha256(path)
+    actual = sha256_of(path)
     if not actual.startswith(expected):
         raise UserError(
             f"{path} is damaged or not what its name says: its SHA-256 begins with {actual[: len(expected)]}, not "

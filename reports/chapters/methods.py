@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -192,8 +193,12 @@ def _search(results: Results) -> list[str]:
     elif sweep.scheduler == "median":
         pruning = "Trials were pruned by the median rule [@median]."
     best = "highest" if data.mode == "max" else "lowest"
+    warm, earlier = sweep.warm_trials, escape(Path(sweep.warm_start or "unknown").name)
+    first = f"The first trials took their hyperparameters from the best of an earlier sweep, “{earlier}” "
+    first += f"({escape(listing(one.trial_id for one in warm))})."
     return [
         how,
+        first if warm else "",
         pruning,
         f"A trial ended after {sweep.patience} epochs without a better score." if sweep.patience else "",
         f"A trial was worth its {best} {escape(formats.metric_name(data.metric))}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,20 @@ def test_all_that_the_installation_needs_is_sent(cluster: dict[str, Any]) -> Non
     assert packages is not None
     assert {name.removesuffix("*") for name in re.findall(r'"([^"]+)"', packages[1])} == sent & set(PACKAGES)
     assert {"pyproject.toml", "constraints.txt", "README.md", "LICENSE"} <= sent
+
+
+def test_ray_down_finds_what_stops_the_other_machines(cluster: dict[str, Any]) -> None:
+    """``ray down`` runs a bare ``ray stop`` in a shell that has read ~/.bashrc."""
+    assert cluster["file_mounts"]["~/xray-sweep/deploy"] == "deploy"
+    assert os.access(ROOT / "deploy" / "ray", os.X_OK)
+    assert any("'PATH=~/xray-sweep/deploy:$PATH' >> ~/.bashrc" in command for command in cluster["head_setup_commands"])
+
+
+def test_the_token_is_for_its_owner_alone(cluster: dict[str, Any]) -> None:
+    assert cluster["setup_commands"][0] == "chmod 600 ~/.ray/auth_token"
+    made = [line for line in (ROOT / "cluster.yaml").read_text().splitlines() if "get-auth-token" in line]
+    assert made
+    assert all("(umask 077; ray get-auth-token --generate)" in line for line in made)
 
 
 def test_the_sweep_is_installed_with_pinned_versions(cluster: dict[str, Any]) -> None:

@@ -309,3 +309,30 @@ def test_a_path_that_is_none_is_told(command: Callable[[list[str]], int], capsys
     url, long = capsys.readouterr().err.splitlines()
     assert " s3://bucket/run: is a URL, and only paths are read" in url
     assert long.endswith(": File name too long")
+
+
+@pytest.mark.parametrize(
+    "block", [lambda report: report.symlink_to("nowhere"), lambda report: report.write_text("mine"), Path.mkdir]
+)
+def test_whatever_stands_where_the_report_belongs_gives_way(write_run, block: Callable[[Path], object]) -> None:
+    root = write_run(trials=1)
+    block(root / "report")
+    build(root)
+    assert "Not for clinical use." in read(root)
+    assert not (root / "report").is_symlink()
+    assert [path.name for path in root.iterdir() if path.name.startswith(".report")] == []
+
+
+def test_a_report_that_cannot_be_written_is_one_line_and_the_old_one_stays(write_run) -> None:
+    root = write_run(trials=1)
+    build(root)
+    before = files(root)
+    code = (
+        "import resource, sys, reports.build; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); "
+        "sys.exit(reports.build.main(sys.argv[1:]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, root], cwd=REPO, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"error: the report {root / 'report'} cannot be written (File too large): ")
+    assert files(root) == before
+    assert [path.name for path in root.iterdir() if path.name.startswith(".report")] == []

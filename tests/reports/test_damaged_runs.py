@@ -146,6 +146,44 @@ DAMAGES: dict[str, tuple[list[Damage], list[str]]] = {
             "finalists/selection.json: thresholds: t0000: a is not a number",
         ],
     ),
+    "numbers and words are absurd": (
+        [
+            lambda p: change(p.trial("t00000").params, number=10**30),
+            lambda p: p.trial("t00001").result.write_text(
+                '{"epoch": 1e30, "val_f1_macro": 1}\n'
+                '{"epoch": 1, "val_f1_macro": 1e308, "epoch_seconds": -1e308, "trainable_params": 1e30}\n'
+            ),
+            lambda p: change(p.trial("t00002").params, params={"lr": 1e308, "lone \ud800": "\ud800" * 3}),
+            lambda p: change(p.trial("t00002").status, status="\ud800", reason="x" * 100_000),
+            lambda p: change(p.sweep, mode="sum", trials=-1, created="\udfff"),
+            lambda p: change(p.dataset, task="any", images={"train": 10**30, "val": -1}),
+            lambda p: change(p.chosen, repeats=10**18),
+        ],
+        [
+            "t00000/params.json: number is not a whole number",
+            "t00001/result.jsonl line 1 is damaged",
+            "t00001/result.jsonl line 2: val_f1_macro is not a number",
+            "t00001/result.jsonl line 2: trainable_params is not a whole number",
+            "t00002/params.json: params: lr is not text or a number",
+            "sweep.json: mode is not &#39;max&#39; or &#39;min&#39;",
+            "dataset.json: task is not &#39;single_label&#39; or &#39;multi_label&#39;",
+            "dataset.json: images: train is not a whole number",
+            "finalists/finalists.json: repeats is not a list",
+        ],
+    ),
+    "every metric has exploded": (
+        [
+            lambda p: [
+                one.write_text(re.sub(r'("(val|train)_\w+": )[-\d.e]+', r"\g<1>-3e38", one.read_text()))
+                for one in p.root.rglob("result.jsonl")
+            ]
+        ],
+        ["-3e+38"],
+    ),
+    "predictions are of another task": (
+        [lambda p: change(p.dataset, task="multi_label")],
+        ["finalists/t0000/seed_1001/best/predictions.npz is left out: it is of another task than dataset.json"],
+    ),
     "baselines lie": (
         [
             lambda p: p.baselines_table.write_text(

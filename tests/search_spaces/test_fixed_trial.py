@@ -35,6 +35,10 @@ def test_what_is_not_fixed_is_asked_of_optuna_and_remembered() -> None:
         assert seen.suggested == trial.params == {"dropout": dropout, "unfreeze_depth": depth, "loss": loss}
         assert seen.distributions == trial.distributions
         assert seen.suggest_float("dropout", 0.0, 0.5) == dropout
+        with pytest.raises(
+            UserError, match=r"dropout must be .* received its range \[0.0, 0.6\] after its range \[0.0, 0.5\]"
+        ):
+            seen.suggest_float("dropout", 0.0, 0.6)
 
 
 def test_a_point_is_replayed_before_anything_is_drawn() -> None:

@@ -8,12 +8,13 @@ import sys
 import time
 from typing import Any
 
+import torch
 from ray import cloudpickle
 
 from sweep import ray_tune, run
 from trainables.ray_trainable import FinetuneTrainable
 
-RAISES, HANGS, DIES = 0.02, 0.03, 0.04
+RAISES, HANGS, DIES, FILLS_MEMORY, TIRES = 0.02, 0.03, 0.04, 0.05, 0.0007
 
 # Ray's workers cannot import the tests' own modules.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -25,10 +26,14 @@ class Misbehaving(FinetuneTrainable):
     def _keep(self, trial: Any) -> None:
         if self._params.lr == RAISES:
             raise ValueError("no good\nat all")
+        if self._params.lr == TIRES and self._last["epoch"] == 2:
+            raise ValueError("tired")
         if self._params.lr == HANGS:
             time.sleep(3600)
         if self._params.lr == DIES:
             os._exit(9)  # as the system ends a process when its memory runs out
+        if self._params.lr == FILLS_MEMORY:
+            torch.empty(2 * 10**12)  # 8 TB
         super()._keep(trial)
 
 

@@ -51,7 +51,7 @@ def run_sweep(
 
     ``at`` sees the lines so far after each new line, and the process, which it may kill.
 
-    pass_fds: open files that the process, but none that it joins, has too.
+    pass_fds: open files that the process, but none that it joins, has too. program: what Python is to run.
     """
     with ray_folder() as folder, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(

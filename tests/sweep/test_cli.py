@@ -79,6 +79,17 @@ def test_options_are_read_with_their_types() -> None:
     }
 
 
+def test_an_option_that_may_stand_alone_is_true_then() -> None:
+    resumed = ["--resume", "a"]
+    assert parse([*resumed, "--retry-failed", "--trials", "3"]).retry_failed is True
+    assert parse([*resumed, "--retry-failed", "all"]).retry_failed == "all"
+    assert parse(resumed).retry_failed is False
+    for given in (True, "all", False):
+        assert parse(arguments_of({"resume": "a", "retry_failed": given})).retry_failed == given
+    (problem,) = problems_of(*resumed, "--retry-failed", "nan")
+    assert problem == "--retry-failed must be given without a value or as all, received 'nan'"
+
+
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text("epochs: 5\ntrials: 9\ndeterministic: true\nbackbones: [resnet18, vgg16]\nset: {lr: 1e-3}\n")

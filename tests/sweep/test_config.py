@@ -169,6 +169,17 @@ def test_rows_are_those_of_a_study() -> None:
     )
 
 
+def test_a_list_of_trials_and_a_warm_start_exclude_each_other() -> None:
+    told = problem_of(space="studies.msds19005", warm_start="runs/first")
+    assert told.startswith("--warm-start runs/first: --space studies.msds19005 is a list of trials")
+
+
+def test_only_a_run_that_goes_on_has_failed_trials() -> None:
+    assert problem_of(retry_failed=True).startswith("--retry-failed runs failed trials of an earlier run again: ")
+    resumed = resolve(SweepConfig(retry_failed="all", resume="first"), Machine(cpus=2, gpus=0))
+    assert check(resumed, 2, 0) == []
+
+
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "a\\b", "a\nb", "x" * 300])
 def test_a_name_is_that_of_one_folder(name: str) -> None:
     assert problem_of(name=name).startswith("--name ")
@@ -225,10 +236,11 @@ def test_what_was_asked_is_saved_as_it_was_given_and_what_was_resolved_whole() -
 def test_a_resolved_configuration_leaves_open_only_what_is_off_or_not_there() -> None:
     resolved = resolve(SweepConfig(), Machine(cpus=2, gpus=0))
     assert {name for name, value in resolved if value is None} == {
-        *("patience", "time_budget", "trial_time_limit", "folds", "positive_class", "name", "resume"),
+        *("patience", "time_budget", "trial_time_limit", "folds", "positive_class", "name", "resume", "warm_start"),
         *("group_column", "split_column", "source_column", "images_dir", "val_data", "test_data", "label_separator"),
         *("no_finding", "min_class_images", "max_images", "group_from", "class_from", "table"),
         "backbones",  # ``make_plan`` looks for their weights
+        "wait_for_nodes",
         "cache_size",  # each node has its own
     }
 

@@ -422,6 +422,11 @@ def test_a_runs_own_images_are_known_by_their_pixels(small_data: Path, tmp_path:
             Image.open(file).save(copied)
             assert own[prepare_image(copied, 16, "squash").stats.pixel_hash] == split
     assert prepare_image(tmp_path / "other.png", 16, "squash").stats.pixel_hash not in own
+    splits, written = run / "splits.csv", (run / "splits.csv").read_text()
+    splits.write_text(written.replace(",test,", ",train,"))
+    assert own_images(run) is None
+    splits.write_text(written)
+    assert own_images(run) == own
     for file in (tmp_path / IMAGE_CACHE).iterdir():
         file.unlink()
     assert own_images(run) is None

@@ -32,7 +32,7 @@ def search(root: Path, trials: list[tuple[dict[str, Any], list[float], str]], mo
 
 def plan(**changes: Any) -> Any:
     config = SweepConfig(**{"finalists": 2, "repeats": 3, "epochs": 5, "concurrency": 2} | changes)
-    return SimpleNamespace(config=config, epochs_of={}, concurrency=2)
+    return SimpleNamespace(config=config, epochs_of={}, at_once=2)
 
 
 def test_the_best_by_their_best_epoch_are_chosen_each_configuration_once(tmp_path: Path) -> None:

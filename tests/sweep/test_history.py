@@ -8,11 +8,20 @@ from pathlib import Path
 
 import optuna
 import pytest
+from full_disk import no_file_beyond
 from toy_sweep import ToySweep
 
 from search_spaces.params import TrialParams
 from search_spaces.space import Space
-from sweep.history import WEIGHTS_KEPT, TrialHistory
+from sweep.history import (
+    FAILED_KEPT,
+    WEIGHTS_KEPT,
+    RepeatHistory,
+    TrialHistory,
+    TrialState,
+    drop_failed_states,
+    retry_failed,
+)
 from sweep.optuna_search import STUDY_NAME, OptunaExport
 from sweep.records import read_run
 from sweep.run_folder import RunPaths
@@ -51,6 +60,16 @@ def test_an_epoch_that_stands_twice_counts_once_and_the_later_line_wins(history:
     assert again.entries[0].scores == {1: 0.6}
 
 
+def test_a_trial_that_is_trained_again_leaves_nothing_of_what_came_after(history: TrialHistory) -> None:
+    history.begin(0, TrialParams(backbone="resnet18"))
+    for epoch, score in ((1, 0.5), (2, 0.9), (3, 0.7), (1, 0.6), (2, 0.8)):
+        report(history, 0, epoch, score)
+    again = TrialHistory(history.paths, "val_f1_macro", "max")
+    assert again.load() == []
+    for found in (history.entries[0], again.entries[0]):
+        assert (found.scores, list(found.seconds), found.score) == ({1: 0.6, 2: 0.8}, [1, 2], 0.8)
+
+
 def test_a_torn_last_line_is_dropped_and_the_next_record_starts_a_line(history: TrialHistory) -> None:
     history.begin(0, TrialParams(backbone="resnet18"))
     report(history, 0, 1, 0.5)
@@ -63,6 +82,20 @@ def test_a_torn_last_line_is_dropped_and_the_next_record_starts_a_line(history: 
     third = TrialHistory(history.paths, "val_f1_macro", "max")
     assert "line 2 is damaged" in third.load()[0]
     assert third.entries[0].scores == {1: 0.5, 2: 0.8}
+
+
+def test_a_record_that_a_full_disk_refuses_is_not_there_in_part(history: TrialHistory) -> None:
+    history.begin(0, TrialParams(backbone="resnet18"))
+    report(history, 0, 1, 0.5)
+    result = history.files(history.entries[0]).result
+    with no_file_beyond(result.stat().st_size + 5), pytest.raises(OSError, match=str(result)):
+        report(history, 0, 2, 0.7)
+    again = TrialHistory(history.paths, "val_f1_macro", "max")
+    assert again.load() == []
+    report(again, 0, 2, 0.7)
+    third = TrialHistory(history.paths, "val_f1_macro", "max")
+    assert third.load() == []
+    assert third.entries[0].scores == {1: 0.5, 2: 0.7}
 
 
 def test_only_the_ten_best_trials_keep_their_weights_also_after_a_resume(history: TrialHistory) -> None:
@@ -80,10 +113,9 @@ def test_only_the_ten_best_trials_keep_their_weights_also_after_a_resume(history
     assert kept == set(sorted(range(15), key=lambda k: -chance[k])[:WEIGHTS_KEPT])
 
 
-def test_a_trial_ends_once_and_leaves_no_state_behind(history: TrialHistory) -> None:
+def test_a_trial_ends_once(history: TrialHistory) -> None:
     entry = history.begin(0, TrialParams(backbone="resnet18"))
     files = history.files(entry)
-    files.state.write_bytes(b"s")
     files.stacks.write_text("")
     history.end(0, "failed", "RuntimeError: boom")
     history.end(0, "completed", "")
@@ -138,9 +170,106 @@ def test_what_a_kill_left_undone_at_the_end_of_a_trial_is_done_on_resume(history
     assert again.load() == []
     finished, failed = (again.files(again.entries[number]) for number in (0, 1))
     assert not finished.state.exists()
-    assert not failed.state.exists()
     assert failed.error.read_text() == "why\n"
     assert not finished.error.exists()
+
+
+def fail(history: TrialHistory, number: int, scores: list[float], name: str | None = None) -> TrialState:
+    """A trial that failed after epochs with these scores, with all that one leaves behind."""
+    entry = history.begin(number, TrialParams(backbone="resnet18"), name=name)
+    files = history.files(entry)
+    files.weights.parent.mkdir()
+    for path in (files.state, files.weights, files.stacks, files.error):
+        path.write_text(f"attempt of {number}")
+    for epoch, score in enumerate(scores, start=1):
+        report(history, number, epoch, score)
+    history.end(number, "failed", "why")
+    return entry
+
+
+def retried(history: TrialHistory, *, broken_too: bool = False) -> str:
+    return retry_failed(history.paths, "val_f1_macro", "max", broken_too=broken_too)
+
+
+def read_again(history: TrialHistory) -> TrialHistory:
+    again = TrialHistory(history.paths, "val_f1_macro", "max")
+    assert again.load() == []
+    return again
+
+
+def test_a_failed_trial_runs_again_from_its_last_epoch_and_nothing_of_its_failure_is_lost(
+    history: TrialHistory,
+) -> None:
+    files = history.files(fail(history, 0, [0.5, 0.7]))
+    assert "t0000 (from epoch 3)" in retried(read_again(history))
+    again = read_again(history)
+    assert [(entry.status, entry.reason, entry.scores) for entry in again.unfinished()] == [
+        ("running", "", {1: 0.5, 2: 0.7})
+    ]
+    assert files.state.exists()
+    assert files.weights.exists(), "those of its best epoch, which may stay the best"
+    assert not any(path.exists() for path in (files.status, files.error, files.stacks))
+    assert json.loads((files.root / "status-1.json").read_text()) == {"status": "failed", "reason": "why"}
+    assert (files.root / "error-1.txt").read_text() == (files.root / "stacks-1.txt").read_text() == "attempt of 0"
+    again.end(0, "failed", "again")
+    retried(again)
+    assert json.loads((files.root / "status-2.json").read_text())["reason"] == "again"
+    assert (files.root / "error-2.txt").read_text() == "again\n"
+    assert "none" in retried(again), "what runs has not failed"
+
+
+def test_a_failed_trial_without_a_state_begins_anew(history: TrialHistory) -> None:
+    """What it reported is of weights that are gone."""
+    files = history.files(fail(history, 0, [0.5, 0.7]))
+    files.state.unlink()
+    assert "t0000 (from its beginning)" in retried(history)
+    assert read_again(history).entries[0].scores == {}
+    assert len((files.root / "result-1.jsonl").read_text().splitlines()) == 2
+    assert not files.weights.exists()
+
+
+def test_a_trial_whose_loss_was_no_number_runs_again_only_where_all_are_asked_for(history: TrialHistory) -> None:
+    files = history.files(fail(history, 0, [0.5, math.nan]))
+    assert not files.state.exists(), "there is no number in it to go on from"
+    line = retried(history)
+    assert "run again: none" in line
+    assert "--retry-failed all" in line
+    assert read_again(history).count("failed") == 1
+    assert "t0000 (from its beginning)" in retried(history, broken_too=True)
+    assert read_again(history).unfinished()[0].scores == {}
+
+
+def test_a_failed_repeat_of_a_finalist_runs_again_too(history: TrialHistory) -> None:
+    repeats = RepeatHistory(history.paths, "val_f1_macro", "max", ["t0007/seed_1001"])
+    fail(repeats, 0, [0.5], "t0007/seed_1001")
+    assert "t0007/seed_1001 (from epoch 2)" in retried(history)
+    repeats = RepeatHistory(history.paths, "val_f1_macro", "max", ["t0007/seed_1001"])
+    repeats.load()
+    assert [entry.trial_id for entry in repeats.unfinished()] == ["t0007/seed_1001"]
+
+
+def test_of_failed_trials_those_that_came_furthest_keep_their_state_until_the_sweep_has_ended(
+    history: TrialHistory,
+) -> None:
+    lengths = [1 + k * 7 % 12 for k in range(12)]
+    for number, length in enumerate(lengths):
+        fail(history, number, [0.5] * length)
+    history.begin(12, TrialParams(backbone="resnet18"))
+    running = history.files(history.entries[12])
+    running.state.touch()
+
+    def kept() -> set[int]:
+        states = {number for number, entry in history.entries.items() if history.files(entry).state.exists()} - {12}
+        assert states == {n for n, entry in history.entries.items() if history.files(entry).weights.exists()}
+        return states
+
+    furthest = set(sorted(range(12), key=lambda number: -lengths[number])[:FAILED_KEPT])
+    assert kept() == furthest
+    read_again(history)
+    assert kept() == furthest
+    drop_failed_states(history.paths)
+    assert kept() == set()
+    assert running.state.exists()
 
 
 def test_a_trial_takes_nothing_over_from_one_whose_parameters_were_lost(history: TrialHistory) -> None:

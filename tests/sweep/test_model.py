@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from full_disk import no_file_beyond
 from PIL import Image
 from run_files import change_sweep
 from trained_run import trained_run
@@ -18,10 +20,9 @@ from sweep.model import choose, main, write_models
 from sweep.predictor import open_model
 from sweep.records import read_predictions, read_run
 from sweep.run_folder import ModelPaths, RunPaths
-from trainables.atomic import write_json
+from trainables.atomic import sha256_of, write_json
 from trainables.backbones import BACKBONES
 from trainables.data.config import DataConfig
-from trainables.weights import sha256
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -63,8 +64,8 @@ def test_a_run_without_finalists_gives_its_best_trial(run: Path) -> None:
     said = json.loads(files.facts.read_text())
     assert (said["trial"], said["epoch"], said["seed"], said["code"]) == ("t0000", 1, None, "0123abc")
     assert said["starting_weights"] == {"origin": "random", "sha256": None, "url": None, "range": None}
-    assert said["files"]["best.pt"] == {"sha256": sha256(files.model), "bytes": files.model.stat().st_size}
-    assert said["files"]["best.onnx"]["sha256"] == sha256(files.onnx)
+    assert said["files"]["best.pt"] == {"sha256": sha256_of(files.model), "bytes": files.model.stat().st_size}
+    assert said["files"]["best.onnx"]["sha256"] == sha256_of(files.onnx)
     assert 0 <= said["onnx_difference"] <= 1e-4
     assert "torchvision.models.squeezenet1_1()" in said["loading"]
 
@@ -149,6 +150,17 @@ def test_a_model_without_onnx_is_a_model(run: Path, monkeypatch: pytest.MonkeyPa
     said = json.loads(ModelPaths(run / "models").facts.read_text())
     assert list(said["files"]) == ["best.pt"]
     assert not ModelPaths(run / "models").onnx.exists()
+
+
+def test_a_disk_that_takes_no_more_is_no_fault_of_the_model(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sweep ends for it, and makes the model when it goes on."""
+    with no_file_beyond(100_000):
+        with pytest.raises(OSError) as caught:
+            write_models(read_run(run))
+        assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(ModelPaths(run / "models").model))
+        assert model.main([str(run)]) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {ModelPaths(run / 'models').model}: files may not grow that large")
 
 
 def test_the_best_is_the_lowest_where_the_metric_says_so(run: Path) -> None:

@@ -11,11 +11,14 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
-from toy_sweep import CONTEXT, ToySweep, learning_curve
+from toy_sweep import CONTEXT, Curve, ToySweep, learning_curve
 
+from search_spaces import user_file
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from search_spaces.space import Space, load_space
+from sweep.endings import BAD_INPUT, SweepStopped
+from sweep.history import retry_failed
 
 
 def told(sweep: ToySweep) -> list[optuna.trial.FrozenTrial]:
@@ -60,6 +63,34 @@ def test_a_nan_trial_is_told_fail_and_the_search_goes_on(tmp_path: Path, wide_sp
     assert all(states[state.trial_id] is TrialState.FAIL for state in failed)
     assert TrialState.RUNNING not in states.values()
     assert (tmp_path / "trials" / failed[0].trial_id / "error.txt").read_text() == "nan\n"
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_failed_trial_that_runs_again_is_running_and_then_told_anew(
+    tmp_path: Path, finite_space: Space, deterministic: bool
+) -> None:
+    """So are its duplicates."""
+
+    def sweep(curve: Curve, trials: int) -> ToySweep:
+        where = {"sampler": "random", "scheduler": "none", "concurrency": 2, "deterministic": deterministic, "seed": 4}
+        return ToySweep(tmp_path, finite_space, trials=trials, curve=curve, **where)
+
+    def first_fails(params: TrialParams, epoch: int) -> float:
+        return math.nan if params == first.params else learning_curve(params, epoch)
+
+    def states_of_it(search: ToySweep) -> list[TrialState]:
+        return [trial.state for trial in told(search) if trial.params == first.suggestion.suggested]
+
+    first = sweep(learning_curve, trials=1).run(epochs=1).history.entries[0]
+    ended = sweep(first_fails, trials=5).run()
+    assert ended.history.count("failed") == 1
+    assert states_of_it(ended)[:2] == [TrialState.FAIL, TrialState.PRUNED], "no duplicate of it was drawn"
+    retry_failed(ended.history.paths, "val_f1_macro", "max", broken_too=True)
+    resumed = sweep(learning_curve, trials=6)
+    assert set(states_of_it(resumed)) == {TrialState.RUNNING}
+    resumed.run()
+    assert len(resumed.history.entries) == 6
+    assert set(states_of_it(resumed)) == {TrialState.COMPLETE}
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])
@@ -154,17 +185,17 @@ def test_a_users_own_seed_points_are_all_tried_first_whatever_the_sampler(tmp_pa
 def test_what_a_space_refuses_costs_no_seed_point(tmp_path: Path) -> None:
     """A point may leave a name out; of ten values drawn for it here, nine are refused."""
     (tmp_path / "mine.py").write_text(
-        "tried_out = [False]\n"
+        "import pathlib\n"
         "def space(trial, context):\n"
         "    trial.suggest_int('batch_size', 1, 99)\n"
-        "    if trial.suggest_categorical('dropout', [0.1 * k for k in range(10)]) > 0 and tried_out[0]:\n"
+        "    if trial.suggest_categorical('dropout', [0.1 * k for k in range(10)]) > 0 and BROKEN():\n"
         "        raise ValueError('not with this dropout')\n"
         "    return {'backbone': context.backbones[0]}\n"
         "def seed_points(context):\n    return [{'batch_size': 16}]\n"
+        "BROKEN = pathlib.Path(__file__).with_name('broken').exists\n"
     )
     space = load_space(str(tmp_path / "mine.py"), CONTEXT)
-    assert space.function is not None
-    space.function.__globals__["tried_out"][0] = True
+    (tmp_path / "broken").touch()
     sweep = ToySweep(tmp_path / "run", space, sampler="random", trials=1, scheduler="none").run()
     (first,) = sweep.history.entries.values()
     assert first.suggestion.suggested["batch_size"] == 16
@@ -193,22 +224,27 @@ def test_every_sampler_runs_with_every_scheduler(
     assert TrialState.RUNNING not in {trial.state for trial in told(sweep)}
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "grid", "qmc"])
-def test_a_space_that_raises_in_a_rare_branch_does_not_end_the_sweep(tmp_path: Path, sampler: str) -> None:
-    path = tmp_path / "rare.py"
-    path.write_text(
+def space_broken_later(folder: Path, branch: str, line: str) -> Space:
+    """Does ``line`` in a branch, but not while it is tried out."""
+    (folder / "rare.py").write_text(
+        "import pathlib, time\n"
         "def space(trial, context):\n"
         "    trial.suggest_categorical('backbone', context.backbones)\n"
         "    depth = trial.suggest_int('unfreeze_depth', 0, 4)\n"
         "    rare = trial.suggest_categorical('augment', ('none', 'flip'))\n"
-        "    if rare == 'flip' and depth == 3 and BROKEN:\n"
-        "        raise KeyError('forgotten')\n"
+        f"    if {branch} and BROKEN():\n"
+        f"        {line}\n"
         "    return {}\n"
-        "BROKEN = False\n"
+        "BROKEN = pathlib.Path(__file__).with_name('broken').exists\n"
     )
-    space = load_space(str(path), CONTEXT)
-    assert space.function is not None
-    space.function.__globals__["BROKEN"] = True  # so that trying it out cannot have found it
+    space = load_space(str(folder / "rare.py"), CONTEXT)
+    (folder / "broken").touch()
+    return space
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "grid", "qmc"])
+def test_a_space_that_raises_in_a_rare_branch_does_not_end_the_sweep(tmp_path: Path, sampler: str) -> None:
+    space = space_broken_later(tmp_path, "rare == 'flip' and depth == 3", "raise KeyError('forgotten')")
 
     def sweep(name: str, said: list[str]) -> ToySweep:
         made = ToySweep(tmp_path / name, space, sampler=sampler, trials=40, scheduler="none", budget=1)
@@ -220,9 +256,60 @@ def test_a_space_that_raises_in_a_rare_branch_does_not_end_the_sweep(tmp_path: P
     # 3 backbones x 5 depths x 2 augments, without the three that raise.
     assert len(whole.history.entries) == 27
     assert len(said) == 1
-    assert "KeyError: 'forgotten' at line 6" in said[0]
+    assert "KeyError: 'forgotten' at line 7" in said[0]
     sweep("killed", []).run(epochs=20)
     assert sweep("killed", []).run().outcome() == whole.outcome()
+
+
+@pytest.mark.parametrize("line", ["time.sleep(10**6)", "os._exit(1)"])
+def test_a_space_that_hangs_or_dies_in_a_rare_branch_does_not_end_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    space = space_broken_later(tmp_path, "rare == 'flip' and depth == 3 and trial", f"import os; {line}")
+    monkeypatch.setattr(user_file, "CALL_WITHIN_S", 5.0)
+    said: list[str] = []
+    sweep = ToySweep(tmp_path / "run", space, sampler="random", trials=16, scheduler="none", budget=1)
+    sweep.search.on_refused.append(said.append)
+    sweep.run()
+    assert len(sweep.history.entries) == 16
+    assert len(said) == 1
+    assert "at line 7 (in space)" in said[0] or line == "os._exit(1)"
+
+
+def test_a_space_that_hangs_in_every_draw_ends_the_sweep_which_goes_on_when_it_no_longer_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def sweep() -> ToySweep:
+        return ToySweep(tmp_path / "run", space, trials=9, scheduler="none", concurrency=2)
+
+    space = space_broken_later(tmp_path, "True", "time.sleep(10**6)")
+    (tmp_path / "broken").unlink()
+    ran = sweep().run(epochs=8)
+    (tmp_path / "broken").touch()
+    monkeypatch.setattr(user_file, "CALL_WITHIN_S", 2.0)
+    with pytest.raises(SweepStopped, match=r"rare\.py did not return within 2 s at line 7 \(in space\)") as stopped:
+        ran.run()
+    assert stopped.value.exit_code == BAD_INPUT
+    assert "line 7 in space" in caplog.text, "the frames are in the log"
+    assert ran.history.unfinished()
+    (tmp_path / "broken").unlink()
+    assert len(sweep().run().history.entries) == 9
+
+
+def test_a_run_whose_space_now_gives_other_configurations_is_not_gone_on_with(tmp_path: Path) -> None:
+    """As one that depends on the hour: trying it out cannot tell."""
+    (tmp_path / "hour.py").write_text(
+        "import pathlib\n"
+        "def space(trial, context):\n"
+        "    trial.suggest_int('unfreeze_depth', 0, 4)\n"
+        "    later = pathlib.Path(__file__).with_name('later').exists()\n"
+        "    return {'backbone': context.backbones[0], 'lr': 0.2 if later else 0.1}\n"
+    )
+    space = load_space(str(tmp_path / "hour.py"), CONTEXT)
+    ToySweep(tmp_path / "run", space, trials=4).run(epochs=8)
+    (tmp_path / "later").touch()
+    with pytest.raises(UserError, match=r"may depend on trial and context only.*: trial t0001 began with another one"):
+        ToySweep(tmp_path / "run", load_space(str(tmp_path / "hour.py"), CONTEXT), trials=4)
 
 
 def test_a_run_whose_space_has_changed_is_not_gone_on_with(tmp_path: Path, wide_space: Space) -> None:

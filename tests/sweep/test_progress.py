@@ -227,6 +227,7 @@ def test_a_closed_pipe_silences_the_progress_and_spares_the_sweep() -> None:
     play(shown)
     shown.close()
     assert shown.silent
+    assert shown.pace().busy == 2, "who looks from outside is still told how the trials get on"
     with pytest.raises(BrokenPipeError):
         stream.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import ray
 from our_sweep import sweep
 from own_cluster import own_cluster
 from ray import tune
+from ray.air.execution._internal import RayActorManager
 from toy_trainable import BUDGET, learning, toy
 
 from sweep.history import TrialHistory
@@ -93,6 +95,25 @@ def test_a_trial_that_ends_every_process_fails_and_the_others_go_on(tmp_path: Pa
     }
 
 
+def test_an_error_of_tunes_own_costs_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it raises one where it meets an error of Ray that it does not know."""
+    handle = RayActorManager.next
+    calls = itertools.count()
+
+    def unexpected(self: RayActorManager, timeout: float | None = None) -> bool:
+        if next(calls) == 20:
+            raise RuntimeError("Caught unexpected exception: ")
+        return handle(self, timeout)
+
+    monkeypatch.setattr(RayActorManager, "next", unexpected)
+    sweep(tmp_path, toy(learning), trials=3, concurrency=2, scheduler="none")
+    assert next(calls) > 20
+    history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
+    history.load()
+    assert [state.status for state in history.entries.values()] == ["completed"] * 3
+    assert {len(state.scores) for state in history.entries.values()} == {BUDGET}
+
+
 def test_what_ray_prints_from_a_thread_of_its_own_goes_into_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,8 +127,8 @@ def test_what_ray_prints_from_a_thread_of_its_own_goes_into_the_log(
         monkeypatch.setattr(logger, "propagate", logger.propagate)
         monkeypatch.setattr(logger, "level", logger.level)
     capfd.readouterr()
-    log_to(tmp_path / "ray.log")
+    log_to(tmp_path / "logs" / "ray.log")
     worker.print_to_stdstream({"lines": ["a worker", "died"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
     logging.getLogger("ray").handlers[0].close()
-    assert (tmp_path / "ray.log").read_text().endswith("WARNING ray: raylet: a worker\ndied\n")
+    assert (tmp_path / "logs" / "ray.log").read_text().endswith("WARNING ray: raylet: a worker\ndied\n")
     assert capfd.readouterr() == ("", "")

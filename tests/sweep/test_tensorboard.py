@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from full_disk import no_file_beyond
 from tensorboardX.proto.event_pb2 import Event
 
 from search_spaces.params import TrialParams
@@ -65,11 +66,21 @@ def test_a_resumed_trial_goes_on_with_its_curve(history: TrialHistory, tmp_path:
 
 
 def test_trouble_with_the_files_does_not_end_the_sweep(history: TrialHistory, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(**_: object) -> None:
+    def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("sweep.progress.SummaryWriter", full)
+    monkeypatch.setattr("tensorboardX.record_writer.RecordWriter", full)
     TensorBoardLog(history)
     report(history, 1, train_loss=1.5)
     report(history, 2, train_loss=1.0)
     assert history.entries[0].scores == {1: 0.5, 2: 0.5}
+
+
+def test_a_disk_that_fills_up_does_not_end_the_sweep(history: TrialHistory) -> None:
+    log = TensorBoardLog(history)
+    report(history, 1, train_loss=1.5)
+    with no_file_beyond(0):
+        log.close()
+    report(history, 2, train_loss=1.0)
+    with no_file_beyond(0):
+        log.end(history.entries[0])

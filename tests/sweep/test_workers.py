@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,11 @@ def refuse(number: int) -> None:
         raise MemoryError  # without a word
 
 
+def fill_up(number: int) -> None:
+    if number == 1:
+        raise OSError(errno.ENOSPC, "no space", "/some/file")
+
+
 def test_all_processes_of_one_work_do_the_next_one(workers: Workers, tmp_path: Path) -> None:
     """By a name that is Ray's own affair: this fails on the day that a new Ray has another."""
     processes = []
@@ -59,3 +65,13 @@ def test_a_call_that_raises_says_why_and_the_others_go_on(workers: Workers) -> N
     tasks = Tasks(refuse, [(0,), (1,), (2,), (3,)])
     assert not workers.do(tasks)
     assert tasks.problems == [None, "at all", None, "MemoryError"]
+
+
+def test_a_disk_that_takes_no_more_ends_the_work_with_its_name(workers: Workers) -> None:
+    """It is no fault of the call, and the calls after it would meet the same."""
+    tasks = Tasks(fill_up, [(number,) for number in range(20)])
+    with pytest.raises(OSError) as caught:
+        workers.do(tasks)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/some/file")
+    assert not workers.alive
+    assert tasks.left()

@@ -184,8 +184,9 @@ SPACES = {
     "range": (
         "def space(trial, context):\n    trial.suggest_float('dropout', 1, 2)\n"
         f"    trial.suggest_float('lr', -2, -1)\n{GOOD}",
-        ["dropout must be in [0, 1), received 1.", "lr must be above 0, received -1."],
+        ["dropout must be in [0, 1), received 1.", "lr must be above 0 and at most 1000, received -1."],
     ),
+    "exit": ("import sys\nsys.exit(0)\n", ["raises SystemExit: 0 at line 2 (in <module>)"]),
     "layers": (
         "def space(trial, context):\n"
         "    return {'backbone': 'squeezenet1_1', 'batch_size': 4, 'unfreeze_layers': 'x'}\n",

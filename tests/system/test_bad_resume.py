@@ -9,11 +9,17 @@ from pathlib import Path
 import pytest
 from refused import SMALL, Asked, draw, expect
 
+from search_spaces.errors import UserError
+from search_spaces.params import TrialParams
 from sweep.cli import read
 from sweep.config import resolve
+from sweep.history import TrialHistory
 from sweep.plan import make_plan
-from sweep.run import new_run_paths, prepare_into, this_machine, write_new_run
-from sweep.run_folder import RunPaths, staging
+from sweep.records import read_run
+from sweep.resume import resume
+from sweep.run import main, new_run_paths, prepare_into, this_machine, write_new_run
+from sweep.run_folder import RunPaths, reopen_run, staging
+from trainables.data.dataset import open_dataset
 
 SPACE = (
     "def space(trial, context):\n"
@@ -75,10 +81,32 @@ def test_options_that_contradict_the_run_are_told_with_those_that_are_none(run: 
         answer,
         "unknown option --patiense: did you mean --patience?",
         "--trials must be a whole number, received 'no'",
-        "--epochs 3 contradicts the run 'begun', which has 1: leave it out, or start a new run under another --name",
+        (
+            "--epochs 3 contradicts the run 'begun', which has 1: leave it out, or train its best configurations ",
+            f"longer in a new run: --warm-start {run.root} --epochs 3",
+        ),
         "--space head_only contradicts the run 'begun', which has ",
     )
     assert contents(run) == before
+
+
+def test_a_warm_start_needs_its_earlier_run_once(
+    tmp_path: Path, images: Path, asked: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = begin(tmp_path, images, "--name", "earlier")
+    history = TrialHistory(earlier, "val_f1_macro", "max")
+    for number, score in enumerate((0.5, 0.9)):
+        history.begin(number, TrialParams(backbone="squeezenet1_1", batch_size=4, lr=0.01 * (number + 1)))
+        history.report(number, 1, score, json.dumps({"epoch": 1, "val_f1_macro": score}))
+    begin(tmp_path, images, "--name", "begun", "--warm-start", str(earlier.root))
+    saved = json.loads((tmp_path / "storage" / "begun" / "sweep.json").read_text())
+    assert saved["resolved"]["warm_start"] == str(earlier.root)
+    assert saved["warm_trials"] == [{"trial_id": "t0001", "score": 0.9, "point": {"lr": 0.02}}]
+    earlier.root.rename(tmp_path / "gone")
+    capsys.readouterr()
+    assert main(["--resume", "begun", "--storage", str(tmp_path / "storage"), "--dry-run"]) == 0
+    assert f"the best trials of {earlier.root}, t0001, are tried first" in capsys.readouterr().out
+    expect(asked("--resume", "begun", "--warm-start", "x"), "--warm-start x contradicts the run 'begun'")
 
 
 def test_another_name_for_the_run_is_one_problem(run: RunPaths, asked: Asked) -> None:
@@ -149,3 +177,41 @@ def test_settings_that_are_damaged_are_not_made_up(run: RunPaths, asked: Asked, 
 def test_a_run_whose_data_set_is_not_known_any_more(run: RunPaths, asked: Asked, edit: Edit) -> None:
     edit(run.dataset)
     expect(asked("--resume", "begun"), f"--resume: {run.dataset} is missing or damaged: restore it, or start a new run")
+
+
+@pytest.mark.parametrize(
+    ("name", "edit"),
+    [
+        ("splits.csv", Path.unlink),
+        ("splits.csv", lambda path: path.write_text(path.read_text().replace(",val,", ",train,", 1))),
+        ("images.csv", lambda path: path.write_text(path.read_text().replace(",32,", ",64,", 1))),
+        ("thumbnails.npz", lambda path: path.write_bytes(b"")),
+    ],
+)
+def test_a_file_that_tells_of_the_data_is_used_as_it_was_written_or_written_again(
+    run: RunPaths, asked: Asked, images: Path, name: str, edit: Edit
+) -> None:
+    before, file = read_run(run.root), run.root / name
+    edit(file)
+    if name == "splits.csv":
+        with pytest.raises(UserError, match=r"splits.csv is missing or was changed: --resume writes it again"):
+            open_dataset(run.root)
+    if name.endswith(".csv"):
+        damaged = read_run(run.root)
+        assert [problem for problem in damaged.problems if problem.startswith(name)]
+        assert len(damaged.rows if name == "splits.csv" else damaged.images) == 0
+    resumed = resume(read(["--resume", "begun", "--storage", str(run.root.parent)])[0])
+    with staging(run, []) as beside:
+        assert beside is not None
+        prepare = prepare_into(beside, run, workers=1, folds=None)
+        plan = make_plan(resumed.config, [], prepare, own_epochs=False, machine=this_machine(), resumed=run)
+        reopen_run(run, beside, {}, plan.damaged)
+    assert plan.notes()[0] == f"{name} is missing or was changed: written again from the data"
+    after = read_run(run.root)
+    assert after.problems == []
+    assert after.rows.equals(before.rows)
+    assert after.images.equals(before.images)
+    assert len(open_dataset(run.root).val) == 6
+    file.unlink()
+    images.rename(images.with_name("elsewhere"))
+    expect(asked("--resume", "begun"), f"--data {images}: no such folder")

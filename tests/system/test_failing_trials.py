@@ -17,15 +17,14 @@ pytestmark = pytest.mark.long
 SPACE = """
 def space(trial, context):
     lr = trial.suggest_categorical("lr", {rates})
-    width = "4000000000" if lr == 0.05 else "none"  # 8 TB of weights
-    return {{"backbone": "squeezenet1_1", "unfreeze_depth": 4, "batch_size": 8, "head_widths": width}}
+    return {{"backbone": "squeezenet1_1", "unfreeze_depth": 4, "batch_size": 8}}
 """
 REASONS = {
     0.02: "ValueError: no good",
     0.03: "TimeoutError: hung past its time limit of 10.0 s",
     0.04: "its process ended without a word",
     0.05: "out of memory: RuntimeError: ",
-    1e30: "the loss was no finite number at step 2 of epoch 1 (lr 1e+30)",
+    1000: "the loss was no finite number at step 2 of epoch 1 (lr 1000)",
 }
 
 
@@ -69,7 +68,7 @@ def test_trials_that_go_wrong_in_every_way_fail_alone_and_the_others_go_on(small
 
 
 def test_a_sweep_of_which_every_trial_fails_ends_with_code_1(small_data: Path, tmp_path: Path) -> None:
-    done = run_sweep(*arguments(tmp_path, small_data, (1e30, 0.05)))
+    done = run_sweep(*arguments(tmp_path, small_data, (1000, 900)))
     assert done.code == 1, done.errors
     assert "trials: 0 completed, 0 pruned, 2 failed" in done.lines
     assert any(line.startswith("first failure: ") for line in done.lines)

@@ -16,6 +16,7 @@ from whole_sweep import Done, after_ends, run_sweep
 
 from sweep.records import read_predictions, read_run
 from sweep.run_folder import RunPaths
+from sweep.status import Status, read_status
 
 pytestmark = pytest.mark.long
 
@@ -138,6 +139,9 @@ def test_a_sweep_killed_in_its_search_and_among_its_repeats_ends_as_one_that_was
     """
     given = [*arguments(small_data, tmp_path, "run"), "--finalists", 2, "--repeats", 2, "--deterministic"]
     assert run_sweep(*given, at=after_ends(2, signal.SIGKILL)).code == -signal.SIGKILL
+    left = read_status(tmp_path / "run")
+    assert (left.state, left.phase, left.busy) == ("dead", "search", 0)
+    assert sum(left.trials[status] for status in ("completed", "pruned")) >= 2
     again = run_sweep("--resume", "run", "--storage", tmp_path, at=kill_at("/seed_"))
     assert again.code == -signal.SIGKILL
     run = tmp_path / "run"
@@ -148,6 +152,9 @@ def test_a_sweep_killed_in_its_search_and_among_its_repeats_ends_as_one_that_was
     statuses = {trial["end"]["status"] for trial in trials(whole)}
     assert statuses == {"completed", "pruned"}, "asha stopped nothing: the test shows less than it says"
     assert repeats(run) == repeats(whole)
+    status = read_status(run)
+    assert (status.state, status.phase, status.exit_code) == ("done", "report", 0)
+    assert (status.best, status.winner) == (read_status(whole).best, read_status(whole).winner)
     before, after = (json.loads(RunPaths(root).selection.read_text()) for root in (whole, run))
     assert {**before, "selected": ""} == {**after, "selected": ""}
     resolved = json.loads(RunPaths(run).sweep.read_text())
@@ -192,11 +199,13 @@ def test_folds_validate_on_every_image_once(small_data: Path, tmp_path: Path) ->
 def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Path, tmp_path: Path) -> None:
     """And while a sweep runs, nobody else can go on with it."""
     beside: list[Done] = []
+    seen: list[Status] = []
 
     def resume_beside_then_interrupt(lines: list[str], process: subprocess.Popen[str]) -> None:
         if lines[-1].startswith("[2/"):
             process.send_signal(signal.SIGSTOP)
             beside.append(run_sweep("--resume", "run", "--storage", tmp_path))
+            seen.append(read_status(tmp_path / "run"))
             process.send_signal(signal.SIGINT)
             process.send_signal(signal.SIGCONT)
 
@@ -204,6 +213,11 @@ def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Pa
     assert [other.code for other in beside] == [2]
     assert "is going on in another process" in beside[0].errors
     assert first.code == 130
+    assert [(status.state, status.phase) for status in seen] == [("running", "search")]
+    assert seen[0].epochs_per_minute
+    assert seen[0].seconds_left
+    left = read_status(tmp_path / "run")
+    assert (left.state, left.phase, left.exit_code) == ("interrupted", "search", 130)
     assert f"python -m sweep.run --resume run --storage {tmp_path}" in first.text
     assert (tmp_path / "run" / "report" / "index.html").exists(), "what is known is reported at once"
     assert "Traceback" not in first.errors

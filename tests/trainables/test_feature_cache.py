@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from trainables.feature_cache import (
     RowForm,
     claimed,
 )
+from trainables.processes import this_process
 
 COUNT = 2 * SHARD + 50
 FORM = RowForm((3,), "<f4", "float32 contiguous")
@@ -139,9 +139,8 @@ def left_by_a_dead_process(place: CachePlace, log: Path, key: str = "k1") -> Non
 @pytest.fixture
 def dead() -> str:
     """The name of a process of this host that has ended."""
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        pass
-    return f"{socket.gethostname()}-{process.pid}"
+    command = [sys.executable, "-c", "from trainables.processes import this_process; print(this_process())"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_what_was_written_is_read_by_whoever_opens_the_entry_later(place: CachePlace) -> None:
@@ -272,7 +271,7 @@ def claim_of(place: CachePlace, shard: int) -> Path:
 
 @pytest.mark.parametrize(
     "owner",
-    ["elsewhere-1", f"{socket.gethostname()}-{os.getpid()}", ""],
+    ["elsewhere-1", this_process(), ""],
     ids=["of another machine", "of this one", "of nobody"],
 )
 def test_a_claim_that_has_not_moved_is_taken_by_one_of_all_who_try(place: CachePlace, owner: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from full_disk import no_file_beyond
 from PIL import Image
 
 from search_spaces.params import TrialParams
@@ -108,8 +111,7 @@ def test_a_process_that_takes_another_trial_gives_what_a_fresh_one_gives(
 def test_a_trial_that_raises_ends_with_its_reason_and_the_next_one_runs(
     config: Callable[..., dict[str, Any]],
 ) -> None:
-    bad = config(number=2)
-    Path(bad["files"]["state"]).write_bytes(b"not a state")
+    bad = config(number=2, batch_size=25)  # of 24 images
     trial = FinetuneTrainable(bad)
     result = trial.step()
     assert (result["done"], result["end"], result["record"]) == (True, "error", "")
@@ -117,6 +119,37 @@ def test_a_trial_that_raises_ends_with_its_reason_and_the_next_one_runs(
     assert "Traceback" in Path(bad["files"]["error"]).read_text()
     trial.reset_config(config(number=3))
     assert trial.step()["epoch"] == 1
+
+
+def test_a_trial_that_a_full_disk_keeps_from_going_on_is_unfinished_and_loses_no_epoch(
+    config: Callable[..., dict[str, Any]],
+) -> None:
+    whole = FinetuneTrainable(config(number=7))
+    expected = curve([whole.step() for _ in range(4)])
+    made = config(number=8) | {"number": 7}
+    state = Path(made["files"]["state"])
+    trial = FinetuneTrainable(made)
+    before = [trial.step() for _ in range(2)]
+    kept = state.read_bytes()
+    with no_file_beyond(100_000):
+        stopped = trial.step()
+    assert stopped["done"]
+    assert stopped["disk"] == [errno.EFBIG, str(state)] or stopped["disk"] == [errno.EFBIG, made["files"]["weights"]]
+    assert "end" not in stopped
+    assert stopped["record"] == ""
+    assert state.read_bytes() == kept
+    assert not Path(made["files"]["error"]).exists()
+    again = FinetuneTrainable(made)
+    after = [again.step() for _ in range(3)]
+    assert after[0] == before[1]
+    assert curve(before + after[1:]) == expected
+
+
+def test_a_trial_whose_error_cannot_be_written_down_is_unfinished(config: Callable[..., dict[str, Any]]) -> None:
+    made = config(number=9, unfreeze_depth=None, unfreeze_layers=("no.such.layer",))
+    trial = FinetuneTrainable(made)
+    with no_file_beyond(10):
+        assert trial.step()["disk"] == [errno.EFBIG, made["files"]["error"]]
 
 
 def test_the_best_epochs_weights_and_predictions_are_on_disk_after_every_step(
@@ -129,6 +162,84 @@ def test_the_best_epochs_weights_and_predictions_are_on_disk_after_every_step(
         with np.load(made["files"]["predictions"]) as saved:
             assert int(saved["epoch"]) == record["best_epoch"]
         assert torch.load(made["files"]["weights"], weights_only=True)["epoch"] == record["best_epoch"]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def change_bits(path: Path) -> None:
+    """Of more bytes in a row than lie between two tensors."""
+    content = np.fromfile(path, dtype=np.uint8)
+    content[len(content) // 2 :][:100] ^= 1
+    content.tofile(path)
+
+
+def resave(path: Path, **changes: Any) -> None:
+    torch.save(torch.load(path, weights_only=True) | changes, path)
+
+
+DAMAGES: dict[str, Callable[[dict[str, Path]], object]] = {
+    "a state of noise": lambda files: files["state"].write_bytes(np.random.default_rng(0).bytes(5000)),
+    "an empty state": lambda files: files["state"].write_bytes(b""),
+    "a truncated state": lambda files: cut(files["state"]),
+    "other bits in the state": lambda files: change_bits(files["state"]),
+    "a pickle as state": lambda files: files["state"].write_bytes(pickle.dumps({"trial": 1})),
+    "something else as state": lambda files: torch.save([1, 2], files["state"]),
+    "no state": lambda files: files["state"].unlink(),
+    "no weights": lambda files: files["weights"].unlink(),
+    "other bits in the weights": lambda files: change_bits(files["weights"]),
+    "weights of another epoch": lambda files: resave(files["weights"], epoch=9),
+    "weights of another trial": lambda files: resave(files["weights"], params=TrialParams(backbone="vgg16").to_flat()),
+    "a lost record": lambda files: files["result"].write_text('{"epoch": 2}\n'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_trial_of_which_a_file_is_damaged_is_trained_again_from_its_beginning(
+    config: Callable[..., dict[str, Any]], damage: str
+) -> None:
+    made = config(number=7)
+    made["files"]["result"] = str(Path(made["files"]["state"]).with_name("result.jsonl"))
+    files = {name: Path(path) for name, path in made["files"].items()}
+    first = FinetuneTrainable(made)
+    before = [first.step() for _ in range(2)]
+    files["result"].write_text("".join(result["record"] + "\n" for result in before))
+    DAMAGES[damage](files)
+    again = FinetuneTrainable(made)
+    after = [again.step() for _ in range(4)]
+    assert curve(after[:2]) == curve(before)
+    assert [bool(result["begun_again"]) for result in after] == [True, False, False, False], "it is said once"
+    assert after[-1]["end"] == "budget"
+    assert torch.load(files["weights"], weights_only=True)["epoch"] == json.loads(after[-1]["record"])["best_epoch"]
+
+
+def test_a_state_whose_tensors_have_other_shapes_is_none(config: Callable[..., dict[str, Any]]) -> None:
+    made = config(number=8)
+    FinetuneTrainable(made).step()
+    path = Path(made["files"]["state"])
+    state = torch.load(path, weights_only=True)
+    state["trial"]["model"] = {name: tensor[..., :1] for name, tensor in state["trial"]["model"].items()}
+    torch.save(state, path)
+    result = FinetuneTrainable(made).step()
+    assert (result["epoch"], "has shape" in result["begun_again"]) == (1, True)
+
+
+def test_an_epoch_cut_off_behind_its_weights_is_run_again_and_all_of_them_if_it_is_not_the_best_then(
+    config: Callable[..., dict[str, Any]],
+) -> None:
+    whole = FinetuneTrainable(config(number=0))
+    best = [json.loads(whole.step()["record"])["best_epoch"] for _ in range(4)]
+    improved, not_improved = best[-1], next(epoch for epoch in (2, 3, 4) if best[epoch - 1] < epoch)
+    assert improved > 1
+    for epoch, expected in ((improved, improved), (not_improved, 1)):
+        made = config(number=10 + epoch) | {"number": 0}
+        lost = FinetuneTrainable(made)
+        for _ in range(epoch - 1):
+            lost.step()
+        resave(Path(made["files"]["weights"]), epoch=epoch)
+        again = FinetuneTrainable(made)
+        assert (again.step()["epoch"], again.step()["epoch"]) == (epoch - 1, expected)
 
 
 HANGING = """

@@ -16,6 +16,7 @@ from PIL import Image
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
+from trainables.atomic import sha256_of
 from trainables.backbones import BACKBONES
 from trainables.data.config import DataConfig
 from trainables.data.dataset import open_dataset
@@ -262,9 +263,11 @@ def test_the_files_hold_the_best_epoch_and_its_score_follows_from_them(make, run
     assert again.of("train").path.tolist() == trial.data.train.paths
 
 
-def test_complete_predictions_are_not_computed_again(make, run_dir, tmp_path):
+def test_complete_predictions_are_not_computed_again_unless_they_are_damaged(make, run_dir, tmp_path):
     train_and_keep(make(SMALL, epochs=1), tmp_path)
     arguments = (TrialParams(**SMALL), settings_of(run_dir, time_limit_s=1e-9), 0, tmp_path / "weights.pt")
+    predict_trial(*arguments)
+    (tmp_path / "predictions.npz").write_bytes(b"damaged")
     predict_trial(*arguments)
     (tmp_path / "weights.pt").unlink()
     assert len(predict_trial(*arguments).path) == 46
@@ -302,12 +305,12 @@ def test_the_best_epoch_survives_a_restore_after_which_nothing_improves(make, tm
 
 
 def test_a_loss_that_explodes_ends_the_trial_and_says_where(make):
-    trial = make(SMALL | {"lr": 1e30, "unfreeze_depth": 4})
+    trial = make(SMALL | {"lr": 1000.0, "unfreeze_depth": 4})
     records = []
     while not records or not records[-1].get("done"):
         records.append(trial.run_epoch())
     assert records[-1]["end"] == "nan"
-    assert "lr 1e+30" in records[-1]["reason"]
+    assert "lr 1000" in records[-1]["reason"]
     assert "epoch 1" in records[-1]["reason"]
     assert not trial.improved
     assert "val_f1_macro" not in records[-1]
@@ -393,6 +396,9 @@ def test_missing_labels_end_to_end(multi_label_run_dir, tmp_path):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+    described = json.loads((tmp_path / "run" / "dataset.json").read_text())
+    described["sha256"]["splits.csv"] = sha256_of(tmp_path / "run" / "splits.csv")
+    (tmp_path / "run" / "dataset.json").write_text(json.dumps(described))
     params = TrialParams(**(SMALL | {"loss": "bce", "class_weights": "balanced", "unfreeze_depth": 4}))
     settings = settings_of(tmp_path / "run", epochs=1)
     trial = FinetuneTrial(params, settings, 0)

@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces.errors import UserError
-from trainables.atomic import write_json
+from trainables.atomic import sha256_of, write_json
 from trainables.data.decoded import (
     DecodedWriter,
     OtherCaches,
     building,
-    file_digest,
     read_records,
     remove_leftovers,
     rows_left,
@@ -113,7 +112,7 @@ class _Build:
         """A cache that is there, whole, undamaged and of today; None = build it."""
         try:
             kept = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            if any(file_digest(path.with_suffix(suffix)) != digest for suffix, digest in kept["sha256"].items()):
+            if any(sha256_of(path.with_suffix(suffix)) != digest for suffix, digest in kept["sha256"].items()):
                 return None
             stats = tuple(record.stats for record in read_records(path))
             near = NearPairs(tuple(NearPair(*pair) for pair in kept["pairs"]), kept["searched"])

@@ -199,6 +199,7 @@ class Option:
     outside, where the bound in words is not enough.
     anew: a resumed run may be given another value, since it changes how much is run and where, not what a trial is
     worth. later: added after there were runs; one that was saved without it was run with its default.
+    alone: on the command line it may be given without its value, which is then True.
     in_files_only: of presets and YAML files, no option of the command line. rare: shown by ``--help-all`` only.
     path: a file or folder, or a word in its place: ``~`` is expanded, a URL refused.
     """
@@ -215,6 +216,7 @@ class Option:
     out_of_range: str = ""
     anew: bool = False
     later: bool = False
+    alone: bool = False
     in_files_only: bool = False
     rare: bool = False
     path: bool = False

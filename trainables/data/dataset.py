@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces.errors import UserError
+from trainables.atomic import sha256_of
 
 # The same names stand in sweep/run_folder.py, which this package may not import; a test compares them.
 DATASET_FILE = "dataset.json"
@@ -61,7 +63,7 @@ def open_dataset(run_dir: Path, splits: Path | None = None) -> TrialData:
     """Open what ``prepare`` wrote; the test split cannot be reached from here.
 
     splits: a file of the form of splits.csv that assigns train and val anew; by default the run's own.
-    Raises ``UserError`` if the decoded images have gone since.
+    Raises ``UserError`` if the decoded images have gone since, or splits.csv is not ``unchanged``.
     """
     dataset = _dataset(run_dir)
     train, val = _read_splits(splits or run_dir / SPLITS_FILE, ("train", "val"), dataset)
@@ -79,8 +81,21 @@ def open_test_split(run_dir: Path) -> Split:
     return test
 
 
+def unchanged(path: Path, sha256: Mapping[str, str]) -> bool:
+    """Whether a file of a run is as ``prepare`` wrote it. sha256: of dataset.json, by name; True where it lacks it."""
+    if path.name not in sha256:
+        return True
+    try:
+        return sha256_of(path) == sha256[path.name]
+    except OSError:
+        return False
+
+
 def _dataset(run_dir: Path) -> dict[str, Any]:
     dataset: dict[str, Any] = json.loads((run_dir / DATASET_FILE).read_text(encoding="utf-8"))
+    splits = run_dir / SPLITS_FILE
+    if not unchanged(splits, dataset.get("sha256", {})):
+        raise UserError(f"{splits} is missing or was changed: --resume writes it again from the data")
     return dataset
 
 

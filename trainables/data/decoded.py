@@ -21,6 +21,7 @@ import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 
 from search_spaces.errors import UserError
+from trainables.atomic import sha256_of
 from trainables.data.image import SMALL, ImageStats, Pixels, Prepared
 
 SUFFIXES = (".npy", ".smalls", ".jsonl")
@@ -159,7 +160,7 @@ class DecodedWriter:
         for file in (self._images, self._smalls, self._records):
             os.fsync(file.fileno())
         self._open.close()
-        digests = {suffix: file_digest(self._part.with_suffix(suffix)) for suffix in (".npy", ".jsonl")}
+        digests = {suffix: sha256_of(self._part.with_suffix(suffix)) for suffix in (".npy", ".jsonl")}
         for suffix in SUFFIXES:
             os.replace(self._part.with_suffix(suffix), path.with_suffix(suffix))
         return digests
@@ -200,11 +201,6 @@ class DecodedWriter:
             colour.write(self._images.read(plane_bytes) * 3)
         os.replace(beside, self._part)
         self._images = colour
-
-
-def file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces.errors import UserError, raise_all
-from trainables.atomic import write_json
+from trainables.atomic import sha256_of, write_json
 from trainables.data.cache import ImageCache, Progress, open_or_build
 from trainables.data.checks import (
     doubtful_classes,
@@ -87,7 +87,8 @@ def prepare(
     assert ready.cache is not None
     assert ready.cache.path is not None
     write_thumbnails(run_dir / THUMBNAILS_FILE, ready.samples, ready.rows, ready.splits, ready.cache.path, config.seed)
-    dataset = ready.summary()
+    written = (SPLITS_FILE, IMAGES_FILE, THUMBNAILS_FILE)
+    dataset = ready.summary() | {"sha256": {name: sha256_of(run_dir / name) for name in written}}
     write_json(run_dir / DATASET_FILE, dataset)
     return dataset
 
@@ -134,6 +135,7 @@ class _Ready:
             "channels": self._channels(),
             "cache": None if self.cache is None else str(Path(str(self.cache.path)).absolute()),
             "fingerprint": None if self.cache is None else self._fingerprint(self.cache.hashes),
+            "sha256": {},
             "counts": {split: dict(zip(samples.classes, map(int, hot[split].sum(0)), strict=True)) for split in SPLITS},
             "images": {split: len(hot[split]) for split in SPLITS},
             "missing": self._missing(),

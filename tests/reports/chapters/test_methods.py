@@ -87,6 +87,16 @@ def test_the_search_paragraph_cites_what_ran_and_only_that(write_run):
     assert "Random search" not in full
 
 
+def test_a_warm_start_names_the_run_and_the_trials_that_it_began_with(write_run):
+    root = write_run(sweep={"warm_start": "/runs/first_try/"})
+    saved = json.loads(RunPaths(root).sweep.read_text())
+    assert "first_try" not in paragraphs(root)["Search"], "none of its trials was tried"
+    trials = [{"trial_id": name, "score": 0.9, "point": {"lr": 0.01}} for name in ("t0007", "t0002")]
+    RunPaths(root).sweep.write_text(json.dumps(saved | {"warm_trials": trials}))
+    text = paragraphs(root)["Search"]
+    assert r"earlier sweep, “first\_try” (t0007 and t0002)" in text
+
+
 @pytest.mark.parametrize(
     ("sweep", "words", "absent"),
     [

@@ -21,7 +21,7 @@ from trainables.data.prepare import inspect, list_samples, prepare
 KEYS = {
     *("source", "task", "classes", "image_size", "fit", "channels", "cache", "fingerprint", "counts", "images"),
     *("groups", "split_origin", "checks", "dropped", "subgroups", "source_by_class", "caveats", "demo", "config"),
-    *("preset", "left_out", "notes", "missing", "ordered"),
+    *("preset", "left_out", "notes", "missing", "ordered", "sha256"),
 }
 
 
@@ -144,7 +144,7 @@ def test_dry_run_gives_the_same_summary_and_writes_nothing(split_folder: Path, t
     looked = inspect(DataConfig(data=str(split_folder), image_size=16))
     assert set(tmp_path.rglob("*")) == before
     read = prepared(tmp_path, data=str(split_folder))
-    decoded = ("cache", "fingerprint", "channels", "checks")
+    decoded = ("cache", "fingerprint", "sha256", "channels", "checks")
     assert {**read, **{name: looked[name] for name in decoded}} == looked
     assert [looked[name] for name in decoded[:2]] == [None, None]
     assert {one["check"] for one in looked["checks"]} <= {one["check"] for one in read["checks"]}

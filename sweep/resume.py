@@ -1,0 +1,93 @@
+"""A run that goes on: its saved settings, and which of them may be given anew."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from search_spaces.errors import UserError, raise_all, shown_problems
+from search_spaces.paths import unreachable
+from sweep.config import OR_ANEW, ResolvedConfig, SweepConfig, pair_problems
+from sweep.run_folder import RunPaths
+from trainables.atomic import check_format
+from trainables.data.config import dashed
+
+
+class Resumed(NamedTuple):
+    """A run that goes on: its saved settings with what was given anew. problems: one sentence a contradiction.
+
+    own_epochs, cached_stages: as in ``Plan``.
+    """
+
+    config: ResolvedConfig
+    own_epochs: bool
+    cached_stages: dict[str, list[int]]
+    problems: list[str]
+
+
+def resume(asked: SweepConfig) -> Resumed:
+    """The run ``asked.resume`` with what may change, and was given, taken from ``asked``.
+
+    Raises ``UserError`` if there is no such run, or none whose settings can be read.
+    """
+    saved, own_epochs, cached_stages = _saved(run_paths(asked))
+    given = [name for name in sorted(asked.model_fields_set) if getattr(asked, name) != getattr(saved, name)]
+    may_change = [name for name, declared in SweepConfig.options().items() if declared.anew]
+    longer = f"or train its best configurations longer in a new run: --warm-start {run_paths(asked).root} --epochs "
+    problems = [
+        f"{dashed(name)} {_shown(getattr(asked, name))} contradicts the run {asked.resume!r}, which has "
+        f"{_shown(getattr(saved, name))}: leave it out, "
+        + (f"{longer}{asked.epochs}" if name == "epochs" and not saved.study else OR_ANEW)
+        for name in given
+        if name not in may_change
+    ]
+    if saved.deterministic and "concurrency" in given:
+        problems.append(
+            f"--concurrency {asked.concurrency}: a deterministic run keeps its concurrency, {saved.concurrency}"
+        )
+    changed = {name: getattr(asked, name) for name in given if name in may_change}
+    place = {"resume": asked.resume, "storage": asked.storage, "name": run_paths(asked).root.name}
+    # Of this command alone: what was retried once is not retried whenever the run goes on.
+    changed |= place | {"retry_failed": asked.retry_failed}
+    return Resumed(saved.model_copy(update=changed), own_epochs, cached_stages, problems)
+
+
+def run_paths(asked: SweepConfig) -> RunPaths:
+    """The folder of the run ``asked.resume``: its name below the storage, or a path."""
+    assert asked.resume is not None
+    named = Path(asked.storage) / asked.resume
+    return RunPaths(named if os.path.isdir(named) or "/" not in asked.resume else Path(asked.resume))
+
+
+def _saved(paths: RunPaths) -> tuple[ResolvedConfig, bool, dict[str, list[int]]]:
+    """The settings in sweep.json, and what else was decided before the first trial."""
+    if why := unreachable(paths.sweep):
+        raise UserError(f"--resume: {why}")
+    if not paths.sweep.is_file():
+        there = sorted(path.parent.name for path in paths.root.parent.glob(f"*/{paths.sweep.name}"))
+        names = f"; runs there: {', '.join(there)}" if there else ""
+        raise UserError(f"--resume: {paths.root} is no run folder: it has no {paths.sweep.name}{names}")
+    try:
+        values = json.loads(paths.sweep.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--resume: {paths.sweep} is damaged: {error}; restore it, {OR_ANEW}") from None
+    if isinstance(values, dict):
+        check_format(values, paths.sweep)
+    try:
+        if not isinstance(values, dict) or not isinstance(values.get("resolved"), dict):
+            raise ValueError("it holds no settings")
+        saved = ResolvedConfig.from_json(values["resolved"])
+        raise_all([*saved.value_problems(), *pair_problems(saved)])
+    except ValueError as error:
+        why = "; ".join(shown_problems(str(error).splitlines()))
+        raise UserError(f"--resume: {paths.sweep} is damaged: {why}; restore it, {OR_ANEW}") from None
+    return saved, bool(values.get("own_epochs", True)), values.get("cached_stages", {})
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={one}" for key, one in value.items())
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,68 @@
+"""A cluster of hosts that ``ray up cluster.yaml`` started, as a user at a laptop does it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from hosts import HOME, Host, Network, network
+
+ROOT = Path(__file__).resolve().parents[2]
+VENV = os.path.realpath(sys.prefix)
+HEAD, FIRST, SECOND = ADDRESSES = ("10.77.0.2", "10.77.0.3", "10.77.0.4")
+FILLED_IN = {
+    "<address of the first machine>": HEAD,
+    "<address of the second machine>": FIRST,
+    "<address of the third machine>": SECOND,
+    "<your user name on the machines>": HOME.owner(),
+}
+"""What a user writes into cluster.yaml."""
+NOT_INSTALLED = {
+    "test -x .venv/bin/python || python3 -m venv ~/xray-sweep/.venv": f"ln -sfn {VENV} .venv",
+    ".venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'": "true",
+}
+"""The hosts have no internet: here, and here only, they get what the tests run with."""
+
+
+class LaunchedCluster:
+    """laptop: from where it is started, with the code below ``~/xray-sweep``. hosts: head and workers by name."""
+
+    def __init__(self, made: Network) -> None:
+        self.network = made
+        self.laptop = made.start("laptop", "10.77.0.1")
+        self.laptop.run("mkdir .ssh xray-sweep && ssh-keygen -q -t ed25519 -N '' -f .ssh/id_ed25519")
+        for name, address in zip(("head", "first", "second"), ADDRESSES, strict=True):
+            ssh = made.start(name, address).home / ".ssh"
+            ssh.mkdir()
+            shutil.copy(self.laptop.home / ".ssh/id_ed25519.pub", ssh / "authorized_keys")
+        folder = self.laptop.home / "xray-sweep"
+        text = (ROOT / "cluster.yaml").read_text(encoding="utf-8")
+        for sent in yaml.safe_load(text)["file_mounts"].values():
+            if (ROOT / sent).is_dir():
+                shutil.copytree(ROOT / sent, folder / sent, ignore=shutil.ignore_patterns("__pycache__"))
+            elif not sent.startswith("~"):
+                shutil.copy(ROOT / sent, folder / sent)
+        for asked, given in (FILLED_IN | NOT_INSTALLED).items():
+            assert asked in text, asked
+            text = text.replace(asked, given)
+        (folder / "cluster.yaml").write_text(text, encoding="utf-8")
+        (folder / ".venv").symlink_to(VENV)
+
+    def host(self, name: str) -> Host:
+        return self.network.hosts[name]
+
+    def run(self, command: str) -> tuple[int, str]:
+        """Run a line in the laptop's terminal: exit code and text."""
+        return self.laptop.run(f"cd xray-sweep; export RAY_AUTH_MODE=token PATH=.venv/bin:$PATH; {command}")
+
+
+@contextmanager
+def launched_cluster() -> Iterator[LaunchedCluster]:
+    """Three hosts and the laptop, before ``ray up``."""
+    with network() as made:
+        yield LaunchedCluster(made)

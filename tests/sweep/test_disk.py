@@ -1,0 +1,69 @@
+"""A disk that takes no more is named, and there is room for the last records."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from pathlib import Path
+
+import pytest
+from full_disk import fill, no_file_beyond, tiny_disk
+
+from search_spaces.errors import UserError
+from sweep.disk import RESERVE_BYTES, is_full, reserve, stopped_by
+from sweep.endings import DISK_FULL, SweepStopped
+from sweep.run_folder import RunPaths, staging
+
+
+def test_the_reserve_takes_room_and_gives_it_back(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    with contextlib.suppress(SweepStopped), reserve(paths):
+        assert paths.reserve.stat().st_blocks * 512 >= RESERVE_BYTES
+        raise SweepStopped("", DISK_FULL)
+    assert not paths.reserve.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.ENOSPC, "the disk is full (at {}): make room"),
+        (errno.EDQUOT, "the quota of the disk is used up (at {}): make room"),
+        (errno.EROFS, "the file system has become read-only (at {}): have that mended"),
+        (errno.EIO, "the disk fails (input/output error) (at {}): have that mended"),
+        (errno.EFBIG, "files may not grow that large (ulimit -f, or the file system) (at {}): have that mended"),
+    ],
+)
+def test_what_a_disk_has_is_told_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: str
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "rays"))
+    storage, session = tmp_path / "runs", tmp_path / "rays" / "ray"
+    for name, file in (("--storage", storage / "run" / "a.pt"), ("Ray's temporary folder", session / "b.sock")):
+        stopped = stopped_by(OSError(number, "", str(file)), storage)
+        place = storage if name == "--storage" else session
+        assert stopped.reason == f"{name} {place}: {told.format(file)}"
+        assert stopped.exit_code == 4
+
+
+def test_of_an_error_without_a_file_the_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tiny_disk(tmp_path / "rays", 2) as disk:
+        monkeypatch.setenv("RAY_TMPDIR", str(disk))
+        fill(disk)
+        assert is_full(disk / "ray")
+        stopped = stopped_by(OSError(errno.ENOSPC, ""), tmp_path)
+        assert stopped.reason == f"Ray's temporary folder {disk}/ray: the disk is full: make room"
+
+
+def test_other_errors_are_not_taken_for_a_disk(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        stopped_by(FileNotFoundError(errno.ENOENT, "gone", "file"), tmp_path)
+
+
+def test_a_folder_for_a_new_run_on_a_full_disk_is_one_problem(tmp_path: Path) -> None:
+    def make() -> None:
+        with staging(RunPaths(tmp_path / "run"), []) as beside, no_file_beyond(0):
+            assert beside is not None
+            beside.splits.write_text("a,b\n")
+
+    with pytest.raises(UserError, match=f"--storage {tmp_path}: File too large; make room, or give another"):
+        make()
