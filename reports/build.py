@@ -33,6 +33,7 @@ from reports.model_card import card
 from reports.results import Results
 from search_spaces.errors import UserError, shown_problems
 from search_spaces.paths import path_of
+from sweep.endings import DISK_FULL
 from sweep.run_folder import ModelPaths, folder_beside
 from trainables.atomic import DISK_ERRORS, write_atomically, write_json
 
@@ -62,7 +63,7 @@ def build(run_root: Path) -> Path:
 
     Reads the run folder alone, so it works when the data set is gone, and gives the same bytes for the same run folder.
     The old report stays until the new one is whole. Raises ``UserError`` if ``run_root`` is no run folder, or cannot be
-    written to.
+    written to; ``OSError`` where a disk takes no more.
     """
     results = Results(read_report_data(Path(run_root)))
     report = results.data.run.paths.report
@@ -75,7 +76,9 @@ def build(run_root: Path) -> Path:
             write_atomically(path, lambda beside: beside.write_bytes(content))
         _write(files, results.data.name, report)
     except OSError as error:
-        way_out = "make room, or mend what is in the way; what was there before is still there"
+        if error.errno in DISK_ERRORS:
+            raise
+        way_out = "mend what is in the way; what was there before is still there"
         raise UserError(f"the report {report} cannot be written ({error.strerror}): {way_out}") from error
     return report / "index.html"
 
@@ -95,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in DISK_ERRORS:
             raise
         print(f"error: {error.filename or arguments.run}: {DISK_ERRORS[error.errno]}", file=sys.stderr)
-        return 4
+        return DISK_FULL
     print(index)
     return 0
 

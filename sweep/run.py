@@ -199,15 +199,20 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
             outcome = compute(plan, history, settings, budget, beat)
         beat.progress = None
         beat.exit_code = exit_code(history, outcome.interrupted)
-        lines = write_summary(history, outcome.interrupted, outcome.out_of_time)
+        # A search that used up its time and whose winner was selected is a sweep that has ended.
+        ended = not outcome.interrupted and (not outcome.out_of_time or paths.selection.exists())
+        print(*write_summary(history, ended), sep="\n")
     except (SweepStopped, OSError) as error:
         stopped = error if isinstance(error, SweepStopped) else disk.stopped_by(error, paths.root.parent)
         if stopped.exit_code != DISK_FULL:
-            with contextlib.suppress(OSError):  # What is there is worth a look in the morning.
-                print(*write_summary(history, True, False)[:-1], sep="\n")
+            with contextlib.suppress(OSError, SweepStopped):  # What is there is worth a look in the morning.
+                print(*write_summary(history, ended=False), sep="\n")
         raise SweepStopped(f"{stopped.reason}; go on with: {resume_command(paths)}", stopped.exit_code) from error
-    for line in lines:
-        print(line)
+    if outcome.interrupted:
+        print(f"interrupted: nothing is lost, go on with: {resume_command(paths)}")
+    elif outcome.out_of_time:
+        used_up = "the time budget is used up: nothing is lost"
+        print(f"{used_up}, go on with: {resume_command(paths)} --time-budget TIME")
     return paths, beat.exit_code
 
 
@@ -372,25 +377,25 @@ def run_search(
     return outcome
 
 
-def write_summary(history: TrialHistory, interrupted: bool, out_of_time: bool) -> list[str]:
-    """Write the tables and the report; returns the lines that tell the user what came out."""
+def write_summary(history: TrialHistory, ended: bool) -> list[str]:
+    """Write the tables and the report; returns the lines that tell the user what came out. ended: the whole sweep."""
     from sweep.history import drop_failed_states
     from sweep.records import read_run
 
     paths = history.paths
-    if not interrupted and (not out_of_time or paths.selection.exists()):
+    if ended:
         drop_failed_states(paths)
-        end_run(paths)  # A search that used up its time and whose winner was selected is a sweep that has ended.
+        end_run(paths)
     run = read_run(paths.root)
     write_atomically(paths.trials_table, lambda path: run.trials.to_parquet(path, index=False))
     write_atomically(paths.epochs_table, lambda path: run.epochs.to_parquet(path, index=False))
     _, problem = build_page("reports.build", paths.root)
-    lines = summary(history, run.finals, interrupted, out_of_time)
+    lines = summary(history, run.finals)
     return lines if problem is None else [*lines, f"the report could not be written: {problem}"]
 
 
-def summary(history: TrialHistory, finals: Finals | None, interrupted: bool, out_of_time: bool) -> list[str]:
-    """The lines that tell the user what came out, where it is, and how to go on."""
+def summary(history: TrialHistory, finals: Finals | None) -> list[str]:
+    """The lines that tell the user what came out, and where it is."""
     counts = ", ".join(f"{history.count(status)} {status}" for status in ("completed", "pruned", "failed"))
     lines = [f"trials: {counts}" + (f", {unfinished} unfinished" if (unfinished := history.count("running")) else "")]
     best = history.best()
@@ -406,10 +411,6 @@ def summary(history: TrialHistory, finals: Finals | None, interrupted: bool, out
             lines.append(f"run failed trials again: {resume_command(history.paths)} --retry-failed")
     if (history.paths.report / "index.html").exists():
         lines.append(f"report: {history.paths.report / 'index.html'}")
-    if interrupted or out_of_time:
-        why = "interrupted" if interrupted else "the time budget is used up"
-        more = "" if interrupted else " --time-budget TIME"
-        lines.append(f"{why}: nothing is lost, go on with: {resume_command(history.paths)}{more}")
     return lines
 
 

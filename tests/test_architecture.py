@@ -24,6 +24,7 @@ MAY_IMPORT = {
         "reports",
         "sweep.records",
         "sweep.trial_records",
+        "sweep.endings",
         "sweep.run_folder",
         "search_spaces.params",
         "search_spaces.errors",

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from whole_sweep import ray_folder, run_sweep
+from own_cluster import head_alone
+from whole_sweep import run_sweep
 
 pytestmark = pytest.mark.long
 
@@ -31,17 +32,8 @@ def seed_points(context):
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head that runs no trials, in a session folder of its own."""
-    from ray.cluster_utils import Cluster
-
-    with ray_folder() as folder, pytest.MonkeyPatch.context() as environment:
-        environment.setenv("RAY_TMPDIR", folder)
-        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        try:
-            yield nodes
-        finally:
-            nodes.shutdown()
+    with head_alone() as nodes:
+        yield nodes
 
 
 @pytest.fixture

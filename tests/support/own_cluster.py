@@ -7,9 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import optuna
+import pytest
 import ray
+from whole_sweep import ray_folder
 
 
 @contextmanager
@@ -33,3 +36,19 @@ def own_cluster() -> Iterator[str]:
         ray.shutdown()
         optuna.logging.set_verbosity(level)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def head_alone() -> Iterator[Any]:
+    """A ``ray.cluster_utils.Cluster``, to which nodes can be added, of a head that runs no trials."""
+    from ray.cluster_utils import Cluster
+
+    with ray_folder() as folder, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_TMPDIR", folder)
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        try:
+            yield nodes
+        finally:
+            ray.shutdown()
+            nodes.shutdown()

@@ -10,10 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import ray
+from own_cluster import head_alone
 from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
 from ray.experimental.internal_kv import _internal_kv_get
-from whole_sweep import ray_folder
 
 from sweep import cluster
 from sweep.cluster import ClusterWatch, can_start_gpus, connect
@@ -22,18 +21,8 @@ from sweep.endings import CLUSTER_LOST, SweepStopped
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
-    """A head that runs no trials."""
-    from ray.cluster_utils import Cluster
-
-    with ray_folder() as folder, pytest.MonkeyPatch.context() as environment:
-        environment.setenv("RAY_TMPDIR", folder)
-        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        try:
-            yield made
-        finally:
-            ray.shutdown()
-            made.shutdown()
+    with head_alone() as made:
+        yield made
 
 
 def asked_of_the_autoscaler() -> list[dict[str, float]]:
