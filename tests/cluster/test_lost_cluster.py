@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -12,6 +14,15 @@ import pytest
 from whole_sweep import ROOT, run_sweep
 
 pytestmark = pytest.mark.long
+
+
+def child_of(parent: int, name: str) -> int:
+    """The pid of the child with this name."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # It has ended.
+            if found := re.match(rf"(\d+) \({name}\) \S {parent} ", stat.read_text()):
+                return int(found[1])
+    raise LookupError(f"{name} is no child of {parent}")
 
 
 @pytest.mark.parametrize(
@@ -27,10 +38,7 @@ def test_the_loss_is_told_and_the_sweep_resumed(killed: str, reason: str, small_
 
     def kill(lines: list[str], process: subprocess.Popen[str]) -> None:
         if lines[-1].startswith("[1/3]"):
-            children = Path(f"/proc/{process.pid}/task").glob("*/children")
-            for child in (pid for of_thread in children for pid in of_thread.read_text().split()):
-                if os.path.basename(os.readlink(f"/proc/{child}/exe")) == killed:
-                    os.kill(int(child), signal.SIGKILL)
+            os.kill(child_of(process.pid, killed), signal.SIGKILL)
 
     program = [ROOT / "tests" / "support" / "impatient_sweep.py"]
     place = ("--storage", tmp_path, "--name", "run")

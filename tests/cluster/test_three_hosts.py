@@ -16,12 +16,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from hosts import SHARED, Host, refused
-from launched_cluster import HEAD, LaunchedCluster, launched_cluster
+from launched_cluster import HEAD, RAY, LaunchedCluster, launched_cluster
 
 pytestmark = pytest.mark.cluster
 
 SWEEP = ".venv/bin/python -m sweep.run"
-RAY = "RAY_AUTH_MODE=token ~/xray-sweep/.venv/bin/ray"
 SMALL = "--data demo --max-images 200 --image-size 32 --backbones squeezenet1_1 --weights random --trial-time-limit 1h"
 SLOW = f"{SMALL} --set unfreeze_depth=4 --set batch_size=4 --scheduler none"
 SAME_ON_ONE_HOST = f"{SMALL} --set batch_size=4 --trials 6 --epochs 6 --deterministic --concurrency 3 --finalists 0"
@@ -35,21 +34,7 @@ def cluster() -> Iterator[LaunchedCluster]:
         pytest.skip(why)
     pytest.importorskip("aiohttp", reason="the dashboard is not installed: pip install '.[cluster]'")
     with launched_cluster() as launched:
-        made, text = launched.run("(umask 077; ray get-auth-token --generate)")
-        assert made == 0, text
-        up(launched)
-        wait_for_hosts(launched, 3)
         yield launched
-
-
-def up(cluster: LaunchedCluster) -> None:
-    code, text = cluster.run("ray up cluster.yaml --yes")
-    assert code == 0, text
-
-
-def wait_for_hosts(cluster: LaunchedCluster, count: int) -> None:
-    while f"\n {count} local.cluster.node" not in (text := cluster.run(f"ray exec cluster.yaml '{RAY} status'")[1]):
-        assert "Active:" in text, text
 
 
 def start(host: Host, options: str, address: str = "auto") -> subprocess.Popen[str]:
@@ -66,7 +51,7 @@ def end(sweep: subprocess.Popen[str]) -> str:
 
 
 def run_folder(cluster: LaunchedCluster, name: str) -> Path:
-    return cluster.network.folder / "shared" / "runs" / name
+    return cluster.network.shared / "runs" / name
 
 
 def trials_on(host: Host) -> set[str]:
@@ -133,7 +118,7 @@ def test_who_has_no_token_is_refused(cluster: LaunchedCluster, token: str) -> No
         code, text = head.run(f"{stranger}; RAY_CLIENT_RECONNECT_GRACE_PERIOD=1 {what}")
         assert code != 0, text
     assert head.run("test -e /tmp/was_here")[0] == 1
-    wait_for_hosts(cluster, 3)
+    cluster.wait_for_hosts(3)
 
 
 def test_a_sweep_on_three_hosts_killed_and_resumed_is_that_of_one_host(cluster: LaunchedCluster) -> None:
@@ -180,7 +165,7 @@ def test_a_cut_link_and_a_dead_host_cost_no_trial(cluster: LaunchedCluster) -> N
 def test_a_host_that_comes_late_is_used(cluster: LaunchedCluster) -> None:
     """Switched on, and started by Ray's autoscaler, while a sweep runs that began without it."""
     cluster.network.cable(cluster.host("first"), "up")
-    wait_for_hosts(cluster, 2)
+    cluster.wait_for_hosts(2)
     head, run = cluster.host("head"), run_folder(cluster, "late")
     sweep = start(head, f"--name late --trials 200 --epochs 8 --finalists 0 {SLOW}")
     wait_for_epoch(head, run, sweep)
@@ -196,8 +181,8 @@ def test_after_the_head_was_lost_a_resumed_sweep_ends_with_the_whole_report(clus
     head.kill()
     sweep.communicate()
     head = cluster.network.start("head", HEAD)
-    up(cluster)
-    wait_for_hosts(cluster, 3)
+    cluster.up()
+    cluster.wait_for_hosts(3)
     end(start(head, "--resume headless"))
     assert_complete(run, trials=4, epochs=6)
     assert (run / "models" / "best.pt").exists()
@@ -205,7 +190,7 @@ def test_after_the_head_was_lost_a_resumed_sweep_ends_with_the_whole_report(clus
 
 
 def test_ray_down_leaves_no_process_on_any_host(cluster: LaunchedCluster) -> None:
-    wait_for_hosts(cluster, 3)
+    cluster.wait_for_hosts(3)
     code, text = cluster.run("ray down cluster.yaml --yes")
     assert code == 0, text
     for name in ("head", "first", "second"):

@@ -14,9 +14,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from full_disk import tiny_disk
 
 HOME = Path(pwd.getpwuid(os.getuid()).pw_dir)
 SHARED = Path("/mnt")
@@ -130,7 +132,8 @@ class Network:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.hosts: dict[str, Host] = {}
-        (folder / "shared").mkdir()
+        self.shared = folder / "shared"
+        self.shared.mkdir()
         (folder / "sshd_config").write_text(SSHD)
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "sshd_key"], check=True)
 
@@ -172,9 +175,13 @@ class Network:
 
 
 @contextmanager
-def network() -> Iterator[Network]:
-    with tempfile.TemporaryDirectory(prefix="hosts", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        made = Network(Path(folder))
+def network(shared_mb: int | None = None) -> Iterator[Network]:
+    """No host yet. shared_mb: the size of the folder that all will see, as a disk of its own."""
+    with ExitStack() as stack:
+        temporary = tempfile.TemporaryDirectory(prefix="hosts", dir="/tmp", ignore_cleanup_errors=True)
+        made = Network(Path(stack.enter_context(temporary)))
+        if shared_mb is not None:
+            stack.enter_context(tiny_disk(made.shared, shared_mb))
         try:
             yield made
         finally:

@@ -22,6 +22,7 @@ FILLED_IN = {
     "<your user name on the machines>": HOME.owner(),
 }
 """What a user writes into cluster.yaml."""
+RAY = "RAY_AUTH_MODE=token ~/xray-sweep/.venv/bin/ray"
 NOT_INSTALLED = {
     "test -x .venv/bin/python || python3 -m venv ~/xray-sweep/.venv": f"ln -sfn {VENV} .venv",
     ".venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'": "true",
@@ -60,9 +61,22 @@ class LaunchedCluster:
         """Run a line in the laptop's terminal: exit code and text."""
         return self.laptop.run(f"cd xray-sweep; export RAY_AUTH_MODE=token PATH=.venv/bin:$PATH; {command}")
 
+    def up(self) -> None:
+        code, text = self.run("ray up cluster.yaml --yes")
+        assert code == 0, text
+
+    def wait_for_hosts(self, count: int) -> None:
+        while f"\n {count} local.cluster.node" not in (text := self.run(f"ray exec cluster.yaml '{RAY} status'")[1]):
+            assert "Active:" in text, text
+
 
 @contextmanager
-def launched_cluster() -> Iterator[LaunchedCluster]:
-    """Three hosts and the laptop, before ``ray up``."""
-    with network() as made:
-        yield LaunchedCluster(made)
+def launched_cluster(shared_mb: int | None = None) -> Iterator[LaunchedCluster]:
+    """Three hosts, up, with the token, all joined; and the laptop. shared_mb: see ``network``."""
+    with network(shared_mb) as made:
+        cluster = LaunchedCluster(made)
+        code, text = cluster.run("(umask 077; ray get-auth-token --generate)")
+        assert code == 0, text
+        cluster.up()
+        cluster.wait_for_hosts(3)
+        yield cluster

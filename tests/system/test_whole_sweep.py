@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -202,7 +203,9 @@ def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Pa
     seen: list[Status] = []
 
     def resume_beside_then_interrupt(lines: list[str], process: subprocess.Popen[str]) -> None:
-        if lines[-1].startswith("[2/"):
+        if lines[-1].startswith("[1/"):
+            while (read_status(tmp_path / "run").epochs_per_minute or process.poll()) is None:
+                time.sleep(0.05)  # the heartbeat tells of the first epoch
             process.send_signal(signal.SIGSTOP)
             beside.append(run_sweep("--resume", "run", "--storage", tmp_path))
             seen.append(read_status(tmp_path / "run"))
