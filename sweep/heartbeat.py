@@ -95,19 +95,22 @@ class Heartbeat:
             self._write()
 
     def _write(self, **ending: object) -> None:
+        progress = self.progress
+        pace = None if progress is None else progress.pace()
+        if pace is not None and pace.slots is not None:
+            self.slots = pace.slots
         facts = {
             "process": this_process(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "state": "running",
             "phase": self.phase,
+            **(dataclasses.asdict(pace) if pace is not None else {}),
             "slots": self.slots,
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        progress = self.progress
-        pace = {} if progress is None else dataclasses.asdict(progress.pace())
         try:
-            write_json(self._paths.heartbeat, facts | pace | ending)
+            write_json(self._paths.heartbeat, facts | ending)
         except OSError:  # A full disk, for one: the old content with a new time still tells that somebody lives.
             with contextlib.suppress(OSError):
                 os.utime(self._paths.heartbeat)

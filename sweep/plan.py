@@ -390,6 +390,8 @@ def _differences(paths: RunPaths, dataset: DatasetRecord | None, space: Space | 
             f"the data set at {dataset.source.path} is not the one of the run {paths.root}: {how}; restore it, "
             f"{OR_ANEW}"
         )
+    folders = [name for name in _damaged(paths) if (paths.root / name).is_dir()]
+    found += [f"{paths.root / name} is a folder, where the run had a file: move it away" for name in folders]
     source = None if space is None else space.source
     if source is not None and (not paths.space.exists() or paths.space.read_text(encoding="utf-8") != source):
         found.append(

@@ -73,6 +73,7 @@ class Progress:
         time_budget_s: float | None = None,
     ) -> None:
         self.silent = False
+        self.slots: Callable[[], int] | None = None
         self._facts = facts
         self._stream = sys.stdout if stream is None else stream
         self._clock = clock
@@ -137,7 +138,8 @@ class Progress:
         if self._time_budget_s is not None:
             rest_s = max(0.0, self._time_budget_s - elapsed_s)
             left_s = rest_s if left_s is None else min(left_s, rest_s)
-        return Pace(len(self._facts.running), self._facts.epochs_per_minute(elapsed_s), left_s)
+        slots = None if self.slots is None else self.slots()
+        return Pace(slots, len(self._facts.running), self._facts.epochs_per_minute(elapsed_s), left_s)
 
     @_never_fails
     def _start_view(self) -> None:
@@ -169,8 +171,10 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """busy: trials that run now. Before the first epoch the others are None, but for the rest of a time budget."""
+    """slots: trials that can run at once now, None if not known; busy: those that do. Before the first epoch the others
+    are None, but for the rest of a time budget."""
 
+    slots: int | None
     busy: int
     epochs_per_minute: float | None
     seconds_left: float | None

@@ -136,6 +136,7 @@ def run_trials(
         return Outcome(interrupted=False, out_of_time=False)
     lag = plan.at_once if plan.config.deterministic else None
     with _workers(plan, history.paths, trainable, reuse_actors) as workers:
+        progress.slots = lambda: workers.slots
         interrupted = workers.do(_Trials(searcher, history, pruning, lag, progress, budget, remaining))
     # Between two trials none is unfinished, and still the sweep may have been interrupted.
     done = not history.unfinished() and (searcher.exhausted or len(history.entries) >= trials)

@@ -9,7 +9,6 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar
 
@@ -105,26 +104,31 @@ def read_record(kind: type[R], raw: dict[str, Any], name: str, problems: list[st
             if one["input"] is not None:
                 wanted = _WANTED.get(one["type"], one["msg"].removeprefix("Input should be "))
                 problems.append(f"{name}{_place(one['loc'])} is not {wanted}: left out")
-        for one in reversed(misfits):
-            with suppress(LookupError):  # the list that it stands in may be gone
-                _remove(raw, one["loc"], entry=one["type"] == "model_type")
+        # From the last one, since positions in a list change; an earlier one may be gone with its list.
+        removed = [_remove(raw, one["loc"], entry=one["type"] == "model_type") for one in reversed(misfits)]
+        if not any(removed):
+            raw.clear()  # What pydantic names is not found: better nothing than to try it for ever.
 
 
 def _place(steps: Sequence[str | int]) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f": {step}" for step in steps)
 
 
-def _remove(raw: Any, steps: Sequence[str | int], entry: bool) -> None:
-    """Take out what ``steps`` lead to; of a list the ``entry``, or all of it."""
+def _remove(raw: Any, steps: Sequence[str | int], entry: bool) -> bool:
+    """Take out what ``steps`` lead to; of a list the ``entry``, or all of it. False if they lead nowhere."""
     *above, last = steps
     holder, before = raw, None
-    for step in above:
-        before, holder = (holder, step), holder[step]
-    if isinstance(holder, list) and not entry:
-        assert before is not None
-        del before[0][before[1]]
-    else:
-        del holder[last]
+    try:
+        for step in above:
+            before, holder = (holder, step), holder[step]
+        if isinstance(holder, list) and not entry:
+            assert before is not None
+            del before[0][before[1]]
+        else:
+            del holder[last]
+    except (LookupError, TypeError):
+        return False
+    return True
 
 
 def read_file(kind: type[R], path: Path, problems: list[str], name: str | None = None) -> R:

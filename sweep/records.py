@@ -82,7 +82,7 @@ class SweepRecord(Record):
     patience: Whole | None = None
     seed: Whole | None = None
     image_size: Whole | None = None
-    concurrency: int | str | None = None
+    concurrency: Setting = None
     reduction_factor: Number | None = None
     deterministic: Flag = False
     own_epochs: Flag = False

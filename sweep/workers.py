@@ -148,6 +148,11 @@ class Workers(_WithoutState):
     def alive(self) -> bool:
         return self._thread.is_alive() and not self._closed
 
+    @property
+    def slots(self) -> int:
+        """How many can run at once now."""
+        return self.watch.slots if self.count is None else self.count
+
     def serves(self, trainable: type[tune.Trainable], resources: dict[str, float], reuse: bool) -> bool:
         """Whether these are the processes that such work needs."""
         return issubclass(self.trainable, trainable) and (self.resources, self.reuse) == (resources, reuse)
@@ -193,7 +198,7 @@ class Workers(_WithoutState):
                 if self._closed:
                     return str(Searcher.FINISHED)
                 if self._work is not None:
-                    if len(self._running) >= (self.watch.slots if self.count is None else self.count):
+                    if len(self._running) >= self.slots:
                         return None
                     try:
                         with self.work() as work:

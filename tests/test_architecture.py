@@ -108,6 +108,7 @@ def within(module: str, allowed: str) -> bool:
     return module == allowed or module.startswith(f"{allowed}.")
 
 
+@functools.cache
 def imported_files(path: Path) -> set[Path]:
     """Our own files that ``path`` imports; a name of a package's ``__init__`` counts as that file."""
     modules = {module_of(source): source for source in SOURCES}

@@ -174,7 +174,10 @@ def test_it_tells_how_the_trials_get_on_as_the_terminal_does(paths: RunPaths) ->
     beat.progress = progress
     with beat:
         told = last_beat(paths, [])
+        progress.slots = lambda: 3  # A machine has joined.
+        beat._write()
+        assert last_beat(paths, []).slots == 3
         beat.enter("finalists")
-    assert (told.busy, told.epochs_per_minute, told.seconds_left) == (1, 3.0, (3 + 3 * 6) / 3 * 60)
+    assert (told.slots, told.busy, told.epochs_per_minute, told.seconds_left) == (2, 1, 3.0, (3 + 3 * 6) / 3 * 60)
     after = last_beat(paths, [])
     assert (after.phase, after.busy, after.epochs_per_minute, after.seconds_left) == ("finalists", 0, None, None)

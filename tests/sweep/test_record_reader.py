@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sweep.record_reader import Record, read_record
+from sweep.record_reader import Number, Record, read_record
 from sweep.records import DatasetRecord, EvaluationRecord, SweepRecord
 from sweep.trial_records import EpochRecord, Finals
 
@@ -51,6 +51,28 @@ def test_what_does_not_fit_is_left_out_by_name_and_its_neighbours_stay() -> None
         "dataset.json: dropped[2]: path is not text: left out",
         "dataset.json: source is not an object: left out",
     ]
+
+
+def test_of_a_setting_that_is_text_or_a_number_all_else_is_left_out() -> None:
+    problems: list[str] = []
+    sweep: dict[str, Any] = {"concurrency": {"a": 1}, "epochs": 3}
+    found = read_record(SweepRecord, sweep, "sweep.json", problems)
+    assert (found.concurrency, found.epochs) == (None, 3)
+    assert problems == ["sweep.json: concurrency is not text or a number: left out"]
+
+
+class OneOfTwo(Record):
+    """Pydantic names a kind of value behind the field: no step that leads anywhere in the JSON."""
+
+    value: int | str = 0
+    other: Number = 0.0
+
+
+def test_what_cannot_be_found_by_its_name_is_not_looked_for_for_ever() -> None:
+    problems: list[str] = []
+    assert read_record(OneOfTwo, {"value": {}, "other": 1.0}, "a.json", problems) == OneOfTwo()
+    assert problems
+    assert all(problem.startswith("a.json: value") for problem in problems)
 
 
 def test_an_undefined_score_survives_writing_and_reading() -> None:

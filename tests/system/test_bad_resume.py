@@ -179,6 +179,12 @@ def test_a_run_whose_data_set_is_not_known_any_more(run: RunPaths, asked: Asked,
     expect(asked("--resume", "begun"), f"--resume: {run.dataset} is missing or damaged: restore it, or start a new run")
 
 
+def test_a_folder_in_the_place_of_a_file_is_named(run: RunPaths, asked: Asked) -> None:
+    run.splits.unlink()
+    run.splits.mkdir()
+    expect(asked("--resume", "begun"), f"{run.splits} is a folder, where the run had a file: move it away")
+
+
 @pytest.mark.parametrize(
     ("name", "edit"),
     [
