@@ -29,9 +29,9 @@ test: setup  ## ruff, mypy and every test but the long ones
 test-long: setup  ## the tests of whole sweeps: killed, resumed, extended, with folds
 	$(BIN)/python -m pytest -m long -n 2 --dist loadfile --no-loadscope-reorder
 
-test-cluster: setup  ## three hosts as namespaces of this machine, as root: started, cut off, killed, stopped
+test-cluster: setup  ## clusters and lost processes; three hosts as namespaces of this machine, where root may make some
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,cluster]'
-	timeout --signal=INT 15m $(BIN)/python -m pytest tests/cluster -m cluster -rs
+	timeout --signal=INT 15m $(BIN)/python -m pytest -m cluster -n 2 --dist loadfile -rs
 
 bench: setup  ## the speed and memory table of benchmarks/
 	$(BIN)/python -m benchmarks.speed

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from whole_sweep import ROOT, run_sweep
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.cluster
 
 
 def child_of(parent: int, name: str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -17,6 +18,8 @@ import pandas as pd
 import pytest
 from hosts import SHARED, Host, refused
 from launched_cluster import HEAD, RAY, LaunchedCluster, launched_cluster
+
+from sweep.status import read_status
 
 pytestmark = pytest.mark.cluster
 
@@ -119,6 +122,33 @@ def test_who_has_no_token_is_refused(cluster: LaunchedCluster, token: str) -> No
         assert code != 0, text
     assert head.run("test -e /tmp/was_here")[0] == 1
     cluster.wait_for_hosts(3)
+
+
+def test_a_job_is_followed_and_stopped_and_its_report_fetched(cluster: LaunchedCluster) -> None:
+    """By the commands of deploy/README.md, in two terminals of the laptop."""
+    run, at = run_folder(cluster, "job"), "--address http://127.0.0.1:8265"
+    sweep = f"{SWEEP} --address auto --storage {SHARED}/runs --name job --trials 200 --epochs 6 {SMALL}"
+    tunnel = cluster.popen("exec ray dashboard cluster.yaml")
+    try:
+        while cluster.run(f"ray job list {at}")[0]:
+            assert tunnel.poll() is None, tunnel.communicate()[0]
+        submitted, text = cluster.run(f"ray job submit {at} --no-wait -- bash -c 'cd ~/xray-sweep && {sweep}'")
+        assert submitted == 0, text
+        (job,) = set(re.findall(r"raysubmit_\w+", text))
+        assert job in cluster.run(f"ray job list {at}")[1]
+        logs = cluster.popen(f"exec ray job logs --follow {at} {job}")
+        assert logs.stdout is not None
+        assert any(line.startswith("[2/200]") for line in logs.stdout)
+        assert cluster.run(f"ray job stop {at} {job}")[0] == 0
+        assert "interrupted: nothing is lost, go on with: python -m sweep.run --resume job" in logs.communicate()[0]
+    finally:
+        tunnel.kill()
+        tunnel.communicate()
+    assert read_status(run).state == "interrupted"
+    fetched, text = cluster.run(f"ray rsync-down cluster.yaml {SHARED}/runs/job/report/ first-report/")
+    assert fetched == 0, text
+    page = cluster.laptop.home / "xray-sweep" / "first-report" / "index.html"
+    assert page.read_bytes() == (run / "report" / "index.html").read_bytes()
 
 
 def test_a_sweep_on_three_hosts_killed_and_resumed_is_that_of_one_host(cluster: LaunchedCluster) -> None:

@@ -15,7 +15,7 @@ import pytest
 from own_cluster import head_alone
 from whole_sweep import run_sweep
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.cluster
 
 TRIALS = 4
 EPOCHS = 6

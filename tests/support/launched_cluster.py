@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,9 +58,15 @@ class LaunchedCluster:
     def host(self, name: str) -> Host:
         return self.network.hosts[name]
 
+    def popen(self, command: str) -> subprocess.Popen[str]:
+        """Start a line in a terminal of the laptop's, in the project's folder."""
+        return self.laptop.popen(f"cd xray-sweep; export RAY_AUTH_MODE=token PATH=.venv/bin:$PATH; {command}")
+
     def run(self, command: str) -> tuple[int, str]:
-        """Run a line in the laptop's terminal: exit code and text."""
-        return self.laptop.run(f"cd xray-sweep; export RAY_AUTH_MODE=token PATH=.venv/bin:$PATH; {command}")
+        """As ``popen``, to the end: exit code and text."""
+        process = self.popen(command)
+        text, _ = process.communicate()
+        return process.returncode, text
 
     def up(self) -> None:
         code, text = self.run("ray up cluster.yaml --yes")

@@ -18,6 +18,8 @@ from sweep import cluster
 from sweep.cluster import ClusterWatch, can_start_gpus, connect
 from sweep.endings import CLUSTER_LOST, SweepStopped
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:

@@ -72,6 +72,7 @@ def dying(when: str, times: int) -> type[tune.Trainable]:
     return Dying
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("when", ["at reset", "in step"])
 def test_a_process_that_dies_costs_no_trial_and_no_epoch(tmp_path: Path, when: str) -> None:
     """Ray Tune itself loses a trial whose process dies as it takes it over."""
@@ -86,6 +87,7 @@ def test_a_process_that_dies_costs_no_trial_and_no_epoch(tmp_path: Path, when: s
         assert epochs == list(range(1, BUDGET + 1)), state.trial_id
 
 
+@pytest.mark.cluster
 def test_a_trial_that_ends_every_process_fails_and_the_others_go_on(tmp_path: Path) -> None:
     sweep(tmp_path, dying("in step", 99), trials=2, scheduler="none")
     history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
@@ -95,6 +97,7 @@ def test_a_trial_that_ends_every_process_fails_and_the_others_go_on(tmp_path: Pa
     }
 
 
+@pytest.mark.cluster
 def test_an_error_of_tunes_own_costs_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it raises one where it meets an error of Ray that it does not know."""
     handle = RayActorManager.next

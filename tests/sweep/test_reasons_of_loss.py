@@ -14,6 +14,8 @@ from sweep.history import TrialHistory
 from sweep.run_folder import RunPaths
 from sweep.workers import DIED, reason_of_loss
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture
 def full_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
