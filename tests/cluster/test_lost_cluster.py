@@ -34,7 +34,7 @@ def child_of(parent: int, name: str) -> int:
 )
 def test_the_loss_is_told_and_the_sweep_resumed(killed: str, reason: str, small_data: Path, tmp_path: Path) -> None:
     data = ("--data", small_data, "--weights", "random", "--backbones", "squeezenet1_1", "--image-size", 32)
-    much = ("--trials", 3, "--epochs", 25, "--scheduler", "none", "--finalists", 0, "--concurrency", 1)
+    much = ("--trials", 3, "--epochs", 60, "--scheduler", "none", "--finalists", 0, "--concurrency", 1)
 
     def kill(lines: list[str], process: subprocess.Popen[str]) -> None:
         if lines[-1].startswith("[1/3]"):
@@ -42,7 +42,8 @@ def test_the_loss_is_told_and_the_sweep_resumed(killed: str, reason: str, small_
 
     program = [ROOT / "tests" / "support" / "impatient_sweep.py"]
     place = ("--storage", tmp_path, "--name", "run")
-    lost = run_sweep(*data, *much, *place, at=kill, program=program, PYTHONPATH=str(ROOT))
+    soon = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "2"}  # Ray takes 15 s else
+    lost = run_sweep(*data, *much, *place, at=kill, program=program, PYTHONPATH=str(ROOT), **soon)
     assert lost.code == 3, lost.errors
     (line,) = lost.errors.splitlines()
     assert line == f"error: {reason}; go on with: python -m sweep.run --resume run --storage {tmp_path}"
