@@ -41,7 +41,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from full_disk import fill  # noqa: E402
 from hosts import SHARED, Host, refused  # noqa: E402
-from launched_cluster import LaunchedCluster, launched_cluster  # noqa: E402
+from launched_cluster import LaunchedCluster, launched_cluster, trials_on  # noqa: E402
 
 KINDS = ("worker", "raylet", "driver", "disk", "link")
 ANY = "any time"
@@ -274,7 +274,9 @@ class View:
                 if trial_id not in self._watched.values():
                     watch = LIBC.inotify_add_watch(self._inotify, os.fsencode(folder), IN_CREATE | IN_MOVED_TO)
                     self._watched[watch] = trial_id
-            self.running = {trial: (host, pid) for host in self._hosts for trial, pid in self._on(host)}
+            self.running = {
+                trial: (host, pid) for host in self._hosts for trial, pid in trials_on(host, self._run.root).items()
+            }
             with contextlib.suppress(OSError, ValueError):
                 self.phase = json.loads(self._run.heartbeat.read_text())["phase"]
 
@@ -295,15 +297,6 @@ class View:
     def _trials(self) -> Iterator[tuple[Path, str]]:
         yield from ((folder, folder.name) for folder in self._run.trial_folders())
         yield from ((folder, f"{folder.parent.name}/{folder.name}") for folder in self._run.repeat_folders())
-
-    def _on(self, host: Host) -> Iterator[tuple[str, int]]:
-        """The trials whose file for stacks a process of ``host`` has open, as it has where there is a time limit."""
-        for pid in host.processes():
-            for link in Path(f"/proc/{pid}/fd").glob("*"):
-                with contextlib.suppress(OSError):  # It has ended, or closed it.
-                    _, _, below = os.readlink(link).rpartition(f"/{self._run.root.name}/")
-                    if below.endswith("/stacks.txt"):
-                        yield below.partition("/")[2].removesuffix("/stacks.txt"), pid
 
 
 def told(count: Count, seconds: float) -> Iterator[str]:

@@ -131,7 +131,6 @@ class Workers(_WithoutState):
         reuse: bool,
     ) -> None:
         self.trainable, self.resources, self.count, self.reuse = trainable, resources, count, reuse
-        self.watch = ClusterWatch(resources, self._wanted if count is None else None)
         self._folder = folder
         self._work: Work | None = None
         self._works = self._sessions = 0
@@ -140,6 +139,7 @@ class Workers(_WithoutState):
         self._interrupted = self._closed = self._cluster_lost = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
+        self.watch = ClusterWatch(resources, self._wanted if count is None else None)
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_AT_ONCE)
         self._thread = threading.Thread(target=self._run, name="tune", daemon=True)
         self._thread.start()
@@ -341,6 +341,12 @@ class _Scheduler(_WithoutState, FIFOScheduler):
             cache = tune_controller._tune_controller._actor_cache
             cache.increase_max(trial.placement_group_factory, MOST_AT_ONCE)
             self._kept = True
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """The newest. Tune's choice, the oldest, waits for its process, and that ends as it starts if another is free:
+        where trials are shorter than a start, one process would run them all."""
+        waiting = (trial for trial in reversed(tune_controller.get_trials()) if trial.status == Trial.PENDING)
+        return next(waiting, None)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         with self._workers.work() as work:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from hosts import SHARED, Host, refused
-from launched_cluster import HEAD, RAY, LaunchedCluster, launched_cluster
+from launched_cluster import HEAD, RAY, LaunchedCluster, launched_cluster, trials_on
 
 from sweep.status import read_status
 
@@ -57,23 +57,9 @@ def run_folder(cluster: LaunchedCluster, name: str) -> Path:
     return cluster.network.shared / "runs" / name
 
 
-def trials_on(host: Host) -> set[str]:
-    """Those whose file for stacks a process of ``host`` has open, as it has where there is a time limit."""
-    found = set()
-    for pid in host.processes():
-        for link in Path(f"/proc/{pid}/fd").glob("*"):
-            try:
-                target = Path(os.readlink(link))
-            except OSError:  # It has ended, or closed it.
-                continue
-            if target.name == "stacks.txt":
-                found.add(target.parent.name)
-    return found
-
-
 def epochs_on(host: Host, run: Path) -> dict[str, int]:
     """The trials that now run on ``host``, and how many epochs of each are written down; those with one at least."""
-    files = {trial: run / "trials" / trial / "result.jsonl" for trial in trials_on(host)}
+    files = {trial: run / "trials" / trial / "result.jsonl" for trial in trials_on(host, run)}
     counts = {trial: len(file.read_text().splitlines()) for trial, file in files.items() if file.exists()}
     return {trial: count for trial, count in counts.items() if count}
 
@@ -179,11 +165,11 @@ def test_a_cut_link_and_a_dead_host_cost_no_trial(cluster: LaunchedCluster) -> N
     first, second, run = cluster.host("first"), cluster.host("second"), run_folder(cluster, "lost")
     sweep = start(cluster.host("head"), f"--name lost --trials 14 --epochs 8 --finalists 0 {SLOW}")
     wait_for_epoch(first, run, sweep)
-    before = trials_on(first)
+    before = trials_on(first, run)
     cluster.network.cable(first, "down")
     time.sleep(20)
     cluster.network.cable(first, "up")
-    assert trials_on(first) == before
+    assert trials_on(first, run) == before
     wait_for_epoch(first, run, sweep)
     cluster.network.cable(first, "down")
     wait_for_epoch(second, run, sweep)

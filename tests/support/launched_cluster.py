@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
@@ -75,6 +75,21 @@ class LaunchedCluster:
     def wait_for_hosts(self, count: int) -> None:
         while f"\n {count} local.cluster.node" not in (text := self.run(f"ray exec cluster.yaml '{RAY} status'")[1]):
             assert "Active:" in text, text
+
+
+def trials_on(host: Host, run: Path) -> dict[str, int]:
+    """The trials of a run that ``host`` trains now, and by which process: it has their file for stacks open.
+
+    So it has where there is a time limit. Repeats of finalists are named such as "t0007/seed_1001".
+    """
+    found = {}
+    for pid in host.processes():
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with suppress(OSError):  # It has ended, or closed it.
+                _, _, file = os.readlink(link).rpartition(f"/{run.name}/")
+                if file.endswith("/stacks.txt"):
+                    found[file.partition("/")[2].removesuffix("/stacks.txt")] = pid
+    return found
 
 
 @contextmanager

@@ -48,6 +48,28 @@ def test_an_exhausted_space_ends_a_sweep_and_more_trials_change_nothing(tmp_path
         assert not seen.interrupted
 
 
+def test_a_process_that_is_slow_to_start_gets_trials_however_short_they_are(tmp_path: Path) -> None:
+    """Tune itself gives the trial that waits for it to the first process that is free, and ends it as it starts."""
+
+    class SlowToStart(toy(learning)):  # type: ignore[misc]
+        _starts = True
+
+        def setup(self, config: dict[str, Any]) -> None:
+            super().setup(config)
+            self._processes = Path(config["files"]["state"]).parents[2] / "processes"
+            if self._starts and self._processes.exists():
+                __import__("time").sleep(1)
+            self._starts = False
+            self._processes.mkdir(exist_ok=True)
+
+        def step(self) -> dict[str, Any]:
+            (self._processes / str(os.getpid())).touch()
+            return dict(super().step())
+
+    sweep(tmp_path, SlowToStart, trials=80, concurrency=2, scheduler="none")
+    assert len(list((tmp_path / "processes").iterdir())) == 2
+
+
 def dying(when: str, times: int) -> type[tune.Trainable]:
     """Whose process is killed "at reset", as it takes over its next trial, or "in step", so often in each trial."""
 
