@@ -6,6 +6,7 @@ epoch with which score, and ``--resume`` reads it back from the files. Nothing o
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -106,6 +107,9 @@ class TrialHistory:
             if (restarts := self.files(entry).restarts).exists():
                 entry.restarts = len(restarts.read_bytes().splitlines())
             self.entries[record.number] = entry
+            with contextlib.suppress(OSError):  # It is told again as the trial goes on.
+                lines = self.files(entry).result.read_text(encoding="utf-8", errors="replace").splitlines()
+                self._last_record[record.number] = lines[-1] if lines else ""
         for entry in self.entries.values():
             if entry.ended:
                 self._tidy(entry)

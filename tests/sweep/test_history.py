@@ -53,6 +53,10 @@ def test_an_epoch_that_stands_twice_counts_once_and_the_later_line_wins(history:
     report(history, 0, 1, 0.5)
     report(history, 0, 1, 0.5)
     assert len(history.files(history.entries[0]).result.read_text().splitlines()) == 1, "Ray tells each result twice"
+    again = TrialHistory(history.paths, "val_f1_macro", "max")
+    again.load()
+    report(again, 0, 1, 0.5)
+    assert len(history.files(history.entries[0]).result.read_text().splitlines()) == 1, "and a resumed trial its last"
     report(history, 0, 1, 0.5, epoch_seconds=2.0)
     report(history, 0, 1, 0.6)
     again = TrialHistory(history.paths, "val_f1_macro", "max")

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from whole_sweep import ROOT, ray_folder, run_sweep
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.long
 
 SPACE = """
 def space(trial, context):

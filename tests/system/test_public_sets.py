@@ -19,15 +19,11 @@ LAYOUTS: dict[str, dict[str, str]] = {  # of public_layouts.py, with what its us
     "nih_chestxray14": {},
     "chexpert": {"uncertain_label": "0"},
     "rsna_pneumonia": {},
-    "covidx": {},
-    "covid19_radiography": {},
     "kermany_kaggle_zip": {},
     "ham10000": {},
-    "aptos": {},
     "vindr_cxr": {},
-    "mura": {},
 }
-"""The other sets, and our own miniatures, are made ready for trials by test_presets.py."""
+"""The others are read by test_public_layouts.py, and our own miniatures made ready for trials by test_presets.py."""
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
