@@ -334,7 +334,8 @@ def main() -> int:
         while soak.left or time.monotonic() - start_s < 60 * asked.minutes:
             soak.sweep(f"s{soak.count.sweeps}")
             print(
-                f"sweep {soak.count.sweeps}: {(time.monotonic() - start_s) / 60:.0f} min, {len(soak.left)} faults left"
+                f"sweep {soak.count.sweeps}: {(time.monotonic() - start_s) / 60:.0f} min, {len(soak.left)} faults left",
+                flush=True,
             )
     for line in told(soak.count, time.monotonic() - start_s):
         print(line)

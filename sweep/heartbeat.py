@@ -60,7 +60,7 @@ class Beat(Record):
 class Heartbeat:
     """Beats within ``with``, and writes at its end how that came about. That it cannot be written ends no sweep.
 
-    The sweep sets ``phase``, ``slots`` and ``progress`` as they change, and its ``exit_code``.
+    slots: at the start. The sweep sets ``phase`` and ``progress`` as they change, and its ``exit_code``.
     """
 
     def __init__(self, paths: RunPaths, slots: int) -> None:

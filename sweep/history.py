@@ -107,9 +107,10 @@ class TrialHistory:
             if (restarts := self.files(entry).restarts).exists():
                 entry.restarts = len(restarts.read_bytes().splitlines())
             self.entries[record.number] = entry
-            with contextlib.suppress(OSError):  # It is told again as the trial goes on.
+        for entry in self.unfinished():
+            with contextlib.suppress(OSError):  # Its last epoch is told again as it goes on.
                 lines = self.files(entry).result.read_text(encoding="utf-8", errors="replace").splitlines()
-                self._last_record[record.number] = lines[-1] if lines else ""
+                self._last_record[entry.number] = lines[-1] if lines else ""
         for entry in self.entries.values():
             if entry.ended:
                 self._tidy(entry)

@@ -390,8 +390,8 @@ def _differences(paths: RunPaths, dataset: DatasetRecord | None, space: Space | 
             f"the data set at {dataset.source.path} is not the one of the run {paths.root}: {how}; restore it, "
             f"{OR_ANEW}"
         )
-    folders = [name for name in _damaged(paths) if (paths.root / name).is_dir()]
-    found += [f"{paths.root / name} is a folder, where the run had a file: move it away" for name in folders]
+    folders = [path for path in _files_of_the_data(paths) if path.is_dir()]
+    found += [f"{path} is a folder, where the run had a file: move it away" for path in folders]
     source = None if space is None else space.source
     if source is not None and (not paths.space.exists() or paths.space.read_text(encoding="utf-8") != source):
         found.append(
@@ -404,8 +404,11 @@ def _differences(paths: RunPaths, dataset: DatasetRecord | None, space: Space | 
 def _damaged(paths: RunPaths) -> tuple[str, ...]:
     """The names of the files that tell of the data and are not as the run wrote them."""
     saved = read_file(DatasetRecord, paths.dataset, [])
-    files = (paths.splits, paths.images, paths.thumbnails)
-    return tuple(path.name for path in files if not unchanged(path, saved.sha256))
+    return tuple(path.name for path in _files_of_the_data(paths) if not unchanged(path, saved.sha256))
+
+
+def _files_of_the_data(paths: RunPaths) -> tuple[Path, ...]:
+    return paths.splits, paths.images, paths.thumbnails
 
 
 def _data_difference(saved: DatasetRecord, dataset: DatasetRecord) -> str | None:

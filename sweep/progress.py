@@ -61,7 +61,8 @@ class Progress:
     """Shows the events of a sweep. It holds a lock and a thread: whoever is pickled must leave it behind.
 
     stream: where to, standard output by default; on a terminal that can move its cursor there is a view, else lines.
-    clock: seconds, of any origin. time_budget_s: when the sweep will be stopped; the time left is never more.
+    clock: seconds, of any origin. time_budget_s: when the sweep will be stopped; the time left is never more. slots:
+    tells how many trials can run at once, set by who runs them.
     """
 
     def __init__(

@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hosts import refused
 from own_cluster import head_alone
 from whole_sweep import run_sweep
 
@@ -69,7 +68,6 @@ def first_epoch(trial: Path, sweep: subprocess.Popen[str]) -> bool:
     return ended not in ready
 
 
-@pytest.mark.skipif(refused() is None, reason="test_three_hosts.py loses whole hosts here")
 def test_a_lost_node_costs_no_trial_and_no_epoch(
     cluster: Any, workers: list[Any], small_data: Path, tmp_path: Path
 ) -> None:
