@@ -16,6 +16,7 @@ from toy_trainable import BUDGET, GRACE_PERIOD, REDUCTION_FACTOR
 
 NAME = "plain"
 SEED = 7
+WAITS_S = 120
 
 
 def wide(trial: optuna.Trial) -> dict[str, Any]:
@@ -94,11 +95,27 @@ def sweep(
 
 
 def resume(root: Path, trainable: type[tune.Trainable]) -> Seen:
-    """Go on with the sweep in ``root``, whose driver was killed."""
+    """Go on with the sweep in ``root``, whose driver was killed.
+
+    After a snapshot that is not whole Tune may take a trial for live that is not there, and wait for its end.
+    """
+
+    gave_up = []
+
+    def give_up(number: int, frame: object) -> None:
+        gave_up.append(number)
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(WAITS_S)
     try:
-        return _fitted(tune.Tuner.restore(str(root / NAME), trainable=trainable), Counted())
+        seen = _fitted(tune.Tuner.restore(str(root / NAME), trainable=trainable), Counted())
+        return Seen(error="it waits for ever") if gave_up else seen
     except KeyError as error:  # of a snapshot that is not whole
         return Seen(error=f"KeyError: {error}")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _fitted(tuner: tune.Tuner, counted: Counted) -> Seen:
