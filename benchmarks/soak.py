@@ -340,3 +340,7 @@ def main() -> int:
     for line in told(soak.count, time.monotonic() - start_s):
         print(line)
     return int(bool(soak.count.problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
