@@ -181,6 +181,8 @@ class ClusterWatch:
         self._wanted = wanted
         self._asked_for = 0
         self._oom_kills: dict[str, int | None] = {}
+        self._own = ray.get_runtime_context().get_node_id()
+        self._cut_off = False
         self._closed = threading.Event()
         self.begin()
         self._ask()
@@ -199,6 +201,8 @@ class ClusterWatch:
         passed_s, self._checked_s = min(now - self._checked_s, 1.0), now
         self._silent_s += passed_s
         self._empty_s += passed_s
+        if self._cut_off:  # For good: Ray does not attach a process to another node, nor to one started anew.
+            raise SweepStopped(f"Ray has ended on {socket.gethostname()}, where the sweep runs", CLUSTER_LOST)
         if self._silent_s > LOST_AFTER_S:
             raise SweepStopped(f"the head of the Ray cluster has not answered for {LOST_AFTER_S:.0f} s", CLUSTER_LOST)
         if self._empty_s > LOST_AFTER_S:
@@ -237,6 +241,7 @@ class ClusterWatch:
             offered = [node["Resources"] for node in nodes]
             self.slots = sum(trials_at_once(one.get("CPU", 0), one.get("GPU", 0), int(cpu), gpu) for one in offered)
             self._silent_s = 0.0
+            self._cut_off = self._own not in {node["NodeID"] for node in nodes}
             if self.slots or _being_started():
                 self._empty_s = 0.0
             for ip in {node["NodeManagerAddress"] for node in nodes} - {*self._oom_kills}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from own_cluster import head_alone
 from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
 from ray.experimental.internal_kv import _internal_kv_get
@@ -60,6 +62,25 @@ def test_slots_follow_the_machines_that_come_and_go_and_none_for_too_long_ends_t
     finally:
         watch.close()
     assert asked_of_the_autoscaler() == []
+
+
+def test_a_sweep_whose_own_node_is_lost_ends_though_the_cluster_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by the soak: two of three machines had room, and nothing ever ran there again."""
+    ray.shutdown()  # of the test before
+    monkeypatch.setenv("RAY_health_check_period_ms", "500")
+    monkeypatch.setenv("RAY_health_check_failure_threshold", "2")
+    monkeypatch.setattr(cluster, "ASK_EVERY_S", 0.1)
+    with head_alone() as nodes:
+        nodes.add_node(num_cpus=1)
+        connect(nodes.address)
+        watch = ClusterWatch({"cpu": 1.0, "gpu": 0.0})
+        try:
+            nodes.head_node.all_processes["raylet"][0].process.kill()
+            with pytest.raises(SweepStopped, match=f"Ray has ended on {socket.gethostname()}, where") as stopped:
+                until(lambda: watch.check() == "never")
+            assert (stopped.value.exit_code, watch.slots) == (CLUSTER_LOST, 1)
+        finally:
+            watch.close()
 
 
 def until(holds: Any) -> None:
