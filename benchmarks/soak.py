@@ -274,6 +274,8 @@ class View:
                 if trial_id not in self._watched.values():
                     watch = LIBC.inotify_add_watch(self._inotify, os.fsencode(folder), IN_CREATE | IN_MOVED_TO)
                     self._watched[watch] = trial_id
+                    if (folder / "state.pt").exists():  # written before it was watched
+                        self.written.append((trial_id, time.time()))
             self.running = {
                 trial: (host, pid) for host in self._hosts for trial, pid in trials_on(host, self._run.root).items()
             }
