@@ -72,7 +72,7 @@ KINDS = {
         *("score", "val_accuracy", "val_f1_macro", "search_score", "precision", "recall", "f1", "probability"),
         *("given", "observed", "ECE", "Brier of the share"),
         *("validation", "accuracy", "reported", "matrix_accuracy", "matrix_low", "matrix_high", "matrix_f1_macro"),
-        "matrix_recall",
+        *("matrix_recall", "auroc", "winner", "test_auroc", "test_f1", "test_winner"),
     ),
     "si": ("trainable_params", "total_params"),
     "duration": ("seconds",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,10 +13,17 @@ from scipy.stats import fisher_exact
 
 from reports import formats, intervals, tables
 from reports.bootstrap import draw_resamples
+from reports.comparisons import Comparison, change
 from reports.intervals import FEW_GROUPS, interval
+from reports.probabilities import calibration
 from reports.results import Results
+from trainables.metrics import AREAS, metric_mode
 
 TRAIN_REPLICATES = 400
+MOST_GIVEN_AWAY = 3
+RANKING = "auroc_macro"
+SHARES_DIFFER = 0.05
+"""Of the images: from which difference on the share of a class is named."""
 WIDE = 0.2
 """Width of an interval of recall from which on it ranks no two networks."""
 
@@ -98,6 +106,81 @@ def _folded(results: Results) -> str:
     folded = [name for name, one in results.data.run.provenance.weights.items() if one.folded_batchnorm]
     text = f"Folded BatchNorm in the starting weights of {formats.listing(folded)}: such a network trains to chance "
     return f"{text}beyond depth 0: do not compare its deeper trials with other backbones." if folded else ""
+
+
+def from_validation_to_test(results: Results) -> str:
+    """What a change between the two splits says, where its interval excludes 0; else "".
+
+    The ranking held if the interval of the change of the mean AUROC does not lie on the same side.
+    """
+    val, test, name = results.scores("val"), results.scores("test"), results.metric
+    if val is None or test is None or results.absent("val") or results.absent("test"):
+        return ""
+    found = change(val, test, name)
+    if not found.significant:
+        return ""
+    better = (found.difference > 0) == (metric_mode(name) == "max")
+    before, after = val.estimate[name], test.estimate[name]
+    text = (
+        f"{formats.capital(formats.metric_name(f'test_{name}'))} is {formats.score(after)}, on validation "
+        f"{formats.score(before)}: the difference is {_shown(found)}."
+    )
+    if name.startswith(AREAS) or RANKING not in val.estimate:
+        return f"{text} {_differ(better)}"
+    ranking = change(val, test, RANKING)
+    areas = " and ".join(formats.score(one.estimate[RANKING]) for one in (test, val))
+    areas = f"(mean AUROC {areas} on validation)"
+    if ranking.significant and (ranking.difference > 0) == better:
+        how = "is better, too" if better else "failed, too"
+        return f"{text} The ranking {how} {areas}: {formats.lower(_differ(better))}"
+    return f"{text} The ranking held {areas}, so it is the decisions that differ: {_decisions(results)}."
+
+
+def _shown(found: Comparison) -> str:
+    return formats.difference(found.difference, found.low, found.high)
+
+
+def _differ(better: bool) -> str:
+    first, second = ("test", "validation") if better else ("validation", "test")
+    return f"The splits differ, or {first} resembles training more than {second} does."
+
+
+def _decisions(results: Results) -> str:
+    """What changes decisions and leaves the ranking: class shares and calibration."""
+    found = []
+    images = {split: results.runs(split) for split in ("val", "test")}
+    val, test = images["val"], images["test"]
+    assert val is not None
+    assert test is not None
+    shares = [np.nanmean(np.where(one.known, one.truth, np.nan), axis=0) for one in (val, test)]
+    most = int(np.nanargmax(np.abs(shares[1] - shares[0])))
+    if abs(shares[1][most] - shares[0][most]) >= SHARES_DIFFER:
+        before, after = (formats.percent(float(one[most])) for one in shares)
+        found.append(f"{val.classes[most]} is {before} of validation and {after} of test")
+    errors = []
+    for split, runs in (("val", val), ("test", test)):
+        scores = results.scores(split)
+        assert scores is not None
+        bins = [one.error for claim in calibration(runs, scores).claims[:1] for one in claim.bins]
+        errors.append(math.nan if not bins else sum(bins) / len(bins))
+    found.append(f"the calibration error is {formats.score(errors[0])} and {formats.score(errors[1])}")
+    return formats.listing(found)
+
+
+def _given_away(results: Results) -> list[str]:
+    """The classes that a shortcut tells, decided on validation."""
+    judge = results.judged_baselines
+    texts = []
+    for one in judge.given_away[:MOST_GIVEN_AWAY] if judge is not None else ():
+        text = f"{one.name} is given away: {formats.lower(one.baseline.label)} tell it with AUROC "
+        text += f"{formats.score(one.auroc)} and F1 {formats.score(one.f1)} on validation, the winner with F1 "
+        text += formats.score(one.winner)
+        test = judge.alike(one) if judge is not None and judge.split == "test" else None
+        text += f" (on test {formats.score(test.f1)} and {formats.score(test.winner)})." if test else "."
+        if one.baseline.name == "file_properties" and results.data.dataset.source_by_class is None:
+            text += " If a column says where the images come from, name it by --source-column."
+        texts.append(text)
+    return texts
 
 
 def _shortcuts(results: Results) -> str:
@@ -247,6 +330,8 @@ def _overfitting(results: Results) -> str:
 
 
 CAVEATS: tuple[tuple[str, str, Callable[[Results], str | list[str]]], ...] = (
+    ("warning", "errors", from_validation_to_test),
+    ("warning", "finalists", _given_away),
     ("error", "reproducibility", _problems),
     ("error", "finalists", _no_winner),
     ("warning", "trials", _not_ended),

@@ -17,7 +17,7 @@ from reports.bootstrap import Array, Resamples, Runs, Scores, score_runs
 from reports.data import ReportData
 from reports.intervals import FEWEST_REPLICATES, few_groups
 from sweep.records import BaselineRecord, Evaluation, EvaluationRecord
-from trainables.metrics import metric_mode
+from trainables.metrics import evaluate_predictions, metric_mode
 from trainables.predictions import Predictions
 
 FALLBACK = "f1_macro"
@@ -25,6 +25,12 @@ ALL_FOLDS = "all folds"
 CLOSE = 0.9
 """Share of the gain from the majority class to the winner at which a baseline is close."""
 MAJORITY = "majority"
+GIVES_AWAY, SUSPECT = 0.9, 0.75
+"""AUROC of a shortcut from which on it gives a class away; and from which on it does so if its F1 is the winner's."""
+NEAR = 0.05
+"""Of F1: how far below the winner a suspect shortcut may lie at most."""
+FEWEST_POSITIVES = 10
+"""Images of a class below which nothing is said of its shortcuts."""
 
 
 def runs_of(
@@ -74,6 +80,11 @@ class Comparison:
     p: float
     p_holm: float
     warning: str
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
@@ -134,11 +145,27 @@ def mcnemar(first_right: npt.NDArray[Any], second_right: npt.NDArray[Any], resam
     return McNemar(only, other, min(1.0, 2 * float(binom.cdf(min(only, other), only + other, 0.5))))
 
 
+def change(before: Scores, after: Scores, name: str, *, level: float = 0.95) -> Comparison:
+    """A score on other images less the same score before: as ``compare``, but the images of both are drawn apart."""
+    count = min(before.resamples.replicates, after.resamples.replicates)
+    # Of equally many patients the draws are the same ones: paired by chance they are independent.
+    order = np.random.default_rng(0).permutation(before.resamples.replicates)[:count]
+    drawn = after.replicates[name][:count] - before.replicates[name][order]
+    difference, low, high, p = _around(after.estimate[name] - before.estimate[name], drawn, level)
+    warning = few_groups(before, name) or few_groups(after, name)
+    return Comparison(difference, low, high, p, p_holm=p, warning=warning)
+
+
 def _difference(winner: Scores, other: Scores, name: str, level: float) -> tuple[float, float, float, float]:
     """difference, low, high, p."""
     assert winner.resamples is other.resamples, "only scores on the same resamples can be paired"
-    difference = winner.estimate[name] - other.estimate[name]
-    away = np.abs(winner.replicates[name] - other.replicates[name] - difference)
+    drawn = winner.replicates[name] - other.replicates[name]
+    return _around(winner.estimate[name] - other.estimate[name], drawn, level)
+
+
+def _around(difference: float, drawn: Array, level: float) -> tuple[float, float, float, float]:
+    """difference, low, high, p; drawn: the differences of the resamples."""
+    away = np.abs(drawn - difference)
     if len(away) < FEWEST_REPLICATES or math.isnan(difference):
         return difference, math.nan, math.nan, math.nan
     # Differences of sums that are equal on paper may differ in their last bits.
@@ -148,12 +175,36 @@ def _difference(winner: Scores, other: Scores, name: str, level: float) -> tuple
 
 
 @dataclass(frozen=True)
+class ClassShortcut:
+    """How well a shortcut tells one class. auroc, f1: the shortcut's; lead: the winner's F1 less it; positives: images
+    of the class."""
+
+    name: str
+    baseline: BaselineRecord
+    auroc: float
+    f1: float
+    winner: float
+    lead: Comparison
+    positives: int
+
+    @property
+    def judged(self) -> bool:
+        return self.positives >= FEWEST_POSITIVES and not math.isnan(self.auroc)
+
+    @property
+    def gives_away(self) -> bool:
+        """Whether the shortcut tells the class nearly perfectly, or well and hardly less so than the winner."""
+        as_well = self.lead.low <= 0 or self.lead.high <= NEAR
+        return self.judged and (self.auroc >= GIVES_AWAY or (self.auroc >= SUSPECT and as_well))
+
+
+@dataclass(frozen=True)
 class BaselineComparison:
     """The winner against the baselines in macro F1, on the same images of one split.
 
-    winner: its scores. baselines: all of them, as recorded. measured: the
-    scores, by name, of those whose predictions are of these images; leads: the winner's macro F1 less theirs, on the
-    same resamples of patients.
+    winner: its scores. baselines: all of them, as recorded. measured: the scores, by name, of those whose predictions
+    are of these images; leads: the winner's macro F1 less theirs, on the same resamples of patients. by_class: of each
+    class and shortcut but the majority class. validation: of the same on validation, where ``split`` is another.
     """
 
     split: str
@@ -161,6 +212,28 @@ class BaselineComparison:
     baselines: tuple[BaselineRecord, ...]
     measured: dict[str, Scores]
     leads: dict[str, Comparison]
+    by_class: tuple[ClassShortcut, ...] = ()
+    validation: BaselineComparison | None = None
+
+    @property
+    def judging(self) -> tuple[ClassShortcut, ...]:
+        """``by_class`` of validation, which decides whether a class is given away."""
+        decided = self if self.split == "val" else self.validation
+        return () if decided is None else decided.by_class
+
+    @property
+    def given_away(self) -> tuple[ClassShortcut, ...]:
+        """The classes that a shortcut gives away, each by the one that tells it best, the worst first. The only judge
+        of this."""
+        found: dict[str, ClassShortcut] = {}
+        for one in sorted(self.judging, key=lambda one: -one.auroc):
+            if one.gives_away:
+                found.setdefault(one.name, one)
+        return tuple(found.values())
+
+    def alike(self, other: ClassShortcut) -> ClassShortcut | None:
+        """The same class and shortcut on these images."""
+        return next((one for one in self.by_class if (one.name, one.baseline) == (other.name, other.baseline)), None)
 
     @property
     def shortcuts_close(self) -> tuple[BaselineRecord, ...]:
@@ -197,7 +270,10 @@ class BaselineComparison:
         """Whether a shortcut comes close; "" where none was measured."""
         best, close = self._scored(self.of_kind("shortcut")[:1]), self.shortcuts_close
         if not close:
-            return f"No shortcut comes close to the winner: the best is {best}." if best else ""
+            classes = [one.name for one in self.given_away]
+            given = f", yet one gives {formats.listing(classes)} away" if classes else ""
+            over = " over all classes" if classes else ""
+            return f"No shortcut comes close to the winner{over}: the best is {best}{given}." if best else ""
         text = f"A shortcut comes close to the winner: {self._scored(close)}. "
         if any(one.name == MAJORITY for one in close):
             return text + "Nothing shows that the network learned to tell the classes."
@@ -218,7 +294,7 @@ class BaselineComparison:
             lead = self.leads[one.name]
             shown = formats.difference(lead.difference, lead.low, lead.high)
             score = formats.score(self.measured[one.name].estimate[FALLBACK])
-            parts.append(f"{one.label[:1].lower()}{one.label[1:]} (macro F1 {score}, the winner's less it {shown})")
+            parts.append(f"{formats.lower(one.label)} (macro F1 {score}, the winner's less it {shown})")
         return formats.listing(parts)
 
 
@@ -236,16 +312,32 @@ def compare_baselines(
     if shared.any() and not shared.all():
         runs = runs.of(shared)
         scores = runs.scores()
-    measured = {}
+    measured, aurocs = {}, {}
+    task = "multi_label" if runs.multi_label else "single_label"
     for name, part in parts.items():
         aligned = part.align(runs.paths, runs.labels) if part.classes == runs.classes else None
         if aligned is not None:
+            aurocs[name] = evaluate_predictions(runs.labels, aligned.probability, runs.classes, task)
             rows = aligned.probability[None]
             scored = runs.labels, rows, runs.classes, scores.resamples
             measured[name] = score_runs(*scored, areas=False, ordered=runs.ordered)
     leads = compare(scores, measured, FALLBACK) if measured else {}
     records = tuple(one for one, _ in baselines)
-    return BaselineComparison(split, scores, records, measured, leads)
+    by_class = [
+        ClassShortcut(
+            name=name,
+            baseline=one,
+            auroc=aurocs[one.name][f"auroc:{name}"],
+            f1=measured[one.name].estimate[f"f1:{name}"],
+            winner=scores.estimate[f"f1:{name}"],
+            lead=compare(scores, {one.name: measured[one.name]}, f"f1:{name}")[one.name],
+            positives=int(positives),
+        )
+        for one in records
+        if one.kind == "shortcut" and one.name in measured and one.name != MAJORITY
+        for name, positives in zip(runs.classes, runs.truth.sum(axis=0), strict=True)
+    ]
+    return BaselineComparison(split, scores, records, measured, leads, tuple(by_class))
 
 
 @dataclass(frozen=True)

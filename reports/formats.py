@@ -304,6 +304,11 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def lower(text: str) -> str:
+    """With its first letter small; the others stay."""
+    return text[:1].lower() + text[1:]
+
+
 def listing(parts: Iterable[str]) -> str:
     """ "a", "a and b", "a, b and c"."""
     words = list(parts)

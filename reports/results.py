@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -266,7 +267,9 @@ class Results:
             return None
         saved = [(one, self._of_baseline(one)) for one in recorded]
         found = compare_baselines(runs, scores, saved, split)
-        return found if found.measured else None
+        if not found.measured:
+            return None
+        return found if split == "val" else replace(found, validation=self.baselines("val"))
 
     def _of_baseline(self, one: BaselineRecord) -> Predictions | None:
         run = self.data.run

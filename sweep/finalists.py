@@ -31,7 +31,7 @@ from sweep.records import Run, read_predictions, read_run
 from sweep.run_folder import RunPaths
 from sweep.trial_records import Finalist, Finals, Suggestion, TrialRecord, best, ranked_rows
 from trainables.atomic import append_line, write_json
-from trainables.baselines import measure_baselines
+from trainables.baselines import measure_baselines, read_properties
 from trainables.data.dataset import open_dataset, open_test_split
 from trainables.data.splits import write_folds
 from trainables.metrics import tune_thresholds
@@ -395,4 +395,5 @@ def _measure(folder: Path, settings: TrialSettings, backbones: dict[str, FoundWe
         seed=settings.seed,
         cached_stages=settings.cached_stages,
         place=settings.cache_place,
+        properties=read_properties(root),
     )

@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier
@@ -29,7 +31,7 @@ from search_spaces.params import TrialParams
 from trainables.atomic import write_json
 from trainables.backbones import flattened_7x7
 from trainables.batches import Batches, ImageBatches
-from trainables.data.dataset import Split, TrialData
+from trainables.data.dataset import IMAGES_FILE, SPLITS_FILE, Split, TrialData
 from trainables.engine import EVALUATION_BATCH, map_batches
 from trainables.feature_cache import CachePlace
 from trainables.finetune import FineTunedModel, build_model
@@ -49,6 +51,9 @@ BORDER_PART = 1 / 16
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """C of scikit-learn, the inverse of the penalty on squared weights: from strong regularisation to weak."""
 MOST_ITERATIONS = 1000
+MOST_TEXTS = 20
+FILES = "File properties (size, shape, mode, bits, JPEG quality)"
+COLUMNS = "Source and subgroup columns"
 
 Features = NDArray[np.float32]
 Labels = NDArray[Any]
@@ -69,17 +74,20 @@ def measure_baselines(
     seed: int,
     cached_stages: Mapping[str, Sequence[int]],
     place: CachePlace | None,
+    properties: Mapping[str, pd.DataFrame] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Measure every baseline on the sweep's own images and splits; write and return ``baselines.json``.
 
     majority: the training split's frequencies, the same for every image. thumbnails, borders: logistic regression on
-    16 x 16 pixels, and on the outermost sixteenth of each side. frozen_<backbone>: logistic regression on what a new
-    head would see of the untouched network. How exactly: ``FrozenNetwork`` and ``fit_regression``.
+    16 x 16 pixels, and on the outermost sixteenth of each side. file_properties, columns: logistic regression on what
+    is known of the files, and on where the images come from (``coded``). frozen_<backbone>: logistic regression on what
+    a new head would see of the untouched network. How exactly: ``FrozenNetwork`` and ``fit_regression``.
 
     test: the opened test split, or None while it is closed. folder: also gets ``<name>.npz``, the predictions of val
     and, if given, test (epoch 0: nothing was trained by epochs). threads: of torch, and labels fitted at once.
     device: where frozen networks run; precision: "fp32" or "bf16", theirs. seed: of the sweep. cached_stages, place: of
-    the features that the sweep's trials share, as in ``TrialSettings``.
+    the features that the sweep's trials share, as in ``TrialSettings``. properties: "file_properties" and "columns",
+    each a row an image by its row in the image cache; those that are empty are not measured.
 
     Content: {"baselines": [{name, label, detail, val, test, seconds, failed}]}. val, test: the metrics of
     ``evaluate_predictions``, None where undefined; test itself is None while it is closed. failed: None, or why there
@@ -96,6 +104,9 @@ def measure_baselines(
         ("thumbnails", "Thumbnails of 16 x 16 pixels"): partial(by_regression, partial(of_images, thumbnails)),
         ("borders", "Image borders only"): partial(by_regression, partial(of_images, borders)),
     }
+    for name, label in (("file_properties", FILES), ("columns", COLUMNS)):
+        if (known := properties.get(name)) is not None and known.shape[1]:
+            answers[name, label] = partial(by_regression, partial(_coded_split, known, data.train))
     for name, found in backbones.items():
         frozen = FrozenNetwork(found, data, device, precision, seed, cached_stages.get(name, ()), place)
         answer = partial(by_regression, frozen.features, "random weights, " if found.origin == "random" else "")
@@ -198,6 +209,45 @@ def borders(data: ImageBatches) -> Features:
         return _reduced(images, side)[:, :, outside]
 
     return _gathered(data, frame)
+
+
+def read_properties(run_dir: Path) -> dict[str, pd.DataFrame]:
+    """For ``measure_baselines``, of what ``prepare`` wrote: file_properties from images.csv, columns from there and
+    from splits.csv. Runs of earlier versions have no images.csv, and none of them here."""
+    path = run_dir / IMAGES_FILE
+    if not path.exists():
+        return {}
+    text, missing = {"mode": str, "source": str}, {"jpeg_quality": [""]}
+    images = pd.read_csv(path, index_col="row", dtype=text, keep_default_na=False, na_values=missing)
+    files = images[["width", "height", "mode", "bits", "jpeg_quality"]]
+    columns = pd.read_csv(run_dir / SPLITS_FILE, index_col="row", dtype=str, keep_default_na=False)
+    columns = columns.set_axis(columns.index.astype(np.int64)).filter(regex="^subgroup_")
+    columns = columns.join(images.filter(["source"]))
+    return {"file_properties": files.assign(aspect=files["width"] / files["height"]), "columns": columns}
+
+
+def coded(known: pd.DataFrame, train: pd.DataFrame) -> Features:
+    """float32 [N, d] of 0 and 1: for each column a place for each value, so that no order is assumed.
+
+    Numbers are told apart by the deciles of ``train``, text by its 20 most frequent values there; what is missing, and
+    all rarer text, has a place of its own.
+    """
+    places = []
+    for name, column in known.items():
+        of_train = train[name]
+        if pd.api.types.is_numeric_dtype(column):
+            edges = np.unique(of_train.dropna().quantile(np.linspace(0, 1, 11)))
+            codes = np.where(column.isna(), -1, np.searchsorted(edges, column))
+            count = len(edges) + 1
+        else:
+            frequent = of_train.value_counts().index[:MOST_TEXTS]
+            codes, count = frequent.get_indexer(pd.Index(column)), len(frequent)
+        places.append(codes[:, None] == np.arange(-1, count))
+    return np.concatenate(places, axis=1).astype(np.float32)
+
+
+def _coded_split(known: pd.DataFrame, train: Split, split: Split) -> Features:
+    return coded(known.loc[split.rows], known.loc[train.rows])
 
 
 class FrozenNetwork:

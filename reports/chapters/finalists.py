@@ -10,7 +10,17 @@ import pandas as pd
 
 from reports import figures, formats, intervals
 from reports.blocks import Block, Chapter, Figure, Table, Text, columns
-from reports.comparisons import CLOSE, FALLBACK, MAJORITY, BaselineComparison, Comparison
+from reports.comparisons import (
+    CLOSE,
+    FALLBACK,
+    FEWEST_POSITIVES,
+    GIVES_AWAY,
+    MAJORITY,
+    NEAR,
+    SUSPECT,
+    BaselineComparison,
+    Comparison,
+)
 from reports.intervals import interval
 from reports.leaderboard import ConfigurationResult, Leaderboard, params_of
 from reports.results import Results
@@ -166,19 +176,7 @@ def _finalists(results: Results, board: Leaderboard) -> list[Block]:
         text = f"The search scored its finalists {abs(mean):.3f} {'better' if mean > 0 else 'worse'} than their repeats"
         why = ": the best of many trials is also the luckiest." if mean > 0 else "."
         blocks.append(Text(f"{text}, on average{why}"))
-    return [*blocks, *_promise(results, board)]
-
-
-def _promise(results: Results, board: Leaderboard) -> list[Block]:
-    """Whether the test score agrees with what validation promised."""
-    winner = board.winner
-    if winner is None or board.split != "test" or winner.scores is None or f"val_{board.metric}" != results.data.metric:
-        return []
-    found = interval(winner.scores, board.metric)
-    if math.isnan(winner.mean) or math.isnan(found.low) or found.low <= winner.mean <= found.high:
-        return []
-    side = "below" if found.estimate < winner.mean else "above"
-    return [Text(f"The winner's test score lies {side} its mean on validation, which is outside the test interval.")]
+    return blocks
 
 
 def _paired(board: Leaderboard) -> list[Block]:
@@ -237,7 +235,32 @@ def _baselines(results: Results) -> list[Block]:
         said = formats.escape(" ".join(filter(None, (judge.shortcut_sentence, judge.frozen_sentence))))
         said += f" Close means {formats.percent(CLOSE)} of the gain from the majority class to the winner in macro F1, "
         said += "or a lead whose 95 % interval holds 0."
-    return [Text(text), _baseline_table(results, comparisons), Text(said)]
+    blocks: list[Block] = [Text(text), _baseline_table(results, comparisons), Text(said)]
+    return [*blocks, *([] if judge is None or not judge.judging else [_class_table(judge)])]
+
+
+def _class_table(judge: BaselineComparison) -> Table:
+    """Each class by each shortcut."""
+    rows = []
+    for one in judge.judging:
+        answer = ("yes" if one.gives_away else "no") if one.judged else f"not judged: {one.positives} images"
+        row: dict[str, Any] = {"class": one.name, "baseline": one.baseline.label, "auroc": one.auroc, "f1": one.f1}
+        row |= {"winner": one.winner, "lead": one.lead.difference, "lead_low": one.lead.low, "lead_high": one.lead.high}
+        row["lead_shown"] = formats.difference(one.lead.difference, one.lead.low, one.lead.high)
+        if (test := judge.alike(one) if judge.split == "test" else None) is not None:
+            row |= {"test_auroc": test.auroc, "test_f1": test.f1, "test_winner": test.winner}
+        rows.append(row | {"given_away": answer})
+    titles = {"baseline": "method", "auroc": "AUROC", "f1": "F1", "winner": "the winner's F1"}
+    titles |= {"lead_shown": "the winner's less it", "given_away": "given away"}
+    if judge.split == "test":
+        titles |= {"test_auroc": "test AUROC", "test_f1": "test F1", "test_winner": "the winner's test F1"}
+    caption = (
+        f"Each class by each shortcut, decided on validation. A class is given away by an AUROC of at least "
+        f"{GIVES_AWAY:g}, or of at least {SUSPECT:g} where the interval of the winner's lead in F1 holds 0 or ends "
+        f"below {NEAR:g}. Fewer than {FEWEST_POSITIVES} images of a class: not judged."
+    )
+    frame = pd.DataFrame(rows)
+    return Table("baselines_by_class", caption, frame, columns("class", **titles), folded=True)
 
 
 def _baseline_table(results: Results, comparisons: dict[str, BaselineComparison]) -> Table:

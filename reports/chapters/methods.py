@@ -53,7 +53,7 @@ TUNED = (
 )
 BASELINES = (
     "Baselines on the same images: the most frequent class, and logistic regression on thumbnails of 16 x 16 pixels, "
-    "on image borders and on frozen features."
+    "on image borders, on properties of the files and where they come from, and on frozen features."
 )
 MOST_REASONS = 4
 """Of what was left out; the data chapter has all."""

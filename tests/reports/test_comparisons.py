@@ -11,7 +11,7 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from reports.bootstrap import draw_resamples, score_runs
-from reports.comparisons import compare, holm, mcnemar
+from reports.comparisons import change, compare, holm, mcnemar
 
 CLASSES = ("a", "b", "c")
 
@@ -47,6 +47,21 @@ def test_an_interval_excludes_no_difference_exactly_where_p_is_at_most_a_twentie
     assert (found.low > 1e-9 or found.high < -1e-9) == (found.p <= 0.05)
     assert found.low <= found.difference <= found.high
     assert 1 / (replicates + 1) <= found.p <= 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_change_between_two_sets_has_the_interval_of_independent_samples(seed):
+    before, after = (
+        finalists(10 * seed + place, images=600, rights=(share,))[0]["t0"] for place, share in enumerate((0.9, 0.7))
+    )
+    found = change(before, after, "accuracy")
+    share, other = before.estimate["accuracy"], after.estimate["accuracy"]
+    spread = ((share * (1 - share) + other * (1 - other)) / 600) ** 0.5
+    assert found.difference == other - share
+    assert found.high - found.difference == pytest.approx(1.96 * spread, rel=0.08)
+    assert found.difference - found.low == pytest.approx(1.96 * spread, rel=0.08)
+    assert found.significant
+    assert not change(before, before, "accuracy").significant
 
 
 def test_the_p_value_is_near_that_of_a_permutation_test():

@@ -16,8 +16,9 @@ from searched_run import write_searched
 from sklearn.metrics import roc_auc_score
 
 from reports.caveats import caveats
+from reports.comparisons import ClassShortcut, Comparison
 from reports.results import Results
-from sweep.records import read_run
+from sweep.records import BaselineRecord, read_run
 from sweep.run_folder import RunPaths
 
 WriteRun = Callable[..., Path]
@@ -222,6 +223,48 @@ def test_a_shortcut_that_comes_close_is_a_caveat(write_run: WriteRun, name: str)
     assert [one.name for one in results.judged_baselines.shortcuts_close] == [name]
     assert results.judged_baselines.shortcut_sentence in said(results)
     assert "how the images were made" in said(results)
+
+
+def test_a_class_that_a_shortcut_tells_is_named_though_it_tells_no_other(write_run: WriteRun) -> None:
+    root = write_run(finals={}, **BIG)
+    write_baselines(root, {"majority": 0.0, "thumbnails": 0.1, "borders": 0.1})
+    path = RunPaths(root).baselines / "borders.npz"
+    with np.load(path) as saved:
+        arrays = {key: saved[key] for key in saved.files}
+    arrays["probability"] = np.where(
+        (arrays["label"] == 1)[:, None], np.float32([0.1, 0.8, 0.1]), np.float32([0.45, 0.1, 0.45])
+    )
+    np.savez(path, **arrays)
+    results = results_of(root)
+    judge = results.judged_baselines
+    assert judge.shortcuts_close == ()
+    (one,) = judge.given_away
+    assert (one.name, one.baseline.name, one.auroc, one.f1) == ("b", "borders", 1.0, 1.0)
+    first = caveats(results)[0].text
+    assert first.startswith("b is given away: image borders only tell it with AUROC 1.000 and F1 1.000 on validation")
+    winner = judge.winner.estimate["f1:b"]
+    assert first.endswith(f"(on test 1.000 and {winner:.3f}).")
+    assert "No shortcut comes close to the winner over all classes" in judge.shortcut_sentence
+    assert judge.shortcut_sentence.endswith(", yet one gives b away.")
+
+
+@pytest.mark.parametrize(
+    ("auroc", "low", "high", "positives", "given"),
+    [
+        (0.9, 0.2, 0.4, 10, True),
+        (0.89, 0.2, 0.4, 10, False),
+        (0.75, -0.1, 0.4, 10, True),
+        (0.75, 0.01, 0.05, 10, True),
+        (0.75, 0.01, 0.06, 10, False),
+        (0.74, -0.1, 0.01, 10, False),
+        (1.0, -0.1, 0.01, 9, False),
+        (math.nan, -0.1, 0.01, 10, False),
+    ],
+)
+def test_when_a_class_is_given_away(auroc: float, low: float, high: float, positives: int, given: bool) -> None:
+    lead = Comparison(difference=(low + high) / 2, low=low, high=high, p=0.5, p_holm=0.5, warning="")
+    one = ClassShortcut("b", BaselineRecord(), auroc, 0.5, 0.5, lead, positives)
+    assert one.gives_away is given
 
 
 def test_frozen_features_that_come_close_are_a_finding_about_fine_tuning_and_no_shortcut(write_run: WriteRun) -> None:

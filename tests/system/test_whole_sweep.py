@@ -128,7 +128,7 @@ def test_the_last_lines_name_the_winner_and_its_model(whole: Path) -> None:
     assert (whole / "models" / "best.onnx").exists()
     names = {row["name"] for row in json.loads((whole / "baselines" / "baselines.json").read_text())["baselines"]}
     networks = {f"frozen_{finalist.params['backbone']}" for finalist in run.finals.finalists}
-    assert names == {"majority", "thumbnails", "borders", *networks}
+    assert names == {"majority", "thumbnails", "borders", "file_properties", *networks}
 
 
 def test_a_sweep_killed_in_its_search_and_among_its_repeats_ends_as_one_that_was_not(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torchvision
@@ -29,7 +30,16 @@ from sweep.run_folder import RunPaths
 from trainables import baselines
 from trainables import batches as batches_module
 from trainables.backbones import BACKBONES
-from trainables.baselines import STRENGTHS, borders, fit_regression, frozen_features, measure_baselines, thumbnails
+from trainables.baselines import (
+    STRENGTHS,
+    borders,
+    coded,
+    fit_regression,
+    frozen_features,
+    measure_baselines,
+    read_properties,
+    thumbnails,
+)
 from trainables.batches import ImageBatches, InputScale, normalise
 from trainables.data.config import DataConfig
 from trainables.data.dataset import Split, TrialData, open_dataset
@@ -203,6 +213,44 @@ def test_several_labels_an_image_are_answered_one_by_one(tmp_path: Path) -> None
     majority = read_predictions(tmp_path / "missing" / "majority.npz")
     np.testing.assert_allclose(majority.probability[0], np.nanmean(data.train.labels, axis=0))
     assert (read_predictions(tmp_path / "baselines" / "borders.npz").probability[:, 2] == 1).all()
+
+
+def test_what_is_known_of_files_and_sources_tells_a_class_that_they_differ_in(tmp_path: Path) -> None:
+    lines = ["path,split,label,hospital,sex"]
+    rng = np.random.default_rng(0)
+    for number in range(90):
+        ill, wide = number % 2, number % 3 == 0
+        pixels = rng.integers(0, 256, (32, 48 if wide else 32), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        split, label = ("train" if number < 60 else "val"), ("wide" if wide else "narrow")
+        lines.append(f"{number}.png,{split},{label},{'north' if wide else 'south'},{'fm'[ill]}")
+    (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
+    columns = {"label_column": ("label",), "source_column": "hospital", "subgroup_column": ("sex",)}
+    data = prepared(tmp_path, tmp_path / "all.csv", image_size=32, **columns)
+    known = read_properties(tmp_path / "run")
+    assert list(known["columns"]) == ["subgroup_sex", "source"]
+    found = measure(data, None, tmp_path / "baselines", {}, properties=known)
+    for name in ("file_properties", "columns"):
+        assert found[name]["failed"] is None
+        assert found[name]["val"]["accuracy"] == 1, name
+    assert found["borders"]["val"]["accuracy"] < 1
+    known["columns"] = known["columns"].drop(columns="source")
+    found = measure(data, None, tmp_path / "baselines", {}, properties=known)
+    assert found["columns"]["val"]["auroc:wide"] < 0.75, "the sex tells nothing"
+    (tmp_path / "run" / "images.csv").unlink()
+    assert read_properties(tmp_path / "run") == {}
+
+
+def test_values_have_places_and_what_is_new_or_missing_has_its_own() -> None:
+    train = pd.DataFrame({"n": [1.0, 1.0, 2.0, 4.0], "t": ["a", "a", "b", "c"]})
+    part = pd.DataFrame({"n": [1.0, 3.0, 9.0, np.nan], "t": ["a", "b", "new", "c"]})
+    found = coded(part, train)
+    assert (found.sum(axis=1) == 2).all(), "one place a column"
+    edges = np.unique(train["n"].quantile(np.linspace(0, 1, 11)))
+    assert found.shape == (4, (len(edges) + 2) + 4)
+    assert len(np.unique(found, axis=0)) == 4
+    assert found[3, 0] == 1, "missing"
+    assert found[2, -4] == 1, "no value of training"
 
 
 def test_the_file_has_the_name_that_a_run_folder_knows() -> None:

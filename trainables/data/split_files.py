@@ -49,9 +49,11 @@ def write_splits(path: Path, samples: Samples, rows: Rows, splits: Names) -> Non
 
 
 def write_image_stats(path: Path, samples: Samples, rows: Rows, stats: Sequence[ImageStats]) -> None:
-    """images.csv: row, path, width, height (pixels of the file), mode, bits, jpeg_quality, mean, sd (0..255)."""
+    """images.csv: row, path, width, height (pixels of the file), mode, bits, jpeg_quality, mean, sd (0..255), and
+    where there is a source column source."""
     columns: dict[str, Sequence[object]] = {"row": rows.tolist(), "path": samples.paths}
     columns |= {name: [getattr(one, name) for one in stats] for name in IMAGE_STATS}
+    columns |= {} if samples.sources is None else {"source": samples.sources}
     table = pd.DataFrame(columns).astype({"jpeg_quality": "Int64"})  # whole numbers, though some are missing
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
 

@@ -137,20 +137,6 @@ def test_hyperparameters_of_another_version_are_named_and_not_fatal(write_run: W
     assert set(frame["configuration"]) == {"hyperparameters damaged"}
 
 
-def test_a_test_score_outside_what_validation_promised_is_said(write_run: WriteRun) -> None:
-    root = write_run(
-        finals={"finalists": (0,)}, labels_per_split={"train": 30, "val": 150, "test": 150}, classes=("a", "b")
-    )
-    for folder in (RunPaths(root).finalists / "t0000").iterdir():
-        path = folder / "best" / "predictions.npz"
-        with np.load(path) as saved:
-            arrays = {key: saved[key] for key in saved.files}
-        test = arrays["split"] == "test"
-        arrays["probability"][test] = np.float32(0.5) + np.float32(0.1) * (np.arange(test.sum())[:, None] % 2 - [0, 1])
-        np.savez(path, **arrays)
-    assert "test score lies below its mean on validation" in texts(finalists.chapter(results_of(root)))
-
-
 def test_the_table_sets_the_winners_mean_beside_every_baseline_on_both_splits(write_run: WriteRun) -> None:
     root = write_run(finals={})
     write_baselines(root, POOR)

@@ -1,0 +1,81 @@
+"""What the report says of scores that do not travel from validation to test."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from in_chapter import results_of
+from sklearn.metrics import f1_score, roc_auc_score
+
+from reports.caveats import caveats, from_validation_to_test
+from sweep.run_folder import RunPaths
+
+WriteRun = Callable[..., Path]
+SIZES: dict[str, Any] = {"labels_per_split": {"train": 30, "val": 300, "test": 300}, "classes": ("a", "b")}
+
+
+def run_whose(write_run: WriteRun, split: str, changed: Callable[[Any], Any]) -> Path:
+    """A run whose winner's probabilities [N, 2] on ``split`` are ``changed``, in every repeat."""
+    root = write_run(finals={"finalists": (0,)}, **SIZES)
+    for folder in (RunPaths(root).finalists / "t0000").iterdir():
+        path = folder / "best" / "predictions.npz"
+        with np.load(path) as saved:
+            arrays = {key: saved[key] for key in saved.files}
+        rows = arrays["split"] == split
+        arrays["probability"][rows] = changed(arrays["probability"][rows])
+        np.savez(path, **arrays)
+    return root
+
+
+def surer_of_a(probability: Any) -> Any:
+    """The same order, other decisions."""
+    odds = 20 * probability[:, 0] / probability[:, 1]
+    return np.stack([odds / (1 + odds), 1 / (1 + odds)], axis=1).astype(np.float32)
+
+
+def chance(probability: Any) -> Any:
+    first = np.random.default_rng(0).random(len(probability)).astype(np.float32)
+    return np.stack([first, 1 - first], axis=1)
+
+
+def test_where_only_decisions_fail_it_says_so_and_what_differs(write_run: WriteRun) -> None:
+    results = results_of(run_whose(write_run, "test", surer_of_a))
+    text = from_validation_to_test(results)
+    assert text == caveats(results)[0].text, "the first of all"
+    saved = results.model_runs("test")
+    assert saved is not None
+    scores = {}
+    for split in ("val", "test"):
+        runs = results.runs(split)
+        assert runs is not None
+        decided = runs.probabilities.argmax(axis=2)
+        scores[split] = np.mean([f1_score(runs.labels, one, average="macro") for one in decided])
+        scores[f"{split} area"] = np.mean([roc_auc_score(runs.labels, one[:, 1]) for one in runs.probabilities])
+    assert text.startswith(
+        f"Test macro F1 is {scores['test']:.3f}, on validation {scores['val']:.3f}: the difference is "
+    )
+    assert f"The ranking held (mean AUROC {scores['test area']:.3f} and {scores['val area']:.3f} on validation)" in text
+    assert re.search(r"the calibration error is 0\.\d+ and 0\.\d+\.$", text)
+
+
+def test_where_the_ranking_fails_too_the_splits_are_to_blame(write_run: WriteRun) -> None:
+    text = from_validation_to_test(results_of(run_whose(write_run, "test", chance)))
+    assert "The ranking failed, too" in text
+    assert text.endswith("the splits differ, or validation resembles training more than test does.")
+
+
+def test_a_better_test_score_is_said_too(write_run: WriteRun) -> None:
+    text = from_validation_to_test(results_of(run_whose(write_run, "val", chance)))
+    assert "The ranking is better, too" in text
+    assert text.endswith("the splits differ, or test resembles training more than validation does.")
+
+
+@pytest.mark.parametrize("changes", [{}, {"opened": False}])
+def test_nothing_is_said_where_nothing_shows_or_test_is_closed(write_run: WriteRun, changes: dict[str, Any]) -> None:
+    root = write_run(finals={"finalists": (0,)} | changes, **SIZES)
+    assert from_validation_to_test(results_of(root)) == ""
