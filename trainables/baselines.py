@@ -52,8 +52,6 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """C of scikit-learn, the inverse of the penalty on squared weights: from strong regularisation to weak."""
 MOST_ITERATIONS = 1000
 MOST_TEXTS = 20
-FILES = "File properties (size, shape, mode, bits, JPEG quality)"
-COLUMNS = "Source and subgroup columns"
 
 Features = NDArray[np.float32]
 Labels = NDArray[Any]
@@ -104,9 +102,10 @@ def measure_baselines(
         ("thumbnails", "Thumbnails of 16 x 16 pixels"): partial(by_regression, partial(of_images, thumbnails)),
         ("borders", "Image borders only"): partial(by_regression, partial(of_images, borders)),
     }
-    for name, label in (("file_properties", FILES), ("columns", COLUMNS)):
+    for name, label in (("file_properties", "File properties"), ("columns", "Source and subgroup columns")):
         if (known := properties.get(name)) is not None and known.shape[1]:
-            answers[name, label] = partial(by_regression, partial(_coded_split, known, data.train))
+            of = ", ".join(known).replace("_", " ") + ": "
+            answers[name, label] = partial(by_regression, partial(_coded_split, known, data.train), of)
     for name, found in backbones.items():
         frozen = FrozenNetwork(found, data, device, precision, seed, cached_stages.get(name, ()), place)
         answer = partial(by_regression, frozen.features, "random weights, " if found.origin == "random" else "")

@@ -233,6 +233,7 @@ def test_what_is_known_of_files_and_sources_tells_a_class_that_they_differ_in(tm
     for name in ("file_properties", "columns"):
         assert found[name]["failed"] is None
         assert found[name]["val"]["accuracy"] == 1, name
+    assert found["columns"]["detail"].startswith("subgroup sex, source: logistic regression")
     assert found["borders"]["val"]["accuracy"] < 1
     known["columns"] = known["columns"].drop(columns="source")
     found = measure(data, None, tmp_path / "baselines", {}, properties=known)
