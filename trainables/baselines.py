@@ -104,7 +104,7 @@ def measure_baselines(
     }
     for name, label in (("file_properties", "File properties"), ("columns", "Source and subgroup columns")):
         if (known := properties.get(name)) is not None and known.shape[1]:
-            of = ", ".join(known).replace("_", " ") + ": "
+            of = ", ".join(map(str, known)).replace("_", " ") + ": "
             answers[name, label] = partial(by_regression, partial(_coded_split, known, data.train), of)
     for name, found in backbones.items():
         frozen = FrozenNetwork(found, data, device, precision, seed, cached_stages.get(name, ()), place)
