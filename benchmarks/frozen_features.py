@@ -98,6 +98,7 @@ def baselines(run: Run, test: Split | None, splits: tuple[str, ...], cpus: int) 
             seed=run.sweep.seed or 0,
             cached_stages={},
             place=None,
+            properties={},
         )
     for entry in content["baselines"]:
         what = f"{entry['label']}: {entry['failed'] or entry['detail'].removesuffix(' chosen on validation')}"

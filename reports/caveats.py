@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from scipy.stats import fisher_exact
 
 from reports import formats, intervals, tables
 from reports.bootstrap import draw_resamples
-from reports.comparisons import Comparison, change
+from reports.comparisons import change
 from reports.intervals import FEW_GROUPS, interval
 from reports.probabilities import calibration
 from reports.results import Results
@@ -123,7 +122,8 @@ def from_validation_to_test(results: Results) -> str:
     before, after = val.estimate[name], test.estimate[name]
     text = (
         f"{formats.capital(formats.metric_name(f'test_{name}'))} is {formats.score(after)}, on validation "
-        f"{formats.score(before)}: the difference is {_shown(found)}."
+        f"{formats.score(before)}: the difference is "
+        f"{formats.difference(found.difference, found.low, found.high)}."
     )
     if name.startswith(AREAS) or RANKING not in val.estimate:
         return f"{text} {_differ(better)}"
@@ -136,34 +136,27 @@ def from_validation_to_test(results: Results) -> str:
     return f"{text} The ranking held {areas}, so it is the decisions that differ: {_decisions(results)}."
 
 
-def _shown(found: Comparison) -> str:
-    return formats.difference(found.difference, found.low, found.high)
-
-
 def _differ(better: bool) -> str:
     first, second = ("test", "validation") if better else ("validation", "test")
     return f"The splits differ, or {first} resembles training more than {second} does."
 
 
 def _decisions(results: Results) -> str:
-    """What changes decisions and leaves the ranking: class shares and calibration."""
-    found = []
-    images = {split: results.runs(split) for split in ("val", "test")}
-    val, test = images["val"], images["test"]
-    assert val is not None
-    assert test is not None
-    shares = [np.nanmean(np.where(one.known, one.truth, np.nan), axis=0) for one in (val, test)]
-    most = int(np.nanargmax(np.abs(shares[1] - shares[0])))
-    if abs(shares[1][most] - shares[0][most]) >= SHARES_DIFFER:
-        before, after = (formats.percent(float(one[most])) for one in shares)
-        found.append(f"{val.classes[most]} is {before} of validation and {after} of test")
-    errors = []
-    for split, runs in (("val", val), ("test", test)):
-        scores = results.scores(split)
+    """What changes decisions and leaves the ranking: class shares and calibration, of several labels their mean."""
+    shares, errors = [], []
+    for split in ("val", "test"):
+        runs, scores = results.runs(split), results.scores(split)
+        assert runs is not None
         assert scores is not None
-        bins = [one.error for claim in calibration(runs, scores).claims[:1] for one in claim.bins]
-        errors.append(math.nan if not bins else sum(bins) / len(bins))
-    found.append(f"the calibration error is {formats.score(errors[0])} and {formats.score(errors[1])}")
+        shares.append(runs.truth.sum(axis=0) / runs.known.sum(axis=0))
+        claims = calibration(runs, scores).claims[: None if runs.multi_label else 1]
+        errors.append(formats.score(float(np.mean([bins.error for claim in claims for bins in claim.bins]))))
+    most = int(np.argmax(np.abs(shares[1] - shares[0])))
+    before, after = (float(one[most]) for one in shares)
+    found = [f"the calibration error is {errors[0]} on validation and {errors[1]} on test"]
+    if abs(after - before) >= SHARES_DIFFER:
+        name = results.data.classes[most]
+        found.insert(0, f"{name} is {formats.percent(before)} of validation and {formats.percent(after)} of test")
     return formats.listing(found)
 
 
@@ -356,4 +349,5 @@ CAVEATS: tuple[tuple[str, str, Callable[[Results], str | list[str]]], ...] = (
     ("info", "learning_curves", _late),
     ("info", "errors", _overfitting),
 )
-"""Level, chapter that says more, and what is said ("" or []: nothing), the worst first."""
+"""Level, chapter that says more, and what is said ("" or []: nothing): first what makes the headline misleading though
+every number is right, then the worst first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -312,32 +312,38 @@ def compare_baselines(
     if shared.any() and not shared.all():
         runs = runs.of(shared)
         scores = runs.scores()
-    measured, aurocs = {}, {}
-    task = "multi_label" if runs.multi_label else "single_label"
-    for name, part in parts.items():
-        aligned = part.align(runs.paths, runs.labels) if part.classes == runs.classes else None
-        if aligned is not None:
-            aurocs[name] = evaluate_predictions(runs.labels, aligned.probability, runs.classes, task)
-            rows = aligned.probability[None]
-            scored = runs.labels, rows, runs.classes, scores.resamples
-            measured[name] = score_runs(*scored, areas=False, ordered=runs.ordered)
-    leads = compare(scores, measured, FALLBACK) if measured else {}
     records = tuple(one for one, _ in baselines)
-    by_class = [
-        ClassShortcut(
-            name=name,
-            baseline=one,
-            auroc=aurocs[one.name][f"auroc:{name}"],
-            f1=measured[one.name].estimate[f"f1:{name}"],
-            winner=scores.estimate[f"f1:{name}"],
-            lead=compare(scores, {one.name: measured[one.name]}, f"f1:{name}")[one.name],
-            positives=int(positives),
-        )
-        for one in records
-        if one.kind == "shortcut" and one.name in measured and one.name != MAJORITY
-        for name, positives in zip(runs.classes, runs.truth.sum(axis=0), strict=True)
-    ]
+    measured: dict[str, Scores] = {}
+    by_class: list[ClassShortcut] = []
+    for one in records:
+        part = parts.get(one.name)
+        aligned = part.align(runs.paths, runs.labels) if part is not None and part.classes == runs.classes else None
+        if aligned is None:
+            continue
+        scored = runs.labels, aligned.probability[None], runs.classes, scores.resamples
+        measured[one.name] = score_runs(*scored, areas=False, ordered=runs.ordered)
+        if one.kind == "shortcut" and one.name != MAJORITY:
+            by_class += _by_class(one, aligned, scores, measured[one.name])
+    leads = compare(scores, measured, FALLBACK) if measured else {}
     return BaselineComparison(split, scores, records, measured, leads, tuple(by_class))
+
+
+def _by_class(shortcut: BaselineRecord, saved: Predictions, winner: Scores, scores: Scores) -> Iterator[ClassShortcut]:
+    """saved: the shortcut's predictions on the images that both were scored on."""
+    task = "multi_label" if saved.label.ndim == 2 else "single_label"
+    values = evaluate_predictions(saved.label, saved.probability, saved.classes, task)
+    for place, name in enumerate(saved.classes):
+        f1 = f"f1:{name}"
+        having = saved.label == place if saved.label.ndim == 1 else saved.label[:, place] == 1
+        yield ClassShortcut(
+            name=name,
+            baseline=shortcut,
+            auroc=values[f"auroc:{name}"],
+            f1=scores.estimate[f1],
+            winner=winner.estimate[f1],
+            lead=compare(winner, {shortcut.name: scores}, f1)[shortcut.name],
+            positives=int(having.sum()),
+        )
 
 
 @dataclass(frozen=True)

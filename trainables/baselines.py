@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -72,7 +71,7 @@ def measure_baselines(
     seed: int,
     cached_stages: Mapping[str, Sequence[int]],
     place: CachePlace | None,
-    properties: Mapping[str, pd.DataFrame] = MappingProxyType({}),
+    properties: Mapping[str, pd.DataFrame],
 ) -> dict[str, Any]:
     """Measure every baseline on the sweep's own images and splits; write and return ``baselines.json``.
 

@@ -228,7 +228,8 @@ def _baselines(results: Results) -> list[Block]:
     judge = results.judged_baselines
     text = (
         "### Baselines\n\nShortcuts tell what gives the labels away without a look at the finding: a thumbnail keeps "
-        "brightness in large patches, the border nothing of the middle. Frozen features tell what fine-tuning adds."
+        "brightness in large patches, the border nothing of the middle, properties of the files nothing of the image. "
+        "Frozen features tell what fine-tuning adds."
     )
     said = "There are no predictions of the winner to set beside them."
     if judge is not None:

@@ -62,7 +62,7 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
     """The entries of the content by name."""
     device = torch.device("cpu")
-    shared = {"cached_stages": {}, "place": None} | shared
+    shared = {"cached_stages": {}, "place": None, "properties": {}} | shared
     content = measure_baselines(
         data, test, weights, folder, threads=1, device=device, precision="fp32", seed=0, **shared
     )
