@@ -274,7 +274,8 @@ class View:
                 if trial_id not in self._watched.values():
                     watch = LIBC.inotify_add_watch(self._inotify, os.fsencode(folder), IN_CREATE | IN_MOVED_TO)
                     self._watched[watch] = trial_id
-                    if (folder / "state.pt").exists():  # written before it was watched
+                    # One that was written before it was watched; those of earlier sessions are known.
+                    if (folder / "state.pt").exists() and all(trial_id != one for one, _ in self.written):
                         self.written.append((trial_id, time.time()))
             self.running = {
                 trial: (host, pid) for host in self._hosts for trial, pid in trials_on(host, self._run.root).items()
