@@ -18,19 +18,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from sweep.heartbeat import Heartbeat
 from sweep.history import RepeatHistory, TrialHistory, TrialState
+from sweep.model import choose as choose_model
 from sweep.optuna_search import Exhausted
 from sweep.plan import Plan
 from sweep.progress import Progress, SweepProgress, TensorBoardLog
 from sweep.pruning import PruningRule
 from sweep.ray_tune import Outcome, SettingsOf, TimeBudget, TuneSearcher, predict_trials, run_tasks, run_trials
 from sweep.record_reader import Scalar, read_json
-from sweep.records import Run, read_predictions, read_run
+from sweep.records import Run, read_maps, read_predictions, read_run
 from sweep.run_folder import RunPaths
 from sweep.trial_records import Finalist, Finals, Suggestion, TrialRecord, best, ranked_rows
 from trainables.atomic import append_line, write_json
+from trainables.attribution import attribute_split
 from trainables.baselines import measure_baselines, read_properties
 from trainables.data.dataset import open_dataset, open_test_split
 from trainables.data.splits import write_folds
@@ -373,6 +376,36 @@ def measure(plan: Plan, run: Run, settings: TrialSettings) -> list[str]:
     arguments = (run.paths.baselines.absolute(), settings, backbones, opened)
     (problem,) = run_tasks(plan, run.paths, _measure, [arguments])
     return [] if problem is None else [f"the baselines could not be measured: {problem}"]
+
+
+def attribute(plan: Plan, run: Run, settings: TrialSettings) -> list[str]:
+    """Write ``maps.npz`` of the model, unless it is there; returns what failed, one sentence each.
+
+    Of the test split once it has been opened, by the opening of its predictions; before, or without one, of validation.
+    """
+    try:
+        chosen = choose_model(run)
+    except UserError:
+        return []
+    split = "test" if run.finals is not None and run.finals.opened else "val"
+    known, judged = read_maps(run, chosen.trial), read_predictions(run, chosen.trial)
+    if known is not None and judged is not None and (known.split, known.epoch) == (split, judged.epoch):
+        return []
+    arguments = chosen.files.weights.absolute(), plan.weights, split, chosen.thresholds, settings
+    (problem,) = run_tasks(plan, run.paths, _attribute, [arguments])
+    return [] if problem is None else [f"attribution maps of {chosen.trial} could not be made: {problem}"]
+
+
+def _attribute(
+    weights_path: Path,
+    weights: dict[str, FoundWeights],
+    split: str,
+    thresholds: dict[str, float] | None,
+    settings: TrialSettings,
+) -> None:
+    device = torch.device("cuda" if settings.use_gpu else "cpu")
+    run_dir = Path(settings.run_dir)
+    attribute_split(run_dir, weights_path, weights, split, thresholds, threads=settings.cpus, device=device)
 
 
 def _backbones(run: Run) -> list[str]:

@@ -32,9 +32,10 @@ from sweep.record_reader import (
 )
 from sweep.run_folder import EvaluationPaths, ModelPaths, RunPaths
 from sweep.trial_records import Finals, epochs_table, read_finals, read_trials, trials_table
-from trainables import predictions
+from trainables import maps, predictions
 from trainables.atomic import check_format
 from trainables.data.dataset import unchanged
+from trainables.maps import Maps
 from trainables.predictions import Predictions
 
 
@@ -431,6 +432,19 @@ def read_predictions(run: Run, of: str | BaselineRecord) -> Predictions | None:
         f"{name} is left out: its arrays do not fit each other, or hold something else than they should"
     )
     return None
+
+
+def read_maps(run: Run, trial_id: str) -> Maps | None:
+    """The attribution maps of a trial, or of a repeat; None where there are none, or they are damaged: then it is said
+    in ``run.problems``."""
+    path = (run.paths.repeat(trial_id) if "/" in trial_id else run.paths.trial(trial_id)).maps
+    try:
+        return maps.read_maps(path)
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        run.problems.append(f"{path.relative_to(run.paths.root)} cannot be read ({reason(error)}): left out")
+        return None
 
 
 def _fits_together(saved: Predictions) -> bool:

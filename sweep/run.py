@@ -316,7 +316,8 @@ def compute(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: 
         ended = read_run(history.paths.root)
         with ThreadPoolExecutor(1) as beside_baselines:
             models = beside_baselines.submit(model.renew_models, ended)
-            for problem in (*finalists.measure(plan, ended, settings), *models.result()):
+            problems = finalists.measure(plan, ended, settings) + finalists.attribute(plan, ended, settings)
+            for problem in (*problems, *models.result()):
                 print(problem)
     return outcome
 

@@ -130,6 +130,8 @@ class TrialPaths:
     """Where a trial hung when the watchdog ended it."""
     weights = _At("best/weights.pt")
     predictions = _At("best/predictions.npz")
+    maps = _At("best/maps.npz")
+    """Where it looked, see ``trainables.attribution``; of the trial alone that the model was made of."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ class Backbone:
     dropped: submodules of torchvision's classifier that our head replaces.
     patch_size: side in pixels of the patches that have a position embedding each, so that the network is one of an
     image size; None = it takes any.
+    attribution: the submodule whose output ``trainables.attribution`` maps, the last with positions before they are
+    pooled; None = the last of ``stages``. to_maps: that output, and its gradient, as float [B, channels, h, w].
     """
 
     name: str
@@ -39,6 +42,13 @@ class Backbone:
     min_image_size: int
     dropped: tuple[str, ...] = ("classifier",)
     patch_size: int | None = None
+    attribution: str | None = None
+    to_maps: Callable[[Tensor], Tensor] = lambda output: output
+
+    @property
+    def attribution_layer(self) -> str:
+        """The submodule whose output is mapped."""
+        return self.attribution or self.stages[-1]
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -111,6 +121,12 @@ def class_token(tokens: Tensor) -> Tensor:
     return tokens[:, 0]
 
 
+def patch_tokens(tokens: Tensor) -> Tensor:
+    """ViT's: [B, 1 + h w, D], row by row, of a square image -> [B, D, h, w], without the class token."""
+    side = math.isqrt(tokens.shape[1] - 1)
+    return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, side, side)
+
+
 def pooled(features: Tensor) -> Tensor:
     """Mean over all positions: [B, C, H, W] -> [B, C]."""
     return torch.flatten(functional.adaptive_avg_pool2d(features, 1), 1)
@@ -159,6 +175,8 @@ def _spans(one: tuple[int, int], two: tuple[int, int], three: tuple[int, int], f
 
 _STEM = ("conv1", "bn1", "relu", "maxpool", "layer1")
 _RESNET: Blocks = (_STEM, ("layer2",), ("layer3",), ("layer4",))
+_VGG = _spans((0, 9), (10, 16), (17, 23), (24, 30))
+_VGG_BN = _spans((0, 13), (14, 23), (24, 33), (34, 43))
 _DENSENET: Blocks = (
     tuple(f"features.{name}" for name in ("conv0", "norm0", "relu0", "pool0", "denseblock1", "transition1")),
     ("features.denseblock2", "features.transition2"),
@@ -185,24 +203,24 @@ _VIT: Blocks = (
 
 BACKBONES: dict[str, Backbone] = {
     backbone.name: backbone
-    for backbone in (  # name, blocks, to_vector, feature_width, min_image_size, dropped, patch_size
+    for backbone in (  # name, blocks, to_vector, feature_width, min_image_size, dropped, patch_size, attribution
         Backbone("resnet18", _RESNET, pooled, 512, 1, ("fc",)),
         Backbone("resnet34", _RESNET, pooled, 512, 1, ("fc",)),
         Backbone("resnet50", _RESNET, pooled, 2048, 1, ("fc",)),
-        Backbone("vgg16", _spans((0, 9), (10, 16), (17, 23), (24, 30)), flattened_7x7, 25088, 32),
-        Backbone("vgg16_bn", _spans((0, 13), (14, 23), (24, 33), (34, 43)), flattened_7x7, 25088, 32),
+        Backbone("vgg16", _VGG, flattened_7x7, 25088, 32, attribution="features.29"),
+        Backbone("vgg16_bn", _VGG_BN, flattened_7x7, 25088, 32, attribution="features.42"),
         Backbone("densenet121", _DENSENET, pooled_after_relu, 1024, 29),
         Backbone("mobilenet_v2", _spans((0, 3), (4, 6), (7, 13), (14, 18)), pooled, 1280, 1),
         Backbone("mobilenet_v3_large", _spans((0, 3), (4, 6), (7, 12), (13, 16)), pooled, 960, 1),
         Backbone("efficientnet_b0", _spans((0, 2), (3, 3), (4, 5), (6, 8)), pooled, 1280, 1),
         Backbone("squeezenet1_0", _spans((0, 4), (5, 7), (8, 9), (10, 12)), pooled, 512, 21),
         Backbone("squeezenet1_1", _spans((0, 4), (5, 7), (8, 10), (11, 12)), pooled, 512, 17),
-        Backbone("convnext_tiny", _CONVNEXT, flattened, 768, 32, ("classifier.2",)),
+        Backbone("convnext_tiny", _CONVNEXT, flattened, 768, 32, ("classifier.2",), attribution="features.7"),
         Backbone("resnext50_32x4d", _RESNET, pooled, 2048, 1, ("fc",)),
         Backbone("wide_resnet50_2", _RESNET, pooled, 2048, 1, ("fc",)),
         Backbone("efficientnet_v2_s", _spans((0, 2), (3, 3), (4, 5), (6, 7)), pooled, 1280, 1),
         Backbone("regnet_y_1_6gf", _REGNET, pooled, 888, 1, ("fc",)),
-        Backbone("vit_b_16", _VIT, class_token, 768, 16, ("heads",), patch_size=16),
+        Backbone("vit_b_16", _VIT, class_token, 768, 16, ("heads",), 16, f"{_LAYERS[-1]}.ln_1", patch_tokens),
         Backbone("swin_t", _SWIN, pooled, 768, 4, ("head",)),
     )
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,16 @@ def trained_run(
     files.result.write_text(json.dumps(record) + "\n", encoding="utf-8")
     write_json(files.status, {"status": "completed", "reason": "all 1 epochs done"})
     return root
+
+
+def repeated(run: Path) -> None:
+    """Give the run a finalist, one repeat of it, and a decision for that."""
+    paths = RunPaths(run)
+    shutil.copytree(paths.trials / "t0000", paths.finalists / "t0000" / "seed_1001")
+    start = json.loads(paths.trial("t0000").params.read_text())
+    start |= {"trial_id": "t0000/seed_1001", "suggestion": {"seed": 1001}}
+    write_json(paths.repeat("t0000/seed_1001").params, start)
+    finalist = {"trial_id": "t0000", "number": 0, "role": "finalist", "rank": 1, "params": start["params"]}
+    write_json(paths.chosen, {"repeats": ["seed_1001"], "folds": None, "finalists": [finalist]})
+    decision = {"selected": "2026-01-05T11:20:00+00:00", "winner": "t0000", "model": "t0000/seed_1001"}
+    write_json(paths.selection, decision | {"reason": "", "thresholds": None})

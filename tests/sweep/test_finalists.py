@@ -7,15 +7,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from trained_run import repeated, trained_run
 
 from search_spaces.params import TrialParams
+from sweep import finalists
 from sweep.config import SweepConfig
 from sweep.finalists import RepeatList, choose, expected_seconds, open_test, repeats_of
 from sweep.history import RepeatHistory, TrialHistory
 from sweep.optuna_search import Exhausted
+from sweep.records import read_maps, read_run
 from sweep.run_folder import RunPaths
+from trainables.data.config import DataConfig
 from trainables.data.dataset import open_test_split
+from trainables.predictions import Predictions, join, read_predictions
+from trainables.weights import find_weights
 
 
 def search(root: Path, trials: list[tuple[dict[str, Any], list[float], str]], mode: str = "max") -> TrialHistory:
@@ -135,3 +142,51 @@ def test_what_repeats_will_take_follows_from_the_searchs_own_epochs(tmp_path: Pa
     # Two finalists, three repeats of five epochs of 2 s, two at once; and what comes with a training.
     assert expected_seconds(plan(), history) == pytest.approx(2 * 3 * 5 * 2.0 / 2 * 1.15)
     assert expected_seconds(plan(finalists=0), history) == 0
+
+
+def called(plan: Any, paths: RunPaths, function: Any, arguments: list[Any]) -> list[None]:
+    """``run_tasks`` in this process."""
+    return [function(*one) for one in arguments]
+
+
+def test_maps_are_made_of_validation_and_once_test_is_open_of_test_each_once(
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = trained_run(tmp_path / "run", DataConfig(data=str(small_data), image_size=128))
+    run = read_run(root)
+    settings: Any = SimpleNamespace(run_dir=str(root), use_gpu=False, cpus=1)
+    own: Any = SimpleNamespace(weights=find_weights("random", ["squeezenet1_1"])[0])
+    calls: list[Any] = []
+    monkeypatch.setattr(finalists, "run_tasks", lambda *these: calls.append(these) or called(*these))
+    for _ in range(2):
+        assert finalists.attribute(own, run, settings) == []
+    maps = read_maps(run, "t0000")
+    assert maps is not None
+    assert (maps.split, len(set(maps.path.tolist())), len(calls)) == ("val", 24, 1)
+
+    run.paths.trial("t0000").maps.write_bytes(b"PK no zip")
+    assert finalists.attribute(own, run, settings) == []
+    assert len(calls) == 2
+    assert "trials/t0000/best/maps.npz cannot be read" in run.problems[0]
+
+    repeated(root)
+    open_test(run.paths, "t0000", ["t0000"], 12)
+    test, file = open_test_split(root), run.paths.repeat("t0000/seed_1001").predictions
+    known, answers = read_predictions(file), np.full((12, 3), [0.2, 0.7, 0.1], np.float32)
+    part = Predictions.of_split("test", test.paths, test.labels, answers, known.classes, known.epoch)
+    join([known, part]).write(file)
+    for _ in range(2):
+        assert finalists.attribute(own, read_run(root), settings) == []
+    maps = read_maps(run, "t0000/seed_1001")
+    assert maps is not None
+    assert (maps.split, len(calls)) == ("test", 3)
+    assert list(dict.fromkeys(maps.path.tolist())) == test.paths
+    assert len(run.paths.test_access.read_text().splitlines()) == 1
+
+
+def test_why_there_are_no_maps_is_told(small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = read_run(trained_run(tmp_path / "run", DataConfig(data=str(small_data), image_size=32)))
+    monkeypatch.setattr(finalists, "run_tasks", lambda *_: ["out of memory"])
+    own: Any = SimpleNamespace(weights={})
+    (problem,) = finalists.attribute(own, run, SimpleNamespace())  # type: ignore[arg-type]
+    assert problem == "attribution maps of t0000 could not be made: out of memory"

@@ -13,7 +13,7 @@ import torch
 from full_disk import no_file_beyond
 from PIL import Image
 from run_files import change_sweep
-from trained_run import trained_run
+from trained_run import repeated, trained_run
 
 from sweep import model
 from sweep.model import choose, main, write_models
@@ -42,19 +42,6 @@ def run(trained: Path, tmp_path: Path) -> Path:
 def no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its export takes seconds, and is tested by itself."""
     monkeypatch.setattr(model, "write_onnx", lambda path, network, facts: None)
-
-
-def repeated(run: Path) -> None:
-    """Give the run a finalist, one repeat of it, and a decision for that."""
-    paths = RunPaths(run)
-    shutil.copytree(paths.trials / "t0000", paths.finalists / "t0000" / "seed_1001")
-    start = json.loads(paths.trial("t0000").params.read_text())
-    start |= {"trial_id": "t0000/seed_1001", "suggestion": {"seed": 1001}}
-    write_json(paths.repeat("t0000/seed_1001").params, start)
-    finalist = {"trial_id": "t0000", "number": 0, "role": "finalist", "rank": 1, "params": start["params"]}
-    write_json(paths.chosen, {"repeats": ["seed_1001"], "folds": None, "finalists": [finalist]})
-    decision = {"selected": "2026-01-05T11:20:00+00:00", "winner": "t0000", "model": "t0000/seed_1001"}
-    write_json(paths.selection, decision | {"reason": "", "thresholds": None})
 
 
 def test_a_run_without_finalists_gives_its_best_trial(run: Path) -> None:

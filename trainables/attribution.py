@@ -1,0 +1,134 @@
+"""Where a network looks: Grad-CAM on the exported network, for the model that a report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trainables.backbones import Backbone
+from trainables.batches import ImageBatches
+from trainables.data.dataset import open_dataset, open_test_split
+from trainables.engine import EVALUATION_BATCH, map_batches
+from trainables.export import plain_network, restore
+from trainables.maps import SMALLEST_GRID, Maps
+from trainables.metrics import decide
+from trainables.predictions import Predictions, read_predictions
+from trainables.weights import FoundWeights
+
+# The same name stands in sweep/run_folder.py, which this package may not import; a test compares them.
+MAPS_FILE = "maps.npz"
+MOST_LABELS = 8
+"""Of an image, those that it has first, then those that it is given, by probability."""
+
+
+def attribute_split(
+    run_dir: Path,
+    weights_path: Path,
+    weights: Mapping[str, FoundWeights],
+    split: str,
+    thresholds: Mapping[str, float] | None,
+    *,
+    threads: int,
+    device: torch.device,
+) -> None:
+    """Write ``maps.npz`` beside a trial's weights and predictions: Grad-CAM of the rows of ``split`` there.
+
+    Of each image the maps of ``classes_of_interest``. weights: what trials started from, by backbone. split: "val", or
+    "test" (PermissionError while the run has not opened it). thresholds: by label, None = 0.5. threads: of torch.
+    """
+    part = read_predictions(weights_path.with_name("predictions.npz")).of(split)
+    data = open_dataset(run_dir)
+    places = [open_test_split(run_dir)] if split == "test" else [data.train, data.val]  # a fold validates on both
+    row_of = {path: row for one in places for path, row in zip(one.paths, one.rows.tolist(), strict=True)}
+    rows = np.array([row_of[path] for path in part.path.tolist()], dtype=np.int64)
+    wanted, truth = classes_of_interest(part, thresholds)
+
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads)
+    # VGG's pooling has no deterministic backward pass on CUDA; what differs is lost in float16.
+    torch.use_deterministic_algorithms(before[1], warn_only=True)
+    try:
+        model, found, _ = restore(weights_path, lambda backbone: weights[backbone])
+        network = plain_network(model).requires_grad_(False).to(memory_format=torch.channels_last).to(device)
+        batches = ImageBatches(data.images, rows, part.label, device, scale=found.scale)
+        maps = _maps_of(network, model.backbone, batches, wanted)
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+    images, labels = np.nonzero(wanted) if len(maps) else (np.zeros(0, np.int64),) * 2
+    has = truth[images, labels]
+    whole = Maps(part.path[images], labels, has, maps, split, part.classes, part.epoch)
+    whole.write(weights_path.with_name(MAPS_FILE))
+
+
+def classes_of_interest(
+    part: Predictions, thresholds: Mapping[str, float] | None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of which classes each image gets a map, and which it truly has: bool [N, C] each.
+
+    The first: those that it has, and those that the network answers; at most ``MOST_LABELS``.
+    """
+    if part.label.ndim == 1:
+        classes = np.arange(len(part.classes))
+        truth = part.label[:, None] == classes
+        return truth | (decide(part.probability, "single_label")[:, None] == classes), truth
+    least = np.array([(thresholds or {}).get(name, 0.5) for name in part.classes])
+    truth, given = part.label == 1, part.probability >= least
+    rank = np.argsort(np.argsort(-(2.0 * truth + part.probability), axis=1, kind="stable"), axis=1)
+    return (truth | given) & (rank < MOST_LABELS), truth
+
+
+def grad_cam(network: nn.Module, backbone: Backbone, inputs: Tensor, wanted: Tensor) -> Tensor:
+    """Grad-CAM (Selvaraju et al., ICCV 2017, section 3): for each True of ``wanted``, row by row, a map of its logit.
+
+    network: torchvision's with our head, in eval mode, no parameter with gradients. inputs: float32 [B, 3, S, S];
+    wanted: bool [B, C]. Returns float32 [M, h, w] on the grid of the backbone's ``attribution_layer``: the channels,
+    weighted by the mean of the logit's gradient over all positions, summed; what is negative becomes 0; sum 1 (or 0).
+    Layers before it run without gradients: memory is that of evaluation, and of the few layers behind.
+    """
+    layers: list[Tensor] = []
+
+    def begin_here(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        layers.append(output.detach().requires_grad_())
+        return layers[0].clone()  # what follows may work in place, which a leaf does not allow
+
+    hook = network.get_submodule(backbone.attribution_layer).register_forward_hook(begin_here)
+    try:
+        logits: Tensor = network(inputs)
+    finally:
+        hook.remove()
+    (layer,) = layers
+    channels = backbone.to_maps(layer.detach())
+    maps = channels.new_zeros(int(wanted.sum()), *channels.shape[2:])
+    order = wanted.cumsum(dim=1) * wanted  # 1, 2, ... among the classes of an image
+    for place in range(1, int(order.max()) + 1):
+        chosen = order == place  # one class an image at most: in eval mode no image's logit depends on another
+        (gradient,) = torch.autograd.grad(logits[chosen].sum(), layer, retain_graph=True)
+        weights = backbone.to_maps(gradient).mean(dim=(2, 3), keepdim=True)
+        maps[chosen[wanted]] = (weights * channels).sum(dim=1).relu()[chosen.any(dim=1)]
+    total = maps.sum(dim=(1, 2), keepdim=True)
+    return maps / torch.where(total > 0, total, 1)
+
+
+def _maps_of(
+    network: nn.Module, backbone: Backbone, batches: ImageBatches, wanted: NDArray[np.bool_]
+) -> NDArray[np.float16]:
+    """``grad_cam`` of a whole split, float16 [M, h, w]; no rows where the grid is too coarse to report."""
+
+    def of(indices: NDArray[np.int64]) -> NDArray[np.float16]:
+        with torch.inference_mode(False), torch.enable_grad():
+            inputs, _ = batches.for_evaluation(indices)
+            chosen = torch.from_numpy(wanted[indices]).to(batches.device)
+            maps: NDArray[np.float16] = grad_cam(network, backbone, inputs, chosen).half().cpu().numpy()
+        return maps
+
+    first = of(np.arange(1))
+    if min(first.shape[1:]) < SMALLEST_GRID:
+        return first[:0]
+    return np.concatenate(map_batches(of, len(batches), EVALUATION_BATCH[batches.device.type]))
