@@ -66,7 +66,7 @@ class Column:
 KINDS = {
     "integer": (
         *("number", "images", "known", "patients", "trials", "TN", "FP", "FN", "TP", "best_epoch", "epochs_run", "of"),
-        *("place", "completed", "pruned", "failed", "running"),
+        *("place", "completed", "pruned", "failed", "running", "zero"),
     ),
     "score": (
         *("score", "val_accuracy", "val_f1_macro", "search_score", "precision", "recall", "f1", "probability"),

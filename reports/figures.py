@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from reports import formats
@@ -231,6 +231,28 @@ def label_matrices(counts: npt.NDArray[np.int64], shares: Array, classes: Sequen
         axes.set_yticks([0, 1], ["no", "yes"])
     figure.supxlabel("predicted", fontsize=9)
     figure.supylabel("true", fontsize=9)
+    return figure
+
+
+@drawn
+def mean_maps(maps: Mapping[str, Array], frame_part: float) -> Figure:
+    """Attribution of each class, [S, S], on one scale; inside the line lies what is not ``frame_part`` of a side."""
+    across = min(5, len(maps))
+    down = -(-len(maps) // across)
+    figure = Figure(figsize=(max(2.4, 0.8 + 1.35 * across), 0.1 + 1.55 * down), layout="constrained")
+    places = figure.subplots(down, across, squeeze=False)
+    highest = max(float(one.max()) for one in maps.values())
+    for axes in places.flat:
+        axes.set_axis_off()
+    for axes, (name, attribution) in zip(places.flat, maps.items(), strict=False):
+        # Edges at 0 and 1, so that the line lies where the frame ends.
+        image = axes.imshow(attribution, cmap="magma", vmin=0, vmax=highest, extent=(0, 1, 1, 0))
+        corner, inner = (frame_part, frame_part), 1 - 2 * frame_part
+        axes.add_patch(Rectangle(corner, inner, inner, fill=False, edgecolor="white", linewidth=0.8))
+        axes.set_title(short(name, 15), fontsize=8.5)
+    bar = figure.colorbar(image, ax=places, shrink=0.8, pad=0.02)
+    bar.set_ticks([0, highest], labels=["none", "most"])
+    bar.outline.set_visible(False)
     return figure
 
 

@@ -162,12 +162,14 @@ def params_of(one: Finalist) -> TrialParams | None:
 class ReportedModel:
     """The one network whose decisions, matrices and images the page shows: the model file once a winner was selected.
 
-    title: what it is, in words. number: of its trial. retrained: whether it is a repeat of the winner. predictions: of
-    splits that may be shown. thresholds: tuned for each label of a multi-label task, or None. recorded: the selection
-    metric that the run wrote down for it, or NaN. remark: why it is not the network that was asked for, or "".
+    title: what it is, in words. trial_id: such as "t0007/seed_1001". number: of its trial. retrained: whether it is a
+    repeat of the winner. predictions: of splits that may be shown. thresholds: tuned for each label of a multi-label
+    task, or None. recorded: the selection metric that the run wrote down for it, or NaN. remark: why it is not the
+    network that was asked for, or "".
     """
 
     title: str
+    trial_id: str
     number: int
     retrained: bool
     predictions: Predictions
@@ -255,6 +257,7 @@ def reported_model(data: ReportData) -> ReportedModel | None:
             is_model = repeat.trial_id == finals.model
             return ReportedModel(
                 title=f"repeat {repeat.name} of trial {winner.number}" + (", the model file" if is_model else ""),
+                trial_id=repeat.trial_id,
                 number=winner.number,
                 retrained=True,
                 predictions=data.repeats[repeat.trial_id],
@@ -268,6 +271,7 @@ def reported_model(data: ReportData) -> ReportedModel | None:
     # A search never predicts test; rows that claim to be of it were not opened by the one function that may.
     return ReportedModel(
         title=f"trial {best['number']:.0f}",
+        trial_id=str(best["trial_id"]),
         number=int(best["number"]),
         retrained=False,
         predictions=without_test(data.predictions),

@@ -45,7 +45,8 @@ from reports.probabilities import (
 )
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from sweep.records import BaselineRecord, read_evaluation, read_predictions
+from sweep.records import BaselineRecord, read_evaluation, read_maps, read_predictions
+from trainables.maps import Maps
 from trainables.metrics import confusion_matrix, evaluate_predictions, metric_mode
 from trainables.predictions import Predictions
 
@@ -80,6 +81,20 @@ class Results:
     def model(self) -> ReportedModel | None:
         """The network that the page shows; None where no predictions can be read."""
         return reported_model(self.data)
+
+    @cached_property
+    def maps(self) -> Maps | None:
+        """Where ``model`` looked on the split that judges it; None where no maps of these predictions can be read."""
+        model = self.model
+        found = None if model is None else read_maps(self.data.run, model.trial_id)
+        if model is None or model.judged is None or found is None:
+            return None
+        known = model.predictions
+        same = (found.split, found.classes, found.epoch) == (model.judged, known.classes, known.epoch)
+        if same and np.isin(found.path, known.of(model.judged).path).all():
+            return found
+        self.data.problems.append(f"the attribution maps of {model.trial_id} are left out: not of its predictions")
+        return None
 
     @cached_property
     def split(self) -> str | None:

@@ -42,18 +42,18 @@ def samples(path: Path, classes: tuple[str, ...]) -> tuple[tuple[str, tuple[Samp
         chosen = sorted(having, key=lambda row: row in shown)[:limit]
         shown |= set(chosen)
         if chosen:
-            found = tuple(Sample(_data_uri(images[row]), str(names[row]), str(splits[row])) for row in chosen)
+            found = tuple(Sample(data_uri(images[row]), str(names[row]), str(splits[row])) for row in chosen)
             rows.append((name, found))
     return tuple(rows) or None
 
 
-def of_files(path: Path, names: Collection[str]) -> dict[str, str]:
-    """A data URI for each of ``names`` that ``path`` has an image of; {} if the file is no use."""
+def of_files(path: Path, names: Collection[str]) -> dict[str, npt.NDArray[np.uint8]]:
+    """[H, W] or [H, W, 3] for each of ``names`` that ``path`` has an image of; {} if the file is no use."""
     wanted, saved = set(names), _read(path, "path", "image")
     if saved is None:
         return {}
     paths, images = saved
-    return {str(name): _data_uri(images[row]) for row, name in enumerate(paths) if str(name) in wanted}
+    return {str(name): images[row] for row, name in enumerate(paths) if str(name) in wanted}
 
 
 def _read(path: Path, *keys: str) -> list[npt.NDArray[Any]] | None:
@@ -70,7 +70,7 @@ def _read(path: Path, *keys: str) -> list[npt.NDArray[Any]] | None:
     return arrays if sound and all(one.shape == images.shape[:1] for one in others) else None
 
 
-def _data_uri(image: npt.NDArray[np.uint8]) -> str:
+def data_uri(image: npt.NDArray[np.uint8]) -> str:
     """JPEG, a third of PNG's size: with fifteen classes there are a hundred images on the page."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(buffer, format="JPEG", quality=QUALITY, subsampling=0)

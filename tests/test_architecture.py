@@ -31,6 +31,7 @@ MAY_IMPORT = {
         "search_spaces.paths",
         "search_spaces.studies",
         "trainables.metrics",
+        "trainables.maps",
         "trainables.predictions",
         "trainables.atomic",
     ),
@@ -61,6 +62,7 @@ A_TRIAL = (
     "trainables.weights",
     "trainables.export",
     "trainables.metrics",
+    "trainables.maps",
     "trainables.predictions",
 )
 LIGHT = (

@@ -1,4 +1,4 @@
-"""The images that the network is surest of and those it gets most wrong, with file names, and the pairs it mixes up."""
+"""The images that the network is surest of and those it gets most wrong, where it looks, and the pairs it mixes up."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from reports import formats, thumbnails
-from reports.blocks import Block, Chapter, Note, Sample, Samples, Table, Text, columns
+from reports.blocks import Block, Chapter, Note, Table, Text, columns
 from reports.bootstrap import decisions
+from reports.chapters import attribution
+from reports.chapters.attribution import gallery
 from reports.drawing import short
 from reports.results import ReportedModel, Results
 from trainables.metrics import is_known
@@ -38,17 +40,20 @@ def chapter(results: Results) -> Chapter:
         return Chapter("examples", TITLE, (Text("There are no predictions to choose images from."),))
     part = model.predictions.of(model.judged)
     rows = examples(part, model.thresholds)
-    uris = thumbnails.of_files(results.data.run.paths.thumbnails, rows["path"].tolist())
+    images = thumbnails.of_files(results.data.run.paths.thumbnails, rows["path"].tolist())
+    rows["uri"] = [thumbnails.data_uri(images[path]) if path in images else "" for path in rows["path"]]
     blocks: list[Block] = [Text(_how_chosen(model, part))]
-    if len(rows) and not uris:
+    if len(rows) and not images:
         blocks.append(Note("info", "thumbnails.npz is missing or damaged, or has none of these images: names only."))
     for kind in dict.fromkeys(rows["kind"]):
-        blocks += [Text(f"### {kind}"), _gallery(rows[rows["kind"] == kind], part.classes, model.judged, uris)]
+        of_kind = rows[rows["kind"] == kind]
+        blocks += [Text(f"### {kind}"), gallery(ORDERS[kind], of_kind, part.classes, model.judged)]
     titles = {"kind": "list", "class": "class", "path": "file", "probability": "probability of the class"}
     shown = columns(**titles, truth="true", decision="decided")
-    frame, name = rows.drop(columns="note"), f"examples_{model.judged}"
+    frame, name = rows.drop(columns=["note", "uri"]), f"examples_{model.judged}"
     listed = Table(name, "The images above, by file.", frame, shown, folded=True)
-    return Chapter("examples", TITLE, (*blocks, listed, *_pairs(model, part)))
+    looked = attribution.blocks(results, rows, images)
+    return Chapter("examples", TITLE, (*blocks, listed, *_pairs(model, part), *looked))
 
 
 def examples(part: Predictions, thresholds: Mapping[str, float] | None) -> pd.DataFrame:
@@ -116,16 +121,6 @@ def truth_and_decisions(
 def _sorted(part: Predictions, rows: npt.NDArray[np.int64], key: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     """``rows`` by ``key``, [N], rising; equal ones by file name."""
     return rows[np.lexsort((part.path[rows], key[rows]))]
-
-
-def _gallery(rows: pd.DataFrame, classes: tuple[str, ...], split: str, uris: Mapping[str, str]) -> Samples:
-    """One row of images a class; without a thumbnail the name stands alone."""
-    found: dict[str, list[Sample]] = {name: [] for name in classes}
-    for row in rows.to_dict("records"):
-        note = f"p {formats.score(row['probability'])}, {row['note']}"
-        found[row["class"]].append(Sample(uris.get(row["path"], ""), row["path"], split, note))
-    kept = tuple((name, tuple(images)) for name, images in found.items() if images)
-    return Samples(ORDERS[str(rows["kind"].iloc[0])], kept)
 
 
 def _first_of(names: list[str]) -> str:

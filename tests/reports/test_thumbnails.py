@@ -45,7 +45,7 @@ def test_images_are_found_by_file_and_a_damaged_file_has_none(tmp_path):
     path = saved(tmp_path / "t.npz", ["a", "b"])
     found = of_files(path, ["1.png", "9.png"])
     assert list(found) == ["1.png"]
-    assert found["1.png"].startswith("data:image/jpeg;base64,")
+    assert found["1.png"].shape == (4, 4)
     path.write_bytes(b"PK no zip")
     assert of_files(path, ["1.png"]) == {}
     assert samples(path, ("a",)) is None

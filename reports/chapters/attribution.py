@@ -1,0 +1,128 @@
+"""Where the network looks: mean maps of each class, their share in the frame, and maps over the images of a list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from reports import figures, formats, thumbnails
+from reports.blocks import Block, Figure, Folded, Sample, Samples, Table, Text, columns
+from reports.drawing import short
+from reports.results import Results
+from trainables.maps import FRAME_OF_SIDE, FRAME_PART, SMALLEST_GRID, Maps, enlarged, frame_share, overlay
+
+MOST_PANELS = 30
+EVEN = 1 - (1 - 2 * FRAME_PART) ** 2
+"""Share in the frame of a map that is the same everywhere: the frame's part of the area."""
+METHOD = (
+    "Grad-CAM (Selvaraju et al., ICCV 2017): which positions of the network's last map of features raise the score of "
+    "a class. Such a map outlines no finding, does not prove what an answer rests on, and says nothing of how sure it "
+    "is, since each has sum 1."
+)
+OF_FRAME = (
+    "Mean share of attribution in the frame, the outermost sixteenth of each side, over the images that have the "
+    f"class. An even map has {100 * EVEN:.1f} % there; far more speaks for markers and borders."
+)
+
+
+def blocks(results: Results, rows: pd.DataFrame, images: Mapping[str, npt.NDArray[np.uint8]]) -> list[Block]:
+    """What maps.npz shows, and ``rows`` of ``examples`` under their maps. images: thumbnails, by path."""
+    maps, model = results.maps, results.model
+    if maps is None or model is None:
+        none = "No attribution maps can be read; resuming the run makes them while its data and weights are there."
+        return [Text(f"### Where the network looks\n\n{none}")]
+    if min(maps.grid) < SMALLEST_GRID:
+        grid, least = (f"{down} x {across}" for down, across in (maps.grid, (SMALLEST_GRID, SMALLEST_GRID)))
+        coarse = f"Not shown: at this image size the network's grid is {grid} positions, too coarse below {least}."
+        return [Text(f"### Where the network looks\n\n{coarse}")]
+    frame = frame_shares(maps)
+    table = Table(f"frame_share_{maps.split}", OF_FRAME, frame, _COLUMNS)
+    found: list[Block] = [Text(f"### Where the network looks\n\n{METHOD}"), *_mean_maps(maps, frame), table]
+    over = _over_images(maps, rows, images, str(model.judged), several=model.predictions.label.ndim == 2)
+    return [*found, Folded("The images above under their maps", tuple(over))] if over else found
+
+
+def frame_shares(maps: Maps) -> pd.DataFrame:
+    """One row a class, of the maps of its own logit over the images that have it.
+
+    Columns: class, images, zero (how many of their maps are 0 everywhere), share (mean of ``frame_share`` of the
+    others; NaN without any).
+    """
+    shares = frame_share(maps.map)
+    rows = []
+    for place, name in enumerate(maps.classes):
+        mine = shares[maps.has & (maps.label == place)]
+        known = mine[~np.isnan(mine)]
+        rows.append((name, len(mine), len(mine) - len(known), float(known.mean()) if len(known) else np.nan))
+    return pd.DataFrame(rows, columns=["class", "images", "zero", "share"])
+
+
+_COLUMNS = columns("class", "images", zero="maps that are 0", share="in the frame")
+
+
+def mean_maps(maps: Maps) -> dict[str, npt.NDArray[np.float64]]:
+    """By class, [h, w]: the mean of the maps of its own logit over the images that have it, without those that are 0.
+
+    Sum 1 each; a class without any is left out.
+    """
+    some = maps.has & maps.map.any(axis=(1, 2))
+    rows = {name: np.flatnonzero(some & (maps.label == place)) for place, name in enumerate(maps.classes)}
+    return {name: maps.map[mine].astype(np.float64).mean(axis=0) for name, mine in rows.items() if len(mine)}
+
+
+def gallery(caption: str, rows: pd.DataFrame, classes: tuple[str, ...], split: str) -> Samples:
+    """One row of images a class; without a thumbnail the name stands alone.
+
+    rows: columns class, path, uri ("" without a thumbnail), probability and note.
+    """
+    found: dict[str, list[Sample]] = {name: [] for name in classes}
+    for row in rows.to_dict("records"):
+        note = f"p {formats.score(row['probability'])}, {row['note']}"
+        found[row["class"]].append(Sample(row["uri"], row["path"], split, note))
+    return Samples(caption, tuple((name, tuple(images)) for name, images in found.items() if images))
+
+
+def _mean_maps(maps: Maps, frame: pd.DataFrame) -> list[Block]:
+    means = mean_maps(maps)
+    if not means:
+        return []
+    drawn = {name: enlarged(one, FRAME_OF_SIDE) for name, one in list(means.items())[:MOST_PANELS]}
+    split, grid = formats.SPLIT_NAMES[maps.split], f"{maps.grid[0]} x {maps.grid[1]}"
+    caption = (
+        f"Mean map of each class over its {split} images, {grid} positions, one scale; outside the line: the frame."
+    )
+    if len(drawn) < len(means):
+        caption += f" The first {len(drawn)} of {len(means)} classes."
+    known = frame[frame["class"].isin(drawn)].to_dict("records")
+    shares = "; ".join(f"{row['class']} {formats.show('percent', row['share'])}" for row in known)
+    cells = [(name, *place, value) for name, one in means.items() for place, value in np.ndenumerate(one)]
+    numbers = pd.DataFrame(cells, columns=["class", "row", "column", "attribution"])
+    drawing = figures.mean_maps(drawn, FRAME_PART)
+    return [Figure(f"mean_maps_{maps.split}", caption, f"Mean maps; in the frame: {shares}.", drawing, numbers)]
+
+
+def _over_images(
+    maps: Maps, rows: pd.DataFrame, images: Mapping[str, npt.NDArray[np.uint8]], split: str, *, several: bool
+) -> list[Block]:
+    """The galleries of ``rows`` again, each image under its map: of the class that the network answers, or, with
+    several labels, of the label under which it stands. Images without thumbnail or map are left out."""
+    kept = zip(maps.path.tolist(), maps.label.tolist(), strict=True)
+    place = {(path, maps.classes[label]): row for row, (path, label) in enumerate(kept)}
+    of = rows["class" if several else "decision"]
+    able = [path in images and (path, name) in place for path, name in zip(rows["path"], of, strict=True)]
+    if not any(able):
+        return []
+    shown, of = rows[able].copy(), of[able]
+    mine = maps.map[[place[key] for key in zip(shown["path"], of, strict=True)]]
+    shown["uri"] = [
+        thumbnails.data_uri(overlay(images[path], one)) for path, one in zip(shown["path"], mine, strict=True)
+    ]
+    shares = [formats.show("percent", float(share)) for share in frame_share(mine)]
+    shown["note"] = [f"map of {short(name)}, {share} in the frame" for name, share in zip(of, shares, strict=True)]
+    whose = "the label of the row" if several else "the class that the network answers"
+    caption = f"Each under its map of {whose}: the more colour, the more attribution, each on its own scale."
+    kinds = dict.fromkeys(shown["kind"])
+    return [gallery(f"{kind}. {caption}", shown[shown["kind"] == kind], maps.classes, split) for kind in kinds]
