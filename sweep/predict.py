@@ -6,8 +6,12 @@ import csv
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from search_spaces.errors import UserError
 from search_spaces.paths import unreachable
@@ -15,6 +19,7 @@ from sweep.cli import Arguments, add_computing, computing, path, plain, run_comm
 from sweep.endings import BAD_INPUT
 from trainables.atomic import write_atomically
 from trainables.data.files import EXTENSIONS, index_folder
+from trainables.maps import SMALLEST_GRID
 
 if TYPE_CHECKING:
     from sweep.predictor import Prediction, Predictor
@@ -24,6 +29,7 @@ examples:
   python -m sweep.predict runs/NAME xray.png
   python -m sweep.predict runs/NAME new_patients/ --csv answers.csv
   python -m sweep.predict best.pt *.dcm --device cpu
+  python -m sweep.predict runs/NAME new_patients/ --maps maps/
 
 exit codes:
   0 done   2 bad input, or images that cannot be read (the others are predicted all the same)   130 interrupted"""
@@ -41,6 +47,13 @@ def parser() -> Arguments:
     made.add_argument("run", type=path, metavar="RUN", help="a run folder (its models/best.pt is used), or a best.pt")
     made.add_argument("images", type=path, metavar="IMAGE", nargs="+", help="image files, and folders of them")
     made.add_argument("--csv", type=path, metavar="FILE", help="write the answers as a table, too")
+    made.add_argument(
+        "--maps",
+        type=path,
+        metavar="FOLDER",
+        help="draw where the network looked for each class that it decides on (Grad-CAM, which outlines no finding), "
+        "over the images, into a new folder that you alone can read: 00003_2.png is image 3 of the answers, class 2",
+    )
     add_computing(made)
     return made
 
@@ -48,7 +61,7 @@ def parser() -> Arguments:
 def _run(argv: Sequence[str]) -> int:
     asked, problems = parser().read(argv)
     batch_size, wrong_computing = computing(asked)
-    problems += [*wrong_computing, *_csv_problems(asked.csv)]
+    problems += [*wrong_computing, *_csv_problems(asked.csv), *_maps_problems(asked.maps)]
     files, empty = image_files(asked.images)
     if not any(os.path.exists(file) for file in files):
         problems += [*empty, *(f"{file}: no such file or folder" for file in files if not unreachable(file))]
@@ -56,6 +69,8 @@ def _run(argv: Sequence[str]) -> int:
     from sweep.predictor import open_model
 
     model = open_model(asked.run, asked.device, problems)
+    if asked.maps is not None:
+        _make_maps_folder(asked.maps, model)
     answers: list[Prediction] = []
     facts, layout = model.facts, _layout(model, files)
 
@@ -73,8 +88,10 @@ def _run(argv: Sequence[str]) -> int:
     if facts.thresholds is not None:
         say(layout.format("threshold", *_decimals(facts.thresholds.values()), "").rstrip())
     try:
-        for answer in model.predict(files, batch_size):
-            answers.append(answer)
+        for answer in model.predict(files, batch_size, maps=asked.maps is not None):
+            if asked.maps is not None:
+                _draw_maps(asked.maps, len(answers) + 1, answer, facts.classes)
+            answers.append(replace(answer, under_maps={}))  # a folder of images is more than memory holds
             name = plain(str(answer.file))
             if answer.probability is None:
                 tell([f"{name}: {answer.image.reason}"])
@@ -88,6 +105,8 @@ def _run(argv: Sequence[str]) -> int:
         say(f"{coloured} image(s) in colour were made gray: the model has seen gray ones alone")
     if frames := sum(answer.image.frames > 1 for answer in answers):
         say(f"{frames} file(s) hold several frames: the first was read")
+    if asked.maps is not None:
+        say(f"maps: {asked.maps}, by place in this list and of the class, both from 1")
     tell(empty)
     if unread := sum(answer.probability is None for answer in answers):
         tell([f"{unread} of {len(answers)} images could not be read; the others are predicted"])
@@ -132,12 +151,42 @@ def _decimals(values: Iterable[float]) -> list[str]:
 def _csv_problems(table: Path | None) -> list[str]:
     if table is None or unreachable(table):
         return []
-    folder = table.absolute().parent
     if table.exists() and not table.is_file():
         return [f"--csv {table}: there is something of that name that is no file"]
+    return _folder_problems(f"--csv {table}", table.absolute().parent)
+
+
+def _maps_problems(maps: Path | None) -> list[str]:
+    if maps is None or unreachable(maps):
+        return []
+    if os.path.lexists(maps):
+        return [f"--maps {maps}: there is something of that name already; give a new folder"]
+    return _folder_problems(f"--maps {maps}", maps.absolute().parent)
+
+
+def _folder_problems(named: str, folder: Path) -> list[str]:
     if not folder.is_dir():
-        return [f"--csv {table}: {folder} is no folder; make it first"]
-    return [] if os.access(folder, os.W_OK) else [f"--csv {table}: {folder} cannot be written to"]
+        return [f"{named}: {folder} is no folder; make it first"]
+    return [] if os.access(folder, os.W_OK) else [f"{named}: {folder} cannot be written to"]
+
+
+def _make_maps_folder(maps: Path, model: Predictor) -> None:
+    down, across = model.map_grid()
+    if min(down, across) < SMALLEST_GRID:
+        grid = f"{down} x {across} positions, and below {SMALLEST_GRID} x {SMALLEST_GRID} they tell too little of where"
+        raise UserError(f"--maps: maps of {model.facts.backbone} at {model.facts.image_size} px have {grid}")
+    try:
+        maps.mkdir(mode=0o700)  # images of patients
+    except OSError as error:
+        raise UserError(f"--maps {maps} could not be made: {error.strerror}") from error
+
+
+def _draw_maps(folder: Path, row: int, answer: Prediction, classes: Sequence[str]) -> None:
+    """Files by row and class, both from 1: names of files often are those of patients."""
+    for name, pixels in answer.under_maps.items():
+        image = Image.fromarray(pixels)
+        file = folder / f"{row:05d}_{classes.index(name) + 1}.png"
+        write_atomically(file, partial(image.save, format="PNG"))
 
 
 def _write_csv(table: Path, model: Predictor, answers: Sequence[Prediction]) -> None:

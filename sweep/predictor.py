@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from search_spaces.errors import UserError, raise_all
 from search_spaces.paths import unreachable
 from sweep.machine import available_cpus
 from sweep.records import read_model_record, read_sweep
 from sweep.run_folder import ModelPaths, RunPaths
+from trainables.attribution import grad_cam, maps_of
+from trainables.backbones import BACKBONES
 from trainables.batches import normalise
 from trainables.data.image import ImageStats, Pixels, Prepared, prepare_image, quiet_decoders
 from trainables.engine import EVALUATION_BATCH
 from trainables.export import ModelFacts, read_model
 from trainables.losses import probabilities_of
+from trainables.maps import overlay
 
 
 def open_model(place: Path, device: str, problems: Sequence[str] = ()) -> Predictor:
@@ -68,13 +71,15 @@ class Prediction:
     """What became of one image. file: or its pixels. image: what is known of it, with the reason if it cannot be read.
 
     probability: float32 [C], None if the file cannot be read. coloured: in a colour that the model has never seen,
-    and made gray.
+    and made gray. under_maps: where asked for, by decided class, the square that the network saw under the attribution
+    map of that class, uint8 [S, S, 3].
     """
 
     file: Path | Pixels
     image: ImageStats
     probability: NDArray[np.float32] | None
     coloured: bool = False
+    under_maps: Mapping[str, Pixels] = field(default_factory=dict)
 
 
 class Predictor:
@@ -92,20 +97,30 @@ class Predictor:
         facts = self.facts
         return f"{self.path}: {facts.trial}, {facts.backbone} at {facts.image_size} px. Not for clinical use."
 
-    def predict(self, files: Sequence[Path | Pixels], batch_size: int | None = None) -> Iterator[Prediction]:
+    def map_grid(self) -> tuple[int, int]:
+        """Positions down and across of its attribution maps."""
+        nothing = torch.zeros(1, 3, self.facts.image_size, self.facts.image_size, device=self._device)
+        wanted = torch.zeros(1, len(self.facts.classes), dtype=torch.bool, device=self._device)
+        down, across = grad_cam(self._network, BACKBONES[self.facts.backbone], nothing, wanted).shape[1:]
+        return down, across
+
+    def predict(
+        self, files: Sequence[Path | Pixels], batch_size: int | None = None, *, maps: bool = False
+    ) -> Iterator[Prediction]:
         """Read and predict ``files``, or pixels uint8 [H, W] or [H, W, 3], in their order; one that cannot be read ends
         nothing.
 
-        batch_size: images computed at once, by default 32 (256 on a GPU); some more are decoded ahead.
+        batch_size: images computed at once, by default 32 (256 on a GPU); some more are decoded ahead. maps: also draw
+        ``under_maps``, for a ``map_grid`` of ``SMALLEST_GRID`` positions a side or more.
         """
         size = batch_size or EVALUATION_BATCH[self._device.type]
         batch: list[tuple[Path | Pixels, Prepared]] = []
         for one in self._read(files, ahead=size):
             batch.append(one)
             if len(batch) == size:
-                yield from self._predictions(batch)
+                yield from self._predictions(batch, maps)
                 batch = []
-        yield from self._predictions(batch)
+        yield from self._predictions(batch, maps)
 
     def decide(self, probability: NDArray[np.float32]) -> tuple[str, ...]:
         """The likeliest class (of equals the first), or every label whose probability reaches its threshold."""
@@ -127,15 +142,36 @@ class Predictor:
             for done, future in waiting:
                 yield done, future.result()
 
-    def _predictions(self, read: Sequence[tuple[Path | Pixels, Prepared]]) -> Iterator[Prediction]:
-        squares = [prepared.square for _, prepared in read if prepared.square is not None]
-        found = iter(self._probabilities([self._planes(square) for square in squares]))
+    def _predictions(self, read: Sequence[tuple[Path | Pixels, Prepared]], maps: bool) -> Iterator[Prediction]:
+        images = [self._planes(prepared.square) for _, prepared in read if prepared.square is not None]
+        probabilities = self._probabilities(images)
+        drawn: list[dict[str, Pixels]] = [{} for _ in images]
+        if maps and images:
+            drawn = self._under_maps(images, probabilities)
+        found = zip(probabilities, drawn, strict=True)
         for file, prepared in read:
             if prepared.square is None:
                 yield Prediction(file, prepared.stats, None)
             else:
                 coloured = self.facts.channels == 1 and prepared.square.ndim == 3
-                yield Prediction(file, prepared.stats, next(found), coloured)
+                probability, under_maps = next(found)
+                yield Prediction(file, prepared.stats, probability, coloured, under_maps)
+
+    def _under_maps(self, images: Sequence[Pixels], probabilities: NDArray[np.float32]) -> list[dict[str, Pixels]]:
+        """Of each image, uint8 [C, S, S], by decided class; see ``Prediction``."""
+        decided = [self.decide(probability) for probability in probabilities]
+        wanted = np.array([[name in names for name in self.facts.classes] for names in decided])
+
+        def inputs(indices: NDArray[np.int64]) -> Tensor:
+            some = np.stack([images[index] for index in indices])
+            return normalise(torch.from_numpy(some).to(self._device), self.facts.scale)
+
+        maps = iter(maps_of(self._network, BACKBONES[self.facts.backbone], inputs, wanted, len(images)))
+        squares = (image[0] if len(image) == 1 else image.transpose(1, 2, 0) for image in images)
+        return [
+            {name: overlay(square, next(maps)) for name in names}
+            for square, names in zip(squares, decided, strict=True)
+        ]
 
     def _planes(self, square: Pixels) -> Pixels:
         """uint8 [C, S, S], C as the model was trained."""

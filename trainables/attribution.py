@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ def attribute_split(
         model, found, _ = restore(weights_path, lambda backbone: weights[backbone])
         network = plain_network(model).requires_grad_(False).to(memory_format=torch.channels_last).to(device)
         batches = ImageBatches(data.images, rows, part.label, device, scale=found.scale)
-        maps = _maps_of(network, model.backbone, batches, wanted)
+        size = EVALUATION_BATCH[device.type]
+        maps = maps_of(network, model.backbone, lambda some: batches.for_evaluation(some)[0], wanted, size)
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
@@ -116,19 +117,27 @@ def grad_cam(network: nn.Module, backbone: Backbone, inputs: Tensor, wanted: Ten
     return maps / torch.where(total > 0, total, 1)
 
 
-def _maps_of(
-    network: nn.Module, backbone: Backbone, batches: ImageBatches, wanted: NDArray[np.bool_]
+def maps_of(
+    network: nn.Module,
+    backbone: Backbone,
+    inputs: Callable[[NDArray[np.int64]], Tensor],
+    wanted: NDArray[np.bool_],
+    batch_size: int,
 ) -> NDArray[np.float16]:
-    """``grad_cam`` of a whole split, float16 [M, h, w]; no rows where the grid is too coarse to report."""
+    """``grad_cam`` of many images: float16 [M, h, w]; no rows where the grid is too coarse to report.
+
+    inputs: of the images of these indices, on the network's device. wanted: bool [N, C]. batch_size: images at once,
+    fewer where GPU memory does not suffice.
+    """
 
     def of(indices: NDArray[np.int64]) -> NDArray[np.float16]:
         with torch.inference_mode(False), torch.enable_grad():
-            inputs, _ = batches.for_evaluation(indices)
-            chosen = torch.from_numpy(wanted[indices]).to(batches.device)
-            maps: NDArray[np.float16] = grad_cam(network, backbone, inputs, chosen).half().cpu().numpy()
+            batch = inputs(indices)
+            chosen = torch.from_numpy(wanted[indices]).to(batch.device)
+            maps: NDArray[np.float16] = grad_cam(network, backbone, batch, chosen).half().cpu().numpy()
         return maps
 
     first = of(np.arange(1))
     if min(first.shape[1:]) < SMALLEST_GRID:
         return first[:0]
-    return np.concatenate(map_batches(of, len(batches), EVALUATION_BATCH[batches.device.type]))
+    return np.concatenate(map_batches(of, len(wanted), batch_size))

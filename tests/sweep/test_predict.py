@@ -20,8 +20,14 @@ from trained_run import trained_run
 from sweep import model, predictor
 from sweep.model import write_models
 from sweep.predict import image_files, main
+from sweep.predictor import open_model
 from sweep.records import read_predictions, read_run
+from sweep.run_folder import RunPaths
+from trainables.attribution import attribute_split
 from trainables.data.config import DataConfig
+from trainables.data.image import prepare_image
+from trainables.maps import overlay, read_maps
+from trainables.weights import find_weights
 
 Said = Callable[..., tuple[int, list[str], list[str]]]
 
@@ -158,8 +164,8 @@ def test_ctrl_c_leaves_what_is_done(
 ) -> None:
     whole = predictor.Predictor.predict
 
-    def interrupted(self: predictor.Predictor, *arguments: object) -> Iterator[predictor.Prediction]:
-        for number, answer in enumerate(whole(self, *arguments)):  # type: ignore[arg-type]
+    def interrupted(self: predictor.Predictor, *arguments: object, **more: object) -> Iterator[predictor.Prediction]:
+        for number, answer in enumerate(whole(self, *arguments, **more)):  # type: ignore[arg-type]
             if number == 3:
                 raise KeyboardInterrupt
             yield answer
@@ -184,6 +190,76 @@ def test_a_reader_that_has_seen_enough_costs_no_row_of_the_table(
     assert process.returncode == (0 if table else 130)
     if table:
         assert len(rows_of(tmp_path / "answers.csv")) == len(list((small_data / "val").rglob("*.png")))
+
+
+@pytest.fixture(scope="module")
+def fine(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose maps have 7 x 7 positions."""
+    made = trained_run(tmp_path_factory.mktemp("runs") / "fine", DataConfig(data=str(small_data), image_size=128))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "write_onnx", lambda path, network, facts: None)
+        assert write_models(read_run(made)) == []
+    return made
+
+
+def test_maps_are_drawn_over_the_images_by_row_and_class_for_the_owner_alone(
+    fine: Path, small_data: Path, said: Said, tmp_path: Path
+) -> None:
+    maps, broken = tmp_path / "maps", tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    arguments = fine, broken, small_data / "val", "--csv", tmp_path / "answers.csv", "--batch-size", 5
+    plain = said(*arguments)
+    code, lines, errors = said(*arguments, "--maps", maps)
+    assert lines[-1].startswith(f"maps: {maps}")
+    assert (code, lines[:-1], errors) == plain
+    rows, classes = rows_of(tmp_path / "answers.csv"), ("bright", "dark", "gray")
+    expected = [f"{row:05d}_{classes.index(one['decision']) + 1}.png" for row, one in enumerate(rows, 1) if row > 1]
+    assert sorted(file.name for file in maps.iterdir()) == expected
+    assert maps.stat().st_mode & 0o777 == 0o700
+    drawn = [np.asarray(Image.open(maps / name)) for name in expected]
+    assert {(one.shape, one.dtype.name) for one in drawn} == {((128, 128, 3), "uint8")}
+    assert any((one[..., 0] != one[..., 2]).any() for one in drawn), "some map is not 0"
+
+
+def test_a_map_over_an_image_is_the_runs_own(fine: Path, small_data: Path) -> None:
+    files = RunPaths(fine).trial("t0000")
+    weights, _ = find_weights("random", ["squeezenet1_1"])
+    attribute_split(fine, files.weights, weights, "val", None, threads=1, device=torch.device("cpu"))
+    known = read_maps(files.maps)
+    opened = open_model(fine, "cpu")
+    assert opened.map_grid() == known.grid == (7, 7)
+    row = int(np.flatnonzero(known.map.any(axis=(1, 2)))[0])
+    (answer,) = opened.predict([small_data / str(known.path[row])], maps=True)
+    (decided,) = answer.under_maps
+    mine = np.flatnonzero((known.path == known.path[row]) & (known.label == known.classes.index(decided)))
+    square = prepare_image(small_data / str(known.path[row]), 128, "squash").square
+    assert square is not None
+    expected = overlay(square, known.map[mine[0]]).astype(int)
+    assert np.abs(answer.under_maps[decided].astype(int) - expected).max() <= 2
+
+
+def test_why_maps_cannot_be_drawn_is_told_before_anything_is_predicted(
+    run: Path, fine: Path, small_data: Path, said: Said, tmp_path: Path
+) -> None:
+    image = small_data / "val" / "dark" / "dark 0.png"
+    assert said(fine, image, "--maps", tmp_path) == (
+        2,
+        [],
+        [f"--maps {tmp_path}: there is something of that name already; give a new folder"],
+    )
+    code, _, (problem,) = said(fine, image, "--maps", tmp_path / "gone" / "maps")
+    assert (code, problem) == (2, f"--maps {tmp_path}/gone/maps: {tmp_path}/gone is no folder; make it first")
+    code, _, (problem,) = said(run, image, "--maps", tmp_path / "maps")
+    assert code == 2
+    assert "squeezenet1_1 at 32 px have 1 x 1 positions" in problem
+    assert not (tmp_path / "maps").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_takes_no_maps_is_told(fine: Path, small_data: Path, said: Said, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    code, _, (problem,) = said(fine, small_data / "val", "--maps", tmp_path / "maps")
+    assert (code, problem) == (2, f"--maps {tmp_path / 'maps'}: {tmp_path} cannot be written to")
 
 
 def test_all_that_is_wrong_with_a_command_is_told_at_once(said: Said, tmp_path: Path) -> None:
