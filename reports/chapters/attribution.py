@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from reports import figures, formats, thumbnails
+from reports import figures, formats, intervals, thumbnails
 from reports.blocks import Block, Figure, Folded, Sample, Samples, Table, Text, columns
+from reports.bootstrap import Scores, with_means
 from reports.drawing import short
 from reports.results import Results
 from trainables.maps import FRAME_OF_SIDE, FRAME_PART, SMALLEST_GRID, Maps, enlarged, frame_share, overlay
@@ -24,43 +25,46 @@ METHOD = (
 )
 OF_FRAME = (
     "Mean share of attribution in the frame, the outermost sixteenth of each side, over the images that have the "
-    f"class. An even map has {100 * EVEN:.1f} % there; far more speaks for markers and borders."
+    f"class. An even map has {formats.score(EVEN)} there; far more speaks for markers and borders."
 )
 
 
 def blocks(results: Results, rows: pd.DataFrame, images: Mapping[str, npt.NDArray[np.uint8]]) -> list[Block]:
     """What maps.npz shows, and ``rows`` of ``examples`` under their maps. images: thumbnails, by path."""
     maps, model = results.maps, results.model
-    if maps is None or model is None:
+    runs, scores = (results.model_runs(maps.split), results.model_scores(maps.split)) if maps else (None, None)
+    if maps is None or model is None or runs is None or scores is None:
         none = "No attribution maps can be read; resuming the run makes them while its data and weights are there."
         return [Text(f"### Where the network looks\n\n{none}")]
     if min(maps.grid) < SMALLEST_GRID:
         grid, least = (f"{down} x {across}" for down, across in (maps.grid, (SMALLEST_GRID, SMALLEST_GRID)))
         coarse = f"Not shown: at this image size the network's grid is {grid} positions, too coarse below {least}."
         return [Text(f"### Where the network looks\n\n{coarse}")]
-    frame = frame_shares(maps)
-    table = Table(f"frame_share_{maps.split}", OF_FRAME, frame, _COLUMNS)
+    frame, below = frame_shares(maps, runs.paths, scores)
+    table = Table(f"frame_share_{maps.split}", f"{OF_FRAME} {below}".strip(), frame, _COLUMNS)
     found: list[Block] = [Text(f"### Where the network looks\n\n{METHOD}"), *_mean_maps(maps, frame), table]
     over = _over_images(maps, rows, images, str(model.judged), several=model.predictions.label.ndim == 2)
     return [*found, Folded("The images above under their maps", tuple(over))] if over else found
 
 
-def frame_shares(maps: Maps) -> pd.DataFrame:
-    """One row a class, of the maps of its own logit over the images that have it.
+def frame_shares(maps: Maps, paths: npt.NDArray[np.str_], scores: Scores) -> tuple[pd.DataFrame, str]:
+    """One row a class, of the maps of its own logit over the images that have it, and how its intervals were made.
 
     Columns: class, images, zero (how many of their maps are 0 everywhere), share (mean of ``frame_share`` of the
-    others; NaN without any).
+    others; NaN without any), share_low, share_high, share_shown. scores: of one network on ``paths``, the maps' split.
     """
-    shares = frame_share(maps.map)
-    rows = []
+    shares, rows, of_images = frame_share(maps.map), [], {}
     for place, name in enumerate(maps.classes):
-        mine = shares[maps.has & (maps.label == place)]
-        known = mine[~np.isnan(mine)]
-        rows.append((name, len(mine), len(mine) - len(known), float(known.mean()) if len(known) else np.nan))
-    return pd.DataFrame(rows, columns=["class", "images", "zero", "share"])
+        mine = maps.has & (maps.label == place)
+        share = dict(zip(maps.path[mine].tolist(), shares[mine].tolist(), strict=True))
+        of_images[f"frame:{name}"] = np.array([[share.get(path, np.nan) for path in paths.tolist()]])
+        rows.append({"class": name, "images": mine.sum(), "zero": np.isnan(shares[mine]).sum()})
+    scores = with_means(scores, of_images)
+    frame = [row | intervals.cells(scores, {"share": f"frame:{row['class']}"}) for row in rows]
+    return pd.DataFrame(frame), intervals.below([(scores, name) for name in of_images], method=False)
 
 
-_COLUMNS = columns("class", "images", zero="maps that are 0", share="in the frame")
+_COLUMNS = columns("class", "images", zero="maps that are 0", share_shown="share in the frame (95 %)")
 
 
 def mean_maps(maps: Maps) -> dict[str, npt.NDArray[np.float64]]:
@@ -97,7 +101,7 @@ def _mean_maps(maps: Maps, frame: pd.DataFrame) -> list[Block]:
     if len(drawn) < len(means):
         caption += f" The first {len(drawn)} of {len(means)} classes."
     known = frame[frame["class"].isin(drawn)].to_dict("records")
-    shares = "; ".join(f"{row['class']} {formats.show('percent', row['share'])}" for row in known)
+    shares = "; ".join(f"{row['class']} {row['share_shown']}" for row in known)
     cells = [(name, *place, value) for name, one in means.items() for place, value in np.ndenumerate(one)]
     numbers = pd.DataFrame(cells, columns=["class", "row", "column", "attribution"])
     drawing = figures.mean_maps(drawn, FRAME_PART)
@@ -120,7 +124,7 @@ def _over_images(
     shown["uri"] = [
         thumbnails.data_uri(overlay(images[path], one)) for path, one in zip(shown["path"], mine, strict=True)
     ]
-    shares = [formats.show("percent", float(share)) for share in frame_share(mine)]
+    shares = [formats.score(float(share)) for share in frame_share(mine)]
     shown["note"] = [f"map of {short(name)}, {share} in the frame" for name, share in zip(of, shares, strict=True)]
     whose = "the label of the row" if several else "the class that the network answers"
     caption = f"Each under its map of {whose}: the more colour, the more attribution, each on its own scale."

@@ -14,7 +14,7 @@ from PIL import Image
 
 from reports.blocks import Folded
 from reports.build import build
-from reports.chapters.attribution import EVEN, frame_shares, mean_maps
+from reports.chapters.attribution import EVEN, mean_maps
 from reports.chapters.examples import chapter
 from sweep.run_folder import RunPaths
 from trainables.attribution import classes_of_interest
@@ -68,6 +68,9 @@ def test_the_share_of_a_class_is_the_mean_over_its_own_images_without_maps_that_
             larger = np.asarray(Image.fromarray(one.astype(np.float32)).resize((64, 64), Image.Resampling.BILINEAR))
             shares.append(1 - larger[4:-4, 4:-4].sum() / larger.sum())
         assert row["share"] == pytest.approx(np.mean(shares), abs=1e-3)
+        standard_error = np.std(shares) / np.sqrt(len(shares))  # each patient has an image
+        assert row["share"] - row["share_low"] == pytest.approx(2 * standard_error, rel=0.4)
+        assert row["share_high"] - row["share"] == pytest.approx(2 * standard_error, rel=0.4)
     assert pytest.approx(960 / 4096) == EVEN
 
 
@@ -78,13 +81,14 @@ def test_mean_maps_are_means_and_their_numbers_go_to_the_csv(write_run) -> None:
     assert list(means) == list(maps.classes)
     for one in means.values():
         assert one.sum() == pytest.approx(1, abs=2e-3)
-    figure = figures(chapter(results_of(root)))["mean_maps_test"]
+    found = chapter(results_of(root))
+    figure = figures(found)["mean_maps_test"]
     assert figure.frame is not None
     assert len(figure.frame) == 3 * 49
     of_covid = figure.frame[figure.frame["class"] == "covid"]["attribution"].to_numpy().reshape(7, 7)
     np.testing.assert_allclose(of_covid, means["covid"])
-    shares = frame_shares(maps).set_index("class")["share"]
-    assert f"covid {100 * shares['covid']:.0f} %" in figure.alt
+    shares = tables(found)["frame_share_test"].frame.set_index("class")["share"]
+    assert f"covid {shares['covid']:.3f} (" in figure.alt
 
 
 def test_images_stand_under_the_map_of_the_class_that_is_answered(write_run) -> None:
