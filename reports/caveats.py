@@ -12,9 +12,9 @@ from scipy.stats import fisher_exact
 
 from reports import formats, intervals, tables
 from reports.bootstrap import draw_resamples
-from reports.comparisons import change
+from reports.comparisons import change, changed_share
 from reports.intervals import FEW_GROUPS, interval
-from reports.probabilities import calibration
+from reports.probabilities import calibration_error
 from reports.results import Results
 from trainables.metrics import AREAS, metric_mode
 
@@ -142,20 +142,14 @@ def _differ(better: bool) -> str:
 
 
 def _decisions(results: Results) -> str:
-    """What changes decisions and leaves the ranking: class shares and calibration, of several labels their mean."""
-    shares, errors = [], []
-    for split in ("val", "test"):
-        runs, scores = results.runs(split), results.scores(split)
-        assert runs is not None
-        assert scores is not None
-        shares.append(runs.truth.sum(axis=0) / runs.known.sum(axis=0))
-        claims = calibration(runs, scores).claims[: None if runs.multi_label else 1]
-        errors.append(formats.score(float(np.mean([bins.error for claim in claims for bins in claim.bins]))))
-    most = int(np.argmax(np.abs(shares[1] - shares[0])))
-    before, after = (float(one[most]) for one in shares)
+    """What changes decisions and leaves the ranking: class shares and calibration."""
+    val, test = results.runs("val"), results.runs("test")
+    assert val is not None
+    assert test is not None
+    errors = [formats.score(calibration_error(one)) for one in (val, test)]
     found = [f"the calibration error is {errors[0]} on validation and {errors[1]} on test"]
-    if abs(after - before) >= SHARES_DIFFER:
-        name = results.data.classes[most]
+    if (changed := changed_share(val, test, SHARES_DIFFER)) is not None:
+        name, before, after = changed
         found.insert(0, f"{name} is {formats.percent(before)} of validation and {formats.percent(after)} of test")
     return formats.listing(found)
 
@@ -174,6 +168,25 @@ def _given_away(results: Results) -> list[str]:
             text += " If a column says where the images come from, name it by --source-column."
         texts.append(text)
     return texts
+
+
+def _does_not_travel(results: Results) -> str:
+    """The external evaluation on which the model does worst, where the interval of the difference lies below 0."""
+    worse = [
+        (found.difference, found, one)
+        for one in results.external
+        if (found := one.conclusion).own is not None and found.difference is not None and found.difference.high < 0
+    ]
+    if not worse:
+        return ""
+    less, found, worst = min(worse, key=lambda one: one[0].estimate)
+    assert found.own is not None
+    more = "" if len(worse) == 1 else f" {len(worse) - 1} more of {len(results.external)} evaluations are lower, too."
+    return (
+        f"The model does worse on other images: {worst.name_of(found.metric)} is "
+        f"{formats.score(found.external.estimate)} on {worst.facts.name} and {formats.score(found.own.estimate)} on "
+        f"the run's own, the difference {formats.difference(less.estimate, less.low, less.high)}.{more}"
+    )
 
 
 def _shortcuts(results: Results) -> str:
@@ -325,6 +338,7 @@ def _overfitting(results: Results) -> str:
 CAVEATS: tuple[tuple[str, str, Callable[[Results], str | list[str]]], ...] = (
     ("warning", "errors", from_validation_to_test),
     ("warning", "finalists", _given_away),
+    ("warning", "finalists", _does_not_travel),
     ("error", "reproducibility", _problems),
     ("error", "finalists", _no_winner),
     ("warning", "trials", _not_ended),

@@ -15,8 +15,8 @@ from scipy.stats import binom
 from reports import formats
 from reports.bootstrap import Array, Resamples, Runs, Scores, score_runs
 from reports.data import ReportData
-from reports.intervals import FEWEST_REPLICATES, few_groups
-from sweep.records import BaselineRecord, Evaluation, EvaluationRecord
+from reports.intervals import FEWEST_REPLICATES, Interval, few_groups, interval, qualifier
+from sweep.records import BaselineRecord, ConclusionRecord, Evaluation, EvaluationRecord
 from trainables.metrics import evaluate_predictions, metric_mode
 from trainables.predictions import Predictions
 
@@ -146,7 +146,13 @@ def mcnemar(first_right: npt.NDArray[Any], second_right: npt.NDArray[Any], resam
 
 
 def change(before: Scores, after: Scores, name: str, *, level: float = 0.95) -> Comparison:
-    """A score on other images less the same score before: as ``compare``, but the images of both are drawn apart."""
+    """A score on other images less the same score before: as ``compare``, but the images of both are drawn apart.
+
+    Where no resample of one of them can move its score, such as one without any error, from the intervals of both
+    (Zou & Donner, Statistics in Medicine 27, 2008, equation 2; for two proportions Newcombe's).
+    """
+    if any(len(one.replicates[name]) and not np.ptp(one.replicates[name]) for one in (before, after)):
+        return _from_intervals(interval(before, name, level=level), interval(after, name, level=level))
     count = min(before.resamples.replicates, after.resamples.replicates)
     # Of equally many patients the draws are the same ones: paired by chance they are independent.
     order = np.random.default_rng(0).permutation(before.resamples.replicates)[:count]
@@ -154,6 +160,23 @@ def change(before: Scores, after: Scores, name: str, *, level: float = 0.95) -> 
     difference, low, high, p = _around(after.estimate[name] - before.estimate[name], drawn, level)
     warning = few_groups(before, name) or few_groups(after, name)
     return Comparison(difference, low, high, p, p_holm=p, warning=warning)
+
+
+def _from_intervals(before: Interval, after: Interval) -> Comparison:
+    difference = after.estimate - before.estimate
+    down = math.hypot(after.estimate - after.low, before.high - before.estimate)
+    up = math.hypot(after.high - after.estimate, before.estimate - before.low)
+    warning = after.warning or before.warning
+    return Comparison(difference, difference - down, difference + up, math.nan, math.nan, warning=warning)
+
+
+def changed_share(before: Runs, after: Runs, by: float) -> tuple[str, float, float] | None:
+    """The class whose share of the images differs most, and both shares; None where that is not more than ``by``."""
+    first, second = (one.truth.sum(axis=0) / np.maximum(one.known.sum(axis=0), 1) for one in (before, after))
+    most = int(np.abs(second - first).argmax())
+    if abs(second[most] - first[most]) <= by:
+        return None
+    return before.classes[most], float(first[most]), float(second[most])
 
 
 def _difference(winner: Scores, other: Scores, name: str, level: float) -> tuple[float, float, float, float]:
@@ -356,6 +379,11 @@ class ExternalResult:
     def facts(self) -> EvaluationRecord:
         return self.evaluation.facts
 
+    @property
+    def conclusion(self) -> ConclusionRecord:
+        """Empty before ``reports.conclusion`` has drawn it."""
+        return self.evaluation.conclusion or ConclusionRecord()
+
     @cached_property
     def images(self) -> Runs:
         """The one run of the model on the images, with their patients."""
@@ -385,6 +413,12 @@ class ExternalResult:
     def main_score(self) -> str:
         """Macro F1, but where a class has no image: it would count as 0."""
         return "accuracy" if self.absent else "f1_macro"
+
+    def name_of(self, key: str) -> str:
+        """ "macro F1 (2 of 3 classes)" of a score."""
+        if key == "accuracy" and self.images.multi_label:
+            return "exact match"
+        return formats.METRIC_NAMES[key] + qualifier(self.scores, key)
 
     @property
     def size(self) -> str:

@@ -6,6 +6,7 @@ import argparse
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from reports.chapters.discrimination import MEANING, areas_table, curves
 from reports.chapters.errors import confusion_figure, operating_table, subgroups
 from reports.chapters.examples import truth_and_decisions
 from reports.comparisons import ExternalResult
+from reports.conclusion import conclude
 from reports.intervals import interval
 from search_spaces.errors import UserError, shown_problems
 from search_spaces.paths import path_of
@@ -33,9 +35,14 @@ MOST_MISTAKES = 25
 def build(root: Path) -> list[str]:
     """Write report.html, report.md, tables/ and figures/ into the folder of an evaluation.
 
-    Reads that folder alone. Returns the lines that tell what came out. Raises ``UserError`` if it is no evaluation.
+    Also conclusion.json, for which it reads the run that the model is from. Returns the lines that tell what came out.
+    Raises ``UserError`` if it is no evaluation.
     """
-    result = ExternalResult(read_evaluation(root))
+    evaluation = read_evaluation(root)
+    try:
+        result = ExternalResult(replace(evaluation, conclusion=conclude(evaluation)))
+    except OSError as error:
+        raise UserError(f"{evaluation.paths.conclusion} cannot be written ({error.strerror}): make room") from error
     paths = result.evaluation.paths
     chapters = tuple(chapter for make in CHAPTERS if (chapter := make(result)) is not None)
     page = render.Page(
@@ -87,7 +94,7 @@ def overall(result: ExternalResult) -> list[tuple[str, str]]:
     """The scores over all classes with their intervals, as pairs of a name and text; without those undefined here."""
     hidden = {"f1_macro", "balanced_accuracy"} if result.absent else set()
     return [
-        (_name(result, key), intervals.as_text(interval(result.scores, key)))
+        (result.name_of(key), intervals.as_text(interval(result.scores, key)))
         for key in OVERALL
         if key in result.scores.estimate and key not in hidden and not intervals.is_undefined(result.scores, key)
     ]
@@ -109,14 +116,17 @@ def mistakes(result: ExternalResult) -> pd.DataFrame:
 
 def _summary(result: ExternalResult) -> Chapter:
     main_score, facts = result.main_score, result.facts
+    conclusion = result.conclusion
     blocks: list[Block] = []
-    if facts.warnings:
-        blocks.append(Note("warning", "To be known before any number is read:", facts.warnings))
+    if warnings := (*conclusion.warnings, *facts.warnings):
+        blocks.append(Note("warning", "To be known before any number is read:", warnings))
     value = intervals.as_text(interval(result.scores, main_score))
-    label = f"{formats.capital(_name(result, main_score))} on {result.size} of {facts.name}"
+    label = f"{formats.capital(result.name_of(main_score))} on {result.size} of {facts.name}"
     detail = f"{formats.METRIC_MEANINGS[main_score]}. {intervals.below([(result.scores, main_score)])}"
     scores = Facts(tuple((formats.capital(name), text) for name, text in overall(result)), tiles=True)
-    blocks += [Headline(value, label, detail), scores, Text(_decided(result)), Facts(tuple(_what(result)))]
+    compared = formats.escape(conclusion.sentence)
+    blocks += [Headline(value, label, detail), Text(compared), scores, Text(_decided(result))]
+    blocks.append(Facts(tuple(_what(result))))
     return Chapter("summary", "Summary", tuple(blocks))
 
 
@@ -146,9 +156,20 @@ def _errors(result: ExternalResult) -> Chapter:
     images = result.images
     counts = confusion_matrix(images.labels, images.probabilities[0], images.classes, result.facts.task)
     points = probabilities.operating_points(images, result.tuned, None)
-    rows = [{"class": name} | intervals.cells(result.scores, {"F1": f"f1:{name}"}) for name in images.classes]
+    rows, titles = [], {"F1_shown": "F1"}
+    of_own = {one.name: one for one in result.conclusion.classes}
+    for name in images.classes:
+        row = {"class": name} | intervals.cells(result.scores, {"F1": f"f1:{name}"})
+        if (one := of_own.get(name)) is not None:
+            own, less = one.own, one.difference
+            row |= {"own": own.estimate, "difference": less.estimate, "low": less.low, "high": less.high}
+            row["difference_shown"] = formats.difference(less.estimate, less.low, less.high)
+        rows.append(row)
+    if of_own:
+        split = formats.SPLIT_NAMES[result.conclusion.own_split or "val"]
+        titles |= {"own": f"F1 on the run's own {split} images", "difference_shown": "difference (95 %)"}
     caption = intervals.below((result.scores, f"f1:{name}") for name in images.classes)
-    f1 = Table("f1", caption, pd.DataFrame(rows), columns("class", F1_shown="F1"))
+    f1 = Table("f1", caption, pd.DataFrame(rows), columns("class", **titles))
     text = "PPV and NPV depend on how frequent a class is among these images; elsewhere they are others."
     figure = confusion_figure(counts, images.classes, SPLIT)
     return Chapter("errors", "Confusion", (figure, Text(text), operating_table(points, SPLIT), f1))
@@ -196,12 +217,6 @@ def _reproducibility(result: ExternalResult) -> Chapter:
     text = Text("The same command on the same images and model file:")
     blocks = (text, Code(f"python -m sweep.evaluate {facts.command}"), Facts(rows))
     return Chapter("reproducibility", "Reproducibility", blocks)
-
-
-def _name(result: ExternalResult, key: str) -> str:
-    if key == "accuracy" and result.images.multi_label:
-        return "exact match"
-    return formats.METRIC_NAMES[key] + intervals.qualifier(result.scores, key)
 
 
 def _write(content: bytes, path: Path) -> None:

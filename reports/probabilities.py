@@ -237,29 +237,44 @@ class Calibration:
     brier_of_shares: dict[str, float]
 
 
-def calibration(images: Runs, scores: Scores) -> Calibration:
-    """Of a single-label task that the answer is right, of every task that a class is there. scores: of ``images``."""
+def claims_of(images: Runs) -> tuple[Claim, ...]:
+    """Of a single-label task that the answer is right, then of every class that is known of an image that it is
+    there."""
     given, truth, known = images.probabilities.astype(np.float64), images.truth, images.known
-    values: dict[str, Array] = {}
-    of_classes = []
+    found = []
+    if not images.multi_label:
+        found.append(Claim(SELECTION, "_decision", given.max(axis=2), given.argmax(axis=2) == images.labels))
     for place, name in enumerate(images.classes):
         rows = known[:, place]
         if rows.any():
             true = np.broadcast_to(truth[rows, place], (len(given), rows.sum()))
-            of_classes.append(Claim(name, f":{name}", given[:, rows, place], true))
-            away = np.where(rows, given[:, :, place] - truth[:, place], np.nan)
-            values |= {f"difference:{name}": away, f"brier:{name}": away**2}
-    right = given.argmax(axis=2) == images.labels if not images.multi_label else None
-    first = [] if right is None else [Claim(SELECTION, "_decision", given.max(axis=2), right)]
-    for one in first:
-        away = one.given - one.came_true
+            found.append(Claim(name, f":{name}", given[:, rows, place], true))
+    return tuple(found)
+
+
+def calibration_error(images: Runs) -> float:
+    """The expected calibration error (``reliability``) of the decision, multi-label the mean over labels; the mean over
+    runs."""
+    claims = claims_of(images)[: None if images.multi_label else 1]
+    return float(np.mean([bins.error for claim in claims for bins in claim.bins]))
+
+
+def calibration(images: Runs, scores: Scores) -> Calibration:
+    """What ``images`` claim, and scores of it. scores: of ``images``."""
+    claims, over_classes = claims_of(images), np.mean if images.multi_label else np.sum
+    values: dict[str, Array] = {}
+    for one in claims:
+        place = images.classes.index(one.name) if one.key.startswith(":") else None
+        rows = slice(None) if place is None else images.known[:, place]
+        away = np.full(images.probabilities.shape[:2], np.nan)
+        away[:, rows] = one.given - one.came_true
         values |= {f"difference{one.key}": away, f"brier{one.key}": away**2}
-    scores, over_classes = with_means(scores, values), np.mean if images.multi_label else np.sum
+    scores, of_classes = with_means(scores, values), [one for one in claims if one.key.startswith(":")]
     every = over_classes([scores.values[f"brier{one.key}"] for one in of_classes], axis=0)
     shares = {one.key: float(one.came_true[0].mean()) for one in of_classes}
     of_shares = {key: share * (1 - share) for key, share in shares.items()}
     of_shares["_all"] = float(over_classes(list(of_shares.values())))
-    return Calibration((*first, *of_classes), replace(scores, values=scores.values | {"brier_all": every}), of_shares)
+    return Calibration(claims, replace(scores, values=scores.values | {"brier_all": every}), of_shares)
 
 
 def reliability(outcome: Bools, confidence: Array, *, bins: int) -> Reliability:

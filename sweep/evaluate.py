@@ -40,6 +40,7 @@ from sweep.cli import (
     tell,
 )
 from sweep.endings import BAD_INPUT
+from sweep.records import ConclusionRecord, read_conclusion
 from sweep.run_folder import EvaluationPaths, RunPaths, check_writable, folder_beside
 from trainables.atomic import FORMAT, sha256_of, write_json
 from trainables.data.config import DataConfig
@@ -49,7 +50,7 @@ from trainables.data.file_form import file_form
 from trainables.data.prepare import list_samples
 from trainables.data.presets import apply_preset
 from trainables.data.samples import MISSING, SPLIT_WORDS, Samples
-from trainables.data.split_files import write_splits
+from trainables.data.split_files import write_image_stats, write_splits
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import Predictions
 
@@ -127,7 +128,9 @@ def _run(argv: Sequence[str]) -> int:
     with _beside(out) as folder:
         notes, warnings = evaluate(model, what, EvaluationPaths(folder), batch_size)
         lines, problem = build_page("reports.external", folder)
-    for line in (model.title, *map(plain, notes), *(f"warning: {plain(warning)}" for warning in warnings), *lines):
+        conclusion = read_conclusion(EvaluationPaths(folder)) or ConclusionRecord()
+    warnings = [f"warning: {plain(warning)}" for warning in (*conclusion.warnings, *warnings)]
+    for line in (model.title, *map(plain, notes), *warnings, *lines, *filter(None, [plain(conclusion.sentence)])):
         print(line)
     if problem is not None:
         tell([f"the report could not be written: {problem}; the predictions are in {out}"])
@@ -177,7 +180,9 @@ def evaluate(
         labels = np.where(labels == MISSING, np.nan, labels).astype(np.float32)
     found = (samples.paths, labels, probabilities, samples.classes)
     Predictions.of_split(SPLIT, *found, facts.epoch).write(files.predictions)
-    write_splits(files.rows, samples, np.arange(len(samples)), np.full(len(samples), SPLIT))
+    numbers = np.arange(len(samples))
+    write_splits(files.rows, samples, numbers, np.full(len(samples), SPLIT))
+    write_image_stats(files.images, samples, numbers, [answer.image for answer in answers])
     scores = evaluate_predictions(*found[1:], samples.task, ordered=facts.ordered)
     warnings = _warnings(model, asked, samples, answers, len(dropped))
     hashes = [answer.image.pixel_hash for answer in answers]
@@ -202,7 +207,7 @@ def _written(
         "evaluated": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": asked.command,
         "run": None if asked.run_root is None else asked.run_root.resolve().name,
-        "model": {"file": str(model.path), "sha256": sha256_of(model.path)} | model.facts.to_dict(),
+        "model": {"file": str(model.path.absolute()), "sha256": sha256_of(model.path)} | model.facts.to_dict(),
         "data": {"path": samples.path, "kind": samples.kind, "fingerprint": _fingerprint(samples, hashes)},
         "request": asked.config.to_json(),
         "map": asked.renamed,

@@ -283,6 +283,43 @@ class EvaluationRecord(Record):
     warnings: tuple[str, ...] = ()
 
 
+class IntervalRecord(Record):
+    """A score, or a difference of scores, and its 95 % bounds; NaN: undefined."""
+
+    estimate: Score = math.nan
+    low: Score = math.nan
+    high: Score = math.nan
+
+
+class ClassConclusion(Record):
+    """F1 of one class on other images, on the run's own, and the first less the second."""
+
+    name: str = ""
+    external: IntervalRecord = IntervalRecord()
+    own: IntervalRecord = IntervalRecord()
+    difference: IntervalRecord = IntervalRecord()
+
+
+class ConclusionRecord(Record):
+    """conclusion.json of ``reports.external``: an evaluation beside the run's own images, see ``reports.conclusion``.
+
+    metric: "f1_macro", or "accuracy" where a class has no image. own: of the same network on ``own_split``, None where
+    that is not known; difference: external less own. calibration_error: by "external" and "own". sentence: what was
+    compared, or why nothing was; warnings: one sentence each.
+    """
+
+    metric: str = ""
+    external: IntervalRecord = IntervalRecord()
+    own_split: str | None = None
+    own_images: Whole = 0
+    own: IntervalRecord | None = None
+    difference: IntervalRecord | None = None
+    calibration_error: dict[str, Score] = {}
+    classes: tuple[ClassConclusion, ...] = ()
+    sentence: str = ""
+    warnings: tuple[str, ...] = ()
+
+
 IMAGE_COLUMNS = ["path", "mode", "width", "height", "bits", "jpeg_quality", "mean", "sd"]
 
 
@@ -391,22 +428,25 @@ def _read_rows(paths: RunPaths, dataset: DatasetRecord, problems: list[str]) -> 
 
 
 def _read_images(paths: RunPaths, dataset: DatasetRecord, problems: list[str]) -> pd.DataFrame:
-    """Earlier runs have none."""
-    nothing = pd.DataFrame(columns=IMAGE_COLUMNS)
     if not unchanged(paths.images, dataset.sha256):
         problems.append(f"{paths.images.name} is missing or was changed: left out")
-        return nothing
-    if not is_there(paths.images):
-        return nothing
+        return pd.DataFrame(columns=IMAGE_COLUMNS)
+    return _image_table(paths.images, problems)
+
+
+def _image_table(path: Path, problems: list[str]) -> pd.DataFrame:
+    """``IMAGE_COLUMNS``; without rows where there is no such file, as in earlier runs, or it is damaged."""
+    if not is_there(path):
+        return pd.DataFrame(columns=IMAGE_COLUMNS)
     try:
-        found = pd.read_csv(paths.images, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
+        found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
         found = found[IMAGE_COLUMNS]
         return found.assign(**{name: pd.to_numeric(found[name], errors="coerce") for name in IMAGE_COLUMNS[2:]})
     except KeyError as error:
-        problems.append(f"{paths.images.name} lacks columns: left out ({error.args[0]})")
+        problems.append(f"{path.name} lacks columns: left out ({error.args[0]})")
     except (OSError, ValueError, pd.errors.ParserError) as error:
-        problems.append(f"{paths.images.name} cannot be read: {reason(error)}")
-    return nothing
+        problems.append(f"{path.name} cannot be read: {reason(error)}")
+    return pd.DataFrame(columns=IMAGE_COLUMNS)
 
 
 def read_predictions(run: Run, of: str | BaselineRecord) -> Predictions | None:
@@ -465,12 +505,14 @@ def _fits_together(saved: Predictions) -> bool:
 @dataclass(frozen=True)
 class Evaluation:
     """predictions: their one split is "external". rows: rows.csv, of the form of splits.csv, every column as text, in
-    the order of the predictions."""
+    the order of the predictions. images: images.csv, as of a ``Run``. conclusion: None before its page was built."""
 
     paths: EvaluationPaths
     facts: EvaluationRecord
     predictions: Predictions
     rows: pd.DataFrame
+    images: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=IMAGE_COLUMNS))
+    conclusion: ConclusionRecord | None = None
 
 
 def read_evaluation(root: Path) -> Evaluation:
@@ -495,4 +537,11 @@ def read_evaluation(root: Path) -> Evaluation:
         raise UserError(f"{root} cannot be read: {error}") from None
     if list(rows["path"]) != saved.path.tolist():
         raise UserError(f"{root} is damaged: {paths.rows.name} and {paths.predictions.name} name other images")
-    return Evaluation(paths, facts, saved, rows)
+    return Evaluation(paths, facts, saved, rows, _image_table(paths.images, []), read_conclusion(paths))
+
+
+def read_conclusion(paths: EvaluationPaths) -> ConclusionRecord | None:
+    """None where there is none, or it is damaged: building the page writes it anew."""
+    problems: list[str] = []
+    found = read_file(ConclusionRecord, paths.conclusion, problems)
+    return None if problems else found

@@ -156,6 +156,8 @@ class EvaluationPaths:
     evaluation = _At("evaluation.json")
     predictions = _At("predictions.npz")
     rows = _At("rows.csv")
+    images = _At("images.csv")
+    conclusion = _At("conclusion.json")
     page = _At("report.html")
     markdown = _At("report.md")
 

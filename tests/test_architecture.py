@@ -41,7 +41,7 @@ REPORT_LEVELS = (
     {"blocks", "drawing", "formats", "figures", "class_panels", "tables", "thumbnails"},
     {"data"},
     {"bootstrap", "intervals", "comparisons", "probabilities"},
-    {"results", "leaderboard", "importance", "caveats"},
+    {"results", "leaderboard", "importance", "caveats", "conclusion"},
     {"chapters"},
     {"render", "model_card", "external"},
     {"build"},

@@ -302,16 +302,15 @@ def _baseline_table(results: Results, comparisons: dict[str, BaselineComparison]
 def _external(results: Results) -> list[Block]:
     if not results.external:
         return []
-    rows = [
-        {
-            "name": one.facts.name,
-            "size": one.size,
-            "measure": formats.METRIC_NAMES[one.main_score],
-            "score_shown": intervals.as_text(interval(one.scores, one.main_score)),
-        }
-        for one in results.external
-    ]
+    rows = []
+    for one in results.external:
+        row = {"name": one.facts.name, "size": one.size, "measure": formats.METRIC_NAMES[one.main_score]}
+        row["score_shown"] = intervals.as_text(interval(one.scores, one.main_score))
+        less = one.conclusion.difference
+        row["less_shown"] = formats.ABSENT if less is None else formats.difference(less.estimate, less.low, less.high)
+        rows.append(row | {"warnings": len(one.conclusion.warnings) + len(one.facts.warnings)})
     caption = "The model on other labelled images; each has its own page in the folder external of the run. "
     caption += intervals.below((one.scores, one.main_score) for one in results.external)
-    shown = columns(name="data", size="images", measure="measure", score_shown="score (95 %)")
+    titles = {"score_shown": "score (95 %)", "less_shown": "less the run's own (95 %)", "warnings": "warnings"}
+    shown = columns(name="data", size="images", measure="measure", **titles)
     return [Text("### External evaluations"), Table("external", caption, pd.DataFrame(rows), shown)]

@@ -211,11 +211,12 @@ def _configuration(results: Results) -> list[tuple[str, str]]:
 
 
 def _caveats(results: Results) -> list[Block]:
-    """The worst of them; the methods chapter lists all."""
+    """The first of them, and every problem; the methods chapter lists all."""
     if not caveats(results):
         return []
-    lines = [f"- **{LEVELS[one.level]}:** {escape(one.text)}" for one in caveats(results)[:MOST_CAVEATS]]
-    more = len(caveats(results)) - MOST_CAVEATS
+    shown = [one for place, one in enumerate(caveats(results)) if place < MOST_CAVEATS or one.level == "error"]
+    lines = [f"- **{LEVELS[one.level]}:** {escape(one.text)}" for one in shown]
+    more = len(caveats(results)) - len(shown)
     end = f"\n\n[and {more} more](#methods)" if more > 0 else ""
     return [Text("### Caveats\n\n" + "\n".join(lines) + end)]
 

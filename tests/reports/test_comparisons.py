@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, permutation_test
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import confint_proportions_2indep
 
 from reports.bootstrap import draw_resamples, score_runs
 from reports.comparisons import change, compare, holm, mcnemar
@@ -132,3 +133,16 @@ def test_mcnemars_test_is_that_of_statsmodels_and_a_binomial_test(pairs):
 def test_mcnemars_test_is_not_made_where_a_patient_has_several_images():
     resamples = draw_resamples(["p", "p", "q"], np.zeros(3, dtype=int), 1, replicates=1)
     assert mcnemar(np.ones(3), np.zeros(3), resamples) is None
+
+
+@pytest.mark.parametrize(("count", "right"), [(1, 1), (12, 0), (40, 40)])
+def test_a_change_to_a_score_that_no_resample_moves_has_newcombes_interval(count, right):
+    def scores(size, of_them):
+        labels = np.arange(size) % 2
+        answers = np.where(np.arange(size) < of_them, labels, 1 - labels)
+        probability = np.eye(2, dtype=np.float32)[answers][None]
+        return score_runs(labels, probability, ("a", "b"), draw_resamples([""] * size, labels, 2))
+
+    found = change(scores(90, 70), scores(count, right), "accuracy")
+    low, high = confint_proportions_2indep(right, count, 70, 90, method="newcomb", compare="diff")
+    assert (found.difference, found.low, found.high) == pytest.approx((right / count - 70 / 90, low, high), abs=1e-6)

@@ -98,11 +98,15 @@ def test_the_runs_own_validation_images_give_the_runs_own_score_and_a_warning(
     score = float(read_run(run).trials.iloc[0]["val_f1_macro"])
     assert found.facts.scores["f1_macro"] == pytest.approx(score, abs=1e-6)
     assert [line for line in lines if line.startswith("warning: ")] == [
+        "warning: dark is never predicted: none of 8 found.",
+        "warning: gray is never predicted: none of 8 found.",
         "warning: 24 of 24 images are the run's own validation images, pixel by pixel: the model was chosen on them, "
         "so the scores are too good."
     ]
     assert any(line.lower().startswith(f"macro f1: {score:.3f} (") for line in lines)
     assert lines[-1] == f"report: {folder / 'report.html'}"
+    (compared,) = (line for line in lines if "the run's own 24 validation images" in line)
+    assert "the difference is +0.000 (" in compared
     assert sum("Not for clinical use." in line for line in lines) == 1
 
 

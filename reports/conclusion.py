@@ -1,0 +1,192 @@
+"""Whether a model travels: its scores on other images beside those on its run's own, and how these images differ."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from reports import formats
+from reports.bootstrap import Runs, Scores, decisions
+from reports.comparisons import Comparison, ExternalResult, change, changed_share, runs_of
+from reports.data import checked, read_report_data, without_test
+from reports.intervals import interval
+from reports.probabilities import calibration_error
+from search_spaces.errors import UserError
+from sweep.records import ClassConclusion, ConclusionRecord, Evaluation, IntervalRecord, read_predictions
+from sweep.run_folder import RunPaths
+from trainables.atomic import FORMAT, write_json
+
+WORSE_CALIBRATED = 0.05
+"""By how much the calibration error is larger on other images before it is said."""
+SHARES_DIFFER = 0.1
+"""Of the images: by how much more the share of a class differs before it is said."""
+FEW_STRANGE = 0.2
+"""Share of images that may be of another mode or size than those of training."""
+USUAL_SIZES = (1, 99)
+"""Percentiles of the shorter side of training images."""
+
+
+@dataclass(frozen=True)
+class OwnImages:
+    """What an evaluation stands beside. split: "test", or "val" where the network has no test predictions. runs: the
+    same network on it, the labels of the evaluation alone. training: rows of images.csv."""
+
+    split: str
+    runs: Runs
+    scores: Scores
+    training: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """ "the run's own 169 test images"."""
+        return f"the run's own {len(self.runs.paths):,} {formats.SPLIT_NAMES[self.split]} images"
+
+
+def conclude(evaluation: Evaluation) -> ConclusionRecord:
+    """Compare the evaluation with its run's own images, and write ``conclusion.json``."""
+    result = ExternalResult(evaluation)
+    own = own_images(evaluation)
+    metric = "accuracy" if own is not None and not own.runs.truth.any(axis=0).all() else result.main_score
+    found = ConclusionRecord(metric=metric, external=_interval_of(result.scores, metric))
+    if own is None:
+        sentence = "Not compared with the run's own images: no run with predictions of this network is at hand."
+        found = found.model_copy(update={"sentence": sentence, "warnings": tuple(_failed_classes(result))})
+    else:
+        found = found.model_copy(update=_compared(result, own, metric))
+    write_json(evaluation.paths.conclusion, {"format": FORMAT} | json.loads(found.model_dump_json()))
+    return found
+
+
+def own_images(evaluation: Evaluation) -> OwnImages | None:
+    """Of the run that the model is from: the folder around the evaluation, or around the model's file; None without."""
+    facts = evaluation.facts
+    around = [evaluation.paths.root.absolute().parent.parent]
+    if facts.model.file is not None:
+        around.append(Path(facts.model.file).absolute().parent.parent)
+    root = next((one for one in around if RunPaths(one).sweep.is_file()), None)
+    if root is None or facts.model.trial is None:
+        return None
+    try:
+        data = read_report_data(root)
+    except UserError:
+        return None
+    saved = checked(data.run, read_predictions(data.run, facts.model.trial), facts.model.trial)
+    if saved is None or saved.epoch != facts.model.epoch or not {*evaluation.predictions.classes} <= {*saved.classes}:
+        return None
+    if data.run.finals is None or not data.run.finals.opened:
+        saved = without_test(saved)
+    split = "test" if (saved.split == "test").any() else "val"
+    runs, _ = runs_of(data, {facts.model.trial: saved}, split)
+    if runs is None:
+        return None
+    if runs.multi_label:
+        kept = [runs.classes.index(name) for name in evaluation.predictions.classes]
+        columns = runs.labels[:, kept], runs.probabilities[..., kept]
+        runs = replace(runs, classes=evaluation.predictions.classes, labels=columns[0], probabilities=columns[1])
+    training = set(data.run.rows.loc[data.run.rows["split"] == "train", "path"]) if "split" in data.run.rows else set()
+    images = data.run.images
+    scores = runs.scores(areas=True, thresholds=ExternalResult(evaluation).tuned)
+    return OwnImages(split, runs, scores, images[images["path"].isin(training)])
+
+
+def _compared(result: ExternalResult, own: OwnImages, metric: str) -> dict[str, object]:
+    """The fields of the conclusion that rest on the run's own images."""
+    difference = change(own.scores, result.scores, metric)
+    measure = result.name_of(metric)
+    here, there = (formats.score(scores.estimate[metric]) for scores in (result.scores, own.scores))
+    sentence = (
+        f"{formats.capital(measure)} is {here} here and {there} on {own.name}: the difference is "
+        f"{formats.difference(difference.difference, difference.low, difference.high)}."
+    )
+    if own.split == "val":
+        sentence += (
+            " The network was chosen on these; without test predictions there is nothing better to compare with."
+        )
+    classes = []
+    for one in result.images.classes:
+        f1 = f"f1:{one}"
+        both = [_interval_of(scores, f1) for scores in (result.scores, own.scores)]
+        change_of = _change_of(change(own.scores, result.scores, f1))
+        classes.append(ClassConclusion(name=one, external=both[0], own=both[1], difference=change_of))
+    errors = {"external": calibration_error(result.images), "own": calibration_error(own.runs)}
+    warnings = []
+    if difference.high < 0:
+        less = formats.difference(difference.difference, difference.low, difference.high)
+        warnings.append(f"What the run reports does not hold here: {measure} differs by {less} from {own.name}.")
+    warnings += _failed_classes(result)
+    if errors["external"] - errors["own"] > WORSE_CALIBRATED:
+        warnings.append(
+            f"The calibration error is {formats.score(errors['external'])} here and {formats.score(errors['own'])} on "
+            f"{own.name}: its probabilities mean less here."
+        )
+    if (changed := changed_share(own.runs, result.images, SHARES_DIFFER)) is not None:
+        name, before, after = changed
+        warnings.append(
+            f"{name} is {formats.percent(after)} of the images here and {formats.percent(before)} of {own.name}: PPV, "
+            "NPV and macro F1 depend on that."
+        )
+    warnings += _strange_images(result.evaluation.images, own.training)
+    return {
+        "own_split": own.split,
+        "own_images": len(own.runs.paths),
+        "own": _interval_of(own.scores, metric),
+        "difference": _change_of(difference),
+        "calibration_error": errors,
+        "classes": tuple(classes),
+        "sentence": sentence,
+        "warnings": tuple(warnings),
+    }
+
+
+def _failed_classes(result: ExternalResult) -> list[str]:
+    """Classes that some image has, and that are never predicted, or never rightly."""
+    images = result.images
+    decided = decisions(images.probabilities[0], images.classes, result.tuned, result.facts.task) & images.known
+    texts = []
+    for name, has, says in zip(images.classes, images.truth.T, decided.T, strict=True):
+        if has.any() and not (has & says).any():
+            how = f"never right: predicted for {says.sum():,} images of others" if says.any() else "never predicted"
+            texts.append(f"{name} is {how}: none of {has.sum():,} found.")
+    return texts
+
+
+def _strange_images(images: pd.DataFrame, training: pd.DataFrame) -> list[str]:
+    """What distinguishes the files from those of training; [] where either is not known."""
+    if images.empty or training.empty:
+        return []
+    texts = []
+    unknown = ~images["mode"].isin(set(training["mode"]))
+    if unknown.mean() > FEW_STRANGE:
+        modes = formats.listing(sorted(set(images["mode"][unknown])))
+        texts.append(
+            f"{formats.percent(unknown.mean())} of the images are of a mode that no training image has: {modes}."
+        )
+    sides, usual = (one[["width", "height"]].min(axis=1) for one in (images, training))
+    low, high = np.nanpercentile(usual, USUAL_SIZES)
+    outside = (sides < low) | (sides > high)
+    if outside.mean() > FEW_STRANGE:
+        span = f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
+        texts.append(
+            f"{formats.percent(outside.mean())} of the images have a shorter side outside that of training images "
+            f"({span} px; here in the median {sides.median():.0f} px)."
+        )
+    mean, usual_mean, sd = images["mean"].mean(), training["mean"].mean(), training["mean"].std()
+    if abs(mean - usual_mean) > sd:
+        texts.append(
+            f"The mean intensity is {mean:.0f} of 255 here and {usual_mean:.0f} in training (SD {sd:.0f}): "
+            f"{'brighter' if mean > usual_mean else 'darker'} by more than one SD."
+        )
+    return texts
+
+
+def _interval_of(scores: Scores, name: str) -> IntervalRecord:
+    found = interval(scores, name)
+    return IntervalRecord(estimate=found.estimate, low=found.low, high=found.high)
+
+
+def _change_of(found: Comparison) -> IntervalRecord:
+    return IntervalRecord(estimate=found.difference, low=found.low, high=found.high)
