@@ -20,7 +20,7 @@ from reports.chapters.errors import confusion_figure, operating_table, subgroups
 from reports.chapters.examples import truth_and_decisions
 from reports.comparisons import ExternalResult
 from reports.conclusion import conclude
-from reports.intervals import interval
+from reports.intervals import Interval, interval
 from search_spaces.errors import UserError, shown_problems
 from search_spaces.paths import path_of
 from sweep.records import read_evaluation
@@ -162,12 +162,20 @@ def _errors(result: ExternalResult) -> Chapter:
         row = {"class": name} | intervals.cells(result.scores, {"F1": f"f1:{name}"})
         if (one := of_own.get(name)) is not None:
             own, less = one.own, one.difference
-            row |= {"own": own.estimate, "difference": less.estimate, "low": less.low, "high": less.high}
+            row |= {
+                "own": own.estimate,
+                "own_low": own.low,
+                "own_high": own.high,
+                "difference": less.estimate,
+                "low": less.low,
+                "high": less.high,
+            }
+            row["own_shown"] = intervals.as_text(Interval(own.estimate, own.low, own.high))
             row["difference_shown"] = formats.difference(less.estimate, less.low, less.high)
         rows.append(row)
     if of_own:
         split = formats.SPLIT_NAMES[result.conclusion.own_split or "val"]
-        titles |= {"own": f"F1 on the run's own {split} images", "difference_shown": "difference (95 %)"}
+        titles |= {"own_shown": f"F1 on the run's own {split} images", "difference_shown": "difference (95 %)"}
     caption = intervals.below((result.scores, f"f1:{name}") for name in images.classes)
     f1 = Table("f1", caption, pd.DataFrame(rows), columns("class", **titles))
     text = "PPV and NPV depend on how frequent a class is among these images; elsewhere they are others."

@@ -33,8 +33,8 @@ class Interval:
     estimate: float
     low: float
     high: float
-    method: str
-    warning: str
+    method: str = ""
+    warning: str = ""
 
 
 def interval(scores: Scores, name: str, *, level: float = 0.95) -> Interval:

@@ -101,7 +101,7 @@ def test_the_runs_own_validation_images_give_the_runs_own_score_and_a_warning(
         "warning: dark is never predicted: none of 8 found.",
         "warning: gray is never predicted: none of 8 found.",
         "warning: 24 of 24 images are the run's own validation images, pixel by pixel: the model was chosen on them, "
-        "so the scores are too good."
+        "so the scores are too good.",
     ]
     assert any(line.lower().startswith(f"macro f1: {score:.3f} (") for line in lines)
     assert lines[-1] == f"report: {folder / 'report.html'}"
