@@ -7,8 +7,8 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ParamSpec
+from functools import cached_property
+from typing import Any, NamedTuple, ParamSpec
 
 import matplotlib as mpl
 from matplotlib.artist import Artist
@@ -47,30 +47,56 @@ STYLE: dict[Any, Any] = {
 _P = ParamSpec("_P")
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure as an SVG document (text) and a PNG (bytes), free of dates and versions; its size in inches."""
-
+class _Saved(NamedTuple):
     width_in: float
     height_in: float
     svg: str
     png: bytes
 
 
-def drawn(make: Callable[_P, Figure]) -> Callable[_P, Drawing]:
-    """Let ``make`` fill a figure in the report's style, and save it; no global state of matplotlib is left changed."""
+class Drawing:
+    """A figure as an SVG document and as a PNG, free of dates and versions, drawn when it is first asked for.
 
-    @functools.wraps(make)
-    def saved(*args: _P.args, **kwargs: _P.kwargs) -> Drawing:
+    draw: gives the figure, the same each time.
+    """
+
+    def __init__(self, draw: Callable[[], Figure]) -> None:
+        self._draw = draw
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Drawing) and self.saved == other.saved
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @cached_property
+    def saved(self) -> _Saved:
         with mpl.rc_context(), warnings.catch_warnings():
             # A name in a script that the font lacks shows boxes in the PNG; the SVG leaves it to the reader's fonts.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             # A user's matplotlibrc would change the bytes.
             mpl.rcdefaults()
             mpl.rcParams.update(STYLE)
-            return _saved(make(*args, **kwargs))
+            figure = self._draw()
+            # Placed once: laying out again for each format would double the time.
+            engine = figure.get_layout_engine()
+            assert engine is not None
+            engine.execute(figure)
+            figure.set_layout_engine(None)
+            svg, png = io.BytesIO(), io.BytesIO()
+            figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+            figure.savefig(png, format="png", metadata={"Software": None})
+        width_in, height_in = map(float, figure.get_size_inches())
+        return _Saved(width_in, height_in, svg.getvalue().decode("utf-8"), png.getvalue())
 
-    return saved
+
+def drawn(make: Callable[_P, Figure]) -> Callable[_P, Drawing]:
+    """Let ``make`` fill a figure in the report's style; no global state of matplotlib is left changed."""
+
+    @functools.wraps(make)
+    def drawing(*args: _P.args, **kwargs: _P.kwargs) -> Drawing:
+        return Drawing(functools.partial(make, *args, **kwargs))
+
+    return drawing
 
 
 def blank(width_in: float, height_in: float) -> tuple[Figure, Axes]:
@@ -105,16 +131,3 @@ def short(text: str, limit: int = 18) -> str:
         return clean
     head = limit // 2
     return f"{clean[:head]}…{clean[len(clean) - (limit - 1 - head) :]}"
-
-
-def _saved(figure: Figure) -> Drawing:
-    # Placed once: laying out again for each format would double the time.
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.execute(figure)
-    figure.set_layout_engine(None)
-    svg, png = io.BytesIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    figure.savefig(png, format="png", metadata={"Software": None})
-    width, height = map(float, figure.get_size_inches())
-    return Drawing(width, height, svg.getvalue().decode("utf-8"), png.getvalue())

@@ -70,8 +70,8 @@ def attachments(chapters: Iterable[Chapter]) -> dict[str, bytes]:
             if block.latex:
                 add(f"tables/{block.name}.tex", encoded(latex_table(block)))
         elif isinstance(block, Figure):
-            add(f"figures/{block.name}.svg", encoded(block.drawing.svg))
-            add(f"figures/{block.name}.png", block.drawing.png)
+            add(f"figures/{block.name}.svg", encoded(block.drawing.saved.svg))
+            add(f"figures/{block.name}.png", block.drawing.saved.png)
             if block.frame is not None:
                 add(f"tables/{block.name}.csv", csv(block.frame))
     return files
@@ -137,7 +137,7 @@ def _prose(text: str) -> Markup:
 
 def _svg(figure: Figure) -> Markup:
     # The drawing is ours: matplotlib has escaped the names in it.
-    return Markup(inline_svg(figure.drawing.svg, figure.name))
+    return Markup(inline_svg(figure.drawing.saved.svg, figure.name))
 
 
 def _cells(table: Table) -> list[list[tuple[Column, str, str]]]:

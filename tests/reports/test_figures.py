@@ -91,21 +91,22 @@ DRAWN: dict[str, Callable[[], Drawing]] = {
 def test_a_figure_is_sound_the_same_again_and_leaves_matplotlib_as_it_was(name):
     before = dict(mpl.rcParams)
     drawing = DRAWN[name]()
+    assert drawing.saved.width_in > 0
     assert dict(mpl.rcParams) == before
     with mpl.rc_context({"font.size": 30, "figure.dpi": 20}):
         assert DRAWN[name]() == drawing
-    assert ET.fromstring(drawing.svg).tag.endswith("svg")
-    assert drawing.png.startswith(b"\x89PNG")
-    assert "<script" not in drawing.svg
+    assert ET.fromstring(drawing.saved.svg).tag.endswith("svg")
+    assert drawing.saved.png.startswith(b"\x89PNG")
+    assert "<script" not in drawing.saved.svg
 
 
 def test_names_stand_in_the_figure_as_text_and_are_no_markup():
-    text = "".join(ET.fromstring(DRAWN["forest"]().svg).itertext())
+    text = "".join(ET.fromstring(DRAWN["forest"]().saved.svg).itertext())
     assert "<b>$a$ & co</b>" in text
 
 
 def test_a_figure_on_the_page_has_ids_of_its_own():
-    svg = DRAWN["ROC"]().svg
+    svg = DRAWN["ROC"]().saved.svg
     first, second = inline_svg(svg, "one"), inline_svg(svg, "two")
     ids = ET.fromstring(first).findall(".//*[@id]")
     assert ids

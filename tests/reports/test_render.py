@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from reports import render
 from reports.blocks import Chapter, Code, Column, Facts, Figure, Figures, Folded, Headline, Note, Samples, Table, Text
 from reports.build import build
-from reports.drawing import Drawing
+from reports.drawing import Drawing, blank
 from reports.formats import escape
 
 HOSTILE = (
@@ -190,7 +190,7 @@ def test_an_option_and_a_percentage_are_not_broken_over_lines():
 
 FRAME = pd.DataFrame({"name": ["a|b_c & 50 %", "b"], "score": [0.5, float("nan")]})
 TABLE = Table("t", "c", FRAME, (Column("name", "name"), Column("score", "F1", "score")), latex=True)
-DRAWING = Drawing(3, 2, "<?xml ?><svg width='1' height='1'></svg>", b"png")
+DRAWING = Drawing(lambda: blank(3, 2)[0])
 
 
 def test_a_latex_table_escapes_its_cells_and_a_markdown_table_its_bars():

@@ -239,8 +239,8 @@ def test_a_range_of_a_name_that_few_trials_ask_for_is_found(load: Load) -> None:
 def test_a_file_that_hangs_is_ended_and_the_line_is_told(
     load: Load, monkeypatch: pytest.MonkeyPatch, text: str, place: str
 ) -> None:
-    monkeypatch.setattr(user_file, "CALL_WITHIN_S", 2.0)
-    with pytest.raises(UserError, match=rf"mine\.py did not return within 2 s at {place}: its import, one draw and"):
+    monkeypatch.setattr(user_file, "CALL_WITHIN_S", 1.0)
+    with pytest.raises(UserError, match=rf"mine\.py did not return within 1 s at {place}: its import, one draw and"):
         load(text)
 
 

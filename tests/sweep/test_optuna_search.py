@@ -266,7 +266,7 @@ def test_a_space_that_hangs_or_dies_in_a_rare_branch_does_not_end_the_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
     space = space_broken_later(tmp_path, "rare == 'flip' and depth == 3 and trial", f"import os; {line}")
-    monkeypatch.setattr(user_file, "CALL_WITHIN_S", 5.0)
+    monkeypatch.setattr(user_file, "CALL_WITHIN_S", 2.0)
     said: list[str] = []
     sweep = ToySweep(tmp_path / "run", space, sampler="random", trials=16, scheduler="none", budget=1)
     sweep.search.on_refused.append(said.append)

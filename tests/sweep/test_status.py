@@ -15,6 +15,7 @@ import run_files
 from toy_sweep import CONTEXT, ToySweep
 
 from search_spaces.space import load_space
+from sweep import heartbeat
 from sweep.heartbeat import Heartbeat
 from sweep.records import read_run
 from sweep.run_folder import RunPaths, claim
@@ -132,8 +133,9 @@ def test_a_run_of_another_format_is_refused(unfinished: RunPaths, said: Said) ->
 )
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"[]", b'{"params": 1'])
 def test_damaged_files_are_named_and_the_rest_is_told(
-    unfinished: RunPaths, said: Said, file: str, content: bytes
+    unfinished: RunPaths, said: Said, monkeypatch: pytest.MonkeyPatch, file: str, content: bytes
 ) -> None:
+    monkeypatch.setattr(heartbeat, "WATCH_S", 0.2)
     with Heartbeat(unfinished, 2):
         pass
     (unfinished.root / file).write_bytes(content)

@@ -55,7 +55,7 @@ def test_a_class_that_the_split_lacks_is_undefined_not_zero(write_run):
     assert "Undefined for normal" in notes(found)
     rows = areas(found).frame.set_index("class")
     assert rows.loc["normal", "AUROC_shown"] == rows.loc["normal", "AP_shown"] == "–"
-    assert "no image has it" in figures(found)["roc_test"].drawing.svg
+    assert "no image has it" in figures(found)["roc_test"].drawing.saved.svg
     assert rows.loc["covid", "AUROC"] > 0.5
 
 
@@ -63,14 +63,14 @@ def test_without_finalists_the_curves_are_of_the_best_trial_on_validation(write_
     found = chapter(results_of(write_run()))
     assert list(figures(found)) == ["roc_val", "precision_recall_val"]
     assert "AUROC_of_each_repeat" not in [column.key for column in areas(found).columns]
-    assert "other repeats" not in figures(found)["roc_val"].drawing.svg
+    assert "other repeats" not in figures(found)["roc_val"].drawing.saved.svg
 
 
 def test_the_operating_point_is_a_point_on_the_curve(write_run):
     chosen = "decided at the chosen threshold"
     with_positive = chapter(results_of(write_run(finals={}, sweep={"positive_class": "covid"})))
-    assert chosen in figures(with_positive)["roc_test"].drawing.svg
-    assert chosen not in figures(chapter(results_of(write_run("plain", finals={}))))["roc_test"].drawing.svg
+    assert chosen in figures(with_positive)["roc_test"].drawing.saved.svg
+    assert chosen not in figures(chapter(results_of(write_run("plain", finals={}))))["roc_test"].drawing.saved.svg
 
 
 def test_figures_say_their_numbers_in_words(write_run):
@@ -96,7 +96,7 @@ def test_any_number_of_classes_makes_one_panel_each(write_run, count):
     sizes = {"train": 60, "val": 90, "test": 90}
     root = write_run(finals={"repeats": 2}, classes=names, labels_per_split=sizes, trials=1)
     for figure in figures(chapter(results_of(root))).values():
-        assert all(f"class &lt;{place}&gt;" in figure.drawing.svg for place in range(count))
+        assert all(f"class &lt;{place}&gt;" in figure.drawing.saved.svg for place in range(count))
 
 
 def test_folds_are_scored_together_each_image_by_the_fold_that_did_not_train_on_it(write_run):

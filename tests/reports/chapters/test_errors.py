@@ -114,7 +114,9 @@ def test_any_number_of_labels_makes_a_chapter(write_run, count):
     root = write_run(finals={}, task="multi_label", classes=labels, labels_per_split=sizes, trials=1)
     results = results_of(root)
     found = chapter(results)
-    frame = figures(found)["confusion_test"].frame
+    figure = figures(found)["confusion_test"]
+    assert all(f"label &lt;{place}&gt;" in figure.drawing.saved.svg for place in range(count))
+    frame = figure.frame
     assert frame["label"].tolist() == labels
     test = results.model.predictions.of("test")
     expected = metrics.multilabel_confusion_matrix(test.label, test.probability >= 0.5).reshape(count, 4)
