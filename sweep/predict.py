@@ -15,6 +15,7 @@ from sweep.cli import Arguments, add_computing, computing, path, plain, run_comm
 from sweep.endings import BAD_INPUT
 from trainables.atomic import write_atomically
 from trainables.data.files import EXTENSIONS, index_folder
+from trainables.spreadsheet import shown_cell
 
 if TYPE_CHECKING:
     from sweep.predictor import Prediction, Predictor
@@ -141,7 +142,9 @@ def _csv_problems(table: Path | None) -> list[str]:
 
 
 def _write_csv(table: Path, model: Predictor, answers: Sequence[Prediction]) -> None:
-    """file, decision (labels with | between), threshold, probability_<class>..., problem (empty where all is well)."""
+    """file, decision (labels with | between), threshold, probability_<class>..., problem (empty where all is well).
+
+    No cell is one that a spreadsheet would run."""
     facts = model.facts
     rule = "likeliest" if facts.thresholds is None else "|".join(f"{value:g}" for value in facts.thresholds.values())
 
@@ -155,7 +158,7 @@ def _write_csv(table: Path, model: Predictor, answers: Sequence[Prediction]) -> 
                 if answer.probability is not None:
                     decision = "|".join(model.decide(answer.probability))
                     values = [f"{value:.6g}" for value in answer.probability]
-                rows.writerow([answer.file, decision, rule, *values, answer.image.reason])
+                rows.writerow(map(shown_cell, [str(answer.file), decision, rule, *values, answer.image.reason]))
 
     try:
         write_atomically(table, write)

@@ -33,6 +33,7 @@ MAY_IMPORT = {
         "trainables.metrics",
         "trainables.predictions",
         "trainables.atomic",
+        "trainables.spreadsheet",
     ),
 }
 # Inside reports each level may use itself and those before it.

@@ -83,6 +83,25 @@ def test_the_answers_are_the_runs_own(run: Path, small_data: Path, said: Said, t
     assert "\n".join(lines).count("Not for clinical use.") == 1
 
 
+def test_no_cell_of_the_table_is_a_formula(
+    run: Path, small_data: Path, said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["=1.png", "+1.png", "@1.png", "-1.png"]
+    for name in names:
+        shutil.copy(small_data / "val" / "dark" / "dark 0.png", name)
+    model = torch.load(run / "models" / "best.pt", weights_only=True)
+    torch.save(model | {"classes": ["=bright", "@dark", "+gray"]}, "mine.pt")
+    code, lines, errors = said("mine.pt", *names[:3], "./-1.png", "--csv", "answers.csv")
+    assert (code, errors) == (0, [])
+    assert [line.split()[0] for line in lines[2:]] == names
+    rows = rows_of(tmp_path / "answers.csv")
+    assert [row["file"] for row in rows] == ["'=1.png", "'+1.png", "'@1.png", "-1.png"]
+    assert {row["decision"] for row in rows} <= {"'=bright", "'@dark", "'+gray"}
+    assert "probability_=bright" in rows[0]
+    assert all(float(row["probability_=bright"]) >= 0 for row in rows)
+
+
 def test_a_model_file_is_enough(run: Path, small_data: Path, said: Said, tmp_path: Path) -> None:
     shutil.copy(run / "models" / "best.pt", tmp_path / "mine.pt")
     code, lines, _ = said(tmp_path / "mine.pt", small_data / "val" / "dark" / "dark 0.png", "--device", "cpu")
