@@ -12,6 +12,10 @@ T = TypeVar("T")
 def shown_cell(value: T) -> T | str:
     """``value``, behind an apostrophe where it is text that begins as a formula does (OWASP, CSV Injection).
 
-    A number is no text, whatever its sign. For tables that are read by people; a run's own files keep what they hold.
+    A carriage return becomes a blank: Python before 3.13 writes it without quotes, and what follows would be a row of
+    its own. A number is no text, whatever its sign. For tables that are read by people; a run's own files keep what
+    they hold.
     """
-    return f"'{value}" if isinstance(value, str) and value.startswith(RUN) else value
+    if not isinstance(value, str):
+        return value
+    return ("'" if value.startswith(RUN) else "") + value.replace("\r", " ")

@@ -18,12 +18,17 @@ from trainables.spreadsheet import RUN, shown_cell
 
 @given(st.sampled_from(RUN), st.text())
 def test_what_begins_as_a_formula_is_shown(first: str, rest: str) -> None:
-    assert shown_cell(first + rest) == f"'{first}{rest}"
+    assert shown_cell(first + rest) == f"'{first}{rest}".replace("\r", " ")
 
 
-@given(st.text().filter(lambda text: not text.startswith(RUN)) | st.integers() | st.floats(allow_nan=False) | st.none())
+@given(
+    st.text().filter(lambda text: not text.startswith(RUN) and "\r" not in text)
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.none()
+)
 def test_all_else_stays(value: object) -> None:
-    assert shown_cell(value) is value
+    assert shown_cell(value) == value
 
 
 @pytest.mark.parametrize("value", ["-1.5", "-a", "1=1", "", " =1"])
