@@ -178,7 +178,8 @@ def evaluate(
     found = (samples.paths, labels, probabilities, samples.classes)
     Predictions.of_split(SPLIT, *found, facts.epoch).write(files.predictions)
     write_splits(files.rows, samples, np.arange(len(samples)), np.full(len(samples), SPLIT))
-    scores = evaluate_predictions(*found[1:], samples.task, ordered=facts.ordered)
+    thresholds = _thresholds(model, samples)
+    scores = evaluate_predictions(*found[1:], samples.task, ordered=facts.ordered, thresholds=thresholds)
     warnings = _warnings(model, asked, samples, answers, len(dropped))
     hashes = [answer.image.pixel_hash for answer in answers]
     written = _written(model, asked, samples, hashes, scores)
@@ -193,8 +194,6 @@ def _written(
 
     hashes: of the images' pixels. scores: those of ``evaluate_predictions``; null where undefined.
     """
-
-    thresholds = model.facts.thresholds
     groups = None if samples.groups is None else len({group or row for row, group in enumerate(samples.groups)})
     return {
         "format": FORMAT,
@@ -209,12 +208,18 @@ def _written(
         "split": asked.split,
         "task": samples.task,
         "classes": list(samples.classes),
-        "thresholds": None if thresholds is None else {name: thresholds[name] for name in samples.classes},
+        "thresholds": _thresholds(model, samples),
         "images": len(samples),
         "counts": _counts(samples),
         "groups": {"from": samples.group_from, "count": groups},
         "scores": {key: None if math.isnan(value) else value for key, value in scores.items()},
     }
+
+
+def _thresholds(model: Predictor, samples: Samples) -> dict[str, float] | None:
+    """The model's, of the classes that the data has."""
+    found = {name: value for name, value in (model.facts.thresholds or {}).items() if name in samples.classes}
+    return found or None
 
 
 def _counts(samples: Samples) -> dict[str, int]:

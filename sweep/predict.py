@@ -19,6 +19,7 @@ from trainables.spreadsheet import shown_cell
 
 if TYPE_CHECKING:
     from sweep.predictor import Prediction, Predictor
+    from trainables.export import ModelFacts
 
 EXAMPLES = """\
 examples:
@@ -69,10 +70,14 @@ def _run(argv: Sequence[str]) -> int:
             silence_output()
 
     say(model.title)
+    if facts.operating_point is not None:
+        others = ", else the likeliest other class" if facts.thresholds and facts.task == "single_label" else ""
+        say(f"operating point: {plain(facts.operating_point.words)}{others}")
     rule = "decision (the likeliest)" if facts.thresholds is None else "decision"
     say(layout.format("file", *map(plain, facts.classes), rule))
     if facts.thresholds is not None:
-        say(layout.format("threshold", *_decimals(facts.thresholds.values()), "").rstrip())
+        least = (f"{facts.thresholds[name]:.4f}" if name in facts.thresholds else "" for name in facts.classes)
+        say(layout.format("threshold", *least, "").rstrip())
     try:
         for answer in model.predict(files, batch_size):
             answers.append(answer)
@@ -119,6 +124,14 @@ def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
     return list(files), problems
 
 
+def _rule(facts: ModelFacts) -> str:
+    """How an image is decided: "likeliest", "covid from 0.13, else likeliest", or a threshold for each label."""
+    least = facts.thresholds or {}
+    if facts.task == "multi_label":
+        return "|".join(f"{value:g}" for value in least.values())
+    return "".join(f"{name} from {value:g}, else " for name, value in least.items()) + "likeliest"
+
+
 def _layout(model: Predictor, files: Sequence[Path]) -> str:
     """How a line is formatted, so that lines can be printed one by one: file, one cell a class, decision."""
     first = max(len(word) for word in ("file", "threshold", *(plain(str(file)) for file in files)))
@@ -145,8 +158,7 @@ def _write_csv(table: Path, model: Predictor, answers: Sequence[Prediction]) -> 
     """file, decision (labels with | between), threshold, probability_<class>..., problem (empty where all is well).
 
     No cell is one that a spreadsheet would run."""
-    facts = model.facts
-    rule = "likeliest" if facts.thresholds is None else "|".join(f"{value:g}" for value in facts.thresholds.values())
+    facts, rule = model.facts, _rule(model.facts)
 
     def write(beside: Path) -> None:
         with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:

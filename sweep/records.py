@@ -35,6 +35,7 @@ from sweep.trial_records import Finals, epochs_table, read_finals, read_trials, 
 from trainables import predictions
 from trainables.atomic import check_format
 from trainables.data.dataset import unchanged
+from trainables.metrics import OperatingPoint
 from trainables.predictions import Predictions
 
 
@@ -88,6 +89,9 @@ class SweepRecord(Record):
     own_epochs: Flag = False
     compare: tuple[str, ...] = ()
     positive_class: str | None = None
+    target_sensitivity: dict[str, Number] | None = None
+    target_specificity: dict[str, Number] | None = None
+    prevalence: dict[str, Number] | None = None
     warm_start: str | None = None
     warm_trials: tuple[WarmTrial, ...] = ()
     fixed: dict[str, JsonValue] = Field(default={}, alias="set")
@@ -97,6 +101,12 @@ class SweepRecord(Record):
     study_rows: tuple[StudyRowRecord, ...] = ()
     study_rows_left_out: dict[str, str] = {}
     settings: dict[str, JsonValue] = {}
+
+    @property
+    def target(self) -> tuple[str, str, float] | None:
+        """The operating point that was asked for: kind, class and value."""
+        kinds = {"sensitivity": self.target_sensitivity, "specificity": self.target_specificity}
+        return next(((kind, *one) for kind, given in kinds.items() for one in (given or {}).items()), None)
 
 
 class WeightsRecord(Record):
@@ -222,6 +232,7 @@ class ModelRecord(Record):
     params: dict[str, Setting] = {}
     classes: tuple[str, ...] = ()
     thresholds: dict[str, Number] | None = None
+    operating_point: OperatingPoint | None = None
     ordered: Flag = False
     mean: tuple[Number, ...] = ()
     std: tuple[Number, ...] = ()
