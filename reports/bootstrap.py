@@ -429,6 +429,21 @@ def _proportion_of(
     return {name: float(size) for name, size in sizes.items()}
 
 
+def with_prevalence(scores: Scores, name: str, prevalence: float) -> Scores:
+    """``scores`` with ``precision_at_prevalence:name``: the PPV of a class where its share of the images is another.
+
+    By Bayes' theorem from sensitivity and specificity, sens * prev / (sens * prev + (1 - spec) * (1 - prev)) (Altman &
+    Bland, BMJ 309:102, 1994), in each resample; prevalence: in (0, 1). Undefined, as precision is, where no image is
+    decided to be of the class, and where either ratio is 0/0.
+    """
+    key, ratios = f"precision_at_prevalence:{name}", (f"recall:{name}", f"specificity:{name}")
+    recall, specificity = (scores.values[ratio] for ratio in ratios)
+    true, false = recall * prevalence, (1 - specificity) * (1 - prevalence)
+    values = scores.values | {key: _ratio(true, true + false)}
+    undefined = any(scores.proportion_of[ratio] == 0 for ratio in (*ratios, f"precision:{name}"))
+    return replace(scores, values=values, proportion_of=scores.proportion_of | ({key: 0.0} if undefined else {}))
+
+
 def with_means(scores: Scores, values: Mapping[str, NDArray[Any]]) -> Scores:
     """``scores`` with the mean over images of each of ``values``, [R, N]; NaN: an image that does not count."""
     resamples, weights = scores.resamples, scores.resamples.weights
