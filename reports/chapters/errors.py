@@ -12,6 +12,7 @@ import pandas as pd
 
 from reports import figures, formats, intervals
 from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
+from reports.bootstrap import Scores
 from reports.intervals import FEW_GROUPS, interval
 from reports.probabilities import MOST_VALUES, OperatingPoints, Subgroup, digits
 from reports.results import ReportedModel, Results
@@ -255,22 +256,32 @@ def _per_class(results: Results, split: str) -> Table:
 
 def at_operating_point(results: Results) -> str:
     """The operating point and what the model file reaches there; why there is none; "" where none was asked for."""
-    asked, point, scores = results.data.run.sweep.target, results.operating_point, results.point_scored
-    if asked is None:
-        return ""
-    if point is None:
-        kind, label, target = asked
-        return f"none: {label} was to have {kind} {target:g}, and no winner with validation predictions was selected"
+    point, scores, found = results.operating_point, results.point_scored, _point(results)
+    if point is None or point.threshold is None:
+        return found
     if scores is None:
-        return point.words + ("; the winner's predictions cannot be read" if point.threshold is not None else "")
-    names = {key: f"{ratio}:{point.label}" for key, ratio in RATIOS.items()}
+        return f"{found}; the winner's predictions cannot be read"
+    reached = [f"{key} {_in_words(scores, f'{ratio}:{point.label}')}" for key, ratio in RATIOS.items()]
     if results.prevalence is not None:
-        names[f"{AT_PREVALENCE} {results.prevalence:g}"] = f"{PPV_AT_PREVALENCE}:{point.label}"
-    reached = (
-        f"{key} {'undefined' if intervals.is_undefined(scores, name) else intervals.plain(interval(scores, name))}"
-        for key, name in names.items()
-    )
-    return f"{point.words}; the model file on {results.split_name}: {', '.join(reached)}"
+        elsewhere = _in_words(scores, f"{PPV_AT_PREVALENCE}:{point.label}")
+        reached.append(f"PPV {elsewhere} at a prevalence of {results.prevalence:g}")
+    return f"{found}; the model file on {results.split_name}: {', '.join(reached)}"
+
+
+def _point(results: Results) -> str:
+    asked, point = results.data.run.sweep.target, results.operating_point
+    if point is not None or asked is None:
+        return "" if point is None else point.words
+    kind, label, target = asked
+    return f"none: {label} was to have {kind} {target:g}, and no winner with validation predictions was selected"
+
+
+def _in_words(scores: Scores, name: str) -> str:
+    if intervals.is_undefined(scores, name):
+        return "undefined"
+    found = interval(scores, name)
+    same = f"{formats.score(found.estimate)} (no interval: the same in every resample)"
+    return same if found.low == found.high else intervals.plain(found)
 
 
 def _story(results: Results, points: OperatingPoints, model: ReportedModel) -> str:
@@ -278,7 +289,7 @@ def _story(results: Results, points: OperatingPoints, model: ReportedModel) -> s
     point, single = results.operating_point, model.predictions.label.ndim == 1
     if results.data.run.sweep.target is None:
         return _usual(results, points, model)
-    text = f"Operating point: {at_operating_point(results)}."
+    text = f"Operating point: {_point(results)}."
     if point is None or point.threshold is None:
         return f"{text} {_usual(results, points, model)}"
     text += f" It was chosen on {_chosen_on(point)}."

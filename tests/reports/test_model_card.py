@@ -159,5 +159,5 @@ def test_the_operating_point_stands_on_the_card(write_run: WriteRun) -> None:
     with_model(root, trial=selected["model"], thresholds={"covid": point["threshold"]}, operating_point=point)
     text = of(root)
     assert at_operating_point(results_of(root)) in text.replace("\\", "")
-    assert "PPV at a prevalence of 0.02" in text
+    assert "at a prevalence of 0.02" in text
     assert "the class of the operating point from there on, else the likeliest of the others" in text

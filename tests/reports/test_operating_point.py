@@ -75,7 +75,7 @@ def test_the_ratios_are_of_what_the_rule_says_on_test(write_run: WriteRun, class
     assert line.startswith(
         f"covid from a probability of {point.threshold:.4g} on ({kind[7:]} at least 0.9 on validation)"
     )
-    numbers = re.search(r"on test: sensitivity ([\d.]+) .*PPV at a prevalence of 0.02 ([\d.]+)", line)
+    numbers = re.search(r"on test: sensitivity ([\d.]+) .*, PPV ([\d.]+) .* at a prevalence of 0.02$", line)
     assert numbers is not None
     assert numbers.groups() == (f"{tp / (tp + fn):.3f}", f"{elsewhere:.3f}")
     assert f"({point.positives} images of covid among {point.images})" in texts(found)
