@@ -187,9 +187,8 @@ def score_runs(
     """Score the runs (repeats) of one configuration on the same images.
 
     labels: int [N] in 0..C-1, or [N, C] of 0, 1 and ``MISSING`` (multi-label). probabilities: [R, N, C] in [0, 1], one
-    block a run, rows in the order of ``labels`` and of ``resamples``. thresholds: for labels of a multi-label task, the
-    least probability that is a positive decision; 0.5 where a label has none. areas: ``metrics.AREAS``, too, which take
-    longest. ordered: as for ``evaluate_predictions``.
+    block a run, rows in the order of ``labels`` and of ``resamples``. thresholds: as for ``metrics.decide``. areas:
+    ``metrics.AREAS``, too, which take longest. ordered: as for ``evaluate_predictions``.
 
     The names are those of ``evaluate_predictions``, and ``npv:c``, the part of the images decided not to be c that are
     not. A ratio 0/0 is 0; an area that the images do not define is NaN throughout, and no part of the mean of all.
@@ -198,7 +197,7 @@ def score_runs(
     assert probabilities.ndim == 3, "probabilities are [runs, images, classes]"
     assert probabilities.shape[1:] == (len(labels), len(classes)), "one row an image, one column a class"
     assert len(resamples.member) == len(labels), "resamples of other images"
-    assert not thresholds or (labels.ndim == 2 and set(thresholds) <= set(classes)), "thresholds are by label"
+    assert not thresholds or set(thresholds) <= set(classes), "thresholds are by class"
 
     multi_label = labels.ndim == 2
     truth = labels == 1 if multi_label else np.equal(labels[:, None], np.arange(len(classes)))
@@ -301,12 +300,9 @@ class Runs:
 def decisions(
     probabilities: NDArray[Any], classes: Sequence[str], thresholds: Mapping[str, float] | None, task: str
 ) -> NDArray[np.bool_]:
-    """bool [..., N, C]: whether each class is the answer, one a row (single_label) or by ``thresholds``."""
-    if task == "single_label":
-        flat = decide(probabilities.reshape(-1, len(classes)), task)
-        return np.equal(flat[:, None], np.arange(len(classes))).reshape(probabilities.shape)
-    least = np.array([(thresholds or {}).get(name, 0.5) for name in classes])
-    return np.asarray(probabilities, dtype=np.float64) >= least
+    """bool [..., N, C]: whether ``metrics.decide`` gives each class."""
+    decided = decide(probabilities, task, classes, thresholds)
+    return decided if task == "multi_label" else np.equal(decided[..., None], np.arange(len(classes)))
 
 
 def _columns(labels: NDArray[Any], known: NDArray[np.bool_], probabilities: Array, decided: NDArray[np.bool_]) -> Array:
@@ -431,6 +427,21 @@ def _proportion_of(
         sizes[f"recall:{c}"], sizes[f"specificity:{c}"] = positives[i], every[i] - positives[i]
         sizes[f"precision:{c}"], sizes[f"npv:{c}"] = answered[i], every[i] - answered[i]
     return {name: float(size) for name, size in sizes.items()}
+
+
+def with_prevalence(scores: Scores, name: str, prevalence: float) -> Scores:
+    """``scores`` with ``precision_at_prevalence:name``: the PPV of a class where its share of the images is another.
+
+    By Bayes' theorem from sensitivity and specificity, sens * prev / (sens * prev + (1 - spec) * (1 - prev)) (Altman &
+    Bland, BMJ 309:102, 1994), in each resample; prevalence: in (0, 1). Undefined, as precision is, where no image is
+    decided to be of the class, and where either ratio is 0/0.
+    """
+    key, ratios = f"precision_at_prevalence:{name}", (f"recall:{name}", f"specificity:{name}")
+    recall, specificity = (scores.values[ratio] for ratio in ratios)
+    true, false = recall * prevalence, (1 - specificity) * (1 - prevalence)
+    values = scores.values | {key: _ratio(true, true + false)}
+    undefined = any(scores.proportion_of[ratio] == 0 for ratio in (*ratios, f"precision:{name}"))
+    return replace(scores, values=values, proportion_of=scores.proportion_of | ({key: 0.0} if undefined else {}))
 
 
 def with_means(scores: Scores, values: Mapping[str, NDArray[Any]]) -> Scores:

@@ -16,11 +16,13 @@ from reports.comparisons import change, changed_share
 from reports.intervals import FEW_GROUPS, interval
 from reports.probabilities import calibration_error
 from reports.results import Results
-from trainables.metrics import AREAS, metric_mode
+from trainables.metrics import AREAS, FEW_POSITIVES, metric_mode, operating_point
 
 TRAIN_REPLICATES = 400
 MOST_GIVEN_AWAY = 3
 RANKING = "auroc_macro"
+TARGET = 0.9
+"""Of sensitivity: what the report tries where decisions fail."""
 SHARES_DIFFER = 0.05
 """Of the images: from which difference on the share of a class is named."""
 WIDE = 0.2
@@ -133,7 +135,8 @@ def from_validation_to_test(results: Results) -> str:
     if ranking.significant and (ranking.difference > 0) == better:
         how = "is better, too" if better else "failed, too"
         return f"{text} The ranking {how} {areas}: {formats.lower(_differ(better))}"
-    return f"{text} The ranking held {areas}, so it is the decisions that differ: {_decisions(results)}."
+    why = f"so it is the decisions that differ: {_decisions(results)}."
+    return f"{text} The ranking held {areas}, {why}{_at_target(results)}"
 
 
 def _differ(better: bool) -> str:
@@ -152,6 +155,28 @@ def _decisions(results: Results) -> str:
         name, before, after = changed
         found.insert(0, f"{name} is {formats.percent(before)} of validation and {formats.percent(after)} of test")
     return formats.listing(found)
+
+
+def _at_target(results: Results) -> str:
+    """What a target would do for the class whose sensitivity fell most from validation to test; "" if none fell."""
+    val, test, runs = results.scores("val"), results.scores("test"), results.runs("val")
+    judged = results.runs("test")
+    assert val is not None
+    assert test is not None
+    assert runs is not None
+    assert judged is not None
+    fell = {name: val.estimate[f"recall:{name}"] - test.estimate[f"recall:{name}"] for name in runs.classes}
+    name = max(fell, key=lambda one: fell[one])
+    if fell[name] <= 0 or results.data.run.sweep.target is not None:
+        return ""
+    point = operating_point(runs.labels, runs.probabilities, runs.classes, name, "sensitivity", TARGET)
+    if point.threshold is None:
+        return ""
+    there = judged.scores(thresholds=point.thresholds).estimate
+    reached = f"sensitivity {formats.score(there[f'recall:{name}'])} and specificity "
+    reached += f"{formats.score(there[f'specificity:{name}'])} (now {formats.score(test.estimate[f'recall:{name}'])} "
+    reached += f"and {formats.score(test.estimate[f'specificity:{name}'])})"
+    return f" On test, --target-sensitivity {name}={TARGET:g} would have given {name} {reached}."
 
 
 def _given_away(results: Results) -> list[str]:
@@ -243,6 +268,23 @@ def _opened_again(results: Results) -> str:
     times = 0 if finals is None else len(finals.test_access)
     text = f"The test split was opened {times} times: scores after the first look are optimistic."
     return text if times > 1 else ""
+
+
+def _operating_point(results: Results) -> list[str]:
+    """Why there is none though one was asked for, or how little it rests on."""
+    asked, point = results.data.run.sweep.target, results.operating_point
+    if asked is None:
+        return []
+    kind, label, target = asked
+    wanted = f"{kind} {target:g} of {label}"
+    if point is None:
+        return [f"There is no operating point of {wanted}: no winner with validation predictions was selected."]
+    few = f"on {point.positives} validation images of {point.label}, fewer than {FEW_POSITIVES}"
+    found = [f"The operating point rests {few}: elsewhere its {kind} may be far from {target:g}."]
+    found = found if point.positives < FEW_POSITIVES else []
+    if point.threshold is None:
+        found.insert(0, f"No threshold reaches {wanted} on validation: the model decides without an operating point.")
+    return found
 
 
 def _lost_repeats(results: Results) -> str:
@@ -351,6 +393,7 @@ CAVEATS: tuple[tuple[str, str, Callable[[Results], str | list[str]]], ...] = (
     ("warning", "errors", _at_chance),
     ("warning", "errors", _at_majority),
     ("warning", "errors", _few),
+    ("warning", "errors", _operating_point),
     ("warning", "finalists", _opened_again),
     ("warning", "finalists", _lost_repeats),
     ("warning", "finalists", _best_of_search),

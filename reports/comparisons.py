@@ -16,8 +16,9 @@ from reports import formats
 from reports.bootstrap import Array, Resamples, Runs, Scores, score_runs
 from reports.data import ReportData
 from reports.intervals import FEWEST_REPLICATES, Interval, few_groups, interval, qualifier
-from sweep.records import BaselineRecord, ConclusionRecord, Evaluation, EvaluationRecord
-from trainables.metrics import evaluate_predictions, metric_mode
+from sweep.evaluation_records import ConclusionRecord, Evaluation, EvaluationRecord
+from sweep.records import BaselineRecord
+from trainables.metrics import UNTUNED, evaluate_predictions, metric_mode
 from trainables.predictions import Predictions
 
 FALLBACK = "f1_macro"
@@ -395,13 +396,15 @@ class ExternalResult:
 
     @property
     def tuned(self) -> dict[str, float] | None:
-        """The thresholds of a multi-label model, if any is not 0.5."""
-        found = self.facts.thresholds or {}
-        return found if any(value != 0.5 for value in found.values()) else None
+        """The thresholds of the model as ``metrics.decide`` takes them; of several labels None if all are 0.5."""
+        found = {name: value for name, value in (self.facts.thresholds or {}).items() if name in self.facts.classes}
+        if self.facts.task == "single_label":
+            return found if len(found) == 1 else None
+        return found if any(value != UNTUNED for value in found.values()) else None
 
     @cached_property
     def scores(self) -> Scores:
-        """Of the decisions that ``python -m sweep.predict`` makes: by the thresholds, or for the likeliest class."""
+        """Of the decisions that ``python -m sweep.predict`` makes."""
         return self.images.scores(areas=True, thresholds=self.tuned)
 
     @property

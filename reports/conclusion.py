@@ -16,7 +16,8 @@ from reports.data import checked, read_report_data, without_test
 from reports.intervals import interval
 from reports.probabilities import calibration_error
 from search_spaces.errors import UserError
-from sweep.records import ClassConclusion, ConclusionRecord, Evaluation, IntervalRecord, read_predictions
+from sweep.evaluation_records import ClassConclusion, ConclusionRecord, Evaluation, IntervalRecord
+from sweep.records import read_predictions
 from sweep.run_folder import RunPaths
 from trainables.atomic import FORMAT, write_json
 

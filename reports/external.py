@@ -23,9 +23,9 @@ from reports.conclusion import conclude
 from reports.intervals import Interval, interval
 from search_spaces.errors import UserError, shown_problems
 from search_spaces.paths import path_of
-from sweep.records import read_evaluation
+from sweep.evaluation_records import read_evaluation
 from trainables.atomic import write_atomically
-from trainables.metrics import confusion_matrix
+from trainables.metrics import UNTUNED, confusion_matrix
 
 SPLIT = "external"
 OVERALL = ("accuracy", "balanced_accuracy", "f1_macro", "mcc", "kappa", "hamming_accuracy", "auroc_macro", "ap_macro")
@@ -131,10 +131,13 @@ def _summary(result: ExternalResult) -> Chapter:
 
 
 def _decided(result: ExternalResult) -> str:
+    point = result.facts.model.operating_point
+    at = f" Operating point: {formats.escape(point.words)}." if point is not None else ""
     if not result.images.multi_label:
-        return "The model answers with the likeliest class."
+        other = " Other images get the likeliest of the other classes." if result.tuned else ""
+        return at.lstrip() + other if result.tuned else f"The model answers with the likeliest class.{at}"
     how = "its threshold, tuned on the sweep's validation images" if result.tuned else "a probability of 0.5"
-    return f"A label is decided from {how}. Exact match is the share of images with every label right."
+    return f"A label is decided from {how}.{at} Exact match is the share of images with every label right."
 
 
 def _what(result: ExternalResult) -> list[tuple[str, str]]:
@@ -154,7 +157,8 @@ def _what(result: ExternalResult) -> list[tuple[str, str]]:
 
 def _errors(result: ExternalResult) -> Chapter:
     images = result.images
-    counts = confusion_matrix(images.labels, images.probabilities[0], images.classes, result.facts.task)
+    decided = images.labels, images.probabilities[0], images.classes, result.facts.task, result.tuned
+    counts = confusion_matrix(*decided)
     points = probabilities.operating_points(images, result.tuned, None)
     rows, titles = [], {"F1_shown": "F1"}
     of_own = {one.name: one for one in result.conclusion.classes}
@@ -179,7 +183,8 @@ def _errors(result: ExternalResult) -> Chapter:
     caption = intervals.below((result.scores, f"f1:{name}") for name in images.classes)
     f1 = Table("f1", caption, pd.DataFrame(rows), columns("class", **titles))
     text = "PPV and NPV depend on how frequent a class is among these images; elsewhere they are others."
-    figure = confusion_figure(counts, images.classes, SPLIT)
+    at = "its threshold" if result.tuned else f"a probability of {UNTUNED}"
+    figure = confusion_figure(counts, images.classes, SPLIT, at=at)
     return Chapter("errors", "Confusion", (figure, Text(text), operating_table(points, SPLIT), f1))
 
 
@@ -196,13 +201,11 @@ def _calibration(result: ExternalResult) -> Chapter:
 
 def _subgroups(result: ExternalResult) -> Chapter | None:
     """None where no subgroup column was given."""
-    scored = probabilities.subgroup_scores(result.images, result.evaluation.rows)
+    scored = probabilities.subgroup_scores(result.images, result.evaluation.rows, result.tuned)
     if scored is None:
         return None
     text, table = subgroups(*scored, SPLIT)
-    return Chapter(
-        "subgroups", "Subgroups", (Text(text + " Labels are decided at 0.5 here." * bool(result.tuned)), table)
-    )
+    return Chapter("subgroups", "Subgroups", (Text(text), table))
 
 
 def _mistakes(result: ExternalResult) -> Chapter:

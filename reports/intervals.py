@@ -69,12 +69,13 @@ def interval(scores: Scores, name: str, *, level: float = 0.95) -> Interval:
 def few_groups(scores: Scores, name: str) -> str:
     """The warning due where an interval of the score ``name`` rests on fewer than 20 groups, or "".
 
-    It rests on all groups, for a class's score on those with the class (specificity and npv: without it; areas: the
-    fewer); a mean over classes on those of each class, too.
+    It rests on all groups, for a class's score on those with the class (specificity and npv: without it; areas, and
+    PPV at a prevalence: the fewer); a mean over classes on those of each class, too.
     """
     metric, _, c = name.partition(":")
     having = [(scores.positives[one], f" with {one}") for one in scores.classes if one == c or name in _MACRO]
-    lacking = [(scores.negatives[c], f" without {c}")] if metric in ("specificity", "npv", *AREAS) and c else []
+    both = (*AREAS, "precision_at_prevalence")
+    lacking = [(scores.negatives[c], f" without {c}")] if metric in ("specificity", "npv", *both) and c else []
     resting = [min(lacking if metric in ("specificity", "npv") else having + lacking, default=(FEW_GROUPS, ""))]
     unit = "patients" if scores.resamples.named else "images"
     if not c:

@@ -163,9 +163,9 @@ class ReportedModel:
     """The one network whose decisions, matrices and images the page shows: the model file once a winner was selected.
 
     title: what it is, in words. trial_id: such as "t0007/seed_1001". number: of its trial. retrained: whether it is a
-    repeat of the winner. predictions: of splits that may be shown. thresholds: tuned for each label of a multi-label
-    task, or None. recorded: the selection metric that the run wrote down for it, or NaN. remark: why it is not the
-    network that was asked for, or "".
+    repeat of the winner. predictions: of splits that may be shown. thresholds: as for ``metrics.decide``, or None.
+    recorded: the selection metric that the run wrote down for it, or NaN. remark: why it is not the network that was
+    asked for, or "".
     """
 
     title: str
@@ -261,7 +261,7 @@ def reported_model(data: ReportData) -> ReportedModel | None:
                 number=winner.number,
                 retrained=True,
                 predictions=data.repeats[repeat.trial_id],
-                thresholds=finals.thresholds.get(winner.trial_id),
+                thresholds=_thresholds(data, finals, winner),
                 recorded=repeat.score,
                 remark="" if is_model else f"The predictions of {finals.model or 'the model file'} cannot be read",
             )
@@ -279,6 +279,14 @@ def reported_model(data: ReportData) -> ReportedModel | None:
         recorded=float(best["score"]),
         remark=remark,
     )
+
+
+def _thresholds(data: ReportData, finals: Finals, winner: Finalist) -> dict[str, float] | None:
+    """The winner's that fit the data; of a single-label task the operating point's alone."""
+    point = finals.operating_point
+    single = {} if point is None else point.thresholds
+    found = single if data.task == "single_label" else finals.thresholds_of(winner)
+    return {name: value for name, value in found.items() if name in data.classes} or None
 
 
 def compared_metric(data: ReportData) -> str:

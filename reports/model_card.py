@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from reports import formats, intervals, tables
 from reports.bootstrap import Scores
 from reports.caveats import caveats
+from reports.chapters.errors import at_operating_point
 from reports.chapters.methods import FITS
 from reports.formats import escape, listing
 from reports.intervals import interval
@@ -79,6 +80,10 @@ def _what_it_is(results: Results, model: ModelRecord) -> str:
     if several:
         thresholds = (f"{name} {value:.3g}" for name, value in (model.thresholds or {}).items())
         facts["Decided from a probability of"] = ", ".join(thresholds)
+    if at := at_operating_point(results):
+        facts["Operating point"] = at
+    if model.thresholds and not several:
+        facts["Decides"] = "the class of the operating point from there on, else the likeliest of the others"
     return _list(facts | ({"Code": model.code} if model.code else {}))
 
 
@@ -159,11 +164,12 @@ def _scores(results: Results) -> list[str]:
         [escape(name), *(_cell(scores, f"{key}:{name}") for key in OF_A_CLASS.values()), _cell(mean, f"auroc:{name}")]
         for name in runs.classes
     ]
+    likeliest = ", the likeliest decided (not the operating point)" if results.point_scored is not None else ""
     pairs = [(scores, name) for name in (*OVERALL, *decided)] + [(mean, name) for name in (AREA, *areas)]
     return [
         f"{escape(data.basis(split))} {rested} {formats.rounding(data.run.sweep)}".strip(),
         _table(["score", "this model file", *([of_mean] if several else [])], rows),
-        f"Class by class{', decided at 0.5' if runs.multi_label else ''}:",
+        f"Class by class{', decided at 0.5' if runs.multi_label else likeliest}:",
         _table(["class", *OF_A_CLASS, f"AUROC, {of_mean}" if several else "AUROC"], by_class),
         escape(intervals.below(pairs)),
     ]

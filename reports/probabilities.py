@@ -66,6 +66,10 @@ class OperatingPoints:
     scores: tuple[Scores, ...]
     cut: Cut | None
 
+    def last(self, name: str) -> int:
+        """The place of the last rule that decides a class."""
+        return max(place for place, rule in enumerate(self.rules) if name in rule.classes)
+
     def of(self, name: str) -> list[tuple[Bools, Bools]]:
         """``Rule.of`` one class by each rule that decides it."""
         return [rule.of(rule.classes.index(name)) for rule in self.rules if name in rule.classes]
@@ -74,45 +78,40 @@ class OperatingPoints:
 def operating_points(images: Runs, thresholds: Mapping[str, float] | None, cut: Cut | None) -> OperatingPoints:
     """How the first run of ``images`` decides each class: as usual, and at chosen thresholds where there are any.
 
-    thresholds: tuned, by label of a multi-label task. cut: of one class of a single-label task.
+    thresholds: as for ``metrics.decide``. cut: of one class of a single-label task, where no class has a threshold.
     """
     classes, probability = images.classes, images.probabilities[0].astype(np.float64)
+    task = "multi_label" if images.multi_label else "single_label"
 
-    def at(least: Mapping[str, float]) -> Rule:
-        places, values = [classes.index(name) for name in least], tuple(least.values())
-        words = tuple(f"p ≥ {digits(value)}" for value in values)
-        decided = probability[:, places] >= np.array(values)
-        return Rule(tuple(least), words, values, images.truth[:, places], decided, images.known[:, places])
+    def rule(shown: Sequence[str], words: Sequence[str], values: Sequence[float], least: Mapping[str, float]) -> Rule:
+        places = [classes.index(name) for name in shown]
+        decided = decisions(probability, classes, least, task)[:, places]
+        return Rule(
+            tuple(shown), tuple(words), tuple(values), images.truth[:, places], decided, images.known[:, places]
+        )
 
+    def from_thresholds(least: Mapping[str, float]) -> Rule:
+        return rule([*least], [f"p ≥ {digits(value)}" for value in least.values()], [*least.values()], least)
+
+    given = {name: value for name, value in (thresholds or {}).items() if name in classes}
     if images.multi_label:
-        rules = [at(dict.fromkeys(classes, UNTUNED))]
-        tuned = {name: value for name, value in (thresholds or {}).items() if name in classes and value != UNTUNED}
-        rules += [at(tuned)] if tuned else []
+        rules = [from_thresholds(dict.fromkeys(classes, UNTUNED))]
+        tuned = {name: value for name, value in given.items() if value != UNTUNED}
+        rules += [from_thresholds(tuned)] if tuned else []
     else:
-        likeliest = decisions(probability, classes, None, "single_label")
-        facts = ("likeliest",) * len(classes), (math.nan,) * len(classes)
-        rules = [Rule(classes, *facts, images.truth, likeliest, images.known)]
-        if cut is not None:
-            one = at({cut.label: cut.threshold})
-            rules.append(_with_other(one, classes[1 - classes.index(cut.label)]) if len(classes) == 2 else one)
+        rules = [rule(classes, ["likeliest"] * len(classes), [math.nan] * len(classes), {})]
+        least = given or ({} if cut is None else {cut.label: cut.threshold})
+        for name, value in least.items():
+            below = f"{name} < {digits(value)}" + (", likeliest other" if len(classes) > 2 else "")
+            shown = classes if given or len(classes) == 2 else (name,)
+            words = [f"p ≥ {digits(value)}" if one == name else below for one in shown]
+            rules.append(rule(shown, words, [value if one == name else math.nan for one in shown], least))
     # Decisions are probabilities of 0 and 1: scored as the labels of a multi-label task.
     scores = [
         score_runs(np.where(rule.known, rule.truth, MISSING), rule.decided[None], rule.classes, images.resamples)
         for rule in rules
     ]
     return OperatingPoints(tuple(rules), tuple(scores), cut)
-
-
-def _with_other(rule: Rule, other: str) -> Rule:
-    """A rule for one class of two, and what it means for the other one."""
-    return Rule(
-        (*rule.classes, other),
-        (*rule.words, f"{rule.classes[0]} < {digits(rule.threshold[0])}"),
-        (*rule.threshold, math.nan),
-        np.concatenate([rule.truth, ~rule.truth], axis=1),
-        np.concatenate([rule.decided, ~rule.decided], axis=1),
-        np.repeat(rule.known, 2, axis=1),
-    )
 
 
 def digits(threshold: float) -> str:
@@ -162,9 +161,12 @@ class Subgroup:
         return self.scores.resamples.groups < FEW_GROUPS
 
 
-def subgroup_scores(images: Runs, rows: pd.DataFrame) -> tuple[tuple[Subgroup, ...], tuple[str, ...]] | None:
+def subgroup_scores(
+    images: Runs, rows: pd.DataFrame, thresholds: Mapping[str, float] | None = None
+) -> tuple[tuple[Subgroup, ...], tuple[str, ...]] | None:
     """All images first, then each value of each column, and the columns of which rare values were left out.
 
+    thresholds: as for ``metrics.decide``.
     rows: path and subgroup_<column> for each image, as in splits.csv; None where they have no such column.
     """
     columns = [str(name) for name in rows.columns if str(name).startswith(SUBGROUP)]
@@ -183,7 +185,7 @@ def subgroup_scores(images: Runs, rows: pd.DataFrame) -> tuple[tuple[Subgroup, .
     found = []
     for column, value, chosen in parts:
         part = images.of(chosen)
-        scores = part.scores()
+        scores = part.scores(thresholds=thresholds)
         absent = tuple(name for name in part.classes if not scores.positives[name])
         found.append(Subgroup(column, value, len(part.paths), part.patients, scores, absent))
     return tuple(found), tuple(cut_short)

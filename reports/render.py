@@ -15,10 +15,12 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
+from pandas.api.types import is_numeric_dtype
 
 from reports import formats
 from reports.blocks import Chapter, Column, Figure, Table, walk
 from reports.drawing import inline_svg
+from trainables.spreadsheet import shown_cell
 
 MARKDOWN_ROWS = 50
 FOLDED_ROWS = 16
@@ -83,8 +85,13 @@ def encoded(text: str) -> bytes:
 
 
 def csv(frame: pd.DataFrame) -> bytes:
-    """All columns with full precision, headed by their keys; NaN is empty."""
-    return encoded(frame.to_csv(index=False, lineterminator="\n"))
+    """All columns with full precision, headed by their keys; NaN is empty. Text is shown, not run as a formula."""
+    shown = {
+        place: column if is_numeric_dtype(column) else pd.Series([*map(shown_cell, column)], column.index, object)
+        for place, (_, column) in enumerate(frame.items())
+    }
+    header = [shown_cell(str(name)) for name in frame]
+    return encoded(pd.DataFrame(shown, frame.index).to_csv(index=False, header=header, lineterminator="\n"))
 
 
 def latex_table(table: Table) -> str:

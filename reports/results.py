@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from reports import formats
-from reports.bootstrap import Runs, Scores
+from reports.bootstrap import Runs, Scores, with_prevalence
 from reports.comparisons import (
     BaselineComparison,
     ExternalResult,
@@ -45,9 +45,10 @@ from reports.probabilities import (
 )
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from sweep.records import BaselineRecord, read_evaluation, read_maps, read_predictions
+from sweep.evaluation_records import read_evaluation
+from sweep.records import BaselineRecord, read_maps, read_predictions
 from trainables.maps import Maps
-from trainables.metrics import confusion_matrix, evaluate_predictions, metric_mode
+from trainables.metrics import OperatingPoint, confusion_matrix, evaluate_predictions, metric_mode
 from trainables.predictions import Predictions
 
 
@@ -241,12 +242,39 @@ class Results:
         if model is None or images is None:
             return None
         cut = None
-        if self.positive is not None and self.data.task == "single_label":
+        if self.positive is not None and self.data.task == "single_label" and not model.thresholds:
             winner = self.winner if model.retrained else None
             saved = [model.predictions] if winner is None else networks_of(self.data, winner.finalist).values()
             parts = [one.of("val") for one in saved if one is not None]
             cut = pooled_cut([part for part in parts if len(part.path)], self.positive)
-        return operating_points(images, model.thresholds, cut)
+        found, point = operating_points(images, model.thresholds, cut), self.operating_point
+        if point is None or point.threshold is None or not model.retrained or self.prevalence is None:
+            return found
+        scores, place = [*found.scores], found.last(point.label)
+        scores[place] = with_prevalence(scores[place], point.label, self.prevalence)
+        return replace(found, scores=tuple(scores))
+
+    @property
+    def operating_point(self) -> OperatingPoint | None:
+        """The one that was asked for, as the selection has it; None where there is none."""
+        finals = self.data.run.finals
+        point = finals.operating_point if finals is not None and finals.selected else None
+        return point if point is not None and point.label in self.data.classes else None
+
+    @property
+    def prevalence(self) -> float | None:
+        """How frequent the class of ``operating_point`` is where the model will be used, if that was told."""
+        point = self.operating_point
+        return None if point is None else (self.data.run.sweep.prevalence or {}).get(point.label)
+
+    @property
+    def point_scored(self) -> Scores | None:
+        """Of what ``model`` decides at ``operating_point`` on ``split``; None without a threshold, or without
+        predictions of the winner."""
+        point, model, points = self.operating_point, self.model, self.operating
+        if point is None or point.threshold is None or model is None or not model.retrained or points is None:
+            return None
+        return points.scores[points.last(point.label)]
 
     @cached_property
     def subgroups(self) -> tuple[tuple[Subgroup, ...], tuple[str, ...]] | None:

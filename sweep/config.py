@@ -21,6 +21,7 @@ from sweep.machine import Machine
 from sweep.option_types import (
     CLUSTER,
     BytesOrNone,
+    ClassShareOrNone,
     Concurrency,
     Hyperparameters,
     NodeFolderOrNone,
@@ -36,6 +37,7 @@ from trainables.data.config import (
     Flag,
     Text,
     Whole,
+    dashed,
     option,
 )
 
@@ -46,6 +48,8 @@ PRECISIONS = ("fp32", "bf16", "auto")
 CACHE_DIR = "~/.cache/sweep"
 COMPARABLE = tuple(TrialParams.__dataclass_fields__)
 GROUPS = ("images", "what is tried", "how much", "search", "evidence", "machines", "place")
+TARGETS = ("target_sensitivity", "target_specificity")
+"""The options that ask for an operating point."""
 OR_ANEW = "or start a new run under another --name"
 
 
@@ -58,7 +62,8 @@ class SweepConfig(DataConfig):
     """Everything that is the same for all trials of a sweep, as the user asked for it.
 
     None means: not given; or off (patience, time_budget, trial_time_limit, folds, cache_dir); or not there (columns,
-    name, resume, positive_class, warm_start). ``model_fields_set`` has what was given; ``resolve`` fills in the rest.
+    name, resume, positive_class, target_sensitivity, target_specificity, prevalence, warm_start). ``model_fields_set``
+    has what was given; ``resolve`` fills in the rest.
     """
 
     space: Text = _tried(
@@ -158,6 +163,25 @@ class SweepConfig(DataConfig):
     positive_class: Text | None = _evidence(
         None, "NAME", "the class whose sensitivity and specificity the report states first"
     )
+    target_sensitivity: ClassShareOrNone = _evidence(
+        None,
+        "CLASS=VALUE",
+        "say CLASS from the largest threshold on that has this sensitivity on validation, such as covid=0.95, in the "
+        "model and the report; default: the likeliest class, each label's tuned threshold",
+        later=True,
+    )
+    target_specificity: ClassShareOrNone = _evidence(
+        None,
+        "CLASS=VALUE",
+        "or from the smallest threshold on that has this specificity; default: none",
+        later=True,
+    )
+    prevalence: ClassShareOrNone = _evidence(
+        None,
+        "CLASS=VALUE",
+        "with a target: how frequent CLASS is where the model will be used, for its PPV there; default: none",
+        later=True,
+    )
 
     cpus_per_trial: Whole | None = _machines(None, "N", "CPUs, and so torch threads, of a trial; default: 1", least=1)
     gpus_per_trial: Number | None = _machines(
@@ -241,8 +265,8 @@ class ResolvedConfig(SweepConfig):
     """A sweep's settings with nothing left open: what depends on the data or the machine is filled in.
 
     None means off (patience, time_budget, trial_time_limit, folds, cache_dir) or not there (columns, name, resume,
-    positive_class, warm_start). backbones: None until the weights have been looked for. cache_size: None = what each
-    node allows.
+    positive_class, target_sensitivity, target_specificity, prevalence, warm_start). backbones: None until the weights
+    have been looked for. cache_size: None = what each node allows.
     """
 
     weights: Weights
@@ -321,6 +345,7 @@ def check(
 def pair_problems(config: SweepConfig) -> list[str]:
     """Settings that are fine each, and cannot work together; what could not be read is not held against the others."""
     epochs, grace_period, repeats = config.epochs or 0, config.grace_period or 0, config.repeats or 1
+    target = config.target_sensitivity or config.target_specificity
     no_finalists = "is about finalists, and --finalists 0 asks for none: leave one of them out"
     pairs = (
         (
@@ -334,6 +359,28 @@ def pair_problems(config: SweepConfig) -> list[str]:
             ("finalists", "compare"),
             config.finalists == 0 and config.compare,
             f"--compare {','.join(config.compare)} {no_finalists}",
+        ),
+        (
+            ("finalists", *TARGETS),
+            config.finalists == 0 and target,
+            f"{pair_text(config, *TARGETS)} {no_finalists}",
+        ),
+        (
+            TARGETS,
+            config.target_sensitivity and config.target_specificity,
+            f"{pair_text(config, *TARGETS)} cannot go together, as a model has one operating point: give one of them "
+            "(with --resume, none in place of the earlier one)",
+        ),
+        (
+            ("prevalence", *TARGETS),
+            config.prevalence and not target,
+            f"{pair_text(config, 'prevalence')} is of a class with a target: give --target-sensitivity or "
+            "--target-specificity, too, or leave it out",
+        ),
+        (
+            ("prevalence", *TARGETS),
+            config.prevalence and target and config.prevalence.keys() != target.keys(),
+            f"{pair_text(config, 'prevalence', *TARGETS)}: must be of the same class",
         ),
         (
             ("rows", "space"),
@@ -364,6 +411,12 @@ def pair_problems(config: SweepConfig) -> list[str]:
         ),
     )
     return [sentence for fields, wrong, sentence in pairs if wrong and not config.unread & {*fields}]
+
+
+def pair_text(config: SweepConfig, *names: str) -> str:
+    """How those of the options ``names`` were given that have a class and its share."""
+    given = {name: getattr(config, name) or {} for name in names}
+    return " and ".join(f"{dashed(name)} {key}={one:g}" for name, pair in given.items() for key, one in pair.items())
 
 
 def name_problems(config: SweepConfig) -> list[str]:

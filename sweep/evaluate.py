@@ -40,7 +40,7 @@ from sweep.cli import (
     tell,
 )
 from sweep.endings import BAD_INPUT
-from sweep.records import ConclusionRecord, read_conclusion
+from sweep.evaluation_records import ConclusionRecord, read_conclusion
 from sweep.run_folder import EvaluationPaths, RunPaths, check_writable, folder_beside
 from trainables.atomic import FORMAT, sha256_of, write_json
 from trainables.data.config import DataConfig
@@ -183,7 +183,8 @@ def evaluate(
     numbers = np.arange(len(samples))
     write_splits(files.rows, samples, numbers, np.full(len(samples), SPLIT))
     write_image_stats(files.images, samples, numbers, [answer.image for answer in answers])
-    scores = evaluate_predictions(*found[1:], samples.task, ordered=facts.ordered)
+    thresholds = _thresholds(model, samples)
+    scores = evaluate_predictions(*found[1:], samples.task, ordered=facts.ordered, thresholds=thresholds)
     warnings = _warnings(model, asked, samples, answers, len(dropped))
     hashes = [answer.image.pixel_hash for answer in answers]
     written = _written(model, asked, samples, hashes, scores)
@@ -198,8 +199,6 @@ def _written(
 
     hashes: of the images' pixels. scores: those of ``evaluate_predictions``; null where undefined.
     """
-
-    thresholds = model.facts.thresholds
     groups = None if samples.groups is None else len({group or row for row, group in enumerate(samples.groups)})
     return {
         "format": FORMAT,
@@ -214,12 +213,18 @@ def _written(
         "split": asked.split,
         "task": samples.task,
         "classes": list(samples.classes),
-        "thresholds": None if thresholds is None else {name: thresholds[name] for name in samples.classes},
+        "thresholds": _thresholds(model, samples),
         "images": len(samples),
         "counts": _counts(samples),
         "groups": {"from": samples.group_from, "count": groups},
         "scores": {key: None if math.isnan(value) else value for key, value in scores.items()},
     }
+
+
+def _thresholds(model: Predictor, samples: Samples) -> dict[str, float] | None:
+    """The model's, of the classes that the data has."""
+    found = {name: value for name, value in (model.facts.thresholds or {}).items() if name in samples.classes}
+    return found or None
 
 
 def _counts(samples: Samples) -> dict[str, int]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
@@ -37,7 +38,7 @@ from trainables.attribution import attribute_split
 from trainables.baselines import measure_baselines, read_properties
 from trainables.data.dataset import open_dataset, open_test_split
 from trainables.data.splits import write_folds
-from trainables.metrics import tune_thresholds
+from trainables.metrics import operating_point, tune_thresholds
 from trainables.trial import TrialSettings
 from trainables.weights import FoundWeights
 
@@ -281,6 +282,8 @@ def select(run: Run) -> str | None:
         "scores": {one.trial_id: _score(one) for one in finals.finalists},
         "thresholds": _thresholds(run, finals),
     }
+    if run.sweep.target is not None:  # No key without one: the selections of earlier runs stay the same.
+        made["operating_point"] = _operating_point(run, finals, winner, *run.sweep.target)
     before = read_json(run.paths.selection, [], "")
     if {key: value for key, value in before.items() if key != "selected"} != made:
         write_json(run.paths.selection, {"selected": datetime.now(UTC).isoformat(timespec="seconds")} | made)
@@ -337,18 +340,33 @@ def _thresholds(run: Run, finals: Finals) -> dict[str, dict[str, float]] | None:
         return None
     found = {}
     for finalist in finals.finalists:
-        parts = [
-            part.of("val") for one in finalist.completed if (part := read_predictions(run, one.trial_id)) is not None
-        ]
-        if not parts:
-            continue
-        if finals.folds is None:
-            labels, probabilities = parts[0].label, np.stack([part.probability for part in parts])
-        else:  # each fold validates on images of its own
-            labels = np.concatenate([part.label for part in parts])
-            probabilities = np.concatenate([part.probability for part in parts])[None]
-        found[finalist.trial_id] = tune_thresholds(labels, probabilities, parts[0].classes)
+        if (pooled := _pooled(run, finals, finalist)) is not None:
+            found[finalist.trial_id] = tune_thresholds(*pooled, run.dataset.classes)
     return found
+
+
+def _operating_point(
+    run: Run, finals: Finals, winner: Finalist, kind: str, label: str, target: float
+) -> dict[str, Any] | None:
+    """None where no validation predictions can be read."""
+    pooled = _pooled(run, finals, winner)
+    return (
+        None
+        if pooled is None
+        else dataclasses.asdict(operating_point(*pooled, run.dataset.classes, label, kind, target))
+    )
+
+
+def _pooled(run: Run, finals: Finals, one: Finalist) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Labels [N, ...] and probabilities [R, N, C] of its repeats on validation; None where none can be read."""
+    read = (read_predictions(run, repeat.trial_id) for repeat in one.completed)
+    parts = [part.of("val") for part in read if part is not None]
+    if not parts:
+        return None
+    if finals.folds is None:
+        return parts[0].label, np.stack([part.probability for part in parts])
+    # Each fold validates on images of its own.
+    return np.concatenate([part.label for part in parts]), np.concatenate([part.probability for part in parts])[None]
 
 
 def open_test(paths: RunPaths, winner: str, finalists: list[str], images: int) -> None:

@@ -17,20 +17,20 @@ from sweep.run_folder import ModelPaths, TrialPaths
 from sweep.trial_records import best, ranked_rows
 from trainables.atomic import FORMAT, disk_error, sha256_of, write_json
 from trainables.export import ModelFacts, plain_network, restore, torchvision_lines, write_model, write_onnx
+from trainables.metrics import UNTUNED, OperatingPoint
 from trainables.weights import FoundWeights, find_weights
-
-THRESHOLD = 0.5
-"""Of a label's probability, where none was tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """The trial, or the repeat of a finalist, whose weights become the model. thresholds: by label, where tuned."""
+    """The trial, or the repeat of a finalist, whose weights become the model. thresholds: by class, where there are
+    some; operating_point: where one of them is from."""
 
     trial: str
     files: TrialPaths
     seed: int | None = None
     thresholds: dict[str, float] | None = None
+    operating_point: OperatingPoint | None = None
 
 
 def write_models(run: Run, chosen: Chosen | None = None) -> list[str]:
@@ -54,11 +54,12 @@ def write_models(run: Run, chosen: Chosen | None = None) -> list[str]:
 
 
 def renew_models(run: Run) -> list[str]:
-    """``write_models`` unless the model that is there is made of the same weights already."""
+    """``write_models`` unless the model that is there is of the same weights and operating point already."""
     try:
         chosen = choose(run)
         before = run.model
-        if before and (before.trial, before.weights_sha256) == (chosen.trial, sha256_of(chosen.files.weights)):
+        made = chosen.trial, sha256_of(chosen.files.weights), chosen.operating_point
+        if before and (before.trial, before.weights_sha256, before.operating_point) == made:
             return []
     except (UserError, OSError):
         pass  # no trial, no model yet, or a damaged one: writing it says what is wrong
@@ -74,7 +75,8 @@ def choose(run: Run) -> Chosen:
             trial=finals.model,
             files=run.paths.repeat(finals.model),
             seed=seeds[0] if seeds else None,
-            thresholds=finals.thresholds.get(str(finals.winner)),
+            thresholds=finals.thresholds_of(finals.winning) if finals.winning is not None else None,
+            operating_point=finals.operating_point,
         )
     first = best(ranked_rows(run.trials), run.sweep.mode)
     if first is None:
@@ -143,8 +145,9 @@ def _facts(run: Run, chosen: Chosen, content: dict[str, Any], found: FoundWeight
     if run.dataset.fit is None:
         raise UserError(f"{run.paths.dataset} is missing or damaged: how images become squares is not known")
     classes = tuple(content["classes"])
-    tuned = chosen.thresholds or {}
-    several = content["task"] == "multi_label"
+    tuned = {name: value for name, value in (chosen.thresholds or {}).items() if name in classes}
+    if content["task"] == "multi_label":
+        tuned = {name: float(tuned.get(name, UNTUNED)) for name in classes}
     return ModelFacts(
         backbone=content["params"]["backbone"],
         params=content["params"],
@@ -153,7 +156,7 @@ def _facts(run: Run, chosen: Chosen, content: dict[str, Any], found: FoundWeight
         image_size=content["image_size"],
         channels=content["channels"],
         fit=run.dataset.fit,
-        thresholds={name: float(tuned.get(name, THRESHOLD)) for name in classes} if several else None,
+        thresholds=tuned or None,
         trial=chosen.trial,
         seed=chosen.seed,
         epoch=content["epoch"],
@@ -161,6 +164,7 @@ def _facts(run: Run, chosen: Chosen, content: dict[str, Any], found: FoundWeight
         mean=found.scale.mean,
         std=found.scale.std,
         ordered=run.dataset.ordered,
+        operating_point=chosen.operating_point,
     )
 
 

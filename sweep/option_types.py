@@ -94,6 +94,20 @@ def hyperparameters(raw: object) -> dict[str, Override]:
     return values
 
 
+def class_share(raw: object) -> dict[str, float]:
+    """One class and its share, between 0 and 1, neither included: ``covid=0.95``, or such a mapping."""
+    if isinstance(raw, Mapping) and len(raw) == 1:
+        ((name, given),) = raw.items()
+    else:
+        name, _, given = text(raw).rpartition("=")
+    share = finite(given)
+    if not str(name).strip() or share is None:
+        raise ValueError(f"{raw}: write CLASS=VALUE, such as covid=0.95, of one class")
+    if not 0 < share < 1:
+        raise ValueError(f"{name}={given}: must be between 0 and 1, neither included")
+    return {str(name).strip(): share}
+
+
 def which_failed(raw: object) -> bool | str:
     """True, False, or "all"."""
     if not isinstance(raw, bool) and raw != "all":
@@ -118,6 +132,7 @@ Concurrency = Annotated[int | str, PlainValidator(concurrency)]
 WholeOrNone = Annotated[int | None, _or_none(whole)]
 SecondsOrNone = Annotated[float | None, _or_none(seconds)]
 NodeFolderOrNone = Annotated[str | None, _or_none(node_folder)]
+ClassShareOrNone = Annotated[dict[str, float] | None, _or_none(class_share)]
 BytesOrNone = Annotated[int | None, _or_none(size_bytes)]
 Weights = Annotated[str, PlainValidator(weight_sources)]
 WhichFailed = Annotated[bool | str, PlainValidator(which_failed)]

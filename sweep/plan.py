@@ -19,7 +19,7 @@ from search_spaces.errors import UserError, by_reason, raise_all, unknown
 from search_spaces.params import DEFAULT_BACKBONES, LOSS_FIELDS, Choices, Scalar, SpaceContext, TrialParams
 from search_spaces.paths import path_of
 from search_spaces.space import RANDOM_TRIALS, Space, load_space, random_study
-from sweep.config import OR_ANEW, ResolvedConfig, SweepConfig
+from sweep.config import OR_ANEW, TARGETS, ResolvedConfig, SweepConfig, pair_text
 from sweep.machine import Machine
 from sweep.optuna_search import first_points, own_points
 from sweep.record_reader import read_file
@@ -207,6 +207,9 @@ def make_plan(
     problems += _metric_problems(config, dataset, space)
     if dataset is not None and config.positive_class not in (None, *dataset.classes):
         problems.append(f"--positive-class: {unknown('class', config.positive_class, dataset.classes)}")
+    for option in TARGETS if dataset is not None else ():
+        strangers = {*(getattr(config, option) or ())}.difference(known.classes)
+        problems += [f"{pair_text(config, option)}: {unknown('class', name, known.classes)}" for name in strangers]
     if space is not None:
         if config.sampler == "grid" and space.continuous and "space" not in config.unread:
             problems.append(

@@ -20,9 +20,11 @@ from sweep.endings import BAD_INPUT
 from trainables.atomic import write_atomically
 from trainables.data.files import EXTENSIONS, index_folder
 from trainables.maps import SMALLEST_GRID
+from trainables.spreadsheet import shown_cell
 
 if TYPE_CHECKING:
     from sweep.predictor import Prediction, Predictor
+    from trainables.export import ModelFacts
 
 EXAMPLES = """\
 examples:
@@ -83,10 +85,14 @@ def _run(argv: Sequence[str]) -> int:
             silence_output()
 
     say(model.title)
+    if facts.operating_point is not None:
+        others = ", else the likeliest other class" if facts.thresholds and facts.task == "single_label" else ""
+        say(f"operating point: {plain(facts.operating_point.words)}{others}")
     rule = "decision (the likeliest)" if facts.thresholds is None else "decision"
     say(layout.format("file", *map(plain, facts.classes), rule))
     if facts.thresholds is not None:
-        say(layout.format("threshold", *_decimals(facts.thresholds.values()), "").rstrip())
+        least = (f"{facts.thresholds[name]:.4f}" if name in facts.thresholds else "" for name in facts.classes)
+        say(layout.format("threshold", *least, "").rstrip())
     try:
         for answer in model.predict(files, batch_size, maps=asked.maps is not None):
             if asked.maps is not None:
@@ -135,6 +141,14 @@ def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if not found:
             problems.append(f"{place}: no images in this folder ({', '.join(sorted(EXTENSIONS))} files, or DICOM)")
     return list(files), problems
+
+
+def _rule(facts: ModelFacts) -> str:
+    """How an image is decided: "likeliest", "covid from 0.13, else likeliest", or a threshold for each label."""
+    least = facts.thresholds or {}
+    if facts.task == "multi_label":
+        return "|".join(f"{value:g}" for value in least.values())
+    return "".join(f"{name} from {value:g}, else " for name, value in least.items()) + "likeliest"
 
 
 def _layout(model: Predictor, files: Sequence[Path]) -> str:
@@ -190,9 +204,10 @@ def _draw_maps(folder: Path, row: int, answer: Prediction, classes: Sequence[str
 
 
 def _write_csv(table: Path, model: Predictor, answers: Sequence[Prediction]) -> None:
-    """file, decision (labels with | between), threshold, probability_<class>..., problem (empty where all is well)."""
-    facts = model.facts
-    rule = "likeliest" if facts.thresholds is None else "|".join(f"{value:g}" for value in facts.thresholds.values())
+    """file, decision (labels with | between), threshold, probability_<class>..., problem (empty where all is well).
+
+    No cell is one that a spreadsheet would run."""
+    facts, rule = model.facts, _rule(model.facts)
 
     def write(beside: Path) -> None:
         with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
@@ -204,7 +219,7 @@ def _write_csv(table: Path, model: Predictor, answers: Sequence[Prediction]) -> 
                 if answer.probability is not None:
                     decision = "|".join(model.decide(answer.probability))
                     values = [f"{value:.6g}" for value in answer.probability]
-                rows.writerow([answer.file, decision, rule, *values, answer.image.reason])
+                rows.writerow(map(shown_cell, [str(answer.file), decision, rule, *values, answer.image.reason]))
 
     try:
         write_atomically(table, write)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from trainables.engine import EVALUATION_BATCH
 from trainables.export import ModelFacts, read_model
 from trainables.losses import probabilities_of
 from trainables.maps import overlay
+from trainables.metrics import decide
 
 
 def open_model(place: Path, device: str, problems: Sequence[str] = ()) -> Predictor:
@@ -123,12 +125,12 @@ class Predictor:
         yield from self._predictions(batch, maps)
 
     def decide(self, probability: NDArray[np.float32]) -> tuple[str, ...]:
-        """The likeliest class (of equals the first), or every label whose probability reaches its threshold."""
-        names = self.facts.classes
-        if self.facts.thresholds is None:
-            return (names[int(probability.argmax())],)
-        reached = zip(names, probability.astype(np.float64), strict=True)
-        return tuple(name for name, value in reached if value >= self.facts.thresholds[name])
+        """What ``metrics.decide`` gives of an image, float32 [C]: one class, or any number of labels."""
+        facts = self.facts
+        decided = decide(probability, facts.task, facts.classes, facts.thresholds)
+        if facts.task == "single_label":
+            return (facts.classes[int(decided)],)
+        return tuple(itertools.compress(facts.classes, decided))
 
     def _read(self, files: Sequence[Path | Pixels], ahead: int) -> Iterator[tuple[Path | Pixels, Prepared]]:
         """Each file decoded, in order; ``ahead`` of them meanwhile, while the network computes."""

@@ -30,12 +30,13 @@ from sweep.record_reader import (
     read_record,
     reason,
 )
-from sweep.run_folder import EvaluationPaths, ModelPaths, RunPaths
+from sweep.run_folder import ModelPaths, RunPaths
 from sweep.trial_records import Finals, epochs_table, read_finals, read_trials, trials_table
 from trainables import maps, predictions
 from trainables.atomic import check_format
 from trainables.data.dataset import unchanged
 from trainables.maps import Maps
+from trainables.metrics import OperatingPoint
 from trainables.predictions import Predictions
 
 
@@ -89,6 +90,9 @@ class SweepRecord(Record):
     own_epochs: Flag = False
     compare: tuple[str, ...] = ()
     positive_class: str | None = None
+    target_sensitivity: dict[str, Number] | None = None
+    target_specificity: dict[str, Number] | None = None
+    prevalence: dict[str, Number] | None = None
     warm_start: str | None = None
     warm_trials: tuple[WarmTrial, ...] = ()
     fixed: dict[str, JsonValue] = Field(default={}, alias="set")
@@ -98,6 +102,12 @@ class SweepRecord(Record):
     study_rows: tuple[StudyRowRecord, ...] = ()
     study_rows_left_out: dict[str, str] = {}
     settings: dict[str, JsonValue] = {}
+
+    @property
+    def target(self) -> tuple[str, str, float] | None:
+        """The operating point that was asked for: kind, class and value."""
+        kinds = {"sensitivity": self.target_sensitivity, "specificity": self.target_specificity}
+        return next(((kind, *one) for kind, given in kinds.items() for one in (given or {}).items()), None)
 
 
 class WeightsRecord(Record):
@@ -223,6 +233,7 @@ class ModelRecord(Record):
     params: dict[str, Setting] = {}
     classes: tuple[str, ...] = ()
     thresholds: dict[str, Number] | None = None
+    operating_point: OperatingPoint | None = None
     ordered: Flag = False
     mean: tuple[Number, ...] = ()
     std: tuple[Number, ...] = ()
@@ -251,73 +262,6 @@ class BaselineRecord(Record):
 
 class Baselines(Record):
     baselines: tuple[BaselineRecord, ...] = ()
-
-
-class EvaluatedModel(ModelRecord):
-    """The model of an evaluation. file: where it lay."""
-
-    file: str | None = None
-    sha256: str | None = None
-
-
-class EvaluationRecord(Record):
-    """evaluation.json of ``sweep.evaluate``. evaluated: ISO time; run: its name, None for a model alone; renamed: their
-    classes by --map; counts: by class; scores: of the file's own decisions."""
-
-    name: str = ""
-    evaluated: str | None = None
-    command: str = ""
-    run: str | None = None
-    model: EvaluatedModel = EvaluatedModel()
-    data: SourceRecord = SourceRecord()
-    renamed: dict[str, str] = Field(default={}, alias="map")
-    split: str | None = None
-    task: Task = "single_label"
-    classes: tuple[str, ...] = ()
-    thresholds: dict[str, Number] | None = None
-    images: Whole = 0
-    counts: dict[str, Whole] = {}
-    groups: GroupsRecord = GroupsRecord()
-    scores: dict[str, Score] = {}
-    dropped: tuple[DroppedRecord, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-class IntervalRecord(Record):
-    """A score, or a difference of scores, and its 95 % bounds; NaN: undefined."""
-
-    estimate: Score = math.nan
-    low: Score = math.nan
-    high: Score = math.nan
-
-
-class ClassConclusion(Record):
-    """F1 of one class on other images, on the run's own, and the first less the second."""
-
-    name: str = ""
-    external: IntervalRecord = IntervalRecord()
-    own: IntervalRecord = IntervalRecord()
-    difference: IntervalRecord = IntervalRecord()
-
-
-class ConclusionRecord(Record):
-    """conclusion.json of ``reports.external``: an evaluation beside the run's own images, see ``reports.conclusion``.
-
-    metric: "f1_macro", or "accuracy" where a class has no image. own: of the same network on ``own_split``, None where
-    that is not known; difference: external less own. calibration_error: by "external" and "own". sentence: what was
-    compared, or why nothing was; warnings: one sentence each.
-    """
-
-    metric: str = ""
-    external: IntervalRecord = IntervalRecord()
-    own_split: str | None = None
-    own_images: Whole = 0
-    own: IntervalRecord | None = None
-    difference: IntervalRecord | None = None
-    calibration_error: dict[str, Score] = {}
-    classes: tuple[ClassConclusion, ...] = ()
-    sentence: str = ""
-    warnings: tuple[str, ...] = ()
 
 
 IMAGE_COLUMNS = ["path", "mode", "width", "height", "bits", "jpeg_quality", "mean", "sd"]
@@ -431,10 +375,10 @@ def _read_images(paths: RunPaths, dataset: DatasetRecord, problems: list[str]) -
     if not unchanged(paths.images, dataset.sha256):
         problems.append(f"{paths.images.name} is missing or was changed: left out")
         return pd.DataFrame(columns=IMAGE_COLUMNS)
-    return _image_table(paths.images, problems)
+    return image_table(paths.images, problems)
 
 
-def _image_table(path: Path, problems: list[str]) -> pd.DataFrame:
+def image_table(path: Path, problems: list[str]) -> pd.DataFrame:
     """``IMAGE_COLUMNS``; without rows where there is no such file, as in earlier runs, or it is damaged."""
     if not is_there(path):
         return pd.DataFrame(columns=IMAGE_COLUMNS)
@@ -500,48 +444,3 @@ def _fits_together(saved: Predictions) -> bool:
         and saved.probability.shape == (*count, classes)
         and len(set(saved.classes)) == classes > 0
     )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """predictions: their one split is "external". rows: rows.csv, of the form of splits.csv, every column as text, in
-    the order of the predictions. images: images.csv, as of a ``Run``. conclusion: None before its page was built."""
-
-    paths: EvaluationPaths
-    facts: EvaluationRecord
-    predictions: Predictions
-    rows: pd.DataFrame
-    images: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=IMAGE_COLUMNS))
-    conclusion: ConclusionRecord | None = None
-
-
-def read_evaluation(root: Path) -> Evaluation:
-    """Read the folder that ``python -m sweep.evaluate`` wrote.
-
-    Raises ``UserError`` if it is none, damaged, or of another format.
-    """
-    paths = EvaluationPaths(Path(root))
-    if why := unreachable(paths.evaluation):
-        raise UserError(why)
-    if not paths.evaluation.is_file():
-        raise UserError(f"{root} is no evaluation: it has no {paths.evaluation.name}")
-    problems: list[str] = []
-    content = read_json(paths.evaluation, problems, paths.evaluation.name, check=True)
-    facts = read_record(EvaluationRecord, content, paths.evaluation.name, problems)
-    if problems:
-        raise UserError(f"{root} cannot be read: {problems[0]}")
-    try:
-        saved = predictions.read_predictions(paths.predictions)
-        rows = pd.read_csv(paths.rows, dtype=str, keep_default_na=False)
-    except Exception as error:  # a damaged file ends in whatever error its first bytes lead to
-        raise UserError(f"{root} cannot be read: {error}") from None
-    if list(rows["path"]) != saved.path.tolist():
-        raise UserError(f"{root} is damaged: {paths.rows.name} and {paths.predictions.name} name other images")
-    return Evaluation(paths, facts, saved, rows, _image_table(paths.images, []), read_conclusion(paths))
-
-
-def read_conclusion(paths: EvaluationPaths) -> ConclusionRecord | None:
-    """None where there is none, or it is damaged: building the page writes it anew."""
-    problems: list[str] = []
-    found = read_file(ConclusionRecord, paths.conclusion, problems)
-    return None if problems else found

@@ -31,6 +31,7 @@ from sweep.record_reader import (
     read_record,
 )
 from sweep.run_folder import RunPaths, TrialPaths
+from trainables.metrics import OperatingPoint
 
 STATUSES = ("completed", "pruned", "failed", "running")
 
@@ -243,8 +244,8 @@ class Finals(Record):
 
     Of finalists.json: finalists; repeats: the names of each one's repeats that were asked for; folds: K of --folds, or
     None. Of selection.json: selected: when the winner was fixed (ISO time); winner: its trial_id; model: the repeat
-    whose weights are ``models/best.pt``; thresholds: by finalist and label, where tuned (multi-label). test_access:
-    each opening of the test split.
+    whose weights are ``models/best.pt``; thresholds: by finalist and label, where tuned (multi-label);
+    operating_point: the winner's, where one was asked for. test_access: each opening of the test split.
     """
 
     finalists: tuple[Finalist, ...] = ()
@@ -255,6 +256,7 @@ class Finals(Record):
     model: str | None = None
     reason: str = ""
     thresholds: dict[str, dict[str, Number]] = {}
+    operating_point: OperatingPoint | None = None
     test_access: tuple[TestAccess, ...] = ()
 
     @property
@@ -272,6 +274,11 @@ class Finals(Record):
     @property
     def opened(self) -> bool:
         return bool(self.test_access)
+
+    def thresholds_of(self, one: Finalist) -> dict[str, float]:
+        """What ``metrics.decide`` takes: its tuned thresholds, of the winner with the operating point's in place."""
+        point = self.operating_point if one.trial_id == self.winner else None
+        return self.thresholds.get(one.trial_id, {}) | (point.thresholds if point is not None else {})
 
 
 def read_trials(
@@ -314,6 +321,7 @@ def _read_trial(paths: TrialPaths, trial_id: str, metric: str, mode: str, proble
     return start.model_copy(update=known | dict(end))
 
 
+_SELECTED = ("selected", "winner", "model", "reason", "thresholds", "operating_point")
 _STARTS = ("number", "params", "suggestion")
 
 
@@ -404,7 +412,7 @@ def read_finals(paths: RunPaths, metric: str, mode: str, problems: list[str]) ->
     known: dict[str, Any] = {"test_access": openings}
     if is_there(paths.selection):
         selection = read_file(Finals, paths.selection, problems, f"finalists/{paths.selection.name}")
-        known |= {key: getattr(selection, key) for key in ("selected", "winner", "model", "reason", "thresholds")}
+        known |= {key: getattr(selection, key) for key in _SELECTED}
     repeats = read_trials(paths.repeat_folders(), paths.finalists, metric, mode, problems)
     known["finalists"] = tuple(
         one.model_copy(

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "reports": (
         "reports",
         "sweep.records",
+        "sweep.evaluation_records",
         "sweep.trial_records",
         "sweep.endings",
         "sweep.run_folder",
@@ -34,6 +35,7 @@ MAY_IMPORT = {
         "trainables.maps",
         "trainables.predictions",
         "trainables.atomic",
+        "trainables.spreadsheet",
     ),
 }
 # Inside reports each level may use itself and those before it.

@@ -40,7 +40,7 @@ def attribute_split(
     """Write ``maps.npz`` beside a trial's weights and predictions: Grad-CAM of the rows of ``split`` there.
 
     Of each image the maps of ``classes_of_interest``. weights: what trials started from, by backbone. split: "val", or
-    "test" (PermissionError while the run has not opened it). thresholds: by label, None = 0.5. threads: of torch.
+    "test" (PermissionError while the run has not opened it). thresholds: as for ``metrics.decide``. threads: of torch.
     """
     part = read_predictions(weights_path.with_name("predictions.npz")).of(split)
     data = open_dataset(run_dir)
@@ -78,9 +78,9 @@ def classes_of_interest(
     if part.label.ndim == 1:
         classes = np.arange(len(part.classes))
         truth = part.label[:, None] == classes
-        return truth | (decide(part.probability, "single_label")[:, None] == classes), truth
-    least = np.array([(thresholds or {}).get(name, 0.5) for name in part.classes])
-    truth, given = part.label == 1, part.probability >= least
+        decided = decide(part.probability, "single_label", part.classes, thresholds)
+        return truth | (decided[:, None] == classes), truth
+    truth, given = part.label == 1, decide(part.probability, "multi_label", part.classes, thresholds)
     rank = np.argsort(np.argsort(-(2.0 * truth + part.probability), axis=1, kind="stable"), axis=1)
     return (truth | given) & (rank < MOST_LABELS), truth
 

@@ -25,6 +25,7 @@ from trainables.backbones import BACKBONES, Backbone
 from trainables.batches import IMAGENET, InputScale
 from trainables.checkpoints import read_checkpoint, write_checkpoint
 from trainables.finetune import FineTunedModel, build_model, make_head
+from trainables.metrics import OperatingPoint
 from trainables.weights import FoundWeights
 
 ONNX_AGREES_WITHIN = 1e-4
@@ -37,10 +38,11 @@ class ModelFacts:
 
     params: flat, as in params.json. image_size: side of the square, pixels; fit: how an image becomes one; channels: 1
     if the network has seen gray images alone, else 3. mean, std: of the three channels, for pixels in [0, 1].
-    thresholds: multi-label, the probability in [0, 1] from which a label counts as present (inclusive); None = single
-    label, the likeliest class. ordered: the classes stand in an order, such as grades. trial: such as
-    "t0007/seed_1001"; seed: its own, if it has one; epoch: its best, from 1. code: the commit that trained it, if
-    known.
+    thresholds: multi-label, the probability in [0, 1] from which a label counts as present (inclusive); single label,
+    that from which one class is the answer, else the likeliest of the others is; None = the likeliest class.
+    operating_point: where one of the thresholds is from, if it was asked for. ordered: the classes stand in an order,
+    such as grades. trial: such as "t0007/seed_1001"; seed: its own, if it has one; epoch: its best, from 1. code: the
+    commit that trained it, if known.
     """
 
     backbone: str
@@ -58,10 +60,11 @@ class ModelFacts:
     mean: tuple[float, ...] = IMAGENET.mean
     std: tuple[float, ...] = IMAGENET.std
     ordered: bool = False
+    operating_point: OperatingPoint | None = None
 
     def __post_init__(self) -> None:
-        assert (self.thresholds is not None) == (self.task == "multi_label")
-        assert self.thresholds is None or tuple(self.thresholds) == self.classes
+        names = tuple(self.thresholds or ())
+        assert names == self.classes if self.task == "multi_label" else {*names} <= {*self.classes} and len(names) <= 1
 
     @property
     def scale(self) -> InputScale:
@@ -112,10 +115,13 @@ def write_model(path: Path, network: nn.Module, facts: ModelFacts) -> None:
 def read_model(path: Path) -> tuple[nn.Module, ModelFacts]:
     """The network of ``write_model``, on the CPU, in eval mode. ``UserError`` if the file is damaged or not ours."""
     fields = {field.name for field in dataclasses.fields(ModelFacts)}
-    content = _load(path, {"state_dict", *fields - {"ordered"}})  # which files of earlier versions lack
+    later = {"ordered", "operating_point"}  # which files of earlier versions lack
+    content = _load(path, {"state_dict", *fields - later})
     check_format(content, path)
     known: dict[str, Any] = {name: content[name] for name in fields if name in content}
     # Files that earlier versions wrote hold lists.
+    if known.get("operating_point") is not None:
+        known["operating_point"] = OperatingPoint(**known["operating_point"])
     known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
     facts = ModelFacts(**known)
     if facts.backbone not in BACKBONES:

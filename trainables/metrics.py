@@ -6,7 +6,9 @@ Needs numpy alone, so that reports can score saved predictions without torch.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ Array = NDArray[Any]
 
 # Probabilities are float32: closer to 0 or 1 than its epsilon they carry no information. One image costs at most 15.9.
 _EPSILON = float(np.finfo(np.float32).eps)
+UNTUNED = 0.5
+"""The threshold of a label where none was tuned."""
 SPECIFICITY = 0.9
 """At which sensitivity is given; ``AREAS`` names it."""
 AREAS = ("auroc", "ap", "sensitivity_at_90_specificity")
@@ -29,21 +33,27 @@ DEFINED = "defined_classes"
 
 
 def evaluate_predictions(
-    labels: Array, probabilities: Array, classes: Sequence[str], task: str, *, ordered: bool = False
+    labels: Array,
+    probabilities: Array,
+    classes: Sequence[str],
+    task: str,
+    *,
+    ordered: bool = False,
+    thresholds: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """Score ``probabilities`` of one split against ``labels``.
 
     labels: integer [N] in 0..C-1 (single_label), or [N, C] of 0, 1 and ``MISSING`` or NaN (multi_label): a label that
     is missing takes part in no score. probabilities: float [N, C] in [0, 1], softmax rows or sigmoids. ordered: the
     classes stand in an order, such as grades. Every class counts, whether or not the split has it; a ratio 0/0 is 0, as
-    with scikit-learn's ``zero_division=0``.
+    with scikit-learn's ``zero_division=0``. thresholds: as for ``decide``, which is the decision.
 
-    Single label, decision = argmax (ties: the first class):
+    Single label:
       ``nll`` mean of -ln p(true class), whatever loss trained the network; ``accuracy`` part of images decided
       rightly; ``balanced_accuracy`` mean recall of all classes; ``mcc`` Matthews correlation (of several classes:
       Gorodkin, Comput. Biol. Chem. 28, 2004); ``kappa`` Cohen's, with quadratic weights where ``ordered`` (Cohen,
       Psychol. Bull. 70, 1968).
-    Multi-label, decision = probability at least 0.5 for each label:
+    Multi-label:
       ``nll`` mean binary cross-entropy over the known labels of all images; ``exact_match`` part of images, of those
       with any known label, whose known labels are all right, also under the name ``accuracy``; ``hamming_accuracy``
       part of the known labels that are decided rightly; ``balanced_accuracy`` mean over labels of
@@ -59,7 +69,7 @@ def evaluate_predictions(
     labels, probabilities = _checked(labels, probabilities, classes, task)
     single, known = task == "single_label", is_known(labels, len(classes))
     truth = _one_hot(labels, len(classes)) if single else labels == 1
-    decided = decide(probabilities, task)
+    decided = decide(probabilities, task, classes, thresholds)
     decision = _one_hot(decided, len(classes)) if single else decided
     right, some = (truth == decision) | ~known, known.any(axis=1)
     values = {"nll": _nll(labels, probabilities, task), "accuracy": _mean(right[some].all(axis=1))}
@@ -95,19 +105,42 @@ def is_known(labels: Array, class_count: int | None = None) -> NDArray[np.bool_]
     return known
 
 
-def decide(probabilities: Array, task: str) -> Array:
-    """What is predicted: int64 [N], the likeliest class (single_label), or bool [N, C], at least 0.5 (multi_label)."""
-    return probabilities.argmax(axis=1).astype(np.int64) if task == "single_label" else probabilities >= 0.5
+def decide(
+    probabilities: Array, task: str, classes: Sequence[str] = (), thresholds: Mapping[str, float] | None = None
+) -> Array:
+    """What is predicted of probabilities [..., C]: int64 [...] (single_label) or bool [..., C] (multi_label).
+
+    thresholds: the least probability that decides one of ``classes``; all decisions are made here. Single label: one
+    class has a threshold, and is the answer from there on, else the likeliest of the others is; without one the
+    likeliest (of equals the first). Multi-label: 0.5 where a label has none.
+    """
+    probabilities, least = np.asarray(probabilities, dtype=np.float64), thresholds or {}
+    if task == "multi_label":
+        decided: Array = probabilities >= np.array([least.get(name, UNTUNED) for name in classes] or UNTUNED)
+        return decided
+    assert len(least) <= 1, "an image has one class, so one threshold can decide it"
+    for name, value in least.items():
+        place, ranked = list(classes).index(name), probabilities.copy()
+        ranked[..., place] = np.where(probabilities[..., place] >= value, np.inf, -np.inf)
+        probabilities = ranked
+    likeliest: NDArray[np.int64] = probabilities.argmax(axis=-1).astype(np.int64)
+    return likeliest
 
 
-def confusion_matrix(labels: Array, probabilities: Array, classes: Sequence[str], task: str) -> NDArray[np.int64]:
+def confusion_matrix(
+    labels: Array,
+    probabilities: Array,
+    classes: Sequence[str],
+    task: str,
+    thresholds: Mapping[str, float] | None = None,
+) -> NDArray[np.int64]:
     """Count decisions: int64 [C, C], rows true and columns decided (single_label), or [C, 2, 2] (multi_label).
 
     The 2 x 2 of a label is [[true negative, false positive], [false negative, true positive]], where it is known.
     Arguments and errors as for ``evaluate_predictions``.
     """
     labels, probabilities = _checked(labels, probabilities, classes, task)
-    decision = decide(probabilities, task)
+    decision = decide(probabilities, task, classes, thresholds)
     if task == "multi_label":
         return _two_by_two(labels == 1, decision, is_known(labels))
     return _matrix(labels, decision, len(classes))
@@ -211,7 +244,6 @@ def _areas(truth: Array, scores: Array) -> tuple[float, float, float]:
     return float(auroc), float((gained * tp / (tp + fp)).sum() / tp[-1]), float(sensitive.max(initial=0) / tp[-1])
 
 
-UNTUNED = 0.5
 FEWEST_POSITIVES = 30
 """Below so many images with a label, its best threshold on validation is chance more than knowledge."""
 
@@ -251,3 +283,65 @@ def best_threshold(truth: Array, probability: Array, worth: Callable[[Array, Arr
     found = worth(hit.cumsum()[possible], (~hit).cumsum()[possible])
     best = ((falling + following) / 2)[possible][found >= found.max() - 1e-12]
     return float(best[np.abs(best - UNTUNED).argmin()])
+
+
+FEW_POSITIVES = 20
+"""Below so many validation images of its class, an operating point may lie far from its target elsewhere."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The threshold at which the probability of ``label`` decides it, so that validation reaches ``target``.
+
+    kind: "sensitivity" or "specificity", of which ``target``, in (0, 1), is the least. threshold: None where none
+    reaches it. positives, images, runs: the validation images with the label, all of them, and the networks that were
+    pooled. Defaults: of a damaged file.
+    """
+
+    label: str = ""
+    kind: str = "sensitivity"
+    target: float = math.nan
+    threshold: float | None = None
+    positives: int = 0
+    images: int = 0
+    runs: int = 0
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """For ``decide``."""
+        return {} if self.threshold is None else {self.label: self.threshold}
+
+    @property
+    def words(self) -> str:
+        """ "covid from a probability of 0.13 on (sensitivity at least 0.95 on validation)"."""
+        goal = f"{self.kind} at least {self.target:g} on validation"
+        if self.threshold is None:
+            return f"none: no threshold of {self.label} reaches {goal}"
+        return f"{self.label} from a probability of {self.threshold:.4g} on ({goal})"
+
+
+def operating_point(
+    labels: NDArray[Any], probabilities: NDArray[Any], classes: Sequence[str], label: str, kind: str, target: float
+) -> OperatingPoint:
+    """The operating point of ``label`` on validation; arguments as for ``tune_thresholds``, labels also int [N]."""
+    place = list(classes).index(label)
+    rows = is_known(labels, len(classes))[:, place]
+    truth = labels[rows] == place if labels.ndim == 1 else labels[rows, place] == 1
+    pooled = probabilities[:, rows, place].reshape(-1)
+    threshold = target_threshold(np.tile(truth, len(probabilities)), pooled, kind, target)
+    return OperatingPoint(label, kind, target, threshold, int(truth.sum()), int(rows.sum()), len(probabilities))
+
+
+def target_threshold(truth: Array, probability: Array, kind: str, target: float) -> float | None:
+    """The largest threshold whose sensitivity is at least ``target``, or the smallest whose specificity is.
+
+    truth: bool [N]; probability: [N]. A probability that equals the threshold is a positive decision. The thresholds
+    are the probabilities that there are, as in scikit-learn's ``roc_curve``; None where none reaches the target.
+    """
+    thresholds, wanted = np.unique(probability), kind == "sensitivity"
+    judged = np.sort(probability[truth == wanted])
+    if not len(judged):
+        return None
+    below = np.searchsorted(judged, thresholds, side="left")
+    reached = thresholds[(len(judged) - below if wanted else below) / len(judged) >= target]
+    return None if not len(reached) else float(reached[-1] if wanted else reached[0])

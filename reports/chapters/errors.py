@@ -12,10 +12,11 @@ import pandas as pd
 
 from reports import figures, formats, intervals
 from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
-from reports.intervals import FEW_GROUPS
+from reports.bootstrap import Scores
+from reports.intervals import FEW_GROUPS, interval
 from reports.probabilities import MOST_VALUES, OperatingPoints, Subgroup, digits
 from reports.results import ReportedModel, Results
-from trainables.metrics import UNTUNED
+from trainables.metrics import UNTUNED, OperatingPoint
 
 MOST_CLASSES = 6
 """Of a matrix in the summary."""
@@ -24,6 +25,7 @@ TOLERANCE = 5e-4
 OVERALL = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1_macro": "macro F1"}
 OVERALL |= {"mcc": "Matthews correlation", "kappa": "Cohen's kappa"}
 OF_A_CLASS = {"precision": "precision", "recall": "recall", "specificity": "specificity", "f1": "F1", "auroc": "AUROC"}
+PPV_AT_PREVALENCE, AT_PREVALENCE = "precision_at_prevalence", "PPV at a prevalence of"
 RATIOS = {"sensitivity": "recall", "specificity": "specificity", "PPV": "precision", "NPV": "npv"}
 
 
@@ -47,12 +49,14 @@ def chapter(results: Results) -> Chapter:
     blocks += [_per_class(results, split) for split in _scored(model)[::-1]]
     split, asked = str(results.split), results.data.run.sweep.positive_class
     positive = asked if asked in results.data.classes else None
+    point = results.operating_point
+    listed = positive if point is None or point.label == positive else None
     if results.operating is not None:
         text = formats.escape(_story(results, results.operating, model))
         blocks.append(Text(f"### Operating points\n\n{text} PPV and NPV hold where a class is as frequent as here."))
         if asked and positive is None:
             blocks.append(Note("warning", f"--positive-class {asked}: there is no such class in the data."))
-        blocks.append(operating_table(results.operating, split, positive))
+        blocks.append(operating_table(results.operating, split, listed, results.prevalence))
     if results.subgroups is not None:
         chosen = "" if split == "test" else " The network was selected on these images."
         text, table = subgroups(*results.subgroups, split, positive)
@@ -69,12 +73,17 @@ def in_summary(results: Results, split: str) -> bool:
 
 
 def confusion_figure(
-    counts: npt.NDArray[np.int64], classes: Sequence[str], split: str, name: str = "", of: str = ""
+    counts: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    split: str,
+    name: str = "",
+    of: str = "",
+    at: str = f"a probability of {UNTUNED}",
 ) -> Figure:
     """The matrix of counts, shaded by the share of each true class; its numbers go to the figure's CSV.
 
     counts: [C, C] with true classes as rows, or [C, 2, 2] of several labels. name: "confusion_<split>" where it is
-    empty. of: whose it is, the beginning of the caption.
+    empty. of: whose it is, the beginning of the caption. at: where several labels are decided.
     """
     title = formats.capital(of + formats.SPLIT_NAMES.get(split, split))
     totals = counts.sum(axis=-1, keepdims=True)
@@ -83,7 +92,7 @@ def confusion_figure(
         wrong = int(counts[:, 0, 1].sum() + counts[:, 1, 0].sum())
         drawing = figures.label_matrices(counts, shares, classes)
         alt = f"One 2 by 2 matrix a label, {title}: {wrong} of {int(counts.sum())} decisions are wrong."
-        caption = f"{title}: one matrix a label, rows true, decided at a probability of {UNTUNED}."
+        caption = f"{title}: one matrix a label, rows true, decided at {at}."
         frame = pd.DataFrame(counts.reshape(len(counts), 4), columns=["TN", "FP", "FN", "TP"])
     else:
         drawing = figures.confusion(counts, shares, classes)
@@ -94,8 +103,14 @@ def confusion_figure(
     return Figure(name or f"confusion_{split}", caption, alt, drawing, frame)
 
 
-def operating_table(points: OperatingPoints, split: str, positive: str | None = None) -> Table:
-    """One row a class and rule, the rules of a class together; of ``positive`` alone where it is given."""
+def operating_table(
+    points: OperatingPoints, split: str, positive: str | None = None, prevalence: float | None = None
+) -> Table:
+    """One row a class and rule, the rules of a class together; of ``positive`` alone where it is given.
+
+    prevalence: of which the scores have a PPV.
+    """
+    ratios = RATIOS if prevalence is None else RATIOS | {AT_PREVALENCE: PPV_AT_PREVALENCE}
     rows: list[dict[str, Any]] = []
     for name in points.rules[0].classes if positive is None else (positive,):
         for rule, scores in zip(points.rules, points.scores, strict=True):
@@ -103,9 +118,11 @@ def operating_table(points: OperatingPoints, split: str, positive: str | None = 
                 continue
             place = rule.classes.index(name)
             facts = {"class": name, "decided if": rule.words[place], "threshold": rule.threshold[place]}
-            cells = intervals.cells(scores, {key: f"{ratio}:{name}" for key, ratio in RATIOS.items()})
+            names = {key: f"{ratio}:{name}" for key, ratio in ratios.items()}
+            there = {key: score for key, score in names.items() if score in scores.estimate}
+            cells = intervals.cells(None, names) | intervals.cells(scores, there)
             rows.append(facts | counted(*rule.of(place)) | cells)
-    titles = {f"{key}_shown": key for key in RATIOS}
+    titles = {f"{key}_shown": f"{key} {prevalence:g}" if key == AT_PREVALENCE else key for key in ratios}
     caption = "Decisions of the network, each class against the rest."
     shown = columns("class", "decided if", "TP", "FN", "FP", "TN", **titles)
     return Table(f"operating_points_{split}", caption, pd.DataFrame(rows), shown)
@@ -189,7 +206,8 @@ def _below(results: Results, model: ReportedModel) -> str:
         pairs += [(scores, name) for name in OVERALL]
         pairs += [(mean, f"{key}:{name}") for name in mean.classes for key in OF_A_CLASS]
     for one in points.scores if points is not None else ():
-        pairs += [(one, f"{key}:{name}") for name in one.classes for key in RATIOS.values()]
+        names = (f"{key}:{name}" for name in one.classes for key in (*RATIOS.values(), PPV_AT_PREVALENCE))
+        pairs += [(one, name) for name in names if name in one.estimate]
     return intervals.below(pairs)
 
 
@@ -236,9 +254,62 @@ def _per_class(results: Results, split: str) -> Table:
     return Table(f"per_class_{split}", caption, pd.DataFrame(rows), shown, folded=folded, latex=not folded)
 
 
+def at_operating_point(results: Results) -> str:
+    """The operating point and what the model file reaches there; why there is none; "" where none was asked for."""
+    point, scores, found = results.operating_point, results.point_scored, _point(results)
+    if point is None or point.threshold is None:
+        return found
+    if scores is None:
+        return f"{found}; the winner's predictions cannot be read"
+    reached = [f"{key} {_in_words(scores, f'{ratio}:{point.label}')}" for key, ratio in RATIOS.items()]
+    if results.prevalence is not None:
+        elsewhere = _in_words(scores, f"{PPV_AT_PREVALENCE}:{point.label}")
+        reached.append(f"PPV {elsewhere} at a prevalence of {results.prevalence:g}")
+    return f"{found}; the model file on {results.split_name}: {', '.join(reached)}"
+
+
+def _point(results: Results) -> str:
+    asked, point = results.data.run.sweep.target, results.operating_point
+    if point is not None or asked is None:
+        return "" if point is None else point.words
+    kind, label, target = asked
+    return f"none: {label} was to have {kind} {target:g}, and no winner with validation predictions was selected"
+
+
+def _in_words(scores: Scores, name: str) -> str:
+    if intervals.is_undefined(scores, name):
+        return "undefined"
+    found = interval(scores, name)
+    same = f"{formats.score(found.estimate)} (no interval: the same in every resample)"
+    return same if found.low == found.high else intervals.plain(found)
+
+
 def _story(results: Results, points: OperatingPoints, model: ReportedModel) -> str:
-    """How the network decides, and where a second threshold comes from."""
-    flattered = "" if results.split == "test" else " It was chosen on the very images scored here, which flatters it."
+    """How the network decides, and where thresholds come from."""
+    point, single = results.operating_point, model.predictions.label.ndim == 1
+    if results.data.run.sweep.target is None:
+        return _usual(results, points, model)
+    text = f"Operating point: {_point(results)}."
+    if point is None or point.threshold is None:
+        return f"{text} {_usual(results, points, model)}"
+    text += f" It was chosen on {_chosen_on(point)}."
+    if not single:
+        return f"{text} {_usual(results, points, model)}"
+    text += " An image below it gets the likeliest of the other classes."
+    return f"{text}{_flattered(results)} All else on this page but the examples is of the likeliest class."
+
+
+def _chosen_on(point: OperatingPoint) -> str:
+    pooled = f"the validation predictions of {point.runs} networks, pooled" if point.runs > 1 else "validation"
+    return f"{pooled} ({point.positives:,} images of {point.label} among {point.images:,})"
+
+
+def _flattered(results: Results) -> str:
+    return "" if results.split == "test" else " It was chosen on the very images scored here, which flatters it."
+
+
+def _usual(results: Results, points: OperatingPoints, model: ReportedModel) -> str:
+    flattered = _flattered(results)
     cut = points.cut
     if model.predictions.label.ndim == 2:
         text = f"Each label is decided by itself, at a probability of {UNTUNED} as in the search"

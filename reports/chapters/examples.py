@@ -109,13 +109,11 @@ def confused_pairs(part: Predictions, thresholds: Mapping[str, float] | None) ->
 def truth_and_decisions(
     part: Predictions, thresholds: Mapping[str, float] | None
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """bool [N, C] each, the third: whether the truth is known. thresholds: by label of a multi-label task; 0.5 where
-    there are none."""
-    known = is_known(part.label, len(part.classes))
-    if part.label.ndim == 2:
-        return part.label == 1, decisions(part.probability, part.classes, thresholds, "multi_label"), known
-    truth = np.equal(part.label[:, None], np.arange(len(part.classes)))
-    return truth, decisions(part.probability, part.classes, None, "single_label"), known
+    """bool [N, C] each, the third: whether the truth is known. thresholds: as for ``metrics.decide``."""
+    several = part.label.ndim == 2
+    truth = part.label == 1 if several else np.equal(part.label[:, None], np.arange(len(part.classes)))
+    task = "multi_label" if several else "single_label"
+    return truth, decisions(part.probability, part.classes, thresholds, task), is_known(part.label, len(part.classes))
 
 
 def _sorted(part: Predictions, rows: npt.NDArray[np.int64], key: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
@@ -135,6 +133,8 @@ def _how_chosen(model: ReportedModel, part: Predictions) -> str:
     if part.label.ndim == 2:
         tuned = "its tuned threshold" if model.thresholds else "a probability of 0.5"
         return text + f"Each label is decided at {tuned}. Below an image: the label's probability and the true labels."
+    if model.thresholds:
+        text += "Decided at the operating point. "
     return text + "A few images show where to look; they do not prove why the network errs."
 
 

@@ -242,6 +242,9 @@ def _evaluation(results: Results) -> list[str]:
         f"{fixed}, before the test split was opened ({escape(formats.moment(finals.test_access[0].opened))}).",
         f"The test split was opened {times.get(opened, f'{opened} times')}. A test score is the mean over repeats.",
         TUNED if finals.thresholds else "",
+        f"The operating point was fixed with the winner: {escape(results.operating_point.words)}."
+        if results.operating_point is not None
+        else "",
         BASELINES if run.baselines else "",
     ]
 

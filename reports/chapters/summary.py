@@ -13,7 +13,7 @@ from reports import figures, formats, intervals, tables
 from reports.blocks import Block, Chapter, Code, Facts, Figure, Folded, Headline, Note, Text
 from reports.bootstrap import Scores
 from reports.caveats import caveats
-from reports.chapters.errors import confusion_figure, in_summary
+from reports.chapters.errors import at_operating_point, confusion_figure, in_summary
 from reports.formats import escape
 from reports.intervals import interval
 from reports.results import Results
@@ -198,7 +198,7 @@ def _decisions(results: Results, scores: Scores) -> Figure:
 
 
 def _configuration(results: Results) -> list[tuple[str, str]]:
-    """The hyperparameters in words."""
+    """The hyperparameters in words, and the operating point."""
     trial = results.trial
     folder = trial["trial_id"] if trial else "?"
     if results.params is None:
@@ -207,7 +207,8 @@ def _configuration(results: Results) -> list[tuple[str, str]]:
     if trial:
         share = f"{formats.show('si', trial['trainable_params'])} of {formats.show('si', trial['total_params'])}"
         rows.insert(2, ("Trainable", f"{share} parameters"))
-    return rows
+    at = at_operating_point(results)
+    return [*rows, ("Operating point", at)] if at else rows
 
 
 def _caveats(results: Results) -> list[Block]:

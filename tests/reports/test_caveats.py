@@ -71,7 +71,14 @@ def test_where_only_decisions_fail_it_says_so_and_what_differs(write_run: WriteR
     )
     assert f"The ranking held (mean AUROC {scores['test area']:.3f} and {scores['val area']:.3f} on validation)" in text
     errors = [f"{calibration_error(results.runs(split)):.3f}" for split in ("val", "test")]
-    assert text.endswith(f"the calibration error is {errors[0]} on validation and {errors[1]} on test.")
+    assert f"the calibration error is {errors[0]} on validation and {errors[1]} on test." in text
+    runs = {split: results.runs(split) for split in ("val", "test")}
+    pooled = runs["val"].probabilities[:, runs["val"].labels == 1, 1]
+    threshold = max(value for value in np.unique(pooled) if (pooled >= value).mean() >= 0.9)
+    given = runs["test"].probabilities[:, :, 1] >= threshold
+    has = runs["test"].labels == 1
+    reached = f"sensitivity {given[:, has].mean():.3f} and specificity {1 - given[:, ~has].mean():.3f}"
+    assert f"On test, --target-sensitivity b=0.9 would have given b {reached}" in text
 
 
 def test_where_the_ranking_fails_too_the_splits_are_to_blame(write_run: WriteRun) -> None:

@@ -16,7 +16,7 @@ from sklearn.metrics import f1_score
 from reports.build import build as build_report
 from reports.conclusion import conclude
 from reports.external import build
-from sweep.records import ConclusionRecord, read_conclusion, read_evaluation
+from sweep.evaluation_records import ConclusionRecord, read_conclusion, read_evaluation
 from sweep.run_folder import EvaluationPaths, RunPaths
 from trainables.atomic import FORMAT
 from trainables.predictions import Predictions, read_predictions
@@ -215,6 +215,19 @@ def test_without_an_opened_test_split_validation_stands_beside_it(tmp_path: Path
     found = concluded(evaluation(tmp_path / "b", run, val.label, val.probability, trial=trial))
     assert found.own_split == "val"
     assert "chosen on these" in found.sentence
+
+
+def test_the_models_operating_point_decides_on_both_sides(run: Path, tmp_path: Path) -> None:
+    part, label, probability = own(run), *as_on_test(run)
+    root = evaluation(tmp_path / "b", run, label, probability, thresholds={"covid": 0.05})
+    found = concluded(root)
+    assert found.own is not None
+    for score, truth, given in (
+        (found.external, label, probability),
+        (found.own, part.label, part.probability),
+    ):
+        decided = np.where(given[:, 0] >= 0.05, 0, 1 + given[:, 1:].argmax(axis=1))
+        assert score.estimate == pytest.approx(f1_score(truth, decided, average="macro"))
 
 
 def test_labels_that_the_data_lacks_are_compared_on_neither_side(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
 from reports.comparisons import ExternalResult
 from reports.external import build, main, mistakes
 from reports.intervals import interval
-from sweep.records import read_evaluation
+from sweep.evaluation_records import read_evaluation
 from trainables.atomic import FORMAT
 from trainables.predictions import Predictions
 
@@ -181,3 +181,21 @@ def test_what_is_no_evaluation_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     (root / "rows.csv").write_text("\n".join(rows[:-1]) + "\n")
     assert main([str(root)]) == 2
     assert "rows.csv and predictions.npz name other images" in capsys.readouterr().err
+
+
+def test_a_model_with_an_operating_point_is_judged_by_its_rule(tmp_path: Path) -> None:
+    point = {"label": "covid", "kind": "sensitivity", "target": 0.95, "threshold": 0.1, "positives": 30, "runs": 3}
+    model = {"trial": "t0007/seed_1001", "operating_point": point}
+    root = write(tmp_path / "b", thresholds={"covid": 0.1}, model=model)
+    build(root)
+    found = read_evaluation(root).predictions
+    decided = np.where(found.probability[:, 0] >= 0.1, 0, 1 + found.probability[:, 1:].argmax(axis=1))
+    external = ExternalResult(read_evaluation(root))
+    assert external.scores.estimate["accuracy"] == pytest.approx((decided == found.label).mean())
+    assert external.scores.estimate["recall:covid"] == pytest.approx((decided[found.label == 0] == 0).mean())
+    assert len(mistakes(external)) == (decided != found.label).sum()
+    counts = pd.read_csv(root / "tables" / "confusion_external.csv").to_numpy()[:, 1:]
+    assert counts.trace() == (decided == found.label).sum()
+    assert "covid from a probability of 0.1 on" in (root / "report.md").read_text()
+    subgroups = pd.read_csv(root / "tables" / "subgroup_scores_external.csv")
+    assert subgroups["accuracy"][0] == pytest.approx((decided == found.label).mean())

@@ -9,11 +9,16 @@ from typing import Any
 
 import pytest
 from in_chapter import results_of
+from run_files import change_sweep
 
 from reports import intervals
+from reports.chapters.errors import at_operating_point
 from reports.intervals import interval
 from reports.model_card import card
 from search_spaces.params import TrialParams
+from sweep.finalists import select
+from sweep.records import read_run
+from sweep.run_folder import RunPaths
 from trainables.atomic import FORMAT
 
 WriteRun = Callable[..., Path]
@@ -143,3 +148,16 @@ def test_a_run_without_a_model_has_no_card(content: str | None, write_run: Write
         (run / "models").mkdir()
         (run / "models" / "best.json").write_text(content)
     assert card(results_of(run)) is None
+
+
+def test_the_operating_point_stands_on_the_card(write_run: WriteRun) -> None:
+    root = write_run(finals={})
+    change_sweep(RunPaths(root), target_sensitivity={"covid": 0.9}, prevalence={"covid": 0.02})
+    select(read_run(root))
+    selected = json.loads(RunPaths(root).selection.read_text())
+    point = selected["operating_point"]
+    with_model(root, trial=selected["model"], thresholds={"covid": point["threshold"]}, operating_point=point)
+    text = of(root)
+    assert at_operating_point(results_of(root)) in text.replace("\\", "")
+    assert "at a prevalence of 0.02" in text
+    assert "the class of the operating point from there on, else the likeliest of the others" in text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import html.parser
+import io
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +14,8 @@ import pandas as pd
 import pytest
 import run_files
 from baseline_files import POOR, write_baselines
+from hypothesis import example, given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from reports import render
@@ -109,6 +113,23 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         with pytest.MonkeyPatch.context() as patch:
             found.append(report(tmp_path_factory.mktemp("hostile"), names, patch))
     return found[0], found[1]
+
+
+@given(st.lists(st.text(), min_size=1), st.text())
+@example(["\r", "a\r=1", "=1"], "\t")
+def test_no_cell_of_a_csv_is_a_formula_and_no_text_is_lost(texts: list[str], name: str) -> None:
+    frame = pd.DataFrame({name: texts}).astype(object)
+    cells = list(csv.reader(io.StringIO(render.csv(frame).decode(), newline="")))
+    for cell, text in zip([row[0] if row else "" for row in cells], [name, *texts], strict=True):
+        assert not cell.startswith(("=", "+", "@", "\t", "\r"))
+        assert cell == ("'" * text.startswith(("=", "+", "@", "\t", "\r")) + text).replace("\r", " ")
+
+
+def test_numbers_of_a_csv_stay_as_they_are() -> None:
+    numbers = {"whole": [-1, 2], "real": [-1.5, float("nan")], "some": pd.array([1, None], dtype="Int64")}
+    frame = pd.DataFrame(numbers | {"mixed": pd.Series([-1, float("nan")], dtype=object), "yes": [True, False]})
+    assert render.csv(frame) == frame.to_csv(index=False, lineterminator="\n").encode()
+    assert render.csv(frame.head(0)) == frame.head(0).to_csv(index=False, lineterminator="\n").encode()
 
 
 def test_names_that_are_markup_change_no_element_of_the_page(reports):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from search_spaces.errors import UserError
 from search_spaces.params import Choices, Range
-from sweep.config import ResolvedConfig, SweepConfig, check, resolve
+from sweep.config import ResolvedConfig, SweepConfig, check, pair_problems, resolve
 from sweep.machine import Machine
 from sweep.option_types import hyperparameters, number, seconds
 from trainables.data.config import DataConfig, comma_names, names, text, whole
@@ -97,6 +97,36 @@ def test_what_is_no_folder_of_a_node_is_refused(given: str) -> None:
 def test_what_is_no_size_is_refused(given: object) -> None:
     with pytest.raises(UserError, match=r"--cache-size.*a size such as"):
         SweepConfig.from_json({"cache_size": given})
+
+
+@pytest.mark.parametrize("given", ["covid=0.95", " covid = 95e-2", {"covid": 0.95}])
+def test_a_target_is_of_one_class(given: object) -> None:
+    assert SweepConfig(target_sensitivity=given).target_sensitivity == {"covid": 0.95}
+    assert SweepConfig(target_sensitivity="none").target_sensitivity is None
+    assert SweepConfig.from_json(SweepConfig(prevalence="a=b=0.5").to_json()).prevalence == {"a=b": 0.5}
+
+
+@pytest.mark.parametrize("given", ["covid", "0.95", "=0.95", "covid=high", {"a": 0.1, "b": 0.2}, 0.95, "covid=nan"])
+def test_what_is_no_class_with_a_share_is_refused(given: object) -> None:
+    with pytest.raises(UserError, match=r"--target-specificity"):
+        SweepConfig.from_json({"target_specificity": given})
+
+
+@pytest.mark.parametrize("given", ["covid=0", "covid=1", "covid=1.5", "covid=-0.1"])
+def test_a_share_lies_between_0_and_1(given: str) -> None:
+    with pytest.raises(UserError, match=f"--prevalence {given}: must be between 0 and 1, neither included"):
+        SweepConfig.from_json({"prevalence": given})
+
+
+def test_a_model_has_one_operating_point_and_a_prevalence_is_of_its_class() -> None:
+    sensitivity, specificity = {"target_sensitivity": "a=0.9"}, {"target_specificity": "a=0.9"}
+    both = "--target-sensitivity a=0.9 and --target-specificity a=0.9 cannot go together"
+    assert problem_of(**sensitivity, **specificity).startswith(both)
+    assert problem_of(prevalence="a=0.1").startswith("--prevalence a=0.1 is of a class with a target")
+    apart = "--prevalence b=0.1 and --target-specificity a=0.9: must be of the same class"
+    assert problem_of(prevalence="b=0.1", **specificity) == apart
+    assert problem_of(finalists=0, **sensitivity).startswith("--target-sensitivity a=0.9 is about finalists")
+    assert pair_problems(SweepConfig(prevalence="a=0.1", **sensitivity)) == []
 
 
 def test_a_given_value_is_kept() -> None:
@@ -237,6 +267,7 @@ def test_a_resolved_configuration_leaves_open_only_what_is_off_or_not_there() ->
     resolved = resolve(SweepConfig(), Machine(cpus=2, gpus=0))
     assert {name for name, value in resolved if value is None} == {
         *("patience", "time_budget", "trial_time_limit", "folds", "positive_class", "name", "resume", "warm_start"),
+        *("target_sensitivity", "target_specificity", "prevalence"),
         *("group_column", "split_column", "source_column", "images_dir", "val_data", "test_data", "label_separator"),
         *("no_finding", "min_class_images", "max_images", "group_from", "class_from", "table"),
         "backbones",  # ``make_plan`` looks for their weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -9,18 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from trained_run import trained_run
 
 from search_spaces.errors import UserError
 from sweep import model
 from sweep.evaluate import DATA_OPTIONS, main, own_images, read_labelled
+from sweep.evaluation_records import read_evaluation
 from sweep.model import write_models
-from sweep.records import read_evaluation, read_predictions, read_run
-from sweep.run_folder import IMAGE_CACHE
+from sweep.records import read_predictions, read_run
+from sweep.run_folder import IMAGE_CACHE, ModelPaths
 from trainables.data.config import DataConfig, dashed
 from trainables.data.image import prepare_image
 from trainables.data.samples import MISSING, Samples
+from trainables.metrics import OperatingPoint
 
 Said = Callable[..., tuple[int, list[str], list[str]]]
 Manifest = Callable[[str, Sequence[str]], Path]
@@ -138,6 +142,18 @@ def test_other_images_are_judged_and_written_down(run: Path, other: Path, said: 
     assert not any(line.lower().startswith("macro f1") for line in lines), "it would count 0 for a class of no image"
     again, lines, _ = said(run, "--data", other, *COLUMNS, *options)
     assert (again, lines[-1]) == (0, f"report: {run / 'external' / 'hospital-b-2' / 'report.html'}")
+
+
+def test_a_model_with_an_operating_point_is_judged_by_it(run: Path, other: Path, said: Said, no_page: None) -> None:
+    point = OperatingPoint("gray", "sensitivity", 0.95, 0.0, positives=7, images=21, runs=3)
+    model = ModelPaths(run / "models").model
+    facts = {"thresholds": point.thresholds, "operating_point": dataclasses.asdict(point)}
+    torch.save(torch.load(model, weights_only=True) | facts, model)
+    code, _, errors = said(run, "--data", other, *COLUMNS, "--map", "dim=dark")
+    assert code == 0, errors
+    found = read_evaluation(run / "external" / "hospital-b").facts
+    assert (found.thresholds, found.model.operating_point) == ({"gray": 0.0}, point)
+    assert (found.scores["accuracy"], found.scores["recall:dark"]) == (0, 0), "all of them are said to be gray"
 
 
 def test_a_multi_label_model_is_judged_on_the_labels_that_the_data_knows(tmp_path: Path, said: Said) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from run_files import change_sweep, write
 from trained_run import repeated, trained_run
 
 from search_spaces.params import TrialParams
-from sweep import finalists
+from sweep import finalists, records
 from sweep.config import SweepConfig
-from sweep.finalists import RepeatList, choose, expected_seconds, open_test, repeats_of
+from sweep.finalists import RepeatList, choose, expected_seconds, open_test, repeats_of, select
 from sweep.history import RepeatHistory, TrialHistory
 from sweep.optuna_search import Exhausted
 from sweep.records import read_maps, read_run
@@ -135,6 +137,49 @@ def test_the_test_split_is_opened_once_for_a_decision_and_again_for_another(tmp_
     lines = [json.loads(line) for line in paths.test_access.read_text().splitlines()]
     assert [line["winner"] for line in lines] == ["t0000", "t0001"]
     assert lines[1]["images"] == 5
+
+
+def selected_for(root: Path, **sweep: Any) -> dict[str, Any]:
+    paths = RunPaths(root)
+    change_sweep(paths, **sweep)
+    assert select(read_run(root)) is not None
+    found: dict[str, Any] = json.loads(paths.selection.read_text())
+    return found
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_the_operating_point_is_of_the_winners_pooled_repeats_on_validation(tmp_path: Path, task: str) -> None:
+    root = write(tmp_path / "run", finals={}, task=task)
+    before = selected_for(root)
+    assert "operating_point" not in before, "what was selected without a target is the same again"
+    assert selected_for(root) == before
+    selected = selected_for(root, target_sensitivity={"covid": 0.9})
+    run = read_run(root)
+    assert run.finals is not None
+    point, winner = run.finals.operating_point, run.finals.winning
+    assert point is not None
+    assert winner is not None
+    assert (selected["winner"], selected["operating_point"]) == (before["winner"], dataclasses.asdict(point))
+    scores, truth = [], []
+    for repeat in winner.completed:
+        saved = records.read_predictions(run, repeat.trial_id)
+        assert saved is not None
+        part = saved.of("val")
+        scores.append(part.probability[:, 0])
+        truth.append(part.label == 0 if task == "single_label" else part.label[:, 0] == 1)
+    pooled, has = np.concatenate(scores), np.concatenate(truth)
+    allowed = [value for value in np.unique(pooled) if (pooled[has] >= value).mean() >= 0.9]
+    assert (point.threshold, point.positives, point.runs) == (max(allowed), truth[0].sum(), len(winner.completed))
+    assert run.finals.thresholds_of(winner)["covid"] == point.threshold
+
+
+def test_another_target_is_another_selection_and_needs_no_training(tmp_path: Path) -> None:
+    root = write(tmp_path / "run", finals={})
+    first = selected_for(root, target_sensitivity={"covid": 0.9})
+    assert selected_for(root, target_sensitivity={"covid": 0.9}) == first
+    second = selected_for(root, target_sensitivity=None, target_specificity={"normal": 0.8})
+    assert (second["operating_point"]["kind"], second["operating_point"]["label"]) == ("specificity", "normal")
+    assert "operating_point" not in selected_for(root, target_specificity=None)
 
 
 def test_what_repeats_will_take_follows_from_the_searchs_own_epochs(tmp_path: Path) -> None:

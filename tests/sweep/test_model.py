@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import shutil
@@ -16,13 +17,14 @@ from run_files import change_sweep
 from trained_run import repeated, trained_run
 
 from sweep import model
-from sweep.model import choose, main, write_models
+from sweep.model import choose, main, renew_models, write_models
 from sweep.predictor import open_model
 from sweep.records import read_predictions, read_run
 from sweep.run_folder import ModelPaths, RunPaths
 from trainables.atomic import sha256_of, write_json
 from trainables.backbones import BACKBONES
 from trainables.data.config import DataConfig
+from trainables.metrics import OperatingPoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -114,6 +116,28 @@ def test_tuned_thresholds_go_with_the_model_and_a_label_without_one_has_a_half(t
     assert model.facts.thresholds == {"high": 0.25, "often": 0.5}
     assert model.decide(np.array([0.25, 0.75], dtype=np.float32)) == ("high", "often"), "a threshold is reached by it"
     assert model.decide(np.array([0.2, 0.4], dtype=np.float32)) == ()
+
+
+def test_the_operating_point_goes_with_the_model_and_another_one_renews_it(run: Path, no_onnx: None) -> None:
+    repeated(run)
+    assert renew_models(read_run(run)) == []
+    before = open_model(run, "cpu").facts
+    assert (before.thresholds, before.operating_point) == (None, None)
+    decision = json.loads(RunPaths(run).selection.read_text())
+    point = OperatingPoint("dark", "sensitivity", 0.9, 0.2, positives=7, images=21, runs=1)
+    write_json(RunPaths(run).selection, decision | {"operating_point": dataclasses.asdict(point)})
+    assert renew_models(read_run(run)) == []
+    model, record = open_model(run, "cpu"), read_run(run).model
+    assert record is not None
+    assert (model.facts.thresholds, record.thresholds) == ({"dark": 0.2}, {"dark": 0.2})
+    assert model.facts.operating_point == record.operating_point == point
+    assert model.facts.classes == ("bright", "dark", "gray")
+    assert model.decide(np.array([0.7, 0.25, 0.05], dtype=np.float32)) == ("dark",)
+    assert model.decide(np.array([0.7, 0.1, 0.2], dtype=np.float32)) == ("bright",)
+    assert model.decide(np.array([0.3, 0.1, 0.6], dtype=np.float32)) == ("gray",)
+    written = ModelPaths(run / "models").facts.stat().st_mtime_ns
+    assert renew_models(read_run(run)) == []
+    assert ModelPaths(run / "models").facts.stat().st_mtime_ns == written
 
 
 def test_weights_that_are_gone_are_told_and_an_earlier_model_stays(run: Path, no_onnx: None) -> None:

@@ -53,6 +53,15 @@ def test_the_backbones_that_have_weights_are_settled_by_name() -> None:
     assert not left_out.keys() & set(planned(image_size=17).config.backbones or ())
 
 
+@pytest.mark.parametrize("option", ["target_sensitivity", "target_specificity"])
+def test_a_target_is_of_a_class_of_the_data(option: str) -> None:
+    with pytest.raises(UserError) as caught:
+        planned(**{option: "c=0.95"})
+    (problem,) = caught.value.problems
+    assert problem == f"--{option.replace('_', '-')} c=0.95: unknown class 'c': allowed: a, b"
+    assert planned(**{option: "b=0.95"}, prevalence="b=0.1").config.prevalence == {"b": 0.1}
+
+
 def test_a_part_of_the_search_is_what_trials_are_drawn_from() -> None:
     plan = planned(set={"backbone": "resnet18,vgg16", "batch_size": "16,32", "lr": "1e-3..1"})
     assert plan.config.backbones == ("resnet18", "vgg16")

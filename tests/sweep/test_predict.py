@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from trainables.attribution import attribute_split
 from trainables.data.config import DataConfig
 from trainables.data.image import prepare_image
 from trainables.maps import overlay, read_maps
+from trainables.metrics import OperatingPoint
 from trainables.weights import find_weights
 
 Said = Callable[..., tuple[int, list[str], list[str]]]
@@ -87,6 +89,25 @@ def test_the_answers_are_the_runs_own(run: Path, small_data: Path, said: Said, t
     assert lines[1].split() == ["file", *known.classes, "decision", "(the", "likeliest)"]
     assert len(lines) == 2 + len(rows)
     assert "\n".join(lines).count("Not for clinical use.") == 1
+
+
+def test_no_cell_of_the_table_is_a_formula(
+    run: Path, small_data: Path, said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["=1.png", "+1.png", "@1.png", "-1.png"]
+    for name in names:
+        shutil.copy(small_data / "val" / "dark" / "dark 0.png", name)
+    model = torch.load(run / "models" / "best.pt", weights_only=True)
+    torch.save(model | {"classes": ["=bright", "@dark", "+gray"]}, "mine.pt")
+    code, lines, errors = said("mine.pt", *names[:3], "./-1.png", "--csv", "answers.csv")
+    assert (code, errors) == (0, [])
+    assert [line.split()[0] for line in lines[2:]] == names
+    rows = rows_of(tmp_path / "answers.csv")
+    assert [row["file"] for row in rows] == ["'=1.png", "'+1.png", "'@1.png", "-1.png"]
+    assert {row["decision"] for row in rows} <= {"'=bright", "'@dark", "'+gray"}
+    assert "probability_=bright" in rows[0]
+    assert all(float(row["probability_=bright"]) >= 0 for row in rows)
 
 
 def test_a_model_file_is_enough(run: Path, small_data: Path, said: Said, tmp_path: Path) -> None:
@@ -157,6 +178,29 @@ def test_several_labels_are_decided_by_their_thresholds(said: Said, tmp_path: Pa
         assert lines[3].endswith(decision.replace("|", " | ") or "none of them")
         (row,) = rows_of(tmp_path / "answers.csv")
         assert (row["decision"], row["threshold"]) == (decision, "|".join(f"{v:g}" for v in thresholds.values()))
+
+
+def test_the_decision_follows_the_operating_point(run: Path, small_data: Path, said: Said, tmp_path: Path) -> None:
+    point = OperatingPoint("gray", "sensitivity", 0.95, 0.0, positives=7, images=21, runs=3)
+    saved = torch.load(run / "models" / "best.pt", weights_only=True)
+    for threshold in (0.0, 2.0):
+        point = dataclasses.replace(point, threshold=threshold)
+        facts = {"thresholds": point.thresholds, "operating_point": dataclasses.asdict(point)}
+        torch.save(saved | facts, tmp_path / "mine.pt")
+        code, lines, _ = said(tmp_path / "mine.pt", small_data / "val", "--csv", tmp_path / "answers.csv")
+        assert code == 0
+        assert lines[1] == f"operating point: {point.words}, else the likeliest other class"
+        assert lines[2].split() == ["file", *saved["classes"], "decision"]
+        assert lines[3].split() == ["threshold", f"{threshold:.4f}"]
+        for row in rows_of(tmp_path / "answers.csv"):
+            others = max(("bright", "dark"), key=lambda name: float(row[f"probability_{name}"]))
+            assert row["decision"] == ("gray" if threshold == 0 else others)
+            assert row["threshold"] == f"gray from {threshold:g}, else likeliest"
+    facts = {"operating_point": dataclasses.asdict(dataclasses.replace(point, threshold=None))}
+    torch.save(saved | facts, tmp_path / "mine.pt")
+    _, lines, _ = said(tmp_path / "mine.pt", small_data / "val")
+    assert lines[1] == "operating point: none: no threshold of gray reaches sensitivity at least 0.95 on validation"
+    assert lines[2].endswith("decision (the likeliest)")
 
 
 def test_ctrl_c_leaves_what_is_done(

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sweep.evaluation_records import EvaluationRecord
 from sweep.record_reader import Number, Record, read_record
-from sweep.records import DatasetRecord, EvaluationRecord, SweepRecord
+from sweep.records import DatasetRecord, SweepRecord
 from sweep.trial_records import EpochRecord, Finals
 
 JSON = st.recursive(

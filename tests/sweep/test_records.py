@@ -16,10 +16,11 @@ from run_files import change_sweep, write, write_json
 
 from search_spaces.errors import UserError
 from search_spaces.params import BACKBONE_NAMES, TrialParams
+from sweep.evaluation_records import read_evaluation
 from sweep.finalists import _backbones, choose
 from sweep.history import WEIGHTS_KEPT, TrialHistory
 from sweep.model import choose as choose_model
-from sweep.records import read_evaluation, read_predictions, read_run
+from sweep.records import read_predictions, read_run
 from sweep.run_folder import EvaluationPaths, RunPaths
 from sweep.trial_records import Ranked, best, rank, ranked_rows
 

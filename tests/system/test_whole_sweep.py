@@ -166,20 +166,27 @@ def test_a_sweep_killed_in_its_search_and_among_its_repeats_ends_as_one_that_was
 
 
 def test_an_extended_search_is_decided_anew_and_the_second_opening_is_counted(whole: Path, tmp_path: Path) -> None:
-    done = run_sweep("--resume", "run", "--storage", whole.parent, "--trials", 10, "--repeats", 3)
+    aimed = ("--target-specificity", "dark=0.8", "--prevalence", "dark=0.05")
+    done = run_sweep("--resume", "run", "--storage", whole.parent, "--trials", 10, "--repeats", 3, *aimed)
     assert done.code == 0, done.errors
     finals = read_run(whole).finals
     assert finals is not None
     assert all(len(one.completed) == 3 for one in finals.finalists)
     assert len(finals.test_access) == 2
     assert "opened" in (whole / "report" / "report.md").read_text()
+    point, model = finals.operating_point, read_run(whole).model
+    assert model is not None
+    assert point is not None
+    assert (point, point.runs, point.label) == (model.operating_point, 3, "dark")
+    assert "at a prevalence of 0.05" in (whole / "models" / "card.md").read_text()
 
 
 def test_folds_validate_on_every_image_once(small_data: Path, tmp_path: Path) -> None:
     """Here, too, features of frozen layers cannot be kept: it is said once, and nothing else changes."""
     (tmp_path / "file").touch()
     cache = tmp_path / "file" / "features"
-    done = run_sweep(*arguments(small_data, tmp_path, "folds"), "--finalists", 2, "--folds", 3, "--cache-dir", cache)
+    given = ("--finalists", 2, "--folds", 3, "--cache-dir", cache, "--target-sensitivity", "dark=0.9")
+    done = run_sweep(*arguments(small_data, tmp_path, "folds"), *given)
     assert done.code == 0, done.errors
     assert done.text.count(str(cache)) == 1
     run = read_run(tmp_path / "folds")
@@ -195,6 +202,9 @@ def test_folds_validate_on_every_image_once(small_data: Path, tmp_path: Path) ->
         assert not set(predictions.of("val").path) & set(predictions.of("train").path)
     assert sorted(paths) == sorted(run.rows[run.rows["split"] != "test"]["path"])
     assert len(np.unique(paths)) == len(paths)
+    point = run.finals.operating_point
+    assert point is not None
+    assert (point.images, point.runs) == (len(paths), 1), "each image is judged once, by its fold"
 
 
 def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Path, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 import sklearn.metrics as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from sklearn.metrics import confusion_matrix as sklearn_confusion
+from sklearn.metrics import f1_score, roc_curve
 
 from trainables.metrics import (
     AREAS,
@@ -22,6 +23,8 @@ from trainables.metrics import (
     evaluate_predictions,
     metric_mode,
     metric_names,
+    operating_point,
+    target_threshold,
     tune_thresholds,
 )
 
@@ -265,3 +268,71 @@ def test_of_equal_cuts_the_nearest_to_one_half_is_taken() -> None:
     labels = np.repeat([[1], [0]], 40, axis=0)
     probability = np.repeat([[0.9], [0.3]], 40, axis=0)[None]
     assert abs(tune_thresholds(labels, probability, ["a"])["a"] - 0.6) < 1e-9
+
+
+@settings(max_examples=50)
+@given(seed=st.integers(0, 10_000), target=st.floats(0.01, 0.99), kind=st.sampled_from(["sensitivity", "specificity"]))
+def test_a_threshold_reaches_its_target_as_scikit_learn_counts(seed: int, target: float, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    truth = np.append([True, False], rng.random(60) < 0.3)
+    probability = (rng.random(62) * 0.7 + 0.3 * truth).round(1).astype(np.float32)  # with many ties
+    fpr, tpr, thresholds = roc_curve(truth, probability, drop_intermediate=False)
+    # The first threshold, above all probabilities, decides nothing; rates are quotients of counts.
+    reached = (tpr if kind == "sensitivity" else 1 - fpr)[1:] >= target - 1e-12
+    found = target_threshold(truth, probability, kind, target)
+    assert (found is None) == (not reached.any())
+    if found is not None:
+        assert found == (max if kind == "sensitivity" else min)(thresholds[1:][reached])
+        (tn, fp), (fn, tp) = sklearn_confusion(truth, probability >= found)
+        assert (tp / (tp + fn) if kind == "sensitivity" else tn / (tn + fp)) >= target
+
+
+def test_a_target_that_no_threshold_reaches_has_none() -> None:
+    truth = np.array([True, False, False, False])
+    assert target_threshold(truth, np.array([0.2, 0.9, 0.9, 0.1]), "specificity", 0.9) is None
+    assert target_threshold(truth, np.array([0.2, 0.9, 0.9, 0.1]), "specificity", 0.3) == 0.2
+    assert target_threshold(truth[1:], np.array([0.9, 0.9, 0.1]), "sensitivity", 0.1) is None
+    assert target_threshold(~truth[1:], np.array([0.9, 0.9, 0.1]), "specificity", 0.1) is None
+
+
+def test_a_share_that_equals_its_target_reaches_it() -> None:
+    truth, probability = np.ones(20, dtype=bool), np.linspace(0.01, 0.2, 20).round(2)
+    for caught in range(1, 20):
+        assert target_threshold(truth, probability, "sensitivity", float(f"{caught / 20:.2f}")) == probability[-caught]
+
+
+def test_the_repeats_are_pooled_and_no_image_counts_twice() -> None:
+    labels = np.array([0, 1, 1, 0])
+    probabilities = np.array([[[0.6, 0.4], [0.9, 0.1], [0.3, 0.7], [0.5, 0.5]], [[0.1, 0.9]] * 4])
+    point = operating_point(labels, probabilities, ("a", "b"), "b", "sensitivity", 0.75)
+    assert (point.threshold, point.positives, point.images, point.runs) == (0.7, 2, 4, 2)
+    assert point.thresholds == {"b": 0.7}
+    missing = np.array([[0, -1], [1, 1], [1, 1], [0, 0]])
+    point = operating_point(missing, probabilities, ("a", "b"), "b", "specificity", 0.5)
+    assert (point.threshold, point.positives, point.images) == (0.7, 2, 3)
+
+
+def test_one_class_has_a_threshold_and_else_the_likeliest_other_is_decided() -> None:
+    classes, chance = ("a", "b", "c"), np.random.default_rng(0)
+    probabilities = chance.dirichlet(np.ones(3), size=(2, 50)).round(1)
+    found = decide(probabilities, "single_label", classes, {"b": 0.2})
+    for row, decided in zip(probabilities.reshape(-1, 3), found.reshape(-1), strict=True):
+        assert decided == (1 if row[1] >= 0.2 else 0 if row[0] >= row[2] else 2)
+    assert (decide(probabilities, "single_label", classes) == probabilities.argmax(axis=2)).all()
+    given = decide(probabilities, "multi_label", classes, {"b": 0.2})
+    assert (given == (probabilities >= np.array([0.5, 0.2, 0.5]))).all()
+
+
+def test_scores_and_counts_are_of_the_decisions_at_a_threshold() -> None:
+    labels, probabilities = (
+        np.array([0, 1, 2, 1]),
+        np.array([[0.6, 0.3, 0.1], [0.5, 0.3, 0.2], [0, 0.1, 0.9], [1, 0, 0]]),
+    )
+    task, classes = "single_label", ("a", "b", "c")
+    assert confusion_matrix(labels, probabilities, classes, task, {"b": 0.3}).tolist() == [
+        [0, 1, 0],
+        [1, 1, 0],
+        [0, 0, 1],
+    ]
+    scores = evaluate_predictions(labels, probabilities, classes, task, thresholds={"b": 0.3})
+    assert (scores["recall:b"], scores["precision:b"], scores["accuracy"]) == (0.5, 0.5, 0.5)
