@@ -47,7 +47,7 @@ class ImageCache:
     """The decoded images and what is known of each; row i belongs to source i.
 
     path: the .npy, uint8 [N, C, S, S] (an unreadable image's row is 0); None = decoded without being kept.
-    hashes: sha256 of each file's content. near: pairs of images that look nearly the same.
+    hashes: sha256 of each file's content. near: pairs of images that seem to be one film.
     """
 
     path: Path | None
@@ -115,7 +115,7 @@ class _Build:
             if any(sha256_of(path.with_suffix(suffix)) != digest for suffix, digest in kept["sha256"].items()):
                 return None
             stats = tuple(record.stats for record in read_records(path))
-            near = NearPairs(tuple(NearPair(*pair) for pair in kept["pairs"]), kept["searched"])
+            near = NearPairs(tuple(NearPair(*pair) for pair in kept["pairs"]), kept["skipped"])
             cache = ImageCache(path, kept["channels"], self.hashes, stats, near)
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -127,7 +127,7 @@ class _Build:
         decoded = _Decoded(len(self.hashes), self.progress)
         for image in in_order(self.pool, self._decode, range(len(self.hashes)), self.ahead):
             decoded.add(image)
-        return decoded.cache(None, self.hashes)
+        return decoded.cache(None, self.hashes, self.pool)
 
     def on_disk(self, path: Path) -> ImageCache:
         """Build a cache, from the row on where an interrupted sweep has stopped."""
@@ -150,14 +150,14 @@ class _Build:
                 for row, image in zip(rest, in_order(self.pool, row_of, rest, self.ahead), strict=True):
                     writer.add(self.hashes[row], image)
                     decoded.add(image)
-                cache = decoded.cache(path, self.hashes)
+                cache = decoded.cache(path, self.hashes, self.pool)
                 sha256 = writer.move_to(path)
             description = {
                 "shape": [count, cache.channels, self.size, self.size],
                 "sha256": sha256,
                 "channels": cache.channels,
                 "pairs": cache.near.pairs,
-                "searched": cache.near.searched,
+                "skipped": cache.near.skipped,
             }
             write_json(path.with_suffix(".json"), description)  # last: a cache counts only with its description
         remove_leftovers(folder, path.name[:_SETTINGS], self.hashes)
@@ -189,12 +189,11 @@ class _Decoded:
         if self._progress is not None:
             self._progress(self.done, len(self._smalls))
 
-    def cache(self, path: Path | None, hashes: tuple[str, ...]) -> ImageCache:
+    def cache(self, path: Path | None, hashes: tuple[str, ...], pool: ThreadPoolExecutor) -> ImageCache:
         stats = tuple(self._stats)
         readable = np.array([one.reason is None and not one.blank for one in stats], dtype=bool)
-        phashes = np.array([int(one.phash or "0", 16) for one in stats], dtype=np.uint64)
         same = np.unique([one.pixel_hash for one in stats], return_inverse=True)[1]
-        near = find_near_pairs(phashes, self._smalls, same, np.flatnonzero(readable))
+        near = find_near_pairs(self._smalls, same, np.flatnonzero(readable), pool)
         return ImageCache(path, 1 if all(one.gray for one in stats) else 3, hashes, stats, near)
 
 

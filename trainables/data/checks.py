@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables.data.image import ImageStats
-from trainables.data.near_duplicates import LEAST_CORRELATION, MOST_BITS, NearPairs
+from trainables.data.near_duplicates import LEAST_CORRELATION, NearPairs
 from trainables.data.samples import MISSING, MOST_ITEMS, CheckResult, Samples, rows_by
 
 Names = npt.NDArray[np.str_]
@@ -102,12 +102,13 @@ def groups_across(samples: Samples, splits: Names) -> list[CheckResult]:
 def _near_duplicates(samples: Samples, near: NearPairs, splits: Names) -> list[CheckResult]:
     across = [[pair.first, pair.second] for pair in near.pairs if splits[pair.first] != splits[pair.second]]
     within = [[pair.first, pair.second] for pair in near.pairs if splits[pair.first] == splits[pair.second]]
-    alike = f"look nearly the same (pHash within {MOST_BITS} bits, correlation >= {LEAST_CORRELATION})"
+    alike = "seem to be one film, or two of one patient taken alike: once registered, their details correlate by "
+    alike += f"{LEAST_CORRELATION} or more"
     between = f"pair(s) of images in different splits {alike}"
-    cut = f"the search for near duplicates was cut: of {len(samples):,} images the first {near.searched or 0:,} were"
-    cut += f" compared with all others, and {len(near.pairs):,} pairs were found"
+    cut = f"the search for near duplicates was cut: of the candidate pairs the {near.skipped:,} least similar were not"
+    cut += " compared in detail"
     return [
-        *([] if near.searched is None else [CheckResult("near_duplicates_cut", "warning", cut, near.searched)]),
+        *([CheckResult("near_duplicates_cut", "warning", cut, near.skipped)] if near.skipped else []),
         *_result("near_duplicates_across_splits", "warning", across, samples, between),
         *_result("near_duplicates", "info", within, samples, f"pair(s) of images within a split {alike}"),
     ]

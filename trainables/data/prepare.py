@@ -86,7 +86,17 @@ def prepare(
     write_image_stats(run_dir / IMAGES_FILE, ready.samples, ready.rows, ready.stats)
     assert ready.cache is not None
     assert ready.cache.path is not None
-    write_thumbnails(run_dir / THUMBNAILS_FILE, ready.samples, ready.rows, ready.splits, ready.cache.path, config.seed)
+    write_thumbnails(
+        *(
+            run_dir / THUMBNAILS_FILE,
+            ready.samples,
+            ready.rows,
+            ready.splits,
+            ready.cache.path,
+            config.seed,
+            ready.checks,
+        )
+    )
     written = (SPLITS_FILE, IMAGES_FILE, THUMBNAILS_FILE)
     dataset = ready.summary() | {"sha256": {name: sha256_of(run_dir / name) for name in written}}
     write_json(run_dir / DATASET_FILE, dataset)

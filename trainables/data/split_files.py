@@ -15,11 +15,12 @@ from PIL import Image
 
 from trainables.atomic import write_atomically, write_text
 from trainables.data.image import ImageStats
-from trainables.data.samples import MISSING, Samples
+from trainables.data.samples import MISSING, CheckResult, Samples
 
 THUMBNAIL_SIZE = 96
 MOST_THUMBNAILS = 1500
 TRAIN_THUMBNAILS = 6
+PAIR_THUMBNAILS = 10
 IMAGE_STATS = ("width", "height", "mode", "bits", "jpeg_quality", "mean", "sd")
 
 Rows = npt.NDArray[np.int64]
@@ -63,12 +64,16 @@ def group_id(group: str, salt: bytes) -> str:
     return hashlib.sha256(salt + group.encode()).hexdigest()[:12] if group else ""
 
 
-def write_thumbnails(path: Path, samples: Samples, rows: Rows, splits: Names, cache: Path, seed: int) -> None:
+def write_thumbnails(
+    path: Path, samples: Samples, rows: Rows, splits: Names, cache: Path, seed: int, checks: Sequence[CheckResult] = ()
+) -> None:
     """thumbnails.npz: path, split, label: str [M]; image: uint8 [M, T, T] (gray) or [M, T, T, 3], T <= 96.
 
-    All of val and of test, up to 1500 each (drawn by ``seed`` beyond), and 6 of each class from train.
+    All of val and of test, up to 1500 each (drawn by ``seed`` beyond), 6 of each class from train, and the images of
+    the first 10 near duplicates across splits that ``checks`` list.
     """
     chosen = _choose(samples, splits, np.random.default_rng([seed, 96]))
+    chosen += sorted(_in_pairs(samples, checks) - set(chosen))
     images = np.load(cache, mmap_mode="r")
     size = min(THUMBNAIL_SIZE, images.shape[-1])
     small = np.stack([_shrink(images[rows[index]], size) for index in chosen])
@@ -94,6 +99,12 @@ def _choose(samples: Samples, splits: Names, rng: np.random.Generator) -> list[i
         rows = np.flatnonzero((splits == "train") & of_class)
         from_train |= set(rng.choice(rows, min(TRAIN_THUMBNAILS, len(rows)), replace=False).tolist())
     return [*chosen, *sorted(from_train)]
+
+
+def _in_pairs(samples: Samples, checks: Sequence[CheckResult]) -> set[int]:
+    across = [one.items[:PAIR_THUMBNAILS] for one in checks if one.check == "near_duplicates_across_splits"]
+    paths = {path for items in across for item in items for path in item}
+    return {row for row, path in enumerate(samples.paths) if path in paths}
 
 
 def _shrink(planes: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
