@@ -65,7 +65,7 @@ def open_or_build(
     What an interrupted sweep has decoded is kept, and so is what other sets have: only files whose content is in no
     cache of the same settings are decoded.
     sources: files, or pixels uint8 [N, H, W] or [N, H, W, 3]. The key is made of all contents in order, size, fit and
-    the version of the preprocessing. cache_dir None: nothing is written. Memory: some images a worker, and 4 KB for
+    the version of the preprocessing. cache_dir None: nothing is written. Memory: some images a worker, and 10 KB for
     each image. Raises ``UserError`` if the disk is too small.
     """
     # Threads, not processes: Pillow, NumPy and hashlib work outside Python's lock, and nothing needs to be copied.

@@ -106,7 +106,7 @@ def _candidates(smalls: Smalls, rows: Ints, pool: ThreadPoolExecutor) -> _Candid
             np.maximum(cosine, other, out=cosine)
         itself = np.arange(len(cosine))
         cosine[itself, start + itself] = -2
-        places = np.argpartition(cosine, -count, axis=1)[:, -count:]
+        places = np.argpartition(cosine, -count, axis=1)[:, -count:].copy()  # a view would keep the whole row
         return places, np.take_along_axis(which, places, 1).astype(np.int64), np.take_along_axis(cosine, places, 1)
 
     found = [*pool.map(nearest, range(0, len(rows), _BLOCK))]
