@@ -118,7 +118,8 @@ def _data(results: Results) -> list[str]:
         patients,
         _left_out(results),
         "Exact duplicates were found by a hash of the pixels; near duplicates among the images nearest by principal",
-        "components, by a correlation of at least 0.8 of their details after registration (scale, shift, mirror).",
+        "components, by a correlation of at least 0.9 (more where all images of a set are alike) of their details",
+        "after registration (scale, shift, mirror).",
         f"Images were {fit} {size} x {size} pixels{gray}, scaled by ImageNet's mean and standard deviation{others}.",
     ]
 

@@ -19,6 +19,7 @@ FEW_VALIDATION_IMAGES = 30
 MANY_NUMBERS = 20
 MANY_SUBGROUPS = 20
 STRONG_ASSOCIATION = 0.5
+NEAR_ACROSS_SPLITS = "near_duplicates_across_splits"  # of these the report shows both images
 
 
 def examine(samples: Samples, stats: Sequence[ImageStats], near: NearPairs, splits: Names) -> list[CheckResult]:
@@ -100,16 +101,21 @@ def groups_across(samples: Samples, splits: Names) -> list[CheckResult]:
 
 
 def _near_duplicates(samples: Samples, near: NearPairs, splits: Names) -> list[CheckResult]:
-    across = [[pair.first, pair.second] for pair in near.pairs if splits[pair.first] != splits[pair.second]]
-    within = [[pair.first, pair.second] for pair in near.pairs if splits[pair.first] == splits[pair.second]]
-    alike = "seem to be one film, or two of one patient taken alike: once registered, their details correlate by "
-    alike += f"{LEAST_CORRELATION} or more"
+    pairs = sorted(near.pairs, key=lambda pair: -pair.correlation)
+    across = [[pair.first, pair.second] for pair in pairs if splits[pair.first] != splits[pair.second]]
+    within = [[pair.first, pair.second] for pair in pairs if splits[pair.first] == splits[pair.second]]
+    alike = f"seem to be one film: once registered, their details correlate by {near.least} or more"
     between = f"pair(s) of images in different splits {alike}"
+    blunt = (
+        f"any two images of this set are so alike that only a correlation of {near.least} tells near duplicates from"
+    )
+    blunt += " other pairs: films that were cropped, shifted or compressed may be missed"
     cut = f"the search for near duplicates was cut: of the candidate pairs the {near.skipped:,} least similar were not"
     cut += " compared in detail"
     return [
         *([CheckResult("near_duplicates_cut", "warning", cut, near.skipped)] if near.skipped else []),
-        *_result("near_duplicates_across_splits", "warning", across, samples, between),
+        *([CheckResult("near_duplicates_blunt", "info", blunt, 0)] if near.least > LEAST_CORRELATION else []),
+        *_result(NEAR_ACROSS_SPLITS, "warning", across, samples, between),
         *_result("near_duplicates", "info", within, samples, f"pair(s) of images within a split {alike}"),
     ]
 

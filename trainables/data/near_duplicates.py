@@ -6,6 +6,7 @@ Candidates are the images whose components are nearest; each is then registered 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -13,18 +14,19 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 from threadpoolctl import threadpool_limits
 
-LEAST_CORRELATION = 0.8
+LEAST_CORRELATION, SURE_CORRELATION = 0.9, 0.99  # of details of one film; and where all images of a set are alike
 CANDIDATES = 8  # of each image
 # Pairs that are registered: all candidates of 20,000 images, of more images the most similar pairs.
 MOST_REGISTERED = 160_000
 _VARIANTS = ((0.0, False), (0.0, True), (0.04, False), (0.04, True))  # share cropped off each side, mirrored
 _SIDE, _COMPONENTS, _FITTED_ON = 16, 96, 8192
+_DRAWN_PAIRS, _LEAST_IMAGES, _PERCENTILE = 256, 40, 0.95  # to learn how alike images of a set are by chance
 _BLOCK = 64  # images, or pairs, that a thread works on at a time
 _SIGMA = 2.0  # of the high-pass, in pixels
 _NOISE = 4.0  # variance in gray levels squared below which there is no detail
-_BORDER = 2  # pixels at the edge of the fixed image, where the high-pass knows one side only
+_BORDER = 1 / 28  # of the side, at each edge of the fixed image, where the high-pass knows one side only
 _LEAST_OVERLAP = 0.5  # of the image
-_FIRST_STEPS, _MORE_STEPS, _PROMISING = 4, 5, 0.4
+_COARSE_STEPS, _FINE_STEPS, _PROMISING = 6, 2, 0.75  # at half and at full resolution, and the correlation in between
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -40,17 +42,21 @@ class NearPair(NamedTuple):
 
 
 class NearPairs(NamedTuple):
-    """What was found, by row. skipped: candidate pairs that were not registered, as there were more than 160,000."""
+    """What was found, by row. skipped: candidate pairs that were not registered, as there were more than 160,000.
+
+    least: the correlation from which on a pair was taken for one film.
+    """
 
     pairs: tuple[NearPair, ...] = ()
     skipped: int = 0
+    least: float = LEAST_CORRELATION
 
     def among(self, rows: Ints) -> NearPairs:
         """The pairs of which both images are in ``rows`` (ascending), numbered by their place there."""
         place = {int(row): index for index, row in enumerate(rows)}
         pairs = (pair for pair in self.pairs if pair.first in place and pair.second in place)
         kept = (pair._replace(first=place[pair.first], second=place[pair.second]) for pair in pairs)
-        return NearPairs(tuple(kept), self.skipped)
+        return self._replace(pairs=tuple(kept))
 
 
 class _Candidates(NamedTuple):
@@ -63,31 +69,50 @@ class _Candidates(NamedTuple):
     variant: Ints
     similarity: Floats
 
-    def at(self, places: Ints | slice) -> _Candidates:
+    def at(self, places: Ints | npt.NDArray[np.bool_] | slice) -> _Candidates:
         return _Candidates(self.moving[places], self.fixed[places], self.variant[places], self.similarity[places])
 
 
 def find_near_pairs(smalls: Smalls, same: Ints, rows: Ints, pool: ThreadPoolExecutor) -> NearPairs:
-    """Pairs of images whose details correlate by 0.8 or more when one is registered (scale, shift, mirror) to another.
+    """Pairs of images whose details correlate by 0.9 or more once registered (scale, shift, mirror) to each other.
 
-    smalls: uint8 [n, S, S]; same: int [n], equal where the full images have equal pixels (exact duplicates: the first
-    stands for all); rows: ascending, the rows to compare. Each image is compared with its 8 nearest. The result does
-    not depend on how many threads the pool has.
+    Where any two images of the set are alike, it takes more (``_least_correlation``). Each image is compared with its 8
+    nearest. smalls: uint8 [n, S, S], S even; same: int [n], equal where the full images have equal pixels (exact
+    duplicates: the first stands for all); rows: which to compare. The result does not depend on the number of threads.
     """
     rows = np.sort(rows[np.unique(same[rows], return_index=True)[1]])
     if len(rows) < 2:
         return NearPairs()
     # Blocks run in parallel, not the products in them: threads of BLAS that wait for each other take longer.
     with threadpool_limits(1, "blas"):
+        least = _least_correlation(smalls, rows, pool)
         candidates = _candidates(smalls, rows, pool)
-        best = np.argsort(-candidates.similarity, kind="stable")[:MOST_REGISTERED]
-        blocks = [candidates.at(best[start : start + _BLOCK]) for start in range(0, len(best), _BLOCK)]
-        correlation = np.concatenate([*pool.map(lambda block: _correlations(smalls, block), blocks)])
-    found = candidates.at(best[correlation >= LEAST_CORRELATION])
-    firsts, seconds = np.minimum(found.moving, found.fixed), np.maximum(found.moving, found.fixed)
-    values = correlation[correlation >= LEAST_CORRELATION].astype(np.float64).round(4)
+        best = candidates.at(np.argsort(-candidates.similarity, kind="stable")[:MOST_REGISTERED])
+        correlation = _correlations(smalls, best, pool)
+    found = correlation >= least
+    firsts, seconds = np.minimum(best.moving, best.fixed)[found], np.maximum(best.moving, best.fixed)[found]
+    values = correlation[found].astype(np.float64).round(4)
     pairs = sorted(map(NearPair, firsts.tolist(), seconds.tolist(), values.tolist()))
-    return NearPairs(tuple(pairs), len(candidates.moving) - len(best))
+    return NearPairs(tuple(pairs), len(candidates.moving) - len(best.moving), least)
+
+
+def _least_correlation(smalls: Smalls, rows: Ints, pool: ThreadPoolExecutor) -> float:
+    """The correlation that 0.1 pairs of different films are expected to reach by chance, but from 0.9 to 0.99.
+
+    Images with a frame, a logo or a shape in common correlate whatever else they show. Fisher's z (artanh of the
+    correlation) of pairs drawn at random is taken as normal, with the deviation that its median and its 95th percentile
+    give: a few duplicates do not change these. Of all n (n - 1) / 2 pairs 0.1 are expected above the quantile
+    1 - 0.2 / (n (n - 1)). Of fewer than 40 images too many pairs may be duplicates: 0.9.
+    """
+    if len(rows) < _LEAST_IMAGES:
+        return LEAST_CORRELATION
+    moving, fixed = rows[np.random.default_rng(0).integers(0, len(rows), (2, _DRAWN_PAIRS))]
+    drawn = _Candidates(moving, fixed, np.zeros_like(moving), np.zeros(len(moving), np.float32)).at(moving != fixed)
+    z = np.arctanh(np.clip(_correlations(smalls, drawn, pool), -0.999, 0.999))
+    middle, high = np.quantile(z, [0.5, _PERCENTILE])
+    deviations = NormalDist().inv_cdf(1 - 0.2 / (len(rows) * (len(rows) - 1))) / NormalDist().inv_cdf(_PERCENTILE)
+    least = float(np.tanh(middle + deviations * (high - middle)))
+    return round(min(max(least, LEAST_CORRELATION), SURE_CORRELATION), 3)
 
 
 def _candidates(smalls: Smalls, rows: Ints, pool: ThreadPoolExecutor) -> _Candidates:
@@ -154,19 +179,30 @@ def _unit(vectors: Floats) -> Floats:
     return np.asarray(np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 1e-6), dtype=np.float32)
 
 
-def _correlations(smalls: Smalls, pairs: _Candidates) -> Floats:
+def _correlations(smalls: Smalls, pairs: _Candidates, pool: ThreadPoolExecutor) -> Floats:
     """float32 [P]: the correlation of the details of each pair after registration."""
+    blocks = [pairs.at(slice(start, start + _BLOCK)) for start in range(0, len(pairs.moving), _BLOCK)]
+    return np.concatenate([*pool.map(lambda block: _registered(smalls, block), blocks)])
+
+
+def _registered(smalls: Smalls, pairs: _Candidates) -> Floats:
+    """``_correlations`` of a block: at half the resolution first, and at the full one where that is promising."""
     moving, fixed = _details(smalls[pairs.moving]), _details(smalls[pairs.fixed])
     cropped, mirrored = (np.array(column)[pairs.variant] for column in zip(*_VARIANTS, strict=True))
     moving = np.where(mirrored[:, None, None], moving[:, :, ::-1], moving)
-    start = np.zeros((len(moving), 2, 2))  # of y and x: scale, shift
-    start[:, :, 0] = 1 - 2 * cropped[:, None]
-    correlation, warp = _register(moving, fixed, start, _FIRST_STEPS)
+    warp = np.zeros((len(moving), 2, 2), dtype=np.float32)  # of y and x: scale, shift
+    warp[:, :, 0] = 1 - 2 * cropped[:, None]
+    correlation, warp = _register(_halved(moving), _halved(fixed), warp, _COARSE_STEPS)
     promising = np.flatnonzero(correlation >= _PROMISING)
     if len(promising):
-        again, _ = _register(moving[promising], fixed[promising], warp[promising], _MORE_STEPS)
-        correlation[promising] = np.maximum(correlation[promising], again)
+        correlation[promising], _ = _register(moving[promising], fixed[promising], warp[promising], _FINE_STEPS)
     return correlation
+
+
+def _halved(images: Floats) -> Floats:
+    """float32 [n, S / 2, S / 2]: the means of 2 x 2 pixels."""
+    rows = images[:, ::2] + images[:, 1::2]
+    return np.asarray((rows[:, :, ::2] + rows[:, :, 1::2]) / 4, dtype=np.float32)
 
 
 def _details(smalls: Smalls) -> Floats:
@@ -176,22 +212,20 @@ def _details(smalls: Smalls) -> Floats:
     return np.asarray(details / np.sqrt(blur @ (details * details) @ blur.T + _NOISE), dtype=np.float32)
 
 
-def _register(
-    moving: Floats, fixed: Floats, warp: npt.NDArray[np.float64], steps: int
-) -> tuple[Floats, npt.NDArray[np.float64]]:
+def _register(moving: Floats, fixed: Floats, warp: Floats, steps: int) -> tuple[Floats, Floats]:
     """Warp ``moving`` until it looks like ``fixed``: the highest correlation on the way (float32 [n]), the last warp.
 
-    moving, fixed: float32 [n, S, S]. warp: float64 [n, 2, 2], of y and x scale and shift from fixed to moving image,
+    moving, fixed: float32 [n, S, S]. warp: float32 [n, 2, 2], of y and x scale and shift from fixed to moving image,
     with coordinates from -1 to 1. Gauss-Newton, forwards compositional (Baker and Matthews, Lucas-Kanade 20 years on,
     2004), on images of mean 0 and length 1 in their overlap. Where that is less than half of the image: -1.
     """
     size = moving.shape[1]
     place = ((np.arange(size) + 0.5) / size * 2 - 1).astype(np.float32)
-    inner = (np.abs(np.arange(size) - (size - 1) / 2) < size / 2 - _BORDER).astype(np.float32)
+    inner = (np.abs(np.arange(size) - (size - 1) / 2) < size * (0.5 - _BORDER)).astype(np.float32)
     highest = np.full(len(moving), -1, dtype=np.float32)
     for step in range(steps + 1):
         pixel = ((warp[..., :1] * place + warp[..., 1:]) + 1) / 2 * size - 0.5  # [n, 2, S]
-        weights = np.clip(1 - np.abs(pixel[..., None] - np.arange(size)), 0, None).astype(np.float32)
+        weights = np.clip(1 - np.abs(pixel[..., None] - np.arange(size, dtype=np.float32)), 0, None)
         inside = ((pixel >= 0) & (pixel <= size - 1)) * inner
         mask = inside[:, 0, :, None] * inside[:, 1, None, :]
         warped = weights[:, 0] @ moving @ weights[:, 1].transpose(0, 2, 1)  # linear interpolation

@@ -10,7 +10,14 @@ from PIL import Image, ImageOps
 
 from trainables.data import near_duplicates
 from trainables.data.image import prepare_image
-from trainables.data.near_duplicates import CANDIDATES, NearPair, NearPairs, find_near_pairs
+from trainables.data.near_duplicates import (
+    CANDIDATES,
+    LEAST_CORRELATION,
+    SURE_CORRELATION,
+    NearPair,
+    NearPairs,
+    find_near_pairs,
+)
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +97,49 @@ def test_the_pairs_do_not_depend_on_the_number_of_threads(
     films: np.ndarray, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(near_duplicates, "_BLOCK", 5)
-    monkeypatch.setattr(near_duplicates, "LEAST_CORRELATION", -1.0)
+    monkeypatch.setattr(near_duplicates, "_least_correlation", lambda *_: -1.0)
     rows = np.arange(20)
     with ThreadPoolExecutor(1) as alone:
         found = find_near_pairs(films, rows, rows, alone)
     assert len(found.pairs) > 10
     assert find_near_pairs(films, rows, rows, pool) == found
+
+
+def framed(seed: int) -> Image.Image:
+    """Soft content of its own inside a frame with a mark, which all images have."""
+    image = np.zeros((256, 256), dtype=np.uint8)
+    inside = np.random.default_rng(seed).normal(120, 40, (6, 6)).astype(np.float32)
+    image[90:166, 90:166] = np.asarray(Image.fromarray(inside).resize((76, 76), Image.Resampling.BICUBIC))
+    image[10:30, 20:90] = 255
+    return Image.fromarray(image)
+
+
+def test_images_that_have_most_details_in_common_are_hardly_ever_pairs(
+    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smalls = np.stack([small(framed(seed)) for seed in range(120)])
+    again = np.stack([*smalls, np.clip(smalls[7].astype(int) + 9, 0, 255).astype(np.uint8)])
+    found = find_near_pairs(again, np.arange(121), np.arange(121), pool)
+    assert LEAST_CORRELATION < found.least <= SURE_CORRELATION
+    assert (7, 120) in [pair[:2] for pair in found.pairs]  # what hardly differs is found all the same
+    assert len(found.pairs) <= 3
+    monkeypatch.setattr(near_duplicates, "_least_correlation", lambda *_: LEAST_CORRELATION)
+    assert len(find(smalls, pool)) > 20
+
+
+def test_duplicates_do_not_raise_the_correlation_that_makes_a_pair(films: np.ndarray, pool: ThreadPoolExecutor) -> None:
+    smalls = np.concatenate([films, films // 2 + 20])
+    found = find_near_pairs(smalls, np.arange(120), np.arange(120), pool)
+    assert found.least == LEAST_CORRELATION
+    assert len(found.pairs) == 60
+
+
+def test_a_set_of_copies_of_one_film_is_pairs_throughout(films: np.ndarray, pool: ThreadPoolExecutor) -> None:
+    noise = np.random.default_rng(0).integers(0, 2, (200, 56, 56))
+    rows = np.arange(200)
+    found = find_near_pairs(np.clip(films[0] + noise, 0, 255).astype(np.uint8), rows, rows, pool)
+    assert {row for pair in found.pairs for row in pair[:2]} == set(range(200))
+    assert len(found.pairs) <= 200 * CANDIDATES
 
 
 def test_films_of_the_same_anatomy_are_no_pairs(films: np.ndarray, pool: ThreadPoolExecutor) -> None:
@@ -186,5 +230,5 @@ def test_more_candidates_than_may_be_registered_are_counted(
 
 
 def test_pairs_among_some_rows_are_numbered_by_these() -> None:
-    pairs = NearPairs((NearPair(0, 3, 0.98), NearPair(2, 3, 0.98)), 2)
-    assert pairs.among(np.array([2, 3])) == NearPairs((NearPair(0, 1, 0.98),), 2)
+    pairs = NearPairs((NearPair(0, 3, 0.98), NearPair(2, 3, 0.98)), 2, 0.95)
+    assert pairs.among(np.array([2, 3])) == NearPairs((NearPair(0, 1, 0.98),), 2, 0.95)
