@@ -109,9 +109,7 @@ def _across(results: Results) -> list[Block]:
         (f"pair {number}", tuple(Sample(uris.get(path, ""), path, splits.get(path, "?")) for path in pair))
         for number, pair in enumerate(pairs, start=1)
     )
-    caption = (
-        "Images in different splits that seem to be one film, or two of one patient taken alike: at most ten pairs."
-    )
+    caption = f"Images in different splits that seem to be one film, the most alike first; at most {MOST_PAIRS} pairs."
     return [Samples(caption, rows)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ from PIL import Image
 
 from trainables.atomic import write_atomically, write_text
 from trainables.data.image import ImageStats
-from trainables.data.samples import MISSING, CheckResult, Samples
+from trainables.data.samples import MISSING, Samples
 
 THUMBNAIL_SIZE = 96
 MOST_THUMBNAILS = 1500
 TRAIN_THUMBNAILS = 6
-PAIR_THUMBNAILS = 10
 IMAGE_STATS = ("width", "height", "mode", "bits", "jpeg_quality", "mean", "sd")
 
 Rows = npt.NDArray[np.int64]
@@ -65,15 +64,16 @@ def group_id(group: str, salt: bytes) -> str:
 
 
 def write_thumbnails(
-    path: Path, samples: Samples, rows: Rows, splits: Names, cache: Path, seed: int, checks: Sequence[CheckResult] = ()
+    path: Path, samples: Samples, rows: Rows, splits: Names, cache: Path, seed: int, also: Collection[str] = ()
 ) -> None:
     """thumbnails.npz: path, split, label: str [M]; image: uint8 [M, T, T] (gray) or [M, T, T, 3], T <= 96.
 
-    All of val and of test, up to 1500 each (drawn by ``seed`` beyond), 6 of each class from train, and the images of
-    the first 10 near duplicates across splits that ``checks`` list.
+    All of val and of test, up to 1500 each (drawn by ``seed`` beyond), 6 of each class from train, and the paths in
+    ``also``.
     """
     chosen = _choose(samples, splits, np.random.default_rng([seed, 96]))
-    chosen += sorted(_in_pairs(samples, checks) - set(chosen))
+    more = {row for row, shown in enumerate(samples.paths) if shown in also}
+    chosen += sorted(more - set(chosen))
     images = np.load(cache, mmap_mode="r")
     size = min(THUMBNAIL_SIZE, images.shape[-1])
     small = np.stack([_shrink(images[rows[index]], size) for index in chosen])
@@ -99,12 +99,6 @@ def _choose(samples: Samples, splits: Names, rng: np.random.Generator) -> list[i
         rows = np.flatnonzero((splits == "train") & of_class)
         from_train |= set(rng.choice(rows, min(TRAIN_THUMBNAILS, len(rows)), replace=False).tolist())
     return [*chosen, *sorted(from_train)]
-
-
-def _in_pairs(samples: Samples, checks: Sequence[CheckResult]) -> set[int]:
-    across = [one.items[:PAIR_THUMBNAILS] for one in checks if one.check == "near_duplicates_across_splits"]
-    paths = {path for items in across for item in items for path in item}
-    return {row for row, path in enumerate(samples.paths) if path in paths}
 
 
 def _shrink(planes: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
