@@ -29,7 +29,7 @@ from trainables.feature_cache import CachePlace
 from trainables.finetune import build_model, frozen_stages
 from trainables.frozen_features import VIEWS, features_bytes, stages_kept
 
-PACKAGES = ("torch", "torchvision", "ray", "optuna", "scikit-learn", "pandas", "numpy", "pillow", "imagehash", "onnx")
+PACKAGES = ("torch", "torchvision", "ray", "optuna", "scikit-learn", "pandas", "numpy", "pillow", "onnx")
 BYTES_PER_PARAMETER = 4
 RUNNING_COPIES = 7  # best weights; a state, which is the weights and, with AdamW, two moments of each; and the next one
 MODEL_FILES = 2  # best.pt and best.onnx

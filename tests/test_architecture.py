@@ -206,7 +206,7 @@ def test_light_faces_load_neither_torch_nor_ray() -> None:
 
 
 def test_trials_and_decoding_run_with_torch_and_the_scientific_packages_alone() -> None:
-    blocked = ("pydantic", "optuna", "ray", "imagehash", "pydicom")
+    blocked = ("pydantic", "optuna", "ray", "pydicom")
     run_python(
         "import sys, importlib\n"
         f"sys.modules.update(dict.fromkeys({blocked!r}))\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from reports import figures, formats, tables, thumbnails
-from reports.blocks import Block, Chapter, Column, Facts, Figure, Note, Samples, Table, Text
+from reports.blocks import Block, Chapter, Column, Facts, Figure, Note, Sample, Samples, Table, Text
 from reports.results import Results
 
 SPLIT_ORIGINS = {
@@ -13,6 +13,7 @@ SPLIT_ORIGINS = {
     "seeded": "drawn by the seed, stratified",
     "val taken from train": "as the data set gives them, validation drawn from training",
 }
+MOST_PAIRS = 10
 CHANNELS = {1: "one channel (gray)", 3: "three channels"}
 
 
@@ -20,7 +21,13 @@ def chapter(results: Results) -> Chapter:
     dataset = results.data.dataset
     if not dataset.classes and not dataset.counts:
         return Chapter("data", "Data", (Note("error", "dataset.json is missing: nothing is known of the data."),))
-    blocks = [Facts(tuple(_facts(results))), *_counts(results), *_left_out(results), *_checks(results)]
+    blocks = [
+        Facts(tuple(_facts(results))),
+        *_counts(results),
+        *_left_out(results),
+        *_checks(results),
+        *_across(results),
+    ]
     blocks += [*_image_properties(results), *_subgroups(results), *_weights(results), *_samples(results)]
     return Chapter("data", "Data", tuple(blocks))
 
@@ -87,6 +94,23 @@ def _checks(results: Results) -> list[Block]:
     columns = tuple(Column(key, title, "integer" if key == "count" else "text") for key, title in titles.items())
     caption = "What the checks found, the gravest first; at most three examples each, all stand in dataset.json."
     return [Table("checks", caption, found, columns)]
+
+
+def _across(results: Results) -> list[Block]:
+    """Both images of each pair of near duplicates in two splits."""
+    checks = results.data.dataset.checks
+    pairs = [item for one in checks if one.check == "near_duplicates_across_splits" for item in one.items][:MOST_PAIRS]
+    if not pairs:
+        return []
+    run, paths = results.data.run, {path for pair in pairs for path in pair}
+    uris = thumbnails.of_files(run.paths.thumbnails, paths)
+    splits = dict(zip(run.rows["path"], run.rows["split"], strict=True)) if "split" in run.rows else {}
+    rows = tuple(
+        (f"pair {number}", tuple(Sample(uris.get(path, ""), path, splits.get(path, "?")) for path in pair))
+        for number, pair in enumerate(pairs, start=1)
+    )
+    caption = f"Images in different splits that seem to be one film, the most alike first; at most {MOST_PAIRS} pairs."
+    return [Samples(caption, rows)]
 
 
 def _image_properties(results: Results) -> list[Block]:

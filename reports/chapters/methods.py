@@ -117,8 +117,9 @@ def _data(results: Results) -> list[str]:
         f"The splits were {escape(SPLITS.get(origin, origin))}{_together(results)}: {numbers}.",
         patients,
         _left_out(results),
-        "Exact duplicates were found by a hash of the pixels, near duplicates by a perceptual hash (at most 10 bits),",
-        "confirmed by a correlation of at least 0.97.",
+        "Exact duplicates were found by a hash of the pixels; near duplicates among the images nearest by principal",
+        "components, by a correlation of at least 0.9 (more where all images of a set are alike) of their details",
+        "after registration (scale, shift, mirror).",
         f"Images were {fit} {size} x {size} pixels{gray}, scaled by ImageNet's mean and standard deviation{others}.",
     ]
 

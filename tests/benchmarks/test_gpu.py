@@ -15,7 +15,7 @@ from PIL import Image
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[2]
-BLOCKED = ("ray", "optuna", "pydantic", "imagehash", "pydicom")
+BLOCKED = ("ray", "optuna", "pydantic", "pydicom")
 
 
 @pytest.fixture(scope="module")

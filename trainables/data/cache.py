@@ -47,7 +47,7 @@ class ImageCache:
     """The decoded images and what is known of each; row i belongs to source i.
 
     path: the .npy, uint8 [N, C, S, S] (an unreadable image's row is 0); None = decoded without being kept.
-    hashes: sha256 of each file's content. near: pairs of images that look nearly the same.
+    hashes: sha256 of each file's content. near: pairs of images that seem to be one film.
     """
 
     path: Path | None
@@ -58,20 +58,26 @@ class ImageCache:
 
 
 def open_or_build(
-    sources: Sources, size: int, fit: str, cache_dir: Path | None, workers: int, progress: Progress | None = None
+    sources: Sources,
+    size: int,
+    fit: str,
+    cache_dir: Path | None,
+    workers: int,
+    progress: Progress | None = None,
+    compare: bool = True,
 ) -> ImageCache:
     """Decode all images in parallel, or take the whole cache that an earlier sweep left under the same key.
 
     What an interrupted sweep has decoded is kept, and so is what other sets have: only files whose content is in no
     cache of the same settings are decoded.
     sources: files, or pixels uint8 [N, H, W] or [N, H, W, 3]. The key is made of all contents in order, size, fit and
-    the version of the preprocessing. cache_dir None: nothing is written. Memory: some images a worker, and 4 KB for
-    each image. Raises ``UserError`` if the disk is too small.
+    the version of the preprocessing. cache_dir None: nothing is written. Memory: some images a worker, and 10 KB for
+    each image. compare: look for near duplicates. Raises ``UserError`` if the disk is too small.
     """
     # Threads, not processes: Pillow, NumPy and hashlib work outside Python's lock, and nothing needs to be copied.
     with quiet_decoders(), ThreadPoolExecutor(max(1, workers)) as pool:
         hashes = tuple(in_order(pool, content_hash, sources, 64 * max(1, workers)))
-        build = _Build(sources, size, fit, hashes, pool, 4 * max(1, workers), progress)
+        build = _Build(sources, size, fit, hashes, pool, 4 * max(1, workers), progress, compare)
         if cache_dir is None:
             return build.in_memory()
         path = cache_dir / f"{cache_key(hashes, size, fit)}.npy"
@@ -107,6 +113,7 @@ class _Build:
     pool: ThreadPoolExecutor
     ahead: int
     progress: Progress | None
+    compare: bool
 
     def found(self, path: Path) -> ImageCache | None:
         """A cache that is there, whole, undamaged and of today; None = build it."""
@@ -115,7 +122,9 @@ class _Build:
             if any(sha256_of(path.with_suffix(suffix)) != digest for suffix, digest in kept["sha256"].items()):
                 return None
             stats = tuple(record.stats for record in read_records(path))
-            near = NearPairs(tuple(NearPair(*pair) for pair in kept["pairs"]), kept["searched"])
+            if self.compare and not kept["compared"]:
+                return None
+            near = NearPairs(tuple(NearPair(*pair) for pair in kept["pairs"]), kept["skipped"], kept["least"])
             cache = ImageCache(path, kept["channels"], self.hashes, stats, near)
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -124,10 +133,10 @@ class _Build:
         return cache if all(self._decode(row).stats == stats[row] for row in unreadable) else None
 
     def in_memory(self) -> ImageCache:
-        decoded = _Decoded(len(self.hashes), self.progress)
+        decoded = _Decoded(len(self.hashes), self.progress, self.compare)
         for image in in_order(self.pool, self._decode, range(len(self.hashes)), self.ahead):
             decoded.add(image)
-        return decoded.cache(None, self.hashes)
+        return decoded.cache(None, self.hashes, self.pool)
 
     def on_disk(self, path: Path) -> ImageCache:
         """Build a cache, from the row on where an interrupted sweep has stopped."""
@@ -137,7 +146,7 @@ class _Build:
         with building(part, self._tell):
             if cache := self.found(path):  # the other sweep has built it
                 return cache
-            decoded = _Decoded(count, self.progress)
+            decoded = _Decoded(count, self.progress, self.compare)
             for image in rows_left(part, self.hashes, self.size):
                 decoded.add(image)
             rest = range(decoded.done, count)
@@ -150,14 +159,14 @@ class _Build:
                 for row, image in zip(rest, in_order(self.pool, row_of, rest, self.ahead), strict=True):
                     writer.add(self.hashes[row], image)
                     decoded.add(image)
-                cache = decoded.cache(path, self.hashes)
+                cache = decoded.cache(path, self.hashes, self.pool)
                 sha256 = writer.move_to(path)
             description = {
                 "shape": [count, cache.channels, self.size, self.size],
                 "sha256": sha256,
                 "channels": cache.channels,
-                "pairs": cache.near.pairs,
-                "searched": cache.near.searched,
+                "compared": self.compare,
+                **cache.near._asdict(),
             }
             write_json(path.with_suffix(".json"), description)  # last: a cache counts only with its description
         remove_leftovers(folder, path.name[:_SETTINGS], self.hashes)
@@ -174,10 +183,10 @@ class _Build:
 class _Decoded:
     """What is known of the images so far."""
 
-    def __init__(self, count: int, progress: Progress | None) -> None:
+    def __init__(self, count: int, progress: Progress | None, compare: bool) -> None:
         self._stats: list[ImageStats] = []
         self._smalls = np.zeros((count, SMALL, SMALL), dtype=np.uint8)
-        self._progress = progress
+        self._progress, self._compare = progress, compare
 
     @property
     def done(self) -> int:
@@ -189,12 +198,11 @@ class _Decoded:
         if self._progress is not None:
             self._progress(self.done, len(self._smalls))
 
-    def cache(self, path: Path | None, hashes: tuple[str, ...]) -> ImageCache:
+    def cache(self, path: Path | None, hashes: tuple[str, ...], pool: ThreadPoolExecutor) -> ImageCache:
         stats = tuple(self._stats)
         readable = np.array([one.reason is None and not one.blank for one in stats], dtype=bool)
-        phashes = np.array([int(one.phash or "0", 16) for one in stats], dtype=np.uint64)
         same = np.unique([one.pixel_hash for one in stats], return_inverse=True)[1]
-        near = find_near_pairs(phashes, self._smalls, same, np.flatnonzero(readable))
+        near = find_near_pairs(self._smalls, same, np.flatnonzero(readable & self._compare), pool)
         return ImageCache(path, 1 if all(one.gray for one in stats) else 3, hashes, stats, near)
 
 

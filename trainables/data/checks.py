@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables.data.image import ImageStats
-from trainables.data.near_duplicates import LEAST_CORRELATION, MOST_BITS, NearPairs
+from trainables.data.near_duplicates import LEAST_CORRELATION, NearPairs
 from trainables.data.samples import MISSING, MOST_ITEMS, CheckResult, Samples, rows_by
 
 Names = npt.NDArray[np.str_]
@@ -19,6 +19,7 @@ FEW_VALIDATION_IMAGES = 30
 MANY_NUMBERS = 20
 MANY_SUBGROUPS = 20
 STRONG_ASSOCIATION = 0.5
+NEAR_ACROSS_SPLITS = "near_duplicates_across_splits"  # of these the report shows both images
 
 
 def examine(samples: Samples, stats: Sequence[ImageStats], near: NearPairs, splits: Names) -> list[CheckResult]:
@@ -100,15 +101,21 @@ def groups_across(samples: Samples, splits: Names) -> list[CheckResult]:
 
 
 def _near_duplicates(samples: Samples, near: NearPairs, splits: Names) -> list[CheckResult]:
-    across = [[pair.first, pair.second] for pair in near.pairs if splits[pair.first] != splits[pair.second]]
-    within = [[pair.first, pair.second] for pair in near.pairs if splits[pair.first] == splits[pair.second]]
-    alike = f"look nearly the same (pHash within {MOST_BITS} bits, correlation >= {LEAST_CORRELATION})"
+    pairs = sorted(near.pairs, key=lambda pair: -pair.correlation)
+    across = [[pair.first, pair.second] for pair in pairs if splits[pair.first] != splits[pair.second]]
+    within = [[pair.first, pair.second] for pair in pairs if splits[pair.first] == splits[pair.second]]
+    alike = f"seem to be one film: once registered, their details correlate by {near.least} or more"
     between = f"pair(s) of images in different splits {alike}"
-    cut = f"the search for near duplicates was cut: of {len(samples):,} images the first {near.searched or 0:,} were"
-    cut += f" compared with all others, and {len(near.pairs):,} pairs were found"
+    blunt = (
+        f"any two images of this set are so alike that only a correlation of {near.least} tells near duplicates from"
+    )
+    blunt += " other pairs: films that were cropped, shifted or compressed may be missed"
+    cut = f"the search for near duplicates was cut: of the candidate pairs the {near.skipped:,} least similar were not"
+    cut += " compared in detail"
     return [
-        *([] if near.searched is None else [CheckResult("near_duplicates_cut", "warning", cut, near.searched)]),
-        *_result("near_duplicates_across_splits", "warning", across, samples, between),
+        *([CheckResult("near_duplicates_cut", "warning", cut, near.skipped)] if near.skipped else []),
+        *([CheckResult("near_duplicates_blunt", "info", blunt, 0)] if near.least > LEAST_CORRELATION else []),
+        *_result(NEAR_ACROSS_SPLITS, "warning", across, samples, between),
         *_result("near_duplicates", "info", within, samples, f"pair(s) of images within a split {alike}"),
     ]
 

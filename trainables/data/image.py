@@ -23,9 +23,10 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
 MOST_BYTES = 2_000_000_000  # of one file
 MOST_PIXELS = 80_000_000  # of one image; the largest mammograms have 30 million
 CODEC_ROUNDING = 2  # levels of 255 that the channels of a gray image may differ by
-# Raise the number when the pixels that come out of this file change: it is part of the image cache's key.
-PREPROCESSING_VERSION = 2
-SMALL = 56  # side of the image that near duplicates are compared by, a multiple of 8
+# Raise the number when what comes out of this file, or the search for near duplicates, changes: it is part of the image
+# cache's key.
+PREPROCESSING_VERSION = 3
+SMALL = 56  # side of the image that near duplicates are compared by
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -35,7 +36,7 @@ class ImageStats:
     """What is learned of one file when it is decoded: what the checks and the cache's key need.
 
     reason: why it cannot be read; None = it can, and the rest is set.
-    pixel_hash: of shape and decoded pixels at full size (32 hex). phash: imagehash's pHash, 64 bits as 16 hex.
+    pixel_hash: of shape and decoded pixels at full size (32 hex).
     gray: one channel is enough. blank: all pixels are equal. frames: how many the file holds.
     width, height: in pixels, upright. mode: of the file, Pillow's, or DICOM's photometric interpretation. bits: of a
     sample in the file. jpeg_quality: 1..100, estimated; None = no JPEG. mean, sd: of all pixels in gray, 0..255.
@@ -43,7 +44,6 @@ class ImageStats:
 
     reason: str | None = None
     pixel_hash: str = ""
-    phash: str = ""
     gray: bool = True
     blank: bool = False
     frames: int = 1
@@ -81,7 +81,6 @@ def prepare_image(source: Path | Pixels, size: int, fit: str) -> Prepared:
         return Prepared(ImageStats(reason=_reason(error)), None, np.zeros((SMALL, SMALL), np.uint8))
     stats = ImageStats(
         pixel_hash=_pixel_hash(pixels),
-        phash=_phash(small),
         gray=pixels.ndim == 2,
         blank=bool(pixels.min() == pixels.max()),
         frames=decoded.frames,
@@ -143,12 +142,6 @@ def _pixel_hash(pixels: npt.NDArray[np.uint8]) -> str:
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()[:32]
-
-
-def _phash(small: Image.Image) -> str:
-    import imagehash  # Here, so that a trial and decoding alone do not need it.
-
-    return str(imagehash.phash(small))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from search_spaces.errors import UserError, raise_all
 from trainables.atomic import sha256_of, write_json
 from trainables.data.cache import ImageCache, Progress, open_or_build
 from trainables.data.checks import (
+    NEAR_ACROSS_SPLITS,
     doubtful_classes,
     equal_images,
     examine,
@@ -33,7 +34,6 @@ from trainables.data.files import check_reachable, image_kind, index_folder
 from trainables.data.folder import list_folder
 from trainables.data.folder_tables import table_in
 from trainables.data.image import ImageStats, content_hash, prepare_image
-from trainables.data.near_duplicates import NearPairs
 from trainables.data.npz import list_npz
 from trainables.data.presets import apply_preset
 from trainables.data.rows import list_table
@@ -86,7 +86,9 @@ def prepare(
     write_image_stats(run_dir / IMAGES_FILE, ready.samples, ready.rows, ready.stats)
     assert ready.cache is not None
     assert ready.cache.path is not None
-    write_thumbnails(run_dir / THUMBNAILS_FILE, ready.samples, ready.rows, ready.splits, ready.cache.path, config.seed)
+    alike = {path for one in ready.checks if one.check == NEAR_ACROSS_SPLITS for pair in one.items for path in pair}
+    thumbnails = run_dir / THUMBNAILS_FILE
+    write_thumbnails(thumbnails, ready.samples, ready.rows, ready.splits, ready.cache.path, config.seed, alike)
     written = (SPLITS_FILE, IMAGES_FILE, THUMBNAILS_FILE)
     dataset = ready.summary() | {"sha256": {name: sha256_of(run_dir / name) for name in written}}
     write_json(run_dir / DATASET_FILE, dataset)
@@ -283,7 +285,8 @@ def _decode(looked: _Ready, cache_dir: Path, workers: int, progress: Progress | 
     """Decode the images, keep equal pixels together, too, and examine all; raises ``UserError`` with all problems."""
     config, listed = looked.config, looked.samples
     sources = listed.files if listed.pixels is None else listed.pixels
-    cache = open_or_build(sources, config.image_size, config.fit, cache_dir, workers, progress)
+    compare = listed.kind != "demo"  # its splits are by design, and phantoms all look alike
+    cache = open_or_build(sources, config.image_size, config.fit, cache_dir, workers, progress, compare)
     reasons = {row: one.reason for row, one in enumerate(cache.stats) if one.reason is not None}
     rows = np.setdiff1d(np.arange(len(listed)), list(reasons))
     samples, stats = listed.subset(rows), [cache.stats[row] for row in rows]
@@ -299,8 +302,7 @@ def _decode(looked: _Ready, cache_dir: Path, workers: int, progress: Progress | 
         problems += missing_classes(samples.labels, assignment, samples.classes, samples.groups)
         problems += _fold_problems(samples, assignment.splits, folds, config.seed)
         notes = (*notes, _DRAWN_ANEW)
-    near = NearPairs() if listed.kind == "demo" else cache.near.among(rows)  # phantoms all look alike
-    checks = examine(samples, stats, near, assignment.splits)
+    checks = examine(samples, stats, cache.near.among(rows), assignment.splits)
     problems += [_as_problem(one, samples, assignment.splits) for one in checks if _stops(one, config, len(rows))]
     raise_all(problems)
     return dataclasses.replace(

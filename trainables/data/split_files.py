@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,17 @@ def group_id(group: str, salt: bytes) -> str:
     return hashlib.sha256(salt + group.encode()).hexdigest()[:12] if group else ""
 
 
-def write_thumbnails(path: Path, samples: Samples, rows: Rows, splits: Names, cache: Path, seed: int) -> None:
+def write_thumbnails(
+    path: Path, samples: Samples, rows: Rows, splits: Names, cache: Path, seed: int, also: Collection[str] = ()
+) -> None:
     """thumbnails.npz: path, split, label: str [M]; image: uint8 [M, T, T] (gray) or [M, T, T, 3], T <= 96.
 
-    All of val and of test, up to 1500 each (drawn by ``seed`` beyond), and 6 of each class from train.
+    All of val and of test, up to 1500 each (drawn by ``seed`` beyond), 6 of each class from train, and the paths in
+    ``also``.
     """
     chosen = _choose(samples, splits, np.random.default_rng([seed, 96]))
+    more = {row for row, shown in enumerate(samples.paths) if shown in also}
+    chosen += sorted(more - set(chosen))
     images = np.load(cache, mmap_mode="r")
     size = min(THUMBNAIL_SIZE, images.shape[-1])
     small = np.stack([_shrink(images[rows[index]], size) for index in chosen])

@@ -6,6 +6,7 @@ import pytest
 from in_chapter import facts, figures, galleries, notes, results_of, tables, texts
 
 from reports.chapters.data import chapter
+from sweep.records import read_run
 from sweep.run_folder import RunPaths
 
 
@@ -52,6 +53,24 @@ def test_equal_images_are_said_to_be_kept_together_where_splits_were_drawn_so(wr
     assert "equal images" in said("val", split_origin="val taken from train")
     assert "together" not in said("given", split_origin="given")
     assert "equal images" not in said("earlier", split_origin="seeded", left_out=None)
+
+
+def test_near_duplicates_across_splits_are_shown_side_by_side(write_run):
+    def shown(name, *items):
+        check = {"check": "near_duplicates_across_splits", "severity": "warning", "count": len(items), "items": items}
+        root = write_run(name, trials=1, dataset={"checks": [check]})
+        return galleries(chapter(results_of(root)))
+
+    assert len(shown("none")) == 1
+    rows = read_run(write_run("paths", trials=1)).rows
+    train, test = (rows[rows["split"] == split]["path"].iloc[0] for split in ("train", "test"))
+    pairs, samples = shown("two", [train, test], ["not/there.png", test])
+    assert [(label, [(one.name, one.split, bool(one.uri)) for one in pair]) for label, pair in pairs.rows] == [
+        ("pair 1", [(train, "train", True), (test, "test", True)]),
+        ("pair 2", [("not/there.png", "?", False), (test, "test", True)]),
+    ]
+    assert len(samples.rows) == 3
+    assert len(shown("many", *[[train, test]] * 40)[0].rows) == 10
 
 
 def test_image_files_are_described_where_that_was_recorded(write_run):

@@ -66,6 +66,15 @@ def test_an_existing_cache_is_used_and_not_written_again(files: tuple[Path, ...]
     assert first.path.stat().st_ino == inode
 
 
+def test_a_cache_made_without_looking_for_near_duplicates_is_not_taken_for_one_with(
+    files: tuple[Path, ...], tmp_path: Path
+) -> None:
+    copy = tmp_path / "images" / "copy.png"
+    Image.fromarray(np.asarray(Image.open(files[0])) // 2 + 9).save(copy)
+    made = [open_or_build((*files, copy), 16, "squash", tmp_path / "cache", 1, None, wanted) for wanted in (0, 1, 0)]
+    assert [[pair[:2] for pair in cache.near.pairs] for cache in made] == [[], [(0, 9)], [(0, 9)]]
+
+
 def test_size_fit_content_and_order_each_give_another_cache(files: tuple[Path, ...], tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     variants = [

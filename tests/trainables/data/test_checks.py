@@ -7,7 +7,7 @@ import pytest
 
 from trainables.data.checks import cramers_v, doubtful_classes, examine, small_counts
 from trainables.data.image import ImageStats
-from trainables.data.near_duplicates import NearPair, NearPairs
+from trainables.data.near_duplicates import LEAST_CORRELATION, NearPair, NearPairs
 from trainables.data.samples import CheckResult, Samples
 
 
@@ -30,11 +30,12 @@ def examined(
     splits: list[str],
     hashes: str = "",
     near: tuple[NearPair, ...] = (),
-    searched: int | None = None,
+    skipped: int = 0,
+    least: float = LEAST_CORRELATION,
 ) -> list[CheckResult]:
     names = hashes or [str(row) for row in range(len(samples))]
-    stats = [ImageStats(pixel_hash=name, phash="0" * 16) for name in names]
-    found = examine(samples, stats, NearPairs(near, searched), np.array(splits))
+    stats = [ImageStats(pixel_hash=name) for name in names]
+    found = examine(samples, stats, NearPairs(near, skipped, least), np.array(splits))
     return [result for result in found if not result.check.startswith("tiny")]
 
 
@@ -61,17 +62,30 @@ def test_classes_that_may_be_none_are_a_warning(classes: tuple[str, ...], count:
 
 
 def test_errors_come_first() -> None:
-    near = (NearPair(0, 1, 3, 0.98),)
+    near = (NearPair(0, 1, 0.98),)
     found = examined(samples_of(4), ["train", "train", "train", "val"], "abcc", near)
     assert [result.severity for result in found] == ["error", "warning", "info"]
     assert [result.check for result in found] == ["duplicates_across_splits", "two_labels", "near_duplicates"]
 
 
-@pytest.mark.parametrize("near", [(), (NearPair(0, 1, 3, 0.98),)])
-def test_a_search_for_near_duplicates_that_was_cut_says_where(near: tuple[NearPair, ...]) -> None:
-    (result, *_) = examined(samples_of(1200), ["train"] * 1200, near=near, searched=1024)
+@pytest.mark.parametrize("near", [(), (NearPair(0, 1, 0.98),)])
+def test_a_search_for_near_duplicates_that_was_cut_says_how_much_was_left(near: tuple[NearPair, ...]) -> None:
+    (result, *_) = examined(samples_of(1200), ["train"] * 1200, near=near, skipped=1024)
     assert (result.check, result.severity, result.count) == ("near_duplicates_cut", "warning", 1024)
-    assert f"of 1,200 images the first 1,024 were compared with all others, and {len(near)} pairs" in result.message
+    assert "1,024" in result.message
+
+
+def test_near_duplicates_are_listed_with_the_most_alike_first() -> None:
+    near = (NearPair(0, 1, 0.93), NearPair(0, 2, 0.99), NearPair(1, 3, 0.98))
+    (across, within) = examined(samples_of(4), ["train", "train", "val", "train"], near=near)
+    assert (across.check, across.count) == ("near_duplicates_across_splits", 1)
+    assert within.items == (("1.png", "3.png"), ("0.png", "1.png"))
+
+
+def test_a_set_in_which_all_images_are_alike_is_told_that_pairs_may_be_missed() -> None:
+    (result,) = examined(samples_of(2), ["train", "train"], least=0.963)
+    assert (result.check, result.severity) == ("near_duplicates_blunt", "info")
+    assert "0.963" in result.message
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from search_spaces.errors import UserError
 from sweep.run_folder import RunPaths
@@ -293,6 +294,18 @@ def test_near_duplicates_warn(split_folder: Path, tmp_path: Path) -> None:
     assert found["near_duplicates_across_splits"]["severity"] == "warning"
 
 
+def test_both_images_of_a_pair_in_two_splits_have_thumbnails(split_folder: Path, tmp_path: Path) -> None:
+    for number in range(12):
+        copy = split_folder / "val" / "ill" / f"c{number}.png"
+        ImageOps.mirror(Image.open(split_folder / "train" / "ill" / f"{number:02d}.png")).save(copy)
+    found = checks(prepared(tmp_path, data=str(split_folder)))["near_duplicates_across_splits"]
+    assert found["count"] == 12
+    with np.load(tmp_path / "run" / "thumbnails.npz") as saved:
+        kept = saved["path"].tolist()
+    assert {path for pair in found["items"][:10] for path in pair} <= set(kept)
+    assert len(kept) == len(set(kept))
+
+
 def test_source_is_tabulated_against_class_and_warns_when_they_go_together(split_folder: Path, tmp_path: Path) -> None:
     path = manifest_of(split_folder, site=lambda shown: "A" if "ill" in shown else "B")
     dataset = prepared(tmp_path, data=str(path), label_column=("finding",), source_column="site")
@@ -430,4 +443,8 @@ def test_real_x_rays_pass_without_a_false_alarm(shared_dir: Path, tmp_path: Path
     assert dataset["images"] == {"train": 785, "val": 169, "test": 169}
     assert dataset["channels"] == 1
     assert dataset["caveats"] == []
-    assert [(finding["severity"], finding["count"]) for finding in dataset["checks"]] == [("info", 1)]
+    (pairs,) = dataset["checks"]
+    assert (pairs["check"], pairs["severity"]) == ("near_duplicates", "info")
+    manifest = pd.read_csv(shared_dir / "data" / "xray_a" / "manifest.csv").set_index("path")["group_id"]
+    ((first, second),) = pairs["items"]  # one film that the set holds twice; films of a patient do not count
+    assert manifest[first] == manifest[second]
