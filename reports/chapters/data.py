@@ -103,7 +103,8 @@ def _across(results: Results) -> list[Block]:
     if not pairs:
         return []
     run, paths = results.data.run, {path for pair in pairs for path in pair}
-    uris = thumbnails.of_files(run.paths.thumbnails, paths)
+    images = thumbnails.of_files(run.paths.thumbnails, paths)
+    uris = {path: thumbnails.data_uri(image) for path, image in images.items()}
     splits = dict(zip(run.rows["path"], run.rows["split"], strict=True)) if "split" in run.rows else {}
     rows = tuple(
         (f"pair {number}", tuple(Sample(uris.get(path, ""), path, splits.get(path, "?")) for path in pair))
