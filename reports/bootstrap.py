@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,8 @@ _MOST_LEFT_OUT = 1000
 _EPSILON = float(np.finfo(np.float32).eps)  # as in trainables.metrics: what a probability of 0 or 1 is worth
 _CHUNK = 256  # replicates scored at once: bounds memory and stays in the processor's cache
 _CELLS = 200_000  # weights looked at together: 800 kB stay in the processor's cache
+
+PPV_AT_PREVALENCE = "precision_at_prevalence"
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Scores:
     values: [R, 1 + B + J] of each of R runs by ``Resamples.weights``; NaN where an AUROC is undefined. proportion_of:
     of how many images a score is a proportion, the mean over the runs; scores that are none are missing. positives,
     negatives: for each class, the groups with an image that is known to have it, and with one known not to. ordered: as
-    for ``evaluate_predictions``.
+    for ``evaluate_predictions``. prevalence: by class, of ``with_prevalence``.
     """
 
     classes: tuple[str, ...]
@@ -145,6 +147,7 @@ class Scores:
     negatives: dict[str, int]
     resamples: Resamples
     ordered: bool = False
+    prevalence: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def defined(self) -> list[str]:
@@ -436,12 +439,18 @@ def with_prevalence(scores: Scores, name: str, prevalence: float) -> Scores:
     Bland, BMJ 309:102, 1994), in each resample; prevalence: in (0, 1). Undefined, as precision is, where no image is
     decided to be of the class, and where either ratio is 0/0.
     """
-    key, ratios = f"precision_at_prevalence:{name}", (f"recall:{name}", f"specificity:{name}")
+    key, ratios = f"{PPV_AT_PREVALENCE}:{name}", (f"recall:{name}", f"specificity:{name}")
     recall, specificity = (scores.values[ratio] for ratio in ratios)
-    true, false = recall * prevalence, (1 - specificity) * (1 - prevalence)
-    values = scores.values | {key: _ratio(true, true + false)}
+    values = scores.values | {key: ppv_at(recall, specificity, prevalence)}
     undefined = any(scores.proportion_of[ratio] == 0 for ratio in (*ratios, f"precision:{name}"))
-    return replace(scores, values=values, proportion_of=scores.proportion_of | ({key: 0.0} if undefined else {}))
+    sizes = scores.proportion_of | ({key: 0.0} if undefined else {})
+    return replace(scores, values=values, proportion_of=sizes, prevalence={**scores.prevalence, name: prevalence})
+
+
+def ppv_at(sensitivity: Array, specificity: Array, prevalence: float) -> Array:
+    """The formula of ``with_prevalence``; 0/0 is 0."""
+    true, false = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    return _ratio(true, true + false)
 
 
 def with_means(scores: Scores, values: Mapping[str, NDArray[Any]]) -> Scores:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import norm
 
 from reports import formats
-from reports.bootstrap import Array, Resamples, Scores
+from reports.bootstrap import PPV_AT_PREVALENCE, Array, Resamples, Scores, ppv_at
 from trainables.metrics import AREAS
 
 FEW_GROUPS = 20
@@ -56,6 +56,8 @@ def interval(scores: Scores, name: str, *, level: float = 0.95) -> Interval:
         # No resample has an error, or none has a success. Every patient counts as one image, which is cautious.
         method = "Wilson over groups"
         low, high = wilson(estimate, size * resamples.groups / len(resamples.member), level=level)
+    elif name.startswith(f"{PPV_AT_PREVALENCE}:") and not np.ptp(scores.values[name]):
+        return _ppv_interval(scores, name, level)
     elif resamples.replicates < FEWEST_REPLICATES:
         warning = "too few groups with each class to resample"
     else:
@@ -66,6 +68,17 @@ def interval(scores: Scores, name: str, *, level: float = 0.95) -> Interval:
     return Interval(estimate, low, high, method, warning)
 
 
+def _ppv_interval(scores: Scores, name: str, level: float) -> Interval:
+    """Of a PPV that no resample moves, such as one without a false positive: from the bounds of its parts, which is
+    cautious."""
+    label = name.partition(":")[2]
+    recall, specificity = (interval(scores, f"{ratio}:{label}", level=level) for ratio in ("recall", "specificity"))
+    bounds = np.array([[recall.low, recall.high], [specificity.low, specificity.high]])
+    low, high = ppv_at(bounds[0], bounds[1], scores.prevalence[label]).tolist()
+    warning = recall.warning or specificity.warning
+    return Interval(scores.estimate[name], low, high, specificity.method, warning)
+
+
 def few_groups(scores: Scores, name: str) -> str:
     """The warning due where an interval of the score ``name`` rests on fewer than 20 groups, or "".
 
@@ -74,7 +87,7 @@ def few_groups(scores: Scores, name: str) -> str:
     """
     metric, _, c = name.partition(":")
     having = [(scores.positives[one], f" with {one}") for one in scores.classes if one == c or name in _MACRO]
-    both = (*AREAS, "precision_at_prevalence")
+    both = (*AREAS, PPV_AT_PREVALENCE)
     lacking = [(scores.negatives[c], f" without {c}")] if metric in ("specificity", "npv", *both) and c else []
     resting = [min(lacking if metric in ("specificity", "npv") else having + lacking, default=(FEW_GROUPS, ""))]
     unit = "patients" if scores.resamples.named else "images"

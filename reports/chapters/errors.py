@@ -12,7 +12,7 @@ import pandas as pd
 
 from reports import figures, formats, intervals
 from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
-from reports.bootstrap import Scores
+from reports.bootstrap import PPV_AT_PREVALENCE, Scores
 from reports.intervals import FEW_GROUPS, interval
 from reports.probabilities import MOST_VALUES, OperatingPoints, Subgroup, digits
 from reports.results import ReportedModel, Results
@@ -25,7 +25,7 @@ TOLERANCE = 5e-4
 OVERALL = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1_macro": "macro F1"}
 OVERALL |= {"mcc": "Matthews correlation", "kappa": "Cohen's kappa"}
 OF_A_CLASS = {"precision": "precision", "recall": "recall", "specificity": "specificity", "f1": "F1", "auroc": "AUROC"}
-PPV_AT_PREVALENCE, AT_PREVALENCE = "precision_at_prevalence", "PPV at a prevalence of"
+AT_PREVALENCE = "PPV at a prevalence of"
 RATIOS = {"sensitivity": "recall", "specificity": "specificity", "PPV": "precision", "NPV": "npv"}
 
 
@@ -279,9 +279,7 @@ def _point(results: Results) -> str:
 def _in_words(scores: Scores, name: str) -> str:
     if intervals.is_undefined(scores, name):
         return "undefined"
-    found = interval(scores, name)
-    same = f"{formats.score(found.estimate)} (no interval: the same in every resample)"
-    return same if found.low == found.high else intervals.plain(found)
+    return intervals.plain(interval(scores, name))
 
 
 def _story(results: Results, points: OperatingPoints, model: ReportedModel) -> str:

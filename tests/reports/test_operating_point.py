@@ -172,3 +172,19 @@ def test_ppv_at_the_observed_prevalence_is_the_observed_ppv() -> None:
     assert (found.method, found.low < found.estimate < found.high) == ("bootstrap", True)
     never = score_runs(labels, probabilities, ("a", "b", "c"), resamples, areas=False, thresholds={"b": 2.0})
     assert is_undefined(with_prevalence(never, "b", 0.01), name)
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_ppv_without_a_false_positive_is_as_unsure_as_the_specificity(together: int) -> None:
+    labels = np.repeat([0, 1], [80, 40])
+    answers = np.where(np.arange(120) < 116, labels, 0)  # four of the 40 are missed
+    probabilities = np.eye(2, dtype=np.float32)[answers][None]
+    groups = [f"{place // together}" for place in range(120)]
+    scores = score_runs(labels, probabilities, ("a", "b"), draw_resamples(groups, labels, 2), areas=False)
+    found = interval(with_prevalence(scores, "b", 0.02), "precision_at_prevalence:b")
+    recall, specificity = interval(scores, "recall:b"), interval(scores, "specificity:b")
+    assert (found.estimate, found.high, specificity.high) == (1, 1, 1)
+    assert specificity.low < 1
+    expected = recall.low * 0.02 / (recall.low * 0.02 + (1 - specificity.low) * 0.98)
+    assert found.low == pytest.approx(expected)
+    assert found.low < 0.5, "80 images without a false positive do not show it"
