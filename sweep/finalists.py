@@ -34,7 +34,7 @@ from sweep.records import Run, read_maps, read_predictions, read_run
 from sweep.run_folder import RunPaths
 from sweep.trial_records import Finalist, Finals, Suggestion, TrialRecord, best, ranked_rows
 from trainables.atomic import append_line, write_json
-from trainables.attribution import attribute_split
+from trainables.attribution import attribute_split, is_of
 from trainables.baselines import measure_baselines, read_properties
 from trainables.data.dataset import open_dataset, open_test_split
 from trainables.data.splits import write_folds
@@ -407,7 +407,7 @@ def attribute(plan: Plan, run: Run, settings: TrialSettings) -> list[str]:
         return []
     split = "test" if run.finals is not None and run.finals.opened else "val"
     known, judged = read_maps(run, chosen.trial), read_predictions(run, chosen.trial)
-    if known is not None and judged is not None and (known.split, known.epoch) == (split, judged.epoch):
+    if known and judged and known.split == split and is_of(known, judged.of(split), chosen.thresholds):
         return []
     arguments = chosen.files.weights.absolute(), plan.weights, split, chosen.thresholds, settings
     (problem,) = run_tasks(plan, run.paths, _attribute, [arguments])

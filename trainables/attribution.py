@@ -85,6 +85,13 @@ def classes_of_interest(
     return (truth | given) & (rank < MOST_LABELS), truth
 
 
+def is_of(maps: Maps, part: Predictions, thresholds: Mapping[str, float] | None) -> bool:
+    """Whether ``maps`` is what ``attribute_split`` makes of these predictions of one split."""
+    images, labels = np.nonzero(classes_of_interest(part, thresholds)[0])
+    same = np.array_equal(maps.path, part.path[images]) and np.array_equal(maps.label, labels)
+    return maps.epoch == part.epoch and (same or min(maps.grid) < SMALLEST_GRID)
+
+
 def grad_cam(network: nn.Module, backbone: Backbone, inputs: Tensor, wanted: Tensor) -> Tensor:
     """Grad-CAM (Selvaraju et al., ICCV 2017, section 3): for each True of ``wanted``, row by row, a map of its logit.
 

@@ -21,8 +21,10 @@ from sweep.history import RepeatHistory, TrialHistory
 from sweep.optuna_search import Exhausted
 from sweep.records import read_maps, read_run
 from sweep.run_folder import RunPaths
+from trainables.atomic import write_json
 from trainables.data.config import DataConfig
 from trainables.data.dataset import open_test_split
+from trainables.metrics import OperatingPoint
 from trainables.predictions import Predictions, join, read_predictions
 from trainables.weights import find_weights
 
@@ -227,6 +229,17 @@ def test_maps_are_made_of_validation_and_once_test_is_open_of_test_each_once(
     assert (maps.split, len(calls)) == ("test", 3)
     assert list(dict.fromkeys(maps.path.tolist())) == test.paths
     assert len(run.paths.test_access.read_text().splitlines()) == 1
+
+    selection = json.loads(run.paths.selection.read_text())
+    point = OperatingPoint(known.classes[0], "sensitivity", 0.9, 0.1, 8, 24, 1)
+    write_json(run.paths.selection, selection | {"operating_point": dataclasses.asdict(point)})
+    open_test(run.paths, "t0000", ["t0000"], 12)
+    for _ in range(2):
+        assert finalists.attribute(own, read_run(root), settings) == []
+    maps = read_maps(run, "t0000/seed_1001")
+    assert maps is not None
+    assert set(maps.path[maps.label == 0].tolist()) == {*test.paths}, "all are decided to be of this class now"
+    assert len(calls) == 4
 
 
 def test_why_there_are_no_maps_is_told(small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
