@@ -16,7 +16,7 @@ from reports import formats
 from reports.bootstrap import Array, Resamples, Runs, Scores, score_runs
 from reports.data import ReportData
 from reports.intervals import FEWEST_REPLICATES, Interval, few_groups, interval, qualifier
-from sweep.evaluation_records import ConclusionRecord, Evaluation, EvaluationRecord
+from sweep.evaluation_records import ConclusionRecord, Evaluation, EvaluationRecord, read_conclusion
 from sweep.records import BaselineRecord
 from trainables.metrics import UNTUNED, evaluate_predictions, metric_mode
 from trainables.predictions import Predictions
@@ -380,10 +380,10 @@ class ExternalResult:
     def facts(self) -> EvaluationRecord:
         return self.evaluation.facts
 
-    @property
+    @cached_property
     def conclusion(self) -> ConclusionRecord:
-        """Empty before ``reports.conclusion`` has drawn it."""
-        return self.evaluation.conclusion or ConclusionRecord()
+        """As ``reports.conclusion`` wrote it; empty before."""
+        return read_conclusion(self.evaluation.paths)
 
     @cached_property
     def images(self) -> Runs:

@@ -16,7 +16,7 @@ from reports.data import checked, read_report_data, without_test
 from reports.intervals import interval
 from reports.probabilities import calibration_error
 from search_spaces.errors import UserError
-from sweep.evaluation_records import ClassConclusion, ConclusionRecord, Evaluation, IntervalRecord
+from sweep.evaluation_records import ClassConclusion, ConclusionRecord, IntervalRecord
 from sweep.records import read_predictions
 from sweep.run_folder import RunPaths
 from trainables.atomic import FORMAT, write_json
@@ -47,10 +47,9 @@ class OwnImages:
         return f"the run's own {len(self.runs.paths):,} {formats.SPLIT_NAMES[self.split]} images"
 
 
-def conclude(evaluation: Evaluation) -> ConclusionRecord:
+def conclude(result: ExternalResult) -> ConclusionRecord:
     """Compare the evaluation with its run's own images, and write ``conclusion.json``."""
-    result = ExternalResult(evaluation)
-    own = own_images(evaluation)
+    own = _own_images(result)
     metric = "accuracy" if own is not None and not own.runs.truth.any(axis=0).all() else result.main_score
     found = ConclusionRecord(metric=metric, external=_interval_of(result.scores, metric))
     if own is None:
@@ -58,14 +57,14 @@ def conclude(evaluation: Evaluation) -> ConclusionRecord:
         found = found.model_copy(update={"sentence": sentence, "warnings": tuple(_failed_classes(result))})
     else:
         found = found.model_copy(update=_compared(result, own, metric))
-    write_json(evaluation.paths.conclusion, {"format": FORMAT} | json.loads(found.model_dump_json()))
+    write_json(result.evaluation.paths.conclusion, {"format": FORMAT} | json.loads(found.model_dump_json()))
     return found
 
 
-def own_images(evaluation: Evaluation) -> OwnImages | None:
+def _own_images(result: ExternalResult) -> OwnImages | None:
     """Of the run that the model is from: the folder around the evaluation, or around the model's file; None without."""
-    facts = evaluation.facts
-    around = [evaluation.paths.root.absolute().parent.parent]
+    facts, classes = result.facts, result.images.classes
+    around = [result.evaluation.paths.root.absolute().parent.parent]
     if facts.model.file is not None:
         around.append(Path(facts.model.file).absolute().parent.parent)
     root = next((one for one in around if RunPaths(one).sweep.is_file()), None)
@@ -76,7 +75,7 @@ def own_images(evaluation: Evaluation) -> OwnImages | None:
     except UserError:
         return None
     saved = checked(data.run, read_predictions(data.run, facts.model.trial), facts.model.trial)
-    if saved is None or saved.epoch != facts.model.epoch or not {*evaluation.predictions.classes} <= {*saved.classes}:
+    if saved is None or saved.epoch != facts.model.epoch or not {*classes} <= {*saved.classes}:
         return None
     if data.run.finals is None or not data.run.finals.opened:
         saved = without_test(saved)
@@ -85,13 +84,11 @@ def own_images(evaluation: Evaluation) -> OwnImages | None:
     if runs is None:
         return None
     if runs.multi_label:
-        kept = [runs.classes.index(name) for name in evaluation.predictions.classes]
-        columns = runs.labels[:, kept], runs.probabilities[..., kept]
-        runs = replace(runs, classes=evaluation.predictions.classes, labels=columns[0], probabilities=columns[1])
+        kept = [runs.classes.index(name) for name in classes]
+        runs = replace(runs, classes=classes, labels=runs.labels[:, kept], probabilities=runs.probabilities[..., kept])
     training = set(data.run.rows.loc[data.run.rows["split"] == "train", "path"]) if "split" in data.run.rows else set()
     images = data.run.images
-    scores = runs.scores(areas=True, thresholds=ExternalResult(evaluation).tuned)
-    return OwnImages(split, runs, scores, images[images["path"].isin(training)])
+    return OwnImages(split, runs, runs.scores(thresholds=result.tuned), images[images["path"].isin(training)])
 
 
 def _compared(result: ExternalResult, own: OwnImages, metric: str) -> dict[str, object]:

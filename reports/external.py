@@ -6,7 +6,6 @@ import argparse
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +37,12 @@ def build(root: Path) -> list[str]:
     Also conclusion.json, for which it reads the run that the model is from. Returns the lines that tell what came out.
     Raises ``UserError`` if it is no evaluation.
     """
-    evaluation = read_evaluation(root)
+    result = ExternalResult(read_evaluation(root))
     try:
-        result = ExternalResult(replace(evaluation, conclusion=conclude(evaluation)))
+        conclude(result)
     except OSError as error:
-        raise UserError(f"{evaluation.paths.conclusion} cannot be written ({error.strerror}): make room") from error
+        conclusion = result.evaluation.paths.conclusion
+        raise UserError(f"{conclusion} cannot be written ({error.strerror}): make room") from error
     paths = result.evaluation.paths
     chapters = tuple(chapter for make in CHAPTERS if (chapter := make(result)) is not None)
     page = render.Page(

@@ -40,7 +40,7 @@ from sweep.cli import (
     tell,
 )
 from sweep.endings import BAD_INPUT
-from sweep.evaluation_records import ConclusionRecord, read_conclusion
+from sweep.evaluation_records import read_conclusion
 from sweep.run_folder import EvaluationPaths, RunPaths, check_writable, folder_beside
 from trainables.atomic import FORMAT, sha256_of, write_json
 from trainables.data.config import DataConfig
@@ -128,7 +128,7 @@ def _run(argv: Sequence[str]) -> int:
     with _beside(out) as folder:
         notes, warnings = evaluate(model, what, EvaluationPaths(folder), batch_size)
         lines, problem = build_page("reports.external", folder)
-        conclusion = read_conclusion(EvaluationPaths(folder)) or ConclusionRecord()
+        conclusion = read_conclusion(EvaluationPaths(folder))
     warnings = [f"warning: {plain(warning)}" for warning in (*conclusion.warnings, *warnings)]
     for line in (model.title, *map(plain, notes), *warnings, *lines, *filter(None, [plain(conclusion.sentence)])):
         print(line)

@@ -88,14 +88,13 @@ class ConclusionRecord(Record):
 @dataclass(frozen=True)
 class Evaluation:
     """predictions: their one split is "external". rows: rows.csv, of the form of splits.csv, every column as text, in
-    the order of the predictions. images: images.csv, as of a ``Run``. conclusion: None before its page was built."""
+    the order of the predictions. images: images.csv, as of a ``Run``."""
 
     paths: EvaluationPaths
     facts: EvaluationRecord
     predictions: Predictions
     rows: pd.DataFrame
     images: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=IMAGE_COLUMNS))
-    conclusion: ConclusionRecord | None = None
 
 
 def read_evaluation(root: Path) -> Evaluation:
@@ -120,11 +119,11 @@ def read_evaluation(root: Path) -> Evaluation:
         raise UserError(f"{root} cannot be read: {error}") from None
     if list(rows["path"]) != saved.path.tolist():
         raise UserError(f"{root} is damaged: {paths.rows.name} and {paths.predictions.name} name other images")
-    return Evaluation(paths, facts, saved, rows, image_table(paths.images, []), read_conclusion(paths))
+    return Evaluation(paths, facts, saved, rows, image_table(paths.images, []))
 
 
-def read_conclusion(paths: EvaluationPaths) -> ConclusionRecord | None:
-    """None where there is none, or it is damaged: building the page writes it anew."""
+def read_conclusion(paths: EvaluationPaths) -> ConclusionRecord:
+    """Empty where there is none, or it is damaged: building the page writes it anew."""
     problems: list[str] = []
     found = read_file(ConclusionRecord, paths.conclusion, problems)
-    return None if problems else found
+    return ConclusionRecord() if problems else found

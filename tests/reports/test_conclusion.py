@@ -14,6 +14,7 @@ from run_files import write
 from sklearn.metrics import f1_score
 
 from reports.build import build as build_report
+from reports.comparisons import ExternalResult
 from reports.conclusion import conclude
 from reports.external import build
 from sweep.evaluation_records import ConclusionRecord, read_conclusion, read_evaluation
@@ -81,7 +82,7 @@ def evaluation(
 
 
 def concluded(root: Path) -> ConclusionRecord:
-    found = conclude(read_evaluation(root))
+    found = conclude(ExternalResult(read_evaluation(root)))
     assert read_conclusion(EvaluationPaths(root)) == found
     return found
 
@@ -249,7 +250,6 @@ def test_the_page_and_the_runs_own_report_say_it(tmp_path: Path) -> None:
     root = evaluation(run / "external" / "hospital", run, label, shuffled)
     build(root)
     found = read_conclusion(EvaluationPaths(root))
-    assert found is not None
     assert found.own is not None
     page = (root / "report.html").read_text(encoding="utf-8")
     assert found.warnings[0].replace("'", "&#39;") in page

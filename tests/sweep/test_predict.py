@@ -44,7 +44,11 @@ HELP = "python -m sweep.predict --help shows all options"
 @pytest.fixture(scope="module")
 def run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Classes bright, dark and gray, with its model."""
-    made = trained_run(tmp_path_factory.mktemp("runs") / "run", DataConfig(data=str(small_data), image_size=32))
+    return with_model(tmp_path_factory.mktemp("runs") / "run", small_data, 32)
+
+
+def with_model(place: Path, data: Path, size: int) -> Path:
+    made = trained_run(place, DataConfig(data=str(data), image_size=size))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "write_onnx", lambda path, network, facts: None)
         assert write_models(read_run(made)) == []
@@ -239,11 +243,7 @@ def test_a_reader_that_has_seen_enough_costs_no_row_of_the_table(
 @pytest.fixture(scope="module")
 def fine(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose maps have 7 x 7 positions."""
-    made = trained_run(tmp_path_factory.mktemp("runs") / "fine", DataConfig(data=str(small_data), image_size=128))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "write_onnx", lambda path, network, facts: None)
-        assert write_models(read_run(made)) == []
-    return made
+    return with_model(tmp_path_factory.mktemp("runs") / "fine", small_data, 128)
 
 
 def test_maps_are_drawn_over_the_images_by_row_and_class_for_the_owner_alone(
