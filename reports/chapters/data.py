@@ -89,7 +89,8 @@ def _checks(results: Results) -> list[Block]:
     """What the checks of the images found."""
     found = tables.checks(results.data.dataset)
     if found.empty:
-        return [Text("The checks for unreadable files, duplicates and patients in two splits found nothing.")]
+        looked_for = "patients" if results.data.dataset.demo else "unreadable files, duplicates and patients"
+        return [Text(f"The checks for {looked_for} in two splits found nothing.")]
     titles = {"severity": "severity", "check": "check", "count": "count", "message": "finding", "examples": "examples"}
     columns = tuple(Column(key, title, "integer" if key == "count" else "text") for key, title in titles.items())
     caption = "What the checks found, the gravest first; at most three examples each, all stand in dataset.json."

@@ -58,6 +58,11 @@ BASELINES = (
 MOST_REASONS = 4
 """Of what was left out; the data chapter has all."""
 PRECISIONS = {"bf16": "bfloat16", "fp32": "single precision"}
+DUPLICATES = (
+    "Exact duplicates were found by a hash of the pixels; near duplicates among the images nearest by principal "
+    "components, by a correlation of at least 0.9 (more where all images of a set are alike) of their details after "
+    "registration (scale, shift, mirror)."
+)
 
 
 def chapter(results: Results) -> Chapter:
@@ -117,9 +122,7 @@ def _data(results: Results) -> list[str]:
         f"The splits were {escape(SPLITS.get(origin, origin))}{_together(results)}: {numbers}.",
         patients,
         _left_out(results),
-        "Exact duplicates were found by a hash of the pixels; near duplicates among the images nearest by principal",
-        "components, by a correlation of at least 0.9 (more where all images of a set are alike) of their details",
-        "after registration (scale, shift, mirror).",
+        "" if dataset.demo else DUPLICATES,
         f"Images were {fit} {size} x {size} pixels{gray}, scaled by ImageNet's mean and standard deviation{others}.",
     ]
 

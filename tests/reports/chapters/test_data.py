@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from in_chapter import facts, figures, galleries, notes, results_of, tables, texts
 
+from reports.chapters import methods
 from reports.chapters.data import chapter
 from sweep.records import read_run
 from sweep.run_folder import RunPaths
@@ -108,3 +109,13 @@ def test_a_run_without_dataset_json_says_that_nothing_is_known(write_run):
     root = write_run(trials=1)
     RunPaths(root).dataset.unlink()
     assert "nothing is known of the data" in notes(chapter(results_of(root)))
+
+
+def test_the_demo_set_is_not_said_to_have_been_searched_for_duplicates(write_run) -> None:
+    said = {
+        demo: texts(chapter(results)) + texts(methods.chapter(results))
+        for demo in (False, True)
+        if (results := results_of(write_run(f"demo{demo}", dataset={"demo": demo, "checks": []})))
+    }
+    assert "duplicates" in said[False]
+    assert "duplicates" not in said[True]
