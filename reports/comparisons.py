@@ -413,15 +413,29 @@ class ExternalResult:
         return [name for name, count in self.facts.counts.items() if not count]
 
     @property
+    def only(self) -> str | None:
+        """The class of all images; None where they have several, or labels."""
+        present = [name for name, count in self.facts.counts.items() if count]
+        return present[0] if len(present) == 1 and not self.images.multi_label else None
+
+    @property
+    def with_f1(self) -> list[str]:
+        """The classes whose F1 says something: of some image, and not of all."""
+        return [] if self.only else [name for name in self.images.classes if name not in self.absent]
+
+    @property
     def main_score(self) -> str:
-        """Macro F1, but where a class has no image: it would count as 0."""
+        """Macro F1, but where a class has no image, as it would count as 0; where all are of one class, its recall."""
+        if self.only:
+            return f"recall:{self.only}"
         return "accuracy" if self.absent else "f1_macro"
 
     def name_of(self, key: str) -> str:
-        """ "macro F1 (2 of 3 classes)" of a score."""
+        """ "macro F1 (2 of 3 classes)" of a score, "recall of normal" of that of a class."""
         if key == "accuracy" and self.images.multi_label:
             return "exact match"
-        return formats.METRIC_NAMES[key] + qualifier(self.scores, key)
+        plain, _, label = key.partition(":")
+        return formats.METRIC_NAMES[plain] + (f" of {label}" if label else qualifier(self.scores, key))
 
     @property
     def size(self) -> str:

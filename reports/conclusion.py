@@ -42,6 +42,11 @@ class OwnImages:
     training: pd.DataFrame
 
     @property
+    def present(self) -> list[str]:
+        """The classes of some image."""
+        return [self.runs.classes[place] for place in np.flatnonzero(self.runs.truth.any(axis=0))]
+
+    @property
     def name(self) -> str:
         """ "the run's own 169 test images"."""
         return f"the run's own {len(self.runs.paths):,} {formats.SPLIT_NAMES[self.split]} images"
@@ -50,7 +55,9 @@ class OwnImages:
 def conclude(result: ExternalResult) -> ConclusionRecord:
     """Compare the evaluation with its run's own images, and write ``conclusion.json``."""
     own = _own_images(result)
-    metric = "accuracy" if own is not None and not own.runs.truth.any(axis=0).all() else result.main_score
+    metric = result.main_score
+    if own is not None and result.only not in own.present and len(own.present) < len(own.runs.classes):
+        metric = "accuracy"
     found = ConclusionRecord(metric=metric, external=_interval_of(result.scores, metric))
     if own is None:
         sentence = "Not compared with the run's own images: no run with predictions of this network is at hand."
@@ -105,7 +112,7 @@ def _compared(result: ExternalResult, own: OwnImages, metric: str) -> dict[str, 
             " The network was chosen on these; without test predictions there is nothing better to compare with."
         )
     classes = []
-    for one in result.images.classes:
+    for one in result.with_f1:
         f1 = f"f1:{one}"
         both = [_interval_of(scores, f1) for scores in (result.scores, own.scores)]
         change_of = _change_of(change(own.scores, result.scores, f1))

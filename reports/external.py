@@ -93,6 +93,7 @@ def in_lines(result: ExternalResult) -> list[str]:
 def overall(result: ExternalResult) -> list[tuple[str, str]]:
     """The scores over all classes with their intervals, as pairs of a name and text; without those undefined here."""
     hidden = {"f1_macro", "balanced_accuracy"} if result.absent else set()
+    hidden |= {"mcc", "kappa"} if result.only else set()
     return [
         (result.name_of(key), intervals.as_text(interval(result.scores, key)))
         for key in OVERALL
@@ -122,7 +123,8 @@ def _summary(result: ExternalResult) -> Chapter:
         blocks.append(Note("warning", "To be known before any number is read:", warnings))
     value = intervals.as_text(interval(result.scores, main_score))
     label = f"{formats.capital(result.name_of(main_score))} on {result.size} of {facts.name}"
-    detail = f"{formats.METRIC_MEANINGS[main_score]}. {intervals.below([(result.scores, main_score)])}"
+    meaning = formats.METRIC_MEANINGS[main_score.partition(":")[0]]
+    detail = f"{meaning}. {intervals.below([(result.scores, main_score)])}"
     scores = Facts(tuple((formats.capital(name), text) for name, text in overall(result)), tiles=True)
     compared = formats.escape(conclusion.sentence)
     blocks += [Headline(value, label, detail), Text(compared), scores, Text(_decided(result))]
@@ -162,7 +164,7 @@ def _errors(result: ExternalResult) -> Chapter:
     points = probabilities.operating_points(images, result.tuned, None)
     rows, titles = [], {"F1_shown": "F1"}
     of_own = {one.name: one for one in result.conclusion.classes}
-    for name in images.classes:
+    for name in result.with_f1:
         row = {"class": name} | intervals.cells(result.scores, {"F1": f"f1:{name}"})
         if (one := of_own.get(name)) is not None:
             own, less = one.own, one.difference
@@ -180,15 +182,17 @@ def _errors(result: ExternalResult) -> Chapter:
     if of_own:
         split = formats.SPLIT_NAMES[result.conclusion.own_split or "val"]
         titles |= {"own_shown": f"F1 on the run's own {split} images", "difference_shown": "difference (95 %)"}
-    caption = intervals.below((result.scores, f"f1:{name}") for name in images.classes)
-    f1 = Table("f1", caption, pd.DataFrame(rows), columns("class", **titles))
+    caption = intervals.below((result.scores, f"f1:{name}") for name in result.with_f1)
+    f1 = [Table("f1", caption, pd.DataFrame(rows), columns("class", **titles))] if rows else []
     text = "PPV and NPV depend on how frequent a class is among these images; elsewhere they are others."
     at = "its threshold" if result.tuned else f"a probability of {UNTUNED}"
     figure = confusion_figure(counts, images.classes, SPLIT, at=at)
-    return Chapter("errors", "Confusion", (figure, Text(text), operating_table(points, SPLIT), f1))
+    return Chapter("errors", "Confusion", (figure, Text(text), operating_table(points, SPLIT), *f1))
 
 
-def _discrimination(result: ExternalResult) -> Chapter:
+def _discrimination(result: ExternalResult) -> Chapter | None:
+    if result.only:
+        return None
     images, scores = result.images, result.scores
     blocks = (Text(MEANING), curves(images, scores, None, SPLIT), areas_table(images, scores, SPLIT))
     return Chapter("discrimination", "Discrimination", blocks)

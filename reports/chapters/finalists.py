@@ -304,7 +304,7 @@ def _external(results: Results) -> list[Block]:
         return []
     rows = []
     for one in results.external:
-        row = {"name": one.facts.name, "size": one.size, "measure": formats.METRIC_NAMES[one.main_score]}
+        row = {"name": one.facts.name, "size": one.size, "measure": one.name_of(one.main_score)}
         row["score_shown"] = intervals.as_text(interval(one.scores, one.main_score))
         less = one.conclusion.difference
         row["less_shown"] = formats.ABSENT if less is None else formats.difference(less.estimate, less.low, less.high)

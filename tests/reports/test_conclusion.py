@@ -193,7 +193,7 @@ def test_one_image_and_a_run_that_is_not_at_hand_are_no_error(run: Path, tmp_pat
     part = own(run)
     one = concluded(evaluation(tmp_path / "one", run, part.label[:1], part.probability[:1]))
     assert one.difference is not None
-    assert one.metric == "accuracy"
+    assert one.metric == f"recall:{CLASSES[part.label[0]]}"
     assert one.difference.low < 0 < one.difference.high, "one image shows nothing"
     root = evaluation(tmp_path / "far", run, part.label, part.probability, model={"file": "/nowhere/models/best.pt"})
     found = concluded(root)

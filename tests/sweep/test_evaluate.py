@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,10 +18,10 @@ from trained_run import trained_run
 from search_spaces.errors import UserError
 from sweep import model
 from sweep.evaluate import DATA_OPTIONS, main, own_images, read_labelled
-from sweep.evaluation_records import read_evaluation
+from sweep.evaluation_records import read_conclusion, read_evaluation
 from sweep.model import write_models
 from sweep.records import read_predictions, read_run
-from sweep.run_folder import IMAGE_CACHE, ModelPaths
+from sweep.run_folder import IMAGE_CACHE, EvaluationPaths, ModelPaths
 from trainables.data.config import DataConfig, dashed
 from trainables.data.image import prepare_image
 from trainables.data.samples import MISSING, Samples
@@ -142,6 +143,31 @@ def test_other_images_are_judged_and_written_down(run: Path, other: Path, said: 
     assert not any(line.lower().startswith("macro f1") for line in lines), "it would count 0 for a class of no image"
     again, lines, _ = said(run, "--data", other, *COLUMNS, *options)
     assert (again, lines[-1]) == (0, f"report: {run / 'external' / 'hospital-b-2' / 'report.html'}")
+
+
+@pytest.mark.parametrize("form", ["folder", "table"])
+def test_images_of_one_class_are_scored(run: Path, other: Path, said: Said, tmp_path: Path, form: str) -> None:
+    if form == "folder":
+        (tmp_path / "b" / "bright").mkdir(parents=True)
+        for number in range(1, 24, 2):
+            shutil.copy(tmp_path / f"{number}.png", tmp_path / "b" / "bright")
+        code, lines, problems = said(run, "--data", tmp_path / "b")
+    else:
+        code, lines, problems = said(run, "--data", other, *COLUMNS, "--where", "finding=bright")
+    assert (code, problems) == (0, [""])
+    (folder,) = (run / "external").iterdir()
+    found = read_evaluation(folder)
+    assert found.facts.counts == {"bright": 12, "dark": 0, "gray": 0}
+    named = found.predictions.probability.argmax(axis=1) == found.predictions.classes.index("bright")
+    assert found.facts.scores["accuracy"] == found.facts.scores["recall:bright"] == named.mean()
+    assert math.isnan(found.facts.scores["auroc:bright"])
+    conclusion = read_conclusion(EvaluationPaths(folder))
+    assert (conclusion.metric, conclusion.external.estimate) == ("recall:bright", named.mean())
+    assert conclusion.classes == ()
+    assert any(line.startswith("Recall of bright is ") and "the run's own 24 val" in line for line in lines)
+    assert "<table" in (page := (folder / "report.html").read_text(encoding="utf-8"))
+    assert "Recall of bright on 12 images" in page
+    assert "Matthews" not in page
 
 
 def test_a_model_with_an_operating_point_is_judged_by_it(run: Path, other: Path, said: Said, no_page: None) -> None:

@@ -143,10 +143,6 @@ def _samples(
     classes = tuple(sorted({*class_names, *empty}))
     place_of = {name: place for place, name in enumerate(classes)}
     splits = tuple(image.split for image in images)
-    if len(classes) < 2:
-        way = f"; {way_out(index)}" if not config.class_from else ""
-        problems.append(f"--data {root}: one class only ({classes[0]!r}); at least two are needed{way}")
-        raise UserError(*problems)
     samples = Samples(
         kind="folder",
         path=str(root),
@@ -163,6 +159,8 @@ def _samples(
         notes=layout.notes,
     )
     kept = keep_classes(samples, config)
+    if len(classes) == 1 and not config.class_from:
+        kept = dataclasses.replace(kept, one_class=f"{kept.one_class}; {way_out(index)}")
     below_of = {image.path: image.below for image in images}
     names = [below_of[path] for path in kept.paths]
     if groups:

@@ -41,7 +41,7 @@ def list_table(path: Path, config: DataConfig) -> Samples:
     path: the table, absolute; validation and test may be tables, lists of files or folders of their own, as
     ``config.val_data`` and ``test_data`` say, or lie beside it. ``problems`` tells of rows that cannot be used. Raises
     ``UserError`` where the rest cannot be understood: no table, a column that is not there, cells whose meaning only
-    the user can tell, one class only; with it comes all else that is wrong.
+    the user can tell; with it comes all else that is wrong.
     """
     source = TableSource.read(path, config)
     rows, not_asked = matching_rows(source.rows, config)

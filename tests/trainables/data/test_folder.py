@@ -73,10 +73,13 @@ def test_no_images_is_an_error_that_says_what_is_expected(tmp_path: Path) -> Non
         listed(tmp_path)
 
 
-def test_one_class_only_is_an_error(split_folder: Path) -> None:
+def test_one_class_only_is_told(split_folder: Path) -> None:
+    assert listed(split_folder).one_class == ""
     for split in ("train", "val", "test"):
         shutil.rmtree(split_folder / split / "well")
-    assert "one class only ('ill')" in refusal(split_folder)
+    samples = listed(split_folder)
+    assert (samples.classes, set(samples.labels.tolist())) == (("ill",), {0})
+    assert "one class only ('ill'); at least two are needed; --class-from REGEX" in samples.one_class
 
 
 def test_dicom_without_an_extension_is_recognised(tmp_path: Path, draw: Callable[..., Path]) -> None:
