@@ -183,7 +183,7 @@ def write_onnx(path: Path, network: nn.Module, facts: ModelFacts) -> float | Non
     whole = nn.Sequential(network, probabilities).eval()
     for module in whole.modules():
         if hasattr(module, "inplace"):  # The exporter takes twice as long for activations in place.
-            module.inplace = False
+            module.inplace = False  # type: ignore[assignment]
     example = torch.zeros(2, 3, facts.image_size, facts.image_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about its own inner workings
