@@ -150,7 +150,8 @@ def change(before: Scores, after: Scores, name: str, *, level: float = 0.95) -> 
     """A score on other images less the same score before: as ``compare``, but the images of both are drawn apart.
 
     Where no resample of one of them can move its score, such as one without any error, from the intervals of both
-    (Zou & Donner, Statistics in Medicine 27, 2008, equation 2; for two proportions Newcombe's).
+    (Zou & Donner, Statistics in Medicine 27, 2008, equation 2; for two proportions Newcombe's); NaN where that score is
+    no proportion, and so has none either.
     """
     if any(len(one.replicates[name]) and not np.ptp(one.replicates[name]) for one in (before, after)):
         return _from_intervals(interval(before, name, level=level), interval(after, name, level=level))
@@ -165,6 +166,8 @@ def change(before: Scores, after: Scores, name: str, *, level: float = 0.95) -> 
 
 def _from_intervals(before: Interval, after: Interval) -> Comparison:
     difference = after.estimate - before.estimate
+    if before.low == before.high or after.low == after.high:
+        return Comparison(difference, math.nan, math.nan, math.nan, math.nan, warning=before.warning or after.warning)
     down = math.hypot(after.estimate - after.low, before.high - before.estimate)
     up = math.hypot(after.high - after.estimate, before.estimate - before.low)
     warning = after.warning or before.warning
@@ -417,6 +420,13 @@ class ExternalResult:
         """The class of all images; None where they have several, or labels."""
         present = [name for name, count in self.facts.counts.items() if count]
         return present[0] if len(present) == 1 and not self.images.multi_label else None
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether some label is there, or not there, on every image of which it is known."""
+        images = self.images
+        truth, known = images.truth & images.known, images.known
+        return images.multi_label and bool((~truth.any(axis=0) | (truth == known).all(axis=0)).any())
 
     @property
     def with_f1(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -107,23 +108,27 @@ def _compared(result: ExternalResult, own: OwnImages, metric: str) -> dict[str, 
         f"{formats.capital(measure)} is {here} here and {there} on {own.name}: the difference is "
         f"{formats.difference(difference.difference, difference.low, difference.high)}."
     )
+    if math.isnan(difference.low):
+        sentence += " It has no interval: one of the two is the same in every resample."
     if own.split == "val":
         sentence += (
             " The network was chosen on these; without test predictions there is nothing better to compare with."
         )
     classes = []
-    for one in result.with_f1:
+    for one in (name for name in result.with_f1 if name in own.present):
         f1 = f"f1:{one}"
         both = [_interval_of(scores, f1) for scores in (result.scores, own.scores)]
         change_of = _change_of(change(own.scores, result.scores, f1))
         classes.append(ClassConclusion(name=one, external=both[0], own=both[1], difference=change_of))
-    errors = {"external": calibration_error(result.images), "own": calibration_error(own.runs)}
+    # Of one class alone even a calibrated network claims too little or too much.
+    pair = {} if result.only else {"external": result.images, "own": own.runs}
+    errors = {name: calibration_error(runs, result.tuned) for name, runs in pair.items()}
     warnings = []
     if difference.high < 0:
         less = formats.difference(difference.difference, difference.low, difference.high)
         warnings.append(f"What the run reports does not hold here: {measure} differs by {less} from {own.name}.")
     warnings += _failed_classes(result)
-    if errors["external"] - errors["own"] > WORSE_CALIBRATED:
+    if errors and errors["external"] - errors["own"] > WORSE_CALIBRATED:
         warnings.append(
             f"The calibration error is {formats.score(errors['external'])} here and {formats.score(errors['own'])} on "
             f"{own.name}: its probabilities mean less here."

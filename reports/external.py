@@ -93,7 +93,7 @@ def in_lines(result: ExternalResult) -> list[str]:
 def overall(result: ExternalResult) -> list[tuple[str, str]]:
     """The scores over all classes with their intervals, as pairs of a name and text; without those undefined here."""
     hidden = {"f1_macro", "balanced_accuracy"} if result.absent else set()
-    hidden |= {"mcc", "kappa"} if result.only else set()
+    hidden |= {"mcc", "kappa", "balanced_accuracy"} if result.only or result.one_sided else set()
     return [
         (result.name_of(key), intervals.as_text(interval(result.scores, key)))
         for key in OVERALL
@@ -198,8 +198,10 @@ def _discrimination(result: ExternalResult) -> Chapter | None:
     return Chapter("discrimination", "Discrimination", blocks)
 
 
-def _calibration(result: ExternalResult) -> Chapter:
-    found = probabilities.calibration(result.images, result.scores)
+def _calibration(result: ExternalResult) -> Chapter | None:
+    if result.only:
+        return None
+    found = probabilities.calibration(result.images, result.scores, result.tuned)
     return Chapter("calibration", "Calibration", calibration_blocks(found, SPLIT, "", result.size))
 
 

@@ -239,13 +239,15 @@ class Calibration:
     brier_of_shares: dict[str, float]
 
 
-def claims_of(images: Runs) -> tuple[Claim, ...]:
+def claims_of(images: Runs, thresholds: Mapping[str, float] | None = None) -> tuple[Claim, ...]:
     """Of a single-label task that the answer is right, then of every class that is known of an image that it is
-    there."""
+    there. thresholds: by which the answer is decided, as for ``metrics.decide``."""
     given, truth, known = images.probabilities.astype(np.float64), images.truth, images.known
     found = []
     if not images.multi_label:
-        found.append(Claim(SELECTION, "_decision", given.max(axis=2), given.argmax(axis=2) == images.labels))
+        decided = decisions(images.probabilities, images.classes, thresholds, "single_label")
+        answered = np.where(decided, given, 0).sum(axis=2)
+        found.append(Claim(SELECTION, "_decision", answered, decided.argmax(axis=2) == images.labels))
     for place, name in enumerate(images.classes):
         rows = known[:, place]
         if rows.any():
@@ -254,16 +256,16 @@ def claims_of(images: Runs) -> tuple[Claim, ...]:
     return tuple(found)
 
 
-def calibration_error(images: Runs) -> float:
+def calibration_error(images: Runs, thresholds: Mapping[str, float] | None = None) -> float:
     """The expected calibration error (``reliability``) of the decision, multi-label the mean over labels; the mean over
-    runs."""
-    claims = claims_of(images)[: None if images.multi_label else 1]
+    runs. thresholds: as for ``claims_of``."""
+    claims = claims_of(images, thresholds)[: None if images.multi_label else 1]
     return float(np.mean([bins.error for claim in claims for bins in claim.bins]))
 
 
-def calibration(images: Runs, scores: Scores) -> Calibration:
-    """What ``images`` claim, and scores of it. scores: of ``images``."""
-    claims, over_classes = claims_of(images), np.mean if images.multi_label else np.sum
+def calibration(images: Runs, scores: Scores, thresholds: Mapping[str, float] | None = None) -> Calibration:
+    """What ``images`` claim, and scores of it. scores: of ``images``; thresholds: as for ``claims_of``."""
+    claims, over_classes = claims_of(images, thresholds), np.mean if images.multi_label else np.sum
     values: dict[str, Array] = {}
     for one in claims:
         place = images.classes.index(one.name) if one.key.startswith(":") else None

@@ -325,7 +325,23 @@ class Results:
 
     @cached_property
     def external(self) -> list[ExternalResult]:
-        """The external evaluations that lie in the run folder, by name; one that cannot be read is a problem."""
+        """The external evaluations of the run's model, by name."""
+        return [one for one in self._evaluations if self._is_of_the_model(one)]
+
+    @cached_property
+    def of_earlier_models(self) -> list[str]:
+        """The names of evaluations of a model that the run had before, or of the same at another operating point."""
+        return [one.facts.name for one in self._evaluations if not self._is_of_the_model(one)]
+
+    def _is_of_the_model(self, one: ExternalResult) -> bool:
+        model, judged = self.data.run.model, one.facts.model
+        if model is None:
+            return True
+        return (judged.trial, judged.epoch, judged.operating_point) == (model.trial, model.epoch, model.operating_point)
+
+    @cached_property
+    def _evaluations(self) -> list[ExternalResult]:
+        """All that lie in the run folder; one that cannot be read is a problem."""
         found = []
         for path in sorted((self.data.run.paths.root / "external").glob("*/evaluation.json")):
             try:

@@ -233,8 +233,8 @@ def _counts(samples: Samples) -> dict[str, int]:
 
 
 def _fingerprint(samples: Samples, hashes: Sequence[str]) -> str:
-    """sha256 over the pixels' hash and the label of each image in order, and the classes."""
-    lines = [f"{pixels} {samples.label_text(row)}\n" for row, pixels in enumerate(hashes)]
+    """sha256 over the pixels' hash and the label of each image in order, what is missing, and the classes."""
+    lines = [f"{pixels} {samples.label_text(row)} {samples.missing_text(row)}\n" for row, pixels in enumerate(hashes)]
     return hashlib.sha256(("\n".join(samples.classes) + "".join(lines)).encode()).hexdigest()
 
 
@@ -260,7 +260,7 @@ def _warnings(
 ) -> list[str]:
     found = []
     if absent := [name for name in model.facts.classes if name not in samples.classes]:
-        found.append(f"The data has no column for {', '.join(absent)}: not evaluated.")
+        found.append(f"The data does not say which images have {', '.join(absent)}: not evaluated.")
     found += [f"{one.count:,} left out: {one.why}." for one in samples.left_out]
     if missing := int((samples.labels == MISSING).sum()):
         found.append(f"{missing:,} of {samples.labels.size:,} labels are missing: they take part in no score.")
@@ -331,26 +331,37 @@ def read_labelled(
     samples = _list(config, task)
     samples = dataclasses.replace(samples, notes=(*([note] if note else []), *samples.notes))
     problems = list(samples.problems)
+    # A column of names tells of every label, those that no image has among them; a column of 0 and 1 of its own alone.
+    own_columns = {config.class_names.get(name, name) for name in config.label_column}
+    of_names = len(config.label_column) < 2 and {*samples.classes} != own_columns
     renamed = {theirs: ours for theirs, ours in renamed.items() if theirs != ours}
     for theirs, ours in renamed.items():
         for side, name, known in (("data", theirs, samples.classes), ("model", ours, classes)):
-            if name not in known:
+            if name not in known and (side == "model" or not samples.nothing_to_tell):
                 problems.append(f"--map {theirs}={ours}: {unknown(f'class of the {side}', name, known)}")
     if split is not None:
         samples, of_split = _only(samples, split)
         problems += of_split
     names = [renamed.get(name, name) for name in samples.classes]
-    problems += [_stranger(config, name, classes) for name in names if name not in (*classes, *renamed.values())]
+    # An empty folder, or a class of another split only, is asked for nothing.
+    places = range(len(names)) if task == "multi_label" else np.flatnonzero(samples.hot.any(axis=0))
+    present = [names[place] for place in places]
+    problems += [_stranger(config, name, classes) for name in present if name not in (*classes, *renamed.values())]
     raise_all(problems)
     hot = np.zeros((len(samples), len(classes)), dtype=np.int8)
     unknown_of = samples.labels == MISSING if samples.labels.ndim == 2 else np.zeros_like(samples.hot)
     for has, missing, name in zip(samples.hot.T, unknown_of.T, names, strict=True):
+        if name not in classes:
+            continue
         column = hot[:, classes.index(name)]  # several of their classes may be one of ours: any of them will do
         column[missing & (column == 0)] = MISSING
         column[has] = 1
     if task == "multi_label":
-        present = [name for name in classes if name in names or len(config.label_column) < 2]
-        return _with(samples, task, hot[:, [classes.index(name) for name in present]], present)
+        told = [name for name in classes if name in names or of_names]
+        told = [name for name in told if (hot[:, classes.index(name)] != MISSING).any()]
+        if not told:
+            raise UserError(f"--data {config.data}: no label of the model is known of any image")
+        return _with(samples, task, hot[:, [classes.index(name) for name in told]], told)
     odd = np.flatnonzero(((hot == 1).sum(axis=1) != 1) | (hot == MISSING).any(axis=1))
     if len(odd):
         shown = ", ".join(samples.paths[row] for row in odd[:5])
@@ -398,7 +409,7 @@ def _stranger(config: DataConfig, name: str, classes: Sequence[str]) -> str:
     like = next((one for one in classes if near and one.lower() == near[0]), "CLASS")
     return (
         f"--data {config.data}: {name!r} is no class of the model, which knows {', '.join(classes)}: say which it is "
-        f"by --map {name!r}={like}, or leave its images out"
+        f"by --map {name!r}={like}, take the classes from the paths by --class-from REGEX, or leave its images out"
     )
 
 

@@ -243,6 +243,7 @@ class OptunaExport:
     def __init__(self, history: TrialHistory) -> None:
         self._history = history
         self._study: optuna.Study | None = None
+        self._storage: optuna.storages.RDBStorage | None = None
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="study.db")
         self._writer.submit(self._create, history.paths.study)
         for _, state in sorted(history.entries.items()):
@@ -254,15 +255,19 @@ class OptunaExport:
         self._writer.submit(self._add, state)
 
     def close(self) -> None:
-        """Wait until all is written; nothing can be added after it."""
+        """Wait until all is written, and close the file; nothing can be added after it."""
         self._writer.shutdown()
+        if self._storage is not None:
+            self._storage.remove_session()
+            self._storage.engine.dispose()  # Optuna leaves its connections open.
 
     def _create(self, path: Path) -> None:
         try:
             for ending in ("", "-journal", "-wal", "-shm"):
                 path.with_name(path.name + ending).unlink(missing_ok=True)
+            self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
             self._study = optuna.create_study(
-                storage=f"sqlite:///{path}",
+                storage=self._storage,
                 study_name=STUDY_NAME,
                 direction=_direction(self._history),
             )

@@ -79,8 +79,8 @@ def _run(argv: Sequence[str]) -> int:
     def say(line: str) -> None:
         try:
             print(line, flush=True)
-        except BrokenPipeError:  # ``| head`` has seen enough, and the table is yet to be written
-            if asked.csv is None:
+        except BrokenPipeError:  # ``| head`` has seen enough, and the table and the maps are yet to be written
+            if asked.csv is None and asked.maps is None:
                 raise
             silence_output()
 

@@ -317,7 +317,9 @@ class OperatingPoint:
         goal = f"{self.kind} at least {self.target:g} on validation"
         if self.threshold is None:
             return f"none: no threshold of {self.label} reaches {goal}"
-        return f"{self.label} from a probability of {self.threshold:.4g} on ({goal})"
+        least = f"{self.threshold:.4g}"
+        least = f"{self.threshold:.9g}" if least in ("0", "1") else least
+        return f"{self.label} from a probability of {least} on ({goal})"
 
 
 def operating_point(

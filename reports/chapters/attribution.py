@@ -124,8 +124,10 @@ def _over_images(
     shown["uri"] = [
         thumbnails.data_uri(overlay(images[path], one)) for path, one in zip(shown["path"], mine, strict=True)
     ]
-    shares = [formats.score(float(share)) for share in frame_share(mine)]
-    shown["note"] = [f"map of {short(name)}, {share} in the frame" for name, share in zip(of, shares, strict=True)]
+    shown["note"] = [
+        f"map of {short(name)}, {'all zero' if np.isnan(share) else f'{formats.score(float(share))} in the frame'}"
+        for name, share in zip(of, frame_share(mine), strict=True)
+    ]
     whose = "the label of the row" if several else "the class that the network answers"
     caption = f"Each under its map of {whose}: the more colour, the more attribution, each on its own scale."
     kinds = dict.fromkeys(shown["kind"])

@@ -300,17 +300,22 @@ def _baseline_table(results: Results, comparisons: dict[str, BaselineComparison]
 
 
 def _external(results: Results) -> list[Block]:
+    title, earlier = Text("### External evaluations"), formats.listing(results.of_earlier_models)
+    left_out = f"Of a model that this run had before, and left out: {earlier}." if earlier else ""
     if not results.external:
-        return []
+        return [title, Text(formats.escape(left_out))] if earlier else []
     rows = []
-    for one in results.external:
-        row = {"name": one.facts.name, "size": one.size, "measure": one.name_of(one.main_score)}
-        row["score_shown"] = intervals.as_text(interval(one.scores, one.main_score))
+    found = [(one.main_score, one.conclusion) for one in results.external]
+    measures = [score if conclusion.difference is None else conclusion.metric for score, conclusion in found]
+    for one, measure in zip(results.external, measures, strict=True):
+        row = {"name": one.facts.name, "size": one.size, "measure": one.name_of(measure)}
+        row["score_shown"] = intervals.as_text(interval(one.scores, measure))
         less = one.conclusion.difference
         row["less_shown"] = formats.ABSENT if less is None else formats.difference(less.estimate, less.low, less.high)
         rows.append(row | {"warnings": len(one.conclusion.warnings) + len(one.facts.warnings)})
     caption = "The model on other labelled images; each has its own page in the folder external of the run. "
-    caption += intervals.below((one.scores, one.main_score) for one in results.external)
+    caption += intervals.below((one.scores, measure) for one, measure in zip(results.external, measures, strict=True))
+    caption = f"{caption} {left_out}".strip()
     titles = {"score_shown": "score (95 %)", "less_shown": "less the run's own (95 %)", "warnings": "warnings"}
     shown = columns(name="data", size="images", measure="measure", **titles)
-    return [Text("### External evaluations"), Table("external", caption, pd.DataFrame(rows), shown)]
+    return [title, Table("external", caption, pd.DataFrame(rows), shown)]

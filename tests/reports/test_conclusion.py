@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ from numpy.typing import NDArray
 from run_files import write
 from sklearn.metrics import f1_score
 
+from reports.bootstrap import Runs
 from reports.build import build as build_report
-from reports.comparisons import ExternalResult
-from reports.conclusion import conclude
+from reports.comparisons import ExternalResult, change
+from reports.conclusion import _compared, _own_images, conclude
 from reports.external import build
+from reports.probabilities import claims_of
 from sweep.evaluation_records import ConclusionRecord, read_conclusion, read_evaluation
 from sweep.run_folder import EvaluationPaths, RunPaths
 from trainables.atomic import FORMAT
@@ -203,6 +207,32 @@ def test_one_image_and_a_run_that_is_not_at_hand_are_no_error(run: Path, tmp_pat
     assert found.sentence[:40].replace("'", "&#39;") in (root / "report.html").read_text()
 
 
+def test_a_score_that_no_resample_moves_proves_no_difference(run: Path, tmp_path: Path) -> None:
+    part = own(run)
+    right = np.eye(len(CLASSES))[part.label]
+    one_wrong = np.where(np.arange(len(right))[:, None] == 3, np.roll(right, 1, axis=1), right)
+    perfect = Runs(("a",), CLASSES, part.label, right[None], part.path, ("",) * len(right))
+    other = replace(perfect, probabilities=one_wrong[None])
+    found = change(perfect.scores(), other.scores(), "f1_macro")
+    assert found.difference < 0
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    both = change(perfect.scores(), other.scores(), "accuracy")
+    assert both.low < both.difference < both.high
+
+
+def test_a_class_that_the_runs_own_images_lack_is_not_compared(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", finals={})
+    part = own(run)
+    root = evaluation(tmp_path / "b", run, part.label, part.probability)
+    result = ExternalResult(read_evaluation(root))
+    found = _own_images(result)
+    assert found is not None
+    few = found.runs.of(found.runs.labels != 0)
+    less = replace(found, runs=few, scores=few.scores())
+    assert [one.name for one in _compared(result, less, "accuracy")["classes"]] == list(CLASSES[1:])
+
+
 def test_another_network_of_the_same_name_is_not_compared(run: Path, tmp_path: Path) -> None:
     part = own(run)
     root = evaluation(tmp_path / "b", run, part.label, part.probability, epoch=part.epoch + 1)
@@ -259,3 +289,30 @@ def test_the_page_and_the_runs_own_report_say_it(tmp_path: Path) -> None:
     assert "The model does worse on other images: macro F1" in report
     table = (run / "report" / "tables" / "external.csv").read_text()
     assert f"{found.own.estimate - found.external.estimate:.3f}" in table
+
+
+def test_an_evaluation_of_an_earlier_model_is_not_laid_to_this_one(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", finals={})
+    label, probability = as_on_test(run)
+    shuffled = probability[np.random.default_rng(0).permutation(len(label))]
+    build(evaluation(run / "external" / "hospital", run, label, shuffled))
+    epoch = own(run).epoch
+    (run / "models").mkdir(exist_ok=True)
+    for trial, is_its in ((MODEL, True), ("t0001/seed_1001", False)):
+        facts = {"format": FORMAT, "trial": trial, "epoch": epoch}
+        (run / "models" / "best.json").write_text(json.dumps(facts))
+        build_report(run)
+        report = (run / "report" / "index.html").read_text(encoding="utf-8")
+        assert ("The model does worse on other images" in report) == is_its
+        assert ("Of a model that this run had before, and left out: hospital." in report) != is_its
+
+
+def test_what_an_operating_point_answers_is_what_its_calibration_is_of() -> None:
+    """Of two classes: the first from .2 on."""
+    probability = np.array([[0.3, 0.7], [0.1, 0.9], [0.6, 0.4]], dtype=np.float32)
+    runs = Runs(("a",), ("ill", "well"), np.array([0, 1, 1]), probability[None], np.array(["x", "y", "z"]), ("",) * 3)
+    likeliest, decided = claims_of(runs)[0], claims_of(runs, {"ill": 0.2})[0]
+    np.testing.assert_allclose(likeliest.given, [[0.7, 0.9, 0.6]])
+    np.testing.assert_array_equal(likeliest.came_true, [[False, True, False]])
+    np.testing.assert_allclose(decided.given, [[0.3, 0.9, 0.6]])
+    np.testing.assert_array_equal(decided.came_true, [[True, True, False]])

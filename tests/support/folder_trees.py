@@ -37,5 +37,5 @@ def refusal(root: Path, **options: Any) -> str:
         samples = listed(root, **options)
     except UserError as error:
         return str(error)
-    assert samples.one_class, "nothing was refused"
-    return samples.one_class
+    assert samples.nothing_to_tell, "nothing was refused"
+    return samples.nothing_to_tell

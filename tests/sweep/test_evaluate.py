@@ -155,6 +155,8 @@ def test_images_of_one_class_are_scored(run: Path, other: Path, said: Said, tmp_
     else:
         code, lines, problems = said(run, "--data", other, *COLUMNS, "--where", "finding=bright")
     assert (code, problems) == (0, [""])
+    mapped = ("--data", other, *COLUMNS, "--where", "finding=bright", "--map", "dim=dark", "--out", tmp_path / "mapped")
+    assert said(run, *mapped)[0] == 0, "a map of a class that has no image here is no error"
     (folder,) = (run / "external").iterdir()
     found = read_evaluation(folder)
     assert found.facts.counts == {"bright": 12, "dark": 0, "gray": 0}
@@ -201,7 +203,7 @@ def test_a_multi_label_model_is_judged_on_the_labels_that_the_data_knows(tmp_pat
     assert own is not None
     np.testing.assert_allclose(found.predictions.probability, own.probability[:, [0, 2]], atol=1e-4)
     np.testing.assert_array_equal(found.predictions.label, own.label[:, [0, 2]])
-    assert found.facts.warnings[0] == "The data has no column for often: not evaluated."
+    assert found.facts.warnings[0] == "The data does not say which images have often: not evaluated."
     assert any(line.lower().startswith("exact match: ") for line in lines)
 
 
@@ -300,8 +302,15 @@ def manifest(tmp_path: Path) -> Manifest:
     return write
 
 
-def read(data: Path, *columns: str, task: str = "single_label", split: str | None = None, **renamed: str) -> Samples:
-    request = DataConfig(data=str(data), label_column=columns)
+def read(
+    data: Path,
+    *columns: str,
+    task: str = "single_label",
+    split: str | None = None,
+    nothing: str | None = None,
+    **renamed: str,
+) -> Samples:
+    request = DataConfig(data=str(data), label_column=columns, no_finding=nothing)
     return read_labelled(request, OURS, task, {name.replace("_", "-"): ours for name, ours in renamed.items()}, split)
 
 
@@ -349,6 +358,35 @@ def test_labels_without_a_column_are_not_evaluated(manifest: Manifest) -> None:
     )
     assert samples.classes == ("covid", "pneumonia")
     assert samples.labels.tolist() == [[0, 1], [0, 0], [1, 1]]
+
+
+def test_a_column_of_0_and_1_tells_of_its_own_label_alone(manifest: Manifest) -> None:
+    samples = read(manifest("pneumonia", ["1", "0", "0"]), "pneumonia", task="multi_label")
+    assert (samples.classes, samples.labels.tolist()) == (("pneumonia",), [[1], [0], [0]])
+    every = read(
+        manifest("finding", ["pneumonia", "none", "covid|pneumonia"]), "finding", task="multi_label", nothing="none"
+    )
+    assert (every.classes, every.labels.tolist()) == (OURS, [[0, 0, 1], [0, 0, 0], [1, 0, 1]])
+
+
+def test_a_label_that_is_known_of_no_image_is_not_evaluated(manifest: Manifest) -> None:
+    path = manifest("covid,normal", ["-1,0", "-1,1", "-1,0"])
+    columns = {"label_column": ("covid", "normal"), "uncertain_label": ("missing",)}
+    found = read_labelled(DataConfig(data=str(path), **columns), OURS, "multi_label", {}, None)
+    assert (found.classes, found.labels.tolist()) == (("normal",), [[0], [1], [0]])
+
+
+def test_classes_without_an_image_are_asked_for_nothing(manifest: Manifest, folders: Path) -> None:
+    rows = ["normal,train", "rare,train", "normal,test", "covid,test"]
+    assert read(manifest("finding,split", rows), "finding", split="test").labels.tolist() == [1, 0]
+    (folders / "tuberculosis").mkdir()
+    assert "'tuberculosis'" not in "".join(problems(folders))
+
+
+def test_healthy_images_alone_are_evaluated_by_a_multi_label_model(manifest: Manifest) -> None:
+    path = manifest("finding", ["none", "none"])
+    found = read(path, "finding", task="multi_label", nothing="none")
+    assert (found.classes, found.labels.tolist()) == (OURS, [[0, 0, 0], [0, 0, 0]])
 
 
 def test_a_label_that_is_not_known_stays_so_unless_another_of_the_same_class_is_there(manifest: Manifest) -> None:

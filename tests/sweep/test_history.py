@@ -301,9 +301,11 @@ def test_study_db_shows_every_ended_trial_and_is_rebuilt_after_a_kill(tmp_path: 
     resumed.history.on_end.append(export.add)
     resumed.run()
     export.close()
-    study = optuna.load_study(study_name=STUDY_NAME, storage=f"sqlite:///{tmp_path / 'study.db'}")
-    shown = {trial.user_attrs["trial_id"]: trial for trial in study.trials}
-    assert len(study.trials) == len(shown) == 8
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'study.db'}")
+    trials = optuna.load_study(study_name=STUDY_NAME, storage=storage).trials
+    storage.engine.dispose()
+    shown = {trial.user_attrs["trial_id"]: trial for trial in trials}
+    assert len(trials) == len(shown) == 8
     for entry in resumed.history.entries.values():
         assert shown[entry.trial_id].params == entry.suggestion.suggested
         assert shown[entry.trial_id].intermediate_values == entry.scores

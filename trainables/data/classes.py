@@ -25,7 +25,7 @@ def keep_classes(samples: Samples, config: DataConfig, rename: bool = True) -> S
 
     Single label: rows of other classes, and of classes with fewer images than ``config.min_class_images``, are left out
     and counted. Multi-label: such labels are, and the rows stay. rename: by ``config.class_names``. Raises
-    ``UserError``: a name of ``config.classes`` that no image has, or no class left.
+    ``UserError``: a name of ``config.classes`` that no image has, or no row left.
     """
     if rename and config.class_names:
         changed = renamed_classes(samples.task, samples.classes, samples.labels, config.class_names)
@@ -42,11 +42,14 @@ def keep_classes(samples: Samples, config: DataConfig, rename: bool = True) -> S
     rare = {name: count for name, count in counts.items() if count < least}
     samples = _without(samples, list(rare), f"of fewer than {least} images", rare)
     way_out = "; --classes and --min-class-images leave out the others" if asked or rare else ""
+    few = ""
     if not samples.classes:
-        raise UserError(f"--data {config.data}: no label at all; at least one is needed{way_out}")
-    if samples.task == "single_label" and len(samples.classes) == 1:
-        only = f"--data {config.data}: one class only ({samples.classes[0]!r}); at least two are needed{way_out}"
-        samples = dataclasses.replace(samples, one_class=only)
+        few = f"--data {config.data}: no label at all; at least one is needed{way_out}"
+        if samples.task == "single_label":
+            raise UserError(few)
+    elif samples.task == "single_label" and len(samples.classes) == 1:
+        few = f"--data {config.data}: one class only ({samples.classes[0]!r}); at least two are needed{way_out}"
+    samples = dataclasses.replace(samples, nothing_to_tell=few)
     if samples.task == "multi_label" and not config.ordered_classes:
         return samples
     order = [name for name in asked if name in samples.classes] if asked and config.ordered_classes else None

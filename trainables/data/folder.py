@@ -160,7 +160,7 @@ def _samples(
     )
     kept = keep_classes(samples, config)
     if len(classes) == 1 and not config.class_from:
-        kept = dataclasses.replace(kept, one_class=f"{kept.one_class}; {way_out(index)}")
+        kept = dataclasses.replace(kept, nothing_to_tell=f"{kept.nothing_to_tell}; {way_out(index)}")
     below_of = {image.path: image.below for image in images}
     names = [below_of[path] for path in kept.paths]
     if groups:

@@ -234,8 +234,8 @@ def _look(config: DataConfig, folds: int | None) -> _Ready:
     dropped = _dropped(listed, reasons)
     checks = unreadable_files(dropped, len(listed))
     problems = [*listed.problems, *(_as_problem(one, listed) for one in checks if _stops(one, config, len(rows)))]
-    problems += filter(None, [listed.one_class])
-    raise_all(problems if not len(rows) or listed.one_class else ())
+    problems += filter(None, [listed.nothing_to_tell])
+    raise_all(problems if not len(rows) or listed.nothing_to_tell else ())
     same = equal_files(samples)
     if config.max_images is not None and config.max_images < len(samples):
         units = kept_together(samples.groups, len(samples), same)

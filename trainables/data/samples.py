@@ -68,7 +68,8 @@ class Samples:
     come from, as the user said it: a column's name, or the regular expression.
     pixels: uint8 [n, H, W], for a set that is drawn, not read.
     checks: what was seen while listing. problems: rows that cannot be used, in words; they are not among the samples.
-    one_class: why nothing can be learnt from them, in words, if all are of one class; else empty.
+    nothing_to_tell: why nothing can be learnt from them, in words, if all are of one class, or without any label; else
+    empty.
     left_out: what is not used by a rule or an option, all of it. notes: how the set was read, one sentence each.
     """
 
@@ -87,7 +88,7 @@ class Samples:
     pixels: npt.NDArray[np.uint8] | None = None
     checks: tuple[CheckResult, ...] = ()
     problems: tuple[str, ...] = ()
-    one_class: str = ""
+    nothing_to_tell: str = ""
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
 

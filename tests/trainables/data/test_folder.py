@@ -74,12 +74,12 @@ def test_no_images_is_an_error_that_says_what_is_expected(tmp_path: Path) -> Non
 
 
 def test_one_class_only_is_told(split_folder: Path) -> None:
-    assert listed(split_folder).one_class == ""
+    assert listed(split_folder).nothing_to_tell == ""
     for split in ("train", "val", "test"):
         shutil.rmtree(split_folder / split / "well")
     samples = listed(split_folder)
     assert (samples.classes, set(samples.labels.tolist())) == (("ill",), {0})
-    assert "one class only ('ill'); at least two are needed; --class-from REGEX" in samples.one_class
+    assert "one class only ('ill'); at least two are needed; --class-from REGEX" in samples.nothing_to_tell
 
 
 def test_dicom_without_an_extension_is_recognised(tmp_path: Path, draw: Callable[..., Path]) -> None:

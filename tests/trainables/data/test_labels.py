@@ -332,7 +332,6 @@ def test_classes_to_keep_go_by_the_new_names_or_the_old() -> None:
     [
         ([0, 1, 1], {"classes": "a,c"}, "--classes c: unknown class 'c'"),
         ([0, 1, 0], {"min_class_images": 3}, "no label at all.*--min-class-images"),
-        ([[1, 0], [0, 0]], {"min_class_images": 2}, "no label at all"),
     ],
 )
 def test_classes_that_are_not_there_are_refused(labels: list[Any], options: dict[str, Any], message: str) -> None:
@@ -344,5 +343,7 @@ def test_one_class_that_is_left_is_told() -> None:
     for options, name in (({"classes": "a"}, "a"), ({"min_class_images": 2}, "b")):
         kept = keep_classes(samples(("a", "b"), [0, 1, 1]), DataConfig.model_validate({"data": "x", **options}))
         way_out = "--classes and --min-class-images leave out the others"
-        assert kept.one_class == f"--data x: one class only ({name!r}); at least two are needed; {way_out}"
-    assert keep_classes(samples(("a", "b"), [0, 1, 1]), DataConfig()).one_class == ""
+        assert kept.nothing_to_tell == f"--data x: one class only ({name!r}); at least two are needed; {way_out}"
+    assert keep_classes(samples(("a", "b"), [0, 1, 1]), DataConfig()).nothing_to_tell == ""
+    rare = keep_classes(samples(("a", "b"), [[1, 0], [0, 0]]), DataConfig(min_class_images=2))
+    assert "no label at all; at least one is needed; --classes" in rare.nothing_to_tell

@@ -233,7 +233,7 @@ def test_a_class_without_images_is_none(table: Callable[..., Path]) -> None:
     samples = read(table(rows, ["a.png", "b.png", "c.png"]), skip_missing=True)
     assert (samples.classes, samples.labels.tolist()) == (("x", "y"), [0, 1, 0])
     assert "no image has the class z" in samples.notes
-    assert "one class only ('1')" in read(table([{**row, "finding": "1"} for row in ROWS])).one_class
+    assert "one class only ('1')" in read(table([{**row, "finding": "1"} for row in ROWS])).nothing_to_tell
 
 
 # ---- rows of one image
