@@ -15,12 +15,17 @@ from numpy.typing import NDArray
 from run_files import write
 from sklearn.metrics import f1_score
 
+from reports.blocks import Table
 from reports.bootstrap import Runs
 from reports.build import build as build_report
+from reports.caveats import _does_not_travel
+from reports.chapters.finalists import _external
 from reports.comparisons import ExternalResult, change
 from reports.conclusion import _compared, _own_images, conclude
+from reports.data import read_report_data
 from reports.external import build
 from reports.probabilities import claims_of
+from reports.results import Results
 from sweep.evaluation_records import ConclusionRecord, read_conclusion, read_evaluation
 from sweep.run_folder import EvaluationPaths, RunPaths
 from trainables.atomic import FORMAT
@@ -301,10 +306,12 @@ def test_an_evaluation_of_an_earlier_model_is_not_laid_to_this_one(tmp_path: Pat
     for trial, is_its in ((MODEL, True), ("t0001/seed_1001", False)):
         facts = {"format": FORMAT, "trial": trial, "epoch": epoch}
         (run / "models" / "best.json").write_text(json.dumps(facts))
-        build_report(run)
-        report = (run / "report" / "index.html").read_text(encoding="utf-8")
-        assert ("The model does worse on other images" in report) == is_its
-        assert ("Of a model that this run had before, and left out: hospital." in report) != is_its
+        results = Results(read_report_data(run))
+        assert bool(_does_not_travel(results)) == is_its
+        assert [one.facts.name for one in results.external] == ["hospital"] * is_its
+        *_, last = _external(results)
+        said = last.caption if isinstance(last, Table) else last.markdown
+        assert ("Of a model that this run had before, and left out: hospital." in said) != is_its
 
 
 def test_what_an_operating_point_answers_is_what_its_calibration_is_of() -> None:

@@ -108,7 +108,7 @@ def test_no_cell_of_the_table_is_a_formula(
     assert (code, errors) == (0, [])
     assert [line.split()[0] for line in lines[2:]] == names
     rows = rows_of(tmp_path / "answers.csv")
-    assert [row["file"] for row in rows] == ["'=1.png", "'+1.png", "'@1.png", "-1.png"]
+    assert [row["file"] for row in rows] == ["'=1.png", "'+1.png", "'@1.png", "'-1.png"]
     assert {row["decision"] for row in rows} <= {"'=bright", "'@dark", "'+gray"}
     assert "probability_=bright" in rows[0]
     assert all(float(row["probability_=bright"]) >= 0 for row in rows)
