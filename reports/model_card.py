@@ -189,7 +189,7 @@ def _limits(results: Results, model: ModelRecord) -> str:
     if not results.external:
         found.append("When this was written it had not been judged on images of another source.")
     if not dataset.demo:
-        found.append("Whether it looks at the lungs or at marks and borders is not proven; see the report's maps.")
+        found.append("Whether it looks at the lungs or at marks and borders is not proven; see the report.")
     return "\n".join(f"- {escape(one)}" for one in found)
 
 

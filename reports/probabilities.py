@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from reports import formats
 from reports.bootstrap import Array, Runs, Scores, decisions, score_runs, with_means
 from reports.intervals import FEW_GROUPS
-from trainables.metrics import MISSING, UNTUNED, best_threshold
+from trainables.metrics import MISSING, UNTUNED, best_threshold, shown_threshold
 from trainables.predictions import Predictions
 
 MOST_VALUES = 12
@@ -91,7 +90,7 @@ def operating_points(images: Runs, thresholds: Mapping[str, float] | None, cut: 
         )
 
     def from_thresholds(least: Mapping[str, float]) -> Rule:
-        return rule([*least], [f"p ≥ {digits(value)}" for value in least.values()], [*least.values()], least)
+        return rule([*least], [f"p ≥ {shown_threshold(value)}" for value in least.values()], [*least.values()], least)
 
     given = {name: value for name, value in (thresholds or {}).items() if name in classes}
     if images.multi_label:
@@ -102,9 +101,9 @@ def operating_points(images: Runs, thresholds: Mapping[str, float] | None, cut: 
         rules = [rule(classes, ["likeliest"] * len(classes), [math.nan] * len(classes), {})]
         least = given or ({} if cut is None else {cut.label: cut.threshold})
         for name, value in least.items():
-            below = f"{name} < {digits(value)}" + (", likeliest other" if len(classes) > 2 else "")
+            below = f"{name} < {shown_threshold(value)}" + (", likeliest other" if len(classes) > 2 else "")
             shown = classes if given or len(classes) == 2 else (name,)
-            words = [f"p ≥ {digits(value)}" if one == name else below for one in shown]
+            words = [f"p ≥ {shown_threshold(value)}" if one == name else below for one in shown]
             rules.append(rule(shown, words, [value if one == name else math.nan for one in shown], least))
     # Decisions are probabilities of 0 and 1: scored as the labels of a multi-label task.
     scores = [
@@ -112,11 +111,6 @@ def operating_points(images: Runs, thresholds: Mapping[str, float] | None, cut: 
         for rule in rules
     ]
     return OperatingPoints(tuple(rules), tuple(scores), cut)
-
-
-def digits(threshold: float) -> str:
-    """Three digits, more where they would read as 0 or 1."""
-    return formats.score(threshold) if 0.0005 <= threshold < 0.9995 else f"{threshold:.3g}"
 
 
 def pooled_cut(parts: Sequence[Predictions], label: str) -> Cut | None:

@@ -258,7 +258,6 @@ class OptunaExport:
         """Wait until all is written, and close the file; nothing can be added after it."""
         self._writer.shutdown()
         if self._storage is not None:
-            self._storage.remove_session()
             self._storage.engine.dispose()  # Optuna leaves its connections open.
 
     def _create(self, path: Path) -> None:

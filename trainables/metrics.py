@@ -317,9 +317,13 @@ class OperatingPoint:
         goal = f"{self.kind} at least {self.target:g} on validation"
         if self.threshold is None:
             return f"none: no threshold of {self.label} reaches {goal}"
-        least = f"{self.threshold:.4g}"
-        least = f"{self.threshold:.9g}" if least in ("0", "1") else least
-        return f"{self.label} from a probability of {least} on ({goal})"
+        return f"{self.label} from a probability of {shown_threshold(self.threshold)} on ({goal})"
+
+
+def shown_threshold(threshold: float) -> str:
+    """Three decimals, and more where they would read as 0 or 1."""
+    texts = (f"{threshold:.{decimals}f}" for decimals in range(3, 18))
+    return next((text for text in texts if float(text) not in (0, 1)), f"{threshold:g}")
 
 
 def operating_point(

@@ -14,9 +14,9 @@ from reports import figures, formats, intervals
 from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
 from reports.bootstrap import PPV_AT_PREVALENCE, Scores
 from reports.intervals import FEW_GROUPS, interval
-from reports.probabilities import MOST_VALUES, OperatingPoints, Subgroup, digits
+from reports.probabilities import MOST_VALUES, OperatingPoints, Subgroup
 from reports.results import ReportedModel, Results
-from trainables.metrics import UNTUNED, OperatingPoint
+from trainables.metrics import UNTUNED, OperatingPoint, shown_threshold
 
 MOST_CLASSES = 6
 """Of a matrix in the summary."""
@@ -322,6 +322,6 @@ def _usual(results: Results, points: OperatingPoints, model: ReportedModel) -> s
     pooled = f"the validation predictions of {cut.runs} repeats, pooled" if many else "its validation predictions"
     return (
         f"The network answers with the likeliest class. Also, {cut.label} is decided from a probability of "
-        f"{digits(cut.threshold)}: the greatest sensitivity plus specificity (Youden's J) on {pooled} "
+        f"{shown_threshold(cut.threshold)}: the greatest sensitivity plus specificity (Youden's J) on {pooled} "
         f"({cut.positives:,} images of {cut.label} among {cut.images:,}).{flattered}"
     )

@@ -305,8 +305,7 @@ def _external(results: Results) -> list[Block]:
     if not results.external:
         return [title, Text(formats.escape(left_out))] if earlier else []
     rows = []
-    found = [(one.main_score, one.conclusion) for one in results.external]
-    measures = [score if conclusion.difference is None else conclusion.metric for score, conclusion in found]
+    measures = [one.conclusion.metric or one.main_score for one in results.external]
     for one, measure in zip(results.external, measures, strict=True):
         row = {"name": one.facts.name, "size": one.size, "measure": one.name_of(measure)}
         row["score_shown"] = intervals.as_text(interval(one.scores, measure))

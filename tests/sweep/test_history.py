@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import optuna
@@ -301,6 +302,8 @@ def test_study_db_shows_every_ended_trial_and_is_rebuilt_after_a_kill(tmp_path: 
     resumed.history.on_end.append(export.add)
     resumed.run()
     export.close()
+    opened = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert str(tmp_path / "study.db") not in opened
     storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'study.db'}")
     trials = optuna.load_study(study_name=STUDY_NAME, storage=storage).trials
     storage.engine.dispose()

@@ -24,6 +24,7 @@ from trainables.metrics import (
     metric_mode,
     metric_names,
     operating_point,
+    shown_threshold,
     target_threshold,
     tune_thresholds,
 )
@@ -336,3 +337,19 @@ def test_scores_and_counts_are_of_the_decisions_at_a_threshold() -> None:
     ]
     scores = evaluate_predictions(labels, probabilities, classes, task, thresholds={"b": 0.3})
     assert (scores["recall:b"], scores["precision:b"], scores["accuracy"]) == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "text"),
+    [
+        (0.7021, "0.702"),
+        (0.1, "0.100"),
+        (0.99997, "0.99997"),
+        (4e-5, "0.00004"),
+        (1e-30, "1e-30"),
+        (1.0, "1"),
+        (0.0, "0"),
+    ],
+)
+def test_a_threshold_reads_as_0_or_1_only_if_it_is(threshold: float, text: str) -> None:
+    assert shown_threshold(threshold) == text
