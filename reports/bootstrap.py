@@ -170,6 +170,25 @@ class Scores:
         end = 1 + self.resamples.replicates
         return {name: value[:, 1:end].mean(axis=0) for name, value in self.values.items()}
 
+    @property
+    def runs(self) -> int:
+        """R."""
+        return len(self.values["f1_macro"])
+
+    def between_runs(self, name: str) -> float:
+        """The variance of a run's score by the seed that it was trained with; 0 for a single run.
+
+        Runs and images are crossed: the variance between the runs on these images (n - 1) is by the seed and by what a
+        seed decides otherwise on single images. The latter is how much more the runs vary on a resample, and is taken
+        off, since the resamples already show it; not below 0 (method of moments: Searle, Casella & McCulloch, Variance
+        Components, 1992, chapter 4).
+        """
+        if self.runs < 2:
+            return 0.0
+        own, end = self.by_run[name], 1 + self.resamples.replicates
+        away = self.values[name][:, 1:end] - own[:, None]
+        return max(0.0, float(own.var(ddof=1) - away.var(axis=0, ddof=1).mean()))
+
     @cached_property
     def left_out(self) -> dict[str, Array]:
         """[J], the mean over the runs with each group left out."""

@@ -324,8 +324,8 @@ def _seed(results: Results) -> str:
     if len(values) < 2:
         return ""
     span = f"{formats.score(min(values))} to {formats.score(max(values))}"
-    text = f"The seed alone moves the winner's {results.metric_name} from {span}; intervals are over patients, "
-    return f"{text}this comes on top."
+    text = f"The seed alone moves the winner's {results.metric_name} from {span}. Its interval is over patients "
+    return f"{text}alone; differences between configurations account for both."
 
 
 def _last_epoch(results: Results) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom
+from scipy.stats import binom, t
 
 from reports import formats
 from reports.bootstrap import Array, Resamples, Runs, Scores, score_runs
@@ -98,7 +98,7 @@ class McNemar:
 
 
 def compare(
-    winner: Scores, others: Mapping[str, Scores], name: str = FALLBACK, *, level: float = 0.95
+    winner: Scores, others: Mapping[str, Scores], name: str = FALLBACK, *, level: float = 0.95, seeded: bool = True
 ) -> dict[str, Comparison]:
     """The winner against each of ``others``, by name; all were scored on the same resamples.
 
@@ -106,8 +106,13 @@ def compare(
     difference (Hall & Wilson, Biometrics 47, 1991): p = (1 + number of |d* - d| >= |d|) / (B + 1), the +1 as in Davison
     & Hinkley, Bootstrap Methods and their Application, 1997, chapter 4. The interval is d -+ the matching quantile of
     |d* - d| (Hall, J. R. Statist. Soc. B 50, 1988), so that it excludes 0 exactly where p <= 1 - level.
+
+    What is compared are configurations, not the networks at hand: to each d* is added what other seeds would have
+    changed (Bouthillier et al., MLSys 2021), Student's t times the standard error by ``Scores.between_runs``. Where
+    neither has two runs that is not known, and the comparison is one of networks. seeded: whether the others are
+    trained from seeds, too; False for methods that chance has no part in.
     """
-    found = {key: _difference(winner, other, name, level) for key, other in others.items()}
+    found = {key: _difference(winner, other, name, level, seeded) for key, other in others.items()}
     corrected = holm([p for *_, p in found.values()])
     warning = few_groups(winner, FALLBACK)
     return {
@@ -183,10 +188,18 @@ def changed_share(before: Runs, after: Runs, by: float) -> tuple[str, float, flo
     return before.classes[most], float(first[most]), float(second[most])
 
 
-def _difference(winner: Scores, other: Scores, name: str, level: float) -> tuple[float, float, float, float]:
+def _difference(
+    winner: Scores, other: Scores, name: str, level: float, seeded: bool
+) -> tuple[float, float, float, float]:
     """difference, low, high, p."""
     assert winner.resamples is other.resamples, "only scores on the same resamples can be paired"
     drawn = winner.replicates[name] - other.replicates[name]
+    trained = [winner, other] if seeded else [winner]
+    if degrees := sum(one.runs - 1 for one in trained):
+        variance = sum((one.runs - 1) * one.between_runs(name) for one in trained) / degrees
+        error = math.sqrt(variance * sum(1 / one.runs for one in trained))
+        order = np.random.default_rng(0).permutation(len(drawn))
+        drawn = drawn + error * t.ppf((order + 0.5) / max(1, len(drawn)), degrees)
     return _around(winner.estimate[name] - other.estimate[name], drawn, level)
 
 
@@ -351,7 +364,7 @@ def compare_baselines(
         measured[one.name] = score_runs(*scored, areas=False, ordered=runs.ordered)
         if one.kind == "shortcut" and one.name != MAJORITY:
             by_class += _by_class(one, aligned, scores, measured[one.name])
-    leads = compare(scores, measured, FALLBACK) if measured else {}
+    leads = compare(scores, measured, FALLBACK, seeded=False) if measured else {}
     return BaselineComparison(split, scores, records, measured, leads, tuple(by_class))
 
 
@@ -368,7 +381,7 @@ def _by_class(shortcut: BaselineRecord, saved: Predictions, winner: Scores, scor
             auroc=values[f"auroc:{name}"],
             f1=scores.estimate[f1],
             winner=winner.estimate[f1],
-            lead=compare(winner, {shortcut.name: scores}, f1)[shortcut.name],
+            lead=compare(winner, {shortcut.name: scores}, f1, seeded=False)[shortcut.name],
             positives=int(having.sum()),
         )
 

@@ -20,12 +20,14 @@ from reports.data import ReportData, without_test
 from reports.tables import SPLITS
 from search_spaces.errors import UserError
 from search_spaces.params import Scalar, TrialParams
+from sweep.records import SweepRecord
 from sweep.trial_records import Finalist, Finals
 from trainables.metrics import AREAS, evaluate_predictions, metric_names
 from trainables.predictions import Predictions
 
-TOLERANCE = 1e-3
-"""By how much a score of the saved predictions may differ from the recorded one, which other kernels computed."""
+TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
+"""By how much a score of the saved predictions may differ from the recorded one, which other kernels computed; of a
+network trained in bfloat16 the predictions are in single precision, and decide other images at the edge."""
 EFFECT_COLUMNS = ["factor", "within", "first", "second", "difference", "low", "high", "p", "p_holm", "verdict"]
 
 
@@ -101,6 +103,20 @@ class Leaderboard:
         """The finalists but the winner; without a selection all of them."""
         return [one for one in self.finalists if one.trial_id != self.finals.winner]
 
+    @property
+    def seeded(self) -> bool:
+        """Whether comparisons account for other seeds: some configuration has two networks at least."""
+        return any(one.scores is not None and one.scores.runs > 1 for one in self.configurations)
+
+    @property
+    def resting_on(self) -> str:
+        """What p values and intervals of differences account for, as the end of a clause."""
+        scores = None if self.winner is None else self.winner.scores
+        unit = "patients" if scores is not None and scores.resamples.named else "images (no patients are known)"
+        seeds = "and what other seeds would change, by the variance between repeats"
+        alone = "; what other seeds would change is not known, since no configuration has two networks there"
+        return f"by the same resamples of {unit}" + (f" {seeds}" if self.seeded else alone)
+
     def gap(self, one: ConfigurationResult) -> float:
         """By how much the search flattered it: search score less the mean of repeats, turned where lower is better."""
         return (one.finalist.search_score - one.mean) * (1 if self.mode == "max" else -1)
@@ -130,7 +146,9 @@ class Leaderboard:
         metric = formats.metric_name(f"{self.split}_{self.metric}")
         text = f"In {metric} the winner, {self.winner.title}, {formats.listing(parts)}."
         if found[-1] and self.split == "test":
-            text += " It stays the winner: it was selected on validation, before the test split was opened."
+            text += f" It stays the winner: it was selected on validation{self.finals.order}."
+        if not self.seeded and (found[1] or found[-1]):
+            text += " Each has one network there: what other seeds would change is not known."
         return text + (" It was selected on these very images." if self.split == "val" else "")
 
     def _numbers(self, configurations: list[ConfigurationResult]) -> str:
@@ -311,6 +329,14 @@ def _judging(data: ReportData, finals: Finals) -> str:
     return "test" if any((part.split == "test").any() for part in parts) else "val"
 
 
+def contradict(score: float, recorded: float, sweep: SweepRecord) -> str:
+    """What is wrong where the saved predictions give another ``score`` than the run recorded; "" where it may be."""
+    if not abs(score - recorded) > TOLERANCE["bf16" if sweep.precision == "bf16" else "fp32"]:
+        return ""
+    given, told = formats.score(score), formats.score(recorded)
+    return f"predictions give {given}, the run recorded {told}; one of the two is damaged"
+
+
 def _validation(data: ReportData, one: Finalist) -> tuple[dict[str, float], list[str]]:
     """The selection metric of each repeat on its own validation images, and where files contradict each other."""
     name = data.metric.removeprefix("val_")
@@ -327,11 +353,8 @@ def _validation(data: ReportData, one: Finalist) -> tuple[dict[str, float], list
         if math.isnan(score):
             continue
         found[repeat.name] = score
-        if abs(score - repeat.score) > TOLERANCE:
-            doubts.append(
-                f"{repeat.name}: its predictions give {formats.score(score)}, the run recorded "
-                f"{formats.score(repeat.score)}; one of the two is damaged"
-            )
+        if wrong := contradict(score, repeat.score, data.run.sweep):
+            doubts.append(f"{repeat.name}: its {wrong}")
     return found, doubts
 
 

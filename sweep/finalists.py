@@ -92,6 +92,9 @@ def run(
         outcome = _retrain(plan, history, todo, settings_of, budget, beat)
         if outcome.interrupted or outcome.out_of_time:
             return outcome
+    if settings.precision != "fp32":  # Thresholds, too, are of the numbers that the model file gives.
+        for problem in predict_trials(plan, history, history.of_wanted(), settings_of, ("train", "val"), "fp32"):
+            say(problem)
     winner = select(read_run(paths.root))
     if winner is None:
         say("no finalist could be trained again: there is no winner, and the test split stays closed")

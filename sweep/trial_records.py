@@ -272,6 +272,17 @@ class Finals(Record):
         return next((one for one in self.finalists if one.trial_id == self.winner), None)
 
     @property
+    def order(self) -> str:
+        """When the winner was fixed, beside the first opening of the test split, as the end of a clause; "" where that
+        is not known. Both times are in UTC."""
+        first = self.test_access[0].opened if self.test_access else None
+        if first is None or self.selected is None:
+            return ""
+        if self.selected <= first:
+            return ", before the test split was opened"
+        return ", anew, after the test split had been opened for another selection"
+
+    @property
     def opened(self) -> bool:
         return bool(self.test_access)
 

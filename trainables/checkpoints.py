@@ -10,6 +10,7 @@ import functools
 import math
 import pickle
 import warnings
+import zipfile
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -94,9 +95,10 @@ def write_checkpoint(path: Path, content: Any) -> None:
     write_atomically(path, write)
 
 
-def read_checkpoint(path: Path) -> Any:
+def read_checkpoint(path: Path, *, ours: bool = False) -> Any:
     """What a file of ``torch.save`` or of safetensors holds, on the CPU, whatever its name.
 
+    ours: of ``write_checkpoint``, which writes checksums that hold; torch itself reads changed bytes as changed weights.
     ``UserError`` (one sentence) if it cannot be read safely.
     """
     why = "it is no PyTorch or safetensors checkpoint, or a truncated one"
@@ -107,12 +109,20 @@ def read_checkpoint(path: Path) -> Any:
             warnings.simplefilter("ignore")  # About pickle protocols: what is refused is told as an error below.
             if head[8:] == b"{":  # behind the length of the header, which is JSON
                 return safetensors.torch.load_file(path)
+            if ours and zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    if (damaged := archive.testzip()) is not None:
+                        raise zipfile.BadZipFile(f"it is damaged in {damaged}")
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} is not there") from None
+    except MemoryError:
+        raise  # It says nothing against the file.
     except Exception as error:  # A foreign file ends in whatever error its first bytes lead to: KeyError, EOFError, ...
         if isinstance(error, OSError) and error.strerror:
             why = error.strerror
+        elif isinstance(error, zipfile.BadZipFile):
+            why = str(error)
         elif "TorchScript" in str(error):
             why = "it is a TorchScript program, not tensors by name; save the network's state_dict() alone"
         elif isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):

@@ -268,7 +268,7 @@ def _head_in_place(backbone: Backbone, head: nn.Sequential) -> nn.Sequential:
 
 def _load(path: Path, wanted: set[str]) -> dict[str, Any]:
     """The dict in a file of tensors and plain values; ``UserError`` if it is not one with these keys."""
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, ours=True)
     if isinstance(content, dict) and "format" in content:  # of another one, keys may be missing
         check_format(content, path)
     lacking = sorted(wanted - content.keys()) if isinstance(content, dict) else sorted(wanted)

@@ -24,8 +24,8 @@ from ray import cloudpickle, tune
 
 from search_spaces.params import TrialParams
 from trainables.atomic import disk_error, write_text
-from trainables.checkpoints import write_checkpoint
-from trainables.trial import FinetuneTrial, TrialSettings, read_saved
+from trainables.checkpoints import read_checkpoint, write_checkpoint
+from trainables.trial import FinetuneTrial, TrialSettings
 
 HANG_GRACE_S = 5.0
 
@@ -111,7 +111,7 @@ class FinetuneTrainable(tune.Trainable):
         if not self._files or not (reported or self._files["state"].exists()):
             return trial
         try:
-            state = read_saved(self._files["state"])
+            state = read_checkpoint(self._files["state"], ours=True)
             trial.load_state_dict(state["trial"])
             if reported is not None and (lost := {*range(1, trial.epoch)} - reported):
                 raise ValueError(f"{self._files['result']} lacks epoch {min(lost)}")
@@ -164,7 +164,8 @@ class FinetuneTrainable(tune.Trainable):
                 write_text(self._files["error"], traceback.format_exc())
             except OSError as untold:
                 disk = disk_error(untold)
-        self._poisoned = self._settings.use_gpu and not isinstance(error, torch.OutOfMemoryError)
+        of_device = isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError)
+        self._poisoned = self._settings.use_gpu and of_device
         reason = _reason(error)
         self._free()
         return _broken_off(reason, disk) | {"epoch": int(self._last.get("epoch", 0))}

@@ -7,7 +7,6 @@ import functools
 import gc
 import math
 import time
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from search_spaces.errors import UserError, raise_all, unknown
 from search_spaces.params import TrialParams
 from trainables.batches import Batches, ImageBatches, plan_batches
-from trainables.checkpoints import write_checkpoint
+from trainables.checkpoints import read_checkpoint, write_checkpoint
 from trainables.data.dataset import Split, TrialData, open_dataset, open_test_split
 from trainables.engine import Forward, evaluate, train_epoch
 from trainables.feature_cache import CachePlace
@@ -280,7 +279,7 @@ class FinetuneTrial:
             torch.cuda.empty_cache()
 
     def _read_best(self, weights_path: Path) -> dict[str, Any]:
-        content: dict[str, Any] = read_saved(weights_path)
+        content: dict[str, Any] = read_checkpoint(weights_path, ours=True)
         if content["frozen_sha256"] != self._frozen_sha256:
             raise ValueError(f"{weights_path}: the frozen layers are not those that this network was trained on")
         return content
@@ -374,22 +373,11 @@ class FinetuneTrial:
             self._running_since = None
 
 
-def read_saved(path: Path) -> Any:
-    """What ``torch.save`` wrote, on the CPU. Raises an error of whatever kind if the file is damaged.
-
-    torch itself reads changed bytes as changed weights.
-    """
-    with zipfile.ZipFile(path) as archive:
-        if (damaged := archive.testzip()) is not None:
-            raise ValueError(f"{path} is damaged in {damaged}")
-    return torch.load(path, weights_only=True, map_location="cpu")
-
-
 def _checked_loss(params: TrialParams, settings: TrialSettings, data: TrialData) -> Loss:
     """The loss, if these parameters can run on this data set."""
     problems = model_problems(params, data.image_size)
     count = len(data.train.rows)
-    if params.batch_size > count:
+    if params.batch_size > count and settings.splits is None:  # A fold that has fewer takes all of them at once.
         problems.append(f"batch_size {params.batch_size} is above the {count} images of the training split")
     names = metric_names(data.classes, data.task)
     if settings.metric not in names:
@@ -472,9 +460,9 @@ def predict_trial(
     """Complete the predictions of a trial's best epoch: the rows of ``splits``, computed with its saved weights.
 
     ``predictions.npz`` beside the weights is returned as it is if it has all splits already; a damaged one counts as
-    missing. Validation rows in it are computed again, and if they differ by more than ``SAME_PROBABILITY`` the saved
-    weights are not those of that epoch: ValueError. They stay, as the trial's score is theirs, unless ``precision`` is
-    another one than the trial's: then all rows are of that one.
+    missing. ValueError where the weights are of another epoch than its validation rows, which stay, as the trial's
+    score is theirs: computed again they may differ by ``SAME_PROBABILITY``. Where ``precision`` is another one than the
+    trial's, all rows are of that one.
     """
     predictions_path = weights_path.with_name("predictions.npz")
     known = _saved_predictions(predictions_path)
@@ -491,7 +479,7 @@ def predict_trial(
         trial.close()
     if known is not None:
         before, again = known.of("val").probability, parts["val"].probability
-        difference = float(np.abs(before - again).max())
+        difference = 0.0 if "precision" in changes else float(np.abs(before - again).max())
         if known.epoch != parts["val"].epoch or not difference <= SAME_PROBABILITY[settings.precision]:
             raise ValueError(
                 f"{weights_path}: these weights of epoch {parts['val'].epoch} do not give the validation predictions "

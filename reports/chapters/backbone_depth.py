@@ -44,7 +44,7 @@ def chapter(results: Results) -> Chapter:
     if board is not None and board.cells:
         blocks += _compared(board)
         if not results.effects.empty:
-            blocks += _effects(results)
+            blocks += _effects(results, board)
     return Chapter("backbone_depth", TITLE, tuple(blocks))
 
 
@@ -134,7 +134,7 @@ def _cell_figure(board: Leaderboard, frame: pd.DataFrame) -> Figure:
     return Figure("compared_cells_map", f"{caption} Gray: not repeated.", alt, drawing)
 
 
-def _effects(results: Results) -> list[Block]:
+def _effects(results: Results, board: Leaderboard) -> list[Block]:
     frame = results.effects
     differences = zip(frame["difference"], frame["low"], frame["high"], strict=True)
     shown = frame.assign(
@@ -145,7 +145,7 @@ def _effects(results: Results) -> list[Block]:
     )
     caption = (
         f"Cells that differ in one factor: difference in {results.metric_name}, first less second, with 95 % intervals "
-        "and p values corrected by Holm's method over all rows (paired bootstrap over patients)."
+        f"and p values corrected by Holm's method over all rows, {board.resting_on}."
     )
     names = ("factor", *(("within",) if frame["within"].any() else ()), "first", "second")
     titles = columns(*names, shown="difference", p_shown="p", result="result")

@@ -14,6 +14,7 @@ from reports import figures, formats, intervals
 from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
 from reports.bootstrap import PPV_AT_PREVALENCE, Scores
 from reports.intervals import FEW_GROUPS, interval
+from reports.leaderboard import contradict
 from reports.probabilities import MOST_VALUES, OperatingPoints, Subgroup
 from reports.results import ReportedModel, Results
 from trainables.metrics import UNTUNED, OperatingPoint, shown_threshold
@@ -21,7 +22,6 @@ from trainables.metrics import UNTUNED, OperatingPoint, shown_threshold
 MOST_CLASSES = 6
 """Of a matrix in the summary."""
 TITLE = "Confusion and operating points"
-TOLERANCE = 5e-4
 OVERALL = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1_macro": "macro F1"}
 OVERALL |= {"mcc": "Matthews correlation", "kappa": "Cohen's kappa"}
 OF_A_CLASS = {"precision": "precision", "recall": "recall", "specificity": "specificity", "f1": "F1", "auroc": "AUROC"}
@@ -189,9 +189,8 @@ def _notes(results: Results, model: ReportedModel) -> list[Block]:
     if "val" not in model.splits:
         return [*found, Note("warning", "The saved predictions hold no validation images.")]
     recomputed = results.point_scores("val").get(results.data.metric.removeprefix("val_"), math.nan)
-    if abs(recomputed - model.recorded) > TOLERANCE:
-        text = f"The saved predictions give {formats.score(recomputed)}, the run recorded "
-        found.append(Note("error", f"{text}{formats.score(model.recorded)}: one of the two is damaged."))
+    if wrong := contradict(recomputed, model.recorded, results.data.run.sweep):
+        found.append(Note("error", f"The saved {wrong}."))
     return [*found]
 
 

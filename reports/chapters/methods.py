@@ -243,7 +243,7 @@ def _evaluation(results: Results) -> list[str]:
         return [*found, f"{fixed}. {closed}"]
     return [
         *found,
-        f"{fixed}, before the test split was opened ({escape(formats.moment(finals.test_access[0].opened))}).",
+        f"{fixed}{finals.order} ({escape(formats.moment(finals.test_access[0].opened))}).",
         f"The test split was opened {times.get(opened, f'{opened} times')}. A test score is the mean over repeats.",
         TUNED if finals.thresholds else "",
         f"The operating point was fixed with the winner: {escape(results.operating_point.words)}."
@@ -257,10 +257,13 @@ def _statistics(results: Results) -> list[str]:
     """Intervals and comparisons."""
     unit = "patients" if results.data.dataset.groups.source else "images, since patients were not known,"
     finals = results.data.run.finals
-    paired = []
+    paired, board = [], results.leaderboard
     if finals is not None and len(finals.finalists) > 1:
+        seeds = "" if board is None or not board.seeded else (
+            ", with what other seeds would change added from the variance between repeats [@seeds]"
+        )
         paired = [
-            "The winner was compared with each other finalist by the paired bootstrap, with two-sided p values",
+            f"The winner was compared with each other finalist by the paired bootstrap{seeds}, with two-sided p values",
             "corrected by Holm's method [@holm], and by the exact McNemar test [@mcnemar] where every",
             "patient has one image.",
         ]

@@ -26,6 +26,7 @@ REFERENCES = {
     "tpe": "Bergstra J, Bardenet R, Bengio Y, Kégl B. Algorithms for hyper-parameter optimization. NeurIPS 2011.",
     "tune": "Liaw R, Liang E, et al. Tune: a research platform for distributed model selection and training. "
     "arXiv:1807.05118, 2018.",
+    "seeds": "Bouthillier X, Delaunay P, et al. Accounting for variance in machine learning benchmarks. MLSys 2021.",
     "wilson": "Wilson EB. Probable inference, the law of succession, and statistical inference. J Am Stat Assoc "
     "1927;22:209-212.",
     "resnet": "He K, Zhang X, Ren S, Sun J. Deep residual learning for image recognition. CVPR 2016.",

@@ -146,9 +146,17 @@ def test_a_sweep_on_three_hosts_killed_and_resumed_is_that_of_one_host(cluster: 
     head, laptop = cluster.host("head"), cluster.laptop
     run = run_folder(cluster, "three")
     sweep = start(head, f"--name three {SAME_ON_ONE_HOST}")
-    for host in ("head", "first", "second"):
-        wait_for_epoch(cluster.host(host), run, sweep)
+    waiting, stopped = [cluster.host(name) for name in ("head", "first", "second")], []
+    while waiting:
+        assert sweep.poll() is None, sweep.communicate()[0]
+        for host in [host for host in waiting if epochs_on(host, run)]:
+            for pid in trials_on(host, run).values():
+                os.kill(pid, signal.SIGSTOP)  # It leaves trials for the hosts whose worker starts later.
+                stopped.append(pid)
+            waiting.remove(host)
     kill_driver(head)
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
     sweep.communicate()
     end(start(head, "--resume three"))
     # The laptop is one more host, with as many slots as the three have together.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -92,6 +94,48 @@ def test_more_comparisons_ask_for_a_smaller_p():
     assert alone.p == alone.p_holm == among["t1"].p
     assert [one.p_holm for one in among.values()] == pytest.approx(holm([one.p for one in among.values()]))
     assert compare(scores["t0"], {}) == {}
+
+
+def seeded(spread, seed, images=300, runs=3):
+    """Scores of two equally good configurations of several runs, whose accuracy a seed moves by ``spread`` (s.d.)."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(images) % 3
+    resamples = draw_resamples([""] * images, labels, 3, replicates=400)
+    found, alike = [], 0.7 * rng.random(images)
+    for _ in range(2):
+        hard = alike + 0.3 * rng.random((runs, images))
+        # The sum of both has the density 1 / 0.7 in its middle.
+        right = hard < 0.6 + 0.7 * spread * rng.normal(size=(runs, 1))
+        decided = np.where(right, labels, (labels + 1) % 3)
+        found.append(score_runs(labels, np.eye(3)[decided], CLASSES, resamples, areas=False))
+    return found
+
+
+def test_equal_configurations_whose_seeds_differ_are_seldom_told_apart():
+    """By resamples of the patients alone nearly half of them would be."""
+    told = 0
+    for seed in range(50):
+        winner, other = seeded(0.03, seed, images=1500)
+        told += compare(winner, {"other": other}, "accuracy")["other"].p <= 0.05
+    assert told <= 7
+
+
+@pytest.mark.parametrize("spread", [0, 0.03])
+def test_the_variance_between_runs_is_that_of_their_seeds_and_not_that_of_the_images(spread):
+    pairs = [seeded(spread, seed) for seed in range(60)]
+    between = np.mean([one.between_runs("accuracy") for pair in pairs for one in pair])
+    plain = np.mean([one.by_run["accuracy"].var(ddof=1) for pair in pairs for one in pair])
+    assert between == pytest.approx(spread**2, rel=0.3, abs=1.2e-4)
+    assert between < plain - 1e-4
+
+
+def test_a_method_without_a_seed_adds_nothing_to_what_seeds_may_change():
+    winner, other = seeded(0.03, 1)
+    assert winner.between_runs("f1_macro") > 0
+    alone = replace(other, values={name: values[:1] for name, values in other.values.items()})
+    fixed, trained = (compare(winner, {"alone": alone}, seeded=how)["alone"] for how in (False, True))
+    assert fixed.difference == trained.difference
+    assert fixed.high - fixed.low < trained.high - trained.low
 
 
 def test_scores_on_other_resamples_are_not_compared():

@@ -209,7 +209,11 @@ def test_a_file_that_is_no_model_is_told_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not hold a whole squeezenet1_0"):
         read_model(path)
     whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + bytes(25) + whole[middle + 25 :])
+    with pytest.raises(UserError, match=r"cannot be read as a model: it is damaged in archive/data/\d+"):
+        read_model(path)
+    path.write_bytes(whole[:middle])
     with pytest.raises(UserError, match="cannot be read as a model"):
         read_model(path)
 

@@ -82,7 +82,7 @@ def prepare(
     ready = _decode(_look(config, folds), cache_dir, workers, progress, folds)
     assert ready.stats is not None
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_splits(run_dir / SPLITS_FILE, ready.samples, ready.rows, ready.splits)
+    write_splits(run_dir / SPLITS_FILE, ready.samples, ready.rows, ready.splits, ready.same)
     write_image_stats(run_dir / IMAGES_FILE, ready.samples, ready.rows, ready.stats)
     assert ready.cache is not None
     assert ready.cache.path is not None
@@ -249,7 +249,7 @@ def _look(config: DataConfig, folds: int | None) -> _Ready:
         raise UserError(*problems, *error.problems) from None
     if absent := missing_classes(samples.labels, assignment, samples.classes, samples.groups):
         problems += [*absent, *(one.message for one in doubtful_classes(samples))]
-    problems += _fold_problems(samples, assignment.splits, folds, config.seed)
+    problems += _fold_problems(samples, assignment.splits, folds, config.seed, same)
     found = [] if samples.kind == "demo" else equal_images(samples, same.tolist(), assignment.splits)
     found += groups_across(samples, assignment.splits)
     problems += [_as_problem(one, samples, assignment.splits) for one in found if _stops(one, config, len(samples))]
@@ -298,11 +298,12 @@ def _decode(looked: _Ready, cache_dir: Path, workers: int, progress: Progress | 
     assignment, notes = Assignment(looked.splits[rows], looked.assignment.origin), looked.notes
     pixels = [str(row) if one.blank else one.pixel_hash for row, one in enumerate(stats)]
     same = kept_together(pixels, len(rows), looked.same[rows])
-    if assignment.origin != GIVEN and (len(rows) < len(listed) or len(np.unique(same)) < len(np.unique(looked.same))):
-        assignment = assign_splits(samples.splits, samples.labels, samples.groups, config.seed, same)
-        problems += missing_classes(samples.labels, assignment, samples.classes, samples.groups)
-        problems += _fold_problems(samples, assignment.splits, folds, config.seed)
-        notes = (*notes, _DRAWN_ANEW)
+    if len(rows) < len(listed) or len(np.unique(same)) < len(np.unique(looked.same)):
+        if assignment.origin != GIVEN:
+            assignment = assign_splits(samples.splits, samples.labels, samples.groups, config.seed, same)
+            problems += missing_classes(samples.labels, assignment, samples.classes, samples.groups)
+            notes = (*notes, _DRAWN_ANEW)
+        problems += _fold_problems(samples, assignment.splits, folds, config.seed, same)
     checks = examine(samples, stats, cache.near.among(rows), assignment.splits)
     problems += [_as_problem(one, samples, assignment.splits) for one in checks if _stops(one, config, len(rows))]
     raise_all(problems)
@@ -393,14 +394,16 @@ def _list_file(place: Path, config: DataConfig) -> Samples:
     return list_table(place, config)
 
 
-def _fold_problems(samples: Samples, splits: npt.NDArray[np.str_], folds: int | None, seed: int) -> list[str]:
+def _fold_problems(
+    samples: Samples, splits: npt.NDArray[np.str_], folds: int | None, seed: int, same: npt.NDArray[np.int64]
+) -> list[str]:
     """Why train and val cannot be divided into so many folds."""
     if folds is None or folds < 2:
         return []
     rows = np.flatnonzero(splits != "test").tolist()
     groups = [samples.groups[row] if samples.groups is not None else "" for row in rows]
     try:
-        assign_folds([samples.label_text(row) for row in rows], groups, samples.classes, folds, seed)
+        assign_folds([samples.label_text(row) for row in rows], groups, samples.classes, folds, seed, same[rows])
     except UserError as error:
         return list(error.problems)
     return []

@@ -26,10 +26,11 @@ Rows = npt.NDArray[np.int64]
 Names = npt.NDArray[np.str_]
 
 
-def write_splits(path: Path, samples: Samples, rows: Rows, splits: Names) -> None:
+def write_splits(path: Path, samples: Samples, rows: Rows, splits: Names, same: Rows) -> None:
     """splits.csv: row (in the image cache), path, split, label, group, then subgroup_<column> for each subgroup column.
 
-    Where it is not known of some images whether they have a label: ``missing``, those labels with ``|`` between.
+    Where some images are equal (``same``: int64 [n], equal for these): ``equal``, what they have in common, "" for all
+    others. Where it is not known of some images whether they have a label: ``missing``, those labels with ``|`` between.
     The group is hashed: no patient's number leaves the user's own table; with a salt that is kept nowhere, as the few
     numbers that there are could all be tried.
     """
@@ -42,6 +43,9 @@ def write_splits(path: Path, samples: Samples, rows: Rows, splits: Names) -> Non
         "label": [samples.label_text(row) for row in range(len(samples))],
         "group": [group_id(group, salt) for group in groups],
     }
+    alike = np.bincount(same, minlength=1)[same] > 1
+    if alike.any():
+        columns["equal"] = np.where(alike, same.astype(np.str_), "").tolist()
     if samples.labels.ndim == 2 and (samples.labels == MISSING).any():
         columns["missing"] = [samples.missing_text(row) for row in range(len(samples))]
     columns |= {f"subgroup_{name}": values for name, values in samples.subgroups.items()}

@@ -129,33 +129,43 @@ def _too_rare(
 def write_folds(splits: Path, folds: Sequence[Path], classes: Sequence[str], seed: int) -> None:
     """Write for each of ``folds`` a file like ``splits`` in which its part of train + val is "val", the rest "train".
 
-    Stratified by label (by combination where there are several) and grouped: no group is cut in two. Test rows stay as
-    they are. Raises ``UserError`` if a class cannot be in train and val of every fold.
+    Stratified by label (by combination where there are several) and grouped: no group and no set of equal images is cut
+    in two. Test rows stay as they are. Raises ``UserError`` if a class cannot be in train and val of every fold.
     """
     rows = pd.read_csv(splits, dtype=str, keep_default_na=False)
     mine = rows["split"].isin(["train", "val"])
-    fold_of = assign_folds(list(rows["label"][mine]), list(rows["group"][mine]), classes, len(folds), seed)
+    names = rows["equal"][mine] if "equal" in rows else None
+    same = None if names is None else pd.factorize(names.where(names != "", "\0" + rows["row"][mine]))[0]
+    fold_of = assign_folds(list(rows["label"][mine]), list(rows["group"][mine]), classes, len(folds), seed, same)
     for fold, path in enumerate(folds):
         rows.loc[mine, "split"] = np.where(fold_of == fold, "val", "train")
         write_text(path, rows.to_csv(index=False, lineterminator="\n"))
 
 
-def assign_folds(labels: Sequence[str], groups: Sequence[str], classes: Sequence[str], count: int, seed: int) -> Ints:
+def assign_folds(
+    labels: Sequence[str],
+    groups: Sequence[str],
+    classes: Sequence[str],
+    count: int,
+    seed: int,
+    same: npt.NDArray[Any] | None = None,
+) -> Ints:
     """int64 [n]: the fold, 0 to ``count`` - 1, of each row, the same whatever the groups are called.
 
-    labels: names with "|" between; groups: "" is a group of its own.
+    labels: names with "|" between; groups: "" is a group of its own. same: int [n], equal for equal images.
 
     Raises ``UserError`` if a class is missing from train or val of a fold: then there are too few of its groups.
     """
-    hot = np.array([[name in label.split("|") for name in classes] for label in labels], dtype=np.int64)
+    # The name of a single label may have a "|" of its own.
+    held = ([label] if label in classes else label.split("|") for label in labels)
+    hot = np.array([[name in names for name in classes] for names in held], dtype=np.int64)
     strata = hot.argmax(axis=1) if (hot.sum(axis=1) == 1).all() else label_strata(hot)
     # Numbered as they come: what groups are called, which each run hashes anew, changes no fold.
-    number: dict[str, int] = {}
-    units = np.array([number.setdefault(group or f"\0{row}", len(number)) for row, group in enumerate(groups)])
+    units = pd.factorize(kept_together(groups, len(labels), same))[0]
     for place, name in enumerate(classes):
         of_class = len(np.unique(units[hot[:, place] == 1]))
         if of_class < count:
-            what = "images" if len(number) == len(units) else "groups"
+            what = "images" if units.max() + 1 == len(units) else "groups"
             raise UserError(f"--folds {count}: class {name!r} has {of_class} {what} in train and val: give fewer folds")
     fold_of = _stratified_folds(strata, units, count, seed % 2**32)
     for fold in range(count):

@@ -34,7 +34,20 @@ def test_the_headline_is_the_winners_mean_test_score_with_its_interval_and_every
     assert shown.label.startswith("Test macro F1 of the winner, trial 0")
     assert ", ".join(f"{value:.3f}" for value in scores.by_run["f1_macro"]) in shown.detail
     assert "on 169 test images of 113 patients" in shown.detail
-    assert "Selected on validation (2026-01-05 11:20 UTC) before the test split was opened" in shown.detail
+    assert "Selected on validation (2026-01-05 11:20 UTC), before the test split was opened." in shown.detail
+
+
+def test_a_winner_selected_again_after_test_was_opened_is_not_said_to_be_selected_before(write_run):
+    root = write_run(finals={"opened": 2})
+    paths = RunPaths(root)
+    again = json.loads(paths.selection.read_text()) | {"selected": "2026-02-09T09:00:00+00:00"}
+    paths.selection.write_text(json.dumps(again))
+    detail = headline(chapter(results_of(root))).detail
+    assert "(2026-02-09 09:00 UTC), anew, after the test split had been opened for another selection." in detail
+    paths.test_access.write_text("damaged\n")
+    assert detail.split(" Selected")[0] + " Selected on validation (2026-02-09 09:00 UTC)." == headline(
+        chapter(results_of(root))
+    ).detail
 
 
 def test_the_forest_sets_the_winner_beside_runners_up_and_baselines_the_best_first(write_run):

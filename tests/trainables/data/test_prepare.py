@@ -175,9 +175,12 @@ def test_equal_pixels_in_files_that_differ_are_kept_together_and_the_new_draw_is
     assert any("drawn anew once the images were decoded" in note for note in read["notes"])
     assert not any(one["severity"] == "error" for one in read["checks"])
     with (tmp_path / "run" / "splits.csv").open(newline="") as file:
-        split_of = {Path(row["path"]).name: row["split"] for row in csv.DictReader(file) if row["label"] == "ill"}
+        rows = {Path(row["path"]).name: row for row in csv.DictReader(file)}
     for number in range(4):
-        assert split_of[f"0{number}.png"] == split_of[f"copy{number}.bmp"]
+        both = rows[f"0{number}.png"], rows[f"copy{number}.bmp"]
+        assert len({one["split"] for one in both}) == 1
+        assert len({one["equal"] for one in both}) == 1, "folds are drawn from the file alone"
+    assert sum(row["equal"] != "" for row in rows.values()) == 8
 
 
 def test_a_first_try_takes_fewer_images_and_says_so(split_folder: Path, tmp_path: Path) -> None:

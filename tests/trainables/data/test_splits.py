@@ -281,6 +281,20 @@ def test_no_patient_is_in_two_folds_and_every_class_is_in_each(patients: int, co
     assert (folds == assign_folds(labels, renamed, FINDINGS, count, seed)).all(), "names change nothing"
 
 
+def test_equal_images_are_in_one_fold_with_their_groups() -> None:
+    labels, same = [FINDINGS[place % 3] for place in range(90)], np.arange(90)
+    same[45:75] = np.arange(30)
+    groups = [""] * 75 + [f"p{place % 5}" for place in range(15)]
+    folds = assign_folds(labels, groups, FINDINGS, 3, 0, same)
+    assert (folds[45:75] == folds[:30]).all()
+    assert (assign_folds(labels, groups, FINDINGS, 3, 0)[45:75] != folds[:30]).any()
+
+
+def test_a_name_with_a_bar_is_one_class_and_no_two() -> None:
+    folds = assign_folds(["a|b", "a", "b"] * 10, [""] * 30, ("a", "a|b", "b"), 5, 0)
+    assert sorted(np.bincount(folds).tolist()) == [6] * 5
+
+
 def test_several_labels_are_in_every_fold() -> None:
     labels = ["covid|pneumonia", "pneumonia", "", "normal"] * 12
     folds = assign_folds(labels, [""] * 48, FINDINGS, 4, 0)
@@ -299,10 +313,11 @@ def test_each_image_validates_once_and_test_stays_test(tmp_path: Path) -> None:
     table = tmp_path / "splits.csv"
     with table.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["row", "path", "split", "label", "group", "subgroup_sex"])
+        writer.writerow(["row", "path", "split", "label", "group", "equal", "subgroup_sex"])
         for place in range(60):
             split = ("train", "train", "val", "test")[place % 4]
-            writer.writerow([place, f"ü {place}.png", split, FINDINGS[place % 3], f"g{place // 2}", "f"])
+            equal = str(place % 30) if place in (8, 38) else ""
+            writer.writerow([place, f"ü {place}.png", split, FINDINGS[place % 3], f"g{place // 2}", equal, "f"])
     folds = [tmp_path / f"fold_{k}.csv" for k in (1, 2, 3)]
     write_folds(table, folds, FINDINGS, 0)
     validated = []
@@ -312,4 +327,5 @@ def test_each_image_validates_once_and_test_stays_test(tmp_path: Path) -> None:
         assert [row["path"] for row in assigned] == [f"ü {place}.png" for place in range(60)]
         assert [row["row"] for row in assigned if row["split"] == "test"] == [str(place) for place in range(3, 60, 4)]
         validated += [row["row"] for row in assigned if row["split"] == "val"]
+        assert assigned[8]["split"] == assigned[38]["split"]
     assert sorted(validated, key=int) == [str(place) for place in range(60) if place % 4 != 3]
