@@ -80,10 +80,13 @@ def _not_ended(results: Results) -> str:
 
 def _not_selected(results: Results) -> str:
     finals = results.data.run.finals
-    if finals is None or not finals.finalists or finals.selected is not None or finals.opened:
+    if finals is None or not finals.finalists:
         return ""
     asked, ended = finals.asked * len(finals.finalists), sum(len(one.completed) for one in finals.finalists)
-    return f"The finalists are not done: {ended} of {asked} repeats have completed, and no winner is selected."
+    text = f"The finalists are not done: {ended} of {asked} repeats have completed"
+    if finals.superseded:
+        return f"{text}. They were chosen anew, and the winner is that of the selection before."
+    return "" if finals.selected is not None or finals.opened else f"{text}, and no winner is selected."
 
 
 def _on_validation(results: Results) -> str:

@@ -199,8 +199,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
             outcome = compute(plan, history, settings, budget, beat)
         beat.progress = None
         beat.exit_code = exit_code(history, outcome.interrupted)
-        # A search that used up its time and whose winner was selected is a sweep that has ended.
-        ended = not outcome.interrupted and (not outcome.out_of_time or paths.selection.exists())
+        ended = not outcome.interrupted and (not outcome.out_of_time or winner_selected(paths))
         print(*write_summary(history, ended), sep="\n")
     except (SweepStopped, OSError) as error:
         stopped = error if isinstance(error, SweepStopped) else disk.stopped_by(error, paths.root.parent)
@@ -214,6 +213,14 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         used_up = "the time budget is used up: nothing is lost"
         print(f"{used_up}, go on with: {resume_command(paths)} --time-budget TIME")
     return paths, beat.exit_code
+
+
+def winner_selected(paths: RunPaths) -> bool:
+    """Whether the finalists are done, so that a search that used up its time is a sweep that has ended."""
+    from sweep.records import read_run
+
+    finals = read_run(paths.root).finals
+    return finals is not None and finals.selected is not None and not finals.superseded
 
 
 def this_machine() -> Machine:

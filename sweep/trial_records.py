@@ -242,13 +242,14 @@ class TestAccess(Record):
 class Finals(Record):
     """The finalists of a run, and what was selected between them, if that was done.
 
-    Of finalists.json: finalists; repeats: the names of each one's repeats that were asked for; folds: K of --folds, or
+    Of finalists.json: finalists; chosen: when (ISO time); repeats: the names of each one's repeats that were asked for; folds: K of --folds, or
     None. Of selection.json: selected: when the winner was fixed (ISO time); winner: its trial_id; model: the repeat
     whose weights are ``models/best.pt``; thresholds: by finalist and label, where tuned (multi-label);
     operating_point: the winner's, where one was asked for. test_access: each opening of the test split.
     """
 
     finalists: tuple[Finalist, ...] = ()
+    chosen: str | None = None
     repeats: tuple[str, ...] = ()
     folds: Whole | None = None
     selected: str | None = None
@@ -270,6 +271,13 @@ class Finals(Record):
     @property
     def winning(self) -> Finalist | None:
         return next((one for one in self.finalists if one.trial_id == self.winner), None)
+
+    @property
+    def superseded(self) -> bool:
+        """Whether other finalists or repeats were asked for after the winner was selected, and are not done."""
+        ended = sum(one.status in ("completed", "failed") for each in self.finalists for one in each.repeats)
+        later = self.selected is not None and self.chosen is not None and self.chosen > self.selected
+        return later and ended < self.asked * len(self.finalists)
 
     @property
     def order(self) -> str:
