@@ -33,7 +33,7 @@ from reports.model_card import card
 from reports.results import Results
 from search_spaces.errors import UserError, shown_problems
 from search_spaces.paths import path_of
-from sweep.endings import DISK_FULL
+from sweep.endings import DISK_FULL, leave_with
 from sweep.run_folder import ModelPaths, folder_beside
 from trainables.atomic import DISK_ERRORS, write_atomically, write_json
 
@@ -140,4 +140,4 @@ def _move_into_place(beside: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave_with(main)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -144,7 +145,8 @@ def from_validation_to_test(results: Results) -> str:
 
 def _differ(better: bool) -> str:
     first, second = ("test", "validation") if better else ("validation", "test")
-    return f"The splits differ, or {first} resembles training more than {second} does."
+    chosen = "" if better else ", or it is what picking epoch and winner on validation adds"
+    return f"The splits differ, or {first} resembles training more than {second} does{chosen}."
 
 
 def _decisions(results: Results) -> str:
@@ -273,6 +275,18 @@ def _opened_again(results: Results) -> str:
     return text if times > 1 else ""
 
 
+def _warm(results: Results) -> str:
+    sweep = results.data.run.sweep
+    opened = max((one.opened for one in sweep.warm_trials), default=0)
+    if not opened or not results.data.has_test:
+        return ""
+    earlier = Path(sweep.warm_start or "?").name
+    return (
+        f"The first trials are the best of the run {earlier}, whose test split had been opened: if its test images are "
+        "among these, they may have had a part in choosing what was searched."
+    )
+
+
 def _operating_point(results: Results) -> list[str]:
     """Why there is none though one was asked for, or how little it rests on."""
     asked, point = results.data.run.sweep.target, results.operating_point
@@ -327,7 +341,8 @@ def _seed(results: Results) -> str:
     if len(values) < 2:
         return ""
     span = f"{formats.score(min(values))} to {formats.score(max(values))}"
-    text = f"The seed alone moves the winner's {results.metric_name} from {span}. Its interval is over patients "
+    unit = "patients" if scores is not None and scores.resamples.named else "images"
+    text = f"The seed alone moves the winner's {results.metric_name} from {span}. Its interval is over {unit} "
     return f"{text}alone; differences between configurations account for both."
 
 
@@ -398,6 +413,7 @@ CAVEATS: tuple[tuple[str, str, Callable[[Results], str | list[str]]], ...] = (
     ("warning", "errors", _few),
     ("warning", "errors", _operating_point),
     ("warning", "finalists", _opened_again),
+    ("warning", "finalists", _warm),
     ("warning", "finalists", _lost_repeats),
     ("warning", "finalists", _best_of_search),
     ("warning", "learning_curves", _unequal_pruning),

@@ -244,7 +244,8 @@ class BaselineComparison:
 
     winner: its scores. baselines: all of them, as recorded. measured: the scores, by name, of those whose predictions
     are of these images; leads: the winner's macro F1 less theirs, on the same resamples of patients. by_class: of each
-    class and shortcut but the majority class. validation: of the same on validation, where ``split`` is another.
+    class and shortcut but the majority class. validation: of the same on validation, where ``split`` is another. tuned:
+    whether the winner trained more than its head.
     """
 
     split: str
@@ -254,6 +255,7 @@ class BaselineComparison:
     leads: dict[str, Comparison]
     by_class: tuple[ClassShortcut, ...] = ()
     validation: BaselineComparison | None = None
+    tuned: bool = True
 
     @property
     def judging(self) -> tuple[ClassShortcut, ...]:
@@ -323,9 +325,10 @@ class BaselineComparison:
     def frozen_sentence(self) -> str:
         """Whether fine-tuning gains over frozen features; "" where none were measured."""
         best, close = self._scored(self.of_kind("frozen")[:1]), self._scored(self.frozen_close)
+        what = "Fine-tuning" if self.tuned else "Training the head alone"
         if close:
-            return f"Fine-tuning is not shown to gain over frozen features: {close}."
-        return f"Fine-tuning gains over frozen features: {best}." if best else ""
+            return f"{what} is not shown to gain over logistic regression on frozen features: {close}."
+        return f"{what} gains over logistic regression on frozen features: {best}." if best else ""
 
     def _scored(self, baselines: Sequence[BaselineRecord]) -> str:
         """ "thumbnails, macro F1 0.412, the winner +0.393 (+0.301 to +0.475)"."""

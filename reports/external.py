@@ -22,6 +22,7 @@ from reports.conclusion import conclude
 from reports.intervals import Interval, interval
 from search_spaces.errors import UserError, shown_problems
 from search_spaces.paths import path_of
+from sweep.endings import leave_with
 from sweep.evaluation_records import read_evaluation
 from trainables.atomic import write_atomically
 from trainables.metrics import UNTUNED, confusion_matrix
@@ -251,4 +252,4 @@ CHAPTERS: tuple[Callable[[ExternalResult], Chapter | None], ...] = (
 )
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave_with(main)

@@ -52,7 +52,8 @@ LOSSES = {"cross_entropy": "cross-entropy", "bce": "binary cross-entropy per cla
 OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
 AUGMENTATIONS = {"flip": "horizontal flip", "standard": "rotation, random crop, flip"}
 SWEEP = "python -m sweep.run"
-CHOSEN_AGAIN = ("--space", "--name", "--trials", "--epochs", "--set", "--resume", "--backbones", "--time-budget")
+CHOSEN_AGAIN = {"--space", "--name", "--trials", "--epochs", "--set", "--resume", "--backbones", "--time-budget"}
+CHOSEN_AGAIN |= {"--rows", "--warm-start", "--compare", "--sampler"}
 DEPTH_NAMES = {0: "head only", 1: "last block", 2: "last 2 blocks", 3: "last 3 blocks", 4: "all blocks"}
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
@@ -269,12 +270,16 @@ def unfrozen_in_words(params: TrialParams) -> str:
 
 
 def sweep_command(sweep: SweepRecord) -> str:
-    """The command of the sweep as it was given; "" if it is not recorded."""
-    return f"{SWEEP} {shlex.join(sweep.command)}" if sweep.command else ""
+    """The command of the sweep as it was given, and those that changed it later, a line each; "" if not recorded."""
+    lines = [sweep.command, *sweep.resumed] if sweep.command else []
+    return "\n".join(f"{SWEEP} {shlex.join(line)}" for line in lines)
 
 
-def again(sweep: SweepRecord, params: TrialParams, name: str) -> str:
-    """A command that trains ``params`` once on the sweep's data; "" if the sweep's own command is not recorded."""
+def again(sweep: SweepRecord, params: TrialParams, name: str, number: int | None) -> str:
+    """A command that trains ``params`` once on the sweep's data; "" if the sweep's own command is not recorded.
+
+    number: of the trial, which in a published study may have its own epochs.
+    """
     if not sweep.command:
         return ""
     fixed = {key: value for key, value in params.active().items() if not key.startswith("unfreeze")}
@@ -283,7 +288,8 @@ def again(sweep: SweepRecord, params: TrialParams, name: str) -> str:
     else:
         fixed["unfreeze_depth"] = params.unfreeze_depth
     options = ["--space", "partial_unfreeze", "--name", f"{name}-again", "--trials", "1"]
-    options += ["--epochs", str(sweep.epochs)] if sweep.epochs else []
+    own = next((row.epochs for row in sweep.study_rows if row.number == number and sweep.own_epochs), None)
+    options += ["--epochs", str(own or sweep.epochs)] if own or sweep.epochs else []
     for key, value in fixed.items():
         options += ["--set", f"{key}={'none' if value is None else value}"]
     return f"{SWEEP} {shlex.join([*_without(sweep.command, CHOSEN_AGAIN), *options])}"

@@ -312,7 +312,8 @@ class Results:
         found = compare_baselines(runs, scores, saved, split)
         if not found.measured:
             return None
-        return found if split == "val" else replace(found, validation=self.baselines("val"))
+        tuned = self.params is None or self.params.unfreeze_depth != 0
+        return replace(found, tuned=tuned, validation=None if split == "val" else self.baselines("val"))
 
     def _of_baseline(self, one: BaselineRecord) -> Predictions | None:
         run = self.data.run

@@ -352,7 +352,7 @@ def pair_problems(config: SweepConfig) -> list[str]:
             ("folds", "repeats"),
             config.folds is not None and repeats > 1,
             f"--folds {config.folds} and --repeats {config.repeats} cannot go together, as each fold is trained once: "
-            "give one of them",
+            "give one of them (with --resume, --repeats 1 or --folds none in place of the earlier one)",
         ),
         (("finalists", "folds"), config.finalists == 0 and config.folds, f"--folds {config.folds} {no_finalists}"),
         (
@@ -423,12 +423,12 @@ def name_problems(config: SweepConfig) -> list[str]:
     """Why a new run cannot have the name that ``config`` gives it, one sentence; [] if it can."""
     if config.resume is not None or (name := config.name) is None:
         return []
-    wrong = "/" in name or "\\" in name or name.startswith((".", "~")) or not name.isprintable()
+    wrong = "/" in name or "\\" in name or name.startswith((".", "~", "-")) or not name.isprintable()
     if not wrong and len(name.encode(errors="replace")) <= LONGEST_NAME:
         return []
     return [
-        f"--name {name!r}: must name one folder: no slash, no dot or ~ at the beginning, no control characters, "
-        f"at most {LONGEST_NAME} bytes; where it goes is --storage"
+        f"--name {name!r}: must name one folder: no slash, no dot, ~ or - at the beginning, no control "
+        f"characters, at most {LONGEST_NAME} bytes; where it goes is --storage"
     ]
 
 

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
 DONE = 0
 ALL_FAILED = 1
 BAD_INPUT = 2
@@ -22,3 +29,24 @@ class SweepStopped(Exception):
     def __init__(self, reason: str, exit_code: int) -> None:
         super().__init__(reason, exit_code)
         self.reason, self.exit_code = reason, exit_code
+
+
+def leave_with(main: Callable[[], int]) -> NoReturn:
+    """Run a command, and end its process with the code that it gives, as soon as all is done that is due at exit.
+
+    The interpreter would go on to take apart what torch has brought with it, for seconds.
+    """
+    codes: list[int] = []
+
+    def leave() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # Nobody reads it any more.
+                stream.flush()
+        if codes:
+            os._exit(codes[0])
+
+    atexit.register(leave)  # Before all others, and so it is called after them.
+    codes.append(main())
+    if codes == [CLUSTER_LOST]:  # Threads of Ray that wait for it would keep this process.
+        leave()
+    sys.exit(codes[0])

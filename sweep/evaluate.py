@@ -12,7 +12,6 @@ import math
 import os
 import re
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,7 +38,7 @@ from sweep.cli import (
     run_command,
     tell,
 )
-from sweep.endings import BAD_INPUT
+from sweep.endings import BAD_INPUT, leave_with
 from sweep.evaluation_records import read_conclusion
 from sweep.run_folder import EvaluationPaths, RunPaths, check_writable, folder_beside
 from trainables.atomic import FORMAT, sha256_of, write_json
@@ -181,7 +180,7 @@ def evaluate(
     found = (samples.paths, labels, probabilities, samples.classes)
     Predictions.of_split(SPLIT, *found, facts.epoch).write(files.predictions)
     numbers = np.arange(len(samples))
-    write_splits(files.rows, samples, numbers, np.full(len(samples), SPLIT))
+    write_splits(files.rows, samples, numbers, np.full(len(samples), SPLIT), same=numbers)
     write_image_stats(files.images, samples, numbers, [answer.image for answer in answers])
     thresholds = _thresholds(model, samples)
     scores = evaluate_predictions(*found[1:], samples.task, ordered=facts.ordered, thresholds=thresholds)
@@ -469,4 +468,4 @@ def _beside(out: Path) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave_with(main)

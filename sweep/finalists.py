@@ -39,6 +39,7 @@ from trainables.baselines import measure_baselines, read_properties
 from trainables.data.dataset import open_dataset, open_test_split
 from trainables.data.splits import write_folds
 from trainables.metrics import operating_point, tune_thresholds
+from trainables.seeding import set_determinism
 from trainables.trial import TrialSettings
 from trainables.weights import FoundWeights
 
@@ -426,6 +427,7 @@ def _attribute(
 ) -> None:
     device = torch.device("cuda" if settings.use_gpu else "cpu")
     run_dir = Path(settings.run_dir)
+    set_determinism(settings.deterministic)
     attribute_split(run_dir, weights_path, weights, split, thresholds, threads=settings.cpus, device=device)
 
 
@@ -438,6 +440,7 @@ def _backbones(run: Run) -> list[str]:
 
 def _measure(folder: Path, settings: TrialSettings, backbones: dict[str, FoundWeights], opened: bool) -> None:
     root = Path(settings.run_dir)
+    set_determinism(settings.deterministic)
     measure_baselines(
         open_dataset(root),
         open_test_split(root) if opened else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import nn
 
 from search_spaces.errors import UserError, raise_all
 from sweep.cli import Arguments, path, run_command, tell
+from sweep.endings import leave_with
 from sweep.records import Run, read_run
 from sweep.run_folder import ModelPaths, TrialPaths
 from sweep.trial_records import best, ranked_rows
@@ -193,4 +193,4 @@ def _write_onnx(path: Path, network: nn.Module, facts: ModelFacts) -> tuple[floa
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave_with(main)

@@ -170,7 +170,7 @@ class OptunaSearch:
             self._tell(duplicate, original, duplicate=True)
 
     def _tell(self, trial: optuna.Trial, state: TrialState, duplicate: bool = False) -> None:
-        outcome = _outcome(state, self._history, duplicate)
+        outcome = _outcome(state, self._history, duplicate, self._sampler)
         for epoch, score in outcome["intermediate_values"].items():
             trial.report(score, epoch)
         trial.set_user_attr("trial_id", state.trial_id)
@@ -187,7 +187,7 @@ class OptunaSearch:
             if original is None:
                 continue
             if original.ended and original.number <= self._history.next_number - self._lag:
-                self._study.add_trial(frozen_trial(original, suggestion, self._history))
+                self._study.add_trial(frozen_trial(original, suggestion, self._history, self._sampler))
                 continue
             self._study.enqueue_trial(suggestion.suggested)
             trial = self._study.ask()
@@ -311,25 +311,30 @@ def _direction(history: TrialHistory) -> StudyDirection:
     return StudyDirection.MAXIMIZE if history.mode == "max" else StudyDirection.MINIMIZE
 
 
-def frozen_trial(state: TrialState, suggestion: Suggestion, history: TrialHistory) -> FrozenTrial:
-    """An ended trial as Optuna has it: parameters as in ``suggestion``, outcome of ``state``."""
+def frozen_trial(state: TrialState, suggestion: Suggestion, history: TrialHistory, sampler: str = "") -> FrozenTrial:
+    """An ended trial as Optuna has it, or as one of its samplers should: parameters as in ``suggestion``, outcome of
+    ``state``."""
     return create_trial(
         user_attrs={"trial_id": state.trial_id, "reason": state.reason},
         **_sampled(suggestion),
-        **_outcome(state, history, duplicate=suggestion.of is not None),
+        **_outcome(state, history, suggestion.of is not None, sampler),
     )
 
 
-def _outcome(state: TrialState, history: TrialHistory, duplicate: bool = False) -> dict[str, Any]:
+def _outcome(state: TrialState, history: TrialHistory, duplicate: bool, sampler: str) -> dict[str, Any]:
     """state, value and intermediate_values of an ended trial, or of a duplicate that shares its outcome.
 
     COMPLETE is worth its best value, PRUNED its last one, as Optuna itself has it for a pruned trial. The duplicate of
     a failed trial is PRUNED without a value, the worst there is: TPE leaves FAIL out and would ask for it for ever.
+    To the Gaussian process, which leaves PRUNED out and would learn from one trial in five, it is COMPLETE, worth its
+    best value.
     """
     values = {epoch: score for epoch, score in sorted(state.scores.items()) if not math.isnan(score)}
     if state.status == "completed" and values:
         return {"state": Outcome.COMPLETE, "value": state.score, "intermediate_values": values}
     if state.status == "pruned":
+        if sampler == "gp" and values:
+            return {"state": Outcome.COMPLETE, "value": state.score, "intermediate_values": values}
         last = next(reversed(values.values()), None)
         return {"state": Outcome.PRUNED, "value": last, "intermediate_values": values}
     if duplicate:

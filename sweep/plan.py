@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from sweep.config import OR_ANEW, TARGETS, ResolvedConfig, SweepConfig, pair_tex
 from sweep.machine import Machine
 from sweep.optuna_search import first_points, own_points
 from sweep.record_reader import read_file
-from sweep.records import DatasetRecord, WarmTrial, read_sweep
+from sweep.records import DatasetRecord, ProvenanceRecord, WarmTrial, read_sweep
 from sweep.run_folder import RunPaths
 from sweep.warm_start import warm_trials
 from trainables.backbones import BACKBONES
@@ -133,6 +133,7 @@ class Plan:
             cached_stages=self.cached_stages,
             cache_dir=config.cache_dir,
             cache_bytes=config.cache_size,
+            weights_sha256={name: one.sha256 for name, one in self.weights.items() if one.sha256 is not None},
         )
 
     def own_settings(self, number: int, settings: TrialSettings) -> TrialSettings:
@@ -225,7 +226,7 @@ def make_plan(
             )
     warm: tuple[tuple[WarmTrial, ...], list[str]] | None = None
     if resumed is not None:
-        problems += _differences(resumed, dataset, space)
+        problems += _differences(resumed, dataset, space, weights)
         warm = read_sweep(resumed, []).warm_trials, []  # The earlier run may be gone.
     elif config.warm_start is not None and not config.study:
         warm = tried(lambda: warm_trials(config, space))
@@ -382,8 +383,10 @@ def _metric_problems(config: SweepConfig, dataset: DatasetRecord | None, space: 
     return []
 
 
-def _differences(paths: RunPaths, dataset: DatasetRecord | None, space: Space | None) -> list[str]:
-    """Why data and space (None: passed over) are not those that the run was begun with, one sentence each."""
+def _differences(
+    paths: RunPaths, dataset: DatasetRecord | None, space: Space | None, weights: Mapping[str, FoundWeights]
+) -> list[str]:
+    """Why data, space (None: passed over) and weights are not those that the run began with, one sentence each."""
     found = []
     saved = read_file(DatasetRecord, paths.dataset, [])
     if saved.fingerprint is None:
@@ -393,6 +396,12 @@ def _differences(paths: RunPaths, dataset: DatasetRecord | None, space: Space | 
             f"the data set at {dataset.source.path} is not the one of the run {paths.root}: {how}; restore it, "
             f"{OR_ANEW}"
         )
+    began_with = read_file(ProvenanceRecord, paths.provenance, []).weights
+    found += [
+        f"the weights of {name} at {one.path} are not those of the run {paths.root}: restore them, {OR_ANEW}"
+        for name, one in weights.items()
+        if one.sha256 and name in began_with and began_with[name].sha256 not in (None, one.sha256)
+    ]
     folders = [path for path in _files_of_the_data(paths) if path.is_dir()]
     found += [f"{path} is a folder, where the run had a file: move it away" for path in folders]
     source = None if space is None else space.source

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,7 +15,7 @@ from PIL import Image
 from search_spaces.errors import UserError
 from search_spaces.paths import unreachable
 from sweep.cli import Arguments, add_computing, computing, path, plain, run_command, silence_output, tell
-from sweep.endings import BAD_INPUT
+from sweep.endings import BAD_INPUT, leave_with
 from trainables.atomic import write_atomically
 from trainables.data.files import EXTENSIONS, index_folder
 from trainables.maps import SMALLEST_GRID
@@ -228,4 +227,4 @@ def _write_csv(table: Path, model: Predictor, answers: Sequence[Prediction]) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave_with(main)

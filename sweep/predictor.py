@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -62,9 +63,8 @@ def _model_file(place: Path) -> Path:
     read_model_record(paths, [])  # of another format: told before best.pt is unpickled
     path = ModelPaths(paths.models).model
     if not path.is_file():
-        raise UserError(
-            f"{place} has no models/best.pt: a sweep writes it at its end; python -m sweep.model {place} makes it now"
-        )
+        now = f"python -m sweep.model {shlex.quote(str(place))} makes it now"
+        raise UserError(f"{place} has no models/best.pt: a sweep writes it at its end; {now}")
     return path
 
 

@@ -51,17 +51,20 @@ class StudyRowRecord(Record):
 
 
 class WarmTrial(Record):
-    """A trial of the run that --warm-start named. point: what this run tried first, under the names as suggested."""
+    """A trial of the run that --warm-start named. point: what this run tried first, under the names as suggested.
+    opened: how often the test split of that run had been opened."""
 
     trial_id: str = ""
     score: Score = math.nan
     point: dict[str, Setting] = {}
+    opened: Whole = 0
 
 
 class SweepRecord(Record):
     """sweep.json: the resolved settings, and what was written beside them. mode: "max" or "min" of ``metric``.
 
-    fixed: hyperparameters of --set. created, ended: ISO times; ended: None while it runs and after a kill. settings:
+    fixed: hyperparameters of --set. command: the arguments; resumed: those of each --resume that changed a setting.
+    created, ended: ISO times; ended: None while it runs and after a kill. settings:
     all resolved settings as saved.
     """
 
@@ -99,6 +102,7 @@ class SweepRecord(Record):
     created: str | None = None
     ended: str | None = None
     command: tuple[str, ...] = ()
+    resumed: tuple[tuple[str, ...], ...] = ()
     study_rows: tuple[StudyRowRecord, ...] = ()
     study_rows_left_out: dict[str, str] = {}
     settings: dict[str, JsonValue] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,8 @@ def resume(asked: SweepConfig) -> Resumed:
     saved, own_epochs, cached_stages = _saved(run_paths(asked))
     given = [name for name in sorted(asked.model_fields_set) if getattr(asked, name) != getattr(saved, name)]
     may_change = [name for name, declared in SweepConfig.options().items() if declared.anew]
-    longer = f"or train its best configurations longer in a new run: --warm-start {run_paths(asked).root} --epochs "
+    root = shlex.quote(str(run_paths(asked).root))
+    longer = f"or train its best configurations longer in a new run: --warm-start {root} --epochs "
     problems = [
         f"{dashed(name)} {_shown(getattr(asked, name))} contradicts the run {asked.resume!r}, which has "
         f"{_shown(getattr(saved, name))}: leave it out, "

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.errors import UserError, raise_all
 from sweep.cli import ImageCount, arguments_of, build_page, read, run_command
 from sweep.config import SweepConfig, check, name_problems, resolve
-from sweep.endings import ALL_FAILED, BAD_INPUT, CLUSTER_LOST, DISK_FULL, INTERRUPTED, SweepStopped
+from sweep.endings import ALL_FAILED, BAD_INPUT, DISK_FULL, INTERRUPTED, SweepStopped, leave_with
 from sweep.heartbeat import Heartbeat
 from sweep.resume import Resumed, resume, run_paths
 from sweep.run_folder import (
@@ -187,7 +187,11 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         stack.callback(claim(paths).release)
         beat = stack.enter_context(Heartbeat(paths, plan.at_once))
         if resumed:
-            reopen_run(paths, beside, {"resolved": plan.config.to_json()}, plan.damaged)
+            from sweep.records import read_sweep
+
+            changed = asked.model_fields_set - {"resume", "storage", "name"}
+            more = [*read_sweep(paths, []).resumed, *([tuple(arguments)] if changed else [])]
+            reopen_run(paths, beside, {"resolved": plan.config.to_json(), "resumed": more}, plan.damaged)
     settings = plan.settings(paths, use_gpu=bool(config.gpus_per_trial))
     budget = ray_tune.TimeBudget(config.time_budget)
     history = TrialHistory(paths, config.metric, plan.mode)
@@ -435,14 +439,15 @@ def _winner_lines(history: TrialHistory, finals: Finals | None) -> list[str]:
     lines.append("test split: opened, its scores are in the report" if finals.opened else "test split: there is none")
     model = ModelPaths(history.paths.models).model
     if model.exists():
-        lines.append(f"model: {model} (python -m sweep.predict {history.paths.root} IMAGES)")
+        lines.append(f"model: {model} (python -m sweep.predict {shlex.quote(str(history.paths.root))} IMAGES)")
     return lines
 
 
 def resume_command(paths: RunPaths) -> str:
     """The command that goes on with a run."""
-    storage = "" if paths.root.parent == Path("runs") else f" --storage {paths.root.parent}"
-    return f"python -m sweep.run --resume {paths.root.name}{storage}"
+    root = paths.root if paths.root.name not in ("", "..") else paths.root.resolve()
+    storage = [] if root.parent == Path("runs") else ["--storage", str(root.parent)]
+    return shlex.join(["python", "-m", "sweep.run", "--resume", root.name, *storage])
 
 
 def exit_code(history: TrialHistory, interrupted: bool) -> int:
@@ -453,8 +458,4 @@ def exit_code(history: TrialHistory, interrupted: bool) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    if code == CLUSTER_LOST:  # Threads of Ray that wait for it would keep this process.
-        sys.stdout.flush()
-        os._exit(code)
-    sys.exit(code)
+    leave_with(main)

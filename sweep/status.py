@@ -6,7 +6,6 @@ Reads the run folder alone, takes no lock and writes nothing. Loads neither torc
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 from search_spaces.errors import UserError, raise_all
 from search_spaces.params import TrialParams
 from sweep.cli import Arguments, path, plain, run_command
-from sweep.endings import STATUS
+from sweep.endings import STATUS, leave_with
 from sweep.heartbeat import Beat, last_beat
 from sweep.progress import clean, duration
 from sweep.records import read_sweep
@@ -151,4 +150,4 @@ def _pace(status: Status) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave_with(main)

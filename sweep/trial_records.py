@@ -242,10 +242,10 @@ class TestAccess(Record):
 class Finals(Record):
     """The finalists of a run, and what was selected between them, if that was done.
 
-    Of finalists.json: finalists; chosen: when (ISO time); repeats: the names of each one's repeats that were asked for; folds: K of --folds, or
-    None. Of selection.json: selected: when the winner was fixed (ISO time); winner: its trial_id; model: the repeat
-    whose weights are ``models/best.pt``; thresholds: by finalist and label, where tuned (multi-label);
-    operating_point: the winner's, where one was asked for. test_access: each opening of the test split.
+    Of finalists.json: finalists; chosen: when (ISO time); repeats: the names of each one's repeats that were asked for;
+    folds: K of --folds, or None. Of selection.json: selected: when the winner was fixed (ISO time); winner: its
+    trial_id; model: the repeat whose weights are ``models/best.pt``; thresholds: by finalist and label, where tuned
+    (multi-label); operating_point: the winner's, where one was asked for. test_access: each opening of the test split.
     """
 
     finalists: tuple[Finalist, ...] = ()
@@ -414,7 +414,8 @@ def epochs_table(records: list[TrialRecord]) -> pd.DataFrame:
 def read_finals(paths: RunPaths, metric: str, mode: str, problems: list[str]) -> Finals | None:
     """The finalists; None where none were chosen."""
     name = f"finalists/{paths.chosen.name}"
-    openings = tuple(read_record(TestAccess, row if isinstance(row, dict) else {}, "", []) for row in _openings(paths))
+    lines = (row if isinstance(row, dict) else {} for row in test_openings(paths))
+    openings = tuple(read_record(TestAccess, row, "", []) for row in lines)
     times = {0: "was not opened", 1: "was opened once"}.get(len(openings), f"was opened {len(openings)} times")
     without = f"the finalists are left out; the test split {times}"
     if not is_there(paths.chosen):
@@ -442,7 +443,7 @@ def read_finals(paths: RunPaths, metric: str, mode: str, problems: list[str]) ->
     return finals.model_copy(update=known)
 
 
-def _openings(paths: RunPaths) -> list[Any]:
+def test_openings(paths: RunPaths) -> list[Any]:
     """The lines of test_access.jsonl; where it cannot be read, one opening: it is there."""
     problems: list[str] = []
     lines = read_lines(paths.test_access, problems, "")

@@ -14,7 +14,7 @@ from sweep.config import ResolvedConfig
 from sweep.optuna_search import own_points
 from sweep.records import WarmTrial, read_sweep
 from sweep.run_folder import RunPaths
-from sweep.trial_records import TrialRecord, rank, read_trials
+from sweep.trial_records import TrialRecord, rank, read_trials, test_openings
 from trainables.metrics import metric_mode
 
 BEST_TRIALS = 10
@@ -31,7 +31,9 @@ def warm_trials(config: ResolvedConfig, space: Space | None) -> tuple[tuple[Warm
     """
     named = f"--warm-start {config.warm_start}"
     notes: list[str] = []
-    ranked = _best_trials(RunPaths(path_of("--warm-start", str(config.warm_start))), named, config.metric, notes)
+    paths = RunPaths(path_of("--warm-start", str(config.warm_start)))
+    ranked = _best_trials(paths, named, config.metric, notes)
+    opened = len(test_openings(paths))
     if space is None:
         return (), []
     before = own_points(space)
@@ -44,7 +46,7 @@ def warm_trials(config: ResolvedConfig, space: Space | None) -> tuple[tuple[Warm
                 raise UserError("the same point as one before it")
             if len(before) + len(found) >= config.trials:
                 raise UserError(f"--trials {config.trials} leaves no room for it")
-            found.append(WarmTrial(trial_id=one.trial_id, score=one.score, point=point))
+            found.append(WarmTrial(trial_id=one.trial_id, score=one.score, point=point, opened=opened))
         except ProcessLost:
             raise
         except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from abc import ABC, abstractmethod
@@ -60,9 +61,11 @@ class Rows:
         self._resident: Tensor | None = None
         size_bytes = len(rows) * self._array[:1].nbytes
         if device.type == "cuda" and size_bytes <= RESIDENT_PART * torch.cuda.mem_get_info(device)[0]:
-            self._resident = self._empty(len(rows), device=device)
-            for part in np.array_split(np.arange(len(rows)), len(rows) // 1024 + 1):
-                self._resident[torch.from_numpy(part).to(device)] = self._gather(part)
+            with contextlib.suppress(torch.OutOfMemoryError):  # Another trial was given the room meanwhile.
+                resident = self._empty(len(rows), device=device)
+                for part in np.array_split(np.arange(len(rows)), len(rows) // 1024 + 1):
+                    resident[torch.from_numpy(part).to(device)] = self._gather(part)
+                self._resident = resident
 
     def take(self, indices: NDArray[np.int64]) -> Tensor:
         """A copy of the rows ``indices``, int64 [B] in 0..N-1, on the device: [B, ...]."""

@@ -98,7 +98,7 @@ def write_checkpoint(path: Path, content: Any) -> None:
 def read_checkpoint(path: Path, *, ours: bool = False) -> Any:
     """What a file of ``torch.save`` or of safetensors holds, on the CPU, whatever its name.
 
-    ours: of ``write_checkpoint``, which writes checksums that hold; torch itself reads changed bytes as changed weights.
+    ours: of ``write_checkpoint``, whose checksums hold; torch itself reads changed bytes as changed weights.
     ``UserError`` (one sentence) if it cannot be read safely.
     """
     why = "it is no PyTorch or safetensors checkpoint, or a truncated one"

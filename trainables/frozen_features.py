@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,7 +31,7 @@ from trainables.feature_cache import SHARD, CacheEntry, CachePlace, MemoryShards
 from trainables.finetune import FineTunedModel
 
 VERSION = 1
-"""Raise it when this file computes features in another way: it is part of every entry's key."""
+"""Raise it when features come to be computed in another way, here or by ``normalise``: it is in every entry's key."""
 BATCH = {"cpu": 32, "cuda": 256}
 """Images at once. It is fixed, as the last bits of a product depend on it."""
 VIEWS = {"none": 1, "flip": 2}
@@ -40,7 +41,11 @@ PART_OF_MEMORY = 0.5
 SPEED = {"cpu": (30e9, 2e9), "cuda": (30e12, 10e9)}
 """FLOP/s of a core or a GPU, and bytes/s at which it is given features: round numbers, the same on every machine."""
 BYTES = {"fp32": 4, "bf16": 2}
+FP32_RESIDUALS = ("convnext_tiny", "vit_b_16")
+"""Under autocast, too, the sums between their blocks are in single precision."""
 _POLL_S = 0.05
+_TIMED = 16
+_seconds_per_image: dict[tuple[Any, ...], float] = {}
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,14 @@ def stage_costs(backbone: str, image_size: int) -> tuple[StageCost, ...]:
 
 def features_bytes(backbone: str, image_size: int, stages: int, images: int, precision: str) -> int:
     """Of both views of ``images`` behind the first ``stages``, 1 or more, of a backbone."""
-    return VIEWS["flip"] * images * stage_costs(backbone, image_size)[stages - 1].values * BYTES[precision]
+    return (
+        VIEWS["flip"] * images * stage_costs(backbone, image_size)[stages - 1].values * value_bytes(backbone, precision)
+    )
+
+
+def value_bytes(backbone: str, precision: str) -> int:
+    """Of a number in the output of a stage."""
+    return BYTES["fp32" if backbone in FP32_RESIDUALS else precision]
 
 
 def stages_worth_keeping(
@@ -84,7 +96,7 @@ def stages_worth_keeping(
         stages
         for stages, cost in enumerate(stage_costs(backbone, image_size), start=1)
         if features_bytes(backbone, image_size, stages, images, precision) <= PART_OF_MEMORY * memory_bytes
-        and cost.values * BYTES[precision] / bytes_a_second < cost.flops / flops_a_second
+        and cost.values * value_bytes(backbone, precision) / bytes_a_second < cost.flops / flops_a_second
     ]
 
 
@@ -162,6 +174,21 @@ class FrozenFeatures:
         """Features that ``compute`` has seen to, to be taken in batches and given to ``as_inputs``."""
         return Rows(self._arrays[view], positions, self.device)
 
+    @property
+    def seconds_per_image(self) -> float:
+        """What an image takes through these stages, which whoever reads their output does not see: measured once a
+        process and network, on up to 16 images."""
+        kind = self._model.backbone.name, self.stages, self._precision, str(self.device), self._images.shape[1:]
+        if kind not in _seconds_per_image:
+            images = torch.from_numpy(self._images[self._order[:_TIMED]])
+            for _ in range(2):  # The first time there is more to do.
+                began_s = time.perf_counter()
+                self._forward(images, 0)
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
+                _seconds_per_image[kind] = (time.perf_counter() - began_s) / len(images)
+        return _seconds_per_image[kind]
+
     def as_inputs(self, rows: Tensor) -> Tensor:
         """What the next stage wants, float [B, ...], of rows as they are stored; a view of them."""
         dtype, layout = next(iter(self._shards.values())).form.meaning.split()
@@ -228,7 +255,7 @@ class FrozenFeatures:
         cpu = self.device.type == "cpu"
         facts = {
             "version": VERSION,
-            "torch": torch.__version__,
+            "torch": [torch.__version__, torchvision.__version__],
             "device": torch.backends.cpu.get_cpu_capability() if cpu else torch.cuda.get_device_name(self.device),
             "threads": torch.get_num_threads() if cpu else 0,
             "deterministic": torch.are_deterministic_algorithms_enabled(),

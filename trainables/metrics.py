@@ -147,10 +147,10 @@ def confusion_matrix(
 
 
 def metric_names(classes: Sequence[str], task: str) -> list[str]:
-    """The columns of an epoch by which a sweep may select: those of the validation split, then of training."""
+    """The columns of an epoch by which a sweep may select: those of the validation split."""
     keys = ["loss", *_SHARED, *(_MULTI_LABEL_ONLY if task == "multi_label" else ())]
     keys += [f"{name}:{c}" for name in _PER_CLASS for c in classes]
-    return [*(f"val_{key}" for key in keys), "train_loss", "train_accuracy"]
+    return [f"val_{key}" for key in keys]
 
 
 def metric_mode(name: str) -> str:

@@ -41,7 +41,8 @@ class TrialSettings:
     """The settings that all trials of a sweep share; a plain dict of scalars on its way through Ray.
 
     run_dir: the run folder, a path that every node sees; it holds dataset.json and splits.csv.
-    epochs: the budget of a trial, >= 1. weights: as ``find_weights`` reads them.
+    epochs: the budget of a trial, >= 1. weights: as ``find_weights`` reads them; weights_sha256: by backbone, of the
+    files that the sweep began with.
     precision: "fp32" or "bf16" (autocast). metric: a column of epochs.parquet; mode: "max" or "min".
     patience: epochs without a better metric after which a trial ends by itself; None = never.
     time_limit_s: wall-clock seconds after which a trial fails; None = never.
@@ -66,6 +67,7 @@ class TrialSettings:
     cpus: int
     use_gpu: bool
     deterministic: bool
+    weights_sha256: Mapping[str, str] = dataclasses.field(default_factory=dict)
     splits: str | None = None
     cached_stages: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
     cache_dir: str | None = None
@@ -149,17 +151,18 @@ class FinetuneTrial:
         """Train one epoch and validate; return its flat record.
 
         Keys: epoch (from 1), train_loss, train_accuracy, val_loss, val_<each metric>, lr (of the head, at the epoch's
-        start), epoch_seconds, images_per_second (of training alone), inference_ms_per_image (of validation, its time by
-        its images), trainable_params, total_params, best_epoch, best_<selection metric>, and micro_batch if memory ran
-        out. When the trial ends by itself also done=True, reason, and end: "budget"; "plateau", settings.patience
-        epochs in a row without a better score; or "nan", a loss that is no number (then without the values that it has
-        made meaningless).
+        start), epoch_seconds (with the features that it computed), images_per_second (of training alone),
+        inference_ms_per_image (of validation, from the image on), trainable_params, total_params, best_epoch,
+        best_<selection metric>, and micro_batch if memory ran out. When the trial ends by itself also done=True,
+        reason, and end: "budget"; "plateau", settings.patience epochs in a row without a better score; or "nan", a
+        loss that is no number (then without the values that it has made meaningless).
         Raises TrialTimeoutError between two steps once settings.time_limit_s is over.
         """
         assert not self._best.ended, "the trial has ended"
         with self._on_the_clock(), self._random.for_dropout():
-            self._compute_features()
             began_s = time.monotonic()
+            self._compute_features()
+            ready_s = time.monotonic()
             epoch = self._best.epoch + 1
             head_lr = self.params.lr * self._schedule.factor
             self.model.train()
@@ -174,14 +177,16 @@ class FinetuneTrial:
                 micro_batch=self._micro_batch,
                 between_steps=self._check_time,
             )
-            trained_s = time.monotonic() - began_s
+            trained_s = time.monotonic() - ready_s
             self._micro_batch = training.micro_batch
             record: dict[str, Any] = {"epoch": epoch}
             validation: dict[str, float] = {}
             if training.bad_step is None:
                 record |= {"train_loss": training.loss, "train_accuracy": training.accuracy}
                 validation = self._validate()
-                record["inference_ms_per_image"] = 1000 * (time.monotonic() - began_s - trained_s) / len(self._val)
+                image_s = (time.monotonic() - ready_s - trained_s) / len(self._val)
+                image_s += 0.0 if self._features is None else self._features.seconds_per_image
+                record["inference_ms_per_image"] = 1000 * image_s
             record |= validation | {
                 "lr": head_lr,
                 "epoch_seconds": time.monotonic() - began_s,
@@ -299,9 +304,10 @@ class FinetuneTrial:
 
     def _find_weights(self) -> FoundWeights:
         # The driver has opened and judged the files; on a node without them they are fetched, their hash is checked.
-        found, missing = find_weights(self.settings.weights, [self.params.backbone], download=True)
+        name = self.params.backbone
+        found, missing = find_weights(self.settings.weights, [name], download=True)
         raise_all(list(missing.values()))
-        return found[self.params.backbone]
+        return dataclasses.replace(found[name], sha256=self.settings.weights_sha256.get(name))
 
     def _build_model(self) -> FineTunedModel:
         classes, seed = len(self.data.classes), self._random.weights_seed

@@ -202,7 +202,8 @@ def check_weights(found: FoundWeights, image_size: int = 224) -> FoundWeights:
         notes.append(
             f"{empty} of {layers} BatchNorm layers hold no statistics (means 0, variances 1): random or folded there"
         )
-    digest = sha256_of(local_path(found))
+    path = local_path(found)
+    digest = _sha256(path, _state_of(found, path))
     return dataclasses.replace(found, sha256=digest, folded_batchnorm=folded, note="; ".join(notes))
 
 
@@ -231,8 +232,8 @@ def load_pretrained(found: FoundWeights, seed: int, image_size: int = 224) -> nn
 
     seed: of random weights; the same seed gives the same weights, and no global random state is touched. image_size:
     side of the images in pixels. ``UserError`` (one sentence) if the file is not there, does not have the SHA-256 that
-    its name ends in (which a file given by NAME=FILE need not), was trained on another scale than ``found.range`` says
-    (where it tells), or as ``checkpoints.load_trunk`` has it.
+    its name ends in (of a file given by NAME=FILE: that of ``found``, if it has one), was trained on another scale than
+    ``found.range`` says (where it tells), or as ``checkpoints.load_trunk`` has it.
     A process keeps the last ``NETWORKS_KEPT`` networks, 3 MB (SqueezeNet) to 340 MB (ViT-B/16) of memory each: a file
     is read, hashed and checked again only when it has changed.
     """
@@ -297,6 +298,8 @@ def _load(found: FoundWeights, image_size: int) -> Loaded:
     state = _state_of(found, path)
     if found.origin != "file":
         _check_hash(path, state)
+    elif found.sha256 is not None and _sha256(path, state) != found.sha256:
+        raise UserError(f"weights of {found.backbone}: {path} is another file than the sweep began with: restore it")
     loaded = load_trunk(path, BACKBONES[found.backbone], image_size)
     if loaded.scale is not None and not loaded.scale.close_to(found.scale):
         ends = loaded.scale.range
@@ -444,12 +447,16 @@ def hash_prefix(path: Path) -> str | None:
 
 
 @functools.lru_cache(maxsize=64)
+def _sha256(path: Path, state: tuple[int, int, int]) -> str:
+    """Computed once a process and state of the file: 2 s for a GB."""
+    return sha256_of(path)
+
+
 def _check_hash(path: Path, state: tuple[int, int, int]) -> None:
-    """Checked once a process and state of the file (raising is not cached): 2 s for a GB."""
     expected = hash_prefix(path)
     if expected is None:
         raise UserError(f"{path.name} must end in the first 8 digits of its SHA-256: <name>-<8 hex digits>.pth")
-    actual = sha256_of(path)
+    actual = _sha256(path, state)
     if not actual.startswith(expected):
         raise UserError(
             f"{path} is damaged or not what its name says: its SHA-256 begins with {actual[: len(expected)]}, not "

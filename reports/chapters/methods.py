@@ -24,7 +24,7 @@ TITLE = "Methods, limits and checklists"
 SAMPLERS = {
     "tpe": "a tree-structured Parzen estimator, multivariate and grouped by branch [@tpe]",
     "random": "random search [@random]",
-    "gp": "a Gaussian process",
+    "gp": "a Gaussian process (to which a trial that was stopped is worth its best epoch)",
     "qmc": "a scrambled Sobol sequence",
     "grid": "every configuration of the finite space",
 }
@@ -259,8 +259,10 @@ def _statistics(results: Results) -> list[str]:
     finals = results.data.run.finals
     paired, board = [], results.leaderboard
     if finals is not None and len(finals.finalists) > 1:
-        seeds = "" if board is None or not board.seeded else (
-            ", with what other seeds would change added from the variance between repeats [@seeds]"
+        seeds = (
+            ""
+            if board is None or not board.seeded
+            else (", with what other seeds would change added from the variance between repeats [@seeds]")
         )
         paired = [
             f"The winner was compared with each other finalist by the paired bootstrap{seeds}, with two-sided p values",

@@ -240,7 +240,7 @@ def _model(results: Results) -> list[Block]:
     else:
         found += [Text("models/best.pt is not written. This makes it from the weights on disk:")]
         found.append(Code(f"python -m sweep.model {shlex.quote(str(place))}"))
-    command = formats.again(data.run.sweep, results.params, data.name) if results.params else ""
+    command = formats.again(data.run.sweep, results.params, data.name, results.number) if results.params else ""
     return [*found, Text("To train this configuration once more:"), Code(command)] if command else found
 
 

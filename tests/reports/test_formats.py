@@ -85,10 +85,29 @@ def test_the_hyperparameters_of_a_row_come_back_exactly():
     assert formats.trial_params(row | {"param_backbone": "resnet99"}) is None
 
 
+def test_a_row_of_a_study_is_trained_again_for_its_own_epochs_and_without_the_list():
+    rows = ({"id": "A2", "number": 1, "epochs": 30},)
+    given = ["--space", "studies.msds19058", "--rows", "A1,A2", "--sampler", "grid", "--weights", "w"]
+    sweep = SweepRecord.model_validate({"command": given, "epochs": 7, "own_epochs": True, "study_rows": rows})
+    params = TrialParams(backbone="vgg16")
+    assert "--rows" not in formats.again(sweep, params, "run", 1)
+    assert "--epochs 30" in formats.again(sweep, params, "run", 1)
+    assert "--epochs 7" in formats.again(sweep, params, "run", 0)
+
+
+def test_what_a_resumed_sweep_was_asked_anew_is_part_of_its_command():
+    later = ["--resume", "my run", "--trials", "200"]
+    told = formats.sweep_command(SweepRecord(command=("--name", "my run"), resumed=(tuple(later),)))
+    assert told.splitlines() == [
+        "python -m sweep.run --name 'my run'",
+        "python -m sweep.run --resume 'my run' --trials 200",
+    ]
+
+
 def test_the_command_to_train_again_names_layers_in_place_of_a_depth():
     params = TrialParams(backbone="vgg16", unfreeze_depth=None, unfreeze_layers=("features.10", "features.12"))
     given = ["--data", "demo", "--trials=40", "--set", "lr=0.1", "--space", "studies.msds19058", "--seed", "5"]
-    command = formats.again(SweepRecord(command=tuple(given), epochs=7), params, "my run")
+    command = formats.again(SweepRecord(command=tuple(given), epochs=7), params, "my run", 0)
     start = (
         "python -m sweep.run --data demo --seed 5 --space partial_unfreeze --name 'my run-again' --trials 1 --epochs 7"
     )

@@ -210,7 +210,7 @@ def test_only_a_run_that_goes_on_has_failed_trials() -> None:
     assert check(resumed, 2, 0) == []
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "a\\b", "a\nb", "x" * 300])
+@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "-x", "a\\b", "a\nb", "x" * 300])
 def test_a_name_is_that_of_one_folder(name: str) -> None:
     assert problem_of(name=name).startswith("--name ")
 

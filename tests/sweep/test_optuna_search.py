@@ -40,6 +40,17 @@ def test_a_trial_that_was_stopped_early_is_told_pruned_with_its_intermediate_val
         assert len(state.scores) < sweep.budget
 
 
+def test_the_gaussian_process_learns_from_trials_that_were_stopped_too(tmp_path: Path, wide_space: Space) -> None:
+    """Optuna's own looks at completed trials alone, of which ASHA leaves few."""
+    sweep = ToySweep(tmp_path, wide_space, sampler="gp", trials=9).run()
+    stopped = {state.trial_id: state for state in sweep.history.entries.values() if state.status == "pruned"}
+    assert stopped, "asha stopped nothing: the test shows nothing"
+    for search in (sweep, ToySweep(tmp_path, wide_space, sampler="gp", trials=9)):
+        trials = {trial.user_attrs["trial_id"]: trial for trial in told(search)}
+        for name, state in stopped.items():
+            assert (trials[name].state, trials[name].value) == (TrialState.COMPLETE, max(state.scores.values()))
+
+
 def test_a_trial_that_ran_its_budget_is_complete_with_its_best_epoch_not_its_last(
     tmp_path: Path, wide_space: Space
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -44,6 +45,17 @@ def unfinished(tmp_path: Path) -> RunPaths:
     """Two trials completed, one pruned, one failed, two unfinished."""
     statuses = ("completed", "failed", "pruned", "running", "completed", "running")
     return RunPaths(run_files.write(tmp_path / "run", statuses=statuses, sweep={"trials": 10}))
+
+
+def test_the_command_that_goes_on_with_a_run_can_be_pasted(
+    tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = run_files.write(tmp_path / "my runs" / "night 1", statuses=("running",))
+    expected = ["python", "-m", "sweep.run", "--resume", "night 1", "--storage", str(tmp_path / "my runs")]
+    for folder, place in ((tmp_path, root), (root, ".")):
+        monkeypatch.chdir(folder)
+        (line,) = (line for line in said(place)[1].splitlines() if "--resume" in line)
+        assert shlex.split(line.partition("go on with: ")[2]) == expected
 
 
 def test_a_run_that_is_done_names_its_best_trial_and_its_winner(tmp_path: Path, said: Said) -> None:

@@ -166,6 +166,14 @@ def test_where_no_trial_fits_the_answer_says_why_and_the_way_out(
     assert "or leave --warm-start out" in told
 
 
+def test_looks_at_the_earlier_runs_test_split_are_counted(earlier: Path) -> None:
+    assert {one.opened for one in planned(earlier).warm_trials} == {0}
+    paths = RunPaths(earlier)
+    paths.test_access.parent.mkdir(exist_ok=True)
+    paths.test_access.write_text('{"opened": "2026-01-05T11:20:01+00:00"}\n' * 2)
+    assert {one.opened for one in planned(earlier).warm_trials} == {2}
+
+
 def test_networks_without_weights_are_left_out(earlier: Path) -> None:
     plan = planned(earlier, backbones=("resnet18",))
     kept = {one.trial_id for one in plan.warm_trials}

@@ -115,6 +115,7 @@ class TestData:
 OPTIONS = [
     (["--space", "partial_unfreze"], [("--space: unknown search space", "did you mean 'partial_unfreeze'?")]),
     (["--metric", "val_defined_classes"], [("--metric val_defined_classes: a count of classes", "val_auroc_macro")]),
+    (["--metric", "train_loss"], [("--metric: unknown metric 'train_loss'", "did you mean 'val_loss'?")]),
     (["--metric", "val_f1_makro"], [("--metric: unknown metric 'val_f1_makro'", "did you mean 'val_f1_macro'?")]),
     (["--sampler", "tpee"], [("--sampler: unknown sampler 'tpee'", "did you mean 'tpe'?")]),
     (["--scheduler", "asah"], [("--scheduler: unknown scheduler 'asah'", "did you mean 'asha'?")]),

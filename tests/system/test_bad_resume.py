@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from refused import SMALL, Asked, draw, expect
 
 from search_spaces.errors import UserError
@@ -19,7 +21,9 @@ from sweep.records import read_run
 from sweep.resume import resume
 from sweep.run import main, new_run_paths, prepare_into, this_machine, write_new_run
 from sweep.run_folder import RunPaths, reopen_run, staging
+from trainables.backbones import BACKBONES
 from trainables.data.dataset import open_dataset
+from trainables.weights import random_network
 
 SPACE = (
     "def space(trial, context):\n"
@@ -125,6 +129,22 @@ def test_another_data_set_and_a_changed_space_are_told_together(
     other_counts = (other_data[0], "train has 7 images of dark, the run's 6")  # nothing is decoded: images are counted
     expect(asked("--resume", "begun", "--dry-run"), other_counts, other_space)
     assert contents(run) == before
+
+
+def test_other_weights_than_the_run_began_with(run: RunPaths, asked: Asked, tmp_path: Path) -> None:
+    file = tmp_path / "mine.pt"
+    torch.save(random_network(BACKBONES["squeezenet1_1"], 0).state_dict(), file)
+    weights = ("--weights", f"squeezenet1_1={file}")
+    saved = json.loads(run.sweep.read_text())
+    saved["resolved"]["weights"] = weights[1]
+    run.sweep.write_text(json.dumps(saved))
+    facts = json.loads(run.provenance.read_text())
+    facts["weights"]["squeezenet1_1"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    run.provenance.write_text(json.dumps(facts))
+    assert asked("--resume", "begun", "--dry-run").code == 0
+    torch.save(random_network(BACKBONES["squeezenet1_1"], 1).state_dict(), file)
+    other = f"the weights of squeezenet1_1 at {file} are not those of the run {run.root}: restore them"
+    expect(asked("--resume", "begun"), other)
 
 
 def test_data_and_space_that_are_gone(run: RunPaths, asked: Asked, images: Path, tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,10 +36,11 @@ from trainables.frozen_features import (
     features_bytes,
     stage_costs,
     stages_worth_keeping,
+    value_bytes,
 )
 from trainables.seeding import set_determinism
 from trainables.trial import FinetuneTrial, TrialSettings, TrialTimeoutError
-from trainables.weights import FoundWeights
+from trainables.weights import FoundWeights, random_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -377,6 +380,44 @@ def test_bytes_of_a_study_before_the_last_block(backbone: str, gigabytes: float)
     found = features_bytes(backbone, 224, stages, 12_000, "fp32") / 1e9
     assert found == pytest.approx(gigabytes, rel=0.03)
     assert features_bytes(backbone, 224, stages, 12_000, "bf16") / 1e9 == pytest.approx(found / 2)
+
+
+@pytest.mark.parametrize("backbone", ["convnext_tiny", "vit_b_16", "resnet18", "mobilenet_v2"])
+def test_bytes_of_a_number_are_those_of_the_type_that_autocast_gives(backbone: str) -> None:
+    network = BACKBONES[backbone]
+    trunk = network.drop_classifier(random_network(network, 0, 64)).eval()
+    features, sizes = torch.zeros(1, 3, 64, 64), set()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for stage in network.stages:
+            features = network.run(trunk, stage, features)
+            sizes.add(features.element_size())
+    assert max(sizes) == value_bytes(backbone, "bf16")
+
+
+def test_time_is_told_from_the_image_on(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what was done before, once for all, and what a trial on features does not do."""
+    compute = FrozenFeatures.compute
+
+    def slowly(self: FrozenFeatures, wanted: Any) -> None:
+        time.sleep(0.4)
+        compute(self, wanted)
+
+    monkeypatch.setattr(FrozenFeatures, "compute", slowly)
+    monkeypatch.setattr(FrozenFeatures, "seconds_per_image", 0.5)
+    trial = FinetuneTrial(params_of("squeezenet1_1"), settings_of(run_dir), 0)
+    record = trial.run_epoch()
+    trial.close()
+    assert record["epoch_seconds"] >= 0.4
+    assert record["inference_ms_per_image"] > 500
+
+
+def test_what_an_image_takes_through_the_frozen_layers_is_measured_once(run_dir: Path) -> None:
+    trial = FinetuneTrial(params_of("squeezenet1_1"), settings_of(run_dir), 0)
+    assert trial._features is not None
+    taken = trial._features.seconds_per_image
+    assert 0 < taken < math.inf
+    assert trial._features.seconds_per_image == taken
+    trial.close()
 
 
 def worth(backbone: str = "resnet18", memory_bytes: int = FAR_BELOW, **changes: Any) -> list[int]:

@@ -188,6 +188,8 @@ def test_a_record_holds_plain_numbers_under_every_promised_name(make):
     assert set(metric_names(("high", "low"), "single_label")) <= set(record)
     others = {
         "epoch",
+        "train_loss",
+        "train_accuracy",
         "val_defined_classes",
         "lr",
         "epoch_seconds",

@@ -316,6 +316,17 @@ def test_a_named_file_replaces_one_and_alone_leaves_the_others_missing(tmp_path:
     assert not missing
 
 
+def test_a_named_file_that_another_takes_the_place_of_is_not_used(tmp_path: Path) -> None:
+    checked = check_weights(
+        named(tmp_path, "squeezenet1_1", random_network(BACKBONES["squeezenet1_1"], 0).state_dict())
+    )
+    load_pretrained(checked, 0)
+    named(tmp_path, "squeezenet1_1", random_network(BACKBONES["squeezenet1_1"], 1).state_dict())
+    with pytest.raises(UserError, match=r"mine.pt is another file than the sweep began with: restore it"):
+        load_pretrained(checked, 0)
+    load_pretrained(dataclasses.replace(checked, sha256=None), 0)
+
+
 def test_what_was_done_to_a_named_file_and_ignored_in_it_is_said(tmp_path: Path) -> None:
     state = BACKBONES["resnet18"].network().state_dict()
     state["bn1.running_var"] += 1

@@ -30,7 +30,7 @@ def write_splits(path: Path, samples: Samples, rows: Rows, splits: Names, same: 
     """splits.csv: row (in the image cache), path, split, label, group, then subgroup_<column> for each subgroup column.
 
     Where some images are equal (``same``: int64 [n], equal for these): ``equal``, what they have in common, "" for all
-    others. Where it is not known of some images whether they have a label: ``missing``, those labels with ``|`` between.
+    others. Where it is not known of some whether they have a label: ``missing``, those labels with ``|`` between.
     The group is hashed: no patient's number leaves the user's own table; with a salt that is kept nowhere, as the few
     numbers that there are could all be tried.
     """

@@ -45,9 +45,10 @@ def test_a_winner_selected_again_after_test_was_opened_is_not_said_to_be_selecte
     detail = headline(chapter(results_of(root))).detail
     assert "(2026-02-09 09:00 UTC), anew, after the test split had been opened for another selection." in detail
     paths.test_access.write_text("damaged\n")
-    assert detail.split(" Selected")[0] + " Selected on validation (2026-02-09 09:00 UTC)." == headline(
-        chapter(results_of(root))
-    ).detail
+    assert (
+        detail.split(" Selected")[0] + " Selected on validation (2026-02-09 09:00 UTC)."
+        == headline(chapter(results_of(root))).detail
+    )
 
 
 def test_the_forest_sets_the_winner_beside_runners_up_and_baselines_the_best_first(write_run):
@@ -91,7 +92,7 @@ def test_frozen_features_that_come_close_are_a_finding_beside_the_verdict_and_no
     root = write_run(finals={"repeats": 1})
     write_baselines(root, POOR | {"frozen_resnet18": 3.0})
     found = texts(chapter(results_of(root)))
-    finding = "Fine-tuning is not shown to gain over frozen features"
+    finding = "Fine-tuning is not shown to gain over logistic regression on frozen features"
     before, _, caveats = found.partition("### Caveats")
     assert finding in before
     assert finding not in caveats
