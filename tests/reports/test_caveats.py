@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,33 @@ def test_where_the_ranking_fails_too_the_splits_are_to_blame(write_run: WriteRun
         "the splits differ, or validation resembles training more than test does, or it is what picking epoch and "
         "winner on validation adds."
     )
+
+
+def test_a_warm_start_from_a_run_whose_test_split_was_opened_is_said(write_run: WriteRun) -> None:
+    def said(opened: int) -> list[str]:
+        warm = {"trial_id": "t0001", "score": 0.9, "point": {"lr": 0.02}, "opened": opened}
+        root = write_run(sweep={"warm_start": "runs/earlier", "warm_trials": [warm]})
+        return [one.text for one in caveats(results_of(root)) if "best of the run earlier" in one.text]
+
+    assert said(0) == []
+    assert len(said(1)) == 1
+
+
+def test_finalists_that_were_chosen_anew_and_are_not_done_are_said(write_run: WriteRun) -> None:
+    root = write_run(finals={"finalists": (0, 1)})
+    paths = RunPaths(root)
+    chosen = json.loads(paths.chosen.read_text()) | {"chosen": "2026-02-09T09:00:00+00:00"}
+
+    def said() -> list[str]:
+        paths.chosen.write_text(json.dumps(chosen))
+        return [one.text for one in caveats(results_of(root)) if "not done" in one.text]
+
+    assert said() == [], "all that was asked for has ended"
+    chosen["repeats"].append("seed_1004")
+    (text,) = said()
+    assert "6 of 8 repeats have completed. They were chosen anew" in text
+    chosen["chosen"] = "2026-01-05T09:00:00+00:00"
+    assert said() == [], "that would be lost files, which are told elsewhere"
 
 
 def test_a_better_test_score_is_said_too(write_run: WriteRun) -> None:

@@ -105,7 +105,7 @@ def test_a_warm_start_needs_its_earlier_run_once(
     begin(tmp_path, images, "--name", "begun", "--warm-start", str(earlier.root))
     saved = json.loads((tmp_path / "storage" / "begun" / "sweep.json").read_text())
     assert saved["resolved"]["warm_start"] == str(earlier.root)
-    assert saved["warm_trials"] == [{"trial_id": "t0001", "score": 0.9, "point": {"lr": 0.02}}]
+    assert saved["warm_trials"] == [{"trial_id": "t0001", "score": 0.9, "point": {"lr": 0.02}, "opened": 0}]
     earlier.root.rename(tmp_path / "gone")
     capsys.readouterr()
     assert main(["--resume", "begun", "--storage", str(tmp_path / "storage"), "--dry-run"]) == 0

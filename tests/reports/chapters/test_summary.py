@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,8 +92,11 @@ def test_a_shortcut_that_comes_close_is_a_caveat(write_run, signal):
 def test_frozen_features_that_come_close_are_a_finding_beside_the_verdict_and_no_caveat(write_run):
     root = write_run(finals={"repeats": 1})
     write_baselines(root, POOR | {"frozen_resnet18": 3.0})
-    found = texts(chapter(results_of(root)))
-    finding = "Fine-tuning is not shown to gain over logistic regression on frozen features"
+    results = results_of(root)
+    found = texts(chapter(results))
+    finding = "Training the head alone is not shown to gain over logistic regression on frozen features"
+    deeper = replace(results.judged_baselines, tuned=True)
+    assert deeper.frozen_sentence.startswith("Fine-tuning is not shown to gain over")
     before, _, caveats = found.partition("### Caveats")
     assert finding in before
     assert finding not in caveats
