@@ -60,9 +60,9 @@ def test_the_tutorial_reads_the_images_in_the_size_of_ours(small_data: Path) -> 
 @pytest.mark.long
 def test_the_tutorials_sweep_runs_and_says_what_it_would_cost(small_data: Path) -> None:
     how = ("--weights", "random", "--backbone", "squeezenet1_1", "--trials", 64, "--epochs", 10, "--quick")
-    lines = command("benchmarks.tutorial", "--data", small_data, *how, "--num-workers", "0,1").splitlines()
+    lines = command("benchmarks.tutorial", "--data", small_data, *how, "--num-workers", 1).splitlines()
     assert "64 trials x 10 epochs" in lines[0]
-    assert [line.split()[0] for line in lines[1:]] == ["0", "1"]
+    assert [line.split()[0] for line in lines[1:]] == ["1"], "0 is measured below"
     assert sum("counts" in line for line in lines) == 1
     for line in lines[1:]:
         epoch_s, fixed_s, total_s = (float(line.split()[place]) for place in (1, 3, 5))

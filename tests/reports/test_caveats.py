@@ -94,7 +94,7 @@ def test_where_the_ranking_fails_too_the_splits_are_to_blame(write_run: WriteRun
 def test_a_warm_start_from_a_run_whose_test_split_was_opened_is_said(write_run: WriteRun) -> None:
     def said(opened: int) -> list[str]:
         warm = {"trial_id": "t0001", "score": 0.9, "point": {"lr": 0.02}, "opened": opened}
-        root = write_run(sweep={"warm_start": "runs/earlier", "warm_trials": [warm]})
+        root = write_run(f"run {opened}", sweep={"warm_start": "runs/earlier", "warm_trials": [warm]})
         return [one.text for one in caveats(results_of(root)) if "best of the run earlier" in one.text]
 
     assert said(0) == []

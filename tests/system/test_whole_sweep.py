@@ -246,7 +246,7 @@ def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Pa
 
 def test_the_demo_sweep_runs_without_any_option_but_its_size(tmp_path: Path) -> None:
     """With the default storage, which is relative to where the user stands."""
-    done = run_sweep("--trials", 3, "--epochs", 2, "--finalists", 0, cwd=tmp_path)
+    done = run_sweep("--trials", 2, "--epochs", 2, "--finalists", 0, cwd=tmp_path)
     assert done.code == 0, done.errors
     assert done.errors == ""
     (run,) = (folder for folder in (tmp_path / "runs").iterdir() if not folder.name.startswith("."))
