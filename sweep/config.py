@@ -413,6 +413,17 @@ def pair_problems(config: SweepConfig) -> list[str]:
     return [sentence for fields, wrong, sentence in pairs if wrong and not config.unread & {*fields}]
 
 
+def list_problems(asked: SweepConfig) -> list[str]:
+    """What was asked of a search where there is none, as a study is a list of trials."""
+    given = [name for name in ("trials", "sampler") if asked.study and name in asked.model_fields_set]
+    way_out = {"trials": "leave it out, or choose some by --rows", "sampler": "leave it out"}
+    return [
+        f"{dashed(name)} {getattr(asked, name)}: --space {asked.space} is a list of trials, and all of them are run: "
+        f"{way_out[name]}"
+        for name in given
+    ]
+
+
 def pair_text(config: SweepConfig, *names: str) -> str:
     """How those of the options ``names`` were given that have a class and its share."""
     given = {name: getattr(config, name) or {} for name in names}

@@ -82,7 +82,7 @@ class Plan:
     @property
     def trials(self) -> int:
         """How many trials the sweep runs in all."""
-        return len(self.space.fixed) if self.space.fixed is not None else self.config.trials
+        return self.config.trials
 
     @property
     def finalists(self) -> int:
@@ -217,6 +217,12 @@ def make_plan(
                 f"--sampler grid cannot try every value of {', '.join(space.continuous)} of space {config.space}: give "
                 "another sampler, fix them by --set, or offer a list of choices in a space of your own"
             )
+        drawn = {name.partition(".")[0] for name in space.continuous}
+        if ranges := [name for name in config.compare if name in drawn]:
+            problems.append(
+                f"--compare {','.join(ranges)}: space {config.space} draws it from a range, where hardly two trials "
+                f"have the same value: offer a list, such as --set {ranges[0]}=A,B, or compare something else"
+            )
         problems += _layer_problems(space, config.image_size)
         points = 0 if "trials" in config.unread else len(own_points(space))
         if points > config.trials >= 1:
@@ -233,8 +239,11 @@ def make_plan(
     raise_all(problems)
     assert dataset is not None
     assert space is not None
+    settled: dict[str, Any] = {"backbones": tuple(weights)}
+    if space.fixed is not None:
+        settled["trials"] = len(space.fixed)
     return Plan(
-        config=config.model_copy(update={"backbones": tuple(weights)}),
+        config=config.model_copy(update=settled),
         dataset=dataset,
         space=space,
         weights=weights,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import UserError, raise_all
 from sweep.cli import ImageCount, arguments_of, build_page, read, run_command
-from sweep.config import SweepConfig, check, name_problems, resolve
+from sweep.config import SweepConfig, check, list_problems, name_problems, resolve
 from sweep.endings import ALL_FAILED, BAD_INPUT, DISK_FULL, INTERRUPTED, SweepStopped, leave_with
 from sweep.heartbeat import Heartbeat
 from sweep.resume import Resumed, resume, run_paths
@@ -153,7 +153,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
     if machine is not here and not machine.gpus and given.gpus_per_trial is None:
         print("no machine of the cluster has a GPU now: the trials run on CPUs (--gpus-per-trial 0)")
     if not resumed:
-        problems += place_problems(paths)
+        problems += [*list_problems(asked), *place_problems(paths)]
 
     with staging(paths, problems, dry=config.dry_run) as beside:
         if machine is not here and beside is not None:

@@ -175,8 +175,21 @@ def test_a_gpu_on_a_machine_without(asked: Asked, images: Path) -> None:
 
 
 def test_a_study_that_needs_more_images_is_one_problem(asked: Asked, images: Path) -> None:
-    answer = asked("--data", images, *without(SMALL, "--backbones"), "--space", "studies.bscs17028")
+    answer = asked("--data", images, *without(SMALL, "--backbones", "--trials"), "--space", "studies.bscs17028")
     expect(answer, ("studies.bscs17028 cannot run W1, W2, ", "batch_size 128 is above the 12 images"))
+
+
+@pytest.mark.parametrize(("option", "value"), [("--trials", 4), ("--sampler", "gp")])
+def test_what_a_list_of_trials_cannot_follow(asked: Asked, images: Path, option: str, value: object) -> None:
+    small = without(SMALL, "--backbones", "--trials")
+    answer = asked("--data", images, *small, "--space", "studies.bscs17028", "--rows", "W3", option, value)
+    expect(answer, f"{option} {value}: --space studies.bscs17028 is a list of trials, and all of them are run: leave")
+
+
+def test_a_range_cannot_be_compared(asked: Asked, images: Path) -> None:
+    answer = asked("--data", images, *SMALL, "--compare", "lr,unfreeze_depth")
+    expect(answer, ("--compare lr: space partial_unfreeze draws it from a range", "--set lr=A,B"))
+    assert asked("--data", images, *SMALL, "--compare", "lr", "--set", "lr=0.1,0.01", "--dry-run").code == 0
 
 
 GOOD = "    return {'backbone': 'squeezenet1_1', 'batch_size': 4}\n"

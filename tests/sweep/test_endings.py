@@ -1,0 +1,43 @@
+"""How a command ends its process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+COMMAND = """
+import atexit, sys
+from sweep.endings import leave_with
+
+class Torch:
+    def __del__(self):
+        print("taken apart")
+
+imported = Torch()
+
+def main():
+    atexit.register(print, "done at exit")
+    print("answer")
+    return {code}
+
+leave_with(main)
+"""
+
+
+def test_what_is_due_at_exit_is_done_and_nothing_is_taken_apart() -> None:
+    done = subprocess.run([sys.executable, "-c", COMMAND.format(code=7)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "answer\ndone at exit\n", "")
+
+
+def test_an_error_is_shown_as_it_would_be() -> None:
+    failing = [sys.executable, "-c", COMMAND.format(code="1 / 0")]
+    done = subprocess.run(failing, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_a_reader_who_has_gone_changes_no_exit_code() -> None:
+    with subprocess.Popen([sys.executable, "-c", COMMAND.format(code=0)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait() == 0
