@@ -34,10 +34,3 @@ def test_an_error_is_shown_as_it_would_be() -> None:
     done = subprocess.run(failing, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
-
-
-def test_a_reader_who_has_gone_changes_no_exit_code() -> None:
-    with subprocess.Popen([sys.executable, "-c", COMMAND.format(code=0)], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.close()
-        assert process.wait() == 0
