@@ -201,7 +201,7 @@ def test_maps_are_made_of_validation_and_once_test_is_open_of_test_each_once(
 ) -> None:
     root = trained_run(tmp_path / "run", DataConfig(data=str(small_data), image_size=128))
     run = read_run(root)
-    settings: Any = SimpleNamespace(run_dir=str(root), use_gpu=False, cpus=1)
+    settings: Any = SimpleNamespace(run_dir=str(root), use_gpu=False, cpus=1, deterministic=False)
     own: Any = SimpleNamespace(weights=find_weights("random", ["squeezenet1_1"])[0])
     calls: list[Any] = []
     monkeypatch.setattr(finalists, "run_tasks", lambda *these: calls.append(these) or called(*these))
