@@ -113,9 +113,9 @@ class Leaderboard:
         """What p values and intervals of differences account for, as the end of a clause."""
         scores = None if self.winner is None else self.winner.scores
         unit = "patients" if scores is not None and scores.resamples.named else "images (no patients are known)"
-        seeds = "and what other seeds would change, by the variance between repeats"
+        seeds = "and, by the variance between repeats, over other seeds"
         alone = "; what other seeds would change is not known, since no configuration has two networks there"
-        return f"by the same resamples of {unit}" + (f" {seeds}" if self.seeded else alone)
+        return f"over the same resamples of {unit}" + (f" {seeds}" if self.seeded else alone)
 
     def gap(self, one: ConfigurationResult) -> float:
         """By how much the search flattered it: search score less the mean of repeats, turned where lower is better."""
