@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -71,10 +72,16 @@ def wait_for_epoch(host: Host, run: Path, sweep: subprocess.Popen[str]) -> None:
         time.sleep(0.2)
 
 
+def send(pid: int, number: signal.Signals) -> None:
+    """To a process that may have ended since it was seen."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
 def kill_driver(head: Host) -> None:
     for pid, line in head.processes().items():
         if line.startswith(SWEEP):
-            os.kill(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
 
 
 def assert_complete(run: Path, trials: int, epochs: int) -> None:
@@ -133,7 +140,7 @@ def test_a_job_is_followed_and_stopped_and_its_report_fetched(cluster: LaunchedC
         assert "interrupted: nothing is lost, go on with: python -m sweep.run --resume job" in logs.communicate()[0]
     finally:
         for pid in cluster.laptop.processes():
-            os.kill(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
         tunnel.communicate()
     assert read_status(run).state == "interrupted"
     fetched, text = cluster.run(f"ray rsync-down cluster.yaml {SHARED}/runs/job/report/ first-report/")
@@ -151,12 +158,12 @@ def test_a_sweep_on_three_hosts_killed_and_resumed_is_that_of_one_host(cluster: 
         assert sweep.poll() is None, sweep.communicate()[0]
         for host in [host for host in waiting if epochs_on(host, run)]:
             for pid in trials_on(host, run).values():
-                os.kill(pid, signal.SIGSTOP)  # It leaves trials for the hosts whose worker starts later.
+                send(pid, signal.SIGSTOP)  # It leaves trials for the hosts whose worker starts later.
                 stopped.append(pid)
             waiting.remove(host)
     kill_driver(head)
     for pid in stopped:
-        os.kill(pid, signal.SIGCONT)
+        send(pid, signal.SIGCONT)
     sweep.communicate()
     end(start(head, "--resume three"))
     # The laptop is one more host, with as many slots as the three have together.
