@@ -87,7 +87,7 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
             pruning,
             progress,
             budget,
-            trials=plan.trials,
+            trials=plan.config.trials,
             trainable=TorchTrial,
             reuse_actors=reuse_actors,
         )

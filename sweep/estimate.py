@@ -112,7 +112,7 @@ def disk_bytes(plan: Plan) -> int:
     """What the trials write at most: weights of the ten best, of each repeat, and as a model; weights and state of each
     that runs. Without those of failed trials, which are kept until the sweep has ended."""
     largest = max(_most_parameters(name) for name in plan.weights) * BYTES_PER_PARAMETER
-    kept = min(WEIGHTS_KEPT, plan.trials) + plan.repeats + MODEL_FILES
+    kept = min(WEIGHTS_KEPT, plan.config.trials) + plan.repeats + MODEL_FILES
     return largest * (kept + RUNNING_COPIES * plan.at_once)
 
 
@@ -135,7 +135,7 @@ def description(plan: Plan, paths: RunPaths) -> str:
     an_epoch = sum(one.train * images["train"] + one.evaluate * images["val"] for one in measured) / len(measured)
     once = {_cached(plan, params): one.once for params, one in zip(trials, measured, strict=True)}
     views = VIEWS["flip"] * images["train"] + images["val"]
-    seconds = (an_epoch * plan.budget * plan.trials + sum(once.values()) * views) / plan.at_once
+    seconds = (an_epoch * plan.budget * plan.config.trials + sum(once.values()) * views) / plan.at_once
     elsewhere = plan.config.gpus_per_trial and _device(plan).type == "cpu"
     unlike = ", on the CPU of this machine, which has no GPU: those of the cluster are faster" if elsewhere else ""
     return "\n".join(
@@ -150,7 +150,7 @@ def description(plan: Plan, paths: RunPaths) -> str:
             f"{len(trials)} sampled trials:",
             *("  " + " ".join(f"{key}={value}" for key, value in params.active().items()) for params in trials),
             "",
-            f"estimated time: at most {duration(seconds)} for {plan.trials} trials of {plan.budget} epochs, "
+            f"estimated time: at most {duration(seconds)} for {plan.config.trials} trials of {plan.budget} epochs, "
             f"{plan.at_once} at a time, if none is stopped early (measured on the sampled trials{unlike})",
             _finalists_line(plan, an_epoch),
             disk_line(plan, paths),

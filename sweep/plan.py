@@ -80,14 +80,9 @@ class Plan:
         return self.config.concurrency if isinstance(self.config.concurrency, int) else max(1, self.slots)
 
     @property
-    def trials(self) -> int:
-        """How many trials the sweep runs in all."""
-        return self.config.trials
-
-    @property
     def finalists(self) -> int:
         """How many finalists there will be at most, without those of --compare."""
-        return min(self.config.finalists, self.trials)
+        return min(self.config.finalists, self.config.trials)
 
     @property
     def repeats(self) -> int:
@@ -147,7 +142,7 @@ class Plan:
         lines += [f"left out: {one.count} images or rows: {one.why}" for one in self.dataset.left_out or ()]
         lines += [f"{one.severity}: {one.message}" for one in self.dataset.checks if one.severity != "info"]
         lines += self.space.notes
-        points, first = self.space.seed_points, first_points(self.space, self.config.sampler, self.trials, ())
+        points, first = self.space.seed_points, first_points(self.space, self.config.sampler, self.config.trials, ())
         if self.warm_trials:
             names, after = ", ".join(one.trial_id for one in self.warm_trials), own_points(self.space)
             when = f", after the {len(after)} seed points of {self.space.name}" if after else ""

@@ -224,7 +224,7 @@ def winner_selected(paths: RunPaths) -> bool:
     from sweep.records import read_run
 
     finals = read_run(paths.root).finals
-    return finals is not None and finals.selected is not None and not finals.superseded
+    return finals is not None and finals.selected is not None and finals.done
 
 
 def this_machine() -> Machine:
@@ -353,7 +353,7 @@ def run_search(
         plan.space,
         history,
         sampler=config.sampler,
-        trials=plan.trials,
+        trials=plan.config.trials,
         seed=config.seed,
         concurrency=plan.at_once,
         deterministic=config.deterministic,
@@ -368,7 +368,7 @@ def run_search(
 
     searcher = TuneSearcher(search, history, settings_of)
     pruning = PruningRule(config.scheduler, plan.budget, plan.grace_period, config.reduction_factor)
-    facts = SweepProgress(history, plan.trials, plan.budget, list(history.entries.values()))
+    facts = SweepProgress(history, plan.config.trials, plan.budget, list(history.entries.values()))
     beat.progress = progress = Progress(facts, time_budget_s=config.time_budget)
     search.on_refused.append(progress.message)
     if config.finalists:
@@ -376,7 +376,7 @@ def run_search(
     try:
         for note in (*plan.notes(), *unreadable, estimate.disk_line(plan, history.paths)):
             progress.message(note)
-        outcome = run_trials(plan, history, searcher, pruning, progress, budget, trials=plan.trials)
+        outcome = run_trials(plan, history, searcher, pruning, progress, budget, trials=plan.config.trials)
         if not outcome.interrupted:
             entries = list(history.entries.values())
             for problem in predict_trials(plan, history, entries, settings_of, ("train", "val")):

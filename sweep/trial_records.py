@@ -273,11 +273,16 @@ class Finals(Record):
         return next((one for one in self.finalists if one.trial_id == self.winner), None)
 
     @property
+    def done(self) -> bool:
+        """Whether all repeats that were asked for have ended."""
+        ended = sum(one.status in ("completed", "failed") for each in self.finalists for one in each.repeats)
+        return ended >= self.asked * len(self.finalists)
+
+    @property
     def superseded(self) -> bool:
         """Whether other finalists or repeats were asked for after the winner was selected, and are not done."""
-        ended = sum(one.status in ("completed", "failed") for each in self.finalists for one in each.repeats)
         later = self.selected is not None and self.chosen is not None and self.chosen > self.selected
-        return later and ended < self.asked * len(self.finalists)
+        return later and not self.done
 
     @property
     def order(self) -> str:
@@ -414,7 +419,7 @@ def epochs_table(records: list[TrialRecord]) -> pd.DataFrame:
 def read_finals(paths: RunPaths, metric: str, mode: str, problems: list[str]) -> Finals | None:
     """The finalists; None where none were chosen."""
     name = f"finalists/{paths.chosen.name}"
-    lines = (row if isinstance(row, dict) else {} for row in test_openings(paths))
+    lines = (row if isinstance(row, dict) else {} for row in openings_of(paths))
     openings = tuple(read_record(TestAccess, row, "", []) for row in lines)
     times = {0: "was not opened", 1: "was opened once"}.get(len(openings), f"was opened {len(openings)} times")
     without = f"the finalists are left out; the test split {times}"
@@ -443,7 +448,7 @@ def read_finals(paths: RunPaths, metric: str, mode: str, problems: list[str]) ->
     return finals.model_copy(update=known)
 
 
-def test_openings(paths: RunPaths) -> list[Any]:
+def openings_of(paths: RunPaths) -> list[Any]:
     """The lines of test_access.jsonl; where it cannot be read, one opening: it is there."""
     problems: list[str] = []
     lines = read_lines(paths.test_access, problems, "")

@@ -14,7 +14,7 @@ from sweep.config import ResolvedConfig
 from sweep.optuna_search import own_points
 from sweep.records import WarmTrial, read_sweep
 from sweep.run_folder import RunPaths
-from sweep.trial_records import TrialRecord, rank, read_trials, test_openings
+from sweep.trial_records import TrialRecord, openings_of, rank, read_trials
 from trainables.metrics import metric_mode
 
 BEST_TRIALS = 10
@@ -33,7 +33,7 @@ def warm_trials(config: ResolvedConfig, space: Space | None) -> tuple[tuple[Warm
     notes: list[str] = []
     paths = RunPaths(path_of("--warm-start", str(config.warm_start)))
     ranked = _best_trials(paths, named, config.metric, notes)
-    opened = len(test_openings(paths))
+    opened = len(openings_of(paths))
     if space is None:
         return (), []
     before = own_points(space)

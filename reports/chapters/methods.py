@@ -259,11 +259,8 @@ def _statistics(results: Results) -> list[str]:
     finals = results.data.run.finals
     paired, board = [], results.leaderboard
     if finals is not None and len(finals.finalists) > 1:
-        seeds = (
-            ""
-            if board is None or not board.seeded
-            else (", with what other seeds would change added from the variance between repeats [@seeds]")
-        )
+        seeds = ", with what other seeds would change added from the variance between repeats [@seeds]"
+        seeds = seeds if board is not None and board.seeded else ""
         paired = [
             f"The winner was compared with each other finalist by the paired bootstrap{seeds}, with two-sided p values",
             "corrected by Holm's method [@holm], and by the exact McNemar test [@mcnemar] where every",

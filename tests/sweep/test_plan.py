@@ -76,7 +76,7 @@ def test_a_part_of_the_search_is_what_trials_are_drawn_from() -> None:
 
 def test_a_study_runs_its_own_epochs_where_the_user_gave_none() -> None:
     study = planned(own_epochs=True, space="studies.bscs17028", backbones=("vgg16", "resnet18"), image_size=64)
-    assert study.trials == len(study.space.rows)
+    assert study.config.trials == len(study.space.rows)
     assert study.budget == max(row.epochs for row in study.space.rows)
     assert planned(space="studies.bscs17028", backbones=("vgg16",), epochs=2, image_size=64).budget == 2
 

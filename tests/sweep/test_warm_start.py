@@ -66,7 +66,7 @@ def drawn(plan: Plan, root: Path, count: int) -> list[TrialParams]:
         plan.space,
         TrialHistory(RunPaths(root), plan.config.metric, plan.mode),
         sampler=plan.config.sampler,
-        trials=plan.trials,
+        trials=plan.config.trials,
         seed=0,
         concurrency=count,
         deterministic=False,

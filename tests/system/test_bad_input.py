@@ -182,8 +182,8 @@ def test_a_study_that_needs_more_images_is_one_problem(asked: Asked, images: Pat
 @pytest.mark.parametrize(("option", "value"), [("--trials", 4), ("--sampler", "gp")])
 def test_what_a_list_of_trials_cannot_follow(asked: Asked, images: Path, option: str, value: object) -> None:
     small = without(SMALL, "--backbones", "--trials")
-    answer = asked("--data", images, *small, "--space", "studies.bscs17028", "--rows", "W3", option, value)
-    expect(answer, f"{option} {value}: --space studies.bscs17028 is a list of trials, and all of them are run: leave")
+    answer = asked("--data", images, *small, "--space", "studies.msds18022", "--rows", "H1", option, value)
+    expect(answer, f"{option} {value}: --space studies.msds18022 is a list of trials, and all of them are run: leave")
 
 
 def test_a_range_cannot_be_compared(asked: Asked, images: Path) -> None:
