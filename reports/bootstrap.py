@@ -176,14 +176,14 @@ class Scores:
         return len(self.values["f1_macro"])
 
     def between_runs(self, name: str) -> float:
-        """The variance of a run's score by the seed that it was trained with; 0 for a single run.
+        """The variance of a run's score by the seed that it was trained with; 0 for a single run, or without resamples.
 
         Runs and images are crossed: the variance between the runs on these images (n - 1) is by the seed and by what a
         seed decides otherwise on single images. The latter is how much more the runs vary on a resample, and is taken
         off, since the resamples already show it; not below 0 (method of moments: Searle, Casella & McCulloch, Variance
         Components, 1992, chapter 4).
         """
-        if self.runs < 2:
+        if self.runs < 2 or not self.resamples.replicates:
             return 0.0
         own, end = self.by_run[name], 1 + self.resamples.replicates
         away = self.values[name][:, 1:end] - own[:, None]

@@ -108,11 +108,24 @@ def compare(
     |d* - d| (Hall, J. R. Statist. Soc. B 50, 1988), so that it excludes 0 exactly where p <= 1 - level.
 
     What is compared are configurations, not the networks at hand: to each d* is added what other seeds would have
-    changed (Bouthillier et al., MLSys 2021), Student's t times the standard error by ``Scores.between_runs``. Where
-    neither has two runs that is not known, and the comparison is one of networks. seeded: whether the others are
-    trained from seeds, too; False for methods that chance has no part in.
+    changed (Bouthillier et al., MLSys 2021), Student's t times the standard error by ``Scores.between_runs``, pooled
+    over all of these as in an analysis of variance. Where none has two runs that is not known, and the comparison is
+    one of networks; so it is without ``seeded``.
     """
-    found = {key: _difference(winner, other, name, level, seeded) for key, other in others.items()}
+    repeated = [winner, *others.values()] if seeded else []
+    degrees = sum(one.runs - 1 for one in repeated)
+    variance = sum((one.runs - 1) * one.between_runs(name) for one in repeated) / max(1, degrees)
+
+    def difference(other: Scores) -> tuple[float, float, float, float]:
+        assert winner.resamples is other.resamples, "only scores on the same resamples can be paired"
+        drawn = winner.replicates[name] - other.replicates[name]
+        if degrees:
+            order = np.random.default_rng(0).permutation(len(drawn))
+            error = math.sqrt(variance * (1 / winner.runs + 1 / other.runs))
+            drawn = drawn + error * t.ppf((order + 0.5) / max(1, len(drawn)), degrees)
+        return _around(winner.estimate[name] - other.estimate[name], drawn, level)
+
+    found = {key: difference(other) for key, other in others.items()}
     corrected = holm([p for *_, p in found.values()])
     warning = few_groups(winner, FALLBACK)
     return {
@@ -188,21 +201,6 @@ def changed_share(before: Runs, after: Runs, by: float) -> tuple[str, float, flo
     return before.classes[most], float(first[most]), float(second[most])
 
 
-def _difference(
-    winner: Scores, other: Scores, name: str, level: float, seeded: bool
-) -> tuple[float, float, float, float]:
-    """difference, low, high, p."""
-    assert winner.resamples is other.resamples, "only scores on the same resamples can be paired"
-    drawn = winner.replicates[name] - other.replicates[name]
-    trained = [winner, other] if seeded else [winner]
-    if degrees := sum(one.runs - 1 for one in trained):
-        variance = sum((one.runs - 1) * one.between_runs(name) for one in trained) / degrees
-        error = math.sqrt(variance * sum(1 / one.runs for one in trained))
-        order = np.random.default_rng(0).permutation(len(drawn))
-        drawn = drawn + error * t.ppf((order + 0.5) / max(1, len(drawn)), degrees)
-    return _around(winner.estimate[name] - other.estimate[name], drawn, level)
-
-
 def _around(difference: float, drawn: Array, level: float) -> tuple[float, float, float, float]:
     """difference, low, high, p; drawn: the differences of the resamples."""
     away = np.abs(drawn - difference)
@@ -243,7 +241,8 @@ class BaselineComparison:
     """The winner against the baselines in macro F1, on the same images of one split.
 
     winner: its scores. baselines: all of them, as recorded. measured: the scores, by name, of those whose predictions
-    are of these images; leads: the winner's macro F1 less theirs, on the same resamples of patients. by_class: of each
+    are of these images; leads: the macro F1 of the winner's networks less theirs, on the same resamples of patients.
+    by_class: of each
     class and shortcut but the majority class. validation: of the same on validation, where ``split`` is another. tuned:
     whether the winner trained more than its head.
     """

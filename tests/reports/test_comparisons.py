@@ -129,13 +129,17 @@ def test_the_variance_between_runs_is_that_of_their_seeds_and_not_that_of_the_im
     assert between < plain - 1e-4
 
 
-def test_a_method_without_a_seed_adds_nothing_to_what_seeds_may_change():
+def test_networks_are_compared_without_what_other_seeds_may_change():
     winner, other = seeded(0.03, 1)
     assert winner.between_runs("f1_macro") > 0
+    networks, configurations = (compare(winner, {"other": other}, seeded=how)["other"] for how in (False, True))
+    assert networks.difference == configurations.difference
+    assert networks.high - networks.low < configurations.high - configurations.low
     alone = replace(other, values={name: values[:1] for name, values in other.values.items()})
-    fixed, trained = (compare(winner, {"alone": alone}, seeded=how)["alone"] for how in (False, True))
-    assert fixed.difference == trained.difference
-    assert fixed.high - fixed.low < trained.high - trained.low
+    single = compare(winner, {"alone": alone})["alone"]
+    assert single.high - single.low > configurations.high - configurations.low, (
+        "the winner's seeds tell of its seed, too"
+    )
 
 
 def test_scores_on_other_resamples_are_not_compared():
