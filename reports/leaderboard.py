@@ -146,7 +146,7 @@ class Leaderboard:
         metric = formats.metric_name(f"{self.split}_{self.metric}")
         text = f"In {metric} the winner, {self.winner.title}, {formats.listing(parts)}."
         if found[-1] and self.split == "test":
-            text += f" It stays the winner: it was selected on validation{self.finals.order}."
+            text += f" It stays the winner: it was selected on validation{self.finals.selected_when}."
         if not self.seeded and (found[1] or found[-1]):
             text += " Each has one network there: what other seeds would change is not known."
         return text + (" It was selected on these very images." if self.split == "val" else "")
@@ -331,7 +331,7 @@ def _judging(data: ReportData, finals: Finals) -> str:
 
 def contradict(score: float, recorded: float, sweep: SweepRecord) -> str:
     """What is wrong where the saved predictions give another ``score`` than the run recorded; "" where it may be."""
-    if not abs(score - recorded) > TOLERANCE["bf16" if sweep.precision == "bf16" else "fp32"]:
+    if not abs(score - recorded) > TOLERANCE["bf16" if sweep.precision == "bf16" and sweep.finalists else "fp32"]:
         return ""
     given, told = formats.score(score), formats.score(recorded)
     return f"predictions give {given}, the run recorded {told}; one of the two is damaged"

@@ -326,8 +326,7 @@ def _outcome(state: TrialState, history: TrialHistory, duplicate: bool, sampler:
 
     COMPLETE is worth its best value, PRUNED its last one, as Optuna itself has it for a pruned trial. The duplicate of
     a failed trial is PRUNED without a value, the worst there is: TPE leaves FAIL out and would ask for it for ever.
-    To the Gaussian process, which leaves PRUNED out and would learn from one trial in five, it is COMPLETE, worth its
-    best value.
+    To the Gaussian process, which leaves PRUNED out, a pruned trial is COMPLETE, worth its best value.
     """
     values = {epoch: score for epoch, score in sorted(state.scores.items()) if not math.isnan(score)}
     if state.status == "completed" and values:

@@ -285,7 +285,7 @@ class Finals(Record):
         return later and not self.done
 
     @property
-    def order(self) -> str:
+    def selected_when(self) -> str:
         """When the winner was fixed, beside the first opening of the test split, as the end of a clause; "" where that
         is not known. Both times are in UTC."""
         first = self.test_access[0].opened if self.test_access else None

@@ -44,7 +44,7 @@ BYTES = {"fp32": 4, "bf16": 2}
 FP32_RESIDUALS = ("convnext_tiny", "vit_b_16")
 """Under autocast, too, the sums between their blocks are in single precision."""
 _POLL_S = 0.05
-_TIMED = 16
+_TIMED = 8
 _seconds_per_image: dict[tuple[Any, ...], float] = {}
 
 
@@ -177,7 +177,7 @@ class FrozenFeatures:
     @property
     def seconds_per_image(self) -> float:
         """What an image takes through these stages, which whoever reads their output does not see: measured once a
-        process and network, on up to 16 images."""
+        process and network, on up to 8 images."""
         kind = self._model.backbone.name, self.stages, self._precision, str(self.device), self._images.shape[1:]
         if kind not in _seconds_per_image:
             images = torch.from_numpy(self._images[self._order[:_TIMED]])

@@ -243,7 +243,7 @@ def _evaluation(results: Results) -> list[str]:
         return [*found, f"{fixed}. {closed}"]
     return [
         *found,
-        f"{fixed}{finals.order} ({escape(formats.moment(finals.test_access[0].opened))}).",
+        f"{fixed}{finals.selected_when} ({escape(formats.moment(finals.test_access[0].opened))}).",
         f"The test split was opened {times.get(opened, f'{opened} times')}. A test score is the mean over repeats.",
         TUNED if finals.thresholds else "",
         f"The operating point was fixed with the winner: {escape(results.operating_point.words)}."

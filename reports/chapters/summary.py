@@ -110,7 +110,7 @@ def _worth(results: Results) -> str:
     if data.task == "multi_label":
         text += " Each label is decided at a probability of 0.5."
     if board.split == "test":
-        return f"{text} Selected on validation ({formats.moment(board.finals.selected)}){board.finals.order}."
+        return f"{text} Selected on validation ({formats.moment(board.finals.selected)}){board.finals.selected_when}."
     no_test = "" if data.has_test else " There is no test split."
     return f"{text} The winner was selected by this score: optimistic.{no_test}"
 

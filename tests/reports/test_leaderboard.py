@@ -14,8 +14,8 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from reports.comparisons import Comparison, compare, holm
 from reports.data import read_report_data
-from reports.leaderboard import Leaderboard, effects, leaderboard
-from sweep.records import Run, read_predictions, read_run
+from reports.leaderboard import Leaderboard, contradict, effects, leaderboard
+from sweep.records import Run, SweepRecord, read_predictions, read_run
 from sweep.run_folder import RunPaths
 from trainables.metrics import evaluate_predictions
 
@@ -251,6 +251,18 @@ def test_where_predictions_are_missing_nothing_is_tested(write_run):
     assert untested["p"].isna().all()
     assert all(math.isnan(value) for value in untested["verdict"])
     assert frame["p"].notna().sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("precision", "finalists", "differs"),
+    [("fp32", 3, True), ("bf16", 3, False), ("bf16", 0, True)],  # without finalists nothing is predicted in fp32
+)
+def test_a_score_may_differ_from_the_recorded_one_as_far_as_precisions_do(precision, finalists, differs):
+    sweep = SweepRecord(precision=precision, finalists=finalists)
+    assert bool(contradict(0.893, 0.89, sweep)) == differs
+    assert contradict(0.8902, 0.89, sweep) == ""
+    assert contradict(math.nan, 0.89, sweep) == ""
+    assert "one of the two is damaged" in contradict(0.5, 0.89, sweep)
 
 
 def test_a_run_that_compared_nothing_has_no_effects(write_run):
