@@ -1,6 +1,7 @@
 """What a whole sweep costs beside the published way, a bare loop, and the least time that it could take.
 
     python -m benchmarks.full [--only head,...] [--data FOLDER] [--weights FOLDER] [--results FILE] [--before CHECKOUT]
+        [--rounds 3]
 
 Ours is ``python -m sweep.run`` from the command to its report, into new folders: decoding the images and computing the
 features are inside its time. The other ways are an epoch, measured while another process does the same, times the
@@ -10,9 +11,10 @@ epochs that ours ran:
 - bare loop: the same network, layout and type, decoded images in memory, every layer run in every step.
 - T*: the lower bound of ``benchmarks.limits``.
 
-Rounds of ours and the other ways alternate; the table has medians. Each finished measurement is appended to the results
-file and not made again: a command that was stopped goes on where it was. Measurements of another machine, of other data
-or sizes stay in the file and are not used. Nothing else should be running.
+Rounds of ours and the other ways alternate, the first of all cases before the second; the table has medians. Each
+finished measurement is appended to the results file and not made again: a command that was stopped goes on where it
+was. Measurements of another machine, of other data or sizes stay in the file and are not used. Nothing else should be
+running.
 """
 
 from __future__ import annotations
@@ -70,11 +72,11 @@ class Line:
 class Bench:
     """The measurements of the cases on one data set, and the table made of them."""
 
-    def __init__(self, data: Path, weights: str, results: Results, quick: bool) -> None:
+    def __init__(self, data: Path, weights: str, results: Results, rounds: int, quick: bool) -> None:
         check_folders(data)
         self.data, self.weights, self.results, self.quick = data, weights, results, quick
         self.image_size = 64 if quick else 224
-        self.rounds = 1 if quick else ROUNDS
+        self.rounds = rounds
         self.num_workers = NUM_WORKERS[:1] if quick else NUM_WORKERS
         self.train_count, self.val_count = (len(ImageFolder(str(data / split))) for split in ("train", "val"))
 
@@ -120,8 +122,8 @@ class Bench:
     def lines(self, case: Case) -> list[Line]:
         """What the measurements of a case came to."""
         costs, found = self.costs(case), []
-        ours = self.results.of(case.name, "ours fp32")
-        tutorials = [self._first_round(case), *self.results.of(case.name, "tutorial fastest")]
+        ours = self._of(case, "ours fp32")
+        tutorials = [self._first_round(case), *self._of(case, "tutorial fastest")][: self.rounds]
         bounds_s = [self.bound_s(_runs(one), costs) for one in ours]
 
         def compare(other: str, mine: list[dict[str, Any]], others_s: list[float], more: str = "") -> None:
@@ -141,10 +143,10 @@ class Bench:
         totals_s = [_total_s(case, one, runs) for one, runs in zip(tutorials, map(_runs, ours), strict=True)]
         apart = f" + {statistics.median(one['fixed_s'] for one in tutorials):.0f} s fixed"
         compare("tutorial", ours, totals_s, apart)
-        if faster := self.results.of(case.name, "ours bf16"):
+        if faster := self._of(case, "ours bf16"):
             compare("tutorial, ours bf16", faster, totals_s, apart)
             found[-1] = replace(found[-1], limit=None)  # T* is of float32.
-        if bare := self.results.of(case.name, "bare loop"):
+        if bare := self._of(case, "bare loop"):
             epochs = [sum(count for _, count in _runs(one)) for one in ours]
             compare("bare loop", ours, [one["epoch_s"] * n / AT_ONCE for one, n in zip(bare, epochs, strict=True)])
         ours_s = [float(one["seconds"]) for one in ours]
@@ -214,6 +216,9 @@ class Bench:
         (params,) = case.places.values()
         return {"epoch_s": statistics.fmean(bare_epoch_s(params, self.train_count, self.val_count, self.image_size))}
 
+    def _of(self, case: Case, what: str) -> list[dict[str, Any]]:
+        return self.results.of(case.name, what)[: self.rounds]
+
     def _first_round(self, case: Case) -> dict[str, Any]:
         """The tutorial's measurement with the fastest num_workers of the first round."""
         tried = [self.results.found[case.name, f"tutorial {workers}", 0] for workers in self.num_workers]
@@ -241,8 +246,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", default=str(WEIGHTS), help="a folder of weight files, as for sweep.run, or random")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results.jsonl", help="where to go on")
     parser.add_argument("--before", type=Path, help="a checkout of an earlier commit, for the demo's time and score")
+    parser.add_argument(
+        "--rounds", type=int, choices=range(1, 10), default=ROUNDS, metavar="N", help="of each sweep (3)"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: does it work at all?")
     asked = parser.parse_args(argv)
+    asked.rounds = 1 if asked.quick else asked.rounds
     use_two_cores()
     try:
         return _bench(asked)
@@ -254,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _bench(asked: argparse.Namespace) -> int:
     setup = {"machine": machine(), "data": str(asked.data), "weights": asked.weights, "quick": asked.quick}
     results = Results(asked.results, setup)
-    bench = Bench(asked.data, asked.weights, results, asked.quick)
+    bench = Bench(asked.data, asked.weights, results, asked.rounds, asked.quick)
     sweeps, others = cases(bench.train_count, asked.quick), {"empty": plan_empty, "demo": plan_demo}
     only = asked.only.split(",") if asked.only else [*sweeps, *others]
     if unknown := [name for name in only if name not in (*sweeps, *others)]:
@@ -265,16 +274,17 @@ def _bench(asked: argparse.Namespace) -> int:
     left = [one for some in planned.values() for one in some if (one.case, one.what, one.round) not in results.found]
     expected_s = sum(one.expected_s for one in left)
     print(f"{len(left)} measurements are left to make, expected duration about {expected_s / 60:.0f} min", flush=True)
+    for one in sorted(left, key=lambda one: one.round):
+        results.get(one)
     lines: list[Line] = []
-    for name, measurements in planned.items():
-        for one in measurements:
-            results.get(one)
+    for name in only:
         lines += bench.lines(sweeps[name]) if name in sweeps else other_lines(results, name)
     print(table(lines))
     for name in only:
         for command in commands_of(bench, sweeps[name]) if name in sweeps else [COMMANDS[name]]:
             print(f"- {name}: `{command}`")
-    print(f"{datetime.now():%Y-%m-%d}, commit {', '.join(sorted(results.commits))}, {machine()}")
+    rounds = f"{asked.rounds} round{'s' if asked.rounds > 1 else ''}"
+    print(f"{datetime.now():%Y-%m-%d}, {rounds}, commit {', '.join(sorted(results.commits))}, {machine()}")
     if not has_amx():
         print("This CPU has no AMX: bf16 is not measured.")
     return int(not asked.quick and any(line.verdict == "missed" for line in lines))
@@ -292,7 +302,7 @@ def plan_empty(asked: argparse.Namespace) -> list[Measurement]:
     def make() -> dict[str, Any]:
         return {"seconds": trial_overhead.measure(asked.quick)[0].measured}
 
-    return [Measurement("empty", "ours", number, 60.0, make) for number in range(1 if asked.quick else ROUNDS)]
+    return [Measurement("empty", "ours", number, 60.0, make) for number in range(asked.rounds)]
 
 
 def plan_demo(asked: argparse.Namespace) -> list[Measurement]:
