@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +28,7 @@ from trainables.data.image import (
     ImageStats,
     Prepared,
     content_hash,
+    in_order,
     prepare_image,
     quiet_decoders,
 )
@@ -38,19 +37,17 @@ from trainables.data.near_duplicates import NearPair, NearPairs, find_near_pairs
 Sources = npt.NDArray[np.uint8] | tuple[Path, ...]
 Progress = Callable[[int, int], object]
 _SETTINGS = 8
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
 class ImageCache:
     """The decoded images and what is known of each; row i belongs to source i.
 
-    path: the .npy, uint8 [N, C, S, S] (an unreadable image's row is 0); None = decoded without being kept.
+    path: the .npy, uint8 [N, C, S, S] (an unreadable image's row is 0).
     hashes: sha256 of each file's content. near: pairs of images that seem to be one film.
     """
 
-    path: Path | None
+    path: Path
     channels: int
     hashes: tuple[str, ...]
     stats: tuple[ImageStats, ...]
@@ -61,7 +58,7 @@ def open_or_build(
     sources: Sources,
     size: int,
     fit: str,
-    cache_dir: Path | None,
+    cache_dir: Path,
     workers: int,
     progress: Progress | None = None,
     compare: bool = True,
@@ -71,15 +68,13 @@ def open_or_build(
     What an interrupted sweep has decoded is kept, and so is what other sets have: only files whose content is in no
     cache of the same settings are decoded.
     sources: files, or pixels uint8 [N, H, W] or [N, H, W, 3]. The key is made of all contents in order, size, fit and
-    the version of the preprocessing. cache_dir None: nothing is written. Memory: some images a worker, and 10 KB for
-    each image. compare: look for near duplicates. Raises ``UserError`` if the disk is too small.
+    the version of the preprocessing. Memory: some images a worker, and 10 KB for each image. compare: look for near
+    duplicates. Raises ``UserError`` if the disk is too small.
     """
     # Threads, not processes: Pillow, NumPy and hashlib work outside Python's lock, and nothing needs to be copied.
     with quiet_decoders(), ThreadPoolExecutor(max(1, workers)) as pool:
         hashes = tuple(in_order(pool, content_hash, sources, 64 * max(1, workers)))
         build = _Build(sources, size, fit, hashes, pool, 4 * max(1, workers), progress, compare)
-        if cache_dir is None:
-            return build.in_memory()
         path = cache_dir / f"{cache_key(hashes, size, fit)}.npy"
         try:
             return build.found(path) or build.on_disk(path)
@@ -95,11 +90,6 @@ def cache_key(hashes: Iterable[str], size: int, fit: str) -> str:
         digest.update(bytes.fromhex(value))
     of_settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     return of_settings.hexdigest()[:_SETTINGS] + digest.hexdigest()[:16]
-
-
-def cache_bytes(count: int, channels: int, size: int) -> int:
-    """Size on disk, in bytes (without a header of 128 bytes, and 3.6 KB an image beside it)."""
-    return count * channels * size * size
 
 
 @dataclass(frozen=True)
@@ -132,12 +122,6 @@ class _Build:
         unreadable = [row for row, one in enumerate(stats) if one.reason is not None]
         return cache if all(self._decode(row).stats == stats[row] for row in unreadable) else None
 
-    def in_memory(self) -> ImageCache:
-        decoded = _Decoded(len(self.hashes), self.progress, self.compare)
-        for image in in_order(self.pool, self._decode, range(len(self.hashes)), self.ahead):
-            decoded.add(image)
-        return decoded.cache(None, self.hashes, self.pool)
-
     def on_disk(self, path: Path) -> ImageCache:
         """Build a cache, from the row on where an interrupted sweep has stopped."""
         folder, part, count = path.parent, path.with_name(f".{path.name}"), len(self.hashes)
@@ -146,31 +130,41 @@ class _Build:
         with building(part, self._tell):
             if cache := self.found(path):  # the other sweep has built it
                 return cache
-            decoded = _Decoded(count, self.progress, self.compare)
+            stats: list[ImageStats] = []
+            smalls = np.zeros((count, SMALL, SMALL), dtype=np.uint8)
+
+            def add(image: Prepared) -> None:
+                smalls[len(stats)] = image.small
+                stats.append(image.stats)
+                self._tell(len(stats))
+
             for image in rows_left(part, self.hashes, self.size):
-                decoded.add(image)
-            rest = range(decoded.done, count)
-            others = OtherCaches(folder, path.name[:_SETTINGS], self.hashes[decoded.done :])
+                add(image)
+            done = len(stats)
+            others = OtherCaches(folder, path.name[:_SETTINGS], self.hashes[done:])
 
             def row_of(row: int) -> Prepared:
                 return others.read(self.hashes[row]) or self._decode(row)
 
-            with DecodedWriter(part, count, self.size, decoded.done) as writer:
-                for row, image in zip(rest, in_order(self.pool, row_of, rest, self.ahead), strict=True):
-                    writer.add(self.hashes[row], image)
-                    decoded.add(image)
-                cache = decoded.cache(path, self.hashes, self.pool)
+            with DecodedWriter(part, count, self.size, done) as writer:
+                for image in in_order(self.pool, row_of, range(done, count), self.ahead):
+                    writer.add(self.hashes[len(stats)], image)
+                    add(image)
+                readable = np.array([one.reason is None and not one.blank for one in stats], dtype=bool)
+                same = np.unique([one.pixel_hash for one in stats], return_inverse=True)[1]
+                near = find_near_pairs(smalls, same, np.flatnonzero(readable & self.compare), self.pool)
+                channels = 1 if all(one.gray for one in stats) else 3
                 sha256 = writer.move_to(path)
             description = {
-                "shape": [count, cache.channels, self.size, self.size],
+                "shape": [count, channels, self.size, self.size],
                 "sha256": sha256,
-                "channels": cache.channels,
+                "channels": channels,
                 "compared": self.compare,
-                **cache.near._asdict(),
+                **near._asdict(),
             }
             write_json(path.with_suffix(".json"), description)  # last: a cache counts only with its description
         remove_leftovers(folder, path.name[:_SETTINGS], self.hashes)
-        return cache
+        return ImageCache(path, channels, self.hashes, tuple(stats), near)
 
     def _decode(self, row: int) -> Prepared:
         return prepare_image(self.sources[row], self.size, self.fit)
@@ -178,40 +172,3 @@ class _Build:
     def _tell(self, done: int) -> None:
         if self.progress is not None:
             self.progress(done, len(self.hashes))
-
-
-class _Decoded:
-    """What is known of the images so far."""
-
-    def __init__(self, count: int, progress: Progress | None, compare: bool) -> None:
-        self._stats: list[ImageStats] = []
-        self._smalls = np.zeros((count, SMALL, SMALL), dtype=np.uint8)
-        self._progress, self._compare = progress, compare
-
-    @property
-    def done(self) -> int:
-        return len(self._stats)
-
-    def add(self, image: Prepared) -> None:
-        self._smalls[self.done] = image.small
-        self._stats.append(image.stats)
-        if self._progress is not None:
-            self._progress(self.done, len(self._smalls))
-
-    def cache(self, path: Path | None, hashes: tuple[str, ...], pool: ThreadPoolExecutor) -> ImageCache:
-        stats = tuple(self._stats)
-        readable = np.array([one.reason is None and not one.blank for one in stats], dtype=bool)
-        same = np.unique([one.pixel_hash for one in stats], return_inverse=True)[1]
-        near = find_near_pairs(self._smalls, same, np.flatnonzero(readable & self._compare), pool)
-        return ImageCache(path, 1 if all(one.gray for one in stats) else 3, hashes, stats, near)
-
-
-def in_order(pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In], ahead: int) -> Iterator[_Out]:
-    """``work`` of each item in order, at most ``ahead`` results in memory (``pool.map`` would hold all of them)."""
-    waiting: deque[Future[_Out]] = deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) >= ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()

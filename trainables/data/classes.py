@@ -17,6 +17,8 @@ from trainables.data.samples import MISSING, MOST_ITEMS, LeftOut, Samples
 NOT_NAMED = "that --classes does not name"
 WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
 """A whole number, also as a table of floats writes it (3.0)."""
+NO_VALUE = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})
+"""In lower case, as programs write that there is nothing."""
 MOST_NAMES = 30
 
 

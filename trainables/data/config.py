@@ -276,7 +276,12 @@ class Options(BaseModel):
     @classmethod
     def _path(cls, value: Any, field: ValidationInfo) -> Any:
         is_path = field.field_name is not None and cls.options()[field.field_name].path
-        return expanded(value) if is_path and value is not None else value
+        if not is_path or value is None:
+            return value
+        path = expanded(value)
+        if not path.isascii() and path.encode(errors="replace") != path.encode(errors="surrogateescape"):
+            raise ValueError(f"{value!a}: is not UTF-8, as records are: rename it, or reach it by a link")
+        return path
 
     @classmethod
     @functools.cache

@@ -9,7 +9,6 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 
 from search_spaces.errors import UserError
@@ -240,7 +239,5 @@ def _part(rows: Sequence[Sequence[str]], width: int) -> pd.DataFrame:
 
 def with_text(cells: pd.DataFrame) -> pd.DataFrame:
     """Without the rows whose cells are all empty."""
-    filled = np.zeros(len(cells), dtype=bool)
-    for place in range(cells.shape[1]):
-        filled |= (cells.iloc[:, place] != "").to_numpy(dtype=bool)
-    return cells if filled.all() else cells.loc[filled].copy()
+    filled = (cells != "").any(axis=1)
+    return cells if filled.all() else cells[filled].copy()

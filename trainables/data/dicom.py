@@ -203,7 +203,11 @@ def _gray_as_shown(values: npt.NDArray[Any], dataset: Any, photometric: str) -> 
     from pydicom import pixels
 
     shown = pixels.apply_modality_lut(values, dataset)
-    shown = np.array(pixels.apply_voi_lut(shown, dataset), dtype=np.float64)
+    if (dataset.get("RescaleSlope") or 1) < 0:
+        del dataset.RescaleSlope  # pydicom scales what a window gives by it once more, and so turns it round again.
+    with contextlib.suppress(ValueError):  # A window without a width, or of no known function: viewers show all.
+        shown = pixels.apply_voi_lut(shown, dataset)
+    shown = np.array(shown, dtype=np.float64)
     if photometric == "MONOCHROME1":
         np.negative(shown, out=shown)
     padding = _padding(values, dataset)

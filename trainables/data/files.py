@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import math
 import os
 import posixpath
@@ -29,7 +30,7 @@ _UNREAD = re.compile(
     re.IGNORECASE,
 )
 _ARCHIVE = re.compile(r"\.(zip|tar|tar\.(gz|bz2|xz)|tgz|7z|rar)$", re.IGNORECASE)
-MOST_BYTES = 2 * 1024**3  # of an image file
+MOST_BYTES = 2_000_000_000  # of an image file
 _HIDDEN = "a hidden file, or in a hidden folder"
 _JUNK = {
     "__MACOSX": "in __MACOSX, which macOS adds to archives",
@@ -91,17 +92,21 @@ class FileIndex:
     def __contains__(self, image: str) -> bool:
         return image in self._place
 
-    def locate(self, cells: Sequence[str]) -> Located:
+    def locate(self, cells: Sequence[str], not_asked: Iterable[str] = ()) -> Located:
         """Find the image, or the folder of images, that each cell names.
 
         As the path says (relative to the root, or absolute; tables made on Windows write backslashes); else by the
         longest end of the path that some image's path ends with, down to the file's name; a folder likewise; else the
-        same without the suffixes. An image that two cells name is given only to the cell that agrees with its path.
+        same without the suffixes. Of two equal copies of a file the first is taken. An image that two cells name is
+        given only to the cell that agrees with its path. not_asked: cells of rows that are left out, whose images are
+        theirs all the same.
         """
         places = rows_by(cells)
         finder = _Finder(self)
         matches = {cell: finder.find(cell) for cell in places}
-        _refuse_doubtful(matches, self._place)
+        others = {cell: finder.find(cell) for cell in not_asked if cell not in matches}
+        self._take_copies(matches)
+        self._refuse_doubtful(list(matches.values()), list(others.values()))
         rows: list[tuple[int, ...]] = [()] * len(cells)
         ambiguous: dict[int, tuple[str, str]] = {}
         for cell, match in matches.items():
@@ -111,6 +116,54 @@ class FileIndex:
                     ambiguous[place] = match.between
         images = (*self.images, *finder.outside)
         return Located(images, tuple(rows), ambiguous, _notes(matches, images))
+
+    def _take_copies(self, matches: Mapping[str, _Match]) -> None:
+        """Let a cell that may mean either of two files of one name and of equal bytes mean the first."""
+        equal: dict[tuple[str, str], bool] = {}
+        for match in matches.values():
+            pair = match.between
+            if pair is None or not match.only or match.agreed < math.inf or not all(one in self for one in pair):
+                continue
+            if pair not in equal:
+                equal[pair] = posixpath.basename(pair[0]) == posixpath.basename(pair[1]) and self._equal(*pair)
+            if equal[pair]:
+                match.rows, match.between = (self._place[pair[0]],), None
+                match.how = "as the first of two equal files"
+
+    def _equal(self, one: str, other: str) -> bool:
+        try:
+            size = os.stat(self.root / one).st_size
+            return size > 0 and filecmp.cmp(self.root / one, self.root / other, shallow=False)
+        except OSError:
+            return False
+
+    def _refuse_doubtful(self, found: Sequence[_Match], others: Sequence[_Match]) -> None:
+        """What several cells name is that of the cell whose path agrees best: the others' own files are missing, and
+        so is the file of a cell that may mean one of two, both named by other cells. ``others`` only claim.
+        """
+        claims = rows_by((match.rows[0], len(match.rows)) if match.rows else None for match in found)
+        best_of: dict[tuple[int, int], float] = {}
+        for match in others:
+            if match.rows:
+                key = match.rows[0], len(match.rows)
+                best_of[key] = max(match.agreed, best_of.get(key, 0.0))
+        for claimed, places in claims.items():
+            if claimed is None:
+                continue
+            best = max(found[place].agreed for place in places)
+            tie = sum(found[place].agreed == best for place in places) > 1
+            best = max(best, best_of.get(claimed, 0.0))
+            for place in places:
+                if found[place].agreed < math.inf and (tie or found[place].agreed < best):
+                    found[place].rows = ()
+        named = {row for match in (*found, *others) for row in match.rows}
+        for match in found:
+            if match.between and match.agreed < math.inf and all(map(named.issuperset, map(self._of, match.between))):
+                match.between = None
+
+    def _of(self, path: str) -> Sequence[int]:
+        """The place of an image, or the places of those below a folder."""
+        return (self._place[path],) if path in self else self.below(path)
 
     @cached_property
     def _place(self) -> dict[str, int]:
@@ -149,16 +202,6 @@ def index_folder(root: Path) -> FileIndex:
             f"{shown}; make them readable (chmod -R u+rX) or move them elsewhere"
         )
     return found.index()
-
-
-def check_reachable(place: Path, what: str) -> None:
-    """Raise ``UserError`` where a path can be no one's (too long, a loop of links) or may not be looked at."""
-    try:
-        os.stat(place)
-    except (FileNotFoundError, NotADirectoryError):
-        return  # Whoever asks for a folder or a file says so better.
-    except (OSError, ValueError) as error:
-        raise UserError(f"{what}: cannot be opened: {getattr(error, 'strerror', None) or error}") from None
 
 
 def image_kind(file: Path) -> str | None:
@@ -313,13 +356,14 @@ def _why_junk(name: str) -> str | None:
 @dataclass(slots=True)
 class _Match:
     """rows: as in ``Located``. how: in words, "" = as the path says. agreed: how many characters of the cell's path,
-    from its end, are the image's; math.inf = all. between: what the cell may mean.
+    from its end, are the image's; math.inf = all. between: what the cell may mean; only: that, and nothing else.
     """
 
     rows: tuple[int, ...] = ()
     how: str = ""
     agreed: float = math.inf
     between: tuple[str, str] | None = None
+    only: bool = False
 
 
 class _Finder:
@@ -358,7 +402,7 @@ class _Finder:
         folder = path.rpartition("/")[0]
         if folder in self._absent:
             return None
-        if _is_regular(path):
+        if os.path.isfile(path):
             return self.outside.setdefault(path, len(self._index.images) + len(self.outside))
         if not os.path.isdir(folder):
             self._absent.add(folder)
@@ -389,7 +433,7 @@ class _Finder:
         found = ends[end]
         agreed = math.inf if end == path else len(end)
         if len(found) > 1:
-            return _Match(agreed=agreed, between=(found[0], found[1]))
+            return _Match(agreed=agreed, between=(found[0], found[1]), only=len(found) == 2)
         if ends is self._index._folder_ends:
             return _Match(tuple(self._index.below(found[0])), how, agreed)
         if ends is self._index._image_ends and "/" not in end:
@@ -398,7 +442,7 @@ class _Finder:
 
 
 def _ends(paths: Iterable[str], stems: bool = False) -> dict[str, tuple[str, ...]]:
-    """Every end of each path, from the whole to the last name alone -> the first two paths that have it.
+    """Every end of each path, from the whole to the last name alone -> the first three paths that have it.
 
     stems: the ends are without an image's suffix.
     """
@@ -407,38 +451,12 @@ def _ends(paths: Iterable[str], stems: bool = False) -> dict[str, tuple[str, ...
         end, one = stem(path) if stems else path, (path,)
         while True:
             known = ends.setdefault(end, one)
-            if known is not one and len(known) == 1:
-                ends[end] = (known[0], path)
+            if known is not one and len(known) < 3:
+                ends[end] = (*known, path)
             _, slash, end = end.partition("/")
             if not slash:
                 break
     return ends
-
-
-def _is_regular(path: str) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return False
-
-
-def _refuse_doubtful(matches: dict[str, _Match], place_of: Mapping[str, int]) -> None:
-    """An image that several cells name is that of the cell whose path agrees best: the others' own files are missing,
-    and so is the file of a cell that may mean one of two images, both named by other cells.
-    """
-    claims = rows_by(match.rows[0] if len(match.rows) == 1 else -1 for match in matches.values())
-    found = list(matches.values())
-    for row, places in claims.items():
-        best = max(found[place].agreed for place in places)
-        doubtful = [place for place in places if found[place].agreed < math.inf]
-        tie = sum(found[place].agreed == best for place in places) > 1
-        for place in doubtful if row >= 0 and len(places) > 1 else ():
-            if tie or found[place].agreed < best:
-                found[place].rows = ()
-    named = {match.rows[0] for match in found if len(match.rows) == 1}
-    for match in found:
-        if match.between and match.agreed < math.inf and all(place_of.get(one) in named for one in match.between):
-            match.between = None
 
 
 def _notes(matches: dict[str, _Match], images: Sequence[str]) -> tuple[str, ...]:

@@ -130,8 +130,8 @@ def _samples(
     layout: Layout,
     unused: Sequence[LeftOut],
 ) -> Samples:
-    problems = _badly_named(root, images)
-    images = [image for image in images if _can_be_written(image.path)]
+    problems, wrong = _badly_named(root, [image.path for image in images])
+    images = [image for image in images if image.path not in wrong]
     if not images:
         raise UserError(*problems, *_nothing_found(root, index, unused))
     below = [image.below for image in images]
@@ -169,28 +169,16 @@ def _samples(
     return dataclasses.replace(kept, checks=patients_in_names(names, kept.splits, labels))
 
 
-def _badly_named(root: Path, images: Sequence[_Image]) -> list[str]:
-    """Tables and reports are UTF-8, one line a row: such a name could not be written down."""
-    problems = []
-    for what, wrong in (
-        ("are not UTF-8", [image.path for image in images if not _is_utf8(image.path)]),
-        ("hold a line break", [image.path for image in images if len(image.path.splitlines()) > 1]),
-    ):
-        if wrong:
-            problems.append(f"--data {root}: {len(wrong)} file name(s) {what} ({shown_paths(wrong, 5)}): rename them")
-    return problems
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _can_be_written(text: str) -> bool:
-    return _is_utf8(text) and len(text.splitlines()) == 1
+def _badly_named(root: Path, paths: Sequence[str]) -> tuple[list[str], set[str]]:
+    """Tables and reports are UTF-8, one line a row: problems with names that cannot be written so, and those names."""
+    foreign = [path for path in paths if path.encode(errors="replace").decode() != path]
+    broken = [path for path in paths if len(path.splitlines()) > 1]
+    problems = [
+        f"--data {root}: {len(wrong)} file name(s) {what} ({shown_paths(wrong, 5)}): rename them"
+        for what, wrong in (("are not UTF-8", foreign), ("hold a line break", broken))
+        if wrong
+    ]
+    return problems, {*foreign, *broken}
 
 
 def _nothing_found(root: Path, index: FileIndex, unused: Sequence[LeftOut]) -> list[str]:

@@ -6,11 +6,13 @@ import contextlib
 import hashlib
 import stat
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +20,20 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from trainables.data.dicom import PREAMBLE, UnreadableImageError, is_dicom, read_pixels
+from trainables.data.files import MOST_BYTES
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
-MOST_BYTES = 2_000_000_000  # of one file
 MOST_PIXELS = 80_000_000  # of one image; the largest mammograms have 30 million
+_DARK = 64  # 16-bit colour below it does not use its range
 CODEC_ROUNDING = 2  # levels of 255 that the channels of a gray image may differ by
 # Raise the number when what comes out of this file, or the search for near duplicates, changes: it is part of the image
 # cache's key.
-PREPROCESSING_VERSION = 3
+PREPROCESSING_VERSION = 4
 SMALL = 56  # side of the image that near duplicates are compared by
 
 Pixels = npt.NDArray[np.uint8]
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
@@ -79,16 +84,13 @@ def prepare_image(source: Path | Pixels, size: int, fit: str) -> Prepared:
         mean, sd = _mean_and_sd(image)
     except Exception as error:  # one odd file never ends a sweep: it is listed with the others that cannot be read
         return Prepared(ImageStats(reason=_reason(error)), None, np.zeros((SMALL, SMALL), np.uint8))
-    stats = ImageStats(
+    stats = replace(
+        decoded.stats,
         pixel_hash=_pixel_hash(pixels),
         gray=pixels.ndim == 2,
         blank=bool(pixels.min() == pixels.max()),
-        frames=decoded.frames,
         width=pixels.shape[1],
         height=pixels.shape[0],
-        mode=decoded.mode,
-        bits=decoded.bits,
-        jpeg_quality=decoded.jpeg_quality,
         mean=mean,
         sd=sd,
     )
@@ -108,7 +110,7 @@ def content_hash(source: Path | Pixels) -> str:
 
 def _decoded(source: Path | Pixels) -> Decoded:
     if isinstance(source, np.ndarray):
-        return Decoded(_as_gray_if_equal(source), mode="L" if source.ndim == 2 else "RGB")
+        return Decoded(_as_gray_if_equal(source), ImageStats(mode="L" if source.ndim == 2 else "RGB"))
     with _open_regular(source) as file:
         return decode(file)
 
@@ -148,14 +150,11 @@ def _pixel_hash(pixels: npt.NDArray[np.uint8]) -> str:
 class Decoded:
     """pixels: uint8 [H, W] if gray (so is an RGB file whose channels differ by 2 levels at most), else uint8 [H, W, 3].
 
-    frames: how many the file holds; only the first is read. mode, bits, jpeg_quality: as in ``ImageStats``.
+    stats: what the file's head tells: frames (only the first is read), mode, bits, jpeg_quality.
     """
 
     pixels: Pixels
-    frames: int = 1
-    mode: str = ""
-    bits: int = 8
-    jpeg_quality: int | None = None
+    stats: ImageStats
 
 
 def decode(file: BinaryIO) -> Decoded:
@@ -167,22 +166,25 @@ def decode(file: BinaryIO) -> Decoded:
         raise UnreadableImageError("the file is empty (0 bytes)")
     if is_dicom(start[:PREAMBLE]):
         dicom = read_pixels(file, MOST_PIXELS)
-        return Decoded(_as_gray_if_equal(scale_to_uint8(dicom.values)), mode=dicom.photometric, bits=dicom.bits)
+        stats = ImageStats(mode=dicom.photometric, bits=dicom.bits)
+        return Decoded(_as_gray_if_equal(scale_to_uint8(dicom.values)), stats)
     file.seek(0)
     try:
         with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise UnreadableImageError(f"{image.width} x {image.height} pixels: more than {MOST_PIXELS:,}")
-            facts = Decoded(
-                pixels=np.zeros((0, 0), np.uint8),
-                frames=int(getattr(image, "n_frames", 1)),
-                mode=image.mode,
-                bits=_bits(image, start),
-                jpeg_quality=_jpeg_quality(image),
-            )
+            frames, bits = int(getattr(image, "n_frames", 1)), _bits(image, start)
+            stats = ImageStats(frames=frames, mode=image.mode, bits=bits, jpeg_quality=_jpeg_quality(image))
             image.seek(0)
             image.load()
-            return replace(facts, pixels=_as_gray_if_equal(_to_uint8(_upright(image))))
+            pixels = _to_uint8(_upright(image))
+            gray = image.mode == "F" or image.mode.startswith("I")
+            if bits > 8 and not gray and 0 < pixels.max() < _DARK:
+                # Pillow has the high byte of each sample alone: 12 bits in 16 would be 16 levels.
+                raise UnreadableImageError("16-bit colour of which the highest bits are unused: save as 8-bit or gray")
+            if gray and isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0:
+                pixels = 255 - pixels  # WhiteIsZero, which Pillow heeds in 8 bits alone
+            return Decoded(_as_gray_if_equal(pixels), stats)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -240,6 +242,17 @@ def quiet_decoders() -> Iterator[None]:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
+
+
+def in_order(pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In], ahead: int) -> Iterator[_Out]:
+    """``work`` of each item in order, at most ``ahead`` results in memory (``pool.map`` would hold all of them)."""
+    waiting: deque[Future[_Out]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _upright(image: Image.Image) -> Image.Image:

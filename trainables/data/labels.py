@@ -15,12 +15,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from search_spaces.errors import some, unknown
-from trainables.data.classes import MOST_NAMES, NOT_NAMED, WHOLE, asked_classes, class_order, renamed_classes
+from trainables.data.classes import MOST_NAMES, NO_VALUE, NOT_NAMED, WHOLE, asked_classes, class_order, renamed_classes
 from trainables.data.config import DataConfig
 from trainables.data.samples import MISSING, MOST_ITEMS, LeftOut
 
 _WORDS = {"1": 1, "true": 1, "yes": 1, "0": 0, "false": 0, "no": 0}
-_NO_VALUE = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})
 _NOT_A_NUMBER = frozenset({"", "nan", "<na>"})  # as pandas writes what is not there
 _UNCERTAIN, _BLANK, _OTHER = -1, -2, -3  # what a finding's cell may be, besides 0 and 1
 _BAR = "|"
@@ -118,7 +117,7 @@ def _finding_codes(column: pd.Series[str]) -> Hot:
 
 def _finding_code(cell: str) -> int:
     word = cell.lower()
-    if word in _NO_VALUE:
+    if word in NO_VALUE:
         return _BLANK
     value = _as_number(str(_WORDS.get(word, word)))
     return _OTHER if value not in (0, 1, -1) else int(value or 0)

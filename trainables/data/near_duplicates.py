@@ -22,6 +22,7 @@ _VARIANTS = ((0.0, False), (0.0, True), (0.04, False), (0.04, True))  # share cr
 _SIDE, _COMPONENTS, _FITTED_ON = 16, 96, 8192
 _DRAWN_PAIRS, _LEAST_IMAGES, _PERCENTILE = 256, 40, 0.95  # to learn how alike images of a set are by chance
 _BLOCK = 64  # images, or pairs, that a thread works on at a time
+_BLOCK_BYTES = 1 << 27  # that it may take for images compared with all: fewer of them where there are more than 100,000
 _SIGMA = 2.0  # of the high-pass, in pixels
 _NOISE = 4.0  # variance in gray levels squared below which there is no detail
 _BORDER = 1 / 28  # of the side, at each edge of the fixed image, where the high-pass knows one side only
@@ -120,13 +121,14 @@ def _candidates(smalls: Smalls, rows: Ints, pool: ThreadPoolExecutor) -> _Candid
     mean, axes = _whitening(_vectors(smalls, rows, *_VARIANTS[0]))
     queries: list[Floats] = [_unit(np.dot(_vectors(smalls, rows, *one) - mean, axes)) for one in _VARIANTS]
     count = min(CANDIDATES, len(rows) - 1)
+    block = max(1, min(_BLOCK, _BLOCK_BYTES // (18 * len(rows))))  # 18: bytes of what ``nearest`` holds of a pair
 
     def nearest(start: int) -> tuple[Ints, Ints, Floats]:
         """[B, count] each: places of the nearest, their variant, and the cosine."""
-        cosine = queries[0][start : start + _BLOCK] @ queries[0].T
+        cosine = queries[0][start : start + block] @ queries[0].T
         which = np.zeros(cosine.shape, dtype=np.int8)
         for number, query in enumerate(queries[1:], start=1):
-            other = query[start : start + _BLOCK] @ queries[0].T
+            other = query[start : start + block] @ queries[0].T
             which[other > cosine] = number
             np.maximum(cosine, other, out=cosine)
         itself = np.arange(len(cosine))
@@ -134,7 +136,7 @@ def _candidates(smalls: Smalls, rows: Ints, pool: ThreadPoolExecutor) -> _Candid
         places = np.argpartition(cosine, -count, axis=1)[:, -count:].copy()  # a view would keep the whole row
         return places, np.take_along_axis(which, places, 1).astype(np.int64), np.take_along_axis(cosine, places, 1)
 
-    found = [*pool.map(nearest, range(0, len(rows), _BLOCK))]
+    found = [*pool.map(nearest, range(0, len(rows), block))]
     moving = np.repeat(rows, count)
     fixed = rows[np.concatenate([places.ravel() for places, _, _ in found])]
     variant = np.concatenate([which.ravel() for _, which, _ in found])

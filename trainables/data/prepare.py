@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.errors import UserError, raise_all
+from search_spaces.errors import UserError, gathered, raise_all
 from trainables.atomic import sha256_of, write_json
 from trainables.data.cache import ImageCache, Progress, open_or_build
 from trainables.data.checks import (
@@ -30,7 +30,7 @@ from trainables.data.checks import (
 from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
 from trainables.data.dataset import DATASET_FILE, IMAGES_FILE, SPLITS_FILE, THUMBNAILS_FILE
 from trainables.data.file_form import file_form
-from trainables.data.files import check_reachable, image_kind, index_folder
+from trainables.data.files import image_kind, index_folder
 from trainables.data.folder import list_folder
 from trainables.data.folder_tables import table_in
 from trainables.data.image import ImageStats, content_hash, prepare_image
@@ -85,7 +85,6 @@ def prepare(
     write_splits(run_dir / SPLITS_FILE, ready.samples, ready.rows, ready.splits, ready.same)
     write_image_stats(run_dir / IMAGES_FILE, ready.samples, ready.rows, ready.stats)
     assert ready.cache is not None
-    assert ready.cache.path is not None
     alike = {path for one in ready.checks if one.check == NEAR_ACROSS_SPLITS for pair in one.items for path in pair}
     thumbnails = run_dir / THUMBNAILS_FILE
     write_thumbnails(thumbnails, ready.samples, ready.rows, ready.splits, ready.cache.path, config.seed, alike)
@@ -135,7 +134,7 @@ class _Ready:
             "image_size": self.config.image_size,
             "fit": self.config.fit,
             "channels": self._channels(),
-            "cache": None if self.cache is None else str(Path(str(self.cache.path)).absolute()),
+            "cache": None if self.cache is None else str(self.cache.path.absolute()),
             "fingerprint": None if self.cache is None else self._fingerprint(self.cache.hashes),
             "sha256": {},
             "counts": {split: dict(zip(samples.classes, map(int, hot[split].sum(0)), strict=True)) for split in SPLITS},
@@ -228,7 +227,7 @@ def _look(config: DataConfig, folds: int | None) -> _Ready:
     raise_all(config.problems())
     config, note = apply_preset(config)
     listed = list_samples(config)
-    reasons = {row: reason for row, file in enumerate(listed.files) if (reason := _no_image(file)) is not None}
+    reasons = {row: reason for row, file in enumerate(listed.files) if (reason := no_image(file)) is not None}
     rows = np.setdiff1d(np.arange(len(listed)), list(reasons))
     samples = listed.subset(rows)
     dropped = _dropped(listed, reasons)
@@ -269,7 +268,7 @@ def _look(config: DataConfig, folds: int | None) -> _Ready:
     )
 
 
-def _no_image(file: Path) -> str | None:
+def no_image(file: Path) -> str | None:
     """Why a file that does not begin as an image does cannot be decoded; None if it can be."""
     return None if image_kind(file) is not None else prepare_image(file, LEAST_IMAGE_SIZE, "squash").stats.reason
 
@@ -290,7 +289,9 @@ def _decode(looked: _Ready, cache_dir: Path, workers: int, progress: Progress | 
     cache = open_or_build(sources, config.image_size, config.fit, cache_dir, workers, progress, compare)
     reasons = {row: one.reason for row, one in enumerate(cache.stats) if one.reason is not None}
     rows = np.setdiff1d(np.arange(len(listed)), list(reasons))
-    samples, stats = listed.subset(rows), [cache.stats[row] for row in rows]
+    # The pixels of an npz are in the cache now: a copy of them would be a second set in memory.
+    samples = dataclasses.replace(listed, pixels=None).subset(rows)
+    stats = [cache.stats[row] for row in rows]
     dropped = (*looked.dropped, *_dropped(listed, reasons))
     broken = unreadable_files(dropped, len(dropped) + len(rows))
     problems = [_as_problem(one, listed) for one in broken if _stops(one, config, len(rows))]
@@ -301,8 +302,8 @@ def _decode(looked: _Ready, cache_dir: Path, workers: int, progress: Progress | 
     if len(rows) < len(listed) or len(np.unique(same)) < len(np.unique(looked.same)):
         if assignment.origin != GIVEN:
             assignment = assign_splits(samples.splits, samples.labels, samples.groups, config.seed, same)
-            problems += missing_classes(samples.labels, assignment, samples.classes, samples.groups)
             notes = (*notes, _DRAWN_ANEW)
+        problems += missing_classes(samples.labels, assignment, samples.classes, samples.groups)
         problems += _fold_problems(samples, assignment.splits, folds, config.seed, same)
     checks = examine(samples, stats, cache.near.among(rows), assignment.splits)
     problems += [_as_problem(one, samples, assignment.splits) for one in checks if _stops(one, config, len(rows))]
@@ -324,9 +325,8 @@ def _decode(looked: _Ready, cache_dir: Path, workers: int, progress: Progress | 
 def equal_files(samples: Samples) -> npt.NDArray[np.int64]:
     """int64 [n], equal for files, or drawn pixels, of equal bytes. A file is read if another one has its size."""
     if samples.pixels is not None:
-        keys: list[Hashable] = [hashlib.sha256(image.tobytes()).digest() for image in samples.pixels]
-        return _numbered(keys)
-    keys = []
+        return _numbered(map(content_hash, samples.pixels))
+    keys: list[Hashable] = []
     for file in samples.files:
         try:
             keys.append(file.stat().st_size)
@@ -367,8 +367,7 @@ def list_samples(config: DataConfig) -> Samples:
         if config.task == "multi_label":
             raise UserError("--task multi_label: the demo set has one finding an image")
         return list_demo()
-    place = Path(config.data).expanduser().absolute()
-    check_reachable(place, f"--data {config.data}")
+    place = Path(config.data).absolute()
     if config.table is not None:
         return _list_file((place if place.is_dir() else place.parent) / config.table, config)
     if place.is_file():
@@ -402,11 +401,10 @@ def _fold_problems(
         return []
     rows = np.flatnonzero(splits != "test").tolist()
     groups = [samples.groups[row] if samples.groups is not None else "" for row in rows]
-    try:
+    problems: list[str] = []
+    with gathered(problems):
         assign_folds([samples.label_text(row) for row in rows], groups, samples.classes, folds, seed, same[rows])
-    except UserError as error:
-        return list(error.problems)
-    return []
+    return problems
 
 
 def _stops(result: CheckResult, config: DataConfig, readable: int) -> bool:

@@ -44,10 +44,11 @@ def list_table(path: Path, config: DataConfig) -> Samples:
     the user can tell; with it comes all else that is wrong.
     """
     source = TableSource.read(path, config)
-    rows, not_asked = matching_rows(source.rows, config)
+    asked, not_asked = matching_rows(source.rows, config)
+    rows = source.rows[asked]
     use = RowUse(len(rows), lambda row: str(rows.index[row]), left_out=not_asked, notes=source.notes)
     labels = read_labels(rows[list(config.label_column)], config, use)
-    listing = _Listing(config, source, rows, use)
+    listing = _Listing(config, source, rows, use, asked)
     words = listing.split_words()
     images = listing.find_images()
     use.usable &= ~use.undecided
@@ -86,12 +87,16 @@ class _Images:
 
 @dataclass(frozen=True)
 class _Listing:
-    """The rows [n] of a table on their way to samples; what is wrong with them goes to ``use``."""
+    """The rows [n] of a table on their way to samples; what is wrong with them goes to ``use``.
+
+    asked: bool, which of the rows of ``source`` they are.
+    """
 
     config: DataConfig
     source: TableSource
     rows: pd.DataFrame
     use: RowUse
+    asked: Mask
 
     def split_words(self) -> Splits:
         """str [n]: the split of each row as its table or the split column says, "" where nobody does."""
@@ -118,10 +123,12 @@ class _Listing:
 
     def find_images(self) -> _Images:
         """Find the image, or the folder of images, that each row names, below the folder of its table."""
-        names = self.rows[self.config.path_column].copy()
-        self.use.fault(f"column {self.config.path_column!r}", (names == "").to_numpy(), "the path is empty")
+        names_of_all = self.source.rows[self.config.path_column].copy()
+        blank = (names_of_all == "").to_numpy()[self.asked]
+        self.use.fault(f"column {self.config.path_column!r}", blank, "the path is empty")
         tables = self.source.tables
-        root_of = np.array([str(table.root) for table in tables])[self.rows[TABLE].to_numpy()]
+        root_of_all = np.array([str(table.root) for table in tables])[self.source.rows[TABLE].to_numpy()]
+        root_of = root_of_all[self.asked]
         number: dict[str, int] = {}
         pairs, indexes = [], {}
         for root in dict.fromkeys([self.source.root, *(table.root for table in tables)]):
@@ -129,10 +136,12 @@ class _Listing:
             mine = np.flatnonzero(root_of == str(root))
             for table in tables:
                 if table.root == root and root in table.path.parents[1:]:
-                    self._from_its_own_folder(names, table, index)
+                    self._from_its_own_folder(names_of_all, table, index)
+            names = names_of_all[self.asked]
             places, unique = pd.factorize(names.iloc[mine])
             cells = list(map(str, unique))
-            located = index.locate(cells)
+            # An image of a row that is not asked for is not that of a row whose own file is missing.
+            located = index.locate(cells, names_of_all[~self.asked & (root_of_all == str(root))].unique())
             self.use.notes += located.notes
             sizes = np.array([len(found) for found in located.rows], dtype=np.int64)
             found = np.fromiter(itertools.chain.from_iterable(located.rows), dtype=np.int64, count=int(sizes.sum()))
@@ -143,7 +152,7 @@ class _Listing:
             within = np.arange(repeat.sum()) - np.repeat(np.cumsum(repeat) - repeat, repeat)
             start = (np.cumsum(sizes) - sizes)[places]
             pairs.append((np.repeat(mine, repeat), image[np.repeat(start, repeat) + within]))
-            doubtful, absent, of_root = np.zeros((3, len(names)), dtype=bool)
+            doubtful, absent, of_root = np.zeros((3, len(self.rows)), dtype=bool)
             of_root[mine] = True
             doubtful[mine] = np.isin(places, list(located.ambiguous))
             absent[mine] = (repeat == 0) & ~doubtful[mine]
@@ -156,7 +165,7 @@ class _Listing:
     def _from_its_own_folder(self, names: pd.Series[str], table: Table, index: FileIndex) -> None:
         """Paths that start from the folder of their table, where it is not the data's: write them from the latter."""
         start, known = table.path.parent.relative_to(index.root).as_posix(), set(index.images)
-        rows = (self.rows[TABLE] == table.place).to_numpy()
+        rows = (self.source.rows[TABLE] == table.place).to_numpy()
         places, cells = pd.factorize(names[rows])
         own = [f"{start}/{cell}" if f"{start}/{cell}" in known else cell for cell in cells]
         names[rows] = np.array(own, dtype=object)[places]

@@ -107,6 +107,8 @@ class Samples:
 
     def subset(self, rows: npt.NDArray[np.int64]) -> Samples:
         """The samples of ``rows`` only, in their order."""
+        if np.array_equal(rows, np.arange(len(self))):
+            return self
 
         def of(values: Sequence[Any] | None) -> Any:
             return values and tuple(values[row] for row in rows)

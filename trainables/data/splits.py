@@ -18,6 +18,7 @@ from trainables.atomic import write_text
 SHARE = 0.15  # of validation, and of test
 GIVEN, SEEDED, VAL_FROM_TRAIN = "given", "seeded", "val taken from train"
 _ATTEMPTS = 20
+_MANY_GROUPS = 20_000
 _RARE = 7
 
 Ints = npt.NDArray[np.int64]
@@ -230,28 +231,31 @@ def first_try(labels: npt.NDArray[Any], splits: Sequence[str] | None, units: Int
 
 
 def _draw(parts: tuple[str, ...], labels: npt.NDArray[Any], strata: Ints, units: Ints, seed: int) -> Names:
-    """ "train" and ``parts``; drawn again, up to 20 times, while a class is missing that need not be."""
+    """ "train" and ``parts``; drawn again, up to 20 times (2 where a draw takes long), while a class is missing that
+    need not be.
+    """
     unit_count = len(np.unique(units))
     if unit_count < len(parts) + 1:
         what = "images" if unit_count == len(units) else "groups"
         raise UserError(f"{unit_count} {what} cannot be split into train, {', '.join(parts)}: give more, or the splits")
-    hot = labels if labels.ndim == 2 else labels[:, None] == np.unique(labels)
+    hot = labels == 1 if labels.ndim == 2 else labels[:, None] == np.unique(labels)
     # A class of one or two groups cannot be in three splits: no use to try for it.
-    unavoidable = sum(max(0, len(parts) + 1 - len(np.unique(units[of_class]))) for of_class in hot.astype(bool).T)
+    unavoidable = sum(max(0, len(parts) + 1 - len(np.unique(units[of_class]))) for of_class in hot.T)
     best, fewest = None, -1
-    for attempt in range(_ATTEMPTS):
+    slow = _MANY_GROUPS < unit_count < len(units)
+    for attempt in range(2 if slow else _ATTEMPTS):
         state = int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0])
         if unit_count < len(units):
             splits = _draw_groups(parts, strata, units, state)
         else:
             splits = _draw_rows(parts, strata, state)
-        missing = sum(int((hot[splits == part].sum(axis=0) == 0).sum()) for part in ("train", *parts))
+        missing = sum(int((~hot[splits == part].any(axis=0)).sum()) for part in ("train", *parts))
         if best is None or missing < fewest:
             best, fewest = splits, missing
         if missing <= unavoidable:
             break
     assert best is not None
-    return best if fewest <= unavoidable else _mended(best, hot == 1, units, parts)
+    return best if fewest <= unavoidable else _mended(best, hot, units, parts)
 
 
 def _mended(splits: Names, hot: npt.NDArray[np.bool_], units: Ints, parts: Sequence[str]) -> Names:
@@ -293,7 +297,7 @@ def _draw_groups(parts: tuple[str, ...], strata: Ints, units: Ints, state: int) 
     """
     unit_count = len(np.unique(units))
     least = min(len(np.unique(units[strata == stratum])) for stratum in np.unique(strata))
-    fold_count, take = (20, 3) if least >= 60 and unit_count <= 20_000 else (7, 1)
+    fold_count, take = (20, 3) if least >= 60 and unit_count <= _MANY_GROUPS else (7, 1)
     fold_count = min(fold_count, unit_count, int(np.bincount(strata).max()))
     if fold_count <= len(parts):  # scikit-learn refuses more folds than rows of every class
         strata, fold_count = np.zeros_like(strata), min(7, unit_count)

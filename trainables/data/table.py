@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from search_spaces.errors import UserError, some
@@ -245,12 +244,8 @@ def _kind_of_all(cells: Sequence[str]) -> str:
 
 def _equal_rows(cells: pd.DataFrame, names: Sequence[str]) -> list[int]:
     """The numbers of the rows that equal the header."""
-    equal = np.ones(len(cells), dtype=bool)
-    for place, name in enumerate(names):
-        equal &= (cells.iloc[:, place] == name).to_numpy(dtype=bool)
-        if not equal.any():
-            break
-    return [int(number) for number in cells.index[equal]]
+    begin_so = cells[cells.iloc[:, 0] == names[0]]
+    return [int(number) for number in begin_so.index[(begin_so == list(names)).all(axis=1)]]
 
 
 def _counterparts(folder: Path, parts: Sequence[str]) -> Iterator[tuple[Path, frozenset[str]]]:

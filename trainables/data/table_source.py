@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from search_spaces.errors import UserError, raise_all, shown_problems, unknown
+from trainables.data.classes import NO_VALUE, WHOLE
 from trainables.data.config import DataConfig
 from trainables.data.files import has_image_suffix
 from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, CheckResult, LeftOut
@@ -53,7 +56,7 @@ class TableSource:
 
     @classmethod
     def read(cls, path: Path, config: DataConfig) -> TableSource:
-        path, data = (Path(os.path.abspath(place)) for place in (path, Path(config.data).expanduser()))
+        path, data = (Path(os.path.abspath(place)) for place in (path, Path(config.data)))
         path = shards(path)[0]
         base = data if data.is_dir() and path.is_relative_to(data) else path.parent
         root = base if config.images_dir is None else _existing("images_dir", config.images_dir, base, config)
@@ -115,8 +118,8 @@ class TableSource:
         return tables
 
 
-def matching_rows(rows: pd.DataFrame, config: DataConfig) -> tuple[pd.DataFrame, list[LeftOut]]:
-    """The rows that ``--where`` asks for, and how many the others are. Raises ``UserError``: a value no row has.
+def matching_rows(rows: pd.DataFrame, config: DataConfig) -> tuple[npt.NDArray[np.bool_], list[LeftOut]]:
+    """bool [n], the rows that ``--where`` asks for; how many the others are. Raises ``UserError``: a value no row has.
 
     Of several values that a preset names, one is enough.
     """
@@ -131,16 +134,17 @@ def matching_rows(rows: pd.DataFrame, config: DataConfig) -> tuple[pd.DataFrame,
             f"--where {column}={value}: {unknown(f'value of {column}', value, known_shown)}" for value in strange
         ]
     raise_all(problems)
+    asked = np.ones(len(rows), dtype=np.bool_)
     for column, values in config.where.items():
-        kept = rows[column].isin(values)
-        if not kept.all():
-            examples = tuple(f"row {number}" for number in rows.index[~kept][:MOST_ITEMS])
+        others = asked & ~rows[column].isin(values).to_numpy()
+        if others.any():
+            examples = tuple(f"row {number}" for number in rows.index[others][:MOST_ITEMS])
             named = " or ".join(shown_problems(values))
-            left_out.append(LeftOut(f"{column} is not {named} (--where)", int((~kept).sum()), examples))
-            rows = rows[kept]
-    if not len(rows):
+            left_out.append(LeftOut(f"{column} is not {named} (--where)", int(others.sum()), examples))
+            asked &= ~others
+    if not asked.any():
         raise UserError(f"--where: no row has all of the values asked for ({', '.join(config.where)})")
-    return rows, left_out
+    return asked, left_out
 
 
 def split_words(config: DataConfig) -> dict[str, str]:
@@ -265,5 +269,18 @@ def _column_problems(path: Path, cells: pd.DataFrame, split_column: str | None, 
 
 def _columns_in_use(cells: pd.DataFrame, split_column: str | None, config: DataConfig) -> pd.DataFrame:
     names = [config.path_column, *config.label_column, *config.subgroup_column, *config.where]
-    names += [name for name in (config.group_column, config.source_column, split_column) if name is not None]
-    return cells[list(dict.fromkeys(names))]
+    names += [name for name in (config.source_column, split_column) if name is not None]
+    group = config.group_column
+    if group is None or group in names:
+        return cells[list(dict.fromkeys(names))]
+    return cells[list(dict.fromkeys([*names, group]))].assign(**{group: _patients(cells[group])})
+
+
+def _patients(cells: pd.Series[str]) -> pd.Series[str]:
+    """Names of groups that are equal in all tables: "" where there is none, and 7 also where a program wrote 7.0."""
+    places, values = pd.factorize(cells)
+    names = ["" if str(one).lower() in NO_VALUE else str(one) for one in values]
+    whole = [WHOLE.fullmatch(one) for one in names]
+    if all(match or not one for match, one in zip(whole, names, strict=True)):
+        names = [match[1] if match else "" for match in whole]
+    return pd.Series(np.array(names, dtype=object)[places], index=cells.index)

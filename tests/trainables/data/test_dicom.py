@@ -106,6 +106,18 @@ def test_window_acts_after_rescale() -> None:
     assert 100 < flat[525] < 155
 
 
+def test_a_window_keeps_what_a_negative_slope_turned_round() -> None:
+    plain = pixels_of(GRAY, RescaleSlope=-1, RescaleIntercept=2399)
+    windowed = pixels_of(GRAY, RescaleSlope=-1, RescaleIntercept=2399, WindowCenter=1200, WindowWidth=2400)
+    assert (plain[0, 0], plain[-1, -1]) == (255, 0)
+    assert np.abs(windowed.astype(int) - plain).max() <= 1
+
+
+@pytest.mark.parametrize("window", [{"WindowWidth": 0}, {"WindowWidth": 100, "VOILUTFunction": "ODD"}])
+def test_a_window_that_cannot_be_applied_is_passed_over(window: dict[str, object]) -> None:
+    assert np.array_equal(pixels_of(GRAY, WindowCenter=50, **window), pixels_of(GRAY))
+
+
 @pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
 @pytest.mark.parametrize(
     ("kind", "padding", "tags"),
@@ -156,7 +168,7 @@ def in_syntax(values: np.ndarray, syntax: str) -> bytes:
 def test_lossless_syntaxes_keep_every_pixel(syntax: uid.UID) -> None:
     found = decoded(in_syntax(GRAY, syntax))
     assert np.array_equal(found.pixels, pixels_of(GRAY))
-    assert (found.mode, found.bits, found.jpeg_quality) == ("MONOCHROME2", 16, None)
+    assert (found.stats.mode, found.stats.bits, found.stats.jpeg_quality) == ("MONOCHROME2", 16, None)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from search_spaces.errors import UserError
-from trainables.data.files import FileIndex, check_reachable, image_kind, index_folder
+from trainables.data.files import FileIndex, image_kind, index_folder
 
 DICOM = bytes(128) + b"DICM"
 
@@ -130,16 +129,6 @@ def test_a_folder_that_cannot_be_read_is_one_sentence(tmp_path: Path, name: str)
         index_folder(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    ("name", "reachable"), [("nowhere", True), ("file/in", True), ("x" * 300, False), ("up", False)]
-)
-def test_a_path_that_can_lead_nowhere_is_one_sentence(tmp_path: Path, name: str, reachable: bool) -> None:
-    write(tmp_path, "file")
-    (tmp_path / "up").symlink_to("up")
-    with nullcontext() if reachable else pytest.raises(UserError, match="--data it: cannot be opened: "):
-        check_reachable(tmp_path / name, "--data it")
-
-
 TREE = ("p1/a.png", "p1/view.jpg", "p2/view.jpg", "p3/b.c.png", "s/train/x.png", "s/test/x.png", "top.dcm")
 
 
@@ -193,6 +182,38 @@ def test_an_image_that_two_cells_name_is_that_of_the_cell_whose_path_agrees(tmp_
     assert found(index, "p1/view.jpg", "p1/view", "view.jpg", "p1/view.jpg") == ["p1/view.jpg"] * 4
     index = index_folder(write(tmp_path, "p2/view.jpg"))
     assert found(index, "p1/view.jpg", "p2/view.jpg", "p9/view.jpg") == ["p1/view.jpg", "p2/view.jpg", ""]
+
+
+def test_a_row_that_is_left_out_keeps_its_image(tmp_path: Path) -> None:
+    index = index_folder(write(tmp_path, "p1/a.png", "p3/b.png"))
+    assert found(index, "p1/a.png", "p2/b.png") == ["p1/a.png", "p3/b.png"]
+    assert index.locate(["p1/a.png", "p2/b.png"], ["p3/b.png"]).rows == ((0,), ())
+    assert index.locate(["resized/a.png"], ["original/a.png"]).rows == ((0,),)  # neither agrees better
+    index = index_folder(write(tmp_path, "p5/b.png"))
+    assert found(index, "p2/b.png") == ["p3/b.png?p5/b.png"]
+    assert index.locate(["p2/b.png"], ["p3/b.png", "p5/b.png"]).ambiguous == {}
+
+
+def test_the_images_of_a_folder_are_not_those_of_one_that_is_missing(tmp_path: Path) -> None:
+    studies = [f"WRIST/p{patient}/study1_positive" for patient in (1, 2, 3)]
+    index = index_folder(write(tmp_path, *(f"{study}/image1.png" for study in studies)))
+    assert found(index, *(f"SET/{study}/" for study in studies), "SET/ELBOW/p9/study1_positive/") == [
+        *(f"{study}/image1.png" for study in studies),
+        "",
+    ]
+    index = index_folder(write(tmp_path / "one", "p1/study1_positive/image1.png", "p1/study1_positive/image2.png"))
+    assert found(index, "p1/study1_positive/", "p2/study1_positive/")[1] == ""
+
+
+def test_of_two_equal_copies_the_first_is_taken(tmp_path: Path) -> None:
+    write(tmp_path, "PART_1/x.jpg", "part_1/x.jpg", content=b"x")
+    write(tmp_path, "PART_1/y.jpg", "part_1/y.jpg", "other/y.jpg", content=b"y")
+    write(tmp_path, "PART_1/z.jpg", content=b"z")
+    index = index_folder(write(tmp_path, "part_1/z.jpg", content=b"other"))
+    assert found(index, "x", "x.jpg") == ["PART_1/x.jpg"] * 2
+    assert found(index, "y", "z") == ["PART_1/y.jpg?other/y.jpg", "PART_1/z.jpg?part_1/z.jpg"]
+    assert found(index, "part_2/x.jpg") == ["PART_1/x.jpg?part_1/x.jpg"]  # its own may be another file
+    assert index.locate(["x"]).notes[0].startswith("1 of 1 paths were found as the first of two equal files")
 
 
 def test_a_folder_and_an_image_of_one_name_are_ambiguous(tmp_path: Path) -> None:

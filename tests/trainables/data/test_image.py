@@ -5,6 +5,7 @@ import os
 import warnings
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,28 @@ def test_float_tiff_is_scaled_and_nan_becomes_its_minimum() -> None:
     assert pixels[-1, -1] == 255
 
 
+def test_16_bit_tiff_whose_white_is_zero_is_shown_as_its_black_is_meant() -> None:
+    content = encoded(Image.fromarray(GRAY), "TIFF")
+    photometric = b"\x06\x01\x03\0\x01\0\0\0"
+    inverted = content.replace(photometric + b"\x01", photometric + b"\0")
+    assert inverted != content
+    assert np.array_equal(decode(inverted).pixels, 255 - decode(content).pixels)
+
+
+@pytest.mark.parametrize(("highest", "readable"), [(4095, False), (65535, True), (0, True)])
+def test_16_bit_colour_of_few_bits_is_refused_as_little_of_it_would_be_left(highest: int, readable: bool) -> None:
+    row = b"\0" + np.array([[highest, 0, 0], [0, 0, highest]], dtype=">u2").tobytes()
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        whole = name + content
+        return len(content).to_bytes(4, "big") + whole + zlib.crc32(whole).to_bytes(4, "big")
+
+    head = chunk(b"IHDR", bytes([0, 0, 0, 2, 0, 0, 0, 1, 16, 2, 0, 0, 0]))
+    content = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+    with nullcontext() if readable else pytest.raises(UnreadableImageError, match="16-bit colour"):
+        assert decode(content).pixels.max() == highest >> 8
+
+
 def test_constant_16_bit_image_becomes_black_not_a_division_by_zero() -> None:
     assert decode(encoded(Image.fromarray(np.full((4, 4), 700, np.uint16)), "PNG")).pixels.max() == 0
 
@@ -123,7 +146,7 @@ def test_exif_rotation_is_undone() -> None:
 def test_first_of_several_frames_is_used_and_counted(kind: str) -> None:
     first, second = Image.fromarray(EIGHT_BIT), Image.fromarray(255 - EIGHT_BIT)
     decoded = decode(encoded(first, kind, save_all=True, append_images=[second]))
-    assert decoded.frames == 2
+    assert decoded.stats.frames == 2
     assert np.array_equal(decoded.pixels, EIGHT_BIT)
 
 
@@ -280,7 +303,7 @@ def test_mean_and_sd_are_of_the_gray_pixels() -> None:
 @pytest.mark.parametrize("quality", [5, 30, 49, 50, 75, 85, 95, 100])
 @pytest.mark.parametrize("pixels", [EIGHT_BIT, COLOUR])
 def test_jpeg_quality_is_what_it_was_saved_with(quality: int, pixels: np.ndarray) -> None:
-    assert decode(encoded(Image.fromarray(pixels), "JPEG", quality=quality)).jpeg_quality == quality
+    assert decode(encoded(Image.fromarray(pixels), "JPEG", quality=quality)).stats.jpeg_quality == quality
 
 
 def test_arrays_of_other_shapes_are_other_contents() -> None:

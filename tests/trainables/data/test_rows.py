@@ -294,6 +294,14 @@ def test_rows_are_chosen_by_value_and_the_others_counted(table: Callable[..., Pa
     ]
 
 
+def test_a_row_that_is_not_chosen_keeps_its_image(table: Callable[..., Path]) -> None:
+    files = ["p1/a.png", "p2/b.png", "p3/b.png"]
+    rows = [{"file": file, "finding": cell, "sex": sex} for file, cell, sex in zip(files, "011", "ffm", strict=True)]
+    assert "1 of 2 rows name a file that is missing" in problems_of(
+        table(rows, files=["p1/a.png", "p3/b.png"]), where=["sex=f"]
+    )
+
+
 def test_rows_that_are_not_chosen_are_not_asked_about(table: Callable[..., Path]) -> None:
     rows = [{**row, "finding": cell} for row, cell in zip(ROWS, ["0", "1", "-1", ""], strict=True)]
     assert read(table(rows), where=["site=x"]).classes == ("0", "1")

@@ -196,6 +196,18 @@ def test_a_class_of_three_groups_is_in_every_split(chance: int, seed: int) -> No
     }
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_label_that_nobody_has_decided_is_not_there(seed: int) -> None:
+    """Six patients have it; of all others it is not known."""
+    rng = np.random.default_rng(seed)
+    other = np.tile([0, 1], 30)[:, None]
+    labels = np.concatenate([np.where(np.arange(60)[:, None] < 6, 1, -1), other], axis=1).astype(np.int8)
+    order = rng.permutation(60)
+    labels, groups = labels[order].repeat(2, axis=0), np.repeat([f"p{patient}" for patient in order], 2).tolist()
+    assignment = assign_splits(None, labels, groups, seed)
+    assert all((labels[assignment.splits == split] == 1).any(axis=0).all() for split in SPLITS)
+
+
 def test_label_that_all_images_carry_is_refused() -> None:
     labels = np.array([[1, 0], [1, 1], [1, 1], [0, 0]], dtype=np.int8)
     problems = missing_classes(labels, assigned(["train", "train", "val", "val"]), ["lung", "opacity"])

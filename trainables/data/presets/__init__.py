@@ -155,7 +155,7 @@ class _Place:
     def __init__(self, config: DataConfig) -> None:
         self._config = config
         self._given = config.model_fields_set
-        self._data = Path(config.data).expanduser()
+        self._data = Path(config.data)
         self._names: dict[Path, list[str]] = {}
         self._folders = self._lone_folders()
 
