@@ -18,17 +18,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from trainables.metrics import AREAS, DEFINED, SPECIFICITY, decide, is_known
+from trainables.metrics import decisions, has_class, is_known, ratio, sum_by_group, weighted_scores
 
 Array = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 # A set so poor in some class that fewer than one draw in fifty has every class gets fewer replicates, not a long wait.
 _DRAWS_PER_REPLICATE = 50
 _ROUND = 256
 _MOST_LEFT_OUT = 1000
-_EPSILON = float(np.finfo(np.float32).eps)  # as in trainables.metrics: what a probability of 0 or 1 is worth
-_CHUNK = 256  # replicates scored at once: bounds memory and stays in the processor's cache
-_CELLS = 200_000  # weights looked at together: 800 kB stay in the processor's cache
 
 PPV_AT_PREVALENCE = "precision_at_prevalence"
 
@@ -121,10 +119,9 @@ def draw_resamples(
 
 def _needed(labels: NDArray[Any], class_count: int, member: NDArray[np.int64], groups: int) -> NDArray[np.float32]:
     """float32 [G, K]: 1 where a group has an image of the k-th kind that every replicate must have."""
-    if labels.ndim == 1:
-        kinds = np.equal(labels[:, None], np.arange(class_count))
-    else:
-        kinds = np.concatenate([labels == 1, labels == 0], axis=1)
+    kinds = has_class(labels, class_count)
+    if labels.ndim == 2:
+        kinds = np.concatenate([kinds, labels == 0], axis=1)
     needed = np.zeros((groups, kinds.shape[1]), dtype=np.float32)
     np.maximum.at(needed, member, kinds.astype(np.float32))
     return needed[:, kinds.any(axis=0)]
@@ -221,38 +218,18 @@ def score_runs(
     assert len(resamples.member) == len(labels), "resamples of other images"
     assert not thresholds or set(thresholds) <= set(classes), "thresholds are by class"
 
-    multi_label = labels.ndim == 2
-    truth = labels == 1 if multi_label else np.equal(labels[:, None], np.arange(len(classes)))
-    known = is_known(labels, len(classes))
-    decided = decisions(probabilities, classes, thresholds, "multi_label" if multi_label else "single_label")
-    summed, weights = _sum_by_group(_columns(labels, known, probabilities, decided), resamples), resamples.weights
-    parts = [
-        _score(weights[at : at + _CHUNK], summed, classes, multi_label=multi_label, ordered=ordered)
-        for at in range(0, len(weights), _CHUNK)
-    ]
-    values = {name: np.concatenate([part[name] for part in parts]).T for name in parts[0]}
-    if areas:
-        by_group = np.ascontiguousarray(weights.T, dtype=np.float32)
-        for i, c in enumerate(classes):
-            rows = known[:, i]
-            member, hit = resamples.member[rows], truth[rows, i]
-            found = np.stack([_areas(hit, run[rows, i], by_group, member) for run in probabilities])
-            values |= {f"{area}:{c}": found[:, place] for place, area in enumerate(AREAS)}
-    scores = Scores(
+    truth, known = has_class(labels, len(classes)), is_known(labels, len(classes))
+    decided = decisions(probabilities, classes, thresholds, "multi_label" if labels.ndim == 2 else "single_label")
+    scored = labels, probabilities, decided, classes, resamples.weights, resamples.member
+    return Scores(
         classes=tuple(classes),
-        values=values,
-        proportion_of=_proportion_of(truth, decided, known, classes, multi_label),
+        values=weighted_scores(*scored, areas=areas, ordered=ordered),
+        proportion_of=_proportion_of(truth, decided, known, classes),
         positives={c: resamples.groups_with(truth[:, i]) for i, c in enumerate(classes)},
         negatives={c: resamples.groups_with(known[:, i] & ~truth[:, i]) for i, c in enumerate(classes)},
         resamples=resamples,
         ordered=ordered,
     )
-    for area in AREAS if areas else ():
-        of_classes = [values[f"{area}:{c}"] for c in scores.defined]
-        values[f"{area}_macro"] = np.mean(of_classes, axis=0) if of_classes else np.full_like(values["nll"], np.nan)
-    if areas:
-        values[DEFINED] = np.full_like(values["nll"], len(scores.defined))
-    return scores
 
 
 @dataclass(frozen=True)
@@ -283,10 +260,7 @@ class Runs:
     @property
     def truth(self) -> NDArray[np.bool_]:
         """bool [N, C]: which classes each image is known to have."""
-        found: NDArray[np.bool_] = (
-            self.labels == 1 if self.multi_label else self.labels[:, None] == np.arange(len(self.classes))
-        )
-        return found
+        return has_class(self.labels, len(self.classes))
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -319,132 +293,10 @@ class Runs:
         return Runs(self.names, self.classes, *rows, groups, self.ordered)
 
 
-def decisions(
-    probabilities: NDArray[Any], classes: Sequence[str], thresholds: Mapping[str, float] | None, task: str
-) -> NDArray[np.bool_]:
-    """bool [..., N, C]: whether ``metrics.decide`` gives each class."""
-    decided = decide(probabilities, task, classes, thresholds)
-    return decided if task == "multi_label" else np.equal(decided[..., None], np.arange(len(classes)))
-
-
-def _columns(labels: NDArray[Any], known: NDArray[np.bool_], probabilities: Array, decided: NDArray[np.bool_]) -> Array:
-    """[N, R, 4 + 4C], what is summed over images: whether any label is known, all known right, nll, squared distance of
-    the classes' places (0 where there are several labels), then known, true, decided and both for each class."""
-    if labels.ndim == 2:
-        truth, distance = labels == 1, np.zeros(decided.shape[:2])
-        nll = -(np.log(np.maximum(np.where(truth, probabilities, 1 - probabilities), _EPSILON)) * known).sum(axis=2)
-    else:
-        truth, distance = np.equal(labels[:, None], np.arange(decided.shape[2])), (decided.argmax(axis=2) - labels) ** 2
-        of_truth = np.take_along_axis(probabilities, labels[None, :, None].astype(np.int64), axis=2)
-        nll = -np.log(np.maximum(of_truth, _EPSILON))[..., 0]
-    some = known.any(axis=1)
-    right = some & ((decided == truth) | ~known).all(axis=2)
-    parts = [np.broadcast_to(one, nll.shape)[..., None] for one in (some, right, nll, distance)]
-    parts += [np.broadcast_to(known, decided.shape), np.broadcast_to(truth, decided.shape)]
-    parts += [decided & known, decided & truth]
-    return np.moveaxis(np.concatenate(parts, axis=2).astype(np.float64), 0, 1)
-
-
-def _sum_by_group(columns: Array, resamples: Resamples) -> Array:
-    """[G, ...] of ``columns`` [N, ...]."""
-    order = np.argsort(resamples.member, kind="stable")
-    starts = np.searchsorted(resamples.member[order], np.arange(resamples.groups))
-    return np.add.reduceat(columns[order], starts, axis=0)
-
-
-def _score(
-    weights: NDArray[np.uint16], summed: Array, classes: Sequence[str], *, multi_label: bool, ordered: bool
-) -> dict[str, Array]:
-    """The scores that follow from sums over images as [b, R], of ``weights`` [b, G] and ``summed`` [G, R, 4 + 4C]."""
-    totals = np.tensordot(weights.astype(np.float64), summed, axes=1)
-    images, right, nll, distance = np.moveaxis(totals[..., :4], 2, 0)
-    known, true, decided, tp = np.moveaxis(totals[..., 4:].reshape(*totals.shape[:2], 4, -1), 2, 0)
-    tn = known - true - decided + tp
-    named = {
-        "precision": _ratio(tp, decided),
-        "recall": _ratio(tp, true),
-        "specificity": _ratio(tn, known - true),
-        "npv": _ratio(tn, known - decided),
-        "f1": _ratio(2 * tp, true + decided),
-    }
-    cells = known.sum(axis=2) if multi_label else images
-    values = {"nll": _ratio(nll, cells, math.nan), "accuracy": _ratio(right, images, math.nan)}
-    recall = (named["recall"] + named["specificity"]) / 2 if multi_label else named["recall"]
-    values |= {"f1_macro": named["f1"].mean(axis=2), "balanced_accuracy": recall.mean(axis=2)}
-    if multi_label:
-        values |= {
-            "exact_match": values["accuracy"],
-            "hamming_accuracy": _ratio((tp + tn).sum(axis=2), cells, math.nan),
-        }
-        # Of two by two counts: the determinant in terms of sums, over what it could be.
-        together, rest = known * tp - true * decided, (known - true) * (known - decided)
-        values["mcc"] = _ratio(together, np.sqrt(true * decided * rest)).mean(axis=2)
-        by_chance = true * (known - decided) + decided * (known - true)
-        values["kappa"] = _ratio(2 * together, by_chance).mean(axis=2)
-    else:
-        together = images * right - (true * decided).sum(axis=2)
-        spread = [images**2 - (one**2).sum(axis=2) for one in (true, decided)]
-        values["mcc"] = _ratio(together, np.sqrt(spread[0] * spread[1]))
-        place = np.arange(len(classes))
-        apart = (place[:, None] - place) ** 2 if ordered else place[:, None] != place
-        by_chance = np.einsum("...i,ij,...j->...", true, apart.astype(np.float64), decided)
-        missed = distance if ordered else images - right
-        values["kappa"] = _ratio(by_chance - missed * images, by_chance)
-    return values | {f"{name}:{c}": of[..., i] for name, of in named.items() for i, c in enumerate(classes)}
-
-
-def _ratio(part: Array, whole: Array, of_nothing: float = 0.0) -> Array:
-    found: Array = np.divide(part, whole, out=np.full(part.shape, of_nothing), where=whole > 0)
-    return found
-
-
-def _areas(
-    truth: NDArray[np.bool_], probability: Array, weights: NDArray[np.float32], member: NDArray[np.int64]
-) -> Array:
-    """[3, K] of one class and run: ``AREAS`` for each column of ``weights``, [G, K].
-
-    AUROC: the part of (positive, negative) pairs in the right order, ties counting half (Mann-Whitney U). Average
-    precision: the sum over distinct probabilities of gained recall times precision.
-    """
-    found = np.full((len(AREAS), weights.shape[1]), np.nan)
-    if not truth.any() or truth.all():
-        return found
-    order = np.argsort(-probability, kind="stable")
-    falling, hit, member = probability[order], truth[order], member[order]
-    starts = np.flatnonzero(np.append(True, falling[1:] != falling[:-1]))
-    # Negatives of several probabilities between two that positives have are summed as one.
-    has = np.logical_or.reduceat(hit, starts)
-    starts = starts[has | np.append(True, has[:-1])]
-    has = np.logical_or.reduceat(hit, starts)
-    of_hits, hits = np.searchsorted(np.flatnonzero(hit), starts[has]), member[hit]
-    step = max(1, _CELLS // len(member))
-    for at in range(0, weights.shape[1], step):
-        part = weights[:, at : at + step]  # whole numbers below 2^24: float32 is exact
-        images = np.add.reduceat(part[member], starts, axis=0)
-        gained = np.zeros_like(images)
-        gained[has] = np.add.reduceat(part[hits], of_hits, axis=0)
-        others, above, upto = images - gained, gained.cumsum(axis=0), images.cumsum(axis=0)
-        positives, negatives = above[-1].astype(np.float64), others.sum(axis=0, dtype=np.float64)
-        won = np.einsum("tk,tk->k", above - gained / 2, others, dtype=np.float64)
-        precision = np.divide(above, upto, out=np.zeros(upto.shape), where=upto > 0, dtype=np.float64)
-        area = np.einsum("tk,tk->k", gained, precision, dtype=np.float64)
-        few = upto - above <= (1 - SPECIFICITY) * negatives + 1e-9
-        caught = np.where(few, above, 0).max(axis=0)
-        for row, part, whole in ((0, won, positives * negatives), (1, area, positives), (2, caught, positives)):
-            np.divide(part, whole, out=found[row, at : at + step], where=(positives > 0) & (negatives > 0))
-    return found
-
-
-def _proportion_of(
-    truth: NDArray[np.bool_],
-    decided: NDArray[np.bool_],
-    known: NDArray[np.bool_],
-    classes: Sequence[str],
-    multi_label: bool,
-) -> dict[str, float]:
+def _proportion_of(truth: Bools, decided: Bools, known: Bools, classes: Sequence[str]) -> dict[str, float]:
     images, positives, every = float(known.any(axis=1).sum()), truth.sum(axis=0), known.sum(axis=0)
     answered = (decided & known).sum(axis=1).mean(axis=0)
-    sizes = {"accuracy": images, **({"exact_match": images} if multi_label else {})}
+    sizes = {"accuracy": images, "exact_match": images}
     for i, c in enumerate(classes):
         sizes[f"recall:{c}"], sizes[f"specificity:{c}"] = positives[i], every[i] - positives[i]
         sizes[f"precision:{c}"], sizes[f"npv:{c}"] = answered[i], every[i] - answered[i]
@@ -459,9 +311,9 @@ def with_prevalence(scores: Scores, name: str, prevalence: float) -> Scores:
     decided to be of the class, and where either ratio is 0/0.
     """
     key, ratios = f"{PPV_AT_PREVALENCE}:{name}", (f"recall:{name}", f"specificity:{name}")
-    recall, specificity = (scores.values[ratio] for ratio in ratios)
+    recall, specificity = (scores.values[one] for one in ratios)
     values = scores.values | {key: ppv_at(recall, specificity, prevalence)}
-    undefined = any(scores.proportion_of[ratio] == 0 for ratio in (*ratios, f"precision:{name}"))
+    undefined = any(scores.proportion_of[one] == 0 for one in (*ratios, f"precision:{name}"))
     sizes = scores.proportion_of | ({key: 0.0} if undefined else {})
     return replace(scores, values=values, proportion_of=sizes, prevalence={**scores.prevalence, name: prevalence})
 
@@ -469,7 +321,7 @@ def with_prevalence(scores: Scores, name: str, prevalence: float) -> Scores:
 def ppv_at(sensitivity: Array, specificity: Array, prevalence: float) -> Array:
     """The formula of ``with_prevalence``; 0/0 is 0."""
     true, false = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
-    return _ratio(true, true + false)
+    return ratio(true, true + false)
 
 
 def with_means(scores: Scores, values: Mapping[str, NDArray[Any]]) -> Scores:
@@ -479,6 +331,6 @@ def with_means(scores: Scores, values: Mapping[str, NDArray[Any]]) -> Scores:
     for name, value in values.items():
         counted = np.isfinite(value)
         columns = np.where(counted, value, 0.0), counted.astype(np.float64)
-        total, images = (weights @ _sum_by_group(one.T, resamples) for one in columns)
-        rows[name] = _ratio(total, images, math.nan).T
+        total, images = (weights @ sum_by_group(one.T, resamples.member, resamples.groups) for one in columns)
+        rows[name] = ratio(total, images, math.nan).T
     return replace(scores, values=scores.values | rows)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -31,11 +30,11 @@ from reports.chapters import (
 from reports.data import read_report_data
 from reports.model_card import card
 from reports.results import Results
-from search_spaces.errors import UserError, shown_problems
+from search_spaces.errors import UserError
 from search_spaces.paths import path_of
-from sweep.endings import DISK_FULL, leave_with
+from sweep.endings import DONE, leave_with, run_command
 from sweep.run_folder import ModelPaths, folder_beside
-from trainables.atomic import DISK_ERRORS, write_atomically, write_json
+from trainables.atomic import disk_error, write_atomically, write_json
 
 CHAPTERS: tuple[Callable[[Results], Chapter | None], ...] = (
     summary.chapter,
@@ -76,31 +75,23 @@ def build(run_root: Path) -> Path:
             write_atomically(path, lambda beside: beside.write_bytes(content))
         _write(files, results.data.name, report)
     except OSError as error:
-        if error.errno in DISK_ERRORS:
-            raise
+        if disk_error(error) is error:
+            raise OSError(error.errno, error.strerror, error.filename or str(run_root)) from error
         way_out = "mend what is in the way; what was there before is still there"
         raise UserError(f"the report {report} cannot be written ({error.strerror}): {way_out}") from error
     return report / "index.html"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line: 0, or 2 with one line a problem if the folder is no run, or 4 if a disk takes no more."""
+    """The command line: see ``run_command``; 2 if the folder is no run."""
     parser = argparse.ArgumentParser(prog="python -m reports.build", description="Write the report of a run folder.")
     parser.add_argument("run", metavar="RUN", help="a run folder: <storage>/<name> of a sweep")
-    arguments = parser.parse_args(argv)
-    try:
-        index = build(path_of("RUN", arguments.run))
-    except UserError as error:
-        for line in shown_problems([f"error: {problem}" for problem in error.problems]):
-            print(line, file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        print(f"error: {error.filename or arguments.run}: {DISK_ERRORS[error.errno]}", file=sys.stderr)
-        return DISK_FULL
-    print(index)
-    return 0
+
+    def made(arguments: list[str]) -> int:
+        print(build(path_of("RUN", parser.parse_args(arguments).run)))
+        return DONE
+
+    return run_command(made, argv)
 
 
 def _files(results: Results) -> dict[str, bytes]:

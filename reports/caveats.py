@@ -32,25 +32,24 @@ WIDE = 0.2
 
 @dataclass(frozen=True)
 class Caveat:
-    """level: "error", "warning" or "info"; text: a short plain sentence or two; anchor: the chapter that says more."""
+    """level: "error", "warning" or "info"; text: a short plain sentence or two."""
 
     level: str
     text: str
-    anchor: str
 
 
 @functools.lru_cache(maxsize=1)
 def caveats(results: Results) -> tuple[Caveat, ...]:
     """Of a report, once it is asked for them."""
     found = []
-    for level, anchor, rule in CAVEATS:
+    for level, rule in ((level, rule) for level, rules in CAVEATS for rule in rules):
         texts = rule(results)
-        found += [Caveat(level, text, anchor) for text in ([texts] if isinstance(texts, str) else texts) if text]
+        found += [Caveat(level, text) for text in ([texts] if isinstance(texts, str) else texts) if text]
     return tuple(found)
 
 
 def _problems(results: Results) -> str:
-    found = results.data.problems
+    found = results.data.run.problems
     if len(found) > 1:
         return f"{len(found)} problems were found while the run folder was read; the end of the summary lists them."
     return f"{found[0]}." if found else ""
@@ -76,7 +75,7 @@ def _not_ended(results: Results) -> str:
     trials = results.data.trials
     running = tables.status_counts(trials)["running"]
     text = f"The sweep has not ended: {running} of {len(trials)} trials have no end yet."
-    return "" if results.data.ended else text
+    return "" if results.data.run.sweep.ended else text
 
 
 def _not_selected(results: Results) -> str:
@@ -395,35 +394,18 @@ def _overfitting(results: Results) -> str:
     return f"Overfitting: {text}" if learned.low > found.high else ""
 
 
-CAVEATS: tuple[tuple[str, str, Callable[[Results], str | list[str]]], ...] = (
-    ("warning", "errors", from_validation_to_test),
-    ("warning", "finalists", _given_away),
-    ("warning", "finalists", _does_not_travel),
-    ("error", "reproducibility", _problems),
-    ("error", "finalists", _no_winner),
-    ("warning", "trials", _not_ended),
-    ("warning", "finalists", _not_selected),
-    ("warning", "finalists", _on_validation),
-    ("warning", "data", _data),
-    ("warning", "data", _folded),
-    ("warning", "finalists", _shortcuts),
-    ("warning", "errors", _never_predicted),
-    ("warning", "errors", _at_chance),
-    ("warning", "errors", _at_majority),
-    ("warning", "errors", _few),
-    ("warning", "errors", _operating_point),
-    ("warning", "finalists", _opened_again),
-    ("warning", "finalists", _warm),
-    ("warning", "finalists", _lost_repeats),
-    ("warning", "finalists", _best_of_search),
-    ("warning", "learning_curves", _unequal_pruning),
-    ("info", "errors", _wide_recall),
-    ("info", "finalists", _seed),
-    ("info", "learning_curves", _last_epoch),
-    ("info", "trials", _best_not_completed),
-    ("info", "trials", _failures),
-    ("info", "learning_curves", _late),
-    ("info", "errors", _overfitting),
+CAVEATS: tuple[tuple[str, tuple[Callable[[Results], str | list[str]], ...]], ...] = (
+    ("warning", (from_validation_to_test, _given_away, _does_not_travel)),
+    ("error", (_problems, _no_winner)),
+    (
+        "warning",
+        (
+            *(_not_ended, _not_selected, _on_validation, _data, _folded, _shortcuts, _never_predicted, _at_chance),
+            *(_at_majority, _few, _operating_point, _opened_again, _warm, _lost_repeats, _best_of_search),
+            _unequal_pruning,
+        ),
+    ),
+    ("info", (_wide_recall, _seed, _last_epoch, _best_not_completed, _failures, _late, _overfitting)),
 )
-"""Level, chapter that says more, and what is said ("" or []: nothing): first what makes the headline misleading though
-every number is right, then the worst first."""
+"""Level, and rules of what is said ("" or []: nothing): first what makes the headline misleading though every number is
+right, then the worst first."""

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from reports.drawing import BLUE, GRAY, INK, LIGHT, ORANGE, VERMILLION, drawn, legend, short
+from reports.drawing import BLUE, GRAY, INK, LIGHT, ORANGE, VERMILLION, drawn, grid, legend, short
 
 Array = npt.NDArray[np.float64]
 Curve = tuple[Array, Array]
@@ -124,12 +124,8 @@ def _panels(
     across = {1: 1, 2: 2, 4: 2}.get(number, 3)
     if number > 9:
         across = min((5, 4), key=lambda columns: -number % columns)  # the fewest places left empty
-    down = -(-number // across)
-    figure = Figure(figsize=(max(3.4, 0.5 + 1.95 * across), 0.95 + 2.1 * down), layout="constrained")
-    for place, axes in enumerate(figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flat):
-        if place >= number:
-            axes.set_axis_off()
-            continue
+    figure, places = grid(number, across, (3.4, 0.5, 1.95), (0.95, 2.1), "xy")
+    for place, axes in enumerate(places):
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         axes.tick_params(labelbottom=place + across >= number)
         axes.set_title(short(panels[place].title, 20))

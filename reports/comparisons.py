@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -18,8 +18,8 @@ from reports.data import ReportData
 from reports.intervals import FEWEST_REPLICATES, Interval, few_groups, interval, qualifier
 from sweep.evaluation_records import ConclusionRecord, Evaluation, EvaluationRecord, read_conclusion
 from sweep.records import BaselineRecord
-from trainables.metrics import UNTUNED, evaluate_predictions, metric_mode
-from trainables.predictions import Predictions
+from trainables.metrics import UNTUNED, evaluate_predictions, has_class, metric_mode
+from trainables.predictions import Predictions, join
 
 FALLBACK = "f1_macro"
 ALL_FOLDS = "all folds"
@@ -54,11 +54,7 @@ def runs_of(
         return None, tuple(remarks)
     first, finals = next(iter(parts.values())), data.run.finals
     if split == "val" and finals is not None and finals.folds and len(parts) > 1:
-        rows = ("path", "split", "label", "probability")
-        pooled: dict[str, Any] = {
-            name: np.concatenate([getattr(part, name) for part in parts.values()]) for name in rows
-        }
-        first = replace(first, **pooled)
+        first = join(list(parts.values()))
         parts = {ALL_FOLDS: first}
     order = np.argsort(first.path, kind="stable")
     paths, labels = first.path[order], first.label[order]
@@ -374,9 +370,9 @@ def _by_class(shortcut: BaselineRecord, saved: Predictions, winner: Scores, scor
     """saved: the shortcut's predictions on the images that both were scored on."""
     task = "multi_label" if saved.label.ndim == 2 else "single_label"
     values = evaluate_predictions(saved.label, saved.probability, saved.classes, task)
+    having = has_class(saved.label, len(saved.classes)).sum(axis=0)
     for place, name in enumerate(saved.classes):
         f1 = f"f1:{name}"
-        having = saved.label == place if saved.label.ndim == 1 else saved.label[:, place] == 1
         yield ClassShortcut(
             name=name,
             baseline=shortcut,
@@ -384,7 +380,7 @@ def _by_class(shortcut: BaselineRecord, saved: Predictions, winner: Scores, scor
             f1=scores.estimate[f1],
             winner=winner.estimate[f1],
             lead=compare(winner, {shortcut.name: scores}, f1, seeded=False)[shortcut.name],
-            positives=int(having.sum()),
+            positives=int(having[place]),
         )
 
 

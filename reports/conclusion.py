@@ -11,16 +11,17 @@ import numpy as np
 import pandas as pd
 
 from reports import formats
-from reports.bootstrap import Runs, Scores, decisions
+from reports.bootstrap import Runs, Scores
 from reports.comparisons import Comparison, ExternalResult, change, changed_share, runs_of
 from reports.data import checked, read_report_data, without_test
 from reports.intervals import interval
-from reports.probabilities import calibration_error
+from reports.probabilities import calibration_error, chance_calibration_error
 from search_spaces.errors import UserError
 from sweep.evaluation_records import ClassConclusion, ConclusionRecord, IntervalRecord
 from sweep.records import read_predictions
 from sweep.run_folder import RunPaths
 from trainables.atomic import FORMAT, write_json
+from trainables.metrics import decisions
 
 WORSE_CALIBRATED = 0.05
 """By how much the calibration error is larger on other images before it is said."""
@@ -123,12 +124,14 @@ def _compared(result: ExternalResult, own: OwnImages, metric: str) -> dict[str, 
     # Of one class alone even a calibrated network claims too little or too much.
     pair = {} if result.only else {"external": result.images, "own": own.runs}
     errors = {name: calibration_error(runs, result.tuned) for name, runs in pair.items()}
+    by_chance = {name: chance_calibration_error(runs, result.tuned) for name, runs in pair.items()}
     warnings = []
     if difference.high < 0:
         less = formats.difference(difference.difference, difference.low, difference.high)
         warnings.append(f"What the run reports does not hold here: {measure} differs by {less} from {own.name}.")
     warnings += _failed_classes(result)
-    if errors and errors["external"] - errors["own"] > WORSE_CALIBRATED:
+    chance = max(0.0, by_chance["external"] - by_chance["own"]) if by_chance else 0.0  # of fewer images
+    if errors and errors["external"] - errors["own"] > WORSE_CALIBRATED + chance:
         warnings.append(
             f"The calibration error is {formats.score(errors['external'])} here and {formats.score(errors['own'])} on "
             f"{own.name}: its probabilities mean less here."

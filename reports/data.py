@@ -40,11 +40,6 @@ class ReportData:
         return self.run.sweep.metric
 
     @property
-    def mode(self) -> str:
-        """ "max" or "min"."""
-        return self.run.sweep.mode
-
-    @property
     def dataset(self) -> DatasetRecord:
         return self.run.dataset
 
@@ -68,15 +63,6 @@ class ReportData:
     @property
     def _known(self) -> Predictions | None:
         return self.predictions or next(iter(self.repeats.values()), None)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the sweep wrote its end; False while it runs, and after a kill."""
-        return bool(self.run.sweep.ended)
-
-    @property
-    def problems(self) -> list[str]:
-        return self.run.problems
 
     @property
     def has_test(self) -> bool:

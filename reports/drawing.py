@@ -105,6 +105,20 @@ def blank(width_in: float, height_in: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
+def grid(
+    number: int, across: int, width_in: tuple[float, float, float], height_in: tuple[float, float], share: str = ""
+) -> tuple[Figure, list[Axes]]:
+    """A new figure of ``number`` panels, ``across`` in a row. width_in: the least, and base and what a column adds;
+    height_in: base and what a row adds; share: the axes that are the same in all, "", "y" or "xy"."""
+    (least, left, each), (base, row), down = width_in, height_in, -(-number // across)
+    figure = Figure(figsize=(max(least, left + each * across), base + row * down), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False, sharex="x" in share, sharey="y" in share)
+    places: list[Axes] = axes.ravel().tolist()
+    for one in places[number:]:
+        one.set_axis_off()
+    return figure, places[:number]
+
+
 def legend(figure: Figure, handles: Sequence[Artist] | None = None, columns: int = 2) -> None:
     """Above the axes: ``handles``, or what has been drawn with a label."""
     if handles is None:

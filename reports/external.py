@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import functools
-import sys
 from collections.abc import Callable, Sequence
+from operator import methodcaller
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,9 @@ from reports.chapters.examples import truth_and_decisions
 from reports.comparisons import ExternalResult
 from reports.conclusion import conclude
 from reports.intervals import Interval, interval
-from search_spaces.errors import UserError, shown_problems
+from search_spaces.errors import UserError
 from search_spaces.paths import path_of
-from sweep.endings import leave_with
+from sweep.endings import DONE, leave_with, run_command
 from sweep.evaluation_records import read_evaluation
 from trainables.atomic import write_atomically
 from trainables.metrics import UNTUNED, confusion_matrix
@@ -58,28 +57,24 @@ def build(root: Path) -> list[str]:
     }
     try:
         for path, content in files.items():
-            write_atomically(path, functools.partial(_write, content))
+            write_atomically(path, methodcaller("write_bytes", content))
     except OSError as error:
         raise UserError(f"the report {paths.page} cannot be written ({error.strerror}): make room") from error
     return in_lines(result)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line: 0, or 2 with one line a problem if the folder is no evaluation."""
+    """The command line: see ``run_command``; 2 if the folder is no evaluation."""
     parser = argparse.ArgumentParser(
         prog="python -m reports.external", description="Write the page of an external evaluation anew."
     )
     parser.add_argument("folder", metavar="FOLDER", help="what python -m sweep.evaluate wrote")
-    arguments = parser.parse_args(argv)
-    try:
-        lines = build(path_of("FOLDER", arguments.folder))
-    except UserError as error:
-        for line in shown_problems([f"error: {problem}" for problem in error.problems]):
-            print(line, file=sys.stderr)
-        return 2
-    for line in lines:
-        print(line)
-    return 0
+
+    def made(arguments: list[str]) -> int:
+        print("\n".join(build(path_of("FOLDER", parser.parse_args(arguments).folder))))
+        return DONE
+
+    return run_command(made, argv)
 
 
 def in_lines(result: ExternalResult) -> list[str]:
@@ -235,10 +230,6 @@ def _reproducibility(result: ExternalResult) -> Chapter:
     text = Text("The same command on the same images and model file:")
     blocks = (text, Code(f"python -m sweep.evaluate {facts.command}"), Facts(rows))
     return Chapter("reproducibility", "Reproducibility", blocks)
-
-
-def _write(content: bytes, path: Path) -> None:
-    path.write_bytes(content)
 
 
 CHAPTERS: tuple[Callable[[ExternalResult], Chapter | None], ...] = (

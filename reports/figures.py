@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from reports import formats
-from reports.drawing import BLUE, GRAY, INK, LIGHT, ORANGE, SKY, VERMILLION, blank, drawn, legend, short
+from reports.drawing import BLUE, GRAY, INK, LIGHT, ORANGE, SKY, VERMILLION, blank, drawn, grid, legend, short
 
 Array = npt.NDArray[np.float64]
 NARROW_IN, WIDE_IN = 4.4, 5.4
@@ -125,29 +125,17 @@ def courses(rows: Sequence[Course], label: str, judged: str) -> Figure:
 
 
 @drawn
-def bars(
-    groups: Mapping[str, Sequence[tuple[float, float, float]]], names: Sequence[str], label: str = "score"
-) -> Figure:
-    """Horizontal bars of scores in [0, 1], one group a configuration or class.
-
-    groups: by its name the value, low and high (NaN: no interval) of each bar. names: of the bars, at most three.
-    """
-    figure, axes = blank(WIDE_IN, (1.05 if len(names) > 1 else 0.7) + 0.24 * len(names) * max(len(groups), 1))
-    looks = tuple(zip((SKY, BLUE, ORANGE), ("", "", "///"), names, strict=False))
-    thick = 0.8 / len(names)
-    for at, (color, hatch, _) in enumerate(looks):
-        places = np.arange(len(groups)) + (at - (len(names) - 1) / 2) * thick
-        values = np.array([group[at] for group in groups.values()], dtype=float).reshape(-1, 3)
-        style: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
-        axes.barh(places, np.nan_to_num(values[:, 0]), 0.92 * thick, **style)
-        axes.hlines(places, values[:, 1], values[:, 2], color=INK, linewidth=1.1)
-        for place, (value, _, high) in zip(places, values, strict=True):
-            end = np.nanmax([value, high, 0.0])
-            axes.text(end + 0.012, place, formats.show("score", float(value)), va="center", fontsize=7.5)
-    _name_rows(axes, list(groups))
+def bars(rows: Mapping[str, tuple[float, float, float]], label: str) -> Figure:
+    """Horizontal bars of scores in [0, 1]: by name the value, low and high (NaN: no interval) of each."""
+    figure, axes = blank(WIDE_IN, 0.7 + 0.24 * max(len(rows), 1))
+    places, values = np.arange(len(rows)), np.array(list(rows.values()), dtype=float).reshape(-1, 3)
+    axes.barh(places, np.nan_to_num(values[:, 0]), 0.92 * 0.8, color=SKY, edgecolor="white", linewidth=0.5)
+    axes.hlines(places, values[:, 1], values[:, 2], color=INK, linewidth=1.1)
+    for place, (value, _, high) in zip(places, values, strict=True):
+        end = np.nanmax([value, high, 0.0])
+        axes.text(end + 0.012, float(place), formats.show("score", float(value)), va="center", fontsize=7.5)
+    _name_rows(axes, list(rows))
     axes.set(xlim=(0, 1.09), xticks=np.arange(0, 1.01, 0.2), xlabel=label)
-    if len(names) > 1:
-        legend(figure, [Patch(facecolor=c, hatch=h, edgecolor="white", label=name) for c, h, name in looks], len(names))
     return figure
 
 
@@ -219,12 +207,8 @@ def confusion(counts: npt.NDArray[np.int64], shares: Array, classes: Sequence[st
 def label_matrices(counts: npt.NDArray[np.int64], shares: Array, classes: Sequence[str]) -> Figure:
     """One 2 x 2 a label. counts, shares: [C, 2, 2], rows true (no, yes), columns predicted (no, yes)."""
     across = 2 if len(classes) == 4 else min(3, len(classes))
-    down = -(-len(classes) // across)
-    figure = Figure(figsize=(max(2.4, 0.3 + 1.45 * across), 0.5 + 1.6 * down), layout="constrained")
-    for place, axes in enumerate(figure.subplots(down, across, squeeze=False).flat):
-        if place >= len(classes):
-            axes.set_axis_off()
-            continue
+    figure, places = grid(len(classes), across, (2.4, 0.3, 1.45), (0.5, 1.6))
+    for place, axes in enumerate(places):
         _cells(axes, shares[place], _counts_and_shares(counts[place], shares[place]), fontsize=8)
         axes.set_title(short(classes[place], 13))
         axes.set_xticks([0, 1], ["no", "yes"])
@@ -237,20 +221,16 @@ def label_matrices(counts: npt.NDArray[np.int64], shares: Array, classes: Sequen
 @drawn
 def mean_maps(maps: Mapping[str, Array], frame_part: float) -> Figure:
     """Attribution of each class, [S, S], on one scale; inside the line lies what is not ``frame_part`` of a side."""
-    across = min(5, len(maps))
-    down = -(-len(maps) // across)
-    figure = Figure(figsize=(max(2.4, 0.8 + 1.35 * across), 0.1 + 1.55 * down), layout="constrained")
-    places = figure.subplots(down, across, squeeze=False)
+    figure, places = grid(len(maps), min(5, len(maps)), (2.4, 0.8, 1.35), (0.1, 1.55))
     highest = max(float(one.max()) for one in maps.values())
-    for axes in places.flat:
+    for axes, (name, attribution) in zip(places, maps.items(), strict=True):
         axes.set_axis_off()
-    for axes, (name, attribution) in zip(places.flat, maps.items(), strict=False):
         # Edges at 0 and 1, so that the line lies where the frame ends.
         image = axes.imshow(attribution, cmap="magma", vmin=0, vmax=highest, extent=(0, 1, 1, 0))
         corner, inner = (frame_part, frame_part), 1 - 2 * frame_part
         axes.add_patch(Rectangle(corner, inner, inner, fill=False, edgecolor="white", linewidth=0.8))
         axes.set_title(short(name, 15), fontsize=8.5)
-    bar = figure.colorbar(image, ax=places, shrink=0.8, pad=0.02)
+    bar = figure.colorbar(image, ax=figure.axes, shrink=0.8, pad=0.02)
     bar.set_ticks([0, highest], labels=["none", "most"])
     bar.outline.set_visible(False)
     return figure
@@ -295,41 +275,31 @@ def all_curves(
     return figure
 
 
-@dataclass(frozen=True, kw_only=True)
-class CostPoint:
-    """A trial or finalist in ``cost``. price: parameters, positive; error: one standard error of the score, or 0."""
-
-    number: int
-    price: float
-    score: float
-    error: float = 0.0
-
-
 @drawn
-def cost(
-    trials: Sequence[CostPoint], front: Sequence[CostPoint], finalists: Sequence[CostPoint], x_label: str, y_label: str
-) -> Figure:
-    """Scores against what they cost. front: the trials that no cheaper one beats, the cheapest first."""
+def cost(trials: pd.DataFrame, front: pd.DataFrame, finalists: pd.DataFrame, x_label: str, y_label: str) -> Figure:
+    """Scores against what they cost. Columns: number, trainable_params (positive), score; of finalists also error, one
+    standard error of the score, or 0. front: the trials that no cheaper one beats, the cheapest first."""
     figure, axes = blank(WIDE_IN, 3.2)
+    known, on, repeated = (
+        one[["trainable_params", "score"]].to_numpy(dtype=np.float64).T for one in (trials, front, finalists)
+    )
     flat: dict[str, Any] = {"linestyle": "none", "rasterized": len(trials) > CROWDED}
-    axes.plot(*_places(trials), marker=".", color=GRAY, alpha=0.45, markersize=6, label="trial", **flat)
-    axes.step(*_places(front), where="post", color=BLUE, linewidth=1.4)
-    axes.plot(*_places(front), "o", color=BLUE, markersize=5.5, label="no cheaper trial is better")
-    known = _places(trials)
+    axes.plot(*known, marker=".", color=GRAY, alpha=0.45, markersize=6, label="trial", **flat)
+    axes.step(*on, where="post", color=BLUE, linewidth=1.4)
+    axes.plot(*on, "o", color=BLUE, markersize=5.5, label="no cheaper trial is better")
     apart = 0.05 * np.ptp([np.log(known[0]), known[1]], axis=1) if len(trials) else np.zeros(2)
     named = np.full(2, np.inf)
-    for one in front:
-        place = np.array([np.log(one.price), one.score])
+    for number, point in zip(front["number"], on.T, strict=True):
+        place = np.array([np.log(point[0]), point[1]])
         if (np.abs(place - named) <= apart).all():
             continue  # it would cover the number before it
         named = place
-        axes.annotate(f"{one.number}", (one.price, one.score), (4, -10), textcoords="offset points", fontsize=7.5)
-    if finalists:
-        prices, scores = _places(finalists)
-        errors = [one.error for one in finalists]
-        style: dict[str, Any] = {"color": VERMILLION, "markersize": 5, "elinewidth": 1.2, "capsize": 2}
-        axes.errorbar(prices, scores, yerr=errors, fmt="D", label="finalist, mean of repeats", **style)
-    _log_axis(axes, _places(trials)[0])
+        axes.annotate(f"{number:.0f}", (point[0], point[1]), (4, -10), textcoords="offset points", fontsize=7.5)
+    if len(finalists):
+        style: dict[str, Any] = {"color": VERMILLION, "markersize": 5, "elinewidth": 1.2, "capsize": 2, "fmt": "D"}
+        style |= {"yerr": finalists["error"].to_numpy(), "label": "finalist, mean of repeats"}
+        axes.errorbar(repeated[0], repeated[1], **style)
+    _log_axis(axes, known[0])
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.margins(x=0.08, y=0.08)
     legend(figure, columns=3)
@@ -352,13 +322,9 @@ class Slice:
 def slices(panels: Sequence[Slice], label: str) -> Figure:
     """Scores against what the trials took for each hyperparameter, on one vertical scale; the winner is marked."""
     across = len(panels) if len(panels) < 5 else 3
-    down = -(-len(panels) // across)
-    figure = Figure(figsize=(max(3.4, 0.4 + 2.7 * across), 2.5 * down), layout="constrained")
-    for place, axes in enumerate(figure.subplots(down, across, squeeze=False, sharey=True).flat):
-        if place < len(panels):
-            _slice(axes, panels[place])
-        else:
-            axes.set_axis_off()
+    figure, places = grid(len(panels), across, (3.4, 0.4, 2.7), (0.0, 2.5), "y")
+    for axes, panel in zip(places, panels, strict=True):
+        _slice(axes, panel)
     figure.supylabel(label, fontsize=9)
     return figure
 
@@ -477,8 +443,3 @@ def _tick(value: float) -> str:
     """0.001, 200, 30k, 4M."""
     factor, unit = next(((f, u) for f, u in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= f), (1.0, ""))
     return f"{value / factor:.3g}{unit}"
-
-
-def _places(points: Sequence[CostPoint]) -> Array:
-    """[2, N]: prices and scores."""
-    return np.array([(one.price, one.score) for one in points], dtype=np.float64).reshape(-1, 2).T

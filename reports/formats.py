@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 
 if TYPE_CHECKING:
@@ -161,16 +160,17 @@ def metric_meaning(column: str) -> str:
     return METRIC_MEANINGS.get(column.partition("_")[2].partition(":")[0], "")
 
 
-def trial_params(row: Mapping[str, Any]) -> TrialParams | None:
-    """The hyperparameters in a row of the trials table; None where they are damaged or of another version."""
-    flat = {
-        key.removeprefix("param_"): (None if pd.isna(value) else value)
-        for key, value in row.items()
-        if key.startswith("param_")
-    }
+def trial_params(row: Mapping[Any, Any]) -> TrialParams | None:
+    """``params_of`` a row of the trials table."""
+    flat = {str(key): None if pd.isna(value) else value for key, value in row.items()}
+    return params_of({key.removeprefix("param_"): flat[key] for key in flat if key.startswith("param_")})
+
+
+def params_of(flat: Mapping[str, Any]) -> TrialParams | None:
+    """The hyperparameters; None where they are damaged or of another version."""
     try:
         return TrialParams.from_flat(flat)
-    except (UserError, TypeError, ValueError):
+    except (TypeError, ValueError):
         return None
 
 

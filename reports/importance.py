@@ -232,7 +232,7 @@ def _scores(data: ReportData, epoch: int | None) -> dict[str, float]:
     known = epochs[np.isfinite(epochs[data.metric].to_numpy(dtype=np.float64))]
     if epoch is not None:
         known = known[known["epoch"] <= epoch]
-    best = known.groupby("trial_id")[data.metric].agg(data.mode)
+    best = known.groupby("trial_id")[data.metric].agg(data.run.sweep.mode)
     return {str(key): float(value) for key, value in best.items()}
 
 
@@ -256,7 +256,7 @@ def _distribution(text: str) -> BaseDistribution:
 
 def _active(row: Mapping[Any, Any], suggested: set[str]) -> dict[str, Any]:
     """The hyperparameters of a trial that change anything there and were not suggested, flat."""
-    params = formats.trial_params({str(key): value for key, value in row.items()})
+    params = formats.trial_params(row)
     flat = {} if params is None else params.active()
     return {name: "none" if value is None else value for name, value in flat.items() if name not in suggested}
 

@@ -18,8 +18,7 @@ from reports.bootstrap import Runs, Scores
 from reports.comparisons import FALLBACK, Comparison, McNemar, compare, holm, mcnemar, runs_of, verdict_of
 from reports.data import ReportData, without_test
 from reports.tables import SPLITS
-from search_spaces.errors import UserError
-from search_spaces.params import Scalar, TrialParams
+from search_spaces.params import Scalar
 from sweep.records import SweepRecord
 from sweep.trial_records import Finalist, Finals
 from trainables.metrics import AREAS, evaluate_predictions, metric_names
@@ -168,14 +167,6 @@ def _names(configurations: list[ConfigurationResult]) -> str:
     return f"trial{plural} {formats.listing(str(one.finalist.number) for one in configurations)}"
 
 
-def params_of(one: Finalist) -> TrialParams | None:
-    """The hyperparameters; None where finalists.json is damaged or of another version."""
-    try:
-        return TrialParams.from_flat(one.params)
-    except (UserError, TypeError, ValueError):
-        return None
-
-
 @dataclass(frozen=True, kw_only=True)
 class ReportedModel:
     """The one network whose decisions, matrices and images the page shows: the model file once a winner was selected.
@@ -254,7 +245,7 @@ def leaderboard(data: ReportData) -> Leaderboard | None:
         finals=finals,
         split=split,
         metric=metric,
-        mode=data.mode,
+        mode=data.run.sweep.mode,
         configurations=found,
         cells=cells,
         cell_names=names,
@@ -367,7 +358,7 @@ def _cells(
     if not names:
         return (), {}
     found: dict[tuple[Scalar, ...], ConfigurationResult] = {}
-    sign = 1 if data.mode == "max" else -1
+    sign = 1 if data.run.sweep.mode == "max" else -1
     for one in sorted(configurations, key=lambda one: -sign * one.finalist.search_score):
         found.setdefault(tuple(one.finalist.params.get(name) for name in names), one)
     return names, dict(sorted(found.items(), key=lambda item: [_sortable(value) for value in item[0]]))

@@ -16,8 +16,6 @@ from reports.chapters.methods import FITS
 from reports.formats import escape, listing
 from reports.intervals import interval
 from reports.results import Results
-from search_spaces.errors import UserError
-from search_spaces.params import TrialParams
 from sweep.records import ModelRecord, WeightsRecord
 
 OVERALL = ("accuracy", "balanced_accuracy", "f1_macro")
@@ -128,9 +126,8 @@ def _preprocessing(model: ModelRecord) -> str:
 
 
 def _training(results: Results, model: ModelRecord) -> str:
-    try:
-        params = TrialParams.from_flat(model.params)
-    except (UserError, TypeError, ValueError):
+    params = formats.params_of(model.params)
+    if params is None:
         return "The hyperparameters are damaged; see best.json."
     data, start = results.data, model.starting_weights or WeightsRecord()
     origin = ORIGINS.get(start.origin or "", "random weights") + (f" (SHA-256 {start.sha256})" if start.sha256 else "")

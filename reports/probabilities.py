@@ -11,15 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from reports.bootstrap import Array, Runs, Scores, decisions, score_runs, with_means
+from reports.bootstrap import Array, Runs, Scores, score_runs, with_means
 from reports.intervals import FEW_GROUPS
-from trainables.metrics import MISSING, UNTUNED, best_threshold, shown_threshold
+from trainables.metrics import MISSING, UNTUNED, best_threshold, decisions, shown_threshold
 from trainables.predictions import Predictions
 
 MOST_VALUES = 12
 NOT_GIVEN = "not given"
 SUBGROUP = "subgroup_"
 BINS = 10
+_DRAWS = 50
 SELECTION = "the answer given"
 
 Bools = npt.NDArray[np.bool_]
@@ -255,6 +256,20 @@ def calibration_error(images: Runs, thresholds: Mapping[str, float] | None = Non
     runs. thresholds: as for ``claims_of``."""
     claims = claims_of(images, thresholds)[: None if images.multi_label else 1]
     return float(np.mean([bins.error for claim in claims for bins in claim.bins]))
+
+
+def chance_calibration_error(images: Runs, thresholds: Mapping[str, float] | None = None) -> float:
+    """What ``calibration_error`` would be, on average, if every probability were right: above 0 by chance, and the more
+    so the fewer the images. Over ``_DRAWS`` draws of what comes true, always the same."""
+    chance = np.random.default_rng(0)
+    claims = claims_of(images, thresholds)[: None if images.multi_label else 1]
+    drawn = (
+        reliability(chance.random(len(given)) < given, given, bins=BINS).error
+        for claim in claims
+        for given in claim.given
+        for _ in range(_DRAWS)
+    )
+    return float(np.mean([*drawn]))
 
 
 def calibration(images: Runs, scores: Scores, thresholds: Mapping[str, float] | None = None) -> Calibration:

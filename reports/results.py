@@ -21,7 +21,7 @@ from reports.comparisons import (
 )
 from reports.data import ReportData, checked
 from reports.importance import UsedTrials, importances, used_trials
-from reports.intervals import Interval, interval, qualifier
+from reports.intervals import qualifier
 from reports.leaderboard import (
     EFFECT_COLUMNS,
     ConfigurationResult,
@@ -30,7 +30,6 @@ from reports.leaderboard import (
     effects,
     leaderboard,
     networks_of,
-    params_of,
     reported_model,
 )
 from reports.leaderboard import ReportedModel as ReportedModel
@@ -48,7 +47,7 @@ from search_spaces.params import TrialParams
 from sweep.evaluation_records import read_evaluation
 from sweep.records import BaselineRecord, read_maps, read_predictions
 from trainables.maps import Maps
-from trainables.metrics import OperatingPoint, confusion_matrix, evaluate_predictions, metric_mode
+from trainables.metrics import OperatingPoint, confusion_matrix, evaluate_predictions
 from trainables.predictions import Predictions
 
 
@@ -94,7 +93,7 @@ class Results:
         same = (found.split, found.classes, found.epoch) == (model.judged, known.classes, known.epoch)
         if same and np.isin(found.path, known.of(model.judged).path).all():
             return found
-        self.data.problems.append(f"the attribution maps of {model.trial_id} are left out: not of its predictions")
+        self.data.run.problems.append(f"the attribution maps of {model.trial_id} are left out: not of its predictions")
         return None
 
     @cached_property
@@ -121,7 +120,7 @@ class Results:
     def params(self) -> TrialParams | None:
         """Its hyperparameters; None where they are damaged or of another version."""
         if self.winner is not None:
-            return params_of(self.winner.finalist)
+            return formats.params_of(self.winner.finalist.params)
         return None if self.trial is None else formats.trial_params(self.trial)
 
     @property
@@ -141,10 +140,6 @@ class Results:
         return name if self.judged_scores is None else name + qualifier(self.judged_scores, self.metric)
 
     @property
-    def lower_is_better(self) -> bool:
-        return metric_mode(self.metric) == "min"
-
-    @property
     def split_name(self) -> str:
         return formats.SPLIT_NAMES[self.split or "val"]
 
@@ -157,11 +152,6 @@ class Results:
     def judged_scores(self) -> Scores | None:
         """``scores`` of ``split``."""
         return self.scores(self.split) if self.split else None
-
-    @property
-    def interval(self) -> Interval | None:
-        """The headline: ``metric`` of the configuration on ``split``."""
-        return None if self.judged_scores is None else interval(self.judged_scores, self.metric)
 
     def _runs(self, split: str) -> Runs | None:
         """The repeats of the configuration on ``split``, that of ``model`` first; None without images.
@@ -331,14 +321,15 @@ class Results:
 
     @cached_property
     def of_earlier_models(self) -> list[str]:
-        """The names of evaluations of a model that the run had before, or of the same at another operating point."""
+        """The names of evaluations of a model that the run had before, or of the same with other thresholds."""
         return [one.facts.name for one in self._evaluations if not self._is_of_the_model(one)]
 
     def _is_of_the_model(self, one: ExternalResult) -> bool:
         model, judged = self.data.run.model, one.facts.model
         if model is None:
             return True
-        return (judged.trial, judged.epoch, judged.operating_point) == (model.trial, model.epoch, model.operating_point)
+        names = ("trial", "epoch", "thresholds", "operating_point")
+        return all(getattr(judged, name) == getattr(model, name) for name in names)
 
     @cached_property
     def _evaluations(self) -> list[ExternalResult]:
@@ -348,7 +339,7 @@ class Results:
             try:
                 found.append(ExternalResult(read_evaluation(path.parent)))
             except UserError as error:
-                self.data.problems.extend(error.problems)
+                self.data.run.problems.extend(error.problems)
         return found
 
     @cached_property
@@ -359,7 +350,7 @@ class Results:
     @cached_property
     def importance(self) -> pd.DataFrame | None:
         """``importance.importances``; None where ``used_trials.too_few`` says why not."""
-        return None if self.used_trials.too_few else importances(self.used_trials, self.data.mode)
+        return None if self.used_trials.too_few else importances(self.used_trials, self.data.run.sweep.mode)
 
     @cached_property
     def verdict(self) -> str:

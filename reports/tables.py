@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from reports import formats
+from search_spaces.errors import some
 from sweep.records import DatasetRecord, ProvenanceRecord
 from sweep.trial_records import STATUSES, rank
 
@@ -35,8 +36,6 @@ def trial_frame(trials: pd.DataFrame) -> pd.DataFrame:
     for name in _NUMBERS:
         values = frame[name] if name in frame else pd.Series(float("nan"), index=frame.index)
         frame[name] = pd.to_numeric(values, errors="coerce").astype("float64")
-    if "weights_kept" not in frame:
-        frame["weights_kept"] = False
     frame["backbone"] = frame["param_backbone"].replace("", "unknown")
     depths = frame["param_unfreeze_depth"].map(formats.DEPTH_NAMES)
     has_layers = ~frame["param_unfreeze_layers"].isin(["", "none"])
@@ -53,8 +52,7 @@ def ranked(trials: pd.DataFrame, mode: str) -> pd.DataFrame:
 
 def status_counts(trials: pd.DataFrame) -> dict[str, int]:
     """Trials by status, every status present, in a fixed order."""
-    counts = trials["status"].value_counts()
-    return {status: int(counts.get(status, 0)) for status in STATUSES}
+    return {status: int((trials["status"] == status).sum()) for status in STATUSES}
 
 
 def by_cell(trials: pd.DataFrame, ranked: pd.DataFrame) -> pd.DataFrame:
@@ -121,11 +119,8 @@ def all_trials(trials: pd.DataFrame, differing: Sequence[str]) -> pd.DataFrame:
 def failures(trials: pd.DataFrame) -> pd.DataFrame:
     """Failed trials grouped by reason: reason, trials, numbers (text). The most frequent first."""
     failed = trials[trials["status"] == "failed"].replace({"reason": {"": "no reason recorded"}})
-    rows = [
-        (reason, len(group), _cut([f"{number:.0f}" for number in group["number"]], 12))
-        for reason, group in failed.groupby("reason", sort=True)
-    ]
-    frame = pd.DataFrame(rows, columns=["reason", "trials", "numbers"])
+    numbers = failed["number"].map("{:.0f}".format).groupby(failed["reason"])
+    frame = pd.DataFrame({"trials": numbers.size(), "numbers": numbers.agg(lambda of: some(of, 12))}).reset_index()
     return frame.sort_values(["trials", "reason"], ascending=[False, True], kind="stable").reset_index(drop=True)
 
 
@@ -273,8 +268,3 @@ def weights(provenance: ProvenanceRecord) -> pd.DataFrame:
         for backbone, found in sorted(provenance.weights.items())
     ]
     return pd.DataFrame(rows, columns=["backbone", "origin", "file", "sha256", "batchnorm", "note"])
-
-
-def _cut(words: Sequence[str], limit: int) -> str:
-    shown = ", ".join(words[:limit])
-    return shown if len(words) <= limit else f"{shown} and {len(words) - limit} more"

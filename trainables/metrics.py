@@ -6,6 +6,7 @@ Needs numpy alone, so that reports can score saved predictions without torch.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,12 @@ from numpy.typing import NDArray
 from trainables.data.samples import MISSING as MISSING
 
 Array = NDArray[Any]
+Floats = NDArray[np.float64]
 
 # Probabilities are float32: closer to 0 or 1 than its epsilon they carry no information. One image costs at most 15.9.
 _EPSILON = float(np.finfo(np.float32).eps)
+_CHUNK = 256  # weightings scored at once: bounds memory and stays in the processor's cache
+_CELLS = 200_000  # weights looked at together: 800 kB stay in the processor's cache
 UNTUNED = 0.5
 """The threshold of a label where none was tuned."""
 SPECIFICITY = 0.9
@@ -67,33 +71,54 @@ def evaluate_predictions(
     Raises ValueError for shapes that do not fit, an empty split, or probabilities that are NaN or outside [0, 1].
     """
     labels, probabilities = _checked(labels, probabilities, classes, task)
-    single, known = task == "single_label", is_known(labels, len(classes))
-    truth = _one_hot(labels, len(classes)) if single else labels == 1
-    decided = decide(probabilities, task, classes, thresholds)
-    decision = _one_hot(decided, len(classes)) if single else decided
-    right, some = (truth == decision) | ~known, known.any(axis=1)
-    values = {"nll": _nll(labels, probabilities, task), "accuracy": _mean(right[some].all(axis=1))}
+    decided = decisions(probabilities, classes, thresholds, task)
+    once, one_group = np.ones((1, 1), dtype=np.uint16), np.zeros(len(labels), dtype=np.int64)
+    found = weighted_scores(labels, probabilities[None], decided[None], classes, once, one_group, ordered=ordered)
+    return {name: float(value[0, 0]) for name, value in found.items() if not name.startswith("npv:")}
 
-    tables = _two_by_two(truth, decision, known)
-    tn, fp, fn, tp = np.moveaxis(tables.reshape(-1, 4), 1, 0)
-    recall, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
-    f1 = _ratio(2 * tp, 2 * tp + fp + fn)
-    pairs = zip(truth.T, probabilities.T, known.T, strict=True)
-    areas = np.array([_areas(hit[rows], scores[rows]) for hit, scores, rows in pairs]).T
-    values["balanced_accuracy"] = float((recall if single else (recall + specificity) / 2).mean())
-    values["f1_macro"] = float(f1.mean())
-    matrices = _matrix(labels, decided, len(classes))[None] if single else tables
-    values["mcc"] = float(np.mean([_matthews(matrix) for matrix in matrices]))
-    values["kappa"] = float(np.mean([_kappa(matrix, quadratic=ordered and single) for matrix in matrices]))
-    defined = ~np.isnan(areas[0])
-    values |= {f"{area}_macro": _mean(of[defined]) for area, of in zip(AREAS, areas, strict=True)}
-    values[DEFINED] = float(defined.sum())
-    if not single:
-        values["exact_match"] = values["accuracy"]
-        values["hamming_accuracy"] = _mean(right[known])
-    columns = zip(_PER_CLASS, (_ratio(tp, tp + fp), recall, specificity, f1, *areas), strict=True)
-    values.update({f"{name}:{c}": float(x) for name, column in columns for c, x in zip(classes, column, strict=True)})
-    return values
+
+def weighted_scores(
+    labels: Array,
+    probabilities: Array,
+    decided: NDArray[np.bool_],
+    classes: Sequence[str],
+    weights: NDArray[np.uint16],
+    member: NDArray[np.int64],
+    *,
+    areas: bool = True,
+    ordered: bool = False,
+) -> dict[str, Floats]:
+    """Every score of ``evaluate_predictions``, and ``npv:c``, as [R, K]: of R runs, by K weightings of the images.
+
+    labels: int [N] or [N, C]. probabilities: float64 [R, N, C]; decided: bool [R, N, C]. weights: [K, G], how often
+    each of G groups counts; member: [N] in 0..G-1, the group of each image. areas: ``AREAS``, too, which take longest.
+    A ratio 0/0 is 0; an area that the images do not define is NaN throughout, and no part of the mean of all.
+    """
+    truth, known = has_class(labels, len(classes)), is_known(labels, len(classes))
+    summed = sum_by_group(_columns(labels, truth, known, probabilities, decided), member, weights.shape[1])
+    parts = [
+        _score(weights[at : at + _CHUNK], summed, classes, multi_label=labels.ndim == 2, ordered=ordered)
+        for at in range(0, len(weights), _CHUNK)
+    ]
+    values = {name: np.concatenate([part[name] for part in parts]).T for name in parts[0]}
+    if not areas:
+        return values
+    by_group = np.ascontiguousarray(weights.T, dtype=np.float32)
+    for i, c in enumerate(classes):
+        rows = known[:, i]
+        found = np.stack([_areas(truth[rows, i], run[rows, i], by_group, member[rows]) for run in probabilities])
+        values |= {f"{area}:{c}": found[:, place] for place, area in enumerate(AREAS)}
+    defined: NDArray[np.bool_] = np.asarray(truth.any(axis=0) & (known & ~truth).any(axis=0))
+    for area in AREAS:
+        of_classes = [values[f"{area}:{c}"] for c in itertools.compress(classes, defined.tolist())]
+        values[f"{area}_macro"] = np.mean(of_classes, axis=0) if of_classes else np.full_like(values["nll"], np.nan)
+    return values | {DEFINED: np.full_like(values["nll"], defined.sum())}
+
+
+def has_class(labels: Array, class_count: int) -> NDArray[np.bool_]:
+    """bool [N, C]: which classes each image is known to have. labels: int [N], or [N, C] of 0, 1 and ``MISSING``."""
+    found: NDArray[np.bool_] = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(class_count)
+    return found
 
 
 def is_known(labels: Array, class_count: int | None = None) -> NDArray[np.bool_]:
@@ -127,6 +152,14 @@ def decide(
     return likeliest
 
 
+def decisions(
+    probabilities: NDArray[Any], classes: Sequence[str], thresholds: Mapping[str, float] | None, task: str
+) -> NDArray[np.bool_]:
+    """bool [..., N, C]: whether ``decide`` gives each class."""
+    decided = decide(probabilities, task, classes, thresholds)
+    return decided if task == "multi_label" else np.equal(decided[..., None], np.arange(len(classes)))
+
+
 def confusion_matrix(
     labels: Array,
     probabilities: Array,
@@ -140,10 +173,13 @@ def confusion_matrix(
     Arguments and errors as for ``evaluate_predictions``.
     """
     labels, probabilities = _checked(labels, probabilities, classes, task)
-    decision = decide(probabilities, task, classes, thresholds)
-    if task == "multi_label":
-        return _two_by_two(labels == 1, decision, is_known(labels))
-    return _matrix(labels, decision, len(classes))
+    decided = decide(probabilities, task, classes, thresholds)
+    if task == "single_label":
+        pairs = np.bincount(labels * len(classes) + decided, minlength=len(classes) ** 2)
+        return pairs.reshape(len(classes), -1).astype(np.int64)
+    truth, known = labels == 1, is_known(labels)
+    cells = [(t & d & known).sum(axis=0) for t in (~truth, truth) for d in (~decided, decided)]
+    return np.stack(cells, axis=1).reshape(-1, 2, 2).astype(np.int64)
 
 
 def metric_names(classes: Sequence[str], task: str) -> list[str]:
@@ -182,66 +218,115 @@ def _checked(labels: Array, probabilities: Array, classes: Sequence[str], task: 
     return labels.astype(np.int64), probabilities
 
 
-def _one_hot(labels: Array, class_count: int) -> Array:
-    return np.equal(labels[:, None], np.arange(class_count))
-
-
-def _mean(values: Array) -> float:
-    """NaN of nothing, without numpy's warning."""
-    return float(values.mean()) if len(values) else float("nan")
-
-
-def _nll(labels: Array, probabilities: Array, task: str) -> float:
-    if task == "single_label":
-        of_truth = probabilities[np.arange(len(labels)), labels]
+def _columns(labels: Array, truth: Array, known: Array, probabilities: Array, decided: Array) -> Floats:
+    """[N, R, 4 + 4C], what is summed over images: whether any label is known, all known right, nll, squared distance of
+    the classes' places (0 where there are several labels), then known, true, decided and both for each class."""
+    if labels.ndim == 2:
+        distance = np.zeros(decided.shape[:2])
+        nll = -(np.log(np.maximum(np.where(truth, probabilities, 1 - probabilities), _EPSILON)) * known).sum(axis=2)
     else:
-        of_truth = np.where(labels == 1, probabilities, 1 - probabilities)[is_known(labels)]
-    return _mean(-np.log(np.maximum(of_truth, _EPSILON)))
+        distance = (decided.argmax(axis=2) - labels) ** 2
+        of_truth = np.take_along_axis(probabilities, labels[None, :, None].astype(np.int64), axis=2)
+        nll = -np.log(np.maximum(of_truth, _EPSILON))[..., 0]
+    some = known.any(axis=1)
+    right = some & ((decided == truth) | ~known).all(axis=2)
+    parts = [np.broadcast_to(one, nll.shape)[..., None] for one in (some, right, nll, distance)]
+    parts += [np.broadcast_to(known, decided.shape), np.broadcast_to(truth, decided.shape)]
+    parts += [decided & known, decided & truth]
+    return np.moveaxis(np.concatenate(parts, axis=2).astype(np.float64, copy=False), 0, 1)
 
 
-def _two_by_two(truth: Array, decision: Array, known: Array) -> NDArray[np.int64]:
-    """int64 [C, 2, 2] of three bool arrays [N, C]: [[TN, FP], [FN, TP]] of each class."""
-    cells = [(t & d & known).sum(axis=0) for t in (~truth, truth) for d in (~decision, decision)]
-    return np.stack(cells, axis=1).reshape(-1, 2, 2).astype(np.int64)
+def sum_by_group(columns: Floats, member: NDArray[np.int64], groups: int) -> Floats:
+    """[G, ...] of ``columns`` [N, ...]; member: [N] in 0..G-1, each of them at least once."""
+    if groups == 1:
+        return np.asarray(columns.sum(axis=0, keepdims=True))
+    order = np.argsort(member, kind="stable")
+    starts = np.searchsorted(member[order], np.arange(groups))
+    return np.add.reduceat(columns[order], starts, axis=0)
 
 
-def _matrix(labels: Array, decided: Array, class_count: int) -> NDArray[np.int64]:
-    pairs = labels * class_count + decided
-    return np.bincount(pairs, minlength=class_count**2).reshape(class_count, -1).astype(np.int64)
+def _score(
+    weights: NDArray[np.uint16], summed: Floats, classes: Sequence[str], *, multi_label: bool, ordered: bool
+) -> dict[str, Floats]:
+    """The scores that follow from sums over images as [b, R], of ``weights`` [b, G] and ``summed`` [G, R, 4 + 4C]."""
+    totals = np.tensordot(weights.astype(np.float64), summed, axes=1)
+    images, right, nll, distance = np.moveaxis(totals[..., :4], 2, 0)
+    known, true, decided, tp = np.moveaxis(totals[..., 4:].reshape(*totals.shape[:2], 4, -1), 2, 0)
+    tn = known - true - decided + tp
+    named = {
+        "precision": ratio(tp, decided),
+        "recall": ratio(tp, true),
+        "specificity": ratio(tn, known - true),
+        "npv": ratio(tn, known - decided),
+        "f1": ratio(2 * tp, true + decided),
+    }
+    cells = known.sum(axis=2) if multi_label else images
+    values = {"nll": ratio(nll, cells, math.nan), "accuracy": ratio(right, images, math.nan)}
+    recall = (named["recall"] + named["specificity"]) / 2 if multi_label else named["recall"]
+    values |= {"f1_macro": named["f1"].mean(axis=2), "balanced_accuracy": recall.mean(axis=2)}
+    if multi_label:
+        values |= {
+            "exact_match": values["accuracy"],
+            "hamming_accuracy": ratio((tp + tn).sum(axis=2), cells, math.nan),
+        }
+        # Of two by two counts: the determinant in terms of sums, over what it could be.
+        together, rest = known * tp - true * decided, (known - true) * (known - decided)
+        values["mcc"] = ratio(together, np.sqrt(true * decided * rest)).mean(axis=2)
+        by_chance = true * (known - decided) + decided * (known - true)
+        values["kappa"] = ratio(2 * together, by_chance).mean(axis=2)
+    else:
+        together = images * right - (true * decided).sum(axis=2)
+        spread = [images**2 - (one**2).sum(axis=2) for one in (true, decided)]
+        values["mcc"] = ratio(together, np.sqrt(spread[0] * spread[1]))
+        place = np.arange(len(classes))
+        apart = (place[:, None] - place) ** 2 if ordered else place[:, None] != place
+        by_chance = np.einsum("...i,ij,...j->...", true, apart.astype(np.float64), decided)
+        missed = distance if ordered else images - right
+        values["kappa"] = ratio(by_chance - missed * images, by_chance)
+    return values | {f"{name}:{c}": of[..., i] for name, of in named.items() for i, c in enumerate(classes)}
 
 
-def _ratio(part: Array, whole: Array) -> Array:
-    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+def ratio(part: Floats, whole: Floats, of_nothing: float = 0.0) -> Floats:
+    """``part`` / ``whole``; 0/0 is ``of_nothing``."""
+    found: Floats = np.divide(part, whole, out=np.full(part.shape, of_nothing), where=whole > 0)
+    return found
 
 
-def _matthews(matrix: NDArray[np.int64]) -> float:
-    """Of counts [C, C], rows true; 0 where only one class is true, or only one decided."""
-    count, true, decided = float(matrix.sum()), matrix.sum(axis=1).astype(float), matrix.sum(axis=0).astype(float)
-    whole = (count**2 - (true**2).sum()) * (count**2 - (decided**2).sum())
-    return float((np.trace(matrix) * count - true @ decided) / whole**0.5) if whole > 0 else 0.0
+def _areas(
+    truth: NDArray[np.bool_], probability: Floats, weights: NDArray[np.float32], member: NDArray[np.int64]
+) -> Floats:
+    """[3, K] of one class and run: ``AREAS`` for each column of ``weights``, [G, K].
 
-
-def _kappa(matrix: NDArray[np.int64], *, quadratic: bool) -> float:
-    """Of counts [C, C], rows true: 1 - disagreement / disagreement by chance; 0 where chance cannot disagree."""
-    place = np.arange(len(matrix))
-    weights = (place[:, None] - place) ** 2 if quadratic else place[:, None] != place
-    by_chance = np.outer(matrix.sum(axis=1), matrix.sum(axis=0))
-    whole = float((weights * by_chance).sum())
-    return 1 - float((weights * matrix).sum()) * float(matrix.sum()) / whole if whole > 0 else 0.0
-
-
-def _areas(truth: Array, scores: Array) -> tuple[float, float, float]:
-    """``AREAS`` of one class. AUROC: the part of (positive, negative) pairs in the right order, ties counting half."""
-    order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)) if len(scores) else order
-    tp = truth[order].cumsum()[ends]
-    fp = ends + 1 - tp
-    if not len(tp) or not tp[-1] or not fp[-1]:
-        return (float("nan"),) * 3
-    gained, lost = np.diff(tp, prepend=0), np.diff(fp, prepend=0)
-    auroc = ((tp - gained / 2) * lost).sum() / (tp[-1] * fp[-1])
-    sensitive = tp[fp <= (1 - SPECIFICITY) * fp[-1] + 1e-9]
-    return float(auroc), float((gained * tp / (tp + fp)).sum() / tp[-1]), float(sensitive.max(initial=0) / tp[-1])
+    AUROC: the part of (positive, negative) pairs in the right order, ties counting half (Mann-Whitney U). Average
+    precision: the sum over distinct probabilities of gained recall times precision.
+    """
+    found = np.full((len(AREAS), weights.shape[1]), np.nan)
+    if not truth.any() or truth.all():
+        return found
+    order = np.argsort(-probability, kind="stable")
+    falling, hit, member = probability[order], truth[order], member[order]
+    starts = np.flatnonzero(np.append(True, falling[1:] != falling[:-1]))
+    # Negatives of several probabilities between two that positives have are summed as one.
+    has = np.logical_or.reduceat(hit, starts)
+    starts = starts[has | np.append(True, has[:-1])]
+    has = np.logical_or.reduceat(hit, starts)
+    of_hits, hits = np.searchsorted(np.flatnonzero(hit), starts[has]), member[hit]
+    step = max(1, _CELLS // len(member))
+    for at in range(0, weights.shape[1], step):
+        part = weights[:, at : at + step]  # whole numbers below 2^24: float32 is exact
+        images = np.add.reduceat(part[member], starts, axis=0)
+        gained = np.zeros_like(images)
+        gained[has] = np.add.reduceat(part[hits], of_hits, axis=0)
+        others, above, upto = images - gained, gained.cumsum(axis=0), images.cumsum(axis=0)
+        positives, negatives = above[-1].astype(np.float64), others.sum(axis=0, dtype=np.float64)
+        won = np.einsum("tk,tk->k", above - gained / 2, others, dtype=np.float64)
+        precision = np.divide(above, upto, out=np.zeros(upto.shape), where=upto > 0, dtype=np.float64)
+        area = np.einsum("tk,tk->k", gained, precision, dtype=np.float64)
+        few = upto - above <= (1 - SPECIFICITY) * negatives + 1e-9
+        caught = np.where(few, above, 0).max(axis=0)
+        for row, part, whole in ((0, won, positives * negatives), (1, area, positives), (2, caught, positives)):
+            np.divide(part, whole, out=found[row, at : at + step], where=(positives > 0) & (negatives > 0))
+    return found
 
 
 FEWEST_POSITIVES = 30
@@ -313,8 +398,9 @@ class OperatingPoint:
 
     @property
     def words(self) -> str:
-        """ "covid from a probability of 0.13 on (sensitivity at least 0.95 on validation)"."""
-        goal = f"{self.kind} at least {self.target:g} on validation"
+        """ "covid from a probability of 0.13 on (sensitivity at least 0.95 on validation, 3 networks pooled)"."""
+        pooled = f", {self.runs} networks pooled" if self.runs > 1 else ""
+        goal = f"{self.kind} at least {self.target:g} on validation{pooled}"
         if self.threshold is None:
             return f"none: no threshold of {self.label} reaches {goal}"
         return f"{self.label} from a probability of {shown_threshold(self.threshold)} on ({goal})"

@@ -75,14 +75,26 @@ class Predictions:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """The predictions in a file that ``Predictions.write`` wrote."""
+    """The predictions in a file that ``Predictions.write`` wrote; ValueError if its arrays are not as it promises."""
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:  # numpy leaks a truncated file
         arrays = {name: saved[name] for name in _ROWS}
-        return Predictions(**arrays, classes=tuple(map(str, saved["classes"])), epoch=int(saved["epoch"]))
+        found = Predictions(**arrays, classes=tuple(map(str, saved["classes"])), epoch=int(saved["epoch"]))
+    count, classes = found.path.shape, len(found.classes)
+    if not (
+        len(count) == 1
+        and found.split.shape == count
+        and {found.path.dtype.kind, found.split.dtype.kind} == {"U"}
+        and found.label.dtype.kind in "iu"
+        and found.label.shape in (count, (*count, classes))
+        and found.probability.dtype.kind == "f"
+        and found.probability.shape == (*count, classes)
+        and len(set(found.classes)) == classes > 0
+    ):
+        raise ValueError("its arrays do not fit each other, or hold something else than they should")
+    return found
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:
-    """All rows one after the other; the parts are of one network and one epoch."""
-    assert len({part.epoch for part in parts}) == 1, "predictions of different epochs"
+    """All rows one after the other; the epoch is that of the first part."""
     rows: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ROWS}
     return replace(parts[0], **rows)

@@ -74,7 +74,7 @@ def _heat_map(results: Results, cells: pd.DataFrame) -> list[Block]:
         f"{top['score']:.3f}. The table below holds all values."
     )
     caption = f"Best {metric} of each backbone and depth in the search. Gray: no score."
-    drawing = figures.heat_map(scores, tried, metric, data.mode == "min")
+    drawing = figures.heat_map(scores, tried, metric, data.run.sweep.mode == "min")
     return [Figure("backbone_depth_map", caption, alt, drawing)]
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from reports import figures, formats
 from reports.blocks import Chapter, Figure, Table, Text, columns
-from reports.figures import CostPoint
 from reports.results import Results
 
 TITLE = "Cost and accuracy"
@@ -23,17 +20,16 @@ def chapter(results: Results) -> Chapter:
     if ranked["trainable_params"].nunique() < 2 or len(ranked) < 3:
         text = "Fewer than three trials have a score, or all train equally many parameters: there is nothing to weigh."
         return Chapter("cost", TITLE, (Text(text),))
-    prices, scores = (ranked[name].to_numpy(dtype=np.float64) for name in ("trainable_params", "score"))
-    on, label = ranked.iloc[front(prices, scores, data.mode)], metric.replace("validation", "val")
-    steps = ", ".join(f"trial {one.number} ({formats.si(one.price)}, {one.score:.3f})" for one in _points(on))
-    finalists = _finalists(results)
+    on, finalists, label = front(ranked, data.run.sweep.mode), _finalists(results), metric.replace("validation", "val")
+    rows = on.to_dict("records")
+    steps = ", ".join(f"trial {r['number']:.0f} ({formats.si(r['trainable_params'])}, {r['score']:.3f})" for r in rows)
     caption = f"{formats.capital(metric)} against trainable parameters; blue: the Pareto front, with trial numbers"
-    caption += "; diamonds: finalists, mean over repeats with one standard error." if finalists else "."
+    caption += "; diamonds: finalists, mean over repeats with one standard error." if len(finalists) else "."
     figure = Figure(
         "cost",
         caption,
         f"{metric} against trainable parameters; on the front, the cheapest first: {steps}.",
-        figures.cost(_points(ranked), _points(on), finalists, "trainable parameters", label),
+        figures.cost(ranked, on, finalists, "trainable parameters", label),
         ranked[["number", "trainable_params", "score"]],
     )
     titles = {"score": label, "trainable_params": "trainable", "total_params": "parameters in all"}
@@ -46,39 +42,22 @@ def chapter(results: Results) -> Chapter:
     )
 
 
-def front(costs: NDArray[np.float64], scores: NDArray[np.float64], mode: str) -> list[int]:
-    """The places of those that nobody beats: whoever costs less or the same scores worse; the cheapest first.
+def front(trials: pd.DataFrame, mode: str) -> pd.DataFrame:
+    """The trials that nobody beats, the cheapest first: whoever trains fewer parameters or as many scores worse.
 
-    costs, scores: [n]; what has NaN is passed over. Of equals in both the first stands for all.
+    Columns: trainable_params, score. Of equals in both the first stands for all.
     """
-    sign = 1.0 if mode == "max" else -1.0
-    able = np.flatnonzero(np.isfinite(costs) & np.isfinite(scores))
-    order = sorted(able, key=lambda place: (costs[place], -sign * scores[place], place))
-    found: list[int] = []
-    for place in order:
-        if not found or sign * scores[place] > sign * scores[found[-1]]:
-            found.append(int(place))
-    return found
+    ordered = trials.sort_values(["trainable_params", "score"], ascending=[True, mode == "min"], kind="stable")
+    worth = ordered["score"] * (1 if mode == "max" else -1)
+    return ordered[worth > worth.cummax().shift(fill_value=-math.inf)]
 
 
-def _points(rows: pd.DataFrame) -> list[CostPoint]:
-    cells = zip(rows["number"], rows["trainable_params"], rows["score"], strict=True)
-    return [CostPoint(number=int(number), price=price, score=score) for number, price, score in cells]
-
-
-def _finalists(results: Results) -> list[CostPoint]:
-    """Means over the repeats on validation."""
+def _finalists(results: Results) -> pd.DataFrame:
+    """Means over the repeats on validation, and their standard errors: 0 where there is one repeat alone."""
     finals = results.data.run.finals
-    return [
-        CostPoint(
-            number=one.number,
-            price=float(one.trainable_params),
-            score=one.mean,
-            error=0.0 if math.isnan(one.standard_error) else one.standard_error,
-        )
-        for one in (finals.finalists if finals else ())
-        if one.trainable_params and not math.isnan(one.mean)
-    ]
+    rows = [(one.trainable_params, one.mean, one.standard_error) for one in (finals.finalists if finals else ())]
+    frame = pd.DataFrame(rows, columns=["trainable_params", "score", "error"], dtype="float64")
+    return frame[frame["score"].notna() & (frame["trainable_params"] > 0)].fillna(0.0)
 
 
 def _noise(results: Results) -> str:

@@ -17,7 +17,7 @@ from reports.intervals import FEW_GROUPS, interval
 from reports.leaderboard import contradict
 from reports.probabilities import MOST_VALUES, OperatingPoints, Subgroup
 from reports.results import ReportedModel, Results
-from trainables.metrics import UNTUNED, OperatingPoint, shown_threshold
+from trainables.metrics import UNTUNED, shown_threshold
 
 MOST_CLASSES = 6
 """Of a matrix in the summary."""
@@ -289,16 +289,11 @@ def _story(results: Results, points: OperatingPoints, model: ReportedModel) -> s
     text = f"Operating point: {_point(results)}."
     if point is None or point.threshold is None:
         return f"{text} {_usual(results, points, model)}"
-    text += f" It was chosen on {_chosen_on(point)}."
+    text += f" It was chosen on {point.positives:,} images of {point.label} among {point.images:,}."
     if not single:
         return f"{text} {_usual(results, points, model)}"
     text += " An image below it gets the likeliest of the other classes."
     return f"{text}{_flattered(results)} All else on this page but the examples is of the likeliest class."
-
-
-def _chosen_on(point: OperatingPoint) -> str:
-    pooled = f"the validation predictions of {point.runs} networks, pooled" if point.runs > 1 else "validation"
-    return f"{pooled} ({point.positives:,} images of {point.label} among {point.images:,})"
 
 
 def _flattered(results: Results) -> str:

@@ -11,12 +11,11 @@ import pandas as pd
 
 from reports import formats, thumbnails
 from reports.blocks import Block, Chapter, Note, Table, Text, columns
-from reports.bootstrap import decisions
 from reports.chapters import attribution
 from reports.chapters.attribution import gallery
 from reports.drawing import short
 from reports.results import ReportedModel, Results
-from trainables.metrics import is_known
+from trainables.metrics import decisions, has_class, is_known
 from trainables.predictions import Predictions
 
 TITLE = "Best and worst classified images"
@@ -110,10 +109,9 @@ def truth_and_decisions(
     part: Predictions, thresholds: Mapping[str, float] | None
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """bool [N, C] each, the third: whether the truth is known. thresholds: as for ``metrics.decide``."""
-    several = part.label.ndim == 2
-    truth = part.label == 1 if several else np.equal(part.label[:, None], np.arange(len(part.classes)))
-    task = "multi_label" if several else "single_label"
-    return truth, decisions(part.probability, part.classes, thresholds, task), is_known(part.label, len(part.classes))
+    task, count = "multi_label" if part.label.ndim == 2 else "single_label", len(part.classes)
+    decided = decisions(part.probability, part.classes, thresholds, task)
+    return has_class(part.label, count), decided, is_known(part.label, count)
 
 
 def _sorted(part: Predictions, rows: npt.NDArray[np.int64], key: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

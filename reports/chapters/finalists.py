@@ -22,7 +22,7 @@ from reports.comparisons import (
     Comparison,
 )
 from reports.intervals import interval
-from reports.leaderboard import ConfigurationResult, Leaderboard, params_of
+from reports.leaderboard import ConfigurationResult, Leaderboard
 from reports.results import Results
 from reports.tables import LAYERS
 from trainables.metrics import metric_mode
@@ -146,7 +146,7 @@ def _finalists(results: Results, board: Leaderboard) -> list[Block]:
     of, split = "folds" if board.finals.folds else "repeats", formats.SPLIT_NAMES[board.split]
     rows = []
     for one in board.finalists:
-        params = params_of(one.finalist)
+        params = formats.params_of(one.finalist.params)
         row: dict[str, Any] = {"place": one.finalist.rank, "number": one.finalist.number}
         row |= {"role": "winner" if one is board.winner else ""}
         row |= {"configuration": formats.in_short(params) if params else "hyperparameters damaged"}
@@ -301,7 +301,9 @@ def _baseline_table(results: Results, comparisons: dict[str, BaselineComparison]
 
 def _external(results: Results) -> list[Block]:
     title, earlier = Text("### External evaluations"), formats.listing(results.of_earlier_models)
-    left_out = f"Of a model that this run had before, and left out: {earlier}." if earlier else ""
+    left_out = (
+        f"Of a model that this run had before, or of other thresholds, and left out: {earlier}." if earlier else ""
+    )
     if not results.external:
         return [title, Text(formats.escape(left_out))] if earlier else []
     rows = []

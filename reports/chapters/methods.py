@@ -69,7 +69,7 @@ def chapter(results: Results) -> Chapter:
     """Paragraphs, limits and search space open or one click away; references and checklists folded."""
     cite = Citations()
     blocks: list[Block] = []
-    if not results.data.ended:
+    if not results.data.run.sweep.ended:
         blocks.append(Note("warning", "The sweep has not ended: these paragraphs describe what was on disk."))
     for heading, paragraph in PARAGRAPHS.items():
         blocks.append(Text(f"### {heading}\n\n{cite.within(' '.join(filter(None, paragraph(results))))}"))
@@ -155,9 +155,7 @@ def _networks(results: Results) -> list[str]:
         start = "random weights"
     elif origins == {"imagenet"}:
         start = "weights pretrained on ImageNet [@imagenet], verified by their hashes"
-    rows = data.trials.to_dict("records")
-    found = (formats.trial_params({str(key): value for key, value in row.items()}) for row in rows)
-    params = [one for one in found if one is not None]
+    params = [one for row in data.trials.to_dict("records") if (one := formats.trial_params(row)) is not None]
     augmentation, optimizers, losses = (_used(params, name) for name in ("augment", "optimizer", "loss"))
     schedule = ""
     if any(one.lr_schedule == "cosine" for one in params):
@@ -196,7 +194,7 @@ def _search(results: Results) -> list[str]:
         pruning += f"{sweep.grace_period or '?'} epochs, with a reduction factor of {factor}."
     elif sweep.scheduler == "median":
         pruning = "Trials were pruned by the median rule [@median]."
-    best = "highest" if data.mode == "max" else "lowest"
+    best = "highest" if data.run.sweep.mode == "max" else "lowest"
     warm, earlier = sweep.warm_trials, escape(Path(sweep.warm_start or "unknown").name)
     first = f"The first trials took their hyperparameters from the best of an earlier sweep, “{earlier}” "
     first += f"({escape(listing(one.trial_id for one in warm))})."

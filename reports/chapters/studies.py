@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from reports import formats, intervals
 from reports.blocks import Block, Chapter, Figures, Folded, Note, Table, Text, columns
@@ -26,7 +25,7 @@ from search_spaces.errors import by_reason
 from search_spaces.params import LOSS_FIELDS, TrialParams
 from search_spaces.studies import FLAWS, PublishedRow, published
 from sweep.records import read_predictions
-from trainables.metrics import confusion_matrix, evaluate_predictions
+from trainables.metrics import confusion_matrix, evaluate_predictions, ratio
 from trainables.predictions import Predictions
 
 TITLE = "The published study beside this run"
@@ -154,8 +153,8 @@ def from_matrix(row: PublishedRow) -> dict[str, float]:
         answered, there = hits + false_positives, hits + misses
     else:  # no matrix, or one of all labels pooled, which hides the single ones
         return found
-    found["f1_macro"] = float(_share(2 * hits, answered + there).mean())
-    found["recall"] = float(_share(hits, there)[classes.index(WATCHED[row.findings])])
+    found["f1_macro"] = float(ratio(2 * hits, answered + there).mean())
+    found["recall"] = float(ratio(hits, there)[classes.index(WATCHED[row.findings])])
     return found
 
 
@@ -306,7 +305,3 @@ def _task(part: Predictions) -> str:
 def _also_differs(one: TrialParams, other: TrialParams) -> tuple[str, ...]:
     first, second = one.to_flat(), other.to_flat()
     return tuple(name for name in first if name not in LOSS_FIELDS and first[name] != second[name])
-
-
-def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)

@@ -18,6 +18,7 @@ from reports.formats import escape
 from reports.intervals import interval
 from reports.results import Results
 from sweep.run_folder import ModelPaths
+from trainables.metrics import metric_mode
 
 MOST_CAVEATS = 4
 MOST_RUNNERS_UP = 3
@@ -41,7 +42,7 @@ def chapter(results: Results) -> Chapter:
     if results.number is not None:
         blocks.append(Folded("The model file and how to use it", tuple(_model(results))))
     blocks.append(Folded("What was run", (Facts(tuple(_run(results))),)))
-    problems = tuple(results.data.problems)
+    problems = tuple(results.data.run.problems)
     if problems:
         found = Note("error", "Problems found while the run folder was read:", problems)
         blocks.append(Folded(f"Problems of the run folder ({len(problems)})", (found,)))
@@ -51,7 +52,8 @@ def chapter(results: Results) -> Chapter:
 def _headline(results: Results) -> Headline:
     """The winner; before a selection, the best trial of the search, labelled as validation."""
     winner, best = results.winner, results.data.best
-    known = results.interval if _is_readable(results) else None
+    scores = results.judged_scores if _is_readable(results) else None
+    known = None if scores is None else interval(scores, results.metric)
     if winner is not None and winner.validation:
         value = winner.mean if known is None else known.estimate
         name, whose = results.metric_name, f"the winner, {winner.title}"
@@ -150,7 +152,7 @@ def _baselines(results: Results, scores: Scores) -> list[figures.Mark]:
             for one in contest.baselines
             if one.name in contest.measured and metric in contest.measured[one.name].estimate
         ]
-        return sorted(found, key=lambda mark: mark.value if results.lower_is_better else -mark.value)
+        return sorted(found, key=lambda mark: mark.value if metric_mode(metric) == "min" else -mark.value)
     value = (tables.majority_baseline(results.data.dataset, results.split or "val") or {}).get(metric)
     if contest is not None or value is None:
         return []
@@ -189,10 +191,10 @@ def _decisions(results: Results, scores: Scores) -> Figure:
     )
     split, drawn = formats.SPLIT_NAMES[results.split], rows[:MOST_BARS]
     which = "each class" if len(drawn) == len(rows) else f"the {len(drawn)} lowest of {len(rows)} classes"
-    groups = {name: [(one.estimate, one.low, one.high)] for name, one in drawn}
+    bars = {name: (one.estimate, one.low, one.high) for name, one in drawn}
     caption = f"{title} of {which} on {split}, the lowest first, with 95 % intervals."
     alt = f"{title} on {split}: " + "; ".join(f"{name} {intervals.plain(one)}" for name, one in drawn)
-    return Figure("summary_classes", caption, alt, figures.bars(groups, (title,), title), frame)
+    return Figure("summary_classes", caption, alt, figures.bars(bars, title), frame)
 
 
 def _configuration(results: Results) -> list[tuple[str, str]]:
@@ -259,7 +261,7 @@ def _run(results: Results) -> list[tuple[str, str]]:
     run, sweep, counts = data.run, data.run.sweep, tables.status_counts(data.trials)
     budget = f", at most {sweep.epochs} epochs a trial" if sweep.epochs else ""
     source = data.dataset.source.path or sweep.data or "unknown"
-    better = "higher" if data.mode == "max" else "lower"
+    better = "higher" if data.run.sweep.mode == "max" else "lower"
     seconds = formats.duration(float(data.trials["seconds"].sum()))
     rows = [
         ("Trials", ", ".join(f"{count} {status}" for status, count in counts.items())),

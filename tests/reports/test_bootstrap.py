@@ -116,7 +116,9 @@ def drawn(seed, task, *, images=40, classes=3, runs=1, decimals=None, missing=0.
     *(st.integers(0, 10**6), TASKS, st.integers(1, 30), st.integers(2, 10), st.sampled_from([None, 1])),
     *(st.sampled_from([0, 0.3, 1]), st.booleans()),
 )
-def test_scores_on_the_images_are_exactly_those_of_the_trials(seed, task, images, classes, decimals, missing, ordered):
+def test_scores_of_all_resamples_begin_with_those_of_the_images(
+    seed, task, images, classes, decimals, missing, ordered
+):
     labels, probabilities, names, groups = drawn(
         seed, task, images=images, classes=classes, decimals=decimals, missing=missing
     )

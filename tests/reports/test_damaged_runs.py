@@ -103,10 +103,10 @@ DAMAGES: dict[str, tuple[list[Damage], list[str]]] = {
             lambda p: rearrange(p.baselines / "thumbnails.npz", label=lambda old: old[:-1]),
         ],
         [
-            "finalists/t0000/seed_1001/best/predictions.npz is left out: its arrays do not fit",
+            "finalists/t0000/seed_1001/best/predictions.npz cannot be read (its arrays do not fit",
             "finalists/t0000/seed_1002/best/predictions.npz is left out: it names other classes",
-            "finalists/t0001/seed_1001/best/predictions.npz is left out",
-            "baselines/thumbnails.npz is left out",
+            "finalists/t0001/seed_1001/best/predictions.npz cannot be read (its arrays do not fit",
+            "baselines/thumbnails.npz cannot be read (its arrays do not fit",
         ],
     ),
     "lines of records are garbage and values are no numbers": (

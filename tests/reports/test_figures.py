@@ -37,8 +37,9 @@ def course(search: float) -> figures.Course:
     )
 
 
-def price(number: int) -> figures.CostPoint:
-    return figures.CostPoint(number=number, price=10.0**number, score=0.1 * number, error=0.01)
+def prices(*numbers: int) -> pd.DataFrame:
+    rows = [(number, 10.0**number, 0.1 * number, 0.01) for number in numbers]
+    return pd.DataFrame(rows, columns=["number", "trainable_params", "score", "error"])
 
 
 def slice_of(kind: Any, values: Any, winner: int | None = 0) -> figures.Slice:
@@ -57,8 +58,7 @@ DRAWN: dict[str, Callable[[], Drawing]] = {
     "forest": lambda: figures.forest([mark("winner"), mark("finalist"), mark("baseline", NAN)], "macro F1"),
     "courses": lambda: figures.courses([course(0.9), course(NAN)], "macro F1", "test"),
     "courses on validation": lambda: figures.courses([course(0.9)], "macro F1", ""),
-    "bars": lambda: figures.bars({NAMES[0]: [(0.8, 0.7, 0.9)], NAMES[1]: [(NAN, NAN, NAN)]}, ["F1"]),
-    "groups of bars": lambda: figures.bars({NAMES[2]: [(0.8, 0.7, 0.9)] * 3}, ["a", "b", "c"]),
+    "bars": lambda: figures.bars({NAMES[0]: (0.8, 0.7, 0.9), NAMES[1]: (NAN, NAN, NAN)}, "F1"),
     "stacked bars": lambda: figures.stacked_bars(IMAGES, figures.SPLIT_COLORS, "n"),
     "heat map": lambda: figures.heat_map(CELLS, CELLS.notna() * 2.0, "macro F1", lower_is_better=False),
     "heat map without scores": lambda: figures.heat_map(CELLS * NAN, CELLS * 0 + 1, "loss", lower_is_better=True),
@@ -69,8 +69,8 @@ DRAWN: dict[str, Callable[[], Drawing]] = {
     "curve without training": lambda: figures.curve(EPOCHS, "none", "val_f1", "F1", NAN),
     "all curves": lambda: figures.all_curves(EPOCHS, TRIALS, "val_f1", "F1", [1, 3], "a"),
     "all curves of none": lambda: figures.all_curves(EPOCHS.iloc[:0], TRIALS, "val_f1", "F1", [], None),
-    "cost": lambda: figures.cost([price(k) for k in range(5)], [price(1)], [price(2)], "parameters", "F1"),
-    "cost of none": lambda: figures.cost([], [], [], "parameters", "F1"),
+    "cost": lambda: figures.cost(prices(*range(5)), prices(1), prices(2), "parameters", "F1"),
+    "cost of none": lambda: figures.cost(prices(), prices(), prices(), "parameters", "F1"),
     "slices": lambda: figures.slices(
         [
             slice_of("categorical", ["vgg16", NAMES[1], "10", "9"]),

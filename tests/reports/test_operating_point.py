@@ -73,12 +73,13 @@ def test_the_ratios_are_of_what_the_rule_says_on_test(write_run: WriteRun, class
     assert np.isnan(rule.loc["normal", "PPV at a prevalence of"])
     line = facts(summary.chapter(results))["Operating point"]
     assert line.startswith(
-        f"covid from a probability of {point.threshold:.3f} on ({kind[7:]} at least 0.9 on validation)"
+        f"covid from a probability of {point.threshold:.3f} on ({kind[7:]} at least 0.9 on validation, "
+        "3 networks pooled)"
     )
     numbers = re.search(r"on test: sensitivity ([\d.]+) .*, PPV ([\d.]+) .* at a prevalence of 0.02$", line)
     assert numbers is not None
     assert numbers.groups() == (f"{tp / (tp + fn):.3f}", f"{elsewhere:.3f}")
-    assert f"({point.positives} images of covid among {point.images})" in texts(found)
+    assert f"chosen on {point.positives} images of covid among {point.images}." in texts(found)
     assert (examples.truth_and_decisions(test, model.thresholds)[1].argmax(axis=1) == decided).all()
 
 
@@ -117,7 +118,7 @@ def test_few_positives_and_a_target_out_of_reach_are_caveats(write_run: WriteRun
     RunPaths(root).selection.write_text(json.dumps(selection))
     results = results_of(root)
     assert "No threshold reaches sensitivity 0.9 of normal on validation" in said(results)
-    line = "none: no threshold of normal reaches sensitivity at least 0.9 on validation"
+    line = "none: no threshold of normal reaches sensitivity at least 0.9 on validation, 3 networks pooled"
     assert facts(summary.chapter(results))["Operating point"] == line
     assert f"Operating point: {line}." in texts(errors.chapter(results))
     build(root)

@@ -10,7 +10,8 @@ from in_chapter import results_of
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
-from reports.probabilities import reliability, youden
+from reports.bootstrap import Runs
+from reports.probabilities import calibration_error, chance_calibration_error, reliability, youden
 
 
 @settings(max_examples=80, deadline=None)
@@ -28,6 +29,20 @@ def test_youdens_threshold_has_the_greatest_sensitivity_plus_specificity_of_all(
     false_positive_rate, sensitivity, _ = metrics.roc_curve(truth, probability, drop_intermediate=False)
     # Deciding nothing, which roc_curve adds, is worth no more than deciding everything.
     assert index == pytest.approx((sensitivity - false_positive_rate)[1:].max())
+
+
+@pytest.mark.parametrize(("images", "least", "most"), [(40, 0.07, 0.2), (4000, 0.0, 0.03)])
+def test_what_chance_makes_of_a_calibrated_networks_error(images, least, most):
+    rng, errors, by_chance = np.random.default_rng(0), [], []
+    for _ in range(30):
+        sure = rng.uniform(0.5, 1, images).astype(np.float32)
+        truth = (rng.random(images) >= sure).astype(np.int64)
+        names, places = np.array([str(row) for row in range(images)]), ("",) * images
+        runs = Runs(("a",), ("x", "y"), truth, np.stack([sure, 1 - sure], axis=1)[None], names, places)
+        errors.append(calibration_error(runs))
+        by_chance.append(chance_calibration_error(runs))
+    assert np.mean(by_chance) == pytest.approx(np.mean(errors), abs=0.015)
+    assert least < np.mean(by_chance) < most
 
 
 def test_of_equally_good_thresholds_the_one_nearest_to_one_half_is_taken():

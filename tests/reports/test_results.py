@@ -114,7 +114,7 @@ def test_where_the_model_files_predictions_are_damaged_another_repeat_stands_in_
     assert results.model.title == "repeat seed_1002 of trial 0"
     assert "t0000/seed_1001" in results.model.remark
     assert results.runs("test").names == ("seed_1002", "seed_1003")
-    assert any("t0000/seed_1001" in problem for problem in results.data.problems)
+    assert any("t0000/seed_1001" in problem for problem in results.data.run.problems)
 
 
 def test_where_no_repeat_of_the_winner_can_be_read_the_best_trial_stands_in(write_run: WriteRun) -> None:
@@ -124,7 +124,7 @@ def test_where_no_repeat_of_the_winner_can_be_read_the_best_trial_stands_in(writ
     results = results_of(root)
     assert not results.model.retrained
     assert "trial 0, which won" in results.model.remark
-    assert "finalists/t0000/seed_1001/best/predictions.npz is missing" in results.data.problems
+    assert "finalists/t0000/seed_1001/best/predictions.npz is missing" in results.data.run.problems
     assert len(results.runs("val").names) == 1
 
 
@@ -133,7 +133,7 @@ def test_nothing_is_shown_where_nothing_can_be_read(write_run: WriteRun) -> None
     assert results.model is None
     assert results.runs("val") is None
     assert results.scores("val") is None
-    assert results.interval is None
+    assert results.judged_scores is None
 
 
 def test_a_failed_repeat_is_no_run(write_run: WriteRun) -> None:

@@ -148,7 +148,7 @@ def test_an_earlier_run_without_maps_is_shown(write_run) -> None:
     root = write_run(finals={})
     results = results_of(root)
     assert "No attribution maps can be read" in texts(chapter(results))
-    assert results.data.problems == []
+    assert results.data.run.problems == []
 
 
 @pytest.mark.parametrize("damage", ["bytes", "epoch", "split", "other images"])
@@ -165,7 +165,7 @@ def test_damaged_maps_are_one_problem_and_the_rest_is_shown(write_run, damage: s
     found = chapter(results)
     assert "No attribution maps can be read" in texts(found)
     assert len(galleries(found)) == 2
-    (problem,) = results.data.problems
+    (problem,) = results.data.run.problems
     assert MODEL in problem
 
 

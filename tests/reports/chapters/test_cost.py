@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,9 +20,9 @@ numbers = st.one_of(st.integers(-5, 5).map(float), st.just(math.nan))
 
 @given(st.lists(st.tuples(numbers, numbers), max_size=12), st.sampled_from(["max", "min"]))
 def test_a_trial_is_on_the_front_exactly_if_none_dominates_it(pairs: list[tuple[float, float]], mode: str) -> None:
-    costs = np.array([cost for cost, _ in pairs])
-    scores = np.array([score for _, score in pairs])
-    on = front(costs, scores, mode)
+    trials = pd.DataFrame(pairs, columns=["trainable_params", "score"], dtype="float64")
+    costs, scores = (trials[name].to_numpy() for name in trials)
+    on = front(trials.dropna(), mode).index.tolist()
     sign = 1 if mode == "max" else -1
     known = [i for i in range(len(pairs)) if math.isfinite(costs[i]) and math.isfinite(scores[i])]
 

@@ -83,11 +83,11 @@ def test_image_files_are_described_where_that_was_recorded(write_run):
     RunPaths(root).images.write_text("row,path\n0,a\n")
     results = results_of(root)
     assert "image_properties" not in tables(chapter(results))
-    assert any("images.csv" in problem for problem in results.data.problems)
+    assert any("images.csv" in problem for problem in results.data.run.problems)
     RunPaths(root).images.unlink()
     results = results_of(root)
     assert "image_properties" not in tables(chapter(results))
-    assert results.data.problems == []
+    assert results.data.run.problems == []
 
 
 def test_subgroups_and_sources_are_folded_and_a_class_from_one_source_is_a_warning(write_run):
