@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 LONGEST_COMPARED = 1_000
 """Characters of two problems that tell whether they are of one kind: the pattern takes their square."""
@@ -29,6 +30,15 @@ def raise_all(problems: Sequence[str]) -> None:
     """Raise one ``UserError`` with all ``problems``; do nothing if there are none."""
     if problems:
         raise UserError(*problems)
+
+
+@contextlib.contextmanager
+def gathered(problems: list[str], named: str = "") -> Iterator[None]:
+    """Add the problems of a ``UserError`` that is raised within to ``problems``, each behind ``named``."""
+    try:
+        yield
+    except UserError as error:
+        problems += [f"{named}{problem}" for problem in error.problems]
 
 
 def shown_problems(problems: Sequence[str], most: int = 10) -> list[str]:

@@ -6,32 +6,17 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from search_spaces.errors import UserError, raise_all, unknown
+from search_spaces.errors import UserError, gathered, raise_all, unknown
 from search_spaces.paths import shortened
 
 DEFAULT_BACKBONES = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "vgg16",
-    "vgg16_bn",
-    "densenet121",
-    "mobilenet_v2",
-    "mobilenet_v3_large",
-    "efficientnet_b0",
-    "squeezenet1_0",
-    "squeezenet1_1",
-    "convnext_tiny",
+    *("resnet18", "resnet34", "resnet50", "vgg16", "vgg16_bn", "densenet121", "mobilenet_v2", "mobilenet_v3_large"),
+    *("efficientnet_b0", "squeezenet1_0", "squeezenet1_1", "convnext_tiny"),
 )
 """What a sweep tries unless it is told otherwise."""
 BACKBONE_NAMES = (
     *DEFAULT_BACKBONES,
-    "resnext50_32x4d",
-    "wide_resnet50_2",
-    "efficientnet_v2_s",
-    "regnet_y_1_6gf",
-    "vit_b_16",
-    "swin_t",
+    *("resnext50_32x4d", "wide_resnet50_2", "efficientnet_v2_s", "regnet_y_1_6gf", "vit_b_16", "swin_t"),
 )
 OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("constant", "cosine", "plateau")
@@ -136,10 +121,8 @@ class TrialParams:
         problems = [] if "backbone" in flat else [f"a trial names no backbone: give one of {', '.join(BACKBONE_NAMES)}"]
         values: dict[str, Any] = {}
         for key, value in flat.items():
-            try:
+            with gathered(problems):
                 values[key] = _parse(key, value)
-            except UserError as error:
-                problems += error.problems
         raise_all(problems)
         return cls(**values)
 

@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution
 
 from search_spaces import full_finetune, head_only, imbalance, partial_unfreeze, studies
 from search_spaces.choices import losses
-from search_spaces.errors import UserError, by_reason, raise_all, unknown
+from search_spaces.errors import UserError, by_reason, gathered, raise_all, unknown
 from search_spaces.fixed_trial import FixedTrial, Offered, names_layers
 from search_spaces.params import FIELDS, Choices, Override, Range, Scalar, SpaceContext, TrialParams, parse_text
 from search_spaces.paths import path_of
@@ -134,13 +134,11 @@ def checked_overrides(overrides: Mapping[str, object], context: SpaceContext) ->
     fitting: dict[str, Override] = {}
     problems: list[str] = []
     for field, given in overrides.items():
-        try:
+        with gathered(problems, f"--set {field}={given}: "):
             value = parse_text(field, given)
             if field in fits and not isinstance(value, Range | Choices):
                 raise_all(misfits(TrialParams.from_flat(fits | {field: value}), context))
             fitting[field] = value
-        except UserError as error:
-            problems += [f"--set {field}={given}: {problem}" for problem in error.problems]
     return fitting, problems
 
 
@@ -331,15 +329,12 @@ def _study(name: str, context: SpaceContext, overrides: Mapping[str, Override], 
         elif row.task != context.task:
             left_out[row.id] = f"a {row.task} trial, and the task is {context.task}"
         else:
-            try:
+            with gathered(problems, f"{name} {row.id}: "):
                 params = resolve({}, row.params.to_flat(), overrides)
-            except UserError as error:
-                problems += [f"{name} {row.id}: {problem}" for problem in error.problems]
-                continue
-            if reasons := misfits(params, context):
-                left_out[row.id] = "; ".join(reasons)
-            else:
-                chosen.append(dataclasses.replace(row, params=params))
+                if reasons := misfits(params, context):
+                    left_out[row.id] = "; ".join(reasons)
+                else:
+                    chosen.append(dataclasses.replace(row, params=params))
     refused = [one for one in dict.fromkeys(asked) if one in left_out]
     raise_all(problems + [f"--rows {one}: {name} cannot run it here: {left_out[one]}" for one in refused])
     if not chosen:

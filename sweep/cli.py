@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import shutil
 import subprocess
 import sys
@@ -14,11 +13,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from search_spaces.errors import UserError, shown_problems, unknown
+from search_spaces.errors import UserError, gathered, unknown
 from search_spaces.paths import path_of
 from sweep.config import GROUPS, SweepConfig
-from sweep.endings import BAD_INPUT, DISK_FULL, INTERRUPTED, SweepStopped
-from trainables.atomic import DISK_ERRORS
+from sweep.endings import DISK_FULL, SweepStopped
 from trainables.data.config import Option, dashed, unknown_option
 from trainables.data.yaml_file import read_yaml, underscored
 
@@ -62,11 +60,9 @@ def read(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
     on_line.pop("json", None)  # ``sweep.run`` looks for it itself, before anything can go wrong
     in_file: dict[str, Any] = {}
     if path is not None:
-        try:
+        with gathered(problems):
             in_file, wrong_keys = read_config_file(path_of("--config", path), SweepConfig.model_fields)
             problems += wrong_keys
-        except UserError as error:
-            problems += error.problems
     config, wrong = SweepConfig.read({name: in_file[name] for name in in_file if name not in on_line} | on_line)
     for name, sentences in wrong.items():
         problems += [sentence if name in on_line else f"--config {path}: {sentence}" for sentence in sentences]
@@ -92,7 +88,9 @@ def arguments_of(options: Mapping[str, Any]) -> list[str]:
 
 
 def _joined(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return ",".join(map(_joined, value))
+    return "none" if value is None else str(value)
 
 
 def parser(*, rare: bool = False) -> Arguments:
@@ -277,38 +275,6 @@ def computing(asked: argparse.Namespace) -> tuple[int | None, list[str]]:
     return (None if size is None or problems else int(size)), problems
 
 
-def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
-    """``run`` with the arguments; its exit code, or 2 with one line a problem, or 130 after Ctrl-C, or that of
-    ``SweepStopped``, or 4 where a disk takes no more.
-
-    Also 130 where what reads our output (``| head``) has gone.
-    """
-    try:
-        return run(list(sys.argv[1:] if argv is None else argv))
-    except UserError as error:
-        tell(error.problems)
-        return BAD_INPUT
-    except SweepStopped as stopped:
-        tell([stopped.reason])
-        return stopped.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        silence_output()
-        return INTERRUPTED
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        tell([f"{error.filename or 'the output'}: {DISK_ERRORS[error.errno]}"])
-        return DISK_FULL
-
-
-def silence_output() -> None:
-    """Send what is still printed nowhere, as its reader has gone; Python would complain of it when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def build_page(module: str, folder: Path) -> tuple[list[str], str | None]:
     """Build the page of ``folder`` in a process of its own, as a user would; its lines, and what went wrong or None.
 
@@ -344,12 +310,6 @@ class ImageCount:
         text = f"{done:,} of {count:,} images read" + ("" if ended else f", {speed:,.0f} a second, {left} left")
         before, after = ("\r", "\n" if ended else "") if terminal else ("", "\n")
         print(f"{before}{text:<70}", end=after, file=sys.stderr, flush=True)
-
-
-def tell(problems: Sequence[str]) -> None:
-    """The first ten problems on stderr, each as one line, and how many more there are."""
-    for problem in shown_problems([f"error: {problem}" for problem in problems]):
-        print(problem.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
 
 
 def plain(text: str) -> str:

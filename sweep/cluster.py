@@ -142,18 +142,22 @@ def _no_cluster(address: str, why: str) -> str:
 
 
 def on_every_node(
-    function: Callable[..., Any], *arguments: Any, ip: str | None = None, within_s: float = NODE_ANSWERS_WITHIN_S
+    function: Callable[..., Any],
+    *arguments: Any,
+    ip: str | None = None,
+    within_s: float = NODE_ANSWERS_WITHIN_S,
+    **named: Any,
 ) -> list[tuple[str, Any]]:
     """Call an importable ``function`` on each node that has CPUs; the nodes' names with the results, or exceptions.
 
-    ip: on that node alone.
+    ip: on that node alone. named: arguments of the function by their names.
     """
     task = ray.remote(num_cpus=0, max_retries=0)(function)
     asked = [
         (
             f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
             task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-                *arguments
+                *arguments, **named
             ),
         )
         for node in ray.nodes()
@@ -179,7 +183,7 @@ class ClusterWatch:
         self.slots = 0
         self._resources = {"CPU": resources["cpu"], "GPU": resources["gpu"]}
         self._wanted = wanted
-        self._asked_for = 0
+        self._asked_for = -1  # What a killed sweep asked for stands until somebody else asks.
         self._oom_kills: dict[str, int | None] = {}
         self._own = ray.get_runtime_context().get_node_id()
         self._cut_off = False
@@ -227,7 +231,7 @@ class ClusterWatch:
         """End the watch and withdraw what was asked of an autoscaler."""
         self._closed.set()
         self._thread.join(ASK_EVERY_S)
-        if self._asked_for and not self._thread.is_alive():
+        if self._asked_for > 0 and not self._thread.is_alive():
             self._ask_for(0)
 
     def _watch(self) -> None:
@@ -246,6 +250,7 @@ class ClusterWatch:
                 self._empty_s = 0.0
             for ip in {node["NodeManagerAddress"] for node in nodes} - {*self._oom_kills}:
                 self._count_oom_kills(ip)
+                self._silent_s = 0.0  # Each of many new nodes may take seconds.
             if self._wanted is not None and (wanted := min(self._wanted(), MOST_AT_ONCE)) != self._asked_for:
                 self._ask_for(wanted)
         except Exception as error:  # Ray has many for a head that does not answer.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Self
 
 from search_spaces.errors import UserError, raise_all
@@ -244,6 +244,11 @@ class SweepConfig(DataConfig):
         """Whether the space is a published study: a list of trials, run to their ends."""
         return self.space.startswith("studies.")
 
+    @property
+    def fixed_concurrency(self) -> int | None:
+        """Trials at once where that is a number: not as many as a cluster allows at any time."""
+        return self.concurrency if isinstance(self.concurrency, int) else None
+
     def data_config(self) -> DataConfig:
         """The part about the data."""
         return DataConfig(**{name: getattr(self, name) for name in DataConfig.model_fields})
@@ -344,84 +349,76 @@ def check(
 
 def pair_problems(config: SweepConfig) -> list[str]:
     """Settings that are fine each, and cannot work together; what could not be read is not held against the others."""
+    return [sentence for fields, sentence in _pairs(config) if not config.unread & {*fields}]
+
+
+def _pairs(config: SweepConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Which settings cannot work together, and a sentence for each such set of them."""
     epochs, grace_period, repeats = config.epochs or 0, config.grace_period or 0, config.repeats or 1
-    target = config.target_sensitivity or config.target_specificity
-    no_finalists = "is about finalists, and --finalists 0 asks for none: leave one of them out"
-    pairs = (
-        (
-            ("folds", "repeats"),
-            config.folds is not None and repeats > 1,
-            f"--folds {config.folds} and --repeats {config.repeats} cannot go together, as each fold is trained once: "
-            "give one of them (with --resume, --repeats 1 or --folds none in place of the earlier one)",
-        ),
-        (("finalists", "folds"), config.finalists == 0 and config.folds, f"--folds {config.folds} {no_finalists}"),
-        (
-            ("finalists", "compare"),
-            config.finalists == 0 and config.compare,
-            f"--compare {','.join(config.compare)} {no_finalists}",
-        ),
-        (
-            ("finalists", *TARGETS),
-            config.finalists == 0 and target,
-            f"{pair_text(config, *TARGETS)} {no_finalists}",
-        ),
-        (
-            TARGETS,
-            config.target_sensitivity and config.target_specificity,
-            f"{pair_text(config, *TARGETS)} cannot go together, as a model has one operating point: give one of them "
-            "(with --resume, none in place of the earlier one)",
-        ),
-        (
-            ("prevalence", *TARGETS),
-            config.prevalence and not target,
-            f"{pair_text(config, 'prevalence')} is of a class with a target: give --target-sensitivity or "
-            "--target-specificity, too, or leave it out",
-        ),
-        (
-            ("prevalence", *TARGETS),
-            config.prevalence and target and config.prevalence.keys() != target.keys(),
-            f"{pair_text(config, 'prevalence', *TARGETS)}: must be of the same class",
-        ),
-        (
-            ("rows", "space"),
-            config.rows and not config.study,
-            f"--rows {','.join(config.rows)}: --space {config.space} is no study, and only studies have rows",
-        ),
-        (
-            ("warm_start", "space"),
-            config.warm_start is not None and config.study,
-            f"--warm-start {config.warm_start}: --space {config.space} is a list of trials and tries no others: leave "
-            "one of them out",
-        ),
-        (
-            ("retry_failed", "resume"),
-            config.retry_failed and config.resume is None,
-            "--retry-failed runs failed trials of an earlier run again: name that run by --resume, or leave it out",
-        ),
-        (
-            ("scheduler", "epochs"),
-            config.scheduler in ("asha", "median") and epochs == 1,
-            f"--scheduler {config.scheduler} has nothing to stop in --epochs 1: give more epochs, or --scheduler none",
-        ),
-        (
-            ("scheduler", "epochs", "grace_period"),
-            config.scheduler != "none" and grace_period > epochs >= 1,
-            f"--grace-period {grace_period} is above --epochs {epochs}: no trial could be stopped; give a smaller one, "
-            "or --scheduler none",
-        ),
-    )
-    return [sentence for fields, wrong, sentence in pairs if wrong and not config.unread & {*fields}]
+    target, prevalence = config.target_sensitivity or config.target_specificity, config.prevalence
+    targets, space = pair_text(config, *TARGETS), f"--space {config.space}"
+    if config.folds is not None and repeats > 1:
+        both = f"--folds {config.folds} and --repeats {config.repeats} cannot go together, as each fold is trained once"
+        way_out = "give one of them (with --resume, --repeats 1 or --folds none in place of the earlier one)"
+        yield ("folds", "repeats"), f"{both}: {way_out}"
+    of_finalists = {
+        ("folds",): config.folds and f"--folds {config.folds}",
+        ("compare",): config.compare and f"--compare {','.join(config.compare)}",
+        TARGETS: target and targets,
+    }
+    for fields, given in of_finalists.items():
+        if config.finalists == 0 and given:
+            what = "is about finalists, and --finalists 0 asks for none: leave one of them out"
+            yield ("finalists", *fields), f"{given} {what}"
+    if config.target_sensitivity and config.target_specificity:
+        way_out = "give one of them (with --resume, none in place of the earlier one)"
+        yield TARGETS, f"{targets} cannot go together, as a model has one operating point: {way_out}"
+    if prevalence and not target:
+        way_out = "give --target-sensitivity or --target-specificity, too, or leave it out"
+        yield ("prevalence", *TARGETS), f"{pair_text(config, 'prevalence')} is of a class with a target: {way_out}"
+    if prevalence and target and prevalence.keys() != target.keys():
+        yield ("prevalence", *TARGETS), f"{pair_text(config, 'prevalence', *TARGETS)}: must be of the same class"
+    if config.rows and not config.study:
+        yield ("rows", "space"), f"--rows {','.join(config.rows)}: {space} is no study, and only studies have rows"
+    if config.warm_start is not None and config.study:
+        what = "is a list of trials and tries no others: leave one of them out"
+        yield ("warm_start", "space"), f"--warm-start {config.warm_start}: {space} {what}"
+    if config.retry_failed and config.resume is None:
+        what = "runs failed trials of an earlier run again: name that run by --resume, or leave it out"
+        yield ("retry_failed", "resume"), f"--retry-failed {what}"
+    if config.scheduler in ("asha", "median") and epochs == 1:
+        what = "has nothing to stop in --epochs 1: give more epochs, or --scheduler none"
+        yield ("scheduler", "epochs"), f"--scheduler {config.scheduler} {what}"
+    if config.scheduler != "none" and grace_period > epochs >= 1:
+        what = f"is above --epochs {epochs}: no trial could be stopped; give a smaller one, or --scheduler none"
+        yield ("scheduler", "epochs", "grace_period"), f"--grace-period {grace_period} {what}"
 
 
-def list_problems(asked: SweepConfig) -> list[str]:
-    """What was asked of a search where there is none, as a study is a list of trials."""
-    given = [name for name in ("trials", "sampler") if asked.study and name in asked.model_fields_set]
-    way_out = {"trials": "leave it out, or choose some by --rows", "sampler": "leave it out"}
+def idle_problems(arguments: Collection[str], config: SweepConfig) -> list[str]:
+    """Which options of the command line change nothing with the rest of ``config``, one sentence each.
+
+    One in a --config file may be idle: the same file serves many commands.
+    """
+    given = {argument.partition("=")[0] for argument in arguments}
+    default = "" if "--scheduler" in given else "(the default of a study and of --epochs 1) "
+    scheduler, listed = config.scheduler, f"--space {config.space} is a list of trials, and all of them are run"
+    reasons = {
+        "trials": config.study and f"{listed}; --rows chooses some",
+        "sampler": config.study and listed,
+        "repeats": config.finalists == 0 and "--finalists 0 asks for no finalists that could be repeated",
+        "grace_period": scheduler == "none" and f"--scheduler none {default}stops no trial early",
+        "reduction_factor": scheduler in ("median", "none") and f"--scheduler {scheduler} {default}has no rungs",
+        "cache_size": config.cache_dir is None and "--cache-dir none keeps nothing",
+    }
     return [
-        f"{dashed(name)} {getattr(asked, name)}: --space {asked.space} is a list of trials, and all of them are run: "
-        f"{way_out[name]}"
-        for name in given
+        f"{dashed(name)} {_short(getattr(config, name))}: {why}: leave it out, or change that"
+        for name, why in reasons.items()
+        if why and dashed(name) in given and name not in config.unread
     ]
+
+
+def _short(value: object) -> object:
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def pair_text(config: SweepConfig, *names: str) -> str:
@@ -447,7 +444,7 @@ def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None
     local = config.address == "local"
     where = "this machine" if local else f"the cluster at {config.address}"
     asked_cpus, asked_gpus = config.cpus_per_trial or 0, config.gpus_per_trial or 0
-    at_once = config.concurrency if isinstance(config.concurrency, int) else 0
+    at_once = config.fixed_concurrency or 0
     sound = not config.unread & {"concurrency", "cpus_per_trial", "gpus_per_trial"}
     found = []
     if local and config.concurrency == CLUSTER:
@@ -455,7 +452,8 @@ def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None
     if local and config.wait_for_nodes is not None:
         found.append(f"--wait-for-nodes {config.wait_for_nodes} is for a cluster: give --address, too, or leave it out")
     if cpus is not None and asked_cpus > cpus:
-        found.append(f"--cpus-per-trial {asked_cpus}: {where} has {cpus}")
+        has = f"{where} has {cpus}" if local else f"no machine of {where} has more than {cpus}"
+        found.append(f"--cpus-per-trial {asked_cpus}: {has}")
     elif sound and cpus is not None and local and (needed := at_once * max(1, asked_cpus)) > cpus:
         found.append(
             f"--concurrency {at_once} with {max(1, asked_cpus)} CPUs a trial needs {needed} CPUs: {where} has {cpus}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sweep.endings import DISK_FULL, SweepStopped
 from sweep.run_folder import RunPaths
-from trainables.atomic import DISK_ERRORS, write_atomically
+from trainables.atomic import DISK_ERRORS, disk_error, write_atomically
 
 RESERVE_BYTES = 4 << 20
 FULL_BYTES = 1 << 20
@@ -34,7 +34,7 @@ def reserve(paths: RunPaths) -> Iterator[None]:
 def stopped_by(error: OSError, storage: Path) -> SweepStopped:
     """What ends a sweep when one of ``DISK_ERRORS`` came up: which disk, what it has, and the way out. Others are
     raised again."""
-    if error.errno not in DISK_ERRORS:
+    if error.errno is None or disk_error(error) is not error:
         raise error
     places = {f"--storage {storage}": storage, f"Ray's temporary folder {ray_folder()}": ray_folder()}
     if error.filename is None:  # Ray names no file of its own.

@@ -6,8 +6,11 @@ import atexit
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
+
+from search_spaces.errors import UserError, shown_problems
+from trainables.atomic import DISK_ERRORS, disk_error
 
 DONE = 0
 ALL_FAILED = 1
@@ -15,6 +18,8 @@ BAD_INPUT = 2
 CLUSTER_LOST = 3
 DISK_FULL = 4
 INTERRUPTED = 130
+
+SIGNAL = "by Ctrl-C, or a signal to end"
 
 STATUS = {"done": DONE, "running": 10, "interrupted": 11, "dead": 12}
 """Exit codes of ``python -m sweep.status``, by the state of the run."""
@@ -29,6 +34,44 @@ class SweepStopped(Exception):
     def __init__(self, reason: str, exit_code: int) -> None:
         super().__init__(reason, exit_code)
         self.reason, self.exit_code = reason, exit_code
+
+
+def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
+    """``run`` with the arguments; its exit code, or 2 with one line a problem, or 130 after Ctrl-C, or that of
+    ``SweepStopped``, or 4 where a disk takes no more.
+
+    Also 130 where what reads our output (``| head``) has gone.
+    """
+    try:
+        return run(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        tell(error.problems)
+        return BAD_INPUT
+    except SweepStopped as stopped:
+        tell([stopped.reason])
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        silence_output()
+        return INTERRUPTED
+    except OSError as error:
+        if error.errno is None or disk_error(error) is not error:
+            raise
+        tell([f"{error.filename or 'the output'}: {DISK_ERRORS[error.errno]}"])
+        return DISK_FULL
+
+
+def silence_output() -> None:
+    """Send what is still printed nowhere, as its reader has gone; Python would complain of it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def tell(problems: Sequence[str]) -> None:
+    """The first ten problems on stderr, each as one line, and how many more there are."""
+    for problem in shown_problems([f"error: {problem}" for problem in problems]):
+        print(problem.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
 
 
 def leave_with(main: Callable[[], int]) -> NoReturn:

@@ -15,14 +15,13 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.errors import UserError, raise_all, unknown
+from search_spaces.errors import UserError, raise_all, some, unknown
 from search_spaces.paths import shortened, unreachable
 from sweep.cli import (
     Arguments,
@@ -35,18 +34,16 @@ from sweep.cli import (
     options_given,
     path,
     plain,
-    run_command,
-    tell,
 )
-from sweep.endings import BAD_INPUT, leave_with
+from sweep.endings import BAD_INPUT, leave_with, run_command, tell
 from sweep.evaluation_records import read_conclusion
 from sweep.run_folder import EvaluationPaths, RunPaths, check_writable, folder_beside
-from trainables.atomic import FORMAT, sha256_of, write_json
+from trainables.atomic import FORMAT, now, sha256_of, write_json
 from trainables.data.config import DataConfig
 from trainables.data.dataset import unchanged
 from trainables.data.decoded import read_records
 from trainables.data.file_form import file_form
-from trainables.data.prepare import list_samples
+from trainables.data.prepare import list_samples, no_image
 from trainables.data.presets import apply_preset
 from trainables.data.samples import MISSING, SPLIT_WORDS, Samples
 from trainables.data.split_files import write_image_stats, write_splits
@@ -56,7 +53,10 @@ from trainables.predictions import Predictions
 if TYPE_CHECKING:
     from sweep.predictor import Prediction, Predictor
 
-OF_TRAINING = ("image_size", "fit", "seed", "max_images", "ordered_classes", "allow_leakage", "task")
+OF_TRAINING = (
+    *("image_size", "fit", "seed", "max_images", "min_class_images", "ordered_classes", "allow_leakage", "task"),
+    "source_column",
+)
 DATA_OPTIONS = {name: one for name, one in DataConfig.options().items() if name not in OF_TRAINING}
 """Those of ``python -m sweep.run`` about what is read, which mean the same here; the model says the others."""
 SPLIT = "external"
@@ -163,21 +163,21 @@ def evaluate(
     """
     facts = model.facts
     samples = read_labelled(asked.config, facts.classes, facts.task, asked.renamed, asked.split)
+    if not asked.config.skip_unreadable:  # Told before hours of predictions, as far as the first bytes tell it.
+        _unreadable(samples, [no_image(file) for file in samples.files], skip=False)
     answers: list[Prediction] = []
     progress = ImageCount()
     sources = samples.files if samples.pixels is None else list(samples.pixels)
     for answer in model.predict(sources, batch_size):
         answers.append(answer)
         progress(len(answers), len(samples))
-    dropped = _unreadable(samples, answers, skip=asked.config.skip_unreadable)
+    reasons = [answer.image.reason if answer.probability is None else None for answer in answers]
+    dropped = _unreadable(samples, reasons, skip=asked.config.skip_unreadable)
     rows = np.flatnonzero([answer.probability is not None for answer in answers]).astype(np.int64)
     samples, answers = samples.subset(rows), [answers[row] for row in rows]
     probabilities = np.stack([answer.probability for answer in answers if answer.probability is not None])
     probabilities = probabilities[:, [facts.classes.index(name) for name in samples.classes]]
-    labels = samples.labels
-    if (labels == MISSING).any():
-        labels = np.where(labels == MISSING, np.nan, labels).astype(np.float32)
-    found = (samples.paths, labels, probabilities, samples.classes)
+    found = (samples.paths, samples.labels, probabilities, samples.classes)
     Predictions.of_split(SPLIT, *found, facts.epoch).write(files.predictions)
     numbers = np.arange(len(samples))
     write_splits(files.rows, samples, numbers, np.full(len(samples), SPLIT), same=numbers)
@@ -202,7 +202,7 @@ def _written(
     return {
         "format": FORMAT,
         "name": asked.name,
-        "evaluated": datetime.now(UTC).isoformat(timespec="seconds"),
+        "evaluated": now(),
         "command": asked.command,
         "run": None if asked.run_root is None else asked.run_root.resolve().name,
         "model": {"file": str(model.path.absolute()), "sha256": sha256_of(model.path)} | model.facts.to_dict(),
@@ -237,17 +237,14 @@ def _fingerprint(samples: Samples, hashes: Sequence[str]) -> str:
     return hashlib.sha256(("\n".join(samples.classes) + "".join(lines)).encode()).hexdigest()
 
 
-def _unreadable(samples: Samples, answers: Sequence[Prediction], *, skip: bool) -> list[dict[str, str]]:
-    """The files that cannot be read, with reasons; ``UserError`` unless they are to be skipped and others are left."""
-    broken = [
-        {"path": name, "reason": str(answer.image.reason)}
-        for name, answer in zip(samples.paths, answers, strict=True)
-        if answer.probability is None
-    ]
-    if not broken or (skip and len(broken) < len(answers)):
+def _unreadable(samples: Samples, reasons: Sequence[str | None], *, skip: bool) -> list[dict[str, str]]:
+    """The files that cannot be read, with ``reasons``; ``UserError`` unless they may be skipped and others are left."""
+    pairs = zip(samples.paths, reasons, strict=False)  # Pixels of an .npz have no files.
+    broken = [{"path": name, "reason": reason} for name, reason in pairs if reason is not None]
+    if not broken or (skip and len(broken) < len(samples)):
         return broken
     way_out = "mend or remove them" + ("" if skip else ", or go on without them by --skip-unreadable")
-    lines = [f"{len(broken)} of {len(answers)} image files cannot be read: {way_out}"]
+    lines = [f"{len(broken)} of {len(samples)} image files cannot be read: {way_out}"]
     lines += [f"  {one['path']}: {one['reason']}" for one in broken[:_MOST_SHOWN]]
     if len(broken) > _MOST_SHOWN:
         lines.append(f"  ... and {len(broken) - _MOST_SHOWN} more")
@@ -327,12 +324,16 @@ def read_labelled(
     all problems together.
     """
     config, note = apply_preset(config)
+    least = config.min_class_images or 0
+    if task == "multi_label":  # A label of few images is as known as any.
+        config = config.model_copy(update={"min_class_images": DataConfig.model_fields["min_class_images"].default})
     samples = _list(config, task)
     samples = dataclasses.replace(samples, notes=(*([note] if note else []), *samples.notes))
     problems = list(samples.problems)
-    # A column of names tells of every label, those that no image has among them; a column of 0 and 1 of its own alone.
+    # A column of names tells of every label, those that no image has among them, unless --classes has left some out; a
+    # column of 0 and 1 tells of its own alone.
     own_columns = {config.class_names.get(name, name) for name in config.label_column}
-    of_names = len(config.label_column) < 2 and {*samples.classes} != own_columns
+    of_names = len(config.label_column) == 1 and not config.classes and {*samples.classes} != own_columns
     renamed = {theirs: ours for theirs, ours in renamed.items() if theirs != ours}
     for theirs, ours in renamed.items():
         for side, name, known in (("data", theirs, samples.classes), ("model", ours, classes)):
@@ -345,7 +346,12 @@ def read_labelled(
     # An empty folder, or a class of another split only, is asked for nothing.
     places = range(len(names)) if task == "multi_label" else np.flatnonzero(samples.hot.any(axis=0))
     present = [names[place] for place in places]
-    problems += [_stranger(config, name, classes) for name in present if name not in (*classes, *renamed.values())]
+    strange = [name for name in present if name not in (*classes, *renamed.values())]
+    images = dict(zip(names, samples.hot.sum(axis=0).tolist(), strict=True))
+    if few := [name for name in strange if task == "multi_label" and images[name] < least]:
+        note = f"labels of fewer than {least} images that the model does not know are left out: {some(few)}"
+        samples = dataclasses.replace(samples, notes=(*samples.notes, note))
+    problems += [_stranger(config, task, name, classes) for name in strange if name not in few]
     raise_all(problems)
     hot = np.zeros((len(samples), len(classes)), dtype=np.int8)
     unknown_of = samples.labels == MISSING if samples.labels.ndim == 2 else np.zeros_like(samples.hot)
@@ -403,12 +409,15 @@ def _only(samples: Samples, split: str) -> tuple[Samples, list[str]]:
     return samples.subset(rows), [] if len(rows) else [f"--split {split}: no image of {samples.path} is in it"]
 
 
-def _stranger(config: DataConfig, name: str, classes: Sequence[str]) -> str:
+def _stranger(config: DataConfig, task: str, name: str, classes: Sequence[str]) -> str:
     near = difflib.get_close_matches(name.lower(), [one.lower() for one in classes], n=1)
     like = next((one for one in classes if near and one.lower() == near[0]), "CLASS")
+    others = "take the classes from the paths by --class-from REGEX, or leave its images out"
+    if task == "multi_label":
+        others = f"that it is none by --no-finding {name!r}, or name by --classes the labels to be evaluated"
     return (
         f"--data {config.data}: {name!r} is no class of the model, which knows {', '.join(classes)}: say which it is "
-        f"by --map {name!r}={like}, take the classes from the paths by --class-from REGEX, or leave its images out"
+        f"by --map {name!r}={like}, {others}"
     )
 
 

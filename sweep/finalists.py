@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from sweep.record_reader import Scalar, read_json
 from sweep.records import Run, read_maps, read_predictions, read_run
 from sweep.run_folder import RunPaths
 from sweep.trial_records import Finalist, Finals, Suggestion, TrialRecord, best, ranked_rows
-from trainables.atomic import append_line, write_json
+from trainables.atomic import append_line, now, write_json
 from trainables.attribution import attribute_split, is_of
 from trainables.baselines import measure_baselines, read_properties
 from trainables.data.dataset import open_dataset, open_test_split
@@ -176,7 +175,7 @@ def _write_chosen(paths: RunPaths, chosen: list[Finalist], repeats: list[RepeatP
         before = json.loads(paths.chosen.read_text(encoding="utf-8"))
         if {key: value for key, value in before.items() if key != "chosen"} == content:
             return
-    write_json(paths.chosen, {"chosen": datetime.now(UTC).isoformat(timespec="seconds")} | content)
+    write_json(paths.chosen, {"chosen": now()} | content)
 
 
 class RepeatList:
@@ -287,10 +286,13 @@ def select(run: Run) -> str | None:
         "thresholds": _thresholds(run, finals),
     }
     if run.sweep.target is not None:  # No key without one: the selections of earlier runs stay the same.
-        made["operating_point"] = _operating_point(run, finals, winner, *run.sweep.target)
+        kind, label, target = run.sweep.target
+        pooled, classes = _pooled(run, finals, winner), run.dataset.classes
+        point = None if pooled is None else operating_point(*pooled, classes, label, kind, target)
+        made["operating_point"] = None if point is None else dataclasses.asdict(point)
     before = read_json(run.paths.selection, [], "")
     if {key: value for key, value in before.items() if key != "selected"} != made:
-        write_json(run.paths.selection, {"selected": datetime.now(UTC).isoformat(timespec="seconds")} | made)
+        write_json(run.paths.selection, {"selected": now()} | made)
     return winner.trial_id
 
 
@@ -349,18 +351,6 @@ def _thresholds(run: Run, finals: Finals) -> dict[str, dict[str, float]] | None:
     return found
 
 
-def _operating_point(
-    run: Run, finals: Finals, winner: Finalist, kind: str, label: str, target: float
-) -> dict[str, Any] | None:
-    """None where no validation predictions can be read."""
-    pooled = _pooled(run, finals, winner)
-    return (
-        None
-        if pooled is None
-        else dataclasses.asdict(operating_point(*pooled, run.dataset.classes, label, kind, target))
-    )
-
-
 def _pooled(run: Run, finals: Finals, one: Finalist) -> tuple[NDArray[Any], NDArray[Any]] | None:
     """Labels [N, ...] and probabilities [R, N, C] of its repeats on validation; None where none can be read."""
     read = (read_predictions(run, repeat.trial_id) for repeat in one.completed)
@@ -379,8 +369,7 @@ def open_test(paths: RunPaths, winner: str, finalists: list[str], images: int) -
     lines = paths.test_access.read_text(encoding="utf-8").splitlines() if paths.test_access.exists() else []
     if lines and selected in lines[-1]:
         return
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    line = {"opened": now, "winner": winner, "finalists": finalists, "images": images, "selection_sha256": selected}
+    line = {"opened": now(), "winner": winner, "finalists": finalists, "images": images, "selection_sha256": selected}
     append_line(paths.test_access, json.dumps(line))
 
 

@@ -15,24 +15,22 @@ import os
 import socket
 import threading
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 from search_spaces.errors import UserError
-from sweep.endings import BAD_INPUT, DONE, INTERRUPTED, SweepStopped
+from sweep.endings import BAD_INPUT, DONE, INTERRUPTED, SIGNAL, SweepStopped
 from sweep.log import without_secrets
 from sweep.progress import Progress, clean
 from sweep.record_reader import Number, Record, Whole, read_file, read_json
 from sweep.run_folder import RunPaths
-from trainables.atomic import write_json
+from trainables.atomic import now, write_json
 from trainables.processes import is_gone, this_process
 
 BEAT_S = 2.0
 SILENT_S = 60.0
 WATCH_S = 5.0
-SIGNAL = "by Ctrl-C, or a signal to end"
 
 
 class Beat(Record):
@@ -107,7 +105,7 @@ class Heartbeat:
             "phase": self.phase,
             **(dataclasses.asdict(pace) if pace is not None else {}),
             "slots": self.slots,
-            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+            "written": now(),
         }
         try:
             write_json(self._paths.heartbeat, facts | ending)
@@ -150,6 +148,19 @@ def last_beat(paths: RunPaths, problems: list[str]) -> Beat:
             beat = beat.model_copy(update=nothing_runs | ending)
     problems += found
     return beat
+
+
+def beats_elsewhere(paths: RunPaths) -> str | None:
+    """The host on which another process runs this run, where a lock of the file system does not tell; None if none.
+
+    Takes ``WATCH_S`` where the heartbeat says that one does, be it alive or dead.
+    """
+    beat = read_file(Beat, paths.heartbeat, [])
+    if beat.state != "running" or not beat.process or is_gone(beat.process) is not None:
+        return None
+    time_before = _time_of(paths.heartbeat)
+    time.sleep(WATCH_S)
+    return None if _time_of(paths.heartbeat) == time_before else beat.host
 
 
 def _is_silent(path: Path) -> bool:

@@ -13,14 +13,13 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from search_spaces.params import TrialParams
 from sweep.run_folder import RunPaths, TrialPaths
 from sweep.trial_records import EpochRecord, Suggestion, TrialRecord, best, rank, read_trials
-from trainables.atomic import append_line, write_json, write_text
+from trainables.atomic import append_line, now, write_json, write_text
 
 WEIGHTS_KEPT = 10
 FAILED_KEPT = 10
@@ -93,15 +92,8 @@ class TrialHistory:
         """Read the trials of an earlier session back; returns what could not be read, one sentence each."""
         problems: list[str] = []
         for record in self._records(problems):
-            entry = TrialState(
-                number=record.number,
-                trial_id=record.trial_id,
-                params=TrialParams.from_flat(record.params),
-                suggestion=record.suggestion,
-                status=record.status,
-                reason=record.reason,
-                mode=self.mode,
-            )
+            entry = TrialState(record.number, record.trial_id, TrialParams.from_flat(record.params), record.suggestion)
+            entry.status, entry.reason, entry.mode = record.status, record.reason, self.mode
             for epoch in record.epochs:
                 self._add_epoch(entry, epoch, epoch.score(self.metric))
             if (restarts := self.files(entry).restarts).exists():
@@ -129,16 +121,8 @@ class TrialHistory:
         entry = TrialState(number, name or trial_id(number), params, suggestion or Suggestion(), mode=self.mode)
         self.entries[number] = entry
         files = self.files(entry)
-        for leftover in (
-            files.result,
-            files.status,
-            files.error,
-            files.restarts,
-            files.state,
-            files.stacks,
-            files.weights,
-        ):
-            leftover.unlink(missing_ok=True)  # of a trial whose params.json was lost
+        for leftover in ("result", "status", "error", "restarts", "state", "stacks", "weights"):
+            getattr(files, leftover).unlink(missing_ok=True)  # of a trial whose params.json was lost
         start = {"trial_id": entry.trial_id, "number": number, "params": params.to_flat()}
         write_json(files.params, start | {"suggestion": entry.suggestion.to_json()})
         return entry
@@ -159,9 +143,7 @@ class TrialHistory:
         """Write down that a trial lost its process and why; it goes on, or is ended, where it was."""
         entry = self.entries[number]
         entry.restarts += 1
-        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "reason": reason}
-        with self.files(entry).restarts.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        append_line(self.files(entry).restarts, json.dumps({"time": now(), "reason": reason}))
 
     def end(self, number: int, status: str, reason: str) -> None:
         """Write down how a trial ended: "completed", "pruned" or "failed", and why. A second end changes nothing."""

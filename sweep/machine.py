@@ -44,8 +44,16 @@ class Machine:
         return bool(able) and all(able)
 
     def slots(self, cpus_a_trial: int, gpus_a_trial: float) -> int:
-        """How many trials run at once."""
-        return trials_at_once(self.cpus, self.gpus, cpus_a_trial, gpus_a_trial)
+        """How many trials run at once: whole ones on each node."""
+        of_nodes = [trials_at_once(node.cpus, node.gpus, cpus_a_trial, gpus_a_trial) for node in self.nodes]
+        together = trials_at_once(self.cpus, self.gpus, cpus_a_trial, gpus_a_trial)
+        known = sum(node.gpus for node in self.nodes) >= self.gpus  # Not of GPUs that only Ray knows of.
+        return min(together, sum(of_nodes)) if of_nodes[1:] and known else together
+
+    @property
+    def most_cpus(self) -> int:
+        """Of one node: what a trial may have."""
+        return min(self.cpus, max(node.cpus for node in self.nodes)) if self.nodes[1:] else self.cpus
 
     def trial_memory_bytes(self, cpus_a_trial: int, gpus_a_trial: float, concurrency: int | None) -> int:
         """Memory that each trial has on the smallest node, if they share it alike; 0 where nothing is known.

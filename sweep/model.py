@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from search_spaces.errors import UserError, raise_all
-from sweep.cli import Arguments, path, run_command, tell
-from sweep.endings import leave_with
+from sweep.cli import Arguments, path
+from sweep.endings import leave_with, run_command, tell
 from sweep.records import Run, read_run
 from sweep.run_folder import ModelPaths, TrialPaths
 from sweep.trial_records import best, ranked_rows
@@ -33,15 +33,15 @@ class Chosen:
     operating_point: OperatingPoint | None = None
 
 
-def write_models(run: Run, chosen: Chosen | None = None) -> list[str]:
+def write_models(run: Run) -> list[str]:
     """Write ``best.pt``, ``best.onnx`` and, last, ``best.json`` (the facts of both as JSON, for who has no torch).
 
-    chosen: by default ``choose(run)``. Returns what could not be done, one sentence each: a sweep does not fail because
+    Returns what could not be done, one sentence each: a sweep does not fail because
     its model cannot be exported. An earlier model stays if there is no new one.
     """
     files = ModelPaths(run.paths.models)
     try:
-        chosen = chosen or choose(run)
+        chosen = choose(run)
         if not chosen.files.weights.is_file():
             raise UserError(f"the weights of {chosen.trial} are not on disk ({chosen.files.weights})")
         return _write(run, chosen, files)
@@ -54,12 +54,14 @@ def write_models(run: Run, chosen: Chosen | None = None) -> list[str]:
 
 
 def renew_models(run: Run) -> list[str]:
-    """``write_models`` unless the model that is there is of the same weights and operating point already."""
+    """``write_models`` unless the model that is there is of the same weights and decides alike, and is whole."""
+    files = ModelPaths(run.paths.models)
     try:
-        chosen = choose(run)
-        before = run.model
-        made = chosen.trial, sha256_of(chosen.files.weights), chosen.operating_point
-        if before and (before.trial, before.weights_sha256, before.operating_point) == made:
+        chosen, before = choose(run), run.model
+        tuned = _tuned(chosen, run.dataset.task, run.dataset.classes)
+        made = chosen.trial, sha256_of(chosen.files.weights), tuned, chosen.operating_point
+        same = before and (before.trial, before.weights_sha256, before.thresholds, before.operating_point) == made
+        if same and files.model.is_file() and files.onnx.is_file():
             return []
     except (UserError, OSError):
         pass  # no trial, no model yet, or a damaged one: writing it says what is wrong
@@ -117,26 +119,16 @@ def _write(run: Run, chosen: Chosen, files: ModelPaths) -> list[str]:
         old.unlink(missing_ok=True)
     write_model(files.model, network, facts)
     difference, problems = _write_onnx(files.onnx, network, facts)
-    described = (
-        {"format": FORMAT}
-        | facts.to_dict()
-        | {
-            "weights_sha256": sha256_of(chosen.files.weights),
-            "starting_weights": {
-                "origin": found.origin,
-                "sha256": found.sha256,
-                "url": found.url,
-                "range": found.range,
-            },
-            "files": {
-                path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size}
-                for path in (files.model, files.onnx)
-                if path.exists()
-            },
-            "onnx_difference": difference,
-            "loading": torchvision_lines(facts),
-        }
-    )
+    made = [one for one in (files.model, files.onnx) if one.exists()]
+    described = {
+        "format": FORMAT,
+        **facts.to_dict(),
+        "weights_sha256": sha256_of(chosen.files.weights),
+        "starting_weights": {name: getattr(found, name) for name in ("origin", "sha256", "url", "range")},
+        "files": {one.name: {"sha256": sha256_of(one), "bytes": one.stat().st_size} for one in made},
+        "onnx_difference": difference,
+        "loading": torchvision_lines(facts),
+    }
     write_json(files.facts, described)
     return problems
 
@@ -145,27 +137,28 @@ def _facts(run: Run, chosen: Chosen, content: dict[str, Any], found: FoundWeight
     if run.dataset.fit is None:
         raise UserError(f"{run.paths.dataset} is missing or damaged: how images become squares is not known")
     classes = tuple(content["classes"])
-    tuned = {name: value for name, value in (chosen.thresholds or {}).items() if name in classes}
-    if content["task"] == "multi_label":
-        tuned = {name: float(tuned.get(name, UNTUNED)) for name in classes}
     return ModelFacts(
+        **{name: content[name] for name in ("params", "task", "image_size", "channels", "epoch")},
         backbone=content["params"]["backbone"],
-        params=content["params"],
-        task=content["task"],
         classes=classes,
-        image_size=content["image_size"],
-        channels=content["channels"],
         fit=run.dataset.fit,
-        thresholds=tuned or None,
+        thresholds=_tuned(chosen, content["task"], classes),
         trial=chosen.trial,
         seed=chosen.seed,
-        epoch=content["epoch"],
         code=run.provenance.commit,
         mean=found.scale.mean,
         std=found.scale.std,
         ordered=run.dataset.ordered,
         operating_point=chosen.operating_point,
     )
+
+
+def _tuned(chosen: Chosen, task: str, classes: Sequence[str]) -> dict[str, float] | None:
+    """The thresholds by class, of a multi-label model all of them; None where there is none."""
+    tuned = {name: value for name, value in (chosen.thresholds or {}).items() if name in classes}
+    if task == "multi_label":
+        tuned = {name: float(tuned.get(name, UNTUNED)) for name in classes}
+    return tuned or None
 
 
 def _starting_weights(run: Run, backbone: str) -> FoundWeights:

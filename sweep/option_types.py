@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator
 
-from search_spaces.errors import UserError, raise_all
+from search_spaces.errors import gathered, raise_all
 from search_spaces.params import Override, override_from_json, parse_text
 from search_spaces.paths import expanded
 from trainables.data.config import finite, names, text, whole
@@ -86,10 +86,8 @@ def hyperparameters(raw: object) -> dict[str, Override]:
         if key in values:
             problems.append(f"--set {key} is given twice: {values[key]} and {value}")
             continue
-        try:
+        with gathered(problems, f"--set {key}={value}: "):
             values[key] = (override_from_json if isinstance(value, Mapping) else parse_text)(key, value)
-        except UserError as error:
-            problems += [f"--set {key}={value}: {problem}" for problem in error.problems]
     raise_all(problems)
     return values
 

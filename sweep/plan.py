@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from search_spaces.errors import UserError, by_reason, raise_all, unknown
+from search_spaces.errors import UserError, by_reason, gathered, raise_all, some, unknown
 from search_spaces.params import DEFAULT_BACKBONES, LOSS_FIELDS, Choices, Scalar, SpaceContext, TrialParams
 from search_spaces.paths import path_of
 from search_spaces.space import RANDOM_TRIALS, Space, load_space, random_study
@@ -40,6 +40,8 @@ T = TypeVar("T")
 Ask = Callable[..., Sequence[tuple[str, Any]]]
 """Calls a function with arguments on every node; gives each node's name with the result, or the exception."""
 
+FETCHED_S = 3600.0
+"""How long a node may take to fetch the weights of all backbones."""
 LOOKED_AT = 32
 """Training images that are put through the first layers of networks whose weights are not torchvision's."""
 DEMO_BACKBONES = ("squeezenet1_0", "squeezenet1_1", "mobilenet_v2")
@@ -77,7 +79,7 @@ class Plan:
     @property
     def at_once(self) -> int:
         """How many trials run at once, on a cluster as it is when the sweep begins."""
-        return self.config.concurrency if isinstance(self.config.concurrency, int) else max(1, self.slots)
+        return self.config.fixed_concurrency or max(1, self.slots)
 
     @property
     def finalists(self) -> int:
@@ -256,8 +258,7 @@ def make_plan(
 def _cached_stages(
     config: ResolvedConfig, dataset: DatasetRecord, backbones: Iterable[str], machine: Machine
 ) -> dict[str, list[int]]:
-    at_once = config.concurrency if isinstance(config.concurrency, int) else None
-    memory = machine.trial_memory_bytes(config.cpus_per_trial, config.gpus_per_trial, at_once)
+    memory = machine.trial_memory_bytes(config.cpus_per_trial, config.gpus_per_trial, config.fixed_concurrency)
     return {
         name: stages_worth_keeping(
             name,
@@ -326,10 +327,8 @@ def checked_weights(config: ResolvedConfig) -> tuple[dict[str, FoundWeights], di
     problems += [small[name] for name in sources.files if name in small and not exactly]
     checked = {}
     for name, weights in found.items():
-        try:
+        with gathered(problems):
             checked[name] = check_weights(weights, size)
-        except UserError as error:
-            problems.extend(error.problems)
     if left_out and not checked and not problems:
         first, *others = left_out
         problems = [f"{left_out[first]} (likewise {', '.join(others)}: no backbone is left)"]
@@ -468,6 +467,23 @@ def node_problems(config: SweepConfig, beside: Path, ask: Ask) -> list[str]:
         "give one that every node has under the same path, such as an NFS mount"
         for option, nodes in unseen_on.items()
     ]
+
+
+def weight_problems(plan: Plan, ask: Ask) -> list[str]:
+    """Why trials would have no ImageNet weights on some nodes of a cluster, one sentence each; else all have fetched
+    them."""
+    if _sources(plan.config).base != "imagenet":
+        return []
+    problems = []
+    for node, answer in ask(find_weights, plan.config.weights, list(plan.weights), download=True, within_s=FETCHED_S):
+        if isinstance(answer, Exception):
+            problems.append(f"node {node} cannot fetch weights ({str(answer).strip().splitlines()[-1]})")
+        elif missing := answer[1]:
+            first = next(iter(missing.values()))
+            problems.append(
+                f"node {node} lacks weights of {some(missing)}: {first}; a folder must be seen by every node"
+            )
+    return problems
 
 
 def unseen(folders: dict[str, str]) -> list[str]:

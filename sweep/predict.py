@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, gathered
 from search_spaces.paths import unreachable
-from sweep.cli import Arguments, add_computing, computing, path, plain, run_command, silence_output, tell
-from sweep.endings import BAD_INPUT, leave_with
+from sweep.cli import Arguments, add_computing, computing, path, plain
+from sweep.endings import BAD_INPUT, leave_with, run_command, silence_output, tell
 from trainables.atomic import write_atomically
-from trainables.data.files import EXTENSIONS, index_folder
+from trainables.data.files import EXTENSIONS, counted_forms, index_folder, unread_form
 from trainables.maps import SMALLEST_GRID
 from trainables.spreadsheet import shown_cell
 
@@ -63,7 +63,7 @@ def _run(argv: Sequence[str]) -> int:
     asked, problems = parser().read(argv)
     batch_size, wrong_computing = computing(asked)
     problems += [*wrong_computing, *_csv_problems(asked.csv), *_maps_problems(asked.maps)]
-    files, empty = image_files(asked.images)
+    files, empty, passed_over = image_files(asked.images)
     if not any(os.path.exists(file) for file in files):
         problems += [*empty, *(f"{file}: no such file or folder" for file in files if not unreachable(file))]
     # Imported here, because torch takes seconds that a mistyped option need not wait for.
@@ -112,34 +112,38 @@ def _run(argv: Sequence[str]) -> int:
         say(f"{frames} file(s) hold several frames: the first was read")
     if asked.maps is not None:
         say(f"maps: {asked.maps}, by place in this list and of the class, both from 1")
+    for note in passed_over:
+        say(note)
     tell(empty)
     if unread := sum(answer.probability is None for answer in answers):
         tell([f"{unread} of {len(answers)} images could not be read; the others are predicted"])
     return BAD_INPUT if unread or empty else 0
 
 
-def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
+def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str], list[str]]:
     """Files as they are named, and in place of a folder the images below it, by name; each file once.
 
     A file is not asked what it is: it may be an image whatever its name, and if it is none, or is not there, reading it
-    will tell. In folders, what is hidden or no image by suffix or content is passed over. Returns the files, and one
-    sentence for each folder without any, or with a folder in it that cannot be entered.
+    will tell. In folders, what is hidden or no image by suffix or content is passed over. Returns the files, a sentence
+    for each folder without any, or with a folder in it that cannot be entered, and one for what else may be images.
     """
     files: dict[Path, None] = {}
     problems: list[str] = []
+    notes: list[str] = []
     for place in places:
         if not os.path.isdir(place):
             files[place] = None
             continue
-        try:
-            found = [place / image for image in index_folder(place).images]
-        except UserError as error:
-            problems += error.problems
-            continue
-        files |= dict.fromkeys(found)
-        if not found:
-            problems.append(f"{place}: no images in this folder ({', '.join(sorted(EXTENSIONS))} files, or DICOM)")
-    return list(files), problems
+        with gathered(problems):
+            index = index_folder(place)
+            files |= dict.fromkeys(place / image for image in index.images)
+            unread = [path for path in index.others if unread_form(path)]
+            others = [f"{len(unread)} file(s) in a form that is not read ({counted_forms(unread)})"] if unread else []
+            others += [f"{one.count} image(s): {one.why}" for one in index.left_out]
+            notes += [f"{place}: not predicted: {one}" for one in others]
+            if not index.images:
+                problems.append(f"{place}: no images in this folder ({', '.join(sorted(EXTENSIONS))} files, or DICOM)")
+    return list(files), problems, notes
 
 
 def _rule(facts: ModelFacts) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,8 @@ from sweep.run_folder import ModelPaths, RunPaths
 from trainables.attribution import grad_cam, maps_of
 from trainables.backbones import BACKBONES
 from trainables.batches import normalise
-from trainables.data.image import ImageStats, Pixels, Prepared, prepare_image, quiet_decoders
-from trainables.engine import EVALUATION_BATCH
+from trainables.data.image import ImageStats, Pixels, Prepared, in_order, prepare_image, quiet_decoders
+from trainables.engine import EVALUATION_BATCH, map_batches
 from trainables.export import ModelFacts, read_model
 from trainables.losses import probabilities_of
 from trainables.maps import overlay
@@ -134,15 +134,9 @@ class Predictor:
 
     def _read(self, files: Sequence[Path | Pixels], ahead: int) -> Iterator[tuple[Path | Pixels, Prepared]]:
         """Each file decoded, in order; ``ahead`` of them meanwhile, while the network computes."""
-        waiting: deque[tuple[Path | Pixels, Future[Prepared]]] = deque()
+        read = partial(prepare_image, size=self.facts.image_size, fit=self.facts.fit)
         with quiet_decoders(), ThreadPoolExecutor(available_cpus()) as pool:
-            for file in files:
-                waiting.append((file, pool.submit(prepare_image, file, self.facts.image_size, self.facts.fit)))
-                if len(waiting) > ahead:
-                    done, future = waiting.popleft()
-                    yield done, future.result()
-            for done, future in waiting:
-                yield done, future.result()
+            yield from zip(files, in_order(pool, read, files, ahead + 1), strict=True)
 
     def _predictions(self, read: Sequence[tuple[Path | Pixels, Prepared]], maps: bool) -> Iterator[Prediction]:
         images = [self._planes(prepared.square) for _, prepared in read if prepared.square is not None]
@@ -163,11 +157,7 @@ class Predictor:
         """Of each image, uint8 [C, S, S], by decided class; see ``Prediction``."""
         decided = [self.decide(probability) for probability in probabilities]
         wanted = np.array([[name in names for name in self.facts.classes] for names in decided])
-
-        def inputs(indices: NDArray[np.int64]) -> Tensor:
-            some = np.stack([images[index] for index in indices])
-            return normalise(torch.from_numpy(some).to(self._device), self.facts.scale)
-
+        inputs = partial(self._inputs, images)
         maps = iter(maps_of(self._network, BACKBONES[self.facts.backbone], inputs, wanted, len(images)))
         squares = (image[0] if len(image) == 1 else image.transpose(1, 2, 0) for image in images)
         return [
@@ -181,16 +171,15 @@ class Predictor:
             return np.array(Image.fromarray(square).convert("L"))[None]
         return np.stack([square] * 3) if square.ndim == 2 else np.ascontiguousarray(square.transpose(2, 0, 1))
 
-    @torch.inference_mode()
+    def _inputs(self, images: Sequence[Pixels], indices: NDArray[np.int64]) -> Tensor:
+        some = np.stack([images[index] for index in indices])
+        return normalise(torch.from_numpy(some).to(self._device), self.facts.scale)
+
     def _probabilities(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
         """float32 [B, C]; in ever smaller parts where GPU memory does not suffice."""
-        if not images:
-            return np.zeros((0, len(self.facts.classes)), dtype=np.float32)
-        try:
-            inputs = normalise(torch.from_numpy(np.stack(images)).to(self._device), self.facts.scale)
-            return probabilities_of(self._network(inputs), self.facts.task).cpu().numpy()
-        except torch.OutOfMemoryError:
-            if len(images) == 1:
-                raise
-        half = len(images) // 2
-        return np.concatenate([self._probabilities(images[:half]), self._probabilities(images[half:])])
+
+        def of(indices: NDArray[np.int64]) -> Tensor:
+            return probabilities_of(self._network(self._inputs(images, indices)), self.facts.task).cpu()
+
+        parts = map_batches(of, len(images), len(images))
+        return torch.cat([torch.zeros(0, len(self.facts.classes)), *parts]).numpy()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +17,7 @@ import ray
 from ray import tune
 
 from sweep.cluster import connect
-from sweep.endings import CLUSTER_LOST, SweepStopped
+from sweep.endings import ALL_FAILED, CLUSTER_LOST, INTERRUPTED, SIGNAL, SweepStopped
 from sweep.history import TrialHistory, TrialState
 from sweep.log import RunLog
 from sweep.machine import Machine
@@ -29,6 +31,8 @@ from trainables.ray_trainable import FinetuneTrainable
 from trainables.trial import TrialSettings, predict_trial
 
 LOGGERS = ("ray", "optuna", "sweep")
+MOST_ALIKE = 5
+"""Trials of one machine that may fail one after the other, before their first epoch and for one reason."""
 TRIAL_FILES = ("state", "result", "weights", "predictions", "error", "stacks")
 
 SettingsOf = Callable[[TrialState], tuple[TrialSettings, int]]
@@ -50,7 +54,11 @@ class Outcome:
 @contextlib.contextmanager
 def connected(address: str, cpus: int | None = None, wait_for_nodes: int | None = None) -> Iterator[Machine]:
     """``connect``, and at the end leave the cluster, or stop Ray; within it processes are kept from work to work."""
+    sigterm = signal.getsignal(signal.SIGTERM)
     machine = connect(address, cpus, wait_for_nodes)
+    in_main_thread = threading.current_thread() is threading.main_thread()  # no other may say what a signal does
+    if in_main_thread:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has made it end the process at once.
     _connection.open = True
     lost = False
     try:
@@ -63,6 +71,8 @@ def connected(address: str, cpus: int | None = None, wait_for_nodes: int | None 
         leaving = threading.Thread(target=ray.shutdown, name="ray.shutdown", daemon=True)
         leaving.start()
         leaving.join(LEAVES_WITHIN_S if lost else None)  # From a cluster that does not answer nothing can be taken.
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, sigterm or signal.SIG_DFL)
 
 
 class _Connection:
@@ -174,14 +184,14 @@ def run_tasks(
 ) -> list[str | None]:
     """Call an importable ``function`` with each of ``arguments``, where and beside each other as the trials ran.
 
-    Why a call failed, one line, by call; None where it did not. KeyboardInterrupt on Ctrl-C.
+    Why a call failed, one line, by call; None where it did not. ``SweepStopped`` on Ctrl-C.
     """
     if not arguments:
         return []
     tasks = Tasks(function, arguments)
     with _workers(plan, paths, FinetuneTrainable, reuse_actors=True) as workers:
         if workers.do(tasks):
-            raise KeyboardInterrupt
+            raise SweepStopped(f"interrupted {SIGNAL}", INTERRUPTED)
     return tasks.problems
 
 
@@ -194,8 +204,7 @@ def _workers(plan: Plan, paths: RunPaths, trainable: type[tune.Trainable], reuse
         return
     if kept is not None:
         kept.close()
-    count = plan.config.concurrency if isinstance(plan.config.concurrency, int) else None
-    made = Workers(trainable, plan.resources, count, paths.tune, reuse=reuse_actors)
+    made = Workers(trainable, plan.resources, plan.config.fixed_concurrency, paths.tune, reuse=reuse_actors)
     if _connection.open:
         _connection.workers = made
         yield made
@@ -251,6 +260,7 @@ class TuneSearcher:
         }
 
 
+@dataclass(eq=False)
 class _Trials:
     """The work of ``run_trials``: every result and every end goes into the history, and is shown.
 
@@ -258,84 +268,102 @@ class _Trials:
     many are to begin.
     """
 
-    def __init__(
-        self,
-        searcher: TuneSearcher,
-        history: TrialHistory,
-        rule: PruningRule,
-        lag: int | None,
-        progress: Progress,
-        budget: TimeBudget,
-        remaining: int,
-    ) -> None:
-        self._searcher = searcher
-        self._history = history
-        self._rule = rule
-        self._lag = lag
-        self._progress = progress
-        self._budget = budget
-        self._remaining = remaining
+    searcher: TuneSearcher
+    history: TrialHistory
+    rule: PruningRule
+    lag: int | None
+    progress: Progress
+    budget: TimeBudget
+    remaining: int
+    _failed_alike: dict[str, list[str]] = field(default_factory=dict, init=False)
 
     def next(self) -> dict[str, Any] | None:
-        if not self._remaining:
+        if not self.remaining:
             raise Exhausted
-        config = self._searcher.next()
-        self._remaining -= config is not None
+        config = self.searcher.next()
+        self.remaining -= config is not None
         return config
 
     def started(self, number: int) -> None:
-        self._progress.trial_started(self._history.entries[number])
+        self.progress.trial_started(self.history.entries[number])
 
     def reason_to_stop(self, number: int, result: dict[str, Any]) -> str | None:
-        self._history.report(number, result["epoch"], result["score"], result["record"])
-        peers = [k for k in self._history.entries if self._lag is None or k <= number - self._lag]
-        reason = self._rule.reason_to_stop(self._history, number, result["epoch"], peers)
+        self.history.report(number, result["epoch"], result["score"], result["record"])
+        peers = [k for k in self.history.entries if self.lag is None or k <= number - self.lag]
+        reason = self.rule.reason_to_stop(self.history, number, result["epoch"], peers)
         if reason is not None:
-            self._history.entries[number].reason = reason
+            self.history.entries[number].reason = reason
         return reason
 
     def reported(self, number: int, result: dict[str, Any]) -> None:
-        self._history.report(number, result["epoch"], result["score"], result["record"])
-        self._progress.epoch(self._history.entries[number])
+        self.history.report(number, result["epoch"], result["score"], result["record"])
+        self.progress.epoch(self.history.entries[number])
+        if result["epoch"]:
+            self._failed_alike.pop(_host_of(result), None)
         if (note := result.get("note")) and not _connection.noted:  # Of many trials the first says it.
             _connection.noted = True
-            self._progress.message(note)
+            self.progress.message(note)
         if why := result.get("begun_again"):
-            name = self._history.entries[number].trial_id
-            self._progress.message(f"trial {name} is trained again from its beginning: {why}")
+            name = self.history.entries[number].trial_id
+            self.progress.message(f"trial {name} is trained again from its beginning: {why}")
 
     def ended(self, number: int, result: dict[str, Any]) -> None:
         end = result.get("end")
         if end is None:
-            self._end(number, "pruned", self._history.entries[number].reason)
+            self._end(number, "pruned", self.history.entries[number].reason)
         else:
             self._end(number, "completed" if end in ("budget", "plateau") else "failed", result.get("reason", end))
+        if end == "error" and not result["epoch"]:
+            self._judge_machine(_host_of(result), str(result.get("reason", end)))
 
-    def lost(self, number: int, reason: str) -> None:
-        state = self._history.entries[number]
-        if (stacks := self._history.files(state).stacks).exists() and stacks.stat().st_size:
+    def _judge_machine(self, host: str, reason: str) -> None:
+        """A GPU that is gone, or a mount, fails a trial in seconds: its machine would fail all that are left.
+
+        What the parameters are to blame for, memory or a time limit, says nothing against it.
+        """
+        kind = re.sub(r"[\da-f]*\d[\da-f]*", "#", reason)
+        of_trial = ("UserError", "out of memory", "TrialTimeoutError", "TimeoutError")
+        if reason.startswith(of_trial) or {kind} != {*self._failed_alike.get(host, [kind])}:
+            self._failed_alike.pop(host, None)
+            return
+        self._failed_alike.setdefault(host, []).append(kind)
+        if len(self._failed_alike[host]) >= MOST_ALIKE:
+            what = f"the last {MOST_ALIKE} trials on {host or 'a machine'} failed before their first epoch"
+            raise SweepStopped(f"{what} ({reason}): mend that, and give --retry-failed when you go on", ALL_FAILED)
+
+    def lost(self, number: int, reason: str, counts: bool = True) -> None:
+        state = self.history.entries[number]
+        if not counts:
+            self.searcher.again(state)
+            self.remaining += 1
+            return
+        if (stacks := self.history.files(state).stacks).exists() and stacks.stat().st_size:
             reason = "hung past its time limit"  # The watchdog in its process has ended it, see ``FinetuneTrainable``.
-        self._history.restart(number, reason)
+        self.history.restart(number, reason)
         if state.restarts > RESTARTS:
             self._end(number, "failed", reason)
             return
-        self._searcher.again(state)
-        self._remaining += 1
-        self._progress.message(f"trial {state.trial_id} lost its worker ({reason}): started again where it was")
+        self.searcher.again(state)
+        self.remaining += 1
+        self.progress.message(f"trial {state.trial_id} lost its worker ({reason}): started again where it was")
 
     def left(self) -> int:
-        return self._remaining
+        return self.remaining
 
     def say(self, line: str) -> None:
-        self._progress.message(line)
+        self.progress.message(line)
 
     def time_is_up(self) -> bool:
-        return self._budget.stop_all()
+        return self.budget.stop_all()
 
     def _end(self, number: int, status: str, reason: str) -> None:
-        state = self._history.entries[number]
-        self._history.end(number, status, reason)
-        self._progress.trial_ended(state)
+        state = self.history.entries[number]
+        self.history.end(number, status, reason)
+        self.progress.trial_ended(state)
+
+
+def _host_of(result: dict[str, Any]) -> str:
+    return str(result.get("hostname", ""))
 
 
 class TimeBudget:

@@ -7,9 +7,10 @@ or still running. Imports neither torch nor ray.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import pandas as pd
 from pydantic import AliasChoices, Field, JsonValue
@@ -30,7 +31,7 @@ from sweep.record_reader import (
     read_record,
     reason,
 )
-from sweep.run_folder import ModelPaths, RunPaths
+from sweep.run_folder import ModelPaths, RunPaths, TrialPaths
 from sweep.trial_records import Finals, epochs_table, read_finals, read_trials, trials_table
 from trainables import maps, predictions
 from trainables.atomic import check_format
@@ -268,6 +269,7 @@ class Baselines(Record):
     baselines: tuple[BaselineRecord, ...] = ()
 
 
+T = TypeVar("T")
 IMAGE_COLUMNS = ["path", "mode", "width", "height", "bits", "jpeg_quality", "mean", "sd"]
 
 
@@ -402,49 +404,25 @@ def read_predictions(run: Run, of: str | BaselineRecord) -> Predictions | None:
 
     None where there are none, or they are damaged: then it is said in ``run.problems``.
     """
-    if isinstance(of, BaselineRecord):
-        path = run.paths.baselines / f"{of.name}.npz"
-    else:
-        path = (run.paths.repeat(of) if "/" in of else run.paths.trial(of)).predictions
-    name = path.relative_to(run.paths.root)
-    try:
-        saved = predictions.read_predictions(path)
-    except FileNotFoundError:
-        return None
-    except Exception as error:
-        run.problems.append(f"{name} cannot be read ({reason(error)}): left out")
-        return None
-    if _fits_together(saved):
-        return saved
-    run.problems.append(
-        f"{name} is left out: its arrays do not fit each other, or hold something else than they should"
-    )
-    return None
+    files = run.paths.baselines
+    path = files / f"{of.name}.npz" if isinstance(of, BaselineRecord) else _files(run, of).predictions
+    return _saved(run, path, predictions.read_predictions)
 
 
 def read_maps(run: Run, trial_id: str) -> Maps | None:
-    """The attribution maps of a trial, or of a repeat; None where there are none, or they are damaged: then it is said
-    in ``run.problems``."""
-    path = (run.paths.repeat(trial_id) if "/" in trial_id else run.paths.trial(trial_id)).maps
+    """The attribution maps of a trial, or of a repeat; as ``read_predictions``."""
+    return _saved(run, _files(run, trial_id).maps, maps.read_maps)
+
+
+def _files(run: Run, trial_id: str) -> TrialPaths:
+    return run.paths.repeat(trial_id) if "/" in trial_id else run.paths.trial(trial_id)
+
+
+def _saved(run: Run, path: Path, read: Callable[[Path], T]) -> T | None:
     try:
-        return maps.read_maps(path)
+        return read(path)
     except FileNotFoundError:
         return None
     except Exception as error:
         run.problems.append(f"{path.relative_to(run.paths.root)} cannot be read ({reason(error)}): left out")
         return None
-
-
-def _fits_together(saved: Predictions) -> bool:
-    """Whether the arrays are of the kinds and shapes that ``Predictions`` promises, and no class stands twice."""
-    count, classes = saved.path.shape, len(saved.classes)
-    return (
-        len(count) == 1
-        and saved.split.shape == count
-        and {saved.path.dtype.kind, saved.split.dtype.kind} == {"U"}
-        and saved.label.dtype.kind in "iu"
-        and saved.label.shape in (count, (*count, classes))
-        and saved.probability.dtype.kind == "f"
-        and saved.probability.shape == (*count, classes)
-        and len(set(saved.classes)) == classes > 0
-    )

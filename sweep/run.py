@@ -15,11 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.errors import UserError, raise_all
-from sweep.cli import ImageCount, arguments_of, build_page, read, run_command
-from sweep.config import SweepConfig, check, list_problems, name_problems, resolve
-from sweep.endings import ALL_FAILED, BAD_INPUT, DISK_FULL, INTERRUPTED, SweepStopped, leave_with
-from sweep.heartbeat import Heartbeat
+from search_spaces.errors import UserError, gathered, raise_all
+from sweep.cli import ImageCount, arguments_of, build_page, read
+from sweep.config import SweepConfig, check, idle_problems, name_problems, resolve
+from sweep.endings import ALL_FAILED, BAD_INPUT, DISK_FULL, INTERRUPTED, SweepStopped, leave_with, run_command
+from sweep.heartbeat import Heartbeat, beats_elsewhere
 from sweep.resume import Resumed, resume, run_paths
 from sweep.run_folder import (
     IMAGE_CACHE,
@@ -129,7 +129,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
     # Imported here, because torch and ray take seconds that a mistyped option need not wait for.
     from sweep import cluster, disk, estimate, ray_tune
     from sweep.history import TrialHistory, retry_failed
-    from sweep.plan import input_problems, make_plan, node_problems
+    from sweep.plan import input_problems, make_plan, node_problems, weight_problems
 
     machine = here = this_machine()
     given = resumed.config if resumed else asked
@@ -138,22 +138,19 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
     problems += taken
     stack.enter_context(ray_tune.log_restored())
     if address != "local" and not taken:
-        try:
+        with gathered(problems):
             machine = stack.enter_context(ray_tune.connected(address, wait_for_nodes=given.wait_for_nodes))
-        except UserError as error:
-            problems += error.problems
     config = resumed.config if resumed else resolve(with_preset(asked, problems), machine)
     paths = run_paths(config) if resumed else new_run_paths(config)
     problems += check(
         config,
-        machine.cpus,
+        machine.most_cpus,
         machine.gpus,
         may_grow=machine is not here and (config.wait_for_nodes is not None or cluster.can_start_gpus()),
     )
     if machine is not here and not machine.gpus and given.gpus_per_trial is None:
         print("no machine of the cluster has a GPU now: the trials run on CPUs (--gpus-per-trial 0)")
-    if not resumed:
-        problems += [*list_problems(asked), *place_problems(paths)]
+    problems += [*idle_problems(arguments, config), *([] if resumed else place_problems(paths))]
 
     with staging(paths, problems, dry=config.dry_run) as beside:
         if machine is not here and beside is not None:
@@ -180,11 +177,15 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
             return paths, 0
         assert beside is not None, "why it cannot be made is among the problems that make_plan has raised"
         raise_all(input_problems(plan, beside.root))
+        if machine is not here:
+            raise_all(weight_problems(plan, cluster.on_every_node))
         if config.address == "local":
             stack.enter_context(ray_tune.connected("local", machine.cpus))
         if not resumed:
             write_new_run(paths, beside, asked, plan, machine, arguments)
         stack.callback(claim(paths).release)
+        if resumed and (host := beats_elsewhere(paths)) is not None:
+            raise UserError(f"the run {paths.root} is going on on {host}: wait for it, or stop it first")
         beat = stack.enter_context(Heartbeat(paths, plan.at_once))
         if resumed:
             from sweep.records import read_sweep
@@ -265,11 +266,9 @@ def with_preset(asked: SweepConfig, problems: list[str]) -> SweepConfig:
     """``asked`` with what the preset of its data set says; why there is none that can be used goes to ``problems``."""
     from trainables.data.presets import apply_preset
 
-    try:
+    with gathered(problems):
         return apply_preset(asked)[0]
-    except UserError as error:
-        problems += error.problems
-        return asked
+    return asked
 
 
 def kept_in(
@@ -378,8 +377,8 @@ def run_search(
             progress.message(note)
         outcome = run_trials(plan, history, searcher, pruning, progress, budget, trials=plan.config.trials)
         if not outcome.interrupted:
-            entries = list(history.entries.values())
-            for problem in predict_trials(plan, history, entries, settings_of, ("train", "val")):
+            best = [entry for entry in [history.best()] if entry is not None]  # Of the others nobody asks.
+            for problem in predict_trials(plan, history, best, settings_of, ("train", "val")):
                 progress.message(problem)
     finally:
         progress.close()

@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +21,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from search_spaces.errors import UserError
 from search_spaces.paths import shortened, unreachable
-from trainables.atomic import FORMAT, TEMPORARY, disk_error, write_atomically, write_json
+from trainables.atomic import FORMAT, TEMPORARY, disk_error, now, write_atomically, write_json
 from trainables.processes import is_gone, this_process
 
 LONGEST_PATH = 3000
@@ -254,7 +253,7 @@ def create_run(
 
     sweep: what sweep.json holds but for the format and the times; space: the content of the user's own space file.
     """
-    times = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "ended": None}
+    times = {"created": now(), "ended": None}
     write_json(beside.sweep, {"format": FORMAT, **sweep, **times})
     write_json(beside.provenance, provenance)
     if space is not None:
@@ -303,7 +302,7 @@ def reopen_run(paths: RunPaths, beside: RunPaths, sweep: Mapping[str, Any], dama
 
 def end_run(paths: RunPaths) -> None:
     """Write down that the sweep has ended, and when."""
-    change_sweep(paths, ended=datetime.now(UTC).isoformat(timespec="seconds"))
+    change_sweep(paths, ended=now())
 
 
 def change_sweep(paths: RunPaths, **changes: Any) -> None:

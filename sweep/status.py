@@ -12,8 +12,8 @@ from pathlib import Path
 
 from search_spaces.errors import UserError, raise_all
 from search_spaces.params import TrialParams
-from sweep.cli import Arguments, path, plain, run_command
-from sweep.endings import STATUS, leave_with
+from sweep.cli import Arguments, path, plain
+from sweep.endings import STATUS, leave_with, run_command
 from sweep.heartbeat import Beat, last_beat
 from sweep.progress import clean, duration
 from sweep.records import read_sweep

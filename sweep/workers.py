@@ -35,6 +35,8 @@ RESTARTS = 3
 SIGNALS_ARE_SEEN_WITHIN_S = 0.2
 LEAVES_WITHIN_S = 10.0
 DIED = "its process ended without a word"
+_NEVER_BEGAN = "raised in its creation task"
+"""What Ray says of a process that could not begin."""
 
 
 class Work(Protocol):
@@ -55,8 +57,11 @@ class Work(Protocol):
 
     def ended(self, number: int, result: dict[str, Any]) -> None: ...
 
-    def lost(self, number: int, reason: str) -> None:
-        """It lost its process: ``next`` gives it again, unless that has happened too often."""
+    def lost(self, number: int, reason: str, counts: bool = True) -> None:
+        """It lost its process: ``next`` gives it again, unless that has happened too often.
+
+        counts: not where that process had died before it was given to it.
+        """
 
     def say(self, line: str) -> None:
         """Tell the user."""
@@ -92,8 +97,8 @@ class Tasks:
     def ended(self, number: int, result: dict[str, Any]) -> None:
         self.problems[number] = result.get("reason")
 
-    def lost(self, number: int, reason: str) -> None:
-        self._lost[number] += 1
+    def lost(self, number: int, reason: str, counts: bool = True) -> None:
+        self._lost[number] += counts
         if self._lost[number] > RESTARTS:
             self.problems[number] = reason
         else:
@@ -133,8 +138,10 @@ class Workers(_WithoutState):
         self.trainable, self.resources, self.count, self.reuse = trainable, resources, count, reuse
         self._folder = folder
         self._work: Work | None = None
-        self._works = self._sessions = 0
+        self._sessions = 0
         self._running: dict[str, int] = {}
+        self._most_running = self._dead_at_hand = 0
+        self._started: set[str] = set()
         self._names: set[str] = set()
         self._interrupted = self._closed = self._cluster_lost = False
         self._error: BaseException | None = None
@@ -167,7 +174,6 @@ class Workers(_WithoutState):
         self.watch.begin()
         with _signals_call(self._interrupt), self._changed:
             self._work = work
-            self._works += 1
             self._changed.notify_all()
             while self._work is work:
                 # A signal that comes to another thread of the process is seen by this one when it runs.
@@ -195,7 +201,7 @@ class Workers(_WithoutState):
         """For Tune: the config of the next trial; None: ask again later. Waits while there is no work."""
         with self._changed:
             while True:
-                if self._closed:
+                if self.must_stop():
                     return str(Searcher.FINISHED)
                 if self._work is not None:
                     if len(self._running) >= self.slots:
@@ -223,15 +229,30 @@ class Workers(_WithoutState):
             self._error = self._error or disk_error(error) or error
             raise
 
+    def trial_started(self, trial: Trial) -> None:
+        """For Tune: a process has taken it."""
+        self._started.add(trial.config["name"])
+        self._dead_at_hand = 0
+        with self.work() as work:
+            work.started(_number_of(trial))
+
     def trial_ended(self, trial: Trial) -> None:
         """For Tune."""
+        self._started.discard(trial.config["name"])
         del self._running[trial.config["name"]]
 
     def trial_lost(self, trial: Trial) -> None:
-        """For Tune: the trial's process has died, or could not be had."""
+        """For Tune: the trial's process has died, or could not be had.
+
+        Of the processes that Tune keeps idle many may have died with their machine, and Tune gives a trial to one after
+        the other; but to no more than there can be.
+        """
+        error, started = _error_of(trial), trial.config["name"] in self._started
+        counts = started or _NEVER_BEGAN in error or self._dead_at_hand >= self._most_running
+        self._dead_at_hand += not counts
         self.trial_ended(trial)
         with self.work() as work:
-            work.lost(_number_of(trial), reason_of_loss(_error_of(trial), self.watch.killed_for_memory))
+            work.lost(_number_of(trial), reason_of_loss(error, self.watch.killed_for_memory), counts)
 
     def must_stop(self) -> bool:
         """For Tune: whether it must end, with trials unfinished if there are any."""
@@ -249,6 +270,7 @@ class Workers(_WithoutState):
             name = f"{first}-{k}"
         self._names.add(name)
         self._running[name] = config["number"]
+        self._most_running = max(self._most_running, len(self._running))
         return config | {"name": name}
 
     def _wanted(self) -> int:
@@ -359,8 +381,7 @@ class _Callback(_WithoutState, tune.Callback):
         self._workers = workers
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        with self._workers.work() as work:
-            work.started(_number_of(trial))
+        self._workers.trial_started(trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -441,6 +462,6 @@ def reason_of_loss(error: str, killed_for_memory: Callable[[str], bool]) -> str:
         return f"its machine{where} is lost: switched off, or cut off"
     if "is temporarily unavailable" in error or "RpcError" in error:
         return f"its machine{where} cannot be reached: the link to it is cut"
-    if "died unexpectedly" in error and "raised in its creation task" not in error:
+    if "died unexpectedly" in error and _NEVER_BEGAN not in error:
         return f"out of memory: the kernel ended its process on{where}" if killed_for_memory(ip) else DIED
     return next((line.strip() for line in reversed(error.splitlines()) if line.strip()), DIED)

@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,20 @@ DISK_ERRORS = {
     errno.EFBIG: "files may not grow that large (ulimit -f, or the file system)",
     errno.EROFS: "the file system has become read-only",
     errno.EIO: "the disk fails (input/output error)",
+    errno.ESTALE: "the file server does not know the file any more (stale file handle)",
+    errno.ENOTCONN: "what was mounted there has gone (not connected)",
 }
-"""By errno, why nothing can be written whoever tries."""
+"""By errno, why nothing can be written whoever tries. The last one also comes of sockets, which have no file's name."""
 
 
 def disk_error(error: BaseException | None) -> OSError | None:
     """The one of ``DISK_ERRORS`` that ``error`` is or came from; None if there is none."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        if (
+            isinstance(error, OSError)
+            and error.errno in DISK_ERRORS
+            and (error.errno != errno.ENOTCONN or error.filename)
+        ):
             return error
         error = error.__cause__ or error.__context__
     return None
@@ -81,6 +88,11 @@ def _disk_errors_name(path: Path) -> Iterator[None]:
         if (cause := disk_error(error)) is None or cause.errno is None:
             raise
         raise OSError(cause.errno, os.strerror(cause.errno), str(path)) from error
+
+
+def now() -> str:
+    """The time in UTC as records have it: ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 import warnings
@@ -78,7 +77,7 @@ def measure_baselines(
     majority: the training split's frequencies, the same for every image. thumbnails, borders: logistic regression on
     16 x 16 pixels, and on the outermost sixteenth of each side. file_properties, columns: logistic regression on what
     is known of the files, and on where the images come from (``coded``). frozen_<backbone>: logistic regression on what
-    a new head would see of the untouched network. How exactly: ``FrozenNetwork`` and ``fit_regression``.
+    a new head would see of the untouched network. How exactly: ``frozen_network`` and ``fit_regression``.
 
     test: the opened test split, or None while it is closed. folder: also gets ``<name>.npz``, the predictions of val
     and, if given, test (epoch 0: nothing was trained by epochs). threads: of torch, and labels fitted at once.
@@ -96,6 +95,11 @@ def measure_baselines(
     def of_images(function: Callable[[ImageBatches], Features], split: Split) -> Features:
         return function(ImageBatches(data.images, split.rows, split.labels, torch.device("cpu")))
 
+    def of_network(found: FoundWeights) -> _Answer:
+        kept = cached_stages.get(found.backbone, ())
+        features = frozen_network(found, data, device, precision, seed, kept, place)
+        return by_regression(features, "random weights, " if found.origin == "random" else "")
+
     answers: dict[tuple[str, str], Callable[[], _Answer]] = {
         ("majority", "Majority class"): partial(_by_frequency, data, splits),
         ("thumbnails", "Thumbnails of 16 x 16 pixels"): partial(by_regression, partial(of_images, thumbnails)),
@@ -106,9 +110,7 @@ def measure_baselines(
             of = ", ".join(map(str, known)).replace("_", " ") + ": "
             answers[name, label] = partial(by_regression, partial(_coded_split, known, data.train), of)
     for name, found in backbones.items():
-        frozen = FrozenNetwork(found, data, device, precision, seed, cached_stages.get(name, ()), place)
-        answer = partial(by_regression, frozen.features, "random weights, " if found.origin == "random" else "")
-        answers[f"frozen_{name}", f"Frozen features of {name}"] = answer
+        answers[f"frozen_{name}", f"Frozen features of {name}"] = partial(of_network, found)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -248,56 +250,39 @@ def _coded_split(known: pd.DataFrame, train: Split, split: Split) -> Features:
     return coded(known.loc[split.rows], known.loc[train.rows])
 
 
-class FrozenNetwork:
-    """What a new head would see of an untouched network, in eval mode and without augmentation.
+def frozen_network(
+    found: FoundWeights,
+    data: TrialData,
+    device: torch.device,
+    precision: str,
+    seed: int,
+    cached_stages: Sequence[int],
+    place: CachePlace | None,
+) -> Callable[[Split], Features]:
+    """What a new head would see of an untouched network, in eval mode and without augmentation: a function of a split.
 
-    Training and validation are read from the features that the sweep's trials share, where these are kept. precision:
-    "fp32", or "bf16" for autocast. seed: of random weights, see ``trunk_seed``. cached_stages: of this backbone.
+    Training and validation begin with the features that the sweep's trials share, where these are kept, and of several
+    with those behind most stages that are there already. precision: "fp32", or "bf16" for autocast. seed: of random
+    weights, see ``trunk_seed``. cached_stages: of this backbone.
     """
+    params = TrialParams(backbone=found.backbone, unfreeze_depth=0)
+    model = build_model(params, 1, found, data.image_size, seed=0, trunk_seed=trunk_seed(seed, found.backbone))
+    model = model.to(memory_format=torch.channels_last).to(device).eval()
+    whole, order = model.frozen_stages, shared_order(data)
+    kept = [
+        FrozenFeatures(model, stages, found.scale, data.images, order, precision=precision, device=device, place=place)
+        for stages in sorted(cached_stages, reverse=True)
+        if stages <= whole
+    ]
+    shared = next((one for one in kept if one.at_hand()), next((one for one in kept if one.stages == whole), None))
 
-    def __init__(
-        self,
-        found: FoundWeights,
-        data: TrialData,
-        device: torch.device,
-        precision: str,
-        seed: int,
-        cached_stages: Sequence[int],
-        place: CachePlace | None,
-    ) -> None:
-        self._found, self._data, self._device, self._precision = found, data, device, precision
-        self._seed, self._kept, self._place = seed, cached_stages, place
+    def features(split: Split) -> Features:
+        if shared is not None and (split is data.train or split is data.val):
+            return frozen_features(model, FeatureBatches(shared, split.rows, split.labels), precision)
+        images = ImageBatches(data.images, split.rows, split.labels, device, scale=found.scale)
+        return frozen_features(model, images, precision)
 
-    def features(self, split: Split) -> Features:
-        """``frozen_features`` of one split."""
-        return frozen_features(self._model, self._batches(split), self._precision)
-
-    @functools.cached_property
-    def _model(self) -> FineTunedModel:
-        name = self._found.backbone
-        params = TrialParams(backbone=name, unfreeze_depth=0)
-        size = self._data.image_size
-        model = build_model(params, 1, self._found, size, seed=0, trunk_seed=trunk_seed(self._seed, name))
-        return model.to(memory_format=torch.channels_last).to(self._device).eval()
-
-    def _batches(self, split: Split) -> Batches:
-        data, scale = self._data, self._found.scale
-        if self._model.frozen_stages in self._kept and (split is data.train or split is data.val):
-            return FeatureBatches(self._shared, split.rows, split.labels)
-        return ImageBatches(data.images, split.rows, split.labels, self._device, scale=scale)
-
-    @functools.cached_property
-    def _shared(self) -> FrozenFeatures:
-        return FrozenFeatures(
-            self._model,
-            self._model.frozen_stages,
-            self._found.scale,
-            self._data.images,
-            shared_order(self._data),
-            precision=self._precision,
-            device=self._device,
-            place=self._place,
-        )
+    return features
 
 
 def frozen_features(model: FineTunedModel, data: Batches, precision: str) -> Features:

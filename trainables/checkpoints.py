@@ -130,7 +130,7 @@ def read_checkpoint(path: Path, *, ours: bool = False) -> Any:
                 "it was refused, since it could run code: it holds Python objects besides tensors; save the network's "
                 "state_dict() alone"
             )
-        raise UserError(f"{path} cannot be read as a model: {why}") from None
+        raise UserError(f"{path} cannot be read as a model: {why}") from error
 
 
 def differences(expected: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> list[str]:

@@ -17,6 +17,8 @@ from trainables.losses import Loss, mean_loss, probabilities_of
 from trainables.optimizers import Schedule
 
 _Out = TypeVar("_Out")
+_Batch = tuple[Tensor, Tensor, int]
+"""Inputs, labels, and through how many stages the inputs have been."""
 EVALUATION_BATCH = {"cpu": 32, "cuda": 256}
 """Images at once in evaluation, where the size of a batch changes nothing but speed."""
 
@@ -95,7 +97,8 @@ def train_epoch(
         between_steps()
         inputs, labels = data.for_training(indices, augmentation)
         schedule.before_step()
-        summed, right, micro_batch = _backward_in_memory(forward, optimizer, inputs, labels, data.stages, micro_batch)
+        batch = inputs, labels, data.stages
+        summed, right, micro_batch = _backward_in_memory(forward, optimizer, batch, micro_batch)
         optimizer.step()
         total += summed
         weight += forward.loss.weight(labels)
@@ -180,19 +183,14 @@ def map_batches(
 
 
 def _backward_in_memory(
-    forward: Forward,
-    optimizer: torch.optim.Optimizer,
-    inputs: Tensor,
-    labels: Tensor,
-    stages: int,
-    micro_batch: int | None,
+    forward: Forward, optimizer: torch.optim.Optimizer, batch: _Batch, micro_batch: int | None
 ) -> tuple[Tensor, Tensor, int | None]:
     """``_backward``, in ever smaller parts until memory suffices; also the size of a part, for the next batch."""
     while True:
         try:
-            return *_backward(forward, optimizer, inputs, labels, stages, micro_batch), micro_batch
+            return *_backward(forward, optimizer, batch, micro_batch), micro_batch
         except torch.OutOfMemoryError:
-            tried = min(micro_batch or len(inputs), len(inputs))
+            tried = min(micro_batch or len(batch[0]), len(batch[0]))
             if tried == 1:
                 raise
         # Outside of the handler: the traceback would keep the failed attempt's tensors alive.
@@ -202,17 +200,13 @@ def _backward_in_memory(
 
 
 def _backward(
-    forward: Forward,
-    optimizer: torch.optim.Optimizer,
-    inputs: Tensor,
-    labels: Tensor,
-    stages: int,
-    micro_batch: int | None,
+    forward: Forward, optimizer: torch.optim.Optimizer, batch: _Batch, micro_batch: int | None
 ) -> tuple[Tensor, Tensor]:
     """Leave the gradient of the batch's mean loss in the parameters; the summed loss and the count of right images.
 
     Parts are summed and divided by the weight of the whole batch: the gradient is that of the undivided batch.
     """
+    inputs, labels, stages = batch
     optimizer.zero_grad(set_to_none=True)
     weight = forward.loss.weight(labels)
     parts = math.ceil(len(inputs) / (micro_batch or len(inputs)))

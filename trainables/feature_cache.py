@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,32 +61,12 @@ class RowForm:
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
-class Shards(Protocol):
-    """An array of rows, filled by shards; ``MemoryShards`` and ``CacheEntry``."""
-
-    form: RowForm
-
-    def done(self, shard: int) -> bool:
-        """Whether it is filled, and undamaged."""
-
-    def claim(self, shard: int) -> bool:
-        """Whether the caller is the one to fill it."""
-
-    def touch(self, shard: int) -> None:
-        """The caller is at work on what it has claimed."""
-
-    def release(self, shard: int) -> None:
-        """The caller has filled what it claimed, or gives it up."""
-
-    def write(self, shard: int, rows: NDArray[Any]) -> None:
-        """Fill a claimed shard."""
-
-    def array(self) -> NDArray[Any]:
-        """[count, *form.shape]; only rows of shards that are done have a meaning."""
-
-
 class MemoryShards:
-    """Shards of one process, in its own memory."""
+    """An array of rows, [count, *form.shape], filled by shards: those of one process, in its own memory.
+
+    done: whether a shard is filled, and undamaged; only its rows have a meaning. claim: whether the caller is the one
+    to fill it; touch: it is at work on what it has claimed; release: it has filled that, or gives it up.
+    """
 
     def __init__(self, count: int, form: RowForm) -> None:
         self.form = form
@@ -142,7 +122,7 @@ class CachePlace:
 
 
 class CacheEntry:
-    """An entry of ``count`` rows, opened or made. key: its name, of letters and digits.
+    """``MemoryShards`` on disk: an entry of ``count`` rows, opened or made. key: its name, of letters and digits.
 
     form: asked only where nobody has made it yet. Every method may raise ``OSError``: the cache cannot be used then,
     or no longer. Entries that no process uses are removed for it, those used longest ago first; where it does not
@@ -158,6 +138,11 @@ class CacheEntry:
         os.utime(self._path)  # the last use
         state = os.fstat(self._file)
         self._identity = state.st_dev, state.st_ino
+
+    @staticmethod
+    def is_there(place: CachePlace, key: str) -> bool:
+        """Whether somebody has made the entry."""
+        return (place.path / (key + _SUFFIX) / "array").is_file()
 
     def __del__(self) -> None:
         if (file := getattr(self, "_file", None)) is not None:
@@ -284,6 +269,9 @@ class CacheEntry:
                 return -1  # It ends before it should.
             found, at = zlib.crc32(part, found), at + len(part)
         return found
+
+
+Shards = MemoryShards | CacheEntry
 
 
 @contextmanager

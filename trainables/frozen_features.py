@@ -251,7 +251,14 @@ class FrozenFeatures:
     def _weights_sha256(self) -> str:
         return self._model.frozen_sha256(self.stages)
 
+    def at_hand(self) -> bool:
+        """Whether the node's cache has features of the images behind these stages, all or some."""
+        return self._place is not None and CacheEntry.is_there(self._place, self._key(0))
+
     def _entry(self, view: int, place: CachePlace) -> CacheEntry:
+        return CacheEntry(place, self._key(view), len(self._order), lambda: self._form)
+
+    def _key(self, view: int) -> str:
         cpu = self.device.type == "cpu"
         facts = {
             "version": VERSION,
@@ -268,8 +275,7 @@ class FrozenFeatures:
             "order": hashlib.sha256(self._order.tobytes()).hexdigest(),
             "view": view,
         }
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-        return CacheEntry(place, key, len(self._order), lambda: self._form)
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 class FeatureBatches(Batches):

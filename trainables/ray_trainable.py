@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import faulthandler
 import gc
 import json
@@ -56,7 +57,8 @@ class FinetuneTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         if self._call is not None:
-            return _called(self._call)
+            result, self._poisoned = _called(self._call)
+            return result
         try:
             self._watch()
             if self._trial is None:
@@ -118,9 +120,9 @@ class FinetuneTrainable(tune.Trainable):
             if trial.best_epoch:
                 self._saved_epoch = self._epoch_of_weights(trial)
             self._last = state["last"]
-        except (MemoryError, torch.OutOfMemoryError):
-            raise  # says nothing against the files
         except Exception as error:  # a damaged file ends in whatever error its bytes lead to
+            if _passes(error) or _passes(error.__cause__):
+                raise
             return self._begin_again(trial, _reason(error))
         return trial
 
@@ -164,8 +166,7 @@ class FinetuneTrainable(tune.Trainable):
                 write_text(self._files["error"], traceback.format_exc())
             except OSError as untold:
                 disk = disk_error(untold)
-        of_device = isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError)
-        self._poisoned = self._settings.use_gpu and of_device
+        self._poisoned = self._settings.use_gpu and _is_of_device(error)
         reason = _reason(error)
         self._free()
         return _broken_off(reason, disk) | {"epoch": int(self._last.get("epoch", 0))}
@@ -204,14 +205,27 @@ def _epochs_in(path: Path) -> set[int]:
     return found
 
 
-def _called(pickled: bytes) -> dict[str, Any]:
+def _called(pickled: bytes) -> tuple[dict[str, Any], bool]:
+    """The result, and whether the process is of no more use."""
     try:
         function, arguments = cloudpickle.loads(pickled)
         function(*arguments)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        return _broken_off(lines[-1], disk_error(error))
-    return {"epoch": 0, "score": math.nan, "record": "", "done": True, "end": "budget"}
+        return _broken_off(lines[-1], disk_error(error)), torch.cuda.is_available() and _is_of_device(error)
+    return {"epoch": 0, "score": math.nan, "record": "", "done": True, "end": "budget"}, False
+
+
+def _is_of_device(error: Exception) -> bool:
+    """Whether it may be a GPU's, which then answers nothing more in this process."""
+    return isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError)
+
+
+def _passes(error: BaseException | None) -> bool:
+    """Whether a file that could not be read may be as good as before: memory had run out, or a disk did not answer."""
+    if isinstance(error, OSError):
+        return error.errno not in (None, errno.EINVAL, errno.ENOENT)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _broken_off(reason: str, disk: OSError | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from search_spaces.errors import UserError, raise_all, unknown
+from search_spaces.errors import UserError, gathered, raise_all, unknown
 from search_spaces.params import TrialParams
 from trainables.batches import Batches, ImageBatches, plan_batches
 from trainables.checkpoints import read_checkpoint, write_checkpoint
@@ -390,10 +390,8 @@ def _checked_loss(params: TrialParams, settings: TrialSettings, data: TrialData)
         problems.append(unknown("metric", settings.metric, names))
     elif settings.mode != metric_mode(settings.metric):
         problems.append(f"{settings.metric} is better at its {metric_mode(settings.metric)}, not {settings.mode}")
-    try:
+    with gathered(problems):
         loss = make_loss(params, data.task, data.train.labels, data.classes)
-    except UserError as error:
-        problems += error.problems
     raise_all(problems)
     return loss
 

@@ -22,7 +22,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from search_spaces.errors import UserError, raise_all, some, unknown
+from search_spaces.errors import UserError, gathered, raise_all, some, unknown
+from search_spaces.paths import expanded
 from trainables.atomic import sha256_of
 from trainables.backbones import BACKBONES, Backbone
 from trainables.batches import IMAGENET, InputScale, normalise
@@ -95,7 +96,7 @@ class WeightSources:
         for part in _SOURCES.split(text):
             key, equals, value = part.strip().partition("=")
             if not (equals and key.isidentifier()):
-                bases.append(part.strip())
+                bases.append(_expanded("", part.strip(), problems))
                 continue
             if key == "range":
                 read = _range(value)
@@ -113,7 +114,7 @@ class WeightSources:
             elif key in files:
                 problems.append(f"--weights: {key} is given two files, {files[key][0]} and {value}: name one")
             name = key
-            files.setdefault(name, (value.strip(), None))
+            files.setdefault(name, (_expanded(f"{key}=", value.strip(), problems), None))
         if len(bases) > 1:
             problems.append(f"--weights {' and '.join(bases)}: give one of imagenet, random or a folder, and NAME=FILE")
         raise_all(problems)
@@ -122,18 +123,14 @@ class WeightSources:
     @property
     def paths(self) -> dict[str, Path]:
         """What must be there on every node, by how the user gave it."""
-        base = {} if self.base in (None, "imagenet", "random") else {str(self.base): Path(str(self.base)).expanduser()}
-        return base | {f"{name}={path}": Path(path).expanduser() for name, (path, _) in self.files.items()}
+        base = {} if self.base in (None, "imagenet", "random") else {str(self.base): Path(str(self.base))}
+        return base | {f"{name}={path}": Path(path) for name, (path, _) in self.files.items()}
 
     def absolute(self) -> str:
         """The same as text, with absolute paths."""
-        base = (
-            self.base
-            if self.base in (None, "imagenet", "random")
-            else str(Path(str(self.base)).expanduser().absolute())
-        )
+        base = self.base if self.base in (None, "imagenet", "random") else str(Path(str(self.base)).absolute())
         files = [
-            f"{name}={Path(path).expanduser().absolute()}" + ("" if ends is None else f",range={ends[0]}:{ends[1]}")
+            f"{name}={Path(path).absolute()}" + ("" if ends is None else f",range={ends[0]}:{ends[1]}")
             for name, (path, ends) in self.files.items()
         ]
         return ",".join([*([] if base is None else [base]), *files])
@@ -152,12 +149,10 @@ def find_weights(
     """
     problems = [unknown("backbone", name, BACKBONES) for name in backbones if name not in BACKBONES]
     sources = WeightSources("", {})
-    try:
+    with gathered(problems):
         sources = WeightSources.parse(source)
-    except UserError as error:
-        problems += error.problems
     base = sources.base
-    folder = Path(base or "").expanduser()
+    folder = Path(base or "")
     if base and base not in ("imagenet", "random") and not os.path.isdir(folder):
         near = difflib.get_close_matches(base, ("imagenet", "random"), n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -167,7 +162,7 @@ def find_weights(
         )
     raise_all(problems)
     found = {
-        name: FoundWeights(backbone=name, origin="file", path=str(Path(path).expanduser().absolute()), range=ends)
+        name: FoundWeights(backbone=name, origin="file", path=str(Path(path).absolute()), range=ends)
         for name, (path, ends) in sources.files.items()
         if name in backbones
     }
@@ -205,6 +200,15 @@ def check_weights(found: FoundWeights, image_size: int = 224) -> FoundWeights:
     path = local_path(found)
     digest = _sha256(path, _state_of(found, path))
     return dataclasses.replace(found, sha256=digest, folded_batchnorm=folded, note="; ".join(notes))
+
+
+def _expanded(before: str, given: str, problems: list[str]) -> str:
+    """``given`` with its ``~`` in full; why that cannot be goes to ``problems``."""
+    try:
+        return expanded(given)
+    except ValueError as error:
+        problems.append(f"--weights {before}{error}")
+        return given
 
 
 def _range(text: str) -> tuple[float, float] | None:

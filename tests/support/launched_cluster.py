@@ -26,7 +26,7 @@ FILLED_IN = {
 RAY = "RAY_AUTH_MODE=token ~/xray-sweep/.venv/bin/ray"
 NOT_INSTALLED = {
     "test -x .venv/bin/python || python3 -m venv ~/xray-sweep/.venv": f"ln -sfn {VENV} .venv",
-    ".venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'": "true",
+    ".venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster,dicom]'": "true",
 }
 """The hosts have no internet: here, and here only, they get what the tests run with."""
 

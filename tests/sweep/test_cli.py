@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +23,9 @@ from sweep.cli import (
     plain,
     read,
     read_config_file,
-    run_command,
 )
 from sweep.config import GROUPS, SweepConfig, check, resolve
+from sweep.endings import run_command
 from sweep.machine import Machine
 from trainables.data.config import dashed
 
@@ -290,6 +291,8 @@ def test_every_path_option_has_the_same_rule(file: Path, tmp_path: Path, monkeyp
             f"{dashed(name)} {tmp_path / name}: Too many levels of symbolic links",
         )
         assert problems_of(dashed(name), "~nobody-of-this-name/x")[0].startswith(f"{dashed(name)} ~nobody-of-this-name")
+        (problem,) = problems_of(dashed(name), os.fsdecode(b"/mnt/h\xf4pital"))
+        assert "'/mnt/h\\udcf4pital': is not UTF-8" in problem
     assert problems_of("--config", "s3://b/x.yaml")[0].startswith("--config s3://b/x.yaml: is a URL")
 
 
@@ -298,7 +301,7 @@ def test_options_from_python_are_the_command_line_that_says_the_same() -> None:
         "data": Path("x.csv"),
         "label_column": ["covid", "a b"],
         "backbones": ["resnet18", "vgg16"],
-        "set": {"lr": 1e-3, "batch_size": [16, 32]},
+        "set": {"lr": 1e-3, "batch_size": [16, 32], "focal_alpha": None},
         "where": {"VIEW": ["PA", "AP"]},
         "trials": 8,
         "time_budget": None,
@@ -308,9 +311,9 @@ def test_options_from_python_are_the_command_line_that_says_the_same() -> None:
     line = arguments_of(options)
     assert line == shlex.split(
         "--data=x.csv --label-column=covid '--label-column=a b' --backbones=resnet18 --backbones=vgg16 --set=lr=0.001 "
-        "--set=batch_size=16,32 --where=VIEW=PA,AP --trials=8 --no-deterministic --skip-missing"
+        "--set=batch_size=16,32 --set=focal_alpha=none --where=VIEW=PA,AP --trials=8 --no-deterministic --skip-missing"
     )
-    assert parse(line).set == parse(["--set", "lr=1e-3", "--set", "batch_size=16,32"]).set
+    assert parse(line).set == parse(["--set=lr=1e-3", "--set=batch_size=16,32", "--set=focal_alpha=none"]).set
     assert problems_of(*arguments_of({"trails": 3})) == (
         "unknown option --trails: did you mean --trials? --help-all lists all",
     )

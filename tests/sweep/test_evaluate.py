@@ -369,6 +369,31 @@ def test_a_column_of_0_and_1_tells_of_its_own_label_alone(manifest: Manifest) ->
     assert (every.classes, every.labels.tolist()) == (OURS, [[0, 0, 1], [0, 0, 0], [1, 0, 1]])
 
 
+def test_labels_that_an_option_leaves_out_are_not_taken_as_absent(manifest: Manifest, tmp_path: Path) -> None:
+    data = manifest("finding", ["pneumonia", "normal", "covid|pneumonia"])
+    of_two = DataConfig(data=str(data), label_column=("finding",), classes=("normal", "pneumonia"))
+    samples = read_labelled(of_two, OURS, "multi_label", {}, None)
+    assert (samples.classes, samples.labels.tolist()) == (("normal", "pneumonia"), [[0, 1], [1, 0], [0, 1]])
+    least = {"label_column": ("finding",), "min_class_images": 2}  # as a preset may have it
+    rare = DataConfig(data=str(data), **least)
+    assert read_labelled(rare, OURS, "multi_label", {}, None).labels.tolist() == [[0, 0, 1], [0, 1, 0], [1, 0, 1]]
+    rare = DataConfig(data=str(manifest("finding", ["pneumonia", "rib", "covid|pneumonia"])), **least)
+    samples = read_labelled(rare, OURS, "multi_label", {}, None)
+    assert samples.labels.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 1]]
+    assert "labels of fewer than 2 images that the model does not know are left out: rib" in samples.notes
+    arrays = {"train_images": np.zeros((2, 8, 8), np.uint8), "train_labels": np.array([[1, 0], [0, 1]], np.uint8)}
+    np.savez(tmp_path / "set.npz", **arrays)
+    known = DataConfig(data=str(tmp_path / "set.npz"), class_names={"0": "normal", "1": "covid"})
+    samples = read_labelled(known, OURS, "multi_label", {}, None)
+    assert (samples.classes, samples.labels.tolist()) == (("covid", "normal"), [[0, 1], [1, 0]])
+
+
+def test_a_label_of_theirs_that_is_none_of_the_models_has_its_own_ways_out(manifest: Manifest) -> None:
+    (told,) = problems(manifest("finding", ["pneumonia", "No Finding"]), "finding", task="multi_label")
+    assert "--no-finding 'No Finding'" in told
+    assert "--class-from" not in told
+
+
 def test_a_label_that_is_known_of_no_image_is_not_evaluated(manifest: Manifest) -> None:
     path = manifest("covid,normal", ["-1,0", "-1,1", "-1,0"])
     columns = {"label_column": ("covid", "normal"), "uncertain_label": ("missing",)}
@@ -439,7 +464,17 @@ def test_data_that_cannot_be_read_is_told(folders: Path, manifest: Manifest, tmp
 
 
 def test_every_option_about_what_is_read_is_one_here(capsys: pytest.CaptureFixture[str]) -> None:
-    of_training = {"image_size", "fit", "seed", "max_images", "ordered_classes", "allow_leakage", "task"}
+    of_training = {
+        "image_size",
+        "fit",
+        "seed",
+        "max_images",
+        "ordered_classes",
+        "allow_leakage",
+        "task",
+        "min_class_images",
+        "source_column",
+    }
     assert {*DATA_OPTIONS} == DataConfig.model_fields.keys() - of_training
     for asked in ("--help", "--help-all"):
         with pytest.raises(SystemExit) as ended:

@@ -16,8 +16,8 @@ import pytest
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from sweep import heartbeat
-from sweep.endings import CLUSTER_LOST, INTERRUPTED, SweepStopped
-from sweep.heartbeat import SIGNAL, SILENT_S, Heartbeat, last_beat
+from sweep.endings import CLUSTER_LOST, INTERRUPTED, SIGNAL, SweepStopped
+from sweep.heartbeat import SILENT_S, Heartbeat, beats_elsewhere, last_beat
 from sweep.history import TrialHistory
 from sweep.progress import Progress, SweepProgress
 from sweep.run_folder import RunPaths
@@ -114,8 +114,24 @@ def test_a_sweep_that_ends_while_one_looks_is_not_dead(paths: RunPaths, monkeypa
 
 
 def of_another_host(paths: RunPaths, age_s: float) -> None:
-    write_json(paths.heartbeat, {"process": "elsewhere" + this_process(), "state": "running"})
+    write_json(paths.heartbeat, {"process": "elsewhere" + this_process(), "host": "there", "state": "running"})
     os.utime(paths.heartbeat, (time.time() - age_s,) * 2)
+
+
+@pytest.mark.parametrize("beats", [True, False])
+def test_a_run_that_beats_on_another_host_is_not_taken_over(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch, beats: bool
+) -> None:
+    of_another_host(paths, 1.0)
+    monkeypatch.setattr(heartbeat.time, "sleep", lambda seconds: of_another_host(paths, 0.0) if beats else None)
+    assert beats_elsewhere(paths) == ("there" if beats else None)
+
+
+def test_what_this_host_ran_needs_no_look(paths: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat.time, "sleep", lambda seconds: pytest.fail("it was looked at"))
+    assert beats_elsewhere(paths) is None
+    with Heartbeat(paths, 1):
+        assert beats_elsewhere(paths) is None
 
 
 @pytest.mark.parametrize("age_s", [0.0, SILENT_S / 2, -SILENT_S / 2])

@@ -47,6 +47,13 @@ def test_a_trial_has_its_share_of_the_smallest_nodes_memory() -> None:
     assert Machine(cpus=2, gpus=0).trial_memory_bytes(1, 0, 2) == 0
 
 
+def test_a_trial_has_the_cpus_of_one_node() -> None:
+    machine = Machine(cpus=14, gpus=0, nodes=(node(cpus=6), node(cpus=6), node(cpus=2)))
+    assert [machine.slots(cpus, 0) for cpus in (1, 4, 6, 8)] == [14, 2, 2, 0]
+    assert machine.most_cpus == 6
+    assert Machine(cpus=2, gpus=0, nodes=(node(cpus=4),)).most_cpus == 2
+
+
 V1, V2 = "4:cpu,cpuacct:{}\n3:memory:{}\n", "0::{}\n"
 
 

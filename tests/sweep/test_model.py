@@ -43,7 +43,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its export takes seconds, and is tested by itself."""
-    monkeypatch.setattr(model, "write_onnx", lambda path, network, facts: None)
+    monkeypatch.setattr(model, "write_onnx", lambda path, network, facts: path.touch())
 
 
 def test_a_run_without_finalists_gives_its_best_trial(run: Path) -> None:
@@ -116,6 +116,13 @@ def test_tuned_thresholds_go_with_the_model_and_a_label_without_one_has_a_half(t
     assert model.facts.thresholds == {"high": 0.25, "often": 0.5}
     assert model.decide(np.array([0.25, 0.75], dtype=np.float32)) == ("high", "often"), "a threshold is reached by it"
     assert model.decide(np.array([0.2, 0.4], dtype=np.float32)) == ()
+    more_repeats = decision | {"thresholds": {"t0000": {"high": 0.3}}}
+    write_json(RunPaths(run).selection, more_repeats)
+    assert renew_models(read_run(run)) == []
+    assert open_model(run, "cpu").facts.thresholds == {"high": 0.3, "often": 0.5}
+    ModelPaths(run / "models").model.unlink()
+    assert renew_models(read_run(run)) == []
+    assert open_model(run, "cpu").facts.thresholds == {"high": 0.3, "often": 0.5}
 
 
 def test_the_operating_point_goes_with_the_model_and_another_one_renews_it(run: Path, no_onnx: None) -> None:
@@ -189,7 +196,7 @@ def test_the_command_makes_the_model_of_a_run_that_was_killed(
     run: Path, no_onnx: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(run)]) == 0
-    assert capsys.readouterr().out.split() == [str(run / "models" / "best.pt")]
+    assert capsys.readouterr().out.split() == [str(run / "models" / name) for name in ("best.pt", "best.onnx")]
     shutil.rmtree(run / "trials")
     assert main([str(run)]) == 2
     assert f"no trial of {run} has a score" in capsys.readouterr().err

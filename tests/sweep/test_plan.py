@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import torch
 
+import trainables.weights
 from search_spaces.errors import UserError
 from search_spaces.params import DEFAULT_BACKBONES, Range
 from sweep.config import SweepConfig, resolve
@@ -23,11 +26,13 @@ from sweep.plan import (
     node_problems,
     sampled_trials,
     unseen,
+    weight_problems,
 )
 from sweep.run_folder import RunPaths
 from trainables.backbones import BACKBONES
 from trainables.data.config import DataConfig
 from trainables.data.prepare import prepare
+from trainables.weights import FoundWeights
 
 
 def planned(own_epochs: bool = False, **asked: Any) -> Plan:
@@ -121,7 +126,11 @@ def test_a_dry_run_fetches_no_weights(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("before", ["", "resnet18="])
 def test_weights_that_cannot_be_reached_are_told(before: str) -> None:
-    for given, told in (("n" * 256, "File name too long"), ("s3://bucket/x", "is a URL, and only paths are read")):
+    for given, told in (
+        ("n" * 256, "File name too long"),
+        ("s3://bucket/x", "is a URL, and only paths are read"),
+        ("~nobody-of-this-name/x", "no user has this home folder"),
+    ):
         config = resolve(SweepConfig(weights=before + given), Machine(cpus=1, gpus=0))
         with pytest.raises(UserError, match=f"^--weights {before}.*: {told}"):
             checked_weights(config)
@@ -224,6 +233,28 @@ def test_a_node_without_our_code_is_told_with_the_reason(tmp_path: Path) -> None
     error = RuntimeError("The worker failed\nModuleNotFoundError: No module named 'sweep'")
     (problem,) = node_problems(SweepConfig(), tmp_path, cluster(first="", second=error))
     assert "node second cannot run trials (ModuleNotFoundError: No module named 'sweep')" in problem
+
+
+def test_a_node_that_can_fetch_no_weights_is_told_before_the_first_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(trainables.weights, "fetch", refuse)
+    plan = dataclasses.replace(planned(), weights={"resnet18": FoundWeights(backbone="resnet18", origin="imagenet")})
+    imagenet = dataclasses.replace(plan, config=plan.config.model_copy(update={"weights": "imagenet"}))
+
+    def ask(function: Callable[..., Any], *arguments: Any, within_s: float, **named: Any) -> list[tuple[str, Any]]:
+        return [("here", function(*arguments, **named)), ("there", ({}, {})), ("gone", RuntimeError("it\nhas ended"))]
+
+    lacking, gone = weight_problems(imagenet, ask)
+    assert lacking.startswith("node here lacks weights of resnet18: weights of resnet18: resnet18-")
+    assert "could not be downloaded (no route)" in lacking
+    assert gone == "node gone cannot fetch weights (has ended)"
+    assert weight_problems(plan, ask) == []
+
+
+def refuse(url: str, path: Path) -> None:
+    raise URLError("no route")
 
 
 def test_a_folder_is_unseen_where_it_is_not(tmp_path: Path) -> None:

@@ -203,7 +203,8 @@ def test_the_decision_follows_the_operating_point(run: Path, small_data: Path, s
     facts = {"operating_point": dataclasses.asdict(dataclasses.replace(point, threshold=None))}
     torch.save(saved | facts, tmp_path / "mine.pt")
     _, lines, _ = said(tmp_path / "mine.pt", small_data / "val")
-    assert lines[1] == "operating point: none: no threshold of gray reaches sensitivity at least 0.95 on validation"
+    none = "none: no threshold of gray reaches sensitivity at least 0.95 on validation, 3 networks pooled"
+    assert lines[1] == f"operating point: {none}"
     assert lines[2].endswith("decision (the likeliest)")
 
 
@@ -370,7 +371,7 @@ def test_folders_are_searched_to_the_bottom_and_files_are_taken_as_they_are_name
     odd, gone = tmp_path / "odd.txt", tmp_path / "gone.png"
     touch(*inside, odd, tmp_path / "a" / "notes.txt", tmp_path / "a" / ".hidden.png", tmp_path / "a" / ".dir" / "3.png")
     (tmp_path / "a" / "IM0001").write_bytes(b"\0" * 128 + b"DICM")
-    found, problems = image_files([odd, gone, tmp_path / "a"])
+    found, problems, _ = image_files([odd, gone, tmp_path / "a"])
     assert found[:2] == [odd, gone]
     assert sorted(found[2:]) == sorted([*inside, tmp_path / "a" / "IM0001"])
     assert problems == []
@@ -379,7 +380,7 @@ def test_folders_are_searched_to_the_bottom_and_files_are_taken_as_they_are_name
 def test_a_file_named_twice_is_one_and_a_link_back_up_ends(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "1.png")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
-    found, _ = image_files([tmp_path / "a" / "1.png", tmp_path / "a"])
+    found, _, _ = image_files([tmp_path / "a" / "1.png", tmp_path / "a"])
     assert [file for file in found if "up" not in file.parts] == [tmp_path / "a" / "1.png"]
     assert len(found) <= 2
 
@@ -394,7 +395,7 @@ def test_a_folder_that_may_not_be_entered_is_told(tmp_path: Path, monkeypatch: p
         return scandir(place)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    found, (problem,) = image_files([tmp_path / "a", tmp_path / "3.png"])
+    found, (problem,), _ = image_files([tmp_path / "a", tmp_path / "3.png"])
     assert found == [tmp_path / "3.png"]
     assert "1 folder(s) in it cannot be entered" in problem
     assert "closed (Permission denied)" in problem
@@ -402,6 +403,22 @@ def test_a_folder_that_may_not_be_entered_is_told(tmp_path: Path, monkeypatch: p
 
 def test_a_folder_without_images_is_told(tmp_path: Path) -> None:
     touch(tmp_path / "empty" / "notes.txt")
-    found, (problem,) = image_files([tmp_path / "empty"])
+    found, (problem,), _ = image_files([tmp_path / "empty"])
     assert found == []
     assert problem.startswith(f"{tmp_path / 'empty'}: no images in this folder")
+
+
+def test_what_else_of_a_folder_may_be_an_image_is_told(tmp_path: Path) -> None:
+    for name in ("1.png", "2.heic", "3.dcm.gz", "notes.txt", ".4.png"):
+        (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n")
+    found, problems, notes = image_files([tmp_path])
+    assert ([file.name for file in found], problems) == (["1.png", "2.heic", "3.dcm.gz", "notes.txt"], [])
+    (tmp_path / "2.heic").write_bytes(b"ftypheic")
+    (tmp_path / "3.dcm.gz").write_bytes(b"\x1f\x8b")
+    (tmp_path / "notes.txt").write_bytes(b"text")
+    found, problems, notes = image_files([tmp_path])
+    assert ([file.name for file in found], problems) == (["1.png"], [])
+    assert notes == [
+        f"{tmp_path}: not predicted: 2 file(s) in a form that is not read (.heic: 1, .dcm.gz: 1)",
+        f"{tmp_path}: not predicted: 1 image(s): a hidden file, or in a hidden folder",
+    ]

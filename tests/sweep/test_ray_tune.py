@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import math
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from ray import tune
 from ray.air.execution._internal import RayActorManager
 from toy_trainable import BUDGET, learning, toy
 
+from sweep.endings import SweepStopped
 from sweep.history import TrialHistory
 from sweep.ray_tune import log_to
 from sweep.run_folder import RunPaths
@@ -103,7 +106,8 @@ def test_a_process_that_dies_costs_no_trial_and_no_epoch(tmp_path: Path, when: s
     history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
     assert history.load() == []
     assert {state.status for state in history.entries.values()} == {"completed"}
-    assert sum(state.restarts for state in history.entries.values()) >= (1 if when == "at reset" else 4)
+    restarts = sum(state.restarts for state in history.entries.values())
+    assert restarts == 0 if when == "at reset" else restarts >= 4
     for state in history.entries.values():
         epochs = [json.loads(line)["epoch"] for line in history.files(state).result.read_text().splitlines()]
         assert epochs == list(range(1, BUDGET + 1)), state.trial_id
@@ -117,6 +121,38 @@ def test_a_trial_that_ends_every_process_fails_and_the_others_go_on(tmp_path: Pa
     assert {(state.status, state.reason, state.restarts) for state in history.entries.values()} == {
         ("failed", DIED, RESTARTS + 1)
     }
+
+
+def failing(reason: str, from_number: int) -> type[tune.Trainable]:
+    """Trials that fail before their first epoch from one on, as where a GPU has gone."""
+
+    class Failing(toy(learning)):  # type: ignore[misc]
+        def step(self) -> dict[str, Any]:
+            if self._number < from_number:
+                return dict(super().step())
+            said = reason.format(self._number)
+            return {"epoch": 0, "score": math.nan, "record": "", "done": True, "end": "error", "reason": said}
+
+    return Failing
+
+
+@pytest.mark.parametrize(
+    ("reason", "count"),
+    [
+        ("RuntimeError: No CUDA GPUs are available", 8),
+        ("OSError: /mnt/t{:04d} is not connected", 8),
+        ("UserError: batch_size is too large", 12),
+        ("out of memory: OutOfMemoryError", 12),
+        ("TrialTimeoutError: over its time limit of 60 s in epoch 1", 12),
+    ],
+)
+def test_a_machine_that_fails_every_trial_ends_the_sweep(tmp_path: Path, reason: str, count: int) -> None:
+    machine = pytest.raises(SweepStopped, match=r"the last 5 trials on .* give --retry-failed")
+    with machine if count == 8 else nullcontext():
+        sweep(tmp_path, failing(reason, 3), trials=12, scheduler="none")
+    history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
+    history.load()
+    assert [state.status for state in history.entries.values()] == ["completed"] * 3 + ["failed"] * (count - 3)
 
 
 @pytest.mark.cluster

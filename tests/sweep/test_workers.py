@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from own_cluster import own_cluster
-from ray import cloudpickle
+from ray import cloudpickle, tune
 
 from sweep.workers import Tasks, Workers
 from trainables.ray_trainable import FinetuneTrainable
@@ -75,3 +79,46 @@ def test_a_disk_that_takes_no_more_ends_the_work_with_its_name(workers: Workers)
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/some/file")
     assert not workers.alive
     assert tasks.left()
+
+
+class Caller(tune.Trainable):
+    """Calls, without torch, which takes a process seconds to import."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._call = config["call"]
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._call = new_config["call"]
+        return True
+
+    def step(self) -> dict[str, Any]:
+        function, arguments = cloudpickle.loads(self._call)
+        function(*arguments)
+        return {"epoch": 0, "score": math.nan, "record": "", "done": True, "end": "budget"}
+
+
+def meet(folder: Path, count: int) -> None:
+    """Note this process, and wait until so many have."""
+    (folder / f"{os.getpid()}.pid").touch()
+    for _ in range(1200):
+        if len(list(folder.glob("*.pid"))) >= count:
+            return
+        time.sleep(0.1)
+    raise TimeoutError
+
+
+def test_idle_processes_that_have_died_cost_the_next_task_nothing(workers: Workers, tmp_path: Path) -> None:
+    """As those of a machine that was switched off: Tune gives the task to one after the other."""
+    six = Workers(Caller, {"cpu": 0.25, "gpu": 0.0}, 6, tmp_path / "tune", reuse=True)
+    try:
+        first = Tasks(meet, [(tmp_path, 6)] * 6)
+        assert not six.do(first)
+        assert first.problems == [None] * 6
+        for process in tmp_path.glob("*.pid"):
+            os.kill(int(process.stem), signal.SIGKILL)
+        (tmp_path / "again").mkdir()
+        second = Tasks(meet, [(tmp_path / "again", 1)])
+        assert not six.do(second)
+        assert second.problems == [None]
+    finally:
+        six.close()

@@ -183,7 +183,21 @@ def test_a_study_that_needs_more_images_is_one_problem(asked: Asked, images: Pat
 def test_what_a_list_of_trials_cannot_follow(asked: Asked, images: Path, option: str, value: object) -> None:
     small = without(SMALL, "--backbones", "--trials")
     answer = asked("--data", images, *small, "--space", "studies.msds18022", "--rows", "H1", option, value)
-    expect(answer, f"{option} {value}: --space studies.msds18022 is a list of trials, and all of them are run: leave")
+    expect(answer, f"{option} {value}: --space studies.msds18022 is a list of trials, and all of them are run")
+
+
+@pytest.mark.parametrize(
+    ("option", "beside"),
+    [
+        (("--repeats", 5), ("--finalists", 0)),
+        (("--grace-period", 1), ("--scheduler", "none")),
+        (("--reduction-factor", 4), ("--scheduler", "median")),
+        (("--cache-size", 2000), ("--cache-dir", "none")),
+    ],
+)
+def test_an_option_that_another_one_makes_idle(asked: Asked, images: Path, option: tuple, beside: tuple) -> None:
+    small = without(SMALL, "--epochs")
+    expect(asked("--data", images, *small, *option, *beside), f"{option[0]} {option[1]}: {' '.join(map(str, beside))} ")
 
 
 def test_a_range_cannot_be_compared(asked: Asked, images: Path) -> None:

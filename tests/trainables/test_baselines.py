@@ -46,8 +46,10 @@ from trainables.data.dataset import Split, TrialData, open_dataset
 from trainables.data.prepare import prepare
 from trainables.feature_cache import CachePlace
 from trainables.finetune import build_model
+from trainables.frozen_features import FrozenFeatures, shared_order
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import read_predictions
+from trainables.seeding import trunk_seed
 from trainables.weights import FoundWeights, find_weights, load_pretrained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -351,6 +353,25 @@ def test_frozen_features_are_read_from_the_cache_that_trials_share(tmp_path: Pat
         assert first[split] == second[split]
         assert first[split] == pytest.approx(apart[split], rel=1e-4)
     assert len(list(place.path.iterdir())) == 1, "one view, of training and validation"
+
+
+def test_frozen_features_begin_with_those_that_are_there(
+    tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials that train the last block have left features of the layers before it, and nobody those of all layers."""
+    data = prepared(tmp_path, small_data, image_size=32)
+    apart = measure(data, None, tmp_path / "apart")["frozen_squeezenet1_1"]
+    params, found, place = TrialParams(backbone="squeezenet1_1"), RANDOM["squeezenet1_1"], CachePlace(str(tmp_path))
+    model = build_model(params, 1, found, data.image_size, seed=0, trunk_seed=trunk_seed(0, "squeezenet1_1"))
+    model, device = model.to(memory_format=torch.channels_last).eval(), torch.device("cpu")
+    order = shared_order(data)
+    early = FrozenFeatures(model, 5, found.scale, data.images, order, precision="fp32", device=device, place=place)
+    early.compute({0: np.arange(len(order))})
+    monkeypatch.setattr(FrozenFeatures, "_forward", lambda *_: pytest.fail("images were put through frozen layers"))
+    kept = {"squeezenet1_1": [5, len(BACKBONES["squeezenet1_1"].stages)]}
+    begun = measure(data, None, tmp_path / "begun", cached_stages=kept, place=place)["frozen_squeezenet1_1"]
+    assert not begun["failed"]
+    assert begun["val"] == pytest.approx(apart["val"], rel=1e-4)
 
 
 def test_vggs_features_are_averaged_over_its_positions() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,6 +214,31 @@ def test_a_trial_of_which_a_file_is_damaged_is_trained_again_from_its_beginning(
     assert [bool(result["begun_again"]) for result in after] == [True, False, False, False], "it is said once"
     assert after[-1]["end"] == "budget"
     assert torch.load(files["weights"], weights_only=True)["epoch"] == json.loads(after[-1]["record"])["best_epoch"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE])
+@pytest.mark.parametrize("name", ["state", "weights"])
+def test_a_file_that_cannot_be_read_just_now_is_not_damaged(
+    config: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, number: int, name: str
+) -> None:
+    made = config(number=9)
+    FinetuneTrainable(made).step()
+    before = Path(made["files"]["state"]).read_bytes()
+    is_zipfile = zipfile.is_zipfile
+
+    def refuse(path: Path) -> bool:
+        if path == Path(made["files"][name]):
+            raise OSError(number, os.strerror(number), str(path))
+        return is_zipfile(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(zipfile, "is_zipfile", refuse)
+        result = FinetuneTrainable(made).step()
+    of_disk = number in (errno.EIO, errno.ESTALE)
+    assert result.get("disk", [None])[0] == (number if of_disk else None)
+    assert result.get("end") == (None if of_disk else "error")
+    assert Path(made["files"]["state"]).read_bytes() == before
+    assert FinetuneTrainable(made).step()["begun_again"] == ""
 
 
 def test_a_state_whose_tensors_have_other_shapes_is_none(config: Callable[..., dict[str, Any]]) -> None:
