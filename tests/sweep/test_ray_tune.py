@@ -23,7 +23,7 @@ from toy_trainable import BUDGET, learning, toy
 
 from sweep.endings import SweepStopped
 from sweep.history import TrialHistory
-from sweep.ray_tune import log_to
+from sweep.ray_tune import MOST_ALIKE, _Trials, log_to
 from sweep.run_folder import RunPaths
 from sweep.workers import DIED, RESTARTS
 
@@ -142,8 +142,6 @@ def failing(reason: str, from_number: int) -> type[tune.Trainable]:
         ("RuntimeError: No CUDA GPUs are available", 8),
         ("OSError: /mnt/t{:04d} is not connected", 8),
         ("UserError: batch_size is too large", 12),
-        ("out of memory: OutOfMemoryError", 12),
-        ("TrialTimeoutError: over its time limit of 60 s in epoch 1", 12),
     ],
 )
 def test_a_machine_that_fails_every_trial_ends_the_sweep(tmp_path: Path, reason: str, count: int) -> None:
@@ -153,6 +151,21 @@ def test_a_machine_that_fails_every_trial_ends_the_sweep(tmp_path: Path, reason:
     history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
     history.load()
     assert [state.status for state in history.entries.values()] == ["completed"] * 3 + ["failed"] * (count - 3)
+
+
+def test_parameters_memory_and_time_limits_say_nothing_against_a_machine() -> None:
+    nothing: Any = None
+    work = _Trials(nothing, nothing, nothing, None, nothing, nothing, remaining=0)
+    for reason in ("out of memory: OutOfMemoryError", "TrialTimeoutError: over its time limit of 60 s in epoch 1"):
+        for _ in range(MOST_ALIKE):
+            work._judge_machine("one", reason)
+    for reason in ("RuntimeError: a", "RuntimeError: b") * MOST_ALIKE:
+        work._judge_machine("one", reason)
+    for _ in range(MOST_ALIKE - 1):
+        work._judge_machine("two", "RuntimeError: a")
+        work._judge_machine("three", "RuntimeError: a")
+    with pytest.raises(SweepStopped):
+        work._judge_machine("two", "RuntimeError: a")
 
 
 @pytest.mark.cluster
