@@ -26,6 +26,10 @@ class UserError(ValueError):
         return type(self), self.problems
 
 
+class ParameterError(UserError):
+    """Hyperparameters of a trial that cannot run on its data set, or with its network: others may."""
+
+
 def raise_all(problems: Sequence[str]) -> None:
     """Raise one ``UserError`` with all ``problems``; do nothing if there are none."""
     if problems:

@@ -275,7 +275,7 @@ class _Trials:
     progress: Progress
     budget: TimeBudget
     remaining: int
-    _failed_alike: dict[str, list[str]] = field(default_factory=dict, init=False)
+    _failed_alike: dict[str, tuple[str, int]] = field(default_factory=dict, init=False)
 
     def next(self) -> dict[str, Any] | None:
         if not self.remaining:
@@ -322,12 +322,12 @@ class _Trials:
         What the parameters are to blame for, memory or a time limit, says nothing against it.
         """
         kind = re.sub(r"[\da-f]*\d[\da-f]*", "#", reason)
-        of_trial = ("UserError", "out of memory", "TrialTimeoutError", "TimeoutError")
-        if reason.startswith(of_trial) or {kind} != {*self._failed_alike.get(host, [kind])}:
+        if reason.startswith(("ParameterError", "out of memory", "TrialTimeoutError", "TimeoutError")):
             self._failed_alike.pop(host, None)
             return
-        self._failed_alike.setdefault(host, []).append(kind)
-        if len(self._failed_alike[host]) >= MOST_ALIKE:
+        before, count = self._failed_alike.get(host, ("", 0))
+        self._failed_alike[host] = kind, count + 1 if kind == before else 1
+        if self._failed_alike[host][1] >= MOST_ALIKE:
             what = f"the last {MOST_ALIKE} trials on {host or 'a machine'} failed before their first epoch"
             raise SweepStopped(f"{what} ({reason}): mend that, and give --retry-failed when you go on", ALL_FAILED)
 

@@ -377,8 +377,8 @@ def run_search(
             progress.message(note)
         outcome = run_trials(plan, history, searcher, pruning, progress, budget, trials=plan.config.trials)
         if not outcome.interrupted:
-            best = [entry for entry in [history.best()] if entry is not None]  # Of the others nobody asks.
-            for problem in predict_trials(plan, history, best, settings_of, ("train", "val")):
+            asked_for = [best] if (best := history.best()) else []  # how it does on training images
+            for problem in predict_trials(plan, history, asked_for, settings_of, ("train", "val")):
                 progress.message(problem)
     finally:
         progress.close()

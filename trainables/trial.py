@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from search_spaces.errors import UserError, gathered, raise_all, unknown
+from search_spaces.errors import ParameterError, UserError, gathered, raise_all, unknown
 from search_spaces.params import TrialParams
 from trainables.batches import Batches, ImageBatches, plan_batches
 from trainables.checkpoints import read_checkpoint, write_checkpoint
@@ -93,7 +93,7 @@ class FinetuneTrial:
     Opens the run's data set (training and validation split alone), finds and checks the weights and builds the network.
     Sets torch's thread count and determinism for this process. Everything random follows from settings.seed and
     ``number`` (of the trial in its sweep, >= 0).
-    Raises UserError, all problems together, where these parameters cannot run on this data set.
+    Raises ParameterError, all problems together, where these parameters cannot run on this data set.
     """
 
     def __init__(self, params: TrialParams, settings: TrialSettings, number: int) -> None:
@@ -392,7 +392,8 @@ def _checked_loss(params: TrialParams, settings: TrialSettings, data: TrialData)
         problems.append(f"{settings.metric} is better at its {metric_mode(settings.metric)}, not {settings.mode}")
     with gathered(problems):
         loss = make_loss(params, data.task, data.train.labels, data.classes)
-    raise_all(problems)
+    if problems:
+        raise ParameterError(*problems)
     return loss
 
 

@@ -140,8 +140,8 @@ def failing(reason: str, from_number: int) -> type[tune.Trainable]:
     ("reason", "count"),
     [
         ("RuntimeError: No CUDA GPUs are available", 8),
-        ("OSError: /mnt/t{:04d} is not connected", 8),
-        ("UserError: batch_size is too large", 12),
+        ("UserError: the images at /mnt/t{:04d} cannot be opened", 8),
+        ("ParameterError: batch_size is too large", 12),
     ],
 )
 def test_a_machine_that_fails_every_trial_ends_the_sweep(tmp_path: Path, reason: str, count: int) -> None:

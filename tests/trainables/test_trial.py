@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from search_spaces.errors import UserError
+from search_spaces.errors import ParameterError, UserError
 from search_spaces.params import TrialParams
 from trainables.atomic import sha256_of
 from trainables.backbones import BACKBONES
@@ -351,7 +351,7 @@ def test_a_fold_of_fewer_images_than_the_batch_is_trained_on_all_at_once(run_dir
 
 def test_all_that_cannot_run_on_this_data_is_said_at_once(multi_label_run_dir):
     params = TrialParams(backbone="squeezenet1_1", batch_size=100, unfreeze_depth=None, unfreeze_layers=("feature.1",))
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(ParameterError) as caught:
         FinetuneTrial(params, settings_of(multi_label_run_dir, metric="val_f1_makro"), 0)
     said = "\n".join(caught.value.problems)
     assert len(caught.value.problems) == 4
