@@ -31,7 +31,7 @@ test-long: setup  ## the tests of whole sweeps: killed, resumed, extended, with 
 
 test-cluster: setup  ## clusters and lost processes; three hosts as namespaces of this machine, where root may make some
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,cluster]'
-	timeout --signal=INT 25m $(BIN)/python -m pytest -m cluster -n 2 --dist loadfile -rs $(ARGS)
+	timeout --signal=INT 25m $(BIN)/python -m pytest -m cluster -n 2 --dist loadfile --no-loadscope-reorder -rs $(ARGS)
 
 bench: setup  ## the speed and memory table of benchmarks/
 	$(BIN)/python -m benchmarks.speed

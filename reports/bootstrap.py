@@ -28,7 +28,10 @@ _DRAWS_PER_REPLICATE = 50
 _ROUND = 256
 _MOST_LEFT_OUT = 1000
 
+REPLICATES = 2000
 PPV_AT_PREVALENCE = "precision_at_prevalence"
+ALL_FOLDS = "all folds"
+"""The name of a run that is all folds, joined."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Resamples:
 
 
 def draw_resamples(
-    groups: Sequence[str], labels: NDArray[Any], class_count: int, *, replicates: int = 2000, seed: int = 0
+    groups: Sequence[str], labels: NDArray[Any], class_count: int, *, replicates: int = REPLICATES, seed: int = 0
 ) -> Resamples:
     """Draw groups with replacement until ``replicates`` of the draws have every class.
 
@@ -254,8 +257,17 @@ class Runs:
         return len(set(self.groups) - {""}) + self.groups.count("") if any(self.groups) else math.nan
 
     @property
+    def pooled(self) -> bool:
+        """Whether it is all folds, joined: each image judged by the network that was not trained on it."""
+        return self.names == (ALL_FOLDS,)
+
+    @property
     def multi_label(self) -> bool:
         return self.labels.ndim == 2
+
+    @property
+    def task(self) -> str:
+        return "multi_label" if self.multi_label else "single_label"
 
     @property
     def truth(self) -> NDArray[np.bool_]:
@@ -269,8 +281,7 @@ class Runs:
 
     def right(self, name: str) -> NDArray[np.bool_]:
         """bool [N]: which images the run of that name decides rightly, every known label of them."""
-        task = "multi_label" if self.multi_label else "single_label"
-        decided = decisions(self.probabilities[self.names.index(name)], self.classes, None, task)
+        decided = decisions(self.probabilities[self.names.index(name)], self.classes, None, self.task)
         right: NDArray[np.bool_] = ((decided == self.truth) | ~self.known).all(axis=1)
         return right
 

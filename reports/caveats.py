@@ -341,7 +341,9 @@ def _seed(results: Results) -> str:
         return ""
     span = f"{formats.score(min(values))} to {formats.score(max(values))}"
     unit = "patients" if scores is not None and scores.resamples.named else "images"
-    text = f"The seed alone moves the winner's {results.metric_name} from {span}. Its interval is over {unit} "
+    finals = results.data.run.finals
+    what = "Fold and seed together move" if finals is not None and finals.folds else "The seed alone moves"
+    text = f"{what} the winner's {results.metric_name} from {span}. Its interval is over {unit} "
     return f"{text}alone; differences between configurations account for both."
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.stats import binom, t
 
 from reports import formats
-from reports.bootstrap import Array, Resamples, Runs, Scores, score_runs
+from reports.bootstrap import ALL_FOLDS, Array, Resamples, Runs, Scores, score_runs
 from reports.data import ReportData
 from reports.intervals import FEWEST_REPLICATES, Interval, few_groups, interval, qualifier
 from sweep.evaluation_records import ConclusionRecord, Evaluation, EvaluationRecord, read_conclusion
@@ -22,7 +22,6 @@ from trainables.metrics import UNTUNED, evaluate_predictions, has_class, metric_
 from trainables.predictions import Predictions, join
 
 FALLBACK = "f1_macro"
-ALL_FOLDS = "all folds"
 CLOSE = 0.9
 """Share of the gain from the majority class to the winner at which a baseline is close."""
 MAJORITY = "majority"
@@ -319,10 +318,13 @@ class BaselineComparison:
     @property
     def frozen_sentence(self) -> str:
         """Whether fine-tuning gains over frozen features; "" where none were measured."""
-        best, close = self._scored(self.of_kind("frozen")[:1]), self._scored(self.frozen_close)
+        first, close = self.of_kind("frozen")[:1], self._scored(self.frozen_close)
+        best = self._scored(first)
         what = "Fine-tuning" if self.tuned else "Training the head alone"
         if close:
             return f"{what} is not shown to gain over logistic regression on frozen features: {close}."
+        if best and math.isnan(self.leads[first[0].name].low):
+            return f"{what} scores higher than logistic regression on frozen features, untested: {best}."
         return f"{what} gains over logistic regression on frozen features: {best}." if best else ""
 
     def _scored(self, baselines: Sequence[BaselineRecord]) -> str:
@@ -368,8 +370,7 @@ def compare_baselines(
 
 def _by_class(shortcut: BaselineRecord, saved: Predictions, winner: Scores, scores: Scores) -> Iterator[ClassShortcut]:
     """saved: the shortcut's predictions on the images that both were scored on."""
-    task = "multi_label" if saved.label.ndim == 2 else "single_label"
-    values = evaluate_predictions(saved.label, saved.probability, saved.classes, task)
+    values = evaluate_predictions(saved.label, saved.probability, saved.classes, saved.task)
     having = has_class(saved.label, len(saved.classes)).sum(axis=0)
     for place, name in enumerate(saved.classes):
         f1 = f"f1:{name}"
@@ -453,10 +454,8 @@ class ExternalResult:
 
     def name_of(self, key: str) -> str:
         """ "macro F1 (2 of 3 classes)" of a score, "recall of normal" of that of a class."""
-        if key == "accuracy" and self.images.multi_label:
-            return "exact match"
         plain, _, label = key.partition(":")
-        return formats.METRIC_NAMES[plain] + (f" of {label}" if label else qualifier(self.scores, key))
+        return formats.score_name(plain, self.images.task) + (f" of {label}" if label else qualifier(self.scores, key))
 
     @property
     def size(self) -> str:

@@ -14,7 +14,7 @@ from reports import formats
 from reports.bootstrap import Runs, Scores
 from reports.comparisons import Comparison, ExternalResult, change, changed_share, runs_of
 from reports.data import checked, read_report_data, without_test
-from reports.intervals import interval
+from reports.intervals import FEWEST_REPLICATES, interval
 from reports.probabilities import calibration_error, chance_calibration_error
 from search_spaces.errors import UserError
 from sweep.evaluation_records import ClassConclusion, ConclusionRecord, IntervalRecord
@@ -110,7 +110,9 @@ def _compared(result: ExternalResult, own: OwnImages, metric: str) -> dict[str, 
         f"{formats.difference(difference.difference, difference.low, difference.high)}."
     )
     if math.isnan(difference.low):
-        sentence += " It has no interval: one of the two is the same in every resample."
+        few = min(scores.resamples.replicates for scores in (own.scores, result.scores)) < FEWEST_REPLICATES
+        why = "too few resamples have every class" if few else "one of the two is the same in every resample"
+        sentence += f" It has no interval: {why}."
     if own.split == "val":
         sentence += (
             " The network was chosen on these; without test predictions there is nothing better to compare with."

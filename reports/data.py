@@ -56,9 +56,7 @@ class ReportData:
     @property
     def task(self) -> str:
         """As ``classes``."""
-        if self.dataset.classes or self._known is None:
-            return self.dataset.task
-        return "multi_label" if self._known.label.ndim == 2 else "single_label"
+        return self.dataset.task if self.dataset.classes or self._known is None else self._known.task
 
     @property
     def _known(self) -> Predictions | None:
@@ -114,13 +112,12 @@ def checked(run: Run, predictions: Predictions | None, file: str) -> Predictions
     problem = ""
     if predictions.classes != (run.dataset.classes or predictions.classes):
         problem = "it names other classes than dataset.json"
-    elif run.dataset.classes and (predictions.label.ndim == 2) != (run.dataset.task == "multi_label"):
+    elif run.dataset.classes and predictions.task != run.dataset.task:
         problem = "it is of another task than dataset.json"
     try:
         for split in [] if problem else np.unique(predictions.split):
             part = predictions.of(str(split))
-            task = "multi_label" if part.label.ndim == 2 else "single_label"
-            evaluate_predictions(part.label, part.probability, part.classes, task)
+            evaluate_predictions(part.label, part.probability, part.classes, part.task)
     except ValueError as error:
         problem = str(error)
     if not problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,6 +27,8 @@ NARROW_IN, WIDE_IN = 4.4, 5.4
 SPLIT_COLORS = {"train": BLUE, "val": SKY, "test": "#999999"}
 STATUS_COLORS = {"completed": BLUE, "pruned": ORANGE, "failed": VERMILLION, "running": GRAY}
 MAX_LABELS_WITH_SHARES = 8
+MOST_COUNTS = 40
+"""Classes of a confusion matrix that writes its counts: each is an element of the page."""
 CROWDED = 200
 """From here on marks are pixels within the SVG: vectors would make the page heavy."""
 
@@ -159,7 +162,8 @@ def stacked_bars(counts: pd.DataFrame, colors: Mapping[str, str], label: str) ->
 @drawn
 def heat_map(scores: pd.DataFrame, tried: pd.DataFrame, label: str, lower_is_better: bool) -> Figure:
     """Best score of each backbone (row) and depth (column). scores, tried: ``tables.cell_grid``; NaN = no score."""
-    figure, axes = blank(1.9 + 0.7 * scores.shape[1], 1.0 + 0.42 * scores.shape[0])
+    title = textwrap.fill(label, 13 + 8 * scores.shape[1])
+    figure, axes = blank(1.9 + 0.7 * scores.shape[1], 1.05 + 0.15 * len(title.splitlines()) + 0.42 * scores.shape[0])
     values, attempts = scores.to_numpy(dtype=float), tried.to_numpy(dtype=float)
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
@@ -178,18 +182,21 @@ def heat_map(scores: pd.DataFrame, tried: pd.DataFrame, label: str, lower_is_bet
     axes.set_xticks(range(scores.shape[1]), [str(name).replace(" ", "\n", 1) for name in scores.columns])
     axes.set_yticks(range(scores.shape[0]), [short(str(name), 20) for name in scores.index])
     bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02)
-    bar.set_label(label)
+    axes.set_title(title, loc="left", fontsize=9)  # Beside the bar of one row it would be cut off.
     bar.outline.set_visible(False)
     return figure
 
 
 @drawn
 def confusion(counts: npt.NDArray[np.int64], shares: Array, classes: Sequence[str]) -> Figure:
-    """Counts [C, C], rows true; the shade is the share of the row, written too where there is room.
+    """Counts [C, C], rows true; the shade is the share of the row, written too where there is room; of more than
+    ``MOST_COUNTS`` classes neither.
 
     Not scikit-learn's ConfusionMatrixDisplay: it writes either counts or shares, and leaves long names upright.
     """
     number = len(classes)
+    if number > MOST_COUNTS:
+        return _shades_alone(shares, classes)
     with_shares = number <= MAX_LABELS_WITH_SHARES
     side = 1.7 + (0.5 if with_shares else 0.4) * number
     figure, axes = blank(max(3.6, side + 0.4), max(3.1, side))
@@ -199,6 +206,19 @@ def confusion(counts: npt.NDArray[np.int64], shares: Array, classes: Sequence[st
     room_in = (figure.get_figwidth() - 0.5 - 0.08 * max(map(len, names))) / number
     _name_columns(axes, names, turned=40 if 0.08 * max(map(len, names)) > room_in else 0)
     axes.set_yticks(range(number), names)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    return figure
+
+
+def _shades_alone(shares: Array, classes: Sequence[str]) -> Figure:
+    """A matrix of so many classes that its cells have no room for numbers; names as long as lines have."""
+    side = min(0.13 * len(classes), 9.0)
+    figure, axes = blank(side + 2.0, side + 0.8)
+    axes.imshow(np.ma.masked_invalid(shares), cmap="Blues", vmin=0, vmax=1)
+    axes.grid(visible=False)
+    names = [short(name, 16) for name in classes] if side < 9.0 else []
+    axes.set_xticks([])
+    axes.set_yticks(range(len(names)), names, fontsize=6)
     axes.set(xlabel="predicted class", ylabel="true class")
     return figure
 

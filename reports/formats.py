@@ -155,6 +155,11 @@ def metric_name(column: str) -> str:
     return f"{SPLIT_NAMES[split]} {words}" + (f" of class {label}" if label else "")
 
 
+def score_name(name: str, task: str) -> str:
+    """A score in words; the accuracy of several labels is their exact match, and is called so."""
+    return "exact match" if name == "accuracy" and task == "multi_label" else METRIC_NAMES[name]
+
+
 def metric_meaning(column: str) -> str:
     """What the metric is, or "" where there is nothing to add."""
     return METRIC_MEANINGS.get(column.partition("_")[2].partition(":")[0], "")

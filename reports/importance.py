@@ -161,12 +161,14 @@ def importances(used: UsedTrials, mode: str) -> pd.DataFrame:
     at random; fANOVA takes neither, and minutes for a thousand trials. Its shares favour parameters of many values,
     above all where few trials are compared: their ratio to chance does not.
     """
-    names, scores = list(used.distributions), used.scores
+    scores = used.scores
     best = np.argsort(scores if mode == "min" else -scores, kind="stable")[: top_count(len(scores))]
     chosen = np.arange(len(scores))
     if len(scores) > MOST_TRIALS:  # drawn at random, always the same ones
         chosen = np.sort(np.random.default_rng(0).choice(len(scores), MOST_TRIALS, replace=False))
-    study = as_study(replace(used, trials=tuple(used.trials[place] for place in chosen)), mode)
+    drawn = replace(used, trials=tuple(used.trials[place] for place in chosen))
+    distributions = drawn.distributions  # What none of those drawn has cannot be judged.
+    names, study = list(distributions), as_study(drawn, mode)
     found = _raw(study, names, scores[chosen], mode)
     rng = np.random.default_rng(0)
     shuffled = [_raw(study, names, rng.permutation(scores[chosen]), mode) for _ in range(SHUFFLES)]
@@ -174,7 +176,7 @@ def importances(used: UsedTrials, mode: str) -> pd.DataFrame:
     rows = []
     for name in names:
         values = used.values(name)
-        categorical = isinstance(used.distributions[name], CategoricalDistribution)
+        categorical = isinstance(distributions[name], CategoricalDistribution)
         chance = float(np.quantile([one[name] for one in shuffled], 0.95))
         rows.append(
             {

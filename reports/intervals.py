@@ -205,7 +205,7 @@ def _method(methods: set[str], resamples: list[Resamples]) -> str:
         if named:
             why = f"{'' if all(one.one_image_each for one in resamples) else 'where '}every patient has one image"
         parts.append(f"Wilson's for proportions ({why})")
-    if methods & {"bootstrap", "Wilson over groups"}:
+    if "bootstrap" in methods:
         counts = {one.groups for one in resamples}
         unit = "patients" if named else "images (no patients are known)"
         over = f"{counts.pop():,} {unit}" if len(counts) == 1 else unit

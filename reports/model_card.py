@@ -144,8 +144,10 @@ def _scores(results: Results) -> list[str]:
     scores, mean, runs = results.model_scores(split), results.scores(split), results.runs(split)
     if scores is None or mean is None or runs is None:
         return [NO_SCORES]
-    several, of_mean = len(runs.names) > 1, f"mean of {len(runs.names)} repeats"
-    rows = [[formats.METRIC_NAMES[name], _cell(scores, name), _cell(mean, name)] for name in OVERALL]
+    several = runs.pooled or len(runs.names) > 1
+    of_file = "this model file, its own fold" if runs.pooled else "this model file"
+    of_mean = "all folds" if runs.pooled else f"mean of {len(runs.names)} repeats"
+    rows = [[formats.score_name(name, data.task), _cell(scores, name), _cell(mean, name)] for name in OVERALL]
     area = formats.METRIC_NAMES[AREA] + intervals.qualifier(mean, AREA)
     rows.append([area, formats.ABSENT if several else _cell(mean, AREA), _cell(mean, AREA)])
     rows = rows if several else [row[:2] for row in rows]
@@ -164,8 +166,8 @@ def _scores(results: Results) -> list[str]:
     likeliest = ", the likeliest decided (not the operating point)" if results.point_scored is not None else ""
     pairs = [(scores, name) for name in (*OVERALL, *decided)] + [(mean, name) for name in (AREA, *areas)]
     return [
-        f"{escape(data.basis(split))} {rested} {formats.rounding(data.run.sweep)}".strip(),
-        _table(["score", "this model file", *([of_mean] if several else [])], rows),
+        f"{escape(results.basis(split))} {rested} {formats.rounding(data.run.sweep)}".strip(),
+        _table(["score", of_file, *([of_mean] if several else [])], rows),
         f"Class by class{', decided at 0.5' if runs.multi_label else likeliest}:",
         _table(["class", *OF_A_CLASS, f"AUROC, {of_mean}" if several else "AUROC"], by_class),
         escape(intervals.below(pairs)),

@@ -81,11 +81,10 @@ def operating_points(images: Runs, thresholds: Mapping[str, float] | None, cut: 
     thresholds: as for ``metrics.decide``. cut: of one class of a single-label task, where no class has a threshold.
     """
     classes, probability = images.classes, images.probabilities[0].astype(np.float64)
-    task = "multi_label" if images.multi_label else "single_label"
 
     def rule(shown: Sequence[str], words: Sequence[str], values: Sequence[float], least: Mapping[str, float]) -> Rule:
         places = [classes.index(name) for name in shown]
-        decided = decisions(probability, classes, least, task)[:, places]
+        decided = decisions(probability, classes, least, images.task)[:, places]
         return Rule(
             tuple(shown), tuple(words), tuple(values), images.truth[:, places], decided, images.known[:, places]
         )

@@ -290,6 +290,8 @@ class Results:
         runs = self.runs(split)
         if runs is None or self.model is None:
             return ""
+        if runs.pooled:
+            return f"trial {self.model.number}, all folds together"
         many = f"mean over {len(runs.names)} repeats of trial {self.model.number}"
         return many if len(runs.names) > 1 else self.model.title
 

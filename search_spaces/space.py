@@ -94,6 +94,17 @@ class Space:
             and (one.step is None or (one.high - one.low) / one.step > MOST_STEPS)
         )
 
+    @property
+    def most_configurations(self) -> int:
+        """How many there are at most if nothing is continuous; fewer where a name is asked for in some of them only."""
+        found = 1
+        for one in self.distributions.values():
+            if isinstance(one, CategoricalDistribution):
+                found *= len(one.choices)
+            elif one.step is not None:
+                found *= round((one.high - one.low) / one.step) + 1
+        return found
+
     def __reduce__(self) -> tuple[Callable[..., Space], tuple[Any, ...]]:
         return load_space, (self.name, self.context, dict(self.overrides), self.asked)
 

@@ -164,7 +164,7 @@ def _answer(trial: Any, method: str, given: list[Any], named: dict[str, Any]) ->
 def _kill(process: subprocess.Popen[bytes], overdue: threading.Event | None = None) -> None:
     if overdue is not None:
         overdue.set()
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS forbids it where only a zombie is left.
         os.killpg(process.pid, signal.SIGKILL)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from search_spaces.errors import UserError, gathered, unknown
+from search_spaces.params import FIELDS
 from search_spaces.paths import path_of
 from sweep.config import GROUPS, SweepConfig
 from sweep.endings import DISK_FULL, SweepStopped
@@ -43,7 +45,8 @@ examples:
   python -m sweep.run --resume NAME --retry-failed         run its failed trials again
 
 exit codes:
-  0 done   1 every trial failed   2 bad input   3 cluster lost   4 disk full   130 interrupted
+  0 done, or out of time   1 every trial failed, or five in a row on one machine   2 bad input
+  3 cluster lost   4 disk full   130 interrupted
   after 3, 4 and 130 nothing is lost: mend what was told, and go on by --resume"""
 
 
@@ -64,9 +67,13 @@ def read(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
             in_file, wrong_keys = read_config_file(path_of("--config", path), SweepConfig.model_fields)
             problems += wrong_keys
     config, wrong = SweepConfig.read({name: in_file[name] for name in in_file if name not in on_line} | on_line)
+    if "set" in on_line and "set" in in_file:  # The command line wins by hyperparameter.
+        of_file, wrong_there = SweepConfig.read({"set": in_file["set"]})
+        problems += [f"--config {path}: {sentence}" for sentences in wrong_there.values() for sentence in sentences]
+        config = config.model_copy(update={"set": of_file.set | config.set})
     for name, sentences in wrong.items():
         problems += [sentence if name in on_line else f"--config {path}: {sentence}" for sentence in sentences]
-    if config.resume is not None and config.name not in (None, config.resume):
+    if config.resume is not None and config.name not in (None, config.resume, Path(config.resume).name):
         problems.append(f"--name {config.name} cannot go with --resume {config.resume}: a resumed run keeps its name")
     return config.without(unread), problems
 
@@ -175,12 +182,20 @@ def _stranger_problems(strangers: Sequence[str], known: Sequence[str]) -> Iterat
     after_unknown = False
     for one in strangers:
         if one.startswith("-"):
-            yield unknown_option(one.partition("=")[0], "option", spellings, page)
+            yield _no_option(one.partition("=")[0], spellings, page)
             after_unknown = "=" not in one
         elif after_unknown:  # the value of the unknown option
             after_unknown = False
         else:
             yield f"unexpected argument {one!r}: options begin with --, several names have commas between"
+
+
+def _no_option(given: str, spellings: Mapping[str, str], page: str = "--help-all") -> str:
+    """Say that ``given`` is no option; a hyperparameter is one of ``--set``. spellings, page: of ``unknown_option``."""
+    name = underscored(given.removeprefix("--"))
+    if name in FIELDS and f"{given}s" not in spellings and not {"set", "--set"}.isdisjoint(spellings):
+        return f"unknown option {given}: it is a hyperparameter: fix it by --set {name}=VALUE (in a file: under set)"
+    return unknown_option(given, "option", spellings, page)
 
 
 def read_config_file(path: Path, allowed: Collection[str]) -> tuple[dict[str, Any], list[str]]:
@@ -196,7 +211,7 @@ def read_config_file(path: Path, allowed: Collection[str]) -> tuple[dict[str, An
     for key, value in content.items():
         name = underscored(key)
         if name not in allowed:
-            problems.append(f"{named}: {unknown_option(str(key), 'option', spellings)}")
+            problems.append(f"{named}: {_no_option(str(key), spellings)}")
         elif value is not None:
             settings[name] = value
     return settings, problems
@@ -293,23 +308,25 @@ class ImageCount:
     """Tells on stderr how many images are read: a line that is rewritten on a terminal, elsewhere one a minute."""
 
     def __init__(self) -> None:
+        self._what, self._before, self._shown = "", 0, False
         self._told = self._began = time.monotonic()
-        self._before: int | None = None
 
-    def __call__(self, done: int, count: int) -> None:
-        """done: of ``count`` images; the first call tells how many an interrupted run has left."""
+    def __call__(self, what: str, done: int, count: int) -> None:
+        """what: has been done with ``done`` of ``count``; its first call tells how many an interrupted run has left."""
         now, terminal = time.monotonic(), sys.stderr.isatty()
-        if self._before is None:
-            self._before, self._began = done - 1, now
+        if what != self._what:
+            self._what, self._before, self._shown = what, done - 1, False
+            self._told = self._began = now
         ended = done == count
-        if now - self._told < (0.5 if terminal else 60) and not (ended and terminal):
+        if now - self._told < (0.5 if terminal else 60) and not (ended and terminal and self._shown):
             return
-        self._told = now
+        self._told, self._shown = now, True
         speed = (done - self._before) / max(now - self._began, 1e-3)
         left = timedelta(seconds=round((count - done) / speed))
-        text = f"{done:,} of {count:,} images read" + ("" if ended else f", {speed:,.0f} a second, {left} left")
+        text = f"{done:,} of {count:,} {what}" + ("" if ended else f", {speed:,.0f} a second, {left} left")
         before, after = ("\r", "\n" if ended else "") if terminal else ("", "\n")
-        print(f"{before}{text:<70}", end=after, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # A terminal that has gone ends no sweep.
+            print(f"{before}{text:<70}", end=after, file=sys.stderr, flush=True)
 
 
 def plain(text: str) -> str:

@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search_spaces.errors import UserError
 from sweep.disk import is_full, ray_folder
-from sweep.endings import CLUSTER_LOST, SweepStopped
+from sweep.endings import CLUSTER_LOST, SweepStopped, say
 from sweep.machine import Machine, Node, oom_kills, this_node, trials_at_once
 
 NODE_ANSWERS_WITHIN_S = 60.0
@@ -96,7 +96,7 @@ def _wait_for(count: int) -> None:
     waited_s = 0.0
     while (found := sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes())) < count:
         if waited_s % SAY_EVERY_S == 0:
-            print(f"waiting for {count} machines of the cluster: {found} are there", flush=True)
+            say(f"waiting for {count} machines of the cluster: {found} are there")
         time.sleep(ASK_EVERY_S)
         waited_s += ASK_EVERY_S
 

@@ -80,7 +80,8 @@ class SweepConfig(DataConfig):
     backbones: CommaNames | None = _tried(
         None,
         "NAMES",
-        "exactly these networks, with commas between; default: all whose weights are found",
+        "exactly these networks, with commas between; default: those of twelve whose weights are found, demo three; a "
+        "wrong name lists all 18",
         many=True,
         allowed=BACKBONE_NAMES,
         kind="backbone",
@@ -97,7 +98,7 @@ class SweepConfig(DataConfig):
         {},
         "NAME=VALUE",
         "fix a hyperparameter in every trial, such as lr=1e-3, or search a part of what the space does: lr=1e-4..1e-2, "
-        "batch_size=16,32; may be repeated",
+        "batch_size=16,32; may be repeated; a wrong name lists all",
         many=True,
     )
 
@@ -111,13 +112,19 @@ class SweepConfig(DataConfig):
         None, "N", "end a trial after N epochs without a better metric; default: none", least=1
     )
     time_budget: SecondsOrNone = _how_much(
-        None, "TIME", "stop the sweep after 90m, 2h, 1d (a number: seconds); default: none", above_s=0, anew=True
+        None,
+        "TIME",
+        "end after 90m, 2h, 1d (a number: seconds), the finalists' repeats included; --resume goes on; default: none",
+        above_s=0,
+        anew=True,
     )
     trial_time_limit: SecondsOrNone = _how_much(
         None, "TIME", "a trial that takes longer fails; same units; default: none", above_s=0, anew=True
     )
 
-    metric: Text = _search("val_f1_macro", "NAME", "epochs.parquet's column to select by, at a trial's best epoch")
+    metric: Text = _search(
+        "val_f1_macro", "NAME", "validation score to select by, at a trial's best epoch; a wrong name lists all"
+    )
     sampler: Text = _search(
         "tpe", "NAME", "tpe, gp, qmc, random, or grid (every one of a finite space)", allowed=SAMPLERS
     )
@@ -141,15 +148,23 @@ class SweepConfig(DataConfig):
         False, None, "the same seed gives the same sweep, also with several trials at once; slower"
     )
     precision: Text = _search(
-        "fp32", "NAME", "fp32, bf16, or auto: bf16 where every node is fast at it", allowed=PRECISIONS
+        "fp32",
+        "NAME",
+        "in which networks compute: fp32, bf16 (faster on many GPUs), or auto: bf16 where every node is fast at it",
+        allowed=PRECISIONS,
     )
 
     finalists: Whole | None = _evidence(
         None, "N", "best configurations trained again with fresh seeds, 0: none; default: 3, demo 2", least=0
     )
-    repeats: Whole | None = _evidence(None, "N", "how often each of them is retrained; default: 3, demo 2", least=1)
+    repeats: Whole | None = _evidence(
+        None, "N", "how often each of them is retrained; default: 3, demo 2, with --folds 1", least=1
+    )
     folds: WholeOrNone = _evidence(
-        None, "K", "train them by K-fold cross-validation on train + val instead; default: the run's split", least=2
+        None,
+        "K",
+        "retrain them by K-fold cross-validation on train + val, once a fold, instead; default: the run's split",
+        least=2,
     )
     compare: CommaNames = _evidence(
         (),
@@ -166,14 +181,14 @@ class SweepConfig(DataConfig):
     target_sensitivity: ClassShareOrNone = _evidence(
         None,
         "CLASS=VALUE",
-        "say CLASS from the largest threshold on that has this sensitivity on validation, such as covid=0.95, in the "
-        "model and the report; default: the likeliest class, each label's tuned threshold",
+        "decide CLASS at the highest threshold that has at least this sensitivity on validation, such as covid=0.95, "
+        "in the model and the report; default: the likeliest class, each label's tuned threshold",
         later=True,
     )
     target_specificity: ClassShareOrNone = _evidence(
         None,
         "CLASS=VALUE",
-        "or from the smallest threshold on that has this specificity; default: none",
+        "the same at the lowest threshold that has at least this specificity; default: none",
         later=True,
     )
     prevalence: ClassShareOrNone = _evidence(
@@ -195,7 +210,8 @@ class SweepConfig(DataConfig):
     concurrency: Concurrency | None = _machines(
         None,
         "N",
-        "trials at once; default: as many as CPUs and GPUs allow, on a cluster also those of machines that join later",
+        "trials at once, or cluster: as many as it has room for at any time; default: as many as CPUs and GPUs allow, "
+        "with --address cluster",
         least=1,
     )
     address: Text = _machines(
@@ -216,7 +232,7 @@ class SweepConfig(DataConfig):
     cache_size: BytesOrNone = _machines(
         None,
         "SIZE",
-        "the most that it may hold, such as 20GB; default: a fifth of the free disk, at most 50GB",
+        "the most that --cache-dir may hold, such as 20GB; default: a fifth of the free disk, at most 50GB",
         later=True,
         rare=True,
     )
@@ -224,7 +240,11 @@ class SweepConfig(DataConfig):
     storage: Text = _place("runs", "FOLDER", "holds the run folders; on a cluster one that every node sees", path=True)
     name: Text | None = _place(None, "NAME", "of the new run folder; default: the space and the time")
     resume: Text | None = _place(
-        None, "NAME", "go on with a run; --trials, --time-budget and the machines may be given anew", path=True
+        None,
+        "NAME",
+        "go on with a run; --trials, the times, --data (if it moved), and the options of evidence and machines may be "
+        "given anew",
+        path=True,
     )
     retry_failed: WhichFailed = _place(
         False,
@@ -453,16 +473,20 @@ def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None
         found.append(f"--wait-for-nodes {config.wait_for_nodes} is for a cluster: give --address, too, or leave it out")
     if cpus is not None and asked_cpus > cpus:
         has = f"{where} has {cpus}" if local else f"no machine of {where} has more than {cpus}"
-        found.append(f"--cpus-per-trial {asked_cpus}: {has}")
+        found.append(f"--cpus-per-trial {asked_cpus}: {has}: give a lower one")
     elif sound and cpus is not None and local and (needed := at_once * max(1, asked_cpus)) > cpus:
         found.append(
-            f"--concurrency {at_once} with {max(1, asked_cpus)} CPUs a trial needs {needed} CPUs: {where} has {cpus}"
+            f"--concurrency {at_once} with {max(1, asked_cpus)} CPUs a trial needs {needed} CPUs: {where} has {cpus}: "
+            "give a lower one, or fewer CPUs to each by --cpus-per-trial"
         )
     if gpus is None or asked_gpus > 1:  # More than one is out of range on any machine.
         return found
     if asked_gpus > gpus:
-        way_out = "" if local else ": give --wait-for-nodes, if machines with GPUs are still to join, or 0"
-        found.append(f"--gpus-per-trial {asked_gpus:g}: {where} has {gpus:g}{way_out}")
+        way_out = "" if local else "--wait-for-nodes, if machines with GPUs are still to join, or "
+        found.append(f"--gpus-per-trial {asked_gpus:g}: {where} has {gpus:g}: give {way_out}0 to train on CPUs")
     elif sound and local and at_once * asked_gpus > gpus + 1e-6:
-        found.append(f"--concurrency {at_once} with {asked_gpus:g} GPUs a trial: {where} has {gpus:g}")
+        found.append(
+            f"--concurrency {at_once} with {asked_gpus:g} GPUs a trial: {where} has {gpus:g}: give a lower one, or a "
+            "part of a GPU to each, such as --gpus-per-trial 0.25"
+        )
     return found

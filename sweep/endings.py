@@ -63,6 +63,15 @@ def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> 
         return DISK_FULL
 
 
+def say(*lines: object) -> None:
+    """Print ``lines``. A terminal or a reader that has gone ends no sweep: nothing more is printed then."""
+    try:
+        print(*lines, sep="\n", flush=True)
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            silence_output()
+
+
 def silence_output() -> None:
     """Send what is still printed nowhere, as its reader has gone; Python would complain of it when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -71,7 +80,8 @@ def silence_output() -> None:
 def tell(problems: Sequence[str]) -> None:
     """The first ten problems on stderr, each as one line, and how many more there are."""
     for problem in shown_problems([f"error: {problem}" for problem in problems]):
-        print(problem.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+        with contextlib.suppress(OSError):  # A terminal that has gone; the exit code tells still.
+            print(problem.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
 
 
 def leave_with(main: Callable[[], int]) -> NoReturn:

@@ -113,7 +113,8 @@ def disk_bytes(plan: Plan) -> int:
     that runs. Without those of failed trials, which are kept until the sweep has ended."""
     largest = max(_most_parameters(name) for name in plan.weights) * BYTES_PER_PARAMETER
     kept = min(WEIGHTS_KEPT, plan.config.trials) + plan.repeats + MODEL_FILES
-    return largest * (kept + RUNNING_COPIES * plan.at_once)
+    running = min(plan.at_once, max(plan.config.trials, plan.repeats))
+    return largest * (kept + RUNNING_COPIES * running)
 
 
 def _most_parameters(backbone: str) -> int:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.errors import UserError, raise_all, some, unknown
+from search_spaces.errors import UserError, raise_all, shown_problems, some, unknown
 from search_spaces.paths import shortened, unreachable
 from sweep.cli import (
     Arguments,
@@ -35,7 +35,7 @@ from sweep.cli import (
     path,
     plain,
 )
-from sweep.endings import BAD_INPUT, leave_with, run_command, tell
+from sweep.endings import BAD_INPUT, leave_with, run_command, say, tell
 from sweep.evaluation_records import read_conclusion
 from sweep.run_folder import EvaluationPaths, RunPaths, check_writable, folder_beside
 from trainables.atomic import FORMAT, now, sha256_of, write_json
@@ -58,10 +58,12 @@ OF_TRAINING = (
     "source_column",
 )
 DATA_OPTIONS = {name: one for name, one in DataConfig.options().items() if name not in OF_TRAINING}
+DATA_OPTIONS["data"] = dataclasses.replace(
+    DATA_OPTIONS["data"], help=DATA_OPTIONS["data"].help.partition("; default")[0] + "; needed"
+)
 """Those of ``python -m sweep.run`` about what is read, which mean the same here; the model says the others."""
 SPLIT = "external"
 """The name of the one split of an evaluation, in its predictions.npz and rows.csv."""
-_MOST_SHOWN = 10
 
 EXAMPLES = """\
 examples:
@@ -69,7 +71,7 @@ examples:
   python -m sweep.evaluate runs/NAME --data b.csv --label-column finding --group-column patient --map tb=other
 
 exit codes:
-  0 done   2 bad input, all of it told   130 interrupted; nothing is written"""
+  0 done   2 bad input, all of it told, or no report could be written   130 interrupted; nothing is written"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,9 +88,13 @@ def parser(*, rare: bool = False) -> Arguments:
         EXAMPLES,
     )
     made.add_argument("run", type=path, metavar="RUN", help="a run folder (its models/best.pt is used), or a best.pt")
-    made.add_argument("--split", metavar="NAME", help="only the images of this split of theirs; default: all")
+    made.add_argument("--split", metavar="NAME", help="only what the set marks as train, val or test; default: all")
     made.add_argument(
-        "--map", metavar="THEIRS=OURS", action="append", default=[], help="their class is this one of the model's"
+        "--map",
+        metavar="THEIRS=OURS",
+        action="append",
+        default=[],
+        help="their class is this one of the model's; may be repeated",
     )
     made.add_argument(
         "--out", type=path, metavar="FOLDER", help="a new folder; default: RUN/external/<name of the data>"
@@ -129,12 +135,11 @@ def _run(argv: Sequence[str]) -> int:
         lines, problem = build_page("reports.external", folder)
         conclusion = read_conclusion(EvaluationPaths(folder))
     warnings = [f"warning: {plain(warning)}" for warning in (*conclusion.warnings, *warnings)]
-    for line in (model.title, *map(plain, notes), *warnings, *lines, *filter(None, [plain(conclusion.sentence)])):
-        print(line)
+    say(model.title, *map(plain, notes), *warnings, *lines, *filter(None, [plain(conclusion.sentence)]))
     if problem is not None:
         tell([f"the report could not be written: {problem}; the predictions are in {out}"])
         return BAD_INPUT
-    print(f"report: {EvaluationPaths(out).page}")
+    say(f"report: {EvaluationPaths(out).page}")
     return 0
 
 
@@ -170,7 +175,7 @@ def evaluate(
     sources = samples.files if samples.pixels is None else list(samples.pixels)
     for answer in model.predict(sources, batch_size):
         answers.append(answer)
-        progress(len(answers), len(samples))
+        progress("images read", len(answers), len(samples))
     reasons = [answer.image.reason if answer.probability is None else None for answer in answers]
     dropped = _unreadable(samples, reasons, skip=asked.config.skip_unreadable)
     rows = np.flatnonzero([answer.probability is not None for answer in answers]).astype(np.int64)
@@ -244,11 +249,8 @@ def _unreadable(samples: Samples, reasons: Sequence[str | None], *, skip: bool) 
     if not broken or (skip and len(broken) < len(samples)):
         return broken
     way_out = "mend or remove them" + ("" if skip else ", or go on without them by --skip-unreadable")
-    lines = [f"{len(broken)} of {len(samples)} image files cannot be read: {way_out}"]
-    lines += [f"  {one['path']}: {one['reason']}" for one in broken[:_MOST_SHOWN]]
-    if len(broken) > _MOST_SHOWN:
-        lines.append(f"  ... and {len(broken) - _MOST_SHOWN} more")
-    raise UserError("\n".join(lines))
+    shown = shown_problems([f"  {one['path']}: {one['reason']}" for one in broken])
+    raise UserError("\n".join([f"{len(broken)} of {len(samples)} image files cannot be read: {way_out}", *shown]))
 
 
 def _warnings(

@@ -115,6 +115,8 @@ def read_evaluation(root: Path) -> Evaluation:
     try:
         saved = predictions.read_predictions(paths.predictions)
         rows = pd.read_csv(paths.rows, dtype=str, keep_default_na=False)
+        if lacking := [name for name in ("path", "group") if name not in rows]:
+            raise ValueError(f"{paths.rows.name} has no column {' and no column '.join(lacking)}")
     except Exception as error:  # a damaged file ends in whatever error its first bytes lead to
         raise UserError(f"{root} cannot be read: {error}") from None
     if list(rows["path"]) != saved.path.tolist():

@@ -74,7 +74,7 @@ def run(
     if not chosen:
         return Outcome(interrupted=False, out_of_time=False)
     if config.folds is not None:
-        folds = [paths.fold(k + 1) for k in range(config.folds)]
+        folds = [paths.fold(repeat.name) for repeat in repeats]
         write_folds(paths.splits, folds, plan.dataset.classes, config.seed)
     _write_chosen(paths, chosen, repeats, config.folds)
     wanted = [f"{one.trial_id}/{repeat.name}" for one in chosen for repeat in repeats]
@@ -164,18 +164,17 @@ def repeats_of(seed: int, repeats: int, folds: int | None) -> list[RepeatPlan]:
     first = seed + FIRST_SEED
     if folds is None:
         return [RepeatPlan(f"seed_{first + k}", first + k, None) for k in range(repeats)]
-    return [RepeatPlan(f"fold_{k + 1}", first + k, k + 1) for k in range(folds)]
+    # Fold 1 of 5 validates on other images than fold 1 of 10, and is no repeat of it.
+    return [RepeatPlan(f"fold_{k + 1}_of_{folds}", first + k, k + 1) for k in range(folds)]
 
 
 def _write_chosen(paths: RunPaths, chosen: list[Finalist], repeats: list[RepeatPlan], folds: int | None) -> None:
     """finalists.json, unless it says the same already."""
     rows = [one.model_dump(mode="json", exclude={"repeats"}) for one in chosen]
     content = {"repeats": [repeat.name for repeat in repeats], "folds": folds, "finalists": rows}
-    if paths.chosen.exists():
-        before = json.loads(paths.chosen.read_text(encoding="utf-8"))
-        if {key: value for key, value in before.items() if key != "chosen"} == content:
-            return
-    write_json(paths.chosen, {"chosen": now()} | content)
+    before = read_json(paths.chosen, [], "")
+    if {key: value for key, value in before.items() if key != "chosen"} != content:
+        write_json(paths.chosen, {"chosen": now()} | content)
 
 
 class RepeatList:
@@ -211,7 +210,7 @@ def settings_of_repeat(entry: TrialState, settings: TrialSettings, paths: RunPat
     """
     origin = entry.suggestion
     assert origin.seed is not None
-    splits = None if origin.fold is None else str(paths.fold(origin.fold).absolute())
+    splits = None if origin.fold is None else str(paths.fold(entry.trial_id.partition("/")[2]).absolute())
     return dataclasses.replace(settings, seed=origin.seed, splits=splits), 0
 
 

@@ -37,6 +37,8 @@ LEARNING_SAMPLERS = ("tpe", "gp")
 DUPLICATES_IN_A_ROW = 20
 RANDOM_DRAWS = 200
 LOST_FOR_ONE_TRIAL = 3
+DRAWN_TOGETHER = "tpe:relative_params:0"
+"""Where Optuna's TPE keeps all that it drew for a running trial, also for branches that the trial does not take."""
 STUDY_NAME = "sweep"
 _log = logging.getLogger(__name__)
 
@@ -143,6 +145,8 @@ class OptunaSearch:
                 refused.append(self._suggestion(trial))
                 self._report_refused(trial, error)
                 continue
+            # What did not go into the trial is told to no other draw: after a kill it would not be there either.
+            self._storage.set_trial_system_attr(trial._trial_id, DRAWN_TOGETHER, "")
             suggestion = self._suggestion(trial)
             original = self._seen.setdefault(_key(params), number)
             if original == number:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from search_spaces.errors import UserError, by_reason, gathered, raise_all, some, unknown
-from search_spaces.params import DEFAULT_BACKBONES, LOSS_FIELDS, Choices, Scalar, SpaceContext, TrialParams
+from search_spaces.params import DEFAULT_BACKBONES, LOSS_FIELDS, Choices, SpaceContext, TrialParams
 from search_spaces.paths import path_of
 from search_spaces.space import RANDOM_TRIALS, Space, load_space, random_study
 from sweep.config import OR_ANEW, TARGETS, ResolvedConfig, SweepConfig, pair_text
@@ -71,10 +71,6 @@ class Plan:
     damaged: tuple[str, ...] = ()
     warm_trials: tuple[WarmTrial, ...] = ()
     warm_notes: Sequence[str] = ()
-
-    @property
-    def warm_points(self) -> list[dict[str, Scalar]]:
-        return [one.point for one in self.warm_trials]
 
     @property
     def at_once(self) -> int:
@@ -155,6 +151,9 @@ class Plan:
                 "trials, and none where --sampler learns nothing from them"
             )
         lines += [f"warm start: {note}" for note in self.warm_notes]
+        if self.config.sampler == "grid" and (most := self.space.most_configurations) > self.config.trials:
+            tried = f"{self.config.trials} of up to {most:,} configurations are tried"
+            lines.append(f"--sampler grid: {tried}; --trials {most} tries all")
         lines += [f"weights of {name}: {found.note}" for name, found in self.weights.items() if found.note]
         if self.missing_weights:
             names = ", ".join(self.missing_weights)

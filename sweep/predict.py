@@ -78,7 +78,7 @@ def _run(argv: Sequence[str]) -> int:
     def say(line: str) -> None:
         try:
             print(line, flush=True)
-        except BrokenPipeError:  # ``| head`` has seen enough, and the table and the maps are yet to be written
+        except OSError:  # ``| head`` has seen enough, or the terminal has gone: the table and the maps are yet to come
             if asked.csv is None and asked.maps is None:
                 raise
             silence_output()

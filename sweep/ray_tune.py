@@ -241,6 +241,8 @@ class TuneSearcher:
 
     def next(self) -> dict[str, Any] | None:
         """The config of ``FinetuneTrainable`` for the next trial; None: ask again later. Raises ``Exhausted``."""
+        if self.exhausted and not self._unfinished:
+            raise Exhausted  # for good; hundreds of draws tell no more, and Tune asks ten times a second
         try:
             trial = self._unfinished.pop(0) if self._unfinished else self._source.ask()
         except Exhausted:

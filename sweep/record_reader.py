@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeGuard, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, Strict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from search_spaces.paths import unreachable
 from trainables.atomic import check_format
 
 Scalar = str | int | float | bool | None
@@ -184,10 +185,7 @@ def _parsed(text: str) -> Any:
 
 def is_there(path: Path) -> bool:
     """Whether ``path`` exists; what lies behind a folder that may not be entered counts as there, to be told of."""
-    try:
-        return path.exists()
-    except OSError:
-        return True
+    return unreachable(path) is not None or path.exists()
 
 
 def reason(error: Exception) -> str:

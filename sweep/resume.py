@@ -35,10 +35,13 @@ def resume(asked: SweepConfig) -> Resumed:
     Raises ``UserError`` if there is no such run, or none whose settings can be read.
     """
     saved, own_epochs, cached_stages = _saved(run_paths(asked))
-    given = [name for name in sorted(asked.model_fields_set) if getattr(asked, name) != getattr(saved, name)]
+    as_resolved = {name for name in ("precision", "preset") if getattr(asked, name) == "auto"}
+    given = [
+        name for name in sorted(asked.model_fields_set - as_resolved) if getattr(asked, name) != getattr(saved, name)
+    ]
     may_change = [name for name, declared in SweepConfig.options().items() if declared.anew]
     root = shlex.quote(str(run_paths(asked).root))
-    longer = f"or train its best configurations longer in a new run: --warm-start {root} --epochs "
+    longer = f"or train its best configurations longer in a new run of the same --data: --warm-start {root} --epochs "
     problems = [
         f"{dashed(name)} {_shown(getattr(asked, name))} contradicts the run {asked.resume!r}, which has "
         f"{_shown(getattr(saved, name))}: leave it out, "

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.errors import UserError, gathered, raise_all
 from sweep.cli import ImageCount, arguments_of, build_page, read
 from sweep.config import SweepConfig, check, idle_problems, name_problems, resolve
-from sweep.endings import ALL_FAILED, BAD_INPUT, DISK_FULL, INTERRUPTED, SweepStopped, leave_with, run_command
+from sweep.endings import ALL_FAILED, BAD_INPUT, DISK_FULL, INTERRUPTED, SweepStopped, leave_with, run_command, say
 from sweep.heartbeat import Heartbeat, beats_elsewhere
 from sweep.resume import Resumed, resume, run_paths
 from sweep.run_folder import (
@@ -51,7 +51,7 @@ NOT_CHECKED = "not yet checked: files that cannot be decoded, equal pixels in fi
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns 0, 1 (every trial failed), 2 (bad input, all of it told) or 130 (Ctrl-C)."""
+    """Run the command line. Returns one of the exit codes of ``sweep.cli.EXAMPLES``."""
     return run_command(_run, argv)
 
 
@@ -149,7 +149,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         may_grow=machine is not here and (config.wait_for_nodes is not None or cluster.can_start_gpus()),
     )
     if machine is not here and not machine.gpus and given.gpus_per_trial is None:
-        print("no machine of the cluster has a GPU now: the trials run on CPUs (--gpus-per-trial 0)")
+        say("no machine of the cluster has a GPU now: the trials run on CPUs (--gpus-per-trial 0)")
     problems += [*idle_problems(arguments, config), *([] if resumed else place_problems(paths))]
 
     with staging(paths, problems, dry=config.dry_run) as beside:
@@ -197,7 +197,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
     budget = ray_tune.TimeBudget(config.time_budget)
     history = TrialHistory(paths, config.metric, plan.mode)
     if config.retry_failed:
-        print(retry_failed(paths, config.metric, plan.mode, broken_too=config.retry_failed == "all"))
+        say(retry_failed(paths, config.metric, plan.mode, broken_too=config.retry_failed == "all"))
     try:
         ray_tune.log_to(paths.log)
         with disk.reserve(paths):
@@ -205,18 +205,18 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         beat.progress = None
         beat.exit_code = exit_code(history, outcome.interrupted)
         ended = not outcome.interrupted and (not outcome.out_of_time or winner_selected(paths))
-        print(*write_summary(history, ended), sep="\n")
+        say(*write_summary(history, ended))
     except (SweepStopped, OSError) as error:
         stopped = error if isinstance(error, SweepStopped) else disk.stopped_by(error, paths.root.parent)
         if stopped.exit_code != DISK_FULL:
             with contextlib.suppress(OSError, SweepStopped):  # What is there is worth a look in the morning.
-                print(*write_summary(history, ended=False), sep="\n")
+                say(*write_summary(history, ended=False))
         raise SweepStopped(f"{stopped.reason}; go on with: {resume_command(paths)}", stopped.exit_code) from error
     if outcome.interrupted:
-        print(f"interrupted: nothing is lost, go on with: {resume_command(paths)}")
+        say(f"interrupted: nothing is lost, go on with: {resume_command(paths)}")
     elif outcome.out_of_time:
         used_up = "the time budget is used up: nothing is lost"
-        print(f"{used_up}, go on with: {resume_command(paths)} --time-budget TIME")
+        say(f"{used_up}, go on with: {resume_command(paths)} --time-budget TIME")
     return paths, beat.exit_code
 
 
@@ -320,7 +320,7 @@ def compute(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: 
     outcome = run_search(plan, history, settings, budget, beat)
     if not outcome.interrupted and plan.config.finalists:
         beat.enter("finalists")
-        outcome = outcome.then(finalists.run(plan, history, settings, budget, print, beat))
+        outcome = outcome.then(finalists.run(plan, history, settings, budget, say, beat))
     if not outcome.interrupted:
         beat.enter("report")
         ended = read_run(history.paths.root)
@@ -328,7 +328,7 @@ def compute(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: 
             models = beside_baselines.submit(model.renew_models, ended)
             problems = finalists.measure(plan, ended, settings) + finalists.attribute(plan, ended, settings)
             for problem in (*problems, *models.result()):
-                print(problem)
+                say(problem)
     return outcome
 
 
@@ -356,7 +356,7 @@ def run_search(
         seed=config.seed,
         concurrency=plan.at_once,
         deterministic=config.deterministic,
-        warm=plan.warm_points,
+        warm=[one.point for one in plan.warm_trials],
     )
     export = OptunaExport(history)
     history.on_end.append(export.add)

@@ -105,9 +105,9 @@ class RunPaths:
         kinds = ("*/seed_*", "*/fold_*")
         return sorted(entry for kind in kinds for entry in self.finalists.glob(kind) if entry.is_dir())
 
-    def fold(self, fold: int) -> Path:
-        """The split of one fold, counted from 1, in the form of splits.csv."""
-        return self.finalists / "folds" / f"fold_{fold}.csv"
+    def fold(self, name: str) -> Path:
+        """The split of one fold, in the form of splits.csv; name: that of its repeats."""
+        return self.finalists / "folds" / f"{name}.csv"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from sweep.progress import clean, duration
 from sweep.records import read_sweep
 from sweep.run import resume_command
 from sweep.run_folder import RunPaths
-from sweep.trial_records import STATUSES, TrialRecord, best, ranked_rows, read_finals, read_trials, trials_table
+from sweep.trial_records import STATUSES, TrialRecord, best, read_finals, read_trials
 
 LAST_ERRORS = 3
 
@@ -60,9 +60,8 @@ def read_status(root: Path) -> Status:
         facts["resume"] = resume_command(paths)
     records = read_trials(paths.trial_folders(), paths.trials, sweep.metric, sweep.mode, problems)
     facts |= {"trials": _counts(records), "trials_wanted": sweep.trials}
-    first = best(ranked_rows(trials_table(records, paths)), sweep.mode)
-    if first is not None:
-        facts |= _facts_of(next(one for one in records if one.trial_id == first.trial_id))
+    if (first := best(records, sweep.mode)) is not None:
+        facts |= _facts_of(first)
     if (finals := read_finals(paths, sweep.metric, sweep.mode, problems)) is not None:
         repeats = [repeat for finalist in finals.finalists for repeat in finalist.repeats]
         facts |= {"repeats": _counts(repeats), "repeats_wanted": len(finals.finalists) * finals.asked}

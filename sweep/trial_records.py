@@ -178,7 +178,7 @@ class TrialRecord(Record):
 
     @property
     def name(self) -> str:
-        """Of a repeat: "seed_1001" or "fold_2"."""
+        """Of a repeat: "seed_1001" or "fold_2_of_5"."""
         return self.trial_id.partition("/")[2]
 
     @property

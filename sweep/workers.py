@@ -25,7 +25,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from sweep.cluster import MOST_AT_ONCE, ClusterWatch
-from sweep.endings import SweepStopped
+from sweep.endings import SweepStopped, say
 from sweep.history import trial_id
 from sweep.optuna_search import Exhausted
 from trainables.atomic import disk_error
@@ -105,7 +105,7 @@ class Tasks:
             self._waiting.insert(0, number)
 
     def say(self, line: str) -> None:
-        print(line)
+        say(line)
 
     def time_is_up(self) -> bool:
         return False

@@ -18,9 +18,19 @@ settings.register_profile("any_speed", deadline=None, suppress_health_check=[Hea
 settings.load_profile("any_speed")
 
 
+LONGEST = (  # minutes each, the longest first
+    *("cluster/test_three_hosts.py", "trainables/test_frozen_features.py", "system/test_whole_sweep.py"),
+    *("system/test_public_sets.py", "benchmarks/test_tutorial.py", "cluster/test_two_nodes.py"),
+    *("system/test_retry.py", "cluster/test_lost_cluster.py", "reports/test_build.py", "system/test_full_disk.py"),
+    *("system/test_failing_trials.py", "sweep/test_ten_points.py", "benchmarks/test_gpu.py"),
+    *("system/test_from_python.py", "sweep/test_optuna_search.py"),
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole sweeps first: of two processes, neither is left with the longest file at the end."""
-    items.sort(key=lambda item: not {"system", "cluster"} & set(item.path.parts))
+    """The longest files first: of two processes, neither is left with one of them at the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get("/".join(item.path.parts[-2:]), len(places)))
 
 
 @pytest.fixture(scope="module")

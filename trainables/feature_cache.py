@@ -117,7 +117,7 @@ class CachePlace:
         """How many bytes all entries may take; held_bytes: what they take now."""
         if self.limit_bytes is not None:
             return self.limit_bytes
-        free = next(shutil.disk_usage(one).free for one in (self.path, *self.path.parents) if one.exists())
+        free = next(shutil.disk_usage(one).free for one in (self.path, *self.path.parents) if os.path.exists(one))
         return int(min(PART_OF_DISK * (free + held_bytes), LARGEST_CACHE_BYTES))
 
 
@@ -133,7 +133,8 @@ class CacheEntry:
         self._folder, self._key, self._count = place.path / (key + _SUFFIX), key, count
         for folder in (place.path, self._folder, self._folder / "claims", self._folder / "users"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self._folder / "users" / this_process()).touch()
+        self._user = self._folder / "users" / this_process()
+        self._user.touch()
         self._file = self._open_or_make(place, form)
         os.utime(self._path)  # the last use
         state = os.fstat(self._file)
@@ -142,11 +143,14 @@ class CacheEntry:
     @staticmethod
     def is_there(place: CachePlace, key: str) -> bool:
         """Whether somebody has made the entry."""
-        return (place.path / (key + _SUFFIX) / "array").is_file()
+        return os.path.isfile(place.path / (key + _SUFFIX) / "array")  # False, too, where it may not be looked at.
 
     def __del__(self) -> None:
         if (file := getattr(self, "_file", None)) is not None:
             os.close(file)
+        if (user := getattr(self, "_user", None)) is not None:
+            with suppress(OSError):  # A process outlives its trials. What is mapped can be read on if it is removed.
+                user.unlink()
 
     def done(self, shard: int) -> bool:
         slot = np.frombuffer(os.pread(self._file, _SLOT.itemsize, self._slot_at(shard)), _SLOT)[0]
@@ -241,11 +245,11 @@ class CacheEntry:
         return None
 
     def _make(self, place: CachePlace, form: RowForm, claim: Path) -> int:
-        self._path.unlink(missing_ok=True)
+        beside = self._path.with_suffix(".new")
+        for left_over in (self._path, beside):
+            left_over.unlink(missing_ok=True)
         size = self._size(form)
         _make_room(place, size, self._folder)
-        beside = self._path.with_suffix(".new")
-        beside.unlink(missing_ok=True)
         file = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             for at in range(0, size, _RESERVED_AT_ONCE):

@@ -199,7 +199,7 @@ class FineTunedModel(nn.Module):
 
         random_too: every tensor if the weights were random, which no file holds.
         """
-        return {name: tensor.detach().cpu().clone() for name, tensor in self._kept(random_too)}
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._kept(random_too)}
 
     def load_trained_state(self, state: Mapping[str, Tensor], *, random_too: bool = True) -> None:
         """Put back what ``trained_state`` of a model of the same params returned; ``UserError`` if it does not fit."""

@@ -66,6 +66,10 @@ class Predictions:
         order[np.argsort(paths, kind="stable")] = np.argsort(self.path, kind="stable")
         return self._subset(order) if np.array_equal(self.label[order], labels) else None
 
+    @property
+    def task(self) -> str:
+        return "multi_label" if self.label.ndim == 2 else "single_label"
+
     def write(self, path: Path) -> None:
         """Write the file atomically; numpy reads it without pickle."""
         write_atomically(path, lambda beside: np.savez_compressed(beside, **vars(self)))

@@ -42,7 +42,7 @@ def is_gone(name: str) -> bool | None:
     except PermissionError:
         pass
     state, start = _state_and_start(parts[4])
-    return state == "Z" or start not in ("", parts[3])
+    return (state == "Z" or start != parts[3]) if start else None
 
 
 def _state_and_start(pid: str) -> tuple[str, str]:

@@ -465,33 +465,36 @@ def predict_trial(
     """Complete the predictions of a trial's best epoch: the rows of ``splits``, computed with its saved weights.
 
     ``predictions.npz`` beside the weights is returned as it is if it has all splits already; a damaged one counts as
-    missing. ValueError where the weights are of another epoch than its validation rows, which stay, as the trial's
-    score is theirs: computed again they may differ by ``SAME_PROBABILITY``. Where ``precision`` is another one than the
-    trial's, all rows are of that one.
+    missing. Rows that are there stay, as scores and thresholds are theirs: computed again they may differ by
+    ``SAME_PROBABILITY``. ValueError where the weights give others. Where ``precision`` is another one than the trial's,
+    all rows are of that one.
     """
     predictions_path = weights_path.with_name("predictions.npz")
     known = _saved_predictions(predictions_path)
     if known is not None and set(splits) <= set(known.split.tolist()):
         return known
+    held = [] if known is None else [split for split in splits if split in set(known.split.tolist())]
     # The time limit is of training; what it left behind must not be lost to it.
     changes: dict[str, Any] = {"time_limit_s": None}
     if precision not in (None, settings.precision):  # What the sweep caches was decided for the other one.
         changes |= {"precision": precision, "cached_stages": {}}
-    trial = FinetuneTrial(params, dataclasses.replace(settings, **changes), number)
+        held = held if "train" in held else []  # A trial writes validation alone, in its own precision.
+    settings = dataclasses.replace(settings, **changes)
+    trial = FinetuneTrial(params, settings, number)
     try:
-        parts = trial.predict_with(weights_path, dict.fromkeys([*splits, "val"]))
+        parts = trial.predict_with(weights_path, ["val", *(split for split in splits if split not in (*held, "val"))])
+        if known is not None:
+            difference = float(np.abs(known.of("val").probability - parts["val"].probability).max())
+            stays = difference <= SAME_PROBABILITY[settings.precision]
+            if known.epoch != parts["val"].epoch or not (stays or "precision" in changes):
+                raise ValueError(
+                    f"{weights_path}: these weights of epoch {parts['val'].epoch} do not give the validation "
+                    f"predictions saved for epoch {known.epoch}; probabilities differ by up to {difference:.2g}"
+                )
+            kept = {split: known.of(split) for split in held}
+            parts |= kept if stays else trial.predict_with(weights_path, [split for split in held if split != "val"])
     finally:
         trial.close()
-    if known is not None:
-        before, again = known.of("val").probability, parts["val"].probability
-        difference = 0.0 if "precision" in changes else float(np.abs(before - again).max())
-        if known.epoch != parts["val"].epoch or not difference <= SAME_PROBABILITY[settings.precision]:
-            raise ValueError(
-                f"{weights_path}: these weights of epoch {parts['val'].epoch} do not give the validation predictions "
-                f"saved for epoch {known.epoch}; probabilities differ by up to {difference:.2g}"
-            )
-        if "precision" not in changes:
-            parts["val"] = known.of("val")
     whole = join([parts[split] for split in splits])
     whole.write(predictions_path)
     return whole

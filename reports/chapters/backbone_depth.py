@@ -91,7 +91,7 @@ def _table(results: Results, cells: pd.DataFrame, repeated: bool) -> Table:
         shown = [one for one in board.configurations if one.finalist.number in set(cells["number"])]
         below = intervals.below((one.scores, board.metric) for one in shown if one.scores is not None)
         caption += f" Mean of repeats: {metric} of the retrained. {below}"
-    titles |= {"seconds": "time", "number": "trial"}
+    titles |= {"seconds": "time", "number": "trial", "val_accuracy": f"val {formats.score_name('accuracy', data.task)}"}
     return Table("backbone_depth", caption.strip(), cells, columns(*names, **titles), latex=True)
 
 
@@ -111,9 +111,9 @@ def _compared(board: Leaderboard) -> list[Block]:
     titles |= lead_titles("winner's lead") | ({"remark": "remark"} if frame["remark"].any() else {})
     names = formats.listing(name.replace("_", " ") for name in board.cell_names)
     text = (
-        f"### Compared: {formats.escape(names)}\n\nThe best trial of each cell with at least three trials was "
+        f"### Compared: {formats.escape(names)}\n\nThe best trial of each cell with at least three ended trials was "
         "retrained like the finalists (--compare). Cells differ in more than this: each has the learning rate, batch "
-        "size and so on of its own best trial. None of them can win."
+        "size and so on of its own best trial. Only those that are finalists, too, can win."
     )
     scored = ((one.scores, board.metric) for one in board.cells.values() if one.scores is not None)
     caption = f"Holm: p corrected for the number of cells. {intervals.below(scored, method=False)}"

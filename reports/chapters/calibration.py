@@ -29,11 +29,13 @@ def chapter(results: Results) -> Chapter:
     found, split = results.calibration, results.split
     if found is None or split is None:
         return Chapter("calibration", TITLE, (Text("There are no predictions to check probabilities of."),))
-    return Chapter("calibration", TITLE, blocks(found, split, results.basis(split), results.whose(split)))
+    return Chapter(
+        "calibration", TITLE, blocks(found, split, formats.escape(results.basis(split)), results.whose(split))
+    )
 
 
 def blocks(found: Calibration, split: str, basis: str, whose: str) -> tuple[Text, Figure, Table]:
-    """What the images are, the diagrams, the numbers. basis: the images, a sentence; whose: the network."""
+    """What the images are, the diagrams, the numbers. basis: the images, in Markdown; whose: the network."""
     first = " The first panel is of the answer given, whatever its class." if found.claims[0].name == SELECTION else ""
     return Text(f"{basis} {MEANING}{first}"), reliability_figure(found, split), calibration_table(found, split, whose)
 

@@ -38,8 +38,9 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     origin = dataset.split_origin or "not recorded"
     splits = SPLIT_ORIGINS.get(origin, origin)
     recorded = dataset.left_out is not None  # earlier runs had no presets, and kept equal images together by no rule
-    if "drawn" in splits:
-        splits += f"; patients{' and equal images' if recorded else ''} kept together"
+    kept = ["patients"] * bool(dataset.groups.source) + ["equal images"] * recorded
+    if "drawn" in splits and kept:
+        splits += f"; {formats.listing(kept)} kept together"
     groups = "not known: whether a patient is in two splits cannot be known"
     if dataset.groups.source:
         counts = ", ".join(f"{split} {count:,}" for split, count in dataset.groups.counts.items())
@@ -89,8 +90,10 @@ def _checks(results: Results) -> list[Block]:
     """What the checks of the images found."""
     found = tables.checks(results.data.dataset)
     if found.empty:
-        looked_for = "patients" if results.data.dataset.demo else "unreadable files, duplicates and patients"
-        return [Text(f"The checks for {looked_for} in two splits found nothing.")]
+        dataset = results.data.dataset
+        looked_for = [] if dataset.demo else ["unreadable files", "duplicates"]
+        looked_for += ["patients in two splits"] * bool(dataset.groups.source or dataset.demo)
+        return [Text(f"The checks for {formats.listing(looked_for)} found nothing.")]
     titles = {"severity": "severity", "check": "check", "count": "count", "message": "finding", "examples": "examples"}
     columns = tuple(Column(key, title, "integer" if key == "count" else "text") for key, title in titles.items())
     caption = "What the checks found, the gravest first; at most three examples each, all stand in dataset.json."

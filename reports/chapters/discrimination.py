@@ -14,7 +14,6 @@ from reports import class_panels, formats, intervals
 from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
 from reports.bootstrap import Runs, Scores
 from reports.class_panels import MOST_PANELS, CurvePanel, thinned
-from reports.comparisons import ALL_FOLDS
 from reports.probabilities import OperatingPoints
 from reports.results import Results
 
@@ -34,7 +33,7 @@ def chapter(results: Results) -> Chapter:
     images, scores = (results.runs(split), results.scores(split)) if split else (None, None)
     if split is None or images is None or scores is None:
         return Chapter("discrimination", TITLE, (Text("There are no predictions to draw curves from."),))
-    text = f"{results.basis(split)} Areas and intervals: {formats.escape(results.whose(split))}."
+    text = f"{formats.escape(results.basis(split))} Areas and intervals: {formats.escape(results.whose(split))}."
     others = len(images.names) - 1
     if others:
         text += f" Bold curves: the model file; thin: the other {f'{others} repeats' if others > 1 else 'repeat'}."
@@ -47,7 +46,7 @@ def chapter(results: Results) -> Chapter:
             f"Undefined for {formats.listing(undefined)}: no {formats.SPLIT_NAMES[split]} image is of such a class, "
         )
         blocks.append(Note("warning", f"{words}or every one is. Means are over the other classes."))
-    points = None if images.names == (ALL_FOLDS,) else results.operating
+    points = None if images.pooled else results.operating
     figures = curves(images, scores, points, split)
     return Chapter("discrimination", TITLE, (*blocks, figures, areas_table(images, scores, split)))
 

@@ -13,6 +13,7 @@ import pandas as pd
 from reports import figures, formats, intervals
 from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
 from reports.bootstrap import PPV_AT_PREVALENCE, Scores
+from reports.class_panels import MOST_PANELS
 from reports.intervals import FEW_GROUPS, interval
 from reports.leaderboard import contradict
 from reports.probabilities import MOST_VALUES, OperatingPoints, Subgroup
@@ -22,8 +23,7 @@ from trainables.metrics import UNTUNED, shown_threshold
 MOST_CLASSES = 6
 """Of a matrix in the summary."""
 TITLE = "Confusion and operating points"
-OVERALL = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1_macro": "macro F1"}
-OVERALL |= {"mcc": "Matthews correlation", "kappa": "Cohen's kappa"}
+OVERALL = ("accuracy", "balanced_accuracy", "f1_macro", "mcc", "kappa")
 OF_A_CLASS = {"precision": "precision", "recall": "recall", "specificity": "specificity", "f1": "F1", "auroc": "AUROC"}
 AT_PREVALENCE = "PPV at a prevalence of"
 RATIOS = {"sensitivity": "recall", "specificity": "specificity", "PPV": "precision", "NPV": "npv"}
@@ -38,6 +38,8 @@ def chapter(results: Results) -> Chapter:
             text = "The best trial's predictions are not on disk (they are written when a trial ends), or are damaged."
         return Chapter("errors", TITLE, (Note("info", text),))
     bases = " ".join(dict.fromkeys(map(results.basis, model.splits)))
+    if any(runs is not None and runs.pooled for runs in map(results.runs, model.splits)):
+        bases += " Matrices, operating points and the table of splits are of this network, on the images of its fold."
     network = f"{formats.capital(model.title)}, weights of epoch {model.predictions.epoch}."
     blocks: list[Block] = [Text(formats.escape(f"{network} {bases} {_below(results, model)}"))]
     matrices = tuple(
@@ -90,9 +92,11 @@ def confusion_figure(
     shares = np.divide(counts, totals, out=np.full(counts.shape, math.nan), where=totals > 0)
     if counts.ndim == 3:
         wrong = int(counts[:, 0, 1].sum() + counts[:, 1, 0].sum())
-        drawing = figures.label_matrices(counts, shares, classes)
+        drawn = slice(MOST_PANELS)
+        drawing = figures.label_matrices(counts[drawn], shares[drawn], classes[drawn])
         alt = f"One 2 by 2 matrix a label, {title}: {wrong} of {int(counts.sum())} decisions are wrong."
-        caption = f"{title}: one matrix a label, rows true, decided at {at}."
+        which = "a label" if len(classes) <= MOST_PANELS else f"for the first {MOST_PANELS} of {len(classes)} labels"
+        caption = f"{title}: one matrix {which}, rows true, decided at {at}."
         frame = pd.DataFrame(counts.reshape(len(counts), 4), columns=["TN", "FP", "FN", "TP"])
     else:
         drawing = figures.confusion(counts, shares, classes)
@@ -140,8 +144,8 @@ def subgroups(
     """What to say of subgroups, Markdown; and one row each, the first of all images. A macro F1 is given only where
     every class is there. cut_short: the columns of which rare values were left out."""
     wanted = {"accuracy": "accuracy", "f1_macro": "f1_macro"}
-    several = "exact_match" in found[0].scores.estimate
-    titles = {"accuracy_shown": "exact match" if several else "accuracy", "f1_macro_shown": "macro F1"}
+    task = "multi_label" if "exact_match" in found[0].scores.estimate else "single_label"
+    titles = {f"{name}_shown": formats.score_name(name, task) for name in wanted}
     if positive:
         wanted["sensitivity"], titles["sensitivity_shown"] = f"recall:{positive}", f"sensitivity, {positive}"
     rows: list[dict[str, Any]] = []
@@ -184,12 +188,12 @@ def _notes(results: Results, model: ReportedModel) -> list[Block]:
             found.append(Note("warning", f"Never predicted on {name}: {formats.listing(never)}."))
         absent = results.absent(split)
         if absent:
-            text = f"No {name} image has {formats.listing(absent)}: the scores of such a class are undefined there "
-            found.append(Note("warning", text + "(a dash), and it counts as 0 in the macro F1."))
+            text = f"No {name} image has {formats.listing(absent)}: recall, F1 and AUROC of such a class are undefined "
+            found.append(Note("warning", text + "there (a dash), and it counts as 0 in the macro F1."))
     if "val" not in model.splits:
         return [*found, Note("warning", "The saved predictions hold no validation images.")]
     recomputed = results.point_scores("val").get(results.data.metric.removeprefix("val_"), math.nan)
-    if wrong := contradict(recomputed, model.recorded, results.data.run.sweep):
+    if wrong := contradict(recomputed, model.recorded, results.data.run.sweep, model.predictions.of("val")):
         found.append(Note("error", f"The saved {wrong}."))
     return [*found]
 
@@ -203,7 +207,10 @@ def _below(results: Results, model: ReportedModel) -> str:
         assert scores is not None
         assert mean is not None
         pairs += [(scores, name) for name in OVERALL]
-        pairs += [(mean, f"{key}:{name}") for name in mean.classes for key in OF_A_CLASS]
+        absent = results.absent(split)
+        pairs += [
+            (mean, f"{key}:{name}") for name in mean.classes for key in OF_A_CLASS if key != "f1" or name not in absent
+        ]
     for one in points.scores if points is not None else ():
         names = (f"{key}:{name}" for name in one.classes for key in (*RATIOS.values(), PPV_AT_PREVALENCE))
         pairs += [(one, name) for name in names if name in one.estimate]
@@ -213,15 +220,14 @@ def _below(results: Results, model: ReportedModel) -> str:
 def _split_scores(results: Results, model: ReportedModel) -> Table:
     """Train, validation and test side by side: what was learned by heart, and what carries over."""
     rows: list[dict[str, Any]] = []
-    titles = {f"{key}_shown": title for key, title in OVERALL.items()}
-    titles |= {"accuracy_shown": "exact match"} if model.predictions.label.ndim == 2 else {}
+    titles = {f"{key}_shown": formats.score_name(key, results.data.task) for key in OVERALL}
     for split in model.splits:
         runs, alone, seen = results.runs(split), results.model_runs(split), split == "train"
         assert runs is not None
         assert alone is not None
         scores = results.model_scores(split)
         assert scores is not None
-        titles["kappa_shown"] = OVERALL["kappa"] + intervals.qualifier(scores, "kappa")
+        titles["kappa_shown"] = formats.METRIC_NAMES["kappa"] + intervals.qualifier(scores, "kappa")
         row: dict[str, Any] = {"split": formats.SPLIT_NAMES[split], "images": len(alone.paths)}
         row |= {"patients": alone.patients} | intervals.cells(None if seen else scores, {key: key for key in OVERALL})
         if seen:  # no interval: training splits are large, and their scores flattering
@@ -244,6 +250,7 @@ def _per_class(results: Results, split: str) -> Table:
     rows = [
         {"class": name, "images": int(images), "known": int(known)}
         | intervals.cells(scores, {key: f"{key}:{name}" for key in OF_A_CLASS})
+        | (intervals.cells(None, {"f1": ""}) if not images else {})  # 0/0, which counts as 0 in a mean alone
         for name, images, known in counts
     ]
     caption = f"Scores of each class: {formats.SPLIT_NAMES[split]}, {results.whose(split)}."

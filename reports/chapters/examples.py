@@ -109,8 +109,8 @@ def truth_and_decisions(
     part: Predictions, thresholds: Mapping[str, float] | None
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """bool [N, C] each, the third: whether the truth is known. thresholds: as for ``metrics.decide``."""
-    task, count = "multi_label" if part.label.ndim == 2 else "single_label", len(part.classes)
-    decided = decisions(part.probability, part.classes, thresholds, task)
+    count = len(part.classes)
+    decided = decisions(part.probability, part.classes, thresholds, part.task)
     return has_class(part.label, count), decided, is_known(part.label, count)
 
 

@@ -39,7 +39,7 @@ LOW_POWER = (
 NO_DIFFERENCE = "no significant difference"
 VERDICTS = {1: "the winner is better", -1: "the winner is worse", 0: NO_DIFFERENCE, None: "not tested"}
 MOST_DRAWN = 24
-BASELINE_SCORES = {"accuracy": "accuracy", FALLBACK: "macro F1"}
+BASELINE_SCORES = ("accuracy", FALLBACK)
 
 
 def chapter(results: Results) -> Chapter:
@@ -106,12 +106,13 @@ def _course(board: Leaderboard, one: ConfigurationResult) -> figures.Course:
     layers = params.get("unfreeze_layers") not in (None, "", "none")
     depth = LAYERS if layers else formats.choice("unfreeze_depth", params.get("unfreeze_depth"))
     cells = intervals.cells(one.scores, {"score": board.metric})
+    comparable = board.selected_by == board.metric  # A loss has no place on an axis of scores.
     judged = () if one.scores is None or board.split != "test" else one.scores.by_run.get(board.metric, ())
     return figures.Course(
         name=f"{one.finalist.number}: {params.get('backbone', 'unknown')}, {depth}",
         winner=one is board.winner,
-        search=one.finalist.search_score,
-        validation=list(one.validation.values()),
+        search=one.finalist.search_score if comparable else math.nan,
+        validation=list(one.validation.values()) if comparable else [],
         judged=list(map(float, judged)),
         mean=cells["score"],
         low=cells["score_low"],
@@ -139,6 +140,7 @@ def _story(results: Results, board: Leaderboard) -> str:
         times = "once with a fresh seed" if finals.asked == 1 else f"{finals.asked} times with fresh seeds"
         how = f"{times}, on the same training images"
     text = f"{which} retrained {how}; validation picked each epoch. {RULE} {formats.escape(finals.reason)}"
+    text = f"{text} {formats.rounding(results.data.run.sweep)}".strip()
     return f"{text}\n\n{formats.escape(results.basis(board.split))}"
 
 
@@ -213,7 +215,7 @@ def _repeats(results: Results, board: Leaderboard) -> Table:
             rows.append(row | {"reason": repeat.reason})
     frame = pd.DataFrame(rows)
     titles = {"validation": formats.metric_name(results.data.metric), "score": judged_name(board)}
-    titles["accuracy"] = f"{formats.SPLIT_NAMES[board.split]} accuracy"
+    titles["accuracy"] = f"{formats.SPLIT_NAMES[board.split]} {formats.score_name('accuracy', results.data.task)}"
     if len(frame) and (frame["status"] != "completed").any():
         titles["reason"] = "reason"
     shown = columns("number", "repeat", "status", "best_epoch", **titles)
@@ -287,9 +289,9 @@ def _baseline_table(results: Results, comparisons: dict[str, BaselineComparison]
                     row |= {"lead": lead.difference, "lead_low": lead.low, "lead_high": lead.high}
         rows.append(row)
     titles = {
-        f"{split}_{name}_shown": f"{formats.SPLIT_NAMES[split]} {title}"
+        f"{split}_{name}_shown": f"{formats.SPLIT_NAMES[split]} {formats.score_name(name, results.data.task)}"
         for split in splits
-        for name, title in BASELINE_SCORES.items()
+        for name in BASELINE_SCORES
     }
     if any(MAJORITY in found.measured for found in comparisons.values()):
         titles["share"] = "share of the gain"

@@ -63,7 +63,7 @@ def slices(results: Results, names: list[str]) -> Figure:
 
 
 def _basis(results: Results) -> str:
-    used, metric = results.used_trials, formats.metric_name(results.data.metric)
+    used, metric = results.used_trials, formats.escape(formats.metric_name(results.data.metric))
     text = f"{len(used.trials):,} trials are compared by their best {metric} "
     if used.epoch is None:
         text += "over all their epochs."

@@ -42,14 +42,15 @@ def curve(results: Results, trial: Mapping[str, Any], measure: str, name: str, o
     """Loss or accuracy of one trial by epoch, in training and validation. name: of the figure; of: whose it is."""
     every, keys = results.data.run.epochs, (f"train_{measure}", f"val_{measure}")
     epochs = every[every["trial_id"] == trial["trial_id"]]
-    drawing = figures.curve(epochs, *keys, measure, float(trial["best_epoch"]))
+    label = formats.score_name(measure, results.data.task)
+    drawing = figures.curve(epochs, *keys, label, float(trial["best_epoch"]))
     values = epochs[keys[1]].tolist() if keys[1] in epochs and len(epochs) else [float("nan")]
     alt = (
-        f"{measure.capitalize()} by epoch, training and validation: validation goes from {values[0]:.3f} to "
+        f"{formats.capital(label)} by epoch, training and validation: validation goes from {values[0]:.3f} to "
         f"{values[-1]:.3f} in {len(epochs)} epochs; best epoch {trial['best_epoch']:.0f}."
     )
     frame = epochs[[key for key in ("epoch", *keys) if key in epochs]]
-    return Figure(name, f"{measure.capitalize()} of {of}.", alt, drawing, frame)
+    return Figure(name, f"{formats.capital(label)} of {of}.", alt, drawing, frame)
 
 
 def _of_all(results: Results) -> Block:

@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from reports import formats, tables
 from reports.blocks import Block, Chapter, Folded, Note, Table, Text, columns
+from reports.bootstrap import REPLICATES
 from reports.caveats import caveats
 from reports.chapters.checklists import checklists
 from reports.chapters.references import Citations, of_backbone
@@ -42,6 +43,11 @@ FITS = {
 WORDS = {
     "loss": {"cross_entropy": "cross-entropy", "bce": "binary cross-entropy per class", "focal": "focal loss [@focal]"},
     "optimizer": {"sgd": "SGD with momentum", "adamw": "AdamW [@adamw]"},
+    "lr_schedule": {
+        "constant": "constant",
+        "plateau": "lowered on plateaus",
+        "cosine": "following a cosine [@cosine]",
+    },
     "augment": {
         "flip": "horizontal flips",
         "standard": "flips, rotations by up to 30 degrees and crops of 50 to 100 % of the area",
@@ -157,22 +163,36 @@ def _networks(results: Results) -> list[str]:
         start = "weights pretrained on ImageNet [@imagenet], verified by their hashes"
     params = [one for row in data.trials.to_dict("records") if (one := formats.trial_params(row)) is not None]
     augmentation, optimizers, losses = (_used(params, name) for name in ("augment", "optimizer", "loss"))
-    schedule = ""
-    if any(one.lr_schedule == "cosine" for one in params):
-        schedule = ", the learning rate constant, lowered on plateaus or following a cosine [@cosine]"
+    schedule = f", the learning rate {schedules}" if (schedules := _used(params, "lr_schedule")) else ""
     epochs = f", for at most {sweep.epochs} epochs" if sweep.epochs else ""
     precision = PRECISIONS.get(sweep.precision or "")
     return [
         f"The backbones were {listing(cited)}, as implemented in torchvision, with a new head.",
         f"They began with {start}.",
-        "A backbone was divided into four blocks, of which the last 0 to 4 were trained with the head; BatchNorm",
-        "[@batchnorm] of frozen blocks kept its statistics.",
+        f"{_trained(params)}; BatchNorm [@batchnorm] of frozen layers kept its statistics.",
         f"Augmentation, where used: {augmentation}." if augmentation else "",
         f"The loss was {losses}." if losses else "",
         f"Networks were trained with {optimizers}{schedule}{epochs}." if optimizers else "",
         f"Computations were in {precision}." if precision else "",
         "A network was taken from the epoch that was best on validation.",
     ]
+
+
+def _trained(params: Sequence[TrialParams]) -> str:
+    """Which layers trained, as the beginning of a sentence."""
+    depths = sorted({one.unfreeze_depth for one in params if one.unfreeze_depth is not None})
+    named = any(one.unfreeze_depth is None for one in params)
+    whole = {
+        0: "Backbones stayed frozen, and the head alone was trained",
+        4: "Backbones were trained whole with the head",
+    }
+    if not depths:
+        return "The named layers and the head were trained"
+    if len(depths) == 1 and depths[0] in whole and not named:
+        return whole[depths[0]]
+    span = f"{depths[0]} to {depths[-1]}" if len(depths) > 1 else f"{depths[0]}"
+    layers = ", or the named layers," if named else ""
+    return f"A backbone was divided into four blocks, of which the last {span}{layers} were trained with the head"
 
 
 def _search(results: Results) -> list[str]:
@@ -236,13 +256,16 @@ def _evaluation(results: Results) -> list[str]:
         "best [@one_se], the one with the fewest trainable parameters.",
     ]
     fixed = f"It was fixed on {escape(formats.moment(finals.selected))}"
-    if not finals.opened:
+    if finals.opened:
+        found += [
+            f"{fixed}{finals.selected_when} ({escape(formats.moment(finals.test_access[0].opened))}).",
+            f"The test split was opened {times.get(opened, f'{opened} times')}. A test score is the mean over repeats.",
+        ]
+    else:
         closed = "The test split was not opened." if results.data.has_test else "There was no test split."
-        return [*found, f"{fixed}. {closed}"]
+        found.append(f"{fixed}. {closed}")
     return [
         *found,
-        f"{fixed}{finals.selected_when} ({escape(formats.moment(finals.test_access[0].opened))}).",
-        f"The test split was opened {times.get(opened, f'{opened} times')}. A test score is the mean over repeats.",
         TUNED if finals.thresholds else "",
         f"The operating point was fixed with the winner: {escape(results.operating_point.words)}."
         if results.operating_point is not None
@@ -254,7 +277,8 @@ def _evaluation(results: Results) -> list[str]:
 def _statistics(results: Results) -> list[str]:
     """Intervals and comparisons."""
     unit = "patients" if results.data.dataset.groups.source else "images, since patients were not known,"
-    finals = results.data.run.finals
+    finals, scores = results.data.run.finals, results.judged_scores
+    count = REPLICATES if scores is None else scores.resamples.replicates
     paired, board = [], results.leaderboard
     if finals is not None and len(finals.finalists) > 1:
         seeds = ", with what other seeds would change added from the variance between repeats [@seeds]"
@@ -266,7 +290,7 @@ def _statistics(results: Results) -> list[str]:
         ]
     return [
         f"Intervals are of 95 %, by the bias-corrected and accelerated bootstrap [@bca] over {unit}",
-        "[@clusters], with 2,000 resamples, the same for all that was compared; resamples without a class were",
+        f"[@clusters], with {count:,} resamples, the same for all that was compared; resamples without a class were",
         "redrawn. Proportions have Wilson's interval [@wilson] where every patient has one image.",
         *paired,
         "Macro F1 is the unweighted mean over classes; 0/0 counts as 0. A difference is called significant at a",

@@ -32,7 +32,7 @@ TITLE = "The published study beside this run"
 PREFIX = "studies."
 CLASSES = {"two_findings": ("infected", "normal"), "three_findings": ("covid", "normal", "pneumonia")}
 WATCHED = {"two_findings": "infected", "three_findings": "covid"}  # the class that must not be missed
-SCORES = {"accuracy": "accuracy", "f1_macro": "macro F1"}
+SCORES = ("accuracy", "f1_macro")
 TRAINED = {"unfreeze_depth", "unfreeze_layers"}
 NOT_COMPARABLE = (
     "The studies had other images, other splits and often another measure: no number of theirs can be compared with "
@@ -63,7 +63,7 @@ class RowResult:
         parts = [run.of(split) for run in self.runs]
         if not all(len(part.path) for part in parts):
             return math.nan
-        scores = [evaluate_predictions(part.label, part.probability, part.classes, _task(part)) for part in parts]
+        scores = [evaluate_predictions(part.label, part.probability, part.classes, part.task) for part in parts]
         return statistics.fmean(one.get(name, math.nan) for one in scores)
 
 
@@ -189,7 +189,9 @@ def _claimed(results: Results, rows: Sequence[PublishedRow], ran: Sequence[RowRe
     titles = {"trained": "trained, as claimed", "claim": "claim", "note": "what was really run"}
     titles |= {"reported": "its accuracy", "matrix_f1_macro": "its macro F1", "runs": "runs"}
     for split in ("val", "test") if scored else ("val",):
-        titles |= {f"{split}_{name}_shown": f"our {split} {_words(results, name)}" for name in SCORES}
+        titles |= {
+            f"{split}_{name}_shown": f"our {split} {formats.score_name(name, results.data.task)}" for name in SCORES
+        }
     shown = columns("id", "flaws", "network", **titles, status="status", number="trial")
     return Table("study_rows", caption.strip(), frame, shown)
 
@@ -225,7 +227,7 @@ def _focal(results: Results, pairs: Sequence[tuple[RowResult, RowResult, tuple[s
             fact[f"{key}_shown"] = f"{formats.show('score', before)} → {formats.show('score', after)}"
         facts.append(fact)
     titles = {"backbone": "network", "without": "without", "with": "with", "also": "also differs", "split": "split"}
-    titles |= {f"{name}_shown": _words(results, name) for name in SCORES}
+    titles |= {f"{name}_shown": formats.score_name(name, results.data.task) for name in SCORES}
     titles |= {"f1_shown": f"F1 of {rare}", "recall_shown": f"recall of {rare}"}
     caption = "Rows without → with focal loss: no interval, so no proof. “Also differs”: what else the study changed."
     return Table("study_focal", caption, pd.DataFrame(facts), columns(**titles))
@@ -244,10 +246,10 @@ def _pictures(results: Results, rows: Sequence[RowResult]) -> Folded:
         found = [curve(results, row.trial, name, f"study_{row.id}_{name}", of) for name in measures]
         for split in row.splits:
             part = row.runs[0].of(split)
-            matrix = confusion_matrix(part.label, part.probability, part.classes, _task(part))
+            matrix = confusion_matrix(part.label, part.probability, part.classes, part.task)
             found.append(confusion_figure(matrix, part.classes, split, f"study_{row.id}_{split}", f"{row.id}, "))
             truth, decided, known = truth_and_decisions(part, None)
-            scores = evaluate_predictions(part.label, part.probability, part.classes, _task(part))
+            scores = evaluate_predictions(part.label, part.probability, part.classes, part.task)
             for place, name in enumerate(part.classes):
                 fact = {"id": row.id, "backbone": row.params.backbone, "trained": row.trial["unfrozen"]}
                 fact |= {"loss": row.params.loss, "split": split, "class": name}
@@ -292,14 +294,6 @@ def _trials(results: Results) -> dict[int, dict[str, Any]]:
     """The rows of the trials table by number."""
     rows = results.data.trials.to_dict("records")
     return {int(row["number"]): {str(key): value for key, value in row.items()} for row in rows if row["number"] >= 0}
-
-
-def _words(results: Results, name: str) -> str:
-    return "exact match" if name == "accuracy" and results.data.task == "multi_label" else SCORES[name]
-
-
-def _task(part: Predictions) -> str:
-    return "multi_label" if part.label.ndim == 2 else "single_label"
 
 
 def _also_differs(one: TrialParams, other: TrialParams) -> tuple[str, ...]:

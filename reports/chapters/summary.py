@@ -114,7 +114,8 @@ def _worth(results: Results) -> str:
     if board.split == "test":
         return f"{text} Selected on validation ({formats.moment(board.finals.selected)}){board.finals.selected_when}."
     no_test = "" if data.has_test else " There is no test split."
-    return f"{text} The winner was selected by this score: optimistic.{no_test}"
+    by = "this score" if board.selected_by == board.metric else formats.metric_name(data.metric)
+    return f"{text} The winner was selected by {by} on these images: optimistic.{no_test}"
 
 
 def _forest(results: Results, scores: Scores) -> Figure:
@@ -181,7 +182,9 @@ def _decisions(results: Results, scores: Scores) -> Figure:
     """The confusion matrix; of several labels, or of many classes, a bar for each class."""
     assert results.split is not None
     if in_summary(results, results.split):
-        return confusion_figure(results.confusion(results.split), results.data.classes, results.split)
+        runs = results.judged_runs
+        of = "The model file on its own fold, " if runs is not None and runs.pooled else ""
+        return confusion_figure(results.confusion(results.split), results.data.classes, results.split, of=of)
     several = results.data.task == "multi_label"
     kind, title = ("auroc", "AUROC") if several else ("recall", "Recall")
     rows = [(name, interval(scores, f"{kind}:{name}")) for name in scores.classes]

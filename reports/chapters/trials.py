@@ -23,6 +23,7 @@ def chapter(results: Results) -> Chapter:
     names = [str(name) for name in frame.columns if name != data.metric]
     titles = {name: title(name.removeprefix("param_")) for name in names if name.startswith("param_")}
     titles |= {"score": formats.metric_name(data.metric).replace("validation", "val"), "trial_id": "id"}
+    titles |= {name: f"val {formats.score_name('accuracy', data.task)}" for name in names if name == "val_accuracy"}
     caption = "Scores are validation scores at a trial's best epoch. Click a heading to sort."
     shown = columns(*names, **titles)
     blocks.append(Table("trials", caption, frame, shown, filterable=True, status_key="status"))

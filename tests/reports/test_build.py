@@ -315,7 +315,7 @@ def test_a_path_that_is_none_is_told(command: Callable[[list[str]], int], capsys
     "block", [lambda report: report.symlink_to("nowhere"), lambda report: report.write_text("mine"), Path.mkdir]
 )
 def test_whatever_stands_where_the_report_belongs_gives_way(write_run, block: Callable[[Path], object]) -> None:
-    root = write_run(trials=1)
+    root = write_run(statuses=("failed",))
     block(root / "report")
     build(root)
     assert "Not for clinical use." in read(root)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from baseline_files import POOR, write_baselines
 
-from reports.build import build, main
+from reports.build import main
 from sweep.run_folder import RunPaths
 
 FEW = {"train": 30, "val": 30, "test": 30}
@@ -291,5 +291,4 @@ def test_a_sweep_json_that_is_no_object_is_a_run_all_the_same(run):
 
 def test_a_class_that_no_finalist_predicts_is_named(write_run):
     root = write_run(trials=3, classes=("a", "b", "c"), labels_per_split=FEW, epochs=3, never_predicted="b")
-    build(root)
     assert "On validation, b is never predicted." in page_of(RunPaths(root))

@@ -181,6 +181,10 @@ def test_what_is_no_evaluation_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     (root / "rows.csv").write_text("\n".join(rows[:-1]) + "\n")
     assert main([str(root)]) == 2
     assert "rows.csv and predictions.npz name other images" in capsys.readouterr().err
+    root = write(tmp_path / "d")
+    (root / "rows.csv").write_text((root / "rows.csv").read_text().replace(",", ";"))
+    assert main([str(root)]) == 2
+    assert "rows.csv has no column path and no column group" in capsys.readouterr().err
 
 
 def test_a_model_with_an_operating_point_is_judged_by_its_rule(tmp_path: Path) -> None:

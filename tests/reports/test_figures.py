@@ -64,6 +64,7 @@ DRAWN: dict[str, Callable[[], Drawing]] = {
     "heat map without scores": lambda: figures.heat_map(CELLS * NAN, CELLS * 0 + 1, "loss", lower_is_better=True),
     "confusion": lambda: figures.confusion(COUNTS, SHARES, NAMES),
     "confusion of many": lambda: figures.confusion(np.eye(12, dtype=np.int64), np.eye(12), list("abcdefghijkl")),
+    "confusion of very many": lambda: figures.confusion(np.eye(60, dtype=np.int64), np.eye(60), [NAMES[1]] * 60),
     "label matrices": lambda: figures.label_matrices(FOUR[0], FOUR[1], list("abcd")),
     "curve": lambda: figures.curve(EPOCHS, "train_f1", "val_f1", "F1", 2.0),
     "curve without training": lambda: figures.curve(EPOCHS, "none", "val_f1", "F1", NAN),
@@ -98,6 +99,12 @@ def test_a_figure_is_sound_the_same_again_and_leaves_matplotlib_as_it_was(name):
     assert ET.fromstring(drawing.saved.svg).tag.endswith("svg")
     assert drawing.saved.png.startswith(b"\x89PNG")
     assert "<script" not in drawing.saved.svg
+
+
+def test_a_matrix_of_many_classes_is_no_heavier_than_a_picture():
+    saved = figures.confusion(np.eye(1000, dtype=np.int64), np.eye(1000), [f"class {k}" for k in range(1000)]).saved
+    assert len(saved.svg) < 1_000_000
+    assert saved.width_in < 12
 
 
 def test_names_stand_in_the_figure_as_text_and_are_no_markup():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -64,6 +65,23 @@ def test_of_many_trials_a_sample_of_fixed_size_is_drawn(monkeypatch, tmp_path):
     frame = found_for(tmp_path, by_rate_of_sgd).set_index("parameter")
     assert frame.loc["optimizer", "trials"] == 60
     assert np.isfinite(frame["importance"]).all()
+
+
+def test_a_parameter_that_none_of_the_drawn_trials_has_is_left_out(monkeypatch, tmp_path):
+    monkeypatch.setattr(importance, "MOST_TRIALS", 20)
+    monkeypatch.setattr(importance, "SHUFFLES", 5)
+    root = write_searched(tmp_path / "run", by_rate_of_sgd, trials=60, statuses=("completed",), epochs=1)
+    used = used_trials(read_report_data(root))
+    drawn = set(np.random.default_rng(0).choice(60, 20, replace=False).tolist())
+    trials = list(used.trials)
+    for place in [place for place in range(60) if place not in drawn][:2]:
+        one, more = trials[place], {"rare": FloatDistribution(0.0, 100.0)}
+        trials[place] = optuna.trial.create_trial(
+            params=one.params | {"rare": float(place)}, distributions=one.distributions | more, value=one.value
+        )
+    frame = importance.importances(dataclasses.replace(used, trials=tuple(trials)), "max")
+    assert "optimizer" in set(frame["parameter"])
+    assert "rare" not in set(frame["parameter"])
 
 
 @pytest.mark.parametrize(("trials", "best"), [(10, 5), (50, 5), (51, 6), (1000, 100)])

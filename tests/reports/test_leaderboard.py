@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from run_files import write
 from sklearn.metrics import accuracy_score, f1_score
 
 from reports.comparisons import Comparison, compare, holm
@@ -18,6 +19,7 @@ from reports.leaderboard import Leaderboard, contradict, effects, leaderboard
 from sweep.records import Run, SweepRecord, read_predictions, read_run
 from sweep.run_folder import RunPaths
 from trainables.metrics import evaluate_predictions
+from trainables.predictions import Predictions
 
 
 def board_of(root: Path) -> Leaderboard:
@@ -209,10 +211,11 @@ CELLS = {"finalists": (0, 1), "compare": (2, 3, 4, 5, 6)}
 SIZES = {"labels_per_split": {"train": 30, "val": 90, "test": 90}, "classes": ("a", "b", "c"), "trials": 2}
 
 
-@pytest.fixture
-def board(write_run):
+@pytest.fixture(scope="module")
+def board(tmp_path_factory):
     changes = {"compare": ["backbone", "unfreeze_depth"]}
-    return leaderboard(read_report_data(write_run(finals=CELLS, sweep=changes, **SIZES)))
+    root = write(tmp_path_factory.mktemp("cells") / "run", finals=CELLS, sweep=changes, **SIZES)
+    return leaderboard(read_report_data(root))
 
 
 def test_each_pair_differs_in_one_factor_and_numbers_are_held_against_the_lowest(board):
@@ -258,11 +261,16 @@ def test_where_predictions_are_missing_nothing_is_tested(write_run):
     [("fp32", 3, True), ("bf16", 3, False), ("bf16", 0, True)],  # without finalists nothing is predicted in fp32
 )
 def test_a_score_may_differ_from_the_recorded_one_as_far_as_precisions_do(precision, finalists, differs):
+    def part(images: int) -> Predictions:
+        labels, paths = np.repeat([0, 1], images), [f"{place}.png" for place in range(2 * images)]
+        return Predictions.of_split("val", paths, labels, np.full((2 * images, 3), 1 / 3), ("a", "b", "c"), 1)
+
     sweep = SweepRecord(precision=precision, finalists=finalists)
-    assert bool(contradict(0.893, 0.89, sweep)) == differs
-    assert contradict(0.8902, 0.89, sweep) == ""
-    assert contradict(math.nan, 0.89, sweep) == ""
-    assert "one of the two is damaged" in contradict(0.5, 0.89, sweep)
+    assert bool(contradict(0.893, 0.89, sweep, part(500))) == differs
+    assert contradict(0.8902, 0.89, sweep, part(500)) == ""
+    assert contradict(math.nan, 0.89, sweep, part(500)) == ""
+    assert "one of the two is damaged" in contradict(0.5, 0.89, sweep, part(500))
+    assert bool(contradict(0.7, 0.9, sweep, part(4))) == differs, "one image of four"
 
 
 def test_a_run_that_compared_nothing_has_no_effects(write_run):

@@ -280,6 +280,19 @@ def test_a_file_that_ends_python_does_not_end_the_sweep(load: Load, line: str, p
         assert f"at line {3 if where == 'import' else 5} (in " in str(caught.value)
 
 
+def test_a_process_that_may_not_be_killed_any_more_is_told_all_the_same(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS, where only a zombie is left of it."""
+
+    def forbidden(group: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "killpg", forbidden)
+    with pytest.raises(UserError, match="ended the process that it ran in with exit code 3"):
+        load("import os\nos._exit(3)\n")
+
+
 def test_the_process_of_a_file_ends_with_its_space(load: Load) -> None:
     space = load("import os\n" + space_text(returned="{'batch_size': os.getpid() % 97 + 1}"))
     assert isinstance(space.function, MethodType)

@@ -46,6 +46,8 @@ def head_alone() -> Iterator[Any]:
     with ray_folder() as folder, pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_TMPDIR", folder)
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        environment.setenv("RAY_health_check_period_ms", "500")  # A lost node is noticed in seconds.
+        environment.setenv("RAY_health_check_failure_threshold", "2")
         nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         try:
             yield nodes

@@ -29,6 +29,12 @@ def finite_space(tmp_path: Path) -> Space:
     return load_space(str(path), CONTEXT)
 
 
+@pytest.fixture
+def soon_exhausted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the 21st draw on a finite space is enumerated: 20 more are enough to see that it holds nothing new."""
+    monkeypatch.setattr("sweep.optuna_search.RANDOM_DRAWS", 20)
+
+
 @pytest.fixture(autouse=True)
 def _quiet_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)

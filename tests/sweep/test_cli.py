@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from sweep import evaluate
 from sweep.cli import (
     OPTIONS,
     Arguments,
+    ImageCount,
     arguments_of,
     parser,
     path,
@@ -99,6 +102,15 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     assert parsed.model_fields_set == {"epochs", "trials", "deterministic", "backbones", "set"}
 
 
+def test_what_the_command_line_fixes_adds_to_what_the_file_fixes(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text("set: {lr: 1e-3, batch_size: 16}\n")
+    assert parse(["--config", str(file), "--set", "lr=0.1"]).set == {"lr": 0.1, "batch_size": 16}
+    file.write_text("set: {lr: 1e-3, batch_size: some}\n")
+    (problem,) = problems_of("--config", str(file), "--set", "lr=0.1")
+    assert problem.startswith(f"--config {file}: --set batch_size")
+
+
 def test_what_a_run_has_saved_can_be_given_as_a_file(tmp_path: Path) -> None:
     config = SweepConfig(data="x.csv", label_column=("a",), time_budget=60.0, set={"lr": 0.1}, name="first")
     file = tmp_path / "sweep.yaml"
@@ -139,6 +151,12 @@ def test_a_wrong_value_in_the_file_is_no_matter_where_the_command_line_has_anoth
     [
         (["--epoch", "3"], "unknown option --epoch: did you mean --epochs?"),
         (["--epoch=3"], "unknown option --epoch: did you mean --epochs?"),
+        (["--backbone", "vgg16"], "unknown option --backbone: did you mean --backbones?"),
+        (
+            ["--lr", "1e-3"],
+            "unknown option --lr: it is a hyperparameter: fix it by --set lr=VALUE (in a file: under set)",
+        ),
+        (["--batch-size=16"], "unknown option --batch-size: it is a hyperparameter: fix it by --set batch_size=VALUE"),
         (["-e"], "unknown option -e: --help-all lists all"),
         (["demo"], "unexpected argument 'demo'"),
         (["--backbones", "resnet18", "vgg16"], "unexpected argument 'vgg16'"),
@@ -221,6 +239,11 @@ def file(tmp_path: Path) -> Path:
 def test_options_are_written_with_dashes_or_underscores(file: Path) -> None:
     file.write_text("epochs: 20\ntime-budget: 2h\nset: {lr: 1e-3}\npatience: null\n")
     assert read_config_file(file, ALLOWED) == ({"epochs": 20, "time_budget": "2h", "set": {"lr": "1e-3"}}, [])
+
+
+def test_names_of_the_users_own_may_differ_by_a_dash(file: Path) -> None:
+    file.write_text("class_names: {COVID-19: covid, COVID_19: covid}\n")
+    assert read_config_file(file, ["class_names"]) == ({"class_names": {"COVID-19": "covid", "COVID_19": "covid"}}, [])
 
 
 @pytest.mark.parametrize("content", ["", "# nothing yet\n"])
@@ -372,3 +395,22 @@ def test_at_most_ten_problems_are_told(capsys: pytest.CaptureFixture[str]) -> No
     assert run_command(fails, []) == 2
     told = capsys.readouterr().err.splitlines()
     assert told == [*(f"error: the {number}." for number in range(10)), "… and 2 more"]
+
+
+@pytest.mark.parametrize(("terminal", "told"), [(True, 3), (False, 1)])
+def test_what_takes_long_is_counted_and_what_does_not_is_silent(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, told: int
+) -> None:
+    now, stream = [0.0], io.StringIO()
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    count = ImageCount()
+    for done in (1, 2, 3):
+        count("files recognised", done, 3)
+    assert stream.getvalue() == ""
+    for done, seconds in ((1, 100.0), (2, 130.0), (3, 170.0), (4, 170.1)):
+        now[0] = seconds
+        count("images read", done, 4)
+    assert stream.getvalue().count("images read") == told
+    assert stream.getvalue().endswith("\n")

@@ -220,11 +220,13 @@ def test_a_resumed_run_may_be_named_by_its_path() -> None:
 
 
 def test_more_than_the_machine_has_is_refused() -> None:
-    assert problem_of(cpus_per_trial=9) == "--cpus-per-trial 9: this machine has 8"
-    assert "needs 10 CPUs: this machine has 8" in problem_of(cpus_per_trial=5, concurrency=2)
-    assert "with 1 GPUs a trial: this machine has 2" in problem_of(concurrency=3)
+    assert problem_of(cpus_per_trial=9) == "--cpus-per-trial 9: this machine has 8: give a lower one"
+    cpus = problem_of(cpus_per_trial=5, concurrency=2)
+    assert "needs 10 CPUs: this machine has 8: give a lower one, or fewer CPUs to each by --cpus-per-trial" in cpus
+    gpus = problem_of(concurrency=3)
+    assert "with 1 GPUs a trial: this machine has 2: give a lower one, or a part of a GPU to each, such as " in gpus
     no_gpu = resolve(SweepConfig(gpus_per_trial=0.5), Machine(cpus=8, gpus=0))
-    assert check(no_gpu, 8, 0) == ["--gpus-per-trial 0.5: this machine has 0"]
+    assert check(no_gpu, 8, 0) == ["--gpus-per-trial 0.5: this machine has 0: give 0 to train on CPUs"]
 
 
 def test_a_cluster_may_have_fewer_machines_now_than_later() -> None:

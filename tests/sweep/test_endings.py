@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import subprocess
 import sys
+
+import pytest
+
+from sweep.endings import say, tell
 
 COMMAND = """
 import atexit, sys
@@ -27,6 +34,18 @@ leave_with(main)
 def test_what_is_due_at_exit_is_done_and_nothing_is_taken_apart() -> None:
     done = subprocess.run([sys.executable, "-c", COMMAND.format(code=7)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (7, "answer\ndone at exit\n", "")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EPIPE])
+def test_a_terminal_that_has_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(number, os.strerror(number))
+
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, Gone())
+    say("one line", "another")
+    tell(["a problem"])
 
 
 def test_an_error_is_shown_as_it_would_be() -> None:

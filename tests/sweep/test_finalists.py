@@ -121,8 +121,24 @@ def test_an_unfinished_repeat_that_is_no_longer_wanted_is_left_alone(tmp_path: P
 
 
 def test_folds_take_the_place_of_seeds() -> None:
-    assert [(one.name, one.fold) for one in repeats_of(0, 1, 3)] == [("fold_1", 1), ("fold_2", 2), ("fold_3", 3)]
+    names = [(one.name, one.fold) for one in repeats_of(0, 1, 3)]
+    assert names == [("fold_1_of_3", 1), ("fold_2_of_3", 2), ("fold_3_of_3", 3)]
+
+
+def test_folds_of_another_number_are_other_repeats_with_splits_of_their_own(tmp_path: Path) -> None:
+    names = [one.name for folds in (5, 10) for one in repeats_of(0, 1, folds)]
+    assert len({RunPaths(tmp_path).fold(name) for name in names}) == 15
     assert len({one.seed for one in repeats_of(0, 1, 3)}) == 3
+
+
+def test_a_damaged_list_of_finalists_is_written_again(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    finalists._write_chosen(paths, [], repeats_of(0, 1, 2), 2)
+    whole = {key: value for key, value in json.loads(paths.chosen.read_text()).items() if key != "chosen"}
+    for damaged in ('{"cho', "[]"):
+        paths.chosen.write_text(damaged)
+        finalists._write_chosen(paths, [], repeats_of(0, 1, 2), 2)
+        assert json.loads(paths.chosen.read_text()).items() >= whole.items()
 
 
 def test_the_test_split_is_opened_once_for_a_decision_and_again_for_another(tmp_path: Path) -> None:

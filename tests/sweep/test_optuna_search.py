@@ -136,6 +136,27 @@ def test_a_deterministic_sweep_repeats_under_any_timing_and_across_a_kill(
     assert free[0] != free[1]
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_draw_knows_of_a_running_trial_what_is_in_it(tmp_path: Path, wide_space: Space) -> None:
+    """Optuna's TPE would also know what it had drawn for branches that the trial does not take, until a kill."""
+
+    def known(sweep: ToySweep) -> list[dict[str, object]]:
+        sampler, study = sweep.search._sampler_of(99, 0), sweep.search._study
+        assert isinstance(sampler, optuna.samplers.TPESampler)
+        running = study.get_trials(states=(TrialState.RUNNING,))
+        return [sampler._get_params(trial, study) for trial in running]
+
+    def sweep() -> ToySweep:
+        return ToySweep(tmp_path, wide_space, concurrency=4, trials=40)
+
+    ran = sweep().run(epochs=60)
+    running = [state.suggestion.suggested for state in ran.history.unfinished()]
+    assert len(running) > 1
+    assert min(state.number for state in ran.history.unfinished()) > 10, "drawn by chance: the test shows nothing"
+    assert known(ran) == running
+    assert known(sweep()) == running
+
+
 def test_no_configuration_runs_twice_and_a_small_space_is_exhausted_exactly(
     tmp_path: Path, finite_space: Space
 ) -> None:
@@ -157,6 +178,7 @@ def test_a_duplicate_is_told_its_originals_outcome_also_after_a_kill(tmp_path: P
     assert sorted(trial.value for trial in told(sweep()) if trial.value is not None) == values
 
 
+@pytest.mark.usefixtures("soon_exhausted")
 def test_a_grid_of_failing_trials_is_exhausted_too(tmp_path: Path, finite_space: Space) -> None:
     sweep = ToySweep(tmp_path, finite_space, sampler="tpe", trials=50, curve=lambda params, epoch: math.nan).run()
     assert len(sweep.history.entries) == 6
@@ -221,6 +243,7 @@ def test_a_studys_list_runs_as_it_stands(tmp_path: Path) -> None:
     assert tuple(state.params for state in sweep.history.entries.values()) == space.fixed
 
 
+@pytest.mark.usefixtures("soon_exhausted")
 @pytest.mark.parametrize("scheduler", ["asha", "median", "none"])
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc", "random", "grid"])
 def test_every_sampler_runs_with_every_scheduler(

@@ -15,6 +15,7 @@ import trainables.weights
 from search_spaces.errors import UserError
 from search_spaces.params import DEFAULT_BACKBONES, Range
 from sweep.config import SweepConfig, resolve
+from sweep.estimate import disk_bytes
 from sweep.machine import Machine
 from sweep.plan import (
     Ask,
@@ -174,6 +175,27 @@ def test_what_weights_and_networks_say_against_each_other_is_told(
     with pytest.raises(UserError) as caught:
         planned(weights=f"squeezenet1_1={squeezenet(tmp_path)}", **asked)
     assert any(says in problem for problem in caught.value.problems)
+
+
+def test_a_grid_that_is_larger_than_the_sweep_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def space(trial, context):\n"
+        "    trial.suggest_int('unfreeze_depth', 0, 4, step=2)\n"
+        "    trial.suggest_float('lr', 0.1, 0.5, step=0.1)\n"
+        "    return {'backbone': 'squeezenet1_1'}\n"
+    )
+    asked = {"space": str(tmp_path / "mine.py"), "sampler": "grid", "image_size": 32, "finalists": 0}
+    expected = "--sampler grid: 14 of up to 15 configurations are tried; --trials 15 tries all"
+    assert expected in planned(trials=14, **asked).notes()
+    assert not [note for note in planned(trials=15, **asked).notes() if "--sampler grid" in note]
+
+
+def test_a_sweep_of_few_trials_on_many_cores_needs_the_room_of_few() -> None:
+    few = disk_bytes(planned(trials=2, finalists=0, image_size=32))
+    many = dataclasses.replace(planned(trials=2, finalists=0, image_size=32), slots=64)
+    many = dataclasses.replace(many, config=many.config.model_copy(update={"concurrency": "cluster"}))
+    assert many.at_once == 64
+    assert disk_bytes(many) == few
 
 
 def test_an_image_size_that_patches_do_not_fill_names_the_option() -> None:

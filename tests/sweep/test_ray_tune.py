@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,9 +22,11 @@ from ray import tune
 from ray.air.execution._internal import RayActorManager
 from toy_trainable import BUDGET, learning, toy
 
+from search_spaces.params import TrialParams
 from sweep.endings import SweepStopped
-from sweep.history import TrialHistory
-from sweep.ray_tune import MOST_ALIKE, _Trials, log_to
+from sweep.history import TrialHistory, TrialState
+from sweep.optuna_search import Exhausted
+from sweep.ray_tune import MOST_ALIKE, TuneSearcher, _Trials, log_to
 from sweep.run_folder import RunPaths
 from sweep.workers import DIED, RESTARTS
 
@@ -44,11 +47,33 @@ def test_ctrl_c_between_two_trials_is_an_interruption_and_the_sweep_goes_on_from
     assert not second.interrupted
 
 
+@pytest.mark.usefixtures("soon_exhausted")
 def test_an_exhausted_space_ends_a_sweep_and_more_trials_change_nothing(tmp_path: Path) -> None:
     for trials in (8, 12):
         seen = sweep(tmp_path, toy(learning), trials=trials, space="finite", scheduler="none", concurrency=2)
         assert seen.began == 5
         assert not seen.interrupted
+
+
+def test_an_exhausted_space_is_not_asked_again_though_tune_asks_on(tmp_path: Path) -> None:
+    class Empty:
+        asked = 0
+
+        def ask(self) -> TrialState | None:
+            self.asked += 1
+            raise Exhausted
+
+    history, source = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max"), Empty()
+    trial = history.begin(0, TrialParams(backbone="squeezenet1_1"))
+    settings: Any = SimpleNamespace(to_dict=dict)
+    searcher = TuneSearcher(source, history, lambda state: (settings, 0))
+    assert searcher.next() is not None
+    for _ in range(3):
+        with pytest.raises(Exhausted):
+            searcher.next()
+    searcher.again(trial)  # its process was lost
+    assert searcher.next() is not None
+    assert source.asked == 1
 
 
 def test_a_process_that_is_slow_to_start_gets_trials_however_short_they_are(tmp_path: Path) -> None:
@@ -73,8 +98,11 @@ def test_a_process_that_is_slow_to_start_gets_trials_however_short_they_are(tmp_
     assert len(list((tmp_path / "processes").iterdir())) == 2
 
 
-def dying(when: str, times: int) -> type[tune.Trainable]:
-    """Whose process is killed "at reset", as it takes over its next trial, or "in step", so often in each trial."""
+def dying(when: str, times: int, only: int | None = None) -> type[tune.Trainable]:
+    """Whose process is killed "at reset", as it takes over its next trial, or "in step", so often in each trial.
+
+    only: the number of the one trial in whose steps it is.
+    """
 
     class Dying(toy(learning)):  # type: ignore[misc]
         def _die(self, config: dict[str, Any]) -> None:
@@ -90,7 +118,7 @@ def dying(when: str, times: int) -> type[tune.Trainable]:
             return bool(super().reset_config(new_config))
 
         def step(self) -> dict[str, Any]:
-            if when == "in step" and self._epoch == 2:
+            if when == "in step" and self._epoch == 2 and only in (None, self._number):
                 self._die(self.config)
             return dict(super().step())
 
@@ -115,12 +143,12 @@ def test_a_process_that_dies_costs_no_trial_and_no_epoch(tmp_path: Path, when: s
 
 @pytest.mark.cluster
 def test_a_trial_that_ends_every_process_fails_and_the_others_go_on(tmp_path: Path) -> None:
-    sweep(tmp_path, dying("in step", 99), trials=2, scheduler="none")
+    sweep(tmp_path, dying("in step", 99, only=0), trials=2, scheduler="none")
     history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
     history.load()
-    assert {(state.status, state.reason, state.restarts) for state in history.entries.values()} == {
-        ("failed", DIED, RESTARTS + 1)
-    }
+    first, second = history.entries[0], history.entries[1]
+    assert (first.status, first.reason, first.restarts) == ("failed", DIED, RESTARTS + 1)
+    assert (second.status, len(second.scores)) == ("completed", BUDGET)
 
 
 def failing(reason: str, from_number: int) -> type[tune.Trainable]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sweep.evaluation_records import EvaluationRecord
-from sweep.record_reader import Number, Record, read_record
+from sweep.record_reader import Number, Record, is_there, read_record
 from sweep.records import DatasetRecord, SweepRecord
 from sweep.trial_records import EpochRecord, Finals
 
@@ -104,3 +105,10 @@ def test_whatever_a_record_holds_what_is_kept_fits(kind: type[Record], data: st.
     kept = json.loads(found.model_dump_json(by_alias=True))
     assert read_record(kind, kept, "a.json", problems).model_dump_json() == found.model_dump_json()
     assert problems == []
+
+
+def test_what_may_not_be_looked_at_counts_as_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Since Python 3.14 ``Path.exists`` says False of it."""
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    assert not is_there(tmp_path / "nothing")
+    assert is_there(tmp_path / ("n" * 300))

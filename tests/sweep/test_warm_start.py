@@ -70,7 +70,7 @@ def drawn(plan: Plan, root: Path, count: int) -> list[TrialParams]:
         seed=0,
         concurrency=count,
         deterministic=False,
-        warm=plan.warm_points,
+        warm=[one.point for one in plan.warm_trials],
     )
     states = [search.ask() for _ in range(count)]
     return [state.params for state in states if state is not None]

@@ -16,7 +16,7 @@ import pytest
 from own_cluster import own_cluster
 from ray import cloudpickle, tune
 
-from sweep.workers import Tasks, Workers
+from sweep.workers import RESTARTS, Tasks, Workers
 from trainables.ray_trainable import FinetuneTrainable
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -109,16 +109,17 @@ def meet(folder: Path, count: int) -> None:
 
 def test_idle_processes_that_have_died_cost_the_next_task_nothing(workers: Workers, tmp_path: Path) -> None:
     """As those of a machine that was switched off: Tune gives the task to one after the other."""
-    six = Workers(Caller, {"cpu": 0.25, "gpu": 0.0}, 6, tmp_path / "tune", reuse=True)
+    count = RESTARTS + 2
+    several = Workers(Caller, {"cpu": 0.25, "gpu": 0.0}, count, tmp_path / "tune", reuse=True)
     try:
-        first = Tasks(meet, [(tmp_path, 6)] * 6)
-        assert not six.do(first)
-        assert first.problems == [None] * 6
+        first = Tasks(meet, [(tmp_path, count)] * count)
+        assert not several.do(first)
+        assert first.problems == [None] * count
         for process in tmp_path.glob("*.pid"):
             os.kill(int(process.stem), signal.SIGKILL)
         (tmp_path / "again").mkdir()
         second = Tasks(meet, [(tmp_path / "again", 1)])
-        assert not six.do(second)
+        assert not several.do(second)
         assert second.problems == [None]
     finally:
-        six.close()
+        several.close()

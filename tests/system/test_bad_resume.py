@@ -87,11 +87,21 @@ def test_options_that_contradict_the_run_are_told_with_those_that_are_none(run: 
         "--trials must be a whole number, received 'no'",
         (
             "--epochs 3 contradicts the run 'begun', which has 1: leave it out, or train its best configurations ",
-            f"longer in a new run: --warm-start {run.root} --epochs 3",
+            f"longer in a new run of the same --data: --warm-start {run.root} --epochs 3",
         ),
         "--space head_only contradicts the run 'begun', which has ",
     )
     assert contents(run) == before
+
+
+def test_the_file_of_the_first_command_goes_with_its_resumption(run: RunPaths, asked: Asked, tmp_path: Path) -> None:
+    (tmp_path / "night.yaml").write_text("name: begun\nprecision: auto\npreset: auto\n")
+    for which in ("begun", run.root):
+        assert asked("--resume", which, "--config", tmp_path / "night.yaml", "--dry-run").code == 0
+    expect(
+        asked("--resume", "begun", "--precision", "bf16"),
+        "--precision bf16 contradicts the run 'begun', which has fp32",
+    )
 
 
 def test_a_warm_start_needs_its_earlier_run_once(

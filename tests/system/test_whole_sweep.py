@@ -26,10 +26,10 @@ pytestmark = pytest.mark.long
 CLOCK = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
 
 
-def arguments(data: Path, storage: Path, name: str) -> list[object]:
-    """A sweep of nine short trials on two backbones."""
+def arguments(data: Path, storage: Path, name: str, trials: int = 9) -> list[object]:
+    """A sweep of short trials on two backbones."""
     where: list[object] = ["--data", data, "--storage", storage, "--name", name, "--weights", "random"]
-    what = ["--backbones", "squeezenet1_1,resnet18", "--image-size", 32, "--trials", 9, "--epochs", 4]
+    what = ["--backbones", "squeezenet1_1,resnet18", "--image-size", 32, "--trials", trials, "--epochs", 4]
     return [*where, *what, "--grace-period", 2, "--seed", 3]
 
 
@@ -192,7 +192,7 @@ def test_folds_validate_on_every_image_once(small_data: Path, tmp_path: Path) ->
     (tmp_path / "file").touch()
     cache = tmp_path / "file" / "features"
     given = ("--finalists", 2, "--folds", 3, "--cache-dir", cache, "--target-sensitivity", "dark=0.9")
-    done = run_sweep(*arguments(small_data, tmp_path, "folds"), *given)
+    done = run_sweep(*arguments(small_data, tmp_path, "folds", trials=4), *given)
     assert done.code == 0, done.errors
     assert done.text.count(str(cache)) == 1
     run = read_run(tmp_path / "folds")
@@ -211,6 +211,13 @@ def test_folds_validate_on_every_image_once(small_data: Path, tmp_path: Path) ->
     point = run.finals.operating_point
     assert point is not None
     assert (point.images, point.runs) == (len(paths), 1), "each image is judged once, by its fold"
+    again = run_sweep("--resume", "folds", "--storage", tmp_path, "--folds", 2)
+    assert again.code == 0, again.errors
+    other = read_run(tmp_path / "folds").finals
+    assert other is not None
+    assert other.winning is not None
+    judged = [read_predictions(run, repeat.trial_id) for repeat in other.winning.repeats]
+    assert sorted(path for one in judged if one is not None for path in one.of("val").path) == sorted(paths)
 
 
 def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Path, tmp_path: Path) -> None:
@@ -228,7 +235,8 @@ def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Pa
             process.send_signal(signal.SIGINT)
             process.send_signal(signal.SIGCONT)
 
-    first = run_sweep(*arguments(small_data, tmp_path, "run"), "--finalists", 0, at=resume_beside_then_interrupt)
+    few = arguments(small_data, tmp_path, "run", trials=5)
+    first = run_sweep(*few, "--finalists", 0, at=resume_beside_then_interrupt)
     assert [other.code for other in beside] == [2]
     assert "is going on in another process" in beside[0].errors
     assert first.code == 130
@@ -240,10 +248,10 @@ def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Pa
     assert f"python -m sweep.run --resume run --storage {tmp_path}" in first.text
     assert (tmp_path / "run" / "report" / "index.html").exists(), "what is known is reported at once"
     assert "Traceback" not in first.errors
-    second = run_sweep("--resume", "run", "--storage", tmp_path, "--trials", 11)
+    second = run_sweep("--resume", "run", "--storage", tmp_path, "--trials", 7)
     assert second.code == 0, second.errors
     table = pd.read_parquet(tmp_path / "run" / "trials.parquet")
-    assert sorted(table.number) == list(range(11))
+    assert sorted(table.number) == list(range(7))
     assert set(table.status) <= {"completed", "pruned"}
     epochs = pd.read_parquet(tmp_path / "run" / "epochs.parquet")
     for _, own in epochs.groupby("trial_id"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import os
 import shutil
@@ -353,8 +354,8 @@ def test_what_a_killed_process_had_claimed_is_done_by_another(place: CachePlace,
 def test_a_maker_that_died_before_the_array_was_there_is_replaced(place: CachePlace, dead: str) -> None:
     folder = array_of_nobody(place)
     (folder / "claims" / "array").write_text(f"{dead} {time.time()}")
-    (folder / "array.new").write_bytes(b"half of it")
-    assert fill(opened(place)) == [0, 1, 2]
+    (folder / "array.new").write_bytes(bytes(FIRST_ROW + ROWS.nbytes))
+    assert fill(opened(CachePlace(place.folder, FIRST_ROW + ROWS.nbytes))) == [0, 1, 2], "it needs its room only once"
     assert {path.name for path in folder.iterdir()} == {"array", "claims", "users"}
 
 
@@ -435,6 +436,20 @@ def test_where_all_that_is_left_is_in_use_there_is_no_room(place: CachePlace, cr
         opened(CachePlace(place.folder, FIRST_ROW + ROWS.nbytes), "new")
     assert caught.value.errno == errno.ENOSPC
     assert array_of(place, "mine").exists()
+
+
+def test_an_entry_that_this_process_has_done_with_makes_room(place: CachePlace) -> None:
+    """A worker lives as long as its sweep."""
+    fill(opened(place, "old"))
+    gc.collect()
+    opened(CachePlace(place.folder, FIRST_ROW + ROWS.nbytes), "new")
+    assert [path.stem for path in place.path.iterdir()] == ["new"]
+
+
+def test_a_place_that_cannot_be_looked_at_holds_nothing_and_has_a_limit(tmp_path: Path) -> None:
+    place = CachePlace(str(tmp_path / ("x" * 300)))
+    assert not CacheEntry.is_there(place, "k1")
+    assert place.limit(0) > 0
 
 
 def test_an_entry_that_another_host_has_used_today_stays(place: CachePlace, crowded: CacheEntry) -> None:

@@ -19,7 +19,7 @@ from search_spaces.params import TrialParams
 from trainables.atomic import sha256_of
 from trainables.backbones import BACKBONES
 from trainables.data.config import DataConfig
-from trainables.data.dataset import open_dataset
+from trainables.data.dataset import TEST_ACCESS_FILE, open_dataset
 from trainables.data.prepare import prepare
 from trainables.metrics import evaluate_predictions, metric_names
 from trainables.predictions import read_predictions
@@ -402,6 +402,37 @@ def test_a_finalist_of_a_bf16_sweep_is_predicted_in_single_precision(run_dir, tm
     other.close()
     assert (single == expected).all()
     assert (single != trained).any()
+
+
+@pytest.mark.parametrize("completed_in", ["fp32", "bf16"])
+def test_rows_of_the_precision_that_is_asked_for_stay_when_the_test_split_is_added(
+    run_dir, tmp_path, monkeypatch, completed_in
+):
+    run = shutil.copytree(run_dir, tmp_path / "run")
+    (run / TEST_ACCESS_FILE).parent.mkdir()
+    (run / TEST_ACCESS_FILE).write_text("opened\n")
+    params, settings = TrialParams(**(SMALL | {"unfreeze_depth": 4})), settings_of(run, epochs=1, precision="bf16")
+    trial = FinetuneTrial(params, settings, 0)
+    train_and_keep(trial, tmp_path)
+    trial.close()
+    known = predict_trial(params, settings, 0, tmp_path / "weights.pt", ("train", "val"), completed_in)
+    if completed_in == "fp32":  # A GPU that computes the same again gives other last digits.
+        known = dataclasses.replace(known, probability=known.probability + 1e-6)
+    else:  # As far from single precision as steep networks are.
+        known = dataclasses.replace(known, probability=1 - known.probability)
+    known.write(tmp_path / "predictions.npz")
+    computed, predict_with = [], FinetuneTrial.predict_with
+
+    def counted(self, weights_path, splits):
+        computed.extend(splits)
+        return predict_with(self, weights_path, splits)
+
+    monkeypatch.setattr(FinetuneTrial, "predict_with", counted)
+    after = predict_trial(params, settings, 0, tmp_path / "weights.pt", ("train", "val", "test"), "fp32")
+    assert computed == ["val", "test"] + ["train"] * (completed_in == "bf16")
+    assert list(dict.fromkeys(after.split.tolist())) == ["train", "val", "test"]
+    for split in ("train", "val"):
+        assert (after.of(split).probability == known.of(split).probability).all() == (completed_in == "fp32")
 
 
 def test_missing_labels_end_to_end(multi_label_run_dir, tmp_path):

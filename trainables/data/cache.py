@@ -35,7 +35,8 @@ from trainables.data.image import (
 from trainables.data.near_duplicates import NearPair, NearPairs, find_near_pairs
 
 Sources = npt.NDArray[np.uint8] | tuple[Path, ...]
-Progress = Callable[[int, int], object]
+Progress = Callable[[str, int, int], object]
+"""Is called with what has been done ("images read"), with how many, and how many there are."""
 _SETTINGS = 8
 
 
@@ -73,8 +74,12 @@ def open_or_build(
     """
     # Threads, not processes: Pillow, NumPy and hashlib work outside Python's lock, and nothing needs to be copied.
     with quiet_decoders(), ThreadPoolExecutor(max(1, workers)) as pool:
-        hashes = tuple(in_order(pool, content_hash, sources, 64 * max(1, workers)))
-        build = _Build(sources, size, fit, hashes, pool, 4 * max(1, workers), progress, compare)
+        hashes = []
+        for digest in in_order(pool, content_hash, sources, 64 * max(1, workers)):
+            hashes.append(digest)
+            if progress is not None:
+                progress("files recognised", len(hashes), len(sources))
+        build = _Build(sources, size, fit, tuple(hashes), pool, 4 * max(1, workers), progress, compare)
         path = cache_dir / f"{cache_key(hashes, size, fit)}.npy"
         try:
             return build.found(path) or build.on_disk(path)
@@ -171,4 +176,4 @@ class _Build:
 
     def _tell(self, done: int) -> None:
         if self.progress is not None:
-            self.progress(done, len(self.hashes))
+            self.progress("images read", done, len(self.hashes))

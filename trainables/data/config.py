@@ -417,7 +417,9 @@ class DataConfig(Options):
     subgroup_column: Names = _images(
         (), "NAME", "table: a column to report by, such as sex; may be repeated", many=True
     )
-    source_column: Text | None = _rarely(None, "NAME", "table: where an image comes from, compared with its class")
+    source_column: Text | None = _rarely(
+        None, "NAME", "table: the hospital or device of an image; does it tell the class?"
+    )
     task: Text = _images(
         "auto",
         "TASK",
@@ -441,7 +443,7 @@ class DataConfig(Options):
     val_data: Text | None = _rarely(
         None,
         "PATH",
-        "the validation images: a table, a folder, a list of files, or none",
+        "the validation images: a table, a folder, a list of files, or none: some are drawn from training",
         later=True,
         path=True,
     )

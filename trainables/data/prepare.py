@@ -75,8 +75,7 @@ def prepare(
 
     Writes dataset.json, splits.csv, images.csv and thumbnails.npz into ``run_dir`` only when all is well; the decoded
     images go to ``cache_dir``, where the next sweep on the same images finds them. workers: images decoded at the same
-    time; progress: called with images decoded and images in all, unless they are in the cache already. folds: into how
-    many train and val have to be divisible for cross-validation, if at all.
+    time. folds: into how many train and val have to be divisible for cross-validation, if at all.
     Raises ``UserError``: what names, tables and bytes tell before an image is decoded, the rest after it.
     """
     ready = _decode(_look(config, folds), cache_dir, workers, progress, folds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +74,14 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _repeated(node: yaml.Node | None) -> Iterator[str]:
+def _repeated(node: yaml.Node | None, name_of: Callable[[str], str] = underscored) -> Iterator[str]:
+    """name_of: of a key; two spellings are one name where they are settings, not where they are the user's labels."""
     if not isinstance(node, yaml.MappingNode):
         return
     lines: dict[str, int] = {}
     for key, value in node.value:
-        name, line = underscored(key.value), key.start_mark.line + 1
+        name, line = name_of(key.value), key.start_mark.line + 1
         if name in lines:
             yield f"{name} is given twice, in line {lines[name]} and line {line}"
         lines[name] = line
-        yield from _repeated(value)
+        yield from _repeated(value, str)

@@ -56,6 +56,13 @@ def test_equal_images_are_said_to_be_kept_together_where_splits_were_drawn_so(wr
     assert "equal images" not in said("earlier", split_origin="seeded", left_out=None)
 
 
+def test_nothing_is_said_of_patients_where_none_are_known(write_run):
+    groups = {"from": None, "count": None, "counts": {}}
+    found = chapter(results_of(write_run(trials=1, dataset={"groups": groups, "split_origin": "seeded", "checks": []})))
+    assert facts(found)["Splits"].endswith("; equal images kept together")
+    assert "The checks for unreadable files and duplicates found nothing." in texts(found)
+
+
 def test_near_duplicates_across_splits_are_shown_side_by_side(write_run):
     def shown(name, *items):
         check = {"check": "near_duplicates_across_splits", "severity": "warning", "count": len(items), "items": items}

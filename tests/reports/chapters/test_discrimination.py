@@ -9,6 +9,8 @@ import pytest
 from in_chapter import figures, notes, results_of, tables, texts
 from sklearn import metrics
 
+from reports import model_card
+from reports.chapters import calibration, errors, summary
 from reports.chapters.discrimination import MACRO, chapter
 from reports.class_panels import MOST_POINTS, thinned
 from sweep.run_folder import RunPaths
@@ -99,6 +101,14 @@ def test_any_number_of_classes_makes_one_panel_each(write_run, count):
         assert all(f"class &lt;{place}&gt;" in figure.drawing.saved.svg for place in range(count))
 
 
+def test_class_names_are_no_markup_where_they_are_few_enough_to_be_listed(write_run):
+    results = results_of(write_run(finals={}, classes=("<b>", "*a*", "normal"), trials=1))
+    assert "<b>" in results.basis("test")
+    for found in (chapter(results), calibration.chapter(results)):
+        assert "<b>" not in texts(found)
+        assert " *a*" not in texts(found)
+
+
 def test_folds_are_scored_together_each_image_by_the_fold_that_did_not_train_on_it(write_run):
     root = write_run(finals={"opened": 0})
     paths = RunPaths(root)
@@ -116,3 +126,7 @@ def test_folds_are_scored_together_each_image_by_the_fold_that_did_not_train_on_
     assert row["AUROC"] == pytest.approx(metrics.roc_auc_score(truth == 0, probability[:, 0]))
     assert row["images"] == (truth == 0).sum() == 3 * 19
     assert "each judged by the network that was not trained on it" in texts(found)
+    assert results.whose("val") == "trial 0, all folds together"
+    assert "of this network, on the images of its fold" in texts(errors.chapter(results))
+    assert figures(summary.chapter(results))["confusion_val"].caption.startswith("The model file on its own fold, val")
+    assert "this model file, its own fold | all folds" in "\n".join(model_card._scores(results))

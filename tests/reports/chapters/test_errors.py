@@ -82,6 +82,7 @@ def test_a_class_that_is_missing_from_a_split_is_named_and_its_scores_are_undefi
     assert row["images"] == 0
     assert np.isnan(row["recall"])
     assert np.isnan(row["auroc"])
+    assert row["f1_shown"] == "–"
 
 
 def test_a_class_that_is_never_predicted_is_named(write_run):

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from baseline_files import POOR, write_baselines
 from in_chapter import figures, results_of, tables, texts
+from run_files import write
 
 from reports.caveats import caveats
 from reports.chapters import backbone_depth, finalists
 from reports.comparisons import Comparison
 from reports.intervals import interval
+from reports.leaderboard import Leaderboard
 from sweep.run_folder import RunPaths
 from trainables.metrics import evaluate_predictions
 
@@ -74,6 +76,13 @@ def test_the_pairs_have_difference_p_and_a_verdict_in_words(write_run: WriteRun)
     assert "what other seeds would change is not known" in tables(alone)["finalists_paired"].caption
 
 
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Leaderboard:
+    found = results_of(write(tmp_path_factory.mktemp("board") / "run", finals={"repeats": 1})).leaderboard
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize(
     ("leads", "expected"),
     [
@@ -87,9 +96,8 @@ def test_the_pairs_have_difference_p_and_a_verdict_in_words(write_run: WriteRun)
     ],
 )  # fmt: skip
 def test_the_verdict_says_no_more_than_the_corrected_p_values(
-    write_run: WriteRun, leads: dict[str, Comparison], expected: str
+    board: Leaderboard, leads: dict[str, Comparison], expected: str
 ) -> None:
-    board = results_of(write_run(finals={"repeats": 1})).leaderboard
     assert expected in replace(board, leads=leads).sentence
 
 

@@ -139,6 +139,27 @@ def test_folds_tuned_thresholds_and_baselines_are_told_where_there_are_any(write
     assert "Baselines" not in text
 
 
+def test_without_a_test_split_thresholds_are_told_all_the_same(write_run):
+    root = write_run(finals={"thresholds": {"a": 0.3}, "opened": 0}, task="multi_label", classes=("a", "b"))
+    assert "threshold that maximised its F1" in paragraphs(root)["Selection and final evaluation"]
+
+
+@pytest.mark.parametrize(
+    ("space", "words", "absent"),
+    [
+        ("head_only", "Backbones stayed frozen, and the head alone was trained", "0 to 4"),
+        ("full_finetune", "Backbones were trained whole with the head", "0 to 4"),
+        ("partial_unfreeze", "of which the last 0 to 4 were trained with the head", "alone was"),
+        ("imbalance", "of which the last 1 were trained with the head", "plateaus"),
+    ],
+)
+def test_what_trained_is_what_the_trials_had(tmp_path, space, words, absent):
+    root = write_searched(tmp_path / "run", lambda params, epoch: 0.5, trials=24, epochs=1, space=space)
+    text = paragraphs(root)["Networks and training"]
+    assert words in text
+    assert absent not in text
+
+
 @pytest.mark.parametrize(
     ("finals", "dataset", "words"),
     [

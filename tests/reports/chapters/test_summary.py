@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from in_chapter import facts, figures, notes, results_of, texts
 
 from reports.blocks import Chapter, Code, Folded, Headline, walk
 from reports.caveats import caveats
+from reports.chapters import finalists
 from reports.chapters.summary import MOST_CAVEATS, chapter
 from reports.intervals import interval
 from sweep.run_folder import RunPaths
@@ -208,6 +210,8 @@ def test_another_selection_metric_gives_its_own_headline(write_run, metric, mode
     assert shown.value == f"{results.winner.scores.estimate[results.metric]:.3f}"
     if metric == "val_loss":
         assert shown.label.startswith("Test macro F1")
+        course = finalists._course(results.leaderboard, results.winner)
+        assert (course.validation, math.isnan(course.search)) == ([], True), "losses on an axis of scores"
 
 
 def test_a_multi_label_run_says_that_it_is_judged_at_one_half(write_run):

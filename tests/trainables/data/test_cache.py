@@ -116,9 +116,9 @@ class Stopped(Exception):
     """Stands for Ctrl-C, which pytest takes for its own."""
 
 
-def stop_at(row: int) -> Callable[[int, int], None]:
-    def stop(done: int, count: int) -> None:
-        if done == row:
+def stop_at(row: int) -> Callable[[str, int, int], None]:
+    def stop(what: str, done: int, count: int) -> None:
+        if (what, done) == ("images read", row):
             raise Stopped
 
     return stop
@@ -253,9 +253,10 @@ def test_waiting_for_another_sweep_shows_how_far_that_is(files: tuple[Path, ...]
     other.acquire()
     seen: list[int] = []
 
-    def see(done: int, count: int) -> None:
-        seen.append(done)
-        other.release()
+    def see(what: str, done: int, count: int) -> None:
+        if what == "images read":
+            seen.append(done)
+            other.release()
 
     open_or_build(files, 16, "squash", tmp_path / "cache", 1, see)
     assert seen == [4, *range(1, 10)]
@@ -326,13 +327,12 @@ def test_leftovers_of_a_sweep_killed_long_ago_are_removed(files: tuple[Path, ...
     assert young.exists()
 
 
-def test_progress_counts_images_and_is_silent_for_a_cache_that_is_there(
-    files: tuple[Path, ...], tmp_path: Path
-) -> None:
-    seen: list[tuple[int, int]] = []
+def test_progress_counts_files_and_of_no_cache_that_is_there_images(files: tuple[Path, ...], tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
     for _ in range(2):
-        open_or_build(files, 16, "squash", tmp_path / "cache", 2, lambda done, count: seen.append((done, count)))
-    assert seen == [(done, 9) for done in range(1, 10)]
+        open_or_build(files, 16, "squash", tmp_path / "cache", 2, lambda *told: seen.append(told))
+    recognised, read = ([(what, done, 9) for done in range(1, 10)] for what in ("files recognised", "images read"))
+    assert seen == [*recognised, *read, *recognised]
 
 
 def test_a_place_that_cannot_be_written_is_named(files: tuple[Path, ...], tmp_path: Path) -> None:

@@ -433,16 +433,19 @@ def test_a_pattern_is_no_path(tmp_path: Path) -> None:
         list_samples(DataConfig(data=str(tmp_path / "*.csv")))
 
 
+@pytest.fixture(scope="module")
+def decoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("decoded")
+
+
 @pytest.mark.parametrize("column", ["class", "binary"])
 @pytest.mark.parametrize("group", ["patient_id", "group_id"])
-def test_real_x_rays_pass_without_a_false_alarm(shared_dir: Path, tmp_path: Path, column: str, group: str) -> None:
-    dataset = prepared(
-        tmp_path,
-        data=str(shared_dir / "data" / "xray_a" / "manifest.csv"),
-        label_column=(column,),
-        group_column=group,
-        image_size=32,
-    )
+def test_real_x_rays_pass_without_a_false_alarm(
+    shared_dir: Path, tmp_path: Path, decoded: Path, column: str, group: str
+) -> None:
+    manifest = str(shared_dir / "data" / "xray_a" / "manifest.csv")
+    config = DataConfig(data=manifest, label_column=(column,), group_column=group, image_size=32)
+    dataset = prepare(config, tmp_path / "run", decoded, workers=2)
     assert dataset["images"] == {"train": 785, "val": 169, "test": 169}
     assert dataset["channels"] == 1
     assert dataset["caveats"] == []
