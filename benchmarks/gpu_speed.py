@@ -17,12 +17,13 @@ from benchmarks.gpu_session import Row, Session, synchronize
 from search_spaces.params import TrialParams
 from trainables.backbones import BACKBONES
 from trainables.batches import IMAGENET
-from trainables.trial import FinetuneTrial, TrialSettings
+from trainables.trial import AUTOTUNE_FROM_IMAGES, FinetuneTrial, TrialSettings
 
 FULL = ("resnet18", "resnet50", "vgg16", "densenet121", "mobilenet_v2", "efficientnet_b0", "squeezenet1_1")
 FULL = (*FULL, "convnext_tiny")
 COMPILED = ("resnet18", "resnet50")
 FROZEN = ("resnet18", "mobilenet_v2")
+AUTOTUNED = ("resnet50", "densenet121")
 AT_ONCE = (1, 2, 4)
 PAIRS = 3
 ENOUGH_S = 5.0
@@ -37,6 +38,8 @@ def measure(session: Session) -> None:
             for cached in (False, True):
                 name = {"speed": f"{backbone}, {what}", "feature_cache": cached}
                 session.row(name, 8, lambda b=backbone, d=depth, c=cached: frozen_training(session, b, d, c))
+    for backbone in ("squeezenet1_1",) if session.quick else AUTOTUNED:
+        session.row({"speed": f"{backbone}, first epochs"}, 60, lambda b=backbone: first_epochs(session, b))
     for backbone in full:
         session.row({"speed": f"{backbone}, everything"}, 15, lambda b=backbone: full_training(session, b))
     session.row({"speed": f"trials at once: {full[0]}, everything"}, 45, lambda: trials_at_once(session))
@@ -87,6 +90,17 @@ def frozen_training(session: Session, backbone: str, depth: int, cached: bool) -
     return found | {"ours_peak_gb": _peak_gb(session)}
 
 
+def first_epochs(session: Session, backbone: str) -> Row:
+    """Seconds of the first two epochs on all training images, fp32, with cuDNN trying its algorithms and without."""
+    _, batch = _sizes(session)
+    found: Row = {"unit": "s"}
+    for name, epochs in (("as_they_are", 2), ("tried", AUTOTUNE_FROM_IMAGES)):
+        trial = session.trial(session.whole(), _params(backbone, 4, batch // 2), precision="fp32", epochs=epochs)
+        found[name] = [round(float(trial.run_epoch()["epoch_seconds"]), 2) for _ in range(2)]
+        trial.close()
+    return found
+
+
 def compiled(session: Session, backbone: str) -> Row:
     count, batch = _sizes(session)
     rates = []
@@ -110,7 +124,6 @@ class BareLoop:
         self, session: Session, backbone: str, class_count: int, batch: int, *, compile_it: bool = False
     ) -> None:
         self._device, self._batch = session.device, batch
-        torch.backends.cudnn.benchmark = True
         network = BACKBONES[backbone].drop_classifier(BACKBONES[backbone].network())
         if backbone.startswith("squeezenet"):  # Its pooling is part of the classifier.
             network.classifier = nn.AdaptiveAvgPool2d(1)
@@ -127,6 +140,7 @@ class BareLoop:
         self._scale, self._shift = 1 / (255 * std), -mean / std
 
     def images_per_second(self, steps: int) -> float:
+        torch.backends.cudnn.benchmark = True  # A trial's epoch, measured in between, ends with it off.
         synchronize(self._device)
         began_s = time.monotonic()
         for _ in range(steps):

@@ -198,8 +198,12 @@ class ClusterWatch:
         self._checked_s = time.monotonic()
         self._silent_s = self._empty_s = self._waited_s = 0.0
 
-    def check(self) -> str | None:
-        """A line for the user where there is something to say; ``SweepStopped`` where the cluster is lost."""
+    def check(self, patience_s: float | None = None) -> str | None:
+        """A line for the user where there is something to say; ``SweepStopped`` where the cluster is lost.
+
+        patience_s: how long its head may not answer; None = LOST_AFTER_S.
+        """
+        patience_s = LOST_AFTER_S if patience_s is None else patience_s
         now = time.monotonic()
         # Not the clock alone: a machine that slept, or a stopped process, has not waited for anybody.
         passed_s, self._checked_s = min(now - self._checked_s, 1.0), now
@@ -207,8 +211,8 @@ class ClusterWatch:
         self._empty_s += passed_s
         if self._cut_off:  # For good: Ray does not attach a process to another node, nor to one started anew.
             raise SweepStopped(f"Ray has ended on {socket.gethostname()}, where the sweep runs", CLUSTER_LOST)
-        if self._silent_s > LOST_AFTER_S:
-            raise SweepStopped(f"the head of the Ray cluster has not answered for {LOST_AFTER_S:.0f} s", CLUSTER_LOST)
+        if self._silent_s > patience_s:
+            raise SweepStopped(f"the head of the Ray cluster has not answered for {patience_s:.0f} s", CLUSTER_LOST)
         if self._empty_s > LOST_AFTER_S:
             lost = "no machine of the Ray cluster has had room for a trial, and none was being started"
             raise SweepStopped(f"for {LOST_AFTER_S:.0f} s {lost}", CLUSTER_LOST)

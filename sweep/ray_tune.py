@@ -17,7 +17,7 @@ import ray
 from ray import tune
 
 from sweep.cluster import connect
-from sweep.endings import ALL_FAILED, CLUSTER_LOST, INTERRUPTED, SIGNAL, SweepStopped
+from sweep.endings import ALL_FAILED, INTERRUPTED, SIGNAL, SweepStopped
 from sweep.history import TrialHistory, TrialState
 from sweep.log import RunLog
 from sweep.machine import Machine
@@ -60,14 +60,10 @@ def connected(address: str, cpus: int | None = None, wait_for_nodes: int | None 
     if in_main_thread:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has made it end the process at once.
     _connection.open = True
-    lost = False
     try:
         yield machine
-    except SweepStopped as stopped:
-        lost = stopped.exit_code == CLUSTER_LOST
-        raise
     finally:
-        _connection.close()
+        lost = _connection.close()
         leaving = threading.Thread(target=ray.shutdown, name="ray.shutdown", daemon=True)
         leaving.start()
         leaving.join(LEAVES_WITHIN_S if lost else None)  # From a cluster that does not answer nothing can be taken.
@@ -82,10 +78,14 @@ class _Connection:
         self.open = self.noted = False
         self.workers: Workers | None = None
 
-    def close(self) -> None:
+    def close(self) -> bool:
+        """Whether the cluster is lost."""
+        lost = False
         if self.workers is not None:
             self.workers.close()
+            lost = self.workers.cluster_lost
         self.open, self.noted, self.workers = False, False, None
+        return lost
 
 
 _connection = _Connection()

@@ -33,7 +33,11 @@ from trainables.atomic import disk_error
 RESTARTS = 3
 """Of a trial or a task that lost its process; and of Ray Tune, where it ends by an error of its own."""
 SIGNALS_ARE_SEEN_WITHIN_S = 0.2
-LEAVES_WITHIN_S = 10.0
+LEAVES_WITHIN_S = 3.0
+"""A cluster that does not answer is left after so long, whether it has taken note or not."""
+ENDS_WITHIN_S = 5.0
+"""How long the cluster may not answer once the sweep is interrupted: a batch system, ``timeout`` or the end of a
+session sends Ray's own processes the same signal, and kills what is left half a minute later."""
 DIED = "its process ended without a word"
 _NEVER_BEGAN = "raised in its creation task"
 """What Ray says of a process that could not begin."""
@@ -123,7 +127,7 @@ class Workers(_WithoutState):
 
     resources: of each, in Ray's terms. count: how many; None: as many as the cluster has room for, at any time. folder:
     where Tune keeps its snapshots. reuse: trials follow each other in the same processes. alive: more work can be
-    given. One thread at a time calls ``do`` and ``close``.
+    given. cluster_lost: it does not answer any more. One thread at a time calls ``do`` and ``close``.
     """
 
     def __init__(
@@ -143,7 +147,7 @@ class Workers(_WithoutState):
         self._most_running = self._dead_at_hand = 0
         self._started: set[str] = set()
         self._names: set[str] = set()
-        self._interrupted = self._closed = self._cluster_lost = False
+        self._interrupted = self._closed = self.cluster_lost = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
         self.watch = ClusterWatch(resources, self._wanted if count is None else None)
@@ -168,7 +172,7 @@ class Workers(_WithoutState):
         """Do all of ``work``, or what can be done until it says that its time is up; True if Ctrl-C cut it off.
 
         After that, and when the time was up, ``alive`` is False. What fails in the driver is raised here, and
-        ``SweepStopped`` where the cluster is lost.
+        ``SweepStopped`` where the cluster is lost before Ctrl-C.
         """
         assert self.alive
         self.watch.begin()
@@ -179,9 +183,11 @@ class Workers(_WithoutState):
                 # A signal that comes to another thread of the process is seen by this one when it runs.
                 self._changed.wait(SIGNALS_ARE_SEEN_WITHIN_S)
                 try:
-                    line = self.watch.check()
+                    line = self.watch.check(ENDS_WITHIN_S if self._interrupted else None)
                 except SweepStopped:
-                    self._closed = self._cluster_lost = True  # ``fit`` may never return.
+                    self._closed = self.cluster_lost = True  # ``fit`` may never return.
+                    if self._interrupted:
+                        break
                     raise
                 if line is not None:
                     work.say(line)
@@ -194,7 +200,7 @@ class Workers(_WithoutState):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join(LEAVES_WITHIN_S if self._cluster_lost else None)
+        self._thread.join(LEAVES_WITHIN_S if self.cluster_lost else None)
         self.watch.close()
 
     def next(self) -> dict[str, Any] | str | None:

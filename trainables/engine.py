@@ -82,13 +82,15 @@ def train_epoch(
     shuffling: torch.Generator,
     augmentation: torch.Generator,
     micro_batch: int | None = None,
+    autotune: bool = False,
     between_steps: Callable[[], None] = lambda: None,
 ) -> TrainingEpoch:
     """Go once through ``data``. The caller sets the train mode of the network, which knows what is frozen.
 
     Out of GPU memory: the batch is begun again in parts half as large, with accumulated gradients, and so are all that
     follow (a BatchNorm in train mode then sees, and its statistics count, smaller batches). between_steps is called
-    before each step and may raise.
+    before each step and may raise. autotune: cuDNN tries which algorithms are the fastest for a whole batch, which
+    takes a process some ten seconds for each network and size of a batch, once.
     """
     total, weight = torch.zeros(2, dtype=torch.float64, device=data.device)
     correct, seen = torch.zeros(2, dtype=torch.int64, device=data.device)
@@ -98,7 +100,11 @@ def train_epoch(
         inputs, labels = data.for_training(indices, augmentation)
         schedule.before_step()
         batch = inputs, labels, data.stages
-        summed, right, micro_batch = _backward_in_memory(forward, optimizer, batch, micro_batch)
+        torch.backends.cudnn.benchmark = autotune and len(indices) == batch_size
+        try:
+            summed, right, micro_batch = _backward_in_memory(forward, optimizer, batch, micro_batch)
+        finally:
+            torch.backends.cudnn.benchmark = False
         optimizer.step()
         total += summed
         weight += forward.loss.weight(labels)

@@ -71,8 +71,11 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def set_determinism(deterministic: bool) -> None:
-    """Choose, for this process, torch's deterministic algorithms or (on a GPU) the fastest ones found by trying."""
+    """Choose, for this process, torch's deterministic algorithms, or any; cuDNN takes those that it thinks the fastest.
+
+    Only ``train_epoch`` lets it try them, where that pays.
+    """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Read when cuBLAS starts, at the first product.
     torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.benchmark = False

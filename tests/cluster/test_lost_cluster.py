@@ -27,27 +27,35 @@ def child_of(parent: int, name: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("killed", "reason"),
+    ("killed", "reason", "signalled"),
     [
-        ("raylet", f"Ray has ended on {socket.gethostname()}, where the sweep runs"),
-        ("gcs_server", "the head of the Ray cluster has not answered for 4 s"),
+        ("raylet", f"Ray has ended on {socket.gethostname()}, where the sweep runs", False),
+        ("gcs_server", "the head of the Ray cluster has not answered for 4 s", False),
+        ("gcs_server", "", True),  # As where a batch system ends all processes of a job.
     ],
 )
-def test_the_loss_is_told_and_the_sweep_resumed(killed: str, reason: str, small_data: Path, tmp_path: Path) -> None:
+def test_the_loss_is_told_and_the_sweep_resumed(
+    killed: str, reason: str, signalled: bool, small_data: Path, tmp_path: Path
+) -> None:
     data = ("--data", small_data, "--weights", "random", "--backbones", "squeezenet1_1", "--image-size", 32)
     much = ("--trials", 3, "--epochs", 60, "--scheduler", "none", "--finalists", 0, "--concurrency", 1)
 
     def kill(lines: list[str], process: subprocess.Popen[str]) -> None:
         if lines[-1].startswith("[1/3]"):
             os.kill(child_of(process.pid, killed), signal.SIGKILL)
+            if signalled:
+                process.send_signal(signal.SIGTERM)
 
     program = [ROOT / "tests" / "support" / "impatient_sweep.py"]
     place = ("--storage", tmp_path, "--name", "run")
     soon = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "2"}  # Ray takes 15 s else
     lost = run_sweep(*data, *much, *place, at=kill, program=program, PYTHONPATH=str(ROOT), **soon)
-    assert lost.code == 3, lost.errors
-    (line,) = lost.errors.splitlines()
-    assert line == f"error: {reason}; go on with: python -m sweep.run --resume run --storage {tmp_path}"
+    go_on = f"go on with: python -m sweep.run --resume run --storage {tmp_path}"
+    if signalled:
+        assert (lost.code, lost.errors) == (130, "")
+        assert lost.lines[-1] == f"interrupted: nothing is lost, {go_on}"
+    else:
+        assert (lost.code, lost.errors) == (3, f"error: {reason}; {go_on}\n")
     assert "1 completed" in lost.text
     assert (tmp_path / "run" / "report" / "index.html").exists()
 

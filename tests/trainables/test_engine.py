@@ -218,3 +218,18 @@ def test_what_is_called_between_steps_may_end_the_epoch():
 
     with pytest.raises(TimeoutError, match="enough"):
         train(network(), data(), between_steps=stop)
+
+
+@pytest.mark.parametrize(("autotune", "expected"), [(True, [True, True, False]), (False, [False, False, False])])
+def test_algorithms_are_tried_for_whole_batches_of_training_alone(autotune, expected):
+    """Trying them for the last batch of an epoch, or for validation, took a GPU longer than the epoch."""
+    model, batches, seen = network(), data(), []
+    watch = model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    train(model, batches, autotune=autotune)
+    evaluate(Forward(model, CROSS_ENTROPY, "single_label", "fp32"), batches)
+    assert seen == [*expected, False]
+    watch.remove()
+    model.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(model, batches, autotune=autotune)
+    assert not torch.backends.cudnn.benchmark
