@@ -119,7 +119,6 @@ def _write(files: dict[str, bytes], name: str, report: Path) -> None:
             (beside / file).write_bytes(content)
         hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
         write_json(beside / "manifest.json", {"run": name, "sha256": hashes})
-        beside.chmod(0o755)
         _move_into_place(beside, report)
 
 

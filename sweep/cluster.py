@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +33,10 @@ ADDRESS_ANSWERS_WITHIN_S = 5.0
 OBJECT_STORE_BYTES = 200_000_000  # Images go through memory-mapped files: Ray has next to nothing to carry.
 ASK_EVERY_S = 2.0
 LOST_AFTER_S = 60.0
+LONGEST_SOCKET = 107 if sys.platform == "linux" else 103
+"""Bytes in the path of a Unix socket."""
+_SOCKET = "/session_2026-11-28_00-00-00_000000_{}/sockets/plasma_store"
+"""Below Ray's temporary folder, with the pid of the sweep."""
 SAY_EVERY_S = 60.0
 MOST_AT_ONCE = 1000
 """Trials that may run at once, whatever the cluster has room for."""
@@ -43,10 +48,20 @@ def in_use() -> list[str]:
     return [taken] if ray.is_initialized() else []
 
 
-def connect(address: str, cpus: int | None = None, wait_for_nodes: int | None = None) -> Machine:
+def folder_problems() -> list[str]:
+    """Why Ray's sockets cannot lie in its temporary folder, one sentence; [] if they can."""
+    if len(os.fsencode(ray_folder())) + len(_SOCKET.format(os.getpid())) <= LONGEST_SOCKET:
+        return []
+    return [f"Ray's temporary folder {ray_folder()} has too long a name for sockets: set RAY_TMPDIR, such as to /tmp"]
+
+
+def connect(
+    address: str, cpus: int | None = None, wait_for_nodes: int | None = None, gpus: int | None = None
+) -> Machine:
     """Start Ray on this machine (``address`` "local"), or join the cluster at ``address``; what it has to offer.
 
-    cpus: how many to use of this machine. wait_for_nodes: wait until so many machines are there that have CPUs. Raises
+    cpus, gpus: how many to use of this machine (Ray asks another library for its GPUs than torch does, which may not be
+    there); None = all that Ray finds. wait_for_nodes: wait until so many machines are there that have CPUs. Raises
     ``UserError`` if there is no cluster at ``address``.
     """
     if address != "local":
@@ -58,7 +73,7 @@ def connect(address: str, cpus: int | None = None, wait_for_nodes: int | None = 
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(int(10 * LOST_AFTER_S)))
     # At Ray's 15 a trial gets next to nothing of a machine on which anything else runs.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    local = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    local = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     # Off, a node's address is that of loopback, and Ray listens nowhere else. It cannot be asked for: _node_ip_address
     # "127.0.0.1" becomes the address by which others reach the machine.
     constants = ray._private.ray_constants
@@ -109,8 +124,8 @@ def can_start_gpus(config: Path = Path("~/ray_bootstrap_config.yaml")) -> bool:
     try:
         kinds = yaml.safe_load(config.expanduser().read_text(encoding="utf-8"))["available_node_types"]
         return any(kind["resources"].get("GPU") and kind.get("max_workers", 1) for kind in kinds.values())
-    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError):
-        return False
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError, RuntimeError):
+        return False  # RuntimeError: a user without a home
 
 
 def _nodes() -> tuple[Node, ...]:

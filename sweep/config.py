@@ -202,7 +202,7 @@ class SweepConfig(DataConfig):
     gpus_per_trial: Number | None = _machines(
         None,
         "X",
-        "1, or a part such as 0.5 to share one; default: 1 if there is a GPU, else 0",
+        "1, or a part such as 0.5 to share one and its memory; default: 1 if there is a GPU, else 0",
         least=0,
         most=1,
         out_of_range="must be from 0 to 1: a trial has one GPU, or a part",

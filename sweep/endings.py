@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -42,6 +43,12 @@ def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> 
 
     Also 130 where what reads our output (``| head``) has gone.
     """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # It was closed by whoever started the command.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # A class may have a name that the terminal cannot write.
     try:
         return run(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
@@ -51,7 +58,8 @@ def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> 
         tell([stopped.reason])
         return stopped.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        with contextlib.suppress(OSError):  # A terminal that has gone.
+            print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         silence_output()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import platform
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
@@ -35,7 +37,7 @@ RUNNING_COPIES = 7  # best weights; a state, which is the weights and, with Adam
 MODEL_FILES = 2  # best.pt and best.onnx
 HEAD_WIDTH = 1024  # the widest first layer that the spaces offer
 SAMPLED_TRIALS = 5
-MEASURED_IMAGES = 8
+MEASURED_IMAGES = {"cpu": 8, "cuda": 32}
 
 
 def provenance(machine: Machine) -> dict[str, Any]:
@@ -61,8 +63,12 @@ def _version(package: str) -> str | None:
 
 
 def _commit(folder: Path) -> str | None:
-    """The commit of a checkout, with "+changes" if files differ from it; None where it is no checkout."""
+    """The commit of a checkout, with "+changes" if files differ from it; None where it is no checkout.
+
+    An installed copy may lie in the checkout of another project, which does not track its files.
+    """
     try:
+        _git(folder, "ls-files", "--error-unmatch", "--", "sweep/estimate.py")
         head = _git(folder, "rev-parse", "HEAD")
         return head + ("+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
@@ -136,7 +142,7 @@ def description(plan: Plan, paths: RunPaths) -> str:
     an_epoch = sum(one.train * images["train"] + one.evaluate * images["val"] for one in measured) / len(measured)
     once = {_cached(plan, params): one.once for params, one in zip(trials, measured, strict=True)}
     views = VIEWS["flip"] * images["train"] + images["val"]
-    seconds = (an_epoch * plan.budget * plan.config.trials + sum(once.values()) * views) / plan.at_once
+    seconds = (an_epoch * plan.budget * plan.config.trials + sum(once.values()) * views) / _at_full_speed(plan)
     elsewhere = plan.config.gpus_per_trial and _device(plan).type == "cpu"
     unlike = ", on the CPU of this machine, which has no GPU: those of the cluster are faster" if elsewhere else ""
     return "\n".join(
@@ -160,11 +166,17 @@ def description(plan: Plan, paths: RunPaths) -> str:
     )
 
 
+def _at_full_speed(plan: Plan) -> float:
+    """How many trials compute beside each other as fast as one alone: those on one GPU share it."""
+    share = plan.config.gpus_per_trial
+    return max(1.0, plan.at_once * share) if 0 < share < 1 else plan.at_once
+
+
 def _finalists_line(plan: Plan, an_epoch: float) -> str:
     if not plan.repeats:
         return "no finalists: the search's own scores are all there will be, and the test split stays closed"
     cells = ", and the best of each cell of " + ", ".join(plan.config.compare) if plan.config.compare else ""
-    seconds = an_epoch * plan.budget * plan.repeats / plan.at_once
+    seconds = an_epoch * plan.budget * plan.repeats / _at_full_speed(plan)
     return (
         f"then {plan.finalists} finalist{'s are' if plan.finalists > 1 else ' is'} trained again, "
         f"{plan.repeats} training{'s' * (plan.repeats > 1)}{cells}: "
@@ -213,21 +225,30 @@ def _seconds_per_image(plan: Plan, params: TrialParams) -> _Seconds:
     config, device = plan.config, _device(plan)
     torch.set_num_threads(max(1, config.cpus_per_trial))
     weights = plan.weights[params.backbone]
-    model = build_model(params, len(plan.dataset.classes), weights, config.image_size, config.seed).to(device)
-    images = torch.randn(MEASURED_IMAGES, 3, config.image_size, config.image_size, device=device)
-    model.train()
+    model = build_model(params, len(plan.dataset.classes), weights, config.image_size, config.seed)
+    model.to(memory_format=torch.channels_last).to(device).train()
+    count, size = MEASURED_IMAGES[device.type], config.image_size
+    images = torch.randn(count, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    in_precision = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=config.precision == "bf16")
     _, stages = _cached(plan, params) or ("", 0)
-    inputs = model.forward_frozen(images, 0, stages)
+
+    def freeze() -> Tensor:
+        with in_precision():
+            return model.forward_frozen(images, 0, stages)
+
+    inputs = freeze()
 
     def train() -> None:
-        model(inputs, stages).square().mean().backward()
+        with in_precision():
+            outputs = model(inputs, stages)
+        outputs.float().square().mean().backward()
 
     def evaluate() -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), in_precision():
             model(inputs, stages)
 
-    once = _timed(lambda: model.forward_frozen(images, 0, stages), device) if stages else 0.0
-    return _Seconds(_timed(train, device), _timed(evaluate, device), once)
+    train_s, evaluate_s, once_s = (_timed(work, device) / count for work in (train, evaluate, freeze))
+    return _Seconds(train_s, evaluate_s, once_s if stages else 0.0)
 
 
 def _device(plan: Plan) -> torch.device:
@@ -236,11 +257,11 @@ def _device(plan: Plan) -> torch.device:
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds an image of the second of two runs."""
+    """Seconds of the second of two runs."""
     start = 0.0
     for _ in range(2):
         start = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize()
-    return (time.perf_counter() - start) / MEASURED_IMAGES
+    return time.perf_counter() - start

@@ -472,7 +472,6 @@ def _beside(out: Path) -> Iterator[Path]:
     try:
         with folder_beside(out) as folder:
             yield folder
-            folder.chmod(0o755)
             os.rename(folder, out)
     except OSError as error:
         raise UserError(f"--out {out} could not be written: {error.strerror or error}") from error

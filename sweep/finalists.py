@@ -34,7 +34,8 @@ from sweep.run_folder import RunPaths
 from sweep.trial_records import Finalist, Finals, Suggestion, TrialRecord, best, ranked_rows
 from trainables.atomic import append_line, now, write_json
 from trainables.attribution import attribute_split, is_of
-from trainables.baselines import measure_baselines, read_properties
+from trainables.baselines import OUT_OF_MEMORY, measure_baselines, read_properties
+from trainables.batches import keep_to_share
 from trainables.data.dataset import open_dataset, open_test_split
 from trainables.data.splits import write_folds
 from trainables.metrics import operating_point, tune_thresholds
@@ -380,7 +381,8 @@ def measure(plan: Plan, run: Run, settings: TrialSettings) -> list[str]:
     """
     opened = run.finals is not None and run.finals.opened
     backbones = {name: plan.weights[name] for name in _backbones(run) if name in plan.weights}
-    measured = {one.name for one in run.baselines or () if one.failed or not opened or one.test is not None}
+    lasting = [one for one in run.baselines or () if one.failed != OUT_OF_MEMORY]
+    measured = {one.name for one in lasting if one.failed or not opened or one.test is not None}
     if len(measured) == len(run.baselines or ()) > 0 and measured >= {f"frozen_{name}" for name in backbones}:
         return []
     arguments = (run.paths.baselines.absolute(), settings, backbones, opened)
@@ -413,10 +415,16 @@ def _attribute(
     thresholds: dict[str, float] | None,
     settings: TrialSettings,
 ) -> None:
-    device = torch.device("cuda" if settings.use_gpu else "cpu")
-    run_dir = Path(settings.run_dir)
-    set_determinism(settings.deterministic)
+    device, run_dir = _device(settings), Path(settings.run_dir)
     attribute_split(run_dir, weights_path, weights, split, thresholds, threads=settings.cpus, device=device)
+
+
+def _device(settings: TrialSettings) -> torch.device:
+    """Where this process computes, in the way of the trials."""
+    set_determinism(settings.deterministic)
+    if settings.use_gpu:
+        keep_to_share(settings.gpu_share)
+    return torch.device("cuda" if settings.use_gpu else "cpu")
 
 
 def _backbones(run: Run) -> list[str]:
@@ -428,14 +436,13 @@ def _backbones(run: Run) -> list[str]:
 
 def _measure(folder: Path, settings: TrialSettings, backbones: dict[str, FoundWeights], opened: bool) -> None:
     root = Path(settings.run_dir)
-    set_determinism(settings.deterministic)
     measure_baselines(
         open_dataset(root),
         open_test_split(root) if opened else None,
         backbones,
         folder,
         threads=settings.cpus,
-        device=torch.device("cuda" if settings.use_gpu else "cpu"),
+        device=_device(settings),
         precision=settings.precision,
         seed=settings.seed,
         cached_stages=settings.cached_stages,

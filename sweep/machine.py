@@ -14,6 +14,8 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+GRANTED = ("SLURM_CPUS_ON_NODE", "NSLOTS", "PBS_NUM_PPN", "LSB_DJOB_NUMPROC")
+"""By which Slurm, Grid Engine, Torque and LSF tell a job how many CPUs it was granted."""
 BF16_CAPABILITY = 8.0
 """CUDA compute capability from which on bf16 is computed by the hardware: Ampere."""
 
@@ -91,13 +93,15 @@ def available_cpus(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int
     """CPUs this process may use: a container or a batch system may allow fewer than the machine has.
 
     groups: where the kernel shows the limits of control groups, membership: in which of them this process is. A limit
-    of 2.5 CPUs counts as 2, one below 1 as 1; in nested groups the lowest holds.
+    of 2.5 CPUs counts as 2, one below 1 as 1; in nested groups the lowest holds. Batch systems that do not enforce what
+    they grant tell it by ``GRANTED``.
     """
     if hasattr(os, "process_cpu_count"):  # Python 3.13; it knows the affinity, too
         count = os.process_cpu_count() or 1
     else:
         count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min([count, *_cpu_limits(groups, membership)])))
+    granted = [int(value) for name in GRANTED if (value := os.environ.get(name, "")).isdecimal() and int(value)]
+    return max(1, int(min([count, *granted, *_cpu_limits(groups, membership)])))
 
 
 def available_memory_bytes(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:

@@ -122,6 +122,7 @@ class Plan:
             seed=config.seed,
             cpus=config.cpus_per_trial,
             use_gpu=use_gpu,
+            gpu_share=config.gpus_per_trial or 1.0,
             deterministic=config.deterministic,
             cached_stages=self.cached_stages,
             cache_dir=config.cache_dir,

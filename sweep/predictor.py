@@ -47,7 +47,12 @@ def open_model(place: Path, device: str, problems: Sequence[str] = ()) -> Predic
         raise UserError("--device cuda: torch finds no GPU here; leave it out, or give --device cpu")
     chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     network, facts = read_model(path)
-    return Predictor(network, facts, path, chosen)
+    try:
+        return Predictor(network, facts, path, chosen)
+    except RuntimeError as error:  # A GPU that is full, too old for this torch, or gone.
+        if chosen.type == "cpu":
+            raise
+        raise UserError(f"the GPU cannot be used ({str(error).splitlines()[0]}): give --device cpu") from error
 
 
 def _model_file(place: Path) -> Path:

@@ -52,13 +52,18 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def connected(address: str, cpus: int | None = None, wait_for_nodes: int | None = None) -> Iterator[Machine]:
+def connected(
+    address: str, cpus: int | None = None, wait_for_nodes: int | None = None, gpus: int | None = None
+) -> Iterator[Machine]:
     """``connect``, and at the end leave the cluster, or stop Ray; within it processes are kept from work to work."""
-    sigterm = signal.getsignal(signal.SIGTERM)
-    machine = connect(address, cpus, wait_for_nodes)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] == signal.SIG_IGN:  # As ``nohup`` has it: the sweep outlives its terminal.
+        del before[signal.SIGHUP]
+    machine = connect(address, cpus, wait_for_nodes, gpus)
     in_main_thread = threading.current_thread() is threading.main_thread()  # no other may say what a signal does
     if in_main_thread:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has made it end the process at once.
+        for number in before:
+            signal.signal(number, signal.default_int_handler)  # Ray has made SIGTERM end the process at once.
     _connection.open = True
     try:
         yield machine
@@ -68,7 +73,8 @@ def connected(address: str, cpus: int | None = None, wait_for_nodes: int | None 
         leaving.start()
         leaving.join(LEAVES_WITHIN_S if lost else None)  # From a cluster that does not answer nothing can be taken.
         if in_main_thread:
-            signal.signal(signal.SIGTERM, sigterm or signal.SIG_DFL)
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
 
 
 class _Connection:
@@ -301,7 +307,7 @@ class _Trials:
         self.history.report(number, result["epoch"], result["score"], result["record"])
         self.progress.epoch(self.history.entries[number])
         if result["epoch"]:
-            self._failed_alike.pop(_host_of(result), None)
+            self._failed_alike.pop(_place_of(result), None)
         if (note := result.get("note")) and not _connection.noted:  # Of many trials the first says it.
             _connection.noted = True
             self.progress.message(note)
@@ -316,21 +322,21 @@ class _Trials:
         else:
             self._end(number, "completed" if end in ("budget", "plateau") else "failed", result.get("reason", end))
         if end == "error" and not result["epoch"]:
-            self._judge_machine(_host_of(result), str(result.get("reason", end)))
+            self._judge_machine(_place_of(result), str(result.get("reason", end)))
 
-    def _judge_machine(self, host: str, reason: str) -> None:
-        """A GPU that is gone, or a mount, fails a trial in seconds: its machine would fail all that are left.
+    def _judge_machine(self, place: str, reason: str) -> None:
+        """A GPU that is gone, or a mount, fails a trial in seconds: its place would fail all that are left.
 
         What the parameters are to blame for, memory or a time limit, says nothing against it.
         """
         kind = re.sub(r"[\da-f]*\d[\da-f]*", "#", reason)
         if reason.startswith(("ParameterError", "out of memory", "TrialTimeoutError", "TimeoutError")):
-            self._failed_alike.pop(host, None)
+            self._failed_alike.pop(place, None)
             return
-        before, count = self._failed_alike.get(host, ("", 0))
-        self._failed_alike[host] = kind, count + 1 if kind == before else 1
-        if self._failed_alike[host][1] >= MOST_ALIKE:
-            what = f"the last {MOST_ALIKE} trials on {host or 'a machine'} failed before their first epoch"
+        before, count = self._failed_alike.get(place, ("", 0))
+        self._failed_alike[place] = kind, count + 1 if kind == before else 1
+        if self._failed_alike[place][1] >= MOST_ALIKE:
+            what = f"the last {MOST_ALIKE} trials on {place or 'a machine'} failed before their first epoch"
             raise SweepStopped(f"{what} ({reason}): mend that, and give --retry-failed when you go on", ALL_FAILED)
 
     def lost(self, number: int, reason: str, counts: bool = True) -> None:
@@ -364,8 +370,10 @@ class _Trials:
         self.progress.trial_ended(state)
 
 
-def _host_of(result: dict[str, Any]) -> str:
-    return str(result.get("hostname", ""))
+def _place_of(result: dict[str, Any]) -> str:
+    """A machine, or one of its GPUs: the others go on where one is gone."""
+    host, gpu = str(result.get("hostname", "")), str(result.get("gpu", ""))
+    return f"GPU {gpu} of {host}" if gpu else host
 
 
 class TimeBudget:

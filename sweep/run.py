@@ -22,15 +22,16 @@ from sweep.endings import ALL_FAILED, BAD_INPUT, DISK_FULL, INTERRUPTED, SweepSt
 from sweep.heartbeat import Heartbeat, beats_elsewhere
 from sweep.resume import Resumed, resume, run_paths
 from sweep.run_folder import (
-    IMAGE_CACHE,
     ModelPaths,
     RunPaths,
     claim,
     create_run,
     end_run,
+    image_cache,
     place_problems,
     reopen_run,
     staging,
+    unwritable,
 )
 from trainables.atomic import write_atomically
 
@@ -136,6 +137,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
     address = given.address
     taken = [] if asked.dry_run and address == "local" else cluster.in_use()
     problems += taken
+    problems += cluster.folder_problems() if address == "local" and not asked.dry_run else []
     stack.enter_context(ray_tune.log_restored())
     if address != "local" and not taken:
         with gathered(problems):
@@ -150,7 +152,9 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
     )
     if machine is not here and not machine.gpus and given.gpus_per_trial is None:
         say("no machine of the cluster has a GPU now: the trials run on CPUs (--gpus-per-trial 0)")
-    problems += [*idle_problems(arguments, config), *([] if resumed else place_problems(paths))]
+    problems += idle_problems(arguments, config)
+    if not config.dry_run or not resumed:
+        problems += unwritable(paths) if resumed else place_problems(paths)
 
     with staging(paths, problems, dry=config.dry_run) as beside:
         if machine is not here and beside is not None:
@@ -180,9 +184,9 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         if machine is not here:
             raise_all(weight_problems(plan, cluster.on_every_node))
         if config.address == "local":
-            stack.enter_context(ray_tune.connected("local", machine.cpus))
+            stack.enter_context(ray_tune.connected("local", machine.cpus, gpus=machine.gpus))
         if not resumed:
-            write_new_run(paths, beside, asked, plan, machine, arguments)
+            paths = write_new_run(paths, beside, asked, plan, machine, arguments)
         stack.callback(claim(paths).release)
         if resumed and (host := beats_elsewhere(paths)) is not None:
             raise UserError(f"the run {paths.root} is going on on {host}: wait for it, or stop it first")
@@ -232,11 +236,14 @@ def this_machine() -> Machine:
     """The CPUs and GPUs of this machine that this process may use."""
     import torch
 
-    from sweep.machine import Machine, this_node
+    from sweep.machine import BF16_CAPABILITY, Machine, this_node
 
-    names = tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
-    node = this_node()
-    return Machine(cpus=node.cpus, gpus=len(names), gpu_names=names, nodes=(node,))
+    count = torch.cuda.device_count()
+    names = tuple(torch.cuda.get_device_name(index) for index in range(count))
+    oldest = min((torch.cuda.get_device_capability(index)[0] for index in range(count)), default=0)
+    # As torch sees them: the machine may have others that this process was not given.
+    node = dataclasses.replace(this_node(), gpus=count, fast_bf16_gpu=oldest >= BF16_CAPABILITY)
+    return Machine(cpus=node.cpus, gpus=count, gpu_names=names, nodes=(node,))
 
 
 def new_run_paths(config: SweepConfig) -> RunPaths:
@@ -258,7 +265,7 @@ def prepare_into(
 
     if beside is None:
         return lambda config: inspect(config, folds)
-    cache = paths.root.parent.absolute() / IMAGE_CACHE
+    cache = image_cache(paths.root.parent)
     return lambda config: prepare(config, beside.root, cache, workers, ImageCount(), folds)
 
 
@@ -285,28 +292,39 @@ def kept_in(
 
 def write_new_run(
     paths: RunPaths, beside: RunPaths, asked: SweepConfig, plan: Plan, machine: Machine, arguments: list[str]
-) -> None:
-    """Write what was asked, what it came to and on what it runs, and move the new run folder into place."""
+) -> RunPaths:
+    """Write what was asked, what it came to and on what it runs, and move the new run folder into place.
+
+    Returns where it is: jobs of an array begin in the same second, and then have the same name by the time.
+    """
     from sweep.estimate import provenance
 
-    rows = enumerate(plan.space.rows)
+    rows, place, number = enumerate(plan.space.rows), paths, 1
     record = {
         "asked": asked.to_json(),
-        "resolved": plan.config.to_json() | {"name": paths.root.name},
         "mode": plan.mode,
         "own_epochs": plan.own_epochs,
         "cached_stages": plan.cached_stages,
         "warm_trials": [one.model_dump(mode="json") for one in plan.warm_trials],
         "command": arguments,
         "study_rows": [
-            {"id": row.id, "number": number, "epochs": row.epochs, "claim": row.claim, "note": row.note}
-            for number, row in rows
+            {"id": row.id, "number": index, "epochs": row.epochs, "claim": row.claim, "note": row.note}
+            for index, row in rows
         ],
         "study_rows_left_out": dict(plan.space.left_out),
     }
     weights = {name: dataclasses.asdict(found) for name, found in plan.weights.items()}
     machine_facts = provenance(machine) | {"weights": weights, "missing_weights": plan.missing_weights}
-    create_run(paths, beside, record, machine_facts, plan.space.source)
+    while True:
+        resolved = plan.config.to_json() | {"name": place.root.name}
+        try:
+            create_run(place, beside, record | {"resolved": resolved}, machine_facts, plan.space.source)
+            return place
+        except FileExistsError as error:
+            if asked.name is not None:
+                raise UserError(f"{error.strerror}: give another --name") from None
+        number += 1
+        place = RunPaths(paths.root.with_name(f"{paths.root.name}-{number}"))
 
 
 def compute(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: TimeBudget, beat: Heartbeat) -> Outcome:

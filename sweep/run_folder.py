@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -169,6 +170,21 @@ def place_problems(paths: RunPaths) -> list[str]:
     return [f"--name {paths.root.name}: {paths.root} exists already: {way_out}"]
 
 
+def unwritable(paths: RunPaths) -> list[str]:
+    """Why this user cannot go on with a run, one sentence; [] if nothing is in the way."""
+    if os.access(paths.root, os.W_OK | os.X_OK):
+        return []
+    way_out = f"ask whose it is, or begin with its best trials by --warm-start {shlex.quote(str(paths.root))}"
+    return [f"--resume {paths.root.name}: {paths.root} cannot be written to: {way_out}"]
+
+
+def image_cache(storage: Path) -> Path:
+    """Where the runs of a storage share their decoded images; a folder of one's own where that is another user's."""
+    cache = storage.absolute() / IMAGE_CACHE
+    shared = not cache.is_dir() or os.access(cache, os.W_OK | os.X_OK)
+    return cache if shared else cache.with_name(f"{IMAGE_CACHE}-{os.getuid()}")
+
+
 @contextlib.contextmanager
 def staging(paths: RunPaths, problems: list[str], *, dry: bool = False) -> Iterator[RunPaths | None]:
     """A folder beside the run's in which it takes shape; removed unless it was moved into place.
@@ -180,7 +196,7 @@ def staging(paths: RunPaths, problems: list[str], *, dry: bool = False) -> Itera
     with contextlib.ExitStack() as stack:
         try:
             check_writable(paths.root)
-            beside = None if dry else stack.enter_context(folder_beside(paths.root, IMAGE_CACHE))
+            beside = None if dry else stack.enter_context(folder_beside(paths.root, image_cache(storage).name))
         except OSError as error:
             named = f"--storage {shortened(storage)}"
             if not unreachable(storage):  # else it is among the problems already
@@ -252,16 +268,18 @@ def create_run(
     """Write what was asked and on what it runs, and move the new run folder into place.
 
     sweep: what sweep.json holds but for the format and the times; space: the content of the user's own space file.
+    ``FileExistsError`` if another sweep has taken the name meanwhile.
     """
     times = {"created": now(), "ended": None}
     write_json(beside.sweep, {"format": FORMAT, **sweep, **times})
     write_json(beside.provenance, provenance)
     if space is not None:
         write_atomically(beside.space, lambda path: path.write_text(space, encoding="utf-8"))
-    beside.root.chmod(0o755)
     try:
         os.rename(beside.root, paths.root)
     except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise FileExistsError(error.errno, f"--name {paths.root.name}: {paths.root} exists already") from None
         raise UserError(f"--name {paths.root.name}: {paths.root} cannot be made: {error}") from None
 
 

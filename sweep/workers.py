@@ -420,7 +420,8 @@ class _Stopper(_WithoutState, tune.Stopper):
 
 @contextlib.contextmanager
 def _signals_call(interrupt: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C, and SIGTERM as a scheduler or a shutdown sends it, call ``interrupt``; a second Ctrl-C ends."""
+    """The first Ctrl-C, SIGTERM as a scheduler or a shutdown sends it, and SIGHUP of a lost terminal, unless it was to
+    be ignored, call ``interrupt``; a second Ctrl-C ends."""
     if threading.current_thread() is not threading.main_thread():  # no other may say what a signal does
         yield
         return
@@ -429,7 +430,9 @@ def _signals_call(interrupt: Callable[[], None]) -> Iterator[None]:
         interrupt()
         signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] == signal.SIG_IGN:
+        del before[signal.SIGHUP]
     for number in before:
         signal.signal(number, first)
     try:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,15 +53,21 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     with _disk_errors_name(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        os.close(handle)
-        beside = Path(name)
+        beside = _new_file_beside(path)
         try:
             write(beside)
-            beside.chmod(0o644)
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+def _new_file_beside(path: Path) -> Path:
+    """With the rights that the umask leaves. It is never changed, as file systems are shared that allow no chmod."""
+    while True:
+        beside = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            return beside
 
 
 def append_line(path: Path, line: str) -> None:

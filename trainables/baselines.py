@@ -41,6 +41,8 @@ from trainables.weights import FoundWeights
 
 # The same name stands in sweep/run_folder.py, which this package may not import; a test compares them.
 BASELINES_FILE = "baselines.json"
+OUT_OF_MEMORY = "out of memory"
+"""Why a baseline failed that may not fail again."""
 THUMBNAIL_SIDE = 16
 BORDER_OF_SIDE = 64
 """Side, in pixels, to which an image is reduced before its border is taken; a smaller image stays as it is."""
@@ -145,6 +147,8 @@ def _measured(
             entry[str(part.split[0])] = scores
         join(parts).write(path)
         entry["detail"] = detail
+    except torch.AcceleratorError:  # The GPU answers nothing more in this process.
+        raise
     except Exception as error:
         entry["failed"] = _reason(error)
     return entry | {"seconds": round(time.monotonic() - began_s, 3)}
@@ -154,7 +158,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return "out of memory"
+        return OUT_OF_MEMORY
     return f"{type(error).__name__}: {error}"
 
 

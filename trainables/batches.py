@@ -48,6 +48,28 @@ IMAGENET = InputScale(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """With which torchvision's V1 weights were trained."""
 
 
+CONTEXT_BYTES = 600_000_000
+"""What CUDA and its libraries take of a GPU for a process, beside torch's allocator."""
+COPIED_BYTES = 32_000_000
+"""At once, on the way to a GPU: torch keeps as much of the machine's memory pinned."""
+
+
+def keep_to_share(share: float) -> None:
+    """Of a GPU that processes share, let this one take no more memory than ``share``, in (0, 1].
+
+    A trial that needs more then computes in smaller parts, whatever its neighbours do.
+    """
+    if share < 1:
+        total = torch.cuda.mem_get_info()[1]
+        torch.cuda.set_per_process_memory_fraction(max(share - CONTEXT_BYTES / total, share / 2))
+
+
+def _room_bytes(device: torch.device) -> float:
+    """What this process may still take of the GPU."""
+    free, total = torch.cuda.mem_get_info(device)
+    return min(free, torch.cuda.get_per_process_memory_fraction() * total - torch.cuda.memory_reserved(device))
+
+
 class Rows:
     """Rows of an array, which is usually mapped from disk, copied to a device: a batch at a time, or all at once.
 
@@ -60,10 +82,10 @@ class Rows:
         self._device = device
         self._resident: Tensor | None = None
         size_bytes = len(rows) * self._array[:1].nbytes
-        if device.type == "cuda" and size_bytes <= RESIDENT_PART * torch.cuda.mem_get_info(device)[0]:
+        if device.type == "cuda" and size_bytes <= RESIDENT_PART * _room_bytes(device):
             with contextlib.suppress(torch.OutOfMemoryError):  # Another trial was given the room meanwhile.
                 resident = self._empty(len(rows), device=device)
-                for part in np.array_split(np.arange(len(rows)), len(rows) // 1024 + 1):
+                for part in np.array_split(np.arange(len(rows)), size_bytes // COPIED_BYTES + 1):
                     resident[torch.from_numpy(part).to(device)] = self._gather(part)
                 self._resident = resident
 

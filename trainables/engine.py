@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,8 +19,8 @@ from trainables.losses import Loss, mean_loss, probabilities_of
 from trainables.optimizers import Schedule
 
 _Out = TypeVar("_Out")
-_Batch = tuple[Tensor, Tensor, int]
-"""Inputs, labels, and through how many stages the inputs have been."""
+_Batch = tuple[Tensor, Tensor, int, Tensor | float]
+"""Inputs, labels, through how many stages the inputs have been, and the weight of the batch's loss."""
 EVALUATION_BATCH = {"cpu": 32, "cuda": 256}
 """Images at once in evaluation, where the size of a batch changes nothing but speed."""
 
@@ -92,24 +94,28 @@ def train_epoch(
     before each step and may raise. autotune: cuDNN tries which algorithms are the fastest for a whole batch, which
     takes a process some ten seconds for each network and size of a batch, once.
     """
-    total, weight = torch.zeros(2, dtype=torch.float64, device=data.device)
-    correct, seen = torch.zeros(2, dtype=torch.int64, device=data.device)
+    totals: list[Tensor] = []
+    weights: list[Tensor | float] = []
+    correct: list[Tensor] = []
+    seen: list[Tensor | float] = []
     before: Callable[[], float] = float
     for step, indices in enumerate(plan_batches(len(data), batch_size, shuffling), start=1):
         between_steps()
         inputs, labels = data.for_training(indices, augmentation)
         schedule.before_step()
-        batch = inputs, labels, data.stages
+        weight = forward.loss.weight(labels)
+        batch = inputs, labels, data.stages, weight
         torch.backends.cudnn.benchmark = autotune and len(indices) == batch_size
         try:
             summed, right, micro_batch = _backward_in_memory(forward, optimizer, batch, micro_batch)
         finally:
             torch.backends.cudnn.benchmark = False
         optimizer.step()
-        total += summed
-        weight += forward.loss.weight(labels)
-        correct += right
-        seen += len(labels) if labels.ndim == 1 else (labels >= 0).any(dim=1).sum()
+        # Summed at the end: on a GPU each operation on a number costs a step as much as one on a layer.
+        totals.append(summed)
+        weights.append(weight)
+        correct.append(right)
+        seen.append(len(labels) if labels.ndim == 1 else (labels >= 0).any(dim=1).sum())
         # A step's loss is looked at while the next one runs, so that a GPU never waits for it.
         if not math.isfinite(before()):
             step -= 1
@@ -117,11 +123,18 @@ def train_epoch(
         before = on_its_way(summed)
     bad_step = None if math.isfinite(before()) else step
     return TrainingEpoch(
-        loss=float(mean_loss(total, weight)),
-        accuracy=float(correct) / max(1, int(seen)),
+        loss=_ratio(totals, weights),
+        accuracy=_ratio(correct, seen),
         bad_step=bad_step,
         micro_batch=micro_batch,
     )
+
+
+def _ratio(above: Sequence[Tensor], below: Sequence[Tensor | float]) -> float:
+    """Of two sums, in double precision; 0 / 0 is 0. below: all numbers, or all scalars on a device."""
+    tensors = [one for one in below if isinstance(one, Tensor)]
+    divisor = float(torch.stack(tensors).sum(dtype=torch.float64)) if tensors else math.fsum(below)
+    return float(torch.stack([*above]).sum(dtype=torch.float64)) / (divisor or 1.0)
 
 
 def on_its_way(value: Tensor) -> Callable[[], float]:
@@ -150,15 +163,14 @@ def evaluate(forward: Forward, data: Batches, between_steps: Callable[[], None] 
     """
     forward.model.eval()
 
-    def judged(indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+    def judged(indices: NDArray[np.int64]) -> tuple[Tensor, Tensor | float, Tensor]:
         inputs, labels = data.for_evaluation(indices)
         summed, logits = forward(inputs, labels, data.stages)
         return summed, forward.loss.weight(labels), probabilities_of(logits, forward.task)
 
     batches = map_batches(judged, len(data), EVALUATION_BATCH[data.device.type], between_steps)
     totals, weights, parts = zip(*batches, strict=True)
-    total, weight = (torch.stack(sums).sum(dtype=torch.float64) for sums in (totals, weights))
-    return Evaluation(float(mean_loss(total, weight)), torch.cat(parts).cpu().numpy())
+    return Evaluation(_ratio(totals, weights), torch.cat(parts).cpu().numpy())
 
 
 @torch.inference_mode()
@@ -212,15 +224,13 @@ def _backward(
 
     Parts are summed and divided by the weight of the whole batch: the gradient is that of the undivided batch.
     """
-    inputs, labels, stages = batch
+    inputs, labels, stages, weight = batch
     optimizer.zero_grad(set_to_none=True)
-    weight = forward.loss.weight(labels)
     parts = math.ceil(len(inputs) / (micro_batch or len(inputs)))
-    total = torch.zeros((), device=inputs.device)
-    right = torch.zeros((), dtype=torch.int64, device=inputs.device)
+    totals, right = [], []
     for some, their_labels in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
         summed, logits = forward(some, their_labels, stages)
         mean_loss(summed, weight).backward()  # type: ignore[no-untyped-call]
-        total += summed.detach()
-        right += forward.right(logits.detach(), their_labels)
-    return total, right
+        totals.append(summed.detach())
+        right.append(forward.right(logits.detach(), their_labels))
+    return functools.reduce(operator.add, totals), functools.reduce(operator.add, right)

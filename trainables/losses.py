@@ -47,8 +47,8 @@ class Loss:
         # Zeros in the place of NaN: what is then multiplied by 0 is finite, and so is its gradient.
         return (self._binary(logits, (labels == 1).float()) * (labels >= 0)).sum()
 
-    def weight(self, labels: Tensor) -> Tensor:
-        """What ``total`` is divided by, a float32 scalar; it needs no network.
+    def weight(self, labels: Tensor) -> Tensor | float:
+        """What ``total`` is divided by: a number where it is known without a look at the labels, else a float32 scalar.
 
         cross_entropy: the sum of the images' class weights (1 each if there are none), as torch's mean does;
         binary: the number of elements whose label is known, whatever their weights, as torch's mean does.
@@ -57,8 +57,7 @@ class Loss:
             return self.class_weight[labels].sum()
         if labels.ndim == 2:
             return (labels >= 0).sum().float()
-        count = len(labels) if self.kind == "cross_entropy" else len(labels) * self.class_count
-        return torch.full((), float(count), device=labels.device)  # ``tensor`` would wait for a GPU
+        return float(len(labels) if self.kind == "cross_entropy" else len(labels) * self.class_count)
 
     def to(self, device: torch.device) -> Loss:
         """The same loss with its weights on ``device``."""
@@ -79,9 +78,9 @@ class Loss:
         return losses
 
 
-def mean_loss(total: Tensor, weight: Tensor) -> Tensor:
+def mean_loss(total: Tensor, weight: Tensor | float) -> Tensor:
     """The mean of sums of ``Loss.total`` and ``Loss.weight``; 0, with a gradient of 0, where no label is known."""
-    return total / torch.where(weight > 0, weight, 1)
+    return total / (weight if isinstance(weight, float) else torch.where(weight > 0, weight, 1))
 
 
 def make_loss(params: TrialParams, task: str, train_labels: NDArray[Any], classes: Sequence[str]) -> Loss:

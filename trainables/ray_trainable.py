@@ -29,6 +29,8 @@ from trainables.checkpoints import read_checkpoint, write_checkpoint
 from trainables.trial import FinetuneTrial, TrialSettings
 
 HANG_GRACE_S = 5.0
+OWN_PART = 0.5
+"""Of a trial's share of a GPU: where memory has run out before the trial held as much, others hold it."""
 
 
 class FinetuneTrainable(tune.Trainable):
@@ -82,6 +84,8 @@ class FinetuneTrainable(tune.Trainable):
         if self._poisoned:
             os._exit(1)  # A CUDA context that has seen a device error answers every later call with it.
         self._free()
+        if self._poisoned:
+            os._exit(1)
         self._begin(new_config)
         return True
 
@@ -102,6 +106,8 @@ class FinetuneTrainable(tune.Trainable):
         self._settings = TrialSettings(**config["settings"])
         self._stream = int(config.get("stream", config["number"]))
         self._files = {name: Path(path) for name, path in config.get("files", {}).items()}
+        if self._settings.use_gpu and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.reset_peak_memory_stats()
 
     def _open(self) -> FinetuneTrial:
         stacks = self._files.get("stacks")
@@ -154,6 +160,7 @@ class FinetuneTrainable(tune.Trainable):
             "score": math.nan if score is None else float(score),
             "record": json.dumps({key: _finite(value) for key, value in record.items()}, allow_nan=False),
             "done": bool(record.get("done")),
+            "gpu": self._gpu,
         }
         note = "" if self._trial is None else self._trial.note
         result["begun_again"], self._begun_again = self._begun_again, ""
@@ -168,8 +175,17 @@ class FinetuneTrainable(tune.Trainable):
                 disk = disk_error(untold)
         self._poisoned = self._settings.use_gpu and _is_of_device(error)
         reason = _reason(error)
+        if isinstance(error, torch.OutOfMemoryError) and self._settings.use_gpu:
+            own_bytes = self._settings.gpu_share * torch.cuda.mem_get_info()[1]
+            if torch.cuda.max_memory_reserved() < OWN_PART * own_bytes:
+                reason = "the memory of its GPU is held by other processes"
         self._free()
-        return _broken_off(reason, disk) | {"epoch": int(self._last.get("epoch", 0))}
+        return _broken_off(reason, disk) | {"epoch": int(self._last.get("epoch", 0)), "gpu": self._gpu}
+
+    @property
+    def _gpu(self) -> str:
+        """The one that Ray gave this process, as its machine counts them; "" without one."""
+        return os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._settings.use_gpu else ""
 
     def _watch(self) -> None:
         """Arm a watchdog that does not need the interpreter: it writes where the trial hangs and ends the process.
@@ -185,15 +201,18 @@ class FinetuneTrainable(tune.Trainable):
         faulthandler.dump_traceback_later(max(limit - spent, 0.0) + HANG_GRACE_S, exit=True, file=self._stacks)
 
     def _free(self) -> None:
-        if self._trial is not None:
-            self._trial.close()
-            self._trial = None
         if self._stacks is not None:
             self._stacks.close()
             self._stacks = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        trial, self._trial = self._trial, None
+        try:
+            if trial is not None:
+                trial.close()
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        except RuntimeError:  # A GPU that has seen an error answers everything with it.
+            self._poisoned = True
 
 
 def _epochs_in(path: Path) -> set[int]:
@@ -212,7 +231,9 @@ def _called(pickled: bytes) -> tuple[dict[str, Any], bool]:
         function(*arguments)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        return _broken_off(lines[-1], disk_error(error)), torch.cuda.is_available() and _is_of_device(error)
+        # The last line of a CUDA error is advice for those who build torch.
+        line = lines[0 if isinstance(error, RuntimeError) else -1]
+        return _broken_off(line, disk_error(error)), torch.cuda.is_available() and _is_of_device(error)
     return {"epoch": 0, "score": math.nan, "record": "", "done": True, "end": "budget"}, False
 
 
@@ -222,10 +243,12 @@ def _is_of_device(error: Exception) -> bool:
 
 
 def _passes(error: BaseException | None) -> bool:
-    """Whether a file that could not be read may be as good as before: memory had run out, or a disk did not answer."""
+    """Whether a file that could not be read may be as good as before: memory had run out, or a disk or a GPU did not
+    answer."""
     if isinstance(error, OSError):
         return error.errno not in (None, errno.EINVAL, errno.ENOENT)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    lacking = "can't allocate memory" in str(error) or "_STATUS_ALLOC_FAILED" in str(error)  # cuBLAS's and cuDNN's
+    return lacking or isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError)
 
 
 def _broken_off(reason: str, disk: OSError | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from search_spaces.errors import ParameterError, UserError, gathered, raise_all, unknown
 from search_spaces.params import TrialParams
-from trainables.batches import Batches, ImageBatches, plan_batches
+from trainables.batches import Batches, ImageBatches, keep_to_share, plan_batches
 from trainables.checkpoints import read_checkpoint, write_checkpoint
 from trainables.data.dataset import Split, TrialData, open_dataset, open_test_split
 from trainables.engine import Forward, evaluate, train_epoch
@@ -53,7 +53,8 @@ class TrialSettings:
     patience: epochs without a better metric after which a trial ends by itself; None = never.
     time_limit_s: wall-clock seconds after which a trial fails; None = never.
     seed: of the sweep; a trial's own is derived from it and the trial's number.
-    cpus: torch threads of a trial. use_gpu: run on cuda (the device that Ray made visible).
+    cpus: torch threads of a trial. use_gpu: run on cuda (the device that Ray made visible); gpu_share: the part of it
+    that a trial has.
     deterministic: torch's deterministic algorithms. splits: a file of the form of splits.csv that assigns train
     and val anew (cross-validation); None = the run's own.
     cached_stages: by backbone, behind how many of its stages features are kept (``stages_worth_keeping``); a trial uses
@@ -78,6 +79,7 @@ class TrialSettings:
     cached_stages: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
     cache_dir: str | None = None
     cache_bytes: int | None = None
+    gpu_share: float = 1.0
 
     @property
     def cache_place(self) -> CachePlace | None:
@@ -113,6 +115,8 @@ class FinetuneTrial:
             torch.set_num_threads(settings.cpus)
             set_determinism(settings.deterministic)
             self._device = torch.device("cuda" if settings.use_gpu else "cpu")
+            if settings.use_gpu:
+                keep_to_share(settings.gpu_share)
             self._random = Randomness(settings.seed, number, self._device)
             self.data = open_dataset(Path(settings.run_dir), None if settings.splits is None else Path(settings.splits))
             loss = _checked_loss(params, settings, self.data).to(self._device)

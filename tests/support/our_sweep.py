@@ -50,6 +50,7 @@ def sweep(
     deterministic: bool = False,
     kill_after: int | None = None,
     interrupt_after: int | None = None,
+    interrupt_by: signal.Signals = signal.SIGINT,
 ) -> Seen:
     """Run, or go on with, a sweep in the folder ``root``. kill_after, interrupt_after: at so many ended trials."""
     asked = SweepConfig(
@@ -88,7 +89,7 @@ def sweep(
     if kill_after is not None:
         history.on_end.append(_signal(history, kill_after, signal.SIGKILL))
     if interrupt_after is not None:
-        history.on_end.append(_signal(history, interrupt_after, signal.SIGINT))
+        history.on_end.append(_signal(history, interrupt_after, interrupt_by))
     settings = plan.settings(history.paths, use_gpu=False)
     searcher = TuneSearcher(search, history, lambda state: (settings, state.number))
     pruning = PruningRule(scheduler, BUDGET, GRACE_PERIOD, REDUCTION_FACTOR)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,9 @@ from own_cluster import head_alone
 from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
 from ray.experimental.internal_kv import _internal_kv_get
 
+from search_spaces.errors import UserError
 from sweep import cluster
-from sweep.cluster import ClusterWatch, can_start_gpus, connect
+from sweep.cluster import LONGEST_SOCKET, ClusterWatch, can_start_gpus, connect, folder_problems
 from sweep.endings import CLUSTER_LOST, SweepStopped
 
 pytestmark = pytest.mark.cluster
@@ -102,3 +105,26 @@ def test_whether_the_autoscaler_has_machines_with_gpus(content: str, expected: b
     (tmp_path / "config.yaml").write_text(content)
     assert can_start_gpus(tmp_path / "config.yaml") is expected
     assert not can_start_gpus(tmp_path / "none.yaml")
+
+
+def test_a_temporary_folder_too_deep_for_sockets_is_told_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would say so when all images have been read. Batch systems give each job a folder with a long name."""
+    room = LONGEST_SOCKET - len(f"/ray/session_2026-11-28_00-00-00_000000_{os.getpid()}/sockets/plasma_store")
+    ray.shutdown()
+    with tempfile.TemporaryDirectory(prefix="x" * (room + 1 - len("/tmp/") - 8), dir="/tmp") as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        (problem,) = folder_problems()
+        assert "has too long a name for sockets: set RAY_TMPDIR" in problem
+        with pytest.raises(UserError, match="AF_UNIX path length cannot exceed"):
+            connect("local", 1)
+        monkeypatch.setenv("RAY_TMPDIR", folder[:-1])
+        assert folder_problems() == []
+
+
+def test_ray_is_told_how_many_gpus_torch_has_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the library that Ray asks is not there, as in containers for computing alone, it finds none."""
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "init", lambda **options: told.update(options))
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
+    assert connect("local", 2, gpus=1).gpus == 1
+    assert (told["num_cpus"], told["num_gpus"]) == (2, 1)

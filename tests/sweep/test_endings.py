@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from sweep.endings import say, tell
+from sweep.endings import INTERRUPTED, run_command, say, tell
 
 COMMAND = """
 import atexit, sys
@@ -53,3 +53,26 @@ def test_an_error_is_shown_as_it_would_be() -> None:
     done = subprocess.run(failing, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
+
+
+def test_ctrl_c_on_a_terminal_that_has_gone_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "gone")
+
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    assert run_command(interrupted, []) == INTERRUPTED
+
+
+@pytest.mark.parametrize(("closed", "expected"), [("", "zapalenie p\\u0142uc\n"), (">&- 2>&-", "")])
+def test_output_that_cannot_hold_a_name_or_is_closed_ends_nothing(closed: str, expected: str) -> None:
+    count = "ImageCount()('images', 1, 1)"
+    run = f"from sweep.cli import ImageCount; print('zapalenie p\u0142uc'); {count}; return 0"
+    code = f"from sweep.endings import *\ndef main(_):\n {run}\nleave_with(lambda: run_command(main, []))"
+    command = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr

@@ -264,3 +264,20 @@ def test_why_there_are_no_maps_is_told(small_data: Path, tmp_path: Path, monkeyp
     own: Any = SimpleNamespace(weights={})
     (problem,) = finalists.attribute(own, run, SimpleNamespace())  # type: ignore[arg-type]
     assert problem == "attribution maps of t0000 could not be made: out of memory"
+
+
+@pytest.mark.parametrize(
+    ("failed", "calls"), [(None, 0), ("UserError: images of 32 px are too small", 0), ("out of memory", 1)]
+)
+def test_a_baseline_for_which_memory_did_not_suffice_is_measured_again(
+    monkeypatch: pytest.MonkeyPatch, failed: str | None, calls: int
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(finalists, "run_tasks", lambda *these: made.append(these) or [None])
+    monkeypatch.setattr(finalists, "_backbones", lambda _: ["resnet18"])
+    one: Any = SimpleNamespace(name="frozen_resnet18", failed=failed, test=None)
+    run: Any = SimpleNamespace(finals=None, baselines=[one], paths=RunPaths(Path("run")))
+    own: Any = SimpleNamespace(weights={"resnet18": None})
+    settings: Any = None
+    assert finalists.measure(own, run, settings) == []
+    assert len(made) == calls

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from sweep import machine
 from sweep.config import SweepConfig, resolve
-from sweep.machine import Machine, Node, _fast_bf16_cpu, available_cpus, available_memory_bytes, this_node
+from sweep.machine import GRANTED, Machine, Node, _fast_bf16_cpu, available_cpus, available_memory_bytes, this_node
+from sweep.run import this_machine
 
 
 def node(**values: Any) -> Node:
@@ -32,9 +35,9 @@ def node(**values: Any) -> Node:
 def test_bf16_is_chosen_only_where_every_node_that_runs_trials_is_fast_at_it(
     nodes: tuple[Node, ...], gpus: int, expected: str
 ) -> None:
-    machine = Machine(cpus=8, gpus=gpus, nodes=nodes)
-    assert resolve(SweepConfig(precision="auto"), machine).precision == expected
-    assert resolve(SweepConfig(precision="bf16"), machine).precision == "bf16"
+    found = Machine(cpus=8, gpus=gpus, nodes=nodes)
+    assert resolve(SweepConfig(precision="auto"), found).precision == expected
+    assert resolve(SweepConfig(precision="bf16"), found).precision == "bf16"
 
 
 def test_a_trial_has_its_share_of_the_smallest_nodes_memory() -> None:
@@ -78,12 +81,17 @@ def test_the_limit_of_a_container_counts(
 ) -> None:
     for name in ("process_cpu_count", "cpu_count"):
         monkeypatch.setattr("os." + name, lambda: 8, raising=False)
+    for name in GRANTED:
+        monkeypatch.delenv(name, raising=False)
     for name, text in limits.items():
         (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cgroup" / name).write_text(text + "\n")
     if membership is not None:
         (tmp_path / "self").write_text(membership)
     assert available_cpus(tmp_path / "cgroup", tmp_path / "self") == expected
+    for granted, allowed in (("3", min(3, expected)), ("16", expected), ("", expected), ("3(x2)", expected)):
+        monkeypatch.setenv("NSLOTS", granted)
+        assert available_cpus(tmp_path / "cgroup", tmp_path / "self") == allowed
 
 
 @pytest.mark.parametrize(
@@ -129,3 +137,14 @@ def test_this_machine_has_cpus_and_memory() -> None:
     found = this_node()
     assert found.cpus >= 1
     assert found.memory_bytes > 10**8
+
+
+def test_the_gpus_of_this_machine_are_those_that_torch_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not all that the driver knows: of a new and an old one the new one may have been chosen."""
+    monkeypatch.setattr(machine, "_gpu_capabilities", lambda: [8.9, 6.1])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "new")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 9))
+    found = this_machine()
+    assert (found.gpus, found.gpu_names, found.nodes[0].gpus, found.nodes[0].fast_bf16_gpu) == (1, ("new",), 1, True)
+    assert found.trial_memory_bytes(1, 1.0, 1) > 0

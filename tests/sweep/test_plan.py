@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 import trainables.weights
 from search_spaces.errors import UserError
 from search_spaces.params import DEFAULT_BACKBONES, Range
+from sweep import estimate
 from sweep.config import SweepConfig, resolve
 from sweep.estimate import disk_bytes
 from sweep.machine import Machine
@@ -281,3 +283,59 @@ def refuse(url: str, path: Path) -> None:
 
 def test_a_folder_is_unseen_where_it_is_not(tmp_path: Path) -> None:
     assert unseen({"here": str(tmp_path), "there": str(tmp_path / "none")}) == ["there"]
+
+
+def test_trials_that_share_a_gpu_are_not_estimated_to_be_faster_together() -> None:
+    plan = planned(trials=8)
+    together = [
+        dataclasses.replace(plan, config=plan.config.model_copy(update={"gpus_per_trial": share, "concurrency": count}))
+        for share, count in ((1.0, 1), (0.25, 4), (0.25, 8), (1.0, 2))
+    ]
+    assert [estimate._at_full_speed(one) for one in together] == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("precision", "autocast"), [("bf16", True), ("fp32", False)])
+def test_the_time_is_measured_in_the_precision_and_the_layout_of_the_trials(
+    monkeypatch: pytest.MonkeyPatch, precision: str, autocast: bool
+) -> None:
+    seen: list[tuple[bool, bool]] = []
+    built = estimate.build_model
+
+    def watched(*these: Any) -> Any:
+        model = built(*these)
+        first = next(module for module in model.modules() if isinstance(module, torch.nn.Conv2d))
+        last = torch.channels_last
+        first.register_forward_pre_hook(
+            lambda _, inputs: seen.append(
+                (torch.is_autocast_enabled("cpu"), inputs[0].is_contiguous(memory_format=last))
+            )
+        )
+        return model
+
+    monkeypatch.setattr(estimate, "build_model", watched)
+    plan = planned(trials=2, precision=precision, backbones=("squeezenet1_1",), weights=("random",), image_size=32)
+    (params,) = sampled_trials(plan.space, 1, 0)
+    found = estimate._seconds_per_image(plan, params)
+    assert min(found.train, found.evaluate) > 0
+    assert {*seen} == {(autocast, True)}
+
+
+def test_a_checkout_is_known_by_the_files_that_it_tracks(tmp_path: Path) -> None:
+    """An installed copy may lie in the checkout of somebody's paper."""
+
+    def git(*arguments: str) -> str:
+        options = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), *options, *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "estimate.py").touch()
+    (tmp_path / "paper.tex").touch()
+    git("init", "-q")
+    git("add", "paper.tex")
+    git("commit", "-qm", "a paper")
+    assert estimate._commit(tmp_path) is None
+    git("add", "sweep")
+    git("commit", "-qm", "ours")
+    assert estimate._commit(tmp_path) == git("rev-parse", "HEAD")

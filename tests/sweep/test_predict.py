@@ -360,6 +360,20 @@ def test_a_gpu_that_is_not_there_is_told(run: Path, small_data: Path, said: Said
     assert (code, problem.startswith("--device cuda: torch finds no GPU here")) == (2, True)
 
 
+def test_a_gpu_that_has_no_room_is_told(
+    run: Path, small_data: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is where a sweep holds the card."""
+
+    def full(self: object, *_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nSee the documentation")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(predictor.Predictor, "__init__", full)
+    code, _, (problem,) = said(run, small_data / "val")
+    assert (code, problem) == (2, "the GPU cannot be used (CUDA out of memory.): give --device cpu")
+
+
 def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import ray
@@ -37,9 +38,16 @@ def cluster() -> Iterator[str]:
         yield address
 
 
-def test_ctrl_c_between_two_trials_is_an_interruption_and_the_sweep_goes_on_from_there(tmp_path: Path) -> None:
-    """Nothing is unfinished at that moment, but most has not begun."""
-    first = sweep(tmp_path, toy(learning), trials=5, interrupt_after=2)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_between_two_trials_is_an_interruption_and_the_sweep_goes_on_from_there(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """Nothing is unfinished at that moment, but most has not begun. SIGHUP is what the end of an ssh session sends."""
+    before = signal.signal(number, signal.default_int_handler)  # These tests may run under ``nohup``.
+    try:
+        first = sweep(tmp_path, toy(learning), trials=5, interrupt_after=2, interrupt_by=number)
+    finally:
+        signal.signal(number, before)
     assert first.began == 2
     assert first.interrupted
     second = sweep(tmp_path, toy(learning), trials=5)
@@ -194,6 +202,19 @@ def test_parameters_memory_and_time_limits_say_nothing_against_a_machine() -> No
         work._judge_machine("three", "RuntimeError: a")
     with pytest.raises(SweepStopped):
         work._judge_machine("two", "RuntimeError: a")
+
+
+def test_of_the_gpus_of_a_machine_one_may_be_gone() -> None:
+    """What the others report says nothing for it."""
+    anything: Any = MagicMock()
+    work = _Trials(anything, anything, anything, None, anything, anything, remaining=0)
+    gone = {"hostname": "one", "gpu": "1", "epoch": 0, "end": "error", "reason": "RuntimeError: No CUDA GPUs"}
+    well = {"hostname": "one", "gpu": "0", "epoch": 3, "score": 0.5, "record": "{}"}
+    for number in range(MOST_ALIKE - 1):
+        work.ended(number, gone)
+        work.reported(99, well)
+    with pytest.raises(SweepStopped, match=f"the last {MOST_ALIKE} trials on GPU 1 of one failed before"):
+        work.ended(MOST_ALIKE, gone)
 
 
 @pytest.mark.cluster

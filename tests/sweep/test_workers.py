@@ -42,6 +42,8 @@ def refuse(number: int) -> None:
         raise ValueError("no good\nat all")
     if number == 3:
         raise MemoryError  # without a word
+    if number == 4:
+        raise RuntimeError("CUDA error: unknown\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.")
 
 
 def fill_up(number: int) -> None:
@@ -66,9 +68,9 @@ def test_all_processes_of_one_work_do_the_next_one(workers: Workers, tmp_path: P
 
 
 def test_a_call_that_raises_says_why_and_the_others_go_on(workers: Workers) -> None:
-    tasks = Tasks(refuse, [(0,), (1,), (2,), (3,)])
+    tasks = Tasks(refuse, [(0,), (1,), (2,), (3,), (4,)])
     assert not workers.do(tasks)
-    assert tasks.problems == [None, "at all", None, "MemoryError"]
+    assert tasks.problems == [None, "at all", None, "MemoryError", "CUDA error: unknown"]
 
 
 def test_a_disk_that_takes_no_more_ends_the_work_with_its_name(workers: Workers) -> None:

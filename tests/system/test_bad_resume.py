@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +23,7 @@ from sweep.plan import make_plan
 from sweep.records import read_run
 from sweep.resume import resume
 from sweep.run import main, new_run_paths, prepare_into, this_machine, write_new_run
-from sweep.run_folder import RunPaths, reopen_run, staging
+from sweep.run_folder import IMAGE_CACHE, RunPaths, image_cache, reopen_run, staging
 from trainables.backbones import BACKBONES
 from trainables.data.dataset import open_dataset
 from trainables.weights import random_network
@@ -50,8 +53,7 @@ def begin(tmp_path: Path, images: Path, *more: str) -> RunPaths:
         assert beside is not None
         prepare = prepare_into(beside, paths, workers=1, folds=None)
         plan = make_plan(config, problems, prepare, own_epochs=False, machine=machine)
-        write_new_run(paths, beside, asked, plan, machine, where)
-    return paths
+        return write_new_run(paths, beside, asked, plan, machine, where)
 
 
 def test_a_run_that_was_given_no_name_is_saved_under_that_of_its_folder(tmp_path: Path, images: Path) -> None:
@@ -251,3 +253,30 @@ def test_a_file_that_tells_of_the_data_is_used_as_it_was_written_or_written_agai
     file.unlink()
     images.rename(images.with_name("elsewhere"))
     expect(asked("--resume", "begun"), f"--data {images}: no such folder")
+
+
+def test_jobs_that_begin_in_the_same_second_have_folders_of_their_own(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweep.run.datetime", SimpleNamespace(now=lambda: datetime(2026, 1, 1)))
+    paths = begin(tmp_path, images)
+    assert paths.root.name == "mine-20260101-000000"
+    for number in (2, 3):
+        again = begin(tmp_path, images)
+        assert again.root.name == f"{paths.root.name}-{number}"
+        assert json.loads(again.sweep.read_text())["resolved"]["name"] == again.root.name
+    with pytest.raises(UserError, match="exists already: give another --name"):
+        begin(tmp_path, images, "--name", paths.root.name)
+
+
+def test_a_run_of_somebody_else_is_told_before_anything_is_read(
+    run: RunPaths, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != run.root and allowed(path, mode))
+    way_out = f"cannot be written to: ask whose it is, or begin with its best trials by --warm-start {run.root}"
+    expect(asked("--resume", "begun"), ("--resume begun:", way_out))
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != IMAGE_CACHE and allowed(path, mode))
+    assert image_cache(run.root.parent).name == f"{IMAGE_CACHE}-{os.getuid()}"
+    monkeypatch.undo()
+    assert image_cache(run.root.parent).name == IMAGE_CACHE

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,3 +64,18 @@ def test_a_full_disk_is_found_behind_what_came_of_it() -> None:
     assert found.errno == errno.ENOSPC
     assert disk_error(OSError(errno.ENOENT, "no such file")) is None
     assert disk_error(ValueError()) is None
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_file_has_the_rights_that_the_umask_leaves_and_they_are_never_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int, mode: int
+) -> None:
+    """Network shares, and Windows' disks under WSL, refuse every chmod."""
+    for name in ("chmod", "fchmod", "lchmod"):
+        monkeypatch.setattr(os, name, lambda *_: 1 / 0, raising=False)
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "file.json", "{}")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file.json").stat().st_mode) == mode

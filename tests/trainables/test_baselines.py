@@ -186,6 +186,18 @@ def test_a_baseline_that_fails_is_told_with_its_reason_and_the_others_stand(
         assert not (tmp_path / f"{name}.npz").exists()
 
 
+def test_a_gpu_that_answers_nothing_more_is_no_baselines_failure(
+    small: tuple[TrialData, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(batches: object) -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(baselines, "borders", gone)
+    with pytest.raises(torch.AcceleratorError):
+        measure(*small, tmp_path)
+    assert not (tmp_path / "baselines.json").exists()
+
+
 @pytest.mark.filterwarnings("error")
 def test_several_labels_an_image_are_answered_one_by_one(tmp_path: Path) -> None:
     """One label is seen in the border, one in the middle; one, in the end, is on every image."""

@@ -8,7 +8,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional as V
 
-from trainables.batches import IMAGENET, ImageBatches, _sampling_grid, _warps, augmented, normalise, plan_batches
+from trainables.batches import (
+    CONTEXT_BYTES,
+    IMAGENET,
+    ImageBatches,
+    _room_bytes,
+    _sampling_grid,
+    _warps,
+    augmented,
+    keep_to_share,
+    normalise,
+    plan_batches,
+)
 
 CPU = torch.device("cpu")
 
@@ -163,3 +174,18 @@ def test_standard_keeps_half_the_area_or_more_and_stays_inside_before_rotation()
     assert (width * height).min() > 0.5 - 1e-6
     assert (width + x.abs()).max() <= 1 + 1e-6
     assert (height + y.abs()).max() <= 1 + 1e-6
+
+
+def test_a_process_keeps_to_its_share_of_a_gpu(monkeypatch):
+    memory = {"free": 80e9, "reserved": 2e9, "part": 1.0}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (memory["free"], 80e9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda *_: memory["reserved"])
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda: memory["part"])
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda part: memory.update(part=part))
+    keep_to_share(1.0)
+    assert (memory["part"], _room_bytes(torch.device("cuda"))) == (1.0, 78e9)
+    keep_to_share(0.25)
+    assert memory["part"] * 80e9 == pytest.approx(20e9 - CONTEXT_BYTES)
+    assert _room_bytes(torch.device("cuda")) == pytest.approx(18e9 - CONTEXT_BYTES)
+    memory["free"] = 1e9
+    assert _room_bytes(torch.device("cuda")) == 1e9

@@ -22,6 +22,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from search_spaces.params import BACKBONE_NAMES, TrialParams
+from trainables import frozen_features
 from trainables.backbones import BACKBONES
 from trainables.batches import IMAGENET
 from trainables.data.config import DataConfig
@@ -419,6 +420,25 @@ def test_what_an_image_takes_through_the_frozen_layers_is_measured_once(run_dir:
     taken = trial._features.seconds_per_image
     assert 0 < taken < math.inf
     assert trial._features.seconds_per_image == taken
+    trial.close()
+
+
+def test_the_time_of_frozen_layers_is_that_of_the_batches_in_which_they_run(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight images take a GPU as long as a hundred."""
+    monkeypatch.setattr(frozen_features, "_seconds_per_image", {})
+    monkeypatch.setitem(frozen_features._TIMED, "cpu", 20)
+    monkeypatch.setitem(frozen_features.BATCH, "cpu", 16)
+    trial = FinetuneTrial(params_of("squeezenet1_1"), settings_of(run_dir), 0)
+    assert trial._features is not None
+    sizes: list[int] = []
+    forward = trial._features._forward
+    monkeypatch.setattr(
+        trial._features, "_forward", lambda images, view: sizes.append(len(images)) or forward(images, view)
+    )
+    assert trial._features.seconds_per_image > 0
+    assert sizes == [16, 4] * 2
     trial.close()
 
 

@@ -20,10 +20,11 @@ from full_disk import no_file_beyond
 from PIL import Image
 
 from search_spaces.params import TrialParams
+from trainables import ray_trainable
 from trainables.data.config import DataConfig
 from trainables.data.prepare import prepare
 from trainables.ray_trainable import FinetuneTrainable
-from trainables.trial import TrialSettings
+from trainables.trial import FinetuneTrial, TrialSettings
 
 
 @pytest.fixture(scope="module")
@@ -296,3 +297,56 @@ def test_a_trial_that_hangs_is_ended_with_its_stacks_and_not_started_again(
     result = json.loads(again.stdout.splitlines()[-1].replace("NaN", "null"))
     assert result["end"] == "error"
     assert "hung past its time limit of 1.0 s" in result["reason"]
+
+
+@pytest.mark.parametrize(
+    ("reserved", "reason"),
+    [(0.9, "out of memory: OutOfMemoryError: full"), (0.1, "the memory of its GPU is held by other processes")],
+)
+def test_memory_that_others_hold_says_something_against_the_gpu(
+    config: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, reserved: float, reason: str
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("full")
+
+    made = config(number=11)
+    made["settings"] |= {"use_gpu": True, "gpu_share": 0.5}
+    monkeypatch.setattr(ray_trainable, "FinetuneTrial", full)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 80e9))
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: reserved * 40e9)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    result = FinetuneTrainable(made).step()
+    assert (result["end"], result["reason"], result["gpu"]) == ("error", reason, "3")
+
+
+def test_a_gpu_that_answers_nothing_more_fails_its_trial_and_takes_no_other(
+    config: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access\nCompile with `TORCH_USE_CUDA_DSA`")
+
+    made = config(number=12)
+    trial = FinetuneTrainable(made)
+    trial.step()
+    for name in ("run_epoch", "close"):
+        monkeypatch.setattr(FinetuneTrial, name, broken)
+    result = trial.step()
+    assert (result["end"], result["reason"]) == ("error", "RuntimeError: CUDA error: an illegal memory access")
+    monkeypatch.setattr(os, "_exit", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trial.reset_config(config(number=13))
+
+
+@pytest.mark.parametrize("text", ["CUDNN_STATUS_ALLOC_FAILED when calling `cudnnCreate(handle)`", ""])
+def test_a_state_is_kept_where_a_gpu_had_no_room_for_it(
+    config: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError(text) if text else torch.AcceleratorError("CUDA error: out of memory")
+
+    made = config(number=14)
+    FinetuneTrainable(made).step()
+    with monkeypatch.context() as patched:
+        patched.setattr(FinetuneTrial, "load_state_dict", refuse)
+        assert FinetuneTrainable(made).step()["end"] == "error"
+    assert FinetuneTrainable(made).step()["begun_again"] == ""
