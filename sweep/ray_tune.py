@@ -26,7 +26,7 @@ from sweep.plan import Plan
 from sweep.progress import Progress
 from sweep.pruning import PruningRule
 from sweep.run_folder import RunPaths
-from sweep.workers import LEAVES_WITHIN_S, RESTARTS, Tasks, Workers
+from sweep.workers import ENDING, LEAVES_WITHIN_S, RESTARTS, Tasks, Workers, handlers
 from trainables.ray_trainable import FinetuneTrainable
 from trainables.trial import TrialSettings, predict_trial
 
@@ -56,9 +56,7 @@ def connected(
     address: str, cpus: int | None = None, wait_for_nodes: int | None = None, gpus: int | None = None
 ) -> Iterator[Machine]:
     """``connect``, and at the end leave the cluster, or stop Ray; within it processes are kept from work to work."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    if before[signal.SIGHUP] == signal.SIG_IGN:  # As ``nohup`` has it: the sweep outlives its terminal.
-        del before[signal.SIGHUP]
+    before = handlers(*ENDING)
     machine = connect(address, cpus, wait_for_nodes, gpus)
     in_main_thread = threading.current_thread() is threading.main_thread()  # no other may say what a signal does
     if in_main_thread:

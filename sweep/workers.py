@@ -33,6 +33,8 @@ from trainables.atomic import disk_error
 RESTARTS = 3
 """Of a trial or a task that lost its process; and of Ray Tune, where it ends by an error of its own."""
 SIGNALS_ARE_SEEN_WITHIN_S = 0.2
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that interrupt a sweep as Ctrl-C does."""
 LEAVES_WITHIN_S = 3.0
 """A cluster that does not answer is left after so long, whether it has taken note or not."""
 ENDS_WITHIN_S = 5.0
@@ -418,6 +420,12 @@ class _Stopper(_WithoutState, tune.Stopper):
         return self._workers.must_stop()
 
 
+def handlers(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
+    """Who handles these signals now, but for a lost terminal's where ``nohup`` has said that the sweep outlives it."""
+    found = {number: signal.getsignal(number) for number in numbers}
+    return {number: one for number, one in found.items() if number != signal.SIGHUP or one != signal.SIG_IGN}
+
+
 @contextlib.contextmanager
 def _signals_call(interrupt: Callable[[], None]) -> Iterator[None]:
     """The first Ctrl-C, SIGTERM as a scheduler or a shutdown sends it, and SIGHUP of a lost terminal, unless it was to
@@ -430,9 +438,7 @@ def _signals_call(interrupt: Callable[[], None]) -> Iterator[None]:
         interrupt()
         signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    if before[signal.SIGHUP] == signal.SIG_IGN:
-        del before[signal.SIGHUP]
+    before = handlers(signal.SIGINT, *ENDING)
     for number in before:
         signal.signal(number, first)
     try:
