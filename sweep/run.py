@@ -177,7 +177,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         estimate.check_disk(plan, paths)
         if config.dry_run:
             if found is None:
-                print(estimate.description(plan, paths))
+                print(estimate.description(plan, paths), NOT_CHECKED, sep="\n")
             return paths, 0
         assert beside is not None, "why it cannot be made is among the problems that make_plan has raised"
         raise_all(input_problems(plan, beside.root))

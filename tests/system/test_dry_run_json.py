@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from refused import SMALL, files_below
 
-from sweep.run import main
+from sweep.run import NOT_CHECKED, main
 
 
 def shown(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict[str, Any]]:
@@ -50,3 +50,8 @@ def test_a_refusal_is_one_object_too(images: Path, tmp_path: Path, capfd: pytest
 def test_it_goes_with_a_dry_run(images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["--data", str(images), *SMALL, "--json", "--storage", str(tmp_path / "runs")]) == 2
     assert json.loads(capfd.readouterr().out)["problems"] == ["--json goes with --dry-run: give both"]
+
+
+def test_in_words_it_says_what_it_has_not_looked_at(images: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--data", str(images), *SMALL, "--dry-run"]) == 0
+    assert capfd.readouterr().out.splitlines()[-1] == NOT_CHECKED
