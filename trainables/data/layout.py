@@ -75,9 +75,9 @@ def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] =
         splits = _splits_in_classes(tree, place)
         if splits:
             classes = {folder: name_of(os.path.dirname(folder)) for folder in splits}
-            return _layout(tree, splits, classes, (), place)
+            return _layout(tree, splits, classes, ())
     if config.class_from:
-        return _layout(tree, splits, dict.fromkeys(splits or [place], ""), (), place)
+        return _layout(tree, splits, dict.fromkeys(splits or [place], ""), ())
     levels = _class_levels(tree, list(splits) or [place])
     _check_unread(tree, place, list(levels.values()), config)
     classes = {folder: name_of(folder) for level in levels.values() for folder in tree.children(level)}
@@ -86,7 +86,7 @@ def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] =
     _check_classes(tree, place, [folder for folder, name in classes.items() if name in asked], bool(splits), tables)
     of_class = {folder: splits[split] for split, level in levels.items() for folder in tree.children(level) if splits}
     empty = [name_of(folder) for level in levels.values() for folder in tree.empty(level)]
-    return _layout(tree, of_class, classes, tuple(sorted(set(empty))), place)
+    return _layout(tree, of_class, classes, tuple(sorted(set(empty))))
 
 
 class _Tree:
@@ -500,9 +500,7 @@ def _why_ids(tree: _Tree, folders: Sequence[str], names: Sequence[str]) -> str:
     return ", as they hold hardly more than one image each" if 2 * images < 3 * len(names) else ""
 
 
-def _layout(
-    tree: _Tree, splits: Mapping[str, str], classes: Mapping[str, str], empty: tuple[str, ...], place: str
-) -> Layout:
+def _layout(tree: _Tree, splits: Mapping[str, str], classes: Mapping[str, str], empty: tuple[str, ...]) -> Layout:
     """The images below the folders of ``classes``; all others are left out. splits: of these folders, {} if none."""
     rows, of_row = list[int](), list[str]()
     for folder in sorted(classes):
