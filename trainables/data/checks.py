@@ -27,7 +27,8 @@ def examine(samples: Samples, stats: Sequence[ImageStats], near: NearPairs, spli
     them. Errors first, then warnings, then the rest.
     """
     found = [
-        *_exact_duplicates(samples, stats, splits),
+        # Files whose decoded pixels are equal at full size, whatever their bytes.
+        *equal_images(samples, [None if one.blank else one.pixel_hash for one in stats], splits),
         *groups_across(samples, splits),
         *_near_duplicates(samples, near, splits),
         *small_counts(samples, splits),
@@ -42,11 +43,6 @@ def unreadable_files(dropped: Sequence[Mapping[str, str]], images: int) -> list[
     items = tuple((one["path"], one["reason"]) for one in dropped[:MOST_ITEMS])
     message = f"{len(dropped)} of {images} image files cannot be read"
     return [CheckResult("unreadable", "error", message, len(dropped), items)] if dropped else []
-
-
-def _exact_duplicates(samples: Samples, stats: Sequence[ImageStats], splits: Names) -> list[CheckResult]:
-    """Files whose decoded pixels are equal at full size, whatever their bytes."""
-    return equal_images(samples, [None if one.blank else one.pixel_hash for one in stats], splits)
 
 
 def equal_images(samples: Samples, keys: Iterable[Hashable], splits: Names) -> list[CheckResult]:
@@ -166,22 +162,18 @@ def _source_against_label(samples: Samples) -> list[CheckResult]:
     targets = np.atleast_2d(samples.labels.T).astype(np.int64)
     strength = max(cramers_v(target[target != MISSING], sources[target != MISSING]) for target in targets)
     message = f"label and source go together with Cramer's V = {strength:.2f} (0 = not at all, 1 = wholly)"
-    if strength < STRONG_ASSOCIATION:
-        return [CheckResult("source_by_class", "info", message, len(samples))]
-    message += ": a network may learn the source instead of the finding"
-    return [CheckResult("source_by_class", "warning", message, len(samples))]
+    strong = strength >= STRONG_ASSOCIATION
+    message += ": a network may learn the source instead of the finding" if strong else ""
+    return [CheckResult("source_by_class", "warning" if strong else "info", message, len(samples))]
 
 
 def cramers_v(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> float:
     """Cramer's V of two categories, 0..1 (Cramer 1946, without bias correction); 0 if one is constant, or none."""
-    table = np.zeros((int(first.max(initial=0)) + 1, int(second.max(initial=0)) + 1))
-    np.add.at(table, (first, second), 1)
-    table = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]
-    if min(table.shape) < 2:
-        return 0.0
-    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True) / table.sum()
-    chi2 = ((table - expected) ** 2 / expected).sum()
-    return float(np.sqrt(chi2 / (table.sum() * (min(table.shape) - 1))))
+    # Imported here: few sets have sources.
+    from scipy.stats.contingency import association, crosstab
+
+    table = crosstab(first, second).count
+    return float(association(table, method="cramer")) if min(table.shape) > 1 else 0.0
 
 
 def _oddities(samples: Samples, stats: Sequence[ImageStats]) -> list[CheckResult]:
