@@ -286,9 +286,16 @@ class Options(BaseModel):
     @classmethod
     @functools.cache
     def options(cls) -> dict[str, Option]:
-        """What is declared of each field."""
-        fields = {name: field for base in cls.__mro__ if issubclass(base, Options) for name, field in _declared(base)}
-        return {name: fields[name] for name in cls.model_fields}
+        """What is declared of each field; a subclass that gives a field another type keeps what is declared of it."""
+        declared = {
+            name: one
+            for base in cls.__mro__
+            if issubclass(base, Options)
+            for name, field in base.model_fields.items()
+            for one in field.metadata
+            if isinstance(one, Option)
+        }
+        return {name: declared[name] for name in cls.model_fields}
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> tuple[Self, dict[str, list[str]]]:
@@ -301,16 +308,13 @@ class Options(BaseModel):
             cls.model_validate(dict(raw))
         except ValidationError as error:
             for one in error.errors():
-                name = str(one["loc"][0])
-                wrong[name] = cls._sentences(name, one.get("ctx", {}).get("error"))
+                name, why = str(one["loc"][0]), one.get("ctx", {}).get("error")
+                if name not in cls.model_fields:
+                    wrong[name] = [unknown_option(name, "setting", {known: known for known in cls.model_fields})]
+                else:
+                    wrong[name] = list(why.problems) if isinstance(why, UserError) else [f"{dashed(name)} {why}"]
         sound = cls.model_validate({name: value for name, value in raw.items() if name not in wrong})
         return sound.without(wrong), {name: wrong[name] for name in raw if name in wrong}
-
-    @classmethod
-    def _sentences(cls, name: str, error: ValueError | None) -> list[str]:
-        if name not in cls.model_fields:
-            return [unknown_option(name, "setting", {known: known for known in cls.model_fields})]
-        return list(error.problems) if isinstance(error, UserError) else [f"{dashed(name)} {error}"]
 
     @property
     def unread(self) -> frozenset[str]:
@@ -342,11 +346,6 @@ class Options(BaseModel):
         return {name: list(value) if isinstance(value, tuple) else value for name, value in self}
 
 
-def _declared(base: type[Options]) -> Iterator[tuple[str, Option]]:
-    for name, field in base.model_fields.items():
-        yield from ((name, one) for one in field.metadata if isinstance(one, Option))
-
-
 _images = functools.partial(option, "images")
 _rarely = functools.partial(_images, rare=True)
 _BLANK = ("0", "missing", "drop")
@@ -360,29 +359,12 @@ def _in_files(default: Any) -> Any:
 class DataConfig(Options):
     """Which data set, and how to read it: the same flat keys on the command line, in a YAML file and in a preset.
 
-    data: "demo", or a path to a folder, a table (whatever its form), or a MedMNIST .npz.
-    preset: "auto" (one that fits the files), "none", a name, or the path of a YAML file of one's own.
-    label_column: of a table: one column (class names or cells of several), or several columns of 0 and 1.
-    path_column: of a table: paths, file names or names without suffix, looked for below ``images_dir``.
-    group_column: of a table: rows with the same value (a patient) never stand in two splits.
-    split_column: of a table; None = the column "split" if there is one.
-    subgroup_column: of a table: carried into splits.csv for the report.
-    source_column: of a table: where an image comes from, counted against the class.
-    task: "auto" (multi_label if there are several label columns or cells of several), "single_label", "multi_label".
-    image_size: pixels of the square that the network sees. fit: "squash", "crop" or "pad".
-    images_dir: default: the table's folder. columns: the names of the columns of a table without header.
-    val_data, test_data: a table, a folder, a list of files of the table, or "none"; as given from where the command
-    runs, else below the data's own folder.
-    where: by column, the values that a row may have. blank_label, uncertain_label: by label ("" = all others), what
-    such a cell means. no_finding: the name that is no label. classes: the ones to keep. ordered_classes: they are
-    grades, in the order of ``classes`` (default: by number, else by name).
-    min_class_images: classes with fewer images are left out. max_images: of whole groups, from every split.
-    split_names: theirs to train, val or test. group_from, class_from: searched in the path below the data folder.
-    files: patterns of names that must lie there for a preset to fit. table: the preset's table there. join: tables to
-    be joined. class_names: theirs to a better name. one_hot: the label columns are of one class each.
-    allow_leakage: go on, with a caveat, where a group or the same pixels stand in two given splits.
-    skip_unreadable, skip_missing: go on, with a caveat, without files that cannot be decoded, or are not there.
-    seed: of splits that we draw.
+    Beside what each option's help says: path_column may hold paths, file names or names without suffix, looked for
+    below ``images_dir``. val_data, test_data: as given from where the command runs, else below the data's own folder.
+    blank_label, uncertain_label: by label, "" = all others. group_from, class_from: searched in the path below the data
+    folder. Of files only: files: patterns of names that must lie there for a preset to fit. table: the preset's table
+    there. join: tables to be joined. class_names: theirs to a better name. one_hot: the label columns are of one class
+    each.
     """
 
     data: Text = _images(
