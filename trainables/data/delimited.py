@@ -17,7 +17,6 @@ from trainables.data.file_form import Opened
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars", " ": "blanks"}
 CHUNK_CELLS = 200_000
 _LONGEST_LINE = 16 * 1024**2
-_BLOCK_BYTES = 1 << 20
 _SAMPLE_LINES = 200
 _SAMPLE_CHARACTERS = 1_000_000
 _MOST_SHOWN = 10
@@ -121,64 +120,25 @@ class DelimitedText:
 
 
 def _lines(where: str, stream: Opened) -> Iterator[str]:
-    """The lines with their ends (also CR, as of old Macs), decoded block by block."""
+    """The lines with their ends (also CR, as of old Macs), decoded as they are read."""
     utf_16 = stream.peek(2).startswith((b"\xff\xfe", b"\xfe\xff"))
-    number = 1
-    for text in _utf_16(where, stream) if utf_16 else _utf_8(where, stream):
-        if "\0" in text:
-            number += _line_ends(text[: text.index("\0")])
-            raise UserError(f"{where}: line {number} has a NUL byte, as no text has; save the file as CSV in UTF-8")
-        yield from io.StringIO(text, newline="")
-        number += _line_ends(text)
-
-
-def _utf_8(where: str, stream: Opened) -> Iterator[str]:
-    """Blocks of whole lines."""
-    rest, number, encoding = b"", 1, "utf-8-sig"
-    while part := stream.read(_BLOCK_BYTES):
-        end = b"\n" if b"\n" in part else b"\r"
-        block, end, rest = (rest + part).rpartition(end)
-        yield _decoded(where, block + end, encoding, number)
-        number += _line_ends(block + end)
-        encoding = "utf-8" if end else encoding
-        _check_length(where, rest, number)
-    yield _decoded(where, rest, encoding, number)
-
-
-def _decoded(where: str, content: bytes, encoding: str, number: int) -> str:
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = number + _line_ends(content[: error.start])
-        what = f"byte 0x{content[error.start]:02x} in line {line} is not UTF-8; save the file as CSV in UTF-8"
-        raise UserError(f"{where}: {what}") from None
-
-
-def _utf_16(where: str, stream: Opened) -> Iterator[str]:
-    text = io.TextIOWrapper(stream, "utf-16", newline="")
+    text = io.TextIOWrapper(stream, "utf-16" if utf_16 else "utf-8-sig", newline="")
     number = 0
     try:
         while line := text.readline(_LONGEST_LINE):
             number += 1
-            _check_length(where, line, number)
+            if len(line) >= _LONGEST_LINE:
+                raise UserError(f"{where}: line {number} has more than {_LONGEST_LINE:,} characters: not a table")
+            if "\0" in line:
+                raise UserError(f"{where}: line {number} has a NUL byte, as no text has; save the file as CSV in UTF-8")
             yield line
     except UnicodeError as error:
-        what = f"not UTF-16 after line {number}, as it begins: {error}; save the file as CSV in UTF-8"
-        raise UserError(f"{where}: {what}") from None
-    finally:
-        text.detach()
-
-
-def _line_ends(text: str | bytes) -> int:
-    """How many lines end in a text: at LF, or at CR where there is no LF."""
-    if isinstance(text, bytes):
-        return text.count(b"\n") or text.count(b"\r")
-    return text.count("\n") or text.count("\r")
-
-
-def _check_length(where: str, line: str | bytes, number: int) -> None:
-    if len(line) >= _LONGEST_LINE:
-        raise UserError(f"{where}: line {number} has more than {_LONGEST_LINE:,} characters: not a table")
+        what = f"not UTF-16 after line {number}, as it begins: {error}"
+        if isinstance(error, UnicodeDecodeError) and not utf_16:
+            above = error.object[: error.start]  # of what was decoded at once, from a line's beginning or within one
+            number += 1 + (above.count(b"\n") or above.count(b"\r"))
+            what = f"byte 0x{error.object[error.start]:02x} in line {number} is not UTF-8"
+        raise UserError(f"{where}: {what}; save the file as CSV in UTF-8") from None
 
 
 def _sample(lines: Iterator[str]) -> tuple[list[str], str, int]:
