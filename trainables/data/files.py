@@ -329,15 +329,13 @@ class _Found:
             self.unused[why] += [f"{below}/{name}" for name in names if image_kind(Path(place, name))]
 
     def index(self) -> FileIndex:
-        index = FileIndex(
-            self.root, tuple(sorted(self.images)), tuple(sorted(self.folders)), tuple(sorted(self.others)), ()
-        )
+        images = tuple(sorted(self.images))
         for link, folder in self.repeated.items():
             if not (folder == "" or link.startswith(f"{folder}/")):  # not a loop
-                again = [f"{link}{index.images[row].removeprefix(folder)}" for row in index.below(folder)]
+                again = [f"{link}{images[row].removeprefix(folder)}" for row in below(images, folder)]
                 self.unused["in a link to a folder that is read already"] += again
         unused = tuple(left_out(why, sorted(paths)) for why, paths in sorted(self.unused.items()) if paths)
-        return FileIndex(self.root, index.images, index.folders, index.others, unused)
+        return FileIndex(self.root, images, tuple(sorted(self.folders)), tuple(sorted(self.others)), unused)
 
 
 def _is(question: Callable[[], bool]) -> bool:
