@@ -96,7 +96,9 @@ def json_parts(where: str, stream: Opened) -> Iterator[pd.DataFrame]:
         if rows * len(columns) >= CHUNK_CELLS:
             yield _texts(where, columns)
             columns, rows = {}, 0
-        place = _after(between, text, place)
+        after = between.match(text, place)
+        assert after is not None  # It may be empty.
+        place = after.end()
     if array and text[place:].strip() != "]":
         raise UserError(f"{where}: the JSON array does not end where the file ends: it is cut, or more follows")
     nested = [name for name, value in row.items() if isinstance(value, dict) or "{" in str(value)[:2]]
@@ -113,11 +115,6 @@ def _json_text(where: str, content: bytes) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         what = f"byte 0x{content[error.start]:02x} in line {line} is not UTF-8; save the file in UTF-8"
         raise UserError(f"{where}: {what}") from None
-
-
-def _after(pattern: re.Pattern[str], text: str, place: int) -> int:
-    found = pattern.match(text, place)
-    return found.end() if found else place
 
 
 def _texts(where: str, columns: Mapping[str, list[Any] | pa.Array]) -> pd.DataFrame:

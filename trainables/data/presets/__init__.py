@@ -112,7 +112,8 @@ def read_preset(path: Path, ours: bool = False) -> Preset:
         elif value is not None:
             raw[name] = value
     said = {name: raw.pop(name) for name in _SAID if name in raw}
-    problems += [f"{named}: {name} must be text, received {one!r:.80}" for name, one in said.items() if not _text(one)]
+    no_texts = {name: one for name, one in said.items() if not isinstance(one, str) or not one.strip()}
+    problems += [f"{named}: {name} must be text, received {one!r:.80}" for name, one in no_texts.items()]
     try:
         re.compile(str(said.get("known_by", "")))
     except (re.error, RecursionError, OverflowError) as error:
@@ -129,10 +130,6 @@ def read_preset(path: Path, ours: bool = False) -> Preset:
         known_by=said.get("known_by", ""),
         ours=ours,
     )
-
-
-def _text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
 
 
 @functools.cache
