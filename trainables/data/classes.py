@@ -30,8 +30,8 @@ def keep_classes(samples: Samples, config: DataConfig, rename: bool = True) -> S
     ``UserError``: a name of ``config.classes`` that no image has, or no row left.
     """
     if rename and config.class_names:
-        changed = renamed_classes(samples.task, samples.classes, samples.labels, config.class_names)
-        samples = dataclasses.replace(samples, classes=changed["classes"], labels=changed["values"])
+        classes, labels = renamed_classes(samples.task, samples.classes, samples.labels, config.class_names)
+        samples = dataclasses.replace(samples, classes=classes, labels=labels)
     asked = asked_classes(config)
     strange = [name for name in asked if name not in samples.classes]
     if strange:
@@ -92,17 +92,17 @@ def take_classes(samples: Samples, names: Sequence[str]) -> Samples:
 
 def renamed_classes(
     task: str, classes: tuple[str, ...], values: npt.NDArray[Any], class_names: Mapping[str, str]
-) -> dict[str, Any]:
+) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
     """``classes`` and ``values`` under new names; classes of one new name become one."""
     names = [class_names.get(name, name) for name in classes]
     new = tuple(dict.fromkeys(names))
     places = [new.index(name) for name in names]
     if task == "single_label":
-        return {"classes": new, "values": np.array(places, dtype=np.int64)[values]}
+        return new, np.array(places, dtype=np.int64)[values]
     united = np.full((len(values), len(new)), MISSING, dtype=np.int8)
     for old, place in enumerate(places):
         united[:, place] = np.maximum(united[:, place], values[:, old])  # 1 before 0 before missing
-    return {"classes": new, "values": united}
+    return new, united
 
 
 def class_order(name: str) -> tuple[bool, int, str]:

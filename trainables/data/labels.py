@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -101,7 +100,7 @@ def read_labels(cells: pd.DataFrame, config: DataConfig, use: RowUse) -> Labels:
         labels = _from_names(cells[columns[0]], config, use)
     if labels.classes:
         renamed = renamed_classes(labels.task, labels.classes, labels.values, config.class_names)
-        labels = dataclasses.replace(labels, **renamed)
+        labels = Labels(labels.task, *renamed)
     others = [name for name in labels.classes if name not in asked_classes(config)]
     if labels.task == "single_label" and 0 < len(others) < len(labels.classes) and config.classes:
         out = np.isin(labels.values, [labels.classes.index(name) for name in others])
