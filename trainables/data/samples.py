@@ -40,9 +40,7 @@ class CheckResult:
     items: tuple[tuple[str, ...], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        values = dataclasses.asdict(self)
-        values["items"] = [list(item) for item in self.items[:MOST_ITEMS]]
-        return values
+        return vars(self) | {"items": [list(item) for item in self.items[:MOST_ITEMS]]}
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class LeftOut:
     examples: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {"why": self.why, "count": self.count, "examples": list(self.examples[:MOST_ITEMS])}
+        return vars(self) | {"examples": list(self.examples[:MOST_ITEMS])}
 
 
 @dataclass(frozen=True, kw_only=True)
