@@ -137,9 +137,7 @@ class _Listing:
             for table in tables:
                 if table.root == root and root in table.path.parents[1:]:
                     self._from_its_own_folder(names_of_all, table, index)
-            names = names_of_all[self.asked]
-            places, unique = pd.factorize(names.iloc[mine])
-            cells = list(map(str, unique))
+            cells = names_of_all[self.asked].iloc[mine].tolist()
             # An image of a row that is not asked for is not that of a row whose own file is missing.
             located = index.locate(cells, names_of_all[~self.asked & (root_of_all == str(root))].unique())
             self.use.notes += located.notes
@@ -148,14 +146,11 @@ class _Listing:
             different, which = np.unique(found, return_inverse=True)
             files = [str(root / located.images[place]) for place in different]
             image = np.array([number.setdefault(file, len(number)) for file in files], dtype=np.int64)[which]
-            repeat = sizes[places]
-            within = np.arange(repeat.sum()) - np.repeat(np.cumsum(repeat) - repeat, repeat)
-            start = (np.cumsum(sizes) - sizes)[places]
-            pairs.append((np.repeat(mine, repeat), image[np.repeat(start, repeat) + within]))
+            pairs.append((np.repeat(mine, sizes), image))
             doubtful, absent, of_root = np.zeros((3, len(self.rows)), dtype=bool)
             of_root[mine] = True
-            doubtful[mine] = np.isin(places, list(located.ambiguous))
-            absent[mine] = (repeat == 0) & ~doubtful[mine]
+            doubtful[mine[list(located.ambiguous)]] = True
+            absent[mine] = (sizes == 0) & ~doubtful[mine]
             self._refuse_doubtful(doubtful & self.use.usable, cells, located.ambiguous)
             self._leave_out_missing(absent & self.use.usable, index, of_root)
         row, image = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
@@ -174,7 +169,9 @@ class _Listing:
         if not rows.any():
             return
         self.use.usable &= ~rows
-        shown = [f"{cells[place]} ({' or '.join(map(shown_path, two))})" for place, two in ambiguous.items()]
+        shown = dict.fromkeys(
+            f"{cells[place]} ({' or '.join(map(shown_path, two))})" for place, two in ambiguous.items()
+        )
         self.use.problems.append(
             f"{_counted(int(rows.sum()), 'row')} may name one of several files: {some(shown)}; "
             "write more of the path into the table, or give the folder of the right ones by --images-dir"
