@@ -229,7 +229,7 @@ def _splits_at(tree: _Tree, place: str, config: DataConfig) -> dict[str, str]:
         if rest and not any({*rest} <= {*names[child].rest} for child in children if child != trains[0]):  # seg_train
             return {}
     else:
-        rest = next((names[child].rest for child in splits), ())
+        rest = names[next(iter(splits))].rest
     said = dict(splits)
     problems = []
     for child in children:
@@ -502,15 +502,10 @@ def _why_ids(tree: _Tree, folders: Sequence[str], names: Sequence[str]) -> str:
 
 def _layout(tree: _Tree, splits: Mapping[str, str], classes: Mapping[str, str], empty: tuple[str, ...]) -> Layout:
     """The images below the folders of ``classes``; all others are left out. splits: of these folders, {} if none."""
-    rows, of_row = list[int](), list[str]()
-    for folder in sorted(classes):
-        inside = tree.rows(folder)
-        rows += inside
-        of_row += [folder] * len(inside)
-    order = sorted(range(len(rows)), key=rows.__getitem__)
+    pairs = sorted((row, folder) for folder in classes for row in tree.rows(folder))
     unread = [tree.index.others[row] for folder in classes for row in below(tree.index.others, folder)]
     unread = sorted(path for path in unread if unread_form(path))
-    used = set(rows)
+    used = {row for row, _ in pairs}
     tree.leave_out("in no class folder", [row for row in tree.rows("") if row not in used])
     if unread:
         tree.unused[f"files of a form that is not read ({counted_forms(unread)})"] += unread
@@ -518,9 +513,9 @@ def _layout(tree: _Tree, splits: Mapping[str, str], classes: Mapping[str, str], 
     if found == {"train"}:
         tree.notes.append("only training images are given: those of validation and test are drawn from them")
     return Layout(
-        rows=tuple(rows[place] for place in order),
-        splits=None if found <= {"train"} else tuple(splits[of_row[place]] for place in order),
-        classes=tuple(classes[of_row[place]] for place in order),
+        rows=tuple(row for row, _ in pairs),
+        splits=None if found <= {"train"} else tuple(splits[folder] for _, folder in pairs),
+        classes=tuple(classes[folder] for _, folder in pairs),
         empty_classes=empty,
         left_out=tuple(left_out(why, sorted(paths)) for why, paths in tree.unused.items() if paths),
         notes=tuple(tree.notes),
