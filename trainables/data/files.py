@@ -101,21 +101,15 @@ class FileIndex:
         given only to the cell that agrees with its path. not_asked: cells of rows that are left out, whose images are
         theirs all the same.
         """
-        places = rows_by(cells)
         finder = _Finder(self)
-        matches = {cell: finder.find(cell) for cell in places}
+        matches = {cell: finder.find(cell) for cell in dict.fromkeys(cells)}
         others = {cell: finder.find(cell) for cell in not_asked if cell not in matches}
         self._take_copies(matches)
         self._refuse_doubtful(list(matches.values()), list(others.values()))
-        rows: list[tuple[int, ...]] = [()] * len(cells)
-        ambiguous: dict[int, tuple[str, str]] = {}
-        for cell, match in matches.items():
-            for place in places[cell]:
-                rows[place] = match.rows
-                if match.between:
-                    ambiguous[place] = match.between
+        rows = tuple(matches[cell].rows for cell in cells)
+        ambiguous = {place: pair for place, cell in enumerate(cells) if (pair := matches[cell].between)}
         images = (*self.images, *finder.outside)
-        return Located(images, tuple(rows), ambiguous, _notes(matches, images))
+        return Located(images, rows, ambiguous, _notes(matches, images))
 
     def _take_copies(self, matches: Mapping[str, _Match]) -> None:
         """Let a cell that may mean either of two files of one name and of equal bytes mean the first."""
