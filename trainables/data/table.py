@@ -179,7 +179,8 @@ def _read_text(where: str, stream: Opened, columns: Sequence[str]) -> pd.DataFra
 
 def _check_header(where: str, names: Sequence[str], cells: pd.DataFrame, given: bool) -> None:
     """Raise if the header seems to be a row, or a row to be a header. given: the names are not in the table."""
-    repeated = _equal_rows(cells, names)
+    begin_so = cells[cells.iloc[:, 0] == names[0]]
+    repeated = [int(number) for number in begin_so.index[(begin_so == list(names)).all(axis=1)]]  # equal the header
     head = cells.iloc[:_CHECKED_ROWS, :_CHECKED_COLUMNS]
     head = head[~head.index.isin(repeated)]
     top = [list(head[place]) for place in head]
@@ -240,12 +241,6 @@ def _kind_of_all(cells: Sequence[str]) -> str:
     """What each cell is that is not empty: "number", "path", or "" for neither, or not all."""
     kinds = {_kind(cell) for cell in cells if cell}
     return kinds.pop() if len(kinds) == 1 else ""
-
-
-def _equal_rows(cells: pd.DataFrame, names: Sequence[str]) -> list[int]:
-    """The numbers of the rows that equal the header."""
-    begin_so = cells[cells.iloc[:, 0] == names[0]]
-    return [int(number) for number in begin_so.index[(begin_so == list(names)).all(axis=1)]]
 
 
 def _counterparts(folder: Path, parts: Sequence[str]) -> Iterator[tuple[Path, frozenset[str]]]:
