@@ -182,7 +182,7 @@ def _check_head(path: Path, head: bytes) -> None:
     if packed:
         raise _no_table("archive", f"{path}: {packed}, not read here; {_unpack(path)}")
     marked = head.startswith((b"\xff\xfe", b"\xfe\xff", b"PAR1"))
-    found = _beginning(head, _NO_TABLES) or ("binary data" if b"\0" in head and not marked else None)
+    found = _beginning(head, _NO_TABLES) or ("binary data" if b"\0" in head else None)
     if found and not marked:
         forms = "a table is CSV, TSV, Parquet or JSON Lines, also in gzip or zip"
         raise NoTableError(f"{path}: not a table that is read here: {found}; {forms}")
