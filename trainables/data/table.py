@@ -78,7 +78,7 @@ def _read_file(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         if columns:
             what = f"{path.name} is {form}, whose columns have names: leave it out"
             raise UserError(f"--columns {','.join(columns)}: {what}")
-        parts = list(parquet_parts(where, path, stream) if form == "Parquet" else json_parts(where, stream))
+        parts = list(parquet_parts(path, stream) if form == "Parquet" else json_parts(where, stream))
     cells = pd.concat(parts, ignore_index=True, sort=False).fillna("") if parts else pd.DataFrame()
     cells.index = pd.RangeIndex(1, len(cells) + 1)
     cells = with_text(cells)
@@ -278,7 +278,7 @@ def _first_row(file: Path) -> list[str]:
             if form == "text":
                 return sorted(cell.strip() for cell in DelimitedText(str(file), stream).first)
             if form == "Parquet":
-                return sorted(parquet_columns(str(file), file, stream))
+                return sorted(parquet_columns(file, stream))
         return sorted(map(str, read_table(file).columns))
     except UserError:
         return []

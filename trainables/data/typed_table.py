@@ -21,21 +21,21 @@ MOST_COLUMNS = 20_000
 _MOST_CHARACTERS = 500_000_000  # of one part
 
 
-def parquet_columns(where: str, path: Path, stream: Opened) -> list[str]:
+def parquet_columns(path: Path, stream: Opened) -> list[str]:
     """The names alone; no row is read."""
-    with _readable(where, path, stream) as source:
+    with _readable(path, stream) as source:
         return [name.strip() for name in pq.read_schema(source()).names]
 
 
-def parquet_parts(where: str, path: Path, stream: Opened) -> Iterator[pd.DataFrame]:
-    with _readable(where, path, stream) as source:
+def parquet_parts(path: Path, stream: Opened) -> Iterator[pd.DataFrame]:
+    with _readable(path, stream) as source:
         schema = pq.read_schema(source())
         again = next((name for name in schema.names if schema.names.count(name) > 1), None)
         if again is not None:
-            raise UserError(f"{where}: has {schema.names.count(again)} columns called {again!r}; rename them")
+            raise UserError(f"{path}: has {schema.names.count(again)} columns called {again!r}; rename them")
         for field in schema:
             if pa.types.is_struct(field.type) and any(pa.types.is_binary(child.type) for child in field.type):
-                raise UserError(_no_texts(where, field.name))
+                raise UserError(_no_texts(str(path), field.name))
         # As dictionaries, texts take the memory that they take in the file, however often each is there.
         texts = [
             field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
@@ -43,11 +43,11 @@ def parquet_parts(where: str, path: Path, stream: Opened) -> Iterator[pd.DataFra
         table = pq.ParquetFile(source(), read_dictionary=texts)
         for batch in table.iter_batches(max(1, CHUNK_CELLS // max(1, len(schema.names)))):
             batch.validate(full=True)
-            yield _texts(where, dict(zip(schema.names, batch.columns, strict=True)))
+            yield _texts(str(path), dict(zip(schema.names, batch.columns, strict=True)))
 
 
 @contextmanager
-def _readable(where: str, path: Path, stream: Opened) -> Iterator[Callable[[], Path | pa.BufferReader]]:
+def _readable(path: Path, stream: Opened) -> Iterator[Callable[[], Path | pa.BufferReader]]:
     """A function of what pyarrow reads from; its errors, also later ones, are told as one ``UserError``."""
     with path.open("rb") as file:
         packed = file.read(4) != b"PAR1"
@@ -56,7 +56,7 @@ def _readable(where: str, path: Path, stream: Opened) -> Iterator[Callable[[], P
         yield lambda: path if content is None else pa.BufferReader(content)
     except (pa.ArrowException, OSError, OverflowError, MemoryError, UnicodeDecodeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{where}: a Parquet file that cannot be read: {reason}; get it again") from None
+        raise UserError(f"{path}: a Parquet file that cannot be read: {reason}; get it again") from None
 
 
 def _values(column: list[Any] | pa.Array) -> list[Any]:

@@ -342,7 +342,7 @@ def _first_line(file: Path) -> str:
     """Of a Parquet the names of its columns, with tabs between."""
     with opened(file) as content:
         if content.peek(4).startswith(b"PAR1"):
-            return "\t".join(parquet_columns(str(file), file, content))
+            return "\t".join(parquet_columns(file, content))
         start = content.read(_HEADER_BYTES).decode("utf-8-sig", "replace")
     return next((line.strip() for line in io.StringIO(start) if line.strip()), "")
 
