@@ -167,7 +167,8 @@ def _separator(sample: Sequence[str], cut: bool) -> str:
     best, most = ",", (0.0, 0)
     for separator in _SEPARATORS:
         try:
-            counts = [len(cells) for cells in _split(sample, separator) if any(cell.strip() for cell in cells)]
+            rows = csv.reader(_as_fed(sample, separator), delimiter=separator, skipinitialspace=True)
+            counts = [len(cells) for cells in rows if any(cell.strip() for cell in cells)]
         except csv.Error:
             continue
         counts = counts[:-1] if cut and len(counts) > 1 else counts
@@ -179,10 +180,6 @@ def _separator(sample: Sequence[str], cut: bool) -> str:
         if (share, counts[0]) > most:
             best, most = separator, (share, counts[0])
     return best
-
-
-def _split(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    return csv.reader(_as_fed(lines, separator), delimiter=separator, skipinitialspace=True)
 
 
 def _as_fed(lines: Iterable[str], separator: str) -> Iterable[str]:
