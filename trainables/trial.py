@@ -50,7 +50,7 @@ class TrialSettings:
     run_dir: the run folder, a path that every node sees; it holds dataset.json and splits.csv.
     epochs: the budget of a trial, >= 1. weights: as ``find_weights`` reads them; weights_sha256: by backbone, of the
     files that the sweep began with.
-    precision: "fp32" or "bf16" (autocast). metric: a column of epochs.parquet; mode: "max" or "min".
+    precision: "fp32" or "bf16" (autocast). metric: a column of epochs.parquet.
     patience: epochs without a better metric after which a trial ends by itself; None = never.
     time_limit_s: wall-clock seconds after which a trial fails; None = never.
     seed: of the sweep; a trial's own is derived from it and the trial's number.
@@ -68,7 +68,6 @@ class TrialSettings:
     weights: str
     precision: str
     metric: str
-    mode: str
     patience: int | None
     time_limit_s: float | None
     seed: int
@@ -402,8 +401,6 @@ def _checked_loss(params: TrialParams, settings: TrialSettings, data: TrialData)
     names = metric_names(data.classes, data.task)
     if settings.metric not in names:
         problems.append(unknown("metric", settings.metric, names))
-    elif settings.mode != metric_mode(settings.metric):
-        problems.append(f"{settings.metric} is better at its {metric_mode(settings.metric)}, not {settings.mode}")
     with gathered(problems):
         loss = make_loss(params, data.task, data.train.labels, data.classes)
     if problems:
@@ -444,7 +441,7 @@ class BestEpochTracker:
                 f"{metric} is undefined on the validation split: a class that no image or every one has, has no AUROC, "
                 "average precision or sensitivity at 90 % specificity; choose another --metric"
             )
-        sign = 1 if self._settings.mode == "max" else -1
+        sign = 1 if metric_mode(metric) == "max" else -1
         if self.best_epoch == 0 or sign * score > sign * self.best_score:
             self.best_epoch, self.best_score = self.epoch, score
         waited, patience = self.epoch - self.best_epoch, self._settings.patience

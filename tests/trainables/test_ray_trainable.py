@@ -18,13 +18,14 @@ import pytest
 import torch
 from full_disk import no_file_beyond
 from PIL import Image
+from trial_settings import trial_settings
 
 from search_spaces.params import TrialParams
 from trainables import ray_trainable
 from trainables.data.config import DataConfig
 from trainables.data.prepare import prepare
 from trainables.ray_trainable import FinetuneTrainable
-from trainables.trial import FinetuneTrial, TrialSettings
+from trainables.trial import FinetuneTrial
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +48,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config(run_dir: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     def make(number: int = 0, files: bool = True, **changes: Any) -> dict[str, Any]:
-        settings = TrialSettings(
-            run_dir=str(run_dir),
-            epochs=4,
-            weights="random",
-            precision="fp32",
-            metric="val_f1_macro",
-            mode="max",
-            patience=None,
-            time_limit_s=changes.pop("time_limit_s", None),
-            seed=1,
-            cpus=1,
-            use_gpu=False,
-            deterministic=False,
-        )
+        settings = trial_settings(run_dir, seed=1, time_limit_s=changes.pop("time_limit_s", None))
         params = TrialParams(
             **{"backbone": "squeezenet1_1", "unfreeze_depth": 4, "dropout": 0.5, "batch_size": 8} | changes
         )

@@ -1,0 +1,38 @@
+"""What trials of tests are told besides their parameters, and folds of a run's images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trainables.trial import TrialSettings
+
+
+def trial_settings(run_dir: Path | str, **changes: Any) -> TrialSettings:
+    """Random weights, on one core."""
+    values: dict[str, Any] = {
+        "run_dir": str(run_dir),
+        "epochs": 4,
+        "weights": "random",
+        "precision": "fp32",
+        "metric": "val_f1_macro",
+        "patience": None,
+        "time_limit_s": None,
+        "seed": 0,
+        "cpus": 1,
+        "use_gpu": False,
+        "deterministic": False,
+    }
+    return TrialSettings(**(values | changes))
+
+
+def write_fold(run_dir: Path, path: Path, every: int) -> int:
+    """Split the run's training and validation images anew: each ``every``-th validates. How many there are."""
+    rows = pd.read_csv(run_dir / "splits.csv", dtype=str, keep_default_na=False)
+    rows = rows[rows["split"] != "test"]
+    in_val = np.arange(len(rows)) % every == 0
+    rows.assign(split=np.where(in_val, "val", "train")).to_csv(path, index=False)
+    return len(rows)
