@@ -202,26 +202,22 @@ def _namings(backbone: Backbone) -> list[tuple[str, Callable[[str], str]]]:
     ``nn.Sequential(*network.children())``; those within ``features`` alone; the positions there.
     """
     network = _whole_network(backbone)
-    places = {name: str(place) for place, (name, _) in enumerate(network.named_children())}
 
-    def positional(name: str) -> str:
-        first, dot, rest = name.partition(".")
-        return places.get(first, first) + dot + rest
+    def positional(within: str) -> Callable[[str], str]:
+        children = network.get_submodule(within.removesuffix(".")).named_children()
+        places = {name: str(place) for place, (name, _) in enumerate(children)}
 
-    found: list[tuple[str, Callable[[str], str]]] = [("", str)]
-    found.append(("its names are positions in nn.Sequential(*network.children())", positional))
+        def theirs(name: str) -> str:
+            first, dot, rest = name.removeprefix(within).partition(".")
+            return places.get(first, first) + dot + rest
+
+        return theirs
+
+    at = "its names are positions in nn.Sequential(*network.{}children())".format
+    found: list[tuple[str, Callable[[str], str]]] = [("", str), (at(""), positional(""))]
     if all(stage.startswith("features.") for stage in backbone.stages):
-        inner = {name: str(place) for place, (name, _) in enumerate(network.get_submodule("features").named_children())}
-
-        def within(name: str) -> str:
-            return name.removeprefix("features.")
-
-        def positional_within(name: str) -> str:
-            first, dot, rest = within(name).partition(".")
-            return inner.get(first, first) + dot + rest
-
-        found.append(("its names lack features.", within))
-        found.append(("its names are positions in nn.Sequential(*network.features.children())", positional_within))
+        found.append(("its names lack features.", lambda name: name.removeprefix("features.")))
+        found.append((at("features."), positional("features.")))
     return found
 
 
