@@ -121,7 +121,6 @@ class FinetuneTrial:
             self.data = open_dataset(Path(settings.run_dir), None if settings.splits is None else Path(settings.splits))
             loss = _checked_loss(params, settings, self.data).to(self._device)
             self._weights = self._find_weights()
-            self._trunk_seed = trunk_seed(settings.seed, params.backbone)
             self.model = self._build_model()
             self._forward = Forward(self.model, loss, self.data.task, settings.precision)
             self._features = self._frozen_features()
@@ -303,12 +302,7 @@ class FinetuneTrial:
         return content
 
     def _stateful(self) -> dict[str, Any]:
-        return {
-            "best": self._best,
-            "optimizer": self._optimizer,
-            "schedule": self._schedule,
-            "random": self._random,
-        }
+        return {"best": self._best, "optimizer": self._optimizer, "schedule": self._schedule, "random": self._random}
 
     @functools.cached_property
     def _frozen_sha256(self) -> str:
@@ -324,7 +318,8 @@ class FinetuneTrial:
 
     def _build_model(self) -> FineTunedModel:
         classes, seed = len(self.data.classes), self._random.weights_seed
-        model = build_model(self.params, classes, self._weights, self.data.image_size, seed, self._trunk_seed)
+        of_trunk = trunk_seed(self.settings.seed, self.params.backbone)
+        model = build_model(self.params, classes, self._weights, self.data.image_size, seed, of_trunk)
         return model.to(memory_format=torch.channels_last).to(self._device)
 
     def _frozen_features(self) -> FrozenFeatures | None:

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 from importlib import resources
 
-from search_spaces.params import TASKS, TrialParams
+from search_spaces.params import TrialParams
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,12 +34,6 @@ class StudyRow:
     claim: str
     note: str = ""
     reason: str = ""
-
-    def __post_init__(self) -> None:
-        assert self.study in DESCRIPTIONS, f"{self.id}: study {self.study}"
-        assert (self.params is None) == bool(self.reason), f"{self.id}: parameters or the reason for their absence"
-        assert self.task in TASKS, f"{self.id}: task {self.task}"
-        assert self.epochs >= 1, f"{self.id}: epochs {self.epochs}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -113,7 +113,7 @@ def test_the_printed_lines_predict_as_the_sweep_does_with_torchvision_alone(tmp_
         image = "gray.png" if facts.channels == 1 else "colour.jpg"
         expected[backbone] = _as_the_sweep_does(model, facts, tmp_path / image)
         write_model(tmp_path / f"{backbone}.pt", plain_network(model), facts)
-        lines = torchvision_lines(facts, f"{backbone}.pt", image)
+        lines = torchvision_lines(facts).replace("best.pt", f"{backbone}.pt").replace("image.png", image)
         assert len(lines.splitlines()) <= 20
         (tmp_path / f"{backbone}.py").write_text(lines)
     # One process for all of them: loading torch takes most of the time.
