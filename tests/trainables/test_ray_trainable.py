@@ -47,7 +47,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(run_dir: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    def make(number: int = 0, files: bool = True, **changes: Any) -> dict[str, Any]:
+    def make(number: int = 0, **changes: Any) -> dict[str, Any]:
         settings = trial_settings(run_dir, seed=1, time_limit_s=changes.pop("time_limit_s", None))
         params = TrialParams(
             **{"backbone": "squeezenet1_1", "unfreeze_depth": 4, "dropout": 0.5, "batch_size": 8} | changes
@@ -55,14 +55,8 @@ def config(run_dir: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
         folder = tmp_path / f"trial{number}"
         names = {"state": "state.pt", "weights": "weights.pt", "predictions": "p.npz", "error": "error.txt"}
         paths = {name: str(folder / file) for name, file in (names | {"stacks": "stacks.txt"}).items()}
-        if files:
-            folder.mkdir(exist_ok=True)
-        return {
-            "number": number,
-            "params": params.to_flat(),
-            "settings": settings.to_dict(),
-            "files": paths if files else {},
-        }
+        folder.mkdir(exist_ok=True)
+        return {"stream": number, "params": params.to_flat(), "settings": settings.to_dict(), "files": paths}
 
     return make
 
@@ -79,9 +73,9 @@ def test_a_trial_started_again_reports_its_last_epoch_once_more_and_goes_on(
 ) -> None:
     whole = FinetuneTrainable(config(number=0))
     expected = curve([whole.step() for _ in range(4)])
-    lost = FinetuneTrainable(config(number=5) | {"number": 0})
+    lost = FinetuneTrainable(config(number=5) | {"stream": 0})
     before = [lost.step() for _ in range(2)]
-    again = FinetuneTrainable(config(number=5) | {"number": 0})
+    again = FinetuneTrainable(config(number=5) | {"stream": 0})
     after = [again.step() for _ in range(3)]
     assert after[0] == before[1], "the very same record, also its clock: it was not trained again"
     assert curve(before + after[1:]) == expected
@@ -92,10 +86,10 @@ def test_a_trial_started_again_reports_its_last_epoch_once_more_and_goes_on(
 def test_a_process_that_takes_another_trial_gives_what_a_fresh_one_gives(
     config: Callable[..., dict[str, Any]],
 ) -> None:
-    fresh = FinetuneTrainable(config(number=1, files=False))
-    reused = FinetuneTrainable(config(number=0, files=False))
+    fresh = FinetuneTrainable(config(number=1) | {"stream": 2})
+    reused = FinetuneTrainable(config(number=0))
     reused.step()
-    assert reused.reset_config(config(number=1, files=False))
+    assert reused.reset_config(config(number=2))
     assert curve([reused.step()]) == curve([fresh.step()])
 
 
@@ -117,7 +111,7 @@ def test_a_trial_that_a_full_disk_keeps_from_going_on_is_unfinished_and_loses_no
 ) -> None:
     whole = FinetuneTrainable(config(number=7))
     expected = curve([whole.step() for _ in range(4)])
-    made = config(number=8) | {"number": 7}
+    made = config(number=8) | {"stream": 7}
     state = Path(made["files"]["state"])
     trial = FinetuneTrainable(made)
     before = [trial.step() for _ in range(2)]
@@ -249,7 +243,7 @@ def test_an_epoch_cut_off_behind_its_weights_is_run_again_and_all_of_them_if_it_
     improved, not_improved = best[-1], next(epoch for epoch in (2, 3, 4) if best[epoch - 1] < epoch)
     assert improved > 1
     for epoch, expected in ((improved, improved), (not_improved, 1)):
-        made = config(number=10 + epoch) | {"number": 0}
+        made = config(number=10 + epoch) | {"stream": 0}
         lost = FinetuneTrainable(made)
         for _ in range(epoch - 1):
             lost.step()
