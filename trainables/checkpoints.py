@@ -201,7 +201,7 @@ def _namings(backbone: Backbone) -> list[tuple[str, Callable[[str], str]]]:
     """How a file may name the parts of the trunk, and from ours to theirs: torchvision's; the positions in
     ``nn.Sequential(*network.children())``; those within ``features`` alone; the positions there.
     """
-    network = _whole_network(backbone)
+    network = backbone.empty_network()
 
     def positional(within: str) -> Callable[[str], str]:
         children = network.get_submodule(within.removesuffix(".")).named_children()
@@ -253,15 +253,7 @@ def _best_fit(path: Path, backbone: Backbone, held: Mapping[str, Tensor]) -> _Fi
 @functools.lru_cache(maxsize=64)
 def _trunk_state(backbone: Backbone, image_size: int = 224) -> dict[str, Tensor]:
     """Names, shapes and types of the trunk's tensors, without values."""
-    dropped = tuple(f"{part}." for part in backbone.dropped)
-    state = _whole_network(backbone, image_size).state_dict()
-    return {name: tensor for name, tensor in state.items() if not name.startswith(dropped)}
-
-
-@functools.lru_cache(maxsize=64)
-def _whole_network(backbone: Backbone, image_size: int = 224) -> nn.Module:
-    """Without values; for names and shapes."""
-    return backbone.empty_network(image_size)
+    return backbone.empty_trunk(image_size).state_dict()
 
 
 def _equal(one: Tensor, two: Tensor) -> bool:
