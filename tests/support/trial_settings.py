@@ -1,4 +1,4 @@
-"""What trials of tests are told besides their parameters, and folds of a run's images."""
+"""What trials of tests are told besides their parameters, folds of a run's images, and records without the time."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ def trial_settings(run_dir: Path | str, **changes: Any) -> TrialSettings:
         "deterministic": False,
     }
     return TrialSettings(**(values | changes))
+
+
+def timeless(record: dict[str, Any]) -> dict[str, Any]:
+    """Without what a clock says."""
+    clocks = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
+    return {name: value for name, value in record.items() if name not in clocks}
 
 
 def write_fold(run_dir: Path, path: Path, every: int) -> int:

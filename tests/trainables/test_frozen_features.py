@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
-from trial_settings import trial_settings, write_fold
+from trial_settings import timeless, trial_settings, write_fold
 
 from search_spaces.params import BACKBONE_NAMES, TrialParams
 from trainables import frozen_features
@@ -51,7 +51,6 @@ SPLITS = {"train": 24, "val": 8, "test": 4}
 BATCH_SIZE, EPOCHS = 4, 5
 """30 steps."""
 CLOSE = 1e-4
-CLOCKS = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
 QUICK = ("squeezenet1_1", "efficientnet_b0")
 FAR_BELOW = 1 << 40
 
@@ -92,10 +91,6 @@ def settings_of(run_dir: Path, **changes: Any) -> TrialSettings:
     """``cached_stages``: behind every one of them."""
     every = {name: range(1, len(network.stages) + 1) for name, network in BACKBONES.items()}
     return trial_settings(run_dir, **({"epochs": EPOCHS, "cached_stages": every} | changes))
-
-
-def timeless(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in CLOCKS}
 
 
 @dataclasses.dataclass

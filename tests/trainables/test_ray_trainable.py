@@ -18,7 +18,7 @@ import pytest
 import torch
 from full_disk import no_file_beyond
 from PIL import Image
-from trial_settings import trial_settings
+from trial_settings import timeless, trial_settings
 
 from search_spaces.params import TrialParams
 from trainables import ray_trainable
@@ -63,9 +63,7 @@ def config(run_dir: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
 
 def curve(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The records without what a clock says."""
-    clock = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
-    records = [json.loads(result["record"]) for result in results]
-    return [{key: value for key, value in record.items() if key not in clock} for record in records]
+    return [timeless(json.loads(result["record"])) for result in results]
 
 
 def test_a_trial_started_again_reports_its_last_epoch_once_more_and_goes_on(
