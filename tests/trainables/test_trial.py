@@ -1,6 +1,5 @@
 """Whole trials on a small data set, from prepared images to predictions on disk."""
 
-import csv
 import dataclasses
 import gc
 import io
@@ -10,6 +9,7 @@ import shutil
 import weakref
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -410,18 +410,15 @@ def test_rows_of_the_precision_that_is_asked_for_stay_when_the_test_split_is_add
 
 def test_missing_labels_end_to_end(multi_label_run_dir, tmp_path):
     shutil.copytree(multi_label_run_dir, tmp_path / "run")
-    with (tmp_path / "run" / "splits.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    splits = tmp_path / "run" / "splits.csv"
+    rows = pd.read_csv(splits, dtype=str, keep_default_na=False).to_dict("records")
     for place, row in enumerate(rows):
         names = ["often"] if place % 4 == 0 else ["high", "often"] if place % 7 == 0 else []
         row["missing"] = "|".join(names)
         row["label"] = "|".join(name for name in row["label"].split("|") if name not in names)
-    with (tmp_path / "run" / "splits.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    pd.DataFrame(rows).to_csv(splits, index=False)
     described = json.loads((tmp_path / "run" / "dataset.json").read_text())
-    described["sha256"]["splits.csv"] = sha256_of(tmp_path / "run" / "splits.csv")
+    described["sha256"]["splits.csv"] = sha256_of(splits)
     (tmp_path / "run" / "dataset.json").write_text(json.dumps(described))
     params = TrialParams(**(SMALL | {"loss": "bce", "class_weights": "balanced", "unfreeze_depth": 4}))
     settings = trial_settings(tmp_path / "run", epochs=1)
