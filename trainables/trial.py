@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from search_spaces.errors import ParameterError, UserError, gathered, raise_all, unknown
+from search_spaces.errors import ParameterError, UserError, gathered, raise_all
 from search_spaces.params import TrialParams
 from trainables.batches import Batches, ImageBatches, keep_to_share, plan_batches
 from trainables.checkpoints import read_checkpoint, write_checkpoint
@@ -26,7 +26,7 @@ from trainables.feature_cache import CachePlace
 from trainables.finetune import FineTunedModel, build_model, model_problems
 from trainables.frozen_features import VIEWS, FeatureBatches, FrozenFeatures, shared_order, stages_kept
 from trainables.losses import Loss, make_loss
-from trainables.metrics import evaluate_predictions, metric_mode, metric_names
+from trainables.metrics import evaluate_predictions, metric_mode
 from trainables.optimizers import Schedule, make_optimizer
 from trainables.predictions import Predictions, join, read_predictions
 from trainables.seeding import Randomness, set_determinism, trunk_seed
@@ -393,9 +393,6 @@ def _checked_loss(params: TrialParams, settings: TrialSettings, data: TrialData)
     count = len(data.train.rows)
     if params.batch_size > count and settings.splits is None:  # A fold that has fewer takes all of them at once.
         problems.append(f"batch_size {params.batch_size} is above the {count} images of the training split")
-    names = metric_names(data.classes, data.task)
-    if settings.metric not in names:
-        problems.append(unknown("metric", settings.metric, names))
     with gathered(problems):
         loss = make_loss(params, data.task, data.train.labels, data.classes)
     if problems:
