@@ -20,14 +20,13 @@ from search_spaces.params import TrialParams
 class StudyRow:
     """One row of a study as it is run.
 
-    id: the row's id in our list of the studies' results, unique over all five. study: a key of ``DESCRIPTIONS``.
+    id: the row's id in our list of the studies' results, unique over all five.
     params: the claimed configuration; None if it cannot be expressed, and then ``reason`` says why.
     task: "single_label" or "multi_label", as the study treated its labels. epochs: the study's own, >= 1.
     claim: the result as the study gave it, with what was measured. note: what was really run, where that differs.
     """
 
     id: str
-    study: str
     params: TrialParams | None
     task: str
     epochs: int
@@ -82,7 +81,6 @@ def rows_of(study: str) -> tuple[StudyRow, ...]:
     return tuple(
         StudyRow(
             id=cells["row"],
-            study=study,
             params=None
             if cells["reason"]
             else TrialParams.from_flat({name: cells[name] for name in fields if cells.get(name)}),

@@ -181,11 +181,12 @@ def test_each_study_is_described() -> None:
 
 def test_what_was_published_is_of_the_rows_that_can_be_run_and_the_others() -> None:
     ours = {row.id: row for study in STUDIES for row in rows_of(study)}
+    studies = {row.id: study for study in STUDIES for row in rows_of(study)}
     printed = published()
     assert [row.id for row in printed if row.findings == "two_findings"] + [
         row.id for row in printed if row.findings == "three_findings"
     ] == [row.id for row in printed]
-    assert {row.id: row.study for row in printed} == {row.id: row.study for row in ours.values()}
+    assert {row.id: row.study for row in printed} == studies
     for row in printed:
         params = ours[row.id].params
         assert params is None or (params.backbone, params.loss) == (row.backbone, row.loss)
