@@ -265,7 +265,7 @@ def named(tmp_path: Path, backbone: str, value: Any, ending: str = "") -> FoundW
     return found[backbone]
 
 
-def test_sources_are_read_from_one_text(tmp_path: Path) -> None:
+def test_sources_are_read_from_one_text() -> None:
     read = WeightSources.parse
     assert read("imagenet") == WeightSources("imagenet", {})
     assert read("/data/a,b") == WeightSources("/data/a,b", {})
