@@ -211,12 +211,6 @@ def test_what_is_frozen_stays_as_it_was(make):
     assert trial.model.frozen_sha256() == before
 
 
-def test_bf16_trains_float32_weights(make):
-    trial = make(SMALL | {"unfreeze_depth": 4}, precision="bf16")
-    assert np.isfinite(trial.run_epoch()["val_loss"])
-    assert {tensor.dtype for tensor in trial.model.parameters()} == {torch.float32}
-
-
 def train_and_keep(trial, folder):
     records = []
     while not records or not records[-1].get("done"):
