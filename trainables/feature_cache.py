@@ -343,12 +343,12 @@ def _take(claim: Path) -> bool:
         state, owner = claim.stat(), claim.read_text(encoding="utf-8")
     except FileNotFoundError:
         return False  # It was released a moment ago: whoever asks again sees why.
-    if not is_gone(owner) and time.time() - state.st_mtime < STALE_S:
+    if not is_gone(owner.partition(" ")[0]) and time.time() - state.st_mtime < STALE_S:
         return False
     # One name for one stale state of the claim: of those who found it stale one alone gets this claim.
     if not _take(claim.with_name(f"{claim.name}.{state.st_mtime_ns}")):
         return False
-    claim.write_text(this_process(), encoding="utf-8")
+    claim.write_text(_claim_text(), encoding="utf-8")
     return True
 
 
@@ -365,8 +365,13 @@ def _release(claim: Path) -> None:
 def _create(path: Path) -> bool:
     """Make a claim, if nobody has."""
     try:
-        with path.open("x", encoding="utf-8") as stream:
-            stream.write(this_process())
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return False
+    with os.fdopen(file, "w", encoding="utf-8") as stream:
+        stream.write(_claim_text())
     return True
+
+
+def _claim_text() -> str:
+    return f"{this_process()} {time.time():.3f}"
