@@ -131,7 +131,6 @@ def settings_of(run: Run, cpus: int, seed: int) -> TrialSettings:
         weights=resolved["weights"],
         precision=resolved["precision"],
         metric=resolved["metric"],
-        mode=run.sweep.mode,
         patience=resolved["patience"],
         time_limit_s=None,
         seed=seed,

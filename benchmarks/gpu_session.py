@@ -190,7 +190,6 @@ class Session:
             weights="random" if missing else self.weights,
             precision=precision,
             metric="val_f1_macro",
-            mode="max",
             patience=None,
             time_limit_s=None,
             seed=seed,

@@ -7,7 +7,6 @@ takes all the machine's cores for its own.
 
 from __future__ import annotations
 
-import dataclasses
 import multiprocessing
 import tempfile
 import time
@@ -84,9 +83,9 @@ def _work(orders: Connection, run: str, backbone: str, depth: int) -> None:
     from search_spaces.params import TrialParams
     from trainables.trial import FinetuneTrial, TrialSettings
 
-    settings: dict[str, Any] = {field.name: None for field in dataclasses.fields(TrialSettings)}
-    settings |= {"run_dir": run, "epochs": 1_000_000, "weights": "random", "precision": "fp32", "seed": 0, "cpus": 1}
-    settings |= {"metric": "val_f1_macro", "mode": "max", "use_gpu": False, "deterministic": False}
+    settings: dict[str, Any] = {"run_dir": run, "epochs": 1_000_000, "weights": "random", "precision": "fp32"}
+    settings |= {"metric": "val_f1_macro", "patience": None, "time_limit_s": None, "seed": 0, "cpus": 1}
+    settings |= {"use_gpu": False, "deterministic": False}
     params = TrialParams(backbone=backbone, unfreeze_depth=depth, batch_size=32, lr=1e-4, augment="flip")
     trial = FinetuneTrial(params, TrialSettings(**settings), 0)
     trial.run_epoch()

@@ -25,7 +25,6 @@ LOSS_FIELDS = ("loss", "focal_gamma", "focal_alpha", "class_weights")
 """What changes the scale of a loss: two trials that differ in one cannot be compared by it."""
 CLASS_WEIGHTS = ("none", "balanced")
 AUGMENTS = ("none", "flip", "standard")
-TASKS = ("single_label", "multi_label")
 
 LARGEST = 16_384
 """The most units of a hidden layer, and images of a batch."""

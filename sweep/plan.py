@@ -116,7 +116,6 @@ class Plan:
             weights=WeightSources.parse(config.weights).absolute(),  # as every node finds them
             precision=config.precision,
             metric=config.metric,
-            mode=self.mode,
             patience=config.patience,
             time_limit_s=config.trial_time_limit,
             seed=config.seed,

@@ -17,7 +17,7 @@ from trainables.data.dataset import open_dataset, open_test_split
 from trainables.engine import EVALUATION_BATCH, map_batches
 from trainables.export import plain_network, restore
 from trainables.maps import SMALLEST_GRID, Maps
-from trainables.metrics import decide
+from trainables.metrics import decisions, has_class
 from trainables.predictions import Predictions, read_predictions
 from trainables.weights import FoundWeights
 
@@ -75,14 +75,12 @@ def classes_of_interest(
 
     The first: those that it has, and those that the network answers; at most ``MOST_LABELS``.
     """
-    if part.label.ndim == 1:
-        classes = np.arange(len(part.classes))
-        truth = part.label[:, None] == classes
-        decided = decide(part.probability, "single_label", part.classes, thresholds)
-        return truth | (decided[:, None] == classes), truth
-    truth, given = part.label == 1, decide(part.probability, "multi_label", part.classes, thresholds)
-    rank = np.argsort(np.argsort(-(2.0 * truth + part.probability), axis=1, kind="stable"), axis=1)
-    return (truth | given) & (rank < MOST_LABELS), truth
+    truth = has_class(part.label, len(part.classes))
+    wanted = truth | decisions(part.probability, part.classes, thresholds, part.task)
+    if part.task == "multi_label":
+        rank = np.argsort(np.argsort(-(2.0 * truth + part.probability), axis=1, kind="stable"), axis=1)
+        wanted &= rank < MOST_LABELS
+    return wanted, truth
 
 
 def is_of(maps: Maps, part: Predictions, thresholds: Mapping[str, float] | None) -> bool:

@@ -157,12 +157,8 @@ def flattened_7x7(features: Tensor) -> Tensor:
 
 
 def _averaging(size: int, bins: int, like: Tensor) -> Tensor:
-    """The matrix [bins, size] that averages as adaptive pooling does: floor(i n / b) to ceil((i + 1) n / b)."""
-    matrix = torch.zeros(bins, size)
-    for i in range(bins):
-        start, stop = i * size // bins, -(-(i + 1) * size // bins)
-        matrix[i, start:stop] = 1 / (stop - start)
-    return matrix.to(like)
+    """The matrix [bins, size] that averages as adaptive pooling does."""
+    return functional.adaptive_avg_pool1d(torch.eye(size), bins).T.to(like)
 
 
 def _features(first: int, last: int) -> tuple[str, ...]:

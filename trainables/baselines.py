@@ -34,7 +34,7 @@ from trainables.engine import EVALUATION_BATCH, map_batches
 from trainables.feature_cache import CachePlace
 from trainables.finetune import FineTunedModel, build_model
 from trainables.frozen_features import FeatureBatches, FrozenFeatures, shared_order
-from trainables.metrics import evaluate_predictions, is_known
+from trainables.metrics import evaluate_predictions, has_class, is_known
 from trainables.predictions import Predictions, join
 from trainables.seeding import trunk_seed
 from trainables.weights import FoundWeights
@@ -164,11 +164,9 @@ def _reason(error: Exception) -> str:
 
 def _by_frequency(data: TrialData, splits: Mapping[str, Split]) -> _Answer:
     """Each class by its share of the training split, so the decision is always the same."""
+    labels, count = data.train.labels, len(data.classes)
+    shares = np.float32(has_class(labels, count).sum(axis=0) / is_known(labels, count).sum(axis=0).clip(1))
     single = data.task == "single_label"
-    if single:
-        shares = np.float32(np.bincount(data.train.labels, minlength=len(data.classes)) / len(data.train))
-    else:
-        shares = np.float32((data.train.labels == 1).sum(axis=0) / is_known(data.train.labels).sum(axis=0).clip(1))
     detail = f"always {data.classes[int(shares.argmax())]}" if single else "each label by its frequency"
     return {name: np.tile(shares, (len(split), 1)) for name, split in splits.items()}, detail
 

@@ -201,27 +201,23 @@ def _namings(backbone: Backbone) -> list[tuple[str, Callable[[str], str]]]:
     """How a file may name the parts of the trunk, and from ours to theirs: torchvision's; the positions in
     ``nn.Sequential(*network.children())``; those within ``features`` alone; the positions there.
     """
-    network = _whole_network(backbone)
-    places = {name: str(place) for place, (name, _) in enumerate(network.named_children())}
+    network = backbone.empty_network()
 
-    def positional(name: str) -> str:
-        first, dot, rest = name.partition(".")
-        return places.get(first, first) + dot + rest
+    def positional(within: str) -> Callable[[str], str]:
+        children = network.get_submodule(within.removesuffix(".")).named_children()
+        places = {name: str(place) for place, (name, _) in enumerate(children)}
 
-    found: list[tuple[str, Callable[[str], str]]] = [("", str)]
-    found.append(("its names are positions in nn.Sequential(*network.children())", positional))
+        def theirs(name: str) -> str:
+            first, dot, rest = name.removeprefix(within).partition(".")
+            return places.get(first, first) + dot + rest
+
+        return theirs
+
+    at = "its names are positions in nn.Sequential(*network.{}children())".format
+    found: list[tuple[str, Callable[[str], str]]] = [("", str), (at(""), positional(""))]
     if all(stage.startswith("features.") for stage in backbone.stages):
-        inner = {name: str(place) for place, (name, _) in enumerate(network.get_submodule("features").named_children())}
-
-        def within(name: str) -> str:
-            return name.removeprefix("features.")
-
-        def positional_within(name: str) -> str:
-            first, dot, rest = within(name).partition(".")
-            return inner.get(first, first) + dot + rest
-
-        found.append(("its names lack features.", within))
-        found.append(("its names are positions in nn.Sequential(*network.features.children())", positional_within))
+        found.append(("its names lack features.", lambda name: name.removeprefix("features.")))
+        found.append((at("features."), positional("features.")))
     return found
 
 
@@ -257,15 +253,7 @@ def _best_fit(path: Path, backbone: Backbone, held: Mapping[str, Tensor]) -> _Fi
 @functools.lru_cache(maxsize=64)
 def _trunk_state(backbone: Backbone, image_size: int = 224) -> dict[str, Tensor]:
     """Names, shapes and types of the trunk's tensors, without values."""
-    dropped = tuple(f"{part}." for part in backbone.dropped)
-    state = _whole_network(backbone, image_size).state_dict()
-    return {name: tensor for name, tensor in state.items() if not name.startswith(dropped)}
-
-
-@functools.lru_cache(maxsize=64)
-def _whole_network(backbone: Backbone, image_size: int = 224) -> nn.Module:
-    """Without values; for names and shapes."""
-    return backbone.empty_network(image_size)
+    return backbone.empty_trunk(image_size).state_dict()
 
 
 def _equal(one: Tensor, two: Tensor) -> bool:

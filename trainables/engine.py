@@ -94,10 +94,7 @@ def train_epoch(
     before each step and may raise. autotune: cuDNN tries which algorithms are the fastest for a whole batch, which
     takes a process some ten seconds for each network and size of a batch, once.
     """
-    totals: list[Tensor] = []
-    weights: list[Tensor | float] = []
-    correct: list[Tensor] = []
-    seen: list[Tensor | float] = []
+    sums: list[tuple[Tensor, Tensor | float, Tensor, Tensor | float]] = []
     before: Callable[[], float] = float
     for step, indices in enumerate(plan_batches(len(data), batch_size, shuffling), start=1):
         between_steps()
@@ -112,22 +109,17 @@ def train_epoch(
             torch.backends.cudnn.benchmark = False
         optimizer.step()
         # Summed at the end: on a GPU each operation on a number costs a step as much as one on a layer.
-        totals.append(summed)
-        weights.append(weight)
-        correct.append(right)
-        seen.append(len(labels) if labels.ndim == 1 else (labels >= 0).any(dim=1).sum())
+        seen = len(labels) if labels.ndim == 1 else (labels >= 0).any(dim=1).sum()
+        sums.append((summed, weight, right, seen))
         # A step's loss is looked at while the next one runs, so that a GPU never waits for it.
         if not math.isfinite(before()):
             step -= 1
             break
         before = on_its_way(summed)
     bad_step = None if math.isfinite(before()) else step
-    return TrainingEpoch(
-        loss=_ratio(totals, weights),
-        accuracy=_ratio(correct, seen),
-        bad_step=bad_step,
-        micro_batch=micro_batch,
-    )
+    totals, weights, correct, known = zip(*sums, strict=True)
+    loss, accuracy = _ratio(totals, weights), _ratio(correct, known)
+    return TrainingEpoch(loss=loss, accuracy=accuracy, bad_step=bad_step, micro_batch=micro_batch)
 
 
 def _ratio(above: Sequence[Tensor], below: Sequence[Tensor | float]) -> float:

@@ -137,8 +137,8 @@ def read_model(path: Path) -> tuple[nn.Module, ModelFacts]:
     return network.requires_grad_(False).eval(), facts
 
 
-def torchvision_lines(facts: ModelFacts, model_file: str = "best.pt", image_file: str = "image.png") -> str:
-    """A program that predicts one image (8 bit, without transparency) as the sweep does, with torchvision alone."""
+def torchvision_lines(facts: ModelFacts) -> str:
+    """A program that predicts image.png (8 bit, without transparency) as the sweep does, with torchvision alone."""
     backbone = BACKBONES[facts.backbone]
     modules = ", ".join(f"nn.{module!r}" for module in _head_in_place(backbone, _empty_head(facts)))
     *_, place = backbone.dropped[0].split(".")
@@ -151,11 +151,11 @@ def torchvision_lines(facts: ModelFacts, model_file: str = "best.pt", image_file
         "from torch import nn",
         "from torchvision.transforms.v2.functional import normalize, pil_to_tensor",
         "",
-        f"saved = torch.load({json.dumps(model_file)}, weights_only=True)",
+        'saved = torch.load("best.pt", weights_only=True)',
         f"model = torchvision.models.{facts.backbone}({size})",
         f"model.{target} = nn.Sequential({modules})",
         'model.load_state_dict(saved["state_dict"])',
-        f'image = ImageOps.exif_transpose(Image.open({json.dumps(image_file)})).convert("RGB")',
+        'image = ImageOps.exif_transpose(Image.open("image.png")).convert("RGB")',
         *_resizing(facts.fit, facts.image_size),
         *(['image = image.convert("L").convert("RGB")'] if facts.channels == 1 else []),
         'inputs = normalize(pil_to_tensor(image) / 255, saved["mean"], saved["std"])',

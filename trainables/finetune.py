@@ -38,9 +38,7 @@ def build_model(
     with seeded(seed):
         head = make_head(backbone.feature_width, params.head_widths, params.dropout, class_count)
     layers = params.unfreeze_layers or unfrozen_modules(backbone, params.unfreeze_depth)
-    model = FineTunedModel(backbone, trunk, head, layers, keeps_all=weights.origin == "random")
-    assert head[-1].out_features == class_count, "the head's width is not the number of classes"
-    return model
+    return FineTunedModel(backbone, trunk, head, layers, keeps_all=weights.origin == "random")
 
 
 def model_problems(params: TrialParams, image_size: int) -> list[str]:
@@ -108,8 +106,8 @@ class FineTunedModel(nn.Module):
     """images float32 [B, 3, S, S], normalised -> logits float32 [B, C].
 
     Made by ``build_model``. Tensors go by torchvision's own names (``layer4.0.conv1.weight``) and ``head.<i>.<name>``.
-    first_trainable_block: 1 to 4, or 5 if the head alone trains. frozen_stages: how many of ``backbone.stages``, from
-    the image on, hold nothing that trains; all of them, and the pooling behind them, if the head alone trains.
+    frozen_stages: how many of ``backbone.stages``, from the image on, hold nothing that trains; all of them, and the
+    pooling behind them, if the head alone trains.
     """
 
     def __init__(
@@ -129,8 +127,6 @@ class FineTunedModel(nn.Module):
         assert set(self.trainable_names()) == asked | head_names, "what trains is not what was asked for"
         trains = [any(_lies_in(name, (stage,)) for name in asked) for stage in backbone.stages]
         self.frozen_stages = trains.index(True) if any(trains) else len(trains)
-        blocks = [any(_lies_in(name, block) for name in asked) for block in backbone.blocks]
-        self.first_trainable_block = blocks.index(True) + 1 if any(blocks) else len(blocks) + 1
         self.train()
 
     def forward(self, inputs: Tensor, stages: int = 0) -> Tensor:

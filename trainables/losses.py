@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
+from trainables.metrics import has_class, is_known
 
 BALANCED_WEIGHT_CAP = 20.0
 """The highest weight that ``balanced`` gives: rarer classes would turn single images into the whole gradient."""
@@ -116,10 +117,8 @@ def probabilities_of(logits: Tensor, task: str) -> Tensor:
 def _class_weight(params: TrialParams, train_labels: NDArray[Any], class_count: int) -> Tensor | None:
     if params.class_weights == "none":
         return None
-    if train_labels.ndim == 2:
-        of_class, count = (train_labels == 1).sum(axis=0), (train_labels >= 0).sum(axis=0)
-    else:
-        of_class, count = np.bincount(train_labels, minlength=class_count), np.full(class_count, len(train_labels))
+    of_class = has_class(train_labels, class_count).sum(axis=0)
+    count = is_known(train_labels, class_count).sum(axis=0)
     whole = count / class_count if params.loss == "cross_entropy" else count - of_class
     weights = np.full(class_count, BALANCED_WEIGHT_CAP)
     np.divide(whole, of_class, out=weights, where=of_class > 0)

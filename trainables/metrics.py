@@ -5,10 +5,9 @@ Needs numpy alone, so that reports can score saved predictions without torch.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,17 +120,14 @@ def has_class(labels: Array, class_count: int) -> NDArray[np.bool_]:
     return found
 
 
-def is_known(labels: Array, class_count: int | None = None) -> NDArray[np.bool_]:
+def is_known(labels: Array, class_count: int) -> NDArray[np.bool_]:
     """bool [N, C]: which labels are known, all of them where each image has one class; neither NaN nor ``MISSING``."""
-    if labels.ndim == 1:
-        assert class_count is not None, "of one class an image the number of classes must be told"
-        return np.ones((len(labels), class_count), dtype=bool)
-    known: NDArray[np.bool_] = labels >= 0
+    known: NDArray[np.bool_] = labels >= 0 if labels.ndim == 2 else np.ones((len(labels), class_count), dtype=bool)
     return known
 
 
 def decide(
-    probabilities: Array, task: str, classes: Sequence[str] = (), thresholds: Mapping[str, float] | None = None
+    probabilities: Array, task: str, classes: Sequence[str], thresholds: Mapping[str, float] | None = None
 ) -> Array:
     """What is predicted of probabilities [..., C]: int64 [...] (single_label) or bool [..., C] (multi_label).
 
@@ -141,7 +137,7 @@ def decide(
     """
     probabilities, least = np.asarray(probabilities, dtype=np.float64), thresholds or {}
     if task == "multi_label":
-        decided: Array = probabilities >= np.array([least.get(name, UNTUNED) for name in classes] or UNTUNED)
+        decided: Array = probabilities >= np.array([least.get(name, UNTUNED) for name in classes])
         return decided
     assert len(least) <= 1, "an image has one class, so one threshold can decide it"
     for name, value in least.items():
@@ -177,7 +173,7 @@ def confusion_matrix(
     if task == "single_label":
         pairs = np.bincount(labels * len(classes) + decided, minlength=len(classes) ** 2)
         return pairs.reshape(len(classes), -1).astype(np.int64)
-    truth, known = labels == 1, is_known(labels)
+    truth, known = labels == 1, is_known(labels, len(classes))
     cells = [(t & d & known).sum(axis=0) for t in (~truth, truth) for d in (~decided, decided)]
     return np.stack(cells, axis=1).reshape(-1, 2, 2).astype(np.int64)
 
@@ -348,24 +344,20 @@ def tune_thresholds(labels: NDArray[Any], probabilities: NDArray[Any], classes: 
         if truth.sum() < FEWEST_POSITIVES:
             found[name] = UNTUNED
         else:
-            every, total = np.tile(truth, len(probabilities)), len(probabilities) * truth.sum()
-            f1 = functools.partial(lambda total, tp, fp: 2 * tp / (tp + fp + total), total)
-            found[name] = best_threshold(every, probabilities[:, rows, place].reshape(-1), f1)
+            every = np.tile(truth, len(probabilities))
+            found[name] = _best_threshold(every, probabilities[:, rows, place].reshape(-1))
     return found
 
 
-def best_threshold(truth: Array, probability: Array, worth: Callable[[Array, Array], Array]) -> float:
-    """The least probability of a positive decision that is worth most.
-
-    truth: bool [N]; probability: [N]. worth: of true and false positives, [M] each, at M candidates. These lie halfway
-    between neighbouring probabilities; of equally good ones the nearest to 0.5 is taken.
-    """
+def _best_threshold(truth: Array, probability: Array) -> float:
+    """Of the highest F1. truth: bool [N]; probability: [N]."""
     order = np.argsort(-probability, kind="stable")
     falling, hit = probability[order].astype(np.float64), truth[order]
     # A cut is possible only where the probability changes; the last one decides every image.
     following = np.append(falling[1:], 0.0)
     possible = np.append(falling[1:] < falling[:-1], True)
-    found = worth(hit.cumsum()[possible], (~hit).cumsum()[possible])
+    tp, positive = hit.cumsum()[possible], 1 + np.flatnonzero(possible)
+    found = 2 * tp / (positive + hit.sum())
     best = ((falling + following) / 2)[possible][found >= found.max() - 1e-12]
     return float(best[np.abs(best - UNTUNED).argmin()])
 
@@ -418,7 +410,7 @@ def operating_point(
     """The operating point of ``label`` on validation; arguments as for ``tune_thresholds``, labels also int [N]."""
     place = list(classes).index(label)
     rows = is_known(labels, len(classes))[:, place]
-    truth = labels[rows] == place if labels.ndim == 1 else labels[rows, place] == 1
+    truth = has_class(labels, len(classes))[rows, place]
     pooled = probabilities[:, rows, place].reshape(-1)
     threshold = target_threshold(np.tile(truth, len(probabilities)), pooled, kind, target)
     return OperatingPoint(label, kind, target, threshold, int(truth.sum()), int(rows.sum()), len(probabilities))

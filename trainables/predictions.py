@@ -41,7 +41,7 @@ class Predictions:
     ) -> Predictions:
         """The rows of one split, in its order. labels: int64 [N], or [N, C] of 0, 1, and ``MISSING`` or NaN."""
         if labels.ndim == 2:
-            labels = np.where(is_known(labels), labels, MISSING).astype(np.int8)
+            labels = np.where(is_known(labels, len(classes)), labels, MISSING).astype(np.int8)
         return cls(
             path=np.array(paths, dtype=np.str_),
             split=np.full(len(paths), split),

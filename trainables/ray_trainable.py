@@ -36,11 +36,10 @@ OWN_PART = 0.5
 class FinetuneTrainable(tune.Trainable):
     """Fine-tune one network, an epoch a step.
 
-    config: ``params`` (flat dict of ``TrialParams``), ``settings`` (dict of ``TrialSettings``), ``number`` (of the
-    trial in its sweep, >= 0), ``stream`` (of its random numbers, >= 0; the number by default) and, in a sweep,
-    ``files``: the paths ``state``, ``result`` (the driver's), ``weights``, ``predictions``, ``error``, ``stacks``. Or
-    ``call``: a pickled function and its arguments, for a process that has torch and the data at hand to call it in its
-    only step.
+    config: ``params`` (flat dict of ``TrialParams``), ``settings`` (dict of ``TrialSettings``), ``stream`` (of its
+    random numbers, >= 0) and ``files``: the paths ``state``, ``result`` (the driver's), ``weights``, ``predictions``,
+    ``error``, ``stacks``. Or ``call``: a pickled function and its arguments, for a process that has torch and the data
+    at hand to call it in its only step.
     A result holds ``epoch`` (from 1), ``score`` (the selection metric, NaN if undefined), ``record`` (the epoch's
     record as JSON text), ``begun_again`` (once, why the trial could not go on where an earlier process left it) and,
     when the trial ends by itself, ``done=True``, ``end`` ("budget", "plateau", "nan" or "error") and ``reason``. Of a
@@ -104,19 +103,19 @@ class FinetuneTrainable(tune.Trainable):
             return
         self._params = TrialParams.from_flat(config["params"])
         self._settings = TrialSettings(**config["settings"])
-        self._stream = int(config.get("stream", config["number"]))
-        self._files = {name: Path(path) for name, path in config.get("files", {}).items()}
+        self._stream = int(config["stream"])
+        self._files = {name: Path(path) for name, path in config["files"].items()}
         if self._settings.use_gpu and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.reset_peak_memory_stats()
 
     def _open(self) -> FinetuneTrial:
-        stacks = self._files.get("stacks")
-        if stacks is not None and stacks.exists() and (text := stacks.read_text(errors="replace").strip()):
+        stacks = self._files["stacks"]
+        if stacks.exists() and (text := stacks.read_text(errors="replace").strip()):
             # The watchdog ended the process of an earlier attempt: another would hang as long again.
             raise TimeoutError(f"hung past its time limit of {self._settings.time_limit_s} s\n{text}")
         trial = FinetuneTrial(self._params, self._settings, self._stream)
         reported = _epochs_in(self._files["result"]) if "result" in self._files else None
-        if not self._files or not (reported or self._files["state"].exists()):
+        if not (reported or self._files["state"].exists()):
             return trial
         try:
             state = read_checkpoint(self._files["state"], ours=True)
@@ -146,8 +145,6 @@ class FinetuneTrainable(tune.Trainable):
         return FinetuneTrial(self._params, self._settings, self._stream)
 
     def _keep(self, trial: FinetuneTrial) -> None:
-        if not self._files:
-            return
         if trial.improved:
             trial.save_best(self._files["weights"], self._files["predictions"])
         state = {"trial": trial.state_dict(), "last": self._last}
@@ -168,7 +165,7 @@ class FinetuneTrainable(tune.Trainable):
 
     def _failed(self, error: Exception) -> dict[str, Any]:
         disk = disk_error(error)
-        if self._files and disk is None:
+        if disk is None:
             try:
                 write_text(self._files["error"], traceback.format_exc())
             except OSError as untold:
@@ -193,7 +190,7 @@ class FinetuneTrainable(tune.Trainable):
         FinetuneTrial raises by itself between two batches; the watchdog is for what never comes back from one.
         """
         limit = self._settings.time_limit_s
-        if limit is None or "stacks" not in self._files:
+        if limit is None:
             return
         if self._stacks is None:
             self._stacks = self._files["stacks"].open("a", encoding="utf-8")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from search_spaces.errors import ParameterError, UserError, gathered, raise_all, unknown
+from search_spaces.errors import ParameterError, UserError, gathered, raise_all
 from search_spaces.params import TrialParams
 from trainables.batches import Batches, ImageBatches, keep_to_share, plan_batches
 from trainables.checkpoints import read_checkpoint, write_checkpoint
@@ -26,7 +26,7 @@ from trainables.feature_cache import CachePlace
 from trainables.finetune import FineTunedModel, build_model, model_problems
 from trainables.frozen_features import VIEWS, FeatureBatches, FrozenFeatures, shared_order, stages_kept
 from trainables.losses import Loss, make_loss
-from trainables.metrics import evaluate_predictions, metric_mode, metric_names
+from trainables.metrics import evaluate_predictions, metric_mode
 from trainables.optimizers import Schedule, make_optimizer
 from trainables.predictions import Predictions, join, read_predictions
 from trainables.seeding import Randomness, set_determinism, trunk_seed
@@ -50,7 +50,7 @@ class TrialSettings:
     run_dir: the run folder, a path that every node sees; it holds dataset.json and splits.csv.
     epochs: the budget of a trial, >= 1. weights: as ``find_weights`` reads them; weights_sha256: by backbone, of the
     files that the sweep began with.
-    precision: "fp32" or "bf16" (autocast). metric: a column of epochs.parquet; mode: "max" or "min".
+    precision: "fp32" or "bf16" (autocast). metric: a column of epochs.parquet.
     patience: epochs without a better metric after which a trial ends by itself; None = never.
     time_limit_s: wall-clock seconds after which a trial fails; None = never.
     seed: of the sweep; a trial's own is derived from it and the trial's number.
@@ -68,7 +68,6 @@ class TrialSettings:
     weights: str
     precision: str
     metric: str
-    mode: str
     patience: int | None
     time_limit_s: float | None
     seed: int
@@ -122,7 +121,6 @@ class FinetuneTrial:
             self.data = open_dataset(Path(settings.run_dir), None if settings.splits is None else Path(settings.splits))
             loss = _checked_loss(params, settings, self.data).to(self._device)
             self._weights = self._find_weights()
-            self._trunk_seed = trunk_seed(settings.seed, params.backbone)
             self.model = self._build_model()
             self._forward = Forward(self.model, loss, self.data.task, settings.precision)
             self._features = self._frozen_features()
@@ -304,12 +302,7 @@ class FinetuneTrial:
         return content
 
     def _stateful(self) -> dict[str, Any]:
-        return {
-            "best": self._best,
-            "optimizer": self._optimizer,
-            "schedule": self._schedule,
-            "random": self._random,
-        }
+        return {"best": self._best, "optimizer": self._optimizer, "schedule": self._schedule, "random": self._random}
 
     @functools.cached_property
     def _frozen_sha256(self) -> str:
@@ -325,7 +318,8 @@ class FinetuneTrial:
 
     def _build_model(self) -> FineTunedModel:
         classes, seed = len(self.data.classes), self._random.weights_seed
-        model = build_model(self.params, classes, self._weights, self.data.image_size, seed, self._trunk_seed)
+        of_trunk = trunk_seed(self.settings.seed, self.params.backbone)
+        model = build_model(self.params, classes, self._weights, self.data.image_size, seed, of_trunk)
         return model.to(memory_format=torch.channels_last).to(self._device)
 
     def _frozen_features(self) -> FrozenFeatures | None:
@@ -399,11 +393,6 @@ def _checked_loss(params: TrialParams, settings: TrialSettings, data: TrialData)
     count = len(data.train.rows)
     if params.batch_size > count and settings.splits is None:  # A fold that has fewer takes all of them at once.
         problems.append(f"batch_size {params.batch_size} is above the {count} images of the training split")
-    names = metric_names(data.classes, data.task)
-    if settings.metric not in names:
-        problems.append(unknown("metric", settings.metric, names))
-    elif settings.mode != metric_mode(settings.metric):
-        problems.append(f"{settings.metric} is better at its {metric_mode(settings.metric)}, not {settings.mode}")
     with gathered(problems):
         loss = make_loss(params, data.task, data.train.labels, data.classes)
     if problems:
@@ -444,7 +433,7 @@ class BestEpochTracker:
                 f"{metric} is undefined on the validation split: a class that no image or every one has, has no AUROC, "
                 "average precision or sensitivity at 90 % specificity; choose another --metric"
             )
-        sign = 1 if self._settings.mode == "max" else -1
+        sign = 1 if metric_mode(metric) == "max" else -1
         if self.best_epoch == 0 or sign * score > sign * self.best_score:
             self.best_epoch, self.best_score = self.epoch, score
         waited, patience = self.epoch - self.best_epoch, self._settings.patience

@@ -13,33 +13,26 @@ import dataclasses
 import functools
 from importlib import resources
 
-from search_spaces.params import TASKS, TrialParams
+from search_spaces.params import TrialParams
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudyRow:
     """One row of a study as it is run.
 
-    id: the row's id in our list of the studies' results, unique over all five. study: a key of ``DESCRIPTIONS``.
+    id: the row's id in our list of the studies' results, unique over all five.
     params: the claimed configuration; None if it cannot be expressed, and then ``reason`` says why.
     task: "single_label" or "multi_label", as the study treated its labels. epochs: the study's own, >= 1.
     claim: the result as the study gave it, with what was measured. note: what was really run, where that differs.
     """
 
     id: str
-    study: str
     params: TrialParams | None
     task: str
     epochs: int
     claim: str
     note: str = ""
     reason: str = ""
-
-    def __post_init__(self) -> None:
-        assert self.study in DESCRIPTIONS, f"{self.id}: study {self.study}"
-        assert (self.params is None) == bool(self.reason), f"{self.id}: parameters or the reason for their absence"
-        assert self.task in TASKS, f"{self.id}: task {self.task}"
-        assert self.epochs >= 1, f"{self.id}: epochs {self.epochs}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +81,6 @@ def rows_of(study: str) -> tuple[StudyRow, ...]:
     return tuple(
         StudyRow(
             id=cells["row"],
-            study=study,
             params=None
             if cells["reason"]
             else TrialParams.from_flat({name: cells[name] for name in fields if cells.get(name)}),

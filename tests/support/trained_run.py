@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from run_files import write_sweep
+from trial_settings import trial_settings
 
 from search_spaces.params import TrialParams
 from sweep.run_folder import IMAGE_CACHE, RunPaths
 from trainables.atomic import write_json
 from trainables.data.config import DataConfig
 from trainables.data.prepare import prepare
-from trainables.trial import FinetuneTrial, TrialSettings
+from trainables.trial import FinetuneTrial
 from trainables.weights import find_weights
 
 SMALL = TrialParams(backbone="squeezenet1_1", unfreeze_depth=1, head_widths=(8,), batch_size=8, lr=0.005)
@@ -35,22 +36,9 @@ def trained_run(
     write_sweep(paths, {"name": root.name, "weights": weights, "precision": "fp32", "epochs": 1} | metric | sweep)
     provenance = {"commit": "0123abc", "weights": {params.backbone: dataclasses.asdict(found[params.backbone])}}
     write_json(paths.provenance, provenance)
-    settings = TrialSettings(
-        run_dir=str(root),
-        epochs=1,
-        weights=weights,
-        precision="fp32",
-        patience=None,
-        time_limit_s=None,
-        seed=0,
-        cpus=1,
-        use_gpu=False,
-        deterministic=False,
-        **metric,
-    )
     files = paths.trial("t0000")
     write_json(files.params, {"trial_id": "t0000", "number": 0, "params": params.to_flat(), "suggestion": {}})
-    trial = FinetuneTrial(params, settings, 0)
+    trial = FinetuneTrial(params, trial_settings(root, epochs=1, weights=weights), 0)
     record = trial.run_epoch()
     trial.save_best(files.weights, files.predictions)
     trial.close()

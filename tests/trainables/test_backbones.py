@@ -108,7 +108,9 @@ def test_the_smallest_image_trains(built: tuple[Backbone, nn.Module]) -> None:
     sized.zero_grad()
 
 
-@pytest.mark.parametrize(("size", "needed"), [(64, None), (224, None), (15, "at least 16"), (70, "such as 64 or 80")])
+@pytest.mark.parametrize(
+    ("size", "needed"), [(64, None), (224, None), (15, "at least 16"), (70, "a multiple of 16 px, such as 64 or 80")]
+)
 def test_patches_must_fill_the_image(size: int, needed: str | None) -> None:
     says = BACKBONES["vit_b_16"].size_needed(size)
     assert says is None if needed is None else needed in str(says)

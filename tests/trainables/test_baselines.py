@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -86,10 +85,9 @@ def frozen(found: FoundWeights, images: NDArray[np.uint8], precision: str) -> ND
 
 def part_of(data: TrialData, run: Path) -> Split:
     """The test rows of a single-label run: a sweep opens them once, tests of a baseline may look."""
-    with (run / "splits.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
-    labels = np.array([data.classes.index(row["label"]) for row in rows])
-    return Split(np.array([int(row["row"]) for row in rows]), labels, [row["path"] for row in rows])
+    rows = pd.read_csv(run / "splits.csv").query("split == 'test'")
+    labels = np.array([data.classes.index(label) for label in rows["label"]])
+    return Split(rows["row"].to_numpy(), labels, rows["path"].tolist())
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,6 @@ from trainables.weights import FoundWeights
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 State = dict[str, Tensor]
-TENSORS = {"squeezenet1_1": 50, "resnet18": 120}
-"""Those of the trunk."""
 
 
 def state_of(backbone: str) -> State:
@@ -253,8 +251,8 @@ def refusal(path: Path, backbone: str) -> str:
 
 def test_what_is_missing_is_named_ten_at_most(tmp_path: Path) -> None:
     problem = refusal(saved(tmp_path, {"a": torch.zeros(1)}), "squeezenet1_1")
-    assert f"{TENSORS['squeezenet1_1']} tensors are missing: features.0.weight, features.0.bias, " in problem
-    assert f" and {TENSORS['squeezenet1_1'] - 10} more" in problem
+    assert "50 tensors are missing: features.0.weight, features.0.bias, " in problem
+    assert " and 40 more" in problem
     state = under("module.", trunk_of("resnet18", state_of("resnet18")))
     del state["module.layer4.1.conv2.weight"]
     state["module.conv1.weight"] = torch.zeros(64, 4, 7, 7)
@@ -431,13 +429,7 @@ def test_a_torchscript_program_is_called_that(tmp_path: Path) -> None:
     assert "is a TorchScript program" in refusal(tmp_path / "weights.pt", "squeezenet1_1")
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_both_forms_of_torch_save_are_read(tmp_path: Path, zipped: bool) -> None:
+def test_the_old_form_of_torch_save_is_read(tmp_path: Path) -> None:
     state = state_of("squeezenet1_1")
-    trunk = load_trunk(saved(tmp_path, state, _use_new_zipfile_serialization=zipped), BACKBONES["squeezenet1_1"]).trunk
+    trunk = load_trunk(saved(tmp_path, state, _use_new_zipfile_serialization=False), BACKBONES["squeezenet1_1"]).trunk
     assert all(torch.equal(tensor, state[name]) for name, tensor in trunk.state_dict().items())
-
-
-@pytest.mark.parametrize("backbone", TENSORS)
-def test_every_tensor_of_a_trunk_is_counted(backbone: str) -> None:
-    assert len(trunk_of(backbone, state_of(backbone))) == TENSORS[backbone]

@@ -96,21 +96,6 @@ def test_training_lowers_the_loss(precision):
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
-def test_one_image_too_many_for_the_last_batch_does_not_break_batch_norm():
-    class OneByOne(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm, self.linear, self.sizes = nn.BatchNorm1d(3), nn.Linear(3, 3), []
-
-        def forward(self, images):
-            self.sizes.append(len(images))
-            return self.linear(self.norm(images.mean(dim=(2, 3))))
-
-    model = OneByOne()
-    train(model, data(count=17))
-    assert model.sizes == [8, 9]
-
-
 @pytest.mark.parametrize("loss", [CROSS_ENTROPY, WEIGHTED, BCE])
 @pytest.mark.parametrize("micro_batch", [None, 3])
 def test_whole_batches_and_parts_give_the_gradient_of_the_mean_loss(loss, micro_batch):

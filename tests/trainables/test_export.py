@@ -113,7 +113,7 @@ def test_the_printed_lines_predict_as_the_sweep_does_with_torchvision_alone(tmp_
         image = "gray.png" if facts.channels == 1 else "colour.jpg"
         expected[backbone] = _as_the_sweep_does(model, facts, tmp_path / image)
         write_model(tmp_path / f"{backbone}.pt", plain_network(model), facts)
-        lines = torchvision_lines(facts, f"{backbone}.pt", image)
+        lines = torchvision_lines(facts).replace("best.pt", f"{backbone}.pt").replace("image.png", image)
         assert len(lines.splitlines()) <= 20
         (tmp_path / f"{backbone}.py").write_text(lines)
     # One process for all of them: loading torch takes most of the time.
@@ -222,28 +222,13 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import onnxruntime
 
-ONNX_SIZE = 48
-LABELS = ("covid", "Lungenentzündung")
+LABELS = ("covid", "Lungenentzündung", "normal")
 
 
 def network_and_facts(backbone: str, task: str) -> tuple[nn.Module, ModelFacts]:
-    params = TrialParams(backbone=backbone, head_widths=(8,), dropout=0.5)
-    model = build_model(params, 2, FoundWeights(backbone=backbone, origin="random"), ONNX_SIZE, seed=3).eval()
-    facts = ModelFacts(
-        backbone=backbone,
-        params=params.to_flat(),
-        task=task,
-        classes=LABELS,
-        image_size=ONNX_SIZE,
-        channels=1,
-        fit="pad",
-        thresholds={"covid": 0.25, "Lungenentzündung": 0.5} if task == "multi_label" else None,
-        trial="t0003",
-        seed=None,
-        epoch=4,
-        code=None,
-    )
-    return plain_network(model), facts
+    thresholds = dict(zip(LABELS, (0.25, 0.5, 0.5), strict=True)) if task == "multi_label" else None
+    facts = facts_of(backbone, task=task, head_widths=(8,), classes=LABELS, fit="pad", thresholds=thresholds)
+    return plain_network(model_of(backbone, head_widths=(8,), dropout=0.5)), facts
 
 
 def session_of(path: Path) -> Any:
@@ -280,7 +265,7 @@ def test_onnxruntime_gives_torchs_probabilities_for_any_number_of_images(
     assert [path.name for path in tmp_path.iterdir()] == ["best.onnx"], "the tensors are inside the one file"
     session = session_of(tmp_path / "best.onnx")
     for count in (1, 5):
-        images = torch.randn(count, 3, ONNX_SIZE, ONNX_SIZE, generator=torch.Generator().manual_seed(count))
+        images = torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(count))
         with torch.inference_mode():
             logits = network(images)
         expected = logits.softmax(1) if task == "single_label" else logits.sigmoid()
@@ -293,9 +278,9 @@ def test_the_file_says_what_its_numbers_mean(tmp_path: Path) -> None:
     write_onnx(tmp_path / "best.onnx", network, facts)
     said = session_of(tmp_path / "best.onnx").get_modelmeta().custom_metadata_map
     read = {name: json.loads(text) for name, text in said.items()}
-    assert read["classes"] == ["covid", "Lungenentzündung"]
-    assert read["thresholds"] == {"covid": 0.25, "Lungenentzündung": 0.5}
-    assert (read["image_size"], read["fit"], read["channels"]) == (ONNX_SIZE, "pad", 1)
+    assert read["classes"] == ["covid", "Lungenentzündung", "normal"]
+    assert read["thresholds"] == {"covid": 0.25, "Lungenentzündung": 0.5, "normal": 0.5}
+    assert (read["image_size"], read["fit"], read["channels"]) == (SIZE, "pad", 1)
     assert read["mean"] == pytest.approx([0.485, 0.456, 0.406])
     assert read["std"] == pytest.approx([0.229, 0.224, 0.225])
 
@@ -304,7 +289,7 @@ class Noisy(nn.Module):
     """No two answers of it agree."""
 
     def forward(self, image: Tensor) -> Tensor:
-        return image.mean(dim=(2, 3))[:, :2] + torch.randn(image.shape[0], 2)
+        return image.mean(dim=(2, 3)) + torch.randn(image.shape[0], 3)
 
 
 def test_a_file_that_disagrees_is_not_kept(tmp_path: Path) -> None:

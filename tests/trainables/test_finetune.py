@@ -69,7 +69,6 @@ def test_depth_trains_the_last_blocks_and_the_frozen_rest_can_run_once(
     wanted |= {part for part in last if isinstance(part_of(parts[1], part), nn.Parameter)}
     wanted |= {"head.1.weight", "head.1.bias"}
     assert set(model.trainable_names()) == wanted
-    assert model.first_trainable_block == 5 - depth
 
     boundary = model.forward_frozen(images(2))
     before = boundary.clone()
@@ -106,7 +105,6 @@ def test_named_layers_train_and_nothing_else() -> None:
     assert trunk == [
         name for name, _ in model.trunk.named_parameters() if name.startswith(("layer3.0.", "layer4.1.conv2."))
     ]
-    assert model.first_trainable_block == 3
     assert model.backbone.stages[model.frozen_stages] == "layer3"
 
 
@@ -127,11 +125,6 @@ def test_parameters_train_by_their_own_names(layer: str, others: set[str], bound
     assert model.backbone.stages[model.frozen_stages] == boundary
     model(images(2)).sum().backward()
     assert set(gradients(model.trunk, "")) == trains
-
-
-def test_images_that_patches_do_not_fill_are_refused() -> None:
-    (problem,) = model_problems(TrialParams(backbone="vit_b_16"), 70)
-    assert "vit_b_16 needs a multiple of 16 px, such as 64 or 80, image_size is 70" in problem
 
 
 def test_a_layer_name_is_no_prefix_of_others() -> None:

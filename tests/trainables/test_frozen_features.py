@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 import json
@@ -20,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
+from trial_settings import timeless, trial_settings, write_fold
 
 from search_spaces.params import BACKBONE_NAMES, TrialParams
 from trainables import frozen_features
@@ -51,7 +51,6 @@ SPLITS = {"train": 24, "val": 8, "test": 4}
 BATCH_SIZE, EPOCHS = 4, 5
 """30 steps."""
 CLOSE = 1e-4
-CLOCKS = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
 QUICK = ("squeezenet1_1", "efficientnet_b0")
 FAR_BELOW = 1 << 40
 
@@ -90,26 +89,8 @@ def params_of(backbone: str, depth: int = 1, augment: str = "flip", **others: An
 
 def settings_of(run_dir: Path, **changes: Any) -> TrialSettings:
     """``cached_stages``: behind every one of them."""
-    values: dict[str, Any] = {
-        "run_dir": str(run_dir),
-        "epochs": EPOCHS,
-        "weights": "random",
-        "precision": "fp32",
-        "metric": "val_f1_macro",
-        "mode": "max",
-        "patience": None,
-        "time_limit_s": None,
-        "seed": 0,
-        "cpus": 1,
-        "use_gpu": False,
-        "deterministic": False,
-        "cached_stages": {name: range(1, len(network.stages) + 1) for name, network in BACKBONES.items()},
-    }
-    return TrialSettings(**(values | changes))
-
-
-def timeless(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in CLOCKS}
+    every = {name: range(1, len(network.stages) + 1) for name, network in BACKBONES.items()}
+    return trial_settings(run_dir, **({"epochs": EPOCHS, "cached_stages": every} | changes))
 
 
 @dataclasses.dataclass
@@ -283,15 +264,7 @@ def test_folds_share_the_features_of_the_run(run_dir: Path, cache: Path, tmp_pat
     params, settings = params_of("squeezenet1_1"), settings_of(run_dir, cache_dir=str(cache))
     trained(params, settings, 1)
     before = entries(cache)
-    with (run_dir / "splits.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    known = [row for row in rows if row["split"] != "test"]
-    for place, row in enumerate(known):
-        row["split"] = "val" if place % 4 == 0 else "train"
-    with (tmp_path / "fold.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(known)
+    write_fold(run_dir, tmp_path / "fold.csv", every=4)
     fold = dataclasses.replace(settings, splits=str(tmp_path / "fold.csv"))
     kept = trained(params, fold, 2)
     assert entries(cache) == before

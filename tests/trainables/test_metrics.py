@@ -182,8 +182,8 @@ def test_a_certain_and_wrong_prediction_costs_a_finite_nll():
 
 
 def test_half_is_a_positive_decision_and_the_first_of_tied_classes_wins():
-    assert decide(np.array([[0.5, 0.49]]), "multi_label").tolist() == [[True, False]]
-    assert decide(np.array([[0.4, 0.4, 0.2]]), "single_label").tolist() == [0]
+    assert decide(np.array([[0.5, 0.49]]), "multi_label", "ab").tolist() == [[True, False]]
+    assert decide(np.array([[0.4, 0.4, 0.2]]), "single_label", "abc").tolist() == [0]
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,14 @@ import pytest
 import torch
 from full_disk import no_file_beyond
 from PIL import Image
+from trial_settings import timeless, trial_settings
 
 from search_spaces.params import TrialParams
 from trainables import ray_trainable
 from trainables.data.config import DataConfig
 from trainables.data.prepare import prepare
 from trainables.ray_trainable import FinetuneTrainable
-from trainables.trial import FinetuneTrial, TrialSettings
+from trainables.trial import FinetuneTrial
 
 
 @pytest.fixture(scope="module")
@@ -46,44 +47,23 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(run_dir: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    def make(number: int = 0, files: bool = True, **changes: Any) -> dict[str, Any]:
-        settings = TrialSettings(
-            run_dir=str(run_dir),
-            epochs=4,
-            weights="random",
-            precision="fp32",
-            metric="val_f1_macro",
-            mode="max",
-            patience=None,
-            time_limit_s=changes.pop("time_limit_s", None),
-            seed=1,
-            cpus=1,
-            use_gpu=False,
-            deterministic=False,
-        )
+    def make(number: int = 0, **changes: Any) -> dict[str, Any]:
+        settings = trial_settings(run_dir, seed=1, time_limit_s=changes.pop("time_limit_s", None))
         params = TrialParams(
             **{"backbone": "squeezenet1_1", "unfreeze_depth": 4, "dropout": 0.5, "batch_size": 8} | changes
         )
         folder = tmp_path / f"trial{number}"
         names = {"state": "state.pt", "weights": "weights.pt", "predictions": "p.npz", "error": "error.txt"}
         paths = {name: str(folder / file) for name, file in (names | {"stacks": "stacks.txt"}).items()}
-        if files:
-            folder.mkdir(exist_ok=True)
-        return {
-            "number": number,
-            "params": params.to_flat(),
-            "settings": settings.to_dict(),
-            "files": paths if files else {},
-        }
+        folder.mkdir(exist_ok=True)
+        return {"stream": number, "params": params.to_flat(), "settings": settings.to_dict(), "files": paths}
 
     return make
 
 
 def curve(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The records without what a clock says."""
-    clock = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
-    records = [json.loads(result["record"]) for result in results]
-    return [{key: value for key, value in record.items() if key not in clock} for record in records]
+    return [timeless(json.loads(result["record"])) for result in results]
 
 
 def test_a_trial_started_again_reports_its_last_epoch_once_more_and_goes_on(
@@ -91,9 +71,9 @@ def test_a_trial_started_again_reports_its_last_epoch_once_more_and_goes_on(
 ) -> None:
     whole = FinetuneTrainable(config(number=0))
     expected = curve([whole.step() for _ in range(4)])
-    lost = FinetuneTrainable(config(number=5) | {"number": 0})
+    lost = FinetuneTrainable(config(number=5) | {"stream": 0})
     before = [lost.step() for _ in range(2)]
-    again = FinetuneTrainable(config(number=5) | {"number": 0})
+    again = FinetuneTrainable(config(number=5) | {"stream": 0})
     after = [again.step() for _ in range(3)]
     assert after[0] == before[1], "the very same record, also its clock: it was not trained again"
     assert curve(before + after[1:]) == expected
@@ -104,10 +84,10 @@ def test_a_trial_started_again_reports_its_last_epoch_once_more_and_goes_on(
 def test_a_process_that_takes_another_trial_gives_what_a_fresh_one_gives(
     config: Callable[..., dict[str, Any]],
 ) -> None:
-    fresh = FinetuneTrainable(config(number=1, files=False))
-    reused = FinetuneTrainable(config(number=0, files=False))
+    fresh = FinetuneTrainable(config(number=1) | {"stream": 2})
+    reused = FinetuneTrainable(config(number=0))
     reused.step()
-    assert reused.reset_config(config(number=1, files=False))
+    assert reused.reset_config(config(number=2))
     assert curve([reused.step()]) == curve([fresh.step()])
 
 
@@ -129,7 +109,7 @@ def test_a_trial_that_a_full_disk_keeps_from_going_on_is_unfinished_and_loses_no
 ) -> None:
     whole = FinetuneTrainable(config(number=7))
     expected = curve([whole.step() for _ in range(4)])
-    made = config(number=8) | {"number": 7}
+    made = config(number=8) | {"stream": 7}
     state = Path(made["files"]["state"])
     trial = FinetuneTrainable(made)
     before = [trial.step() for _ in range(2)]
@@ -261,7 +241,7 @@ def test_an_epoch_cut_off_behind_its_weights_is_run_again_and_all_of_them_if_it_
     improved, not_improved = best[-1], next(epoch for epoch in (2, 3, 4) if best[epoch - 1] < epoch)
     assert improved > 1
     for epoch, expected in ((improved, improved), (not_improved, 1)):
-        made = config(number=10 + epoch) | {"number": 0}
+        made = config(number=10 + epoch) | {"stream": 0}
         lost = FinetuneTrainable(made)
         for _ in range(epoch - 1):
             lost.step()

@@ -218,14 +218,6 @@ def test_a_node_without_the_file_fetches_it(cache: Path, tmp_path: Path) -> None
     assert check_weights(weights).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def saved(folder: Path, backbone: str, value: Any) -> Path:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    path = folder / f"{backbone}-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth"
-    path.write_bytes(buffer.getvalue())
-    return path
-
-
 def refusal(found: FoundWeights, size: int = 64) -> str:
     with pytest.raises(UserError) as caught:
         check_weights(found, size)
@@ -273,7 +265,7 @@ def named(tmp_path: Path, backbone: str, value: Any, ending: str = "") -> FoundW
     return found[backbone]
 
 
-def test_sources_are_read_from_one_text(tmp_path: Path) -> None:
+def test_sources_are_read_from_one_text() -> None:
     read = WeightSources.parse
     assert read("imagenet") == WeightSources("imagenet", {})
     assert read("/data/a,b") == WeightSources("/data/a,b", {})
