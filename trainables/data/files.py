@@ -8,6 +8,7 @@ import os
 import posixpath
 import re
 import stat
+import unicodedata
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -402,6 +403,7 @@ class _Finder:
 
     def _by_end(self, path: str, is_folder: bool) -> _Match:
         index = self._index
+        path = unicodedata.normalize("NFC", path)  # Archives made on macOS have accents as letters of their own.
         image = None if is_folder else self._among(path, index._image_ends, "by the end of the path")
         if image:
             return image
@@ -436,11 +438,11 @@ class _Finder:
 def _ends(paths: Iterable[str], stems: bool = False) -> dict[str, tuple[str, ...]]:
     """Every end of each path, from the whole to the last name alone -> the first three paths that have it.
 
-    stems: the ends are without an image's suffix.
+    The ends are in Unicode's NFC. stems: they are without an image's suffix.
     """
     ends: dict[str, tuple[str, ...]] = {}
     for path in paths:
-        end, one = stem(path) if stems else path, (path,)
+        end, one = unicodedata.normalize("NFC", stem(path) if stems else path), (path,)
         while True:
             known = ends.setdefault(end, one)
             if known is not one and len(known) < 3:

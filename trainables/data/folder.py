@@ -193,9 +193,8 @@ def _nothing_found(root: Path, index: FileIndex, unused: Sequence[LeftOut]) -> l
         shown = shown_paths(archives or arrays)
         way = f"; {shown} must be unpacked first" if archives else f"; give one array file: --data {root / arrays[0]}"
     else:
-        way = (
-            f"; the files there are no images that can be read ({counted_forms(index.others)})" if index.others else ""
-        )
+        forms = f"; the files there are no images that can be read ({counted_forms(index.others)})"
+        way = f"{forms}: save each image as a file, in a folder of its class" if index.others else ""
     return [f"--data {root}: {what}; {expected}{way}"]
 
 

@@ -40,10 +40,11 @@ _MOST_CLASSES = 50
 _FEW = 2
 _ZOOM = re.compile(r"\d+x", re.IGNORECASE)  # of a microscope
 _MASK_HINT = re.compile("mask|segm|superp", re.IGNORECASE)
-_PERSON = re.compile(r"(patient|person|subject|subj|sub|pat|pid|case)([_-]?)\d+", re.IGNORECASE)
+_PERSON = re.compile(r"(patient|person|subject|subj|sub|pat|pid|case|oas\d)([_-]?)\d+", re.IGNORECASE)
 _PLAIN_COUNTED = r"\d{3,}(?=[_-]\d)"
 _COUNTED = r"[^/]*?\d{3,}(?=[_-]\d{1,4}(?!\d))"
 """A name with an id of three digits or more, and then a shorter number that counts its images."""
+_SIDES = r"[^/]*?\d+(?=[_-](?i:left|right|[lr])(?![A-Za-z]))"  # of a patient: eyes, breasts
 
 
 @dataclass(frozen=True)
@@ -171,18 +172,18 @@ def patient_pattern(paths: Sequence[str]) -> str | None:
     """A regular expression whose first group is the patient of a path, where file names look like patients.
 
     A file that has none is its own patient, by its name. None: fewer than one image in ten shares its patient with
-    another, or so many do that it can be none.
+    another, or so many do that it can be none; but who is called patient or the like may have hundreds of slices.
     """
     some = sorted(paths)[:_MOST_LOOKED_AT]  # where those of one patient mostly stand together
     words = Counter(match[1] + match[2] for path in some if (match := _PERSON.search(path)))
-    found = [rf"{word}\d+" for word, count in words.most_common(3) if count * 20 >= len(some)]
-    found += [_plainer(_COUNTED, some)]
-    parts = [part for part in found if _looks_like_patients(f"({part})", some)]
+    persons = [rf"{word}\d+" for word, count in words.most_common(3) if count * 20 >= len(some)]
+    found = [*persons, _plainer(_COUNTED, some), _SIDES]
+    parts = [part for part in found if _looks_like_patients(f"({part})", some, part in persons)]
     if not parts:
         return None
     plain, filled = f"({'|'.join(parts)})", f"({'|'.join([*parts, '[^/]+$'])})"
     pattern = plain if all(groups_of(plain, paths)) else filled
-    return pattern if _looks_like_patients(pattern, some) else None
+    return pattern if _looks_like_patients(pattern, some, parts[0] in persons) else None
 
 
 def patient_folders(paths: Sequence[str], labels: Sequence[str]) -> str | None:
@@ -213,10 +214,12 @@ def _plainer(pattern: str, paths: Sequence[str]) -> str:
     return _PLAIN_COUNTED if len(set(zip(one, other, strict=True))) == len(set(one)) == len(set(other)) else pattern
 
 
-def _looks_like_patients(pattern: str, paths: Sequence[str]) -> bool:
+def _looks_like_patients(pattern: str, paths: Sequence[str], named: bool) -> bool:
+    """named: a word says that they are."""
     groups = Counter(group for group in groups_of(pattern, paths) if group)
     shared = sum(count for count in groups.values() if count > 1)
-    return shared * 10 >= len(paths) and len(groups) * _MOST_OF_A_PATIENT >= groups.total() and len(groups) > 2
+    few_each = named or len(groups) * _MOST_OF_A_PATIENT >= groups.total()
+    return shared * 10 >= len(paths) and few_each and len(groups) > 2
 
 
 def class_pattern(paths: Sequence[str]) -> str | None:

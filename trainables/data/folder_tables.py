@@ -140,6 +140,9 @@ def way_out(index: FileIndex, images: Sequence[str] = ()) -> str:
     if pattern:
         some = "" if all(groups_of(pattern, index.images)) else ", with --test-data none if those of tests have none"
         return f"--class-from '{pattern}' takes a class from the file names{some}"
+    if arrays := [path for path in index.others if path.lower().endswith(".mat")]:
+        what = "save the labels as CSV, with the names of the images, and give that by --data with --label-column"
+        return f"{shown_paths(arrays)}: {what}"
     if others:
         said = "; ".join(f"{path} stands there, but {why}" for path, why in list(others.items())[:3])
         return f"{said}; give a table of the images by --data with --label-column, or --class-from REGEX"

@@ -356,6 +356,11 @@ def _check_classes(
             f"folders {shown_paths(names, 5)}; give {table.option(tree.index)}, or {outer} if the folders are the "
             "classes"
         )
+    elif inside := [] if has_splits else _splits_below(tree, folders):
+        problem = (
+            f"{shown_paths(inside)}: named like splits, below {shown_paths(names)}; give one folder, such as --data "
+            f"{tree.index.root / folders[0]}, or leave it out by --classes, or give {outer} if all are classes"
+        )
     elif parts:
         problem = f"{shown_paths(parts)} are no classes, but parts of one set by their names; "
         problem += _instead(tree, folders, parts, inner)
@@ -382,11 +387,6 @@ def _check_classes(
             f"{shown_paths(splits)} among the classes {shown_paths(names)} is named like a split; give --split-names "
             f"{shown}, with one for each folder, or {outer} if these are classes"
         )
-    elif inside := [] if has_splits else _splits_below(tree, folders):
-        problem = (
-            f"{shown_paths(inside)}: named like splits, below {shown_paths(names)}; give one of these folders as "
-            f"--data, or {outer} if they are classes all the same"
-        )
     elif odd := [name for name in names if is_unlabelled(name) or (name.lower() == "masks" and len(names) > 1)]:
         kept = ",".join(name for name in names if name not in odd)
         only = [folder for folder in folders if name_of(folder) == kept and len(tree.children(folder)) > 1]
@@ -412,6 +412,7 @@ def _check_classes(
             f"{shown_paths(sorted(map(name_of, tree.children(last))))}); give {outer} for the outer, {inner} for the "
             "inner "
             + ("ones, --class-from '([^/]+)/[^/]+$' for the innermost" if has_deeper else "ones")
+            + ("" if has_splits else f", --data {tree.index.root / last} for {name_of(last)} alone")
             + (f", or --split-names {names[0]}=train,... if the outer ones are splits" if len(names) <= 5 else "")
         )
         if len(names) > 5:
@@ -467,17 +468,17 @@ def _are_versions(tree: _Tree, folders: Sequence[str]) -> bool:
 
 
 def _may_hold_classes(tree: _Tree, folders: Sequence[str]) -> bool:
-    """colon/{colon_aca, colon_n}, 8863/{0, 1}: each folder holds but a few folders, of several names in all. Names with
-    numbers, as patients have, only where there are fewer than folders around them.
+    """colon/{colon_aca, colon_n}, 8863/{0, 1}: each folder holds only folders, of several names in all. Names with
+    numbers, as patients have, only where there are few, and fewer than folders around them.
     """
     inside: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
         inner = set(map(name_of, tree.children(folder)))
-        if not 0 < len(inner) <= _MOST_SUBCLASSES + 2 or tree.loose(folder):
+        if not inner or tree.loose(folder):
             return False
         inside[name_of(folder)] |= {name for name in inner if name != name_of(folder) and not says_nothing(name)}
     names = set().union(*inside.values())
-    if len(names) < 2 or len(inside) < 2 or max(map(len, inside.values())) > _MOST_SUBCLASSES:
+    if len(names) < 2 or len(inside) < 2:
         return False
     numbered = any(letter.isdigit() for name in names for letter in name)
     return not numbered or (len(names) < len(inside) and len(names) <= _MOST_SUBCLASSES)

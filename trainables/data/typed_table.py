@@ -13,9 +13,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, some
 from trainables.data.delimited import CHUNK_CELLS
 from trainables.data.file_form import Opened
+from trainables.data.files import has_image_suffix
 
 MOST_COLUMNS = 20_000
 _MOST_CHARACTERS = 500_000_000  # of one part
@@ -101,9 +102,9 @@ def json_parts(where: str, stream: Opened) -> Iterator[pd.DataFrame]:
         place = after.end()
     if array and text[place:].strip() != "]":
         raise UserError(f"{where}: the JSON array does not end where the file ends: it is cut, or more follows")
-    nested = [name for name, value in row.items() if isinstance(value, dict) or "{" in str(value)[:2]]
+    nested = any(isinstance(one, dict) or "{" in str(one)[:2] or has_image_suffix(name) for name, one in row.items())
     if count == 1 and nested:
-        raise UserError(f"{where}: one JSON object ({', '.join(map(repr, row))}), not one a row; save it as CSV")
+        raise UserError(f"{where}: one JSON object ({some(map(repr, row))}), not one a row; save it as CSV")
     if columns:
         yield _texts(where, columns)
 

@@ -222,6 +222,12 @@ def test_a_folder_and_an_image_of_one_name_are_ambiguous(tmp_path: Path) -> None
     assert found(index, "case1/") == ["case1/1.png case1/case1/2.png"]
 
 
+def test_accents_may_be_composed_or_not(tmp_path: Path) -> None:
+    index = index_folder(write(tmp_path, "Zoe\u0308/a\u0308.png", "b/\u00fc.png"))
+    cells = ("Zo\u00eb/\u00e4.png", "\u00e4", "Zo\u00eb", "u\u0308.png")
+    assert found(index, *cells) == [*["Zoe\u0308/a\u0308.png"] * 3, "b/\u00fc.png"]
+
+
 def test_how_files_were_found_is_told_with_an_example(tmp_path: Path) -> None:
     located = index_folder(write(tmp_path, "d/1.png", "d/2.png")).locate(["d/1.png", "2", "2"])
     assert located.notes == ("1 of 2 paths were found by name without suffix, such as 2 at d/2.png",)

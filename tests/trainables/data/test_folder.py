@@ -272,6 +272,7 @@ def test_class_from_reads_flat_folders_and_names_what_has_no_match(tmp_path: Pat
             r"([^/]*?\d{3,}(?=[_-]\d{1,4}(?!\d)))",
         ),
         (("ill/subject1|subject2/#.png", "well/subject3|subject4/#.png"), r"(subject\d+)"),
+        (("ill/1#_left.png", "ill/1#_right.png", "well/2#_left.png"), r"([^/]*?\d+(?=[_-](?i:left|right|[lr])(?![A-Za-z])))"),
         (("ill/ill_#.png", "well/well_#.png"), None),
         (("ill/ISIC_000000#.png", "well/ISIC_000001#.png"), None),
         (("ill/2020-03-#.png", "well/2021-03-#.png"), None),
@@ -287,6 +288,13 @@ def test_a_warning_names_the_regex_that_finds_patients(
         groups = listed(tmp_path, group_from=pattern).groups
         assert groups is not None
         assert max(Counter(groups).values()) > 1
+
+
+@pytest.mark.parametrize("name", ["patient{}_slice_{:02d}.png", "OAS1_{:04d}_MR1_mpr-1_1{:02d}.png"])
+def test_a_patient_may_have_many_slices(tmp_path: Path, name: str) -> None:
+    make(tmp_path, *(f"{'ill' if p % 2 else 'well'}/{name.format(p, n)}" for p in range(4) for n in range(30)))
+    (check,) = listed(tmp_path).checks
+    assert (check.check, check.count) == ("patients_in_file_names", 4)
 
 
 def test_a_regex_that_puts_patients_into_two_given_splits_is_not_recommended(tmp_path: Path) -> None:

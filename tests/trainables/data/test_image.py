@@ -156,6 +156,12 @@ def test_first_of_several_frames_is_used_and_counted(kind: str) -> None:
         (b"", "empty"),
         (b"dear radiologist, please find attached\n" * 20, "a text file, not an image"),
         (b"\x00\x01\x02" * 50, "not an image of a known format"),
+        (
+            encoded(Image.fromarray(GRAY.astype(np.float32)), "TIFF").replace(  # 64 bits a sample
+                b"\x02\x01\x03\0\x01\0\0\0\x20\0", b"\x02\x01\x03\0\x01\0\0\0\x40\0"
+            ),
+            "a TIFF of channels or bits",
+        ),
         (encoded(Image.fromarray(np.tile(EIGHT_BIT, (20, 20))), "JPEG")[:-2000], "damaged"),
         (encoded(Image.fromarray(EIGHT_BIT), "PNG")[:60], "damaged"),
     ],

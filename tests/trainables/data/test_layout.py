@@ -122,7 +122,13 @@ def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: P
         (("set/fold_1|fold_2/ill|well/#.png",), "fold_1, fold_2|/set --class-from '^[^/]+/([^/]+)/'"),
         (("labeled-images/a|b/#.png", "unlabeled-images/x/#.png"), "/labeled-images"),
         (("mnist.npz",), "mnist.npz"),
-        (("a/#.nii.gz", "readme.md"), "no images that can be read (.nii.gz: 2, .md: 1)"),
+        (("a/#.nii.gz", "readme.md"), "no images that can be read (.nii.gz: 2, .md: 1)|save each image as a file"),
+        (
+            (f"color|gray/{'|'.join(f'leaf {letter}' for letter in 'abcdefghijklmnopqrstuvw')}/#.png",),
+            "the class may be color, gray|--class-from '^[^/]+/([^/]+)/'|/color for color alone",
+        ),
+        (("jpg/image_0000#.jpg", "imagelabels.mat"), "one class only|imagelabels.mat: save the labels as CSV"),
+        (("fold_1|fold_2/train|val/ill|well/#.png",), "fold_1/train|named like splits|/fold_1"),
     ],
 )
 def test_what_leaves_open_what_is_a_class_stops_with_the_way_out(

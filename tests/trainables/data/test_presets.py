@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -193,6 +194,14 @@ def test_a_public_set_is_read_as_its_documentation_has_it(layout: str, layouts: 
         assert sum(one.count for one in samples.left_out) == (right["left_out"] or {"count": 0})["count"]
         for label, count in right.get("label_counts", {}).items():
             assert images_by_class(samples).get(label, count) == count
+
+
+def test_a_copy_beside_a_set_does_not_hide_it(tmp_path: Path) -> None:
+    right = MINIATURES["kermany_oct"](tmp_path)
+    shutil.copytree(tmp_path / "OCT2017 ", tmp_path / "oct2017" / "OCT2017 ")
+    assert applied(tmp_path).preset == right.preset
+    samples = listed(tmp_path)
+    assert (len(samples), sum(one.count for one in samples.left_out)) == (112, 112)
 
 
 def test_the_three_classes_of_rsna_are_read_from_their_own_table(layouts: Path) -> None:

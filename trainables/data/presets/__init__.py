@@ -250,6 +250,9 @@ class _Place:
                 found.append(folder.absolute())
                 inner = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
                 inner = [name for name in inner if not name.startswith((".", "__", "@"))]  # __MACOSX, @eaDir
+                if len(inner) == 2:  # oct2017/OCT2017 beside OCT2017, as on Kaggle: a copy of it
+                    pairs = zip(inner, inner[::-1], strict=True)
+                    inner = [name for name, other in pairs if not (folder / name / other).is_dir()]
                 if len(inner) != 1:
                     break
                 folder = folder / inner[0]
