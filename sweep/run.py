@@ -160,10 +160,9 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         if machine is not here and beside is not None:
             problems += node_problems(config, beside.root, cluster.on_every_node)
         # Nothing is decoded for a command that is refused anyway.
-        prepare = prepare_into(None if problems else beside, paths, here.cpus, config.folds)
+        prepare = prepare_into(None if problems else beside, paths, here.cpus, config.folds, found)
         if found is not None:
             found["config"] = config.to_json()
-            prepare = kept_in(found, prepare)
         own_epochs = resumed.own_epochs if resumed else "epochs" not in asked.model_fields_set
         plan = make_plan(
             config,
@@ -255,18 +254,25 @@ def new_run_paths(config: SweepConfig) -> RunPaths:
 
 
 def prepare_into(
-    beside: RunPaths | None, paths: RunPaths, workers: int, folds: int | None
+    beside: RunPaths | None, paths: RunPaths, workers: int, folds: int | None, found: dict[str, Any] | None = None
 ) -> Callable[[DataConfig], dict[str, Any]]:
     """Reads a data set into the run folder ``beside``, its decoded images into the cache that runs share.
 
-    Without a folder it only looks for what is wrong with the data. folds: into how many it has to be divisible.
+    Without a folder it only looks for what is wrong with the data. folds: into how many it has to be divisible. found:
+    gets the answer as "dataset", whatever else is wrong with the command.
     """
     from trainables.data.prepare import inspect, prepare
 
-    if beside is None:
-        return lambda config: inspect(config, folds)
-    cache = image_cache(paths.root.parent)
-    return lambda config: prepare(config, beside.root, cache, workers, ImageCount(), folds)
+    def read_data(config: DataConfig) -> dict[str, Any]:
+        if beside is None:
+            dataset = inspect(config, folds)
+        else:
+            dataset = prepare(config, beside.root, image_cache(paths.root.parent), workers, ImageCount(), folds)
+        if found is not None:
+            found["dataset"] = dataset
+        return dataset
+
+    return read_data
 
 
 def with_preset(asked: SweepConfig, problems: list[str]) -> SweepConfig:
@@ -276,18 +282,6 @@ def with_preset(asked: SweepConfig, problems: list[str]) -> SweepConfig:
     with gathered(problems):
         return apply_preset(asked)[0]
     return asked
-
-
-def kept_in(
-    found: dict[str, Any], prepare: Callable[[DataConfig], dict[str, Any]]
-) -> Callable[[DataConfig], dict[str, Any]]:
-    """``prepare`` whose answer ``found`` keeps, whatever else is wrong with the command."""
-
-    def read_data(config: DataConfig) -> dict[str, Any]:
-        found["dataset"] = dataset = prepare(config)
-        return dataset
-
-    return read_data
 
 
 def write_new_run(
