@@ -310,12 +310,16 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def time_left(seconds: float) -> str:
+    """An estimate: whole minutes are all that can be said of it."""
+    return duration(seconds if seconds < 60 else 60 * math.ceil(seconds / 60))
+
+
 def _headline(facts: SweepProgress, elapsed_s: float, left_s: float | None) -> Text:
     line = Text.assemble((f"{facts.ended_count} of {facts.total} trials ended", "bold"))
     line.append(f", {duration(elapsed_s)} so far")
     if left_s is not None and facts.ended_count < facts.total:
-        # An estimate: whole minutes are all that can be said of it.
-        line.append(f", about {duration(left_s if left_s < 60 else 60 * math.ceil(left_s / 60))} left")
+        line.append(f", about {time_left(left_s)} left")
     return line
 
 

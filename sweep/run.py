@@ -24,16 +24,16 @@ from sweep.resume import Resumed, resume, run_paths
 from sweep.run_folder import (
     ModelPaths,
     RunPaths,
+    change_sweep,
     claim,
     create_run,
-    end_run,
     image_cache,
     place_problems,
     reopen_run,
     staging,
     unwritable,
 )
-from trainables.atomic import write_atomically
+from trainables.atomic import now, write_atomically
 
 if TYPE_CHECKING:
     from sweep.history import TrialHistory, TrialState
@@ -293,7 +293,7 @@ def write_new_run(
     """
     from sweep.estimate import provenance
 
-    rows, place, number = enumerate(plan.space.rows), paths, 1
+    place, number = paths, 1
     record = {
         "asked": asked.to_json(),
         "mode": plan.mode,
@@ -303,7 +303,7 @@ def write_new_run(
         "command": arguments,
         "study_rows": [
             {"id": row.id, "number": index, "epochs": row.epochs, "claim": row.claim, "note": row.note}
-            for index, row in rows
+            for index, row in enumerate(plan.space.rows)
         ],
         "study_rows_left_out": dict(plan.space.left_out),
     }
@@ -408,7 +408,7 @@ def write_summary(history: TrialHistory, ended: bool) -> list[str]:
     paths = history.paths
     if ended:
         drop_failed_states(paths)
-        end_run(paths)
+        change_sweep(paths, ended=now())
     run = read_run(paths.root)
     write_atomically(paths.trials_table, lambda path: run.trials.to_parquet(path, index=False))
     write_atomically(paths.epochs_table, lambda path: run.epochs.to_parquet(path, index=False))
