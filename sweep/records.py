@@ -64,9 +64,8 @@ class WarmTrial(Record):
 class SweepRecord(Record):
     """sweep.json: the resolved settings, and what was written beside them. mode: "max" or "min" of ``metric``.
 
-    fixed: hyperparameters of --set. command: the arguments; resumed: those of each --resume that changed a setting.
-    created, ended: ISO times; ended: None while it runs and after a kill. settings:
-    all resolved settings as saved.
+    command: the arguments; resumed: those of each --resume that changed a setting. created, ended: ISO times; ended:
+    None while it runs and after a kill. settings: all resolved settings as saved.
     """
 
     name: str | None = None
@@ -83,11 +82,8 @@ class SweepRecord(Record):
     epochs: Whole | None = None
     grace_period: Whole | None = None
     finalists: Whole | None = None
-    repeats: Whole | None = None
-    folds: Whole | None = None
     patience: Whole | None = None
     seed: Whole | None = None
-    image_size: Whole | None = None
     concurrency: Setting = None
     reduction_factor: Number | None = None
     deterministic: Flag = False
@@ -99,7 +95,6 @@ class SweepRecord(Record):
     prevalence: dict[str, Number] | None = None
     warm_start: str | None = None
     warm_trials: tuple[WarmTrial, ...] = ()
-    fixed: dict[str, JsonValue] = Field(default={}, alias="set")
     created: str | None = None
     ended: str | None = None
     command: tuple[str, ...] = ()

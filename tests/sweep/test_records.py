@@ -114,10 +114,11 @@ def test_a_run_of_another_format_is_refused_by_its_version(tmp_path: Path, versi
 
 def test_what_stands_in_a_run_is_typed(tmp_path: Path) -> None:
     root = write(tmp_path / "run", trials=2, finals={"finalists": (0,), "repeats": 2})
-    change_sweep(RunPaths(root), set={"lr": 0.1}, folds=None)
+    change_sweep(RunPaths(root), set={"lr": 0.1}, patience=None)
     run = read_run(root)
     assert run.problems == []
-    assert (run.sweep.sampler, run.sweep.fixed, run.sweep.folds, run.sweep.mode) == ("tpe", {"lr": 0.1}, None, "max")
+    assert (run.sweep.sampler, run.sweep.patience, run.sweep.mode) == ("tpe", None, "max")
+    assert run.sweep.settings["set"] == {"lr": 0.1}
     assert run.sweep.settings["grace_period"] == run.sweep.grace_period == 3
     assert run.dataset.source.path == "/home/someone/xrays/manifest.csv"
     assert run.dataset.groups.counts["val"] == 110
