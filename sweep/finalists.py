@@ -77,7 +77,9 @@ def run(
     if config.folds is not None:
         folds = [paths.fold(repeat.name) for repeat in repeats]
         write_folds(paths.splits, folds, plan.dataset.classes, config.seed)
-    _write_chosen(paths, chosen, repeats, config.folds)
+    rows = [one.model_dump(mode="json", exclude={"repeats"}) for one in chosen]
+    content = {"repeats": [repeat.name for repeat in repeats], "folds": config.folds, "finalists": rows}
+    write_if_new(paths.chosen, content, time="chosen")
     wanted = [f"{one.trial_id}/{repeat.name}" for one in chosen for repeat in repeats]
     history = RepeatHistory(paths, config.metric, plan.mode, wanted)
     for problem in history.load():
@@ -169,13 +171,11 @@ def repeats_of(seed: int, repeats: int, folds: int | None) -> list[RepeatPlan]:
     return [RepeatPlan(f"fold_{k + 1}_of_{folds}", first + k, k + 1) for k in range(folds)]
 
 
-def _write_chosen(paths: RunPaths, chosen: list[Finalist], repeats: list[RepeatPlan], folds: int | None) -> None:
-    """finalists.json, unless it says the same already."""
-    rows = [one.model_dump(mode="json", exclude={"repeats"}) for one in chosen]
-    content = {"repeats": [repeat.name for repeat in repeats], "folds": folds, "finalists": rows}
-    before = read_json(paths.chosen, [], "")
-    if {key: value for key, value in before.items() if key != "chosen"} != content:
-        write_json(paths.chosen, {"chosen": now()} | content)
+def write_if_new(path: Path, content: dict[str, Any], time: str) -> None:
+    """Write ``content`` with the time of now as ``time``, unless the file says the same already, of an earlier time."""
+    before = read_json(path, [], "")
+    if {key: value for key, value in before.items() if key != time} != content:
+        write_json(path, {time: now()} | content)
 
 
 class RepeatList:
@@ -290,9 +290,7 @@ def select(run: Run) -> str | None:
         pooled, classes = _pooled(run, finals, winner), run.dataset.classes
         point = None if pooled is None else operating_point(*pooled, classes, label, kind, target)
         made["operating_point"] = None if point is None else dataclasses.asdict(point)
-    before = read_json(run.paths.selection, [], "")
-    if {key: value for key, value in before.items() if key != "selected"} != made:
-        write_json(run.paths.selection, {"selected": now()} | made)
+    write_if_new(run.paths.selection, made, time="selected")
     return winner.trial_id
 
 
