@@ -23,7 +23,7 @@ from search_spaces.params import TrialParams
 from sweep.heartbeat import Heartbeat
 from sweep.history import RepeatHistory, TrialHistory, TrialState
 from sweep.model import choose as choose_model
-from sweep.optuna_search import Exhausted
+from sweep.optuna_search import Exhausted, key_of
 from sweep.plan import Plan
 from sweep.progress import Progress, SweepProgress, TensorBoardLog
 from sweep.pruning import PruningRule
@@ -73,7 +73,7 @@ def run(
     for note in notes:
         say(note)
     if not chosen:
-        return Outcome(interrupted=False, out_of_time=False)
+        return Outcome()
     if config.folds is not None:
         folds = [paths.fold(repeat.name) for repeat in repeats]
         write_folds(paths.splits, folds, plan.dataset.classes, config.seed)
@@ -101,14 +101,14 @@ def run(
     winner = select(read_run(paths.root))
     if winner is None:
         say("no finalist could be trained again: there is no winner, and the test split stays closed")
-        return Outcome(interrupted=False, out_of_time=False)
+        return Outcome()
     splits: tuple[str, ...] = ("train", "val")
     if plan.dataset.images["test"]:
         open_test(paths, winner, [one.trial_id for one in chosen], plan.dataset.images["test"])
         splits = ("train", "val", "test")
     for problem in predict_trials(plan, history, history.of_wanted(), settings_of, splits, "fp32"):
         say(problem)
-    return Outcome(interrupted=False, out_of_time=False)
+    return Outcome()
 
 
 def choose(plan: Plan, search: TrialHistory) -> tuple[list[Finalist], list[str]]:
@@ -120,7 +120,7 @@ def choose(plan: Plan, search: TrialHistory) -> tuple[list[Finalist], list[str]]
     ranked = [entry for entry in search.ranked() if entry.status != "failed" and not math.isnan(entry.score)]
     different: dict[str, TrialState] = {}
     for entry in ranked:
-        different.setdefault(json.dumps(entry.params.active(), sort_keys=True), entry)
+        different.setdefault(key_of(entry.params), entry)
     best_ones = list(different.values())[: plan.config.finalists]
     found = [_finalist(entry, "finalist", place, None) for place, entry in enumerate(best_ones, start=1)]
     cells: dict[str, list[TrialState]] = {}

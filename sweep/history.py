@@ -299,8 +299,3 @@ def _drop_state(files: TrialPaths) -> None:
 def trial_id(number: int) -> str:
     """The name of the ``number``-th trial of a run, also of its folder."""
     return f"t{number:04d}"
-
-
-def to_json_scalars(values: dict[str, Any]) -> dict[str, Any]:
-    """``values`` as JSON can hold them (numpy scalars become Python's)."""
-    return {key: json.loads(json.dumps(value, default=lambda odd: odd.item())) for key, value in values.items()}

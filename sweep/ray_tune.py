@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,8 +43,8 @@ SettingsOf = Callable[[TrialState], tuple[TrialSettings, int]]
 class Outcome:
     """Why ``run_trials`` returned, where it was not because all was done."""
 
-    interrupted: bool
-    out_of_time: bool
+    interrupted: bool = False
+    out_of_time: bool = False
 
     def then(self, after: Outcome) -> Outcome:
         """Of this and what came after it."""
@@ -147,7 +147,7 @@ def run_trials(
     """
     remaining = len(history.unfinished()) + max(0, trials - len(history.entries))
     if not remaining:
-        return Outcome(interrupted=False, out_of_time=False)
+        return Outcome()
     lag = plan.at_once if plan.config.deterministic else None
     with _workers(plan, history.paths, trainable, reuse_actors) as workers:
         progress.slots = lambda: workers.slots
@@ -260,7 +260,7 @@ class TuneSearcher:
             "number": trial.number,
             "stream": stream,
             "params": trial.params.to_flat(),
-            "settings": settings.to_dict(),
+            "settings": asdict(settings),
             # Absolute, as a worker has another working directory.
             "files": {name: str(getattr(files, name).absolute()) for name in TRIAL_FILES},
         }

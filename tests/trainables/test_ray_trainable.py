@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -72,7 +73,7 @@ def config(run_dir: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
         return {
             "number": number,
             "params": params.to_flat(),
-            "settings": settings.to_dict(),
+            "settings": dataclasses.asdict(settings),
             "files": paths if files else {},
         }
 
