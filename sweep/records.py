@@ -358,18 +358,25 @@ def _read_baselines(paths: RunPaths, problems: list[str], opened: bool) -> tuple
 
 def _read_rows(paths: RunPaths, dataset: DatasetRecord, problems: list[str]) -> pd.DataFrame:
     columns = ["row", "path", "split", "label", "group"]
+    rows = _read_table(paths.splits, columns, problems)
+    if rows is not None and not unchanged(paths.splits, dataset.sha256):
+        problems.append(f"{paths.splits.name} was changed: left out")
+        rows = None
+    return pd.DataFrame(columns=columns) if rows is None else rows
+
+
+def _read_table(path: Path, columns: list[str], problems: list[str]) -> pd.DataFrame | None:
+    """All as text ("" where empty); None where it cannot be read or lacks one of ``columns``."""
     try:
-        rows = pd.read_csv(paths.splits, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
-        lacking = [name for name in columns if name not in rows]
-        if not lacking and unchanged(paths.splits, dataset.sha256):
-            return rows
-        what = f"lacks {', '.join(lacking)}" if lacking else "was changed"
-        problems.append(f"{paths.splits.name} {what}: left out")
+        found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
+        if not (lacking := [name for name in columns if name not in found]):
+            return found
+        problems.append(f"{path.name} lacks {', '.join(lacking)}: left out")
     except FileNotFoundError:
-        problems.append(f"{paths.splits.name} is missing")
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        problems.append(f"{paths.splits.name} cannot be read: {reason(error)}")
-    return pd.DataFrame(columns=columns)
+        problems.append(f"{path.name} is missing")
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name} cannot be read: {reason(error)}")
+    return None
 
 
 def _read_images(paths: RunPaths, dataset: DatasetRecord, problems: list[str]) -> pd.DataFrame:
@@ -381,17 +388,11 @@ def _read_images(paths: RunPaths, dataset: DatasetRecord, problems: list[str]) -
 
 def image_table(path: Path, problems: list[str]) -> pd.DataFrame:
     """``IMAGE_COLUMNS``; without rows where there is no such file, as in earlier runs, or it is damaged."""
-    if not is_there(path):
+    found = _read_table(path, IMAGE_COLUMNS, problems) if is_there(path) else None
+    if found is None:
         return pd.DataFrame(columns=IMAGE_COLUMNS)
-    try:
-        found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
-        found = found[IMAGE_COLUMNS]
-        return found.assign(**{name: pd.to_numeric(found[name], errors="coerce") for name in IMAGE_COLUMNS[2:]})
-    except KeyError as error:
-        problems.append(f"{path.name} lacks columns: left out ({error.args[0]})")
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        problems.append(f"{path.name} cannot be read: {reason(error)}")
-    return pd.DataFrame(columns=IMAGE_COLUMNS)
+    numbers = {name: pd.to_numeric(found[name], errors="coerce") for name in IMAGE_COLUMNS[2:]}
+    return found[IMAGE_COLUMNS].assign(**numbers)
 
 
 def read_predictions(run: Run, of: str | BaselineRecord) -> Predictions | None:
