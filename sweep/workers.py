@@ -8,13 +8,13 @@ rest of the sweep waits while there is ``Work``, and ``fit`` waits while there i
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
 import re
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -148,7 +148,7 @@ class Workers(_WithoutState):
         self._running: dict[str, int] = {}
         self._most_running = self._dead_at_hand = 0
         self._started: set[str] = set()
-        self._names: set[str] = set()
+        self._given: Counter[str] = Counter()
         self._interrupted = self._closed = self.cluster_lost = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
@@ -271,12 +271,10 @@ class Workers(_WithoutState):
 
     def _named(self, config: dict[str, Any]) -> dict[str, Any]:
         """With a short name that no trial of Tune has had."""
-        first = name = trial_id(config["number"])
-        for k in itertools.count(2):
-            if name not in self._names:
-                break
-            name = f"{first}-{k}"
-        self._names.add(name)
+        name = trial_id(config["number"])
+        self._given[name] += 1
+        if (times := self._given[name]) > 1:
+            name = f"{name}-{times}"
         self._running[name] = config["number"]
         self._most_running = max(self._most_running, len(self._running))
         return config | {"name": name}
