@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,12 @@ def run(
     own = {one.trial_id: plan.own_settings(one.number, settings) for one in chosen}
 
     def settings_of(entry: TrialState) -> tuple[TrialSettings, int]:
-        return settings_of_repeat(entry, own[str(entry.suggestion.finalist)], paths)
+        origin = entry.suggestion
+        assert origin.seed is not None
+        splits = None if origin.fold is None else str(paths.fold(entry.trial_id.partition("/")[2]).absolute())
+        # One stream of random numbers for all finalists at the same seed: what chance does to all of them alike is no
+        # difference between them.
+        return dataclasses.replace(own[str(origin.finalist)], seed=origin.seed, splits=splits), 0
 
     todo = RepeatList(history, chosen, repeats)
     if len(todo) or history.unfinished():
@@ -203,18 +209,6 @@ class RepeatList:
         return [each for each in self._all if each[2] not in begun]
 
 
-def settings_of_repeat(entry: TrialState, settings: TrialSettings, paths: RunPaths) -> tuple[TrialSettings, int]:
-    """The settings of a repeat, and the stream of its random numbers; settings: of its finalist in the search.
-
-    The stream is the same for all finalists at the same seed, so that what chance does to all of them alike is no
-    difference between them.
-    """
-    origin = entry.suggestion
-    assert origin.seed is not None
-    splits = None if origin.fold is None else str(paths.fold(entry.trial_id.partition("/")[2]).absolute())
-    return dataclasses.replace(settings, seed=origin.seed, splits=splits), 0
-
-
 def _cost(plan: Plan, search: TrialHistory, chosen: list[Finalist], repeats: list[RepeatPlan], left: int) -> str:
     finalists = sum(one.role == "finalist" for one in chosen)
     what = f"{finalists} finalist{'s' * (finalists > 1)}"
@@ -255,14 +249,10 @@ def _retrain(
     trials = len(history.entries) + len(todo)
     searcher = TuneSearcher(todo, history, settings_of)
     pruning = PruningRule("none", plan.budget, plan.grace_period, plan.config.reduction_factor)
-    curves = TensorBoardLog(history)
     facts = SweepProgress(history, len(history.wanted), plan.budget, history.of_wanted())
-    beat.progress = progress = Progress(facts)
-    try:
+    with closing(TensorBoardLog(history)), closing(Progress(facts)) as progress:
+        beat.progress = progress
         return run_trials(plan, history, searcher, pruning, progress, budget, trials=trials)
-    finally:
-        progress.close()
-        curves.close()
 
 
 def select(run: Run) -> str | None:

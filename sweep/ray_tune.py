@@ -170,8 +170,8 @@ def predict_trials(
     Beside each other, by the processes that ran the trials; returns what failed, one sentence each. precision: None =
     that of the trials.
     """
-    ended = [trial for trial in trials if trial.ended and trial.status != "failed"]
-    saved = [trial for trial in ended if history.files(trial).weights.exists()]
+    done = ("completed", "pruned")
+    saved = [trial for trial in trials if trial.status in done and history.files(trial).weights.exists()]
     arguments = [
         (trial.params, *settings_of(trial), history.files(trial).weights.absolute(), splits, precision)
         for trial in saved
@@ -339,19 +339,16 @@ class _Trials:
 
     def lost(self, number: int, reason: str, counts: bool = True) -> None:
         state = self.history.entries[number]
-        if not counts:
-            self.searcher.again(state)
-            self.remaining += 1
-            return
-        if (stacks := self.history.files(state).stacks).exists() and stacks.stat().st_size:
-            reason = "hung past its time limit"  # The watchdog in its process has ended it, see ``FinetuneTrainable``.
-        self.history.restart(number, reason)
-        if state.restarts > RESTARTS:
-            self._end(number, "failed", reason)
-            return
+        if counts:
+            if (stacks := self.history.files(state).stacks).exists() and stacks.stat().st_size:
+                reason = "hung past its time limit"  # The watchdog in its process ended it, see ``FinetuneTrainable``.
+            self.history.restart(number, reason)
+            if state.restarts > RESTARTS:
+                self._end(number, "failed", reason)
+                return
+            self.progress.message(f"trial {state.trial_id} lost its worker ({reason}): started again where it was")
         self.searcher.again(state)
         self.remaining += 1
-        self.progress.message(f"trial {state.trial_id} lost its worker ({reason}): started again where it was")
 
     def left(self) -> int:
         return self.remaining

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -364,7 +365,7 @@ def run_search(
         plan.space,
         history,
         sampler=config.sampler,
-        trials=plan.config.trials,
+        trials=config.trials,
         seed=config.seed,
         concurrency=plan.at_once,
         deterministic=config.deterministic,
@@ -372,31 +373,26 @@ def run_search(
     )
     export = OptunaExport(history)
     history.on_end.append(export.add)
-    curves = TensorBoardLog(history)
 
     def settings_of(entry: TrialState) -> tuple[TrialSettings, int]:
         return plan.own_settings(entry.number, settings), entry.number
 
     searcher = TuneSearcher(search, history, settings_of)
     pruning = PruningRule(config.scheduler, plan.budget, plan.grace_period, config.reduction_factor)
-    facts = SweepProgress(history, plan.config.trials, plan.budget, list(history.entries.values()))
+    facts = SweepProgress(history, config.trials, plan.budget, list(history.entries.values()))
     beat.progress = progress = Progress(facts, time_budget_s=config.time_budget)
     search.on_refused.append(progress.message)
     if config.finalists:
         budget.reserve_s = lambda: expected_seconds(plan, history)
-    try:
+    with closing(export), closing(TensorBoardLog(history)), closing(progress):
         for note in (*plan.notes(), *unreadable, estimate.disk_line(plan, history.paths)):
             progress.message(note)
-        outcome = run_trials(plan, history, searcher, pruning, progress, budget, trials=plan.config.trials)
+        outcome = run_trials(plan, history, searcher, pruning, progress, budget, trials=config.trials)
         if not outcome.interrupted:
             asked_for = [best] if (best := history.best()) else []  # how it does on training images
             for problem in predict_trials(plan, history, asked_for, settings_of, ("train", "val")):
                 progress.message(problem)
-    finally:
-        progress.close()
-        curves.close()
-        export.close()
-        budget.reserve_s = float
+    budget.reserve_s = float
     return outcome
 
 
