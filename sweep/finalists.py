@@ -32,7 +32,7 @@ from sweep.ray_tune import Outcome, SettingsOf, TimeBudget, TuneSearcher, predic
 from sweep.record_reader import Scalar, read_json
 from sweep.records import Run, read_maps, read_predictions, read_run
 from sweep.run_folder import RunPaths
-from sweep.trial_records import Finalist, Finals, Suggestion, TrialRecord, best, ranked_rows
+from sweep.trial_records import Finalist, Finals, Suggestion, TrialRecord, best, rank, ranked_rows
 from trainables.atomic import append_line, now, write_json
 from trainables.attribution import attribute_split, is_of
 from trainables.baselines import OUT_OF_MEMORY, measure_baselines, read_properties
@@ -123,7 +123,7 @@ def choose(plan: Plan, search: TrialHistory) -> tuple[list[Finalist], list[str]]
     A cell is one combination of the compared hyperparameters' values. It needs three trials that ran to their end, were
     it the scheduler's: under ASHA few run their whole budget, and a cell that was stopped early three times was tried.
     """
-    ranked = [entry for entry in search.ranked() if entry.status != "failed" and not math.isnan(entry.score)]
+    ranked = rank(search.entries.values(), search.mode)
     different: dict[str, TrialState] = {}
     for entry in ranked:
         different.setdefault(key_of(entry.params), entry)

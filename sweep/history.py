@@ -156,10 +156,6 @@ class TrialHistory:
         for listener in self.on_end:
             listener(entry)
 
-    def ranked(self) -> list[TrialState]:
-        """All trials, the best first, as ``rank`` orders them."""
-        return rank(self.entries.values(), self.mode)
-
     def best(self) -> TrialState | None:
         """The best trial that did not fail, whether it has ended or not; None while none has a score."""
         return best(self.entries.values(), self.mode)

@@ -53,20 +53,19 @@ T = TypeVar("T", bound=Ranked)
 
 
 def rank(trials: Iterable[T], mode: str) -> list[T]:
-    """The best first: by score, then fewer trainable parameters, then number; those without a score after them, and
-    failed ones last. mode: "max" or "min"."""
+    """Those that did not fail and have a score, the best first: by score, then fewer trainable parameters, then number.
+    mode: "max" or "min"."""
 
-    def place(trial: T) -> tuple[bool, bool, float, float, int]:
-        scored, size = not math.isnan(trial.score), trial.trainable_params
-        score = (-trial.score if mode == "max" else trial.score) if scored else 0.0
-        return trial.status == "failed", not scored, score, math.inf if size is None else size, trial.number
+    def place(trial: T) -> tuple[float, float, int]:
+        score, size = -trial.score if mode == "max" else trial.score, trial.trainable_params
+        return score, math.inf if size is None else size, trial.number
 
-    return sorted(trials, key=place)
+    return sorted((one for one in trials if one.status != "failed" and not math.isnan(one.score)), key=place)
 
 
 def best(trials: Iterable[T], mode: str) -> T | None:
-    """The first of ``rank`` that did not fail and has a score."""
-    return next((one for one in rank(trials, mode) if one.status != "failed" and not math.isnan(one.score)), None)
+    """The first of ``rank``; None if there is none."""
+    return next(iter(rank(trials, mode)), None)
 
 
 @dataclass(frozen=True)

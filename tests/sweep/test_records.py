@@ -33,7 +33,7 @@ def numbers(trials: list[Ranked]) -> list[int]:
     return [one.number for one in trials]
 
 
-def test_trials_are_ranked_by_score_then_size_then_number_and_failed_ones_last() -> None:
+def test_trials_are_ranked_by_score_then_size_then_number_without_failed_ones_and_those_without_a_score() -> None:
     trials = [
         trial(0, 0.9, size=None),
         trial(1, math.nan),
@@ -43,8 +43,8 @@ def test_trials_are_ranked_by_score_then_size_then_number_and_failed_ones_last()
         trial(5, 0.9, size=50, status="pruned"),
         trial(6, math.nan, size=1, status="failed"),
     ]
-    assert numbers(rank(trials, "max")) == [4, 3, 5, 0, 1, 2, 6]
-    assert numbers(rank(reversed(trials), "min")) == [3, 5, 0, 4, 1, 2, 6]
+    assert numbers(rank(trials, "max")) == [4, 3, 5, 0]
+    assert numbers(rank(reversed(trials), "min")) == [3, 5, 0, 4]
     assert best(trials, "max") is trials[4]
     assert best([trials[1], trials[2], trials[6]], "max") is None
 
