@@ -72,11 +72,11 @@ def choose(run: Run) -> Chosen:
     """What the selection names; without one the best trial. ``UserError`` if there is none."""
     finals = run.finals
     if finals is not None and finals.model is not None:
-        seeds = [repeat.seed for one in finals.finalists for repeat in one.repeats if repeat.trial_id == finals.model]
+        repeats = (repeat for one in finals.finalists for repeat in one.repeats)
         return Chosen(
             trial=finals.model,
             files=run.paths.repeat(finals.model),
-            seed=seeds[0] if seeds else None,
+            seed=next((repeat.seed for repeat in repeats if repeat.trial_id == finals.model), None),
             thresholds=finals.thresholds_of(finals.winning) if finals.winning is not None else None,
             operating_point=finals.operating_point,
         )

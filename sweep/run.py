@@ -145,12 +145,8 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
             machine = stack.enter_context(ray_tune.connected(address, wait_for_nodes=given.wait_for_nodes))
     config = resumed.config if resumed else resolve(with_preset(asked, problems), machine)
     paths = run_paths(config) if resumed else new_run_paths(config)
-    problems += check(
-        config,
-        machine.most_cpus,
-        machine.gpus,
-        may_grow=machine is not here and (config.wait_for_nodes is not None or cluster.can_start_gpus()),
-    )
+    more_gpus_may_come = machine is not here and (config.wait_for_nodes is not None or cluster.can_start_gpus())
+    problems += check(config, machine.most_cpus, math.inf if more_gpus_may_come else machine.gpus)
     if machine is not here and not machine.gpus and given.gpus_per_trial is None:
         say("no machine of the cluster has a GPU now: the trials run on CPUs (--gpus-per-trial 0)")
     problems += idle_problems(arguments, config)
