@@ -73,7 +73,7 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
         deterministic=False,
     )
     history.on_end.append(OptunaExport(history).add)
-    settings = plan.settings(paths, use_gpu=False)
+    settings = plan.settings(paths)
     searcher = ray_tune.TuneSearcher(search, history, lambda state: (settings, state.number))
     pruning = PruningRule(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
     progress = Progress(SweepProgress(history, trials, 1), stream=io.StringIO())

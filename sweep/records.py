@@ -190,7 +190,6 @@ class DatasetRecord(Record):
     preset: str | None = None
     ordered: Flag = False
     fit: str | None = None
-    cache: str | None = None
     fingerprint: str | None = None
     sha256: dict[str, str] = {}
     split_origin: str | None = None

@@ -193,7 +193,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
             changed = asked.model_fields_set - {"resume", "storage", "name"}
             more = [*read_sweep(paths, []).resumed, *([tuple(arguments)] if changed else [])]
             reopen_run(paths, beside, {"resolved": plan.config.to_json(), "resumed": more}, plan.damaged)
-    settings = plan.settings(paths, use_gpu=bool(config.gpus_per_trial))
+    settings = plan.settings(paths)
     budget = ray_tune.TimeBudget(config.time_budget)
     history = TrialHistory(paths, config.metric, plan.mode)
     if config.retry_failed:
