@@ -124,7 +124,8 @@ class TrialHistory:
         for leftover in ("result", "status", "error", "restarts", "state", "stacks", "weights"):
             getattr(files, leftover).unlink(missing_ok=True)  # of a trial whose params.json was lost
         start = {"trial_id": entry.trial_id, "number": number, "params": params.to_flat()}
-        write_json(files.params, start | {"suggestion": entry.suggestion.to_json()})
+        drawn = entry.suggestion.model_dump(mode="json", exclude_defaults=True)
+        write_json(files.params, start | {"suggestion": drawn})
         return entry
 
     def report(self, number: int, epoch: int, score: float, record: str) -> None:

@@ -108,9 +108,6 @@ class Suggestion(Record):
     seed: Whole | None = None
     fold: Whole | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude_defaults=True)
-
 
 _Metrics = RootModel[dict[str, Score]]
 

@@ -133,8 +133,8 @@ def test_folds_of_another_number_are_other_repeats_with_splits_of_their_own(tmp_
 
 def test_a_damaged_list_of_finalists_is_written_again(tmp_path: Path) -> None:
     chosen, whole = RunPaths(tmp_path).chosen, {"repeats": ["fold_1_of_2"], "folds": 2, "finalists": []}
-    for damaged in ("", '{"cho', "[]"):
-        chosen.parent.mkdir(exist_ok=True)
+    finalists.write_if_new(chosen, whole, time="chosen")
+    for damaged in ('{"cho', "[]"):
         chosen.write_text(damaged)
         finalists.write_if_new(chosen, whole, time="chosen")
         assert json.loads(chosen.read_text()).items() >= whole.items()
