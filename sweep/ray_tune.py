@@ -138,18 +138,17 @@ def run_trials(
     *,
     trials: int,
     trainable: type[tune.Trainable] = FinetuneTrainable,
-    reuse_actors: bool = True,
 ) -> Outcome:
     """Run trials until ``trials`` in all have begun and ended, nothing new is left, the time is up, or Ctrl-C.
 
     What is unfinished then stays "running" in the history, and a resumed sweep goes on with it. trainable: reports an
-    epoch a step, as ``FinetuneTrainable`` has it. reuse_actors: trials follow each other in the same processes.
+    epoch a step, as ``FinetuneTrainable`` has it.
     """
     remaining = len(history.unfinished()) + max(0, trials - len(history.entries))
     if not remaining:
         return Outcome()
     lag = plan.at_once if plan.config.deterministic else None
-    with _workers(plan, history.paths, trainable, reuse_actors) as workers:
+    with _workers(plan, history.paths, trainable) as workers:
         progress.slots = lambda: workers.slots
         interrupted = workers.do(_Trials(searcher, history, pruning, lag, progress, budget, remaining))
     # Between two trials none is unfinished, and still the sweep may have been interrupted.
@@ -193,22 +192,22 @@ def run_tasks(
     if not arguments:
         return []
     tasks = Tasks(function, arguments)
-    with _workers(plan, paths, FinetuneTrainable, reuse_actors=True) as workers:
+    with _workers(plan, paths, FinetuneTrainable) as workers:
         if workers.do(tasks):
             raise SweepStopped(f"interrupted {SIGNAL}", INTERRUPTED)
     return tasks.problems
 
 
 @contextlib.contextmanager
-def _workers(plan: Plan, paths: RunPaths, trainable: type[tune.Trainable], reuse_actors: bool) -> Iterator[Workers]:
+def _workers(plan: Plan, paths: RunPaths, trainable: type[tune.Trainable]) -> Iterator[Workers]:
     """Processes for the next work: those of the last one where they are of use, and kept within ``connected``."""
     kept = _connection.workers
-    if kept is not None and kept.alive and kept.serves(trainable, plan.resources, reuse_actors):
+    if kept is not None and kept.alive and kept.serves(trainable, plan.resources):
         yield kept
         return
     if kept is not None:
         kept.close()
-    made = Workers(trainable, plan.resources, plan.config.fixed_concurrency, paths.tune, reuse=reuse_actors)
+    made = Workers(trainable, plan.resources, plan.config.fixed_concurrency, paths.tune)
     if _connection.open:
         _connection.workers = made
         yield made

@@ -128,20 +128,14 @@ class Workers(_WithoutState):
     """Processes of ``trainable``, which reports an epoch a step as ``FinetuneTrainable`` has it.
 
     resources: of each, in Ray's terms. count: how many; None: as many as the cluster has room for, at any time. folder:
-    where Tune keeps its snapshots. reuse: trials follow each other in the same processes. alive: more work can be
-    given. cluster_lost: it does not answer any more. One thread at a time calls ``do`` and ``close``.
+    where Tune keeps its snapshots. alive: more work can be given. cluster_lost: it does not answer any more. One thread
+    at a time calls ``do`` and ``close``.
     """
 
     def __init__(
-        self,
-        trainable: type[tune.Trainable],
-        resources: dict[str, float],
-        count: int | None,
-        folder: Path,
-        *,
-        reuse: bool,
+        self, trainable: type[tune.Trainable], resources: dict[str, float], count: int | None, folder: Path
     ) -> None:
-        self.trainable, self.resources, self.count, self.reuse = trainable, resources, count, reuse
+        self.trainable, self.resources, self.count = trainable, resources, count
         self._folder = folder
         self._work: Work | None = None
         self._sessions = 0
@@ -166,9 +160,9 @@ class Workers(_WithoutState):
         """How many can run at once now."""
         return self.watch.slots if self.count is None else self.count
 
-    def serves(self, trainable: type[tune.Trainable], resources: dict[str, float], reuse: bool) -> bool:
+    def serves(self, trainable: type[tune.Trainable], resources: dict[str, float]) -> bool:
         """Whether these are the processes that such work needs."""
-        return issubclass(self.trainable, trainable) and (self.resources, self.reuse) == (resources, reuse)
+        return issubclass(self.trainable, trainable) and self.resources == resources
 
     def do(self, work: Work) -> bool:
         """Do all of ``work``, or what can be done until it says that its time is up; True if Ctrl-C cut it off.
@@ -321,7 +315,7 @@ class Workers(_WithoutState):
                 search_alg=_Searcher(self),
                 scheduler=_Scheduler(self),
                 num_samples=-1,
-                reuse_actors=self.reuse,
+                reuse_actors=True,
                 trial_name_creator=_name_of,
                 trial_dirname_creator=_name_of,
             ),
