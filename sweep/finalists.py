@@ -32,7 +32,7 @@ from sweep.ray_tune import Outcome, SettingsOf, TimeBudget, TuneSearcher, predic
 from sweep.record_reader import Scalar, read_json
 from sweep.records import Run, read_maps, read_predictions, read_run
 from sweep.run_folder import RunPaths
-from sweep.trial_records import Finalist, Finals, Suggestion, TrialRecord, best, rank, ranked_rows
+from sweep.trial_records import Finalist, Finals, Suggestion, TrialRecord, rank
 from trainables.atomic import append_line, now, write_json
 from trainables.attribution import attribute_split, is_of
 from trainables.baselines import OUT_OF_MEMORY, measure_baselines, read_properties
@@ -418,8 +418,7 @@ def _device(settings: TrialSettings) -> torch.device:
 def _backbones(run: Run) -> list[str]:
     if run.finals is not None:
         return sorted({str(one.params["backbone"]) for one in run.finals.finalists})
-    first = best(ranked_rows(run.trials), run.sweep.mode)
-    return [] if first is None else [str(run.trials.at[first.place, "param_backbone"])]
+    return [] if run.best is None else [str(run.best.params.get("backbone"))]
 
 
 def _measure(folder: Path, settings: TrialSettings, backbones: dict[str, FoundWeights], opened: bool) -> None:

@@ -14,7 +14,6 @@ from sweep.cli import Arguments, path
 from sweep.endings import leave_with, run_command, tell
 from sweep.records import Run, read_run
 from sweep.run_folder import ModelPaths, TrialPaths
-from sweep.trial_records import best, ranked_rows
 from trainables.atomic import FORMAT, disk_error, sha256_of, write_json
 from trainables.export import ModelFacts, plain_network, restore, torchvision_lines, write_model, write_onnx
 from trainables.metrics import UNTUNED, OperatingPoint
@@ -80,10 +79,9 @@ def choose(run: Run) -> Chosen:
             thresholds=finals.thresholds_of(finals.winning) if finals.winning is not None else None,
             operating_point=finals.operating_point,
         )
-    first = best(ranked_rows(run.trials), run.sweep.mode)
-    if first is None:
+    if run.best is None:
         raise UserError(f"no trial of {run.paths.root} has a score")
-    return Chosen(trial=first.trial_id, files=run.paths.trial(first.trial_id))
+    return Chosen(trial=run.best.trial_id, files=run.paths.trial(run.best.trial_id))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

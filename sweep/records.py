@@ -32,7 +32,7 @@ from sweep.record_reader import (
     reason,
 )
 from sweep.run_folder import ModelPaths, RunPaths, TrialPaths
-from sweep.trial_records import Finals, epochs_table, read_finals, read_trials, trials_table
+from sweep.trial_records import Finals, TrialRecord, best, epochs_table, read_finals, read_trials, trials_table
 from trainables import maps, predictions
 from trainables.atomic import check_format
 from trainables.data.dataset import unchanged
@@ -271,7 +271,7 @@ IMAGE_COLUMNS = ["path", "mode", "width", "height", "bits", "jpeg_quality", "mea
 class Run:
     """A run folder. ``trials`` and ``epochs`` are described in ``trials_table`` and ``epochs_table``.
 
-    finals: None before any finalist was chosen. rows: splits.csv, every column as text ("" where empty). images:
+    best: of the trials, None if none has a score. finals: None before any finalist was chosen. rows: splits.csv, every column as text ("" where empty). images:
     images.csv, ``IMAGE_COLUMNS``, path and mode text, the others numbers or NaN; no rows where there is none. model:
     None where no model is written; baselines: None where none were measured. problems: one sentence for each file that
     is damaged or missing.
@@ -283,6 +283,7 @@ class Run:
     dataset: DatasetRecord
     trials: pd.DataFrame
     epochs: pd.DataFrame
+    best: TrialRecord | None = None
     finals: Finals | None = None
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
     images: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=IMAGE_COLUMNS))
@@ -306,6 +307,7 @@ def read_run(root: Path) -> Run:
         dataset=dataset,
         trials=trials_table(records, paths),
         epochs=epochs_table(records),
+        best=best(records, sweep.mode),
         finals=finals,
         rows=_read_rows(paths, dataset, problems),
         images=_read_images(paths, dataset, problems),

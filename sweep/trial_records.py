@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -66,28 +65,6 @@ def rank(trials: Iterable[T], mode: str) -> list[T]:
 def best(trials: Iterable[T], mode: str) -> T | None:
     """The first of ``rank``; None if there is none."""
     return next(iter(rank(trials, mode)), None)
-
-
-@dataclass(frozen=True)
-class RankedRow:
-    """A row of ``Run.trials`` for ``rank``. place: its label in the frame's index."""
-
-    place: Any
-    trial_id: str
-    number: int
-    status: str
-    score: float
-    trainable_params: int | None
-
-
-def ranked_rows(trials: pd.DataFrame) -> list[RankedRow]:
-    """The rows of ``Run.trials``, or of a part of it."""
-    columns = ("trial_id", "number", "status", "score", "trainable_params")
-    rows = zip(trials.index, *(trials[name] for name in columns), strict=True)
-    return [
-        RankedRow(place, trial_id, int(number), status, float(score), None if pd.isna(size) else int(size))
-        for place, trial_id, number, status, score, size in rows
-    ]
 
 
 class Suggestion(Record):

@@ -22,7 +22,7 @@ from sweep.history import WEIGHTS_KEPT, TrialHistory
 from sweep.model import choose as choose_model
 from sweep.records import read_predictions, read_run
 from sweep.run_folder import EvaluationPaths, RunPaths
-from sweep.trial_records import Ranked, best, rank, ranked_rows
+from sweep.trial_records import Ranked, best, rank
 
 
 def trial(number: int, score: float, size: int | None = 100, status: str = "completed") -> Any:
@@ -79,7 +79,8 @@ def test_of_equal_trials_all_that_ask_for_the_best_get_the_same(tmp_path: Path, 
     assert terminal is not None
     config = SimpleNamespace(finalists=1, compare=())
     (finalist,), _ = choose(SimpleNamespace(config=config), history)  # type: ignore[arg-type]
-    leader = rank(ranked_rows(run.trials), "max")[0]
+    leader = run.best
+    assert leader is not None
     assert [terminal.number, finalist.number, leader.number] == [wanted] * 3
     assert choose_model(run).trial == f"t{wanted:04d}"
     assert _backbones(run) == [BACKBONE_NAMES[wanted]]
