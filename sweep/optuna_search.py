@@ -78,7 +78,6 @@ class OptunaSearch:
         self._sampler = sampler
         self._seed = seed
         self._lag = concurrency if deterministic else 0
-        self._deterministic = deterministic
         self._seed_points = first_points(space, sampler, trials, warm)
         self._seen: dict[str, int] = {}
         self._running: dict[int, list[optuna.Trial]] = {}
@@ -106,7 +105,7 @@ class OptunaSearch:
             number = next((k for k in range(len(fixed)) if k not in self._history.entries), len(fixed))
             if number == len(fixed):
                 raise Exhausted
-        if self._deterministic and any(not trial.ended for trial in self._visible(number)):
+        if self._lag and any(not trial.ended for trial in self._visible(number)):
             return None
         if fixed is not None:
             return self._history.begin(number, fixed[number])
