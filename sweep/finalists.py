@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
+from sweep.endings import say
 from sweep.heartbeat import Heartbeat
 from sweep.history import RepeatHistory, TrialHistory, TrialState
 from sweep.model import choose as choose_model
@@ -55,24 +56,15 @@ RULE = (
 )
 
 
-def run(
-    plan: Plan,
-    search: TrialHistory,
-    settings: TrialSettings,
-    budget: TimeBudget,
-    say: Callable[[str], None],
-    beat: Heartbeat,
-) -> Outcome:
+def run(plan: Plan, search: TrialHistory, settings: TrialSettings, budget: TimeBudget, beat: Heartbeat) -> Outcome:
     """Repeat the finalists of the ended ``search``, select, and open the test split; go on where a kill cut it off.
 
-    budget: of the whole sweep. say: is told, a line each, what is repeated and what went wrong. beat: is told how the
-    repeats get on.
+    budget: of the whole sweep. beat: is told how the repeats get on.
     """
     paths, config = search.paths, plan.config
     chosen, notes = choose(plan, search)
     repeats = repeats_of(config.seed, config.repeats, config.folds)
-    for note in notes:
-        say(note)
+    say(*notes)
     if not chosen:
         return Outcome()
     if config.folds is not None:
@@ -83,8 +75,7 @@ def run(
     write_if_new(paths.chosen, content, time="chosen")
     wanted = [f"{one.trial_id}/{repeat.name}" for one in chosen for repeat in repeats]
     history = RepeatHistory(paths, config.metric, plan.mode, wanted)
-    for problem in history.load():
-        say(problem)
+    say(*history.load())
     own = {one.trial_id: plan.own_settings(one.number, settings) for one in chosen}
 
     def settings_of(entry: TrialState) -> tuple[TrialSettings, int]:
@@ -96,14 +87,13 @@ def run(
         return dataclasses.replace(own[str(origin.finalist)], seed=origin.seed, splits=splits), 0
 
     todo = RepeatList(history, chosen, repeats)
-    if len(todo) or history.unfinished():
-        say(_cost(plan, search, chosen, repeats, len(todo) + len(history.unfinished())))
+    if left := len(todo) + len(history.unfinished()):
+        say(_cost(plan, search, chosen, repeats, left))
         outcome = _retrain(plan, history, todo, settings_of, budget, beat)
         if outcome.interrupted or outcome.out_of_time:
             return outcome
     if settings.precision != "fp32":  # Thresholds, too, are of the numbers that the model file gives.
-        for problem in predict_trials(plan, history, history.of_wanted(), settings_of, ("train", "val"), "fp32"):
-            say(problem)
+        say(*predict_trials(plan, history, history.of_wanted(), settings_of, ("train", "val"), "fp32"))
     winner = select(read_run(paths.root))
     if winner is None:
         say("no finalist could be trained again: there is no winner, and the test split stays closed")
@@ -112,8 +102,7 @@ def run(
     if plan.dataset.images["test"]:
         open_test(paths, winner, [one.trial_id for one in chosen], plan.dataset.images["test"])
         splits = ("train", "val", "test")
-    for problem in predict_trials(plan, history, history.of_wanted(), settings_of, splits, "fp32"):
-        say(problem)
+    say(*predict_trials(plan, history, history.of_wanted(), settings_of, splits, "fp32"))
     return Outcome()
 
 

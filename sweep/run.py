@@ -329,15 +329,14 @@ def compute(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: 
     outcome = run_search(plan, history, settings, budget, beat)
     if not outcome.interrupted and plan.config.finalists:
         beat.enter("finalists")
-        outcome = outcome.then(finalists.run(plan, history, settings, budget, say, beat))
+        outcome = outcome.then(finalists.run(plan, history, settings, budget, beat))
     if not outcome.interrupted:
         beat.enter("report")
         ended = read_run(history.paths.root)
         with ThreadPoolExecutor(1) as beside_baselines:
             models = beside_baselines.submit(model.renew_models, ended)
             problems = finalists.measure(plan, ended, settings) + finalists.attribute(plan, ended, settings)
-            for problem in (*problems, *models.result()):
-                say(problem)
+            say(*problems, *models.result())
     return outcome
 
 
