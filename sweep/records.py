@@ -228,7 +228,6 @@ class ModelRecord(Record):
     image_size: Whole | None = None
     channels: Whole | None = None
     epoch: Whole | None = None
-    seed: Whole | None = None
     params: dict[str, Setting] = {}
     classes: tuple[str, ...] = ()
     thresholds: dict[str, Number] | None = None
