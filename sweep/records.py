@@ -270,10 +270,10 @@ IMAGE_COLUMNS = ["path", "mode", "width", "height", "bits", "jpeg_quality", "mea
 class Run:
     """A run folder. ``trials`` and ``epochs`` are described in ``trials_table`` and ``epochs_table``.
 
-    best: of the trials, None if none has a score. finals: None before any finalist was chosen. rows: splits.csv, every column as text ("" where empty). images:
-    images.csv, ``IMAGE_COLUMNS``, path and mode text, the others numbers or NaN; no rows where there is none. model:
-    None where no model is written; baselines: None where none were measured. problems: one sentence for each file that
-    is damaged or missing.
+    best: of the trials, None if none has a score. finals: None before any finalist was chosen. rows: splits.csv, every
+    column as text ("" where empty). images: images.csv, ``IMAGE_COLUMNS``, path and mode text, the others numbers or
+    NaN; no rows where there is none. model: None where no model is written; baselines: None where none were measured.
+    problems: one sentence for each file that is damaged or missing.
     """
 
     paths: RunPaths
