@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 from benchmarks.own_process import answer_of
 from benchmarks.table import Row
@@ -36,6 +37,8 @@ def _in_a_process(trials: int, how: str) -> float:
 
 def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     """Run ``trials`` trials that train nothing in the run folder ``root``."""
+    from ray import tune
+
     from benchmarks.torch_trial import TorchTrial
     from search_spaces.params import SpaceContext
     from search_spaces.space import load_space
@@ -73,23 +76,17 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
         deterministic=False,
     )
     history.on_end.append(OptunaExport(history).add)
-    settings = plan.settings(paths, use_gpu=False)
+    settings = plan.settings(paths)
     searcher = ray_tune.TuneSearcher(search, history, lambda state: (settings, state.number))
     pruning = PruningRule(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
     progress = Progress(SweepProgress(history, trials, 1), stream=io.StringIO())
     budget = ray_tune.TimeBudget(None)
-    with ray_tune.connected("local", 2):
+    ours = tune.TuneConfig
+    asked = mock.patch.object(tune, "TuneConfig", lambda **given: ours(**given | {"reuse_actors": reuse_actors}))
+    with asked, ray_tune.connected("local", 2):
         began_s = time.perf_counter()
         ray_tune.run_trials(
-            plan,
-            history,
-            searcher,
-            pruning,
-            progress,
-            budget,
-            trials=plan.config.trials,
-            trainable=TorchTrial,
-            reuse_actors=reuse_actors,
+            plan, history, searcher, pruning, progress, budget, trials=plan.config.trials, trainable=TorchTrial
         )
         seconds = time.perf_counter() - began_s
     assert history.count("completed") == trials, "not all trials ended well"

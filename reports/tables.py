@@ -44,10 +44,9 @@ def trial_frame(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranked(trials: pd.DataFrame, mode: str) -> pd.DataFrame:
-    """The trials that may win, those with a score that did not fail, in the order of ``sweep.records.rank``."""
-    able = trials[trials["score"].notna() & (trials["status"] != "failed")]
-    rows: list[Any] = list(able.itertuples())
-    return able.loc[[row.Index for row in rank(rows, mode)]].reset_index(drop=True)
+    """The trials that may win, as ``sweep.trial_records.rank`` has them."""
+    rows: list[Any] = list(trials.itertuples())
+    return trials.loc[[row.Index for row in rank(rows, mode)]].reset_index(drop=True)
 
 
 def status_counts(trials: pd.DataFrame) -> dict[str, int]:

@@ -247,11 +247,9 @@ class Arguments(argparse.ArgumentParser):
                 named = action.option_strings[0] if action.option_strings else str(action.metavar)
                 paths = []
                 for one in given if isinstance(given, list) else [given]:
-                    try:
-                        paths.append(path_of(named, one))
-                    except UserError as error:
-                        problems += error.problems
-                        paths.append(Path(one))
+                    paths.append(Path(one))
+                    with gathered(problems):
+                        paths[-1] = path_of(named, one)
                 setattr(asked, action.dest, paths if isinstance(given, list) else paths[0])
         return asked, problems
 

@@ -96,13 +96,14 @@ def connect(
         constants.ENABLE_RAY_CLUSTER = clusters
     if wait_for_nodes is not None:
         _wait_for(wait_for_nodes)
+    nodes = [this_node()] if address == "local" else [answer for _, answer in on_every_node(this_node)]
     resources = ray.cluster_resources()
     prefix = "accelerator_type:"
     return Machine(
         cpus=int(resources.get("CPU", 0)),
         gpus=int(resources.get("GPU", 0)),
         gpu_names=tuple(key.removeprefix(prefix) for key in resources if key.startswith(prefix)),
-        nodes=(this_node(),) if address == "local" else _nodes(),
+        nodes=tuple(node for node in nodes if isinstance(node, Node)),
     )
 
 
@@ -126,10 +127,6 @@ def can_start_gpus(config: Path = Path("~/ray_bootstrap_config.yaml")) -> bool:
         return any(kind["resources"].get("GPU") and kind.get("max_workers", 1) for kind in kinds.values())
     except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError, RuntimeError):
         return False  # RuntimeError: a user without a home
-
-
-def _nodes() -> tuple[Node, ...]:
-    return tuple(answer for _, answer in on_every_node(this_node) if isinstance(answer, Node))
 
 
 def _silence_at(address: str) -> str | None:

@@ -7,16 +7,11 @@ YAML file, the checks of ``problems`` and what is saved follow from that.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Self
 
 from search_spaces.errors import UserError, raise_all
-from search_spaces.params import (
-    BACKBONE_NAMES,
-    TrialParams,
-    override_to_json,
-)
+from search_spaces.params import BACKBONE_NAMES, TrialParams, override_to_json
 from sweep.machine import Machine
 from sweep.option_types import (
     CLUSTER,
@@ -31,15 +26,7 @@ from sweep.option_types import (
     WhichFailed,
     WholeOrNone,
 )
-from trainables.data.config import (
-    CommaNames,
-    DataConfig,
-    Flag,
-    Text,
-    Whole,
-    dashed,
-    option,
-)
+from trainables.data.config import CommaNames, DataConfig, Flag, Text, Whole, dashed, option
 
 LONGEST_NAME = 200
 SAMPLERS = ("tpe", "gp", "qmc", "random", "grid")
@@ -350,20 +337,17 @@ def resolve(config: SweepConfig, machine: Machine) -> ResolvedConfig:
     return ResolvedConfig(**values).without(config.unread)
 
 
-def check(
-    config: SweepConfig, cpus: int | None = None, gpus: float | None = None, *, may_grow: bool = False
-) -> list[str]:
+def check(config: SweepConfig, cpus: int | None = None, gpus: float | None = None) -> list[str]:
     """Everything wrong with ``config`` by itself and for a machine of so many CPUs and GPUs; [] if it can be run.
 
-    may_grow: machines with GPUs may come later, as an autoscaler can start some. One sentence a problem. Fields that
-    are None are not looked at; nor is what only the data, the weights folder or the search space can tell (``plan``
-    does).
+    gpus: infinite where an autoscaler may start some. One sentence a problem. Fields that are None are not looked at;
+    nor is what only the data, the weights folder or the search space can tell (``plan`` does).
     """
     return [
         *config.problems(),
         *pair_problems(config),
         *name_problems(config),
-        *_resource_problems(config, cpus, math.inf if may_grow and gpus is not None else gpus),
+        *_resource_problems(config, cpus, gpus),
     ]
 
 

@@ -54,6 +54,11 @@ def ray_folder() -> Path:
 
 
 def is_full(folder: Path) -> bool:
-    """Whether the disk of ``folder``, which may not be there yet, has next to no room."""
+    """Whether the disk of ``folder`` has next to no room."""
+    return free_bytes(folder) < FULL_BYTES
+
+
+def free_bytes(folder: Path) -> int:
+    """Of the disk of ``folder``, which may not be there yet."""
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
-    return shutil.disk_usage(there).free < FULL_BYTES
+    return shutil.disk_usage(there).free

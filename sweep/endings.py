@@ -74,7 +74,8 @@ def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> 
 def say(*lines: object) -> None:
     """Print ``lines``. A terminal or a reader that has gone ends no sweep: nothing more is printed then."""
     try:
-        print(*lines, sep="\n", flush=True)
+        for line in lines:
+            print(line, flush=True)
     except OSError:
         with contextlib.suppress(OSError, ValueError):
             silence_output()

@@ -8,7 +8,6 @@ import functools
 import importlib.metadata
 import json
 import platform
-import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from torch import Tensor
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from search_spaces.space import RANDOM_TRIALS
+from sweep.disk import free_bytes
 from sweep.history import WEIGHTS_KEPT
 from sweep.machine import Machine, available_memory_bytes
 from sweep.plan import Plan, sampled_trials
@@ -92,7 +92,7 @@ def _cpu_model() -> str:
 
 def check_disk(plan: Plan, paths: RunPaths) -> None:
     """Raise ``UserError`` if the storage has less room than the sweep may need beside what it has written already."""
-    free, needed = _free_bytes(paths), disk_bytes(plan) - _held_bytes(paths)
+    free, needed = free_bytes(paths.root), disk_bytes(plan) - _held_bytes(paths)
     if needed > free:
         raise UserError(
             f"--storage {paths.root.parent} has {free / 1e9:.1f} GB free, the sweep may need {needed / 1e9:.1f} GB: "
@@ -110,7 +110,7 @@ def _held_bytes(paths: RunPaths) -> int:
 
 def disk_line(plan: Plan, paths: RunPaths) -> str:
     """The estimate in words."""
-    most, free = disk_bytes(plan) / 1e9, _free_bytes(paths) / 1e9
+    most, free = disk_bytes(plan) / 1e9, free_bytes(paths.root) / 1e9
     return f"disk: at most {most:.2f} GB in {paths.root} if no trial fails, {free:.1f} GB are free"
 
 
@@ -127,11 +127,6 @@ def _most_parameters(backbone: str) -> int:
     known = BACKBONES[backbone]
     trunk = known.empty_trunk()
     return sum(parameter.numel() for parameter in trunk.parameters()) + known.feature_width * HEAD_WIDTH
-
-
-def _free_bytes(paths: RunPaths) -> int:
-    root = paths.root.absolute()
-    return shutil.disk_usage(next(folder for folder in (root, *root.parents) if folder.exists())).free
 
 
 def description(plan: Plan, paths: RunPaths) -> str:

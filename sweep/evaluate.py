@@ -182,27 +182,28 @@ def evaluate(
     samples, answers = samples.subset(rows), [answers[row] for row in rows]
     probabilities = np.stack([answer.probability for answer in answers if answer.probability is not None])
     probabilities = probabilities[:, [facts.classes.index(name) for name in samples.classes]]
-    found = (samples.paths, samples.labels, probabilities, samples.classes)
-    Predictions.of_split(SPLIT, *found, facts.epoch).write(files.predictions)
+    columns = samples.paths, samples.labels, probabilities, samples.classes
+    Predictions.of_split(SPLIT, *columns, facts.epoch).write(files.predictions)
     numbers = np.arange(len(samples))
     write_splits(files.rows, samples, numbers, np.full(len(samples), SPLIT), same=numbers)
     write_image_stats(files.images, samples, numbers, [answer.image for answer in answers])
-    thresholds = _thresholds(model, samples)
-    scores = evaluate_predictions(*found[1:], samples.task, ordered=facts.ordered, thresholds=thresholds)
-    warnings = _warnings(model, asked, samples, answers, len(dropped))
     hashes = [answer.image.pixel_hash for answer in answers]
-    written = _written(model, asked, samples, hashes, scores)
+    warnings = _warnings(model, asked, samples, answers, hashes, len(dropped))
+    written = _written(model, asked, samples, hashes, probabilities)
     write_json(files.evaluation, written | {"dropped": dropped, "notes": list(samples.notes), "warnings": warnings})
     return list(samples.notes), warnings
 
 
 def _written(
-    model: Predictor, asked: Asked, samples: Samples, hashes: Sequence[str], scores: dict[str, float]
+    model: Predictor, asked: Asked, samples: Samples, hashes: Sequence[str], probabilities: NDArray[Any]
 ) -> dict[str, Any]:
-    """What evaluation.json says, see ``sweep.records.EvaluationRecord``, but for dropped and warnings.
+    """What evaluation.json says, see ``sweep.evaluation_records.EvaluationRecord``, but for dropped and warnings.
 
-    hashes: of the images' pixels. scores: those of ``evaluate_predictions``; null where undefined.
+    hashes: of the images' pixels. Scores are null where undefined.
     """
+    thresholds = {name: value for name, value in (model.facts.thresholds or {}).items() if name in samples.classes}
+    judged = samples.labels, probabilities, samples.classes, samples.task
+    scores = evaluate_predictions(*judged, ordered=model.facts.ordered, thresholds=thresholds or None)
     groups = None if samples.groups is None else len({group or row for row, group in enumerate(samples.groups)})
     return {
         "format": FORMAT,
@@ -217,18 +218,12 @@ def _written(
         "split": asked.split,
         "task": samples.task,
         "classes": list(samples.classes),
-        "thresholds": _thresholds(model, samples),
+        "thresholds": thresholds or None,
         "images": len(samples),
         "counts": _counts(samples),
         "groups": {"from": samples.group_from, "count": groups},
         "scores": {key: None if math.isnan(value) else value for key, value in scores.items()},
     }
-
-
-def _thresholds(model: Predictor, samples: Samples) -> dict[str, float] | None:
-    """The model's, of the classes that the data has."""
-    found = {name: value for name, value in (model.facts.thresholds or {}).items() if name in samples.classes}
-    return found or None
 
 
 def _counts(samples: Samples) -> dict[str, int]:
@@ -254,7 +249,7 @@ def _unreadable(samples: Samples, reasons: Sequence[str | None], *, skip: bool) 
 
 
 def _warnings(
-    model: Predictor, asked: Asked, samples: Samples, answers: Sequence[Prediction], dropped: int
+    model: Predictor, asked: Asked, samples: Samples, answers: Sequence[Prediction], hashes: Sequence[str], dropped: int
 ) -> list[str]:
     found = []
     if absent := [name for name in model.facts.classes if name not in samples.classes]:
@@ -264,13 +259,10 @@ def _warnings(
         found.append(f"{missing:,} of {samples.labels.size:,} labels are missing: they take part in no score.")
     if dropped:
         found.append(f"{dropped} image file(s) could not be read and were left out (--skip-unreadable).")
-    labels_of: dict[str, set[str]] = {}
-    for row, answer in enumerate(answers):
-        labels_of.setdefault(answer.image.pixel_hash, set()).add(samples.label_text(row))
-    hashes = [answer.image.pixel_hash for answer in answers]
     found += _seen_before(asked.run_root, hashes)
     if twice := sum(count > 1 for count in Counter(hashes).values()):
-        contradicting = sum(len(labels) > 1 for labels in labels_of.values())
+        labelled = {(pixels, samples.label_text(row)) for row, pixels in enumerate(hashes)}
+        contradicting = sum(count > 1 for count in Counter(pixels for pixels, _ in labelled).values())
         found.append(f"{twice} image(s) stand more than once, {contradicting} of them with different labels.")
     if empty := [name for name, count in _counts(samples).items() if not count]:
         found.append(f"No image is labelled {', '.join(empty)}: scores over all classes are hardly to be compared.")

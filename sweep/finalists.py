@@ -10,7 +10,8 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
+from sweep.endings import say
 from sweep.heartbeat import Heartbeat
 from sweep.history import RepeatHistory, TrialHistory, TrialState
 from sweep.model import choose as choose_model
-from sweep.optuna_search import Exhausted
+from sweep.optuna_search import Exhausted, key_of
 from sweep.plan import Plan
 from sweep.progress import Progress, SweepProgress, TensorBoardLog
 from sweep.pruning import PruningRule
@@ -31,7 +33,7 @@ from sweep.ray_tune import Outcome, SettingsOf, TimeBudget, TuneSearcher, predic
 from sweep.record_reader import Scalar, read_json
 from sweep.records import Run, read_maps, read_predictions, read_run
 from sweep.run_folder import RunPaths
-from sweep.trial_records import Finalist, Finals, Suggestion, TrialRecord, best, ranked_rows
+from sweep.trial_records import Finalist, Finals, Suggestion, TrialRecord, rank
 from trainables.atomic import append_line, now, write_json
 from trainables.attribution import attribute_split, is_of
 from trainables.baselines import OUT_OF_MEMORY, measure_baselines, read_properties
@@ -54,59 +56,54 @@ RULE = (
 )
 
 
-def run(
-    plan: Plan,
-    search: TrialHistory,
-    settings: TrialSettings,
-    budget: TimeBudget,
-    say: Callable[[str], None],
-    beat: Heartbeat,
-) -> Outcome:
+def run(plan: Plan, search: TrialHistory, settings: TrialSettings, budget: TimeBudget, beat: Heartbeat) -> Outcome:
     """Repeat the finalists of the ended ``search``, select, and open the test split; go on where a kill cut it off.
 
-    budget: of the whole sweep. say: is told, a line each, what is repeated and what went wrong. beat: is told how the
-    repeats get on.
+    budget: of the whole sweep. beat: is told how the repeats get on.
     """
     paths, config = search.paths, plan.config
     chosen, notes = choose(plan, search)
     repeats = repeats_of(config.seed, config.repeats, config.folds)
-    for note in notes:
-        say(note)
+    say(*notes)
     if not chosen:
-        return Outcome(interrupted=False, out_of_time=False)
+        return Outcome()
     if config.folds is not None:
         folds = [paths.fold(repeat.name) for repeat in repeats]
         write_folds(paths.splits, folds, plan.dataset.classes, config.seed)
-    _write_chosen(paths, chosen, repeats, config.folds)
+    rows = [one.model_dump(mode="json", exclude={"repeats"}) for one in chosen]
+    content = {"repeats": [repeat.name for repeat in repeats], "folds": config.folds, "finalists": rows}
+    write_if_new(paths.chosen, content, time="chosen")
     wanted = [f"{one.trial_id}/{repeat.name}" for one in chosen for repeat in repeats]
     history = RepeatHistory(paths, config.metric, plan.mode, wanted)
-    for problem in history.load():
-        say(problem)
+    say(*history.load())
     own = {one.trial_id: plan.own_settings(one.number, settings) for one in chosen}
 
     def settings_of(entry: TrialState) -> tuple[TrialSettings, int]:
-        return settings_of_repeat(entry, own[str(entry.suggestion.finalist)], paths)
+        origin = entry.suggestion
+        assert origin.seed is not None
+        splits = None if origin.fold is None else str(paths.fold(entry.trial_id.partition("/")[2]).absolute())
+        # One stream of random numbers for all finalists at the same seed: what chance does to all of them alike is no
+        # difference between them.
+        return dataclasses.replace(own[str(origin.finalist)], seed=origin.seed, splits=splits), 0
 
     todo = RepeatList(history, chosen, repeats)
-    if len(todo) or history.unfinished():
-        say(_cost(plan, search, chosen, repeats, len(todo) + len(history.unfinished())))
+    if left := len(todo) + len(history.unfinished()):
+        say(_cost(plan, search, chosen, repeats, left))
         outcome = _retrain(plan, history, todo, settings_of, budget, beat)
         if outcome.interrupted or outcome.out_of_time:
             return outcome
     if settings.precision != "fp32":  # Thresholds, too, are of the numbers that the model file gives.
-        for problem in predict_trials(plan, history, history.of_wanted(), settings_of, ("train", "val"), "fp32"):
-            say(problem)
+        say(*predict_trials(plan, history, history.of_wanted(), settings_of, ("train", "val"), "fp32"))
     winner = select(read_run(paths.root))
     if winner is None:
         say("no finalist could be trained again: there is no winner, and the test split stays closed")
-        return Outcome(interrupted=False, out_of_time=False)
+        return Outcome()
     splits: tuple[str, ...] = ("train", "val")
     if plan.dataset.images["test"]:
         open_test(paths, winner, [one.trial_id for one in chosen], plan.dataset.images["test"])
         splits = ("train", "val", "test")
-    for problem in predict_trials(plan, history, history.of_wanted(), settings_of, splits, "fp32"):
-        say(problem)
-    return Outcome(interrupted=False, out_of_time=False)
+    say(*predict_trials(plan, history, history.of_wanted(), settings_of, splits, "fp32"))
+    return Outcome()
 
 
 def choose(plan: Plan, search: TrialHistory) -> tuple[list[Finalist], list[str]]:
@@ -115,10 +112,10 @@ def choose(plan: Plan, search: TrialHistory) -> tuple[list[Finalist], list[str]]
     A cell is one combination of the compared hyperparameters' values. It needs three trials that ran to their end, were
     it the scheduler's: under ASHA few run their whole budget, and a cell that was stopped early three times was tried.
     """
-    ranked = [entry for entry in search.ranked() if entry.status != "failed" and not math.isnan(entry.score)]
+    ranked = rank(search.entries.values(), search.mode)
     different: dict[str, TrialState] = {}
     for entry in ranked:
-        different.setdefault(json.dumps(entry.params.active(), sort_keys=True), entry)
+        different.setdefault(key_of(entry.params), entry)
     best_ones = list(different.values())[: plan.config.finalists]
     found = [_finalist(entry, "finalist", place, None) for place, entry in enumerate(best_ones, start=1)]
     cells: dict[str, list[TrialState]] = {}
@@ -169,13 +166,11 @@ def repeats_of(seed: int, repeats: int, folds: int | None) -> list[RepeatPlan]:
     return [RepeatPlan(f"fold_{k + 1}_of_{folds}", first + k, k + 1) for k in range(folds)]
 
 
-def _write_chosen(paths: RunPaths, chosen: list[Finalist], repeats: list[RepeatPlan], folds: int | None) -> None:
-    """finalists.json, unless it says the same already."""
-    rows = [one.model_dump(mode="json", exclude={"repeats"}) for one in chosen]
-    content = {"repeats": [repeat.name for repeat in repeats], "folds": folds, "finalists": rows}
-    before = read_json(paths.chosen, [], "")
-    if {key: value for key, value in before.items() if key != "chosen"} != content:
-        write_json(paths.chosen, {"chosen": now()} | content)
+def write_if_new(path: Path, content: dict[str, Any], time: str) -> None:
+    """Write ``content`` with the time of now as ``time``, unless the file says the same already, of an earlier time."""
+    before = read_json(path, [], "")
+    if {key: value for key, value in before.items() if key != time} != content:
+        write_json(path, {time: now()} | content)
 
 
 class RepeatList:
@@ -201,18 +196,6 @@ class RepeatList:
     def _left(self) -> list[tuple[Finalist, RepeatPlan, str]]:
         begun = {entry.trial_id for entry in self._history.entries.values()}
         return [each for each in self._all if each[2] not in begun]
-
-
-def settings_of_repeat(entry: TrialState, settings: TrialSettings, paths: RunPaths) -> tuple[TrialSettings, int]:
-    """The settings of a repeat, and the stream of its random numbers; settings: of its finalist in the search.
-
-    The stream is the same for all finalists at the same seed, so that what chance does to all of them alike is no
-    difference between them.
-    """
-    origin = entry.suggestion
-    assert origin.seed is not None
-    splits = None if origin.fold is None else str(paths.fold(entry.trial_id.partition("/")[2]).absolute())
-    return dataclasses.replace(settings, seed=origin.seed, splits=splits), 0
 
 
 def _cost(plan: Plan, search: TrialHistory, chosen: list[Finalist], repeats: list[RepeatPlan], left: int) -> str:
@@ -255,14 +238,10 @@ def _retrain(
     trials = len(history.entries) + len(todo)
     searcher = TuneSearcher(todo, history, settings_of)
     pruning = PruningRule("none", plan.budget, plan.grace_period, plan.config.reduction_factor)
-    curves = TensorBoardLog(history)
     facts = SweepProgress(history, len(history.wanted), plan.budget, history.of_wanted())
-    beat.progress = progress = Progress(facts)
-    try:
+    with closing(TensorBoardLog(history)), closing(Progress(facts)) as progress:
+        beat.progress = progress
         return run_trials(plan, history, searcher, pruning, progress, budget, trials=trials)
-    finally:
-        progress.close()
-        curves.close()
 
 
 def select(run: Run) -> str | None:
@@ -290,9 +269,7 @@ def select(run: Run) -> str | None:
         pooled, classes = _pooled(run, finals, winner), run.dataset.classes
         point = None if pooled is None else operating_point(*pooled, classes, label, kind, target)
         made["operating_point"] = None if point is None else dataclasses.asdict(point)
-    before = read_json(run.paths.selection, [], "")
-    if {key: value for key, value in before.items() if key != "selected"} != made:
-        write_json(run.paths.selection, {"selected": now()} | made)
+    write_if_new(run.paths.selection, made, time="selected")
     return winner.trial_id
 
 
@@ -430,8 +407,7 @@ def _device(settings: TrialSettings) -> torch.device:
 def _backbones(run: Run) -> list[str]:
     if run.finals is not None:
         return sorted({str(one.params["backbone"]) for one in run.finals.finalists})
-    first = best(ranked_rows(run.trials), run.sweep.mode)
-    return [] if first is None else [str(run.trials.at[first.place, "param_backbone"])]
+    return [] if run.best is None else [str(run.best.params.get("backbone"))]
 
 
 def _measure(folder: Path, settings: TrialSettings, backbones: dict[str, FoundWeights], opened: bool) -> None:

@@ -124,7 +124,8 @@ class TrialHistory:
         for leftover in ("result", "status", "error", "restarts", "state", "stacks", "weights"):
             getattr(files, leftover).unlink(missing_ok=True)  # of a trial whose params.json was lost
         start = {"trial_id": entry.trial_id, "number": number, "params": params.to_flat()}
-        write_json(files.params, start | {"suggestion": entry.suggestion.to_json()})
+        drawn = entry.suggestion.model_dump(mode="json", exclude_defaults=True)
+        write_json(files.params, start | {"suggestion": drawn})
         return entry
 
     def report(self, number: int, epoch: int, score: float, record: str) -> None:
@@ -155,10 +156,6 @@ class TrialHistory:
         self._tidy(entry)
         for listener in self.on_end:
             listener(entry)
-
-    def ranked(self) -> list[TrialState]:
-        """All trials, the best first, as ``rank`` orders them."""
-        return rank(self.entries.values(), self.mode)
 
     def best(self) -> TrialState | None:
         """The best trial that did not fail, whether it has ended or not; None while none has a score."""
@@ -299,8 +296,3 @@ def _drop_state(files: TrialPaths) -> None:
 def trial_id(number: int) -> str:
     """The name of the ``number``-th trial of a run, also of its folder."""
     return f"t{number:04d}"
-
-
-def to_json_scalars(values: dict[str, Any]) -> dict[str, Any]:
-    """``values`` as JSON can hold them (numpy scalars become Python's)."""
-    return {key: json.loads(json.dumps(value, default=lambda odd: odd.item())) for key, value in values.items()}

@@ -14,7 +14,6 @@ from sweep.cli import Arguments, path
 from sweep.endings import leave_with, run_command, tell
 from sweep.records import Run, read_run
 from sweep.run_folder import ModelPaths, TrialPaths
-from sweep.trial_records import best, ranked_rows
 from trainables.atomic import FORMAT, disk_error, sha256_of, write_json
 from trainables.export import ModelFacts, plain_network, restore, torchvision_lines, write_model, write_onnx
 from trainables.metrics import UNTUNED, OperatingPoint
@@ -72,18 +71,17 @@ def choose(run: Run) -> Chosen:
     """What the selection names; without one the best trial. ``UserError`` if there is none."""
     finals = run.finals
     if finals is not None and finals.model is not None:
-        seeds = [repeat.seed for one in finals.finalists for repeat in one.repeats if repeat.trial_id == finals.model]
+        repeats = (repeat for one in finals.finalists for repeat in one.repeats)
         return Chosen(
             trial=finals.model,
             files=run.paths.repeat(finals.model),
-            seed=seeds[0] if seeds else None,
+            seed=next((repeat.seed for repeat in repeats if repeat.trial_id == finals.model), None),
             thresholds=finals.thresholds_of(finals.winning) if finals.winning is not None else None,
             operating_point=finals.operating_point,
         )
-    first = best(ranked_rows(run.trials), run.sweep.mode)
-    if first is None:
+    if run.best is None:
         raise UserError(f"no trial of {run.paths.root} has a score")
-    return Chosen(trial=first.trial_id, files=run.paths.trial(first.trial_id))
+    return Chosen(trial=run.best.trial_id, files=run.paths.trial(run.best.trial_id))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

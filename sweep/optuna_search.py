@@ -30,7 +30,7 @@ from search_spaces.params import Scalar, TrialParams
 from search_spaces.space import Space, depends_on_more
 from search_spaces.user_file import ProcessLost
 from sweep.endings import BAD_INPUT, SweepStopped
-from sweep.history import TrialHistory, TrialState, to_json_scalars
+from sweep.history import TrialHistory, TrialState
 from sweep.trial_records import Suggestion
 
 LEARNING_SAMPLERS = ("tpe", "gp")
@@ -78,7 +78,6 @@ class OptunaSearch:
         self._sampler = sampler
         self._seed = seed
         self._lag = concurrency if deterministic else 0
-        self._deterministic = deterministic
         self._seed_points = first_points(space, sampler, trials, warm)
         self._seen: dict[str, int] = {}
         self._running: dict[int, list[optuna.Trial]] = {}
@@ -106,7 +105,7 @@ class OptunaSearch:
             number = next((k for k in range(len(fixed)) if k not in self._history.entries), len(fixed))
             if number == len(fixed):
                 raise Exhausted
-        if self._deterministic and any(not trial.ended for trial in self._visible(number)):
+        if self._lag and any(not trial.ended for trial in self._visible(number)):
             return None
         if fixed is not None:
             return self._history.begin(number, fixed[number])
@@ -148,7 +147,7 @@ class OptunaSearch:
             # What did not go into the trial is told to no other draw: after a kill it would not be there either.
             self._storage.set_trial_system_attr(trial._trial_id, DRAWN_TOGETHER, "")
             suggestion = self._suggestion(trial)
-            original = self._seen.setdefault(_key(params), number)
+            original = self._seen.setdefault(key_of(params), number)
             if original == number:
                 self._running[number] = [trial]
                 before = {"duplicates": tuple(duplicates), "refused": tuple(refused)}
@@ -195,10 +194,10 @@ class OptunaSearch:
                 continue
             self._study.enqueue_trial(suggestion.suggested)
             trial = self._study.ask()
-            if _key(self._space.suggest(trial)) != _key(original.params):
+            if key_of(self._space.suggest(trial)) != key_of(original.params):
                 raise UserError(f"{depends_on_more(self._space)}: trial {original.trial_id} began with another one")
             self._running.setdefault(original.number, []).append(trial)
-        self._seen[_key(state.params)] = state.number
+        self._seen[key_of(state.params)] = state.number
         for name, value in state.suggestion.positions.items():
             self._storage.set_study_system_attr(self._study_id, name, value)
 
@@ -206,7 +205,7 @@ class OptunaSearch:
         """What is written down to put ``trial`` into a study again. positions: where a sequence of QMC stands."""
         attrs = self._storage.get_study_system_attrs(self._study_id)
         return Suggestion(
-            suggested=to_json_scalars(trial.params),
+            suggested=json.loads(json.dumps(trial.params, default=lambda odd: odd.item())),  # numpy's scalars
             distributions={name: json.loads(distribution_to_json(d)) for name, d in trial.distributions.items()},
             positions={name: value for name, value in attrs.items() if name.startswith("qmc:")},
         )
@@ -333,11 +332,10 @@ def _outcome(state: TrialState, history: TrialHistory, duplicate: bool, sampler:
     To the Gaussian process, which leaves PRUNED out, a pruned trial is COMPLETE, worth its best value.
     """
     values = {epoch: score for epoch, score in sorted(state.scores.items()) if not math.isnan(score)}
-    if state.status == "completed" and values:
+    complete = state.status == "completed" or (state.status == "pruned" and sampler == "gp")
+    if complete and values:
         return {"state": Outcome.COMPLETE, "value": state.score, "intermediate_values": values}
     if state.status == "pruned":
-        if sampler == "gp" and values:
-            return {"state": Outcome.COMPLETE, "value": state.score, "intermediate_values": values}
         last = next(reversed(values.values()), None)
         return {"state": Outcome.PRUNED, "value": last, "intermediate_values": values}
     if duplicate:
@@ -377,5 +375,6 @@ def _choices(distribution: BaseDistribution) -> str:
     return type(distribution).__name__
 
 
-def _key(params: TrialParams) -> str:
+def key_of(params: TrialParams) -> str:
+    """The same for configurations that train alike."""
     return json.dumps(params.active(), sort_keys=True)

@@ -107,7 +107,7 @@ class Plan:
         """What one trial takes of the machine, in Ray's terms."""
         return {"cpu": float(self.config.cpus_per_trial), "gpu": self.config.gpus_per_trial}
 
-    def settings(self, run: RunPaths, use_gpu: bool) -> TrialSettings:
+    def settings(self, run: RunPaths) -> TrialSettings:
         """What every trial is told besides its hyperparameters."""
         config = self.config
         return TrialSettings(
@@ -120,7 +120,7 @@ class Plan:
             time_limit_s=config.trial_time_limit,
             seed=config.seed,
             cpus=config.cpus_per_trial,
-            use_gpu=use_gpu,
+            use_gpu=config.gpus_per_trial > 0,
             gpu_share=config.gpus_per_trial or 1.0,
             deterministic=config.deterministic,
             cached_stages=self.cached_stages,

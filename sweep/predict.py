@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -102,7 +102,7 @@ def _run(argv: Sequence[str]) -> int:
                 tell([f"{name}: {answer.image.reason}"])
                 continue
             decision = " | ".join(map(plain, model.decide(answer.probability))) or "none of them"
-            say(layout.format(name, *_decimals(answer.probability), decision))
+            say(layout.format(name, *(f"{value:.4f}" for value in answer.probability), decision))
     finally:  # Ctrl-C, too, leaves what is done
         if asked.csv is not None and answers:
             _write_csv(asked.csv, model, answers)
@@ -159,10 +159,6 @@ def _layout(model: Predictor, files: Sequence[Path]) -> str:
     first = max(len(word) for word in ("file", "threshold", *(plain(str(file)) for file in files)))
     cells = "".join(f"  {{:>{max(6, len(plain(name)))}}}" for name in model.facts.classes)
     return f"{{:<{first}}}{cells}  {{}}"
-
-
-def _decimals(values: Iterable[float]) -> list[str]:
-    return [f"{value:.4f}" for value in values]
 
 
 def _csv_problems(table: Path | None) -> list[str]:

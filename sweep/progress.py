@@ -123,11 +123,11 @@ class Progress:
         if live is not None:
             live.stop()
 
-    def view(self, height: int = 25, ascii_only: bool = False) -> RenderableType:
+    def view(self, height: int) -> RenderableType:
         """The view as it stands, for a terminal of ``height`` lines."""
         with self._lock:
             elapsed_s = self._clock() - self._start_s
-            return _view(self._facts, elapsed_s, self._pace(elapsed_s).seconds_left, height, ascii_only)
+            return _view(self._facts, elapsed_s, self._pace(elapsed_s).seconds_left, height)
 
     def pace(self) -> Pace:
         """How the sweep gets on at this moment."""
@@ -156,7 +156,7 @@ class Progress:
 
     def _view_or_nothing(self, console: Console) -> RenderableType:
         try:
-            return self.view(console.height, console.options.ascii_only)
+            return self.view(console.height)
         except Exception:  # In the thread that refreshes: it would end with a traceback on the screen.
             _log.warning("the progress view cannot be drawn", exc_info=True)
             return Text()
@@ -259,9 +259,7 @@ class SweepProgress:
         return self._states[state.number]
 
 
-def _view(
-    facts: SweepProgress, elapsed_s: float, left_s: float | None, height: int, ascii_only: bool
-) -> RenderableType:
+def _view(facts: SweepProgress, elapsed_s: float, left_s: float | None, height: int) -> RenderableType:
     """The view for a terminal of ``height`` lines; left_s: None while nothing is known. The width is the terminal's.
 
     Best so far, trials running with epoch and score, counts, time elapsed and left.
@@ -274,7 +272,7 @@ def _view(
         _in_columns(Text("best", "dim"), _best(facts)),
     ]
     if facts.running:
-        parts += [Text(), _running(facts, max(1, height - LINES_BESIDE_TRIALS), ascii_only)]
+        parts += [Text(), _running(facts, max(1, height - LINES_BESIDE_TRIALS))]
     return Group(*parts)
 
 
@@ -310,12 +308,16 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def time_left(seconds: float) -> str:
+    """An estimate: whole minutes are all that can be said of it."""
+    return duration(seconds if seconds < 60 else 60 * math.ceil(seconds / 60))
+
+
 def _headline(facts: SweepProgress, elapsed_s: float, left_s: float | None) -> Text:
     line = Text.assemble((f"{facts.ended_count} of {facts.total} trials ended", "bold"))
     line.append(f", {duration(elapsed_s)} so far")
     if left_s is not None and facts.ended_count < facts.total:
-        # An estimate: whole minutes are all that can be said of it.
-        line.append(f", about {duration(left_s if left_s < 60 else 60 * math.ceil(left_s / 60))} left")
+        line.append(f", about {time_left(left_s)} left")
     return line
 
 
@@ -344,12 +346,12 @@ def _in_columns(*cells: RenderableType) -> Table:
     return grid
 
 
-def _running(facts: SweepProgress, rows: int, ascii_only: bool) -> RenderableType:
+def _running(facts: SweepProgress, rows: int) -> RenderableType:
     table = Table(box=None, expand=True, pad_edge=False, header_style="dim")
     table.add_column("trial", no_wrap=True)
     for name in ("epoch", "last", "best"):
         table.add_column(name, no_wrap=True, justify="right")
-    table.add_column("configuration", no_wrap=True, ratio=1, overflow="crop" if ascii_only else "ellipsis")
+    table.add_column("configuration", no_wrap=True, ratio=1, overflow="ellipsis")
     for _, trial in sorted(facts.running.items())[:rows]:
         epoch = _epoch(trial)
         last = _score(trial.scores.get(epoch, math.nan))

@@ -79,14 +79,10 @@ def _median(rule: PruningRule, history: TrialHistory, epoch: int, others: Collec
     return float(np.median(averages)), f"worse than the median %s of {len(averages)} running averages"
 
 
-def _never(rule: PruningRule, history: TrialHistory, epoch: int, others: Collection[int]) -> Threshold | None:
-    return None
-
-
 _RULES: dict[str, Callable[[PruningRule, TrialHistory, int, Collection[int]], Threshold | None]] = {
     "asha": _asha,
     "median": _median,
-    "none": _never,
+    "none": lambda *_: None,
 }
 
 

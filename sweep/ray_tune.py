@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,8 +43,8 @@ SettingsOf = Callable[[TrialState], tuple[TrialSettings, int]]
 class Outcome:
     """Why ``run_trials`` returned, where it was not because all was done."""
 
-    interrupted: bool
-    out_of_time: bool
+    interrupted: bool = False
+    out_of_time: bool = False
 
     def then(self, after: Outcome) -> Outcome:
         """Of this and what came after it."""
@@ -138,18 +138,17 @@ def run_trials(
     *,
     trials: int,
     trainable: type[tune.Trainable] = FinetuneTrainable,
-    reuse_actors: bool = True,
 ) -> Outcome:
     """Run trials until ``trials`` in all have begun and ended, nothing new is left, the time is up, or Ctrl-C.
 
     What is unfinished then stays "running" in the history, and a resumed sweep goes on with it. trainable: reports an
-    epoch a step, as ``FinetuneTrainable`` has it. reuse_actors: trials follow each other in the same processes.
+    epoch a step, as ``FinetuneTrainable`` has it.
     """
     remaining = len(history.unfinished()) + max(0, trials - len(history.entries))
     if not remaining:
-        return Outcome(interrupted=False, out_of_time=False)
+        return Outcome()
     lag = plan.at_once if plan.config.deterministic else None
-    with _workers(plan, history.paths, trainable, reuse_actors) as workers:
+    with _workers(plan, history.paths, trainable) as workers:
         progress.slots = lambda: workers.slots
         interrupted = workers.do(_Trials(searcher, history, pruning, lag, progress, budget, remaining))
     # Between two trials none is unfinished, and still the sweep may have been interrupted.
@@ -170,8 +169,8 @@ def predict_trials(
     Beside each other, by the processes that ran the trials; returns what failed, one sentence each. precision: None =
     that of the trials.
     """
-    ended = [trial for trial in trials if trial.ended and trial.status != "failed"]
-    saved = [trial for trial in ended if history.files(trial).weights.exists()]
+    done = ("completed", "pruned")
+    saved = [trial for trial in trials if trial.status in done and history.files(trial).weights.exists()]
     arguments = [
         (trial.params, *settings_of(trial), history.files(trial).weights.absolute(), splits, precision)
         for trial in saved
@@ -193,22 +192,22 @@ def run_tasks(
     if not arguments:
         return []
     tasks = Tasks(function, arguments)
-    with _workers(plan, paths, FinetuneTrainable, reuse_actors=True) as workers:
+    with _workers(plan, paths, FinetuneTrainable) as workers:
         if workers.do(tasks):
             raise SweepStopped(f"interrupted {SIGNAL}", INTERRUPTED)
     return tasks.problems
 
 
 @contextlib.contextmanager
-def _workers(plan: Plan, paths: RunPaths, trainable: type[tune.Trainable], reuse_actors: bool) -> Iterator[Workers]:
+def _workers(plan: Plan, paths: RunPaths, trainable: type[tune.Trainable]) -> Iterator[Workers]:
     """Processes for the next work: those of the last one where they are of use, and kept within ``connected``."""
     kept = _connection.workers
-    if kept is not None and kept.alive and kept.serves(trainable, plan.resources, reuse_actors):
+    if kept is not None and kept.alive and kept.serves(trainable, plan.resources):
         yield kept
         return
     if kept is not None:
         kept.close()
-    made = Workers(trainable, plan.resources, plan.config.fixed_concurrency, paths.tune, reuse=reuse_actors)
+    made = Workers(trainable, plan.resources, plan.config.fixed_concurrency, paths.tune)
     if _connection.open:
         _connection.workers = made
         yield made
@@ -260,7 +259,7 @@ class TuneSearcher:
             "number": trial.number,
             "stream": stream,
             "params": trial.params.to_flat(),
-            "settings": settings.to_dict(),
+            "settings": asdict(settings),
             # Absolute, as a worker has another working directory.
             "files": {name: str(getattr(files, name).absolute()) for name in TRIAL_FILES},
         }
@@ -339,19 +338,16 @@ class _Trials:
 
     def lost(self, number: int, reason: str, counts: bool = True) -> None:
         state = self.history.entries[number]
-        if not counts:
-            self.searcher.again(state)
-            self.remaining += 1
-            return
-        if (stacks := self.history.files(state).stacks).exists() and stacks.stat().st_size:
-            reason = "hung past its time limit"  # The watchdog in its process has ended it, see ``FinetuneTrainable``.
-        self.history.restart(number, reason)
-        if state.restarts > RESTARTS:
-            self._end(number, "failed", reason)
-            return
+        if counts:
+            if (stacks := self.history.files(state).stacks).exists() and stacks.stat().st_size:
+                reason = "hung past its time limit"  # The watchdog in its process ended it, see ``FinetuneTrainable``.
+            self.history.restart(number, reason)
+            if state.restarts > RESTARTS:
+                self._end(number, "failed", reason)
+                return
+            self.progress.message(f"trial {state.trial_id} lost its worker ({reason}): started again where it was")
         self.searcher.again(state)
         self.remaining += 1
-        self.progress.message(f"trial {state.trial_id} lost its worker ({reason}): started again where it was")
 
     def left(self) -> int:
         return self.remaining

@@ -32,7 +32,7 @@ from sweep.record_reader import (
     reason,
 )
 from sweep.run_folder import ModelPaths, RunPaths, TrialPaths
-from sweep.trial_records import Finals, epochs_table, read_finals, read_trials, trials_table
+from sweep.trial_records import Finals, TrialRecord, best, epochs_table, read_finals, read_trials, trials_table
 from trainables import maps, predictions
 from trainables.atomic import check_format
 from trainables.data.dataset import unchanged
@@ -64,9 +64,8 @@ class WarmTrial(Record):
 class SweepRecord(Record):
     """sweep.json: the resolved settings, and what was written beside them. mode: "max" or "min" of ``metric``.
 
-    fixed: hyperparameters of --set. command: the arguments; resumed: those of each --resume that changed a setting.
-    created, ended: ISO times; ended: None while it runs and after a kill. settings:
-    all resolved settings as saved.
+    command: the arguments; resumed: those of each --resume that changed a setting. created, ended: ISO times; ended:
+    None while it runs and after a kill. settings: all resolved settings as saved.
     """
 
     name: str | None = None
@@ -83,11 +82,8 @@ class SweepRecord(Record):
     epochs: Whole | None = None
     grace_period: Whole | None = None
     finalists: Whole | None = None
-    repeats: Whole | None = None
-    folds: Whole | None = None
     patience: Whole | None = None
     seed: Whole | None = None
-    image_size: Whole | None = None
     concurrency: Setting = None
     reduction_factor: Number | None = None
     deterministic: Flag = False
@@ -99,7 +95,6 @@ class SweepRecord(Record):
     prevalence: dict[str, Number] | None = None
     warm_start: str | None = None
     warm_trials: tuple[WarmTrial, ...] = ()
-    fixed: dict[str, JsonValue] = Field(default={}, alias="set")
     created: str | None = None
     ended: str | None = None
     command: tuple[str, ...] = ()
@@ -195,7 +190,6 @@ class DatasetRecord(Record):
     preset: str | None = None
     ordered: Flag = False
     fit: str | None = None
-    cache: str | None = None
     fingerprint: str | None = None
     sha256: dict[str, str] = {}
     split_origin: str | None = None
@@ -234,7 +228,6 @@ class ModelRecord(Record):
     image_size: Whole | None = None
     channels: Whole | None = None
     epoch: Whole | None = None
-    seed: Whole | None = None
     params: dict[str, Setting] = {}
     classes: tuple[str, ...] = ()
     thresholds: dict[str, Number] | None = None
@@ -277,10 +270,10 @@ IMAGE_COLUMNS = ["path", "mode", "width", "height", "bits", "jpeg_quality", "mea
 class Run:
     """A run folder. ``trials`` and ``epochs`` are described in ``trials_table`` and ``epochs_table``.
 
-    finals: None before any finalist was chosen. rows: splits.csv, every column as text ("" where empty). images:
-    images.csv, ``IMAGE_COLUMNS``, path and mode text, the others numbers or NaN; no rows where there is none. model:
-    None where no model is written; baselines: None where none were measured. problems: one sentence for each file that
-    is damaged or missing.
+    best: of the trials, None if none has a score. finals: None before any finalist was chosen. rows: splits.csv, every
+    column as text ("" where empty). images: images.csv, ``IMAGE_COLUMNS``, path and mode text, the others numbers or
+    NaN; no rows where there is none. model: None where no model is written; baselines: None where none were measured.
+    problems: one sentence for each file that is damaged or missing.
     """
 
     paths: RunPaths
@@ -289,6 +282,7 @@ class Run:
     dataset: DatasetRecord
     trials: pd.DataFrame
     epochs: pd.DataFrame
+    best: TrialRecord | None = None
     finals: Finals | None = None
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
     images: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=IMAGE_COLUMNS))
@@ -312,6 +306,7 @@ def read_run(root: Path) -> Run:
         dataset=dataset,
         trials=trials_table(records, paths),
         epochs=epochs_table(records),
+        best=best(records, sweep.mode),
         finals=finals,
         rows=_read_rows(paths, dataset, problems),
         images=_read_images(paths, dataset, problems),
@@ -363,18 +358,25 @@ def _read_baselines(paths: RunPaths, problems: list[str], opened: bool) -> tuple
 
 def _read_rows(paths: RunPaths, dataset: DatasetRecord, problems: list[str]) -> pd.DataFrame:
     columns = ["row", "path", "split", "label", "group"]
+    rows = _read_table(paths.splits, columns, problems)
+    if rows is not None and not unchanged(paths.splits, dataset.sha256):
+        problems.append(f"{paths.splits.name} was changed: left out")
+        rows = None
+    return pd.DataFrame(columns=columns) if rows is None else rows
+
+
+def _read_table(path: Path, columns: list[str], problems: list[str]) -> pd.DataFrame | None:
+    """All as text ("" where empty); None where it cannot be read or lacks one of ``columns``."""
     try:
-        rows = pd.read_csv(paths.splits, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
-        lacking = [name for name in columns if name not in rows]
-        if not lacking and unchanged(paths.splits, dataset.sha256):
-            return rows
-        what = f"lacks {', '.join(lacking)}" if lacking else "was changed"
-        problems.append(f"{paths.splits.name} {what}: left out")
+        found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
+        if not (lacking := [name for name in columns if name not in found]):
+            return found
+        problems.append(f"{path.name} lacks {', '.join(lacking)}: left out")
     except FileNotFoundError:
-        problems.append(f"{paths.splits.name} is missing")
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        problems.append(f"{paths.splits.name} cannot be read: {reason(error)}")
-    return pd.DataFrame(columns=columns)
+        problems.append(f"{path.name} is missing")
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name} cannot be read: {reason(error)}")
+    return None
 
 
 def _read_images(paths: RunPaths, dataset: DatasetRecord, problems: list[str]) -> pd.DataFrame:
@@ -386,17 +388,11 @@ def _read_images(paths: RunPaths, dataset: DatasetRecord, problems: list[str]) -
 
 def image_table(path: Path, problems: list[str]) -> pd.DataFrame:
     """``IMAGE_COLUMNS``; without rows where there is no such file, as in earlier runs, or it is damaged."""
-    if not is_there(path):
+    found = _read_table(path, IMAGE_COLUMNS, problems) if is_there(path) else None
+    if found is None:
         return pd.DataFrame(columns=IMAGE_COLUMNS)
-    try:
-        found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
-        found = found[IMAGE_COLUMNS]
-        return found.assign(**{name: pd.to_numeric(found[name], errors="coerce") for name in IMAGE_COLUMNS[2:]})
-    except KeyError as error:
-        problems.append(f"{path.name} lacks columns: left out ({error.args[0]})")
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        problems.append(f"{path.name} cannot be read: {reason(error)}")
-    return pd.DataFrame(columns=IMAGE_COLUMNS)
+    numbers = {name: pd.to_numeric(found[name], errors="coerce") for name in IMAGE_COLUMNS[2:]}
+    return found[IMAGE_COLUMNS].assign(**numbers)
 
 
 def read_predictions(run: Run, of: str | BaselineRecord) -> Predictions | None:

@@ -34,14 +34,15 @@ def resume(asked: SweepConfig) -> Resumed:
 
     Raises ``UserError`` if there is no such run, or none whose settings can be read.
     """
-    saved, own_epochs, cached_stages = _saved(run_paths(asked))
+    paths = run_paths(asked)
+    saved, own_epochs, cached_stages = _saved(paths)
     as_resolved = {name for name in ("precision", "preset") if getattr(asked, name) == "auto"}
     given = [
         name for name in sorted(asked.model_fields_set - as_resolved) if getattr(asked, name) != getattr(saved, name)
     ]
     may_change = [name for name, declared in SweepConfig.options().items() if declared.anew]
-    root = shlex.quote(str(run_paths(asked).root))
-    longer = f"or train its best configurations longer in a new run of the same --data: --warm-start {root} --epochs "
+    run = shlex.quote(str(paths.root))
+    longer = f"or train its best configurations longer in a new run of the same --data: --warm-start {run} --epochs "
     problems = [
         f"{dashed(name)} {_shown(getattr(asked, name))} contradicts the run {asked.resume!r}, which has "
         f"{_shown(getattr(saved, name))}: leave it out, "
@@ -54,7 +55,7 @@ def resume(asked: SweepConfig) -> Resumed:
             f"--concurrency {asked.concurrency}: a deterministic run keeps its concurrency, {saved.concurrency}"
         )
     changed = {name: getattr(asked, name) for name in given if name in may_change}
-    place = {"resume": asked.resume, "storage": asked.storage, "name": run_paths(asked).root.name}
+    place = {"resume": asked.resume, "storage": asked.storage, "name": paths.root.name}
     # Of this command alone: what was retried once is not retried whenever the run goes on.
     changed |= place | {"retry_failed": asked.retry_failed}
     return Resumed(saved.model_copy(update=changed), own_epochs, cached_stages, problems)

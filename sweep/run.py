@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,16 +25,16 @@ from sweep.resume import Resumed, resume, run_paths
 from sweep.run_folder import (
     ModelPaths,
     RunPaths,
+    change_sweep,
     claim,
     create_run,
-    end_run,
     image_cache,
     place_problems,
     reopen_run,
     staging,
     unwritable,
 )
-from trainables.atomic import write_atomically
+from trainables.atomic import now, write_atomically
 
 if TYPE_CHECKING:
     from sweep.history import TrialHistory, TrialState
@@ -144,12 +145,8 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
             machine = stack.enter_context(ray_tune.connected(address, wait_for_nodes=given.wait_for_nodes))
     config = resumed.config if resumed else resolve(with_preset(asked, problems), machine)
     paths = run_paths(config) if resumed else new_run_paths(config)
-    problems += check(
-        config,
-        machine.most_cpus,
-        machine.gpus,
-        may_grow=machine is not here and (config.wait_for_nodes is not None or cluster.can_start_gpus()),
-    )
+    more_gpus_may_come = machine is not here and (config.wait_for_nodes is not None or cluster.can_start_gpus())
+    problems += check(config, machine.most_cpus, math.inf if more_gpus_may_come else machine.gpus)
     if machine is not here and not machine.gpus and given.gpus_per_trial is None:
         say("no machine of the cluster has a GPU now: the trials run on CPUs (--gpus-per-trial 0)")
     problems += idle_problems(arguments, config)
@@ -160,10 +157,9 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         if machine is not here and beside is not None:
             problems += node_problems(config, beside.root, cluster.on_every_node)
         # Nothing is decoded for a command that is refused anyway.
-        prepare = prepare_into(None if problems else beside, paths, here.cpus, config.folds)
+        prepare = prepare_into(None if problems else beside, paths, here.cpus, config.folds, found)
         if found is not None:
             found["config"] = config.to_json()
-            prepare = kept_in(found, prepare)
         own_epochs = resumed.own_epochs if resumed else "epochs" not in asked.model_fields_set
         plan = make_plan(
             config,
@@ -197,7 +193,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
             changed = asked.model_fields_set - {"resume", "storage", "name"}
             more = [*read_sweep(paths, []).resumed, *([tuple(arguments)] if changed else [])]
             reopen_run(paths, beside, {"resolved": plan.config.to_json(), "resumed": more}, plan.damaged)
-    settings = plan.settings(paths, use_gpu=bool(config.gpus_per_trial))
+    settings = plan.settings(paths)
     budget = ray_tune.TimeBudget(config.time_budget)
     history = TrialHistory(paths, config.metric, plan.mode)
     if config.retry_failed:
@@ -255,18 +251,25 @@ def new_run_paths(config: SweepConfig) -> RunPaths:
 
 
 def prepare_into(
-    beside: RunPaths | None, paths: RunPaths, workers: int, folds: int | None
+    beside: RunPaths | None, paths: RunPaths, workers: int, folds: int | None, found: dict[str, Any] | None = None
 ) -> Callable[[DataConfig], dict[str, Any]]:
     """Reads a data set into the run folder ``beside``, its decoded images into the cache that runs share.
 
-    Without a folder it only looks for what is wrong with the data. folds: into how many it has to be divisible.
+    Without a folder it only looks for what is wrong with the data. folds: into how many it has to be divisible. found:
+    gets the answer as "dataset", whatever else is wrong with the command.
     """
     from trainables.data.prepare import inspect, prepare
 
-    if beside is None:
-        return lambda config: inspect(config, folds)
-    cache = image_cache(paths.root.parent)
-    return lambda config: prepare(config, beside.root, cache, workers, ImageCount(), folds)
+    def read_data(config: DataConfig) -> dict[str, Any]:
+        if beside is None:
+            dataset = inspect(config, folds)
+        else:
+            dataset = prepare(config, beside.root, image_cache(paths.root.parent), workers, ImageCount(), folds)
+        if found is not None:
+            found["dataset"] = dataset
+        return dataset
+
+    return read_data
 
 
 def with_preset(asked: SweepConfig, problems: list[str]) -> SweepConfig:
@@ -278,18 +281,6 @@ def with_preset(asked: SweepConfig, problems: list[str]) -> SweepConfig:
     return asked
 
 
-def kept_in(
-    found: dict[str, Any], prepare: Callable[[DataConfig], dict[str, Any]]
-) -> Callable[[DataConfig], dict[str, Any]]:
-    """``prepare`` whose answer ``found`` keeps, whatever else is wrong with the command."""
-
-    def read_data(config: DataConfig) -> dict[str, Any]:
-        found["dataset"] = dataset = prepare(config)
-        return dataset
-
-    return read_data
-
-
 def write_new_run(
     paths: RunPaths, beside: RunPaths, asked: SweepConfig, plan: Plan, machine: Machine, arguments: list[str]
 ) -> RunPaths:
@@ -299,7 +290,7 @@ def write_new_run(
     """
     from sweep.estimate import provenance
 
-    rows, place, number = enumerate(plan.space.rows), paths, 1
+    place, number = paths, 1
     record = {
         "asked": asked.to_json(),
         "mode": plan.mode,
@@ -309,7 +300,7 @@ def write_new_run(
         "command": arguments,
         "study_rows": [
             {"id": row.id, "number": index, "epochs": row.epochs, "claim": row.claim, "note": row.note}
-            for index, row in rows
+            for index, row in enumerate(plan.space.rows)
         ],
         "study_rows_left_out": dict(plan.space.left_out),
     }
@@ -338,15 +329,14 @@ def compute(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: 
     outcome = run_search(plan, history, settings, budget, beat)
     if not outcome.interrupted and plan.config.finalists:
         beat.enter("finalists")
-        outcome = outcome.then(finalists.run(plan, history, settings, budget, say, beat))
+        outcome = outcome.then(finalists.run(plan, history, settings, budget, beat))
     if not outcome.interrupted:
         beat.enter("report")
         ended = read_run(history.paths.root)
         with ThreadPoolExecutor(1) as beside_baselines:
             models = beside_baselines.submit(model.renew_models, ended)
             problems = finalists.measure(plan, ended, settings) + finalists.attribute(plan, ended, settings)
-            for problem in (*problems, *models.result()):
-                say(problem)
+            say(*problems, *models.result())
     return outcome
 
 
@@ -370,7 +360,7 @@ def run_search(
         plan.space,
         history,
         sampler=config.sampler,
-        trials=plan.config.trials,
+        trials=config.trials,
         seed=config.seed,
         concurrency=plan.at_once,
         deterministic=config.deterministic,
@@ -378,31 +368,26 @@ def run_search(
     )
     export = OptunaExport(history)
     history.on_end.append(export.add)
-    curves = TensorBoardLog(history)
 
     def settings_of(entry: TrialState) -> tuple[TrialSettings, int]:
         return plan.own_settings(entry.number, settings), entry.number
 
     searcher = TuneSearcher(search, history, settings_of)
     pruning = PruningRule(config.scheduler, plan.budget, plan.grace_period, config.reduction_factor)
-    facts = SweepProgress(history, plan.config.trials, plan.budget, list(history.entries.values()))
+    facts = SweepProgress(history, config.trials, plan.budget, list(history.entries.values()))
     beat.progress = progress = Progress(facts, time_budget_s=config.time_budget)
     search.on_refused.append(progress.message)
     if config.finalists:
         budget.reserve_s = lambda: expected_seconds(plan, history)
-    try:
+    with closing(export), closing(TensorBoardLog(history)), closing(progress):
         for note in (*plan.notes(), *unreadable, estimate.disk_line(plan, history.paths)):
             progress.message(note)
-        outcome = run_trials(plan, history, searcher, pruning, progress, budget, trials=plan.config.trials)
+        outcome = run_trials(plan, history, searcher, pruning, progress, budget, trials=config.trials)
         if not outcome.interrupted:
             asked_for = [best] if (best := history.best()) else []  # how it does on training images
             for problem in predict_trials(plan, history, asked_for, settings_of, ("train", "val")):
                 progress.message(problem)
-    finally:
-        progress.close()
-        curves.close()
-        export.close()
-        budget.reserve_s = float
+    budget.reserve_s = float
     return outcome
 
 
@@ -414,7 +399,7 @@ def write_summary(history: TrialHistory, ended: bool) -> list[str]:
     paths = history.paths
     if ended:
         drop_failed_states(paths)
-        end_run(paths)
+        change_sweep(paths, ended=now())
     run = read_run(paths.root)
     write_atomically(paths.trials_table, lambda path: run.trials.to_parquet(path, index=False))
     write_atomically(paths.epochs_table, lambda path: run.epochs.to_parquet(path, index=False))

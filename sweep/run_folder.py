@@ -318,11 +318,6 @@ def reopen_run(paths: RunPaths, beside: RunPaths, sweep: Mapping[str, Any], dama
     change_sweep(paths, **sweep, ended=None)
 
 
-def end_run(paths: RunPaths) -> None:
-    """Write down that the sweep has ended, and when."""
-    change_sweep(paths, ended=now())
-
-
 def change_sweep(paths: RunPaths, **changes: Any) -> None:
     """Change keys of sweep.json."""
     write_json(paths.sweep, json.loads(paths.sweep.read_text(encoding="utf-8")) | changes)

@@ -5,7 +5,6 @@ Reads the run folder alone, takes no lock and writes nothing. Loads neither torc
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from search_spaces.params import TrialParams
 from sweep.cli import Arguments, path, plain
 from sweep.endings import STATUS, leave_with, run_command
 from sweep.heartbeat import Beat, last_beat
-from sweep.progress import clean, duration
+from sweep.progress import clean, time_left
 from sweep.records import read_sweep
 from sweep.run import resume_command
 from sweep.run_folder import RunPaths
@@ -143,8 +142,8 @@ def _pace(status: Status) -> str:
     parts = [f"{status.busy} of {'?' if status.slots is None else status.slots} slots busy"]
     if status.epochs_per_minute is not None:
         parts.append(f"{status.epochs_per_minute:.1f} epochs a minute")
-    if (left_s := status.seconds_left) is not None:
-        parts.append(f"about {duration(left_s if left_s < 60 else 60 * math.ceil(left_s / 60))} left of this phase")
+    if status.seconds_left is not None:
+        parts.append(f"about {time_left(status.seconds_left)} left of this phase")
     return ", ".join(parts)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -53,42 +52,19 @@ T = TypeVar("T", bound=Ranked)
 
 
 def rank(trials: Iterable[T], mode: str) -> list[T]:
-    """The best first: by score, then fewer trainable parameters, then number; those without a score after them, and
-    failed ones last. mode: "max" or "min"."""
+    """Those that did not fail and have a score, the best first: by score, then fewer trainable parameters, then number.
+    mode: "max" or "min"."""
 
-    def place(trial: T) -> tuple[bool, bool, float, float, int]:
-        scored, size = not math.isnan(trial.score), trial.trainable_params
-        score = (-trial.score if mode == "max" else trial.score) if scored else 0.0
-        return trial.status == "failed", not scored, score, math.inf if size is None else size, trial.number
+    def place(trial: T) -> tuple[float, float, int]:
+        score, size = -trial.score if mode == "max" else trial.score, trial.trainable_params
+        return score, math.inf if size is None else size, trial.number
 
-    return sorted(trials, key=place)
+    return sorted((one for one in trials if one.status != "failed" and not math.isnan(one.score)), key=place)
 
 
 def best(trials: Iterable[T], mode: str) -> T | None:
-    """The first of ``rank`` that did not fail and has a score."""
-    return next((one for one in rank(trials, mode) if one.status != "failed" and not math.isnan(one.score)), None)
-
-
-@dataclass(frozen=True)
-class RankedRow:
-    """A row of ``Run.trials`` for ``rank``. place: its label in the frame's index."""
-
-    place: Any
-    trial_id: str
-    number: int
-    status: str
-    score: float
-    trainable_params: int | None
-
-
-def ranked_rows(trials: pd.DataFrame) -> list[RankedRow]:
-    """The rows of ``Run.trials``, or of a part of it."""
-    columns = ("trial_id", "number", "status", "score", "trainable_params")
-    rows = zip(trials.index, *(trials[name] for name in columns), strict=True)
-    return [
-        RankedRow(place, trial_id, int(number), status, float(score), None if pd.isna(size) else int(size))
-        for place, trial_id, number, status, score, size in rows
-    ]
+    """The first of ``rank``; None if there is none."""
+    return next(iter(rank(trials, mode)), None)
 
 
 class Suggestion(Record):
@@ -108,9 +84,6 @@ class Suggestion(Record):
     finalist: str | None = None
     seed: Whole | None = None
     fold: Whole | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude_defaults=True)
 
 
 _Metrics = RootModel[dict[str, Score]]

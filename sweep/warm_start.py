@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from search_spaces.errors import UserError, by_reason, shown_problems
 from search_spaces.fixed_trial import FixedTrial
 from search_spaces.params import Choices, Range, Scalar, TrialParams, field_of
@@ -75,10 +73,10 @@ def _best_trials(paths: RunPaths, named: str, metric: str, notes: list[str]) -> 
             f"({metric_mode(metric)}): give --metric {sweep.metric}, or another run"
         )
     records = read_trials(paths.trial_folders(), paths.trials, metric, sweep.mode, notes)
-    scored = [one for one in records if one.status != "failed" and not math.isnan(one.score)]
-    if not scored:
+    ranked = rank(records, sweep.mode)
+    if not ranked:
         raise UserError(f"{named}: none of its {len(records)} trials has a score: give another run")
-    return rank(scored, sweep.mode)[:BEST_TRIALS]
+    return ranked[:BEST_TRIALS]
 
 
 class _ByField(dict[str, Scalar]):

@@ -8,13 +8,13 @@ rest of the sweep waits while there is ``Work``, and ``fit`` waits while there i
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
 import re
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -128,27 +128,21 @@ class Workers(_WithoutState):
     """Processes of ``trainable``, which reports an epoch a step as ``FinetuneTrainable`` has it.
 
     resources: of each, in Ray's terms. count: how many; None: as many as the cluster has room for, at any time. folder:
-    where Tune keeps its snapshots. reuse: trials follow each other in the same processes. alive: more work can be
-    given. cluster_lost: it does not answer any more. One thread at a time calls ``do`` and ``close``.
+    where Tune keeps its snapshots. alive: more work can be given. cluster_lost: it does not answer any more. One thread
+    at a time calls ``do`` and ``close``.
     """
 
     def __init__(
-        self,
-        trainable: type[tune.Trainable],
-        resources: dict[str, float],
-        count: int | None,
-        folder: Path,
-        *,
-        reuse: bool,
+        self, trainable: type[tune.Trainable], resources: dict[str, float], count: int | None, folder: Path
     ) -> None:
-        self.trainable, self.resources, self.count, self.reuse = trainable, resources, count, reuse
+        self.trainable, self.resources, self.count = trainable, resources, count
         self._folder = folder
         self._work: Work | None = None
         self._sessions = 0
         self._running: dict[str, int] = {}
         self._most_running = self._dead_at_hand = 0
         self._started: set[str] = set()
-        self._names: set[str] = set()
+        self._given: Counter[str] = Counter()
         self._interrupted = self._closed = self.cluster_lost = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
@@ -166,9 +160,9 @@ class Workers(_WithoutState):
         """How many can run at once now."""
         return self.watch.slots if self.count is None else self.count
 
-    def serves(self, trainable: type[tune.Trainable], resources: dict[str, float], reuse: bool) -> bool:
+    def serves(self, trainable: type[tune.Trainable], resources: dict[str, float]) -> bool:
         """Whether these are the processes that such work needs."""
-        return issubclass(self.trainable, trainable) and (self.resources, self.reuse) == (resources, reuse)
+        return issubclass(self.trainable, trainable) and self.resources == resources
 
     def do(self, work: Work) -> bool:
         """Do all of ``work``, or what can be done until it says that its time is up; True if Ctrl-C cut it off.
@@ -271,12 +265,10 @@ class Workers(_WithoutState):
 
     def _named(self, config: dict[str, Any]) -> dict[str, Any]:
         """With a short name that no trial of Tune has had."""
-        first = name = trial_id(config["number"])
-        for k in itertools.count(2):
-            if name not in self._names:
-                break
-            name = f"{first}-{k}"
-        self._names.add(name)
+        name = trial_id(config["number"])
+        self._given[name] += 1
+        if (times := self._given[name]) > 1:
+            name = f"{name}-{times}"
         self._running[name] = config["number"]
         self._most_running = max(self._most_running, len(self._running))
         return config | {"name": name}
@@ -323,7 +315,7 @@ class Workers(_WithoutState):
                 search_alg=_Searcher(self),
                 scheduler=_Scheduler(self),
                 num_samples=-1,
-                reuse_actors=self.reuse,
+                reuse_actors=True,
                 trial_name_creator=_name_of,
                 trial_dirname_creator=_name_of,
             ),

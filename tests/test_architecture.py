@@ -81,9 +81,6 @@ SHORT_BY_KIND = {
     *("search_spaces/errors.py", "search_spaces/partial_unfreeze.py", "search_spaces/head_only.py"),
     *("search_spaces/full_finetune.py", "search_spaces/imbalance.py"),
 }
-SHORT_WITH_A_REASON = {
-    "sweep/optuna_export.py": "a copy of the search for other tools, which the search itself never reads"
-}
 
 
 def name_of(path: Path) -> str:
@@ -238,7 +235,7 @@ def test_a_short_file_serves_more_than_its_neighbour() -> None:
     """A file of few lines whose only importer is in the same folder belongs to that one."""
     short = []
     for path in sorted(set(SOURCES) - set(commands())):
-        exempt = path.stem == "__init__" or name_of(path) in SHORT_BY_KIND | set(SHORT_WITH_A_REASON)
+        exempt = path.stem == "__init__" or name_of(path) in SHORT_BY_KIND
         if exempt or path.parent.name == "chapters":
             continue
         lines = len(path.read_text(encoding="utf-8").splitlines())

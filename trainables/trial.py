@@ -45,7 +45,7 @@ a tenth of a step would repay it.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrialSettings:
-    """The settings that all trials of a sweep share; a plain dict of scalars on its way through Ray.
+    """The settings that all trials of a sweep share; a plain dict (``asdict``) on its way through Ray.
 
     run_dir: the run folder, a path that every node sees; it holds dataset.json and splits.csv.
     epochs: the budget of a trial, >= 1. weights: as ``find_weights`` reads them; weights_sha256: by backbone, of the
@@ -85,10 +85,6 @@ class TrialSettings:
     def cache_place(self) -> CachePlace | None:
         """Where features are kept."""
         return None if self.cache_dir is None else CachePlace(self.cache_dir, self.cache_bytes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values: ``TrialSettings(**values)`` is the same again."""
-        return dataclasses.asdict(self)
 
 
 class TrialTimeoutError(TimeoutError):

@@ -90,7 +90,7 @@ def sweep(
         history.on_end.append(_signal(history, kill_after, signal.SIGKILL))
     if interrupt_after is not None:
         history.on_end.append(_signal(history, interrupt_after, interrupt_by))
-    settings = plan.settings(history.paths, use_gpu=False)
+    settings = plan.settings(history.paths)
     searcher = TuneSearcher(search, history, lambda state: (settings, state.number))
     pruning = PruningRule(scheduler, BUDGET, GRACE_PERIOD, REDUCTION_FACTOR)
     progress = Progress(SweepProgress(history, trials, BUDGET, list(history.entries.values())))

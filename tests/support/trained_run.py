@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from run_files import write_sweep
 from trial_settings import trial_settings
 
@@ -45,6 +47,16 @@ def trained_run(
     files.result.write_text(json.dumps(record) + "\n", encoding="utf-8")
     write_json(files.status, {"status": "completed", "reason": "all 1 epochs done"})
     return root
+
+
+def of_two_labels(folder: Path) -> DataConfig:
+    """24 images of noise in ``folder``, each with the labels "high" and "often", or one of them, or none."""
+    lines, chance = ["path,split,high,often"], np.random.default_rng(0)
+    for number in range(24):
+        Image.fromarray(chance.integers(0, 256, (32, 32), dtype=np.uint8)).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,{'train' if number < 16 else 'val'},{number % 2},{int(number % 3 > 0)}")
+    (folder / "all.csv").write_text("\n".join(lines) + "\n")
+    return DataConfig(data=str(folder / "all.csv"), image_size=32, label_column=("high", "often"))
 
 
 def repeated(run: Path) -> None:

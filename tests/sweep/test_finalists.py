@@ -132,13 +132,12 @@ def test_folds_of_another_number_are_other_repeats_with_splits_of_their_own(tmp_
 
 
 def test_a_damaged_list_of_finalists_is_written_again(tmp_path: Path) -> None:
-    paths = RunPaths(tmp_path)
-    finalists._write_chosen(paths, [], repeats_of(0, 1, 2), 2)
-    whole = {key: value for key, value in json.loads(paths.chosen.read_text()).items() if key != "chosen"}
+    chosen, whole = RunPaths(tmp_path).chosen, {"repeats": ["fold_1_of_2"], "folds": 2, "finalists": []}
+    finalists.write_if_new(chosen, whole, time="chosen")
     for damaged in ('{"cho', "[]"):
-        paths.chosen.write_text(damaged)
-        finalists._write_chosen(paths, [], repeats_of(0, 1, 2), 2)
-        assert json.loads(paths.chosen.read_text()).items() >= whole.items()
+        chosen.write_text(damaged)
+        finalists.write_if_new(chosen, whole, time="chosen")
+        assert json.loads(chosen.read_text()).items() >= whole.items()
 
 
 def test_the_test_split_is_opened_once_for_a_decision_and_again_for_another(tmp_path: Path) -> None:

@@ -57,6 +57,17 @@ def test_a_trial_has_the_cpus_of_one_node() -> None:
     assert Machine(cpus=2, gpus=0, nodes=(node(cpus=4),)).most_cpus == 2
 
 
+def control_groups(folder: Path, membership: str | None, limits: dict[str, str]) -> tuple[Path, Path]:
+    """Where the kernel shows them, and in which of them this process is."""
+    groups, own = folder / "cgroup", folder / "self"
+    for name, text in limits.items():
+        (groups / name).parent.mkdir(parents=True, exist_ok=True)
+        (groups / name).write_text(text + "\n")
+    if membership is not None:
+        own.write_text(membership)
+    return groups, own
+
+
 V1, V2 = "4:cpu,cpuacct:{}\n3:memory:{}\n", "0::{}\n"
 
 
@@ -83,15 +94,11 @@ def test_the_limit_of_a_container_counts(
         monkeypatch.setattr("os." + name, lambda: 8, raising=False)
     for name in GRANTED:
         monkeypatch.delenv(name, raising=False)
-    for name, text in limits.items():
-        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "cgroup" / name).write_text(text + "\n")
-    if membership is not None:
-        (tmp_path / "self").write_text(membership)
-    assert available_cpus(tmp_path / "cgroup", tmp_path / "self") == expected
+    files = control_groups(tmp_path, membership, limits)
+    assert available_cpus(*files) == expected
     for granted, allowed in (("3", min(3, expected)), ("16", expected), ("", expected), ("3(x2)", expected)):
         monkeypatch.setenv("NSLOTS", granted)
-        assert available_cpus(tmp_path / "cgroup", tmp_path / "self") == allowed
+        assert available_cpus(*files) == allowed
 
 
 @pytest.mark.parametrize(
@@ -109,13 +116,8 @@ def test_the_memory_that_a_container_is_given_counts(
     tmp_path: Path, membership: str | None, limits: dict[str, str], expected: int | None
 ) -> None:
     """None: the whole machine's."""
-    for name, text in limits.items():
-        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "cgroup" / name).write_text(text + "\n")
-    if membership is not None:
-        (tmp_path / "self").write_text(membership)
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert available_memory_bytes(tmp_path / "cgroup", tmp_path / "self") == (expected or whole)
+    assert available_memory_bytes(*control_groups(tmp_path, membership, limits)) == (expected or whole)
 
 
 @pytest.mark.parametrize(

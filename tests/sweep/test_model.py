@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 from full_disk import no_file_beyond
-from PIL import Image
 from run_files import change_sweep
-from trained_run import repeated, trained_run
+from trained_run import of_two_labels, repeated, trained_run
 
 from sweep import model
 from sweep.model import choose, main, renew_models, write_models
@@ -101,13 +100,7 @@ def test_a_decision_names_the_repeat_that_is_given_out(run: Path, no_onnx: None)
 
 
 def test_tuned_thresholds_go_with_the_model_and_a_label_without_one_has_a_half(tmp_path: Path, no_onnx: None) -> None:
-    lines, chance = ["path,split,high,often"], np.random.default_rng(0)
-    for number in range(24):
-        Image.fromarray(chance.integers(0, 256, (32, 32), dtype=np.uint8)).save(tmp_path / f"{number}.png")
-        lines.append(f"{number}.png,{'train' if number < 16 else 'val'},{number % 2},{int(number % 3 > 0)}")
-    (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
-    request = DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_column=("high", "often"))
-    run = trained_run(tmp_path / "run", request)
+    run = trained_run(tmp_path / "run", of_two_labels(tmp_path))
     repeated(run)
     decision = json.loads(RunPaths(run).selection.read_text())
     write_json(RunPaths(run).selection, decision | {"thresholds": {"t0000": {"high": 0.25}}})

@@ -160,7 +160,7 @@ def test_named_files_alone_are_all_that_is_tried_and_beside_others_one_more(tmp_
     assert asked_backbones(asked) == ((*DEFAULT_BACKBONES, "vit_b_16"), False)
     beside = planned(weights=["random", squeezenet1_1], backbones=("squeezenet1_0", "squeezenet1_1"), image_size=64)
     assert [found.origin for found in beside.weights.values()] == ["random", "file"]
-    assert beside.settings(RunPaths(tmp_path), use_gpu=False).weights == f"random,{squeezenet1_1}"
+    assert beside.settings(RunPaths(tmp_path)).weights == f"random,{squeezenet1_1}"
 
 
 @pytest.mark.parametrize(

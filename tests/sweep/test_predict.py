@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from trained_run import trained_run
+from trained_run import of_two_labels, trained_run
 
 from sweep import model, predictor
 from sweep.model import write_models
@@ -163,13 +163,7 @@ def test_any_format_and_size_is_read(run: Path, said: Said, tmp_path: Path) -> N
 
 
 def test_several_labels_are_decided_by_their_thresholds(said: Said, tmp_path: Path) -> None:
-    lines, chance = ["path,split,high,often"], np.random.default_rng(0)
-    for number in range(24):
-        Image.fromarray(chance.integers(0, 256, (32, 32), dtype=np.uint8)).save(tmp_path / f"{number}.png")
-        lines.append(f"{number}.png,{'train' if number < 16 else 'val'},{number % 2},{int(number % 3 > 0)}")
-    (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
-    request = DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_column=("high", "often"))
-    run = trained_run(tmp_path / "run", request)
+    run = trained_run(tmp_path / "run", of_two_labels(tmp_path))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "write_onnx", lambda path, network, facts: None)
         write_models(read_run(run))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -11,7 +12,6 @@ import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -73,7 +73,7 @@ def test_an_exhausted_space_is_not_asked_again_though_tune_asks_on(tmp_path: Pat
 
     history, source = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max"), Empty()
     trial = history.begin(0, TrialParams(backbone="squeezenet1_1"))
-    settings: Any = SimpleNamespace(to_dict=dict)
+    settings: Any = dataclasses.make_dataclass("Settings", [])()
     searcher = TuneSearcher(source, history, lambda state: (settings, 0))
     assert searcher.next() is not None
     for _ in range(3):

@@ -25,9 +25,10 @@ JSON = st.recursive(
 
 def test_what_fits_stays_as_it_is_and_nothing_is_said() -> None:
     problems: list[str] = []
-    sound = {"epochs": 3, "command": ["--trials", "4"], "set": {"lr": 0.1}, "ended": None, "new": [1], "trials": 4.0}
+    values: dict[str, Any] = {"settings": {"lr": 0.1}, "ended": None, "new": [1], "trials": 4.0}
+    sound = values | {"epochs": 3, "command": ["--trials", "4"]}
     found = read_record(SweepRecord, sound, "sweep.json", problems)
-    assert (found.epochs, found.command, found.fixed, found.ended) == (3, ("--trials", "4"), {"lr": 0.1}, None)
+    assert (found.epochs, found.command, found.settings, found.ended) == (3, ("--trials", "4"), {"lr": 0.1}, None)
     assert found.trials == 4
     assert problems == []
 

@@ -22,7 +22,7 @@ from sweep.history import WEIGHTS_KEPT, TrialHistory
 from sweep.model import choose as choose_model
 from sweep.records import read_predictions, read_run
 from sweep.run_folder import EvaluationPaths, RunPaths
-from sweep.trial_records import Ranked, best, rank, ranked_rows
+from sweep.trial_records import Ranked, best, rank
 
 
 def trial(number: int, score: float, size: int | None = 100, status: str = "completed") -> Any:
@@ -33,7 +33,7 @@ def numbers(trials: list[Ranked]) -> list[int]:
     return [one.number for one in trials]
 
 
-def test_trials_are_ranked_by_score_then_size_then_number_and_failed_ones_last() -> None:
+def test_trials_are_ranked_by_score_then_size_then_number_without_failed_ones_and_those_without_a_score() -> None:
     trials = [
         trial(0, 0.9, size=None),
         trial(1, math.nan),
@@ -43,8 +43,8 @@ def test_trials_are_ranked_by_score_then_size_then_number_and_failed_ones_last()
         trial(5, 0.9, size=50, status="pruned"),
         trial(6, math.nan, size=1, status="failed"),
     ]
-    assert numbers(rank(trials, "max")) == [4, 3, 5, 0, 1, 2, 6]
-    assert numbers(rank(reversed(trials), "min")) == [3, 5, 0, 4, 1, 2, 6]
+    assert numbers(rank(trials, "max")) == [4, 3, 5, 0]
+    assert numbers(rank(reversed(trials), "min")) == [3, 5, 0, 4]
     assert best(trials, "max") is trials[4]
     assert best([trials[1], trials[2], trials[6]], "max") is None
 
@@ -79,7 +79,8 @@ def test_of_equal_trials_all_that_ask_for_the_best_get_the_same(tmp_path: Path, 
     assert terminal is not None
     config = SimpleNamespace(finalists=1, compare=())
     (finalist,), _ = choose(SimpleNamespace(config=config), history)  # type: ignore[arg-type]
-    leader = rank(ranked_rows(run.trials), "max")[0]
+    leader = run.best
+    assert leader is not None
     assert [terminal.number, finalist.number, leader.number] == [wanted] * 3
     assert choose_model(run).trial == f"t{wanted:04d}"
     assert _backbones(run) == [BACKBONE_NAMES[wanted]]
@@ -114,10 +115,11 @@ def test_a_run_of_another_format_is_refused_by_its_version(tmp_path: Path, versi
 
 def test_what_stands_in_a_run_is_typed(tmp_path: Path) -> None:
     root = write(tmp_path / "run", trials=2, finals={"finalists": (0,), "repeats": 2})
-    change_sweep(RunPaths(root), set={"lr": 0.1}, folds=None)
+    change_sweep(RunPaths(root), set={"lr": 0.1}, patience=None)
     run = read_run(root)
     assert run.problems == []
-    assert (run.sweep.sampler, run.sweep.fixed, run.sweep.folds, run.sweep.mode) == ("tpe", {"lr": 0.1}, None, "max")
+    assert (run.sweep.sampler, run.sweep.patience, run.sweep.mode) == ("tpe", None, "max")
+    assert run.sweep.settings["set"] == {"lr": 0.1}
     assert run.sweep.settings["grace_period"] == run.sweep.grace_period == 3
     assert run.dataset.source.path == "/home/someone/xrays/manifest.csv"
     assert run.dataset.groups.counts["val"] == 110

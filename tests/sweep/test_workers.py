@@ -25,7 +25,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     with own_cluster():
-        made = Workers(FinetuneTrainable, {"cpu": 1.0, "gpu": 0.0}, 2, tmp_path_factory.mktemp("tune"), reuse=True)
+        made = Workers(FinetuneTrainable, {"cpu": 1.0, "gpu": 0.0}, 2, tmp_path_factory.mktemp("tune"))
         yield made
         made.close()
 
@@ -112,7 +112,7 @@ def meet(folder: Path, count: int) -> None:
 def test_idle_processes_that_have_died_cost_the_next_task_nothing(workers: Workers, tmp_path: Path) -> None:
     """As those of a machine that was switched off: Tune gives the task to one after the other."""
     count = RESTARTS + 2
-    several = Workers(Caller, {"cpu": 0.25, "gpu": 0.0}, count, tmp_path / "tune", reuse=True)
+    several = Workers(Caller, {"cpu": 0.25, "gpu": 0.0}, count, tmp_path / "tune")
     try:
         first = Tasks(meet, [(tmp_path, count)] * count)
         assert not several.do(first)

@@ -18,8 +18,6 @@ from whole_sweep import Done, after_ends, run_sweep
 from sweep.records import read_predictions, read_run
 from sweep.run_folder import RunPaths
 from sweep.status import Status, read_status
-from sweep.trial_records import best as best_of
-from sweep.trial_records import ranked_rows
 
 pytestmark = pytest.mark.long
 
@@ -106,14 +104,13 @@ def test_the_winner_is_fixed_before_the_test_split_is_opened_once(whole: Path) -
         predictions = read_predictions(run, one.trial_id)
         assert predictions is not None
         assert (predictions.split == "test").sum() == test
-    best = best_of(ranked_rows(run.trials), "max")
-    assert best is not None
+    assert run.best is not None
     for trial in run.trials["trial_id"]:
         of_search = read_predictions(run, trial)
         assert of_search is not None
         assert "test" not in of_search.split, "the search has never seen the test split"
         # Of the best one alone anybody asks how it does on the images that it was trained on.
-        assert ("train" in of_search.split) == (trial == best.trial_id)
+        assert ("train" in of_search.split) == (trial == run.best.trial_id)
 
 
 def test_repeats_differ_from_each_other_and_from_the_search(whole: Path) -> None:

@@ -180,7 +180,7 @@ def test_a_process_that_has_trained_others_before_gives_what_a_new_one_gives(run
     reused = trained(params, settings)
     shutil.rmtree(cache)
     settings = dataclasses.replace(settings, cached_stages={"squeezenet1_1": [11, 12]})
-    passed = json.dumps([params.to_flat(), settings.to_dict()])
+    passed = json.dumps([params.to_flat(), dataclasses.asdict(settings)])
     command = [sys.executable, "-c", IN_ITS_OWN_PROCESS]
     said = subprocess.run(command, input=passed, capture_output=True, text=True, check=True).stdout
     for one, two in zip(reused.records, json.loads(said), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -56,7 +57,7 @@ def config(run_dir: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
         names = {"state": "state.pt", "weights": "weights.pt", "predictions": "p.npz", "error": "error.txt"}
         paths = {name: str(folder / file) for name, file in (names | {"stacks": "stacks.txt"}).items()}
         folder.mkdir(exist_ok=True)
-        return {"stream": number, "params": params.to_flat(), "settings": settings.to_dict(), "files": paths}
+        return {"stream": number, "params": params.to_flat(), "settings": dataclasses.asdict(settings), "files": paths}
 
     return make
 

@@ -462,7 +462,7 @@ def test_a_closed_trial_leaves_nothing_in_the_process(run_dir):
 
 def test_settings_pass_through_a_dict(run_dir):
     settings = trial_settings(run_dir)
-    assert TrialSettings(**settings.to_dict()) == settings == dataclasses.replace(settings)
+    assert TrialSettings(**dataclasses.asdict(settings)) == settings == dataclasses.replace(settings)
 
 
 def verdict(**changes):
