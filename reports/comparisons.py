@@ -93,14 +93,14 @@ class McNemar:
 
 
 def compare(
-    winner: Scores, others: Mapping[str, Scores], name: str = FALLBACK, *, level: float = 0.95, seeded: bool = True
+    winner: Scores, others: Mapping[str, Scores], name: str = FALLBACK, *, seeded: bool = True
 ) -> dict[str, Comparison]:
     """The winner against each of ``others``, by name; all were scored on the same resamples.
 
     The spread of the resamples' differences d* about the observed d stands for the spread of d itself, were there no
     difference (Hall & Wilson, Biometrics 47, 1991): p = (1 + number of |d* - d| >= |d|) / (B + 1), the +1 as in Davison
     & Hinkley, Bootstrap Methods and their Application, 1997, chapter 4. The interval is d -+ the matching quantile of
-    |d* - d| (Hall, J. R. Statist. Soc. B 50, 1988), so that it excludes 0 exactly where p <= 1 - level.
+    |d* - d| (Hall, J. R. Statist. Soc. B 50, 1988), so that it excludes 0 exactly where p <= 0.05.
 
     What is compared are configurations, not the networks at hand: to each d* is added what other seeds would have
     changed (Bouthillier et al., MLSys 2021), Student's t times the standard error by ``Scores.between_runs``, pooled
@@ -118,7 +118,7 @@ def compare(
             order = np.random.default_rng(0).permutation(len(drawn))
             error = math.sqrt(variance * (1 / winner.runs + 1 / other.runs))
             drawn = drawn + error * t.ppf((order + 0.5) / max(1, len(drawn)), degrees)
-        return _around(winner.estimate[name] - other.estimate[name], drawn, level)
+        return _around(winner.estimate[name] - other.estimate[name], drawn)
 
     found = {key: difference(other) for key, other in others.items()}
     corrected = holm([p for *_, p in found.values()])
@@ -159,7 +159,7 @@ def mcnemar(first_right: npt.NDArray[Any], second_right: npt.NDArray[Any], resam
     return McNemar(only, other, min(1.0, 2 * float(binom.cdf(min(only, other), only + other, 0.5))))
 
 
-def change(before: Scores, after: Scores, name: str, *, level: float = 0.95) -> Comparison:
+def change(before: Scores, after: Scores, name: str) -> Comparison:
     """A score on other images less the same score before: as ``compare``, but the images of both are drawn apart.
 
     Where no resample of one of them can move its score, such as one without any error, from the intervals of both
@@ -167,12 +167,12 @@ def change(before: Scores, after: Scores, name: str, *, level: float = 0.95) -> 
     no proportion, and so has none either.
     """
     if any(len(one.replicates[name]) and not np.ptp(one.replicates[name]) for one in (before, after)):
-        return _from_intervals(interval(before, name, level=level), interval(after, name, level=level))
+        return _from_intervals(interval(before, name), interval(after, name))
     count = min(before.resamples.replicates, after.resamples.replicates)
     # Of equally many patients the draws are the same ones: paired by chance they are independent.
     order = np.random.default_rng(0).permutation(before.resamples.replicates)[:count]
     drawn = after.replicates[name][:count] - before.replicates[name][order]
-    difference, low, high, p = _around(after.estimate[name] - before.estimate[name], drawn, level)
+    difference, low, high, p = _around(after.estimate[name] - before.estimate[name], drawn)
     warning = few_groups(before, name) or few_groups(after, name)
     return Comparison(difference, low, high, p, p_holm=p, warning=warning)
 
@@ -196,14 +196,14 @@ def changed_share(before: Runs, after: Runs, by: float) -> tuple[str, float, flo
     return before.classes[most], float(first[most]), float(second[most])
 
 
-def _around(difference: float, drawn: Array, level: float) -> tuple[float, float, float, float]:
+def _around(difference: float, drawn: Array) -> tuple[float, float, float, float]:
     """difference, low, high, p; drawn: the differences of the resamples."""
     away = np.abs(drawn - difference)
     if len(away) < FEWEST_REPLICATES or math.isnan(difference):
         return difference, math.nan, math.nan, math.nan
     # Differences of sums that are equal on paper may differ in their last bits.
     p = (1 + int((away >= abs(difference) - 1e-12).sum())) / (len(away) + 1)
-    reach = float(np.sort(away)[-math.floor((1 - level) * (len(away) + 1))])
+    reach = float(np.sort(away)[-math.floor(0.05 * (len(away) + 1))])
     return difference, difference - reach, difference + reach, p
 
 

@@ -37,7 +37,7 @@ class Interval:
     warning: str = ""
 
 
-def interval(scores: Scores, name: str, *, level: float = 0.95) -> Interval:
+def interval(scores: Scores, name: str) -> Interval:
     """The interval of one score of ``scores``, e.g. "f1_macro", "recall:covid".
 
     Proportions (accuracy, exact_match, recall, specificity, precision, npv) have Wilson's interval where every group
@@ -51,28 +51,28 @@ def interval(scores: Scores, name: str, *, level: float = 0.95) -> Interval:
     elif size == 0:
         warning = "undefined: no image to count"
     elif size is not None and resamples.one_image_each:
-        method, (low, high) = "Wilson", wilson(estimate, size, level=level)
+        method, (low, high) = "Wilson", wilson(estimate, size)
     elif size is not None and estimate in (0, 1):
         # No resample has an error, or none has a success. Every patient counts as one image, which is cautious.
         method = "Wilson over groups"
-        low, high = wilson(estimate, size * resamples.groups / len(resamples.member), level=level)
+        low, high = wilson(estimate, size * resamples.groups / len(resamples.member))
     elif name.startswith(f"{PPV_AT_PREVALENCE}:") and not np.ptp(scores.values[name]):
-        return _ppv_interval(scores, name, level)
+        return _ppv_interval(scores, name)
     elif resamples.replicates < FEWEST_REPLICATES:
         warning = "too few groups with each class to resample"
     else:
         method = "bootstrap"
-        low, high = bca(estimate, scores.replicates[name], scores.left_out[name], level=level)
+        low, high = bca(estimate, scores.replicates[name], scores.left_out[name])
         narrow = "every resample gives the same score: interval too narrow" if low == high else ""
         warning = narrow or few_groups(scores, name)
     return Interval(estimate, low, high, method, warning)
 
 
-def _ppv_interval(scores: Scores, name: str, level: float) -> Interval:
+def _ppv_interval(scores: Scores, name: str) -> Interval:
     """Of a PPV that no resample moves, such as one without a false positive: from the bounds of its parts, which is
     cautious."""
     label = name.partition(":")[2]
-    recall, specificity = (interval(scores, f"{ratio}:{label}", level=level) for ratio in ("recall", "specificity"))
+    recall, specificity = (interval(scores, f"{ratio}:{label}") for ratio in ("recall", "specificity"))
     bounds = np.array([[recall.low, recall.high], [specificity.low, specificity.high]])
     low, high = ppv_at(bounds[0], bounds[1], scores.prevalence[label]).tolist()
     warning = recall.warning or specificity.warning
