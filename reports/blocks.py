@@ -106,7 +106,7 @@ class Table:
     """Facts in rows. ``frame`` holds raw values (they go to the CSV as they are); ``columns`` says how to show which.
 
     name: of the file tables/<name>.csv, and .tex with latex. caption: plain text. folded: closed until it is opened.
-    filterable: sortable and filterable on the page. status_key: the column that the page's choice of a status filters.
+    filterable: sortable and filterable on the page, by its column "status", too.
     """
 
     name: str
@@ -115,7 +115,6 @@ class Table:
     columns: tuple[Column, ...]
     folded: bool = False
     filterable: bool = False
-    status_key: str | None = None
     latex: bool = False
 
 

@@ -143,17 +143,17 @@ def bars(rows: Mapping[str, tuple[float, float, float]], label: str) -> Figure:
 
 
 @drawn
-def stacked_bars(counts: pd.DataFrame, colors: Mapping[str, str], label: str) -> Figure:
-    """Horizontal bars of counts. counts: the first column names the rows; ``colors`` names the parts."""
+def stacked_bars(counts: pd.DataFrame) -> Figure:
+    """Horizontal bars of images. counts: the first column names the rows, ``SPLIT_COLORS`` the parts."""
     figure, axes = blank(NARROW_IN, 1.1 + 0.29 * max(len(counts), 1))
     start = np.zeros(len(counts))
-    for name, color in colors.items():
+    for name, color in SPLIT_COLORS.items():
         if name in counts and counts[name].any():
             values = counts[name].to_numpy(dtype=float)
             axes.barh(np.arange(len(counts)), values, left=start, color=color, edgecolor="white", label=name)
             start += values
     _name_rows(axes, [str(name) for name in counts.iloc[:, 0]], 18)
-    axes.set_xlabel(label)
+    axes.set_xlabel("images")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     legend(figure, columns=3)
     return figure
@@ -296,9 +296,9 @@ def all_curves(
 
 
 @drawn
-def cost(trials: pd.DataFrame, front: pd.DataFrame, finalists: pd.DataFrame, x_label: str, y_label: str) -> Figure:
-    """Scores against what they cost. Columns: number, trainable_params (positive), score; of finalists also error, one
-    standard error of the score, or 0. front: the trials that no cheaper one beats, the cheapest first."""
+def cost(trials: pd.DataFrame, front: pd.DataFrame, finalists: pd.DataFrame, label: str) -> Figure:
+    """Scores against trainable parameters. Columns: number, trainable_params (positive), score; of finalists also error,
+    one standard error of the score, or 0. front: the trials that no cheaper one beats, the cheapest first."""
     figure, axes = blank(WIDE_IN, 3.2)
     known, on, repeated = (
         one[["trainable_params", "score"]].to_numpy(dtype=np.float64).T for one in (trials, front, finalists)
@@ -320,7 +320,7 @@ def cost(trials: pd.DataFrame, front: pd.DataFrame, finalists: pd.DataFrame, x_l
         style |= {"yerr": finalists["error"].to_numpy(), "label": "finalist, mean of repeats"}
         axes.errorbar(repeated[0], repeated[1], **style)
     _log_axis(axes, known[0])
-    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.set(xlabel="trainable parameters", ylabel=label)
     axes.margins(x=0.08, y=0.08)
     legend(figure, columns=3)
     return figure

@@ -29,7 +29,7 @@ def chapter(results: Results) -> Chapter:
         "cost",
         caption,
         f"{metric} against trainable parameters; on the front, the cheapest first: {steps}.",
-        figures.cost(ranked, on, finalists, "trainable parameters", label),
+        figures.cost(ranked, on, finalists, label),
         ranked[["number", "trainable_params", "score"]],
     )
     titles = {"score": label, "trainable_params": "trainable", "total_params": "parameters in all"}

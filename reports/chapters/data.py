@@ -72,8 +72,7 @@ def _counts(results: Results) -> list[Block]:
     if bars.empty:
         return [table]
     alt = "Bars: " + "; ".join(f"{row['class']} {row['total']} images" for row in bars.to_dict("records"))
-    drawing = figures.stacked_bars(bars, figures.SPLIT_COLORS, "images")
-    return [Figure("class_counts", "Images of each class, by split.", alt, drawing), table]
+    return [Figure("class_counts", "Images of each class, by split.", alt, figures.stacked_bars(bars)), table]
 
 
 def _left_out(results: Results) -> list[Block]:
