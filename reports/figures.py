@@ -297,7 +297,7 @@ def all_curves(
 
 @drawn
 def cost(trials: pd.DataFrame, front: pd.DataFrame, finalists: pd.DataFrame, label: str) -> Figure:
-    """Scores against trainable parameters. Columns: number, trainable_params (positive), score; of finalists also error,
+    """Scores against trainable parameters. Columns: number, trainable_params (positive), score; of finalists error too:
     one standard error of the score, or 0. front: the trials that no cheaper one beats, the cheapest first."""
     figure, axes = blank(WIDE_IN, 3.2)
     known, on, repeated = (

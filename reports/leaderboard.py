@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,29 +35,16 @@ EFFECT_COLUMNS = ["factor", "within", "first", "second", "difference", "low", "h
 class ConfigurationResult:
     """One retrained configuration.
 
-    validation: the selection metric of each repeat that completed, by its name ("seed_1001"): of its predictions where
-    they can be read, else as the run recorded it. runs, scores: the R repeats on the split that judges; None where no
-    predictions can be read. tuned: the same at the tuned thresholds (multi-label only). remarks: what is wrong with
-    its files, whole clauses.
+    finalist: as recorded, but each repeat that completed has the score of its predictions where they can be read. runs,
+    scores: the R repeats on the split that judges; None where no predictions can be read. tuned: the same at the tuned
+    thresholds (multi-label only). remarks: what is wrong with its files, whole clauses.
     """
 
     finalist: Finalist
-    validation: dict[str, float]
     runs: Runs | None
     scores: Scores | None
     tuned: Scores | None
     remarks: tuple[str, ...]
-
-    @property
-    def mean(self) -> float:
-        """Of the repeats, on validation; NaN without one."""
-        return statistics.fmean(self.validation.values()) if self.validation else math.nan
-
-    @property
-    def standard_error(self) -> float:
-        """Of ``mean``: standard deviation (n - 1) / sqrt(n); NaN below two repeats."""
-        count = len(self.validation)
-        return statistics.stdev(self.validation.values()) / math.sqrt(count) if count > 1 else math.nan
 
     @property
     def title(self) -> str:
@@ -122,7 +108,7 @@ class Leaderboard:
 
     def gap(self, one: ConfigurationResult) -> float:
         """By how much the search flattered it: search score less the mean of repeats, turned where lower is better."""
-        return (one.finalist.search_score - one.mean) * (1 if self.mode == "max" else -1)
+        return (one.finalist.search_score - one.finalist.mean) * (1 if self.mode == "max" else -1)
 
     def verdict(self, lead: Comparison | None) -> int | None:
         """1: the winner is better at a Holm-corrected p of 0.05; -1: it is worse; 0: no significant difference; None:
@@ -218,9 +204,9 @@ def leaderboard(data: ReportData) -> Leaderboard | None:
             *(f"{each.name}: failed ({each.reason})" for each in one.repeats if each.status == "failed"),
             *remarks,
         )
-        validation, doubts = _validation(data, one)
+        one, doubts = _scored_again(data, one)
         if images is None or basis is None:
-            return ConfigurationResult(one, validation, None, None, None, (*remarks, *doubts))
+            return ConfigurationResult(one, None, None, None, (*remarks, *doubts))
         same = np.array_equal(images.paths, basis.paths) and np.array_equal(images.labels, basis.labels)
         if not same:
             doubts.append("other images than the winner's: not compared with it")
@@ -229,7 +215,7 @@ def leaderboard(data: ReportData) -> Leaderboard | None:
         least = finals.thresholds.get(one.trial_id)
         able = least and images.multi_label and set(least) <= set(images.classes)
         tuned = images.scores(resamples, thresholds=least) if able else None
-        return ConfigurationResult(one, validation, images, scores, tuned, (*remarks, *doubts))
+        return ConfigurationResult(one, images, scores, tuned, (*remarks, *doubts))
 
     found = tuple(scored(one) for one in finals.finalists)
     winner = next((one for one in found if one.trial_id == finals.winner), None)
@@ -337,25 +323,20 @@ def contradict(score: float, recorded: float, sweep: SweepRecord, part: Predicti
     return f"predictions give {given}, the run recorded {told}; one of the two is damaged"
 
 
-def _validation(data: ReportData, one: Finalist) -> tuple[dict[str, float], list[str]]:
-    """The selection metric of each repeat on its own validation images, and where files contradict each other."""
-    name = data.metric.removeprefix("val_")
-    found: dict[str, float] = {}
-    doubts = []
-    for repeat in one.completed:
-        found[repeat.name] = repeat.score
+def _scored_again(data: ReportData, one: Finalist) -> tuple[Finalist, list[str]]:
+    """With the score of each repeat's own predictions on validation, and where files contradict each other."""
+    name, repeats, doubts = data.metric.removeprefix("val_"), [], []
+    for repeat in one.repeats:
         saved = data.repeats.get(repeat.trial_id)
         part = None if saved is None else saved.of("val")
-        if part is None or not len(part.path):
-            continue
-        scored = part.label, part.probability, part.classes, data.task
-        score = evaluate_predictions(*scored, ordered=data.dataset.ordered).get(name, math.nan)
-        if math.isnan(score):
-            continue
-        found[repeat.name] = score
-        if wrong := contradict(score, repeat.score, data.run.sweep, part):
-            doubts.append(f"{repeat.name}: its {wrong}")
-    return found, doubts
+        if part is not None and len(part.path):
+            scored = part.label, part.probability, part.classes, data.task
+            score = evaluate_predictions(*scored, ordered=data.dataset.ordered).get(name, math.nan)
+            if wrong := contradict(score, repeat.score, data.run.sweep, part):
+                doubts.append(f"{repeat.name}: its {wrong}")
+            repeat = repeat if math.isnan(score) else repeat.model_copy(update={"score": score})
+        repeats.append(repeat)
+    return one.model_copy(update={"repeats": tuple(repeats)}), doubts
 
 
 def _cells(

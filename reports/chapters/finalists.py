@@ -55,11 +55,11 @@ def chapter(results: Results) -> Chapter:
 
 def validated(board: Leaderboard, one: ConfigurationResult) -> dict[str, Any]:
     """Search score, mean of repeats on validation with its standard error, and their gap; numbers and text."""
-    error = one.standard_error
-    shown = formats.show("score", one.mean) + (f" ± {formats.score(error)}" if not math.isnan(error) else "")
+    mean, error = one.finalist.mean, one.finalist.standard_error
+    shown = formats.show("score", mean) + (f" ± {formats.score(error)}" if not math.isnan(error) else "")
     return {
         "search_score": one.finalist.search_score,
-        "mean": one.mean,
+        "mean": mean,
         "standard_error": error,
         "repeated": shown,
         "gap": board.gap(one),
@@ -112,7 +112,7 @@ def _course(board: Leaderboard, one: ConfigurationResult) -> figures.Course:
         name=f"{one.finalist.number}: {params.get('backbone', 'unknown')}, {depth}",
         winner=one is board.winner,
         search=one.finalist.search_score if comparable else math.nan,
-        validation=list(one.validation.values()) if comparable else [],
+        validation=one.finalist.scores if comparable else [],
         judged=list(map(float, judged)),
         mean=cells["score"],
         low=cells["score_low"],
@@ -154,7 +154,7 @@ def _finalists(results: Results, board: Leaderboard) -> list[Block]:
         row |= {"configuration": formats.in_short(params) if params else "hyperparameters damaged"}
         row |= {"trainable_params": one.finalist.trainable_params, **validated(board, one)}
         row |= intervals.cells(one.scores, {"score": board.metric}) | intervals.cells(one.tuned, {"tuned": FALLBACK})
-        row |= {"ended": f"{len(one.validation)} of {board.finals.asked}", "remark": "; ".join(one.remarks)}
+        row |= {"ended": f"{len(one.finalist.scores)} of {board.finals.asked}", "remark": "; ".join(one.remarks)}
         rows.append(row)
     frame = pd.DataFrame(rows)
     titles = {"place": "place in search", "number": "trial", "role": "", "configuration": "configuration"}
@@ -208,7 +208,8 @@ def _repeats(results: Results, board: Leaderboard) -> Table:
         names = one.runs.names if one.runs is not None and one.scores is not None else ()
         for repeat in one.finalist.repeats:
             row = {"number": one.finalist.number, "repeat": repeat.name, "status": repeat.status}
-            row |= {"best_epoch": repeat.best_epoch, "validation": one.validation.get(repeat.name, math.nan)}
+            validation = repeat.score if repeat.status == "completed" else math.nan
+            row |= {"best_epoch": repeat.best_epoch, "validation": validation}
             for key, name in (("score", board.metric), ("accuracy", "accuracy")):
                 found = one.scores.by_run.get(name) if one.scores is not None and repeat.name in names else None
                 row[key] = math.nan if found is None else float(found[names.index(repeat.name)])

@@ -54,8 +54,8 @@ def _headline(results: Results) -> Headline:
     winner, best = results.winner, results.data.best
     scores = results.judged_scores if _is_readable(results) else None
     known = None if scores is None else interval(scores, results.metric)
-    if winner is not None and winner.validation:
-        value = winner.mean if known is None else known.estimate
+    if winner is not None and winner.finalist.scores:
+        value = winner.finalist.mean if known is None else known.estimate
         name, whose = results.metric_name, f"the winner, {winner.title}"
         if known is None:
             name = formats.metric_name(results.data.metric)
@@ -92,15 +92,15 @@ def _no_best(results: Results) -> str:
 def _worth(results: Results) -> str:
     """What the number is the mean of, on which images, and how the configuration was selected."""
     winner, board, data = results.winner, results.leaderboard, results.data
-    if winner is None or board is None or not winner.validation:
+    if winner is None or board is None or not winner.finalist.scores:
         count = len(data.ranked)
         text = f"Best of {count} trials, each at its best epoch" if count > 1 else "Best epoch of one trial"
         no_test = "" if data.has_test else " There is no test split."
         return f"{text}, selected on these validation images: optimistic.{no_test}"
     if winner.scores is None:
         return (
-            f"Mean of {len(winner.validation)} repeats as the run recorded it, without an interval: no predictions can "
-            "be read. The winner was selected by this score: optimistic."
+            f"Mean of {len(winner.finalist.scores)} repeats as the run recorded it, without an interval: no "
+            "predictions can be read. The winner was selected by this score: optimistic."
         )
     resamples, runs = winner.scores.resamples, winner.scores.by_run[results.metric]
     patients = f" of {resamples.groups:,} patients" if resamples.named else ""

@@ -123,7 +123,7 @@ def test_the_model_file_its_own_scores_the_command_and_the_lines_that_load_it(wr
     assert "python -m sweep.predict 'my runs/run' IMAGES" in code(found)
     assert "import torch, torchvision" in code(found)
     own = facts(found)["Which network"]
-    assert f"validation macro F1 {results.winner.validation['seed_1001']:.3f}" in own
+    assert f"validation macro F1 {results.winner.finalist.scores[0]:.3f}" in own
     assert f"test macro F1 {results.winner.scores.by_run['f1_macro'][0]:.3f}" in own
 
 
@@ -194,7 +194,7 @@ def test_where_no_predictions_of_the_winner_can_be_read_the_recorded_mean_stands
         RunPaths(root).repeat(f"t0000/seed_{seed}").predictions.unlink()
     results = results_of(root)
     found = chapter(results)
-    assert headline(found).value == f"{results.winner.mean:.3f}"
+    assert headline(found).value == f"{results.winner.finalist.mean:.3f}"
     assert headline(found).label.startswith("Validation macro F1 of the winner")
     assert "without an interval" in headline(found).detail
     assert "not compared with the others" in texts(found)
