@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,8 @@ import pandas as pd
 from scipy.stats import fisher_exact
 
 from reports import formats, intervals, tables
-from reports.bootstrap import draw_resamples
+from reports.blocks import Note
+from reports.bootstrap import Runs, Scores, draw_resamples
 from reports.comparisons import change, changed_share
 from reports.intervals import FEW_GROUPS, interval
 from reports.probabilities import calibration_error
@@ -30,21 +30,13 @@ WIDE = 0.2
 """Width of an interval of recall from which on it ranks no two networks."""
 
 
-@dataclass(frozen=True)
-class Caveat:
-    """level: "error", "warning" or "info"; text: a short plain sentence or two."""
-
-    level: str
-    text: str
-
-
 @functools.lru_cache(maxsize=1)
-def caveats(results: Results) -> tuple[Caveat, ...]:
-    """Of a report, once it is asked for them."""
+def caveats(results: Results) -> tuple[Note, ...]:
+    """Of a report, once it is asked for them: a short plain sentence or two each."""
     found = []
     for level, rule in ((level, rule) for level, rules in CAVEATS for rule in rules):
         texts = rule(results)
-        found += [Caveat(level, text) for text in ([texts] if isinstance(texts, str) else texts) if text]
+        found += [Note(level, text) for text in ([texts] if isinstance(texts, str) else texts) if text]
     return tuple(found)
 
 
@@ -117,8 +109,9 @@ def from_validation_to_test(results: Results) -> str:
 
     The ranking held if the interval of the change of the mean AUROC does not lie on the same side.
     """
+    runs, judged = results.runs("val"), results.runs("test")
     val, test, name = results.scores("val"), results.scores("test"), results.metric
-    if val is None or test is None or results.absent("val") or results.absent("test"):
+    if runs is None or judged is None or val is None or test is None or results.absent("val") or results.absent("test"):
         return ""
     found = change(val, test, name)
     if not found.significant:
@@ -138,8 +131,9 @@ def from_validation_to_test(results: Results) -> str:
     if ranking.significant and (ranking.difference > 0) == better:
         how = "is better, too" if better else "failed, too"
         return f"{text} The ranking {how} {areas}: {formats.lower(_differ(better))}"
-    why = f"so it is the decisions that differ: {_decisions(results)}."
-    return f"{text} The ranking held {areas}, {why}{_at_target(results)}"
+    why = f"so it is the decisions that differ: {_decisions(runs, judged)}."
+    other = "" if results.data.run.sweep.target is not None else _at_target(runs, judged, val, test)
+    return f"{text} The ranking held {areas}, {why}{other}"
 
 
 def _differ(better: bool) -> str:
@@ -148,11 +142,8 @@ def _differ(better: bool) -> str:
     return f"The splits differ, or {first} resembles training more than {second} does{chosen}."
 
 
-def _decisions(results: Results) -> str:
+def _decisions(val: Runs, test: Runs) -> str:
     """What changes decisions and leaves the ranking: class shares and calibration."""
-    val, test = results.runs("val"), results.runs("test")
-    assert val is not None
-    assert test is not None
     errors = [formats.score(calibration_error(one)) for one in (val, test)]
     found = [f"the calibration error is {errors[0]} on validation and {errors[1]} on test"]
     if (changed := changed_share(val, test, SHARES_DIFFER)) is not None:
@@ -161,20 +152,12 @@ def _decisions(results: Results) -> str:
     return formats.listing(found)
 
 
-def _at_target(results: Results) -> str:
+def _at_target(runs: Runs, judged: Runs, val: Scores, test: Scores) -> str:
     """What a target would do for the class whose sensitivity fell most from validation to test; "" if none fell."""
-    val, test, runs = results.scores("val"), results.scores("test"), results.runs("val")
-    judged = results.runs("test")
-    assert val is not None
-    assert test is not None
-    assert runs is not None
-    assert judged is not None
     fell = {name: val.estimate[f"recall:{name}"] - test.estimate[f"recall:{name}"] for name in runs.classes}
     name = max(fell, key=lambda one: fell[one])
-    if fell[name] <= 0 or results.data.run.sweep.target is not None:
-        return ""
     point = operating_point(runs.labels, runs.probabilities, runs.classes, name, "sensitivity", TARGET)
-    if point.threshold is None:
+    if fell[name] <= 0 or point.threshold is None:
         return ""
     there = judged.scores(thresholds=point.thresholds).estimate
     reached = f"sensitivity {formats.score(there[f'recall:{name}'])} and specificity "
