@@ -203,7 +203,7 @@ def _does_not_travel(results: Results) -> str:
 
 def _shortcuts(results: Results) -> str:
     found = results.judged_baselines
-    return found.shortcut_sentence if found is not None and found.shortcuts_close else ""
+    return found.shortcut_sentence if found is not None and found.close("shortcut") else ""
 
 
 def _never_predicted(results: Results) -> str:

@@ -271,15 +271,18 @@ class BaselineComparison:
         """The same class and shortcut on these images."""
         return next((one for one in self.by_class if (one.name, one.baseline) == (other.name, other.baseline)), None)
 
-    @property
-    def shortcuts_close(self) -> tuple[BaselineRecord, ...]:
-        """The shortcuts (majority, thumbnails, borders) that come close: a caveat. The only judge of this."""
-        return tuple(one for one in self.of_kind("shortcut") if self.is_close(one.name))
+    def close(self, kind: str) -> list[BaselineRecord]:
+        """Those ``of_kind`` that reach at least ``CLOSE`` of the gain, or show no significant difference to the winner
+        (the interval of its lead holds 0), or score as well or better. The only judge of this.
 
-    @property
-    def frozen_close(self) -> tuple[BaselineRecord, ...]:
-        """The frozen features that come close: fine-tuning is not shown to gain over them. The only judge of this."""
-        return tuple(one for one in self.of_kind("frozen") if self.is_close(one.name))
+        Of shortcuts a caveat; of frozen features: fine-tuning is not shown to gain over them.
+        """
+
+        def is_close(name: str) -> bool:
+            lead = self.leads[name]
+            return self.share_of_gain(name) >= CLOSE or lead.low <= 0 or lead.difference <= 0
+
+        return [one for one in self.of_kind(kind) if is_close(one.name)]
 
     def of_kind(self, kind: str) -> list[BaselineRecord]:
         """The measured baselines of a kind, "shortcut" or "frozen", the best first."""
@@ -294,17 +297,10 @@ class BaselineComparison:
         gain = self.winner.estimate[FALLBACK] - least
         return (self.measured[name].estimate[FALLBACK] - least) / gain if gain > 0 else math.nan
 
-    def is_close(self, name: str) -> bool:
-        """Whether a baseline reaches at least ``CLOSE`` of the gain, or there is no significant difference to the
-        winner (the interval of its lead holds 0), or it scores as well or better."""
-        lead = self.leads.get(name)
-        within = lead is not None and (lead.low <= 0 or lead.difference <= 0)
-        return self.share_of_gain(name) >= CLOSE or within
-
     @property
     def shortcut_sentence(self) -> str:
         """Whether a shortcut comes close; "" where none was measured."""
-        best, close = self._scored(self.of_kind("shortcut")[:1]), self.shortcuts_close
+        best, close = self._scored(self.of_kind("shortcut")[:1]), self.close("shortcut")
         if not close:
             classes = [one.name for one in self.given_away]
             given = f", yet one gives {formats.listing(classes)} away" if classes else ""
@@ -318,7 +314,7 @@ class BaselineComparison:
     @property
     def frozen_sentence(self) -> str:
         """Whether fine-tuning gains over frozen features; "" where none were measured."""
-        first, close = self.of_kind("frozen")[:1], self._scored(self.frozen_close)
+        first, close = self.of_kind("frozen")[:1], self._scored(self.close("frozen"))
         best = self._scored(first)
         what = "Fine-tuning" if self.tuned else "Training the head alone"
         if close:

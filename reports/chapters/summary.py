@@ -30,7 +30,7 @@ def chapter(results: Results) -> Chapter:
     """Made last, since other chapters may find more files that cannot be read."""
     blocks: list[Block] = [_headline(results)]
     judge = results.judged_baselines
-    finding = judge.frozen_sentence if judge is not None and judge.frozen_close else ""
+    finding = judge.frozen_sentence if judge is not None and judge.close("frozen") else ""
     if said := " ".join(filter(None, (results.verdict, finding))):
         blocks.append(Text(escape(said)))
     scores = results.scores(results.split) if results.split and _is_readable(results) else None

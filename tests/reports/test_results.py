@@ -209,7 +209,7 @@ def test_where_shortcuts_fall_short_nothing_warns_and_the_best_is_named(write_ru
     write_baselines(root, POOR | {"thumbnails": 0.25, "borders": 0.1})
     results = results_of(root)
     found = results.judged_baselines
-    assert found.shortcuts_close == ()
+    assert found.close("shortcut") == []
     assert "No shortcut comes close" in found.shortcut_sentence
     assert "thumbnails of 16 x 16 pixels (macro F1 " in found.shortcut_sentence
     assert "shortcut" not in said(results).lower()
@@ -220,7 +220,7 @@ def test_a_shortcut_that_comes_close_is_a_caveat(write_run: WriteRun, name: str)
     root = write_run(finals={})
     write_baselines(root, {"majority": 0.0, "thumbnails": 0.1, "borders": 0.1} | {name: 3.0})
     results = results_of(root)
-    assert [one.name for one in results.judged_baselines.shortcuts_close] == [name]
+    assert [one.name for one in results.judged_baselines.close("shortcut")] == [name]
     assert results.judged_baselines.shortcut_sentence in said(results)
     assert "how the images were made" in said(results)
 
@@ -237,7 +237,7 @@ def test_a_class_that_a_shortcut_tells_is_named_though_it_tells_no_other(write_r
     np.savez(path, **arrays)
     results = results_of(root)
     judge = results.judged_baselines
-    assert judge.shortcuts_close == ()
+    assert judge.close("shortcut") == []
     (one,) = judge.given_away
     assert (one.name, one.baseline.name, one.auroc, one.f1) == ("b", "borders", 1.0, 1.0)
     first = caveats(results)[0].text
@@ -272,9 +272,9 @@ def test_frozen_features_that_come_close_are_a_finding_about_fine_tuning_and_no_
     write_baselines(root, {"majority": 0.0, "thumbnails": 0.1, "borders": 0.1, "frozen_resnet18": 3.0})
     results = results_of(root)
     found = results.judged_baselines
-    assert found.shortcuts_close == ()
+    assert found.close("shortcut") == []
     assert "No shortcut comes close" in found.shortcut_sentence
-    assert [one.name for one in found.frozen_close] == ["frozen_resnet18"]
+    assert [one.name for one in found.close("frozen")] == ["frozen_resnet18"]
     assert "not shown to gain" in found.frozen_sentence
     assert "frozen" not in said(results)
 
@@ -286,7 +286,7 @@ def test_the_rule_for_close_is_one_for_both_kinds(write_run: WriteRun) -> None:
     for one in found.baselines:
         lead = found.leads[one.name]
         close = found.share_of_gain(one.name) >= 0.9 or lead.low <= 0 or lead.difference <= 0
-        assert (one in (*found.shortcuts_close, *found.frozen_close)) == close
+        assert (one in [*found.close("shortcut"), *found.close("frozen")]) == close
 
 
 def test_a_winner_that_answers_always_the_same_is_told_so(write_run: WriteRun) -> None:
