@@ -37,16 +37,14 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     dataset = results.data.dataset
     origin = dataset.split_origin or "not recorded"
     splits = SPLIT_ORIGINS.get(origin, origin)
-    recorded = dataset.left_out is not None  # earlier runs had no presets, and kept equal images together by no rule
-    kept = ["patients"] * bool(dataset.groups.source) + ["equal images"] * recorded
-    if "drawn" in splits and kept:
-        splits += f"; {formats.listing(kept)} kept together"
+    if "drawn" in splits:
+        splits += f"; {'patients and ' if dataset.groups.source else ''}equal images kept together"
     groups = "not known: whether a patient is in two splits cannot be known"
     if dataset.groups.source:
         counts = ", ".join(f"{split} {count:,}" for split, count in dataset.groups.counts.items())
         groups = f"{counts} (from {dataset.groups.source}); none in two splits unless a check says so"
     size, channels = dataset.image_size or "?", CHANNELS.get(dataset.channels or 0, "channels not recorded")
-    read = ["without a preset"] if recorded and not (dataset.preset or dataset.demo) else []  # the first note names one
+    read = [] if dataset.preset or dataset.demo else ["without a preset"]  # the first note names one
     read += [note.removesuffix(".") for note in dataset.notes]
     return [
         ("Task", dataset.task.replace("_", " ") + (", classes in an order" if dataset.ordered else "")),

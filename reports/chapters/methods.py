@@ -110,6 +110,7 @@ def _data(results: Results) -> list[str]:
     source = phantoms if dataset.demo else f"[name the data set and cite it]{preset}"
     several = ", several of which an image may have" if dataset.task == "multi_label" else ""
     origin = dataset.split_origin or "of unknown origin"
+    together = ", equal images kept together" if origin in ("seeded", "val taken from train") else ""
     numbers = listing(f"{count:,} for {_purpose(split)}" for split, count in dataset.images.items() if count)
     patients = "Which images are of one patient was not known, so that a patient may be in two splits."
     if dataset.groups.source:
@@ -125,19 +126,12 @@ def _data(results: Results) -> list[str]:
         f"We used {source}: {sum(dataset.images.values()):,} images of {len(dataset.classes)} classes",
         f"({escape(listing(dataset.classes))}){several}.",
         f"Of the labels {missing:,} were missing and took part in neither loss nor scores." if missing else "",
-        f"The splits were {escape(SPLITS.get(origin, origin))}{_together(results)}: {numbers}.",
+        f"The splits were {escape(SPLITS.get(origin, origin))}{together}: {numbers}.",
         patients,
         _left_out(results),
         "" if dataset.demo else DUPLICATES,
         f"Images were {fit} {size} x {size} pixels{gray}, scaled by ImageNet's mean and standard deviation{others}.",
     ]
-
-
-def _together(results: Results) -> str:
-    """Earlier runs, which have no list of what was left out, kept equal images together by no rule."""
-    dataset = results.data.dataset
-    drawn = dataset.split_origin in ("seeded", "val taken from train")
-    return ", equal images kept together" if drawn and dataset.left_out is not None else ""
 
 
 def _left_out(results: Results) -> str:

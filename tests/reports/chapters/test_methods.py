@@ -41,8 +41,8 @@ def test_files_left_out_are_counted_as_the_data_chapter_lists_them(write_run):
     many = [{"why": f"reason {place}", "count": 10} for place in range(9)]
     text = paragraphs(write_run("many", dataset={"left_out": many}))["Data"]
     assert "90 images or rows were left out (see Data)." in text
-    earlier = {"left_out": None, "dropped": [{"path": "a.png", "reason": "empty"}]}
-    text = paragraphs(write_run("earlier", dataset=earlier))["Data"]
+    torn = {"dropped": [{"path": "a.png", "reason": "empty"}]}
+    text = paragraphs(write_run("torn", dataset=torn))["Data"]
     assert "1 image or row was left out: 1 (unreadable: empty)." in text
 
 
