@@ -66,7 +66,7 @@ class Column:
 KINDS = {
     "integer": (
         *("number", "images", "known", "patients", "trials", "TN", "FP", "FN", "TP", "best_epoch", "epochs_run", "of"),
-        *("place", "completed", "pruned", "failed", "running", "zero"),
+        *("place", "completed", "pruned", "failed", "running", "zero", "count"),
     ),
     "score": (
         *("score", "val_accuracy", "val_f1_macro", "search_score", "precision", "recall", "f1", "probability"),
@@ -77,7 +77,7 @@ KINDS = {
     "si": ("trainable_params", "total_params"),
     "duration": ("seconds",),
     "percent": ("share", "pruned_share", "importance"),
-    "general": ("times_chance", "median_epochs", "inference_ms_per_image"),
+    "general": ("times_chance", "median_epochs", "inference_ms_per_image", "mean", "sd"),
 }
 TITLES = {
     "number": "trial",
