@@ -184,9 +184,9 @@ def qualifier(scores: Scores, name: str) -> str:
     return f" ({len(scores.defined)} of {len(scores.classes)} classes)" if partial else ""
 
 
-def below(asked: Iterable[tuple[Scores, str]], *, method: bool = True) -> str:
+def below(asked: Iterable[tuple[Scores | None, str]], *, method: bool = True) -> str:
     """How the intervals of these scores were made (once a chapter: ``method``), and what their marks mean."""
-    pairs = list(asked)
+    pairs = [(scores, name) for scores, name in asked if scores is not None]
     found = [interval(scores, name) for scores, name in pairs if not is_undefined(scores, name)]
     sentences = []
     if method and any(not math.isnan(one.low) for one in found):

@@ -89,7 +89,7 @@ def _table(results: Results, cells: pd.DataFrame, repeated: bool) -> Table:
     if board is not None and repeated:
         titles |= {"repeated": "mean of repeats ± SE", "judged_shown": judged_name(board)}
         shown = [one for one in board.configurations if one.finalist.number in set(cells["number"])]
-        below = intervals.below((one.scores, board.metric) for one in shown if one.scores is not None)
+        below = intervals.below((one.scores, board.metric) for one in shown)
         caption += f" Mean of repeats: {metric} of the retrained. {below}"
     titles |= {"seconds": "time", "number": "trial", "val_accuracy": f"val {formats.score_name('accuracy', data.task)}"}
     return Table("backbone_depth", caption.strip(), cells, columns(*names, **titles), latex=True)
@@ -115,8 +115,8 @@ def _compared(board: Leaderboard) -> list[Block]:
         "retrained like the finalists (--compare). Cells differ in more than this: each has the learning rate, batch "
         "size and so on of its own best trial. Only those that are finalists, too, can win."
     )
-    scored = ((one.scores, board.metric) for one in board.cells.values() if one.scores is not None)
-    caption = f"Holm: p corrected for the number of cells. {intervals.below(scored, method=False)}"
+    below = intervals.below(((one.scores, board.metric) for one in board.cells.values()), method=False)
+    caption = f"Holm: p corrected for the number of cells. {below}"
     table = Table("compared_cells", caption, frame, columns(*board.cell_names, "number", **titles))
     return [Text(text), _cell_figure(board, frame), table]
 

@@ -164,10 +164,9 @@ def _finalists(results: Results, board: Leaderboard) -> list[Block]:
         titles["tuned_shown"] = f"{split} macro F1, tuned thresholds"
     if frame["remark"].any():
         titles["remark"] = "remark"
-    scored = ((one.scores, board.metric) for one in board.finalists if one.scores is not None)
     caption = (
         f"Search score and mean of {of}: {formats.metric_name(results.data.metric)}; gap: search score less that mean. "
-        f"{intervals.below(scored)}"
+        f"{intervals.below((one.scores, board.metric) for one in board.finalists)}"
     )
     drawn = f"From the search to {split}, each dot one network; bold: the winner."
     blocks: list[Block] = [courses(board, board.finalists, "finalists_repeats", drawn)]

@@ -176,7 +176,7 @@ def _claimed(results: Results, rows: Sequence[PublishedRow], ran: Sequence[RowRe
             scores = one.result.scores if one is not None and one.result is not None and split == judged else None
             value = trial.get(key, math.nan) if one is None else one.mean(split, name)
             fact |= {**intervals.cells(scores, {key: name}), key: value}
-            pairs += [(scores, name)] if scores is not None else []
+            pairs.append((scores, name))
             fact[f"{key}_shown"] = fact[f"{key}_shown"] if scores is not None else formats.show("score", value)
         facts.append(fact)
     frame = pd.DataFrame(facts)
