@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class ReportData:
     ranked: pd.DataFrame
     best: dict[str, Any] | None
     predictions: Predictions | None
-    repeats: dict[str, Predictions] = field(default_factory=dict)
+    repeats: dict[str, Predictions]
 
     @property
     def metric(self) -> str:

@@ -22,6 +22,7 @@ from reports import formats
 from reports.drawing import BLUE, GRAY, INK, LIGHT, ORANGE, SKY, VERMILLION, blank, drawn, grid, legend, short
 
 Array = npt.NDArray[np.float64]
+Kind = Literal["categorical", "log", "linear", "integer"]
 NARROW_IN, WIDE_IN = 4.4, 5.4
 """A telephone shows either whole."""
 SPLIT_COLORS = {"train": BLUE, "val": SKY, "test": "#999999"}
@@ -335,7 +336,7 @@ class Slice:
     values: Sequence[Any]
     scores: Sequence[float]
     winner: int | None
-    kind: Literal["categorical", "log", "linear", "integer"]
+    kind: Kind
 
 
 @drawn

@@ -13,12 +13,7 @@ import pandas as pd
 
 from reports import formats
 from reports.bootstrap import Runs, Scores, with_prevalence
-from reports.comparisons import (
-    BaselineComparison,
-    ExternalResult,
-    compare_baselines,
-    runs_of,
-)
+from reports.comparisons import BaselineComparison, ExternalResult, compare_baselines, runs_of
 from reports.data import ReportData, checked
 from reports.importance import UsedTrials, importances, used_trials
 from reports.intervals import qualifier
@@ -26,13 +21,13 @@ from reports.leaderboard import (
     EFFECT_COLUMNS,
     ConfigurationResult,
     Leaderboard,
+    ReportedModel,
     compared_metric,
     effects,
     leaderboard,
     networks_of,
     reported_model,
 )
-from reports.leaderboard import ReportedModel as ReportedModel
 from reports.probabilities import (
     Calibration,
     OperatingPoints,

@@ -15,9 +15,9 @@ from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, c
 from reports.bootstrap import PPV_AT_PREVALENCE, Scores
 from reports.class_panels import MOST_PANELS
 from reports.intervals import FEW_GROUPS, interval
-from reports.leaderboard import contradict
+from reports.leaderboard import ReportedModel, contradict
 from reports.probabilities import MOST_VALUES, OperatingPoints, Subgroup
-from reports.results import ReportedModel, Results
+from reports.results import Results
 from trainables.metrics import UNTUNED, shown_threshold
 
 MOST_CLASSES = 6

@@ -65,17 +65,15 @@ def _headline(results: Results) -> Headline:
         known = known if name == results.metric_name and winner is None else None
     else:
         return Headline(formats.ABSENT, "There is no best configuration", _no_best(results))
-    bounds = "" if known is None or math.isnan(known.low) else _bounds(known.low, known.high)
+    bounds = ""
+    if known is not None and not math.isnan(known.low):
+        bounds = f" (95\N{NO-BREAK SPACE}% interval {formats.score(known.low)}–{formats.score(known.high)})"
     return Headline(formats.show("score", value), f"{formats.capital(name)} of {whose}{bounds}", _worth(results))
 
 
 def _is_readable(results: Results) -> bool:
     """Whether scores are of the configuration that the page is about, not of another in place of the winner."""
     return results.winner is None or results.winner.scores is not None
-
-
-def _bounds(low: float, high: float) -> str:
-    return f" (95\N{NO-BREAK SPACE}% interval {formats.score(low)}–{formats.score(high)})"
 
 
 def _no_best(results: Results) -> str:
@@ -137,7 +135,7 @@ def _forest(results: Results, scores: Scores) -> Figure:
     ]
     caption = f"{formats.capital(results.metric_name)} with 95 % intervals"
     caption += f", beside {formats.listing(beside)}." if beside else "."
-    meaning = formats.metric_meaning(f"val_{metric}")
+    meaning = formats.METRIC_MEANINGS.get(metric.partition(":")[0])
     caption += f" It is {meaning}." if meaning else ""
     alt = f"Dots with 95 % intervals, {results.metric_name}: " + "; ".join(f"{one.name} {one.text}" for one in marks)
     return Figure("summary", caption, alt, figures.forest(marks, results.metric_name), frame)
