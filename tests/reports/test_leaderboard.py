@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_files import write
+from run_files import keep_rows, write
 from sklearn.metrics import accuracy_score, f1_score
 
 from reports.comparisons import Comparison, compare, holm
@@ -44,11 +44,7 @@ def macro_f1(part: Any) -> float:
 
 def change(root: Path, trial_id: str, rows: Any) -> None:
     """Keep or reorder the rows of a repeat's predictions."""
-    path = RunPaths(root).repeat(trial_id).predictions
-    with np.load(path) as saved:
-        arrays = {key: saved[key] for key in saved.files}
-    moved = {key: arrays[key][rows] for key in ("path", "split", "label", "probability")}
-    np.savez(path, **(arrays | moved))
+    keep_rows(RunPaths(root).repeat(trial_id).predictions, lambda _: rows)
 
 
 def test_scores_are_means_over_repeats_on_test_and_the_winner_is_compared_with_each_other(write_run):

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,19 @@ def change_sweep(paths: RunPaths, **changes: Any) -> None:
     saved = json.loads(paths.sweep.read_text(encoding="utf-8"))
     resolved = saved.pop("resolved")
     write_sweep(paths, saved | resolved | changes)
+
+
+def rewrite(file: Path, **changes: Callable[[dict[str, Any]], Any]) -> None:
+    """Change arrays of an npz file, each to what its function makes of all that were there."""
+    with np.load(file) as saved:
+        arrays = dict(saved)
+    np.savez(file, **(arrays | {name: change(arrays) for name, change in changes.items()}))
+
+
+def keep_rows(file: Path, chosen: Callable[[dict[str, Any]], Any]) -> None:
+    """Keep or reorder rows of predictions: those that ``chosen`` names, given their arrays."""
+    names = ("path", "split", "label", "probability")
+    rewrite(file, **{name: lambda arrays, name=name: arrays[name][chosen(arrays)] for name in names})
 
 
 def _even(classes: Sequence[str], sizes: dict[str, int]) -> dict[str, dict[str, int]]:

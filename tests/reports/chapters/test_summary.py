@@ -6,10 +6,10 @@ import json
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from baseline_files import POOR, write_baselines
 from in_chapter import facts, figures, notes, results_of, texts
+from run_files import keep_rows
 
 from reports.blocks import Chapter, Code, Folded, Headline, walk
 from reports.caveats import caveats
@@ -238,9 +238,5 @@ def test_problems_found_while_reading_are_all_listed(write_run):
 
 def test_predictions_of_the_winner_without_test_rows_leave_the_matrix_out(write_run):
     root = write_run(finals={"finalists": (0,), "repeats": 2})
-    file = RunPaths(root).repeat("t0000/seed_1001").predictions
-    with np.load(file) as saved:
-        kept = saved["split"] != "test"
-        arrays = {key: saved[key][kept] if saved[key].shape[:1] == kept.shape else saved[key] for key in saved.files}
-    np.savez(file, **arrays)
+    keep_rows(RunPaths(root).repeat("t0000/seed_1001").predictions, lambda arrays: arrays["split"] != "test")
     assert headline(chapter(results_of(root))).value
