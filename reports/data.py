@@ -83,6 +83,11 @@ class ReportData:
             parts = f"{len(counts)} classes of {span}"
         return f"{label} split: {total:,} images ({parts})."
 
+    def trial(self, number: int | None) -> dict[str, Any] | None:
+        """The row of ``trials`` with that number."""
+        rows = self.trials[self.trials["number"] == number].to_dict("records")
+        return {str(key): value for key, value in rows[0].items()} if rows else None
+
     def groups_of(self, paths: npt.NDArray[np.str_]) -> tuple[str, ...]:
         """The hashed patient of each image; "" where none is known."""
         return tuple(self._groups.get(path, "") for path in paths.tolist())

@@ -108,8 +108,7 @@ class Results:
     @cached_property
     def trial(self) -> dict[str, Any] | None:
         """Its row of ``data.trials``."""
-        rows = self.data.trials[self.data.trials["number"] == self.number].to_dict("records")
-        return {str(key): value for key, value in rows[0].items()} if rows else None
+        return self.data.trial(self.number)
 
     @cached_property
     def params(self) -> TrialParams | None:

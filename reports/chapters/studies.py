@@ -96,7 +96,7 @@ def rows_of(results: Results) -> list[RowResult]:
     of_number = {} if board is None else {one.finalist.number: one for one in board.configurations}
     found = []
     for row in data.run.sweep.study_rows:
-        trial = _trials(results).get(row.number if row.number is not None else -1)
+        trial = data.trial(row.number)
         params = None if trial is None else formats.trial_params(trial)
         if trial is None or params is None:
             continue
@@ -166,7 +166,7 @@ def _claimed(results: Results, rows: Sequence[PublishedRow], ran: Sequence[RowRe
     facts, pairs = [], []
     for row in rows:
         record, one = records[row.id], of_id.get(row.id)
-        trial = _trials(results).get(record.number if record.number is not None else -1, {})
+        trial = results.data.trial(record.number) or {}
         runs = "none"
         if one is not None:
             runs = "1 of the search" if one.result is None else f"{len(one.runs)} repeat{'s' * (len(one.runs) > 1)}"
@@ -288,12 +288,6 @@ def _published_cells(row: PublishedRow) -> dict[str, Any]:
         "f1_reported": row.f1 or formats.ABSENT,
         **{f"matrix_{key}": value for key, value in from_matrix(row).items()},
     }
-
-
-def _trials(results: Results) -> dict[int, dict[str, Any]]:
-    """The rows of the trials table by number."""
-    rows = results.data.trials.to_dict("records")
-    return {int(row["number"]): {str(key): value for key, value in row.items()} for row in rows if row["number"] >= 0}
 
 
 def _also_differs(one: TrialParams, other: TrialParams) -> tuple[str, ...]:
