@@ -46,10 +46,8 @@ def interval(scores: Scores, name: str) -> Interval:
     """
     estimate, resamples, size = scores.estimate[name], scores.resamples, scores.proportion_of.get(name)
     method, low, high, warning = "", math.nan, math.nan, ""
-    if math.isnan(estimate):
-        warning = "undefined: no image is positive, or none is negative"
-    elif size == 0:
-        warning = "undefined: no image to count"
+    if is_undefined(scores, name):
+        warning = "undefined: no image counts towards it"
     elif size is not None and resamples.one_image_each:
         method, (low, high) = "Wilson", wilson(estimate, size)
     elif size is not None and estimate in (0, 1):

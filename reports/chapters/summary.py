@@ -122,12 +122,11 @@ def _forest(results: Results, scores: Scores) -> Figure:
     name = f"trial {results.number}"
     marks = [_mark(name, "winner", scores, metric, None if results.params is None else results.params.backbone)]
     rivals = [] if board is None or results.winner is None else board.runners_up
-    for one in [one for one in rivals if one.scores is not None][:MOST_RUNNERS_UP]:
-        assert one.scores is not None
-        marks.append(_mark(one.title, "finalist", one.scores, metric, str(one.finalist.params.get("backbone", ""))))
+    for one, own in [(one, one.scores) for one in rivals if one.scores is not None][:MOST_RUNNERS_UP]:
+        marks.append(_mark(one.title, "finalist", own, metric, str(one.finalist.params.get("backbone", ""))))
     marks += _baselines(results, scores)
-    frame = pd.DataFrame([(one.name, one.kind, one.value, one.low, one.high) for one in marks])
-    frame.columns = pd.Index(["name", "kind", "score", "low", "high"])
+    rows = [(one.name, one.kind, one.value, one.low, one.high) for one in marks]
+    frame = pd.DataFrame(rows, columns=["name", "kind", "score", "low", "high"])
     beside = [
         words
         for kind, words in (("finalist", "runners-up"), ("baseline", "baselines (gray)"))

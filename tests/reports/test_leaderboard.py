@@ -127,9 +127,7 @@ def test_without_a_decision_or_an_opening_validation_judges(write_run):
 
 
 def test_with_folds_every_image_is_judged_by_the_network_that_was_not_trained_on_it(write_run):
-    root = write_run(finals={"opened": 0})
-    paths = RunPaths(root)
-    paths.chosen.write_text(json.dumps(json.loads(paths.chosen.read_text()) | {"folds": 3}))
+    root = write_run(finals={"opened": 0, "folds": 3})
     run = read_run(root)
     whole = {seed: of(run, f"t0000/seed_{seed}", "val") for seed in (1001, 1002, 1003)}
     for trial in ("t0000", "t0001", "t0003"):

@@ -155,9 +155,7 @@ def test_a_run_on_other_images_is_left_out(write_run: WriteRun) -> None:
 
 
 def test_folds_are_one_run_over_all_images_that_they_validated(write_run: WriteRun) -> None:
-    root = write_run(finals={})
-    chosen = RunPaths(root).chosen
-    chosen.write_text(json.dumps(json.loads(chosen.read_text()) | {"folds": 3}))
+    root = write_run(finals={"folds": 3})
     for fold, name in enumerate(("seed_1001", "seed_1002", "seed_1003")):
         rewrite(of_winner(root, name), path=lambda arrays, fold=fold: np.char.add(f"{fold}/", arrays["path"]))
     results = results_of(root)
@@ -305,10 +303,8 @@ def test_before_the_test_split_is_opened_no_baseline_is_compared_on_it(write_run
 
 
 def test_with_folds_baselines_are_compared_on_their_own_validation_images(write_run: WriteRun) -> None:
-    root = write_run(finals={"opened": 0})
+    root = write_run(finals={"opened": 0, "folds": 3})
     write_baselines(root, POOR, splits=("val",))
-    chosen = RunPaths(root).chosen
-    chosen.write_text(json.dumps(json.loads(chosen.read_text()) | {"folds": 3}))
     for fold, name in enumerate(("seed_1001", "seed_1002", "seed_1003")):
         prefix = f"{fold}/" if fold else ""
         rewrite(of_winner(root, name), path=lambda arrays, prefix=prefix: np.char.add(prefix, arrays["path"]))

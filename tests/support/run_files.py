@@ -386,6 +386,7 @@ def write_finals(
     opened: int = 1,
     failed: Sequence[str] = (),
     thresholds: dict[str, float] | None = None,
+    folds: int | None = None,
 ) -> None:
     """Write ``finalists/``: trials of these numbers repeated, the first of them the winner.
 
@@ -413,7 +414,7 @@ def write_finals(
             status = "failed" if key in failed else "completed"
             _write_repeat(paths, facts, key, 1001 + repeat, place * repeats + repeat, status, epochs, predictions, task)
     write_json(
-        paths.chosen, {"chosen": "2026-01-05T11:00:00+00:00", "repeats": names, "folds": None, "finalists": chosen}
+        paths.chosen, {"chosen": "2026-01-05T11:00:00+00:00", "repeats": names, "folds": folds, "finalists": chosen}
     )
     if not selected:
         return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from in_chapter import figures, notes, results_of, tables, texts
@@ -106,11 +104,9 @@ def test_class_names_are_no_markup_where_they_are_few_enough_to_be_listed(write_
 
 
 def test_folds_are_scored_together_each_image_by_the_fold_that_did_not_train_on_it(write_run):
-    root = write_run(finals={"opened": 0})
-    paths = RunPaths(root)
-    paths.chosen.write_text(json.dumps(json.loads(paths.chosen.read_text()) | {"folds": 3}))
+    root = write_run(finals={"opened": 0, "folds": 3})
     for fold in range(3):
-        file = paths.repeat(f"t0000/seed_{1001 + fold}").predictions
+        file = RunPaths(root).repeat(f"t0000/seed_{1001 + fold}").predictions
         rewrite(file, path=lambda arrays, fold=fold: np.char.add(f"{fold}/", arrays["path"]))
     results = results_of(root)
     found = chapter(results)

@@ -130,9 +130,8 @@ def test_with_finalists_rule_times_and_openings_are_told(write_run):
 
 
 def test_folds_tuned_thresholds_and_baselines_are_told_where_there_are_any(write_run):
-    root = write_run(finals={"thresholds": {"a": 0.3, "b": 0.5}}, task="multi_label", classes=("a", "b"))
-    paths = RunPaths(root)
-    paths.chosen.write_text(json.dumps(json.loads(paths.chosen.read_text()) | {"folds": 3}))
+    finals = {"thresholds": {"a": 0.3, "b": 0.5}, "folds": 3}
+    root = write_run(finals=finals, task="multi_label", classes=("a", "b"))
     text = paragraphs(root)["Selection and final evaluation"]
     assert "3-fold cross-validation" in text
     assert "threshold that maximised its F1" in text
