@@ -162,12 +162,12 @@ def stacked_bars(counts: pd.DataFrame) -> Figure:
 
 @drawn
 def heat_map(scores: pd.DataFrame, tried: pd.DataFrame, label: str, lower_is_better: bool) -> Figure:
-    """Best score of each backbone (row) and depth (column). scores, tried: ``tables.cell_grid``; NaN = no score."""
+    """Best score of each backbone (row) and depth (column). scores, tried: ``tables.cell_grid``; NaN = no score, which
+    not all may be."""
     title = textwrap.fill(label, 13 + 8 * scores.shape[1])
     figure, axes = blank(1.9 + 0.7 * scores.shape[1], 1.05 + 0.15 * len(title.splitlines()) + 0.42 * scores.shape[0])
     values, attempts = scores.to_numpy(dtype=float), tried.to_numpy(dtype=float)
-    known = values[np.isfinite(values)]
-    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
     # A single score, or equal ones, need a range, and the palest shade should not vanish into the page.
     spread = max(high - low, 0.05)
     texts = [
@@ -308,7 +308,7 @@ def cost(trials: pd.DataFrame, front: pd.DataFrame, finalists: pd.DataFrame, lab
     axes.plot(*known, marker=".", color=GRAY, alpha=0.45, markersize=6, label="trial", **flat)
     axes.step(*on, where="post", color=BLUE, linewidth=1.4)
     axes.plot(*on, "o", color=BLUE, markersize=5.5, label="no cheaper trial is better")
-    apart = 0.05 * np.ptp([np.log(known[0]), known[1]], axis=1) if len(trials) else np.zeros(2)
+    apart = 0.05 * np.ptp([np.log(known[0]), known[1]], axis=1)
     named = np.full(2, np.inf)
     for number, point in zip(front["number"], on.T, strict=True):
         place = np.array([np.log(point[0]), point[1]])
@@ -446,9 +446,7 @@ def _epoch_axis(figure: Figure, axes: Axes, label: str) -> None:
 
 
 def _log_axis(axes: Axes, values: Array) -> None:
-    """A logarithmic axis that names its few values, or some of its range: 1, 200, 30k, 4M."""
-    if not len(values) or values.min() <= 0:
-        return
+    """A logarithmic axis that names its few values, all above 0, or some of its range: 1, 200, 30k, 4M."""
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))

@@ -41,7 +41,7 @@ FITS = {
 }
 # by hyperparameter and value
 WORDS = {
-    "loss": {"cross_entropy": "cross-entropy", "bce": "binary cross-entropy per class", "focal": "focal loss [@focal]"},
+    "loss": formats.LOSSES | {"focal": "focal loss [@focal]"},
     "optimizer": {"sgd": "SGD with momentum", "adamw": "AdamW [@adamw]"},
     "lr_schedule": {
         "constant": "constant",

@@ -61,7 +61,7 @@ DRAWN: dict[str, Callable[[], Drawing]] = {
     "bars": lambda: figures.bars({NAMES[0]: (0.8, 0.7, 0.9), NAMES[1]: (NAN, NAN, NAN)}, "F1"),
     "stacked bars": lambda: figures.stacked_bars(IMAGES),
     "heat map": lambda: figures.heat_map(CELLS, CELLS.notna() * 2.0, "macro F1", lower_is_better=False),
-    "heat map without scores": lambda: figures.heat_map(CELLS * NAN, CELLS * 0 + 1, "loss", lower_is_better=True),
+    "heat map of a loss": lambda: figures.heat_map(CELLS, CELLS * 0 + 1, "loss", lower_is_better=True),
     "confusion": lambda: figures.confusion(COUNTS, SHARES, NAMES),
     "confusion of many": lambda: figures.confusion(np.eye(12, dtype=np.int64), np.eye(12), list("abcdefghijkl")),
     "confusion of very many": lambda: figures.confusion(np.eye(60, dtype=np.int64), np.eye(60), [NAMES[1]] * 60),
@@ -71,7 +71,7 @@ DRAWN: dict[str, Callable[[], Drawing]] = {
     "all curves": lambda: figures.all_curves(EPOCHS, TRIALS, "val_f1", "F1", [1, 3], "a"),
     "all curves of none": lambda: figures.all_curves(EPOCHS.iloc[:0], TRIALS, "val_f1", "F1", [], None),
     "cost": lambda: figures.cost(prices(*range(5)), prices(1), prices(2), "F1"),
-    "cost of none": lambda: figures.cost(prices(), prices(), prices(), "F1"),
+    "cost without finalists": lambda: figures.cost(prices(*range(5)), prices(1), prices(), "F1"),
     "slices": lambda: figures.slices(
         [
             slice_of("categorical", ["vgg16", NAMES[1], "10", "9"]),
