@@ -71,8 +71,8 @@ def _not_ended(results: Results) -> str:
 
 
 def _not_selected(results: Results) -> str:
-    finals = results.data.run.finals
-    if finals is None or not finals.finalists:
+    finals = results.data.finals
+    if not finals.finalists:
         return ""
     asked, ended = finals.asked * len(finals.finalists), sum(len(one.completed) for one in finals.finalists)
     text = f"The finalists are not done: {ended} of {asked} repeats have completed"
@@ -251,8 +251,7 @@ def _wide_recall(results: Results) -> str:
 
 
 def _opened_again(results: Results) -> str:
-    finals = results.data.run.finals
-    times = 0 if finals is None else len(finals.test_access)
+    times = len(results.data.finals.test_access)
     text = f"The test split was opened {times} times: scores after the first look are optimistic."
     return text if times > 1 else ""
 
@@ -287,8 +286,8 @@ def _operating_point(results: Results) -> list[str]:
 
 
 def _lost_repeats(results: Results) -> str:
-    finals = results.data.run.finals
-    if finals is None or finals.selected is None:
+    finals = results.data.finals
+    if finals.selected is None:
         return ""
     short = [one for one in finals.finalists if len(one.completed) < finals.asked]
     listed = formats.listing(f"trial {one.number} ({len(one.completed)} of {finals.asked})" for one in short)
@@ -324,8 +323,7 @@ def _seed(results: Results) -> str:
         return ""
     span = f"{formats.score(min(values))} to {formats.score(max(values))}"
     unit = "patients" if scores is not None and scores.resamples.named else "images"
-    finals = results.data.run.finals
-    what = "Fold and seed together move" if finals is not None and finals.folds else "The seed alone moves"
+    what = "Fold and seed together move" if results.data.finals.folds else "The seed alone moves"
     text = f"{what} the winner's {results.metric_name} from {span}. Its interval is over {unit} "
     return f"{text}alone; differences between configurations account for both."
 

@@ -51,8 +51,8 @@ def runs_of(
             remarks.append(f"{name}: no {'' if saved is None else split + ' '}predictions that can be read")
     if not parts:
         return None, tuple(remarks)
-    first, finals = next(iter(parts.values())), data.run.finals
-    if split == "val" and finals is not None and finals.folds and len(parts) > 1:
+    first = next(iter(parts.values()))
+    if split == "val" and data.finals.folds and len(parts) > 1:
         first = join(list(parts.values()))
         parts = {ALL_FOLDS: first}
     order = np.argsort(first.path, kind="stable")

@@ -86,7 +86,7 @@ def _own_images(result: ExternalResult) -> OwnImages | None:
     saved = checked(data.run, read_predictions(data.run, facts.model.trial), facts.model.trial)
     if saved is None or saved.epoch != facts.model.epoch or not {*classes} <= {*saved.classes}:
         return None
-    if data.run.finals is None or not data.run.finals.opened:
+    if not data.finals.opened:
         saved = without_test(saved)
     split = "test" if (saved.split == "test").any() else "val"
     runs, _ = runs_of(data, {facts.model.trial: saved}, split)

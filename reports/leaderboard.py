@@ -189,10 +189,10 @@ class ReportedModel:
 
 def leaderboard(data: ReportData) -> Leaderboard | None:
     """Score every finalist of the run; None where none were chosen. Takes about 0.1 s each on small data."""
-    finals = data.run.finals
-    if finals is None or not finals.finalists:
+    finals = data.finals
+    if not finals.finalists:
         return None
-    split, metric = _judging(data, finals), compared_metric(data)
+    split, metric = _judging(data), compared_metric(data)
     runs = {one.trial_id: runs_of(data, networks_of(data, one), split) for one in finals.finalists}
     readable = {key: images for key, (images, _) in runs.items() if images is not None}
     # Whose images all are judged on: the winner's, else those of the first finalist.
@@ -248,9 +248,9 @@ def leaderboard(data: ReportData) -> Leaderboard | None:
 
 def reported_model(data: ReportData) -> ReportedModel | None:
     """The model file, or another repeat of the winner, or the best trial; None where no predictions can be read."""
-    finals, best, remark = data.run.finals, data.best, ""
-    winner = finals.winning if finals is not None and finals.selected else None
-    if finals is not None and winner is not None:
+    finals, best, remark = data.finals, data.best, ""
+    winner = finals.winning if finals.selected else None
+    if winner is not None:
         readable = [one for one in winner.completed if one.trial_id in data.repeats]
         repeat = next((one for one in readable if one.trial_id == finals.model), next(iter(readable), None))
         if repeat is not None:
@@ -261,7 +261,7 @@ def reported_model(data: ReportData) -> ReportedModel | None:
                 number=winner.number,
                 retrained=True,
                 predictions=data.repeats[repeat.trial_id],
-                thresholds=_thresholds(data, finals, winner),
+                thresholds=_thresholds(data, winner),
                 recorded=repeat.score,
                 remark="" if is_model else f"The predictions of {finals.model or 'the model file'} cannot be read",
             )
@@ -281,11 +281,11 @@ def reported_model(data: ReportData) -> ReportedModel | None:
     )
 
 
-def _thresholds(data: ReportData, finals: Finals, winner: Finalist) -> dict[str, float] | None:
+def _thresholds(data: ReportData, winner: Finalist) -> dict[str, float] | None:
     """The winner's that fit the data; of a single-label task the operating point's alone."""
-    point = finals.operating_point
+    point = data.finals.operating_point
     single = {} if point is None else point.thresholds
-    found = single if data.task == "single_label" else finals.thresholds_of(winner)
+    found = single if data.task == "single_label" else data.finals.thresholds_of(winner)
     return {name: value for name, value in found.items() if name in data.classes} or None
 
 
@@ -298,16 +298,15 @@ def compared_metric(data: ReportData) -> str:
 
 def networks_of(data: ReportData, one: Finalist) -> dict[str, Predictions | None]:
     """The predictions of each completed repeat by its name, that of the model file first; None: cannot be read."""
-    model = data.run.finals.model if data.run.finals is not None else None
-    order = sorted(one.completed, key=lambda repeat: repeat.trial_id != model)
+    order = sorted(one.completed, key=lambda repeat: repeat.trial_id != data.finals.model)
     return {repeat.name: data.repeats.get(repeat.trial_id) for repeat in order}
 
 
-def _judging(data: ReportData, finals: Finals) -> str:
+def _judging(data: ReportData) -> str:
     """The test split only of a winner that was selected, and whose test predictions can be read."""
-    if not finals.opened or finals.winning is None:
+    if not data.finals.opened or data.finals.winning is None:
         return "val"
-    parts = [part for key, part in data.repeats.items() if key.partition("/")[0] == finals.winner]
+    parts = [part for key, part in data.repeats.items() if key.partition("/")[0] == data.finals.winner]
     return "test" if any((part.split == "test").any() for part in parts) else "val"
 
 

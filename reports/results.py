@@ -241,8 +241,7 @@ class Results:
     @property
     def operating_point(self) -> OperatingPoint | None:
         """The one that was asked for, as the selection has it; None where there is none."""
-        finals = self.data.run.finals
-        point = finals.operating_point if finals is not None and finals.selected else None
+        point = self.data.finals.operating_point if self.data.finals.selected else None
         return point if point is not None and point.label in self.data.classes else None
 
     @property
@@ -274,8 +273,7 @@ class Results:
 
     def basis(self, split: str) -> str:
         """The images that scores of ``split`` rest on. With folds validation images are those of training, too."""
-        finals = self.data.run.finals
-        if split == "val" and finals is not None and finals.folds and self.model is not None and self.model.retrained:
+        if split == "val" and self.data.finals.folds and self.model is not None and self.model.retrained:
             return "Every training and validation image, each judged by the network that was not trained on it."
         return self.data.basis(split)
 

@@ -178,8 +178,7 @@ def _notes(results: Results, model: ReportedModel) -> list[Block]:
     found: list[Block] = []
     if model.remark:
         found.append(Note("warning", f"{model.remark}: {model.title} is shown instead."))
-    finals = results.data.run.finals
-    if finals is not None and finals.opened and "test" not in model.splits:
+    if results.data.finals.opened and "test" not in model.splits:
         found.append(Note("warning", "The test split was opened, but these predictions hold no test images."))
     for split in model.splits:
         name = formats.SPLIT_NAMES[split]

@@ -226,8 +226,8 @@ def _search(results: Results) -> list[str]:
 def _evaluation(results: Results) -> list[str]:
     """Repeats, the rule that selected, and when the test split was opened."""
     run, metric = results.data.run, escape(formats.metric_name(results.data.metric))
-    finals = run.finals
-    if finals is None or not finals.finalists:
+    finals = results.data.finals
+    if not finals.finalists:
         return [
             "No configuration was trained more than once, and the test split was not opened: the scores of this run",
             "are of the validation split on which it selected, and optimistic.",
@@ -271,10 +271,10 @@ def _evaluation(results: Results) -> list[str]:
 def _statistics(results: Results) -> list[str]:
     """Intervals and comparisons."""
     unit = "patients" if results.data.dataset.groups.source else "images, since patients were not known,"
-    finals, scores = results.data.run.finals, results.judged_scores
+    scores = results.judged_scores
     count = REPLICATES if scores is None else scores.resamples.replicates
     paired, board = [], results.leaderboard
-    if finals is not None and len(finals.finalists) > 1:
+    if len(results.data.finals.finalists) > 1:
         seeds = ", with what other seeds would change added from the variance between repeats [@seeds]"
         seeds = seeds if board is not None and board.seeded else ""
         paired = [

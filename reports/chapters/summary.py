@@ -258,7 +258,7 @@ def _own_scores(results: Results) -> str:
 def _run(results: Results) -> list[tuple[str, str]]:
     """What was searched on what, with what end, and when the test split was opened."""
     data = results.data
-    run, sweep, counts = data.run, data.run.sweep, tables.status_counts(data.trials)
+    sweep, counts = data.run.sweep, tables.status_counts(data.trials)
     budget = f", at most {sweep.epochs} epochs a trial" if sweep.epochs else ""
     source = data.dataset.source.path or sweep.data or "unknown"
     better = "higher" if data.run.sweep.mode == "max" else "lower"
@@ -275,8 +275,8 @@ def _run(results: Results) -> list[tuple[str, str]]:
         ("Began", formats.moment(sweep.created)),
         ("Took", formats.elapsed(sweep.created, sweep.ended)),
     ]
-    finals = run.finals
-    if finals is None:
+    finals = data.finals
+    if not finals.finalists:
         return [*rows, ("Time in trials", seconds)]
     repeats = [repeat for one in finals.finalists for repeat in one.repeats]
     ended, failed = (sum(one.status == status for one in repeats) for status in ("completed", "failed"))
