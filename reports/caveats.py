@@ -49,10 +49,7 @@ def _problems(results: Results) -> str:
 
 def _no_winner(results: Results) -> str:
     """Whether the selection, or predictions that it is judged by, are lost."""
-    board = results.leaderboard
-    if board is None:
-        return ""
-    finals = board.finals
+    board, finals = results.leaderboard, results.data.finals
     missing = [remark for one in board.configurations for remark in one.remarks if ": failed (" not in remark]
     if finals.selected is None:
         lost = "finalists/selection.json is missing or damaged, though the test split was opened: the winner is not "
@@ -84,7 +81,7 @@ def _not_selected(results: Results) -> str:
 def _on_validation(results: Results) -> str:
     """Where there is a test split that does not judge."""
     board = results.leaderboard
-    if board is None or board.winner is None or board.split == "test" or not results.data.has_test:
+    if board.winner is None or board.split == "test" or not results.data.has_test:
         return ""
     opened = board.finals.opened
     why = "no test predictions of the winner can be read" if opened else "the test split was not opened yet"

@@ -18,7 +18,6 @@ from reports.data import ReportData, checked
 from reports.importance import UsedTrials, importances, used_trials
 from reports.intervals import qualifier
 from reports.leaderboard import (
-    EFFECT_COLUMNS,
     ConfigurationResult,
     Leaderboard,
     ReportedModel,
@@ -63,14 +62,14 @@ class Results:
         self.baselines = functools.cache(self._baselines)
 
     @cached_property
-    def leaderboard(self) -> Leaderboard | None:
-        """How the finalists stand to each other; None where none were chosen."""
+    def leaderboard(self) -> Leaderboard:
+        """How the finalists stand to each other."""
         return leaderboard(self.data)
 
     @property
     def winner(self) -> ConfigurationResult | None:
         """The selected finalist; None before."""
-        return self.leaderboard.winner if self.leaderboard is not None else None
+        return self.leaderboard.winner
 
     @cached_property
     def model(self) -> ReportedModel | None:
@@ -94,7 +93,7 @@ class Results:
     @cached_property
     def split(self) -> str | None:
         """The split that judges: "test" once opened, else "val"; None without predictions."""
-        if self.leaderboard is not None and self.winner is not None and self.winner.scores is not None:
+        if self.winner is not None and self.winner.scores is not None:
             return self.leaderboard.split
         return self.model.judged if self.model is not None else None
 
@@ -152,14 +151,12 @@ class Results:
 
         With folds all validation images are one run: every image is judged by the fold that did not train on it.
         """
-        winner, board = self.winner, self.leaderboard
-        if self.model is None or not self.model.retrained or winner is None or board is None:
+        winner = self.winner
+        if self.model is None or not self.model.retrained or winner is None:
             return self.model_runs(split)
-        return (
-            winner.runs
-            if split == board.split
-            else runs_of(self.data, networks_of(self.data, winner.finalist), split)[0]
-        )
+        if split == self.leaderboard.split:
+            return winner.runs
+        return runs_of(self.data, networks_of(self.data, winner.finalist), split)[0]
 
     def _model_runs(self, split: str) -> Runs | None:
         """The reported network alone; None where it has no images of ``split``."""
@@ -306,7 +303,7 @@ class Results:
     @cached_property
     def effects(self) -> pd.DataFrame:
         """``leaderboard.effects`` of the cells of --compare; empty without."""
-        return effects(self.leaderboard) if self.leaderboard is not None else pd.DataFrame(columns=EFFECT_COLUMNS)
+        return effects(self.leaderboard)
 
     @cached_property
     def external(self) -> list[ExternalResult]:
@@ -349,7 +346,7 @@ class Results:
     @cached_property
     def verdict(self) -> str:
         """One sentence: the configuration against the others, no more than the corrected p values support."""
-        if self.leaderboard is not None and self.winner is not None:
+        if self.winner is not None:
             return self.leaderboard.sentence
         ranked = self.data.ranked
         if len(ranked) < 2:

@@ -41,7 +41,7 @@ def chapter(results: Results) -> Chapter:
     if repeated < len(cells):
         text += " A score of one training is a hint, not evidence."
     blocks: list[Block] = [Text(text), *_heat_map(results, cells), _table(results, cells, bool(repeated))]
-    if board is not None and board.cells:
+    if board.cells:
         blocks += _compared(board)
         if not results.effects.empty:
             blocks += _effects(results, board)
@@ -53,11 +53,11 @@ def repeated_cells(results: Results) -> pd.DataFrame:
     ``intervals.cells`` of score on the split that judges. Elsewhere NaN and dashes."""
     data, board = results.data, results.leaderboard
     cells = tables.by_cell(data.trials, data.ranked)
-    of_number = {} if board is None else {float(one.finalist.number): one for one in board.configurations}
+    of_number = {float(one.finalist.number): one for one in board.configurations}
     rows: list[dict[str, Any]] = []
     for number in cells["number"]:
         one = of_number.get(number)
-        if board is None or one is None:
+        if one is None:
             rows.append({"mean": float("nan"), "repeated": formats.ABSENT, **intervals.cells(None, {"judged": ""})})
         else:
             rows.append(validated(board, one) | intervals.cells(one.scores, {"judged": board.metric}))
@@ -86,7 +86,7 @@ def _table(results: Results, cells: pd.DataFrame, repeated: bool) -> Table:
     titles = {"score": metric} if "score" in names else {}
     names += ["val_f1_macro", "val_accuracy"]
     caption = f"The best trial of each backbone and depth by {metric}, at its best epoch."
-    if board is not None and repeated:
+    if repeated:
         titles |= {"repeated": "mean of repeats ± SE", "judged_shown": judged_name(board)}
         shown = [one for one in board.configurations if one.finalist.number in set(cells["number"])]
         below = intervals.below((one.scores, board.metric) for one in shown)

@@ -45,7 +45,7 @@ BASELINE_SCORES = ("accuracy", FALLBACK)
 def chapter(results: Results) -> Chapter:
     board = results.leaderboard
     blocks: list[Block] = [Text(formats.escape(_none(results)))]
-    if board is not None:
+    if board.configurations:
         blocks = [Text(_story(results, board)), *_finalists(results, board)]
         if board.winner is not None and board.runners_up:
             blocks += _paired(board)
@@ -296,7 +296,8 @@ def _baseline_table(results: Results, comparisons: dict[str, BaselineComparison]
     if any(MAJORITY in found.measured for found in comparisons.values()):
         titles["share"] = "share of the gain"
     scored = [one for found in comparisons.values() for one in (found.winner, *found.measured.values())]
-    below = intervals.below(((one, name) for one in scored for name in BASELINE_SCORES), method=not results.leaderboard)
+    pairs = ((one, name) for one in scored for name in BASELINE_SCORES)
+    below = intervals.below(pairs, method=not results.leaderboard.configurations)
     caption = f"The winner and the baselines on the same images. {below}".strip()
     return Table("baselines", caption, pd.DataFrame(rows), columns(baseline="method", kind="kind", how="how", **titles))
 

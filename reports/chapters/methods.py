@@ -273,10 +273,10 @@ def _statistics(results: Results) -> list[str]:
     unit = "patients" if results.data.dataset.groups.source else "images, since patients were not known,"
     scores = results.judged_scores
     count = REPLICATES if scores is None else scores.resamples.replicates
-    paired, board = [], results.leaderboard
+    paired = []
     if len(results.data.finals.finalists) > 1:
         seeds = ", with what other seeds would change added from the variance between repeats [@seeds]"
-        seeds = seeds if board is not None and board.seeded else ""
+        seeds = seeds if results.leaderboard.seeded else ""
         paired = [
             f"The winner was compared with each other finalist by the paired bootstrap{seeds}, with two-sided p values",
             "corrected by Holm's method [@holm], and by the exact McNemar test [@mcnemar] where every",

@@ -92,8 +92,7 @@ def chapter(results: Results) -> Chapter | None:
 
 def rows_of(results: Results) -> list[RowResult]:
     """Each row of the study whose predictions can be read, in the study's order."""
-    data, board = results.data, results.leaderboard
-    of_number = {} if board is None else {one.finalist.number: one for one in board.configurations}
+    data, of_number = results.data, {one.finalist.number: one for one in results.leaderboard.configurations}
     found = []
     for row in data.run.sweep.study_rows:
         trial = data.trial(row.number)
@@ -161,9 +160,8 @@ def from_matrix(row: PublishedRow) -> dict[str, float]:
 def _claimed(results: Results, rows: Sequence[PublishedRow], ran: Sequence[RowResult]) -> Table:
     """Each row as published, beside its scores here: means over its repeats, else of the search's one training; with
     intervals where the winner is judged."""
-    judged = results.leaderboard.split if results.leaderboard is not None else None
     records, of_id = {one.id: one for one in results.data.run.sweep.study_rows}, {one.id: one for one in ran}
-    facts, pairs = [], []
+    judged, facts, pairs = results.leaderboard.split, [], []
     for row in rows:
         record, one = records[row.id], of_id.get(row.id)
         trial = results.data.trial(record.number) or {}

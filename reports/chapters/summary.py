@@ -90,7 +90,7 @@ def _no_best(results: Results) -> str:
 def _worth(results: Results) -> str:
     """What the number is the mean of, on which images, and how the configuration was selected."""
     winner, board, data = results.winner, results.leaderboard, results.data
-    if winner is None or board is None or not winner.finalist.scores:
+    if winner is None or not winner.finalist.scores:
         count = len(data.ranked)
         text = f"Best of {count} trials, each at its best epoch" if count > 1 else "Best epoch of one trial"
         no_test = "" if data.has_test else " There is no test split."
@@ -118,10 +118,9 @@ def _worth(results: Results) -> str:
 
 def _forest(results: Results, scores: Scores) -> Figure:
     """The configuration, the runners-up and the baselines that were measured on the same images."""
-    metric, board = results.metric, results.leaderboard
-    name = f"trial {results.number}"
+    metric, name = results.metric, f"trial {results.number}"
     marks = [_mark(name, "winner", scores, metric, None if results.params is None else results.params.backbone)]
-    rivals = [] if board is None or results.winner is None else board.runners_up
+    rivals = [] if results.winner is None else results.leaderboard.runners_up
     for one, own in [(one, one.scores) for one in rivals if one.scores is not None][:MOST_RUNNERS_UP]:
         marks.append(_mark(one.title, "finalist", own, metric, str(one.finalist.params.get("backbone", ""))))
     marks += _baselines(results, scores)
