@@ -95,9 +95,9 @@ def _own_images(result: ExternalResult) -> OwnImages | None:
     if runs.multi_label:
         kept = [runs.classes.index(name) for name in classes]
         runs = replace(runs, classes=classes, labels=runs.labels[:, kept], probabilities=runs.probabilities[..., kept])
-    training = set(data.run.rows.loc[data.run.rows["split"] == "train", "path"]) if "split" in data.run.rows else set()
-    images = data.run.images
-    return OwnImages(split, runs, runs.scores(thresholds=result.tuned), images[images["path"].isin(training)])
+    rows, images = data.run.rows, data.run.images
+    training = images[images["path"].isin(rows.loc[rows["split"] == "train", "path"])]
+    return OwnImages(split, runs, runs.scores(thresholds=result.tuned), training)
 
 
 def _compared(result: ExternalResult, own: OwnImages, metric: str) -> dict[str, object]:

@@ -96,9 +96,7 @@ class ReportData:
 
     @cached_property
     def _groups(self) -> dict[str, str]:
-        rows = self.run.rows
-        known = "group" in rows and "path" in rows
-        return dict(zip(rows["path"], rows["group"], strict=True)) if known else {}
+        return dict(zip(self.run.rows["path"], self.run.rows["group"], strict=True))
 
 
 def read_report_data(root: Path) -> ReportData:

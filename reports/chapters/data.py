@@ -104,7 +104,7 @@ def _across(results: Results) -> list[Block]:
     run, paths = results.data.run, {path for pair in pairs for path in pair}
     images = thumbnails.of_files(run.paths.thumbnails, paths)
     uris = {path: thumbnails.data_uri(image) for path, image in images.items()}
-    splits = dict(zip(run.rows["path"], run.rows["split"], strict=True)) if "split" in run.rows else {}
+    splits = dict(zip(run.rows["path"], run.rows["split"], strict=True))
     rows = tuple(
         (f"pair {number}", tuple(Sample(uris.get(path, ""), path, splits.get(path, "?")) for path in pair))
         for number, pair in enumerate(pairs, start=1)
