@@ -15,6 +15,7 @@ from reports import formats
 from reports.bootstrap import PPV_AT_PREVALENCE, Array, Resamples, Scores, ppv_at
 from trainables.metrics import AREAS
 
+LEVEL = 0.95
 FEW_GROUPS = 20
 FEWEST_REPLICATES = 200
 MARK = "†"
@@ -98,7 +99,7 @@ def few_groups(scores: Scores, name: str) -> str:
     return ""
 
 
-def bca(estimate: float, replicates: Array, left_out: Array, *, level: float = 0.95) -> tuple[float, float]:
+def bca(estimate: float, replicates: Array, left_out: Array) -> tuple[float, float]:
     """The bias-corrected and accelerated bootstrap interval (Efron, JASA 82, 1987; as in scipy.stats.bootstrap).
 
     replicates: [B] finite. left_out: [J], the jackknife; NaN are passed over. Chosen over the percentile interval by
@@ -108,14 +109,14 @@ def bca(estimate: float, replicates: Array, left_out: Array, *, level: float = 0
     below = ((replicates < estimate).mean() + (replicates <= estimate).mean()) / 2
     edge = 0.5 / len(replicates)
     bias = norm.ppf(np.clip(below, edge, 1 - edge))
-    z = bias + norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    z = bias + norm.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     low, high = np.quantile(replicates, norm.cdf(bias + z / (1 - _acceleration(left_out) * z)))
     return float(low), float(high)
 
 
-def wilson(share: float, size: float, *, level: float = 0.95) -> tuple[float, float]:
+def wilson(share: float, size: float) -> tuple[float, float]:
     """The score interval of a proportion (Wilson, JASA 22, 1927). share: in [0, 1], of ``size`` > 0 images."""
-    z = float(norm.ppf((1 + level) / 2))
+    z = float(norm.ppf((1 + LEVEL) / 2))
     centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     half = z / (1 + z**2 / size) * math.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
     # At 0 and 1 the bound is exact; rounding must not leave it beside them.
