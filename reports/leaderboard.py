@@ -93,6 +93,11 @@ class Leaderboard:
         return [one for one in self.finalists if one.trial_id != self.finals.winner]
 
     @property
+    def metric_name(self) -> str:
+        """The score that judges, in words: "test macro F1"."""
+        return formats.metric_name(f"{self.split}_{self.metric}")
+
+    @property
     def seeded(self) -> bool:
         """Whether comparisons account for other seeds: some configuration has two networks at least."""
         return any(one.scores is not None and one.scores.runs > 1 for one in self.configurations)
@@ -132,8 +137,7 @@ class Leaderboard:
             f"{text} {_names(found[key])} ({self._numbers(found[key])})" for key, text in words.items() if found[key]
         ]
         parts += [f"could not be tested against {_names(found[None])}"] if found[None] else []
-        metric = formats.metric_name(f"{self.split}_{self.metric}")
-        text = f"In {metric} the winner, {self.winner.title}, {formats.listing(parts)}."
+        text = f"In {self.metric_name} the winner, {self.winner.title}, {formats.listing(parts)}."
         if found[-1] and self.split == "test":
             text += f" It stays the winner: it was selected on validation{self.finals.selected_when}."
         if not self.seeded and (found[1] or found[-1]):

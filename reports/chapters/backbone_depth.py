@@ -13,7 +13,6 @@ from reports.chapters.finalists import (
     NO_DIFFERENCE,
     courses,
     courses_in_words,
-    judged_name,
     lead_cells,
     lead_titles,
     validated,
@@ -87,7 +86,7 @@ def _table(results: Results, cells: pd.DataFrame, repeated: bool) -> Table:
     names += ["val_f1_macro", "val_accuracy"]
     caption = f"The best trial of each backbone and depth by {metric}, at its best epoch."
     if repeated:
-        titles |= {"repeated": "mean of repeats ± SE", "judged_shown": judged_name(board)}
+        titles |= {"repeated": "mean of repeats ± SE", "judged_shown": board.metric_name}
         shown = [one for one in board.configurations if one.finalist.number in set(cells["number"])]
         below = intervals.below((one.scores, board.metric) for one in shown)
         caption += f" Mean of repeats: {metric} of the retrained. {below}"
@@ -107,7 +106,7 @@ def _compared(board: Leaderboard) -> list[Block]:
         row |= {"verdict": "the winner itself"} if one is board.winner else {}
         rows.append(row | {"remark": "; ".join(one.remarks)})
     frame = pd.DataFrame(rows)
-    titles = {"repeated": "mean of repeats ± SE", "gap_shown": "gap", "score_shown": judged_name(board)}
+    titles = {"repeated": "mean of repeats ± SE", "gap_shown": "gap", "score_shown": board.metric_name}
     titles |= lead_titles("winner's lead") | ({"remark": "remark"} if frame["remark"].any() else {})
     names = formats.listing(name.replace("_", " ") for name in board.cell_names)
     text = (
@@ -123,7 +122,7 @@ def _compared(board: Leaderboard) -> list[Block]:
 
 def _cell_figure(board: Leaderboard, frame: pd.DataFrame) -> Figure:
     """Two factors make a map, any other number rows."""
-    names, judged, cells = board.cell_names, judged_name(board), list(board.cells.values())
+    names, judged, cells = board.cell_names, board.metric_name, list(board.cells.values())
     caption = f"{formats.capital(judged)}, mean over the repeats of each cell's best trial."
     if len(names) != 2 or not frame["score"].notna().any():
         return courses(board, cells, "compared_cells_map", caption)

@@ -93,12 +93,7 @@ def courses(board: Leaderboard, configurations: Sequence[ConfigurationResult], n
 
 def courses_in_words(board: Leaderboard, drawn: Sequence[ConfigurationResult]) -> str:
     shown = (f"{one.title} {intervals.cells(one.scores, {'score': board.metric})['score_shown']}" for one in drawn)
-    return f"{formats.capital(judged_name(board))} of {len(drawn)} configurations: {'; '.join(shown)}."
-
-
-def judged_name(board: Leaderboard) -> str:
-    """The score that judges, in words: "test macro F1"."""
-    return formats.metric_name(f"{board.split}_{board.metric}")
+    return f"{formats.capital(board.metric_name)} of {len(drawn)} configurations: {'; '.join(shown)}."
 
 
 def _course(board: Leaderboard, one: ConfigurationResult) -> figures.Course:
@@ -159,7 +154,7 @@ def _finalists(results: Results, board: Leaderboard) -> list[Block]:
     frame = pd.DataFrame(rows)
     titles = {"place": "place in search", "number": "trial", "role": "", "configuration": "configuration"}
     titles |= {"trainable_params": "trainable", "search_score": "search score", "repeated": f"mean of {of} ± SE"}
-    titles |= {"gap_shown": "gap", "score_shown": judged_name(board), "ended": f"{of} completed"}
+    titles |= {"gap_shown": "gap", "score_shown": board.metric_name, "ended": f"{of} completed"}
     if (frame["tuned_shown"] != formats.ABSENT).any():
         titles["tuned_shown"] = f"{split} macro F1, tuned thresholds"
     if frame["remark"].any():
@@ -189,7 +184,7 @@ def _paired(board: Leaderboard) -> list[Block]:
         rows.append(row | {"mcnemar": shown, "mcnemar_p": math.nan if test is None else test.p})
     titles = {"number": "winner less trial"} | lead_titles("difference")
     caption = (
-        f"Differences in {judged_name(board)}, means over repeats, {board.resting_on}; Holm: p "
+        f"Differences in {board.metric_name}, means over repeats, {board.resting_on}; Holm: p "
         f"corrected for the number of comparisons. {intervals.warned(one.warning for one in board.leads.values())}"
     ).strip()
     if board.tests:
@@ -214,7 +209,7 @@ def _repeats(results: Results, board: Leaderboard) -> Table:
                 row[key] = math.nan if found is None else float(found[names.index(repeat.name)])
             rows.append(row | {"reason": repeat.reason})
     frame = pd.DataFrame(rows)
-    titles = {"validation": formats.metric_name(results.data.metric), "score": judged_name(board)}
+    titles = {"validation": formats.metric_name(results.data.metric), "score": board.metric_name}
     titles["accuracy"] = f"{formats.SPLIT_NAMES[board.split]} {formats.score_name('accuracy', results.data.task)}"
     if len(frame) and (frame["status"] != "completed").any():
         titles["reason"] = "reason"
