@@ -66,7 +66,7 @@ class Column:
 KINDS = {
     "integer": (
         *("number", "images", "known", "patients", "trials", "TN", "FP", "FN", "TP", "best_epoch", "epochs_run", "of"),
-        *("place", "completed", "pruned", "failed", "running", "zero"),
+        *("place", "completed", "pruned", "failed", "running", "zero", "count"),
     ),
     "score": (
         *("score", "val_accuracy", "val_f1_macro", "search_score", "precision", "recall", "f1", "probability"),
@@ -77,7 +77,7 @@ KINDS = {
     "si": ("trainable_params", "total_params"),
     "duration": ("seconds",),
     "percent": ("share", "pruned_share", "importance"),
-    "general": ("times_chance", "median_epochs", "inference_ms_per_image"),
+    "general": ("times_chance", "median_epochs", "inference_ms_per_image", "mean", "sd"),
 }
 TITLES = {
     "number": "trial",
@@ -106,7 +106,7 @@ class Table:
     """Facts in rows. ``frame`` holds raw values (they go to the CSV as they are); ``columns`` says how to show which.
 
     name: of the file tables/<name>.csv, and .tex with latex. caption: plain text. folded: closed until it is opened.
-    filterable: sortable and filterable on the page. status_key: the column that the page's choice of a status filters.
+    filterable: sortable and filterable on the page, by its column "status", too.
     """
 
     name: str
@@ -115,7 +115,6 @@ class Table:
     columns: tuple[Column, ...]
     folded: bool = False
     filterable: bool = False
-    status_key: str | None = None
     latex: bool = False
 
 

@@ -113,7 +113,7 @@ def draw_resamples(
         have += len(whole)
         kept.append(counts[whole].astype(np.uint16))
     return Resamples(
-        counts=np.concatenate(kept) if kept else np.zeros((0, group_count), dtype=np.uint16),
+        counts=np.concatenate(kept),
         member=member,
         redrawn=drawn - have,
         named=any(groups),

@@ -119,14 +119,10 @@ def _write(files: dict[str, bytes], name: str, report: Path) -> None:
             (beside / file).write_bytes(content)
         hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
         write_json(beside / "manifest.json", {"run": name, "sha256": hashes})
-        _move_into_place(beside, report)
-
-
-def _move_into_place(beside: Path, target: Path) -> None:
-    """Replace ``target``: no rename replaces a folder that has files, or a link, so the old one steps aside first."""
-    if os.path.lexists(target):
-        os.replace(target, beside.with_name("old"))
-    os.replace(beside, target)
+        # No rename replaces a folder that has files, or a link, so the old one steps aside first.
+        if os.path.lexists(report):
+            os.replace(report, beside.with_name("old"))
+        os.replace(beside, report)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,8 @@ import pandas as pd
 from scipy.stats import fisher_exact
 
 from reports import formats, intervals, tables
-from reports.bootstrap import draw_resamples
+from reports.blocks import Note
+from reports.bootstrap import Runs, Scores, draw_resamples
 from reports.comparisons import change, changed_share
 from reports.intervals import FEW_GROUPS, interval
 from reports.probabilities import calibration_error
@@ -30,21 +30,13 @@ WIDE = 0.2
 """Width of an interval of recall from which on it ranks no two networks."""
 
 
-@dataclass(frozen=True)
-class Caveat:
-    """level: "error", "warning" or "info"; text: a short plain sentence or two."""
-
-    level: str
-    text: str
-
-
 @functools.lru_cache(maxsize=1)
-def caveats(results: Results) -> tuple[Caveat, ...]:
-    """Of a report, once it is asked for them."""
+def caveats(results: Results) -> tuple[Note, ...]:
+    """Of a report, once it is asked for them: a short plain sentence or two each."""
     found = []
     for level, rule in ((level, rule) for level, rules in CAVEATS for rule in rules):
         texts = rule(results)
-        found += [Caveat(level, text) for text in ([texts] if isinstance(texts, str) else texts) if text]
+        found += [Note(level, text) for text in ([texts] if isinstance(texts, str) else texts) if text]
     return tuple(found)
 
 
@@ -57,10 +49,7 @@ def _problems(results: Results) -> str:
 
 def _no_winner(results: Results) -> str:
     """Whether the selection, or predictions that it is judged by, are lost."""
-    board = results.leaderboard
-    if board is None:
-        return ""
-    finals = board.finals
+    board, finals = results.leaderboard, results.data.finals
     missing = [remark for one in board.configurations for remark in one.remarks if ": failed (" not in remark]
     if finals.selected is None:
         lost = "finalists/selection.json is missing or damaged, though the test split was opened: the winner is not "
@@ -79,8 +68,8 @@ def _not_ended(results: Results) -> str:
 
 
 def _not_selected(results: Results) -> str:
-    finals = results.data.run.finals
-    if finals is None or not finals.finalists:
+    finals = results.data.finals
+    if not finals.finalists:
         return ""
     asked, ended = finals.asked * len(finals.finalists), sum(len(one.completed) for one in finals.finalists)
     text = f"The finalists are not done: {ended} of {asked} repeats have completed"
@@ -92,7 +81,7 @@ def _not_selected(results: Results) -> str:
 def _on_validation(results: Results) -> str:
     """Where there is a test split that does not judge."""
     board = results.leaderboard
-    if board is None or board.winner is None or board.split == "test" or not results.data.has_test:
+    if board.winner is None or board.split == "test" or not results.data.has_test:
         return ""
     opened = board.finals.opened
     why = "no test predictions of the winner can be read" if opened else "the test split was not opened yet"
@@ -117,8 +106,9 @@ def from_validation_to_test(results: Results) -> str:
 
     The ranking held if the interval of the change of the mean AUROC does not lie on the same side.
     """
+    runs, judged = results.runs("val"), results.runs("test")
     val, test, name = results.scores("val"), results.scores("test"), results.metric
-    if val is None or test is None or results.absent("val") or results.absent("test"):
+    if runs is None or judged is None or val is None or test is None or results.absent("val") or results.absent("test"):
         return ""
     found = change(val, test, name)
     if not found.significant:
@@ -138,8 +128,9 @@ def from_validation_to_test(results: Results) -> str:
     if ranking.significant and (ranking.difference > 0) == better:
         how = "is better, too" if better else "failed, too"
         return f"{text} The ranking {how} {areas}: {formats.lower(_differ(better))}"
-    why = f"so it is the decisions that differ: {_decisions(results)}."
-    return f"{text} The ranking held {areas}, {why}{_at_target(results)}"
+    why = f"so it is the decisions that differ: {_decisions(runs, judged)}."
+    other = "" if results.data.run.sweep.target is not None else _at_target(runs, judged, val, test)
+    return f"{text} The ranking held {areas}, {why}{other}"
 
 
 def _differ(better: bool) -> str:
@@ -148,11 +139,8 @@ def _differ(better: bool) -> str:
     return f"The splits differ, or {first} resembles training more than {second} does{chosen}."
 
 
-def _decisions(results: Results) -> str:
+def _decisions(val: Runs, test: Runs) -> str:
     """What changes decisions and leaves the ranking: class shares and calibration."""
-    val, test = results.runs("val"), results.runs("test")
-    assert val is not None
-    assert test is not None
     errors = [formats.score(calibration_error(one)) for one in (val, test)]
     found = [f"the calibration error is {errors[0]} on validation and {errors[1]} on test"]
     if (changed := changed_share(val, test, SHARES_DIFFER)) is not None:
@@ -161,20 +149,12 @@ def _decisions(results: Results) -> str:
     return formats.listing(found)
 
 
-def _at_target(results: Results) -> str:
+def _at_target(runs: Runs, judged: Runs, val: Scores, test: Scores) -> str:
     """What a target would do for the class whose sensitivity fell most from validation to test; "" if none fell."""
-    val, test, runs = results.scores("val"), results.scores("test"), results.runs("val")
-    judged = results.runs("test")
-    assert val is not None
-    assert test is not None
-    assert runs is not None
-    assert judged is not None
     fell = {name: val.estimate[f"recall:{name}"] - test.estimate[f"recall:{name}"] for name in runs.classes}
     name = max(fell, key=lambda one: fell[one])
-    if fell[name] <= 0 or results.data.run.sweep.target is not None:
-        return ""
     point = operating_point(runs.labels, runs.probabilities, runs.classes, name, "sensitivity", TARGET)
-    if point.threshold is None:
+    if fell[name] <= 0 or point.threshold is None:
         return ""
     there = judged.scores(thresholds=point.thresholds).estimate
     reached = f"sensitivity {formats.score(there[f'recall:{name}'])} and specificity "
@@ -220,7 +200,7 @@ def _does_not_travel(results: Results) -> str:
 
 def _shortcuts(results: Results) -> str:
     found = results.judged_baselines
-    return found.shortcut_sentence if found is not None and found.shortcuts_close else ""
+    return found.shortcut_sentence if found is not None and found.close("shortcut") else ""
 
 
 def _never_predicted(results: Results) -> str:
@@ -268,8 +248,7 @@ def _wide_recall(results: Results) -> str:
 
 
 def _opened_again(results: Results) -> str:
-    finals = results.data.run.finals
-    times = 0 if finals is None else len(finals.test_access)
+    times = len(results.data.finals.test_access)
     text = f"The test split was opened {times} times: scores after the first look are optimistic."
     return text if times > 1 else ""
 
@@ -304,8 +283,8 @@ def _operating_point(results: Results) -> list[str]:
 
 
 def _lost_repeats(results: Results) -> str:
-    finals = results.data.run.finals
-    if finals is None or finals.selected is None:
+    finals = results.data.finals
+    if finals.selected is None:
         return ""
     short = [one for one in finals.finalists if len(one.completed) < finals.asked]
     listed = formats.listing(f"trial {one.number} ({len(one.completed)} of {finals.asked})" for one in short)
@@ -341,8 +320,7 @@ def _seed(results: Results) -> str:
         return ""
     span = f"{formats.score(min(values))} to {formats.score(max(values))}"
     unit = "patients" if scores is not None and scores.resamples.named else "images"
-    finals = results.data.run.finals
-    what = "Fold and seed together move" if finals is not None and finals.folds else "The seed alone moves"
+    what = "Fold and seed together move" if results.data.finals.folds else "The seed alone moves"
     text = f"{what} the winner's {results.metric_name} from {span}. Its interval is over {unit} "
     return f"{text}alone; differences between configurations account for both."
 

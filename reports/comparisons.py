@@ -51,8 +51,8 @@ def runs_of(
             remarks.append(f"{name}: no {'' if saved is None else split + ' '}predictions that can be read")
     if not parts:
         return None, tuple(remarks)
-    first, finals = next(iter(parts.values())), data.run.finals
-    if split == "val" and finals is not None and finals.folds and len(parts) > 1:
+    first = next(iter(parts.values()))
+    if split == "val" and data.finals.folds and len(parts) > 1:
         first = join(list(parts.values()))
         parts = {ALL_FOLDS: first}
     order = np.argsort(first.path, kind="stable")
@@ -93,14 +93,14 @@ class McNemar:
 
 
 def compare(
-    winner: Scores, others: Mapping[str, Scores], name: str = FALLBACK, *, level: float = 0.95, seeded: bool = True
+    winner: Scores, others: Mapping[str, Scores], name: str = FALLBACK, *, seeded: bool = True
 ) -> dict[str, Comparison]:
     """The winner against each of ``others``, by name; all were scored on the same resamples.
 
     The spread of the resamples' differences d* about the observed d stands for the spread of d itself, were there no
     difference (Hall & Wilson, Biometrics 47, 1991): p = (1 + number of |d* - d| >= |d|) / (B + 1), the +1 as in Davison
     & Hinkley, Bootstrap Methods and their Application, 1997, chapter 4. The interval is d -+ the matching quantile of
-    |d* - d| (Hall, J. R. Statist. Soc. B 50, 1988), so that it excludes 0 exactly where p <= 1 - level.
+    |d* - d| (Hall, J. R. Statist. Soc. B 50, 1988), so that it excludes 0 exactly where p <= 0.05.
 
     What is compared are configurations, not the networks at hand: to each d* is added what other seeds would have
     changed (Bouthillier et al., MLSys 2021), Student's t times the standard error by ``Scores.between_runs``, pooled
@@ -118,7 +118,7 @@ def compare(
             order = np.random.default_rng(0).permutation(len(drawn))
             error = math.sqrt(variance * (1 / winner.runs + 1 / other.runs))
             drawn = drawn + error * t.ppf((order + 0.5) / max(1, len(drawn)), degrees)
-        return _around(winner.estimate[name] - other.estimate[name], drawn, level)
+        return _around(winner.estimate[name] - other.estimate[name], drawn)
 
     found = {key: difference(other) for key, other in others.items()}
     corrected = holm([p for *_, p in found.values()])
@@ -159,7 +159,7 @@ def mcnemar(first_right: npt.NDArray[Any], second_right: npt.NDArray[Any], resam
     return McNemar(only, other, min(1.0, 2 * float(binom.cdf(min(only, other), only + other, 0.5))))
 
 
-def change(before: Scores, after: Scores, name: str, *, level: float = 0.95) -> Comparison:
+def change(before: Scores, after: Scores, name: str) -> Comparison:
     """A score on other images less the same score before: as ``compare``, but the images of both are drawn apart.
 
     Where no resample of one of them can move its score, such as one without any error, from the intervals of both
@@ -167,12 +167,12 @@ def change(before: Scores, after: Scores, name: str, *, level: float = 0.95) -> 
     no proportion, and so has none either.
     """
     if any(len(one.replicates[name]) and not np.ptp(one.replicates[name]) for one in (before, after)):
-        return _from_intervals(interval(before, name, level=level), interval(after, name, level=level))
+        return _from_intervals(interval(before, name), interval(after, name))
     count = min(before.resamples.replicates, after.resamples.replicates)
     # Of equally many patients the draws are the same ones: paired by chance they are independent.
     order = np.random.default_rng(0).permutation(before.resamples.replicates)[:count]
     drawn = after.replicates[name][:count] - before.replicates[name][order]
-    difference, low, high, p = _around(after.estimate[name] - before.estimate[name], drawn, level)
+    difference, low, high, p = _around(after.estimate[name] - before.estimate[name], drawn)
     warning = few_groups(before, name) or few_groups(after, name)
     return Comparison(difference, low, high, p, p_holm=p, warning=warning)
 
@@ -196,14 +196,14 @@ def changed_share(before: Runs, after: Runs, by: float) -> tuple[str, float, flo
     return before.classes[most], float(first[most]), float(second[most])
 
 
-def _around(difference: float, drawn: Array, level: float) -> tuple[float, float, float, float]:
+def _around(difference: float, drawn: Array) -> tuple[float, float, float, float]:
     """difference, low, high, p; drawn: the differences of the resamples."""
     away = np.abs(drawn - difference)
     if len(away) < FEWEST_REPLICATES or math.isnan(difference):
         return difference, math.nan, math.nan, math.nan
     # Differences of sums that are equal on paper may differ in their last bits.
     p = (1 + int((away >= abs(difference) - 1e-12).sum())) / (len(away) + 1)
-    reach = float(np.sort(away)[-math.floor((1 - level) * (len(away) + 1))])
+    reach = float(np.sort(away)[-math.floor(0.05 * (len(away) + 1))])
     return difference, difference - reach, difference + reach, p
 
 
@@ -271,15 +271,18 @@ class BaselineComparison:
         """The same class and shortcut on these images."""
         return next((one for one in self.by_class if (one.name, one.baseline) == (other.name, other.baseline)), None)
 
-    @property
-    def shortcuts_close(self) -> tuple[BaselineRecord, ...]:
-        """The shortcuts (majority, thumbnails, borders) that come close: a caveat. The only judge of this."""
-        return tuple(one for one in self.of_kind("shortcut") if self.is_close(one.name))
+    def close(self, kind: str) -> list[BaselineRecord]:
+        """Those ``of_kind`` that reach at least ``CLOSE`` of the gain, or show no significant difference to the winner
+        (the interval of its lead holds 0), or score as well or better. The only judge of this.
 
-    @property
-    def frozen_close(self) -> tuple[BaselineRecord, ...]:
-        """The frozen features that come close: fine-tuning is not shown to gain over them. The only judge of this."""
-        return tuple(one for one in self.of_kind("frozen") if self.is_close(one.name))
+        Of shortcuts a caveat; of frozen features: fine-tuning is not shown to gain over them.
+        """
+
+        def is_close(name: str) -> bool:
+            lead = self.leads[name]
+            return self.share_of_gain(name) >= CLOSE or lead.low <= 0 or lead.difference <= 0
+
+        return [one for one in self.of_kind(kind) if is_close(one.name)]
 
     def of_kind(self, kind: str) -> list[BaselineRecord]:
         """The measured baselines of a kind, "shortcut" or "frozen", the best first."""
@@ -294,17 +297,10 @@ class BaselineComparison:
         gain = self.winner.estimate[FALLBACK] - least
         return (self.measured[name].estimate[FALLBACK] - least) / gain if gain > 0 else math.nan
 
-    def is_close(self, name: str) -> bool:
-        """Whether a baseline reaches at least ``CLOSE`` of the gain, or there is no significant difference to the
-        winner (the interval of its lead holds 0), or it scores as well or better."""
-        lead = self.leads.get(name)
-        within = lead is not None and (lead.low <= 0 or lead.difference <= 0)
-        return self.share_of_gain(name) >= CLOSE or within
-
     @property
     def shortcut_sentence(self) -> str:
         """Whether a shortcut comes close; "" where none was measured."""
-        best, close = self._scored(self.of_kind("shortcut")[:1]), self.shortcuts_close
+        best, close = self._scored(self.of_kind("shortcut")[:1]), self.close("shortcut")
         if not close:
             classes = [one.name for one in self.given_away]
             given = f", yet one gives {formats.listing(classes)} away" if classes else ""
@@ -318,7 +314,7 @@ class BaselineComparison:
     @property
     def frozen_sentence(self) -> str:
         """Whether fine-tuning gains over frozen features; "" where none were measured."""
-        first, close = self.of_kind("frozen")[:1], self._scored(self.frozen_close)
+        first, close = self.of_kind("frozen")[:1], self._scored(self.close("frozen"))
         best = self._scored(first)
         what = "Fine-tuning" if self.tuned else "Training the head alone"
         if close:

@@ -86,7 +86,7 @@ def _own_images(result: ExternalResult) -> OwnImages | None:
     saved = checked(data.run, read_predictions(data.run, facts.model.trial), facts.model.trial)
     if saved is None or saved.epoch != facts.model.epoch or not {*classes} <= {*saved.classes}:
         return None
-    if data.run.finals is None or not data.run.finals.opened:
+    if not data.finals.opened:
         saved = without_test(saved)
     split = "test" if (saved.split == "test").any() else "val"
     runs, _ = runs_of(data, {facts.model.trial: saved}, split)
@@ -95,9 +95,9 @@ def _own_images(result: ExternalResult) -> OwnImages | None:
     if runs.multi_label:
         kept = [runs.classes.index(name) for name in classes]
         runs = replace(runs, classes=classes, labels=runs.labels[:, kept], probabilities=runs.probabilities[..., kept])
-    training = set(data.run.rows.loc[data.run.rows["split"] == "train", "path"]) if "split" in data.run.rows else set()
-    images = data.run.images
-    return OwnImages(split, runs, runs.scores(thresholds=result.tuned), images[images["path"].isin(training)])
+    rows, images = data.run.rows, data.run.images
+    training = images[images["path"].isin(rows.loc[rows["split"] == "train", "path"])]
+    return OwnImages(split, runs, runs.scores(thresholds=result.tuned), training)
 
 
 def _compared(result: ExternalResult, own: OwnImages, metric: str) -> dict[str, object]:

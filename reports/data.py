@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pandas as pd
 
 from reports import formats, tables
 from sweep.records import DatasetRecord, Run, read_predictions, read_run
+from sweep.trial_records import Finals
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import Predictions
 
@@ -21,18 +22,19 @@ from trainables.predictions import Predictions
 class ReportData:
     """A run and what follows from it.
 
-    trials: ``tables.trial_frame``. ranked: those that may win, in the order of ``sweep.records.rank``. best: its first
-    row, or None where no trial has a score. predictions: the best one's, or None. repeats: by trial_id
-    ("t0007/seed_1001"), the predictions of every finalist's repeats that completed and can be scored; rows of test only
-    if the test split was opened.
+    finals: the run's, without finalists where none were chosen. trials: ``tables.trial_frame``. ranked: those that may
+    win, in the order of ``sweep.records.rank``. best: its first row, or None where no trial has a score. predictions:
+    the best one's, or None. repeats: by trial_id ("t0007/seed_1001"), the predictions of every finalist's repeats that
+    completed and can be scored; rows of test only if the test split was opened.
     """
 
     run: Run
+    finals: Finals
     trials: pd.DataFrame
     ranked: pd.DataFrame
     best: dict[str, Any] | None
     predictions: Predictions | None
-    repeats: dict[str, Predictions] = field(default_factory=dict)
+    repeats: dict[str, Predictions]
 
     @property
     def metric(self) -> str:
@@ -83,15 +85,18 @@ class ReportData:
             parts = f"{len(counts)} classes of {span}"
         return f"{label} split: {total:,} images ({parts})."
 
+    def trial(self, number: int | None) -> dict[str, Any] | None:
+        """The row of ``trials`` with that number."""
+        rows = self.trials[self.trials["number"] == number].to_dict("records")
+        return {str(key): value for key, value in rows[0].items()} if rows else None
+
     def groups_of(self, paths: npt.NDArray[np.str_]) -> tuple[str, ...]:
         """The hashed patient of each image; "" where none is known."""
         return tuple(self._groups.get(path, "") for path in paths.tolist())
 
     @cached_property
     def _groups(self) -> dict[str, str]:
-        rows = self.run.rows
-        known = "group" in rows and "path" in rows
-        return dict(zip(rows["path"], rows["group"], strict=True)) if known else {}
+        return dict(zip(self.run.rows["path"], self.run.rows["group"], strict=True))
 
 
 def read_report_data(root: Path) -> ReportData:
@@ -102,7 +107,8 @@ def read_report_data(root: Path) -> ReportData:
     best = None if ranked.empty else {str(key): value for key, value in ranked.iloc[0].items()}
     saved = read_predictions(run, str(best["trial_id"])) if best else None
     predictions = checked(run, saved, "the best trial's predictions.npz")
-    return ReportData(run, trials, ranked, best, predictions, _repeats(run))
+    finals = run.finals or Finals()
+    return ReportData(run, finals, trials, ranked, best, predictions, _repeats(run, finals))
 
 
 def checked(run: Run, predictions: Predictions | None, file: str) -> Predictions | None:
@@ -131,11 +137,9 @@ def without_test(predictions: Predictions) -> Predictions:
     return predictions.of("train", "val")
 
 
-def _repeats(run: Run) -> dict[str, Predictions]:
+def _repeats(run: Run, finals: Finals) -> dict[str, Predictions]:
     found: dict[str, Predictions] = {}
-    if run.finals is None:
-        return found
-    for repeat in (one for finalist in run.finals.finalists for one in finalist.completed):
+    for repeat in (one for finalist in finals.finalists for one in finalist.completed):
         file = f"finalists/{repeat.trial_id}/best/predictions.npz"
         known = len(run.problems)
         saved = read_predictions(run, repeat.trial_id)
@@ -143,5 +147,5 @@ def _repeats(run: Run) -> dict[str, Predictions]:
             run.problems.append(f"{file} is missing")
         sound = checked(run, saved, file)
         if sound is not None:
-            found[repeat.trial_id] = sound if run.finals.opened else without_test(sound)
+            found[repeat.trial_id] = sound if finals.opened else without_test(sound)
     return found

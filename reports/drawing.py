@@ -63,11 +63,6 @@ class Drawing:
     def __init__(self, draw: Callable[[], Figure]) -> None:
         self._draw = draw
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Drawing) and self.saved == other.saved
-
-    __hash__ = None  # type: ignore[assignment]
-
     @cached_property
     def saved(self) -> _Saved:
         with mpl.rc_context(), warnings.catch_warnings():

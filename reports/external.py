@@ -164,14 +164,8 @@ def _errors(result: ExternalResult) -> Chapter:
         row = {"class": name} | intervals.cells(result.scores, {"F1": f"f1:{name}"})
         if (one := of_own.get(name)) is not None:
             own, less = one.own, one.difference
-            row |= {
-                "own": own.estimate,
-                "own_low": own.low,
-                "own_high": own.high,
-                "difference": less.estimate,
-                "low": less.low,
-                "high": less.high,
-            }
+            row |= {"own": own.estimate, "own_low": own.low, "own_high": own.high}
+            row |= {"difference": less.estimate, "low": less.low, "high": less.high}
             row["own_shown"] = intervals.as_text(Interval(own.estimate, own.low, own.high))
             row["difference_shown"] = formats.difference(less.estimate, less.low, less.high)
         rows.append(row)

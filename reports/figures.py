@@ -22,6 +22,7 @@ from reports import formats
 from reports.drawing import BLUE, GRAY, INK, LIGHT, ORANGE, SKY, VERMILLION, blank, drawn, grid, legend, short
 
 Array = npt.NDArray[np.float64]
+Kind = Literal["categorical", "log", "linear", "integer"]
 NARROW_IN, WIDE_IN = 4.4, 5.4
 """A telephone shows either whole."""
 SPLIT_COLORS = {"train": BLUE, "val": SKY, "test": "#999999"}
@@ -143,17 +144,17 @@ def bars(rows: Mapping[str, tuple[float, float, float]], label: str) -> Figure:
 
 
 @drawn
-def stacked_bars(counts: pd.DataFrame, colors: Mapping[str, str], label: str) -> Figure:
-    """Horizontal bars of counts. counts: the first column names the rows; ``colors`` names the parts."""
+def stacked_bars(counts: pd.DataFrame) -> Figure:
+    """Horizontal bars of images. counts: the first column names the rows, ``SPLIT_COLORS`` the parts."""
     figure, axes = blank(NARROW_IN, 1.1 + 0.29 * max(len(counts), 1))
     start = np.zeros(len(counts))
-    for name, color in colors.items():
+    for name, color in SPLIT_COLORS.items():
         if name in counts and counts[name].any():
             values = counts[name].to_numpy(dtype=float)
             axes.barh(np.arange(len(counts)), values, left=start, color=color, edgecolor="white", label=name)
             start += values
     _name_rows(axes, [str(name) for name in counts.iloc[:, 0]], 18)
-    axes.set_xlabel(label)
+    axes.set_xlabel("images")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     legend(figure, columns=3)
     return figure
@@ -161,12 +162,12 @@ def stacked_bars(counts: pd.DataFrame, colors: Mapping[str, str], label: str) ->
 
 @drawn
 def heat_map(scores: pd.DataFrame, tried: pd.DataFrame, label: str, lower_is_better: bool) -> Figure:
-    """Best score of each backbone (row) and depth (column). scores, tried: ``tables.cell_grid``; NaN = no score."""
+    """Best score of each backbone (row) and depth (column). scores, tried: ``tables.cell_grid``; NaN = no score, which
+    not all may be."""
     title = textwrap.fill(label, 13 + 8 * scores.shape[1])
     figure, axes = blank(1.9 + 0.7 * scores.shape[1], 1.05 + 0.15 * len(title.splitlines()) + 0.42 * scores.shape[0])
     values, attempts = scores.to_numpy(dtype=float), tried.to_numpy(dtype=float)
-    known = values[np.isfinite(values)]
-    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
     # A single score, or equal ones, need a range, and the palest shade should not vanish into the page.
     spread = max(high - low, 0.05)
     texts = [
@@ -296,9 +297,9 @@ def all_curves(
 
 
 @drawn
-def cost(trials: pd.DataFrame, front: pd.DataFrame, finalists: pd.DataFrame, x_label: str, y_label: str) -> Figure:
-    """Scores against what they cost. Columns: number, trainable_params (positive), score; of finalists also error, one
-    standard error of the score, or 0. front: the trials that no cheaper one beats, the cheapest first."""
+def cost(trials: pd.DataFrame, front: pd.DataFrame, finalists: pd.DataFrame, label: str) -> Figure:
+    """Scores against trainable parameters. Columns: number, trainable_params (positive), score; of finalists error too:
+    one standard error of the score, or 0. front: the trials that no cheaper one beats, the cheapest first."""
     figure, axes = blank(WIDE_IN, 3.2)
     known, on, repeated = (
         one[["trainable_params", "score"]].to_numpy(dtype=np.float64).T for one in (trials, front, finalists)
@@ -307,7 +308,7 @@ def cost(trials: pd.DataFrame, front: pd.DataFrame, finalists: pd.DataFrame, x_l
     axes.plot(*known, marker=".", color=GRAY, alpha=0.45, markersize=6, label="trial", **flat)
     axes.step(*on, where="post", color=BLUE, linewidth=1.4)
     axes.plot(*on, "o", color=BLUE, markersize=5.5, label="no cheaper trial is better")
-    apart = 0.05 * np.ptp([np.log(known[0]), known[1]], axis=1) if len(trials) else np.zeros(2)
+    apart = 0.05 * np.ptp([np.log(known[0]), known[1]], axis=1)
     named = np.full(2, np.inf)
     for number, point in zip(front["number"], on.T, strict=True):
         place = np.array([np.log(point[0]), point[1]])
@@ -320,7 +321,7 @@ def cost(trials: pd.DataFrame, front: pd.DataFrame, finalists: pd.DataFrame, x_l
         style |= {"yerr": finalists["error"].to_numpy(), "label": "finalist, mean of repeats"}
         axes.errorbar(repeated[0], repeated[1], **style)
     _log_axis(axes, known[0])
-    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.set(xlabel="trainable parameters", ylabel=label)
     axes.margins(x=0.08, y=0.08)
     legend(figure, columns=3)
     return figure
@@ -335,7 +336,7 @@ class Slice:
     values: Sequence[Any]
     scores: Sequence[float]
     winner: int | None
-    kind: Literal["categorical", "log", "linear", "integer"]
+    kind: Kind
 
 
 @drawn
@@ -445,9 +446,7 @@ def _epoch_axis(figure: Figure, axes: Axes, label: str) -> None:
 
 
 def _log_axis(axes: Axes, values: Array) -> None:
-    """A logarithmic axis that names its few values, or some of its range: 1, 200, 30k, 4M."""
-    if not len(values) or values.min() <= 0:
-        return
+    """A logarithmic axis that names its few values, all above 0, or some of its range: 1, 200, 30k, 4M."""
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))

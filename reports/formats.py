@@ -160,11 +160,6 @@ def score_name(name: str, task: str) -> str:
     return "exact match" if name == "accuracy" and task == "multi_label" else METRIC_NAMES[name]
 
 
-def metric_meaning(column: str) -> str:
-    """What the metric is, or "" where there is nothing to add."""
-    return METRIC_MEANINGS.get(column.partition("_")[2].partition(":")[0], "")
-
-
 def trial_params(row: Mapping[Any, Any]) -> TrialParams | None:
     """``params_of`` a row of the trials table."""
     flat = {str(key): None if pd.isna(value) else value for key, value in row.items()}

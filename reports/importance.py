@@ -38,6 +38,7 @@ MOST_TRIALS = 250  # bounds the time: one evaluation a shuffle
 SHUFFLES = 60
 _TOP_SHARE, _TOP_TRIALS = 0.1, 5
 _LOG_FIELDS = ("lr", "weight_decay", "backbone_lr_factor")
+_distribution = cache(json_to_distribution)
 _TITLES = {
     "lr": "learning rate",
     "batch_size": "batch size",
@@ -249,11 +250,6 @@ def _suggested(data: ReportData, trial_id: str) -> dict[str, tuple[Any, BaseDist
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-@cache
-def _distribution(text: str) -> BaseDistribution:
-    return json_to_distribution(text)
 
 
 def _active(row: Mapping[Any, Any], suggested: set[str]) -> dict[str, Any]:

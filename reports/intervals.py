@@ -15,6 +15,7 @@ from reports import formats
 from reports.bootstrap import PPV_AT_PREVALENCE, Array, Resamples, Scores, ppv_at
 from trainables.metrics import AREAS
 
+LEVEL = 0.95
 FEW_GROUPS = 20
 FEWEST_REPLICATES = 200
 MARK = "†"
@@ -37,7 +38,7 @@ class Interval:
     warning: str = ""
 
 
-def interval(scores: Scores, name: str, *, level: float = 0.95) -> Interval:
+def interval(scores: Scores, name: str) -> Interval:
     """The interval of one score of ``scores``, e.g. "f1_macro", "recall:covid".
 
     Proportions (accuracy, exact_match, recall, specificity, precision, npv) have Wilson's interval where every group
@@ -46,33 +47,31 @@ def interval(scores: Scores, name: str, *, level: float = 0.95) -> Interval:
     """
     estimate, resamples, size = scores.estimate[name], scores.resamples, scores.proportion_of.get(name)
     method, low, high, warning = "", math.nan, math.nan, ""
-    if math.isnan(estimate):
-        warning = "undefined: no image is positive, or none is negative"
-    elif size == 0:
-        warning = "undefined: no image to count"
+    if is_undefined(scores, name):
+        warning = "undefined: no image counts towards it"
     elif size is not None and resamples.one_image_each:
-        method, (low, high) = "Wilson", wilson(estimate, size, level=level)
+        method, (low, high) = "Wilson", wilson(estimate, size)
     elif size is not None and estimate in (0, 1):
         # No resample has an error, or none has a success. Every patient counts as one image, which is cautious.
         method = "Wilson over groups"
-        low, high = wilson(estimate, size * resamples.groups / len(resamples.member), level=level)
+        low, high = wilson(estimate, size * resamples.groups / len(resamples.member))
     elif name.startswith(f"{PPV_AT_PREVALENCE}:") and not np.ptp(scores.values[name]):
-        return _ppv_interval(scores, name, level)
+        return _ppv_interval(scores, name)
     elif resamples.replicates < FEWEST_REPLICATES:
         warning = "too few groups with each class to resample"
     else:
         method = "bootstrap"
-        low, high = bca(estimate, scores.replicates[name], scores.left_out[name], level=level)
+        low, high = bca(estimate, scores.replicates[name], scores.left_out[name])
         narrow = "every resample gives the same score: interval too narrow" if low == high else ""
         warning = narrow or few_groups(scores, name)
     return Interval(estimate, low, high, method, warning)
 
 
-def _ppv_interval(scores: Scores, name: str, level: float) -> Interval:
+def _ppv_interval(scores: Scores, name: str) -> Interval:
     """Of a PPV that no resample moves, such as one without a false positive: from the bounds of its parts, which is
     cautious."""
     label = name.partition(":")[2]
-    recall, specificity = (interval(scores, f"{ratio}:{label}", level=level) for ratio in ("recall", "specificity"))
+    recall, specificity = (interval(scores, f"{ratio}:{label}") for ratio in ("recall", "specificity"))
     bounds = np.array([[recall.low, recall.high], [specificity.low, specificity.high]])
     low, high = ppv_at(bounds[0], bounds[1], scores.prevalence[label]).tolist()
     warning = recall.warning or specificity.warning
@@ -100,7 +99,7 @@ def few_groups(scores: Scores, name: str) -> str:
     return ""
 
 
-def bca(estimate: float, replicates: Array, left_out: Array, *, level: float = 0.95) -> tuple[float, float]:
+def bca(estimate: float, replicates: Array, left_out: Array) -> tuple[float, float]:
     """The bias-corrected and accelerated bootstrap interval (Efron, JASA 82, 1987; as in scipy.stats.bootstrap).
 
     replicates: [B] finite. left_out: [J], the jackknife; NaN are passed over. Chosen over the percentile interval by
@@ -110,14 +109,14 @@ def bca(estimate: float, replicates: Array, left_out: Array, *, level: float = 0
     below = ((replicates < estimate).mean() + (replicates <= estimate).mean()) / 2
     edge = 0.5 / len(replicates)
     bias = norm.ppf(np.clip(below, edge, 1 - edge))
-    z = bias + norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    z = bias + norm.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     low, high = np.quantile(replicates, norm.cdf(bias + z / (1 - _acceleration(left_out) * z)))
     return float(low), float(high)
 
 
-def wilson(share: float, size: float, *, level: float = 0.95) -> tuple[float, float]:
+def wilson(share: float, size: float) -> tuple[float, float]:
     """The score interval of a proportion (Wilson, JASA 22, 1927). share: in [0, 1], of ``size`` > 0 images."""
-    z = float(norm.ppf((1 + level) / 2))
+    z = float(norm.ppf((1 + LEVEL) / 2))
     centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     half = z / (1 + z**2 / size) * math.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
     # At 0 and 1 the bound is exact; rounding must not leave it beside them.
@@ -142,11 +141,10 @@ def cells(scores: Scores | None, names: Mapping[str, str]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for key, name in names.items():
         row |= {key: math.nan, f"{key}_low": math.nan, f"{key}_high": math.nan, f"{key}_shown": formats.ABSENT}
-        if scores is not None:
+        if scores is not None and not is_undefined(scores, name):
             found = interval(scores, name)
-            row |= {f"{key}_low": found.low, f"{key}_high": found.high}
-            if not is_undefined(scores, name):
-                row |= {key: found.estimate, f"{key}_shown": as_text(found)}
+            row |= {key: found.estimate, f"{key}_low": found.low, f"{key}_high": found.high}
+            row[f"{key}_shown"] = as_text(found)
     return row
 
 
@@ -184,9 +182,9 @@ def qualifier(scores: Scores, name: str) -> str:
     return f" ({len(scores.defined)} of {len(scores.classes)} classes)" if partial else ""
 
 
-def below(asked: Iterable[tuple[Scores, str]], *, method: bool = True) -> str:
+def below(asked: Iterable[tuple[Scores | None, str]], *, method: bool = True) -> str:
     """How the intervals of these scores were made (once a chapter: ``method``), and what their marks mean."""
-    pairs = list(asked)
+    pairs = [(scores, name) for scores, name in asked if scores is not None]
     found = [interval(scores, name) for scores, name in pairs if not is_undefined(scores, name)]
     sentences = []
     if method and any(not math.isnan(one.low) for one in found):

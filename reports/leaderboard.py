@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,29 +35,16 @@ EFFECT_COLUMNS = ["factor", "within", "first", "second", "difference", "low", "h
 class ConfigurationResult:
     """One retrained configuration.
 
-    validation: the selection metric of each repeat that completed, by its name ("seed_1001"): of its predictions where
-    they can be read, else as the run recorded it. runs, scores: the R repeats on the split that judges; None where no
-    predictions can be read. tuned: the same at the tuned thresholds (multi-label only). remarks: what is wrong with
-    its files, whole clauses.
+    finalist: as recorded, but each repeat that completed has the score of its predictions where they can be read. runs,
+    scores: the R repeats on the split that judges; None where no predictions can be read. tuned: the same at the tuned
+    thresholds (multi-label only). remarks: what is wrong with its files, whole clauses.
     """
 
     finalist: Finalist
-    validation: dict[str, float]
     runs: Runs | None
     scores: Scores | None
     tuned: Scores | None
     remarks: tuple[str, ...]
-
-    @property
-    def mean(self) -> float:
-        """Of the repeats, on validation; NaN without one."""
-        return statistics.fmean(self.validation.values()) if self.validation else math.nan
-
-    @property
-    def standard_error(self) -> float:
-        """Of ``mean``: standard deviation (n - 1) / sqrt(n); NaN below two repeats."""
-        count = len(self.validation)
-        return statistics.stdev(self.validation.values()) / math.sqrt(count) if count > 1 else math.nan
 
     @property
     def title(self) -> str:
@@ -71,7 +57,7 @@ class ConfigurationResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
-    """The finalists on one split. split: "test" once opened and predicted, else "val".
+    """The finalists on one split; empty where none were chosen. split: "test" once opened and predicted, else "val".
 
     metric: the selection metric's counterpart there ("f1_macro", "recall:covid"); macro F1 where it has none (a loss).
     selected_by: the selection metric, without "val_".
@@ -107,6 +93,11 @@ class Leaderboard:
         return [one for one in self.finalists if one.trial_id != self.finals.winner]
 
     @property
+    def metric_name(self) -> str:
+        """The score that judges, in words: "test macro F1"."""
+        return formats.metric_name(f"{self.split}_{self.metric}")
+
+    @property
     def seeded(self) -> bool:
         """Whether comparisons account for other seeds: some configuration has two networks at least."""
         return any(one.scores is not None and one.scores.runs > 1 for one in self.configurations)
@@ -122,7 +113,7 @@ class Leaderboard:
 
     def gap(self, one: ConfigurationResult) -> float:
         """By how much the search flattered it: search score less the mean of repeats, turned where lower is better."""
-        return (one.finalist.search_score - one.mean) * (1 if self.mode == "max" else -1)
+        return (one.finalist.search_score - one.finalist.mean) * (1 if self.mode == "max" else -1)
 
     def verdict(self, lead: Comparison | None) -> int | None:
         """1: the winner is better at a Holm-corrected p of 0.05; -1: it is worse; 0: no significant difference; None:
@@ -146,8 +137,7 @@ class Leaderboard:
             f"{text} {_names(found[key])} ({self._numbers(found[key])})" for key, text in words.items() if found[key]
         ]
         parts += [f"could not be tested against {_names(found[None])}"] if found[None] else []
-        metric = formats.metric_name(f"{self.split}_{self.metric}")
-        text = f"In {metric} the winner, {self.winner.title}, {formats.listing(parts)}."
+        text = f"In {self.metric_name} the winner, {self.winner.title}, {formats.listing(parts)}."
         if found[-1] and self.split == "test":
             text += f" It stays the winner: it was selected on validation{self.finals.selected_when}."
         if not self.seeded and (found[1] or found[-1]):
@@ -201,12 +191,9 @@ class ReportedModel:
         return next((split for split in ("test", "val") if split in self.splits), None)
 
 
-def leaderboard(data: ReportData) -> Leaderboard | None:
-    """Score every finalist of the run; None where none were chosen. Takes about 0.1 s each on small data."""
-    finals = data.run.finals
-    if finals is None or not finals.finalists:
-        return None
-    split, metric = _judging(data, finals), compared_metric(data)
+def leaderboard(data: ReportData) -> Leaderboard:
+    """Score every finalist of the run. Takes about 0.1 s each on small data."""
+    finals, split, metric = data.finals, _judging(data), compared_metric(data)
     runs = {one.trial_id: runs_of(data, networks_of(data, one), split) for one in finals.finalists}
     readable = {key: images for key, (images, _) in runs.items() if images is not None}
     # Whose images all are judged on: the winner's, else those of the first finalist.
@@ -218,9 +205,9 @@ def leaderboard(data: ReportData) -> Leaderboard | None:
             *(f"{each.name}: failed ({each.reason})" for each in one.repeats if each.status == "failed"),
             *remarks,
         )
-        validation, doubts = _validation(data, one)
+        one, doubts = _scored_again(data, one)
         if images is None or basis is None:
-            return ConfigurationResult(one, validation, None, None, None, (*remarks, *doubts))
+            return ConfigurationResult(one, None, None, None, (*remarks, *doubts))
         same = np.array_equal(images.paths, basis.paths) and np.array_equal(images.labels, basis.labels)
         if not same:
             doubts.append("other images than the winner's: not compared with it")
@@ -229,7 +216,7 @@ def leaderboard(data: ReportData) -> Leaderboard | None:
         least = finals.thresholds.get(one.trial_id)
         able = least and images.multi_label and set(least) <= set(images.classes)
         tuned = images.scores(resamples, thresholds=least) if able else None
-        return ConfigurationResult(one, validation, images, scores, tuned, (*remarks, *doubts))
+        return ConfigurationResult(one, images, scores, tuned, (*remarks, *doubts))
 
     found = tuple(scored(one) for one in finals.finalists)
     winner = next((one for one in found if one.trial_id == finals.winner), None)
@@ -262,9 +249,9 @@ def leaderboard(data: ReportData) -> Leaderboard | None:
 
 def reported_model(data: ReportData) -> ReportedModel | None:
     """The model file, or another repeat of the winner, or the best trial; None where no predictions can be read."""
-    finals, best, remark = data.run.finals, data.best, ""
-    winner = finals.winning if finals is not None and finals.selected else None
-    if finals is not None and winner is not None:
+    finals, best, remark = data.finals, data.best, ""
+    winner = finals.winning if finals.selected else None
+    if winner is not None:
         readable = [one for one in winner.completed if one.trial_id in data.repeats]
         repeat = next((one for one in readable if one.trial_id == finals.model), next(iter(readable), None))
         if repeat is not None:
@@ -275,7 +262,7 @@ def reported_model(data: ReportData) -> ReportedModel | None:
                 number=winner.number,
                 retrained=True,
                 predictions=data.repeats[repeat.trial_id],
-                thresholds=_thresholds(data, finals, winner),
+                thresholds=_thresholds(data, winner),
                 recorded=repeat.score,
                 remark="" if is_model else f"The predictions of {finals.model or 'the model file'} cannot be read",
             )
@@ -295,11 +282,11 @@ def reported_model(data: ReportData) -> ReportedModel | None:
     )
 
 
-def _thresholds(data: ReportData, finals: Finals, winner: Finalist) -> dict[str, float] | None:
+def _thresholds(data: ReportData, winner: Finalist) -> dict[str, float] | None:
     """The winner's that fit the data; of a single-label task the operating point's alone."""
-    point = finals.operating_point
+    point = data.finals.operating_point
     single = {} if point is None else point.thresholds
-    found = single if data.task == "single_label" else finals.thresholds_of(winner)
+    found = single if data.task == "single_label" else data.finals.thresholds_of(winner)
     return {name: value for name, value in found.items() if name in data.classes} or None
 
 
@@ -312,16 +299,15 @@ def compared_metric(data: ReportData) -> str:
 
 def networks_of(data: ReportData, one: Finalist) -> dict[str, Predictions | None]:
     """The predictions of each completed repeat by its name, that of the model file first; None: cannot be read."""
-    model = data.run.finals.model if data.run.finals is not None else None
-    order = sorted(one.completed, key=lambda repeat: repeat.trial_id != model)
+    order = sorted(one.completed, key=lambda repeat: repeat.trial_id != data.finals.model)
     return {repeat.name: data.repeats.get(repeat.trial_id) for repeat in order}
 
 
-def _judging(data: ReportData, finals: Finals) -> str:
+def _judging(data: ReportData) -> str:
     """The test split only of a winner that was selected, and whose test predictions can be read."""
-    if not finals.opened or finals.winning is None:
+    if not data.finals.opened or data.finals.winning is None:
         return "val"
-    parts = [part for key, part in data.repeats.items() if key.partition("/")[0] == finals.winner]
+    parts = [part for key, part in data.repeats.items() if key.partition("/")[0] == data.finals.winner]
     return "test" if any((part.split == "test").any() for part in parts) else "val"
 
 
@@ -337,25 +323,20 @@ def contradict(score: float, recorded: float, sweep: SweepRecord, part: Predicti
     return f"predictions give {given}, the run recorded {told}; one of the two is damaged"
 
 
-def _validation(data: ReportData, one: Finalist) -> tuple[dict[str, float], list[str]]:
-    """The selection metric of each repeat on its own validation images, and where files contradict each other."""
-    name = data.metric.removeprefix("val_")
-    found: dict[str, float] = {}
-    doubts = []
-    for repeat in one.completed:
-        found[repeat.name] = repeat.score
+def _scored_again(data: ReportData, one: Finalist) -> tuple[Finalist, list[str]]:
+    """With the score of each repeat's own predictions on validation, and where files contradict each other."""
+    name, repeats, doubts = data.metric.removeprefix("val_"), [], []
+    for repeat in one.repeats:
         saved = data.repeats.get(repeat.trial_id)
         part = None if saved is None else saved.of("val")
-        if part is None or not len(part.path):
-            continue
-        scored = part.label, part.probability, part.classes, data.task
-        score = evaluate_predictions(*scored, ordered=data.dataset.ordered).get(name, math.nan)
-        if math.isnan(score):
-            continue
-        found[repeat.name] = score
-        if wrong := contradict(score, repeat.score, data.run.sweep, part):
-            doubts.append(f"{repeat.name}: its {wrong}")
-    return found, doubts
+        if part is not None and len(part.path):
+            scored = part.label, part.probability, part.classes, data.task
+            score = evaluate_predictions(*scored, ordered=data.dataset.ordered).get(name, math.nan)
+            if wrong := contradict(score, repeat.score, data.run.sweep, part):
+                doubts.append(f"{repeat.name}: its {wrong}")
+            repeat = repeat if math.isnan(score) else repeat.model_copy(update={"score": score})
+        repeats.append(repeat)
+    return one.model_copy(update={"repeats": tuple(repeats)}), doubts
 
 
 def _cells(

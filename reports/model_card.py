@@ -62,8 +62,8 @@ NO_SCORES = "The model's own predictions cannot be read, so no score is given he
 
 def _is_reported(results: Results, model: ModelRecord) -> bool:
     """Whether the network whose predictions the report shows is this model."""
-    finals, best, reported = results.data.run.finals, results.data.best, results.model
-    selected = finals.model if finals is not None and finals.selected else best and best["trial_id"]
+    finals, best, reported = results.data.finals, results.data.best, results.model
+    selected = finals.model if finals.selected else best and best["trial_id"]
     return reported is not None and reported.judged is not None and not reported.remark and model.trial == selected
 
 
@@ -151,12 +151,11 @@ def _scores(results: Results) -> list[str]:
     area = formats.METRIC_NAMES[AREA] + intervals.qualifier(mean, AREA)
     rows.append([area, formats.ABSENT if several else _cell(mean, AREA), _cell(mean, AREA)])
     rows = rows if several else [row[:2] for row in rows]
-    finals = data.run.finals
     rested = "The model was fixed before these images were looked at."
     if split != "test":
         rested = "The model was selected on these images, so the scores are optimistic."
-    elif finals is not None and len(finals.test_access) > 1:
-        rested = f"The test split was opened {len(finals.test_access)} times; only the first is free of its influence."
+    elif (opened := len(data.finals.test_access)) > 1:
+        rested = f"The test split was opened {opened} times; only the first is free of its influence."
     decided = [f"{key}:{name}" for name in runs.classes for key in OF_A_CLASS.values()]
     areas = [f"auroc:{name}" for name in runs.classes]
     by_class = [

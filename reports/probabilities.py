@@ -187,7 +187,7 @@ def subgroup_scores(
 
 @dataclass(frozen=True)
 class Reliability:
-    """Equal-width bins of confidence, M of them; bin m holds (m/M, (m + 1)/M], the first one also 0.
+    """Equal-width bins of confidence, M = ``BINS`` of them; bin m holds (m/M, (m + 1)/M], the first one also 0.
 
     counts: int64 [M], images in the bin. confidence, observed: [M], the mean confidence and the part that was right (or
     positive); NaN in an empty bin. error: the expected calibration error, in [0, 1].
@@ -215,7 +215,7 @@ class Claim:
     @cached_property
     def bins(self) -> list[Reliability]:
         """Of each run."""
-        return [reliability(true, given, bins=BINS) for true, given in zip(self.came_true, self.given, strict=True)]
+        return [reliability(true, given) for true, given in zip(self.came_true, self.given, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ def chance_calibration_error(images: Runs, thresholds: Mapping[str, float] | Non
     chance = np.random.default_rng(0)
     claims = claims_of(images, thresholds)[: None if images.multi_label else 1]
     drawn = (
-        reliability(chance.random(len(given)) < given, given, bins=BINS).error
+        reliability(chance.random(len(given)) < given, given).error
         for claim in claims
         for given in claim.given
         for _ in range(_DRAWS)
@@ -289,15 +289,15 @@ def calibration(images: Runs, scores: Scores, thresholds: Mapping[str, float] | 
     return Calibration(claims, replace(scores, values=scores.values | {"brier_all": every}), of_shares)
 
 
-def reliability(outcome: Bools, confidence: Array, *, bins: int) -> Reliability:
+def reliability(outcome: Bools, confidence: Array) -> Reliability:
     """A probability against how often what it is of came true; of one label of a multi-label task, for example.
 
     outcome: bool [N]; confidence: [N] in [0, 1], N > 0.
     """
-    place = np.maximum(np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1, 0)
-    counts = np.bincount(place, minlength=bins)
+    place = np.maximum(np.searchsorted(np.linspace(0, 1, BINS + 1), confidence, side="left") - 1, 0)
+    counts = np.bincount(place, minlength=BINS)
     mean, observed = (
-        np.divide(np.bincount(place, weights=x, minlength=bins), counts, out=np.full(bins, np.nan), where=counts > 0)
+        np.divide(np.bincount(place, weights=x, minlength=BINS), counts, out=np.full(BINS, np.nan), where=counts > 0)
         for x in (confidence, outcome)
     )
     error = float((counts * np.nan_to_num(np.abs(mean - observed))).sum() / len(outcome))

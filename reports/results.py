@@ -13,26 +13,20 @@ import pandas as pd
 
 from reports import formats
 from reports.bootstrap import Runs, Scores, with_prevalence
-from reports.comparisons import (
-    BaselineComparison,
-    ExternalResult,
-    compare_baselines,
-    runs_of,
-)
+from reports.comparisons import BaselineComparison, ExternalResult, compare_baselines, runs_of
 from reports.data import ReportData, checked
 from reports.importance import UsedTrials, importances, used_trials
 from reports.intervals import qualifier
 from reports.leaderboard import (
-    EFFECT_COLUMNS,
     ConfigurationResult,
     Leaderboard,
+    ReportedModel,
     compared_metric,
     effects,
     leaderboard,
     networks_of,
     reported_model,
 )
-from reports.leaderboard import ReportedModel as ReportedModel
 from reports.probabilities import (
     Calibration,
     OperatingPoints,
@@ -68,14 +62,14 @@ class Results:
         self.baselines = functools.cache(self._baselines)
 
     @cached_property
-    def leaderboard(self) -> Leaderboard | None:
-        """How the finalists stand to each other; None where none were chosen."""
+    def leaderboard(self) -> Leaderboard:
+        """How the finalists stand to each other."""
         return leaderboard(self.data)
 
     @property
     def winner(self) -> ConfigurationResult | None:
         """The selected finalist; None before."""
-        return self.leaderboard.winner if self.leaderboard is not None else None
+        return self.leaderboard.winner
 
     @cached_property
     def model(self) -> ReportedModel | None:
@@ -99,7 +93,7 @@ class Results:
     @cached_property
     def split(self) -> str | None:
         """The split that judges: "test" once opened, else "val"; None without predictions."""
-        if self.leaderboard is not None and self.winner is not None and self.winner.scores is not None:
+        if self.winner is not None and self.winner.scores is not None:
             return self.leaderboard.split
         return self.model.judged if self.model is not None else None
 
@@ -113,8 +107,7 @@ class Results:
     @cached_property
     def trial(self) -> dict[str, Any] | None:
         """Its row of ``data.trials``."""
-        rows = self.data.trials[self.data.trials["number"] == self.number].to_dict("records")
-        return {str(key): value for key, value in rows[0].items()} if rows else None
+        return self.data.trial(self.number)
 
     @cached_property
     def params(self) -> TrialParams | None:
@@ -158,14 +151,12 @@ class Results:
 
         With folds all validation images are one run: every image is judged by the fold that did not train on it.
         """
-        winner, board = self.winner, self.leaderboard
-        if self.model is None or not self.model.retrained or winner is None or board is None:
+        winner = self.winner
+        if self.model is None or not self.model.retrained or winner is None:
             return self.model_runs(split)
-        return (
-            winner.runs
-            if split == board.split
-            else runs_of(self.data, networks_of(self.data, winner.finalist), split)[0]
-        )
+        if split == self.leaderboard.split:
+            return winner.runs
+        return runs_of(self.data, networks_of(self.data, winner.finalist), split)[0]
 
     def _model_runs(self, split: str) -> Runs | None:
         """The reported network alone; None where it has no images of ``split``."""
@@ -247,8 +238,7 @@ class Results:
     @property
     def operating_point(self) -> OperatingPoint | None:
         """The one that was asked for, as the selection has it; None where there is none."""
-        finals = self.data.run.finals
-        point = finals.operating_point if finals is not None and finals.selected else None
+        point = self.data.finals.operating_point if self.data.finals.selected else None
         return point if point is not None and point.label in self.data.classes else None
 
     @property
@@ -280,8 +270,7 @@ class Results:
 
     def basis(self, split: str) -> str:
         """The images that scores of ``split`` rest on. With folds validation images are those of training, too."""
-        finals = self.data.run.finals
-        if split == "val" and finals is not None and finals.folds and self.model is not None and self.model.retrained:
+        if split == "val" and self.data.finals.folds and self.model is not None and self.model.retrained:
             return "Every training and validation image, each judged by the network that was not trained on it."
         return self.data.basis(split)
 
@@ -314,7 +303,7 @@ class Results:
     @cached_property
     def effects(self) -> pd.DataFrame:
         """``leaderboard.effects`` of the cells of --compare; empty without."""
-        return effects(self.leaderboard) if self.leaderboard is not None else pd.DataFrame(columns=EFFECT_COLUMNS)
+        return effects(self.leaderboard)
 
     @cached_property
     def external(self) -> list[ExternalResult]:
@@ -357,7 +346,7 @@ class Results:
     @cached_property
     def verdict(self) -> str:
         """One sentence: the configuration against the others, no more than the corrected p values support."""
-        if self.leaderboard is not None and self.winner is not None:
+        if self.winner is not None:
             return self.leaderboard.sentence
         ranked = self.data.ranked
         if len(ranked) < 2:

@@ -180,9 +180,6 @@ def left_out(dataset: DatasetRecord) -> pd.DataFrame:
     Left out by a rule or an option; then unreadable files, by reason.
     """
     rows = [(one.why, one.count, one.examples) for one in dataset.left_out or ()]
-    if dataset.left_out is None:  # an earlier run
-        ignored = [one for one in dataset.checks if one.check == "ignored_files"]
-        rows = [(one.message, one.count, tuple(item[0] for item in one.items)) for one in ignored]
     by_reason: dict[str, list[str]] = {}
     for file in dataset.dropped:
         by_reason.setdefault(file.reason, []).append(file.path)

@@ -13,7 +13,6 @@ from reports.chapters.finalists import (
     NO_DIFFERENCE,
     courses,
     courses_in_words,
-    judged_name,
     lead_cells,
     lead_titles,
     validated,
@@ -41,7 +40,7 @@ def chapter(results: Results) -> Chapter:
     if repeated < len(cells):
         text += " A score of one training is a hint, not evidence."
     blocks: list[Block] = [Text(text), *_heat_map(results, cells), _table(results, cells, bool(repeated))]
-    if board is not None and board.cells:
+    if board.cells:
         blocks += _compared(board)
         if not results.effects.empty:
             blocks += _effects(results, board)
@@ -53,11 +52,11 @@ def repeated_cells(results: Results) -> pd.DataFrame:
     ``intervals.cells`` of score on the split that judges. Elsewhere NaN and dashes."""
     data, board = results.data, results.leaderboard
     cells = tables.by_cell(data.trials, data.ranked)
-    of_number = {} if board is None else {float(one.finalist.number): one for one in board.configurations}
+    of_number = {float(one.finalist.number): one for one in board.configurations}
     rows: list[dict[str, Any]] = []
     for number in cells["number"]:
         one = of_number.get(number)
-        if board is None or one is None:
+        if one is None:
             rows.append({"mean": float("nan"), "repeated": formats.ABSENT, **intervals.cells(None, {"judged": ""})})
         else:
             rows.append(validated(board, one) | intervals.cells(one.scores, {"judged": board.metric}))
@@ -86,10 +85,10 @@ def _table(results: Results, cells: pd.DataFrame, repeated: bool) -> Table:
     titles = {"score": metric} if "score" in names else {}
     names += ["val_f1_macro", "val_accuracy"]
     caption = f"The best trial of each backbone and depth by {metric}, at its best epoch."
-    if board is not None and repeated:
-        titles |= {"repeated": "mean of repeats ± SE", "judged_shown": judged_name(board)}
+    if repeated:
+        titles |= {"repeated": "mean of repeats ± SE", "judged_shown": board.metric_name}
         shown = [one for one in board.configurations if one.finalist.number in set(cells["number"])]
-        below = intervals.below((one.scores, board.metric) for one in shown if one.scores is not None)
+        below = intervals.below((one.scores, board.metric) for one in shown)
         caption += f" Mean of repeats: {metric} of the retrained. {below}"
     titles |= {"seconds": "time", "number": "trial", "val_accuracy": f"val {formats.score_name('accuracy', data.task)}"}
     return Table("backbone_depth", caption.strip(), cells, columns(*names, **titles), latex=True)
@@ -107,7 +106,7 @@ def _compared(board: Leaderboard) -> list[Block]:
         row |= {"verdict": "the winner itself"} if one is board.winner else {}
         rows.append(row | {"remark": "; ".join(one.remarks)})
     frame = pd.DataFrame(rows)
-    titles = {"repeated": "mean of repeats ± SE", "gap_shown": "gap", "score_shown": judged_name(board)}
+    titles = {"repeated": "mean of repeats ± SE", "gap_shown": "gap", "score_shown": board.metric_name}
     titles |= lead_titles("winner's lead") | ({"remark": "remark"} if frame["remark"].any() else {})
     names = formats.listing(name.replace("_", " ") for name in board.cell_names)
     text = (
@@ -115,15 +114,15 @@ def _compared(board: Leaderboard) -> list[Block]:
         "retrained like the finalists (--compare). Cells differ in more than this: each has the learning rate, batch "
         "size and so on of its own best trial. Only those that are finalists, too, can win."
     )
-    scored = ((one.scores, board.metric) for one in board.cells.values() if one.scores is not None)
-    caption = f"Holm: p corrected for the number of cells. {intervals.below(scored, method=False)}"
+    below = intervals.below(((one.scores, board.metric) for one in board.cells.values()), method=False)
+    caption = f"Holm: p corrected for the number of cells. {below}"
     table = Table("compared_cells", caption, frame, columns(*board.cell_names, "number", **titles))
     return [Text(text), _cell_figure(board, frame), table]
 
 
 def _cell_figure(board: Leaderboard, frame: pd.DataFrame) -> Figure:
     """Two factors make a map, any other number rows."""
-    names, judged, cells = board.cell_names, judged_name(board), list(board.cells.values())
+    names, judged, cells = board.cell_names, board.metric_name, list(board.cells.values())
     caption = f"{formats.capital(judged)}, mean over the repeats of each cell's best trial."
     if len(names) != 2 or not frame["score"].notna().any():
         return courses(board, cells, "compared_cells_map", caption)

@@ -29,7 +29,7 @@ def chapter(results: Results) -> Chapter:
         "cost",
         caption,
         f"{metric} against trainable parameters; on the front, the cheapest first: {steps}.",
-        figures.cost(ranked, on, finalists, "trainable parameters", label),
+        figures.cost(ranked, on, finalists, label),
         ranked[["number", "trainable_params", "score"]],
     )
     titles = {"score": label, "trainable_params": "trainable", "total_params": "parameters in all"}
@@ -54,16 +54,14 @@ def front(trials: pd.DataFrame, mode: str) -> pd.DataFrame:
 
 def _finalists(results: Results) -> pd.DataFrame:
     """Means over the repeats on validation, and their standard errors: 0 where there is one repeat alone."""
-    finals = results.data.run.finals
-    rows = [(one.trainable_params, one.mean, one.standard_error) for one in (finals.finalists if finals else ())]
+    rows = [(one.trainable_params, one.mean, one.standard_error) for one in results.data.finals.finalists]
     frame = pd.DataFrame(rows, columns=["trainable_params", "score", "error"], dtype="float64")
     return frame[frame["score"].notna() & (frame["trainable_params"] > 0)].fillna(0.0)
 
 
 def _noise(results: Results) -> str:
     """How far apart scores must be to mean anything."""
-    finals = results.data.run.finals
-    several = [one.scores for one in finals.finalists if len(one.scores) > 1] if finals else []
+    several = [one.scores for one in results.data.finals.finalists if len(one.scores) > 1]
     text = "Scores are of one run each on validation, optimistic as all in the search."
     if not several:
         return text

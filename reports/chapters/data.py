@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from reports import figures, formats, tables, thumbnails
-from reports.blocks import Block, Chapter, Column, Facts, Figure, Note, Sample, Samples, Table, Text
+from reports.blocks import Block, Chapter, Column, Facts, Figure, Note, Sample, Samples, Table, Text, columns
 from reports.results import Results
 
 SPLIT_ORIGINS = {
@@ -37,16 +37,14 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     dataset = results.data.dataset
     origin = dataset.split_origin or "not recorded"
     splits = SPLIT_ORIGINS.get(origin, origin)
-    recorded = dataset.left_out is not None  # earlier runs had no presets, and kept equal images together by no rule
-    kept = ["patients"] * bool(dataset.groups.source) + ["equal images"] * recorded
-    if "drawn" in splits and kept:
-        splits += f"; {formats.listing(kept)} kept together"
+    if "drawn" in splits:
+        splits += f"; {'patients and ' if dataset.groups.source else ''}equal images kept together"
     groups = "not known: whether a patient is in two splits cannot be known"
     if dataset.groups.source:
         counts = ", ".join(f"{split} {count:,}" for split, count in dataset.groups.counts.items())
         groups = f"{counts} (from {dataset.groups.source}); none in two splits unless a check says so"
     size, channels = dataset.image_size or "?", CHANNELS.get(dataset.channels or 0, "channels not recorded")
-    read = ["without a preset"] if recorded and not (dataset.preset or dataset.demo) else []  # the first note names one
+    read = [] if dataset.preset or dataset.demo else ["without a preset"]  # the first note names one
     read += [note.removesuffix(".") for note in dataset.notes]
     return [
         ("Task", dataset.task.replace("_", " ") + (", classes in an order" if dataset.ordered else "")),
@@ -61,19 +59,18 @@ def _counts(results: Results) -> list[Block]:
     """Images of each class and split, drawn and as a table."""
     counts = tables.class_counts(results.data.dataset)
     splits = [str(name) for name in counts.columns[1:]]
-    columns = (Column("class", "class"), *(Column(name, name, "integer") for name in splits))
+    shown = (Column("class", "class"), *(Column(name, name, "integer") for name in splits))
     caption = "Images of each class and split."
     if results.data.task == "multi_label":
         caption += " An image counts for each of its labels."
     if tables.missing_labels(results.data.dataset):
         caption += " Missing labels take part in neither loss nor scores."
-    table = Table("class_counts", caption, counts, columns, latex=True)
+    table = Table("class_counts", caption, counts, shown, latex=True)
     bars = counts.iloc[:-1]
     if bars.empty:
         return [table]
     alt = "Bars: " + "; ".join(f"{row['class']} {row['total']} images" for row in bars.to_dict("records"))
-    drawing = figures.stacked_bars(bars, figures.SPLIT_COLORS, "images")
-    return [Figure("class_counts", "Images of each class, by split.", alt, drawing), table]
+    return [Figure("class_counts", "Images of each class, by split.", alt, figures.stacked_bars(bars)), table]
 
 
 def _left_out(results: Results) -> list[Block]:
@@ -81,9 +78,8 @@ def _left_out(results: Results) -> list[Block]:
     found = tables.left_out(results.data.dataset)
     if found.empty:
         return [Text(f"{tables.left_out_in_words(found)}.")]
-    columns = (Column("why", "reason"), Column("count", "count", "integer"), Column("examples", "examples"))
     caption = f"{tables.left_out_in_words(found)}; dataset.json has more examples."
-    return [Table("left_out", caption, found, columns)]
+    return [Table("left_out", caption, found, columns(why="reason", count="count", examples="examples"))]
 
 
 def _checks(results: Results) -> list[Block]:
@@ -94,10 +90,9 @@ def _checks(results: Results) -> list[Block]:
         looked_for = [] if dataset.demo else ["unreadable files", "duplicates"]
         looked_for += ["patients in two splits"] * bool(dataset.groups.source or dataset.demo)
         return [Text(f"The checks for {formats.listing(looked_for)} found nothing.")]
-    titles = {"severity": "severity", "check": "check", "count": "count", "message": "finding", "examples": "examples"}
-    columns = tuple(Column(key, title, "integer" if key == "count" else "text") for key, title in titles.items())
     caption = "What the checks found, the gravest first; at most three examples each, all stand in dataset.json."
-    return [Table("checks", caption, found, columns)]
+    shown = columns("severity", "check", "count", message="finding", examples="examples")
+    return [Table("checks", caption, found, shown)]
 
 
 def _across(results: Results) -> list[Block]:
@@ -109,7 +104,7 @@ def _across(results: Results) -> list[Block]:
     run, paths = results.data.run, {path for pair in pairs for path in pair}
     images = thumbnails.of_files(run.paths.thumbnails, paths)
     uris = {path: thumbnails.data_uri(image) for path, image in images.items()}
-    splits = dict(zip(run.rows["path"], run.rows["split"], strict=True)) if "split" in run.rows else {}
+    splits = dict(zip(run.rows["path"], run.rows["split"], strict=True))
     rows = tuple(
         (f"pair {number}", tuple(Sample(uris.get(path, ""), path, splits.get(path, "?")) for path in pair))
         for number, pair in enumerate(pairs, start=1)
@@ -125,13 +120,10 @@ def _image_properties(results: Results) -> list[Block]:
     if found.empty:
         return []
     titles = {"width": "width", "height": "height", "mode": "mode", "bits": "bits", "jpeg_quality": "JPEG quality"}
-    columns = (
-        *(Column("class", "class"), Column("images", "images", "integer")),
-        *(Column(key, title) for key, title in titles.items() if found[key].any()),
-        *(Column("mean", "mean gray", "general"), Column("sd", "SD", "general")),
-    )
+    told = {key: title for key, title in titles.items() if found[key].any()}
+    shown = columns("class", "images", **told, mean="mean gray", sd="SD")
     caption = "The files of each class: median (lowest to highest). Classes that differ here can be told by it."
-    return [Table("image_properties", caption, found, columns, folded=True)]
+    return [Table("image_properties", caption, found, shown, folded=True)]
 
 
 def _subgroups(results: Results) -> list[Block]:
@@ -139,8 +131,8 @@ def _subgroups(results: Results) -> list[Block]:
     blocks: list[Block] = []
     subgroups = tables.subgroups(results.data.dataset)
     if len(subgroups):
-        columns = (Column("column", "column"), Column("value", "value"), Column("images", "images", "integer"))
-        blocks.append(Table("subgroups", "Images of each subgroup.", subgroups, columns, folded=True))
+        shown = columns("column", "value", "images")
+        blocks.append(Table("subgroups", "Images of each subgroup.", subgroups, shown, folded=True))
     crossed = tables.source_by_class(results.data.dataset)
     if len(crossed):
         source, *classes = map(str, crossed.columns)
@@ -170,8 +162,8 @@ def _weights(results: Results) -> list[Block]:
     weights = tables.weights(provenance)
     names = {"sha256": "SHA-256 (first 16)", "batchnorm": "BatchNorm"}
     told = [str(name) for name in weights.columns if weights[name].any()]
-    columns = tuple(Column(name, names.get(name, name)) for name in told)
-    blocks: list[Block] = [Table("weights", "Starting weights of each backbone.", weights, columns)]
+    shown = columns(**{name: names.get(name, name) for name in told})
+    blocks: list[Block] = [Table("weights", "Starting weights of each backbone.", weights, shown)]
     if weights.empty:
         blocks = [Note("info", "The origin of the starting weights is not recorded (provenance.json).")]
     if provenance.missing_weights:

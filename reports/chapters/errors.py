@@ -15,9 +15,9 @@ from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, c
 from reports.bootstrap import PPV_AT_PREVALENCE, Scores
 from reports.class_panels import MOST_PANELS
 from reports.intervals import FEW_GROUPS, interval
-from reports.leaderboard import contradict
+from reports.leaderboard import ReportedModel, contradict
 from reports.probabilities import MOST_VALUES, OperatingPoints, Subgroup
-from reports.results import ReportedModel, Results
+from reports.results import Results
 from trainables.metrics import UNTUNED, shown_threshold
 
 MOST_CLASSES = 6
@@ -175,11 +175,10 @@ def _scored(model: ReportedModel) -> list[str]:
 
 def _notes(results: Results, model: ReportedModel) -> list[Block]:
     """What is odd about the predictions."""
-    found = []
+    found: list[Block] = []
     if model.remark:
         found.append(Note("warning", f"{model.remark}: {model.title} is shown instead."))
-    finals = results.data.run.finals
-    if finals is not None and finals.opened and "test" not in model.splits:
+    if results.data.finals.opened and "test" not in model.splits:
         found.append(Note("warning", "The test split was opened, but these predictions hold no test images."))
     for split in model.splits:
         name = formats.SPLIT_NAMES[split]
@@ -195,21 +194,18 @@ def _notes(results: Results, model: ReportedModel) -> list[Block]:
     recomputed = results.point_scores("val").get(results.data.metric.removeprefix("val_"), math.nan)
     if wrong := contradict(recomputed, model.recorded, results.data.run.sweep, model.predictions.of("val")):
         found.append(Note("error", f"The saved {wrong}."))
-    return [*found]
+    return found
 
 
 def _below(results: Results, model: ReportedModel) -> str:
     """How the intervals of the chapter were made: said once."""
-    points = results.operating
-    pairs = []
+    points, classes = results.operating, model.predictions.classes
+    pairs: list[tuple[Scores | None, str]] = []
     for split in _scored(model):
-        scores, mean = results.model_scores(split), results.scores(split)
-        assert scores is not None
-        assert mean is not None
+        scores, mean, absent = results.model_scores(split), results.scores(split), results.absent(split)
         pairs += [(scores, name) for name in OVERALL]
-        absent = results.absent(split)
         pairs += [
-            (mean, f"{key}:{name}") for name in mean.classes for key in OF_A_CLASS if key != "f1" or name not in absent
+            (mean, f"{key}:{name}") for name in classes for key in OF_A_CLASS if key != "f1" or name not in absent
         ]
     for one in points.scores if points is not None else ():
         names = (f"{key}:{name}" for name in one.classes for key in (*RATIOS.values(), PPV_AT_PREVALENCE))
@@ -244,7 +240,6 @@ def _split_scores(results: Results, model: ReportedModel) -> Table:
 def _per_class(results: Results, split: str) -> Table:
     """Of all repeats; AUROC as everywhere on the page."""
     scores, runs = results.scores(split), results.runs(split)
-    assert scores is not None
     assert runs is not None
     counts = zip(runs.classes, runs.truth.sum(axis=0), runs.known.sum(axis=0), strict=True)
     rows = [

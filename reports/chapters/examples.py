@@ -14,7 +14,8 @@ from reports.blocks import Block, Chapter, Note, Table, Text, columns
 from reports.chapters import attribution
 from reports.chapters.attribution import gallery
 from reports.drawing import short
-from reports.results import ReportedModel, Results
+from reports.leaderboard import ReportedModel
+from reports.results import Results
 from trainables.metrics import decisions, has_class, is_known
 from trainables.predictions import Predictions
 

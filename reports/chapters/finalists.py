@@ -45,7 +45,7 @@ BASELINE_SCORES = ("accuracy", FALLBACK)
 def chapter(results: Results) -> Chapter:
     board = results.leaderboard
     blocks: list[Block] = [Text(formats.escape(_none(results)))]
-    if board is not None:
+    if board.configurations:
         blocks = [Text(_story(results, board)), *_finalists(results, board)]
         if board.winner is not None and board.runners_up:
             blocks += _paired(board)
@@ -55,11 +55,11 @@ def chapter(results: Results) -> Chapter:
 
 def validated(board: Leaderboard, one: ConfigurationResult) -> dict[str, Any]:
     """Search score, mean of repeats on validation with its standard error, and their gap; numbers and text."""
-    error = one.standard_error
-    shown = formats.show("score", one.mean) + (f" ± {formats.score(error)}" if not math.isnan(error) else "")
+    mean, error = one.finalist.mean, one.finalist.standard_error
+    shown = formats.show("score", mean) + (f" ± {formats.score(error)}" if not math.isnan(error) else "")
     return {
         "search_score": one.finalist.search_score,
-        "mean": one.mean,
+        "mean": mean,
         "standard_error": error,
         "repeated": shown,
         "gap": board.gap(one),
@@ -93,12 +93,7 @@ def courses(board: Leaderboard, configurations: Sequence[ConfigurationResult], n
 
 def courses_in_words(board: Leaderboard, drawn: Sequence[ConfigurationResult]) -> str:
     shown = (f"{one.title} {intervals.cells(one.scores, {'score': board.metric})['score_shown']}" for one in drawn)
-    return f"{formats.capital(judged_name(board))} of {len(drawn)} configurations: {'; '.join(shown)}."
-
-
-def judged_name(board: Leaderboard) -> str:
-    """The score that judges, in words: "test macro F1"."""
-    return formats.metric_name(f"{board.split}_{board.metric}")
+    return f"{formats.capital(board.metric_name)} of {len(drawn)} configurations: {'; '.join(shown)}."
 
 
 def _course(board: Leaderboard, one: ConfigurationResult) -> figures.Course:
@@ -112,7 +107,7 @@ def _course(board: Leaderboard, one: ConfigurationResult) -> figures.Course:
         name=f"{one.finalist.number}: {params.get('backbone', 'unknown')}, {depth}",
         winner=one is board.winner,
         search=one.finalist.search_score if comparable else math.nan,
-        validation=list(one.validation.values()) if comparable else [],
+        validation=one.finalist.scores if comparable else [],
         judged=list(map(float, judged)),
         mean=cells["score"],
         low=cells["score_low"],
@@ -154,20 +149,19 @@ def _finalists(results: Results, board: Leaderboard) -> list[Block]:
         row |= {"configuration": formats.in_short(params) if params else "hyperparameters damaged"}
         row |= {"trainable_params": one.finalist.trainable_params, **validated(board, one)}
         row |= intervals.cells(one.scores, {"score": board.metric}) | intervals.cells(one.tuned, {"tuned": FALLBACK})
-        row |= {"ended": f"{len(one.validation)} of {board.finals.asked}", "remark": "; ".join(one.remarks)}
+        row |= {"ended": f"{len(one.finalist.scores)} of {board.finals.asked}", "remark": "; ".join(one.remarks)}
         rows.append(row)
     frame = pd.DataFrame(rows)
     titles = {"place": "place in search", "number": "trial", "role": "", "configuration": "configuration"}
     titles |= {"trainable_params": "trainable", "search_score": "search score", "repeated": f"mean of {of} ± SE"}
-    titles |= {"gap_shown": "gap", "score_shown": judged_name(board), "ended": f"{of} completed"}
+    titles |= {"gap_shown": "gap", "score_shown": board.metric_name, "ended": f"{of} completed"}
     if (frame["tuned_shown"] != formats.ABSENT).any():
         titles["tuned_shown"] = f"{split} macro F1, tuned thresholds"
     if frame["remark"].any():
         titles["remark"] = "remark"
-    scored = ((one.scores, board.metric) for one in board.finalists if one.scores is not None)
     caption = (
         f"Search score and mean of {of}: {formats.metric_name(results.data.metric)}; gap: search score less that mean. "
-        f"{intervals.below(scored)}"
+        f"{intervals.below((one.scores, board.metric) for one in board.finalists)}"
     )
     drawn = f"From the search to {split}, each dot one network; bold: the winner."
     blocks: list[Block] = [courses(board, board.finalists, "finalists_repeats", drawn)]
@@ -190,7 +184,7 @@ def _paired(board: Leaderboard) -> list[Block]:
         rows.append(row | {"mcnemar": shown, "mcnemar_p": math.nan if test is None else test.p})
     titles = {"number": "winner less trial"} | lead_titles("difference")
     caption = (
-        f"Differences in {judged_name(board)}, means over repeats, {board.resting_on}; Holm: p "
+        f"Differences in {board.metric_name}, means over repeats, {board.resting_on}; Holm: p "
         f"corrected for the number of comparisons. {intervals.warned(one.warning for one in board.leads.values())}"
     ).strip()
     if board.tests:
@@ -208,13 +202,14 @@ def _repeats(results: Results, board: Leaderboard) -> Table:
         names = one.runs.names if one.runs is not None and one.scores is not None else ()
         for repeat in one.finalist.repeats:
             row = {"number": one.finalist.number, "repeat": repeat.name, "status": repeat.status}
-            row |= {"best_epoch": repeat.best_epoch, "validation": one.validation.get(repeat.name, math.nan)}
+            validation = repeat.score if repeat.status == "completed" else math.nan
+            row |= {"best_epoch": repeat.best_epoch, "validation": validation}
             for key, name in (("score", board.metric), ("accuracy", "accuracy")):
                 found = one.scores.by_run.get(name) if one.scores is not None and repeat.name in names else None
                 row[key] = math.nan if found is None else float(found[names.index(repeat.name)])
             rows.append(row | {"reason": repeat.reason})
     frame = pd.DataFrame(rows)
-    titles = {"validation": formats.metric_name(results.data.metric), "score": judged_name(board)}
+    titles = {"validation": formats.metric_name(results.data.metric), "score": board.metric_name}
     titles["accuracy"] = f"{formats.SPLIT_NAMES[board.split]} {formats.score_name('accuracy', results.data.task)}"
     if len(frame) and (frame["status"] != "completed").any():
         titles["reason"] = "reason"
@@ -296,7 +291,8 @@ def _baseline_table(results: Results, comparisons: dict[str, BaselineComparison]
     if any(MAJORITY in found.measured for found in comparisons.values()):
         titles["share"] = "share of the gain"
     scored = [one for found in comparisons.values() for one in (found.winner, *found.measured.values())]
-    below = intervals.below(((one, name) for one in scored for name in BASELINE_SCORES), method=not results.leaderboard)
+    pairs = ((one, name) for one in scored for name in BASELINE_SCORES)
+    below = intervals.below(pairs, method=not results.leaderboard.configurations)
     caption = f"The winner and the baselines on the same images. {below}".strip()
     return Table("baselines", caption, pd.DataFrame(rows), columns(baseline="method", kind="kind", how="how", **titles))
 

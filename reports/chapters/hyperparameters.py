@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -12,7 +10,6 @@ from reports.blocks import Block, Chapter, Figure, Note, Table, Text, columns
 from reports.importance import MOST_TRIALS, UsedTrials, title, top_count
 from reports.results import Results
 
-Kind = Literal["categorical", "log", "linear", "integer"]
 TITLE = "Hyperparameters"
 MOST_SLICES = 4
 NEAR_EDGE = 0.02
@@ -96,7 +93,7 @@ def _edge(results: Results) -> list[Block]:
     return [Text(f"{text} a better rate.")]
 
 
-def _kind(distribution: BaseDistribution) -> Kind:
+def _kind(distribution: BaseDistribution) -> figures.Kind:
     """Of the horizontal axis."""
     if isinstance(distribution, CategoricalDistribution):
         return "categorical"

@@ -28,13 +28,10 @@ def chapter(results: Results) -> Chapter:
 
 def rungs(sweep: SweepRecord, last_epoch: int) -> list[int]:
     """Epochs at which ASHA decides: grace_period times powers of the reduction factor, before ``last_epoch``."""
-    if sweep.scheduler != "asha":
-        return []
-    rung = float(sweep.grace_period or max(3, (sweep.epochs or last_epoch) // 5))
-    found = []
-    while rung < last_epoch and (sweep.reduction_factor or 0) > 1:
+    found, rung, factor = [], float(sweep.grace_period or 0), sweep.reduction_factor or 0
+    while sweep.scheduler == "asha" and 0 < rung < last_epoch and factor > 1:
         found.append(int(rung))
-        rung *= sweep.reduction_factor or 0
+        rung *= factor
     return found
 
 

@@ -41,7 +41,7 @@ FITS = {
 }
 # by hyperparameter and value
 WORDS = {
-    "loss": {"cross_entropy": "cross-entropy", "bce": "binary cross-entropy per class", "focal": "focal loss [@focal]"},
+    "loss": formats.LOSSES | {"focal": "focal loss [@focal]"},
     "optimizer": {"sgd": "SGD with momentum", "adamw": "AdamW [@adamw]"},
     "lr_schedule": {
         "constant": "constant",
@@ -110,6 +110,7 @@ def _data(results: Results) -> list[str]:
     source = phantoms if dataset.demo else f"[name the data set and cite it]{preset}"
     several = ", several of which an image may have" if dataset.task == "multi_label" else ""
     origin = dataset.split_origin or "of unknown origin"
+    together = ", equal images kept together" if origin in ("seeded", "val taken from train") else ""
     numbers = listing(f"{count:,} for {_purpose(split)}" for split, count in dataset.images.items() if count)
     patients = "Which images are of one patient was not known, so that a patient may be in two splits."
     if dataset.groups.source:
@@ -125,19 +126,12 @@ def _data(results: Results) -> list[str]:
         f"We used {source}: {sum(dataset.images.values()):,} images of {len(dataset.classes)} classes",
         f"({escape(listing(dataset.classes))}){several}.",
         f"Of the labels {missing:,} were missing and took part in neither loss nor scores." if missing else "",
-        f"The splits were {escape(SPLITS.get(origin, origin))}{_together(results)}: {numbers}.",
+        f"The splits were {escape(SPLITS.get(origin, origin))}{together}: {numbers}.",
         patients,
         _left_out(results),
         "" if dataset.demo else DUPLICATES,
         f"Images were {fit} {size} x {size} pixels{gray}, scaled by ImageNet's mean and standard deviation{others}.",
     ]
-
-
-def _together(results: Results) -> str:
-    """Earlier runs, which have no list of what was left out, kept equal images together by no rule."""
-    dataset = results.data.dataset
-    drawn = dataset.split_origin in ("seeded", "val taken from train")
-    return ", equal images kept together" if drawn and dataset.left_out is not None else ""
 
 
 def _left_out(results: Results) -> str:
@@ -232,8 +226,8 @@ def _search(results: Results) -> list[str]:
 def _evaluation(results: Results) -> list[str]:
     """Repeats, the rule that selected, and when the test split was opened."""
     run, metric = results.data.run, escape(formats.metric_name(results.data.metric))
-    finals = run.finals
-    if finals is None or not finals.finalists:
+    finals = results.data.finals
+    if not finals.finalists:
         return [
             "No configuration was trained more than once, and the test split was not opened: the scores of this run",
             "are of the validation split on which it selected, and optimistic.",
@@ -277,12 +271,12 @@ def _evaluation(results: Results) -> list[str]:
 def _statistics(results: Results) -> list[str]:
     """Intervals and comparisons."""
     unit = "patients" if results.data.dataset.groups.source else "images, since patients were not known,"
-    finals, scores = results.data.run.finals, results.judged_scores
+    scores = results.judged_scores
     count = REPLICATES if scores is None else scores.resamples.replicates
-    paired, board = [], results.leaderboard
-    if finals is not None and len(finals.finalists) > 1:
+    paired = []
+    if len(results.data.finals.finalists) > 1:
         seeds = ", with what other seeds would change added from the variance between repeats [@seeds]"
-        seeds = seeds if board is not None and board.seeded else ""
+        seeds = seeds if results.leaderboard.seeded else ""
         paired = [
             f"The winner was compared with each other finalist by the paired bootstrap{seeds}, with two-sided p values",
             "corrected by Holm's method [@holm], and by the exact McNemar test [@mcnemar] where every",

@@ -38,11 +38,11 @@ def chapter(results: Results) -> Chapter:
     blocks.append(Folded("Code, machine and data", (Facts(tuple(facts)),)))
     settings = {key: value for key, value in sweep.settings.items() if key not in _NOT_SETTINGS}
     blocks.append(Folded("All settings", (Facts(tuple(_flat(settings))),)))
-    if run.finals is not None and run.finals.test_access:
+    if openings := results.data.finals.test_access:
         what = "{} images, winner {}, finalists {}"
         rows = tuple(
             (formats.moment(one.opened), what.format(one.images or "?", one.winner, ", ".join(one.finalists)))
-            for one in run.finals.test_access
+            for one in openings
         )
         blocks += [Text("The test split was opened at these times (finalists/test_access.jsonl):"), Facts(rows)]
     return Chapter("reproducibility", "Reproducibility", tuple(blocks))

@@ -92,11 +92,10 @@ def chapter(results: Results) -> Chapter | None:
 
 def rows_of(results: Results) -> list[RowResult]:
     """Each row of the study whose predictions can be read, in the study's order."""
-    data, board = results.data, results.leaderboard
-    of_number = {} if board is None else {one.finalist.number: one for one in board.configurations}
+    data, of_number = results.data, {one.finalist.number: one for one in results.leaderboard.configurations}
     found = []
     for row in data.run.sweep.study_rows:
-        trial = _trials(results).get(row.number if row.number is not None else -1)
+        trial = data.trial(row.number)
         params = None if trial is None else formats.trial_params(trial)
         if trial is None or params is None:
             continue
@@ -161,12 +160,11 @@ def from_matrix(row: PublishedRow) -> dict[str, float]:
 def _claimed(results: Results, rows: Sequence[PublishedRow], ran: Sequence[RowResult]) -> Table:
     """Each row as published, beside its scores here: means over its repeats, else of the search's one training; with
     intervals where the winner is judged."""
-    judged = results.leaderboard.split if results.leaderboard is not None else None
     records, of_id = {one.id: one for one in results.data.run.sweep.study_rows}, {one.id: one for one in ran}
-    facts, pairs = [], []
+    judged, facts, pairs = results.leaderboard.split, [], []
     for row in rows:
         record, one = records[row.id], of_id.get(row.id)
-        trial = _trials(results).get(record.number if record.number is not None else -1, {})
+        trial = results.data.trial(record.number) or {}
         runs = "none"
         if one is not None:
             runs = "1 of the search" if one.result is None else f"{len(one.runs)} repeat{'s' * (len(one.runs) > 1)}"
@@ -176,7 +174,7 @@ def _claimed(results: Results, rows: Sequence[PublishedRow], ran: Sequence[RowRe
             scores = one.result.scores if one is not None and one.result is not None and split == judged else None
             value = trial.get(key, math.nan) if one is None else one.mean(split, name)
             fact |= {**intervals.cells(scores, {key: name}), key: value}
-            pairs += [(scores, name)] if scores is not None else []
+            pairs.append((scores, name))
             fact[f"{key}_shown"] = fact[f"{key}_shown"] if scores is not None else formats.show("score", value)
         facts.append(fact)
     frame = pd.DataFrame(facts)
@@ -288,12 +286,6 @@ def _published_cells(row: PublishedRow) -> dict[str, Any]:
         "f1_reported": row.f1 or formats.ABSENT,
         **{f"matrix_{key}": value for key, value in from_matrix(row).items()},
     }
-
-
-def _trials(results: Results) -> dict[int, dict[str, Any]]:
-    """The rows of the trials table by number."""
-    rows = results.data.trials.to_dict("records")
-    return {int(row["number"]): {str(key): value for key, value in row.items()} for row in rows if row["number"] >= 0}
 
 
 def _also_differs(one: TrialParams, other: TrialParams) -> tuple[str, ...]:

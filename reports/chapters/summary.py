@@ -30,7 +30,7 @@ def chapter(results: Results) -> Chapter:
     """Made last, since other chapters may find more files that cannot be read."""
     blocks: list[Block] = [_headline(results)]
     judge = results.judged_baselines
-    finding = judge.frozen_sentence if judge is not None and judge.frozen_close else ""
+    finding = judge.frozen_sentence if judge is not None and judge.close("frozen") else ""
     if said := " ".join(filter(None, (results.verdict, finding))):
         blocks.append(Text(escape(said)))
     scores = results.scores(results.split) if results.split and _is_readable(results) else None
@@ -54,8 +54,8 @@ def _headline(results: Results) -> Headline:
     winner, best = results.winner, results.data.best
     scores = results.judged_scores if _is_readable(results) else None
     known = None if scores is None else interval(scores, results.metric)
-    if winner is not None and winner.validation:
-        value = winner.mean if known is None else known.estimate
+    if winner is not None and winner.finalist.scores:
+        value = winner.finalist.mean if known is None else known.estimate
         name, whose = results.metric_name, f"the winner, {winner.title}"
         if known is None:
             name = formats.metric_name(results.data.metric)
@@ -65,17 +65,15 @@ def _headline(results: Results) -> Headline:
         known = known if name == results.metric_name and winner is None else None
     else:
         return Headline(formats.ABSENT, "There is no best configuration", _no_best(results))
-    bounds = "" if known is None or math.isnan(known.low) else _bounds(known.low, known.high)
+    bounds = ""
+    if known is not None and not math.isnan(known.low):
+        bounds = f" (95\N{NO-BREAK SPACE}% interval {formats.score(known.low)}–{formats.score(known.high)})"
     return Headline(formats.show("score", value), f"{formats.capital(name)} of {whose}{bounds}", _worth(results))
 
 
 def _is_readable(results: Results) -> bool:
     """Whether scores are of the configuration that the page is about, not of another in place of the winner."""
     return results.winner is None or results.winner.scores is not None
-
-
-def _bounds(low: float, high: float) -> str:
-    return f" (95\N{NO-BREAK SPACE}% interval {formats.score(low)}–{formats.score(high)})"
 
 
 def _no_best(results: Results) -> str:
@@ -92,15 +90,15 @@ def _no_best(results: Results) -> str:
 def _worth(results: Results) -> str:
     """What the number is the mean of, on which images, and how the configuration was selected."""
     winner, board, data = results.winner, results.leaderboard, results.data
-    if winner is None or board is None or not winner.validation:
+    if winner is None or not winner.finalist.scores:
         count = len(data.ranked)
         text = f"Best of {count} trials, each at its best epoch" if count > 1 else "Best epoch of one trial"
         no_test = "" if data.has_test else " There is no test split."
         return f"{text}, selected on these validation images: optimistic.{no_test}"
     if winner.scores is None:
         return (
-            f"Mean of {len(winner.validation)} repeats as the run recorded it, without an interval: no predictions can "
-            "be read. The winner was selected by this score: optimistic."
+            f"Mean of {len(winner.finalist.scores)} repeats as the run recorded it, without an interval: no "
+            "predictions can be read. The winner was selected by this score: optimistic."
         )
     resamples, runs = winner.scores.resamples, winner.scores.by_run[results.metric]
     patients = f" of {resamples.groups:,} patients" if resamples.named else ""
@@ -120,16 +118,14 @@ def _worth(results: Results) -> str:
 
 def _forest(results: Results, scores: Scores) -> Figure:
     """The configuration, the runners-up and the baselines that were measured on the same images."""
-    metric, board = results.metric, results.leaderboard
-    name = f"trial {results.number}"
+    metric, name = results.metric, f"trial {results.number}"
     marks = [_mark(name, "winner", scores, metric, None if results.params is None else results.params.backbone)]
-    rivals = [] if board is None or results.winner is None else board.runners_up
-    for one in [one for one in rivals if one.scores is not None][:MOST_RUNNERS_UP]:
-        assert one.scores is not None
-        marks.append(_mark(one.title, "finalist", one.scores, metric, str(one.finalist.params.get("backbone", ""))))
+    rivals = [] if results.winner is None else results.leaderboard.runners_up
+    for one, own in [(one, one.scores) for one in rivals if one.scores is not None][:MOST_RUNNERS_UP]:
+        marks.append(_mark(one.title, "finalist", own, metric, str(one.finalist.params.get("backbone", ""))))
     marks += _baselines(results, scores)
-    frame = pd.DataFrame([(one.name, one.kind, one.value, one.low, one.high) for one in marks])
-    frame.columns = pd.Index(["name", "kind", "score", "low", "high"])
+    rows = [(one.name, one.kind, one.value, one.low, one.high) for one in marks]
+    frame = pd.DataFrame(rows, columns=["name", "kind", "score", "low", "high"])
     beside = [
         words
         for kind, words in (("finalist", "runners-up"), ("baseline", "baselines (gray)"))
@@ -137,7 +133,7 @@ def _forest(results: Results, scores: Scores) -> Figure:
     ]
     caption = f"{formats.capital(results.metric_name)} with 95 % intervals"
     caption += f", beside {formats.listing(beside)}." if beside else "."
-    meaning = formats.metric_meaning(f"val_{metric}")
+    meaning = formats.METRIC_MEANINGS.get(metric.partition(":")[0])
     caption += f" It is {meaning}." if meaning else ""
     alt = f"Dots with 95 % intervals, {results.metric_name}: " + "; ".join(f"{one.name} {one.text}" for one in marks)
     return Figure("summary", caption, alt, figures.forest(marks, results.metric_name), frame)
@@ -261,7 +257,7 @@ def _own_scores(results: Results) -> str:
 def _run(results: Results) -> list[tuple[str, str]]:
     """What was searched on what, with what end, and when the test split was opened."""
     data = results.data
-    run, sweep, counts = data.run, data.run.sweep, tables.status_counts(data.trials)
+    sweep, counts = data.run.sweep, tables.status_counts(data.trials)
     budget = f", at most {sweep.epochs} epochs a trial" if sweep.epochs else ""
     source = data.dataset.source.path or sweep.data or "unknown"
     better = "higher" if data.run.sweep.mode == "max" else "lower"
@@ -278,8 +274,8 @@ def _run(results: Results) -> list[tuple[str, str]]:
         ("Began", formats.moment(sweep.created)),
         ("Took", formats.elapsed(sweep.created, sweep.ended)),
     ]
-    finals = run.finals
-    if finals is None:
+    finals = data.finals
+    if not finals.finalists:
         return [*rows, ("Time in trials", seconds)]
     repeats = [repeat for one in finals.finalists for repeat in one.repeats]
     ended, failed = (sum(one.status == status for one in repeats) for status in ("completed", "failed"))

@@ -26,7 +26,7 @@ def chapter(results: Results) -> Chapter:
     titles |= {name: f"val {formats.score_name('accuracy', data.task)}" for name in names if name == "val_accuracy"}
     caption = "Scores are validation scores at a trial's best epoch. Click a heading to sort."
     shown = columns(*names, **titles)
-    blocks.append(Table("trials", caption, frame, shown, filterable=True, status_key="status"))
+    blocks.append(Table("trials", caption, frame, shown, filterable=True))
     if constant and len(data.trials) > 1:
         same = tuple((title(key), formats.show("general", constant[key])) for key in sorted(constant))
         blocks.append(Folded("The same in all trials", (Facts(same),)))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from run_files import write
+from run_files import rewrite, write
 
 from reports import external
 from reports.build import build, main
@@ -227,11 +227,7 @@ def test_damaged_and_missing_files_are_told_and_the_rest_is_shown(write_run):
 
 def test_predictions_that_contradict_the_records_are_told(write_run):
     root = write_run(trials=1)
-    trial = RunPaths(root).trial("t00000")
-    with np.load(trial.predictions) as saved:
-        arrays = {key: saved[key] for key in saved.files}
-    arrays["probability"] = arrays["probability"][::-1]
-    np.savez(trial.predictions, **arrays)
+    rewrite(RunPaths(root).trial("t00000").predictions, probability=lambda arrays: arrays["probability"][::-1])
     build(root)
     assert "one of the two is damaged" in read(root)
 

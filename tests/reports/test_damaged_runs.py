@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from baseline_files import POOR, write_baselines
+from run_files import rewrite
 
 from reports.build import main
 from sweep.run_folder import RunPaths
@@ -44,12 +45,6 @@ def cut(path: Path) -> None:
 
 def change(path: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def rearrange(file: Path, **changes: Callable[[np.ndarray], np.ndarray]) -> None:
-    with np.load(file) as saved:
-        arrays = {key: saved[key] for key in saved.files}
-    np.savez(file, **(arrays | {key: make(arrays[key]) for key, make in changes.items()}))
 
 
 def of_first(paths: RunPaths) -> Path:
@@ -91,16 +86,16 @@ DAMAGES: dict[str, tuple[list[Damage], list[str]]] = {
     "predictions of one repeat are cut, of another of other images": (
         [
             lambda p: cut(of_first(p)),
-            lambda p: rearrange(p.repeat("t0001/seed_1002").predictions, path=lambda old: np.char.add("x", old)),
+            lambda p: rewrite(p.repeat("t0001/seed_1002").predictions, path=lambda a: np.char.add("x", a["path"])),
         ],
         ["finalists/t0000/seed_1001/best/predictions.npz", "predictions of other images"],
     ),
     "predictions are of wrong shapes, classes and kinds": (
         [
-            lambda p: rearrange(of_first(p), probability=lambda old: old[:-1]),
-            lambda p: rearrange(p.repeat("t0000/seed_1002").predictions, classes=lambda old: old[::-1]),
-            lambda p: rearrange(p.repeat("t0001/seed_1001").predictions, label=lambda old: old.astype(str)),
-            lambda p: rearrange(p.baselines / "thumbnails.npz", label=lambda old: old[:-1]),
+            lambda p: rewrite(of_first(p), probability=lambda a: a["probability"][:-1]),
+            lambda p: rewrite(p.repeat("t0000/seed_1002").predictions, classes=lambda a: a["classes"][::-1]),
+            lambda p: rewrite(p.repeat("t0001/seed_1001").predictions, label=lambda a: a["label"].astype(str)),
+            lambda p: rewrite(p.baselines / "thumbnails.npz", label=lambda a: a["label"][:-1]),
         ],
         [
             "finalists/t0000/seed_1001/best/predictions.npz cannot be read (its arrays do not fit",

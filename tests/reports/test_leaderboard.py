@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_files import write
+from run_files import keep_rows, write
 from sklearn.metrics import accuracy_score, f1_score
 
 from reports.comparisons import Comparison, compare, holm
@@ -23,9 +23,7 @@ from trainables.predictions import Predictions
 
 
 def board_of(root: Path) -> Leaderboard:
-    found = leaderboard(read_report_data(root))
-    assert found is not None
-    return found
+    return leaderboard(read_report_data(root))
 
 
 def of(run: Run, trial_id: str, split: str) -> Any:
@@ -44,11 +42,7 @@ def macro_f1(part: Any) -> float:
 
 def change(root: Path, trial_id: str, rows: Any) -> None:
     """Keep or reorder the rows of a repeat's predictions."""
-    path = RunPaths(root).repeat(trial_id).predictions
-    with np.load(path) as saved:
-        arrays = {key: saved[key] for key in saved.files}
-    moved = {key: arrays[key][rows] for key in ("path", "split", "label", "probability")}
-    np.savez(path, **(arrays | moved))
+    keep_rows(RunPaths(root).repeat(trial_id).predictions, lambda _: rows)
 
 
 def test_scores_are_means_over_repeats_on_test_and_the_winner_is_compared_with_each_other(write_run):
@@ -62,9 +56,9 @@ def test_scores_are_means_over_repeats_on_test_and_the_winner_is_compared_with_e
         assert one.scores.estimate["f1_macro"] == pytest.approx(statistics.fmean(map(macro_f1, parts)))
         assert one.scores.resamples is board.winner.scores.resamples
         val = [macro_f1(of(run, f"{one.trial_id}/seed_{seed}", "val")) for seed in (1001, 1002, 1003)]
-        assert list(one.validation.values()) == pytest.approx(val)
-        assert one.mean == pytest.approx(statistics.fmean(val))
-        assert one.standard_error == pytest.approx(statistics.stdev(val) / math.sqrt(3))
+        assert one.finalist.scores == pytest.approx(val)
+        assert one.finalist.mean == pytest.approx(statistics.fmean(val))
+        assert one.finalist.standard_error == pytest.approx(statistics.stdev(val) / math.sqrt(3))
         assert board.gap(one) == pytest.approx(one.finalist.search_score - statistics.fmean(val))
     winner = board.winner.scores.estimate["f1_macro"]
     for one in board.runners_up:
@@ -112,8 +106,8 @@ def test_repeats_that_failed_are_missing_damaged_or_contradicted_are_left_out_wi
     rows = [json.loads(line) for line in result.read_text().splitlines()]
     result.write_text("".join(json.dumps(row | {"val_f1_macro": row["val_f1_macro"] / 2}) + "\n" for row in rows))
     winner, damaged, contradicted = board_of(root).configurations
-    assert (winner.runs.names, len(winner.validation)) == (("seed_1001", "seed_1003"), 2)
-    assert (damaged.runs.names, len(damaged.validation)) == (("seed_1003",), 3)
+    assert (winner.runs.names, len(winner.finalist.scores)) == (("seed_1001", "seed_1003"), 2)
+    assert (damaged.runs.names, len(damaged.finalist.scores)) == (("seed_1003",), 3)
     assert [len(one.remarks) for one in (winner, damaged, contradicted)] == [1, 2, 1]
     assert "one of the two is damaged" in contradicted.remarks[0]
 
@@ -127,13 +121,11 @@ def test_without_a_decision_or_an_opening_validation_judges(write_run):
     damaged = write_run("c", finals={})
     RunPaths(damaged).selection.write_text("{")
     assert board_of(damaged).split == "val"
-    assert leaderboard(read_report_data(write_run("d"))) is None
+    assert board_of(write_run("d")).configurations == ()
 
 
 def test_with_folds_every_image_is_judged_by_the_network_that_was_not_trained_on_it(write_run):
-    root = write_run(finals={"opened": 0})
-    paths = RunPaths(root)
-    paths.chosen.write_text(json.dumps(json.loads(paths.chosen.read_text()) | {"folds": 3}))
+    root = write_run(finals={"opened": 0, "folds": 3})
     run = read_run(root)
     whole = {seed: of(run, f"t0000/seed_{seed}", "val") for seed in (1001, 1002, 1003)}
     for trial in ("t0000", "t0001", "t0003"):
@@ -150,7 +142,7 @@ def test_with_folds_every_image_is_judged_by_the_network_that_was_not_trained_on
     assert board.winner.runs.names == ("all folds",)
     parts = [evaluate_predictions(p.label[f::3], p.probability[f::3], p.classes, "single_label")["f1_macro"]
              for f, p in enumerate(whole.values())]  # fmt: skip
-    assert board.winner.mean == pytest.approx(statistics.fmean(parts))
+    assert board.winner.finalist.mean == pytest.approx(statistics.fmean(parts))
     assert len(board.leads) == 2
 
 
@@ -183,7 +175,7 @@ def test_where_lower_is_better_a_lower_score_is_a_better_verdict_and_a_flatterin
     lead = Comparison(difference=-0.2, low=-0.3, high=-0.1, p=0.001, p_holm=0.002, warning="")
     assert board.verdict(lead) == 1
     one = board.winner
-    assert board.gap(one) == pytest.approx(one.mean - one.finalist.search_score)
+    assert board.gap(one) == pytest.approx(one.finalist.mean - one.finalist.search_score)
 
 
 def test_tuned_thresholds_stand_beside_one_half(write_run):

@@ -11,7 +11,7 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from reports.bootstrap import Runs
-from reports.probabilities import calibration_error, chance_calibration_error, reliability, youden
+from reports.probabilities import BINS, calibration_error, chance_calibration_error, reliability, youden
 
 
 @settings(max_examples=80, deadline=None)
@@ -65,13 +65,13 @@ def test_the_threshold_is_of_the_validation_images_of_all_repeats_pooled(write_r
 OUTCOMES = st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=60)
 
 
-@given(OUTCOMES, st.integers(1, 20))
-def test_every_image_is_in_the_bin_of_its_confidence(pairs, bins):
+@given(OUTCOMES)
+def test_every_image_is_in_the_bin_of_its_confidence(pairs):
     outcome, confidence = np.array([o for o, _ in pairs]), np.array([c for _, c in pairs])
-    found = reliability(outcome, confidence, bins=bins)
+    found = reliability(outcome, confidence)
     assert found.counts.sum() == len(pairs)
-    edges = np.linspace(0, 1, bins + 1)
-    for m in range(bins):
+    edges = np.linspace(0, 1, BINS + 1)
+    for m in range(BINS):
         inside = (confidence > edges[m]) & (confidence <= edges[m + 1]) | ((m == 0) & (confidence == 0))
         assert found.counts[m] == inside.sum()
         assert found.observed[m] == pytest.approx(outcome[inside].mean() if inside.any() else np.nan, nan_ok=True)
@@ -84,7 +84,7 @@ def test_bins_are_those_of_scikit_learn(seed):
     confidence = rng.random(300)
     outcome = rng.random(300) < confidence
     observed, mean = calibration_curve(outcome, confidence, n_bins=10)
-    found = reliability(outcome, confidence, bins=10)
+    found = reliability(outcome, confidence)
     np.testing.assert_allclose(found.observed[found.counts > 0], observed)
     np.testing.assert_allclose(found.confidence[found.counts > 0], mean)
     gaps = np.abs(observed - mean) * found.counts[found.counts > 0]
@@ -93,6 +93,6 @@ def test_bins_are_those_of_scikit_learn(seed):
 
 def test_the_error_is_the_gap_of_each_bin_weighted_by_its_images():
     outcome = np.array([True, True, False, True, False])
-    found = reliability(outcome, np.array([0.95, 0.95, 0.95, 0.55, 0.55]), bins=10)
+    found = reliability(outcome, np.array([0.95, 0.95, 0.95, 0.55, 0.55]))
     assert found.counts.tolist() == [0, 0, 0, 0, 0, 2, 0, 0, 0, 3]
     assert found.error == pytest.approx(3 / 5 * (0.95 - 2 / 3) + 2 / 5 * 0.05)

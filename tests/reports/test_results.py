@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from baseline_files import POOR, write_baselines
 from in_chapter import results_of
+from run_files import keep_rows, rewrite
 from searched_run import write_searched
 from sklearn.metrics import roc_auc_score
 
@@ -29,12 +30,8 @@ BIG: dict[str, Any] = {
 }
 
 
-def rewrite(root: Path, trial_id: str, **changed: Callable[[dict[str, Any]], Any]) -> None:
-    """Change arrays of a repeat's predictions."""
-    path = RunPaths(root).repeat(trial_id).predictions
-    with np.load(path) as saved:
-        arrays = {key: saved[key] for key in saved.files}
-    np.savez(path, **(arrays | {key: change(arrays) for key, change in changed.items()}))
+def of_winner(root: Path, name: str) -> Path:
+    return RunPaths(root).repeat(f"t0000/{name}").predictions
 
 
 def skilled(
@@ -50,7 +47,7 @@ def skilled(
             new = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).astype(np.float32)
             return np.where(np.isin(arrays["split"], splits)[:, None], new, arrays["probability"])
 
-        rewrite(root, f"{trial_id}/{folder.name}", probability=drawn)
+        rewrite(folder / "best" / "predictions.npz", probability=drawn)
 
 
 def said(results: Results) -> str:
@@ -145,8 +142,7 @@ def test_a_failed_repeat_is_no_run(write_run: WriteRun) -> None:
 def test_runs_that_list_the_images_in_another_order_are_brought_into_one(write_run: WriteRun, task: str) -> None:
     root = write_run(finals={}, task=task, classes=("a", "b"))
     before = results_of(root).runs("test")
-    names = ("path", "split", "label", "probability")
-    rewrite(root, "t0000/seed_1002", **{name: lambda arrays, name=name: arrays[name][::-1] for name in names})
+    keep_rows(of_winner(root, "seed_1002"), lambda _: slice(None, None, -1))
     after = results_of(root).runs("test")
     np.testing.assert_array_equal(after.probabilities, before.probabilities)
     np.testing.assert_array_equal(after.labels, before.labels)
@@ -154,16 +150,14 @@ def test_runs_that_list_the_images_in_another_order_are_brought_into_one(write_r
 
 def test_a_run_on_other_images_is_left_out(write_run: WriteRun) -> None:
     root = write_run(finals={})
-    rewrite(root, "t0000/seed_1003", path=lambda arrays: np.char.add("other/", arrays["path"]))
+    rewrite(of_winner(root, "seed_1003"), path=lambda arrays: np.char.add("other/", arrays["path"]))
     assert results_of(root).runs("test").names == ("seed_1001", "seed_1002")
 
 
 def test_folds_are_one_run_over_all_images_that_they_validated(write_run: WriteRun) -> None:
-    root = write_run(finals={})
-    chosen = RunPaths(root).chosen
-    chosen.write_text(json.dumps(json.loads(chosen.read_text()) | {"folds": 3}))
+    root = write_run(finals={"folds": 3})
     for fold, name in enumerate(("seed_1001", "seed_1002", "seed_1003")):
-        rewrite(root, f"t0000/{name}", path=lambda arrays, fold=fold: np.char.add(f"{fold}/", arrays["path"]))
+        rewrite(of_winner(root, name), path=lambda arrays, fold=fold: np.char.add(f"{fold}/", arrays["path"]))
     results = results_of(root)
     runs = results.runs("val")
     assert runs.probabilities.shape[0] == 1
@@ -209,7 +203,7 @@ def test_where_shortcuts_fall_short_nothing_warns_and_the_best_is_named(write_ru
     write_baselines(root, POOR | {"thumbnails": 0.25, "borders": 0.1})
     results = results_of(root)
     found = results.judged_baselines
-    assert found.shortcuts_close == ()
+    assert found.close("shortcut") == []
     assert "No shortcut comes close" in found.shortcut_sentence
     assert "thumbnails of 16 x 16 pixels (macro F1 " in found.shortcut_sentence
     assert "shortcut" not in said(results).lower()
@@ -220,7 +214,7 @@ def test_a_shortcut_that_comes_close_is_a_caveat(write_run: WriteRun, name: str)
     root = write_run(finals={})
     write_baselines(root, {"majority": 0.0, "thumbnails": 0.1, "borders": 0.1} | {name: 3.0})
     results = results_of(root)
-    assert [one.name for one in results.judged_baselines.shortcuts_close] == [name]
+    assert [one.name for one in results.judged_baselines.close("shortcut")] == [name]
     assert results.judged_baselines.shortcut_sentence in said(results)
     assert "how the images were made" in said(results)
 
@@ -228,16 +222,12 @@ def test_a_shortcut_that_comes_close_is_a_caveat(write_run: WriteRun, name: str)
 def test_a_class_that_a_shortcut_tells_is_named_though_it_tells_no_other(write_run: WriteRun) -> None:
     root = write_run(finals={}, **BIG)
     write_baselines(root, {"majority": 0.0, "thumbnails": 0.1, "borders": 0.1})
-    path = RunPaths(root).baselines / "borders.npz"
-    with np.load(path) as saved:
-        arrays = {key: saved[key] for key in saved.files}
-    arrays["probability"] = np.where(
-        (arrays["label"] == 1)[:, None], np.float32([0.1, 0.8, 0.1]), np.float32([0.45, 0.1, 0.45])
-    )
-    np.savez(path, **arrays)
+    told, not_told = np.float32([0.1, 0.8, 0.1]), np.float32([0.45, 0.1, 0.45])
+    borders = RunPaths(root).baselines / "borders.npz"
+    rewrite(borders, probability=lambda arrays: np.where((arrays["label"] == 1)[:, None], told, not_told))
     results = results_of(root)
     judge = results.judged_baselines
-    assert judge.shortcuts_close == ()
+    assert judge.close("shortcut") == []
     (one,) = judge.given_away
     assert (one.name, one.baseline.name, one.auroc, one.f1) == ("b", "borders", 1.0, 1.0)
     first = caveats(results)[0].text
@@ -272,9 +262,9 @@ def test_frozen_features_that_come_close_are_a_finding_about_fine_tuning_and_no_
     write_baselines(root, {"majority": 0.0, "thumbnails": 0.1, "borders": 0.1, "frozen_resnet18": 3.0})
     results = results_of(root)
     found = results.judged_baselines
-    assert found.shortcuts_close == ()
+    assert found.close("shortcut") == []
     assert "No shortcut comes close" in found.shortcut_sentence
-    assert [one.name for one in found.frozen_close] == ["frozen_resnet18"]
+    assert [one.name for one in found.close("frozen")] == ["frozen_resnet18"]
     assert "not shown to gain" in found.frozen_sentence
     assert "frozen" not in said(results)
 
@@ -286,15 +276,14 @@ def test_the_rule_for_close_is_one_for_both_kinds(write_run: WriteRun) -> None:
     for one in found.baselines:
         lead = found.leads[one.name]
         close = found.share_of_gain(one.name) >= 0.9 or lead.low <= 0 or lead.difference <= 0
-        assert (one in (*found.shortcuts_close, *found.frozen_close)) == close
+        assert (one in [*found.close("shortcut"), *found.close("frozen")]) == close
 
 
 def test_a_winner_that_answers_always_the_same_is_told_so(write_run: WriteRun) -> None:
     root = write_run(finals={})
     for name in ("seed_1001", "seed_1002", "seed_1003"):
         rewrite(
-            root,
-            f"t0000/{name}",
+            of_winner(root, name),
             probability=lambda arrays: np.tile(np.float32([0.1, 0.2, 0.7]), (len(arrays["path"]), 1)),
         )
     write_baselines(root, {"majority": 0.0, "thumbnails": 0.5})
@@ -314,13 +303,11 @@ def test_before_the_test_split_is_opened_no_baseline_is_compared_on_it(write_run
 
 
 def test_with_folds_baselines_are_compared_on_their_own_validation_images(write_run: WriteRun) -> None:
-    root = write_run(finals={"opened": 0})
+    root = write_run(finals={"opened": 0, "folds": 3})
     write_baselines(root, POOR, splits=("val",))
-    chosen = RunPaths(root).chosen
-    chosen.write_text(json.dumps(json.loads(chosen.read_text()) | {"folds": 3}))
     for fold, name in enumerate(("seed_1001", "seed_1002", "seed_1003")):
         prefix = f"{fold}/" if fold else ""
-        rewrite(root, f"t0000/{name}", path=lambda arrays, prefix=prefix: np.char.add(prefix, arrays["path"]))
+        rewrite(of_winner(root, name), path=lambda arrays, prefix=prefix: np.char.add(prefix, arrays["path"]))
     results = results_of(root)
     count = int((results.model.predictions.split == "val").sum())
     assert len(results.runs("val").labels) == 3 * count
@@ -330,9 +317,7 @@ def test_with_folds_baselines_are_compared_on_their_own_validation_images(write_
 def test_a_baseline_of_other_images_or_that_failed_is_not_compared(write_run: WriteRun) -> None:
     root = write_run(finals={})
     write_baselines(root, POOR, failed=("borders",))
-    with np.load(RunPaths(root).baselines / "thumbnails.npz") as saved:
-        arrays = {key: saved[key] for key in saved.files}
-    np.savez(RunPaths(root).baselines / "thumbnails.npz", **arrays | {"path": np.char.add("x", arrays["path"])})
+    rewrite(RunPaths(root).baselines / "thumbnails.npz", path=lambda arrays: np.char.add("x", arrays["path"]))
     assert set(results_of(root).judged_baselines.measured) == {"majority", "frozen_resnet18"}
 
 

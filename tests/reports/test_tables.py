@@ -176,14 +176,6 @@ def test_what_was_left_out_is_one_list_with_at_most_three_examples():
     assert tables.left_out(dataset).to_numpy().tolist() == expected
 
 
-def test_an_earlier_runs_list_is_made_of_its_unreadable_and_its_ignored_files():
-    dropped = [{"path": f"{place}.png", "reason": ("empty", "torn")[place % 2]} for place in range(5)]
-    ignored = {"check": "ignored_files", "count": 9, "message": "9 files are no images", "items": [["a.txt"]]}
-    found = tables.left_out(DatasetRecord.model_validate({"dropped": dropped, "checks": [ignored]}))
-    expected = [["9 files are no images", 9, "a.txt"], ["unreadable: empty", 3, "0.png; 2.png; 4.png"]]
-    assert found.to_numpy().tolist() == [*expected, ["unreadable: torn", 2, "1.png; 3.png"]]
-
-
 def test_image_files_are_described_class_by_class():
     images = pd.DataFrame(
         {

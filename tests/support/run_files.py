@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,19 @@ def change_sweep(paths: RunPaths, **changes: Any) -> None:
     saved = json.loads(paths.sweep.read_text(encoding="utf-8"))
     resolved = saved.pop("resolved")
     write_sweep(paths, saved | resolved | changes)
+
+
+def rewrite(file: Path, **changes: Callable[[dict[str, Any]], Any]) -> None:
+    """Change arrays of an npz file, each to what its function makes of all that were there."""
+    with np.load(file) as saved:
+        arrays = dict(saved)
+    np.savez(file, **(arrays | {name: change(arrays) for name, change in changes.items()}))
+
+
+def keep_rows(file: Path, chosen: Callable[[dict[str, Any]], Any]) -> None:
+    """Keep or reorder rows of predictions: those that ``chosen`` names, given their arrays."""
+    names = ("path", "split", "label", "probability")
+    rewrite(file, **{name: lambda arrays, name=name: arrays[name][chosen(arrays)] for name in names})
 
 
 def _even(classes: Sequence[str], sizes: dict[str, int]) -> dict[str, dict[str, int]]:
@@ -373,6 +386,7 @@ def write_finals(
     opened: int = 1,
     failed: Sequence[str] = (),
     thresholds: dict[str, float] | None = None,
+    folds: int | None = None,
 ) -> None:
     """Write ``finalists/``: trials of these numbers repeated, the first of them the winner.
 
@@ -400,7 +414,7 @@ def write_finals(
             status = "failed" if key in failed else "completed"
             _write_repeat(paths, facts, key, 1001 + repeat, place * repeats + repeat, status, epochs, predictions, task)
     write_json(
-        paths.chosen, {"chosen": "2026-01-05T11:00:00+00:00", "repeats": names, "folds": None, "finalists": chosen}
+        paths.chosen, {"chosen": "2026-01-05T11:00:00+00:00", "repeats": names, "folds": folds, "finalists": chosen}
     )
     if not selected:
         return

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from in_chapter import figures, notes, results_of, tables, texts
+from run_files import keep_rows, rewrite
 from sklearn import metrics
 
 from reports import model_card
@@ -47,12 +46,7 @@ def test_areas_are_the_mean_of_scikit_learns_over_the_repeats(write_run, task):
 def test_a_class_that_the_split_lacks_is_undefined_not_zero(write_run):
     root = write_run(finals={"repeats": 1})
     path = RunPaths(root).repeat("t0000/seed_1001").predictions
-    with np.load(path) as saved:
-        arrays = {key: saved[key] for key in saved.files}
-    kept = (arrays["split"] != "test") | (arrays["label"] != 1)
-    for name in ("path", "split", "label", "probability"):
-        arrays[name] = arrays[name][kept]
-    np.savez(path, **arrays)
+    keep_rows(path, lambda arrays: (arrays["split"] != "test") | (arrays["label"] != 1))
     found = chapter(results_of(root))
     assert "Undefined for normal" in notes(found)
     rows = areas(found).frame.set_index("class")
@@ -110,14 +104,10 @@ def test_class_names_are_no_markup_where_they_are_few_enough_to_be_listed(write_
 
 
 def test_folds_are_scored_together_each_image_by_the_fold_that_did_not_train_on_it(write_run):
-    root = write_run(finals={"opened": 0})
-    paths = RunPaths(root)
-    paths.chosen.write_text(json.dumps(json.loads(paths.chosen.read_text()) | {"folds": 3}))
+    root = write_run(finals={"opened": 0, "folds": 3})
     for fold in range(3):
-        file = paths.repeat(f"t0000/seed_{1001 + fold}").predictions
-        with np.load(file) as saved:
-            arrays = {key: saved[key] for key in saved.files}
-        np.savez(file, **(arrays | {"path": np.char.add(f"{fold}/", arrays["path"])}))
+        file = RunPaths(root).repeat(f"t0000/seed_{1001 + fold}").predictions
+        rewrite(file, path=lambda arrays, fold=fold: np.char.add(f"{fold}/", arrays["path"]))
     results = results_of(root)
     found = chapter(results)
     parts = repeats(results, "val")

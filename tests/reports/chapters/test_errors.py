@@ -9,23 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from in_chapter import figures, notes, results_of, tables, texts
+from run_files import keep_rows
 from sklearn import metrics
 
 from reports.chapters import summary
 from reports.chapters.errors import chapter, operating_table
 from reports.probabilities import MOST_VALUES, operating_points
 from sweep.run_folder import RunPaths
-
-
-def keep_rows(root, trial_id, chosen):
-    """Keep only those rows of a repeat's predictions; chosen: a function of its arrays."""
-    path = RunPaths(root).repeat(trial_id).predictions
-    with np.load(path) as saved:
-        arrays = {key: saved[key] for key in saved.files}
-    rows = chosen(arrays)
-    for name in ("path", "split", "label", "probability"):
-        arrays[name] = arrays[name][rows]
-    np.savez(path, **arrays)
 
 
 def repeats_of_winner(results):
@@ -75,7 +65,8 @@ def test_scores_of_a_class_are_the_mean_over_the_repeats_and_its_auroc_is_that_o
 def test_a_class_that_is_missing_from_a_split_is_named_and_its_scores_are_undefined(write_run):
     root = write_run(finals={})
     for name in ("seed_1001", "seed_1002", "seed_1003"):
-        keep_rows(root, f"t0000/{name}", lambda arrays: (arrays["split"] != "test") | (arrays["label"] != 0))
+        file = RunPaths(root).repeat(f"t0000/{name}").predictions
+        keep_rows(file, lambda arrays: (arrays["split"] != "test") | (arrays["label"] != 0))
     found = chapter(results_of(root))
     assert "No test image has covid" in notes(found)
     row = tables(found)["per_class_test"].frame.iloc[0]
@@ -91,7 +82,7 @@ def test_a_class_that_is_never_predicted_is_named(write_run):
 
 def test_an_opened_test_split_without_saved_rows_is_told(write_run):
     root = write_run(finals={})
-    keep_rows(root, "t0000/seed_1001", lambda arrays: arrays["split"] != "test")
+    keep_rows(RunPaths(root).repeat("t0000/seed_1001").predictions, lambda arrays: arrays["split"] != "test")
     assert "these predictions hold no test images" in notes(chapter(results_of(root)))
 
 
@@ -104,7 +95,9 @@ def test_a_substitute_for_the_model_files_predictions_is_told(write_run):
 
 def test_predictions_of_a_repeat_that_contradict_its_record_are_told(write_run):
     root = write_run(finals={})
-    keep_rows(root, "t0000/seed_1001", lambda arrays: np.arange(len(arrays["path"])) % 2 == 0)
+    keep_rows(
+        RunPaths(root).repeat("t0000/seed_1001").predictions, lambda arrays: np.arange(len(arrays["path"])) % 2 == 0
+    )
     assert "one of the two is damaged" in notes(chapter(results_of(root)))
 
 

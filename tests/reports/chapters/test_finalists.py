@@ -56,7 +56,7 @@ def test_every_repeat_stands_with_its_own_scores(write_run: WriteRun) -> None:
     assert math.isnan(failed["score"])
     winner = frame[frame["number"] == 0]
     assert winner["score"].mean() == pytest.approx(results.winner.scores.estimate["f1_macro"])
-    assert winner["validation"].mean() == pytest.approx(results.winner.mean)
+    assert winner["validation"].mean() == pytest.approx(results.winner.finalist.mean)
 
 
 def test_the_pairs_have_difference_p_and_a_verdict_in_words(write_run: WriteRun) -> None:
@@ -78,9 +78,7 @@ def test_the_pairs_have_difference_p_and_a_verdict_in_words(write_run: WriteRun)
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Leaderboard:
-    found = results_of(write(tmp_path_factory.mktemp("board") / "run", finals={"repeats": 1})).leaderboard
-    assert found is not None
-    return found
+    return results_of(write(tmp_path_factory.mktemp("board") / "run", finals={"repeats": 1})).leaderboard
 
 
 @pytest.mark.parametrize(

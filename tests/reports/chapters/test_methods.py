@@ -41,8 +41,8 @@ def test_files_left_out_are_counted_as_the_data_chapter_lists_them(write_run):
     many = [{"why": f"reason {place}", "count": 10} for place in range(9)]
     text = paragraphs(write_run("many", dataset={"left_out": many}))["Data"]
     assert "90 images or rows were left out (see Data)." in text
-    earlier = {"left_out": None, "dropped": [{"path": "a.png", "reason": "empty"}]}
-    text = paragraphs(write_run("earlier", dataset=earlier))["Data"]
+    torn = {"dropped": [{"path": "a.png", "reason": "empty"}]}
+    text = paragraphs(write_run("torn", dataset=torn))["Data"]
     assert "1 image or row was left out: 1 (unreadable: empty)." in text
 
 
@@ -130,9 +130,8 @@ def test_with_finalists_rule_times_and_openings_are_told(write_run):
 
 
 def test_folds_tuned_thresholds_and_baselines_are_told_where_there_are_any(write_run):
-    root = write_run(finals={"thresholds": {"a": 0.3, "b": 0.5}}, task="multi_label", classes=("a", "b"))
-    paths = RunPaths(root)
-    paths.chosen.write_text(json.dumps(json.loads(paths.chosen.read_text()) | {"folds": 3}))
+    finals = {"thresholds": {"a": 0.3, "b": 0.5}, "folds": 3}
+    root = write_run(finals=finals, task="multi_label", classes=("a", "b"))
     text = paragraphs(root)["Selection and final evaluation"]
     assert "3-fold cross-validation" in text
     assert "threshold that maximised its F1" in text

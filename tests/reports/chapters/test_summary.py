@@ -6,10 +6,10 @@ import json
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from baseline_files import POOR, write_baselines
 from in_chapter import facts, figures, notes, results_of, texts
+from run_files import keep_rows
 
 from reports.blocks import Chapter, Code, Folded, Headline, walk
 from reports.caveats import caveats
@@ -123,7 +123,7 @@ def test_the_model_file_its_own_scores_the_command_and_the_lines_that_load_it(wr
     assert "python -m sweep.predict 'my runs/run' IMAGES" in code(found)
     assert "import torch, torchvision" in code(found)
     own = facts(found)["Which network"]
-    assert f"validation macro F1 {results.winner.validation['seed_1001']:.3f}" in own
+    assert f"validation macro F1 {results.winner.finalist.scores[0]:.3f}" in own
     assert f"test macro F1 {results.winner.scores.by_run['f1_macro'][0]:.3f}" in own
 
 
@@ -194,7 +194,7 @@ def test_where_no_predictions_of_the_winner_can_be_read_the_recorded_mean_stands
         RunPaths(root).repeat(f"t0000/seed_{seed}").predictions.unlink()
     results = results_of(root)
     found = chapter(results)
-    assert headline(found).value == f"{results.winner.mean:.3f}"
+    assert headline(found).value == f"{results.winner.finalist.mean:.3f}"
     assert headline(found).label.startswith("Validation macro F1 of the winner")
     assert "without an interval" in headline(found).detail
     assert "not compared with the others" in texts(found)
@@ -238,9 +238,5 @@ def test_problems_found_while_reading_are_all_listed(write_run):
 
 def test_predictions_of_the_winner_without_test_rows_leave_the_matrix_out(write_run):
     root = write_run(finals={"finalists": (0,), "repeats": 2})
-    file = RunPaths(root).repeat("t0000/seed_1001").predictions
-    with np.load(file) as saved:
-        kept = saved["split"] != "test"
-        arrays = {key: saved[key][kept] if saved[key].shape[:1] == kept.shape else saved[key] for key in saved.files}
-    np.savez(file, **arrays)
+    keep_rows(RunPaths(root).repeat("t0000/seed_1001").predictions, lambda arrays: arrays["split"] != "test")
     assert headline(chapter(results_of(root))).value
