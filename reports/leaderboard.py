@@ -286,7 +286,7 @@ def _thresholds(data: ReportData, winner: Finalist) -> dict[str, float] | None:
     """The winner's that fit the data; of a single-label task the operating point's alone."""
     point = data.finals.operating_point
     single = {} if point is None else point.thresholds
-    found = single if data.task == "single_label" else data.finals.thresholds_of(winner)
+    found = single if data.task == "single_label" else data.finals.thresholds_of(winner.trial_id)
     return {name: value for name, value in found.items() if name in data.classes} or None
 
 

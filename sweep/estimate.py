@@ -137,7 +137,8 @@ def description(plan: Plan, paths: RunPaths) -> str:
     an_epoch = sum(one.train * images["train"] + one.evaluate * images["val"] for one in measured) / len(measured)
     once = {_cached(plan, params): one.once for params, one in zip(trials, measured, strict=True)}
     views = VIEWS["flip"] * images["train"] + images["val"]
-    seconds = (an_epoch * plan.budget * plan.config.trials + sum(once.values()) * views) / _at_full_speed(plan)
+    count = plan.config.trials
+    seconds = (an_epoch * plan.budget * count + sum(once.values()) * views) / _at_full_speed(plan, count)
     elsewhere = plan.config.gpus_per_trial and _device(plan).type == "cpu"
     unlike = ", on the CPU of this machine, which has no GPU: those of the cluster are faster" if elsewhere else ""
     return "\n".join(
@@ -161,17 +162,17 @@ def description(plan: Plan, paths: RunPaths) -> str:
     )
 
 
-def _at_full_speed(plan: Plan) -> float:
-    """How many trials compute beside each other as fast as one alone: those on one GPU share it."""
-    share = plan.config.gpus_per_trial
-    return max(1.0, plan.at_once * share) if 0 < share < 1 else plan.at_once
+def _at_full_speed(plan: Plan, trials: int) -> float:
+    """How many of so many trials compute beside each other as fast as one alone: those on one GPU share it."""
+    share, at_once = plan.config.gpus_per_trial, min(plan.at_once, trials)
+    return max(1.0, at_once * share) if 0 < share < 1 else at_once
 
 
 def _finalists_line(plan: Plan, an_epoch: float) -> str:
     if not plan.repeats:
         return "no finalists: the search's own scores are all there will be, and the test split stays closed"
     cells = ", and the best of each cell of " + ", ".join(plan.config.compare) if plan.config.compare else ""
-    seconds = an_epoch * plan.budget * plan.repeats / _at_full_speed(plan)
+    seconds = an_epoch * plan.budget * plan.repeats / _at_full_speed(plan, plan.repeats)
     return (
         f"then {plan.finalists} finalist{'s are' if plan.finalists > 1 else ' is'} trained again, "
         f"{plan.repeats} training{'s' * (plan.repeats > 1)}{cells}: "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import heapq
 import json
 import math
 from collections.abc import Sequence
@@ -204,8 +205,8 @@ def _cost(plan: Plan, search: TrialHistory, chosen: list[Finalist], repeats: lis
     if cells := len(chosen) - finalists:
         what += f" and the best of {cells} cell{'s' * (cells > 1)}"
     how = f"{len(repeats)} folds" if plan.config.folds else f"{len(repeats)} fresh seeds"
-    every = [one for one in chosen for _ in repeats]
-    minutes = _seconds(plan, search, every) * left / len(every) / 60
+    every = [one for _ in repeats for one in chosen]
+    minutes = _seconds(plan, search, every[-left:]) / 60
     verb, to_go = "is" if len(chosen) == 1 else "are", f"{left} training{'s' * (left > 1)} to go"
     return f"{what} {verb} trained again with {how}: {to_go}, about {max(1, math.ceil(minutes))} min"
 
@@ -214,16 +215,17 @@ def expected_seconds(plan: Plan, search: TrialHistory) -> float:
     """How long the repeats of the best configurations so far will take, from their own epochs; 0 while unknown."""
     chosen, _ = choose(plan, search)
     count = plan.config.folds or plan.config.repeats
-    return RESERVE * _seconds(plan, search, [one for one in chosen for _ in range(count)])
+    return RESERVE * _seconds(plan, search, [one for _ in range(count) for one in chosen])
 
 
 def _seconds(plan: Plan, search: TrialHistory, chosen: list[Finalist]) -> float:
-    """Of training each of ``chosen`` for its whole budget, as many at once as the sweep runs."""
-    total = 0.0
+    """Of training each of ``chosen`` for its whole budget, in this order, as many at once as the sweep runs."""
+    busy_until_s = [0.0] * min(plan.at_once, max(1, len(chosen)))
     for one in chosen:
         epochs = plan.epochs_of.get(one.number, plan.config.epochs)
-        total += search.entries[one.number].mean_epoch_seconds * epochs
-    return total / min(plan.at_once, max(1, len(chosen)))
+        seconds = search.entries[one.number].mean_epoch_seconds * epochs
+        heapq.heapreplace(busy_until_s, busy_until_s[0] + seconds)
+    return max(busy_until_s)
 
 
 def _retrain(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from search_spaces.errors import gathered
 from search_spaces.params import TrialParams
 from sweep.run_folder import RunPaths, TrialPaths
 from sweep.trial_records import EpochRecord, Suggestion, TrialRecord, best, rank, read_trials
@@ -92,7 +93,12 @@ class TrialHistory:
         """Read the trials of an earlier session back; returns what could not be read, one sentence each."""
         problems: list[str] = []
         for record in self._records(problems):
-            entry = TrialState(record.number, record.trial_id, TrialParams.from_flat(record.params), record.suggestion)
+            params = None
+            with gathered(problems, f"{record.trial_id}/params.json: trial left out: "):
+                params = TrialParams.from_flat(record.params)
+            if params is None:
+                continue
+            entry = TrialState(record.number, record.trial_id, params, record.suggestion)
             entry.status, entry.reason, entry.mode = record.status, record.reason, self.mode
             for epoch in record.epochs:
                 self._add_epoch(entry, epoch, epoch.score(self.metric))

@@ -76,7 +76,7 @@ def choose(run: Run) -> Chosen:
             trial=finals.model,
             files=run.paths.repeat(finals.model),
             seed=next((repeat.seed for repeat in repeats if repeat.trial_id == finals.model), None),
-            thresholds=finals.thresholds_of(finals.winning) if finals.winning is not None else None,
+            thresholds=finals.thresholds_of(finals.winner),
             operating_point=finals.operating_point,
         )
     if run.best is None:

@@ -302,7 +302,8 @@ class _Trials:
 
     def reported(self, number: int, result: dict[str, Any]) -> None:
         self.history.report(number, result["epoch"], result["score"], result["record"])
-        self.progress.epoch(self.history.entries[number])
+        if result["record"]:
+            self.progress.epoch(self.history.entries[number])
         if result["epoch"]:
             self._failed_alike.pop(_place_of(result), None)
         if (note := result.get("note")) and not _connection.noted:  # Of many trials the first says it.
@@ -373,8 +374,7 @@ def _place_of(result: dict[str, Any]) -> str:
 class TimeBudget:
     """Ends the sweep, not the trials: what runs when the time is up stays unfinished and can be resumed.
 
-    seconds: from now on; None = no end. reserve_s: how much of it is to be left for what comes after the search; asked
-    again at most every few seconds, and never more than half of the time counts.
+    seconds: from now on; None = no end.
     """
 
     ASK_AGAIN_S = 5.0
@@ -382,9 +382,12 @@ class TimeBudget:
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
         self._start_s = time.monotonic()
-        self._asked_s = -self.ASK_AGAIN_S
         self._reserved_s = 0.0
-        self.reserve_s: Callable[[], float] = float
+        self.reserve(float)
+
+    def reserve(self, seconds: Callable[[], float]) -> None:
+        """From now on leave so much for what comes after: asked every few seconds, and never more than half counts."""
+        self._reserve_s, self._asked_s = seconds, -self.ASK_AGAIN_S
 
     def stop_all(self) -> bool:
         """Whether the time is up."""
@@ -393,5 +396,5 @@ class TimeBudget:
         spent_s = time.monotonic() - self._start_s
         if spent_s - self._asked_s >= self.ASK_AGAIN_S:
             self._asked_s = spent_s
-            self._reserved_s = min(self.reserve_s(), self._seconds / 2)
+            self._reserved_s = min(self._reserve_s(), self._seconds / 2)
         return spent_s >= self._seconds - self._reserved_s

@@ -50,10 +50,10 @@ def resume(asked: SweepConfig) -> Resumed:
         for name in given
         if name not in may_change
     ]
-    if saved.deterministic and "concurrency" in given:
-        problems.append(
-            f"--concurrency {asked.concurrency}: a deterministic run keeps its concurrency, {saved.concurrency}"
-        )
+    for name in ("concurrency", "cpus_per_trial", "gpus_per_trial") if saved.deterministic else ():
+        if name in given:
+            kept = f"a deterministic run keeps its {name.replace('_', ' ')}, {getattr(saved, name)}"
+            problems.append(f"{dashed(name)} {getattr(asked, name)}: {kept}")
     changed = {name: getattr(asked, name) for name in given if name in may_change}
     place = {"resume": asked.resume, "storage": asked.storage, "name": paths.root.name}
     # Of this command alone: what was retried once is not retried whenever the run goes on.

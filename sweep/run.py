@@ -378,7 +378,7 @@ def run_search(
     beat.progress = progress = Progress(facts, time_budget_s=config.time_budget)
     search.on_refused.append(progress.message)
     if config.finalists:
-        budget.reserve_s = lambda: expected_seconds(plan, history)
+        budget.reserve(lambda: expected_seconds(plan, history))
     with closing(export), closing(TensorBoardLog(history)), closing(progress):
         for note in (*plan.notes(), *unreadable, estimate.disk_line(plan, history.paths)):
             progress.message(note)
@@ -387,7 +387,7 @@ def run_search(
             asked_for = [best] if (best := history.best()) else []  # how it does on training images
             for problem in predict_trials(plan, history, asked_for, settings_of, ("train", "val")):
                 progress.message(problem)
-    budget.reserve_s = float
+    budget.reserve(float)
     return outcome
 
 
@@ -429,7 +429,7 @@ def summary(history: TrialHistory, finals: Finals | None) -> list[str]:
 
 
 def _winner_lines(history: TrialHistory, finals: Finals | None) -> list[str]:
-    winner = None if finals is None else finals.winning
+    winner = None if finals is None or finals.superseded else finals.winning
     if finals is None or winner is None:
         return []
     error = "" if math.isnan(winner.standard_error) else f", standard error {winner.standard_error:.4f}"

@@ -64,7 +64,7 @@ def read_status(root: Path) -> Status:
     if (finals := read_finals(paths, sweep.metric, sweep.mode, problems)) is not None:
         repeats = [repeat for finalist in finals.finalists for repeat in finalist.repeats]
         facts |= {"repeats": _counts(repeats), "repeats_wanted": len(finals.finalists) * finals.asked}
-        if finals.winning is not None:
+        if finals.winning is not None and not finals.superseded:
             facts |= {"winner": finals.winner, "winner_mean": finals.winning.mean}
         records += repeats
     failed = [f"{record.trial_id}: {clean(record.reason)}" for record in records if record.status == "failed"]

@@ -272,10 +272,10 @@ class Finals(Record):
     def opened(self) -> bool:
         return bool(self.test_access)
 
-    def thresholds_of(self, one: Finalist) -> dict[str, float]:
+    def thresholds_of(self, trial_id: str | None) -> dict[str, float]:
         """What ``metrics.decide`` takes: its tuned thresholds, of the winner with the operating point's in place."""
-        point = self.operating_point if one.trial_id == self.winner else None
-        return self.thresholds.get(one.trial_id, {}) | (point.thresholds if point is not None else {})
+        point = self.operating_point if trial_id == self.winner else None
+        return self.thresholds.get(trial_id or "", {}) | (point.thresholds if point is not None else {})
 
 
 def read_trials(

@@ -187,7 +187,7 @@ def test_the_operating_point_is_of_the_winners_pooled_repeats_on_validation(tmp_
     pooled, has = np.concatenate(scores), np.concatenate(truth)
     allowed = [value for value in np.unique(pooled) if (pooled[has] >= value).mean() >= 0.9]
     assert (point.threshold, point.positives, point.runs) == (max(allowed), truth[0].sum(), len(winner.completed))
-    assert run.finals.thresholds_of(winner)["covid"] == point.threshold
+    assert run.finals.thresholds_of(winner.trial_id)["covid"] == point.threshold
 
 
 def test_another_target_is_another_selection_and_needs_no_training(tmp_path: Path) -> None:
@@ -204,6 +204,9 @@ def test_what_repeats_will_take_follows_from_the_searchs_own_epochs(tmp_path: Pa
     # Two finalists, three repeats of five epochs of 2 s, two at once; and what comes with a training.
     assert expected_seconds(plan(), history) == pytest.approx(2 * 3 * 5 * 2.0 / 2 * 1.15)
     assert expected_seconds(plan(finalists=0), history) == 0
+    four = plan()
+    four.at_once = 4
+    assert expected_seconds(four, history) == pytest.approx(2 * 5 * 2.0 * 1.15)  # six in four places: two rounds
 
 
 def called(plan: Any, paths: RunPaths, function: Any, arguments: list[Any]) -> list[None]:

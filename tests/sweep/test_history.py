@@ -322,3 +322,12 @@ def test_a_study_db_that_cannot_be_written_does_not_end_the_sweep(tmp_path: Path
     sweep.history.on_end.append(export.add)
     assert len(sweep.run().history.entries) == 2
     export.close()
+
+
+def test_a_trial_whose_parameters_are_none_of_ours_is_left_out_and_named(history: TrialHistory) -> None:
+    files = history.files(history.begin(0, TrialParams(backbone="resnet18")))
+    files.params.write_text(files.params.read_text().replace("resnet18", "resnet19"))
+    again = TrialHistory(history.paths, "val_f1_macro", "max")
+    (problem,) = again.load()
+    assert problem.startswith("t0000/params.json: trial left out: unknown backbone 'resnet19'")
+    assert again.entries == {}

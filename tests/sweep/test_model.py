@@ -139,6 +139,14 @@ def test_the_operating_point_goes_with_the_model_and_another_one_renews_it(run: 
     assert renew_models(read_run(run)) == []
     assert ModelPaths(run / "models").facts.stat().st_mtime_ns == written
 
+    # Other finalists are asked for, and not repeated yet: the model is still the winner's.
+    chosen = json.loads(RunPaths(run).chosen.read_text())
+    others = [one | {"trial_id": "t0001", "number": 1} for one in chosen["finalists"]]
+    write_json(RunPaths(run).chosen, chosen | {"finalists": others})
+    assert renew_models(read_run(run)) == []
+    facts = open_model(run, "cpu").facts
+    assert (facts.trial, facts.operating_point, facts.thresholds) == ("t0000/seed_1001", point, {"dark": 0.2})
+
 
 def test_weights_that_are_gone_are_told_and_an_earlier_model_stays(run: Path, no_onnx: None) -> None:
     assert write_models(read_run(run)) == []

@@ -291,7 +291,13 @@ def test_trials_that_share_a_gpu_are_not_estimated_to_be_faster_together() -> No
         dataclasses.replace(plan, config=plan.config.model_copy(update={"gpus_per_trial": share, "concurrency": count}))
         for share, count in ((1.0, 1), (0.25, 4), (0.25, 8), (1.0, 2))
     ]
-    assert [estimate._at_full_speed(one) for one in together] == [1, 1, 2, 2]
+    assert [estimate._at_full_speed(one, 8) for one in together] == [1, 1, 2, 2]
+
+
+def test_few_trials_on_many_cores_are_not_estimated_to_use_all_of_them() -> None:
+    plan = planned(trials=8)
+    many = dataclasses.replace(plan, config=plan.config.model_copy(update={"concurrency": 64}))
+    assert [estimate._at_full_speed(many, count) for count in (8, 100)] == [8, 64]
 
 
 @pytest.mark.parametrize(("precision", "autocast"), [("bf16", True), ("fp32", False)])

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -27,7 +28,7 @@ from search_spaces.params import TrialParams
 from sweep.endings import SweepStopped
 from sweep.history import TrialHistory, TrialState
 from sweep.optuna_search import Exhausted
-from sweep.ray_tune import MOST_ALIKE, TuneSearcher, _Trials, log_to
+from sweep.ray_tune import MOST_ALIKE, TimeBudget, TuneSearcher, _Trials, log_to
 from sweep.run_folder import RunPaths
 from sweep.workers import DIED, RESTARTS
 
@@ -202,6 +203,27 @@ def test_parameters_memory_and_time_limits_say_nothing_against_a_machine() -> No
         work._judge_machine("three", "RuntimeError: a")
     with pytest.raises(SweepStopped):
         work._judge_machine("two", "RuntimeError: a")
+
+
+def test_a_trial_that_failed_has_not_run_another_epoch() -> None:
+    anything: Any = MagicMock()
+    work = _Trials(anything, anything, anything, None, anything, anything, remaining=0)
+    work.reported(0, {"epoch": 3, "score": math.nan, "record": "", "end": "error"})
+    anything.epoch.assert_not_called()
+    work.reported(0, {"epoch": 3, "score": 0.5, "record": "{}"})
+    anything.epoch.assert_called_once()
+
+
+def test_the_time_that_the_search_left_is_the_finalists_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now_s=0.0, monotonic=lambda: clock.now_s)
+    monkeypatch.setattr("sweep.ray_tune.time", clock)
+    budget = TimeBudget(100.0)
+    budget.reserve(lambda: 40.0)
+    for clock.now_s, is_up in ((59.0, False), (61.0, True)):
+        assert budget.stop_all() == is_up
+    budget.reserve(float)
+    for clock.now_s, is_up in ((61.5, False), (100.0, True)):
+        assert budget.stop_all() == is_up
 
 
 def test_of_the_gpus_of_a_machine_one_may_be_gone() -> None:

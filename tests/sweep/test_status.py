@@ -72,6 +72,17 @@ def test_a_run_that_is_done_names_its_best_trial_and_its_winner(tmp_path: Path, 
     assert "--resume" not in told
 
 
+def test_a_winner_is_not_told_by_repeats_that_it_was_not_chosen_by(tmp_path: Path, said: Said) -> None:
+    paths = RunPaths(run_files.write(tmp_path / "run", finals={}))
+    chosen = json.loads(paths.chosen.read_text())
+    later = {"chosen": "2026-01-06T11:00:00+00:00", "repeats": ["fold_1_of_2", "fold_2_of_2"], "folds": 2}
+    write_json(paths.chosen, chosen | later)
+    code, told, _ = said(paths.root)
+    assert code == 0
+    assert "repeats of the finalists: 0 of 6 ended" in told
+    assert "winner" not in told
+
+
 def test_a_run_that_goes_on_tells_how(unfinished: RunPaths, said: Said) -> None:
     with Heartbeat(unfinished, 2):
         code, told, errors = said(unfinished.root)
