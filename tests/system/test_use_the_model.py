@@ -75,7 +75,7 @@ def test_real_xrays_get_the_probabilities_that_the_run_has_for_them(shared_dir: 
     """From pretrained weights, of which the run kept only what trained, and from the JPEG files themselves."""
     source = shared_dir / "data" / "xray_a"
     with (source / "manifest.csv").open(newline="") as file:
-        chosen = [row for row in csv.DictReader(file) if row["split"] != "test"][::12]
+        chosen = [row for row in csv.DictReader(file) if row["split"] != "test"][::24]
     lines = ["path,split,label", *(f"{source / row['path']},{row['split']},{row['class']}" for row in chosen)]
     (tmp_path / "some.csv").write_text("\n".join(lines) + "\n")
     request = DataConfig(data=str(tmp_path / "some.csv"), image_size=96, label_column=("label",))
