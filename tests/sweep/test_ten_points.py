@@ -221,6 +221,7 @@ def test_9_a_sweep_does_not_join_somebody_elses_cluster(way: str, cluster: str, 
         assert done.stdout != cluster, "joined a cluster that nobody named"
 
 
+@pytest.mark.usefixtures("soon_exhausted")
 @both_ways
 def test_10_no_configuration_runs_twice(way: str, sweeps: Sweeps) -> None:
     depths = [config["depth"] for config in sweeps(way, "finite").configs]
