@@ -38,6 +38,8 @@ from toy_trainable import (
     toy,
 )
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 ATTEMPTS = {"ours": 1, "plain": 3, "database": 3}
 """How often a sweep is begun until it can be looked at: on a busy machine plain Ray breaks by itself at times."""
