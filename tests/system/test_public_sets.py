@@ -27,7 +27,7 @@ LAYOUTS: dict[str, dict[str, str]] = {  # of public_layouts.py, with what its us
 }
 """The others are read by test_public_layouts.py, and our own miniatures made ready for trials by test_presets.py."""
 BY_A_SWEEP = ("chexpert", "kermany_kaggle_zip")
-"""A table of several labels with an option, and folders of classes; of the others a trial runs and a report is built."""
+"""A table of several labels with an option, and folders of classes; of the others a trial is run, a report built."""
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
