@@ -27,7 +27,7 @@ test: setup  ## ruff, mypy and every test but the long ones
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy & types=$$!; $(PYTEST) -m "not long and not cluster" && wait $$types  # where tests wait, it works
 
-test-long: setup  ## the tests of whole sweeps: killed, resumed, extended, with folds
+test-long: setup  ## whole sweeps: killed, resumed, extended, with folds; and every network
 	$(PYTEST) -m long
 
 test-cluster: setup  ## clusters and lost processes; three hosts as namespaces of this machine, where root may make some

@@ -40,6 +40,7 @@ def no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sweep.model.write_onnx", lambda path, network, facts: None)
 
 
+@pytest.mark.long
 def test_a_runs_model_predicts_and_is_judged(small_data: Path, tmp_path: Path) -> None:
     run = trained_run(tmp_path / "runs" / "mine", DataConfig(data=str(small_data), image_size=32))
     assert write_models(read_run(run)) == []

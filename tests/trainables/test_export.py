@@ -92,15 +92,20 @@ def test_a_file_that_holds_lists_in_place_of_tuples_is_read_alike(tmp_path: Path
 PRINTED = {
     "squeezenet1_1": {"fit": "squash", "channels": 1},
     "mobilenet_v2": {"fit": "pad", "channels": 3, "task": "multi_label"},
+    "resnet18": {"fit": "crop", "channels": 3, "head_widths": (16, 8)},
+}
+PRINTED_TOO = {
     "convnext_tiny": {"fit": "crop", "channels": 1, "head_widths": (16, 8)},
     "densenet121": {"fit": "pad", "channels": 1},
-    "resnet18": {"fit": "crop", "channels": 3},
     "vit_b_16": {"fit": "squash", "channels": 1},
     "swin_t": {"fit": "pad", "channels": 3, "mean": (0.5,) * 3, "std": (1 / 2048,) * 3},
 }
 
 
-def test_the_printed_lines_predict_as_the_sweep_does_with_torchvision_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("printed", [PRINTED, pytest.param(PRINTED_TOO, marks=pytest.mark.long)], ids=", ".join)
+def test_the_printed_lines_predict_as_the_sweep_does_with_torchvision_alone(
+    printed: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
     chance = np.random.default_rng(0)
     Image.fromarray(chance.integers(0, 256, (51, 70), dtype=np.uint8)).save(tmp_path / "gray.png")
     upright = Image.Exif()
@@ -108,7 +113,7 @@ def test_the_printed_lines_predict_as_the_sweep_does_with_torchvision_alone(tmp_
     coloured = Image.fromarray(chance.integers(0, 256, (8, 11, 3), dtype=np.uint8)).resize((66, 47))
     coloured.save(tmp_path / "colour.jpg", exif=upright)
     expected = {}
-    for backbone, changes in PRINTED.items():
+    for backbone, changes in printed.items():
         facts = facts_of(backbone, dropout=0.0, **changes)
         model = model_of(backbone, head_widths=changes.get("head_widths", ()))
         image = "gray.png" if facts.channels == 1 else "colour.jpg"
@@ -121,14 +126,14 @@ def test_the_printed_lines_predict_as_the_sweep_does_with_torchvision_alone(tmp_
     runner = "import runpy, sys, torch; torch.set_num_threads(1); [runpy.run_path(name) for name in sys.argv[1:]]; "
     runner += "assert not {'trainables', 'sweep'} & set(sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-I", "-c", runner, *(f"{backbone}.py" for backbone in PRINTED)],
+        [sys.executable, "-I", "-c", runner, *(f"{backbone}.py" for backbone in printed)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for backbone, line in zip(PRINTED, done.stdout.splitlines(), strict=True):
+    for backbone, line in zip(printed, done.stdout.splitlines(), strict=True):
         found = json.loads(line.replace("'", '"'))
         assert tuple(found) == CLASSES
         np.testing.assert_allclose(list(found.values()), expected[backbone], atol=1e-5)

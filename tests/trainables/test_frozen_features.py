@@ -194,6 +194,7 @@ print(json.dumps([trial.run_epoch() for _ in range(trial.settings.epochs)]))
 """
 
 
+@pytest.mark.long
 def test_a_process_that_has_trained_others_before_gives_what_a_new_one_gives(run_dir: Path, cache: Path) -> None:
     params, settings = params_of("squeezenet1_1"), settings_of(run_dir, cache_dir=str(cache))
     trained(params_of("squeezenet1_1", 0), settings, 1)
