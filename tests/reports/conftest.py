@@ -75,7 +75,10 @@ def once(function: Callable[..., Any], most: int) -> Callable[..., Any]:
     known: dict[bytes, Any] = {}
 
     def call(facts: Any, *more: Any) -> Any:
-        key = hashlib.sha256(pickle.dumps(facts)).digest()
+        try:
+            key = hashlib.sha256(pickle.dumps(facts)).digest()
+        except (AttributeError, TypeError, pickle.PicklingError):
+            return function(facts, *more)
         known[key] = known.pop(key) if key in known else function(facts, *more)
         if len(known) > most:
             del known[next(iter(known))]
