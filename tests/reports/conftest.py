@@ -22,7 +22,7 @@ DRAWN_ANEW = Drawing.__dict__["saved"]
 
 
 @pytest.fixture(scope="session")
-def written(tmp_path_factory: pytest.TempPathFactory) -> WriteRun:
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, dict[str, Any]], Path]:
     """A function that writes a run folder of a name, or finds the same one that is there; nobody may change it."""
     known: dict[tuple[str, str], Path] = {}
 
@@ -36,7 +36,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> WriteRun:
 
 
 @pytest.fixture
-def write_run(tmp_path: Path, written: WriteRun) -> WriteRun:
+def write_run(tmp_path: Path, written: Callable[[str, dict[str, Any]], Path]) -> WriteRun:
     """A function that makes a run folder below ``tmp_path`` and returns it; see ``run_files.write``."""
     return lambda name="run", **changes: shutil.copytree(written(name, changes), tmp_path / name)
 
