@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -90,7 +91,13 @@ def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def page_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page without a process of its own, which takes seconds to load what draws it."""
-    monkeypatch.setattr("sweep.evaluate.build_page", lambda module, folder: (external.build(folder), None))
+
+    def build(module: str, folder: Path) -> tuple[list[str], None]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of that process nobody hears them.
+            return external.build(folder), None
+
+    monkeypatch.setattr("sweep.evaluate.build_page", build)
 
 
 COLUMNS = ("--path-column", "file", "--label-column", "finding")

@@ -30,6 +30,7 @@ BY_A_SWEEP = "chexpert"
 """It has an option; of the others a trial is run and a report built."""
 
 
+@pytest.mark.filterwarnings("ignore")  # As those of a sweep, which go into its log.
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_public_set_trains_as_it_was_downloaded(layout: str, layouts: Path, tmp_path: Path) -> None:
     """The split is the one that a dry run shows."""
