@@ -2,6 +2,8 @@
 PYTHON ?= python3
 SPACE ?= partial_unfreeze
 BIN := .venv/bin
+# Two processes on two cores: a thread more in one of them would wait for the other's.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep test test-long test-cluster bench bench-full clean
@@ -23,15 +25,14 @@ sweep: setup  ## sweep the demo set (SPACE=partial_unfreeze) and write its repor
 test: setup  ## ruff, mypy and every test but the long ones
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not long and not cluster" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/mypy & types=$$!; $(PYTEST) -m "not long and not cluster" && wait $$types  # where tests wait, it works
 
-test-long: setup  ## the tests of whole sweeps: killed, resumed, extended, with folds
-	$(BIN)/python -m pytest -m long -n 2 --dist loadfile --no-loadscope-reorder
+test-long: setup  ## whole sweeps: killed, resumed, extended, with folds; and every network
+	$(PYTEST) -m long
 
 test-cluster: setup  ## clusters and lost processes; three hosts as namespaces of this machine, where root may make some
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,cluster]'
-	timeout --signal=INT 25m $(BIN)/python -m pytest -m cluster -n 2 --dist loadfile --no-loadscope-reorder -rs $(ARGS)
+	timeout --signal=INT 25m env $(PYTEST) -m cluster -rs $(ARGS)
 
 bench: setup  ## the speed and memory table of benchmarks/
 	$(BIN)/python -m benchmarks.speed

@@ -23,7 +23,8 @@ LONGEST = (  # minutes each, the longest first
     *("system/test_public_sets.py", "benchmarks/test_tutorial.py", "cluster/test_two_nodes.py"),
     *("system/test_retry.py", "cluster/test_lost_cluster.py", "reports/test_build.py", "system/test_full_disk.py"),
     *("system/test_failing_trials.py", "sweep/test_ten_points.py", "benchmarks/test_gpu.py"),
-    *("system/test_from_python.py", "sweep/test_optuna_search.py"),
+    *("system/test_from_python.py", "sweep/test_optuna_search.py", "trainables/test_trial.py"),
+    *("trainables/test_export.py", "system/test_report_in_browser.py", "system/test_use_the_model.py"),
 )
 
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.cluster
 SWEEP = ".venv/bin/python -m sweep.run"
 SMALL = "--data demo --max-images 200 --image-size 32 --backbones squeezenet1_1 --weights random --trial-time-limit 1h"
 SLOW = f"{SMALL} --set unfreeze_depth=4 --set batch_size=4 --scheduler none"
-SAME_ON_ONE_HOST = f"{SMALL} --set batch_size=4 --trials 6 --epochs 6 --deterministic --concurrency 3 --finalists 0"
+SAME_ON_ONE_HOST = f"{SMALL} --set batch_size=4 --trials 6 --epochs 4 --deterministic --concurrency 3 --finalists 0"
 DIFFERS = ["seconds", "epoch_seconds", "images_per_second", "inference_ms_per_image"]
 
 
@@ -124,7 +124,7 @@ def test_who_has_no_token_is_refused(cluster: LaunchedCluster) -> None:
 def test_a_job_is_followed_and_stopped_and_its_report_fetched(cluster: LaunchedCluster) -> None:
     """By the commands of deploy/README.md, in two terminals of the laptop."""
     run, at = run_folder(cluster, "job"), "--address http://127.0.0.1:8265"
-    sweep = f"{SWEEP} --address auto --storage {SHARED}/runs --name job --trials 200 --epochs 6 {SMALL}"
+    sweep = f"{SWEEP} --address auto --storage {SHARED}/runs --name job --trials 200 --epochs 2 {SMALL}"
     tunnel = cluster.popen("exec ray dashboard cluster.yaml")
     try:
         while cluster.run(f"ray job list {at}")[0]:
@@ -212,7 +212,7 @@ def test_a_host_that_comes_late_is_used(cluster: LaunchedCluster) -> None:
 
 def test_after_the_head_was_lost_a_resumed_sweep_ends_with_the_whole_report(cluster: LaunchedCluster) -> None:
     head, run = cluster.host("head"), run_folder(cluster, "headless")
-    sweep = start(head, f"--name headless --trials 4 --epochs 6 --finalists 1 --repeats 1 {SLOW}")
+    sweep = start(head, f"--name headless --trials 4 --epochs 4 --finalists 1 --repeats 1 {SLOW}")
     wait_for_epoch(head, run, sweep)
     head.kill()
     sweep.communicate()
@@ -220,7 +220,7 @@ def test_after_the_head_was_lost_a_resumed_sweep_ends_with_the_whole_report(clus
     cluster.up()
     cluster.wait_for_hosts(3)
     end(start(head, "--resume headless"))
-    assert_complete(run, trials=4, epochs=6)
+    assert_complete(run, trials=4, epochs=4)
     assert (run / "models" / "best.pt").exists()
     assert re.search(r"\n## \d+\. Finalists\n", (run / "report" / "report.md").read_text())
 

@@ -18,7 +18,7 @@ from whole_sweep import run_sweep
 pytestmark = pytest.mark.cluster
 
 TRIALS = 4
-EPOCHS = 6
+EPOCHS = 4
 ONE_SLOW = """
 def space(trial, context):
     if trial.suggest_float("lr", 1e-5, 1e-3, log=True) < 1.01e-5:
@@ -36,14 +36,10 @@ def cluster() -> Iterator[Any]:
         yield nodes
 
 
-@pytest.fixture
-def workers(cluster: Any) -> Iterator[list[Any]]:
-    """Two nodes for one trial each."""
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    yield nodes
-    for node in nodes:
-        if node in cluster.worker_nodes:
-            cluster.remove_node(node)
+@pytest.fixture(scope="module")
+def workers(cluster: Any) -> list[Any]:
+    """Two nodes for one trial each; the last test that needs both of them loses one."""
+    return [cluster.add_node(num_cpus=1) for _ in range(2)]
 
 
 def node_of(trial: Path, nodes: list[Any]) -> Any:
@@ -66,6 +62,27 @@ def first_epoch(trial: Path, sweep: subprocess.Popen[str]) -> bool:
         tail.kill()
     os.close(ended)
     return ended not in ready
+
+
+def test_storage_that_only_the_first_machine_has_is_refused(
+    cluster: Any, workers: list[Any], small_data: Path, tmp_path: Path
+) -> None:
+    """The nodes share this machine's disks, but what a process has open goes by this path in no other."""
+    storage = os.open(tmp_path, os.O_RDONLY)
+    try:
+        done = run_sweep(
+            *("--address", cluster.address, "--data", small_data, "--storage", f"/proc/self/fd/{storage}"),
+            *("--name", "run", "--weights", "random", "--backbones", "squeezenet1_1"),
+            *("--image-size", 32, "--trials", 1),
+            pass_fds=(storage,),
+        )
+    finally:
+        os.close(storage)
+    assert done.code == 2, done.text
+    (line,) = done.errors.splitlines()
+    assert "/proc/self/fd" in line
+    assert "is not seen by nodes" in line
+    assert list(tmp_path.iterdir()) == [], "it did not begin, and left something"
 
 
 def test_a_lost_node_costs_no_trial_and_no_epoch(
@@ -109,27 +126,6 @@ def test_a_lost_node_costs_no_trial_and_no_epoch(
         # An epoch that was trained again would stand there again, with other seconds.
         written = [json.loads(line)["epoch"] for line in (trial / "result.jsonl").read_text().splitlines()]
         assert written == list(range(1, EPOCHS + 1)), trial.name
-
-
-def test_storage_that_only_the_first_machine_has_is_refused(
-    cluster: Any, workers: list[Any], small_data: Path, tmp_path: Path
-) -> None:
-    """The nodes share this machine's disks, but what a process has open goes by this path in no other."""
-    storage = os.open(tmp_path, os.O_RDONLY)
-    try:
-        done = run_sweep(
-            *("--address", cluster.address, "--data", small_data, "--storage", f"/proc/self/fd/{storage}"),
-            *("--name", "run", "--weights", "random", "--backbones", "squeezenet1_1"),
-            *("--image-size", 32, "--trials", 1),
-            pass_fds=(storage,),
-        )
-    finally:
-        os.close(storage)
-    assert done.code == 2, done.text
-    (line,) = done.errors.splitlines()
-    assert "/proc/self/fd" in line
-    assert "is not seen by nodes" in line
-    assert list(tmp_path.iterdir()) == [], "it did not begin, and left something"
 
 
 def test_who_has_no_token_is_told_so(cluster: Any, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_a_resample_is_scored_as_the_images_that_it_drew(seed, task, decimals, o
                     assert found[name][row] == pytest.approx(value, rel=1e-9, abs=1e-9, nan_ok=True), name
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.integers(2, 5), st.sampled_from([None, 1]))
 def test_single_label_scores_on_a_resample_are_those_of_scikit_learn_with_weights(seed, classes, decimals):
     labels, probabilities, names, groups = drawn(seed, "single_label", classes=classes, decimals=decimals)
@@ -173,7 +173,7 @@ def test_single_label_scores_on_a_resample_are_those_of_scikit_learn_with_weight
             assert scores[f"auroc:{name}"][b] == pytest.approx(each[c])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.integers(1, 5), st.sampled_from([None, 1]))
 def test_multi_label_scores_on_a_resample_are_those_of_scikit_learn_with_weights(seed, classes, decimals):
     labels, probabilities, names, groups = drawn(seed, "multi_label", classes=classes, decimals=decimals)
@@ -354,11 +354,11 @@ def test_a_mean_over_classes_says_of_which_few_patients_have_any():
     assert found.warning == "fewer than 20 patients with few (8): interval too narrow"
 
 
-def scored(labels, decided, groups=None, classes=("a", "b"), **settings):
+def scored(labels, decided, groups=None, classes=("a", "b"), areas=False, **settings):
     """Scores of runs whose decisions are ``decided``, [images] or [runs, images]."""
     labels, decided = np.asarray(labels), np.atleast_2d(decided)
     resamples = draw_resamples(groups or [""] * len(labels), labels, len(classes), **settings)
-    return score_runs(labels, np.eye(len(classes))[decided], classes, resamples)
+    return score_runs(labels, np.eye(len(classes))[decided], classes, resamples, areas=areas)
 
 
 def noisy(count, seed=0, right=0.85, class_count=2):
@@ -406,7 +406,7 @@ def test_the_interval_of_ungrouped_images_is_that_of_scipys_own_bootstrap(name):
 
 def test_a_proportion_has_wilsons_interval_where_every_patient_has_one_image():
     labels, decided = noisy(80)
-    scores = scored(labels, decided, groups=[f"p{i}" for i in range(80)])
+    scores = scored(labels, decided, groups=[f"p{i}" for i in range(80)], areas=True)
     right, positive, answered = labels == decided, labels == 1, decided == 1
     for name, share, size in (
         ("accuracy", right.mean(), 80),
@@ -437,7 +437,7 @@ def test_where_patients_have_several_images_a_proportion_is_resampled_by_patient
 
 def test_an_interval_holds_its_estimate():
     labels, decided = noisy(150, class_count=3)
-    scores = scored(labels, decided, groups=[f"p{i // 2}" for i in range(150)], classes=("a", "b", "c"))
+    scores = scored(labels, decided, groups=[f"p{i // 2}" for i in range(150)], classes=("a", "b", "c"), areas=True)
     for name in scores.estimate:
         found = interval(scores, name)
         assert found.low <= found.estimate <= found.high
@@ -491,7 +491,7 @@ def test_no_error_at_all_is_not_certainty():
 
 
 def test_an_interval_of_nothing_is_undefined_and_says_so():
-    scores = scored([0, 0, 1, 1] * 10, [0] * 40, classes=("a", "b", "c"))
+    scores = scored([0, 0, 1, 1] * 10, [0] * 40, classes=("a", "b", "c"), areas=True)
     for name in ("auroc:c", "precision:b", "recall:c"):
         found = interval(scores, name)
         assert math.isnan(found.low)

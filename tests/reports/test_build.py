@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from full_disk import no_file_beyond
 from run_files import rewrite, write
 
 from reports import external
@@ -67,7 +68,8 @@ def test_chapters_stand_in_the_order_in_which_they_are_read(finished):
     ]  # fmt: skip
 
 
-def test_a_rebuild_gives_the_same_bytes_elsewhere_and_without_the_derived_tables(write_run, tmp_path):
+def test_a_rebuild_in_another_process_and_elsewhere_gives_the_same_bytes(write_run, tmp_path):
+    """And leaves nothing behind, whatever else lies in the folder."""
     root = write_run(dataset={"caveats": ["duplicates were allowed"]})
     build(root)
     first = files(root)
@@ -75,22 +77,13 @@ def test_a_rebuild_gives_the_same_bytes_elsewhere_and_without_the_derived_tables
     shutil.copytree(root, moved)
     (moved / "notes.txt").write_text("a file that nobody knows")
     (moved / "trials" / "stray.txt").write_text("another")
-    build(moved)
-    build(moved)
-    assert files(moved) == first
-    assert not [path.name for path in moved.iterdir() if path.name.startswith(".report")]
-
-
-def test_a_rebuild_in_another_process_gives_the_same_bytes(write_run):
-    root = write_run(trials=3)
-    build(root)
-    first = files(root)
     done = subprocess.run(
-        [sys.executable, "-m", "reports.build", str(root)], cwd=REPO, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "reports.build", str(moved)], cwd=REPO, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.strip() == str(root / "report" / "index.html")
-    assert files(root) == first
+    assert done.stdout.strip() == str(moved / "report" / "index.html")
+    assert files(moved) == first
+    assert not [path.name for path in moved.iterdir() if path.name.startswith(".report")]
 
 
 def test_building_imports_neither_torch_nor_ray():
@@ -150,7 +143,7 @@ def test_names_with_markup_are_escaped_in_latex_too(write_run):
     assert r"a|b `c` \$x\_1\$ \& \textbackslash{}d\{\} \%" in tex
 
 
-@pytest.mark.parametrize("count", [2, 5, 20])
+@pytest.mark.parametrize("count", [2, 12])
 def test_any_number_of_classes_makes_a_report(write_run, count):
     names = [f"class {place} with a name that is much too long for any axis" for place in range(count)]
     root = write_run(classes=names, labels_per_split={"train": 80, "val": 60, "test": 60}, trials=1)
@@ -290,13 +283,13 @@ def test_a_folder_that_is_no_run_is_one_clear_line_and_exit_code_2(tmp_path, cap
     assert not (target / "report").exists()
 
 
-def test_a_thousand_trials_make_one_page_that_lists_them_all(write_run):
-    root = write_run(trials=1000, epochs=8)
+def test_hundreds_of_trials_make_one_page_that_lists_them_all(write_run):
+    root = write_run(trials=300, epochs=2)
     build(root)
     page = (root / "report" / "index.html").read_text(encoding="utf-8")
-    assert page.count('<span class="chip completed">') == 500
-    assert len((root / "report/tables/trials.csv").read_text().splitlines()) == 1001
-    assert "The first 50 of 1000 rows" in (root / "report/report.md").read_text()
+    assert page.count('<span class="chip completed">') == 150
+    assert len((root / "report/tables/trials.csv").read_text().splitlines()) == 301
+    assert "The first 50 of 300 rows" in (root / "report/report.md").read_text()
 
 
 @pytest.mark.parametrize("command", [main, external.main])
@@ -319,16 +312,16 @@ def test_whatever_stands_where_the_report_belongs_gives_way(write_run, block: Ca
     assert [path.name for path in root.iterdir() if path.name.startswith(".report")] == []
 
 
-def test_a_report_that_cannot_be_written_is_one_line_and_the_old_one_stays(write_run) -> None:
+def test_a_report_that_cannot_be_written_is_one_line_and_the_old_one_stays(write_run, capsys) -> None:
     root = write_run(trials=1)
     build(root)
     before = files(root)
-    code = (
-        "import resource, sys, reports.build; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); "
-        "sys.exit(reports.build.main(sys.argv[1:]))"
+    with no_file_beyond(50_000):
+        code = main([str(root)])
+    assert (code, *capsys.readouterr()) == (
+        4,
+        "",
+        f"error: {root}: files may not grow that large (ulimit -f, or the file system)\n",
     )
-    done = subprocess.run([sys.executable, "-c", code, root], cwd=REPO, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (4, "")
-    assert done.stderr == f"error: {root}: files may not grow that large (ulimit -f, or the file system)\n"
     assert files(root) == before
     assert [path.name for path in root.iterdir() if path.name.startswith(".report")] == []

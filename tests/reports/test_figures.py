@@ -14,6 +14,8 @@ import pytest
 from reports import class_panels, figures
 from reports.drawing import Drawing, inline_svg
 
+pytestmark = pytest.mark.usefixtures("drawn_anew")
+
 NAN = float("nan")
 NAMES = ("covid", "<b>$a$ & co</b>", "a name that is much too long for any axis at all")
 COUNTS = np.array([[10, 2, 0], [1, 30, 4], [0, 0, 0]])

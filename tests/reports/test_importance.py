@@ -47,29 +47,36 @@ def test_scores_that_hang_on_nothing_leave_hardly_any_parameter_beyond_chance(tm
     assert (frame["times_chance"] > 1).sum() <= 3
 
 
+@pytest.fixture
+def few_shuffles(monkeypatch):
+    monkeypatch.setattr(importance, "SHUFFLES", 5)
+
+
+@pytest.mark.usefixtures("few_shuffles")
 def test_where_lower_is_better_the_best_are_the_lowest(tmp_path):
     frame = found_for(tmp_path, by_rate_of_sgd, mode="min").set_index("parameter")
     rates = [float(value) for value in frame.loc["lr.sgd", "best"].split(" to ")]
     assert max(rates) < 1e-4, "far from 1e-2, where the score is highest"
 
 
+@pytest.mark.usefixtures("few_shuffles")
 def test_the_same_trials_give_the_same_table(tmp_path):
     root = write_searched(tmp_path / "run", by_rate_of_sgd, trials=30, epochs=3)
     found = used_trials(read_report_data(root))
     pd.testing.assert_frame_equal(importance.importances(found, "max"), importance.importances(found, "max"))
 
 
+@pytest.mark.usefixtures("few_shuffles")
 def test_of_many_trials_a_sample_of_fixed_size_is_drawn(monkeypatch, tmp_path):
     monkeypatch.setattr(importance, "MOST_TRIALS", 20)
-    monkeypatch.setattr(importance, "SHUFFLES", 5)
     frame = found_for(tmp_path, by_rate_of_sgd).set_index("parameter")
     assert frame.loc["optimizer", "trials"] == 60
     assert np.isfinite(frame["importance"]).all()
 
 
+@pytest.mark.usefixtures("few_shuffles")
 def test_a_parameter_that_none_of_the_drawn_trials_has_is_left_out(monkeypatch, tmp_path):
     monkeypatch.setattr(importance, "MOST_TRIALS", 20)
-    monkeypatch.setattr(importance, "SHUFFLES", 5)
     root = write_searched(tmp_path / "run", by_rate_of_sgd, trials=60, statuses=("completed",), epochs=1)
     used = used_trials(read_report_data(root))
     drawn = set(np.random.default_rng(0).choice(60, 20, replace=False).tolist())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import optuna
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces.params import BACKBONE_NAMES, LOSSES, SpaceContext
@@ -23,12 +23,12 @@ contexts = st.builds(
 
 
 @pytest.mark.parametrize("name", SEARCHED)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12)
 @given(context=contexts)
-def test_two_hundred_random_trials_all_fit_the_data(name: str, context: SpaceContext) -> None:
+def test_random_trials_all_fit_the_data(name: str, context: SpaceContext) -> None:
     space = load_space(name, context)
     with random_study() as study:
-        for _ in range(200):
+        for _ in range(40):
             assert misfits(space.suggest(study.ask()), context) == []
 
 

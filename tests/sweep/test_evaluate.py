@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from trained_run import trained_run
 
+from reports import external
 from search_spaces.errors import UserError
 from sweep import model
 from sweep.evaluate import DATA_OPTIONS, main, own_images, read_labelled
@@ -86,6 +88,18 @@ def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sweep.evaluate.build_page", lambda module, folder: ([], None))
 
 
+@pytest.fixture
+def page_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page without a process of its own, which takes seconds to load what draws it."""
+
+    def build(module: str, folder: Path) -> tuple[list[str], None]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of that process nobody hears them.
+            return external.build(folder), None
+
+    monkeypatch.setattr("sweep.evaluate.build_page", build)
+
+
 COLUMNS = ("--path-column", "file", "--label-column", "finding")
 
 
@@ -115,6 +129,7 @@ def test_the_runs_own_validation_images_give_the_runs_own_score_and_a_warning(
     assert sum("Not for clinical use." in line for line in lines) == 1
 
 
+@pytest.mark.usefixtures("page_here")
 def test_other_images_are_judged_and_written_down(run: Path, other: Path, said: Said) -> None:
     options = ("--map", "dim=dark", "--group-column", "patient", "--subgroup-column", "site")
     code, lines, _ = said(run, "--data", other, *COLUMNS, *options)
@@ -145,6 +160,7 @@ def test_other_images_are_judged_and_written_down(run: Path, other: Path, said: 
     assert (again, lines[-1]) == (0, f"report: {run / 'external' / 'hospital-b-2' / 'report.html'}")
 
 
+@pytest.mark.usefixtures("page_here")
 @pytest.mark.parametrize("form", ["folder", "table"])
 def test_images_of_one_class_are_scored(run: Path, other: Path, said: Said, tmp_path: Path, form: str) -> None:
     if form == "folder":
@@ -153,10 +169,11 @@ def test_images_of_one_class_are_scored(run: Path, other: Path, said: Said, tmp_
             shutil.copy(tmp_path / f"{number}.png", tmp_path / "b" / "bright")
         code, lines, problems = said(run, "--data", tmp_path / "b")
     else:
-        code, lines, problems = said(run, "--data", other, *COLUMNS, "--where", "finding=bright")
+        asked = (run, "--data", other, *COLUMNS, "--where", "finding=bright")
+        mapped = said(*asked, "--map", "dim=dark", "--out", tmp_path / "mapped")
+        assert mapped[0] == 0, "a map of a class that has no image here is no error"
+        code, lines, problems = said(*asked)
     assert (code, problems) == (0, [""])
-    mapped = ("--data", other, *COLUMNS, "--where", "finding=bright", "--map", "dim=dark", "--out", tmp_path / "mapped")
-    assert said(run, *mapped)[0] == 0, "a map of a class that has no image here is no error"
     (folder,) = (run / "external").iterdir()
     found = read_evaluation(folder)
     assert found.facts.counts == {"bright": 12, "dark": 0, "gray": 0}
@@ -184,6 +201,7 @@ def test_a_model_with_an_operating_point_is_judged_by_it(run: Path, other: Path,
     assert (found.scores["accuracy"], found.scores["recall:dark"]) == (0, 0), "all of them are said to be gray"
 
 
+@pytest.mark.usefixtures("page_here")
 def test_a_multi_label_model_is_judged_on_the_labels_that_the_data_knows(tmp_path: Path, said: Said) -> None:
     lines, chance = ["path,split,high,often,rare"], np.random.default_rng(0)
     for number in range(32):

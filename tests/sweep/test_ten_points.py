@@ -38,6 +38,8 @@ from toy_trainable import (
     toy,
 )
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 ATTEMPTS = {"ours": 1, "plain": 3, "database": 3}
 """How often a sweep is begun until it can be looked at: on a busy machine plain Ray breaks by itself at times."""
@@ -221,6 +223,7 @@ def test_9_a_sweep_does_not_join_somebody_elses_cluster(way: str, cluster: str, 
         assert done.stdout != cluster, "joined a cluster that nobody named"
 
 
+@pytest.mark.usefixtures("soon_exhausted")
 @both_ways
 def test_10_no_configuration_runs_twice(way: str, sweeps: Sweeps) -> None:
     depths = [config["depth"] for config in sweeps(way, "finite").configs]

@@ -109,6 +109,7 @@ def meet(folder: Path, count: int) -> None:
     raise TimeoutError
 
 
+@pytest.mark.cluster
 def test_idle_processes_that_have_died_cost_the_next_task_nothing(workers: Workers, tmp_path: Path) -> None:
     """As those of a machine that was switched off: Tune gives the task to one after the other."""
     count = RESTARTS + 2

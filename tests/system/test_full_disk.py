@@ -34,7 +34,7 @@ def test_a_storage_that_fills_up_ends_the_sweep_and_it_goes_on_when_there_is_roo
 
         where = ["--data", small_data, "--storage", disk, "--name", "run", "--weights", "random", "--image-size", 32]
         what = ["--backbones", "squeezenet1_1", "--set", "unfreeze_depth=4", "--trials", 4, "--epochs", 3]
-        finalists = ["--finalists", 1, "--repeats", 1]
+        finalists = ["--finalists", 0] if full_at == "[1/" else ["--finalists", 1, "--repeats", 1]
         full = run_sweep(*where, *what, *finalists, at=fill_up)
         run = disk / "run"
         assert full.code == 4, full.text + full.errors

@@ -16,13 +16,12 @@ from reports.build import build
 WIDTHS = (400, 1000, 1600)
 NASTY = ("<script>alert(1)</script>", "\"quoted\" & 'so'", "🫁 lung", "x" * 200)
 FEW = {"train": 40, "val": 40, "test": 40}
-LABELS = tuple(f"finding {number}" for number in range(15))
+LABELS = tuple(f"finding {number}" for number in range(10))
 RUNS = {
-    "three classes, repeated": {"trials": 12, "finals": {"finalists": (0, 1), "repeats": 2}},
-    "names that are markup": {"classes": NASTY, "labels_per_split": FEW, "finals": {"finalists": (0, 1), "repeats": 2},
-                              "sweep": {"name": "<b>run</b>"},
+    "names that are markup": {"classes": NASTY, "labels_per_split": FEW, "trials": 12, "sweep": {"name": "<b>run</b>"},
+                              "finals": {"finalists": (0, 1), "repeats": 2},
                               "dataset": {"caveats": ["<img src=x onerror=alert(3)>"]}},
-    "fifteen labels": {"classes": LABELS, "task": "multi_label", "labels_per_split": dict.fromkeys(FEW, 60),
+    "ten labels": {"classes": LABELS, "task": "multi_label", "labels_per_split": dict.fromkeys(FEW, 60),
                        "trials": 3, "finals": {"finalists": (0, 1), "repeats": 1}},
     "nothing finished": {"statuses": ("failed",)},
 }  # fmt: skip

@@ -188,7 +188,7 @@ def test_folds_validate_on_every_image_once(small_data: Path, tmp_path: Path) ->
     """Here, too, features of frozen layers cannot be kept: it is said once, and nothing else changes."""
     (tmp_path / "file").touch()
     cache = tmp_path / "file" / "features"
-    given = ("--finalists", 2, "--folds", 3, "--cache-dir", cache, "--target-sensitivity", "dark=0.9")
+    given = ("--finalists", 1, "--folds", 3, "--cache-dir", cache, "--target-sensitivity", "dark=0.9")
     done = run_sweep(*arguments(small_data, tmp_path, "folds", trials=4), *given)
     assert done.code == 0, done.errors
     assert done.text.count(str(cache)) == 1

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import EVERY_NETWORK
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional
 from trained_run import SMALL, trained_run
 
-from search_spaces.params import BACKBONE_NAMES
 from sweep.run_folder import RunPaths, TrialPaths
 from trainables.attribution import MAPS_FILE, MOST_LABELS, attribute_split, classes_of_interest, grad_cam
 from trainables.backbones import BACKBONES, Backbone
@@ -59,7 +59,7 @@ def maps_of(backbone: Backbone, network: nn.Module, wanted: Tensor) -> Tensor:
     return grad_cam(network, backbone, images, wanted)
 
 
-@pytest.mark.parametrize("name", BACKBONE_NAMES)
+@pytest.mark.parametrize("name", EVERY_NETWORK)
 def test_every_backbone_has_maps_and_they_follow_the_head(name: str) -> None:
     """Sanity check of Adebayo et al., NeurIPS 2018: another head gives other maps of the same images."""
     backbone, with_head = with_heads(name)

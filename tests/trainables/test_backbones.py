@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from networks import EVERY_NETWORK
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -11,7 +12,7 @@ from trainables.backbones import BACKBONES, Backbone, flattened_7x7, part_of
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module", params=BACKBONE_NAMES)
+@pytest.fixture(scope="module", params=EVERY_NETWORK)
 def built(request: pytest.FixtureRequest) -> tuple[Backbone, nn.Module]:
     """A backbone and its whole torchvision network, BatchNorm moved off its initial means and variances."""
     backbone = BACKBONES[request.param]

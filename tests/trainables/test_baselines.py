@@ -276,6 +276,7 @@ def test_on_the_demo_set_borders_tell_next_to_nothing(tmp_path: Path) -> None:
     assert found["borders"]["val"]["accuracy"] < found["majority"]["val"]["accuracy"] + 0.15
 
 
+@pytest.mark.long
 def test_on_real_x_rays_each_step_towards_a_network_tells_more(shared_dir: Path, tmp_path: Path) -> None:
     manifest = shared_dir / "data" / "xray_a" / "manifest.csv"
     data = prepared(tmp_path, manifest, label_column=("class",), group_column="group_id", image_size=96)

@@ -4,13 +4,15 @@ from typing import Any
 
 import pytest
 import torch
+from networks import EVERY_NETWORK
 from torch import Tensor, nn
 
 from search_spaces.errors import UserError
-from search_spaces.params import BACKBONE_NAMES, TrialParams
+from search_spaces.params import TrialParams
 from search_spaces.studies import DESCRIPTIONS, rows_of
 from trainables.backbones import BACKBONES, part_of
 from trainables.finetune import FineTunedModel, build_model, make_head, model_problems, unfrozen_modules
+from trainables.seeding import seeded
 from trainables.weights import FoundWeights, load_pretrained
 
 SIZE = 64
@@ -20,8 +22,8 @@ BLOCK_PARAMS = {"resnet18": (157504, 525568, 2099712, 8393728), "mobilenet_v2": 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def images(count: int = 4) -> Tensor:
-    return torch.rand(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(count))
+def images(count: int = 4, size: int = SIZE) -> Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(count))
 
 
 def build(backbone: str, seed: int = 0, classes: int = 3, trunk_seed: int = 0, **params: Any) -> FineTunedModel:
@@ -51,10 +53,15 @@ def train(model: FineTunedModel, steps: int = 3) -> None:
         optimizer.step()
 
 
-@pytest.fixture(scope="module", params=BACKBONE_NAMES)
+SMALLEST = 32
+"""Pixels a side that every network takes."""
+
+
+@pytest.fixture(scope="module", params=EVERY_NETWORK)
 def parts(request: pytest.FixtureRequest) -> tuple[str, nn.Module]:
     backbone = BACKBONES[request.param]
-    return backbone.name, load_pretrained(FoundWeights(backbone=backbone.name, origin="random"), 0, SIZE)
+    with seeded(0):
+        return backbone.name, backbone.drop_classifier(backbone.network(SMALLEST))
 
 
 @pytest.mark.parametrize("depth", range(5))
@@ -70,14 +77,14 @@ def test_depth_trains_the_last_blocks_and_the_frozen_rest_can_run_once(
     wanted |= {"head.1.weight", "head.1.bias"}
     assert set(model.trainable_names()) == wanted
 
-    boundary = model.forward_frozen(images(2))
+    boundary = model.forward_frozen(images(2, SMALLEST))
     before = boundary.clone()
     logits = model.forward_trained(boundary)
     assert torch.equal(boundary, before), "a tensor that a cache may share was written to"
     assert not boundary.requires_grad
     assert logits.shape == (2, 3)
     assert logits.dtype == torch.float32
-    assert torch.equal(logits, model(images(2)))
+    assert torch.equal(logits, model(images(2, SMALLEST)))
     logits.sum().backward()
     got = {name for part, prefix in ((model.trunk, ""), (model.head, "head.")) for name in gradients(part, prefix)}
     assert got == wanted

@@ -100,7 +100,7 @@ def test_multi_label_metrics_are_those_of_scikit_learn(seed):
     assert (matrices == reference.multilabel_confusion_matrix(labels, decided)).all()
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), count=st.integers(12, 80), missing=st.sampled_from([-1, np.nan]))
 def test_a_missing_label_takes_part_in_no_score(seed, count, missing):
     """Also with ties, which count half in the AUROC and stand at one threshold in the others."""
@@ -226,7 +226,7 @@ def test_scoring_imports_neither_torch_nor_ray():
     assert ran.stdout.strip() == "[]"
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 10_000), repeats=st.integers(1, 3), shift=st.floats(-2, 2))
 def test_no_other_cut_has_a_better_f1(seed: int, repeats: int, shift: float) -> None:
     rng = np.random.default_rng(seed)

@@ -191,10 +191,9 @@ def test_a_trial_of_which_a_file_is_damaged_is_trained_again_from_its_beginning(
     files["result"].write_text("".join(result["record"] + "\n" for result in before))
     DAMAGES[damage](files)
     again = FinetuneTrainable(made)
-    after = [again.step() for _ in range(4)]
-    assert curve(after[:2]) == curve(before)
-    assert [bool(result["begun_again"]) for result in after] == [True, False, False, False], "it is said once"
-    assert after[-1]["end"] == "budget"
+    after = [again.step() for _ in range(2)]
+    assert curve(after) == curve(before)
+    assert [bool(result["begun_again"]) for result in after] == [True, False], "it is said once"
     assert torch.load(files["weights"], weights_only=True)["epoch"] == json.loads(after[-1]["record"])["best_epoch"]
 
 
@@ -260,9 +259,8 @@ class Hanging:
     def run_epoch(self):
         sum(iter(int, 1))  # never returns to Python code that could look at a clock
 module.HANG_GRACE_S = 0.0
-if sys.argv[2] == "hang":
-    module.FinetuneTrial = Hanging
-print(json.dumps(module.FinetuneTrainable(json.loads(sys.argv[1])).step()))
+module.FinetuneTrial = Hanging
+module.FinetuneTrainable(json.loads(sys.argv[1])).step()
 """
 
 
@@ -271,11 +269,10 @@ def test_a_trial_that_hangs_is_ended_with_its_stacks_and_not_started_again(
 ) -> None:
     made = config(number=6, time_limit_s=1.0)
     command = [sys.executable, "-c", HANGING, json.dumps(made)]
-    hung = subprocess.run([*command, "hang"], capture_output=True, text=True, timeout=60, check=False)
+    hung = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert hung.returncode != 0
     assert "run_epoch" in Path(made["files"]["stacks"]).read_text()
-    again = subprocess.run([*command, "again"], capture_output=True, text=True, timeout=60, check=True)
-    result = json.loads(again.stdout.splitlines()[-1].replace("NaN", "null"))
+    result = FinetuneTrainable(made).step()
     assert result["end"] == "error"
     assert "hung past its time limit of 1.0 s" in result["reason"]
 

@@ -102,15 +102,15 @@ def same(one, other):
     [
         {
             "backbone": "squeezenet1_1",
-            "unfreeze_depth": 1,
+            "unfreeze_depth": 4,
             "dropout": 0.5,
-            "augment": "standard",
+            "augment": "flip",
             "optimizer": "adamw",
-            "lr_schedule": "cosine",
+            "lr": 0.002,
+            "lr_schedule": "plateau",
             "loss": "bce",
             "class_weights": "balanced",
         },
-        {"backbone": "resnet18", "unfreeze_depth": 4, "augment": "flip", "lr_schedule": "plateau", "lr": 0.3},
         {
             "backbone": "mobilenet_v2",
             "unfreeze_depth": 2,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import EVERY_NETWORK
 from PIL import Image
 from torch import Tensor, nn
 
@@ -438,7 +439,7 @@ def test_batchnorm_without_statistics_is_counted() -> None:
 
 
 NO_BATCHNORM = ("vgg16", "squeezenet", "convnext", "vit", "swin")
-WITH_BATCHNORM = tuple(name for name in BACKBONE_NAMES if not name.startswith(NO_BATCHNORM))
+WITH_BATCHNORM = [one for one in EVERY_NETWORK if not one.values[0].startswith(NO_BATCHNORM)]
 
 
 def frozen_features(backbone: str, network: nn.Module) -> Tensor:
