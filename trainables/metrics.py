@@ -5,9 +5,10 @@ Needs numpy alone, so that reports can score saved predictions without torch.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -344,20 +345,24 @@ def tune_thresholds(labels: NDArray[Any], probabilities: NDArray[Any], classes: 
         if truth.sum() < FEWEST_POSITIVES:
             found[name] = UNTUNED
         else:
-            every = np.tile(truth, len(probabilities))
-            found[name] = _best_threshold(every, probabilities[:, rows, place].reshape(-1))
+            every, total = np.tile(truth, len(probabilities)), len(probabilities) * truth.sum()
+            f1 = functools.partial(lambda total, tp, fp: 2 * tp / (tp + fp + total), total)
+            found[name] = best_threshold(every, probabilities[:, rows, place].reshape(-1), f1)
     return found
 
 
-def _best_threshold(truth: Array, probability: Array) -> float:
-    """Of the highest F1. truth: bool [N]; probability: [N]."""
+def best_threshold(truth: Array, probability: Array, worth: Callable[[Array, Array], Array]) -> float:
+    """The least probability of a positive decision that is worth most.
+
+    truth: bool [N]; probability: [N]. worth: of true and false positives, [M] each, at M candidates. These lie halfway
+    between neighbouring probabilities; of equally good ones the nearest to 0.5 is taken.
+    """
     order = np.argsort(-probability, kind="stable")
     falling, hit = probability[order].astype(np.float64), truth[order]
     # A cut is possible only where the probability changes; the last one decides every image.
     following = np.append(falling[1:], 0.0)
     possible = np.append(falling[1:] < falling[:-1], True)
-    tp, positive = hit.cumsum()[possible], 1 + np.flatnonzero(possible)
-    found = 2 * tp / (positive + hit.sum())
+    found = worth(hit.cumsum()[possible], (~hit).cumsum()[possible])
     best = ((falling + following) / 2)[possible][found >= found.max() - 1e-12]
     return float(best[np.abs(best - UNTUNED).argmin()])
 
