@@ -466,7 +466,7 @@ def test_fewer_than_twenty_patients_is_said():
 def test_fewer_than_twenty_patients_of_a_class_is_said_where_that_class_counts():
     labels = np.array([0] * 12 + [1] * 88)
     decided = np.where(np.arange(100) % 7 == 0, 1 - labels, labels)
-    scores = scored(labels, decided, groups=[f"p{i // 2}" for i in range(100)], classes=("covid", "normal"))
+    scores = scored(labels, decided, groups=[f"p{i // 2}" for i in range(100)], classes=("covid", "normal"), areas=True)
     said = "fewer than 20 patients with covid (6): interval too narrow"
     assert interval(scores, "recall:covid").warning == said
     assert interval(scores, "f1_macro").warning == said
