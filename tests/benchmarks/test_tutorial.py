@@ -133,8 +133,7 @@ def test_the_table_says_what_is_reached() -> None:
 
 
 @pytest.mark.long
-def test_all_ways_are_measured_and_stand_in_one_table(small_data: Path, tmp_path: Path) -> None:
-    """Once: ``test_a_measurement_is_made_once_for_each_setup``."""
+def test_all_ways_are_measured_once_and_stand_in_one_table(small_data: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     arguments = ("--data", small_data, "--weights", "random", "--quick", "--only", "head", "--results", results)
     first = command("benchmarks.full", *arguments)
@@ -144,3 +143,9 @@ def test_all_ways_are_measured_and_stand_in_one_table(small_data: Path, tmp_path
     kept = [json.loads(line) for line in results.read_text().splitlines()]
     ours = {line["case"]: line["values"] for line in kept if line["what"] == "ours fp32"}
     assert [epochs for _, epochs in ours["head"]["runs"]] == [2, 2]
+    again = command("benchmarks.full", *arguments)
+    assert "0 measurements are left" in again
+    assert [line for line in again.splitlines() if line.startswith("| ")] == [
+        line for line in first.splitlines() if line.startswith("| ")
+    ]
+    assert len(results.read_text().splitlines()) == len(kept)

@@ -68,6 +68,7 @@ def test_storage_that_only_the_first_machine_has_is_refused(
     cluster: Any, workers: list[Any], small_data: Path, tmp_path: Path
 ) -> None:
     """The nodes share this machine's disks, but what a process has open goes by this path in no other."""
+    assert set(workers) <= cluster.worker_nodes
     storage = os.open(tmp_path, os.O_RDONLY)
     try:
         done = run_sweep(
@@ -88,6 +89,7 @@ def test_storage_that_only_the_first_machine_has_is_refused(
 def test_a_lost_node_costs_no_trial_and_no_epoch(
     cluster: Any, workers: list[Any], small_data: Path, tmp_path: Path
 ) -> None:
+    assert set(workers) <= cluster.worker_nodes
     space = tmp_path / "one_slow.py"
     space.write_text(ONE_SLOW)
     slow = tmp_path / "run" / "trials" / "t0001"

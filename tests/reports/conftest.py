@@ -18,7 +18,7 @@ from reports.build import build
 from reports.drawing import Drawing
 
 WriteRun = Callable[..., Path]
-DRAWN_ANEW = Drawing.__dict__["saved"]
+DRAWN_ANEW, SCORED_ANEW = Drawing.__dict__["saved"], bootstrap.weighted_scores
 
 
 @pytest.fixture(scope="session")
@@ -49,11 +49,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session", autouse=True)
-def computed_once() -> Iterator[None]:
-    """Figures, and scores of resamples, of the same facts: all that they follow from is in their arguments."""
-    weighted_scores = bootstrap.weighted_scores
-    score = once(lambda facts: weighted_scores(*facts[0], **facts[1]), most=60)
+@pytest.fixture(scope="session")
+def remembered() -> tuple[Any, Any]:
+    """For ``weighted_scores`` and ``Drawing.saved``: those that compute what follows from the same facts once."""
+    score = once(_scored, most=60)
     draw = once(lambda facts, drawing: DRAWN_ANEW.func(drawing), most=600)
 
     def saved(drawing: Drawing) -> Any:
@@ -64,10 +63,30 @@ def computed_once() -> Iterator[None]:
 
     drawn = cached_property(saved)
     drawn.__set_name__(Drawing, "saved")
+    return (lambda *args, **keywords: score((args, keywords))), drawn
+
+
+@pytest.fixture(scope="module", autouse=True)
+def computed_once(remembered: tuple[Any, Any]) -> Iterator[None]:
+    """Figures, and scores of resamples, of the same facts: all that they follow from is in their arguments."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "weighted_scores", lambda *args, **keywords: score((args, keywords)))
-        patch.setattr(Drawing, "saved", drawn)
+        patch.setattr(bootstrap, "weighted_scores", remembered[0])
+        patch.setattr(Drawing, "saved", remembered[1])
         yield
+
+
+@pytest.fixture
+def computed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time, as in a report."""
+    monkeypatch.setattr(bootstrap, "weighted_scores", SCORED_ANEW)
+    monkeypatch.setattr(Drawing, "saved", DRAWN_ANEW)
+
+
+def _scored(facts: Any) -> dict[str, Any]:
+    found = SCORED_ANEW(*facts[0], **facts[1])
+    for values in found.values():
+        values.flags.writeable = False  # They are other tests', too.
+    return found
 
 
 def once(function: Callable[..., Any], most: int) -> Callable[..., Any]:
@@ -85,9 +104,3 @@ def once(function: Callable[..., Any], most: int) -> Callable[..., Any]:
         return known[key]
 
     return call
-
-
-@pytest.fixture
-def drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each time."""
-    monkeypatch.setattr(Drawing, "saved", DRAWN_ANEW)

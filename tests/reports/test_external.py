@@ -161,6 +161,7 @@ def test_the_page_names_the_weights_of_kappa(tmp_path: Path) -> None:
     assert any(line.startswith(f"Cohen's kappa (quadratic weights): {kappa:.3f} (") for line in build(root))
 
 
+@pytest.mark.usefixtures("computed_anew")
 def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
     root = write(tmp_path / "b")
     build(root)

@@ -14,7 +14,7 @@ import pytest
 from reports import class_panels, figures
 from reports.drawing import Drawing, inline_svg
 
-pytestmark = pytest.mark.usefixtures("drawn_anew")
+pytestmark = pytest.mark.usefixtures("computed_anew")
 
 NAN = float("nan")
 NAMES = ("covid", "<b>$a$ & co</b>", "a name that is much too long for any axis at all")
@@ -68,6 +68,7 @@ DRAWN: dict[str, Callable[[], Drawing]] = {
     "confusion of many": lambda: figures.confusion(np.eye(12, dtype=np.int64), np.eye(12), list("abcdefghijkl")),
     "confusion of very many": lambda: figures.confusion(np.eye(60, dtype=np.int64), np.eye(60), [NAMES[1]] * 60),
     "label matrices": lambda: figures.label_matrices(FOUR[0], FOUR[1], list("abcd")),
+    "mean maps": lambda: figures.mean_maps({NAMES[1]: np.eye(7) / 7, "b": np.zeros((7, 7))}, 0.1),
     "curve": lambda: figures.curve(EPOCHS, "train_f1", "val_f1", "F1", 2.0),
     "curve without training": lambda: figures.curve(EPOCHS, "none", "val_f1", "F1", NAN),
     "all curves": lambda: figures.all_curves(EPOCHS, TRIALS, "val_f1", "F1", [1, 3], "a"),

@@ -83,7 +83,7 @@ def rendered(shown: Progress, width: int, height: int = 25) -> list[str]:
     return [line.rstrip() for line in console.export_text().rstrip().splitlines()]
 
 
-def on_terminal(use: Callable[[TextIO], None]) -> str:
+def on_terminal(use: Callable[[TextIO], None], encoding: str = "utf-8") -> str:
     """All that was written to a terminal of the real kind while ``use`` had it."""
     master, slave = os.openpty()
     written: list[bytes] = []
@@ -97,7 +97,7 @@ def on_terminal(use: Callable[[TextIO], None]) -> str:
 
     reader = threading.Thread(target=collect)
     reader.start()
-    with open(slave, "w", encoding="utf-8") as stream:
+    with open(slave, "w", encoding=encoding) as stream:
         use(stream)
     reader.join()
     os.close(master)
@@ -214,6 +214,21 @@ def test_a_terminal_without_unicode_gets_what_it_can_show() -> None:
     stream = io.TextIOWrapper(raw, encoding="ascii")
     progress(stream).message("Müller’s X-rays")
     assert raw.getvalue() == b"M?ller?s X-rays\n"
+
+
+def test_a_terminal_without_unicode_gets_the_view_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    silent: list[bool] = []
+
+    def sweep(stream: TextIO) -> None:
+        shown = progress(stream)
+        play(shown)
+        shown.close()
+        silent.append(shown.silent)
+
+    written = on_terminal(sweep, encoding="ascii")
+    assert silent == [False]
+    assert "2 running, 10 waiting" in re.sub(rf"{ESCAPE}\[[0-9;]*m", "", written)
 
 
 def test_a_closed_pipe_silences_the_progress_and_spares_the_sweep() -> None:

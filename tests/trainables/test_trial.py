@@ -24,7 +24,7 @@ from trainables.data.dataset import TEST_ACCESS_FILE, open_dataset
 from trainables.data.prepare import prepare
 from trainables.metrics import evaluate_predictions, metric_names
 from trainables.predictions import read_predictions
-from trainables.trial import BestEpochTracker, FinetuneTrial, TrialSettings, TrialTimeoutError, predict_trial
+from trainables.trial import BestEpochTracker, FinetuneTrial, TrialTimeoutError, predict_trial
 
 SIZES = {"train": 15, "val": 8, "test": 3}
 SMALL = {"backbone": "squeezenet1_1", "unfreeze_depth": 0, "batch_size": 8, "lr": 0.01}
@@ -458,11 +458,6 @@ def test_a_closed_trial_leaves_nothing_in_the_process(run_dir):
         after.append(live_bytes())
     assert all(ref() is None for ref in watched)
     assert after[0] == after[1] == after[2]
-
-
-def test_settings_pass_through_a_dict(run_dir):
-    settings = trial_settings(run_dir)
-    assert TrialSettings(**dataclasses.asdict(settings)) == settings == dataclasses.replace(settings)
 
 
 def verdict(**changes):

@@ -169,6 +169,7 @@ def test_damaged_maps_are_one_problem_and_the_rest_is_shown(write_run, damage: s
     assert MODEL in problem
 
 
+@pytest.mark.usefixtures("computed_anew")
 def test_the_page_shows_maps_without_data_and_gives_the_same_bytes_again(write_run) -> None:
     root = write_run(finals={})
     give_maps(root)
