@@ -25,7 +25,7 @@ sweep: setup  ## sweep the demo set (SPACE=partial_unfreeze) and write its repor
 test: setup  ## ruff, mypy and every test but the long ones
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy & types=$$!; $(PYTEST) -m "not long and not cluster" && wait $$types  # where tests wait, it works
+	$(BIN)/mypy & types=$$!; $(PYTEST) -m "not long and not cluster"; tests=$$?; wait $$types && exit $$tests
 
 test-long: setup  ## whole sweeps: killed, resumed, extended, with folds; and every network
 	$(PYTEST) -m long

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from search_spaces.choices import batch_size_near, losses
+from search_spaces.choices import batch_size_near, losses, usual_training
 from search_spaces.params import CLASS_WEIGHTS, Scalar, SpaceContext
 
 if TYPE_CHECKING:
@@ -41,4 +41,5 @@ def seed_points(context: SpaceContext) -> list[dict[str, Scalar]]:
         {"loss": plain, "class_weights": "balanced"},
         {"loss": "focal", "class_weights": "none", "focal_gamma": 2.0, "focal_alpha": None},
     ]
-    return [remedy | {"backbone": backbone, "lr": 1e-2} for remedy in remedies for backbone in context.backbones]
+    rates = {backbone: usual_training(backbone, context).get("lr.sgd", 1e-2) for backbone in context.backbones}
+    return [remedy | {"backbone": backbone, "lr": rate} for remedy in remedies for backbone, rate in rates.items()]

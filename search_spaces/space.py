@@ -44,7 +44,8 @@ class Space:
 
     name: as in ``SPACES``, or the absolute path of the user's file. overrides: what ``--set`` fixed or narrowed.
     seed_points: dicts of names as suggested; a sweep tries them first, in this order.
-    distributions: of every name that random trials asked for; empty for a study. notes: what was cut off the user's
+    distributions: of every name that random trials asked for; empty for a study. conditional: the names that only
+    some of them asked for. notes: what was cut off the user's
     ranges, and how many seed points lie outside them.
     fixed: a study's trials, in its order, None for a searched space; rows: the study's rows beside them.
     asked: the ids of a study's rows that were asked for, () = all. left_out: id of a study's row to the reason why it
@@ -59,6 +60,7 @@ class Space:
     overrides: Mapping[str, Override]
     seed_points: list[dict[str, Scalar]] = dataclasses.field(default_factory=list)
     distributions: Mapping[str, Offered] = dataclasses.field(default_factory=dict)
+    conditional: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     fixed: tuple[TrialParams, ...] | None = None
     rows: tuple[StudyRow, ...] = ()
@@ -254,7 +256,9 @@ def _tried_out(space: Space) -> Space:
     why = f"{space.name} does not search it here; give it one value"
     raise_all([f"--set {field}={space.overrides[field]}: {why}" for field in space.overrides if field in unseen])
     notes = dict.fromkeys(note for trial in trials for note in trial.notes)
-    return dataclasses.replace(space, distributions=distributions, notes=tuple(notes))
+    always = set.intersection(*(set(trial.distributions) for trial in trials))
+    conditional = tuple(name for name in distributions if name not in always)
+    return dataclasses.replace(space, distributions=distributions, conditional=conditional, notes=tuple(notes))
 
 
 def depends_on_more(space: Space) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from search_spaces.errors import gathered
+from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from sweep.run_folder import RunPaths, TrialPaths
 from sweep.trial_records import EpochRecord, Suggestion, TrialRecord, best, rank, read_trials
@@ -90,15 +90,13 @@ class TrialHistory:
         self._failed: list[TrialState] = []
 
     def load(self) -> list[str]:
-        """Read the trials of an earlier session back; returns what could not be read, one sentence each."""
+        """Read the trials of an earlier session back; returns what could not be read, one sentence each.
+
+        Raises ``UserError`` where the parameters of one are none of ours: a later version's, or edited.
+        """
         problems: list[str] = []
         for record in self._records(problems):
-            params = None
-            with gathered(problems, f"{record.trial_id}/params.json: trial left out: "):
-                params = TrialParams.from_flat(record.params)
-            if params is None:
-                continue
-            entry = TrialState(record.number, record.trial_id, params, record.suggestion)
+            entry = TrialState(record.number, record.trial_id, self._params_of(record), record.suggestion)
             entry.status, entry.reason, entry.mode = record.status, record.reason, self.mode
             for epoch in record.epochs:
                 self._add_epoch(entry, epoch, epoch.score(self.metric))
@@ -113,6 +111,14 @@ class TrialHistory:
             if entry.ended:
                 self._tidy(entry)
         return problems
+
+    def _params_of(self, record: TrialRecord) -> TrialParams:
+        try:
+            return TrialParams.from_flat(record.params)
+        except UserError as error:
+            params = self.files(record).params
+            way_out = f"mend it, or move {params.parent} away to go on without that trial"
+            raise UserError(*(f"{params}: {problem}; {way_out}" for problem in error.problems)) from None
 
     @property
     def next_number(self) -> int:
@@ -173,7 +179,7 @@ class TrialHistory:
     def unfinished(self) -> list[TrialState]:
         return [entry for _, entry in sorted(self.entries.items()) if not entry.ended]
 
-    def files(self, entry: TrialState) -> TrialPaths:
+    def files(self, entry: TrialState | TrialRecord) -> TrialPaths:
         return self.paths.trial(entry.trial_id)
 
     def _records(self, problems: list[str]) -> list[TrialRecord]:
@@ -236,7 +242,7 @@ class RepeatHistory(TrialHistory):
         super().__init__(paths, metric, mode)
         self.wanted = tuple(wanted)
 
-    def files(self, entry: TrialState) -> TrialPaths:
+    def files(self, entry: TrialState | TrialRecord) -> TrialPaths:
         return self.paths.repeat(entry.trial_id)
 
     def unfinished(self) -> list[TrialState]:

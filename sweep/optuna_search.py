@@ -37,8 +37,8 @@ LEARNING_SAMPLERS = ("tpe", "gp")
 DUPLICATES_IN_A_ROW = 20
 RANDOM_DRAWS = 200
 LOST_FOR_ONE_TRIAL = 3
-DRAWN_TOGETHER = "tpe:relative_params:0"
-"""Where Optuna's TPE keeps all that it drew for a running trial, also for branches that the trial does not take."""
+DRAWN_TOGETHER = "{}:relative_params:0"
+"""Where Optuna's TPE and GP keep all that they drew for a running trial, also for branches that it does not take."""
 STUDY_NAME = "sweep"
 _log = logging.getLogger(__name__)
 
@@ -78,7 +78,10 @@ class OptunaSearch:
         self._sampler = sampler
         self._seed = seed
         self._lag = concurrency if deterministic else 0
-        self._seed_points = first_points(space, sampler, trials, warm)
+        points = first_points(space, sampler, trials, warm)
+        # Those that an extended sweep has more of come too late: its sampler has begun.
+        late = (k for k, point in enumerate(points) if k in history.entries and not _tried(history.entries[k], point))
+        self._seed_points = points[: next(late, len(points))]
         self._seen: dict[str, int] = {}
         self._running: dict[int, list[optuna.Trial]] = {}
         self._refused: set[str] = set()
@@ -145,7 +148,7 @@ class OptunaSearch:
                 self._report_refused(trial, error)
                 continue
             # What did not go into the trial is told to no other draw: after a kill it would not be there either.
-            self._storage.set_trial_system_attr(trial._trial_id, DRAWN_TOGETHER, "")
+            self._storage.set_trial_system_attr(trial._trial_id, DRAWN_TOGETHER.format(self._sampler), "")
             suggestion = self._suggestion(trial)
             original = self._seen.setdefault(key_of(params), number)
             if original == number:
@@ -229,9 +232,19 @@ class OptunaSearch:
             case "gp":
                 return GPSampler(seed=seed, **independent)
             case "qmc":
-                # One scrambled Sobol sequence for the whole sweep; what it cannot cover is drawn afresh each time.
-                return QMCSampler(scramble=True, seed=self._seed, **independent)
+                sobol = _Sobol(scramble=True, seed=self._seed, **independent)
+                sobol.space = {name: one for name, one in sorted(self._space.distributions.items()) if not one.single()}
+                return sobol
         raise AssertionError(name)
+
+
+class _Sobol(QMCSampler):
+    """One sequence over ``space``, all of it: Optuna's leaves to chance what the first trial did not ask for."""
+
+    space: dict[str, BaseDistribution]
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self.space
 
 
 class OptunaExport:
@@ -303,6 +316,12 @@ def first_points(space: Space, sampler: str, trials: int, warm: Sequence[dict[st
     if space.source is not None or warm:
         return [*own_points(space), *warm]
     return space.seed_points[: trials // 2] if sampler in LEARNING_SAMPLERS else []
+
+
+def _tried(state: TrialState, point: dict[str, Scalar]) -> bool:
+    """Whether the draws for this trial began with ``point``."""
+    drawn = (*state.suggestion.duplicates, *state.suggestion.refused, state.suggestion)
+    return any(point.items() <= one.suggested.items() for one in drawn)
 
 
 def own_points(space: Space) -> list[dict[str, Scalar]]:

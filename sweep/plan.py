@@ -151,6 +151,10 @@ class Plan:
                 "trials, and none where --sampler learns nothing from them"
             )
         lines += [f"warm start: {note}" for note in self.warm_notes]
+        if self.config.sampler == "gp" and (by_chance := self.space.conditional):
+            lines.append(
+                f"--sampler gp draws {some(by_chance)} at random, as only some trials have them; tpe models them"
+            )
         if self.config.sampler == "grid" and (most := self.space.most_configurations) > self.config.trials:
             tried = f"{self.config.trials} of up to {most:,} configurations are tried"
             lines.append(f"--sampler grid: {tried}; --trials {most} tries all")

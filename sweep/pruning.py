@@ -34,7 +34,9 @@ class PruningRule:
         """
         if epoch >= self.budget:
             return None
-        others = [k for k in peers if k != number and epoch in history.entries[k].scores]
+        # One that ended by itself, its patience over, keeps what it is worth.
+        ended = {k for k in peers if history.entries[k].status == "completed"}
+        others = [k for k in peers if k != number and (k in ended or epoch in history.entries[k].scores)]
         threshold = _RULES[self.scheduler](self, history, epoch, others)
         own = _best(history, number, epoch)
         if threshold is None or own >= threshold[0]:

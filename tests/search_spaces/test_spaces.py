@@ -112,3 +112,9 @@ def test_a_head_alone_may_learn_faster_than_a_whole_network() -> None:
         return distribution.high
 
     assert highest(load_space("head_only", REAL)) > highest(load_space("full_finetune", REAL))
+
+
+@pytest.mark.parametrize("name", ["partial_unfreeze", "full_finetune", "head_only", "imbalance"])
+def test_a_network_without_batchnorm_starts_at_its_own_rate_in_every_space(name: str) -> None:
+    points = [point for point in load_space(name, REAL).seed_points if point["backbone"] == "vgg16"]
+    assert {point.get("lr.sgd", point.get("lr")) for point in points} == {3e-3}

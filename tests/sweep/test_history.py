@@ -12,6 +12,7 @@ import pytest
 from full_disk import no_file_beyond
 from toy_sweep import ToySweep
 
+from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from search_spaces.space import Space
 from sweep.history import (
@@ -324,10 +325,10 @@ def test_a_study_db_that_cannot_be_written_does_not_end_the_sweep(tmp_path: Path
     export.close()
 
 
-def test_a_trial_whose_parameters_are_none_of_ours_is_left_out_and_named(history: TrialHistory) -> None:
+def test_a_trial_whose_parameters_are_none_of_ours_is_named_and_kept(history: TrialHistory) -> None:
     files = history.files(history.begin(0, TrialParams(backbone="resnet18")))
     files.params.write_text(files.params.read_text().replace("resnet18", "resnet19"))
-    again = TrialHistory(history.paths, "val_f1_macro", "max")
-    (problem,) = again.load()
-    assert problem.startswith("t0000/params.json: trial left out: unknown backbone 'resnet19'")
-    assert again.entries == {}
+    said = f"{files.params}: unknown backbone 'resnet19'.*move {files.params.parent} away"
+    with pytest.raises(UserError, match=said):
+        TrialHistory(history.paths, "val_f1_macro", "max").load()
+    assert "resnet19" in files.params.read_text()

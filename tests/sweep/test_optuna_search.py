@@ -138,6 +138,32 @@ def test_a_deterministic_sweep_repeats_under_any_timing_and_across_a_kill(
     assert free[0] != free[1]
 
 
+def test_every_name_of_every_branch_comes_from_one_sobol_sequence(tmp_path: Path, wide_space: Space) -> None:
+    sweep = ToySweep(tmp_path, wide_space, sampler="qmc", concurrency=4, trials=16).run()
+    positions = [state.suggestion.positions for _, state in sorted(sweep.history.entries.items())]
+    assert len(set().union(*positions)) == 1
+    assert [list(one.values()) for one in positions] == [[number] for number in range(16)]
+
+
+def test_an_extended_sweep_goes_on_with_its_sampler(tmp_path: Path, wide_space: Space) -> None:
+    ToySweep(tmp_path, wide_space, trials=4).run()
+    states = ToySweep(tmp_path, wide_space, trials=16).run().history.entries
+    seeds = [{name: states[k].suggestion.suggested[name] for name in wide_space.seed_points[k]} for k in range(2)]
+    assert seeds == wide_space.seed_points[:2]
+    drawn = [states[k].suggestion.suggested for k in range(2, 16)]
+    assert not [one for one in drawn if any(point.items() <= one.items() for point in wide_space.seed_points)]
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_gaussian_process_knows_of_a_running_trial_what_is_in_it(tmp_path: Path, wide_space: Space) -> None:
+    sweep = ToySweep(tmp_path, wide_space, sampler="gp", scheduler="none", budget=1, trials=11).run()
+    sweep.search._seed_points = []
+    state = sweep.search.ask()
+    assert state is not None
+    (running,) = sweep.search._study.get_trials(states=(TrialState.RUNNING,))
+    assert not running.system_attrs["gp:relative_params:0"], "what it drew for other branches"
+
+
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_a_draw_knows_of_a_running_trial_what_is_in_it(tmp_path: Path, wide_space: Space) -> None:
     """Optuna's TPE would also know what it had drawn for branches that the trial does not take, until a kill."""

@@ -345,3 +345,14 @@ def test_a_checkout_is_known_by_the_files_that_it_tracks(tmp_path: Path) -> None
     git("add", "sweep")
     git("commit", "-qm", "ours")
     assert estimate._commit(tmp_path) == git("rev-parse", "HEAD")
+
+
+def test_what_the_gaussian_process_leaves_to_chance_is_told() -> None:
+    def told(**more: Any) -> list[str]:
+        asked = {"backbones": ("resnet18",), "image_size": 64}
+        return [note for note in planned(**asked, **more).notes() if "at random" in note]
+
+    (note,) = told(sampler="gp")
+    assert "lr.sgd" in note
+    assert told(sampler="tpe") == []
+    assert told(sampler="gp", set={"optimizer": "sgd", "loss": "bce", "unfreeze_depth": 4}) == []

@@ -115,3 +115,13 @@ def test_a_trial_killed_before_its_rung_was_decided_is_decided_when_it_reports_a
     history.report(2, 3, 0.1, json.dumps({"epoch": 3, "val_f1_macro": 0.1}))
     rule = PruningRule("asha", 9, grace_period=3, reduction_factor=3)
     assert rule.reason_to_stop(history, 2, 3, history.entries.keys()) is not None
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "median"])
+def test_a_trial_that_ended_by_its_own_patience_is_still_compared_with(tmp_path: Path, scheduler: str) -> None:
+    history = filled(tmp_path, [[0.9], [0.8], [0.7], [0.1] * 3])
+    rule = PruningRule(scheduler, 9, grace_period=3, reduction_factor=3)
+    assert rule.reason_to_stop(history, 3, 3, history.entries.keys()) is None, "the others have not come so far"
+    for number in range(3):
+        history.end(number, "completed", "2 epochs without a better val_f1_macro")
+    assert rule.reason_to_stop(history, 3, 3, history.entries.keys()) is not None

@@ -319,5 +319,6 @@ def _what_it_is(start: bytes) -> str:
             start[:-3].decode("utf-8")
             return "a text file, not an image"
     if start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "a TIFF of channels or bits that are not read: save it as gray or RGB, of 8 or 16 bits"
+        what = "a TIFF that is cut short, or of channels or bits that are not read"
+        return f"{what}: get it again, or save it as gray or RGB, of 8 or 16 bits"
     return "not an image of a known format (PNG, JPEG, GIF, BMP, TIFF, WebP, JPEG 2000, PNM, DICOM)"
