@@ -178,7 +178,7 @@ def test_a_run_that_is_still_running_says_so(write_run):
     build(root)
     page = read(root)
     assert "The sweep has not ended" in page
-    assert "6 of 6 trials have no end yet" in page
+    assert "6 of 6 trials are unfinished" in page
     assert "The best trial is still running" in page
     assert "predictions are not on disk" in page
 
