@@ -315,7 +315,7 @@ def test_an_evaluation_of_an_earlier_model_is_not_laid_to_this_one(tmp_path: Pat
         assert [one.facts.name for one in results.external] == ["hospital"] * is_its
         *_, last = _external(results)
         said = last.caption if isinstance(last, Table) else last.markdown
-        assert ("and left out: hospital." in said) != is_its
+        assert ("or of other thresholds: hospital." in said) != is_its
 
 
 def test_what_an_operating_point_answers_is_what_its_calibration_is_of() -> None:

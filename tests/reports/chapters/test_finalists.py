@@ -67,7 +67,7 @@ def test_the_pairs_have_difference_p_and_a_verdict_in_words(write_run: WriteRun)
         known = results.leaderboard.leads[one.trial_id]
         assert (row["difference"], row["p"], row["p_holm"]) == (known.difference, known.p, known.p_holm)
         assert row["verdict"] == "no significant difference"
-    assert "found 14 to 21 times in 100" in texts(chapter)
+    assert "detected 14 to 21 times in 100" in texts(chapter)
     assert (
         "of patients and on the variance between repeats, which accounts for other seeds"
         in tables(chapter)["finalists_paired"].caption
