@@ -231,8 +231,8 @@ def _baselines(results: Results) -> list[Block]:
     said = "The winner has no predictions to compare with them."
     if judge is not None:
         said = formats.escape(" ".join(filter(None, (judge.shortcut_sentence, judge.frozen_sentence))))
-        said += f" A baseline is close if it reaches {formats.percent(CLOSE)} of the winner's gain in macro F1 over the "
-        said += "majority class, or if the 95 % interval of the winner's lead includes 0."
+        said += f" A baseline is close if it reaches {formats.percent(CLOSE)} of the gain in macro F1 from the "
+        said += "majority class to the winner, or if the 95 % interval of the winner's lead includes 0."
     blocks: list[Block] = [Text(text), _baseline_table(results, comparisons), Text(said)]
     return [*blocks, *([] if judge is None or not judge.judging else [_class_table(judge)])]
 
