@@ -168,7 +168,7 @@ def _given_away(results: Results) -> list[str]:
     judge = results.judged_baselines
     texts = []
     for one in judge.given_away[:MOST_GIVEN_AWAY] if judge is not None else ():
-        text = f"A shortcut predicts {one.name}: {formats.lower(one.baseline.label)} reach AUROC "
+        text = f"A shortcut predicts {one.name}: {formats.lower(one.baseline.label)}, with AUROC "
         text += f"{formats.score(one.auroc)} and F1 {formats.score(one.f1)} on validation; the winner's F1 is "
         text += formats.score(one.winner)
         test = judge.alike(one) if judge is not None and judge.split == "test" else None
@@ -223,7 +223,7 @@ def _at_majority(results: Results) -> str:
     if scores is None or base is None:
         return ""
     known, least = interval(scores, "accuracy"), base["accuracy"]
-    text = f"Accuracy, {intervals.plain(known)}, is not above always predicting the most frequent class "
+    text = f"Accuracy, {intervals.plain(known)}, is not above that of always predicting the most frequent class "
     return f"{text}({formats.score(least)})." if known.low <= least else ""
 
 
@@ -243,7 +243,7 @@ def _wide_recall(results: Results) -> str:
         return ""
     rarest = min(scores.classes, key=lambda name: (scores.positives[name], name))
     recall = interval(scores, f"recall:{rarest}")
-    text = f"Recall of {rarest}, the rarest class, is {intervals.plain(recall)}: too wide to rank two networks."
+    text = f"Recall of {rarest}, the rarest class, is {intervals.plain(recall)}, too wide to rank two networks."
     return text if recall.high - recall.low > WIDE else ""
 
 
@@ -309,7 +309,8 @@ def _unequal_pruning(results: Results) -> str:
     deeper, shallow = counted[:, 1] / counted.sum(axis=1)
     which = "that train more than the head" if deeper > shallow else "that train the head alone"
     shares = f"{formats.percent(max(deeper, shallow))} against {formats.percent(min(deeper, shallow))}"
-    return f"Trials {which} were pruned more often ({shares}): they may be better than their scores suggest."
+    text = f"Trials {which} were pruned more often ({shares}): they had fewer epochs to improve, and may be better "
+    return f"{text}than they look."
 
 
 def _seed(results: Results) -> str:

@@ -101,7 +101,7 @@ def confusion_figure(
     else:
         drawing = figures.confusion(counts, shares, classes)
         alt = f"Confusion matrix, {title}: {int(np.trace(counts))} of {int(counts.sum())} on the diagonal."
-        caption = f"{title}: number of images; shading: share of the true class."
+        caption = f"{title}: images; shading: share of the true class."
         frame = pd.DataFrame(counts, columns=[f"predicted {one}" for one in classes])
     frame.insert(0, "label" if counts.ndim == 3 else "true class", list(classes))
     return Figure(name or f"confusion_{split}", caption, alt, drawing, frame)

@@ -299,9 +299,7 @@ def _baseline_table(results: Results, comparisons: dict[str, BaselineComparison]
 
 def _external(results: Results) -> list[Block]:
     title, earlier = Text("### External evaluations"), formats.listing(results.of_earlier_models)
-    left_out = (
-        f"Not shown, since they are of an earlier model or of other thresholds: {earlier}." if earlier else ""
-    )
+    left_out = f"Not shown, since they are of an earlier model or of other thresholds: {earlier}." if earlier else ""
     if not results.external:
         return [title, Text(formats.escape(left_out))] if earlier else []
     rows = []

@@ -67,7 +67,7 @@ def _headline(results: Results) -> Headline:
         return Headline(formats.ABSENT, "There is no best configuration", _no_best(results))
     bounds = ""
     if known is not None and not math.isnan(known.low):
-        bounds = f" (95\N{NO-BREAK SPACE}% confidence interval {formats.score(known.low)}–{formats.score(known.high)})"
+        bounds = f" (95\N{NO-BREAK SPACE}% CI {formats.score(known.low)}–{formats.score(known.high)})"
     return Headline(formats.show("score", value), f"{formats.capital(name)} of {whose}{bounds}", _worth(results))
 
 
@@ -131,8 +131,7 @@ def _forest(results: Results, scores: Scores) -> Figure:
         for kind, words in (("finalist", "runners-up"), ("baseline", "baselines (gray)"))
         if any(one.kind == kind for one in marks)
     ]
-    caption = f"{formats.capital(results.metric_name)} of {formats.listing([name, *beside])}, with 95 % confidence "
-    caption += "intervals."
+    caption = f"{formats.capital(results.metric_name)} of {formats.listing([name, *beside])}, with 95 % intervals."
     meaning = formats.METRIC_MEANINGS.get(metric.partition(":")[0])
     caption += f" It is {meaning}." if meaning else ""
     alt = f"Dots with 95 % intervals, {results.metric_name}: " + "; ".join(f"{one.name} {one.text}" for one in marks)

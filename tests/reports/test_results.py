@@ -231,7 +231,7 @@ def test_a_class_that_a_shortcut_tells_is_named_though_it_tells_no_other(write_r
     (one,) = judge.given_away
     assert (one.name, one.baseline.name, one.auroc, one.f1) == ("b", "borders", 1.0, 1.0)
     first = caveats(results)[0].text
-    start = "A shortcut predicts b: image borders only reach AUROC 1.000 and F1 1.000 on validation"
+    start = "A shortcut predicts b: image borders only, with AUROC 1.000 and F1 1.000 on validation"
     assert first.startswith(start)
     winner = judge.winner.estimate["f1:b"]
     assert first.endswith(f"(F1 on test: 1.000 and {winner:.3f}).")
@@ -362,7 +362,7 @@ def test_problems_of_files_and_a_lost_selection_are_errors(write_run: WriteRun) 
 
 def test_folded_batchnorm_is_a_caveat(write_run: WriteRun) -> None:
     weights = {"resnet18": {"path": "w.pth", "origin": "imagenet", "folded_batchnorm": True}}
-    assert "Folded BatchNorm in the starting weights of resnet18" in said(
+    assert "Folded BatchNorm in the initial weights of resnet18" in said(
         results_of(write_run(provenance={"weights": weights}))
     )
 
