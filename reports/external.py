@@ -135,7 +135,7 @@ def _decided(result: ExternalResult) -> str:
         other = " Below the threshold, the likeliest other class is predicted." if result.tuned else ""
         return at.lstrip() + other if result.tuned else f"The model predicts the likeliest class.{at}"
     how = "its threshold, tuned on the sweep's validation images" if result.tuned else "a probability of 0.5"
-    return f"A label is predicted from {how}.{at} Exact match is the share of images with every label correct."
+    return f"A label is predicted at or above {how}.{at} Exact match is the share of images with every label correct."
 
 
 def _what(result: ExternalResult) -> list[tuple[str, str]]:

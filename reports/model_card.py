@@ -81,7 +81,7 @@ def _what_it_is(results: Results, model: ModelRecord) -> str:
     if at := at_operating_point(results):
         facts["Operating point"] = at
     if model.thresholds and not several:
-        facts["Decision rule"] = "the class of the operating point from its threshold on, else the likeliest other"
+        facts["Decision rule"] = "the class of the operating point at or above its threshold, else the likeliest other"
     return _list(facts | ({"Code": model.code} if model.code else {}))
 
 

@@ -317,7 +317,7 @@ def _usual(results: Results, points: OperatingPoints, model: ReportedModel) -> s
     many = cut.runs > 1
     pooled = f"the validation predictions of {cut.runs} repeats, pooled" if many else "its validation predictions"
     return (
-        f"The network predicts the likeliest class. The alternative predicts {cut.label} from a probability of "
-        f"{shown_threshold(cut.threshold)}, which maximises sensitivity plus specificity (Youden's J) on {pooled} "
-        f"({cut.positives:,} images of {cut.label} among {cut.images:,}).{flattered}"
+        f"The network predicts the likeliest class. An alternative rule predicts {cut.label} at a probability of at "
+        f"least {shown_threshold(cut.threshold)}, which maximises sensitivity plus specificity (Youden's J) on "
+        f"{pooled} ({cut.positives:,} images of {cut.label} among {cut.images:,}).{flattered}"
     )

@@ -28,7 +28,7 @@ from sweep.records import read_predictions
 from trainables.metrics import confusion_matrix, evaluate_predictions, ratio
 from trainables.predictions import Predictions
 
-TITLE = "The published study beside this run"
+TITLE = "The published study and this run"
 PREFIX = "studies."
 CLASSES = {"two_findings": ("infected", "normal"), "three_findings": ("covid", "normal", "pneumonia")}
 WATCHED = {"two_findings": "infected", "three_findings": "covid"}  # the class that must not be missed

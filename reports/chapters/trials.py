@@ -30,5 +30,5 @@ def chapter(results: Results) -> Chapter:
     blocks.append(Table("trials", caption, frame, shown, filterable=True))
     if constant and len(data.trials) > 1:
         same = tuple((title(key), formats.show("general", constant[key])) for key in sorted(constant))
-        blocks.append(Folded("The same in all trials", (Facts(same),)))
+        blocks.append(Folded("Same in all trials", (Facts(same),)))
     return Chapter("trials", TITLE, tuple(blocks))

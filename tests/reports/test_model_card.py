@@ -160,4 +160,4 @@ def test_the_operating_point_stands_on_the_card(write_run: WriteRun) -> None:
     text = of(root)
     assert at_operating_point(results_of(root)) in text.replace("\\", "")
     assert "at a prevalence of 0.02" in text
-    assert "the class of the operating point from its threshold on, else the likeliest other" in text
+    assert "the class of the operating point at or above its threshold, else the likeliest other" in text

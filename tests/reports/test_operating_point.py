@@ -73,7 +73,7 @@ def test_the_ratios_are_of_what_the_rule_says_on_test(write_run: WriteRun, class
     assert np.isnan(rule.loc["normal", "PPV at a prevalence of"])
     line = facts(summary.chapter(results))["Operating point"]
     assert line.startswith(
-        f"covid from a probability of {point.threshold:.3f} on ({kind[7:]} at least 0.9 on validation, "
+        f"covid at a probability of at least {point.threshold:.3f} ({kind[7:]} at least 0.9 on validation, "
         "3 networks pooled)"
     )
     numbers = re.search(r"on test: sensitivity ([\d.]+) .*, PPV ([\d.]+) .* at a prevalence of 0.02$", line)
