@@ -43,7 +43,7 @@ def caveats(results: Results) -> tuple[Note, ...]:
 def _problems(results: Results) -> str:
     found = results.data.run.problems
     if len(found) > 1:
-        return f"{len(found)} problems were found while the run folder was read; the end of the summary lists them."
+        return f"{len(found)} problems were found while the run folder was read; see the end of the summary."
     return f"{found[0]}." if found else ""
 
 
@@ -55,7 +55,7 @@ def _no_winner(results: Results) -> str:
         lost = "finalists/selection.json is missing or damaged, though the test split was opened: the winner is not "
         return f"{lost}known." if finals.opened else ""
     if board.winner is None:
-        return f"selection.json names {finals.winner or 'no winner'}, which is no finalist here."
+        return f"selection.json names {finals.winner or 'no winner'}, which is not a finalist of this run."
     count = len(missing)
     return f"Predictions of repeats are missing or do not fit ({count} remarks): {missing[0]}." if missing else ""
 
@@ -63,7 +63,7 @@ def _no_winner(results: Results) -> str:
 def _not_ended(results: Results) -> str:
     trials = results.data.trials
     running = tables.status_counts(trials)["running"]
-    text = f"The sweep has not ended: {running} of {len(trials)} trials have no end yet."
+    text = f"The sweep has not ended: {running} of {len(trials)} trials are unfinished."
     return "" if results.data.run.sweep.ended else text
 
 
@@ -72,9 +72,9 @@ def _not_selected(results: Results) -> str:
     if not finals.finalists:
         return ""
     asked, ended = finals.asked * len(finals.finalists), sum(len(one.completed) for one in finals.finalists)
-    text = f"The finalists are not done: {ended} of {asked} repeats have completed"
+    text = f"Retraining of the finalists is not done: {ended} of {asked} repeats have completed"
     if finals.superseded:
-        return f"{text}. They were chosen anew, and the winner is that of the selection before."
+        return f"{text}. The finalists were chosen again, and the winner is from the earlier selection."
     return "" if finals.selected is not None or finals.opened else f"{text}, and no winner is selected."
 
 
@@ -84,8 +84,8 @@ def _on_validation(results: Results) -> str:
     if board.winner is None or board.split == "test" or not results.data.has_test:
         return ""
     opened = board.finals.opened
-    why = "no test predictions of the winner can be read" if opened else "the test split was not opened yet"
-    return f"Scores are of validation, and optimistic: {why}."
+    why = "no test predictions of the winner can be read" if opened else "the test split has not been opened yet"
+    return f"Scores are from validation and optimistic: {why}."
 
 
 def _data(results: Results) -> list[str]:
@@ -97,8 +97,8 @@ def _data(results: Results) -> list[str]:
 
 def _folded(results: Results) -> str:
     folded = [name for name, one in results.data.run.provenance.weights.items() if one.folded_batchnorm]
-    text = f"Folded BatchNorm in the starting weights of {formats.listing(folded)}: such a network trains to chance "
-    return f"{text}beyond depth 0: do not compare its deeper trials with other backbones." if folded else ""
+    text = f"Folded BatchNorm in the initial weights of {formats.listing(folded)}: such a network stays at chance "
+    return f"{text}beyond depth 0. Do not compare its deeper trials with other backbones." if folded else ""
 
 
 def from_validation_to_test(results: Results) -> str:
@@ -123,19 +123,19 @@ def from_validation_to_test(results: Results) -> str:
     if name.startswith(AREAS) or RANKING not in val.estimate:
         return f"{text} {_differ(better)}"
     ranking = change(val, test, RANKING)
-    areas = " and ".join(formats.score(one.estimate[RANKING]) for one in (test, val))
-    areas = f"(mean AUROC {areas} on validation)"
+    areas = [formats.score(one.estimate[RANKING]) for one in (test, val)]
+    mean_areas = f"(mean AUROC {areas[0]} on test and {areas[1]} on validation)"
     if ranking.significant and (ranking.difference > 0) == better:
-        how = "is better, too" if better else "failed, too"
-        return f"{text} The ranking {how} {areas}: {formats.lower(_differ(better))}"
-    why = f"so it is the decisions that differ: {_decisions(runs, judged)}."
+        how = "better" if better else "worse"
+        return f"{text} The ranking is also {how} {mean_areas}: {formats.lower(_differ(better))}"
+    why = f"so the decisions differ: {_decisions(runs, judged)}."
     other = "" if results.data.run.sweep.target is not None else _at_target(runs, judged, val, test)
-    return f"{text} The ranking held {areas}, {why}{other}"
+    return f"{text} The ranking held {mean_areas}, {why}{other}"
 
 
 def _differ(better: bool) -> str:
     first, second = ("test", "validation") if better else ("validation", "test")
-    chosen = "" if better else ", or it is what picking epoch and winner on validation adds"
+    chosen = "" if better else ", or selecting epoch and winner on validation made its score optimistic"
     return f"The splits differ, or {first} resembles training more than {second} does{chosen}."
 
 
@@ -164,17 +164,17 @@ def _at_target(runs: Runs, judged: Runs, val: Scores, test: Scores) -> str:
 
 
 def _given_away(results: Results) -> list[str]:
-    """The classes that a shortcut tells, decided on validation."""
+    """The classes that a shortcut predicts, decided on validation."""
     judge = results.judged_baselines
     texts = []
     for one in judge.given_away[:MOST_GIVEN_AWAY] if judge is not None else ():
-        text = f"{one.name} is given away: {formats.lower(one.baseline.label)} tell it with AUROC "
-        text += f"{formats.score(one.auroc)} and F1 {formats.score(one.f1)} on validation, the winner with F1 "
+        text = f"A shortcut predicts {one.name}: {formats.lower(one.baseline.label)}, with AUROC "
+        text += f"{formats.score(one.auroc)} and F1 {formats.score(one.f1)} on validation; the winner's F1 is "
         text += formats.score(one.winner)
         test = judge.alike(one) if judge is not None and judge.split == "test" else None
-        text += f" (on test {formats.score(test.f1)} and {formats.score(test.winner)})." if test else "."
+        text += f" (F1 on test: {formats.score(test.f1)} and {formats.score(test.winner)})." if test else "."
         if one.baseline.name == "file_properties" and results.data.dataset.source_by_class is None:
-            text += " If a column says where the images come from, name it by --source-column."
+            text += " If a column gives the source of the images, name it with --source-column."
         texts.append(text)
     return texts
 
@@ -190,11 +190,11 @@ def _does_not_travel(results: Results) -> str:
         return ""
     less, found, worst = min(worse, key=lambda one: one[0].estimate)
     assert found.own is not None
-    more = "" if len(worse) == 1 else f" {len(worse) - 1} more of {len(results.external)} evaluations are lower, too."
+    more = "" if len(worse) == 1 else f" {len(worse) - 1} more of {len(results.external)} evaluations are also lower."
     return (
         f"The model does worse on other images: {worst.name_of(found.metric)} is "
         f"{formats.score(found.external.estimate)} on {worst.facts.name} and {formats.score(found.own.estimate)} on "
-        f"the run's own, the difference {formats.difference(less.estimate, less.low, less.high)}.{more}"
+        f"the run's own images: the difference is {formats.difference(less.estimate, less.low, less.high)}.{more}"
     )
 
 
@@ -214,7 +214,7 @@ def _at_chance(results: Results) -> str:
         return ""
     chance = 0.5 if results.data.task == "multi_label" else 1 / len(scores.classes)
     known = interval(scores, "balanced_accuracy")
-    text = f"Balanced accuracy, {intervals.plain(known)}, is not above guessing ({formats.score(chance)})."
+    text = f"Balanced accuracy, {intervals.plain(known)}, is not above chance ({formats.score(chance)})."
     return text if known.low <= chance else ""
 
 
@@ -223,7 +223,7 @@ def _at_majority(results: Results) -> str:
     if scores is None or base is None:
         return ""
     known, least = interval(scores, "accuracy"), base["accuracy"]
-    text = f"Accuracy, {intervals.plain(known)}, is not above always answering the most frequent class "
+    text = f"Accuracy, {intervals.plain(known)}, is not above that of always predicting the most frequent class "
     return f"{text}({formats.score(least)})." if known.low <= least else ""
 
 
@@ -234,7 +234,7 @@ def _few(results: Results) -> str:
     few = [f"{name} ({count})" for name, count in positives.items() if count < FEW_GROUPS]
     unit = "patients" if scores is not None and scores.resamples.named else "images"
     which = f"{FEW_GROUPS} {results.split_name} {unit} have {formats.listing(few)}"
-    return f"Fewer than {which}: such intervals are too narrow." if few else ""
+    return f"Fewer than {which}: their intervals are too narrow." if few else ""
 
 
 def _wide_recall(results: Results) -> str:
@@ -243,13 +243,13 @@ def _wide_recall(results: Results) -> str:
         return ""
     rarest = min(scores.classes, key=lambda name: (scores.positives[name], name))
     recall = interval(scores, f"recall:{rarest}")
-    text = f"Recall of {rarest}, the rarest class, is {intervals.plain(recall)}: too wide to rank two networks by."
+    text = f"Recall of {rarest}, the rarest class, is {intervals.plain(recall)}, too wide to rank two networks."
     return text if recall.high - recall.low > WIDE else ""
 
 
 def _opened_again(results: Results) -> str:
     times = len(results.data.finals.test_access)
-    text = f"The test split was opened {times} times: scores after the first look are optimistic."
+    text = f"The test split was opened {times} times: scores after the first opening are optimistic."
     return text if times > 1 else ""
 
 
@@ -260,8 +260,8 @@ def _warm(results: Results) -> str:
         return ""
     earlier = Path(sweep.warm_start or "?").name
     return (
-        f"The first trials are the best of the run {earlier}, whose test split had been opened: if its test images are "
-        "among these, they may have had a part in choosing what was searched."
+        f"The first trials are the best of the run {earlier}, whose test split had been opened: if this run uses the "
+        "same test images, they may have influenced what was searched."
     )
 
 
@@ -275,7 +275,7 @@ def _operating_point(results: Results) -> list[str]:
     if point is None:
         return [f"There is no operating point of {wanted}: no winner with validation predictions was selected."]
     few = f"on {point.positives} validation images of {point.label}, fewer than {FEW_POSITIVES}"
-    found = [f"The operating point rests {few}: elsewhere its {kind} may be far from {target:g}."]
+    found = [f"The operating point is based {few}: on other images its {kind} may be far from {target:g}."]
     found = found if point.positives < FEW_POSITIVES else []
     if point.threshold is None:
         found.insert(0, f"No threshold reaches {wanted} on validation: the model decides without an operating point.")
@@ -288,15 +288,15 @@ def _lost_repeats(results: Results) -> str:
         return ""
     short = [one for one in finals.finalists if len(one.completed) < finals.asked]
     listed = formats.listing(f"trial {one.number} ({len(one.completed)} of {finals.asked})" for one in short)
-    return f"Not all repeats completed: {listed}. Their means rest on fewer." if short else ""
+    return f"Not all repeats completed: {listed}. Their means are over fewer repeats." if short else ""
 
 
 def _best_of_search(results: Results) -> str:
     if results.winner is not None or results.data.best is None:
         return ""
-    no_test = "" if results.data.has_test else " There is no test split that could tell by how much."
+    no_test = "" if results.data.has_test else " There is no test split to show by how much."
     count = len(results.data.ranked)
-    return f"The score is the best of {count} trials on the images they were chosen on: optimistic.{no_test}"
+    return f"The score is the best of {count} trials on the images used for selection, so it is optimistic.{no_test}"
 
 
 def _unequal_pruning(results: Results) -> str:
@@ -309,8 +309,8 @@ def _unequal_pruning(results: Results) -> str:
     deeper, shallow = counted[:, 1] / counted.sum(axis=1)
     which = "that train more than the head" if deeper > shallow else "that train the head alone"
     shares = f"{formats.percent(max(deeper, shallow))} against {formats.percent(min(deeper, shallow))}"
-    text = f"Trials {which} were pruned more often ({shares}): they had less of a chance, and may be better than they "
-    return f"{text}look."
+    text = f"Trials {which} were pruned more often ({shares}): they had fewer epochs to improve, and may be better "
+    return f"{text}than they look."
 
 
 def _seed(results: Results) -> str:
@@ -320,9 +320,9 @@ def _seed(results: Results) -> str:
         return ""
     span = f"{formats.score(min(values))} to {formats.score(max(values))}"
     unit = "patients" if scores is not None and scores.resamples.named else "images"
-    what = "Fold and seed together move" if results.data.finals.folds else "The seed alone moves"
-    text = f"{what} the winner's {results.metric_name} from {span}. Its interval is over {unit} "
-    return f"{text}alone; differences between configurations account for both."
+    what = "across folds and seeds" if results.data.finals.folds else "with the seed alone"
+    text = f"The winner's {results.metric_name} varies from {span} {what}. Its interval covers variation between "
+    return f"{text}{unit} only; differences between configurations account for both."
 
 
 def _last_epoch(results: Results) -> str:
@@ -351,7 +351,7 @@ def _failures(results: Results) -> str:
     counted = [pd.crosstab(trials["backbone"] == name, failed).to_numpy()[::-1, ::-1] for name in names]
     p = [float(fisher_exact(one, "greater").pvalue) * len(names) for one in counted if one.shape == (2, 2)]
     if len(p) == len(names) and min(p) <= 0.05:
-        text += f" More than by chance are of {names[int(np.argmin(p))]}: its results rest on fewer trials."
+        text += f" {names[int(np.argmin(p))]} failed more often than by chance: its results are based on fewer trials."
     return text
 
 
@@ -370,7 +370,7 @@ def _overfitting(results: Results) -> str:
     # Training splits are large, and the bounds need no third digit.
     resamples = draw_resamples(train.groups, train.labels, len(train.classes), replicates=TRAIN_REPLICATES)
     learned, found = interval(train.scores(resamples), "f1_macro"), interval(val, "f1_macro")
-    text = f"macro F1 is {intervals.plain(learned)} on training, {intervals.plain(found)} on validation."
+    text = f"macro F1 is {intervals.plain(learned)} on training and {intervals.plain(found)} on validation."
     return f"Overfitting: {text}" if learned.low > found.high else ""
 
 

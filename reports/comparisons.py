@@ -303,13 +303,13 @@ class BaselineComparison:
         best, close = self._scored(self.of_kind("shortcut")[:1]), self.close("shortcut")
         if not close:
             classes = [one.name for one in self.given_away]
-            given = f", yet one gives {formats.listing(classes)} away" if classes else ""
+            given = f", but one predicts {formats.listing(classes)}" if classes else ""
             over = " over all classes" if classes else ""
             return f"No shortcut comes close to the winner{over}: the best is {best}{given}." if best else ""
         text = f"A shortcut comes close to the winner: {self._scored(close)}. "
         if any(one.name == MAJORITY for one in close):
-            return text + "Nothing shows that the network learned to tell the classes."
-        return text + "The labels may be told by how the images were made, not by what they show."
+            return text + "There is no evidence that the network learned to distinguish the classes."
+        return text + "The labels may be predictable from how the images were made, not from what they show."
 
     @property
     def frozen_sentence(self) -> str:
@@ -318,19 +318,19 @@ class BaselineComparison:
         best = self._scored(first)
         what = "Fine-tuning" if self.tuned else "Training the head alone"
         if close:
-            return f"{what} is not shown to gain over logistic regression on frozen features: {close}."
+            return f"{what} is not shown to improve on logistic regression on frozen features: {close}."
         if best and math.isnan(self.leads[first[0].name].low):
-            return f"{what} scores higher than logistic regression on frozen features, untested: {best}."
-        return f"{what} gains over logistic regression on frozen features: {best}." if best else ""
+            return f"{what} scores higher than logistic regression on frozen features (not tested): {best}."
+        return f"{what} improves on logistic regression on frozen features: {best}." if best else ""
 
     def _scored(self, baselines: Sequence[BaselineRecord]) -> str:
-        """ "thumbnails, macro F1 0.412, the winner +0.393 (+0.301 to +0.475)"."""
+        """ "thumbnails (macro F1 0.412, winner minus baseline +0.393 (+0.301 to +0.475))"."""
         parts = []
         for one in baselines:
             lead = self.leads[one.name]
             shown = formats.difference(lead.difference, lead.low, lead.high)
             score = formats.score(self.measured[one.name].estimate[FALLBACK])
-            parts.append(f"{formats.lower(one.label)} (macro F1 {score}, the winner's less it {shown})")
+            parts.append(f"{formats.lower(one.label)} (macro F1 {score}, winner minus baseline {shown})")
         return formats.listing(parts)
 
 

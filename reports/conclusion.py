@@ -62,7 +62,7 @@ def conclude(result: ExternalResult) -> ConclusionRecord:
         metric = "accuracy"
     found = ConclusionRecord(metric=metric, external=_interval_of(result.scores, metric))
     if own is None:
-        sentence = "Not compared with the run's own images: no run with predictions of this network is at hand."
+        sentence = "Not compared with the run's own images: no run with predictions of this network was found."
         found = found.model_copy(update={"sentence": sentence, "warnings": tuple(_failed_classes(result))})
     else:
         found = found.model_copy(update=_compared(result, own, metric))
@@ -114,9 +114,7 @@ def _compared(result: ExternalResult, own: OwnImages, metric: str) -> dict[str, 
         why = "too few resamples have every class" if few else "one of the two is the same in every resample"
         sentence += f" It has no interval: {why}."
     if own.split == "val":
-        sentence += (
-            " The network was chosen on these; without test predictions there is nothing better to compare with."
-        )
+        sentence += " The network was selected on these images; there are no test predictions to compare with."
     classes = []
     for one in (name for name in result.with_f1 if name in own.present):
         f1 = f"f1:{one}"
@@ -130,19 +128,19 @@ def _compared(result: ExternalResult, own: OwnImages, metric: str) -> dict[str, 
     warnings = []
     if difference.high < 0:
         less = formats.difference(difference.difference, difference.low, difference.high)
-        warnings.append(f"What the run reports does not hold here: {measure} differs by {less} from {own.name}.")
+        warnings.append(f"The run's scores do not hold here: {measure} differs by {less} from that on {own.name}.")
     warnings += _failed_classes(result)
     chance = max(0.0, by_chance["external"] - by_chance["own"]) if by_chance else 0.0  # of fewer images
     if errors and errors["external"] - errors["own"] > WORSE_CALIBRATED + chance:
         warnings.append(
             f"The calibration error is {formats.score(errors['external'])} here and {formats.score(errors['own'])} on "
-            f"{own.name}: its probabilities mean less here."
+            f"{own.name}: its probabilities are less reliable here."
         )
     if (changed := changed_share(own.runs, result.images, SHARES_DIFFER)) is not None:
         name, before, after = changed
         warnings.append(
             f"{name} is {formats.percent(after)} of the images here and {formats.percent(before)} of {own.name}: PPV, "
-            "NPV and macro F1 depend on that."
+            "NPV and macro F1 depend on class frequencies."
         )
     warnings += _strange_images(result.evaluation.images, own.training)
     return {
@@ -158,14 +156,14 @@ def _compared(result: ExternalResult, own: OwnImages, metric: str) -> dict[str, 
 
 
 def _failed_classes(result: ExternalResult) -> list[str]:
-    """Classes that some image has, and that are never predicted, or never rightly."""
+    """Classes that some image has, and that are never predicted, or never correctly."""
     images = result.images
     decided = decisions(images.probabilities[0], images.classes, result.tuned, result.facts.task) & images.known
     texts = []
     for name, has, says in zip(images.classes, images.truth.T, decided.T, strict=True):
         if has.any() and not (has & says).any():
-            how = f"never right: predicted for {says.sum():,} images of others" if says.any() else "never predicted"
-            texts.append(f"{name} is {how}: none of {has.sum():,} found.")
+            how = f"never correct (predicted for {says.sum():,} images of others)" if says.any() else "never predicted"
+            texts.append(f"{name} is {how}: none of {has.sum():,} images was found.")
     return texts
 
 
@@ -178,7 +176,7 @@ def _strange_images(images: pd.DataFrame, training: pd.DataFrame) -> list[str]:
     if unknown.mean() > FEW_STRANGE:
         modes = formats.listing(sorted(set(images["mode"][unknown])))
         texts.append(
-            f"{formats.percent(unknown.mean())} of the images are of a mode that no training image has: {modes}."
+            f"{formats.percent(unknown.mean())} of the images have a mode that no training image has: {modes}."
         )
     sides, usual = (one[["width", "height"]].min(axis=1) for one in (images, training))
     low, high = np.nanpercentile(usual, USUAL_SIZES)
@@ -187,7 +185,7 @@ def _strange_images(images: pd.DataFrame, training: pd.DataFrame) -> list[str]:
         span = f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
         texts.append(
             f"{formats.percent(outside.mean())} of the images have a shorter side outside that of training images "
-            f"({span} px; here in the median {sides.median():.0f} px)."
+            f"({span} px; median here {sides.median():.0f} px)."
         )
     mean, usual_mean, sd = images["mean"].mean(), training["mean"].mean(), training["mean"].std()
     if abs(mean - usual_mean) > sd:

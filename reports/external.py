@@ -116,11 +116,11 @@ def _summary(result: ExternalResult) -> Chapter:
     conclusion = result.conclusion
     blocks: list[Block] = []
     if warnings := (*conclusion.warnings, *facts.warnings):
-        blocks.append(Note("warning", "To be known before any number is read:", warnings))
+        blocks.append(Note("warning", "Read before the scores:", warnings))
     value = intervals.as_text(interval(result.scores, main_score))
     label = f"{formats.capital(result.name_of(main_score))} on {result.size} of {facts.name}"
     meaning = formats.METRIC_MEANINGS[main_score.partition(":")[0]]
-    detail = f"{meaning}. {intervals.below([(result.scores, main_score)])}"
+    detail = f"{formats.capital(meaning)}. {intervals.below([(result.scores, main_score)])}"
     scores = Facts(tuple((formats.capital(name), text) for name, text in overall(result)), tiles=True)
     compared = formats.escape(conclusion.sentence)
     blocks += [Headline(value, label, detail), Text(compared), scores, Text(_decided(result))]
@@ -132,10 +132,10 @@ def _decided(result: ExternalResult) -> str:
     point = result.facts.model.operating_point
     at = f" Operating point: {formats.escape(point.words)}." if point is not None else ""
     if not result.images.multi_label:
-        other = " Other images get the likeliest of the other classes." if result.tuned else ""
-        return at.lstrip() + other if result.tuned else f"The model answers with the likeliest class.{at}"
+        other = " Below the threshold, the likeliest other class is predicted." if result.tuned else ""
+        return at.lstrip() + other if result.tuned else f"The model predicts the likeliest class.{at}"
     how = "its threshold, tuned on the sweep's validation images" if result.tuned else "a probability of 0.5"
-    return f"A label is decided from {how}.{at} Exact match is the share of images with every label right."
+    return f"A label is predicted at or above {how}.{at} Exact match is the share of images with every label correct."
 
 
 def _what(result: ExternalResult) -> list[tuple[str, str]]:
@@ -149,7 +149,7 @@ def _what(result: ExternalResult) -> list[tuple[str, str]]:
     if facts.renamed:
         rows.append(("Renamed", ", ".join(f"{theirs} is {ours}" for theirs, ours in facts.renamed.items())))
     if facts.dropped:
-        rows.append(("Left out", f"{len(facts.dropped):,} files that cannot be read (evaluation.json lists them)"))
+        rows.append(("Excluded", f"{len(facts.dropped):,} files that cannot be read (evaluation.json lists them)"))
     return rows
 
 
@@ -174,7 +174,7 @@ def _errors(result: ExternalResult) -> Chapter:
         titles |= {"own_shown": f"F1 on the run's own {split} images", "difference_shown": "difference (95 %)"}
     caption = intervals.below((result.scores, f"f1:{name}") for name in result.with_f1)
     f1 = [Table("f1", caption, pd.DataFrame(rows), columns("class", **titles))] if rows else []
-    text = "PPV and NPV depend on how frequent a class is among these images; elsewhere they are others."
+    text = "PPV and NPV depend on the class frequencies of these images and differ elsewhere."
     at = "its threshold" if result.tuned else f"a probability of {UNTUNED}"
     figure = confusion_figure(counts, images.classes, SPLIT, at=at)
     return Chapter("errors", "Confusion", (figure, Text(text), operating_table(points, SPLIT), *f1))
@@ -207,9 +207,9 @@ def _subgroups(result: ExternalResult) -> Chapter | None:
 def _mistakes(result: ExternalResult) -> Chapter:
     frame = mistakes(result)
     if frame.empty:
-        return Chapter("mistakes", "Mistakes", (Text("There are none."),))
-    caption = f"The {min(len(frame), MOST_MISTAKES)} of {len(frame):,} wrong answers that the model was surest of."
-    shown = columns("image", "labelled", "decided", probability="its probability")
+        return Chapter("mistakes", "Mistakes", (Text("There are no mistakes."),))
+    caption = f"The {min(len(frame), MOST_MISTAKES)} most confident of {len(frame):,} wrong predictions."
+    shown = columns("image", "labelled", "decided", probability="predicted probability")
     return Chapter("mistakes", "Mistakes", (Table("mistakes", caption, frame.head(MOST_MISTAKES), shown),))
 
 
@@ -218,10 +218,10 @@ def _reproducibility(result: ExternalResult) -> Chapter:
     rows = (
         ("Model file", str(facts.model.file)),
         ("Its SHA-256", str(facts.model.sha256)),
-        ("Fingerprint of the data", str(facts.data.fingerprint)),
+        ("Data fingerprint", str(facts.data.fingerprint)),
         ("Evaluated", str(facts.evaluated)),
     )
-    text = Text("The same command on the same images and model file:")
+    text = Text("Repeat the evaluation with this command on the same images and model file:")
     blocks = (text, Code(f"python -m sweep.evaluate {facts.command}"), Facts(rows))
     return Chapter("reproducibility", "Reproducibility", blocks)
 

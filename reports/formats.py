@@ -34,16 +34,16 @@ METRIC_NAMES = {
     "sensitivity_at_90_specificity": "sensitivity at 90 % specificity",
     "nll": "negative log-likelihood",
     "loss": "loss",
-    "exact_match": "exact match (every label right)",
-    "hamming_accuracy": "Hamming accuracy (single label decisions right)",
+    "exact_match": "exact match (every label correct)",
+    "hamming_accuracy": "Hamming accuracy (share of correct label decisions)",
 }
 METRIC_MEANINGS = {
-    "f1_macro": "the mean over classes of the harmonic mean of precision and recall: every class counts the same",
-    "accuracy": "the share of images decided rightly; a frequent class dominates it",
+    "f1_macro": "the unweighted mean over classes of F1, the harmonic mean of precision and recall",
+    "accuracy": "the share of images classified correctly; frequent classes dominate it",
     "balanced_accuracy": "the mean recall over classes",
-    "recall": "the share of a class's images that are decided rightly",
-    "mcc": "the correlation of decisions and truth: 0 by chance, 1 if all are right",
-    "kappa": "the agreement of decisions and truth beyond chance",
+    "recall": "the share of a class's images that are classified correctly",
+    "mcc": "the correlation of predictions and truth: 0 by chance, 1 if all are correct",
+    "kappa": "the agreement of predictions and truth beyond chance",
     "auroc_macro": "the mean over classes of the area under the ROC curve, one class against the rest",
     "nll": "the mean of minus the logarithm of the true class's probability; lower is better",
 }
@@ -232,12 +232,12 @@ def rounding(sweep: SweepRecord) -> str:
         return ""
     if sweep.finalists:
         return (
-            "Trials were trained and ranked in bfloat16; the predictions of finalists, like the file, are in single "
+            "Trials were trained and ranked in bfloat16; predictions of finalists and of the model file are in single "
             "precision."
         )
     return (
-        "The run's scores were computed in bfloat16, as it trained; the file computes in single precision, and may "
-        "decide an image at the edge otherwise."
+        "The run's scores were computed in bfloat16, as in training; the model file computes in single precision and "
+        "may classify borderline images differently."
     )
 
 
@@ -337,4 +337,4 @@ def _loss(params: TrialParams) -> str:
     if params.loss == "focal":
         name += f", gamma {general(params.focal_gamma)}"
         name += "" if params.focal_alpha is None else f", alpha {general(params.focal_alpha)}"
-    return name + (", classes weighted by rarity" if params.class_weights == "balanced" else "")
+    return name + (", balanced class weights" if params.class_weights == "balanced" else "")

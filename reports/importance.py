@@ -121,7 +121,7 @@ def used_trials(data: ReportData) -> UsedTrials:
     counts = tables.status_counts(trials)
     left_out = {
         "failed": counts["failed"],
-        "without an end": counts["running"],
+        "unfinished": counts["running"],
         "without a score": int((~ended["trial_id"].isin(list(scores))).sum()),
         "with a value outside its range": 0,
     }

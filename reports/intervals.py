@@ -191,7 +191,7 @@ def below(asked: Iterable[tuple[Scores | None, str]], *, method: bool = True) ->
         sentences.append(_method({one.method for one in found}, [scores.resamples for scores, _ in pairs]))
     sentences.append(warned(one.warning for one in found))
     if len(found) < len(pairs):
-        sentences.append("A dash: undefined, since no image counts towards it.")
+        sentences.append("A dash: undefined, because no image counts towards the score.")
     return " ".join(filter(None, sentences))
 
 
@@ -199,20 +199,20 @@ def _method(methods: set[str], resamples: list[Resamples]) -> str:
     named = any(one.named for one in resamples)
     parts = []
     if "Wilson" in methods:
-        why = "no patients are known, so each image counts alone"
+        why = "patients are not known, so each image counts as independent"
         if named:
             why = f"{'' if all(one.one_image_each for one in resamples) else 'where '}every patient has one image"
-        parts.append(f"Wilson's for proportions ({why})")
+        parts.append(f"Wilson for proportions ({why})")
     if "bootstrap" in methods:
         counts = {one.groups for one in resamples}
-        unit = "patients" if named else "images (no patients are known)"
+        unit = "patients" if named else "images (patients are not known)"
         over = f"{counts.pop():,} {unit}" if len(counts) == 1 else unit
         redrawn = max(one.redrawn for one in resamples)
-        again = f" (up to {redrawn:,} redrawn for lack of a class)" if redrawn else ""
-        parts.append(f"bootstrap over {over}, {max(one.replicates for one in resamples):,} resamples{again}")
+        again = f" (up to {redrawn:,} redrawn because they lacked a class)" if redrawn else ""
+        parts.append(f"BCa bootstrap over {over}, {max(one.replicates for one in resamples):,} resamples{again}")
     if "Wilson over groups" in methods:
-        parts.append("Wilson's over patients where a proportion is 0 or 1")
-    return f"In brackets 95\N{NO-BREAK SPACE}% intervals: {formats.listing(parts)}."
+        parts.append("Wilson over patients where a proportion is 0 or 1")
+    return f"95\N{NO-BREAK SPACE}% confidence intervals in brackets: {formats.listing(parts)}."
 
 
 def warned(warnings: Iterable[str]) -> str:

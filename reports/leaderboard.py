@@ -104,12 +104,12 @@ class Leaderboard:
 
     @property
     def resting_on(self) -> str:
-        """What p values and intervals of differences account for, as the end of a clause."""
+        """What p values and intervals of differences account for, as the end of a sentence."""
         scores = None if self.winner is None else self.winner.scores
-        unit = "patients" if scores is not None and scores.resamples.named else "images (no patients are known)"
-        seeds = "and, by the variance between repeats, over other seeds"
-        alone = "; what other seeds would change is not known, since no configuration has two networks there"
-        return f"over the same resamples of {unit}" + (f" {seeds}" if self.seeded else alone)
+        unit = "patients" if scores is not None and scores.resamples.named else "images (patients are not known)"
+        seeds = " and on the variance between repeats, which accounts for other seeds"
+        alone = "; variation between seeds is not known, since no configuration has two networks there"
+        return f"based on the same resamples of {unit}" + (seeds if self.seeded else alone)
 
     def gap(self, one: ConfigurationResult) -> float:
         """By how much the search flattered it: search score less the mean of repeats, turned where lower is better."""
@@ -126,23 +126,23 @@ class Leaderboard:
         if self.winner is None:
             return ""
         if self.winner.scores is None:
-            return "No predictions of the winner can be read, so it is not compared with the others."
+            return "The winner's predictions cannot be read, so it is not compared with the others."
         if not self.runners_up:
             return "There is no other finalist to compare the winner with."
         found: dict[int | None, list[ConfigurationResult]] = {1: [], 0: [], -1: [], None: []}
         for one in self.runners_up:
             found[self.verdict(self.leads.get(one.trial_id))].append(one)
-        words = {1: "is better than", 0: "shows no significant difference to", -1: "is worse than"}
+        words = {1: "is better than", 0: "does not differ significantly from", -1: "is worse than"}
         parts = [
             f"{text} {_names(found[key])} ({self._numbers(found[key])})" for key, text in words.items() if found[key]
         ]
         parts += [f"could not be tested against {_names(found[None])}"] if found[None] else []
-        text = f"In {self.metric_name} the winner, {self.winner.title}, {formats.listing(parts)}."
+        text = f"In {self.metric_name}, the winner ({self.winner.title}) {formats.listing(parts)}."
         if found[-1] and self.split == "test":
-            text += f" It stays the winner: it was selected on validation{self.finals.selected_when}."
+            text += f" It remains the winner: it was selected on validation{self.finals.selected_when}."
         if not self.seeded and (found[1] or found[-1]):
-            text += " Each has one network there: what other seeds would change is not known."
-        return text + (" It was selected on these very images." if self.split == "val" else "")
+            text += " Each configuration has one network there: variation between seeds is not known."
+        return text + (" It was selected on these same images." if self.split == "val" else "")
 
     def _numbers(self, configurations: list[ConfigurationResult]) -> str:
         """The difference and p of one; of several the range of each."""
@@ -257,7 +257,7 @@ def reported_model(data: ReportData) -> ReportedModel | None:
         if repeat is not None:
             is_model = repeat.trial_id == finals.model
             return ReportedModel(
-                title=f"repeat {repeat.name} of trial {winner.number}" + (", the model file" if is_model else ""),
+                title=f"repeat {repeat.name} of trial {winner.number}" + (" (the model file)" if is_model else ""),
                 trial_id=repeat.trial_id,
                 number=winner.number,
                 retrained=True,
@@ -266,7 +266,7 @@ def reported_model(data: ReportData) -> ReportedModel | None:
                 recorded=repeat.score,
                 remark="" if is_model else f"The predictions of {finals.model or 'the model file'} cannot be read",
             )
-        remark = f"No predictions of trial {winner.number}, which won, can be read"
+        remark = f"No predictions of the winner, trial {winner.number}, can be read"
     if data.predictions is None or best is None:
         return None
     # A search never predicts test; rows that claim to be of it were not opened by the one function that may.

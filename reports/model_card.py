@@ -71,28 +71,28 @@ def _what_it_is(results: Results, model: ModelRecord) -> str:
     several = model.task == "multi_label"
     answers = "any number of the labels" if several else "one of the classes"
     facts = {
-        "What it does": f"gives an image {answers} {listing(model.classes)}",
+        "What it does": f"assigns to an image {answers} {listing(model.classes)}",
         "Network": f"torchvision's {model.backbone} with a new head",
         "From": f"{model.trial} of the sweep {results.data.name}, epoch {model.epoch}",
     }
     if several:
         thresholds = (f"{name} {value:.3g}" for name, value in (model.thresholds or {}).items())
-        facts["Decided from a probability of"] = ", ".join(thresholds)
+        facts["Decision thresholds"] = ", ".join(thresholds)
     if at := at_operating_point(results):
         facts["Operating point"] = at
     if model.thresholds and not several:
-        facts["Decides"] = "the class of the operating point from there on, else the likeliest of the others"
+        facts["Decision rule"] = "the class of the operating point at or above its threshold, else the likeliest other"
     return _list(facts | ({"Code": model.code} if model.code else {}))
 
 
 def _uses(results: Results) -> str:
-    meant = "Research on images like those that it was trained on: to compare methods, to plan studies, to teach."
+    meant = "Research on images like its training images: comparing methods, planning studies, teaching."
     if results.data.dataset.demo:
-        meant = "Seeing that the system works: its images are phantoms drawn by a program."
+        meant = "Checking that the system works: its images are phantoms drawn by a program."
     return (
-        f"{meant}\n\nNot for diagnosis, triage, or any other decision about a patient. It knows nothing but "
-        f"{escape(listing(results.data.classes))}: an image that shows something else, or no X-ray at all, gets an "
-        "answer all the same. On images of other machines, hospitals, ages or views its scores may be far lower: "
+        f"{meant}\n\nNot for diagnosis, triage, or any other decision about a patient. It knows only "
+        f"{escape(listing(results.data.classes))}: an image that shows something else, or is no X-ray, still gets a "
+        "prediction. On images from other scanners, hospitals, age groups or views its scores may be far lower: "
         "measure them with `python -m sweep.evaluate`."
     )
 
@@ -105,13 +105,13 @@ def _data(results: Results) -> str:
     for split, name in formats.SPLIT_NAMES.items():
         if dataset.images.get(split):
             facts[name.capitalize()] = data.basis(split).partition(": ")[2]
-    patients, counts = "Patients", "not known: images of one patient may stand in two splits"
+    patients, counts = "Patients", "not known: images of one patient may be in two splits"
     if dataset.groups.source:
         patients = f"Patients (from {dataset.groups.source})"
         counts = ", ".join(f"{formats.SPLIT_NAMES[split]} {count:,}" for split, count in dataset.groups.counts.items())
-    facts["Left out"] = tables.left_out_in_words(tables.left_out(dataset))
+    facts["Excluded"] = tables.left_out_in_words(tables.left_out(dataset))
     if missing := tables.missing_labels(dataset):
-        facts["Missing labels"] = f"{missing:,}, which took part in neither training nor scores"
+        facts["Missing labels"] = f"{missing:,}, excluded from training and scores"
     return _list(facts | {patients: counts, "Fingerprint": dataset.fingerprint or "not recorded"})
 
 
@@ -119,7 +119,7 @@ def _preprocessing(model: ModelRecord) -> str:
     gray = "made gray, " if model.channels == 1 else ""
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (model.mean, model.std))
     return (
-        f"Images are {FITS.get(model.fit or '', 'made')} {model.image_size} x {model.image_size} pixels with "
+        f"Images are {FITS.get(model.fit or '', 'resized to')} {model.image_size} x {model.image_size} pixels with "
         f"antialiasing, {gray}scaled to 0..1, and normalised by the mean {mean} and the standard deviation {std} of "
         "the three channels. 16-bit images are scaled by their own minimum and maximum first."
     )
@@ -132,7 +132,7 @@ def _training(results: Results, model: ModelRecord) -> str:
     data, start = results.data, model.starting_weights or WeightsRecord()
     origin = ORIGINS.get(start.origin or "", "random weights") + (f" (SHA-256 {start.sha256})" if start.sha256 else "")
     limit = data.run.sweep.epochs or "?"
-    facts = {"Began from": origin, **dict(formats.in_words(params))}
+    facts = {"Initial weights": origin, **dict(formats.in_words(params))}
     facts["Epochs"] = f"{model.epoch} of at most {limit}: the best on validation was kept"
     facts["Selected from"] = f"{len(data.trials):,} trials by {formats.metric_name(data.metric)}"
     return _list(facts)
@@ -155,19 +155,19 @@ def _scores(results: Results) -> list[str]:
     if split != "test":
         rested = "The model was selected on these images, so the scores are optimistic."
     elif (opened := len(data.finals.test_access)) > 1:
-        rested = f"The test split was opened {opened} times; only the first is free of its influence."
+        rested = f"The test split was opened {opened} times; scores after the first opening are optimistic."
     decided = [f"{key}:{name}" for name in runs.classes for key in OF_A_CLASS.values()]
     areas = [f"auroc:{name}" for name in runs.classes]
     by_class = [
         [escape(name), *(_cell(scores, f"{key}:{name}") for key in OF_A_CLASS.values()), _cell(mean, f"auroc:{name}")]
         for name in runs.classes
     ]
-    likeliest = ", the likeliest decided (not the operating point)" if results.point_scored is not None else ""
+    likeliest = ", predicting the likeliest (not the operating point)" if results.point_scored is not None else ""
     pairs = [(scores, name) for name in (*OVERALL, *decided)] + [(mean, name) for name in (AREA, *areas)]
     return [
         f"{escape(results.basis(split))} {rested} {formats.rounding(data.run.sweep)}".strip(),
         _table(["score", of_file, *([of_mean] if several else [])], rows),
-        f"Class by class{', decided at 0.5' if runs.multi_label else likeliest}:",
+        f"By class{', decided at 0.5' if runs.multi_label else likeliest}:",
         _table(["class", *OF_A_CLASS, f"AUROC, {of_mean}" if several else "AUROC"], by_class),
         escape(intervals.below(pairs)),
     ]
@@ -181,13 +181,13 @@ def _limits(results: Results, model: ModelRecord) -> str:
     if rare:
         found.append(f"Few training images of {listing(rare)}.")
     if results.split == "val" and _is_reported(results, model):
-        found.append("It was never scored on images that had no part in selecting it.")
+        found.append("It was never scored on images that were not used to select it.")
     if not dataset.subgroups:
         found.append("Scores by sex, age, view or site were not measured: no such column was given.")
     if not results.external:
-        found.append("When this was written it had not been judged on images of another source.")
+        found.append("When this was written, it had not been evaluated on images from another source.")
     if not dataset.demo:
-        found.append("Whether it looks at the lungs or at marks and borders is not proven; see the report.")
+        found.append("It is not proven whether it uses the lungs or markers and borders; see the report.")
     return "\n".join(f"- {escape(one)}" for one in found)
 
 

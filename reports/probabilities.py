@@ -21,7 +21,7 @@ NOT_GIVEN = "not given"
 SUBGROUP = "subgroup_"
 BINS = 10
 _DRAWS = 50
-SELECTION = "the answer given"
+SELECTION = "predicted class"
 
 Bools = npt.NDArray[np.bool_]
 

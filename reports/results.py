@@ -271,7 +271,7 @@ class Results:
     def basis(self, split: str) -> str:
         """The images that scores of ``split`` rest on. With folds validation images are those of training, too."""
         if split == "val" and self.data.finals.folds and self.model is not None and self.model.retrained:
-            return "Every training and validation image, each judged by the network that was not trained on it."
+            return "All training and validation images, each predicted by the network that was not trained on it."
         return self.data.basis(split)
 
     def whose(self, split: str) -> str:

@@ -189,11 +189,11 @@ def left_out(dataset: DatasetRecord) -> pd.DataFrame:
 
 
 def left_out_in_words(left_out: pd.DataFrame) -> str:
-    """ "No file was left out", "1,302 images or rows were left out"."""
+    """ "No images were excluded", "1,302 images or rows were excluded"."""
     count = left_out["count"].sum()
     if left_out.empty:
-        return "No file was left out"
-    return f"{count:,} images or rows were left out" if count != 1 else "1 image or row was left out"
+        return "No images were excluded"
+    return f"{count:,} images or rows were excluded" if count != 1 else "1 image or row was excluded"
 
 
 def image_properties(images: pd.DataFrame, rows: pd.DataFrame, dataset: DatasetRecord) -> pd.DataFrame:

@@ -292,17 +292,18 @@ def winner_of(finals: Finals, mode: str) -> tuple[Finalist | None, str]:
     winner = min(equal, key=lambda one: (one.trainable_params or math.inf, -sign * one.mean, one.rank or 0))
     if winner is not highest:
         return winner, (
-            f"Its mean over repeats, {winner.mean:.4f}, lies within one standard error ({error:.4f}) of the highest, "
-            f"{highest.mean:.4f} of {highest.trial_id}, and it trains fewer parameters."
+            f"The winner's mean over repeats, {winner.mean:.4f}, lies within one standard error ({error:.4f}) of the "
+            f"highest, {highest.mean:.4f} of {highest.trial_id}, and it trains fewer parameters."
         )
     others = len(equal) - 1
     if others:
         return winner, (
-            f"It has the highest mean over its repeats, {highest.mean:.4f}; {others} other{'s' * (others > 1)} within "
-            f"one standard error ({error:.4f}) train{'s' * (others == 1)} no fewer parameters."
+            f"The winner has the highest mean over its repeats, {highest.mean:.4f}; {others} "
+            f"other{'s' * (others > 1)} within one standard error ({error:.4f}) train{'s' * (others == 1)} no fewer "
+            "parameters."
         )
     lone = " (one repeat each: no standard error)" if math.isnan(error) else f" (standard error {error:.4f})"
-    return winner, f"It has the highest mean over its repeats, {highest.mean:.4f}{lone}."
+    return winner, f"The winner has the highest mean over its repeats, {highest.mean:.4f}{lone}."
 
 
 def _model(finals: Finals, winner: Finalist, mode: str) -> TrialRecord:

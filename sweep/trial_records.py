@@ -266,7 +266,7 @@ class Finals(Record):
             return ""
         if self.selected <= first:
             return ", before the test split was opened"
-        return ", anew, after the test split had been opened for another selection"
+        return ", again, after the test split had been opened for another selection"
 
     @property
     def opened(self) -> bool:

@@ -395,12 +395,12 @@ class OperatingPoint:
 
     @property
     def words(self) -> str:
-        """ "covid from a probability of 0.13 on (sensitivity at least 0.95 on validation, 3 networks pooled)"."""
+        """ "covid at a probability of at least 0.13 (sensitivity at least 0.95 on validation, 3 networks pooled)"."""
         pooled = f", {self.runs} networks pooled" if self.runs > 1 else ""
         goal = f"{self.kind} at least {self.target:g} on validation{pooled}"
         if self.threshold is None:
             return f"none: no threshold of {self.label} reaches {goal}"
-        return f"{self.label} from a probability of {shown_threshold(self.threshold)} on ({goal})"
+        return f"{self.label} at a probability of at least {shown_threshold(self.threshold)} ({goal})"
 
 
 def shown_threshold(threshold: float) -> str:

@@ -19,13 +19,13 @@ MOST_PANELS = 30
 EVEN = 1 - (1 - 2 * FRAME_PART) ** 2
 """Share in the frame of a map that is the same everywhere: the frame's part of the area."""
 METHOD = (
-    "Grad-CAM (Selvaraju et al., ICCV 2017): which positions of the network's last map of features raise the score of "
-    "a class. Such a map outlines no finding, does not prove what an answer rests on, and says nothing of how sure it "
-    "is, since each has sum 1."
+    "Grad-CAM (Selvaraju et al., ICCV 2017) shows which positions of the network's last feature map raise the score of "
+    "a class. A map does not delineate a finding, does not prove what a prediction is based on, and does not show its "
+    "confidence, since each map sums to 1."
 )
 OF_FRAME = (
     "Mean share of attribution in the frame, the outermost sixteenth of each side, over the images that have the "
-    f"class. An even map has {formats.score(EVEN)} there; far more speaks for markers and borders."
+    f"class. A uniform map has {formats.score(EVEN)}; a much larger share suggests markers and borders."
 )
 
 
@@ -34,17 +34,17 @@ def blocks(results: Results, rows: pd.DataFrame, images: Mapping[str, npt.NDArra
     maps, model = results.maps, results.model
     runs, scores = (results.model_runs(maps.split), results.model_scores(maps.split)) if maps else (None, None)
     if maps is None or model is None or runs is None or scores is None:
-        none = "No attribution maps can be read; resuming the run makes them while its data and weights are there."
+        none = "No attribution maps can be read; resuming the run creates them if its data and weights still exist."
         return [Text(f"### Where the network looks\n\n{none}")]
     if min(maps.grid) < SMALLEST_GRID:
         grid, least = (f"{down} x {across}" for down, across in (maps.grid, (SMALLEST_GRID, SMALLEST_GRID)))
-        coarse = f"Not shown: at this image size the network's grid is {grid} positions, too coarse below {least}."
+        coarse = f"Not shown: at this image size the last feature map has {grid} positions, fewer than {least}."
         return [Text(f"### Where the network looks\n\n{coarse}")]
     frame, below = frame_shares(maps, runs.paths, scores)
     table = Table(f"frame_share_{maps.split}", f"{OF_FRAME} {below}".strip(), frame, _COLUMNS)
     found: list[Block] = [Text(f"### Where the network looks\n\n{METHOD}"), *_mean_maps(maps, frame), table]
     over = _over_images(maps, rows, images, str(model.judged), several=model.predictions.label.ndim == 2)
-    return [*found, Folded("The images above under their maps", tuple(over))] if over else found
+    return [*found, Folded("The images above with their maps", tuple(over))] if over else found
 
 
 def frame_shares(maps: Maps, paths: npt.NDArray[np.str_], scores: Scores) -> tuple[pd.DataFrame, str]:
@@ -64,7 +64,7 @@ def frame_shares(maps: Maps, paths: npt.NDArray[np.str_], scores: Scores) -> tup
     return pd.DataFrame(frame), intervals.below([(scores, name) for name in of_images], method=False)
 
 
-_COLUMNS = columns("class", "images", zero="maps that are 0", share_shown="share in the frame (95 %)")
+_COLUMNS = columns("class", "images", zero="all-zero maps", share_shown="share in the frame (95 %)")
 
 
 def mean_maps(maps: Maps) -> dict[str, npt.NDArray[np.float64]]:
@@ -96,7 +96,7 @@ def _mean_maps(maps: Maps, frame: pd.DataFrame) -> list[Block]:
     drawn = {name: enlarged(one, FRAME_OF_SIDE) for name, one in list(means.items())[:MOST_PANELS]}
     split, grid = formats.SPLIT_NAMES[maps.split], f"{maps.grid[0]} x {maps.grid[1]}"
     caption = (
-        f"Mean map of each class over its {split} images, {grid} positions, one scale; outside the line: the frame."
+        f"Mean map of each class over its {split} images, {grid} positions, common scale; the line bounds the frame."
     )
     if len(drawn) < len(means):
         caption += f" The first {len(drawn)} of {len(means)} classes."
@@ -128,7 +128,7 @@ def _over_images(
         f"map of {short(name)}, {'all zero' if np.isnan(share) else f'{formats.score(float(share))} in the frame'}"
         for name, share in zip(of, frame_share(mine), strict=True)
     ]
-    whose = "the label of the row" if several else "the class that the network answers"
-    caption = f"Each under its map of {whose}: the more colour, the more attribution, each on its own scale."
+    whose = "the label of the row" if several else "the predicted class"
+    caption = f"Overlaid with the map of {whose}: stronger colour means more attribution, each map on its own scale."
     kinds = dict.fromkeys(shown["kind"])
     return [gallery(f"{kind}. {caption}", shown[shown["kind"] == kind], maps.classes, split) for kind in kinds]

@@ -29,16 +29,16 @@ LONG = 12
 def chapter(results: Results) -> Chapter:
     data, board = results.data, results.leaderboard
     if data.trials.empty:
-        return Chapter("backbone_depth", TITLE, (Text("No trial has begun: there is nothing to compare."),))
+        return Chapter("backbone_depth", TITLE, (Text("No trial has begun, so there is nothing to compare."),))
     cells = repeated_cells(results)
     repeated = int(cells["mean"].notna().sum())
-    many = f"; {repeated} of {len(cells)} cells had their best trial retrained." if repeated else "."
+    many = f"; the best trial of {repeated} of {len(cells)} cells was retrained." if repeated else "."
     text = (
-        f"{formats.escape(data.basis('val'))} Equal depth is not equal capacity: trainable parameters stand beside it. "
-        f"Cells with more trials had more chances to be lucky{many}"
+        f"{formats.escape(data.basis('val'))} Equal depth is not equal capacity: compare the trainable parameters. "
+        f"Cells with more trials had more chances of a high score{many}"
     )
     if repeated < len(cells):
-        text += " A score of one training is a hint, not evidence."
+        text += " A score from a single training run is a hint, not evidence."
     blocks: list[Block] = [Text(text), *_heat_map(results, cells), _table(results, cells, bool(repeated))]
     if board.cells:
         blocks += _compared(board)
@@ -84,12 +84,12 @@ def _table(results: Results, cells: pd.DataFrame, repeated: bool) -> Table:
     names += ["score"] if data.metric not in ("val_accuracy", "val_f1_macro") else []
     titles = {"score": metric} if "score" in names else {}
     names += ["val_f1_macro", "val_accuracy"]
-    caption = f"The best trial of each backbone and depth by {metric}, at its best epoch."
+    caption = f"Best trial of each backbone and depth by {metric}, at its best epoch."
     if repeated:
         titles |= {"repeated": "mean of repeats ± SE", "judged_shown": board.metric_name}
         shown = [one for one in board.configurations if one.finalist.number in set(cells["number"])]
         below = intervals.below((one.scores, board.metric) for one in shown)
-        caption += f" Mean of repeats: {metric} of the retrained. {below}"
+        caption += f" Mean of repeats: {metric} of the retrained configurations. {below}"
     titles |= {"seconds": "time", "number": "trial", "val_accuracy": f"val {formats.score_name('accuracy', data.task)}"}
     return Table("backbone_depth", caption.strip(), cells, columns(*names, **titles), latex=True)
 
@@ -110,9 +110,9 @@ def _compared(board: Leaderboard) -> list[Block]:
     titles |= lead_titles("winner's lead") | ({"remark": "remark"} if frame["remark"].any() else {})
     names = formats.listing(name.replace("_", " ") for name in board.cell_names)
     text = (
-        f"### Compared: {formats.escape(names)}\n\nThe best trial of each cell with at least three ended trials was "
-        "retrained like the finalists (--compare). Cells differ in more than this: each has the learning rate, batch "
-        "size and so on of its own best trial. Only those that are finalists, too, can win."
+        f"### Compared: {formats.escape(names)}\n\nThe best trial of each cell with at least three finished trials "
+        "was retrained like the finalists (--compare). Cells also differ in other hyperparameters, such as learning "
+        "rate and batch size: each has those of its own best trial. Only cells that are also finalists can win."
     )
     below = intervals.below(((one.scores, board.metric) for one in board.cells.values()), method=False)
     caption = f"Holm: p corrected for the number of cells. {below}"
@@ -130,7 +130,7 @@ def _cell_figure(board: Leaderboard, frame: pd.DataFrame) -> Figure:
     grid = frame.pivot(index=names[0], columns=names[1], values="score").reindex(index=order[0], columns=order[1])
     drawing = figures.heat_map(grid, grid.where(grid.isna(), 1.0), judged, metric_mode(board.metric) == "min")
     alt = courses_in_words(board, cells[:MOST_DRAWN])
-    return Figure("compared_cells_map", f"{caption} Gray: not repeated.", alt, drawing)
+    return Figure("compared_cells_map", f"{caption} Gray: not retrained.", alt, drawing)
 
 
 def _effects(results: Results, board: Leaderboard) -> list[Block]:
@@ -143,8 +143,8 @@ def _effects(results: Results, board: Leaderboard) -> list[Block]:
         factor=frame["factor"].str.replace("_", " "),
     )
     caption = (
-        f"Cells that differ in one factor: difference in {results.metric_name}, first less second, with 95 % intervals "
-        f"and p values corrected by Holm's method over all rows, {board.resting_on}."
+        f"Cells that differ in one factor: difference in {results.metric_name}, first minus second. 95 % intervals and "
+        f"p values (corrected by Holm's method over all rows) are {board.resting_on}."
     )
     names = ("factor", *(("within",) if frame["within"].any() else ()), "first", "second")
     titles = columns(*names, shown="difference", p_shown="p", result="result")

@@ -17,18 +17,17 @@ from reports.results import Results
 
 TITLE = "Calibration"
 MEANING = (
-    "Of the images with a probability near 0.8, eight in ten should have the class. Points below the diagonal: "
-    "overconfident; above: too cautious. ECE, the expected calibration error, is the distance from the diagonal, "
-    f"weighted by images, in {BINS} bins of equal width; chance alone keeps it above 0, so it has no interval. The "
-    "Brier score is the mean squared distance of the probability from the truth; of the share: of always saying how "
-    "frequent the class is."
+    "Of the images with a probability near 0.8, 80 % should have the class. Points below the diagonal: overconfident; "
+    "above: underconfident. The expected calibration error (ECE) is the mean distance from the diagonal, weighted by "
+    f"images, in {BINS} bins of equal width; chance alone keeps it above 0, so it has no interval. The Brier score is "
+    "the mean squared difference between probability and outcome; its reference always predicts the class frequency."
 )
 
 
 def chapter(results: Results) -> Chapter:
     found, split = results.calibration, results.split
     if found is None or split is None:
-        return Chapter("calibration", TITLE, (Text("There are no predictions to check probabilities of."),))
+        return Chapter("calibration", TITLE, (Text("There are no predictions to check the calibration of."),))
     return Chapter(
         "calibration", TITLE, blocks(found, split, formats.escape(results.basis(split)), results.whose(split))
     )
@@ -36,7 +35,7 @@ def chapter(results: Results) -> Chapter:
 
 def blocks(found: Calibration, split: str, basis: str, whose: str) -> tuple[Text, Figure, Table]:
     """What the images are, the diagrams, the numbers. basis: the images, in Markdown; whose: the network."""
-    first = " The first panel is of the answer given, whatever its class." if found.claims[0].name == SELECTION else ""
+    first = " The first panel is of the predicted class." if found.claims[0].name == SELECTION else ""
     return Text(f"{basis} {MEANING}{first}"), reliability_figure(found, split), calibration_table(found, split, whose)
 
 
@@ -46,8 +45,8 @@ def reliability_figure(found: Calibration, split: str) -> Figure:
     rest = f" The first {MOST_PANELS} of {len(found.claims)} panels." if len(shown) < len(found.claims) else ""
     errors = ", ".join(f"{one.name} {formats.score(one.bins[0].error)}" for one in shown)
     caption = (
-        "Reliability. Lines at the points: Wilson's 95 % interval of a bin, as if its images were independent; gray "
-        f"bars: how many images. ECE: of the reported model.{rest}"
+        "Reliability diagrams. Lines: Wilson's 95 % interval of each bin, as if its images were independent; gray "
+        f"bars: number of images. ECE: of the reported model.{rest}"
     )
     alt = f"Reliability diagrams. Expected calibration error of each: {errors}."
     panels = [_panel(one) for one in shown]
@@ -68,8 +67,8 @@ def calibration_table(found: Calibration, split: str, whose: str) -> Table:
     every = "all labels (mean)" if found.scores.by_run.get("exact_match") is not None else "all classes (sum)"
     total = intervals.cells(found.scores, {"Brier": "brier_all"})
     rows.append({"probability of": every, "Brier of the share": found.brier_of_shares["_all"]} | total)
-    titles = {"given": "mean given", "observed": "observed share", "difference_shown": "given less observed"}
-    titles |= {"ECE": "ECE", "Brier_shown": "Brier score", "Brier of the share": "Brier score of the share"}
+    titles = {"given": "mean predicted", "observed": "observed share", "difference_shown": "predicted minus observed"}
+    titles |= {"ECE": "ECE", "Brier_shown": "Brier score", "Brier of the share": "reference Brier score"}
     shown = [f"{measure}{one.key}" for one in found.claims for measure in ("difference", "brier")]
     caption = f"{formats.capital(whose)}. {intervals.below((found.scores, name) for name in shown)}"
     return Table(f"calibration_{split}", caption, pd.DataFrame(rows), columns("probability of", **titles))

@@ -14,37 +14,37 @@ from reports.blocks import Table, columns
 ANSWERED = (
     ("7", "5a", "source of the data", "Data"),
     ("9", "7, 12b", "preprocessing", "Data"),
-    ("10, 13", "11", "images left out; missing labels (masked, none is imputed)", "Data"),
+    ("10, 13", "11", "excluded images; missing labels (masked, not imputed)", "Data"),
     ("33", "20a, 21", "images and patients in each partition", "Data"),
-    ("20, 21", "12a", "how partitions were made, and the level at which they are disjoint", "Data"),
+    ("20, 21", "12a", "assignment of data to partitions, and the level at which they are disjoint", "Data"),
     ("22", "12c, 22", "the model", "Summary"),
     ("23", "–", "software", "Reproducibility"),
     ("24", "12c", "initial weights", "Data"),
     ("25", "12c", "training, hyperparameters, models trained", "Methods, limits and checklists"),
     ("26", "12c", "how the final model was selected", "Finalists"),
-    ("27", "12c", "ensembles: none, one network decides", "Summary"),
+    ("27", "12c", "ensembles: none, a single network", "Summary"),
     ("28", "12e", "measures of performance", "Summary"),
     ("29", "12e", "uncertainty: 95 % intervals over patients; paired, corrected comparisons", "Finalists"),
     ("30", "–", "robustness: repeats with other seeds", "Finalists"),
-    ("31", "–", "attribution maps; that they show findings is not validated", "Best and worst classified images"),
+    ("31", "–", "attribution maps; not validated to show findings", "Best and worst classified images"),
     ("35, 36", "23a", "performance with its precision", "Summary"),
     ("37", "–", "wrongly classified cases, with file names", "Best and worst classified images"),
-    ("–", "13", "class imbalance; macro F1 counts classes alike", "Data"),
+    ("–", "13", "class imbalance; macro F1 weights classes equally", "Data"),
     ("–", "14, 23a", "subgroups and fairness", "Confusion and operating points"),
-    ("–", "12g, 15", "output: a probability for each class, and when it decides", "Confusion and operating points"),
+    ("–", "12g, 15", "output: class probabilities and decision rule", "Confusion and operating points"),
     ("–", "12f, 24", "updating of the model: none", "–"),
-    ("–", "18e, 18f", "data and code: fingerprint, commit and command; sharing is to be stated", "Reproducibility"),
+    ("–", "18e, 18f", "data and code: fingerprint, commit and command; authors state the sharing", "Reproducibility"),
 )
 # CLAIM, TRIPOD+AI, item: what the records do not know
 AUTHORS = (
     ("1, 2", "1, 2", "title and abstract"),
     ("3, 4", "3a–3c, 4", "background, intended use, health inequalities, objectives"),
     ("5, 6", "–", "prospective or retrospective; the goal of the study"),
-    ("8", "5b, 6a–6c", "who was eligible, where and when; centres; treatments"),
+    ("8", "5b, 6a–6c", "eligibility criteria, setting and dates; centres; treatments"),
     ("11, 12", "9a–9c", "definitions of data elements; how images were acquired and de-identified"),
-    ("14–18", "8a–8c", "reference standard: what it is, why, who annotated with which tools, how they agreed"),
+    ("14–18", "8a–8c", "reference standard: definition, rationale, annotators, tools and agreement"),
     ("19", "10", "how the sample size was determined"),
-    ("32", "16", "external validation (python -m sweep.evaluate writes its tables) and why its data differ"),
+    ("32", "16", "external validation (python -m sweep.evaluate writes its tables) and how its data differ"),
     ("34", "20b, 20c", "age, sex and other characteristics of the patients in each partition"),
     ("38, 39", "25, 26, 27a–27c", "interpretation, limitations, implications and use in practice"),
     ("40–42", "17, 18a–18d", "ethics, registration, protocol, funding, conflicts of interest"),
@@ -58,8 +58,8 @@ def checklists() -> tuple[Table, Table]:
     keys = ("claim", "tripod", "item", "chapter")
     titles = {"claim": "CLAIM", "tripod": "TRIPOD+AI", "item": "item"}
     answered, theirs = pd.DataFrame(ANSWERED, columns=keys), pd.DataFrame(AUTHORS, columns=keys[:3])
-    text = "To be written by the authors: the records do not know it."
+    text = "To be provided by the authors: not in the records."
     return (
-        Table("checklist", "Items that this report answers.", answered, columns(**titles, chapter="chapter")),
+        Table("checklist", "Items answered in this report.", answered, columns(**titles, chapter="chapter")),
         Table("checklist_authors", text, theirs, columns(**titles)),
     )

@@ -18,7 +18,7 @@ def chapter(results: Results) -> Chapter:
     data, metric = results.data, formats.metric_name(results.data.metric)
     ranked = data.ranked[data.ranked["trainable_params"] > 0].reset_index(drop=True)
     if ranked["trainable_params"].nunique() < 2 or len(ranked) < 3:
-        text = "Fewer than three trials have a score, or all train equally many parameters: there is nothing to weigh."
+        text = "Fewer than three trials have a score, or all train equally many parameters: nothing can be compared."
         return Chapter("cost", TITLE, (Text(text),))
     on, finalists, label = front(ranked, data.run.sweep.mode), _finalists(results), metric.replace("validation", "val")
     rows = on.to_dict("records")
@@ -28,15 +28,15 @@ def chapter(results: Results) -> Chapter:
     figure = Figure(
         "cost",
         caption,
-        f"{metric} against trainable parameters; on the front, the cheapest first: {steps}.",
+        f"{metric} against trainable parameters; on the front, cheapest first: {steps}.",
         figures.cost(ranked, on, finalists, label),
         ranked[["number", "trainable_params", "score"]],
     )
-    titles = {"score": label, "trainable_params": "trainable", "total_params": "parameters in all"}
-    titles |= {"seconds": "time to train", "inference_ms_per_image": "ms an image to answer"}
+    titles = {"score": label, "trainable_params": "trainable", "total_params": "total parameters"}
+    titles |= {"seconds": "training time", "inference_ms_per_image": "inference, ms per image"}
     shown = columns("number", "backbone", "unfrozen", **titles)
     frame = on.reindex(columns=[*(column.key for column in shown), "trial_id"])
-    caption = "The trials on the front, the cheapest first; times are of each trial's own device, shared with others."
+    caption = "Trials on the Pareto front, cheapest first; times are of each trial's own device, shared with others."
     return Chapter(
         "cost", TITLE, (Text(_noise(results)), figure, Table("cost_front", caption, frame, shown, folded=True))
     )
@@ -62,10 +62,10 @@ def _finalists(results: Results) -> pd.DataFrame:
 def _noise(results: Results) -> str:
     """How far apart scores must be to mean anything."""
     several = [one.scores for one in results.data.finals.finalists if len(one.scores) > 1]
-    text = "Scores are of one run each on validation, optimistic as all in the search."
+    text = "Each score is from one training run on validation, and optimistic like all search scores."
     if not several:
         return text
     freedom = sum(len(scores) - 1 for scores in several)
     spread = math.sqrt(sum(statistics.variance(scores) * (len(scores) - 1) for scores in several) / freedom)
-    text += " Repeats of one configuration differ by a standard deviation of"
-    return f"{text} {formats.score(spread)}: smaller steps are noise."
+    text += " Repeats of one configuration have a standard deviation of"
+    return f"{text} {formats.score(spread)}: smaller differences are noise."

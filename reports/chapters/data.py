@@ -9,9 +9,9 @@ from reports.blocks import Block, Chapter, Column, Facts, Figure, Note, Sample, 
 from reports.results import Results
 
 SPLIT_ORIGINS = {
-    "given": "as the data set gives them",
-    "seeded": "drawn by the seed, stratified",
-    "val taken from train": "as the data set gives them, validation drawn from training",
+    "given": "given by the data set",
+    "seeded": "drawn at random with the seed, stratified by label",
+    "val taken from train": "given by the data set, validation drawn from training",
 }
 MOST_PAIRS = 10
 CHANNELS = {1: "one channel (gray)", 3: "three channels"}
@@ -39,15 +39,15 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     splits = SPLIT_ORIGINS.get(origin, origin)
     if "drawn" in splits:
         splits += f"; {'patients and ' if dataset.groups.source else ''}equal images kept together"
-    groups = "not known: whether a patient is in two splits cannot be known"
+    groups = "not known, nor whether a patient is in more than one split"
     if dataset.groups.source:
         counts = ", ".join(f"{split} {count:,}" for split, count in dataset.groups.counts.items())
-        groups = f"{counts} (from {dataset.groups.source}); none in two splits unless a check says so"
+        groups = f"{counts} (from {dataset.groups.source}); none in more than one split unless a check reports it"
     size, channels = dataset.image_size or "?", CHANNELS.get(dataset.channels or 0, "channels not recorded")
     read = [] if dataset.preset or dataset.demo else ["without a preset"]  # the first note names one
     read += [note.removesuffix(".") for note in dataset.notes]
     return [
-        ("Task", dataset.task.replace("_", " ") + (", classes in an order" if dataset.ordered else "")),
+        ("Task", dataset.task.replace("_", " ") + (", ordered classes" if dataset.ordered else "")),
         *([("Read", "; ".join(read))] if read else []),
         ("Splits", splits),
         ("Patients", groups),
@@ -60,17 +60,17 @@ def _counts(results: Results) -> list[Block]:
     counts = tables.class_counts(results.data.dataset)
     splits = [str(name) for name in counts.columns[1:]]
     shown = (Column("class", "class"), *(Column(name, name, "integer") for name in splits))
-    caption = "Images of each class and split."
+    caption = "Number of images by class and split."
     if results.data.task == "multi_label":
         caption += " An image counts for each of its labels."
     if tables.missing_labels(results.data.dataset):
-        caption += " Missing labels take part in neither loss nor scores."
+        caption += " Missing labels are excluded from loss and scores."
     table = Table("class_counts", caption, counts, shown, latex=True)
     bars = counts.iloc[:-1]
     if bars.empty:
         return [table]
     alt = "Bars: " + "; ".join(f"{row['class']} {row['total']} images" for row in bars.to_dict("records"))
-    return [Figure("class_counts", "Images of each class, by split.", alt, figures.stacked_bars(bars)), table]
+    return [Figure("class_counts", "Images by class and split.", alt, figures.stacked_bars(bars)), table]
 
 
 def _left_out(results: Results) -> list[Block]:
@@ -89,8 +89,8 @@ def _checks(results: Results) -> list[Block]:
         dataset = results.data.dataset
         looked_for = [] if dataset.demo else ["unreadable files", "duplicates"]
         looked_for += ["patients in two splits"] * bool(dataset.groups.source or dataset.demo)
-        return [Text(f"The checks for {formats.listing(looked_for)} found nothing.")]
-    caption = "What the checks found, the gravest first; at most three examples each, all stand in dataset.json."
+        return [Text(f"The checks for {formats.listing(looked_for)} found no problems.")]
+    caption = "Findings of the data checks, most severe first; at most three examples each, dataset.json has more."
     shown = columns("severity", "check", "count", message="finding", examples="examples")
     return [Table("checks", caption, found, shown)]
 
@@ -109,7 +109,7 @@ def _across(results: Results) -> list[Block]:
         (f"pair {number}", tuple(Sample(uris.get(path, ""), path, splits.get(path, "?")) for path in pair))
         for number, pair in enumerate(pairs, start=1)
     )
-    caption = f"Images in different splits that seem to be one film, the most alike first; at most {MOST_PAIRS} pairs."
+    caption = f"Likely copies of one film in different splits, most similar first; at most {MOST_PAIRS} pairs."
     return [Samples(caption, rows)]
 
 
@@ -122,7 +122,7 @@ def _image_properties(results: Results) -> list[Block]:
     titles = {"width": "width", "height": "height", "mode": "mode", "bits": "bits", "jpeg_quality": "JPEG quality"}
     told = {key: title for key, title in titles.items() if found[key].any()}
     shown = columns("class", "images", **told, mean="mean gray", sd="SD")
-    caption = "The files of each class: median (lowest to highest). Classes that differ here can be told by it."
+    caption = "Image files by class: median (range). Classes that differ here can be predicted without the finding."
     return [Table("image_properties", caption, found, shown, folded=True)]
 
 
@@ -132,12 +132,12 @@ def _subgroups(results: Results) -> list[Block]:
     subgroups = tables.subgroups(results.data.dataset)
     if len(subgroups):
         shown = columns("column", "value", "images")
-        blocks.append(Table("subgroups", "Images of each subgroup.", subgroups, shown, folded=True))
+        blocks.append(Table("subgroups", "Number of images by subgroup.", subgroups, shown, folded=True))
     crossed = tables.source_by_class(results.data.dataset)
     if len(crossed):
         source, *classes = map(str, crossed.columns)
         by_class = (Column(source, "source"), *(Column(name, name, "integer") for name in classes))
-        caption = "Images of each class from each source."
+        caption = "Number of images by source and class."
         blocks.append(Table("source_by_class", caption, crossed, by_class, folded=True))
         blocks += _from_one_source(crossed.set_index(source))
     return blocks
@@ -153,7 +153,7 @@ def _from_one_source(crossed: pd.DataFrame) -> list[Block]:
     if not alone or len(crossed) < 2:
         return []
     listed = formats.listing(f"{formats.listing(names)} from “{source}” alone" for source, names in alone.items())
-    return [Note("warning", f"Images of {listed}: a network may learn the source, not the finding.")]
+    return [Note("warning", f"Images of {listed}: a network may learn the source instead of the finding.")]
 
 
 def _weights(results: Results) -> list[Block]:
@@ -163,12 +163,12 @@ def _weights(results: Results) -> list[Block]:
     names = {"sha256": "SHA-256 (first 16)", "batchnorm": "BatchNorm"}
     told = [str(name) for name in weights.columns if weights[name].any()]
     shown = columns(**{name: names.get(name, name) for name in told})
-    blocks: list[Block] = [Table("weights", "Starting weights of each backbone.", weights, shown)]
+    blocks: list[Block] = [Table("weights", "Initial weights of each backbone.", weights, shown)]
     if weights.empty:
-        blocks = [Note("info", "The origin of the starting weights is not recorded (provenance.json).")]
+        blocks = [Note("info", "The origin of the initial weights is not recorded (provenance.json).")]
     if provenance.missing_weights:
         items = tuple(f"{name}: {why}" for name, why in sorted(provenance.missing_weights.items()))
-        blocks.append(Note("info", "Backbones that were not searched, since their weights were not found:", items))
+        blocks.append(Note("info", "Backbones not searched because their weights were not found:", items))
     return blocks
 
 
@@ -177,4 +177,4 @@ def _samples(results: Results) -> list[Block]:
     rows = thumbnails.samples(results.data.run.paths.thumbnails, results.data.classes)
     if rows is None:
         return [Note("info", "thumbnails.npz is missing or damaged: no sample images.")]
-    return [Samples("Some images of each class as the networks see them, made small; not chosen by hand.", rows)]
+    return [Samples("Sample images of each class as input to the networks, reduced in size; not hand-picked.", rows)]

@@ -22,8 +22,8 @@ MACRO = "mean of all classes"
 AREAS = {"AUROC": "auroc", "AP": "ap", "sensitivity": "sensitivity_at_90_specificity"}
 AT = ("decided", "decided at the chosen threshold")
 MEANING = (
-    "AUROC is the chance that an image of the class gets a higher probability of it than another image (0.5 by "
-    "chance); average precision sums up the precision-recall curve (by chance: the share of the class)."
+    "AUROC is the probability that an image of the class is ranked above an image without it (0.5 by chance); average "
+    "precision summarises the precision-recall curve (by chance: the share of the class)."
 )
 
 
@@ -38,14 +38,12 @@ def chapter(results: Results) -> Chapter:
     if others:
         text += f" Bold curves: the model file; thin: the other {f'{others} repeats' if others > 1 else 'repeat'}."
     if not images.multi_label and len(images.classes) > 2:
-        text += " The likeliest class is decided, so that its point may lie off the curve."
+        text += " The likeliest class is predicted, so the point of a class may lie off its curve."
     blocks: list[Block] = [Text(f"{text} {MEANING}")]
     undefined = [name for name in images.classes if math.isnan(scores.estimate[f"auroc:{name}"])]
     if undefined:
-        words = (
-            f"Undefined for {formats.listing(undefined)}: no {formats.SPLIT_NAMES[split]} image is of such a class, "
-        )
-        blocks.append(Note("warning", f"{words}or every one is. Means are over the other classes."))
+        words = f"Undefined for {formats.listing(undefined)}: no {formats.SPLIT_NAMES[split]} image has such a class, "
+        blocks.append(Note("warning", f"{words}or every one has. Means are over the other classes."))
     points = None if images.pooled else results.operating
     figures = curves(images, scores, points, split)
     return Chapter("discrimination", TITLE, (*blocks, figures, areas_table(images, scores, split)))

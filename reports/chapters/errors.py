@@ -35,7 +35,7 @@ def chapter(results: Results) -> Chapter:
     if model is None:
         text = "There is no best trial."
         if results.data.best is not None:
-            text = "The best trial's predictions are not on disk (they are written when a trial ends), or are damaged."
+            text = "The best trial's predictions are not on disk (they are written when a trial ends) or are damaged."
         return Chapter("errors", TITLE, (Note("info", text),))
     bases = " ".join(dict.fromkeys(map(results.basis, model.splits)))
     if any(runs is not None and runs.pooled for runs in map(results.runs, model.splits)):
@@ -55,7 +55,7 @@ def chapter(results: Results) -> Chapter:
     listed = positive if point is None or point.label == positive else None
     if results.operating is not None:
         text = formats.escape(_story(results, results.operating, model))
-        blocks.append(Text(f"### Operating points\n\n{text} PPV and NPV hold where a class is as frequent as here."))
+        blocks.append(Text(f"### Operating points\n\n{text} PPV and NPV hold only at these class frequencies."))
         if asked and positive is None:
             blocks.append(Note("warning", f"--positive-class {asked}: there is no such class in the data."))
         blocks.append(operating_table(results.operating, split, listed, results.prevalence))
@@ -94,14 +94,14 @@ def confusion_figure(
         wrong = int(counts[:, 0, 1].sum() + counts[:, 1, 0].sum())
         drawn = slice(MOST_PANELS)
         drawing = figures.label_matrices(counts[drawn], shares[drawn], classes[drawn])
-        alt = f"One 2 by 2 matrix a label, {title}: {wrong} of {int(counts.sum())} decisions are wrong."
-        which = "a label" if len(classes) <= MOST_PANELS else f"for the first {MOST_PANELS} of {len(classes)} labels"
-        caption = f"{title}: one matrix {which}, rows true, decided at {at}."
+        alt = f"One 2 by 2 matrix per label, {title}: {wrong} of {int(counts.sum())} decisions are wrong."
+        which = "per label" if len(classes) <= MOST_PANELS else f"for the first {MOST_PANELS} of {len(classes)} labels"
+        caption = f"{title}: one matrix {which}, rows: true, decided at {at}."
         frame = pd.DataFrame(counts.reshape(len(counts), 4), columns=["TN", "FP", "FN", "TP"])
     else:
         drawing = figures.confusion(counts, shares, classes)
         alt = f"Confusion matrix, {title}: {int(np.trace(counts))} of {int(counts.sum())} on the diagonal."
-        caption = f"{title}: images, and the share of the true class (shade)."
+        caption = f"{title}: images; shading: share of the true class."
         frame = pd.DataFrame(counts, columns=[f"predicted {one}" for one in classes])
     frame.insert(0, "label" if counts.ndim == 3 else "true class", list(classes))
     return Figure(name or f"confusion_{split}", caption, alt, drawing, frame)
@@ -159,10 +159,10 @@ def subgroups(
         remarks = [f"small: fewer than {FEW_GROUPS} {unit}"] if one.small else []
         remarks += [f"without {formats.listing(one.absent)}: no macro F1"] if one.absent else []
         rows.append(row | {"remark": "; ".join(remarks)})
-    text = "Differences between subgroups may come from chance, or from another mix of classes within them."
+    text = "Differences between subgroups may be due to chance or to different class frequencies."
     if cut_short:
         listed = formats.escape(formats.listing(cut_short))
-        text += f" Only the {MOST_VALUES} most frequent values are shown of {listed}."
+        text += f" Only the {MOST_VALUES} most frequent values of {listed} are shown."
     caption, shown = f"Scores by subgroup. {intervals.below(pairs)}", columns("column", "value", "images", "patients")
     frame = pd.DataFrame(rows)
     return text, Table(f"subgroup_scores_{split}", caption, frame, (*shown, *columns(**titles, remark="remark")))
@@ -179,7 +179,7 @@ def _notes(results: Results, model: ReportedModel) -> list[Block]:
     if model.remark:
         found.append(Note("warning", f"{model.remark}: {model.title} is shown instead."))
     if results.data.finals.opened and "test" not in model.splits:
-        found.append(Note("warning", "The test split was opened, but these predictions hold no test images."))
+        found.append(Note("warning", "The test split was opened, but these predictions contain no test images."))
     for split in model.splits:
         name = formats.SPLIT_NAMES[split]
         never = results.never_predicted(split) if split != "train" else []
@@ -188,9 +188,9 @@ def _notes(results: Results, model: ReportedModel) -> list[Block]:
         absent = results.absent(split)
         if absent:
             text = f"No {name} image has {formats.listing(absent)}: recall, F1 and AUROC of such a class are undefined "
-            found.append(Note("warning", text + "there (a dash), and it counts as 0 in the macro F1."))
+            found.append(Note("warning", text + "(a dash), and its F1 counts as 0 in macro F1."))
     if "val" not in model.splits:
-        return [*found, Note("warning", "The saved predictions hold no validation images.")]
+        return [*found, Note("warning", "The saved predictions contain no validation images.")]
     recomputed = results.point_scores("val").get(results.data.metric.removeprefix("val_"), math.nan)
     if wrong := contradict(recomputed, model.recorded, results.data.run.sweep, model.predictions.of("val")):
         found.append(Note("error", f"The saved {wrong}."))
@@ -233,7 +233,7 @@ def _split_scores(results: Results, model: ReportedModel) -> Table:
             titles["f1_macro_mean_shown"] = f"macro F1, mean of {len(runs.names)} repeats"
             row |= intervals.cells(results.scores(split), {"f1_macro_mean": "f1_macro"})
         rows.append(row)
-    caption = "The same network on each split; the training images it has seen."
+    caption = "The same network on each split; it was trained on the training images."
     return Table("split_scores", caption, pd.DataFrame(rows), columns("split", "images", "patients", **titles))
 
 
@@ -248,7 +248,7 @@ def _per_class(results: Results, split: str) -> Table:
         | (intervals.cells(None, {"f1": ""}) if not images else {})  # 0/0, which counts as 0 in a mean alone
         for name, images, known in counts
     ]
-    caption = f"Scores of each class: {formats.SPLIT_NAMES[split]}, {results.whose(split)}."
+    caption = f"Scores by class: {formats.SPLIT_NAMES[split]}, {results.whose(split)}."
     facts = ("class", "images", *(() if runs.known.all() else ("known",)))
     shown = columns(*facts, **{f"{key}_shown": title for key, title in OF_A_CLASS.items()})
     folded = split != results.split
@@ -274,7 +274,7 @@ def _point(results: Results) -> str:
     if point is not None or asked is None:
         return "" if point is None else point.words
     kind, label, target = asked
-    return f"none: {label} was to have {kind} {target:g}, and no winner with validation predictions was selected"
+    return f"none: {kind} {target:g} of {label} was asked for, but no winner with validation predictions was selected"
 
 
 def _in_words(scores: Scores, name: str) -> str:
@@ -294,30 +294,30 @@ def _story(results: Results, points: OperatingPoints, model: ReportedModel) -> s
     text += f" It was chosen on {point.positives:,} images of {point.label} among {point.images:,}."
     if not single:
         return f"{text} {_usual(results, points, model)}"
-    text += " An image below it gets the likeliest of the other classes."
-    return f"{text}{_flattered(results)} All else on this page but the examples is of the likeliest class."
+    text += " Below the threshold, the likeliest other class is predicted."
+    return f"{text}{_flattered(results)} All other results on this page except the examples use the likeliest class."
 
 
 def _flattered(results: Results) -> str:
-    return "" if results.split == "test" else " It was chosen on the very images scored here, which flatters it."
+    return "" if results.split == "test" else " It was chosen on the images scored here: the scores are optimistic."
 
 
 def _usual(results: Results, points: OperatingPoints, model: ReportedModel) -> str:
     flattered = _flattered(results)
     cut = points.cut
     if model.predictions.label.ndim == 2:
-        text = f"Each label is decided by itself, at a probability of {UNTUNED} as in the search"
+        text = f"Each label is decided separately, at a probability of {UNTUNED} as in the search"
         if not model.thresholds:
             return f"{text}; no thresholds were tuned."
         kept = [name for name in model.predictions.classes if model.thresholds.get(name, UNTUNED) == UNTUNED]
-        few = f" Not tuned, for lack of positives on validation: {formats.listing(kept)}." if kept else ""
+        few = f" Not tuned, because of too few positives on validation: {formats.listing(kept)}." if kept else ""
         return f"{text} and at its tuned threshold (see the methods).{few}{flattered}"
     if cut is None:
-        return "The network answers with the likeliest class."
+        return "The network predicts the likeliest class."
     many = cut.runs > 1
     pooled = f"the validation predictions of {cut.runs} repeats, pooled" if many else "its validation predictions"
     return (
-        f"The network answers with the likeliest class. Also, {cut.label} is decided from a probability of "
-        f"{shown_threshold(cut.threshold)}: the greatest sensitivity plus specificity (Youden's J) on {pooled} "
-        f"({cut.positives:,} images of {cut.label} among {cut.images:,}).{flattered}"
+        f"The network predicts the likeliest class. An alternative rule predicts {cut.label} at a probability of at "
+        f"least {shown_threshold(cut.threshold)}, which maximises sensitivity plus specificity (Youden's J) on "
+        f"{pooled} ({cut.positives:,} images of {cut.label} among {cut.images:,}).{flattered}"
     )

@@ -26,10 +26,10 @@ NO_LABEL = "no label"
 BEST, WORST = "Best classified", "Worst classified"
 FALSE_POSITIVES, FALSE_NEGATIVES = "Most confident false positives", "Most confident false negatives"
 ORDERS = {
-    BEST: "By the probability p of the true class, the highest first.",
-    WORST: "By the probability p of the true class, the lowest first.",
-    FALSE_POSITIVES: "Images that were wrongly given the label, by its probability p, the highest first.",
-    FALSE_NEGATIVES: "Images whose label was missed, by its probability p, the lowest first.",
+    BEST: "Sorted by the probability p of the true class, highest first.",
+    WORST: "Sorted by the probability p of the true class, lowest first.",
+    FALSE_POSITIVES: "Images wrongly given the label, sorted by its probability p, highest first.",
+    FALSE_NEGATIVES: "Images whose label was missed, sorted by its probability p, lowest first.",
 }
 
 
@@ -51,7 +51,7 @@ def chapter(results: Results) -> Chapter:
     titles = {"kind": "list", "class": "class", "path": "file", "probability": "probability of the class"}
     shown = columns(**titles, truth="true", decision="decided")
     frame, name = rows.drop(columns=["note", "uri"]), f"examples_{model.judged}"
-    listed = Table(name, "The images above, by file.", frame, shown, folded=True)
+    listed = Table(name, "Files of the images above.", frame, shown, folded=True)
     looked = attribution.blocks(results, rows, images)
     return Chapter("examples", TITLE, (*blocks, listed, *_pairs(model, part), *looked))
 
@@ -80,7 +80,7 @@ def examples(part: Predictions, thresholds: Mapping[str, float] | None) -> pd.Da
             true, answer = (
                 [one for one, on in zip(part.classes, of[row], strict=True) if on] for of in (truth, decided)
             )
-            said = "right" if answer == [name] else f"says {short(' + '.join(answer))}"
+            said = "correct" if answer == [name] else f"predicted {short(' + '.join(answer))}"
             fact = {"kind": kind, "class": name, "path": str(part.path[row]), "probability": float(p[row])}
             fact |= {"truth": " + ".join(true) or NO_LABEL, "decision": " + ".join(answer) or NO_LABEL}
             rows.append(fact | {"note": f"true: {_first_of(true)}" if multi_label else said})
@@ -128,13 +128,13 @@ def _first_of(names: list[str]) -> str:
 
 def _how_chosen(model: ReportedModel, part: Predictions) -> str:
     split = formats.SPLIT_NAMES[str(model.judged)]
-    text = f"From the {split} split, by {formats.escape(model.title)}; file names as in splits.csv. "
+    text = f"From the {split} split, classified by {formats.escape(model.title)}; file names as in splits.csv. "
     if part.label.ndim == 2:
         tuned = "its tuned threshold" if model.thresholds else "a probability of 0.5"
         return text + f"Each label is decided at {tuned}. Below an image: the label's probability and the true labels."
     if model.thresholds:
         text += "Decided at the operating point. "
-    return text + "A few images show where to look; they do not prove why the network errs."
+    return text + "A few images suggest where to look; they do not prove why the network errs."
 
 
 def _pairs(model: ReportedModel, part: Predictions) -> list[Block]:
@@ -142,7 +142,7 @@ def _pairs(model: ReportedModel, part: Predictions) -> list[Block]:
     pairs = confused_pairs(part, model.thresholds)
     if pairs.empty:
         return [Text(f"No pair of classes is confused on the {split} split.")]
-    caption = "Most confused pairs: images of one class that were taken for another."
+    caption = "Most confused pairs: images of one class that were predicted as another."
     titles = {"true": "true class", "predicted": "predicted class", "images": "images", "of": "of the class"}
     if part.label.ndim == 2:
         caption = "Most confused pairs: a label is missed while another is wrongly given to the same image."

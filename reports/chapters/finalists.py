@@ -29,12 +29,12 @@ from trainables.metrics import metric_mode
 
 TITLE = "Finalists"
 RULE = (
-    "The winner has the highest mean over its repeats on validation; those within one standard error of it count as "
-    "equal, and of these the one with the fewest trainable parameters wins."
+    "One-standard-error rule: among the finalists whose mean over repeats on validation lies within one standard error "
+    "of the highest, the one with the fewest trainable parameters wins."
 )
 LOW_POWER = (
-    "“No significant difference” says little on a small split: in a simulation on 169 images a true difference of "
-    "0.037 in macro F1 was found 14 to 21 times in 100."
+    "On a small split, “no significant difference” says little: in a simulation with 169 images, a true difference of "
+    "0.037 in macro F1 was detected 14 to 21 times in 100."
 )
 NO_DIFFERENCE = "no significant difference"
 VERDICTS = {1: "the winner is better", -1: "the winner is worse", 0: NO_DIFFERENCE, None: "not tested"}
@@ -120,21 +120,21 @@ def _none(results: Results) -> str:
         return "finalists/finalists.json is damaged: what was retrained is not known."
     if results.data.run.sweep.finalists == 0:
         return (
-            "No configuration was retrained (--finalists 0). The best score of a search is optimistic, and one "
-            "training tells nothing of what another seed would give."
+            "No configuration was retrained (--finalists 0). The best score of a search is optimistic, and a single "
+            "training run does not show the variation between seeds."
         )
-    return "No finalists have been chosen: the sweep has not come so far, or it was stopped before."
+    return "No finalists have been chosen: the sweep has not reached this step, or was stopped before it."
 
 
 def _story(results: Results, board: Leaderboard) -> str:
     finals, count = board.finals, len(board.finalists)
     which = f"The best {count} configurations of the search were" if count > 1 else "The best configuration was"
     if finals.folds:
-        how = f"in {finals.folds} folds of grouped cross-validation over training and validation images together"
+        how = f"by {finals.folds}-fold grouped cross-validation on the pooled training and validation images"
     else:
-        times = "once with a fresh seed" if finals.asked == 1 else f"{finals.asked} times with fresh seeds"
-        how = f"{times}, on the same training images"
-    text = f"{which} retrained {how}; validation picked each epoch. {RULE} {formats.escape(finals.reason)}"
+        times = "once with a new seed" if finals.asked == 1 else f"{finals.asked} times with new seeds"
+        how = f"{times} on the same training images"
+    text = f"{which} retrained {how}; epochs were selected on validation. {RULE} {formats.escape(finals.reason)}"
     text = f"{text} {formats.rounding(results.data.run.sweep)}".strip()
     return f"{text}\n\n{formats.escape(results.basis(board.split))}"
 
@@ -160,18 +160,18 @@ def _finalists(results: Results, board: Leaderboard) -> list[Block]:
     if frame["remark"].any():
         titles["remark"] = "remark"
     caption = (
-        f"Search score and mean of {of}: {formats.metric_name(results.data.metric)}; gap: search score less that mean. "
+        f"Search score and mean of {of}: {formats.metric_name(results.data.metric)}. Gap: search score minus mean. "
         f"{intervals.below((one.scores, board.metric) for one in board.finalists)}"
     )
-    drawn = f"From the search to {split}, each dot one network; bold: the winner."
+    drawn = f"Scores from the search to {split}; each dot is one network, the winner is in bold."
     blocks: list[Block] = [courses(board, board.finalists, "finalists_repeats", drawn)]
     blocks.append(Table("finalists", caption.strip(), frame, columns(**titles), latex=True))
     gaps = [gap for one in board.finalists if not math.isnan(gap := board.gap(one))]
     if gaps:
         mean = sum(gaps) / len(gaps)
-        text = f"The search scored its finalists {abs(mean):.3f} {'better' if mean > 0 else 'worse'} than their repeats"
+        text = f"On average, the search scored its finalists {abs(mean):.3f} {'better' if mean > 0 else 'worse'} than"
         why = ": the best of many trials is also the luckiest." if mean > 0 else "."
-        blocks.append(Text(f"{text}, on average{why}"))
+        blocks.append(Text(f"{text} their repeats{why}"))
     return blocks
 
 
@@ -182,15 +182,15 @@ def _paired(board: Leaderboard) -> list[Block]:
         shown = f"{test.first_only} : {test.second_only}, p {formats.p_value(test.p)}" if test else formats.ABSENT
         row = {"number": one.finalist.number, **lead_cells(board, board.leads.get(one.trial_id))}
         rows.append(row | {"mcnemar": shown, "mcnemar_p": math.nan if test is None else test.p})
-    titles = {"number": "winner less trial"} | lead_titles("difference")
+    titles = {"number": "winner minus trial"} | lead_titles("difference")
     caption = (
-        f"Differences in {board.metric_name}, means over repeats, {board.resting_on}; Holm: p "
-        f"corrected for the number of comparisons. {intervals.warned(one.warning for one in board.leads.values())}"
+        f"Differences in {board.metric_name} (means over repeats). Intervals and p values are {board.resting_on}. "
+        f"Holm: p corrected for their number. {intervals.warned(one.warning for one in board.leads.values())}"
     ).strip()
     if board.tests:
         name = next(iter(board.tests.values()))[0]
         titles |= {"mcnemar": "McNemar", "verdict": titles.pop("verdict")}
-        caption += f" McNemar, exact: images that only the winner : only the other decides rightly, of {name} of both."
+        caption += f" McNemar, exact: images that only the winner : only the other classifies correctly ({name})."
     table = Table("finalists_paired", caption, pd.DataFrame(rows), columns(**titles))
     unclear = any(board.verdict(one) == 0 for one in board.leads.values())
     return [Text("### The winner against the others"), table, *([Text(LOW_POWER)] if unclear else [])]
@@ -214,25 +214,25 @@ def _repeats(results: Results, board: Leaderboard) -> Table:
     if len(frame) and (frame["status"] != "completed").any():
         titles["reason"] = "reason"
     shown = columns("number", "repeat", "status", "best_epoch", **titles)
-    return Table("repeats", "Every repeat.", frame, shown, folded=True)
+    return Table("repeats", "All repeats.", frame, shown, folded=True)
 
 
 def _baselines(results: Results) -> list[Block]:
     if not results.data.run.baselines:
-        text = "No baselines were measured: whether a simple method does as well is not known."
+        text = "No baselines were measured, so it is not known whether a simple method does as well."
         return [Text(f"### Baselines\n\n{text}")]
     comparisons = {split: found for split in ("val", "test") if (found := results.baselines(split)) is not None}
     judge = results.judged_baselines
     text = (
-        "### Baselines\n\nShortcuts tell what gives the labels away without a look at the finding: a thumbnail keeps "
-        "brightness in large patches, the border nothing of the middle, properties of the files nothing of the image. "
-        "Frozen features tell what fine-tuning adds."
+        "### Baselines\n\nShortcuts show how well labels can be predicted without seeing the finding: thumbnails keep "
+        "only coarse brightness, borders exclude the centre, and file properties contain no image content. Frozen "
+        "features show what fine-tuning adds."
     )
-    said = "There are no predictions of the winner to set beside them."
+    said = "The winner has no predictions to compare with them."
     if judge is not None:
         said = formats.escape(" ".join(filter(None, (judge.shortcut_sentence, judge.frozen_sentence))))
-        said += f" Close means {formats.percent(CLOSE)} of the gain from the majority class to the winner in macro F1, "
-        said += "or a lead whose 95 % interval holds 0."
+        said += f" A baseline is close if it reaches {formats.percent(CLOSE)} of the gain in macro F1 from the "
+        said += "majority class to the winner, or if the 95 % interval of the winner's lead includes 0."
     blocks: list[Block] = [Text(text), _baseline_table(results, comparisons), Text(said)]
     return [*blocks, *([] if judge is None or not judge.judging else [_class_table(judge)])]
 
@@ -241,7 +241,7 @@ def _class_table(judge: BaselineComparison) -> Table:
     """Each class by each shortcut."""
     rows = []
     for one in judge.judging:
-        answer = ("yes" if one.gives_away else "no") if one.judged else f"not judged: {one.positives} images"
+        answer = ("yes" if one.gives_away else "no") if one.judged else f"too few images: {one.positives}"
         row: dict[str, Any] = {"class": one.name, "baseline": one.baseline.label, "auroc": one.auroc, "f1": one.f1}
         row |= {"winner": one.winner, "lead": one.lead.difference, "lead_low": one.lead.low, "lead_high": one.lead.high}
         row["lead_shown"] = formats.difference(one.lead.difference, one.lead.low, one.lead.high)
@@ -249,13 +249,13 @@ def _class_table(judge: BaselineComparison) -> Table:
             row |= {"test_auroc": test.auroc, "test_f1": test.f1, "test_winner": test.winner}
         rows.append(row | {"given_away": answer})
     titles = {"baseline": "method", "auroc": "AUROC", "f1": "F1", "winner": "the winner's F1"}
-    titles |= {"lead_shown": "the winner's less it", "given_away": "given away"}
+    titles |= {"lead_shown": "winner minus shortcut", "given_away": "predicts the class"}
     if judge.split == "test":
         titles |= {"test_auroc": "test AUROC", "test_f1": "test F1", "test_winner": "the winner's test F1"}
     caption = (
-        f"Each class by each shortcut, decided on validation. A class is given away by an AUROC of at least "
-        f"{GIVES_AWAY:g}, or of at least {SUSPECT:g} where the interval of the winner's lead in F1 holds 0 or ends "
-        f"below {NEAR:g}. Fewer than {FEWEST_POSITIVES} images of a class: not judged."
+        f"Each class by each shortcut, on validation. A shortcut predicts a class if its AUROC is at least "
+        f"{GIVES_AWAY:g}, or at least {SUSPECT:g} and the interval of the winner's lead in F1 includes 0 or ends at or "
+        f"below {NEAR:g}. Classes with fewer than {FEWEST_POSITIVES} images are not judged."
     )
     frame = pd.DataFrame(rows)
     return Table("baselines_by_class", caption, frame, columns("class", **titles), folded=True)
@@ -299,9 +299,7 @@ def _baseline_table(results: Results, comparisons: dict[str, BaselineComparison]
 
 def _external(results: Results) -> list[Block]:
     title, earlier = Text("### External evaluations"), formats.listing(results.of_earlier_models)
-    left_out = (
-        f"Of a model that this run had before, or of other thresholds, and left out: {earlier}." if earlier else ""
-    )
+    left_out = f"Not shown, since they are of an earlier model or of other thresholds: {earlier}." if earlier else ""
     if not results.external:
         return [title, Text(formats.escape(left_out))] if earlier else []
     rows = []
@@ -312,9 +310,9 @@ def _external(results: Results) -> list[Block]:
         less = one.conclusion.difference
         row["less_shown"] = formats.ABSENT if less is None else formats.difference(less.estimate, less.low, less.high)
         rows.append(row | {"warnings": len(one.conclusion.warnings) + len(one.facts.warnings)})
-    caption = "The model on other labelled images; each has its own page in the folder external of the run. "
+    caption = "The model on other labelled images; the run's folder external has a page for each. "
     caption += intervals.below((one.scores, measure) for one, measure in zip(results.external, measures, strict=True))
     caption = f"{caption} {left_out}".strip()
-    titles = {"score_shown": "score (95 %)", "less_shown": "less the run's own (95 %)", "warnings": "warnings"}
+    titles = {"score_shown": "score (95 %)", "less_shown": "minus the run's own (95 %)", "warnings": "warnings"}
     shown = columns(name="data", size="images", measure="measure", **titles)
     return [title, Table("external", caption, pd.DataFrame(rows), shown)]

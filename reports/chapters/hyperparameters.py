@@ -14,8 +14,8 @@ TITLE = "Hyperparameters"
 MOST_SLICES = 4
 NEAR_EDGE = 0.02
 WARNING = (
-    "Associations, not causes: the sampler looked most where scores were good, many things differed between any two "
-    "trials, and each ran once. What stands out is worth a test with repeats (--compare), and is no result."
+    "Associations, not causes: the sampler favoured regions with good scores, trials differ in many hyperparameters at "
+    "once, and each ran once. What stands out is worth a test with repeats (--compare), but is not a result."
 )
 
 
@@ -52,7 +52,7 @@ def slices(results: Results, names: list[str]) -> Figure:
     marked = f"; diamond: trial {results.number}" if winner is not None else ""
     return Figure(
         "hyperparameters",
-        f"Score against each parameter beyond chance, one mark a trial; bars: medians of a choice{marked}.",
+        f"Score against each hyperparameter beyond chance, one mark per trial; bars: median of each choice{marked}.",
         f"{metric} of {len(used.numbers)} trials against {formats.listing(title(name) for name in names)}{marked}.",
         figures.slices(panels, metric.replace("validation", "val")),
         pd.DataFrame(rows, columns=["parameter", "number", "value", "score"]),
@@ -66,20 +66,20 @@ def _basis(results: Results) -> str:
         text += "over all their epochs."
     else:
         first = "the first epoch" if used.epoch == 1 else f"the first {used.epoch} epochs"
-        text += f"within {first}, as many as the first pruned trial had run: what learns fast is favoured."
+        text += f"within {first}, as many as the first pruned trial had run: this favours fast learners."
     if used.left_out:
-        text += f" Left out: {formats.listing(f'{count} {reason}' for reason, count in used.left_out.items())}."
+        text += f" Excluded: {formats.listing(f'{count} {reason}' for reason, count in used.left_out.items())}."
     return text
 
 
 def _importance(frame: pd.DataFrame, used: UsedTrials) -> Table:
     count = len(used.trials)
-    sampled = f" Of {count:,} trials {MOST_TRIALS} were drawn for it." if count > MOST_TRIALS else ""
+    sampled = f" Computed on {MOST_TRIALS} trials drawn from {count:,}." if count > MOST_TRIALS else ""
     caption = (
-        f"PED-ANOVA importance, beside what shuffled scores exceed 5 times in 100 (chance). Best: the "
-        f"{top_count(count)} best trials; values: the middle half, or the most frequent choice.{sampled}"
+        f"PED-ANOVA importance, relative to what shuffled scores exceed 5 times in 100 (chance) and as a share. Best: "
+        f"the {top_count(count)} best trials; values: interquartile range or most frequent choice.{sampled}"
     )
-    titles = {"trials": "trials that have it", "times_chance": "times chance", "importance": "share"}
+    titles = {"trials": "trials with it", "times_chance": "times chance", "importance": "share"}
     shown = columns(**{"title": "parameter", **titles, "best": "among the best", "all": "among all"})
     return Table("importance", caption, frame, shown)
 
@@ -89,8 +89,8 @@ def _edge(results: Results) -> list[Block]:
     place = results.used_trials.place_at_bound(results.number, "lr", NEAR_EDGE)
     if place is None:
         return []
-    text = f"The learning rate of trial {results.number} lies at the {place} bound of its range: a wider one may hold"
-    return [Text(f"{text} a better rate.")]
+    text = f"The learning rate of trial {results.number} lies at the {place} bound of its range: a wider range may"
+    return [Text(f"{text} contain a better one.")]
 
 
 def _kind(distribution: BaseDistribution) -> figures.Kind:

@@ -18,7 +18,7 @@ MEASURES = ("loss", "accuracy")
 def chapter(results: Results) -> Chapter:
     data, trial = results.data, results.trial
     if data.run.epochs.empty:
-        return Chapter("learning_curves", TITLE, (Text("No trial has ended an epoch."),))
+        return Chapter("learning_curves", TITLE, (Text("No trial has completed an epoch."),))
     blocks: list[Block] = [Text(f"{formats.escape(data.basis('train'))} {formats.escape(data.basis('val'))}")]
     if trial is not None:
         of = f"trial {trial['number']:.0f} ({trial['backbone']}, {trial['unfrozen']}) in the search"
@@ -55,15 +55,15 @@ def _of_all(results: Results) -> Block:
     data = results.data
     epochs, name = data.run.epochs, formats.metric_name(data.metric)
     if data.metric not in epochs or not epochs[data.metric].notna().any():
-        return Note("warning", f"No epoch has a {name} that is a number.")
+        return Note("warning", f"No epoch has a valid {name}.")
     marks = rungs(data.run.sweep, int(epochs["epoch"].max()))
     best = str(data.best["trial_id"]) if data.best else None
     drawing = figures.all_curves(epochs, data.trials, data.metric, name, marks, best)
-    caption = f"{formats.capital(name)} of all {len(data.trials):,} trials; a cross is where one was pruned."
+    caption = f"{formats.capital(name)} of all {len(data.trials):,} trials; crosses mark where trials were pruned."
     if marks:
         listed = f"epoch{'s' * (len(marks) > 1)} {formats.listing(map(str, marks))}"
         caption += f" Dotted lines: rungs, where the scheduler decides ({listed})."
-    alt = f"One line a trial; {tables.status_counts(data.trials)['pruned']} of {len(data.trials)} were pruned."
+    alt = f"One line per trial; {tables.status_counts(data.trials)['pruned']} of {len(data.trials)} were pruned."
     return Figure("all_scores", caption, alt, drawing, epochs[["trial_id", "epoch", data.metric]])
 
 
@@ -73,13 +73,13 @@ def _pruned(results: Results) -> list[Block]:
     if scheduler in (None, "none") or not tables.status_counts(data.trials)["pruned"]:
         return [Text(f"Scheduler: {formats.escape(scheduler or 'unknown')}. No trial was pruned.")]
     text = (
-        f"Scheduler: {formats.escape(scheduler)}. Pruning favours what learns fast: a new head alone, high learning "
-        "rates. Depths that were pruned much more often than others may not have had their chance."
+        f"Scheduler: {formats.escape(scheduler)}. Pruning favours fast learners, such as a new head alone or high "
+        "learning rates. Depths that were pruned much more often than others may be underrated."
     )
     facts = tables.stopped_by_depth(data.trials, data.ranked)
     seen = (key for key in STATUSES if facts[key].any())
     titles = {"pruned_share": "share pruned", "median_epochs": "median epochs"}
     titles["score"] = f"best {formats.metric_name(data.metric)}"
-    caption = "Trials by depth. The share is of trials that completed or were pruned."
+    caption = "Trials by depth. Share pruned: of the trials that completed or were pruned."
     shown = columns("unfrozen", "trials", *seen, **titles)
     return [Text(text), Table("pruned_by_depth", caption, facts, shown, folded=True)]

@@ -25,14 +25,14 @@ TITLE = "Methods, limits and checklists"
 SAMPLERS = {
     "tpe": "a tree-structured Parzen estimator, multivariate and grouped by branch [@tpe]",
     "random": "random search [@random]",
-    "gp": "a Gaussian process (to which a trial that was stopped is worth its best epoch)",
+    "gp": "a Gaussian process (where a stopped trial has the score of its best epoch)",
     "qmc": "a scrambled Sobol sequence",
     "grid": "every configuration of the finite space",
 }
 SPLITS = {
-    "given": "as the data set gives them",
+    "given": "given by the data set",
     "seeded": "drawn at random, stratified by label",
-    "val taken from train": "as the data set gives them, with 15 % of the training images drawn for validation",
+    "val taken from train": "given by the data set, with 15 % of the training images drawn for validation",
 }
 FITS = {
     "squash": "stretched to",
@@ -45,8 +45,8 @@ WORDS = {
     "optimizer": {"sgd": "SGD with momentum", "adamw": "AdamW [@adamw]"},
     "lr_schedule": {
         "constant": "constant",
-        "plateau": "lowered on plateaus",
-        "cosine": "following a cosine [@cosine]",
+        "plateau": "reduced on plateaus",
+        "cosine": "cosine-annealed [@cosine]",
     },
     "augment": {
         "flip": "horizontal flips",
@@ -58,16 +58,16 @@ TUNED = (
     "all repeats; labels with fewer than 30 positives kept 0.5."
 )
 BASELINES = (
-    "Baselines on the same images: the most frequent class, and logistic regression on thumbnails of 16 x 16 pixels, "
-    "on image borders, on properties of the files and where they come from, and on frozen features."
+    "Baselines on the same images were the most frequent class, and logistic regression on thumbnails of 16 x 16 "
+    "pixels, image borders, file properties and origin, and frozen features."
 )
 MOST_REASONS = 4
 """Of what was left out; the data chapter has all."""
 PRECISIONS = {"bf16": "bfloat16", "fp32": "single precision"}
 DUPLICATES = (
-    "Exact duplicates were found by a hash of the pixels; near duplicates among the images nearest by principal "
-    "components, by a correlation of at least 0.9 (more where all images of a set are alike) of their details after "
-    "registration (scale, shift, mirror)."
+    "Exact duplicates were detected by a hash of the pixels; near duplicates among nearest neighbours in principal "
+    "components, by a correlation of at least 0.9 (more where all images of a set are similar) between their details "
+    "after registration (scale, shift, mirror)."
 )
 
 
@@ -79,11 +79,11 @@ def chapter(results: Results) -> Chapter:
         blocks.append(Note("warning", "The sweep has not ended: these paragraphs describe what was on disk."))
     for heading, paragraph in PARAGRAPHS.items():
         blocks.append(Text(f"### {heading}\n\n{cite.within(' '.join(filter(None, paragraph(results))))}"))
-    limits = "\n".join(f"- {escape(one.text)}" for one in caveats(results)) or "None is known from the records."
+    limits = "\n".join(f"- {escape(one.text)}" for one in caveats(results)) or "None are known from the records."
     blocks.append(Text(f"### Limits\n\n{limits}"))
     ranges = search_space(results)
     if len(ranges):
-        caption = "Hyperparameters that were varied, their ranges, and how many of the compared trials used each."
+        caption = "Hyperparameters searched, their ranges, and how many of the compared trials used each."
         blocks.append(Table("search_space", caption, ranges, columns(*ranges), folded=True))
     blocks.append(Folded("References", (Text("\n".join(f"- {escape(one)}" for one in cite.full)),)))
     blocks.append(Folded("Checklists: CLAIM 2020 and TRIPOD+AI", checklists()))
@@ -108,24 +108,24 @@ def _data(results: Results) -> list[str]:
     phantoms = "a built-in set of phantoms drawn by a program (no X-rays of people)"
     preset = f", read by the preset “{escape(dataset.preset)}”" if dataset.preset else ""
     source = phantoms if dataset.demo else f"[name the data set and cite it]{preset}"
-    several = ", several of which an image may have" if dataset.task == "multi_label" else ""
+    several = "; an image may have several of them" if dataset.task == "multi_label" else ""
     origin = dataset.split_origin or "of unknown origin"
     together = ", equal images kept together" if origin in ("seeded", "val taken from train") else ""
     numbers = listing(f"{count:,} for {_purpose(split)}" for split, count in dataset.images.items() if count)
-    patients = "Which images are of one patient was not known, so that a patient may be in two splits."
+    patients = "Patients were not known, so a patient may be in two splits."
     if dataset.groups.source:
         column, count = escape(dataset.groups.source), sum(dataset.groups.counts.values())
-        but = " except as the limits below say" if dataset.caveats and not dataset.demo else ""
-        patients = f"They were of {count:,} patients (from “{column}”), none in two splits{but}."
+        but = " except as stated under Limits" if dataset.caveats and not dataset.demo else ""
+        patients = f"The images were of {count:,} patients (from “{column}”), none in two splits{but}."
     missing = tables.missing_labels(dataset)
-    gray = ", with one gray channel for all three" if dataset.channels == 1 else ""
+    gray = ", with the gray channel repeated three times" if dataset.channels == 1 else ""
     ranges = {name: one.range for name, one in results.data.run.provenance.weights.items() if one.range}
-    others = "".join(f"; for {escape(name)} to {low:g}..{high:g}" for name, (low, high) in sorted(ranges.items()))
+    others = "".join(f"; for {escape(name)}: to {low:g}..{high:g}" for name, (low, high) in sorted(ranges.items()))
     size, fit = dataset.image_size or "?", FITS.get(dataset.fit or "", "resized to")
     return [
         f"We used {source}: {sum(dataset.images.values()):,} images of {len(dataset.classes)} classes",
         f"({escape(listing(dataset.classes))}){several}.",
-        f"Of the labels {missing:,} were missing and took part in neither loss nor scores." if missing else "",
+        f"Of the labels, {missing:,} were missing and were excluded from loss and scores." if missing else "",
         f"The splits were {escape(SPLITS.get(origin, origin))}{together}: {numbers}.",
         patients,
         _left_out(results),
@@ -150,25 +150,25 @@ def _networks(results: Results) -> list[str]:
     cited = [f"{escape(name)} [@{key}]" if (key := of_backbone(name)) else escape(name) for name in names]
     weights = data.run.provenance.weights
     origins = {weights.get(name, WeightsRecord()).origin for name in names}
-    start = "the weights in the table of starting weights [name their source]"
+    start = "the weights in the table of initial weights [name their source]"
     if origins == {"random"}:
         start = "random weights"
     elif origins == {"imagenet"}:
         start = "weights pretrained on ImageNet [@imagenet], verified by their hashes"
     params = [one for row in data.trials.to_dict("records") if (one := formats.trial_params(row)) is not None]
     augmentation, optimizers, losses = (_used(params, name) for name in ("augment", "optimizer", "loss"))
-    schedule = f", the learning rate {schedules}" if (schedules := _used(params, "lr_schedule")) else ""
+    schedule = f" and a learning rate that was {schedules}" if (schedules := _used(params, "lr_schedule")) else ""
     epochs = f", for at most {sweep.epochs} epochs" if sweep.epochs else ""
     precision = PRECISIONS.get(sweep.precision or "")
     return [
         f"The backbones were {listing(cited)}, as implemented in torchvision, with a new head.",
-        f"They began with {start}.",
-        f"{_trained(params)}; BatchNorm [@batchnorm] of frozen layers kept its statistics.",
+        f"They were initialised with {start}.",
+        f"{_trained(params)}; BatchNorm [@batchnorm] statistics of frozen layers were not updated.",
         f"Augmentation, where used: {augmentation}." if augmentation else "",
         f"The loss was {losses}." if losses else "",
         f"Networks were trained with {optimizers}{schedule}{epochs}." if optimizers else "",
         f"Computations were in {precision}." if precision else "",
-        "A network was taken from the epoch that was best on validation.",
+        "The weights of the epoch that was best on validation were kept.",
     ]
 
 
@@ -178,7 +178,7 @@ def _trained(params: Sequence[TrialParams]) -> str:
     named = any(one.unfreeze_depth is None for one in params)
     whole = {
         0: "Backbones stayed frozen, and the head alone was trained",
-        4: "Backbones were trained whole with the head",
+        4: "All backbone layers were trained with the head",
     }
     if not depths:
         return "The named layers and the head were trained"
@@ -195,8 +195,8 @@ def _search(results: Results) -> list[str]:
     counts, total, sampler = tables.status_counts(data.trials), len(data.trials), sweep.sampler or ""
     space, study = escape(sweep.space or "unknown"), (sweep.space or "").removeprefix("studies.")
     how = (
-        f"Hyperparameters were searched with Optuna [@optuna] by {SAMPLERS.get(sampler, 'its sampler')}, run by "
-        f"Ray Tune [@tune]: {total} trials of the space “{space}” (seed {'?' if sweep.seed is None else sweep.seed})."
+        f"Hyperparameters were searched with Optuna [@optuna] by {SAMPLERS.get(sampler, 'its sampler')}; Ray Tune "
+        f"[@tune] ran {total} trials of the space “{space}” (seed {'?' if sweep.seed is None else sweep.seed})."
     )
     if study != (sweep.space or ""):
         how = f"The {total} configurations of the published study {escape(study)} were trained as it described them, "
@@ -204,22 +204,22 @@ def _search(results: Results) -> list[str]:
     pruning = "No trial was stopped early."
     if sweep.scheduler == "asha":
         factor = "?" if sweep.reduction_factor is None else formats.general(sweep.reduction_factor)
-        pruning = "Trials were pruned by asynchronous successive halving [@asha] after no fewer than "
+        pruning = "Trials were pruned by asynchronous successive halving [@asha] after at least "
         pruning += f"{sweep.grace_period or '?'} epochs, with a reduction factor of {factor}."
     elif sweep.scheduler == "median":
         pruning = "Trials were pruned by the median rule [@median]."
     best = "highest" if data.run.sweep.mode == "max" else "lowest"
     warm, earlier = sweep.warm_trials, escape(Path(sweep.warm_start or "unknown").name)
-    first = f"The first trials took their hyperparameters from the best of an earlier sweep, “{earlier}” "
+    first = f"The first trials had the hyperparameters of the best trials of an earlier sweep, “{earlier}” "
     first += f"({escape(listing(one.trial_id for one in warm))})."
     return [
         how,
         first if warm else "",
         pruning,
         f"A trial ended after {sweep.patience} epochs without a better score." if sweep.patience else "",
-        f"A trial was worth its {best} {escape(formats.metric_name(data.metric))}.",
+        f"The score of a trial was its {best} {escape(formats.metric_name(data.metric))}.",
         f"Of the trials, {counts['completed']} completed, {counts['pruned']} were pruned, {counts['failed']} failed",
-        f"and {counts['running']} had no end.",
+        f"and {counts['running']} were unfinished.",
     ]
 
 
@@ -230,7 +230,7 @@ def _evaluation(results: Results) -> list[str]:
     if not finals.finalists:
         return [
             "No configuration was trained more than once, and the test split was not opened: the scores of this run",
-            "are of the validation split on which it selected, and optimistic.",
+            "are from the validation split used for selection, and are optimistic.",
         ]
     first, opened = sum(one.role == "finalist" for one in finals.finalists), len(finals.test_access)
     extra, times = len(finals.finalists) - first, {1: "once", 2: "twice"}
@@ -242,18 +242,18 @@ def _evaluation(results: Results) -> list[str]:
         how = f"retrained by {finals.folds}-fold cross-validation on training and validation images, stratified by "
         how += "label, with no patient in two folds"
     cells = escape(listing(name.replace("_", " ") for name in run.sweep.compare) or "the compared factors")
-    found = [f"{best} {how}.", f"So were the best of each combination of {cells} ({extra} more)." if extra else ""]
+    found = [f"{best} {how}.", f"So was the best of each combination of {cells} ({extra} more)." if extra else ""]
     if not finals.selected:
         return [*found, "No winner had been selected."]
     found += [
-        f"The winner had the best mean {metric} over its repeats; of configurations within one standard error of the",
-        "best [@one_se], the one with the fewest trainable parameters.",
+        f"Of the configurations whose mean {metric} over repeats was within one standard error of the best [@one_se],",
+        "the winner was the one with the fewest trainable parameters.",
     ]
     fixed = f"It was fixed on {escape(formats.moment(finals.selected))}"
     if finals.opened:
         found += [
             f"{fixed}{finals.selected_when} ({escape(formats.moment(finals.test_access[0].opened))}).",
-            f"The test split was opened {times.get(opened, f'{opened} times')}. A test score is the mean over repeats.",
+            f"The test split was opened {times.get(opened, f'{opened} times')}. Test scores are means over repeats.",
         ]
     else:
         closed = "The test split was not opened." if results.data.has_test else "There was no test split."
@@ -270,25 +270,25 @@ def _evaluation(results: Results) -> list[str]:
 
 def _statistics(results: Results) -> list[str]:
     """Intervals and comparisons."""
-    unit = "patients" if results.data.dataset.groups.source else "images, since patients were not known,"
+    unit = "patients" if results.data.dataset.groups.source else "images, since patients were not known"
     scores = results.judged_scores
     count = REPLICATES if scores is None else scores.resamples.replicates
     paired = []
     if len(results.data.finals.finalists) > 1:
-        seeds = ", with what other seeds would change added from the variance between repeats [@seeds]"
+        seeds = ", which included the variation between seeds by the variance between repeats [@seeds]"
         seeds = seeds if results.leaderboard.seeded else ""
         paired = [
-            f"The winner was compared with each other finalist by the paired bootstrap{seeds}, with two-sided p values",
+            f"The winner was compared with each other finalist by a paired bootstrap{seeds}, with two-sided p values",
             "corrected by Holm's method [@holm], and by the exact McNemar test [@mcnemar] where every",
             "patient has one image.",
         ]
     return [
-        f"Intervals are of 95 %, by the bias-corrected and accelerated bootstrap [@bca] over {unit}",
-        f"[@clusters], with {count:,} resamples, the same for all that was compared; resamples without a class were",
-        "redrawn. Proportions have Wilson's interval [@wilson] where every patient has one image.",
+        "95 % confidence intervals were computed by the bias-corrected and accelerated bootstrap [@bca] over",
+        f"{unit} [@clusters], with {count:,} resamples, the same for all comparisons; resamples lacking a class were",
+        "redrawn. Wilson's interval [@wilson] was used for proportions where every patient has one image.",
         *paired,
-        "Macro F1 is the unweighted mean over classes; 0/0 counts as 0. A difference is called significant at a",
-        "corrected p of at most 0.05.",
+        "Macro F1 is the unweighted mean over classes; 0/0 counts as 0. Differences with a corrected p of at most 0.05",
+        "were called significant.",
     ]
 
 
@@ -299,10 +299,10 @@ def _software(results: Results) -> list[str]:
         return ["Software and hardware are not recorded (provenance.json is missing)."]
     cited = {"torch": " [@torch]"}
     packages = [escape(f"{name} {version}") + cited.get(name, "") for name, version in found.packages.items()]
-    commit = f", and this system at commit {escape(found.commit[:12])}" if found.commit else ""
+    commit = f", and this software at commit {escape(found.commit[:12])}" if found.commit else ""
     cpu = f" ({escape(found.cpu)})" if found.cpu else ""
     nodes = f" on {found.nodes} machines" if (found.nodes or 1) > 1 else ""
-    took = f"; their epochs took {formats.duration(seconds)} in all" if seconds > 0 else ""
+    took = f"; their epochs took {formats.duration(seconds)} in total" if seconds > 0 else ""
     return [
         f"The software was Python {escape(found.python or '?')} with {listing(packages)}{commit}.",
         f"Trials ran on {escape(listing(found.gpus)) or 'no GPU'} and {found.cpus or '?'} CPU cores{cpu}{nodes}{took}.",
@@ -320,11 +320,11 @@ PARAGRAPHS = {
 
 
 def _values_and_scale(distribution: BaseDistribution) -> tuple[str, str]:
-    """A range or the choices, and "logarithmic", "linear", "whole numbers" or "choice"."""
+    """A range or the choices, and "logarithmic", "linear", "integer" or "categorical"."""
     if isinstance(distribution, CategoricalDistribution):
-        return ", ".join(map(formats.general, distribution.choices)), "choice"
+        return ", ".join(map(formats.general, distribution.choices)), "categorical"
     facts: Mapping[str, Any] = distribution._asdict()
-    scale = "logarithmic" if facts["log"] else "whole numbers" if isinstance(facts["low"], int) else "linear"
+    scale = "logarithmic" if facts["log"] else "integer" if isinstance(facts["low"], int) else "linear"
     return f"{formats.general(facts['low'])} to {formats.general(facts['high'])}", scale
 
 

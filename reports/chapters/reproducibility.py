@@ -19,18 +19,18 @@ def chapter(results: Results) -> Chapter:
     sweep = run.sweep
     blocks: list[Block] = []
     if command := formats.sweep_command(sweep):
-        blocks += [Text("The same command on the same data and code:"), Code(command)]
+        blocks += [Text("Repeat the run with this command on the same data and code:"), Code(command)]
     else:
-        text = "sweep.json does not hold the command; the settings below are those that were used."
+        text = "sweep.json does not contain the command; the settings below were used."
         blocks.append(Note("info", text))
     seed = "?" if sweep.seed is None else sweep.seed
     text = (
-        f"Seed {seed}. Without --deterministic, trials that run side by side reach the sampler in another order each "
-        "time: the configurations tried may differ, and so may the best one."
+        f"Seed {seed}. Without --deterministic, concurrent trials reach the sampler in varying order: the "
+        "configurations tried, and the best one, may differ."
     )
     if sweep.deterministic:
-        text = f"Deterministic, seed {seed}: the same configurations, the same prunings."
-    blocks.append(Text(f"{text} manifest.json holds the SHA-256 of every file of the report."))
+        text = f"Deterministic, seed {seed}: a repeat tries the same configurations and prunes the same trials."
+    blocks.append(Text(f"{text} manifest.json lists the SHA-256 of every file of the report."))
     versions = _flat(run.provenance.model_dump(exclude=_SHOWN_ELSEWHERE, exclude_defaults=True))
     facts = [("Data fingerprint", results.data.dataset.fingerprint or "not recorded"), *versions]
     if not versions:

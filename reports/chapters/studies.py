@@ -28,14 +28,14 @@ from sweep.records import read_predictions
 from trainables.metrics import confusion_matrix, evaluate_predictions, ratio
 from trainables.predictions import Predictions
 
-TITLE = "The published study beside this run"
+TITLE = "The published study and this run"
 PREFIX = "studies."
 CLASSES = {"two_findings": ("infected", "normal"), "three_findings": ("covid", "normal", "pneumonia")}
 WATCHED = {"two_findings": "infected", "three_findings": "covid"}  # the class that must not be missed
 SCORES = ("accuracy", "f1_macro")
 TRAINED = {"unfreeze_depth", "unfreeze_layers"}
 NOT_COMPARABLE = (
-    "The studies had other images, other splits and often another measure: no number of theirs can be compared with "
+    "The studies used other images, other splits and often other measures: none of their numbers can be compared with "
     "one of this run. They show what was claimed, and on what grounds."
 )
 
@@ -83,8 +83,8 @@ def chapter(results: Results) -> Chapter | None:
         blocks += [_pictures(results, ran)] if ran else []
     else:
         blocks.append(Text("No row of the study is recorded in sweep.json."))
-    caption = "What went wrong in the study, in which rows, and how it stands here."
-    shown = columns(number="no.", flaw="what went wrong", rows="rows", here="here")
+    caption = "Flaws of the study, the rows affected, and how this run handles them."
+    shown = columns(number="no.", flaw="flaw", rows="rows", here="here")
     return Chapter(
         "studies", TITLE, (*blocks, Table("study_flaws", caption, flaws_of(own or rows), shown), _all_rows())
     )
@@ -180,9 +180,9 @@ def _claimed(results: Results, rows: Sequence[PublishedRow], ran: Sequence[RowRe
     frame = pd.DataFrame(facts)
     scored = frame[[f"test_{name}" for name in SCORES]].notna().any(axis=None)
     caption = (
-        "What the study reported, and what the same row scored here: means over its repeats, else of one training. Its "
-        f"macro F1 was computed from the matrix that it printed. {results.data.basis('val')} "
-        f"{'' if scored else 'No row was scored on test: that takes finalists. '}{intervals.below(pairs)}"
+        "What the study reported, and the scores of the same row here: means over repeats, else of one training run. "
+        f"The study's macro F1 was computed from its published matrix. {results.data.basis('val')} "
+        f"{'' if scored else 'No row was scored on test, which requires finalists. '}{intervals.below(pairs)}"
     )
     titles = {"trained": "trained, as claimed", "claim": "claim", "note": "what was really run"}
     titles |= {"reported": "its accuracy", "matrix_f1_macro": "its macro F1", "runs": "runs"}
@@ -203,7 +203,7 @@ def _remarks(results: Results) -> list[Block]:
     longer = {row.id: row.epochs for row in sweep.study_rows if row.epochs is not None and row.epochs > limit}
     if longer:
         few, most = min(longer.values()), max(longer.values())
-        text = f"Not run as long as the study did: {sweep.epochs} epochs at most, and "
+        text = f"Trained for fewer epochs than in the study: {sweep.epochs} epochs at most, and "
         notes.append(
             Note("warning", f"{text}{most if few == most else f'{few} to {most}'} there ({', '.join(longer)}).")
         )
@@ -227,15 +227,15 @@ def _focal(results: Results, pairs: Sequence[tuple[RowResult, RowResult, tuple[s
     titles = {"backbone": "network", "without": "without", "with": "with", "also": "also differs", "split": "split"}
     titles |= {f"{name}_shown": formats.score_name(name, results.data.task) for name in SCORES}
     titles |= {"f1_shown": f"F1 of {rare}", "recall_shown": f"recall of {rare}"}
-    caption = "Rows without → with focal loss: no interval, so no proof. “Also differs”: what else the study changed."
+    caption = "Rows without → with focal loss: no intervals, so no proof. “Also differs”: what else the study changed."
     return Table("study_focal", caption, pd.DataFrame(facts), columns(**titles))
 
 
 def _pictures(results: Results, rows: Sequence[RowResult]) -> Folded:
     """What the study showed of its rows: curves, and matrices of the first run with their counts."""
     text = (
-        "Curves are of the search's training. Matrices and counts are of the first repeat where the row was repeated, "
-        "else of the search's training, and then there is none of test."
+        "Curves are from the search. Matrices and counts are from the first repeat where the row was repeated, else "
+        "from the search, which has none for test."
     )
     every, drawn, facts = set(results.data.run.epochs["trial_id"]), [], []
     for row in rows:
@@ -255,7 +255,7 @@ def _pictures(results: Results, rows: Sequence[RowResult]) -> Folded:
                 facts.append(fact | {key: scores[f"{key}:{name}"] for key in ("precision", "recall", "f1")})
         drawn.append(Figures(tuple(found)))
     names = ("id", "backbone", "trained", "loss", "split", "class", "TN", "FP", "FN", "TP", "precision", "recall", "f1")
-    caption = "Every class of every row against the rest, counted."
+    caption = "Counts for each class of each row against the rest."
     counts = Table("study_counts", caption, pd.DataFrame(facts), columns(*names))
     return Folded("Curves, confusion matrices and counts of each row", (Text(text), *drawn, counts))
 
@@ -266,8 +266,8 @@ def _all_rows() -> Table:
     text = ("id", "study", "findings", "flaws", "network", "trained", "split")
     shown = columns(*text, accuracy_is="which accuracy", f1_reported="F1 as reported", reported="reported", **titles)
     caption = (
-        "All rows of the five studies as published; of matrix: computed from the matrix that a study printed, with "
-        "Wilson's interval as if every image were another patient; recall: of infected or covid."
+        "All rows of the five studies as published; of matrix: computed from the published matrix, with Wilson's "
+        "interval as if every image were of a different patient; recall: of infected or covid."
     )
     return Table("studies_published", caption, frame, shown, folded=True)
 
@@ -279,7 +279,7 @@ def _published_cells(row: PublishedRow) -> dict[str, Any]:
         "study": row.study,
         "network": f"{row.backbone}{loss}",
         "trained": row.claimed + (f" (really {row.really})" if row.really else ""),
-        "split": row.split or "not said",
+        "split": row.split or "not stated",
         "reported": math.nan if row.accuracy is None else row.accuracy,
         "accuracy_is": row.accuracy_is,
         "flaws": " ".join(map(str, row.flaws)),

@@ -44,7 +44,7 @@ def chapter(results: Results) -> Chapter:
     blocks.append(Folded("What was run", (Facts(tuple(_run(results))),)))
     problems = tuple(results.data.run.problems)
     if problems:
-        found = Note("error", "Problems found while the run folder was read:", problems)
+        found = Note("error", "Problems found while reading the run folder:", problems)
         blocks.append(Folded(f"Problems of the run folder ({len(problems)})", (found,)))
     return Chapter("summary", "Summary", tuple(blocks))
 
@@ -67,7 +67,7 @@ def _headline(results: Results) -> Headline:
         return Headline(formats.ABSENT, "There is no best configuration", _no_best(results))
     bounds = ""
     if known is not None and not math.isnan(known.low):
-        bounds = f" (95\N{NO-BREAK SPACE}% interval {formats.score(known.low)}–{formats.score(known.high)})"
+        bounds = f" (95\N{NO-BREAK SPACE}% CI {formats.score(known.low)}–{formats.score(known.high)})"
     return Headline(formats.show("score", value), f"{formats.capital(name)} of {whose}{bounds}", _worth(results))
 
 
@@ -83,8 +83,8 @@ def _no_best(results: Results) -> str:
     if not len(trials):
         return "No trial has begun."
     if failed == len(trials):
-        return f"All {failed} trials failed; the reasons stand under “All trials”."
-    return f"No trial has a {formats.metric_name(results.data.metric)} yet that is a number."
+        return f"All {failed} trials failed; see “All trials” for the reasons."
+    return f"No trial has a valid {formats.metric_name(results.data.metric)} yet."
 
 
 def _worth(results: Results) -> str:
@@ -94,26 +94,26 @@ def _worth(results: Results) -> str:
         count = len(data.ranked)
         text = f"Best of {count} trials, each at its best epoch" if count > 1 else "Best epoch of one trial"
         no_test = "" if data.has_test else " There is no test split."
-        return f"{text}, selected on these validation images: optimistic.{no_test}"
+        return f"{text}, selected on these validation images: the score is optimistic.{no_test}"
     if winner.scores is None:
         return (
-            f"Mean of {len(winner.finalist.scores)} repeats as the run recorded it, without an interval: no "
-            "predictions can be read. The winner was selected by this score: optimistic."
+            f"Mean of {len(winner.finalist.scores)} repeats as recorded by the run, without an interval because no "
+            "predictions can be read. The winner was selected by this score, so it is optimistic."
         )
     resamples, runs = winner.scores.resamples, winner.scores.by_run[results.metric]
     patients = f" of {resamples.groups:,} patients" if resamples.named else ""
     images = f"{len(resamples.member):,} {formats.SPLIT_NAMES[board.split]} images{patients}"
     each = ", ".join(formats.show("score", float(value)) for value in runs)
-    text = f"One training, on {images}." if len(runs) == 1 else f"Mean of {len(runs)} repeats ({each}) on {images}."
+    text = f"One repeat, on {images}." if len(runs) == 1 else f"Mean of {len(runs)} repeats ({each}) on {images}."
     if board.finals.folds and board.split == "val":
-        text = f"{images.capitalize()}, each judged by the network that was not trained on it."
+        text = f"{images.capitalize()}, each predicted by the network that was not trained on it."
     if data.task == "multi_label":
         text += " Each label is decided at a probability of 0.5."
     if board.split == "test":
         return f"{text} Selected on validation ({formats.moment(board.finals.selected)}){board.finals.selected_when}."
     no_test = "" if data.has_test else " There is no test split."
     by = "this score" if board.selected_by == board.metric else formats.metric_name(data.metric)
-    return f"{text} The winner was selected by {by} on these images: optimistic.{no_test}"
+    return f"{text} The winner was selected by {by} on these images: the score is optimistic.{no_test}"
 
 
 def _forest(results: Results, scores: Scores) -> Figure:
@@ -131,8 +131,7 @@ def _forest(results: Results, scores: Scores) -> Figure:
         for kind, words in (("finalist", "runners-up"), ("baseline", "baselines (gray)"))
         if any(one.kind == kind for one in marks)
     ]
-    caption = f"{formats.capital(results.metric_name)} with 95 % intervals"
-    caption += f", beside {formats.listing(beside)}." if beside else "."
+    caption = f"{formats.capital(results.metric_name)} of {formats.listing([name, *beside])}, with 95 % intervals."
     meaning = formats.METRIC_MEANINGS.get(metric.partition(":")[0])
     caption += f" It is {meaning}." if meaning else ""
     alt = f"Dots with 95 % intervals, {results.metric_name}: " + "; ".join(f"{one.name} {one.text}" for one in marks)
@@ -191,7 +190,7 @@ def _decisions(results: Results, scores: Scores) -> Figure:
     split, drawn = formats.SPLIT_NAMES[results.split], rows[:MOST_BARS]
     which = "each class" if len(drawn) == len(rows) else f"the {len(drawn)} lowest of {len(rows)} classes"
     bars = {name: (one.estimate, one.low, one.high) for name, one in drawn}
-    caption = f"{title} of {which} on {split}, the lowest first, with 95 % intervals."
+    caption = f"{title} of {which} on {split}, lowest first, with 95 % confidence intervals."
     alt = f"{title} on {split}: " + "; ".join(f"{name} {intervals.plain(one)}" for name, one in drawn)
     return Figure("summary_classes", caption, alt, figures.bars(bars, title), frame)
 
@@ -228,21 +227,21 @@ def _model(results: Results) -> list[Block]:
     found: list[Block] = []
     if files.model.is_file():
         onnx = ", and models/best.onnx for onnxruntime" if files.onnx.is_file() else ""
-        which = [("Which network", f"{results.model.title}: {_own_scores(results)}")] if results.model else []
+        which = [("Network", f"{results.model.title}: {_own_scores(results)}")] if results.model else []
         found.append(Facts((("File", f"models/best.pt{onnx}"), *which)))
         found += [Text(text) for text in [formats.rounding(data.run.sweep)] if text]
         found += [
-            Text("To predict other images with it:"),
+            Text("Predict other images:"),
             Code(f"python -m sweep.predict {shlex.quote(str(place))} IMAGES"),
         ]
         loading = data.run.model.loading if data.run.model is not None else None
         if loading:
-            found += [Text("To load it with torchvision alone:"), Code(loading, "python")]
+            found += [Text("Load it with torchvision alone:"), Code(loading, "python")]
     else:
-        found += [Text("models/best.pt is not written. This makes it from the weights on disk:")]
+        found += [Text("models/best.pt does not exist. This command creates it from the saved weights:")]
         found.append(Code(f"python -m sweep.model {shlex.quote(str(place))}"))
     command = formats.again(data.run.sweep, results.params, data.name, results.number) if results.params else ""
-    return [*found, Text("To train this configuration once more:"), Code(command)] if command else found
+    return [*found, Text("Train this configuration again:"), Code(command)] if command else found
 
 
 def _own_scores(results: Results) -> str:
@@ -258,7 +257,7 @@ def _run(results: Results) -> list[tuple[str, str]]:
     """What was searched on what, with what end, and when the test split was opened."""
     data = results.data
     sweep, counts = data.run.sweep, tables.status_counts(data.trials)
-    budget = f", at most {sweep.epochs} epochs a trial" if sweep.epochs else ""
+    budget = f", at most {sweep.epochs} epochs per trial" if sweep.epochs else ""
     source = data.dataset.source.path or sweep.data or "unknown"
     better = "higher" if data.run.sweep.mode == "max" else "lower"
     seconds = formats.duration(float(data.trials["seconds"].sum()))
@@ -271,8 +270,8 @@ def _run(results: Results) -> list[tuple[str, str]]:
         ("Selected by", f"{formats.metric_name(data.metric)} ({better} is better)"),
         ("Data", "the built-in demo set" if data.dataset.source.kind == "demo" else source),
         ("Images", ", ".join(f"{split} {count:,}" for split, count in data.dataset.images.items()) or "unknown"),
-        ("Began", formats.moment(sweep.created)),
-        ("Took", formats.elapsed(sweep.created, sweep.ended)),
+        ("Started", formats.moment(sweep.created)),
+        ("Duration", formats.elapsed(sweep.created, sweep.ended)),
     ]
     finals = data.finals
     if not finals.finalists:
@@ -285,7 +284,7 @@ def _run(results: Results) -> list[tuple[str, str]]:
     return [
         *rows,
         ("Time in trials", f"{seconds} in the search, {formats.duration(spent)} in repeats"),
-        ("Repeats", f"{asked} of {len(finals.finalists)} configurations: {ended} completed, {failed} failed"),
+        ("Repeats", f"{asked} for {len(finals.finalists)} configurations: {ended} completed, {failed} failed"),
         ("Winner selected", formats.moment(finals.selected) if finals.selected else "not yet"),
         (
             "Test split opened",

@@ -17,7 +17,8 @@ def chapter(results: Results) -> Chapter:
     blocks: list[Block] = []
     failed = tables.failures(data.trials)
     if len(failed):
-        blocks.append(Table("failures", "Why trials failed.", failed, columns("trials", "reason", numbers="which")))
+        shown = columns("trials", "reason", numbers="numbers")
+        blocks.append(Table("failures", "Failed trials by reason.", failed, shown))
     differing, constant = tables.varied(data.trials)
     frame = tables.all_trials(data.trials, differing)
     names = [str(name) for name in frame.columns if name != data.metric]
@@ -29,5 +30,5 @@ def chapter(results: Results) -> Chapter:
     blocks.append(Table("trials", caption, frame, shown, filterable=True))
     if constant and len(data.trials) > 1:
         same = tuple((title(key), formats.show("general", constant[key])) for key in sorted(constant))
-        blocks.append(Folded("The same in all trials", (Facts(same),)))
+        blocks.append(Folded("Same in all trials", (Facts(same),)))
     return Chapter("trials", TITLE, tuple(blocks))

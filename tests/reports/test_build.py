@@ -178,7 +178,7 @@ def test_a_run_that_is_still_running_says_so(write_run):
     build(root)
     page = read(root)
     assert "The sweep has not ended" in page
-    assert "6 of 6 trials have no end yet" in page
+    assert "6 of 6 trials are unfinished" in page
     assert "The best trial is still running" in page
     assert "predictions are not on disk" in page
 
@@ -196,7 +196,7 @@ def test_a_trial_that_never_had_a_number_leaves_the_others_their_place(write_run
     lost_too = RunPaths(root).trial("t00001")
     lost_too.result.write_text("".join(json.dumps(row) + "\n" for row in nan))
     build(root)
-    assert "No trial has a validation macro F1 yet that is a number." in read(root)
+    assert "No trial has a valid validation macro F1 yet." in read(root)
 
 
 def test_damaged_and_missing_files_are_told_and_the_rest_is_shown(write_run):
@@ -210,7 +210,7 @@ def test_damaged_and_missing_files_are_told_and_the_rest_is_shown(write_run):
     paths.provenance.unlink()
     build(root)
     page = read(root)
-    assert "Problems found while the run folder was read" in page
+    assert "Problems found while reading the run folder" in page
     assert "t00002" in page
     assert "provenance.json is missing" in page
     assert "no sample images" in page

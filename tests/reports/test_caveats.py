@@ -70,7 +70,8 @@ def test_where_only_decisions_fail_it_says_so_and_what_differs(write_run: WriteR
     assert text.startswith(
         f"Test macro F1 is {scores['test']:.3f}, on validation {scores['val']:.3f}: the difference is "
     )
-    assert f"The ranking held (mean AUROC {scores['test area']:.3f} and {scores['val area']:.3f} on validation)" in text
+    areas = f"{scores['test area']:.3f} on test and {scores['val area']:.3f} on validation"
+    assert f"The ranking held (mean AUROC {areas})" in text
     errors = [f"{calibration_error(results.runs(split)):.3f}" for split in ("val", "test")]
     assert f"the calibration error is {errors[0]} on validation and {errors[1]} on test." in text
     runs = {split: results.runs(split) for split in ("val", "test")}
@@ -84,10 +85,10 @@ def test_where_only_decisions_fail_it_says_so_and_what_differs(write_run: WriteR
 
 def test_where_the_ranking_fails_too_the_splits_are_to_blame(write_run: WriteRun) -> None:
     text = from_validation_to_test(results_of(run_whose(write_run, "test", chance)))
-    assert "The ranking failed, too" in text
+    assert "The ranking is also worse" in text
     assert text.endswith(
-        "the splits differ, or validation resembles training more than test does, or it is what picking epoch and "
-        "winner on validation adds."
+        "the splits differ, or validation resembles training more than test does, or selecting epoch and winner on "
+        "validation made its score optimistic."
     )
 
 
@@ -113,14 +114,14 @@ def test_finalists_that_were_chosen_anew_and_are_not_done_are_said(write_run: Wr
     assert said() == [], "all that was asked for has ended"
     chosen["repeats"].append("seed_1004")
     (text,) = said()
-    assert "6 of 8 repeats have completed. They were chosen anew" in text
+    assert "6 of 8 repeats have completed. The finalists were chosen again" in text
     chosen["chosen"] = "2026-01-05T09:00:00+00:00"
     assert said() == [], "that would be lost files, which are told elsewhere"
 
 
 def test_a_better_test_score_is_said_too(write_run: WriteRun) -> None:
     text = from_validation_to_test(results_of(run_whose(write_run, "val", chance)))
-    assert "The ranking is better, too" in text
+    assert "The ranking is also better" in text
     assert text.endswith("the splits differ, or test resembles training more than validation does.")
 
 

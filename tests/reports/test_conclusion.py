@@ -158,7 +158,7 @@ def test_a_class_that_is_never_predicted_or_never_right_is_named(run: Path, tmp_
     texts = concluded(evaluation(tmp_path / "b", run, label, probability)).warnings
     assert any(text.startswith("covid is never predicted") for text in texts)
     said = (probability.argmax(axis=1) == 2).sum()
-    assert any(text.startswith(f"pneumonia is never right: predicted for {said} images") for text in texts)
+    assert any(text.startswith(f"pneumonia is never correct (predicted for {said} images") for text in texts)
 
 
 def test_calibration_and_shares_that_differ_are_named(run: Path, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_calibration_and_shares_that_differ_are_named(run: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("images", "said"),
     [
-        ({"mode": "RGBA"}, "100 % of the images are of a mode that no training image has: RGBA."),
+        ({"mode": "RGBA"}, "100 % of the images have a mode that no training image has: RGBA."),
         ({"width": 3000, "height": 2500}, "100 % of the images have a shorter side outside"),
         ({"mean": 250}, "The mean intensity is 250 of 255 here"),
     ],
@@ -250,7 +250,7 @@ def test_without_an_opened_test_split_validation_stands_beside_it(tmp_path: Path
     val = own(run, "val", trial)
     found = concluded(evaluation(tmp_path / "b", run, val.label, val.probability, trial=trial))
     assert found.own_split == "val"
-    assert "chosen on these" in found.sentence
+    assert "selected on these images" in found.sentence
 
 
 def test_the_models_operating_point_decides_on_both_sides(run: Path, tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_an_evaluation_of_an_earlier_model_is_not_laid_to_this_one(tmp_path: Pat
         assert [one.facts.name for one in results.external] == ["hospital"] * is_its
         *_, last = _external(results)
         said = last.caption if isinstance(last, Table) else last.markdown
-        assert ("and left out: hospital." in said) != is_its
+        assert ("or of other thresholds: hospital." in said) != is_its
 
 
 def test_what_an_operating_point_answers_is_what_its_calibration_is_of() -> None:

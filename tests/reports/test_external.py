@@ -201,6 +201,6 @@ def test_a_model_with_an_operating_point_is_judged_by_its_rule(tmp_path: Path) -
     assert len(mistakes(external)) == (decided != found.label).sum()
     counts = pd.read_csv(root / "tables" / "confusion_external.csv").to_numpy()[:, 1:]
     assert counts.trace() == (decided == found.label).sum()
-    assert "covid from a probability of 0.100 on" in (root / "report.md").read_text()
+    assert "covid at a probability of at least 0.100" in (root / "report.md").read_text()
     subgroups = pd.read_csv(root / "tables" / "subgroup_scores_external.csv")
     assert subgroups["accuracy"][0] == pytest.approx((decided == found.label).mean())

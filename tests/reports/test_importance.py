@@ -135,7 +135,7 @@ def test_failed_and_unended_trials_and_those_without_a_score_are_left_out_and_co
     lost.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = used_trials(read_report_data(root))
     assert list(found.numbers) == [1, 4, 5]
-    assert found.left_out == {"failed": 2, "without an end": 2, "without a score": 1}
+    assert found.left_out == {"failed": 2, "unfinished": 2, "without a score": 1}
 
 
 def test_parameters_keep_the_name_and_range_that_the_sampler_was_asked_for(tmp_path):

@@ -73,9 +73,9 @@ def test_many_like_warnings_become_one():
 
 
 def test_the_method_and_what_it_rests_on_are_named(three_classes):
-    assert "Wilson's for proportions (no patients are known" in below([(three_classes, "recall:c0")])
+    assert "Wilson for proportions (patients are not known" in below([(three_classes, "recall:c0")])
     text = below([(three_classes, "f1_macro"), (three_classes, "accuracy")])
-    assert "bootstrap over 60 images (no patients are known), 300 resamples" in text
+    assert "bootstrap over 60 images (patients are not known), 300 resamples" in text
 
 
 def test_bounds_below_zero_are_joined_by_a_word():

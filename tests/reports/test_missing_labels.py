@@ -69,7 +69,7 @@ def test_the_data_chapter_counts_them(results: Results) -> None:
             of_split = rows[rows["split"] == split]["missing"].str.split("|")
             assert row[f"{split}, missing"] == sum(name in names for names in of_split)
     assert [column.title for column in found.columns][-1] == "test, missing"
-    assert "neither loss nor scores" in found.caption
+    assert "excluded from loss and scores" in found.caption
 
 
 def test_scores_of_a_class_are_those_of_scikit_learn_on_known_labels(results: Results) -> None:

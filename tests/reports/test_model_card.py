@@ -99,7 +99,7 @@ def test_without_finalists_the_scores_are_called_optimistic(write_run: WriteRun)
     with_model(run, trial=best["trial_id"])
     text = of(run)
     assert "The model was selected on these images, so the scores are optimistic." in text
-    assert "It was never scored on images that had no part in selecting it." in text
+    assert "It was never scored on images that were not used to select it." in text
     assert "repeats" not in text
 
 
@@ -121,7 +121,7 @@ def test_the_card_says_what_the_files_say(write_run: WriteRun) -> None:
         "differ from torch's by at most 3e-07",
         "python -m sweep.predict '/data/my runs/run' image.png",
         "```python\nimport torch\n```",
-        "it had not been judged on images of another source",
+        "it had not been evaluated on images from another source",
     ):
         assert fact in text
 
@@ -137,8 +137,8 @@ def test_thresholds_of_several_labels_are_stated(write_run: WriteRun) -> None:
     thresholds = {"covid": 0.31, "normal": 0.5, "pneumonia": 0.5}
     with_model(run, task="multi_label", thresholds=thresholds, trial=decided_model(run))
     text = of(run)
-    assert "**Decided from a probability of:** covid 0.31, normal 0.5, pneumonia 0.5" in text
-    assert "Class by class, decided at 0.5:" in text
+    assert "**Decision thresholds:** covid 0.31, normal 0.5, pneumonia 0.5" in text
+    assert "By class, decided at 0.5:" in text
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}"])
@@ -160,4 +160,4 @@ def test_the_operating_point_stands_on_the_card(write_run: WriteRun) -> None:
     text = of(root)
     assert at_operating_point(results_of(root)) in text.replace("\\", "")
     assert "at a prevalence of 0.02" in text
-    assert "the class of the operating point from there on, else the likeliest of the others" in text
+    assert "the class of the operating point at or above its threshold, else the likeliest other" in text

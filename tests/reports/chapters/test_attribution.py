@@ -174,7 +174,7 @@ def test_the_page_shows_maps_without_data_and_gives_the_same_bytes_again(write_r
     root = write_run(finals={})
     give_maps(root)
     page = build(root).read_bytes()
-    for text in (b"Where the network looks", b"mean_maps_test", b"The images above under their maps"):
+    for text in (b"Where the network looks", b"mean_maps_test", b"The images above with their maps"):
         assert text in page
     shutil.rmtree(root / "report")
     assert build(root).read_bytes() == page

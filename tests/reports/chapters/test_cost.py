@@ -53,7 +53,7 @@ def test_one_plot_shows_the_front_and_its_table_is_folded(write_run: WriteRun) -
 
 def test_finalists_are_drawn_with_their_spread(write_run: WriteRun) -> None:
     found = chapter(results_of(write_run(trials=12, finals={})))
-    assert "Repeats of one configuration differ by a standard deviation of 0.0" in texts(found)
+    assert "Repeats of one configuration have a standard deviation of 0.0" in texts(found)
     assert "finalists, mean over repeats" in figures(found)["cost"].caption
     alone = chapter(results_of(write_run("alone", trials=12)))
     assert "Repeats" not in texts(alone)

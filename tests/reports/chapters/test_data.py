@@ -25,9 +25,9 @@ def test_what_was_left_out_is_listed_and_counted(write_run):
     left_out = [{"why": "unreadable", "count": 3, "examples": ["0.png"]}, {"why": "rows", "count": 7, "examples": []}]
     found = chapter(results_of(write_run(trials=1, dataset={"left_out": left_out})))
     assert tables(found)["left_out"].frame["why"].tolist() == ["unreadable", "rows"]
-    assert "10 images or rows were left out" in tables(found)["left_out"].caption
-    assert "No file was left out" not in texts(found)
-    assert "No file was left out" in texts(chapter(results_of(write_run("none", trials=1))))
+    assert "10 images or rows were excluded" in tables(found)["left_out"].caption
+    assert "No images were excluded" not in texts(found)
+    assert "No images were excluded" in texts(chapter(results_of(write_run("none", trials=1))))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_nothing_is_said_of_patients_where_none_are_known(write_run):
     groups = {"from": None, "count": None, "counts": {}}
     found = chapter(results_of(write_run(trials=1, dataset={"groups": groups, "split_origin": "seeded", "checks": []})))
     assert facts(found)["Splits"].endswith("; equal images kept together")
-    assert "The checks for unreadable files and duplicates found nothing." in texts(found)
+    assert "The checks for unreadable files and duplicates found no problems." in texts(found)
 
 
 def test_near_duplicates_across_splits_are_shown_side_by_side(write_run):

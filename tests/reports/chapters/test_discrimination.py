@@ -115,7 +115,7 @@ def test_folds_are_scored_together_each_image_by_the_fold_that_did_not_train_on_
     row = areas(found).frame.set_index("class").loc["covid"]
     assert row["AUROC"] == pytest.approx(metrics.roc_auc_score(truth == 0, probability[:, 0]))
     assert row["images"] == (truth == 0).sum() == 3 * 19
-    assert "each judged by the network that was not trained on it" in texts(found)
+    assert "each predicted by the network that was not trained on it" in texts(found)
     assert results.whose("val") == "trial 0, all folds together"
     assert "of this network, on the images of its fold" in texts(errors.chapter(results))
     assert figures(summary.chapter(results))["confusion_val"].caption.startswith("The model file on its own fold, val")

@@ -83,7 +83,7 @@ def test_a_class_that_is_never_predicted_is_named(write_run):
 def test_an_opened_test_split_without_saved_rows_is_told(write_run):
     root = write_run(finals={})
     keep_rows(RunPaths(root).repeat("t0000/seed_1001").predictions, lambda arrays: arrays["split"] != "test")
-    assert "these predictions hold no test images" in notes(chapter(results_of(root)))
+    assert "these predictions contain no test images" in notes(chapter(results_of(root)))
 
 
 def test_a_substitute_for_the_model_files_predictions_is_told(write_run):
@@ -172,7 +172,7 @@ def test_in_a_binary_task_one_threshold_decides_both_classes(write_run):
 def test_a_threshold_scored_where_it_was_chosen_is_said_to_be_flattered(write_run):
     found = chapter(results_of(write_run(finals={"opened": 0}, sweep={"positive_class": "covid"})))
     assert "operating_points_val" in tables(found)
-    assert "which flatters it" in texts(found)
+    assert "chosen on the images scored here: the scores are optimistic" in texts(found)
     found = chapter(results_of(write_run("unrepeated", sweep={"positive_class": "covid"})))
     assert "on its validation predictions (19 images" in texts(found)
 
@@ -185,7 +185,7 @@ def test_a_multi_label_task_is_stated_at_one_half_and_at_the_tuned_thresholds(wr
     frame = tables(found)["operating_points_test"].frame
     expected = [["a", 0.5], ["a", 0.31], ["b", 0.5], ["c", 0.5], ["c", 0.72]]
     assert frame[["class", "threshold"]].values.tolist() == expected
-    assert "Not tuned, for lack of positives on validation: b." in texts(found)
+    assert "Not tuned, because of too few positives on validation: b." in texts(found)
     test = results.model.predictions.of("test")
     for row in frame.to_dict("records"):
         place = ("a", "b", "c").index(row["class"])
@@ -292,7 +292,7 @@ def test_images_without_a_value_stand_under_not_given_and_many_values_are_cut_sh
     table, words = subgroups(root)
     assert len(table.frame) == 1 + MOST_VALUES
     assert "not given" in table.frame["value"].tolist()
-    assert f"Only the {MOST_VALUES} most frequent values are shown of view." in words
+    assert f"Only the {MOST_VALUES} most frequent values of view are shown." in words
 
 
 def test_validation_stands_in_for_a_test_split_that_was_not_opened_and_is_said_to(write_run):

@@ -67,13 +67,13 @@ def test_the_pairs_have_difference_p_and_a_verdict_in_words(write_run: WriteRun)
         known = results.leaderboard.leads[one.trial_id]
         assert (row["difference"], row["p"], row["p_holm"]) == (known.difference, known.p, known.p_holm)
         assert row["verdict"] == "no significant difference"
-    assert "found 14 to 21 times in 100" in texts(chapter)
+    assert "detected 14 to 21 times in 100" in texts(chapter)
     assert (
-        "of patients and, by the variance between repeats, over other seeds"
+        "of patients and on the variance between repeats, which accounts for other seeds"
         in tables(chapter)["finalists_paired"].caption
     )
     alone = finalists.chapter(results_of(write_run("alone", finals={"repeats": 1})))
-    assert "what other seeds would change is not known" in tables(alone)["finalists_paired"].caption
+    assert "variation between seeds is not known" in tables(alone)["finalists_paired"].caption
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +85,11 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Leaderboard:
     ("leads", "expected"),
     [
         ({"t0003": lead(0.1, 0.01), "t0001": lead(0.2, 0.002)}, "is better than trials 3 and 1"),
-        ({"t0003": lead(0.1, 0.01), "t0001": lead(0.2, 0.002)}, "what other seeds would change is not known."),
+        ({"t0003": lead(0.1, 0.01), "t0001": lead(0.2, 0.002)}, "variation between seeds is not known."),
         ({"t0003": lead(0.1, 0.01), "t0001": lead(0.01, 0.4)}, "trial 3 (difference +0.100 (+0.050 to +0.150)"),
-        ({"t0003": lead(0.01, 0.9), "t0001": lead(0.02, 0.6)}, "no significant difference to trials 3 and 1"),
+        ({"t0003": lead(0.01, 0.9), "t0001": lead(0.02, 0.6)}, "does not differ significantly from trials 3 and 1"),
         ({"t0003": lead(-0.1, 0.01), "t0001": lead(0.02, 0.6)}, "is worse than trial 3"),
-        ({"t0003": lead(-0.1, 0.01), "t0001": lead(0.02, 0.6)}, "It stays the winner"),
+        ({"t0003": lead(-0.1, 0.01), "t0001": lead(0.02, 0.6)}, "It remains the winner"),
         ({"t0003": lead(0.1, math.nan), "t0001": lead(0.02, 0.6)}, "could not be tested against trial 3"),
     ],
 )  # fmt: skip

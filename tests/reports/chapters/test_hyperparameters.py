@@ -63,7 +63,7 @@ def test_what_was_compared_and_left_out_is_said(tmp_path: Path) -> None:
     statuses = ("completed", "pruned", "failed", "running")
     text = texts(chapter(results_of(write_searched(tmp_path / "run", score, trials=24, statuses=statuses))))
     assert "12 trials are compared by their best validation macro F1 within the first 3 epochs" in text
-    assert "Left out: 6 failed and 6 without an end." in text
+    assert "Excluded: 6 failed and 6 unfinished." in text
 
 
 @pytest.mark.parametrize(("trials", "status"), [(0, "completed"), (9, "completed"), (30, "failed"), (12, "running")])

@@ -55,5 +55,5 @@ def test_without_pruning_a_sentence_says_so(write_run, changes):
 
 def test_a_metric_without_a_number_and_a_run_without_an_epoch_are_told(write_run):
     found = chapter(results_of(write_run(sweep={"metric": "val_nothing"})))
-    assert "that is a number" in notes(found)
-    assert "No trial has ended an epoch." in texts(chapter(results_of(write_run("none", trials=0))))
+    assert "No epoch has a valid" in notes(found)
+    assert "No trial has completed an epoch." in texts(chapter(results_of(write_run("none", trials=0))))

@@ -34,16 +34,16 @@ def test_the_data_paragraph_names_counts_splits_patients_and_preprocessing(write
 
 
 def test_files_left_out_are_counted_as_the_data_chapter_lists_them(write_run):
-    assert "No file was left out." in paragraphs(write_run())["Data"]
+    assert "No images were excluded." in paragraphs(write_run())["Data"]
     left_out = [{"why": "unreadable", "count": 2, "examples": ["a.png"]}, {"why": "masks", "count": 1300}]
     text = paragraphs(write_run("some", dataset={"left_out": left_out}))["Data"]
-    assert "1,302 images or rows were left out: 2 (unreadable) and 1,300 (masks)." in text
+    assert "1,302 images or rows were excluded: 2 (unreadable) and 1,300 (masks)." in text
     many = [{"why": f"reason {place}", "count": 10} for place in range(9)]
     text = paragraphs(write_run("many", dataset={"left_out": many}))["Data"]
-    assert "90 images or rows were left out (see Data)." in text
+    assert "90 images or rows were excluded (see Data)." in text
     torn = {"dropped": [{"path": "a.png", "reason": "empty"}]}
     text = paragraphs(write_run("torn", dataset=torn))["Data"]
-    assert "1 image or row was left out: 1 (unreadable: empty)." in text
+    assert "1 image or row was excluded: 1 (unreadable: empty)." in text
 
 
 def test_presets_missing_labels_and_equal_images_are_part_of_the_methods(write_run):
@@ -58,7 +58,7 @@ def test_presets_missing_labels_and_equal_images_are_part_of_the_methods(write_r
 
 def test_unknown_patients_and_allowed_leaks_are_part_of_the_methods(write_run):
     found = paragraphs(write_run(dataset={"groups": None, "caveats": ["3 images are in two splits"]}))
-    assert "Which images are of one patient was not known" in found["Data"]
+    assert "Patients were not known, so a patient may be in two splits." in found["Data"]
     assert "3 images are in two splits" in found["Limits"]
 
 
@@ -78,9 +78,9 @@ def test_the_search_paragraph_cites_what_ran_and_only_that(write_run):
     text = paragraphs(root)["Search"]
     assert "Optuna (Akiba et al., 2019)" in text
     assert "(Bergstra et al., 2011)" in text
-    assert "Ray Tune (Liaw et al., 2018): 6 trials" in text
-    assert "successive halving (Li et al., 2020) after no fewer than 3 epochs, with a reduction factor of 3" in text
-    assert "3 completed, 2 were pruned, 1 failed and 0 had no end" in text
+    assert "Ray Tune (Liaw et al., 2018) ran 6 trials" in text
+    assert "successive halving (Li et al., 2020) after at least 3 epochs, with a reduction factor of 3" in text
+    assert "3 completed, 2 were pruned, 1 failed and 0 were unfinished" in text
     full = texts(chapter(results_of(root)))
     assert "Tune: a research platform" in full
     assert "Decoupled weight decay" not in full
@@ -147,7 +147,7 @@ def test_without_a_test_split_thresholds_are_told_all_the_same(write_run):
     ("space", "words", "absent"),
     [
         ("head_only", "Backbones stayed frozen, and the head alone was trained", "0 to 4"),
-        ("full_finetune", "Backbones were trained whole with the head", "0 to 4"),
+        ("full_finetune", "All backbone layers were trained with the head", "0 to 4"),
         ("partial_unfreeze", "of which the last 0 to 4 were trained with the head", "alone was"),
         ("imbalance", "of which the last 1 were trained with the head", "plateaus"),
     ],
@@ -210,7 +210,7 @@ def test_the_search_space_is_a_table_of_what_was_offered(tmp_path):
     assert rows.loc["learning rate (sgd)", "values"] == "1e-05 to 0.1"
     assert rows.loc["learning rate (sgd)", "scale"] == "logarithmic"
     assert rows.loc["optimizer", "values"] == "sgd, adamw"
-    assert rows.loc["unfrozen blocks", "scale"] == "whole numbers"
+    assert rows.loc["unfrozen blocks", "scale"] == "integer"
 
 
 @pytest.mark.parametrize("name", BACKBONE_NAMES)

@@ -36,5 +36,5 @@ def test_what_is_missing_is_told(write_run):
     root = write_run(sweep={"command": None})
     RunPaths(root).provenance.unlink()
     found = notes(chapter(results_of(root)))
-    assert "does not hold the command" in found
+    assert "does not contain the command" in found
     assert "provenance.json is missing" in found

@@ -143,7 +143,7 @@ def test_every_row_has_curves_and_a_matrix_of_each_split_that_it_was_scored_on(w
 
 def test_the_labels_of_a_multi_label_row_have_a_matrix_each(write_run: WriteRun) -> None:
     found = figures(chapter(results_of(write_study(write_run, "bscs17028", ("W9",), task="multi_label"))))
-    assert "one matrix a label" in found["study_W9_val"].caption
+    assert "one matrix per label" in found["study_W9_val"].caption
 
 
 def test_the_tables_can_be_written(write_run: WriteRun) -> None:

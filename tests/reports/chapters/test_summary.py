@@ -46,7 +46,7 @@ def test_a_winner_selected_again_after_test_was_opened_is_not_said_to_be_selecte
     again = json.loads(paths.selection.read_text()) | {"selected": "2026-02-09T09:00:00+00:00"}
     paths.selection.write_text(json.dumps(again))
     detail = headline(chapter(results_of(root))).detail
-    assert "(2026-02-09 09:00 UTC), anew, after the test split had been opened for another selection." in detail
+    assert "(2026-02-09 09:00 UTC), again, after the test split had been opened for another selection." in detail
     paths.test_access.write_text("damaged\n")
     assert (
         detail.split(" Selected")[0] + " Selected on validation (2026-02-09 09:00 UTC)."
@@ -96,9 +96,9 @@ def test_frozen_features_that_come_close_are_a_finding_beside_the_verdict_and_no
     write_baselines(root, POOR | {"frozen_resnet18": 3.0})
     results = results_of(root)
     found = texts(chapter(results))
-    finding = "Training the head alone is not shown to gain over logistic regression on frozen features"
+    finding = "Training the head alone is not shown to improve on logistic regression on frozen features"
     deeper = replace(results.judged_baselines, tuned=True)
-    assert deeper.frozen_sentence.startswith("Fine-tuning is not shown to gain over")
+    assert deeper.frozen_sentence.startswith("Fine-tuning is not shown to improve on")
     before, _, caveats = found.partition("### Caveats")
     assert finding in before
     assert finding not in caveats
@@ -122,14 +122,14 @@ def test_the_model_file_its_own_scores_the_command_and_the_lines_that_load_it(wr
     found = chapter(results)
     assert "python -m sweep.predict 'my runs/run' IMAGES" in code(found)
     assert "import torch, torchvision" in code(found)
-    own = facts(found)["Which network"]
+    own = facts(found)["Network"]
     assert f"validation macro F1 {results.winner.finalist.scores[0]:.3f}" in own
     assert f"test macro F1 {results.winner.scores.by_run['f1_macro'][0]:.3f}" in own
 
 
 def test_without_a_model_file_the_command_that_makes_it_is_given(write_run):
     found = chapter(results_of(write_run(finals={"repeats": 1})))
-    assert "models/best.pt is not written" in texts(found)
+    assert "models/best.pt does not exist" in texts(found)
     assert "python -m sweep.model runs/run" in code(found)
 
 
@@ -157,11 +157,11 @@ def test_the_command_that_trains_it_again_fixes_every_hyperparameter(write_run):
 
 def test_what_was_retrained_when_selected_and_how_often_opened_stand_among_the_facts(write_run):
     found = facts(chapter(results_of(write_run(finals={"opened": 2, "failed": ("t0001/seed_1001",)}))))
-    assert found["Repeats"] == "9 of 3 configurations: 8 completed, 1 failed"
+    assert found["Repeats"] == "9 for 3 configurations: 8 completed, 1 failed"
     assert found["Winner selected"] == "2026-01-05 11:20 UTC"
     assert found["Test split opened"] == "2 times, last 2026-01-05 11:20 UTC"
     assert found["Trials"] == "3 completed, 2 pruned, 1 failed, 0 running"
-    assert found["Took"] == "1 h 23 min"
+    assert found["Duration"] == "1 h 23 min"
 
 
 def test_before_a_selection_the_best_of_the_search_stands_with_a_caveat(write_run):

@@ -243,7 +243,7 @@ def test_same_pixels_in_two_splits_stop_the_sweep_even_in_another_format(split_f
     Image.open(split_folder / "train" / "ill" / "03.png").save(split_folder / "test" / "ill" / "copy.bmp")
     with pytest.raises(UserError) as error:
         prepared(tmp_path, data=str(split_folder))
-    assert "1 image(s) stand in more than one split" in str(error.value)
+    assert "1 image(s) are in more than one split" in str(error.value)
     assert "test/ill/copy.bmp (test), train/ill/03.png (train)" in str(error.value)
     assert "--allow-leakage" in str(error.value)
     dataset = prepared(tmp_path, data=str(split_folder), allow_leakage=True)
@@ -256,7 +256,7 @@ def test_a_patient_in_two_splits_stops_the_sweep(split_folder: Path, tmp_path: P
     options: dict[str, Any] = {"data": str(path), "label_column": ("finding",), "group_column": "patient"}
     with pytest.raises(UserError) as error:
         prepared(tmp_path, **options)
-    assert "1 group(s) of 'patient' stand in more than one split" in str(error.value)
+    assert "1 group(s) of 'patient' are in more than one split" in str(error.value)
     assert "test/ill/00.png (test), train/ill/00.png (train), val/ill/00.png (val)" in str(error.value)
     assert len(prepared(tmp_path, **options, allow_leakage=True)["caveats"]) == 1
 
@@ -284,7 +284,7 @@ def test_a_copied_class_stops_the_sweep(split_folder: Path, tmp_path: Path) -> N
     with pytest.raises(UserError) as error:
         prepared(tmp_path, data=str(split_folder / "train"))
     assert [problem for problem in error.value.problems if "--classes" in problem] == [
-        "every image of 'ill' and of 'ill - Copy' stands in another class, too: remove the copy, or leave it out by "
+        "every image of 'ill' and of 'ill - Copy' is also in another class: remove the copy, or leave it out by "
         "naming the others in --classes"
     ]
     assert prepared(tmp_path, data=str(split_folder / "train"), classes=("ill", "well"))["classes"] == ["ill", "well"]
@@ -376,7 +376,7 @@ def test_all_problems_of_the_data_are_told_in_one_answer(split_folder: Path, tmp
         "unknown split 'tset'",
         "1 of 36 image files cannot be read",
         "class 'well' has no image in val",
-        "1 image(s) stand in more than one split",
+        "1 image(s) are in more than one split",
         "1 group(s) of 'patient'",
     ):
         assert part in text
