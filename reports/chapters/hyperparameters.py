@@ -69,6 +69,14 @@ def _basis(results: Results) -> str:
         text += f"within {first}, as many as the first pruned trial had run: this favours fast learners."
     if used.left_out:
         text += f" Excluded: {formats.listing(f'{count} {reason}' for reason, count in used.left_out.items())}."
+    # Two draws from a continuous range are never equal.
+    drawn = [
+        name for name, one in used.distributions.items() if isinstance(one, FloatDistribution) and one.step is None
+    ]
+    equal = [used.values(name).value_counts().max() for name in drawn if name not in used.derived]
+    if (given := max(equal, default=0)) > 2:
+        text += f" {given} of them began at seed points, which have most values in common: importance cannot tell the "
+        text += "effects of such values from each other."
     return text
 
 

@@ -100,3 +100,14 @@ def test_a_learning_rate_at_the_bound_of_its_range_is_a_hint_to_widen_it(tmp_pat
         assert (results.used_trials.place_at_bound(best, "lr", 0.02) == "upper") == expected
         if expected and figures(chapter(results)):
             assert f"trial {best} lies at the upper bound" in texts(chapter(results))
+
+
+def test_trials_that_share_given_values_are_counted(tmp_path: Path) -> None:
+    root = write_searched(tmp_path / "run", score, trials=20, epochs=1, statuses=("completed",))
+    assert "seed points" not in texts(chapter(results_of(root)))
+    for folder in sorted(RunPaths(root).trial_folders())[:8]:
+        path = RunPaths(root).trial(folder.name).params
+        record = json.loads(path.read_text())
+        record["params"]["dropout"] = record["suggestion"]["suggested"]["dropout"] = 0.2
+        path.write_text(json.dumps(record))
+    assert "8 of them began at seed points" in texts(chapter(results_of(root)))
