@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 ROOT = Path(__file__).resolve().parents[2]
-HELP = "python -m sweep.predict --help shows all options"
+HELP = "python -m sweep.predict --help lists the options"
 
 
 @pytest.fixture(scope="module")

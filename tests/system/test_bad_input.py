@@ -134,16 +134,16 @@ OPTIONS = [
     (["--set", "lr=1..x", "--set", "optimizer=a..b"], ["received 'x'", "optimizer is no number"]),
     (["--set", "lr=high", "--set", "lrr=1"], ["lr must be a number, received 'high'", "did you mean 'lr'?"]),
     (["--cpus-per-trial", "999"], ["--cpus-per-trial 999: this machine has "]),
-    (["--concurrency", "999"], ["--concurrency 999 with 1 CPUs a trial needs 999 CPUs: this machine has "]),
+    (["--concurrency", "999"], ["--concurrency 999 with 1 CPUs per trial needs 999 CPUs: this machine has "]),
     (["--gpus-per-trial", "2"], ["--gpus-per-trial 2.0: must be from 0 to 1"]),
     (["--folds", "10"], ["--folds 10: class 'bright' has 9 images in train and val: give fewer folds"]),
     (["--sampler", "grid"], ["--sampler grid cannot try every value of backbone_lr_factor, "]),
     (["--target-sensitivity", "drak=0.95"], [("drak=0.95: unknown class 'drak'", "did you mean 'dark'?", "bright")]),
     (["--target-specificity", "dark=1"], ["--target-specificity dark=1: must be between 0 and 1, neither included"]),
-    (["--prevalence", "dark=0.1"], ["--prevalence dark=0.1 is of a class with a target"]),
-    (["--name", "a/b"], ["--name 'a/b': must name one folder"]),
+    (["--prevalence", "dark=0.1"], ["--prevalence dark=0.1 needs a target for the class"]),
+    (["--name", "a/b"], ["--name 'a/b': must be a folder name"]),
     (["--name", "n" * 300], ["at most 200 bytes"]),
-    (["--name", ".."], ["--name '..': must name one folder"]),
+    (["--name", ".."], ["--name '..': must be a folder name"]),
 ]
 
 
@@ -183,7 +183,7 @@ def test_a_study_that_needs_more_images_is_one_problem(asked: Asked, images: Pat
 def test_what_a_list_of_trials_cannot_follow(asked: Asked, images: Path, option: str, value: object) -> None:
     small = without(SMALL, "--backbones", "--trials")
     answer = asked("--data", images, *small, "--space", "studies.msds18022", "--rows", "H1", option, value)
-    expect(answer, f"{option} {value}: --space studies.msds18022 is a list of trials, and all of them are run")
+    expect(answer, f"{option} {value} has no effect, as --space studies.msds18022 runs a fixed list of trials")
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,8 @@ def test_what_a_list_of_trials_cannot_follow(asked: Asked, images: Path, option:
 )
 def test_an_option_that_another_one_makes_idle(asked: Asked, images: Path, option: tuple, beside: tuple) -> None:
     small = without(SMALL, "--epochs")
-    expect(asked("--data", images, *small, *option, *beside), f"{option[0]} {option[1]}: {' '.join(map(str, beside))} ")
+    why = f"{option[0]} {option[1]} has no effect, as {' '.join(map(str, beside))} "
+    expect(asked("--data", images, *small, *option, *beside), why)
 
 
 def test_a_range_cannot_be_compared(asked: Asked, images: Path) -> None:
@@ -347,7 +348,7 @@ def test_everything_wrong_with_one_command_is_told_in_one_answer(asked: Asked, t
         "--backbones: unknown backbone 'resnet81'",
         "--trials 0: must be 1 or more",
         "--sampler: unknown sampler 'tpee'",
-        "--name 'a/b': must name one folder",
+        "--name 'a/b': must be a folder name",
         "--cpus-per-trial 999",
         f"--data {tmp_path / 'gone'}",
         f"--weights '{tmp_path / 'none'}' is no folder",

@@ -188,7 +188,7 @@ def put(**changed: object) -> Edit:
         (lambda path: path.write_text(path.read_text().partition(":")[0]), "is damaged: Expecting ':' "),
         (lambda path: path.write_text("[]"), "is damaged: it holds no settings"),
         (lambda path: path.write_bytes(b"\xff\xfe\x00"), "is damaged: 'utf-8' codec can't decode"),
-        (drop("metric", "seed"), "is damaged: it lacks metric, seed; restore it, or start a new run"),
+        (drop("metric", "seed"), "is damaged: missing settings: metric, seed; restore it, or start a new run"),
         (put(epoch=3), "is damaged: unknown setting epoch: did you mean epochs?"),
         (put(trials="x"), "is damaged: --trials must be a whole number, received 'x'"),
         (

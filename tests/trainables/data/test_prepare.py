@@ -392,7 +392,7 @@ def test_all_problems_of_the_data_are_told_in_one_answer(split_folder: Path, tmp
         ({"data": "demo", "task": "multi_label"}, "the demo set has one finding an image"),
         ({"data": "demo", "task": "multilabel"}, "unknown task 'multilabel': did you mean 'multi_label'?"),
         ({"data": "demo", "fit": "squish"}, "--fit: unknown fit 'squish': did you mean 'squash'?"),
-        ({"data": "demo", "image_size": 0}, "--image-size 0: at least 8 pixels are needed"),
+        ({"data": "demo", "image_size": 0}, "--image-size 0: must be at least 8 pixels"),
     ],
 )
 def test_requests_that_cannot_be_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
