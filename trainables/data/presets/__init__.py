@@ -117,7 +117,7 @@ def read_preset(path: Path, ours: bool = False) -> Preset:
     try:
         re.compile(str(said.get("known_by", "")))
     except (re.error, RecursionError, OverflowError) as error:
-        problems.append(f"{named}: known_by is no regular expression: {error}")
+        problems.append(f"{named}: known_by is not a regular expression: {error}")
     config, wrong = DataConfig.read(raw)
     sentences = [sentence for one in wrong.values() for sentence in one] + config.problems()
     raise_all([*problems, *(f"{named}: {sentence}" for sentence in sentences)])
