@@ -363,7 +363,7 @@ def test_a_study_whose_list_has_changed_is_not_gone_on_with(tmp_path: Path) -> N
 
     ToySweep(tmp_path, study("vgg16"), curve=lambda params, epoch: 0.5).run(epochs=8)
     with pytest.raises(
-        UserError, match=r"the list studies\.bscs17028 is not the one that this run began with: trial 1"
+        UserError, match=r"the list studies\.bscs17028 has changed since this run began: trial 1"
     ):
         ToySweep(tmp_path, study("resnet18", "vgg16"))
 

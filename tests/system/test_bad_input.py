@@ -303,14 +303,14 @@ class TestWeights:
 class TestPlaces:
     def test_a_name_that_is_taken(self, asked: Asked, images: Path, tmp_path: Path) -> None:
         (tmp_path / "storage" / "mine").mkdir(parents=True)
-        phrases = ("--name mine: ", "exists already: go on with it by --resume mine, or give another --name")
+        phrases = ("--name mine: ", "exists already: continue it with --resume mine, or give another --name")
         expect(asked("--data", images, *SMALL, "--name", "mine"), phrases)
 
     @pytest.mark.parametrize("below", ["", "deep/er"])
     def test_a_storage_that_is_a_file(self, asked: Asked, images: Path, tmp_path: Path, below: str) -> None:
         (tmp_path / "file").write_text("mine")
         answer = asked("--data", images, *SMALL, "--metric", "nix", storage=tmp_path / "file" / below)
-        expect(answer, (f"--storage {tmp_path / 'file' / below}", "is no folder that can be written to"), "--metric")
+        expect(answer, (f"--storage {tmp_path / 'file' / below}", "is not a writable folder"), "--metric")
         assert (tmp_path / "file").read_text() == "mine"
 
     def test_folders_made_for_a_run_that_cannot_be_are_removed(self, asked: Asked, tmp_path: Path) -> None:

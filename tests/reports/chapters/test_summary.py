@@ -46,7 +46,7 @@ def test_a_winner_selected_again_after_test_was_opened_is_not_said_to_be_selecte
     again = json.loads(paths.selection.read_text()) | {"selected": "2026-02-09T09:00:00+00:00"}
     paths.selection.write_text(json.dumps(again))
     detail = headline(chapter(results_of(root))).detail
-    assert "(2026-02-09 09:00 UTC), anew, after the test split had been opened for another selection." in detail
+    assert "(2026-02-09 09:00 UTC), again, after the test split had been opened for another selection." in detail
     paths.test_access.write_text("damaged\n")
     assert (
         detail.split(" Selected")[0] + " Selected on validation (2026-02-09 09:00 UTC)."
