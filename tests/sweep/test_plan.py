@@ -167,7 +167,7 @@ def test_named_files_alone_are_all_that_is_tried_and_beside_others_one_more(tmp_
     ("asked", "says"),
     [
         ({"backbones": ("resnet18",)}, "squeezenet1_1 is not tried: name it in --backbones, or omit its weights"),
-        ({"backbones": ("resnet18",)}, "weights of resnet18: --weights names files of squeezenet1_1 alone"),
+        ({"backbones": ("resnet18",)}, "weights of resnet18: --weights gives files only for squeezenet1_1"),
         ({"image_size": 16}, "--image-size 16: squeezenet1_1 needs images of at least 17 px"),
     ],
 )

@@ -267,11 +267,11 @@ class TestWeights:
 
     def test_no_such_folder(self, asked: Asked, images: Path) -> None:
         answer = self.asked_with(asked, images, "imagnet")
-        expect(answer, "--weights 'imagnet' is no folder: did you mean 'imagenet'? give imagenet, random, a folder")
+        expect(answer, "--weights 'imagnet' is not a folder: did you mean 'imagenet'? give imagenet, random, a folder")
 
     def test_none_in_it(self, asked: Asked, images: Path, weights: Path) -> None:
         answer = self.asked_with(asked, images, weights)
-        expect(answer, ("weights of squeezenet1_1", f"{weights} holds neither", "or --weights random"))
+        expect(answer, ("weights of squeezenet1_1", f"{weights} has neither", "or --weights random"))
 
     def test_none_for_any_backbone_is_one_problem(self, asked: Asked, images: Path, weights: Path) -> None:
         answer = asked("--data", images, *without(SMALL, "--weights", "--backbones"), "--weights", weights)
@@ -287,12 +287,12 @@ class TestWeights:
         content, phrase = {
             "network": (
                 saved(torchvision.models.squeezenet1_0().state_dict()),
-                "holds squeezenet1_0, not squeezenet1_1",
+                "contains squeezenet1_0, not squeezenet1_1",
             ),
-            "no checkpoint": (b"hello", "it is no PyTorch or safetensors checkpoint"),
+            "no checkpoint": (b"hello", "it is not a PyTorch or safetensors checkpoint"),
             "code": (saved({"a": Code(mark)}), "was refused, since it could run code"),
-            "pickle": (pickle.dumps({"a": Code(mark)}), "it is no PyTorch or safetensors checkpoint"),
-            "wrapped": (saved({"state_dict": {}, "epoch": 3}), "holds no tensors by name"),
+            "pickle": (pickle.dumps({"a": Code(mark)}), "it is not a PyTorch or safetensors checkpoint"),
+            "wrapped": (saved({"state_dict": {}, "epoch": 3}), "has no named tensors"),
         }[kind]
         name = f"squeezenet1_1-{hashlib.sha256(content).hexdigest()[:8]}.pth"
         (weights / name).write_bytes(content)
@@ -351,7 +351,7 @@ def test_everything_wrong_with_one_command_is_told_in_one_answer(asked: Asked, t
         "--name 'a/b': must be a folder name",
         "--cpus-per-trial 999",
         f"--data {tmp_path / 'gone'}",
-        f"--weights '{tmp_path / 'none'}' is no folder",
+        f"--weights '{tmp_path / 'none'}' is not a folder",
     )
     answer = asked(*places, *names, *values)
     expect(answer._replace(problems=answer.problems[:10]), *told)
