@@ -64,7 +64,7 @@ class TestData:
         answer = asked("--data", manifest(lambda lines: lines + extra), "--label-column", "label", *SMALL)
         expect(
             answer,
-            "'label' has 1 blank cells (row 22): none is a class; leave these rows out by --blank-label drop",
+            "'label' has 1 blank cells (row 22): none is a class; leave these rows out with --blank-label drop",
             ("row 21: unknown split 'vall'", "allowed: train,", "--split-names vall=train"),
             ("1 of 21 rows name a file that is missing", "train/dark/none.png", "--skip-missing"),
             ("1 of 18 image files cannot be read", "--skip-unreadable", "dark0.png: the file is empty (0 bytes)"),
@@ -104,11 +104,11 @@ class TestData:
     def test_a_patient_in_two_splits(self, asked: Asked, manifest: Callable[..., Path]) -> None:
         path = manifest(lambda lines: [lines[0], *(line.rpartition(",")[0] + ",one" for line in lines[1:])])
         answer = asked("--data", path, "--label-column", "label", "--group-column", "patient", *SMALL)
-        expect(answer, ("1 group(s) of 'patient' stand in more than one split", "--allow-leakage", "(val)"))
+        expect(answer, ("1 group(s) of 'patient' are in more than one split", "--allow-leakage", "(val)"))
 
     def test_the_same_image_in_two_splits(self, asked: Asked, images: Path) -> None:
         shutil.copy(images / "train/dark/dark0.png", images / "val/dark/again.png")
-        phrases = ("1 image(s) stand in more than one split", "--allow-leakage", "val/dark/again.png (val)")
+        phrases = ("1 image(s) are in more than one split", "--allow-leakage", "val/dark/again.png (val)")
         expect(asked("--data", images, *SMALL), phrases)
 
 

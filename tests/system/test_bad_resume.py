@@ -232,7 +232,7 @@ def test_a_file_that_tells_of_the_data_is_used_as_it_was_written_or_written_agai
     before, file = read_run(run.root), run.root / name
     edit(file)
     if name == "splits.csv":
-        with pytest.raises(UserError, match=r"splits.csv is missing or was changed: --resume writes it again"):
+        with pytest.raises(UserError, match=r"splits.csv is missing or was changed: --resume rewrites it"):
             open_dataset(run.root)
     if name.endswith(".csv"):
         damaged = read_run(run.root)

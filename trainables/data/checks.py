@@ -53,9 +53,9 @@ def equal_images(samples: Samples, keys: Iterable[Hashable], splits: Names) -> l
     two_labels = [rows for rows in sets if _contradict(samples.labels[rows])]
     return [
         *_copied_classes(samples, two_labels),
-        *_result("duplicates_across_splits", "error", across, samples, "image(s) stand in more than one split"),
-        *_result("two_labels", "warning", two_labels, samples, "image(s) stand there twice with different labels"),
-        *_result("duplicates", "warning", within, samples, "image(s) stand more than once in one split"),
+        *_result("duplicates_across_splits", "error", across, samples, "image(s) are in more than one split"),
+        *_result("two_labels", "warning", two_labels, samples, "image(s) occur twice with different labels"),
+        *_result("duplicates", "warning", within, samples, "image(s) occur more than once in one split"),
     ]
 
 
@@ -69,7 +69,7 @@ def _copied_classes(samples: Samples, two_labels: Sequence[Sequence[int]]) -> li
         for name, of_class in zip(samples.classes, hot.T, strict=True)
         if of_class.sum() > 1 and twice[of_class].all()
     ]
-    message = f"every image of {' and of '.join(map(repr, copied))} stands in another class, too"
+    message = f"every image of {' and of '.join(map(repr, copied))} is also in another class"
     single = samples.task == "single_label"
     return [CheckResult("copied_classes", "error", message, len(copied))] if copied and single else []
 
@@ -88,8 +88,8 @@ def groups_across(samples: Samples, splits: Names) -> list[CheckResult]:
     firsts = [sorted({str(splits[row]): row for row in reversed(rows)}.values()) for rows in groups.values()]
     across = [rows for rows in firsts if len(rows) > 1]
     column = repr(samples.group_from)
-    stand, single = f"group(s) of {column} stand in more than one split", f"row(s) have no value in {column}"
-    single += ": each counts as a group of its own"
+    stand, single = f"group(s) of {column} are in more than one split", f"row(s) have no value in {column}"
+    single += ": each counts as a separate group"
     return [
         *_result("groups_across_splits", "error", across, samples, stand),
         *_result("group_unknown", "warning", [[row] for row in unknown], samples, single),
@@ -100,13 +100,13 @@ def _near_duplicates(samples: Samples, near: NearPairs, splits: Names) -> list[C
     pairs = sorted(near.pairs, key=lambda pair: -pair.correlation)
     across = [[pair.first, pair.second] for pair in pairs if splits[pair.first] != splits[pair.second]]
     within = [[pair.first, pair.second] for pair in pairs if splits[pair.first] == splits[pair.second]]
-    alike = f"seem to be one film: once registered, their details correlate by {near.least} or more"
+    alike = f"seem to be the same film: once registered, their details correlate by {near.least} or more"
     between = f"pair(s) of images in different splits {alike}"
     blunt = (
-        f"any two images of this set are so alike that only a correlation of {near.least} tells near duplicates from"
+        f"the images of this set are so similar that only a correlation of {near.least} separates near duplicates from"
     )
     blunt += " other pairs: films that were cropped, shifted or compressed may be missed"
-    cut = f"the search for near duplicates was cut: of the candidate pairs the {near.skipped:,} least similar were not"
+    cut = f"the search for near duplicates was limited: the {near.skipped:,} least similar candidate pairs were not"
     cut += " compared in detail"
     return [
         *([CheckResult("near_duplicates_cut", "warning", cut, near.skipped)] if near.skipped else []),
@@ -122,7 +122,7 @@ def small_counts(samples: Samples, splits: Names) -> list[CheckResult]:
     counts = {split: hot[splits == split].sum(axis=0).tolist() for split in ("train", "test")}
     for name, count in zip(samples.classes, counts["train"], strict=True):
         if 0 < count < FEW_TRAINING_IMAGES:
-            message = f"class {name!r} has {count} training image(s): too few to learn from or to judge by"
+            message = f"class {name!r} has {count} training image(s): too few to train or evaluate on"
             found.append(CheckResult("tiny_class", "warning", message, count))
     for split in ("val", "test"):
         count = int((splits == split).sum())
@@ -147,8 +147,8 @@ def doubtful_classes(samples: Samples) -> list[CheckResult]:
     few = len(samples) < FEW_TRAINING_IMAGES * len(classes)
     if few and len(classes) > MANY_NUMBERS and all(re.fullmatch(r"-?\d+", name) for name in classes):
         message = (
-            f"the classes are {len(classes)} different numbers, such as {classes[0]} and {classes[-1]}: do they "
-            "measure something (an age, a score)? Each is a class of its own here, as there is no regression"
+            f"the classes are {len(classes)} different numbers, such as {classes[0]} and {classes[-1]}: are they "
+            "measurements (an age, a score)? Each becomes a separate class, as regression is not supported"
         )
         found.append(CheckResult("numbers_as_classes", "warning", message, len(classes)))
     return found
@@ -161,7 +161,7 @@ def _source_against_label(samples: Samples) -> list[CheckResult]:
     sources = np.unique(samples.sources, return_inverse=True)[1]
     targets = np.atleast_2d(samples.labels.T).astype(np.int64)
     strength = max(cramers_v(target[target != MISSING], sources[target != MISSING]) for target in targets)
-    message = f"label and source go together with Cramer's V = {strength:.2f} (0 = not at all, 1 = wholly)"
+    message = f"label and source are associated with Cramer's V = {strength:.2f} (0 = none, 1 = complete)"
     strong = strength >= STRONG_ASSOCIATION
     message += ": a network may learn the source instead of the finding" if strong else ""
     return [CheckResult("source_by_class", "warning" if strong else "info", message, len(samples))]
@@ -185,7 +185,7 @@ def _oddities(samples: Samples, stats: Sequence[ImageStats]) -> list[CheckResult
     blank, frames = rows(one.blank for one in stats), rows(one.frames > 1 for one in stats)
     found = [
         *_result("blank", "warning", blank, samples, "image(s) are blank: all pixels are equal"),
-        *_result("frames", "info", frames, samples, "file(s) hold several frames: the first is used"),
+        *_result("frames", "info", frames, samples, "file(s) contain several frames: the first is used"),
         *_result("mixed_colour", "info", mixed, samples, f"of {len(stats)} images are coloured, the rest gray"),
     ]
     for column, values in samples.subgroups.items():

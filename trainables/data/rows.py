@@ -327,7 +327,7 @@ class _Listing:
         unite = config.task == "multi_label" or config.has_preset
         if unequal.any() and labels.task == "multi_label" and unite:
             count = int(unequal.sum())
-            rows = f"{_counted(count, 'image')} {'stands' if count == 1 else 'stand'} in rows of different labels"
+            rows = f"{_counted(count, 'image')} {'has' if count == 1 else 'have'} rows of different labels"
             use.notes.append(f"{rows}: an image has the labels of all its rows")
             return np.maximum.reduceat(values[order], starts, axis=0), np.ones(len(first), dtype=bool)
         if unequal.any():

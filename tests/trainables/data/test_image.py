@@ -160,7 +160,7 @@ def test_first_of_several_frames_is_used_and_counted(kind: str) -> None:
             encoded(Image.fromarray(GRAY.astype(np.float32)), "TIFF").replace(  # 64 bits a sample
                 b"\x02\x01\x03\0\x01\0\0\0\x20\0", b"\x02\x01\x03\0\x01\0\0\0\x40\0"
             ),
-            "a TIFF of channels or bits",
+            "a TIFF with unsupported channels or bit depth",
         ),
         (encoded(Image.fromarray(np.tile(EIGHT_BIT, (20, 20))), "JPEG")[:-2000], "damaged"),
         (encoded(Image.fromarray(EIGHT_BIT), "PNG")[:60], "damaged"),

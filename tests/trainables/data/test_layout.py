@@ -113,7 +113,7 @@ def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: P
         (("ill|well/#.png", "rare/images.zip"), "rare/images.zip (.zip: 1): unpack it|--classes ill,well"),
         (("ill|well/#.png", "rare/#.HEIC"), "(.heic: 2): save them as PNG|--classes ill,well"),
         (("ill|well/#.png", "rare/#.nii.gz"), "(.nii.gz: 2)|--classes ill,well"),
-        (("original|resized/#.png",), "named like no class"),
+        (("original|resized/#.png",), "not named like a class"),
         (("data/scan_#_0.png", "data/scan_#_1.png"), r"--class-from '[_-]([A-Za-z]+|\d)\.\w+$'"),
         (
             ("train/cat.#.png", "train/dog.#.png", "test/#.png"),
@@ -122,7 +122,7 @@ def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: P
         (("set/fold_1|fold_2/ill|well/#.png",), "fold_1, fold_2|/set --class-from '^[^/]+/([^/]+)/'"),
         (("labeled-images/a|b/#.png", "unlabeled-images/x/#.png"), "/labeled-images"),
         (("mnist.npz",), "mnist.npz"),
-        (("a/#.nii.gz", "readme.md"), "no images that can be read (.nii.gz: 2, .md: 1)|save each image as a file"),
+        (("a/#.nii.gz", "readme.md"), "not supported images (.nii.gz: 2, .md: 1)|save each image as a file"),
         (
             (f"color|gray/{'|'.join(f'leaf {letter}' for letter in 'abcdefghijklmnopqrstuvw')}/#.png",),
             "the class may be color, gray|--class-from '^[^/]+/([^/]+)/'|/color for color alone",
@@ -151,7 +151,7 @@ def test_tables_of_three_splits_are_named_together(tmp_path: Path) -> None:
 
 def test_files_of_a_form_that_is_not_read_are_counted(tmp_path: Path) -> None:
     (left_out,) = listed(make(tmp_path, "ill|well/#.png", "ill/#.heic", "notes/a.pdf", "ill/a.txt")).left_out
-    assert (left_out.why, left_out.count) == ("files of a form that is not read (.heic: 2)", 2)
+    assert (left_out.why, left_out.count) == ("files in an unsupported format (.heic: 2)", 2)
 
 
 def test_masks_of_another_tree_are_left_out(tmp_path: Path) -> None:

@@ -348,8 +348,8 @@ def test_other_label_columns_do_not_take_over_what_the_presets_labels_mean(layou
     assert (config.blank_label, config.group_from) == ({}, r"(patient\d+)")
     assert config.val_data == "CheXpert-v1.0-small/valid.csv"
     assert note == (
-        "read as CheXpert (preset chexpert), but for its labels: --label-column names others, and what the preset says "
-        "of labels is left out."
+        "read as CheXpert (preset chexpert), except its labels: --label-column gives others, and the preset's label "
+        "settings are ignored."
     )
     config = applied(layouts / "nih_chestxray14", task="single_label")
     assert config.no_finding is None

@@ -253,7 +253,7 @@ def test_unequal_rows_of_an_image_are_united_only_by_option(table: Callable[...,
     samples = read(path, task="multi_label")
     assert (samples.problems, samples.classes) == ((), ("ill", "new", "well"))
     assert samples.labels.tolist() == [[1, 1, 0], [0, 1, 1], [1, 1, 0], [0, 1, 1], [1, 1, 0]]
-    assert "5 images stand in rows of different labels: an image has the labels of all its rows" in samples.notes
+    assert "5 images have rows of different labels: an image has the labels of all its rows" in samples.notes
 
 
 def test_uniting_takes_a_known_label_before_a_missing_one(table: Callable[..., Path]) -> None:

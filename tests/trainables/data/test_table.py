@@ -265,7 +265,7 @@ def test_a_second_header_line_is_named(write: Callable[..., Path], content: str,
         (b"a,b\n1,2\n3,c\xe9\n", ["byte 0xe9 in line 3 is not UTF-8", "save the file as CSV in UTF-8"]),
         (b'{"a": 1}\n{"a": "\xe9"}\n', ["byte 0xe9 in line 2 is not UTF-8"]),
         (TABLE.encode("utf-16") + b"\x00", ["not UTF-16", "save the file as CSV in UTF-8"]),
-        (TABLE.encode("utf-16-le"), ["UTF-16 without its mark", "save it as CSV in UTF-8"]),
+        (TABLE.encode("utf-16-le"), ["UTF-16 without a byte order mark", "save it as CSV in UTF-8"]),
         ("a,b\n1,2\n" + "x" * 70_000 + "\n1,\0\n", ["line 4 has a NUL byte"]),
         ("a,b\n1,2\n" + "x,y\n" * 20_000 + "1,\0\n", ["line 20003 has a NUL byte"]),
         ("a,b\n1," + "x" * 200_000 + "\n", ["line 2", "more than 131,072 characters", "quote"]),
@@ -281,7 +281,7 @@ def test_a_second_header_line_is_named(write: Callable[..., Path], content: str,
         ('{"a": "x\\u0000"}\n', ["column 'a'", "no text"]),
         ('{"images": [{"id": 1}], "annotations": []}', ["one JSON object ('images', 'annotations')"]),
         ('{"a.png": "x", "b.png": "y"}', ["one JSON object ('a.png', 'b.png')", "CSV"]),
-        (b"<!DOCTYPE html><html>", ["an HTML page", "log in"]),
+        (b"<!DOCTYPE html><html>", ["an HTML page", "login page"]),
         (b"version https://git-lfs.github.com/spec/v1\n", ["git lfs pull"]),
         (zipped({"a.csv": TABLE, "b.csv": TABLE}), ["a zip of 2 files", "a.csv, b.csv", "unpack it"]),
         (zipped({}), ["a zip of 0 files"]),
@@ -355,7 +355,7 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.csv")
     (tmp_path / "zero.csv").symlink_to("/dev/zero")
     for path in (tmp_path / "fifo.csv", tmp_path / "zero.csv", tmp_path):
-        assert "no regular file" in problem_of(path)
+        assert "not a regular file" in problem_of(path)
     for path in (tmp_path / "absent.csv", tmp_path / ("x" * 300)):
         assert "cannot be read" in problem_of(path)
     with pytest.raises(UserError, match="cannot be read"):

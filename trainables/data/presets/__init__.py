@@ -74,7 +74,7 @@ def apply_preset(config: C) -> tuple[C, str | None]:
     values, missing = place.values(preset, base)
     note = f"read as {preset.title} (preset {preset.name})"
     if place.has_other_labels(preset):
-        note += ", but for its labels: --label-column names others, and what the preset says of labels is left out."
+        note += ", except its labels: --label-column gives others, and the preset's label settings are ignored."
     else:
         note += f": {preset.about}"
     if missing:
