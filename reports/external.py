@@ -42,7 +42,7 @@ def build(root: Path) -> list[str]:
         conclude(result)
     except OSError as error:
         conclusion = result.evaluation.paths.conclusion
-        raise UserError(f"{conclusion} cannot be written ({error.strerror}): make room") from error
+        raise UserError(f"{conclusion} cannot be written ({error.strerror}): free space") from error
     paths = result.evaluation.paths
     chapters = tuple(chapter for make in CHAPTERS if (chapter := make(result)) is not None)
     page = render.Page(
@@ -59,16 +59,16 @@ def build(root: Path) -> list[str]:
         for path, content in files.items():
             write_atomically(path, methodcaller("write_bytes", content))
     except OSError as error:
-        raise UserError(f"the report {paths.page} cannot be written ({error.strerror}): make room") from error
+        raise UserError(f"the report {paths.page} cannot be written ({error.strerror}): free space") from error
     return in_lines(result)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line: see ``run_command``; 2 if the folder is no evaluation."""
     parser = argparse.ArgumentParser(
-        prog="python -m reports.external", description="Write the page of an external evaluation anew."
+        prog="python -m reports.external", description="Rebuild the report of an external evaluation."
     )
-    parser.add_argument("folder", metavar="FOLDER", help="what python -m sweep.evaluate wrote")
+    parser.add_argument("folder", metavar="FOLDER", help="a folder that python -m sweep.evaluate wrote")
 
     def made(arguments: list[str]) -> int:
         print("\n".join(build(path_of("FOLDER", parser.parse_args(arguments).folder))))
@@ -116,7 +116,7 @@ def _summary(result: ExternalResult) -> Chapter:
     conclusion = result.conclusion
     blocks: list[Block] = []
     if warnings := (*conclusion.warnings, *facts.warnings):
-        blocks.append(Note("warning", "To be known before any number is read:", warnings))
+        blocks.append(Note("warning", "Read this before the numbers:", warnings))
     value = intervals.as_text(interval(result.scores, main_score))
     label = f"{formats.capital(result.name_of(main_score))} on {result.size} of {facts.name}"
     meaning = formats.METRIC_MEANINGS[main_score.partition(":")[0]]

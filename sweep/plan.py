@@ -395,8 +395,7 @@ def _differences(
         found.append(f"--resume: {paths.dataset} is missing or damaged: restore it, {OR_ANEW}")
     elif dataset is not None and (how := _data_difference(saved, dataset)):
         found.append(
-            f"the data set at {dataset.source.path} is not that of the run {paths.root}: {how}; restore it, "
-            f"{OR_ANEW}"
+            f"the data set at {dataset.source.path} is not that of the run {paths.root}: {how}; restore it, {OR_ANEW}"
         )
     began_with = read_file(ProvenanceRecord, paths.provenance, []).weights
     found += [
@@ -479,9 +478,7 @@ def weight_problems(plan: Plan, ask: Ask) -> list[str]:
             problems.append(f"node {node} cannot fetch weights ({str(answer).strip().splitlines()[-1]})")
         elif missing := answer[1]:
             first = next(iter(missing.values()))
-            problems.append(
-                f"node {node} lacks weights of {some(missing)}: {first}; every node must see a folder"
-            )
+            problems.append(f"node {node} lacks weights of {some(missing)}: {first}; every node must see a folder")
     return problems
 
 

@@ -42,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> Arguments:
-    made = Arguments(
-        "sweep.predict", "Predict images with a sweep's model: probabilities and a decision.", EXAMPLES
-    )
+    made = Arguments("sweep.predict", "Predict images with a sweep's model: probabilities and a decision.", EXAMPLES)
     made.add_argument("run", type=path, metavar="RUN", help="a run folder (its models/best.pt is used), or a best.pt")
     made.add_argument("images", type=path, metavar="IMAGE", nargs="+", help="image files, and folders of them")
     made.add_argument("--csv", type=path, metavar="FILE", help="also write the predictions as a table")

@@ -101,9 +101,7 @@ class WeightSources:
             if key == "range":
                 read = _range(value)
                 if not name or files[name][1] is not None or read is None:
-                    problems.append(
-                        f"--weights {part}: write NAME=FILE,range=LOW:HIGH, the values of pixels 0 and 255"
-                    )
+                    problems.append(f"--weights {part}: write NAME=FILE,range=LOW:HIGH, the values of pixels 0 and 255")
                 else:
                     files[name] = (files[name][0], read)
                 continue

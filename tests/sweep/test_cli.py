@@ -268,16 +268,16 @@ def test_unknown_and_repeated_keys_are_told_together_with_their_place(file: Path
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"- epochs\n- 20\n", "must hold lines such as `epochs: 20`"),
-        (b"epochs\n", "must hold lines such as `epochs: 20`"),
+        (b"- epochs\n- 20\n", "must contain lines such as `epochs: 20`"),
+        (b"epochs\n", "must contain lines such as `epochs: 20`"),
         (b"epochs: [1, 2\n", "is not YAML: .*line 2"),
         (b"epochs: !!python/object:os.system {}\n", "is not YAML: .*line 1"),
         (b"epochs: 2024-13-45\n", "is not YAML"),
         (b"name: caf\xe9\n", "is not UTF-8 text: byte 9 is 0xe9"),
         (b"{epochs: 1}: 2\n", "is not YAML"),
-        (b"set: &a {lr: *a}\n", r"is not YAML: \*a refers to another place: write its value out in line 1"),
-        (b"x: " + 3000 * b"[", "nests too deep"),
-        (b"set: " + 3000 * b"{a: " + b"1" + 3000 * b"}", "nests too deep"),
+        (b"set: &a {lr: *a}\n", r"is not YAML: \*a is an alias: write its value out in line 1"),
+        (b"x: " + 3000 * b"[", "is nested too deeply"),
+        (b"set: " + 3000 * b"{a: " + b"1" + 3000 * b"}", "is nested too deeply"),
     ],
 )
 def test_what_is_no_mapping_in_yaml_is_refused(file: Path, content: bytes, told: str) -> None:
@@ -306,7 +306,7 @@ def test_every_path_option_has_the_same_rule(file: Path, tmp_path: Path, monkeyp
             assert getattr(parse(argv), name) == str(tmp_path / "mine")
         for url in ("s3://bucket/x", "file:///x", "gs://b"):
             (problem,) = problems_of(dashed(name), url)
-            assert problem.startswith(f"{dashed(name)} {url}: is a URL, and only paths are read and written: mount it")
+            assert problem.startswith(f"{dashed(name)} {url}: is a URL, and only paths are supported: mount it")
         (problem,) = problems_of(dashed(name), "n" * 256)
         assert (problem.startswith(f"{dashed(name)} nnn"), problem.endswith(": File name too long")) == (True, True)
         (tmp_path / name).symlink_to(tmp_path / name)

@@ -26,7 +26,7 @@ def test_the_reserve_takes_room_and_gives_it_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "told"),
     [
-        (errno.ENOSPC, "the disk is full (at {}): make room"),
+        (errno.ENOSPC, "the disk is full (at {}): free space"),
         (errno.EDQUOT, "the disk quota is used up (at {}): free space"),
         (errno.EROFS, "the file system has become read-only (at {}): have this fixed"),
         (errno.EIO, "the disk fails (input/output error) (at {}): have this fixed"),

@@ -131,7 +131,7 @@ def test_a_dry_run_fetches_no_weights(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_weights_that_cannot_be_reached_are_told(before: str) -> None:
     for given, told in (
         ("n" * 256, "File name too long"),
-        ("s3://bucket/x", "is a URL, and only paths are read"),
+        ("s3://bucket/x", "is a URL, and only paths are supported"),
         ("~nobody-of-this-name/x", "no user has this home folder"),
     ):
         config = resolve(SweepConfig(weights=before + given), Machine(cpus=1, gpus=0))

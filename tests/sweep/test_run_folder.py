@@ -60,9 +60,7 @@ def test_a_dry_run_makes_no_folder_and_still_says_where_none_can_be(tmp_path: Pa
     (tmp_path / "file").touch()
     with staging(RunPaths(tmp_path / "file" / "runs" / "run"), problems, dry=True):
         pass
-    assert problems == [
-        f"--storage {tmp_path}/file/runs is not a writable folder (Not a directory): give another"
-    ]
+    assert problems == [f"--storage {tmp_path}/file/runs is not a writable folder (Not a directory): give another"]
 
 
 @pytest.mark.parametrize(("depth", "fits"), [(1200, True), (1600, False)])

@@ -131,7 +131,7 @@ OPTIONS = [
         ["--set", "lr=10..20"],
         ["--set lr=10.0..20.0 leaves nothing of lr.sgd: its range [1e-05, 0.1]", "leaves nothing of lr.adamw: "],
     ),
-    (["--set", "lr=1..x", "--set", "optimizer=a..b"], ["received 'x'", "optimizer is no number"]),
+    (["--set", "lr=1..x", "--set", "optimizer=a..b"], ["received 'x'", "optimizer is not a number"]),
     (["--set", "lr=high", "--set", "lrr=1"], ["lr must be a number, received 'high'", "did you mean 'lr'?"]),
     (["--cpus-per-trial", "999"], ["--cpus-per-trial 999: this machine has "]),
     (["--concurrency", "999"], ["--concurrency 999 with 1 CPUs per trial needs 999 CPUs: this machine has "]),
@@ -326,7 +326,7 @@ class TestPlaces:
             usage = type(shutil.disk_usage(images))(total, used, free)
             with monkeypatch.context() as patch:
                 patch.setattr(shutil, "disk_usage", lambda path, usage=usage: usage)
-                expect(asked("--data", images, *SMALL), (phrase, "make room"))
+                expect(asked("--data", images, *SMALL), (phrase, "free space"))
 
     def test_an_address_where_no_cluster_answers_is_told_in_seconds(self, asked: Asked, images: Path) -> None:
         with socket.socket() as free:

@@ -455,9 +455,7 @@ class DataConfig(Options):
     no_finding: Text | None = _rarely(
         None, "NAME", "multi-label: this name means no finding and is not a label", later=True
     )
-    skip_missing: Flag = _rarely(
-        False, None, "skip rows whose file is missing; the report is marked", later=True
-    )
+    skip_missing: Flag = _rarely(False, None, "skip rows whose file is missing; the report is marked", later=True)
     classes: CommaNames = _rarely((), "NAMES", "use only these classes or labels; default: all", many=True, later=True)
     min_class_images: Whole | None = _rarely(
         None, "N", "leave out classes with fewer than N images; default: keep all", least=1, later=True
@@ -482,9 +480,7 @@ class DataConfig(Options):
     join: Joins = _in_files(())
     class_names: NamePairs = _in_files({})
     one_hot: Flag = _in_files(False)
-    allow_leakage: Flag = _rarely(
-        False, None, "allow a patient or an image in two given splits; the report is marked"
-    )
+    allow_leakage: Flag = _rarely(False, None, "allow a patient or an image in two given splits; the report is marked")
     skip_unreadable: Flag = _images(False, None, "skip files that cannot be read; the report is marked")
     seed: Whole = option(
         "search", 0, "N", "seed of the splits, the search and every trial, 0 or more", least=0, most=LARGEST_SEED

@@ -200,9 +200,7 @@ class _Ready:
     def _caveats(self) -> list[str]:
         caveats = []
         if self.samples.kind == "demo":
-            caveats.append(
-                "Demo set: synthetic images, not patients' images; scores say nothing about real X-rays."
-            )
+            caveats.append("Demo set: synthetic images, not patients' images; scores say nothing about real X-rays.")
         if self.config.max_images is not None and any(one.why == _beyond(self.config) for one in self.samples.left_out):
             caveats.append(f"Only {len(self.samples)} of the images are used (--max-images): only a first try.")
         if self.config.skip_missing:

@@ -96,7 +96,7 @@ def missing_classes(
         known = labels[parts[split]] != -1
         for place, name in enumerate(classes if labels.ndim == 2 else ()):
             if (count := has[split][name]) and count == known[:, place].sum():
-                problems.append(f"label {name!r} is set for all {count} images in {split}: nothing to tell apart")
+                problems.append(f"label {name!r} is set for all {count} images in {split}: it cannot be learned")
     return problems
 
 
@@ -116,9 +116,7 @@ def _too_rare(
     left = [name for name in classes if name not in rare]
     smallest = min((images[name] for name in left), default=0)
     if len(left) < 2:
-        way = (
-            "hardly any class is left: are these classes? --label-column, --class-from or a table may tell them better"
-        )
+        way = "hardly any class is left: check that these are classes, or give --label-column, --class-from or a table"
     else:
         keep = ",".join(left) if len(left) <= 10 else f"{','.join(left[:10])},..."
         least = max(3, *(images[name] + 1 for name in rare))
@@ -173,7 +171,7 @@ def assign_folds(
         inside = hot[fold_of == fold].sum(axis=0)
         for name, one_sided in zip(classes, (inside == 0) | (inside == hot.sum(axis=0)), strict=True):
             if one_sided:
-                raise UserError(f"--folds {count}: class {name!r} is not on both sides of every fold: give fewer folds")
+                raise UserError(f"--folds {count}: class {name!r} is missing on one side of a fold: give fewer folds")
     return fold_of
 
 

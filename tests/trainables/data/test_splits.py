@@ -168,7 +168,7 @@ def test_a_class_of_few_groups_is_not_told_to_go_by_its_images() -> None:
 def test_where_every_class_is_rare_they_are_hardly_classes() -> None:
     labels = np.arange(20)
     (problem,) = missing_classes(labels, assign_splits(None, labels, None, 0), [str(label) for label in labels])
-    assert "and 10 more; hardly any class is left: are these classes?" in problem
+    assert "and 10 more; hardly any class is left: check that these are classes" in problem
 
 
 def test_splits_that_name_a_class_differently_are_told_so() -> None:
@@ -211,13 +211,13 @@ def test_a_label_that_nobody_has_decided_is_not_there(seed: int) -> None:
 def test_label_that_all_images_carry_is_refused() -> None:
     labels = np.array([[1, 0], [1, 1], [1, 1], [0, 0]], dtype=np.int8)
     problems = missing_classes(labels, assigned(["train", "train", "val", "val"]), ["lung", "opacity"])
-    assert problems == ["label 'lung' is set for all 2 images in train: nothing to tell apart"]
+    assert problems == ["label 'lung' is set for all 2 images in train: it cannot be learned"]
 
 
 def test_a_label_that_all_images_carry_of_which_it_is_known_is_refused_too() -> None:
     labels = np.array([[1, 0], [-1, 1], [1, 1], [0, 0]], dtype=np.int8)
     problems = missing_classes(labels, assigned(["train", "train", "val", "val"]), ["lung", "opacity"])
-    assert problems == ["label 'lung' is set for all 1 images in train: nothing to tell apart"]
+    assert problems == ["label 'lung' is set for all 1 images in train: it cannot be learned"]
 
 
 @settings(max_examples=40)

@@ -238,7 +238,7 @@ def test_names_for_columns_must_be_as_many_and_needed(write: Callable[..., Path]
 @pytest.mark.parametrize(
     ("content", "facts"),
     [
-        (f"{TABLE}path,label,pid\nd.png,x,2\n", ["the header stands there again, in row 5"]),
+        (f"{TABLE}path,label,pid\nd.png,x,2\n", ["the header is repeated in row 5"]),
         ("path,age\n,years\na.png,1\nb.png,2\nc.png,3\n", ["row 2", "second header", "'years'", "a number"]),
         ("path,age\nfile,age in y\na.png,1\nb.png,2\nc.png,3\n", ["row 2", "second header", "'file'", "a path"]),
         ("Table 1\n\npath,label\na.png,x\n", ["line 3 has 2, line 4 has 2 cells, the first row 1", "above the header"]),
@@ -274,7 +274,7 @@ def test_a_second_header_line_is_named(write: Callable[..., Path], content: str,
         (b"\x07\0\x01binary", ["binary data", "CSV, TSV, Parquet or JSON Lines"]),
         (b"PAR1" + b"\x07" * 200, ["a Parquet file that cannot be read"]),
         ('{"a": 1}\n{"a": \n', ["line 3 is not JSON Lines", "Expecting value"]),
-        ('{"a": 1}\n[1, 2]\n', ["line 2 is not JSON Lines", "[1, 2] is no object"]),
+        ('{"a": 1}\n[1, 2]\n', ["line 2 is not JSON Lines", "[1, 2] is not an object"]),
         ('{"a": ' + "[" * 100_000, ["line 1 is not JSON Lines"]),
         ('[{"a": 1},\n{"a": 2}', ["array does not end"]),
         ('{"a": "\\ud800"}\n', ["column 'a'", "no text"]),
@@ -316,7 +316,7 @@ def test_what_is_no_table_is_named(write: Callable[..., Path], content: str | by
 
 
 def test_a_table_called_parquet_that_is_none_is_named(write: Callable[..., Path]) -> None:
-    assert "m.parquet (by its content no Parquet): a header and no rows" in problem_of(write("junk", "m.parquet"))
+    assert "m.parquet (not Parquet by its content): a header and no rows" in problem_of(write("junk", "m.parquet"))
     assert "byte 0x93 in line 1 is not UTF-8" in problem_of(write(b"\x93\x94\x95", "m.parquet"))
 
 
@@ -456,7 +456,7 @@ def test_a_neighbour_that_is_doubtful_or_broken_is_named(tmp_path: Path) -> None
         neighbours(tmp_path / "train.csv", rows, ["label"])
     (tmp_path / "valid.csv").unlink()
     (tmp_path / "val.csv").write_text(FEW + "c.png,x,y\n")
-    with pytest.raises(UserError, match=r"val.csv: .* line 4 has 3 cells.* --val-data none refuses it"):
+    with pytest.raises(UserError, match=r"val.csv: .* line 4 has 3 cells.* --val-data none ignores it"):
         neighbours(tmp_path / "train.csv", rows, ["label"])
 
 
