@@ -478,7 +478,7 @@ def weight_problems(plan: Plan, ask: Ask) -> list[str]:
             problems.append(f"node {node} cannot fetch weights ({str(answer).strip().splitlines()[-1]})")
         elif missing := answer[1]:
             first = next(iter(missing.values()))
-            problems.append(f"node {node} lacks weights of {some(missing)}: {first}; every node must see a folder")
+            problems.append(f"node {node} lacks weights of {some(missing)}: {first}; every node must see --weights")
     return problems
 
 
