@@ -59,7 +59,7 @@ OF_TRAINING = (
 )
 DATA_OPTIONS = {name: one for name, one in DataConfig.options().items() if name not in OF_TRAINING}
 DATA_OPTIONS["data"] = dataclasses.replace(
-    DATA_OPTIONS["data"], help=DATA_OPTIONS["data"].help.partition("; default")[0] + "; needed"
+    DATA_OPTIONS["data"], help=DATA_OPTIONS["data"].help.partition("; default")[0] + "; required"
 )
 """Those of ``python -m sweep.run`` about what is read, which mean the same here; the model says the others."""
 SPLIT = "external"
