@@ -381,7 +381,7 @@ def _metric_problems(config: SweepConfig, dataset: DatasetRecord | None, space: 
         name.partition(".")[0] in LOSS_FIELDS and not choice.single() for name, choice in space.distributions.items()
     )
     if searched or len({(row.loss, row.class_weights) for row in space.fixed or ()}) > 1:
-        return ["--metric val_loss cannot compare trials of different losses: give val_nll, or fix the loss by --set"]
+        return ["--metric val_loss cannot compare trials of different losses: give val_nll, or fix the loss with --set"]
     return []
 
 
@@ -404,7 +404,7 @@ def _differences(
         if one.sha256 and name in began_with and began_with[name].sha256 not in (None, one.sha256)
     ]
     folders = [path for path in _files_of_the_data(paths) if path.is_dir()]
-    found += [f"{path} is a folder, where the run had a file: move it away" for path in folders]
+    found += [f"{path} is a folder, but the run had a file there: move the folder away" for path in folders]
     source = None if space is None else space.source
     if source is not None and (not paths.space.exists() or paths.space.read_text(encoding="utf-8") != source):
         found.append(

@@ -288,9 +288,9 @@ def input_problem(found: FoundWeights, images: Tensor) -> str | None:
     if (off > FAR_OFF).float().mean() <= 0.5 and (spread < TOO_FLAT).float().mean() <= 0.5:
         return None
     return (
-        f"weights of {found.backbone}: {found.path} was made for other input values: what reaches its first BatchNorm "
-        f"({name}) varies {spread.median():.2g} times as much as there, and lies {off.median():.2g} of its standard "
-        f"deviations off (medians of {len(off)} channels): say what pixels of 0 and 255 must become, such as "
+        f"weights of {found.backbone}: {found.path} was made for other input values: the inputs of its first BatchNorm "
+        f"({name}) vary {spread.median():.2g} times as much as expected, and are {off.median():.2g} of its standard "
+        f"deviations off (medians of {len(off)} channels): give the values of pixels 0 and 255, such as "
         f"--weights {found.backbone}={found.path},range=-1024:1024"
     )
 
@@ -420,7 +420,7 @@ def _find_in_folder(folder: Path, backbones: Sequence[str]) -> tuple[dict[str, F
         else:
             missing[name] = (
                 f"weights of {name}: {folder} has neither {wanted} nor {name}-<first 8 digits of its SHA-256>.pth: "
-                f"put one there ({url}), or give --weights {name}=FILE, --weights imagenet or --weights random"
+                f"add one ({url}), or give --weights {name}=FILE, --weights imagenet or --weights random"
             )
     return found, missing
 

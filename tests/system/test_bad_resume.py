@@ -214,7 +214,7 @@ def test_a_run_whose_data_set_is_not_known_any_more(run: RunPaths, asked: Asked,
 def test_a_folder_in_the_place_of_a_file_is_named(run: RunPaths, asked: Asked) -> None:
     run.splits.unlink()
     run.splits.mkdir()
-    expect(asked("--resume", "begun"), f"{run.splits} is a folder, where the run had a file: move it away")
+    expect(asked("--resume", "begun"), f"{run.splits} is a folder, but the run had a file there: move the folder away")
 
 
 @pytest.mark.parametrize(

@@ -95,9 +95,9 @@ def _in_list(split: str, file: Path, index: FileIndex) -> frozenset[str]:
     try:
         names = read_list(file)
     except UserError as error:
-        way = "beside a folder, give a list of paths (one a line) or a folder of class folders; or give tables only"
+        way = "with a folder, give a list of paths (one per line) or a folder of class folders; or give only tables"
         what = error.problems[0].removeprefix(f"{file}: ")
-        raise UserError(f"--{split}-data {file}: {what}; {way}, by --data TABLE") from None
+        raise UserError(f"--{split}-data {file}: {what}; {way}, with --data TABLE") from None
     located = index.locate(names)
     missing = [name for name, rows in zip(names, located.rows, strict=True) if not rows]
     if missing:

@@ -145,7 +145,7 @@ def way_out(index: FileIndex, images: Sequence[str] = ()) -> str:
         return f"{shown_paths(arrays)}: {what}"
     if others:
         said = "; ".join(f"{path} exists, but {why}" for path, why in list(others.items())[:3])
-        return f"{said}; give a table of the images by --data with --label-column, or --class-from REGEX"
+        return f"{said}; give a table of the images as --data with --label-column, or --class-from REGEX"
     return "--class-from REGEX takes the class of each image from its path"
 
 
@@ -154,7 +154,7 @@ def table_in(index: FileIndex) -> str:
     names = _tables_by_name(index)
     option = _table_option(index, naming_tables(index)[0])
     beside = f", such as {_quoted(index.root / names[0])}" if names else ""
-    return option or f"give a table by --data{beside}"
+    return option or f"give a table with --data{beside}"
 
 
 def _table_option(index: FileIndex, tables: Sequence[NamingTable]) -> str:

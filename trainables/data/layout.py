@@ -359,7 +359,7 @@ def _check_classes(
     elif inside := [] if has_splits else _splits_below(tree, folders):
         problem = (
             f"{shown_paths(inside)}: named like splits, below {shown_paths(names)}; give one folder, such as --data "
-            f"{tree.index.root / folders[0]}, or leave it out by --classes, or give {outer} if all are classes"
+            f"{tree.index.root / folders[0]}, or leave it out with --classes, or give {outer} if all are classes"
         )
     elif parts:
         problem = f"{shown_paths(parts)} are not classes but parts of one set by their names; "
@@ -379,7 +379,7 @@ def _check_classes(
             f"{shown_paths(above_all)} are probably body parts, not classes, as they contain folders such as "
             f"{next(iter(above_words.values()))}; "
             f"{_instead(tree, folders, parts, inner)}, or read the class from the path with --class-from '({words})/'"
-            + (f" and the patient by --group-from '{group}'" if group else "")
+            + (f" and the patient with --group-from '{group}'" if group else "")
         )
     elif splits := [name for name in names if split_name(name).plain] or split_pair(names):
         shown = ",".join(f"{name}={split_name(name).split}" for name in splits)
@@ -390,7 +390,7 @@ def _check_classes(
     elif odd := [name for name in names if is_unlabelled(name) or (name.lower() == "masks" and len(names) > 1)]:
         kept = ",".join(name for name in names if name not in odd)
         only = [folder for folder in folders if name_of(folder) == kept and len(tree.children(folder)) > 1]
-        leave = f"give --data {tree.index.root / only[0]}" if only else f"leave it out by --classes {kept}"
+        leave = f"give --data {tree.index.root / only[0]}" if only else f"leave it out with --classes {kept}"
         problem = f"{shown_paths(odd)}: not named like a class; {leave}, or give {outer}"
     elif holders := [
         one for one in folders if _holds_classes(tree, one, names) or (len(names) > 1 and all(map(says_nothing, names)))
@@ -412,7 +412,7 @@ def _check_classes(
             f"{shown_paths(sorted(map(name_of, tree.children(last))))}); give {outer} for the outer, {inner} for the "
             "inner "
             + ("ones, --class-from '([^/]+)/[^/]+$' for the innermost" if has_deeper else "ones")
-            + ("" if has_splits else f", --data {tree.index.root / last} for {name_of(last)} alone")
+            + ("" if has_splits else f", --data {tree.index.root / last} for {name_of(last)} only")
             + (f", or --split-names {names[0]}=train,... if the outer ones are splits" if len(names) <= 5 else "")
         )
         if len(names) > 5:
@@ -498,7 +498,7 @@ def _why_ids(tree: _Tree, folders: Sequence[str], names: Sequence[str]) -> str:
     if len(folders) == len(names) and len(of_split) > 1 < min(of_split.values()):
         return ", as no two splits have a folder of the same name"
     images = sum(len(tree.rows(folder)) for folder in folders)
-    return ", as they hold hardly more than one image each" if 2 * images < 3 * len(names) else ""
+    return ", as they have hardly more than one image each" if 2 * images < 3 * len(names) else ""
 
 
 def _layout(tree: _Tree, splits: Mapping[str, str], classes: Mapping[str, str], empty: tuple[str, ...]) -> Layout:

@@ -111,7 +111,7 @@ class _Listing:
         unknown_rows = self.use.usable & (splits == "") & (found == "")
         blank = unknown_rows & (self.rows[column] == "").to_numpy()
         what = f"the split is blank in {int(blank.sum())} rows; fill it in, or leave them out"
-        self.use.fault(f"column {column!r}", blank, f"{what} by --where {column}=train,val,test")
+        self.use.fault(f"column {column!r}", blank, f"{what} with --where {column}=train,val,test")
         strange = unknown_rows & ~blank
         if strange.any():
             counts = self.rows.loc[strange, column].value_counts()

@@ -80,7 +80,7 @@ def missing_classes(
         ]
     problems = [
         f"class {name!r} has no image in {split}, which has {int(parts[split].sum())} images: every class must be "
-        "in train and val; name those to keep by --classes"
+        "in train and val; list those to keep in --classes"
         for split, names in given.items()
         for name in names
     ]
@@ -88,7 +88,7 @@ def missing_classes(
     if assignment.origin != SEEDED and given["train"] and untested and parts["test"].any():
         problems.append(
             f"test has {', '.join(given['train'][:5])} where train has {', '.join(untested[:5])}: if these are the "
-            "same classes, give them one name by class_names in a preset of your own, or by --class-from"
+            "same classes, give them one name with class_names in your own preset, or with --class-from"
         )
     if drawn:
         problems.append(_too_rare(drawn, hot, classes, groups))
@@ -120,8 +120,8 @@ def _too_rare(
     else:
         keep = ",".join(left) if len(left) <= 10 else f"{','.join(left[:10])},..."
         least = max(3, *(images[name] + 1 for name in rare))
-        by_count = f"leave out small classes by --min-class-images {least}, or " if least <= smallest else ""
-        way = f"{by_count}name those to keep by --classes {keep}"
+        by_count = f"leave out small classes with --min-class-images {least}, or " if least <= smallest else ""
+        way = f"{by_count}list those to keep: --classes {keep}"
     return f"too rare to be in train, val and test: {some(named)}; {way}"
 
 

@@ -147,7 +147,7 @@ def neighbours(path: Path, rows: pd.DataFrame, label_columns: Sequence[str]) -> 
             both = (
                 f"{found[split].name} and {file.name}" if file.parent == path.parent else f"{found[split]} and {file}"
             )
-            what = f"{both} beside {path.name} both seem to be its {split} split"
+            what = f"{both} next to {path.name} both seem to be its {split} split"
             raise UserError(f"{path.parent}: {what}; give one as --{split}-data, or none")
         found[split] = file
     return {split: found[split] for split in ("val", "test") if split in found}

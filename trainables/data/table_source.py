@@ -219,7 +219,7 @@ def _joined(
         alone = int((merged.pop(TABLE) == "left_only").sum())
         if alone == len(merged) and (of_main or needed.intersection(wanted)):
             example = ", ".join(map(str, cells[on].iloc[0]))
-            way_out = "fix the join" if of_main else "leave this table out by --val-data none or --test-data none"
+            way_out = "fix the join" if of_main else "leave this table out with --val-data none or --test-data none"
             what = f"no row of {path.name} has a {', '.join(on)} of {file.name} (it has {example})"
             raise UserError(f"join: {what}; {way_out}")
         if alone:

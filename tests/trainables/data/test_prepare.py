@@ -412,7 +412,7 @@ def test_column_options_with_a_folder_are_refused_not_ignored(split_folder: Path
     ("paths", "given"),
     [
         (("0.png", "1.png", "2.png", "3.png"), "a.csv names images: give --data ROOT/a.csv --path-column path"),
-        ((), "give a table by --data, such as ROOT/a.csv"),
+        ((), "give a table with --data, such as ROOT/a.csv"),
     ],
 )
 def test_column_options_with_a_folder_name_the_table_that_lies_there(

@@ -365,7 +365,7 @@ def test_rows_of_another_split_need_no_partner_in_a_join_for_groups(table: Calla
     samples = read(path, join=join, group_column="lesion")
     assert (samples.problems, samples.groups) == ((), ("1", "2", "", ""))
     assert "2 of 2 rows of val.csv have no match in lesions.csv: lesion left blank" in samples.notes
-    with pytest.raises(UserError, match=r"no row of val.csv .* \(it has c.png\); leave .* by --val-data none"):
+    with pytest.raises(UserError, match=r"no row of val.csv .* \(it has c.png\); leave .* with --val-data none"):
         read(path, join=join, label_column=("lesion",), val_data="val.csv")
 
 

@@ -191,7 +191,7 @@ class _Place:
         best, *others = [preset for preset in fitting[base] if len(preset["files"]) == most]
         if others:
             names = " and ".join(preset.name for preset in (best, *others))
-            raise UserError(f"--data {self._config.data} fits the presets {names}: choose one by --preset, or none")
+            raise UserError(f"--data {self._config.data} fits the presets {names}: choose one with --preset, or none")
         return best, base
 
     def has_other_labels(self, preset: Preset) -> bool:
