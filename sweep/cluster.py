@@ -226,8 +226,8 @@ class ClusterWatch:
         if self._silent_s > patience_s:
             raise SweepStopped(f"the head of the Ray cluster has not answered for {patience_s:.0f} s", CLUSTER_LOST)
         if self._empty_s > LOST_AFTER_S:
-            lost = "no machine of the Ray cluster has had room for a trial, and none was starting"
-            raise SweepStopped(f"{lost}, for {LOST_AFTER_S:.0f} s", CLUSTER_LOST)
+            lost = f"no machine of the cluster has had room for a trial for {LOST_AFTER_S:.0f} s, and none was starting"
+            raise SweepStopped(lost, CLUSTER_LOST)
         if self.slots:
             self._waited_s = 0.0
             return None
