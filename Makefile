@@ -1,4 +1,4 @@
-# Every target sets up what it needs: .venv is made once and made again only when the project's requirements change.
+# Every target sets up what it needs: .venv is created once, and again only when the project's requirements change.
 PYTHON ?= python3
 SPACE ?= partial_unfreeze
 BIN := .venv/bin
@@ -22,7 +22,7 @@ setup: .venv/installed  ## create .venv and install the project into it
 sweep: setup  ## sweep the demo set (SPACE=partial_unfreeze) and write its report under runs/
 	$(BIN)/python -m sweep.run --space $(SPACE)
 
-test: setup  ## ruff, mypy and every test but the long ones
+test: setup  ## ruff, mypy and all tests except the long ones
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy & types=$$!; $(PYTEST) -m "not long and not cluster"; tests=$$?; wait $$types && exit $$tests
@@ -30,15 +30,15 @@ test: setup  ## ruff, mypy and every test but the long ones
 test-long: setup  ## whole sweeps: killed, resumed, extended, with folds; and every network
 	$(PYTEST) -m long
 
-test-cluster: setup  ## clusters and lost processes; three hosts as namespaces of this machine, where root may make some
+test-cluster: setup  ## clusters and lost processes; three simulated hosts (network namespaces) if run as root
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,cluster]'
 	timeout --signal=INT 25m env $(PYTEST) -m cluster -rs $(ARGS)
 
-bench: setup  ## the speed and memory table of benchmarks/
+bench: setup  ## measure the speed and memory table of benchmarks/
 	$(BIN)/python -m benchmarks.speed
 
-bench-full: setup  ## whole sweeps beside the published way and a bare loop: hours, goes on where it was stopped
+bench-full: setup  ## whole sweeps compared with the published way and a bare loop: takes hours, continues where it stopped
 	$(BIN)/python -m benchmarks.full
 
-clean:  ## remove .venv and caches; runs/ stays
+clean:  ## remove .venv and caches; keeps runs/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -77,14 +77,14 @@ def build(run_root: Path) -> Path:
     except OSError as error:
         if disk_error(error) is error:
             raise OSError(error.errno, error.strerror, error.filename or str(run_root)) from error
-        way_out = "mend what is in the way; what was there before is still there"
+        way_out = "fix the cause; the previous report is still there"
         raise UserError(f"the report {report} cannot be written ({error.strerror}): {way_out}") from error
     return report / "index.html"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line: see ``run_command``; 2 if the folder is no run."""
-    parser = argparse.ArgumentParser(prog="python -m reports.build", description="Write the report of a run folder.")
+    parser = argparse.ArgumentParser(prog="python -m reports.build", description="Build the report of a run folder.")
     parser.add_argument("run", metavar="RUN", help="a run folder: <storage>/<name> of a sweep")
 
     def made(arguments: list[str]) -> int:

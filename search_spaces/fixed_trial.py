@@ -61,7 +61,7 @@ class FixedTrial:
         if wrong:  # Optuna only warns, and a list or tuple among the choices breaks its storage
             raise UserError(f"choices of {name} must be text, numbers or None, received {wrong[0]!r}")
         if isinstance(choices, str) or not choices:
-            raise UserError(f"{name} is offered no list of choices, received {choices!r}")
+            raise UserError(f"{name} needs a list of choices, received {choices!r}")
         return self._ask(name, CategoricalDistribution(choices))
 
     def _ask(self, name: str, offered: Offered) -> Any:
@@ -75,8 +75,8 @@ class FixedTrial:
         before = self.distributions.get(name, self._known.get(name, distribution))
         if before != distribution:
             raise UserError(
-                f"{name} must be offered the same in every trial, received {_range(distribution)} after "
-                f"{_range(before)}: give each branch a name of its own, such as {field}.a and {field}.b"
+                f"{name} must be the same in every trial, received {_range(distribution)} after "
+                f"{_range(before)}: give each branch its own name, such as {field}.a and {field}.b"
             )
         if name not in self.suggested:
             if name in self._point:

@@ -117,7 +117,7 @@ class TrialParams:
         ``head_widths`` stands there as text, ``"none"``, ``"380"`` or ``"1024+512"``; ``unfreeze_layers`` as
         ``"none"`` or ``"features.10+features.12"``. Unknown keys and values of the wrong type raise ``UserError``.
         """
-        problems = [] if "backbone" in flat else [f"a trial names no backbone: give one of {', '.join(BACKBONE_NAMES)}"]
+        problems = [] if "backbone" in flat else [f"a trial has no backbone: give one of {', '.join(BACKBONE_NAMES)}"]
         values: dict[str, Any] = {}
         for key, value in flat.items():
             with gathered(problems):
@@ -214,7 +214,7 @@ def allows(override: Override, key: str, value: Scalar) -> bool:
 def _checked_range(key: str, low: object, high: object) -> Range:
     """Two ends that ``key`` may have, in their order."""
     if key in FIELDS and FIELDS[key].partition(" ")[0] not in ("int", "float"):
-        raise UserError(f"{key} is no number: give one value, or choices such as a,b; received {low}..{high}")
+        raise UserError(f"{key} is not a number: give one value, or choices such as a,b; received {low}..{high}")
     ends = [_checked_value(key, end) for end in (low, high)]
     if not all(isinstance(end, int | float) for end in ends) or ends[0] > ends[1]:  # type: ignore[operator]
         raise UserError(f"a range of {key} must go from a lower to a higher number, received {low}..{high}")
@@ -314,5 +314,5 @@ def _problems(params: TrialParams) -> list[str]:
     )
     found += [f"{name} must be {allowed}, received {values[name]}" for name, ok, allowed in in_range if not ok]
     if params.loss == "focal" and params.focal_alpha is not None and params.class_weights != "none":
-        found.append("focal_alpha and class_weights=balanced both weigh the classes: give one of them")
+        found.append("focal_alpha and class_weights=balanced both weight the classes: give only one of them")
     return found

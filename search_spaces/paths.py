@@ -25,12 +25,12 @@ def path_of(named: str, given: str) -> Path:
 def expanded(given: str) -> str:
     """``given`` with the ``~`` at its beginning in full. ``ValueError`` for what is no path here, such as a URL."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", given):
-        raise ValueError(f"{given}: is a URL, and only paths are read and written: mount it, or sync it into a folder")
+        raise ValueError(f"{given}: is a URL, and only paths are supported: mount it, or sync it into a folder")
     path = os.path.expanduser(given)
     if path.startswith("~"):
         raise ValueError(f"{given}: no user has this home folder; for a file of this name write ./{given}")
     if "\0" in path:
-        raise ValueError(f"{given!r}: no path holds a NUL character")
+        raise ValueError(f"{given!r}: a path cannot contain a NUL character")
     return path
 
 

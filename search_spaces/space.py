@@ -199,7 +199,7 @@ def misfits(params: TrialParams, context: SpaceContext) -> list[str]:
     if params.batch_size > context.train_count:
         found.append(f"batch_size {params.batch_size} is above the {context.train_count} images of the training split")
     if params.backbone not in context.backbones:
-        found.append(f"backbone {params.backbone} is not among those of this sweep: {', '.join(context.backbones)}")
+        found.append(f"backbone {params.backbone} is not one of this sweep's: {', '.join(context.backbones)}")
     return found
 
 
@@ -253,7 +253,7 @@ def _tried_out(space: Space) -> Space:
             unseen -= trials[-1].narrowed
     drawn = f" of {len(trials)} random trials)"
     raise_all([one[0] if len(set(one)) == 1 else f"{one[0]} ({len(one)}{drawn}" for one in problems.values()])
-    why = f"{space.name} does not search it here; give it one value"
+    why = f"{space.name} does not search it here: give it one value"
     raise_all([f"--set {field}={space.overrides[field]}: {why}" for field in space.overrides if field in unseen])
     notes = dict.fromkeys(note for trial in trials for note in trial.notes)
     always = set.intersection(*(set(trial.distributions) for trial in trials))
@@ -264,8 +264,8 @@ def _tried_out(space: Space) -> Space:
 def depends_on_more(space: Space) -> str:
     """What is wrong with a space that gives two configurations for the same values."""
     return (
-        f"{space.name} does not give the same configuration for the same suggested values: it may depend on trial and "
-        "context only (no random numbers of its own, no clock, no count of its calls)"
+        f"{space.name} does not give the same configuration for the same suggested values: it may depend only on "
+        "trial and context (no random numbers, no clock, no count of its calls)"
     )
 
 
@@ -297,7 +297,7 @@ def _with_seed_points(space: Space, points: object) -> Space:
         if kept and kept not in fitted and not outside:
             fitted.append(kept)
     raise_all(problems)
-    notes = [f"{dropped} of {len(points)} seed points lie outside the ranges of --set and are left out"]
+    notes = [f"{dropped} of {len(points)} seed points are outside the ranges of --set and are left out"]
     return dataclasses.replace(space, seed_points=fitted, notes=(*space.notes, *(notes if dropped else ())))
 
 
@@ -329,7 +329,7 @@ def _study(name: str, context: SpaceContext, overrides: Mapping[str, Override], 
     ids = [row.id for row in rows]
     problems = [f"--rows: {unknown('row', one, ids)}" for one in dict.fromkeys(asked) if one not in ids]
     problems += [
-        f"--set {field}={override}: {name} is a list of trials and searches nothing: give {field} one value"
+        f"--set {field}={override}: {name} is a fixed list of trials and has no ranges: give {field} one value"
         for field, override in overrides.items()
         if isinstance(override, Range | Choices)
     ]
@@ -355,7 +355,7 @@ def _study(name: str, context: SpaceContext, overrides: Mapping[str, Override], 
     if not chosen:
         tasks = {row.task: None for row in rows if row.params is not None}
         if context.task not in tasks:
-            raise UserError(f"{name} has no {context.task} trial: all it has are {' and '.join(sorted(tasks))}")
+            raise UserError(f"{name} has no {context.task} trial: all its trials are {' and '.join(sorted(tasks))}")
         own = {row.id: left_out[row.id] for row in rows if row.params is not None and row.task == context.task}
         raise UserError(*(f"{name} cannot run {told}" for told in by_reason(own)))
     return Space(

@@ -59,7 +59,7 @@ class UserFile:
 
     def __init__(self, path: Path) -> None:
         if path.exists() and not (path.is_file() and path.stat().st_size <= LONGEST_FILE):
-            raise UserError(f"--space: the file {path} cannot be read: it is no file of at most {LONGEST_FILE} bytes")
+            raise UserError(f"--space: {path} cannot be read: it is not a file of at most {LONGEST_FILE} bytes")
         try:
             self.source = path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -117,11 +117,11 @@ class UserFile:
         place = f" at line {found[1]} (in {found[2]})" if found else ""
         if hung:
             what = f"did not return within {CALL_WITHIN_S:g} s{place}"
-            why = "its import, one draw and seed_points() may each take no longer"
+            why = "its import, each draw and seed_points() are limited to that"
         else:
             how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-            what = f"ended the process that it ran in {how}{place}"
-            why = "take out what does so (os._exit, a crash, memory that runs out)"
+            what = f"ended its process {how}{place}"
+            why = "remove the cause (os._exit, a crash, out of memory)"
         error = ProcessLost(f"{self._path} {what}: {why}")
         error.frames = frames
         return error
@@ -215,7 +215,7 @@ class _AskingTrial:
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         if method not in SUGGESTS:
-            raise AttributeError(f"a space may ask its trial for {', '.join(SUGGESTS)} only, not for {method!r}")
+            raise AttributeError(f"a space may use only {', '.join(SUGGESTS)} of its trial, not {method!r}")
 
         def ask(*given: Any, **named: Any) -> Any:
             _write(self._replies, _line({"asked": [method, given, named]}))

@@ -28,26 +28,26 @@ MISSING = "\0missing"
 WIDEST_HELP = 110
 
 OPTIONS = SweepConfig.options() | {
-    "json": Option(group="place", metavar=None, help="with --dry-run: print what was read as one JSON object"),
+    "json": Option(group="place", metavar=None, help="with --dry-run: print the configuration and data set as JSON"),
     "config": Option(
         group="place",
         metavar="FILE",
-        help="a YAML file of these options (lines such as `epochs: 20`); the command line wins",
+        help="a YAML file of these options (such as `epochs: 20`); the command line takes precedence",
     ),
 }
 EXAMPLES = """\
 examples:
-  python -m sweep.run                                      the demo set: a first report in minutes
-  python -m sweep.run --data xrays/ --time-budget 8h       a folder of images, over night
+  python -m sweep.run                                      demo set: a first report in minutes
+  python -m sweep.run --data xrays/ --time-budget 8h       a folder of images, overnight
   python -m sweep.run --data xrays.csv --label-column finding --group-column patient
   python -m sweep.run --data xrays/ --backbones resnet18,vgg16 --set optimizer=adamw --dry-run
-  python -m sweep.run --resume NAME --trials 200           go on with a run, and further
-  python -m sweep.run --resume NAME --retry-failed         run its failed trials again
+  python -m sweep.run --resume NAME --trials 200           continue a run with more trials
+  python -m sweep.run --resume NAME --retry-failed         rerun its failed trials
 
 exit codes:
   0 done, or out of time   1 every trial failed, or five in a row on one machine   2 bad input
   3 cluster lost   4 disk full   130 interrupted
-  after 3, 4 and 130 nothing is lost: mend what was told, and go on by --resume"""
+  after 3, 4 and 130 nothing is lost: fix the reported cause and continue with --resume"""
 
 
 def read(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
@@ -107,7 +107,7 @@ def parser(*, rare: bool = False) -> Arguments:
     """
     made = Arguments(
         "sweep.run",
-        "Find out which pretrained network, trained how, is best on your labelled images.",
+        "Find the pretrained network and hyperparameters that work best on your labelled images.",
         EXAMPLES,
         usage="python -m sweep.run [options]",
         add_help=False,
@@ -115,7 +115,7 @@ def parser(*, rare: bool = False) -> Arguments:
     for title in GROUPS:
         group = made.add_argument_group(title)
         add_options(group, {name: one for name, one in OPTIONS.items() if one.group == title}, rare=rare)
-    group.add_argument("-h", "--help", action="help", help="show this page")
+    group.add_argument("-h", "--help", action="help", help="show this help")
     add_help_all(group, parser)
     return made
 
@@ -187,14 +187,14 @@ def _stranger_problems(strangers: Sequence[str], known: Sequence[str]) -> Iterat
         elif after_unknown:  # the value of the unknown option
             after_unknown = False
         else:
-            yield f"unexpected argument {one!r}: options begin with --, several names have commas between"
+            yield f"unexpected argument {one!r}: options begin with --, names are separated by commas"
 
 
 def _no_option(given: str, spellings: Mapping[str, str], page: str = "--help-all") -> str:
     """Say that ``given`` is no option; a hyperparameter is one of ``--set``. spellings, page: of ``unknown_option``."""
     name = underscored(given.removeprefix("--"))
     if name in FIELDS and f"{given}s" not in spellings and not {"set", "--set"}.isdisjoint(spellings):
-        return f"unknown option {given}: it is a hyperparameter: fix it by --set {name}=VALUE (in a file: under set)"
+        return f"unknown option {given}: use --set {name}=VALUE for a hyperparameter (in a file: under set)"
     return unknown_option(given, "option", spellings, page)
 
 
@@ -254,7 +254,7 @@ class Arguments(argparse.ArgumentParser):
         return asked, problems
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; {self.prog} --help shows all options")
+        raise UserError(f"{message}; {self.prog} --help lists the options")
 
 
 def path(given: str) -> str:
@@ -275,7 +275,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 def add_computing(made: Arguments) -> None:
     """The options of a command that computes with a model."""
     made.add_argument("--device", default="auto", metavar="NAME", help="auto (a GPU if there is one), cpu or cuda")
-    made.add_argument("--batch-size", metavar="N", help="images computed at once; default: 32, on a GPU 256")
+    made.add_argument("--batch-size", metavar="N", help="images per batch; default: 32, on a GPU 256")
 
 
 def computing(asked: argparse.Namespace) -> tuple[int | None, list[str]]:
@@ -321,7 +321,7 @@ class ImageCount:
         self._told, self._shown = now, True
         speed = (done - self._before) / max(now - self._began, 1e-3)
         left = timedelta(seconds=round((count - done) / speed))
-        text = f"{done:,} of {count:,} {what}" + ("" if ended else f", {speed:,.0f} a second, {left} left")
+        text = f"{done:,} of {count:,} {what}" + ("" if ended else f", {speed:,.0f} per second, {left} left")
         before, after = ("\r", "\n" if ended else "") if terminal else ("", "\n")
         with contextlib.suppress(OSError):  # A terminal that has gone ends no sweep.
             print(f"{before}{text:<70}", end=after, file=sys.stderr, flush=True)

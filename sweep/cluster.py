@@ -44,7 +44,7 @@ MOST_AT_ONCE = 1000
 
 def in_use() -> list[str]:
     """Why no sweep can start Ray in this process, one sentence; [] if it can."""
-    taken = "Ray is in use in this process already: call ray.shutdown() first, or run the sweep in a process of its own"
+    taken = "Ray is already running in this process: call ray.shutdown() first, or run the sweep in another process"
     return [taken] if ray.is_initialized() else []
 
 
@@ -52,7 +52,7 @@ def folder_problems() -> list[str]:
     """Why Ray's sockets cannot lie in its temporary folder, one sentence; [] if they can."""
     if len(os.fsencode(ray_folder())) + len(_SOCKET.format(os.getpid())) <= LONGEST_SOCKET:
         return []
-    return [f"Ray's temporary folder {ray_folder()} has too long a name for sockets: set RAY_TMPDIR, such as to /tmp"]
+    return [f"the path of Ray's temporary folder {ray_folder()} is too long for sockets: set RAY_TMPDIR to /tmp"]
 
 
 def connect(
@@ -88,7 +88,7 @@ def connect(
         )
     except Exception as error:  # Ray raises many, a bare Exception among them.
         if address == "local":
-            full = f"the disk of its temporary folder {ray_folder()} is full: make room, or set RAY_TMPDIR to another"
+            full = f"the disk of its temporary folder {ray_folder()} is full: free space, or set RAY_TMPDIR to another"
             why = full if is_full(ray_folder()) else error
             raise UserError(f"Ray cannot be started on this machine: {why}") from error
         raise UserError(_no_cluster(address, str(error))) from None
@@ -112,7 +112,7 @@ def _wait_for(count: int) -> None:
     waited_s = 0.0
     while (found := sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes())) < count:
         if waited_s % SAY_EVERY_S == 0:
-            say(f"waiting for {count} machines of the cluster: {found} are there")
+            say(f"waiting for {count} machines of the cluster: {found} joined")
         time.sleep(ASK_EVERY_S)
         waited_s += ASK_EVERY_S
 
@@ -149,7 +149,7 @@ def _silence_at(address: str) -> str | None:
 def _no_cluster(address: str, why: str) -> str:
     return (
         f"--address {address}: no Ray cluster answers there ({why}); start one by `ray start --head` or "
-        "`ray up cluster.yaml`, with RAY_AUTH_MODE=token on every host, or leave --address out"
+        "`ray up cluster.yaml`, with RAY_AUTH_MODE=token on every host, or omit --address"
     )
 
 
@@ -226,15 +226,15 @@ class ClusterWatch:
         if self._silent_s > patience_s:
             raise SweepStopped(f"the head of the Ray cluster has not answered for {patience_s:.0f} s", CLUSTER_LOST)
         if self._empty_s > LOST_AFTER_S:
-            lost = "no machine of the Ray cluster has had room for a trial, and none was being started"
-            raise SweepStopped(f"for {LOST_AFTER_S:.0f} s {lost}", CLUSTER_LOST)
+            lost = f"no machine of the cluster has had room for a trial for {LOST_AFTER_S:.0f} s, and none was starting"
+            raise SweepStopped(lost, CLUSTER_LOST)
         if self.slots:
             self._waited_s = 0.0
             return None
         before, self._waited_s = self._waited_s, self._waited_s + passed_s
         if before // SAY_EVERY_S == self._waited_s // SAY_EVERY_S:
             return None
-        return f"waiting for a machine: for {self._waited_s / 60:.0f} min none of the cluster has had room for a trial"
+        return f"no machine of the cluster has had room for a trial for {self._waited_s / 60:.0f} min: waiting"
 
     def killed_for_memory(self, ip: str) -> bool:
         """Whether the kernel of a node has ended processes since it was last asked, as memory had run out."""

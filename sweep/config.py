@@ -56,19 +56,18 @@ class SweepConfig(DataConfig):
     space: Text = _tried(
         "partial_unfreeze",
         "NAME",
-        "a search space: partial_unfreeze, head_only, full_finetune, imbalance, a published study (studies.bscs17028, "
-        "studies.msds18022, studies.msds19058, studies.msds19005, studies.msds19042), or the path of a Python file of "
-        "one's own",
+        "search space: partial_unfreeze, head_only, full_finetune, imbalance, a published study (studies.bscs17028, "
+        "studies.msds18022, studies.msds19058, studies.msds19005, studies.msds19042), or a Python file of your own",
         path=True,
     )
     rows: CommaNames = _tried(
-        (), "IDS", "of a study only these rows, such as W2,W4; default: all that fit the data", many=True
+        (), "IDS", "study: run only these rows, such as W2,W4; default: all that fit the data", many=True
     )
     backbones: CommaNames | None = _tried(
         None,
         "NAMES",
-        "exactly these networks, with commas between; default: those of twelve whose weights are found, demo three; a "
-        "wrong name lists all 18",
+        "networks to try, separated by commas; default: those of twelve whose weights are found, demo three; a wrong "
+        "name lists all 18",
         many=True,
         allowed=BACKBONE_NAMES,
         kind="backbone",
@@ -76,15 +75,15 @@ class SweepConfig(DataConfig):
     weights: Weights | None = _tried(
         None,
         "FROM",
-        "what a network starts from: imagenet, random, a folder of weight files, or NAME=FILE for one network, also "
-        "beside the others (NAME=FILE,range=-1024:1024 where pixels of 0..255 must become these); may be repeated; "
-        "default: imagenet, demo random",
+        "starting weights: imagenet, random, a folder of weight files, or NAME=FILE for one network, also with the "
+        "others (NAME=FILE,range=-1024:1024: scale pixels of 0..255 to this range); may be repeated; default: "
+        "imagenet, demo random",
         many=True,
     )
     set: Hyperparameters = _tried(
         {},
         "NAME=VALUE",
-        "fix a hyperparameter in every trial, such as lr=1e-3, or search a part of what the space does: lr=1e-4..1e-2, "
+        "fix a hyperparameter in every trial, such as lr=1e-3, or search only part of the space: lr=1e-4..1e-2, "
         "batch_size=16,32; may be repeated; a wrong name lists all",
         many=True,
     )
@@ -93,71 +92,71 @@ class SweepConfig(DataConfig):
         None, "N", "configurations to try; default: 64, demo 16 (a study: its list)", least=1, anew=True
     )
     epochs: Whole | None = _how_much(
-        None, "N", "the most epochs of a trial; default: 20, demo 6 (a study: its own)", least=1
+        None, "N", "maximum epochs per trial; default: 20, demo 6 (a study: its own)", least=1
     )
     patience: WholeOrNone = _how_much(
-        None, "N", "end a trial after N epochs without a better metric; default: none", least=1
+        None, "N", "end a trial after N epochs without improvement of the metric; default: none", least=1
     )
     time_budget: SecondsOrNone = _how_much(
         None,
         "TIME",
-        "end after 90m, 2h, 1d (a number: seconds), the finalists' repeats included; --resume goes on; default: none",
+        "stop after 90m, 2h, 1d (a number: seconds), finalists' repeats included; --resume continues; default: none",
         above_s=0,
         anew=True,
     )
     trial_time_limit: SecondsOrNone = _how_much(
-        None, "TIME", "a trial that takes longer fails; same units; default: none", above_s=0, anew=True
+        None, "TIME", "a trial that takes longer fails; units as above; default: none", above_s=0, anew=True
     )
 
     metric: Text = _search(
-        "val_f1_macro", "NAME", "validation score to select by, at a trial's best epoch; a wrong name lists all"
+        "val_f1_macro", "NAME", "validation score to select by, at each trial's best epoch; a wrong name lists all"
     )
     sampler: Text = _search(
-        "tpe", "NAME", "tpe, gp, qmc, random, or grid (every one of a finite space)", allowed=SAMPLERS
+        "tpe", "NAME", "tpe, gp, qmc, random, or grid (all configurations of a finite space)", allowed=SAMPLERS
     )
     scheduler: Text | None = _search(
         None,
         "NAME",
-        "what stops bad trials early: asha, median or none; default: asha (a study: none)",
+        "stops poor trials early: asha, median or none; default: asha (a study, or one epoch: none)",
         allowed=SCHEDULERS,
     )
     grace_period: Whole | None = _search(
-        None, "N", "epochs that every trial may run; default: a fifth of the epochs, at least 3", least=1
+        None, "N", "epochs before a trial can be stopped; default: a fifth of the epochs, at least 3", least=1
     )
-    reduction_factor: Number = _search(3.0, "X", "asha lets one trial in X go on at each rung, 2 or more", least=2)
+    reduction_factor: Number = _search(3.0, "X", "asha continues one trial in X at each rung; 2 or more", least=2)
     warm_start: Text | None = _search(
         None,
         "RUN",
-        "the folder of an earlier run with this metric, whose ten best trials are tried first; default: none",
+        "folder of an earlier run with the same metric; its ten best trials are tried first; default: none",
         later=True,
     )
     deterministic: Flag = _search(
-        False, None, "the same seed gives the same sweep, also with several trials at once; slower"
+        False, None, "the same seed gives the same sweep, even with concurrent trials; slower"
     )
     precision: Text = _search(
         "fp32",
         "NAME",
-        "in which networks compute: fp32, bf16 (faster on many GPUs), or auto: bf16 where every node is fast at it",
+        "precision of the networks: fp32, bf16 (faster on many GPUs), or auto (bf16 if every node is fast at it)",
         allowed=PRECISIONS,
     )
 
     finalists: Whole | None = _evidence(
-        None, "N", "best configurations trained again with fresh seeds, 0: none; default: 3, demo 2", least=0
+        None, "N", "best configurations to retrain with new seeds; 0: none; default: 3, demo 2", least=0
     )
     repeats: Whole | None = _evidence(
-        None, "N", "how often each of them is retrained; default: 3, demo 2, with --folds 1", least=1
+        None, "N", "trainings of each finalist; default: 3, demo 2, with --folds 1", least=1
     )
     folds: WholeOrNone = _evidence(
         None,
         "K",
-        "retrain them by K-fold cross-validation on train + val, once a fold, instead; default: the run's split",
+        "retrain finalists by K-fold cross-validation on train + val, once per fold; default: the run's split",
         least=2,
     )
     compare: CommaNames = _evidence(
         (),
         "NAMES",
-        "repeat also the best of each value of these hyperparameters, such as backbone,unfreeze_depth, of which at "
-        "least three trials have ended; the cost is told first",
+        "also retrain the best trial of each combination of these hyperparameters, such as backbone,unfreeze_depth, "
+        "with at least three ended trials; the cost is shown first",
         many=True,
         allowed=COMPARABLE,
         kind="hyperparameter",
@@ -168,79 +167,80 @@ class SweepConfig(DataConfig):
     target_sensitivity: ClassShareOrNone = _evidence(
         None,
         "CLASS=VALUE",
-        "decide CLASS at the highest threshold that has at least this sensitivity on validation, such as covid=0.95, "
-        "in the model and the report; default: the likeliest class, each label's tuned threshold",
+        "decide CLASS at the highest threshold with at least this validation sensitivity, such as covid=0.95, in the "
+        "model and the report; default: the most likely class; multi-label: each label's tuned threshold",
         later=True,
     )
     target_specificity: ClassShareOrNone = _evidence(
         None,
         "CLASS=VALUE",
-        "the same at the lowest threshold that has at least this specificity; default: none",
+        "the same, at the lowest threshold with at least this specificity; default: none",
         later=True,
     )
     prevalence: ClassShareOrNone = _evidence(
         None,
         "CLASS=VALUE",
-        "with a target: how frequent CLASS is where the model will be used, for its PPV there; default: none",
+        "with a target: prevalence of CLASS where the model will be used, for the PPV there; default: none",
         later=True,
     )
 
-    cpus_per_trial: Whole | None = _machines(None, "N", "CPUs, and so torch threads, of a trial; default: 1", least=1)
+    cpus_per_trial: Whole | None = _machines(None, "N", "CPUs (and torch threads) per trial; default: 1", least=1)
     gpus_per_trial: Number | None = _machines(
         None,
         "X",
-        "1, or a part such as 0.5 to share one and its memory; default: 1 if there is a GPU, else 0",
+        "GPUs per trial: 1, or a fraction such as 0.5 to share one; default: 1 if there is a GPU, else 0",
         least=0,
         most=1,
-        out_of_range="must be from 0 to 1: a trial has one GPU, or a part",
+        out_of_range="must be from 0 to 1: a trial uses one GPU, or a fraction of one",
     )
     concurrency: Concurrency | None = _machines(
         None,
         "N",
-        "trials at once, or cluster: as many as it has room for at any time; default: as many as CPUs and GPUs allow, "
-        "with --address cluster",
+        "concurrent trials, or cluster: as many as it has room for at any time; default: as many as CPUs and GPUs "
+        "allow, with --address cluster",
         least=1,
     )
     address: Text = _machines(
-        "local", "ADDRESS", "a running Ray cluster, such as auto or HOST:6379; default: local, this machine"
+        "local", "ADDRESS", "a running Ray cluster, such as auto or HOST:6379; default: local (this machine)"
     )
     wait_for_nodes: Whole | None = _machines(
-        None, "N", "begin when so many machines of the cluster are there; default: with any", least=1, later=True
+        None, "N", "wait until the cluster has N machines; default: start with any", least=1, later=True
     )
 
     cache_dir: NodeFolderOrNone = _machines(
         CACHE_DIR,
         "FOLDER",
-        "on each node, where what frozen layers make of the images is kept and shared by trials and sweeps; none: "
-        "each trial computes it; default: ~/.cache/sweep",
+        "cache on each node for outputs of frozen layers, shared by trials and sweeps; none: each trial computes them; "
+        "default: ~/.cache/sweep",
         later=True,
         rare=True,
     )
     cache_size: BytesOrNone = _machines(
         None,
         "SIZE",
-        "the most that --cache-dir may hold, such as 20GB; default: a fifth of the free disk, at most 50GB",
+        "maximum size of --cache-dir, such as 20GB; default: a fifth of the free disk, at most 50GB",
         later=True,
         rare=True,
     )
 
-    storage: Text = _place("runs", "FOLDER", "holds the run folders; on a cluster one that every node sees", path=True)
-    name: Text | None = _place(None, "NAME", "of the new run folder; default: the space and the time")
+    storage: Text = _place("runs", "FOLDER", "folder of the runs; on a cluster, visible to every node", path=True)
+    name: Text | None = _place(None, "NAME", "name of the new run folder; default: the space and the time")
     resume: Text | None = _place(
         None,
         "NAME",
-        "go on with a run; --trials, the times, --data (if it moved), and the options of evidence and machines may be "
-        "given anew",
+        "continue a run; --trials, the time limits, --data (if it moved), and the options of evidence and machines may "
+        "be changed",
         path=True,
     )
     retry_failed: WhichFailed = _place(
         False,
         "[all]",
-        "with --resume: failed trials run again from their last epoch; all: those whose loss was no number, too",
+        "with --resume: rerun failed trials, from their last epoch if the run has not ended; all: also those whose "
+        "loss became NaN",
         later=True,
         alone=True,
     )
-    dry_run: Flag = _place(False, None, "show the configuration, five trials, and the time and disk it would take")
+    dry_run: Flag = _place(False, None, "print the configuration, five trials, and estimated time and disk")
 
     @property
     def demo(self) -> bool:
@@ -300,7 +300,7 @@ class ResolvedConfig(SweepConfig):
         """
         if missing := sorted(name for name, one in cls.options().items() if name not in raw and not one.later):
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            raise UserError(f"it lacks {', '.join(missing[:3])}{more}")
+            raise UserError(f"missing settings: {', '.join(missing[:3])}{more}")
         return cls(**dict(SweepConfig.from_json(raw)))
 
 
@@ -362,8 +362,8 @@ def _pairs(config: SweepConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     target, prevalence = config.target_sensitivity or config.target_specificity, config.prevalence
     targets, space = pair_text(config, *TARGETS), f"--space {config.space}"
     if config.folds is not None and repeats > 1:
-        both = f"--folds {config.folds} and --repeats {config.repeats} cannot go together, as each fold is trained once"
-        way_out = "give one of them (with --resume, --repeats 1 or --folds none in place of the earlier one)"
+        both = f"--folds {config.folds} and --repeats {config.repeats} cannot be combined, as each fold is trained once"
+        way_out = "give only one (with --resume, add --repeats 1 or --folds none to replace the earlier one)"
         yield ("folds", "repeats"), f"{both}: {way_out}"
     of_finalists = {
         ("folds",): config.folds and f"--folds {config.folds}",
@@ -372,29 +372,29 @@ def _pairs(config: SweepConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     }
     for fields, given in of_finalists.items():
         if config.finalists == 0 and given:
-            what = "is about finalists, and --finalists 0 asks for none: leave one of them out"
+            what = "needs finalists, but --finalists 0 disables them: omit one of the two"
             yield ("finalists", *fields), f"{given} {what}"
     if config.target_sensitivity and config.target_specificity:
-        way_out = "give one of them (with --resume, none in place of the earlier one)"
-        yield TARGETS, f"{targets} cannot go together, as a model has one operating point: {way_out}"
+        way_out = "give only one (with --resume, none in place of the earlier one)"
+        yield TARGETS, f"{targets} cannot be combined, as a model has one operating point: {way_out}"
     if prevalence and not target:
-        way_out = "give --target-sensitivity or --target-specificity, too, or leave it out"
-        yield ("prevalence", *TARGETS), f"{pair_text(config, 'prevalence')} is of a class with a target: {way_out}"
+        way_out = "add --target-sensitivity or --target-specificity, or omit it"
+        yield ("prevalence", *TARGETS), f"{pair_text(config, 'prevalence')} needs a target for the class: {way_out}"
     if prevalence and target and prevalence.keys() != target.keys():
-        yield ("prevalence", *TARGETS), f"{pair_text(config, 'prevalence', *TARGETS)}: must be of the same class"
+        yield ("prevalence", *TARGETS), f"{pair_text(config, 'prevalence', *TARGETS)}: must name the same class"
     if config.rows and not config.study:
-        yield ("rows", "space"), f"--rows {','.join(config.rows)}: {space} is no study, and only studies have rows"
+        yield ("rows", "space"), f"--rows {','.join(config.rows)}: {space} is not a study, and only studies have rows"
     if config.warm_start is not None and config.study:
-        what = "is a list of trials and tries no others: leave one of them out"
+        what = "is a fixed list of trials: omit one of the two"
         yield ("warm_start", "space"), f"--warm-start {config.warm_start}: {space} {what}"
     if config.retry_failed and config.resume is None:
-        what = "runs failed trials of an earlier run again: name that run by --resume, or leave it out"
+        what = "reruns failed trials of an earlier run: name that run with --resume, or omit it"
         yield ("retry_failed", "resume"), f"--retry-failed {what}"
     if config.scheduler in ("asha", "median") and epochs == 1:
-        what = "has nothing to stop in --epochs 1: give more epochs, or --scheduler none"
+        what = "cannot stop trials of --epochs 1: give more epochs, or --scheduler none"
         yield ("scheduler", "epochs"), f"--scheduler {config.scheduler} {what}"
     if config.scheduler != "none" and grace_period > epochs >= 1:
-        what = f"is above --epochs {epochs}: no trial could be stopped; give a smaller one, or --scheduler none"
+        what = f"is above --epochs {epochs}, so no trial could be stopped: give a smaller one, or --scheduler none"
         yield ("scheduler", "epochs", "grace_period"), f"--grace-period {grace_period} {what}"
 
 
@@ -405,17 +405,17 @@ def idle_problems(arguments: Collection[str], config: SweepConfig) -> list[str]:
     """
     given = {argument.partition("=")[0] for argument in arguments}
     default = "" if "--scheduler" in given else "(the default of a study and of --epochs 1) "
-    scheduler, listed = config.scheduler, f"--space {config.space} is a list of trials, and all of them are run"
+    scheduler, listed = config.scheduler, f"--space {config.space} runs a fixed list of trials"
     reasons = {
-        "trials": config.study and f"{listed}; --rows chooses some",
+        "trials": config.study and f"{listed}; --rows selects some",
         "sampler": config.study and listed,
-        "repeats": config.finalists == 0 and "--finalists 0 asks for no finalists that could be repeated",
+        "repeats": config.finalists == 0 and "--finalists 0 leaves no finalists to retrain",
         "grace_period": scheduler == "none" and f"--scheduler none {default}stops no trial early",
         "reduction_factor": scheduler in ("median", "none") and f"--scheduler {scheduler} {default}has no rungs",
-        "cache_size": config.cache_dir is None and "--cache-dir none keeps nothing",
+        "cache_size": config.cache_dir is None and "--cache-dir none disables the cache",
     }
     return [
-        f"{dashed(name)} {_short(getattr(config, name))}: {why}: leave it out, or change that"
+        f"{dashed(name)} {_short(getattr(config, name))} has no effect, as {why}: omit it, or change that"
         for name, why in reasons.items()
         if why and dashed(name) in given and name not in config.unread
     ]
@@ -439,8 +439,8 @@ def name_problems(config: SweepConfig) -> list[str]:
     if not wrong and len(name.encode(errors="replace")) <= LONGEST_NAME:
         return []
     return [
-        f"--name {name!r}: must name one folder: no slash, no dot, ~ or - at the beginning, no control "
-        f"characters, at most {LONGEST_NAME} bytes; where it goes is --storage"
+        f"--name {name!r}: must be a folder name without slashes or control characters, not beginning with a dot, ~ "
+        f"or -, at most {LONGEST_NAME} bytes; --storage sets its parent folder"
     ]
 
 
@@ -452,25 +452,25 @@ def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None
     sound = not config.unread & {"concurrency", "cpus_per_trial", "gpus_per_trial"}
     found = []
     if local and config.concurrency == CLUSTER:
-        found.append(f"--concurrency {CLUSTER} is for a cluster: give --address, too, or a number")
+        found.append(f"--concurrency {CLUSTER} needs a cluster: add --address, or give a number")
     if local and config.wait_for_nodes is not None:
-        found.append(f"--wait-for-nodes {config.wait_for_nodes} is for a cluster: give --address, too, or leave it out")
+        found.append(f"--wait-for-nodes {config.wait_for_nodes} needs a cluster: add --address, or omit it")
     if cpus is not None and asked_cpus > cpus:
         has = f"{where} has {cpus}" if local else f"no machine of {where} has more than {cpus}"
-        found.append(f"--cpus-per-trial {asked_cpus}: {has}: give a lower one")
+        found.append(f"--cpus-per-trial {asked_cpus}: {has}: give a lower number")
     elif sound and cpus is not None and local and (needed := at_once * max(1, asked_cpus)) > cpus:
         found.append(
-            f"--concurrency {at_once} with {max(1, asked_cpus)} CPUs a trial needs {needed} CPUs: {where} has {cpus}: "
-            "give a lower one, or fewer CPUs to each by --cpus-per-trial"
+            f"--concurrency {at_once} with {max(1, asked_cpus)} CPUs per trial needs {needed} CPUs: {where} has "
+            f"{cpus}: give a lower number, or fewer --cpus-per-trial"
         )
     if gpus is None or asked_gpus > 1:  # More than one is out of range on any machine.
         return found
     if asked_gpus > gpus:
-        way_out = "" if local else "--wait-for-nodes, if machines with GPUs are still to join, or "
+        way_out = "" if local else "--wait-for-nodes if machines with GPUs will join, or "
         found.append(f"--gpus-per-trial {asked_gpus:g}: {where} has {gpus:g}: give {way_out}0 to train on CPUs")
     elif sound and local and at_once * asked_gpus > gpus + 1e-6:
         found.append(
-            f"--concurrency {at_once} with {asked_gpus:g} GPUs a trial: {where} has {gpus:g}: give a lower one, or a "
-            "part of a GPU to each, such as --gpus-per-trial 0.25"
+            f"--concurrency {at_once} with {asked_gpus:g} GPUs per trial: {where} has {gpus:g}: give a lower number, "
+            "or a fraction of a GPU to each, such as --gpus-per-trial 0.25"
         )
     return found

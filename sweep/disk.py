@@ -44,7 +44,7 @@ def stopped_by(error: OSError, storage: Path) -> SweepStopped:
         where = [name for name, folder in places.items() if file.is_relative_to(folder.absolute())]
         where = where or [str(file.parent)]
     at = "" if error.filename is None else f" (at {error.filename})"
-    way_out = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "have that mended"
+    way_out = "free space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "have this fixed"
     return SweepStopped(f"{' or '.join(where)}: {DISK_ERRORS[error.errno]}{at}: {way_out}", DISK_FULL)
 
 

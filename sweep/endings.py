@@ -20,7 +20,7 @@ CLUSTER_LOST = 3
 DISK_FULL = 4
 INTERRUPTED = 130
 
-SIGNAL = "by Ctrl-C, or a signal to end"
+SIGNAL = "Ctrl-C or a termination signal"
 
 STATUS = {"done": DONE, "running": 10, "interrupted": 11, "dead": 12}
 """Exit codes of ``python -m sweep.status``, by the state of the run."""

@@ -96,7 +96,7 @@ def check_disk(plan: Plan, paths: RunPaths) -> None:
     if needed > free:
         raise UserError(
             f"--storage {paths.root.parent} has {free / 1e9:.1f} GB free, the sweep may need {needed / 1e9:.1f} GB: "
-            "make room, choose another --storage, smaller --backbones, or a lower --concurrency"
+            "free space, or choose another --storage, smaller --backbones, or a lower --concurrency"
         )
 
 
@@ -140,7 +140,7 @@ def description(plan: Plan, paths: RunPaths) -> str:
     count = plan.config.trials
     seconds = (an_epoch * plan.budget * count + sum(once.values()) * views) / _at_full_speed(plan, count)
     elsewhere = plan.config.gpus_per_trial and _device(plan).type == "cpu"
-    unlike = ", on the CPU of this machine, which has no GPU: those of the cluster are faster" if elsewhere else ""
+    unlike = ", on this machine's CPU, as it has no GPU: the cluster's GPUs are faster" if elsewhere else ""
     return "\n".join(
         [
             *(f"{name}: {json.dumps(value)}" for name, value in sorted(plan.config.to_json().items())),
@@ -170,11 +170,11 @@ def _at_full_speed(plan: Plan, trials: int) -> float:
 
 def _finalists_line(plan: Plan, an_epoch: float) -> str:
     if not plan.repeats:
-        return "no finalists: the search's own scores are all there will be, and the test split stays closed"
-    cells = ", and the best of each cell of " + ", ".join(plan.config.compare) if plan.config.compare else ""
+        return "no finalists (--finalists 0): only the search is scored, and the test split stays closed"
+    cells = ", and the best of each combination of " + ", ".join(plan.config.compare) if plan.config.compare else ""
     seconds = an_epoch * plan.budget * plan.repeats / _at_full_speed(plan, plan.repeats)
     return (
-        f"then {plan.finalists} finalist{'s are' if plan.finalists > 1 else ' is'} trained again, "
+        f"then {plan.finalists} finalist{'s are' if plan.finalists > 1 else ' is'} retrained, "
         f"{plan.repeats} training{'s' * (plan.repeats > 1)}{cells}: "
         f"{'at least' if cells else 'about'} {duration(seconds)}"
     )
@@ -193,8 +193,8 @@ def cache_line(plan: Plan) -> str:
     place = CachePlace(config.cache_dir, config.cache_size)
     return (
         f"feature cache: {len(sizes)} kinds of frozen layers, at most {sum(sizes) / 1e9:.2f} GB, the largest "
-        f"{max(sizes, default=0) / 1e9:.2f}, on each node in {config.cache_dir} (which may hold "
-        f"{place.limit(0) / 1e9:.1f} GB; what it cannot hold is computed by each trial)"
+        f"{max(sizes, default=0) / 1e9:.2f}, on each node in {config.cache_dir} (limit "
+        f"{place.limit(0) / 1e9:.1f} GB; each trial computes what does not fit)"
     )
 
 

@@ -59,7 +59,7 @@ OF_TRAINING = (
 )
 DATA_OPTIONS = {name: one for name, one in DataConfig.options().items() if name not in OF_TRAINING}
 DATA_OPTIONS["data"] = dataclasses.replace(
-    DATA_OPTIONS["data"], help=DATA_OPTIONS["data"].help.partition("; default")[0] + "; needed"
+    DATA_OPTIONS["data"], help=DATA_OPTIONS["data"].help.partition("; default")[0] + "; required"
 )
 """Those of ``python -m sweep.run`` about what is read, which mean the same here; the model says the others."""
 SPLIT = "external"
@@ -71,7 +71,7 @@ examples:
   python -m sweep.evaluate runs/NAME --data b.csv --label-column finding --group-column patient --map tb=other
 
 exit codes:
-  0 done   2 bad input, all of it told, or no report could be written   130 interrupted; nothing is written"""
+  0 done   2 bad input, or no report could be written   130 interrupted; nothing is written"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,18 +83,18 @@ def parser(*, rare: bool = False) -> Arguments:
     """rare: the help shows the options that few people need, too."""
     made = Arguments(
         "sweep.evaluate",
-        "External validation: predict a labelled set of other images with the model that a sweep left, and write the "
-        "same tables and intervals as the sweep's report.",
+        "External validation: evaluate a sweep's model on other labelled images, with the same tables and intervals as "
+        "the sweep's report.",
         EXAMPLES,
     )
     made.add_argument("run", type=path, metavar="RUN", help="a run folder (its models/best.pt is used), or a best.pt")
-    made.add_argument("--split", metavar="NAME", help="only what the set marks as train, val or test; default: all")
+    made.add_argument("--split", metavar="NAME", help="use only images marked as train, val or test; default: all")
     made.add_argument(
         "--map",
         metavar="THEIRS=OURS",
         action="append",
         default=[],
-        help="their class is this one of the model's; may be repeated",
+        help="map a class of the data to one of the model; may be repeated",
     )
     made.add_argument(
         "--out", type=path, metavar="FOLDER", help="a new folder; default: RUN/external/<name of the data>"
@@ -110,7 +110,7 @@ def _run(argv: Sequence[str]) -> int:
     batch_size, wrong_computing = computing(asked)
     given, unread, wrongly_given = options_given(asked, DATA_OPTIONS)
     if "data" not in given and "data" not in unread:
-        wrongly_given.append("--data PATH is needed: the images to evaluate the model on")
+        wrongly_given.append("--data PATH is required: the images to evaluate the model on")
     config, wrong = DataConfig.read(given)
     renamed, wrong_pairs = _renamed(asked.map)
     run_root = _run_root(asked.run)
@@ -243,7 +243,7 @@ def _unreadable(samples: Samples, reasons: Sequence[str | None], *, skip: bool) 
     broken = [{"path": name, "reason": reason} for name, reason in pairs if reason is not None]
     if not broken or (skip and len(broken) < len(samples)):
         return broken
-    way_out = "mend or remove them" + ("" if skip else ", or go on without them by --skip-unreadable")
+    way_out = "repair or remove them" + ("" if skip else ", or skip them with --skip-unreadable")
     shown = shown_problems([f"  {one['path']}: {one['reason']}" for one in broken])
     raise UserError("\n".join([f"{len(broken)} of {len(samples)} image files cannot be read: {way_out}", *shown]))
 
@@ -253,21 +253,21 @@ def _warnings(
 ) -> list[str]:
     found = []
     if absent := [name for name in model.facts.classes if name not in samples.classes]:
-        found.append(f"The data does not say which images have {', '.join(absent)}: not evaluated.")
+        found.append(f"The data has no labels for {', '.join(absent)}: not evaluated.")
     found += [f"{one.count:,} left out: {one.why}." for one in samples.left_out]
     if missing := int((samples.labels == MISSING).sum()):
-        found.append(f"{missing:,} of {samples.labels.size:,} labels are missing: they take part in no score.")
+        found.append(f"{missing:,} of {samples.labels.size:,} labels are missing: they are left out of all scores.")
     if dropped:
         found.append(f"{dropped} image file(s) could not be read and were left out (--skip-unreadable).")
     found += _seen_before(asked.run_root, hashes)
     if twice := sum(count > 1 for count in Counter(hashes).values()):
         labelled = {(pixels, samples.label_text(row)) for row, pixels in enumerate(hashes)}
         contradicting = sum(count > 1 for count in Counter(pixels for pixels, _ in labelled).values())
-        found.append(f"{twice} image(s) stand more than once, {contradicting} of them with different labels.")
+        found.append(f"{twice} image(s) occur more than once, {contradicting} of them with different labels.")
     if empty := [name for name, count in _counts(samples).items() if not count]:
-        found.append(f"No image is labelled {', '.join(empty)}: scores over all classes are hardly to be compared.")
+        found.append(f"No image is labelled {', '.join(empty)}: scores over all classes are hardly comparable.")
     if coloured := sum(answer.coloured for answer in answers):
-        found.append(f"{coloured} image(s) in colour were made gray: the model has seen gray ones alone.")
+        found.append(f"{coloured} colour image(s) were converted to gray: the model was trained on gray images only.")
     if blank := sum(answer.image.blank for answer in answers):
         found.append(f"{blank} image(s) are blank: all pixels are equal.")
     return found
@@ -277,15 +277,15 @@ def _seen_before(run_root: Path | None, hashes: Sequence[str]) -> list[str]:
     """Whether images are those that the model was made with: then they say nothing about new ones."""
     own = None if run_root is None else own_images(run_root)
     if own is None:
-        return ["Whether the model was trained on some of these images is not known: its run's images are not at hand."]
+        return ["Whether the model was trained on some of these images is unknown: its run's images are not available."]
     counts = Counter(own[pixels] for pixels in hashes if pixels in own)
     consequences = {
-        "train": ("training", "the model was trained on them, so the scores are too good"),
-        "val": ("validation", "the model was chosen on them, so the scores are too good"),
+        "train": ("training", "the model was trained on them, so the scores are optimistic"),
+        "val": ("validation", "the model was selected on them, so the scores are optimistic"),
         "test": ("test", "this is another look at the test split, not an external validation"),
     }
     return [
-        f"{counts[split]} of {len(hashes)} images are the run's own {name} images, pixel by pixel: {consequence}."
+        f"{counts[split]} of {len(hashes)} images are identical to {name} images of the run: {consequence}."
         for split, (name, consequence) in consequences.items()
         if counts[split]
     ]
@@ -343,7 +343,7 @@ def read_labelled(
     strange = [name for name in present if name not in (*classes, *renamed.values())]
     images = dict(zip(names, samples.hot.sum(axis=0).tolist(), strict=True))
     if few := [name for name in strange if task == "multi_label" and images[name] < least]:
-        note = f"labels of fewer than {least} images that the model does not know are left out: {some(few)}"
+        note = f"labels unknown to the model with fewer than {least} images are left out: {some(few)}"
         samples = dataclasses.replace(samples, notes=(*samples.notes, note))
     problems += [_stranger(config, task, name, classes) for name in strange if name not in few]
     raise_all(problems)
@@ -359,14 +359,14 @@ def read_labelled(
         told = [name for name in classes if name in names or of_names]
         told = [name for name in told if (hot[:, classes.index(name)] != MISSING).any()]
         if not told:
-            raise UserError(f"--data {config.data}: no label of the model is known of any image")
+            raise UserError(f"--data {config.data}: no image has a known value for any label of the model")
         return _with(samples, task, hot[:, [classes.index(name) for name in told]], told)
     odd = np.flatnonzero(((hot == 1).sum(axis=1) != 1) | (hot == MISSING).any(axis=1))
     if len(odd):
         shown = ", ".join(samples.paths[row] for row in odd[:5])
         raise UserError(
-            f"{len(odd)} of {len(hot)} images carry none or several of the labels ({shown}), and the model decides one "
-            "class of an image: leave them out, or evaluate a multi-label model"
+            f"{len(odd)} of {len(hot)} images have none or several of the labels ({shown}), and the model predicts one "
+            "class per image: leave them out, or evaluate a multi-label model"
         )
     return _with(samples, task, (hot == 1).argmax(axis=1).astype(np.int64), classes)
 
@@ -387,8 +387,8 @@ def _list(config: DataConfig, task: str) -> Samples:
         raise UserError(f"--data {config.data}: {error.filename} cannot be read: {error.strerror}") from None
     if multi_label and samples.kind == "folder":
         raise UserError(
-            f"--data {config.data}: the model decides several labels of an image, and a folder gives it one; give a "
-            "table with the label columns"
+            f"--data {config.data}: the model is multi-label, and a folder gives one class per image: give a table "
+            "with the label columns"
         )
     return samples
 
@@ -398,7 +398,7 @@ def _only(samples: Samples, split: str) -> tuple[Samples, list[str]]:
     if wanted is None:
         return samples, [f"--split: {unknown('split', split, SPLIT_WORDS)}"]
     if samples.splits is None:
-        return samples, [f"--split {split}: {samples.path} has no splits; leave it out to use all images"]
+        return samples, [f"--split {split}: {samples.path} has no splits: omit it to use all images"]
     rows = np.flatnonzero(np.array(samples.splits) == wanted).astype(np.int64)
     return samples.subset(rows), [] if len(rows) else [f"--split {split}: no image of {samples.path} is in it"]
 
@@ -406,12 +406,12 @@ def _only(samples: Samples, split: str) -> tuple[Samples, list[str]]:
 def _stranger(config: DataConfig, task: str, name: str, classes: Sequence[str]) -> str:
     near = difflib.get_close_matches(name.lower(), [one.lower() for one in classes], n=1)
     like = next((one for one in classes if near and one.lower() == near[0]), "CLASS")
-    others = "take the classes from the paths by --class-from REGEX, or leave its images out"
+    others = "read the classes from the paths with --class-from REGEX, or leave its images out"
     if task == "multi_label":
-        others = f"that it is none by --no-finding {name!r}, or name by --classes the labels to be evaluated"
+        others = f"declare it no finding with --no-finding {name!r}, or list the labels to evaluate with --classes"
     return (
-        f"--data {config.data}: {name!r} is no class of the model, which knows {', '.join(classes)}: say which it is "
-        f"by --map {name!r}={like}, {others}"
+        f"--data {config.data}: {name!r} is not a class of the model, which has {', '.join(classes)}: map it with "
+        f"--map {name!r}={like}, {others}"
     )
 
 
@@ -448,9 +448,9 @@ def _default_out(run_root: Path | None, data: str) -> Path | None:
 
 def _out_problems(out: Path | None) -> list[str]:
     if out is None:
-        return ["--out FOLDER is needed: the model is in no run folder that the evaluation could be written to"]
+        return ["--out FOLDER is required, as the model is not in a run folder"]
     if os.path.lexists(out):
-        return [f"--out {out}: it is there already; give a new folder"]
+        return [f"--out {out}: exists already: give a new folder"]
     try:
         check_writable(out)
     except OSError as error:

@@ -106,7 +106,7 @@ def read_evaluation(root: Path) -> Evaluation:
     if why := unreachable(paths.evaluation):
         raise UserError(why)
     if not paths.evaluation.is_file():
-        raise UserError(f"{root} is no evaluation: it has no {paths.evaluation.name}")
+        raise UserError(f"{root} is not an evaluation: it has no {paths.evaluation.name}")
     problems: list[str] = []
     content = read_json(paths.evaluation, problems, paths.evaluation.name, check=True)
     facts = read_record(EvaluationRecord, content, paths.evaluation.name, problems)

@@ -97,7 +97,7 @@ def run(plan: Plan, search: TrialHistory, settings: TrialSettings, budget: TimeB
         say(*predict_trials(plan, history, history.of_wanted(), settings_of, ("train", "val"), "fp32"))
     winner = select(read_run(paths.root))
     if winner is None:
-        say("no finalist could be trained again: there is no winner, and the test split stays closed")
+        say("no finalist could be retrained: there is no winner, and the test split stays closed")
         return Outcome()
     splits: tuple[str, ...] = ("train", "val")
     if plan.dataset.images["test"]:
@@ -129,7 +129,7 @@ def choose(plan: Plan, search: TrialHistory) -> tuple[list[Finalist], list[str]]
     if small:
         words = (", ".join(f"{name} {value}" for name, value in json.loads(cell).items()) for cell in small[:5])
         shown = "; ".join(words) + (" ..." if len(small) > 5 else "")
-        cells_of = f"{len(small)} cell{'s' * (len(small) > 1)} of fewer than {TRIALS_TO_COMPARE} ended trials"
+        cells_of = f"{len(small)} combination{'s' * (len(small) > 1)} with fewer than {TRIALS_TO_COMPARE} ended trials"
         notes.append(f"--compare: {cells_of} left out: {shown}")
     for cell, entries in sorted(cells.items()):
         if cell not in small and entries[0] not in best_ones:
@@ -203,12 +203,12 @@ def _cost(plan: Plan, search: TrialHistory, chosen: list[Finalist], repeats: lis
     finalists = sum(one.role == "finalist" for one in chosen)
     what = f"{finalists} finalist{'s' * (finalists > 1)}"
     if cells := len(chosen) - finalists:
-        what += f" and the best of {cells} cell{'s' * (cells > 1)}"
-    how = f"{len(repeats)} folds" if plan.config.folds else f"{len(repeats)} fresh seeds"
+        what += f" and the best of {cells} combination{'s' * (cells > 1)}"
+    how = f"{len(repeats)} folds" if plan.config.folds else f"{len(repeats)} new seeds"
     every = [one for _ in repeats for one in chosen]
     minutes = _seconds(plan, search, every[-left:]) / 60
     verb, to_go = "is" if len(chosen) == 1 else "are", f"{left} training{'s' * (left > 1)} to go"
-    return f"{what} {verb} trained again with {how}: {to_go}, about {max(1, math.ceil(minutes))} min"
+    return f"{what} {verb} retrained with {how}: {to_go}, about {max(1, math.ceil(minutes))} min"
 
 
 def expected_seconds(plan: Plan, search: TrialHistory) -> float:

@@ -144,7 +144,7 @@ def last_beat(paths: RunPaths, problems: list[str]) -> Beat:
             if read_file(Beat, paths.heartbeat, []) != beat:  # It has ended, or was resumed, since it was read.
                 return last_beat(paths, problems)
             nothing_runs = {"busy": 0, "epochs_per_minute": None, "seconds_left": None}
-            ending = {"state": "dead", "reason": "its process is gone, and wrote no end"}
+            ending = {"state": "dead", "reason": "its process is gone without recording an end"}
             beat = beat.model_copy(update=nothing_runs | ending)
     problems += found
     return beat

@@ -80,7 +80,7 @@ def choose(run: Run) -> Chosen:
             operating_point=finals.operating_point,
         )
     if run.best is None:
-        raise UserError(f"no trial of {run.paths.root} has a score")
+        raise UserError(f"no trial of {run.paths.root} has a score: there is no model to write")
     return Chosen(trial=run.best.trial_id, files=run.paths.trial(run.best.trial_id))
 
 
@@ -92,9 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     parser = Arguments(
         "sweep.model",
-        "Make models/best.pt and best.onnx of a run anew. A sweep does so at its end; this is for a run that was "
-        "killed before it, or whose starting weights were away.",
-        "exit codes: 0 done   2 bad input, or a file could not be made",
+        "Create models/best.pt and best.onnx of a run, as a sweep does at its end: for a run that was killed before, "
+        "or whose starting weights were missing.",
+        "exit codes: 0 done   2 bad input, or a file could not be written",
     )
     parser.add_argument("run", type=path, metavar="RUN", help="a run folder: <storage>/<name> of a sweep")
     asked, wrong = parser.read(argv)
@@ -133,7 +133,7 @@ def _write(run: Run, chosen: Chosen, files: ModelPaths) -> list[str]:
 
 def _facts(run: Run, chosen: Chosen, content: dict[str, Any], found: FoundWeights) -> ModelFacts:
     if run.dataset.fit is None:
-        raise UserError(f"{run.paths.dataset} is missing or damaged: how images become squares is not known")
+        raise UserError(f"{run.paths.dataset} is missing or damaged: how images are made square is unknown: restore it")
     classes = tuple(content["classes"])
     return ModelFacts(
         **{name: content[name] for name in ("params", "task", "image_size", "channels", "epoch")},

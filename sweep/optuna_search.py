@@ -166,7 +166,7 @@ class OptunaSearch:
             if problem not in self._refused:
                 self._refused.add(problem)
                 for listener in self.on_refused:
-                    listener(f"a draw is left out, as the space refuses it: {problem}")
+                    listener(f"skipped a draw that the space rejects: {problem}")
 
     def _report_duplicate(self, duplicate: optuna.Trial, original: TrialState) -> None:
         """Give a duplicate the outcome of its original, now or when that one ends."""
@@ -304,7 +304,7 @@ class OptunaExport:
 
     def _give_up(self, error: Exception) -> None:
         self._study = None
-        _log.warning("study.db cannot be written (%s): the sweep goes on without it", error)
+        _log.warning("study.db cannot be written (%s): the sweep continues without it", error)
 
 
 def first_points(space: Space, sampler: str, trials: int, warm: Sequence[dict[str, Scalar]]) -> list[dict[str, Scalar]]:
@@ -374,10 +374,10 @@ def _distributions(suggestion: Suggestion) -> dict[str, BaseDistribution]:
 
 def _changes(space: Space, history: TrialHistory) -> list[str]:
     """How the space differs from the one that the trials so far were drawn from, where that rules out going on."""
-    back = "bring it back (it may be for want of a weights file), or start a new run under another --name"
+    back = "restore it (a weights file may be missing), or start a new run under another --name"
     if space.fixed is not None:
         changed = [k for k, state in history.entries.items() if space.fixed[k : k + 1] != (state.params,)]
-        begun_with = f"the list {space.name} is not the one that this run began with"
+        begun_with = f"the list {space.name} has changed since this run began"
         return [f"{begun_with}: trial {changed[0]} differs; {back}"] if changed else []
     before = {name: d for state in history.entries.values() for name, d in _distributions(state.suggestion).items()}
     return [

@@ -135,7 +135,7 @@ class Plan:
 
     def notes(self) -> list[str]:
         """What the user should know before the first trial, a line each."""
-        lines = [f"{name} is missing or was changed: written again from the data" for name in self.damaged]
+        lines = [f"{name} is missing or was changed: rewritten from the data" for name in self.damaged]
         lines += [*self.dataset.notes, *self.dataset.caveats]
         lines += [f"left out: {one.count} images or rows: {one.why}" for one in self.dataset.left_out or ()]
         lines += [f"{one.severity}: {one.message}" for one in self.dataset.checks if one.severity != "info"]
@@ -148,7 +148,7 @@ class Plan:
         elif len(first) < len(points):
             lines.append(
                 f"{len(first)} of the {len(points)} seed points of {self.space.name} are tried: at most half of the "
-                "trials, and none where --sampler learns nothing from them"
+                "trials, and none if --sampler does not learn from them"
             )
         lines += [f"warm start: {note}" for note in self.warm_notes]
         if self.config.sampler == "gp" and (by_chance := self.space.conditional):
@@ -161,7 +161,7 @@ class Plan:
         lines += [f"weights of {name}: {found.note}" for name, found in self.weights.items() if found.note]
         if self.missing_weights:
             names = ", ".join(self.missing_weights)
-            lines.append(f"left out: {names} (why: provenance.json; name one in --backbones to insist on it)")
+            lines.append(f"left out: {names} (reasons: provenance.json; name one in --backbones to require it)")
         return lines + [f"left out: {rows}" for rows in by_reason(self.space.left_out)]
 
 
@@ -214,14 +214,14 @@ def make_plan(
     if space is not None:
         if config.sampler == "grid" and space.continuous and "space" not in config.unread:
             problems.append(
-                f"--sampler grid cannot try every value of {', '.join(space.continuous)} of space {config.space}: give "
-                "another sampler, fix them by --set, or offer a list of choices in a space of your own"
+                f"--sampler grid cannot try every value of the ranges {', '.join(space.continuous)} of space "
+                f"{config.space}: give another sampler, or use --set to give them a value or choices"
             )
         drawn = {name.partition(".")[0] for name in space.continuous}
         if ranges := [name for name in config.compare if name in drawn]:
             problems.append(
-                f"--compare {','.join(ranges)}: space {config.space} draws it from a range, where hardly two trials "
-                f"have the same value: offer a list, such as --set {ranges[0]}=A,B, or compare something else"
+                f"--compare {','.join(ranges)}: space {config.space} draws it from a range, so trials rarely share a "
+                f"value: give choices, such as --set {ranges[0]}=A,B, or compare something else"
             )
         problems += _layer_problems(space, config.image_size)
         points = 0 if "trials" in config.unread else len(own_points(space))
@@ -323,7 +323,7 @@ def checked_weights(config: ResolvedConfig) -> tuple[dict[str, FoundWeights], di
     left_out = small | missing
     problems = list(left_out.values()) if exactly else []
     problems += [
-        f"--weights {name}={path}: {name} is not tried: name it in --backbones, or leave its weights out"
+        f"--weights {name}={path}: {name} is not tried: name it in --backbones, or omit its weights"
         for name, (path, _) in sources.files.items()
         if name not in names
     ]
@@ -385,7 +385,7 @@ def _metric_problems(config: SweepConfig, dataset: DatasetRecord | None, space: 
         name.partition(".")[0] in LOSS_FIELDS and not choice.single() for name, choice in space.distributions.items()
     )
     if searched or len({(row.loss, row.class_weights) for row in space.fixed or ()}) > 1:
-        return ["--metric val_loss cannot compare trials of different losses: give val_nll, or fix the loss by --set"]
+        return ["--metric val_loss cannot compare trials of different losses: give val_nll, or fix the loss with --set"]
     return []
 
 
@@ -399,8 +399,7 @@ def _differences(
         found.append(f"--resume: {paths.dataset} is missing or damaged: restore it, {OR_ANEW}")
     elif dataset is not None and (how := _data_difference(saved, dataset)):
         found.append(
-            f"the data set at {dataset.source.path} is not the one of the run {paths.root}: {how}; restore it, "
-            f"{OR_ANEW}"
+            f"the data set at {dataset.source.path} is not that of the run {paths.root}: {how}; restore it, {OR_ANEW}"
         )
     began_with = read_file(ProvenanceRecord, paths.provenance, []).weights
     found += [
@@ -409,7 +408,7 @@ def _differences(
         if one.sha256 and name in began_with and began_with[name].sha256 not in (None, one.sha256)
     ]
     folders = [path for path in _files_of_the_data(paths) if path.is_dir()]
-    found += [f"{path} is a folder, where the run had a file: move it away" for path in folders]
+    found += [f"{path} is a folder, but the run had a file there: move the folder away" for path in folders]
     source = None if space is None else space.source
     if source is not None and (not paths.space.exists() or paths.space.read_text(encoding="utf-8") != source):
         found.append(
@@ -461,13 +460,13 @@ def node_problems(config: SweepConfig, beside: Path, ask: Ask) -> list[str]:
     for node, answer in ask(unseen, seen_here):
         if isinstance(answer, Exception):
             reason = str(answer).strip().splitlines()[-1]
-            problems.append(f"node {node} cannot run trials ({reason}): install there what is installed here")
+            problems.append(f"node {node} cannot run trials ({reason}): install the same versions there as here")
             continue
         for option in answer:
             unseen_on.setdefault(option, []).append(node)
     return problems + [
-        f"{option} is not seen by {'node' if len(nodes) == 1 else 'nodes'} {', '.join(nodes)}: "
-        "give one that every node has under the same path, such as an NFS mount"
+        f"{option} is not visible to {'node' if len(nodes) == 1 else 'nodes'} {', '.join(nodes)}: "
+        "give one that every node has at the same path, such as an NFS mount"
         for option, nodes in unseen_on.items()
     ]
 
@@ -483,9 +482,7 @@ def weight_problems(plan: Plan, ask: Ask) -> list[str]:
             problems.append(f"node {node} cannot fetch weights ({str(answer).strip().splitlines()[-1]})")
         elif missing := answer[1]:
             first = next(iter(missing.values()))
-            problems.append(
-                f"node {node} lacks weights of {some(missing)}: {first}; a folder must be seen by every node"
-            )
+            problems.append(f"node {node} lacks weights of {some(missing)}: {first}; every node must see --weights")
     return problems
 
 

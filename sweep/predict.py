@@ -33,7 +33,7 @@ examples:
   python -m sweep.predict runs/NAME new_patients/ --maps maps/
 
 exit codes:
-  0 done   2 bad input, or images that cannot be read (the others are predicted all the same)   130 interrupted"""
+  0 done   2 bad input, or images that cannot be read (the others are still predicted)   130 interrupted"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,18 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> Arguments:
-    made = Arguments(
-        "sweep.predict", "Predict images with the model that a sweep left: probabilities and a decision.", EXAMPLES
-    )
+    made = Arguments("sweep.predict", "Predict images with a sweep's model: probabilities and a decision.", EXAMPLES)
     made.add_argument("run", type=path, metavar="RUN", help="a run folder (its models/best.pt is used), or a best.pt")
     made.add_argument("images", type=path, metavar="IMAGE", nargs="+", help="image files, and folders of them")
-    made.add_argument("--csv", type=path, metavar="FILE", help="write the answers as a table, too")
+    made.add_argument("--csv", type=path, metavar="FILE", help="also write the predictions as a table")
     made.add_argument(
         "--maps",
         type=path,
         metavar="FOLDER",
-        help="draw where the network looked for each class that it decides on (Grad-CAM, which outlines no finding), "
-        "over the images, into a new folder that you alone can read: 00003_2.png is image 3 of the answers, class 2",
+        help="write Grad-CAM maps over the images, one for each decided class, to a new folder that only you can read: "
+        "00003_2.png is image 3 of the predictions, class 2; a map does not outline a finding",
     )
     add_computing(made)
     return made
@@ -107,11 +105,11 @@ def _run(argv: Sequence[str]) -> int:
         if asked.csv is not None and answers:
             _write_csv(asked.csv, model, answers)
     if coloured := sum(answer.coloured for answer in answers):
-        say(f"{coloured} image(s) in colour were made gray: the model has seen gray ones alone")
+        say(f"{coloured} colour image(s) were converted to gray: the model was trained on gray images only")
     if frames := sum(answer.image.frames > 1 for answer in answers):
-        say(f"{frames} file(s) hold several frames: the first was read")
+        say(f"{frames} file(s) contain several frames: the first was used")
     if asked.maps is not None:
-        say(f"maps: {asked.maps}, by place in this list and of the class, both from 1")
+        say(f"maps: {asked.maps}, named by position in this list and class number, both from 1")
     for note in passed_over:
         say(note)
     tell(empty)
@@ -138,7 +136,7 @@ def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str], list[str
             index = index_folder(place)
             files |= dict.fromkeys(place / image for image in index.images)
             unread = [path for path in index.others if unread_form(path)]
-            others = [f"{len(unread)} file(s) in a form that is not read ({counted_forms(unread)})"] if unread else []
+            others = [f"{len(unread)} file(s) in an unsupported format ({counted_forms(unread)})"] if unread else []
             others += [f"{one.count} image(s): {one.why}" for one in index.left_out]
             notes += [f"{place}: not predicted: {one}" for one in others]
             if not index.images:
@@ -165,7 +163,7 @@ def _csv_problems(table: Path | None) -> list[str]:
     if table is None or unreachable(table):
         return []
     if table.exists() and not table.is_file():
-        return [f"--csv {table}: there is something of that name that is no file"]
+        return [f"--csv {table}: exists and is not a file: give another name"]
     return _folder_problems(f"--csv {table}", table.absolute().parent)
 
 
@@ -173,25 +171,25 @@ def _maps_problems(maps: Path | None) -> list[str]:
     if maps is None or unreachable(maps):
         return []
     if os.path.lexists(maps):
-        return [f"--maps {maps}: there is something of that name already; give a new folder"]
+        return [f"--maps {maps}: exists already: give a new folder"]
     return _folder_problems(f"--maps {maps}", maps.absolute().parent)
 
 
 def _folder_problems(named: str, folder: Path) -> list[str]:
     if not folder.is_dir():
-        return [f"{named}: {folder} is no folder; make it first"]
-    return [] if os.access(folder, os.W_OK) else [f"{named}: {folder} cannot be written to"]
+        return [f"{named}: {folder} is not a folder: create it first"]
+    return [] if os.access(folder, os.W_OK) else [f"{named}: {folder} is not writable: give another folder"]
 
 
 def _make_maps_folder(maps: Path, model: Predictor) -> None:
     down, across = model.map_grid()
     if min(down, across) < SMALLEST_GRID:
-        grid = f"{down} x {across} positions, and below {SMALLEST_GRID} x {SMALLEST_GRID} they tell too little of where"
+        grid = f"{down} x {across} positions: too coarse, at least {SMALLEST_GRID} x {SMALLEST_GRID} are needed"
         raise UserError(f"--maps: maps of {model.facts.backbone} at {model.facts.image_size} px have {grid}")
     try:
         maps.mkdir(mode=0o700)  # images of patients
     except OSError as error:
-        raise UserError(f"--maps {maps} could not be made: {error.strerror}") from error
+        raise UserError(f"--maps {maps} could not be created: {error.strerror}") from error
 
 
 def _draw_maps(folder: Path, row: int, answer: Prediction, classes: Sequence[str]) -> None:

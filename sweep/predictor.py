@@ -44,7 +44,7 @@ def open_model(place: Path, device: str, problems: Sequence[str] = ()) -> Predic
         raise UserError(*dict.fromkeys((*problems, *error.problems))) from None
     raise_all(problems)
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU here; leave it out, or give --device cpu")
+        raise UserError("--device cuda: torch finds no GPU: omit it, or give --device cpu")
     chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     network, facts = read_model(path)
     try:
@@ -62,13 +62,13 @@ def _model_file(place: Path) -> Path:
     if os.path.isfile(place):
         return place
     if not os.path.lexists(place):
-        raise UserError(f"{place}: no such folder or file; give <storage>/<name> of a sweep, or its models/best.pt")
+        raise UserError(f"{place}: no such folder or file: give <storage>/<name> of a sweep, or its models/best.pt")
     paths = RunPaths(place)
     read_sweep(paths, [])
     read_model_record(paths, [])  # of another format: told before best.pt is unpickled
     path = ModelPaths(paths.models).model
     if not path.is_file():
-        now = f"python -m sweep.model {shlex.quote(str(place))} makes it now"
+        now = f"python -m sweep.model {shlex.quote(str(place))} creates it now"
         raise UserError(f"{place} has no models/best.pt: a sweep writes it at its end; {now}")
     return path
 

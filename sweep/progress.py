@@ -52,7 +52,7 @@ def _never_fails(method: Callable[Concatenate[Progress, P], None]) -> Callable[C
             method(self, *args, **kwargs)
         except Exception:
             self.silent = True
-            _log.warning("the progress view has ended", exc_info=True)
+            _log.warning("the progress view has stopped", exc_info=True)
 
     return guarded
 
@@ -417,7 +417,7 @@ class TensorBoardLog:
                     writer.flush()
         except Exception as error:
             self._broken = True
-            _log.warning("TensorBoard's files cannot be written any more (%s): the sweep goes on without them", error)
+            _log.warning("TensorBoard files cannot be written (%s): the sweep continues without them", error)
 
     def end(self, state: TrialState) -> None:
         """Close the trial's file."""

@@ -311,7 +311,7 @@ class _Trials:
             self.progress.message(note)
         if why := result.get("begun_again"):
             name = self.history.entries[number].trial_id
-            self.progress.message(f"trial {name} is trained again from its beginning: {why}")
+            self.progress.message(f"trial {name} restarts from its beginning: {why}")
 
     def ended(self, number: int, result: dict[str, Any]) -> None:
         end = result.get("end")
@@ -335,7 +335,7 @@ class _Trials:
         self._failed_alike[place] = kind, count + 1 if kind == before else 1
         if self._failed_alike[place][1] >= MOST_ALIKE:
             what = f"the last {MOST_ALIKE} trials on {place or 'a machine'} failed before their first epoch"
-            raise SweepStopped(f"{what} ({reason}): mend that, and give --retry-failed when you go on", ALL_FAILED)
+            raise SweepStopped(f"{what} ({reason}): fix the cause, and resume with --retry-failed", ALL_FAILED)
 
     def lost(self, number: int, reason: str, counts: bool = True) -> None:
         state = self.history.entries[number]
@@ -346,7 +346,7 @@ class _Trials:
             if state.restarts > RESTARTS:
                 self._end(number, "failed", reason)
                 return
-            self.progress.message(f"trial {state.trial_id} lost its worker ({reason}): started again where it was")
+            self.progress.message(f"trial {state.trial_id} lost its worker ({reason}): restarted from its last epoch")
         self.searcher.again(state)
         self.remaining += 1
 

@@ -152,7 +152,7 @@ def read_json(path: Path, problems: list[str], name: str, *, check: bool = False
         problems.append(f"{name} cannot be read: {reason(error)}")
         return {}
     if not isinstance(value, dict):
-        problems.append(f"{name} holds no JSON object")
+        problems.append(f"{name} is not a JSON object")
         return {}
     if check:
         check_format(value, path)

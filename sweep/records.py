@@ -322,7 +322,7 @@ def read_sweep(paths: RunPaths, problems: list[str]) -> SweepRecord:
         raise UserError(why)
     if not paths.sweep.is_file():
         raise UserError(
-            f"{paths.root} is no run folder: it has no {paths.sweep.name}; give <storage>/<name> of a sweep"
+            f"{paths.root} is not a run folder: it has no {paths.sweep.name}; give <storage>/<name> of a sweep"
         )
     content = read_json(paths.sweep, problems, paths.sweep.name, check=True)
     resolved = content.pop("resolved", None) or {}

@@ -42,17 +42,17 @@ def resume(asked: SweepConfig) -> Resumed:
     ]
     may_change = [name for name, declared in SweepConfig.options().items() if declared.anew]
     run = shlex.quote(str(paths.root))
-    longer = f"or train its best configurations longer in a new run of the same --data: --warm-start {run} --epochs "
+    longer = f"or train its best configurations longer in a new run on the same --data: --warm-start {run} --epochs "
     problems = [
         f"{dashed(name)} {_shown(getattr(asked, name))} contradicts the run {asked.resume!r}, which has "
-        f"{_shown(getattr(saved, name))}: leave it out, "
+        f"{_shown(getattr(saved, name))}: omit it, "
         + (f"{longer}{asked.epochs}" if name == "epochs" and not saved.study else OR_ANEW)
         for name in given
         if name not in may_change
     ]
     for name in ("concurrency", "cpus_per_trial", "gpus_per_trial") if saved.deterministic else ():
         if name in given:
-            kept = f"a deterministic run keeps its {name.replace('_', ' ')}, {getattr(saved, name)}"
+            kept = f"a deterministic run keeps its {name.replace('_', ' ')} of {getattr(saved, name)}: omit it"
             problems.append(f"{dashed(name)} {getattr(asked, name)}: {kept}")
     changed = {name: getattr(asked, name) for name in given if name in may_change}
     place = {"resume": asked.resume, "storage": asked.storage, "name": paths.root.name}
@@ -75,7 +75,7 @@ def _saved(paths: RunPaths) -> tuple[ResolvedConfig, bool, dict[str, list[int]]]
     if not paths.sweep.is_file():
         there = sorted(path.parent.name for path in paths.root.parent.glob(f"*/{paths.sweep.name}"))
         names = f"; runs there: {', '.join(there)}" if there else ""
-        raise UserError(f"--resume: {paths.root} is no run folder: it has no {paths.sweep.name}{names}")
+        raise UserError(f"--resume: {paths.root} is not a run folder: it has no {paths.sweep.name}{names}")
     try:
         values = json.loads(paths.sweep.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -84,7 +84,7 @@ def _saved(paths: RunPaths) -> tuple[ResolvedConfig, bool, dict[str, list[int]]]
         check_format(values, paths.sweep)
     try:
         if not isinstance(values, dict) or not isinstance(values.get("resolved"), dict):
-            raise ValueError("it holds no settings")
+            raise ValueError("it has no settings")
         saved = ResolvedConfig.from_json(values["resolved"])
         raise_all([*saved.value_problems(), *pair_problems(saved)])
     except ValueError as error:

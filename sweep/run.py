@@ -106,7 +106,7 @@ def data_summary(dataset: Mapping[str, Any]) -> dict[str, Any]:
 def _alone(arguments: list[str], found: dict[str, Any] | None) -> tuple[RunPaths, int]:
     """``_sweep``, unless another one runs in this process."""
     if not _ONE_AT_A_TIME.acquire(blocking=False):
-        raise UserError("another sweep runs in this process: wait for it, or start this one in a process of its own")
+        raise UserError("another sweep is running in this process: wait for it, or start this one in another process")
     with contextlib.ExitStack() as stack:
         stack.callback(_ONE_AT_A_TIME.release)
         return _sweep(arguments, found, stack)
@@ -120,7 +120,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
     """
     asked, problems = read(arguments)
     if found is not None and not asked.dry_run:
-        problems.append("--json goes with --dry-run: give both")
+        problems.append("--json needs --dry-run: add it, or omit --json")
     resumed: Resumed | None = None
     if asked.resume is not None:
         try:
@@ -148,7 +148,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
     more_gpus_may_come = machine is not here and (config.wait_for_nodes is not None or cluster.can_start_gpus())
     problems += check(config, machine.most_cpus, math.inf if more_gpus_may_come else machine.gpus)
     if machine is not here and not machine.gpus and given.gpus_per_trial is None:
-        say("no machine of the cluster has a GPU now: the trials run on CPUs (--gpus-per-trial 0)")
+        say("no machine of the cluster has a GPU: the trials run on CPUs (--gpus-per-trial 0)")
     problems += idle_problems(arguments, config)
     if not config.dry_run or not resumed:
         problems += unwritable(paths) if resumed else place_problems(paths)
@@ -185,7 +185,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
             paths = write_new_run(paths, beside, asked, plan, machine, arguments)
         stack.callback(claim(paths).release)
         if resumed and (host := beats_elsewhere(paths)) is not None:
-            raise UserError(f"the run {paths.root} is going on on {host}: wait for it, or stop it first")
+            raise UserError(f"the run {paths.root} is already running on {host}: wait for it, or stop it first")
         beat = stack.enter_context(Heartbeat(paths, plan.at_once))
         if resumed:
             from sweep.records import read_sweep
@@ -211,12 +211,12 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         if stopped.exit_code != DISK_FULL:
             with contextlib.suppress(OSError, SweepStopped):  # What is there is worth a look in the morning.
                 say(*write_summary(history, ended=False))
-        raise SweepStopped(f"{stopped.reason}; go on with: {resume_command(paths)}", stopped.exit_code) from error
+        raise SweepStopped(f"{stopped.reason}; continue with: {resume_command(paths)}", stopped.exit_code) from error
     if outcome.interrupted:
-        say(f"interrupted: nothing is lost, go on with: {resume_command(paths)}")
+        say(f"interrupted: nothing is lost, continue with: {resume_command(paths)}")
     elif outcome.out_of_time:
         used_up = "the time budget is used up: nothing is lost"
-        say(f"{used_up}, go on with: {resume_command(paths)} --time-budget TIME")
+        say(f"{used_up}, continue with: {resume_command(paths)} --time-budget TIME")
     return paths, beat.exit_code
 
 
@@ -422,7 +422,7 @@ def summary(history: TrialHistory, finals: Finals | None) -> list[str]:
     if failed:
         lines.append(f"first failure: {failed[0].trial_id}: {failed[0].reason} ({history.files(failed[0]).error})")
         if not all(entry.broken for entry in failed):
-            lines.append(f"run failed trials again: {resume_command(history.paths)} --retry-failed")
+            lines.append(f"rerun failed trials with: {resume_command(history.paths)} --retry-failed")
     if (history.paths.report / "index.html").exists():
         lines.append(f"report: {history.paths.report / 'index.html'}")
     return lines
@@ -435,10 +435,10 @@ def _winner_lines(history: TrialHistory, finals: Finals | None) -> list[str]:
     error = "" if math.isnan(winner.standard_error) else f", standard error {winner.standard_error:.4f}"
     times = f"{len(winner.scores)} repeat{'s' * (len(winner.scores) > 1)}"
     lines = [
-        f"winner: {winner.trial_id} {history.metric} {winner.mean:.4f} (mean of {times}{error}; the search had "
+        f"winner: {winner.trial_id} {history.metric} {winner.mean:.4f} (mean of {times}{error}; search score "
         f"{winner.search_score:.4f})"
     ]
-    lines.append("test split: opened, its scores are in the report" if finals.opened else "test split: there is none")
+    lines.append("test split: opened, its scores are in the report" if finals.opened else "test split: none")
     model = ModelPaths(history.paths.models).model
     if model.exists():
         lines.append(f"model: {model} (python -m sweep.predict {shlex.quote(str(history.paths.root))} IMAGES)")

@@ -166,7 +166,7 @@ def place_problems(paths: RunPaths) -> list[str]:
     """Why a new run cannot be called as ``paths`` has it, one sentence each."""
     if not os.path.lexists(paths.root):
         return []
-    way_out = f"go on with it by --resume {paths.root.name}, or give another --name"
+    way_out = f"continue it with --resume {paths.root.name}, or give another --name"
     return [f"--name {paths.root.name}: {paths.root} exists already: {way_out}"]
 
 
@@ -174,8 +174,8 @@ def unwritable(paths: RunPaths) -> list[str]:
     """Why this user cannot go on with a run, one sentence; [] if nothing is in the way."""
     if os.access(paths.root, os.W_OK | os.X_OK):
         return []
-    way_out = f"ask whose it is, or begin with its best trials by --warm-start {shlex.quote(str(paths.root))}"
-    return [f"--resume {paths.root.name}: {paths.root} cannot be written to: {way_out}"]
+    way_out = f"ask its owner, or start from its best trials with --warm-start {shlex.quote(str(paths.root))}"
+    return [f"--resume {paths.root.name}: {paths.root} is not writable: {way_out}"]
 
 
 def image_cache(storage: Path) -> Path:
@@ -200,7 +200,7 @@ def staging(paths: RunPaths, problems: list[str], *, dry: bool = False) -> Itera
         except OSError as error:
             named = f"--storage {shortened(storage)}"
             if not unreachable(storage):  # else it is among the problems already
-                problems.append(f"{named} is no folder that can be written to ({error.strerror}): give another")
+                problems.append(f"{named} is not a writable folder ({error.strerror}): give another")
             beside = None
         if beside is None:
             yield None
@@ -210,7 +210,7 @@ def staging(paths: RunPaths, problems: list[str], *, dry: bool = False) -> Itera
         except OSError as error:
             if disk_error(error) is None:
                 raise
-            raise UserError(f"--storage {storage}: {error.strerror}; make room, or give another --storage") from error
+            raise UserError(f"--storage {storage}: {error.strerror}: free space, or give another --storage") from error
 
 
 def check_writable(place: Path) -> None:
@@ -280,7 +280,7 @@ def create_run(
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             raise FileExistsError(error.errno, f"--name {paths.root.name}: {paths.root} exists already") from None
-        raise UserError(f"--name {paths.root.name}: {paths.root} cannot be made: {error}") from None
+        raise UserError(f"--name {paths.root.name}: {paths.root} cannot be created: {error}") from None
 
 
 def claim(paths: RunPaths) -> BaseFileLock:
@@ -290,7 +290,7 @@ def claim(paths: RunPaths) -> BaseFileLock:
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(f"the run {paths.root} is going on in another process: wait for it, or stop it first") from None
+        raise UserError(f"the run {paths.root} is running in another process: wait for it, or stop it first") from None
     except OSError:
         pass  # A file system without locks: two drivers at once are then the user's to avoid.
     return lock

@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     parser = Arguments(
         "sweep.status",
-        "How a sweep stands that runs, is done, was interrupted or is dead. Reads its folder alone, on any host.",
+        "Show the state of a sweep: running, done, interrupted or dead. Only reads its folder; works on any host.",
         f"exit codes: {'   '.join(f'{code} {state}' for state, code in STATUS.items())}   2 bad input",
     )
     parser.add_argument("run", type=path, metavar="RUN", help="a run folder: <storage>/<name> of a sweep")
@@ -128,7 +128,7 @@ def lines(status: Status) -> Iterator[str]:
         more = f", and {len(status.problems) - 1} more" if len(status.problems) > 1 else ""
         yield f"cannot be read: {clean(status.problems[0])}{more}"
     if status.resume is not None and status.resume not in status.reason:
-        yield f"go on with: {status.resume}"
+        yield f"continue with: {status.resume}"
 
 
 def _progress(counts: dict[str, int], wanted: int | None) -> str:
@@ -141,7 +141,7 @@ def _progress(counts: dict[str, int], wanted: int | None) -> str:
 def _pace(status: Status) -> str:
     parts = [f"{status.busy} of {'?' if status.slots is None else status.slots} slots busy"]
     if status.epochs_per_minute is not None:
-        parts.append(f"{status.epochs_per_minute:.1f} epochs a minute")
+        parts.append(f"{status.epochs_per_minute:.1f} epochs per minute")
     if status.seconds_left is not None:
         parts.append(f"about {time_left(status.seconds_left)} left of this phase")
     return ", ".join(parts)

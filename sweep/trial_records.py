@@ -304,7 +304,7 @@ def _read_trial(paths: TrialPaths, trial_id: str, metric: str, mode: str, proble
     if is_there(paths.status):
         end = read_file(_End, paths.status, problems, f"{trial_id}/{paths.status.name}")
     if end.status not in STATUSES:
-        problems.append(f"{trial_id}/{paths.status.name} has status {end.status!r}: taken as failed")
+        problems.append(f"{trial_id}/{paths.status.name} has status {end.status!r}: counted as failed")
         end = end.model_copy(update={"status": "failed"})
     epochs: list[EpochRecord] = []
     for row in _read_epochs(paths.result, trial_id, problems):

@@ -41,7 +41,7 @@ def warm_trials(config: ResolvedConfig, space: Space | None) -> tuple[tuple[Warm
         try:
             point = _point_of(one, space)
             if point in [*before, *(other.point for other in found)]:
-                raise UserError("the same point as one before it")
+                raise UserError("the same point as an earlier one")
             if len(before) + len(found) >= config.trials:
                 raise UserError(f"--trials {config.trials} leaves no room for it")
             found.append(WarmTrial(trial_id=one.trial_id, score=one.score, point=point, opened=opened))
@@ -52,8 +52,8 @@ def warm_trials(config: ResolvedConfig, space: Space | None) -> tuple[tuple[Warm
     if not found:
         reasons = "; ".join(shown_problems(by_reason(left_out), 3))
         raise UserError(
-            f"{named}: none of its {len(ranked)} best trials fits this sweep ({reasons}): give "
-            "--space, --backbones and --set as that run had them, or leave --warm-start out"
+            f"{named}: none of its {len(ranked)} best trials fits this sweep ({reasons}): give the --space, "
+            "--backbones and --set of that run, or omit --warm-start"
         )
     return tuple(found), shown_problems(notes) + [f"left out {alike}" for alike in by_reason(left_out)]
 
@@ -69,7 +69,7 @@ def _best_trials(paths: RunPaths, named: str, metric: str, notes: list[str]) -> 
         raise UserError(f"{named}: {damage[0]}; restore the file, or give another run")
     if (sweep.metric, sweep.mode) != (metric, metric_mode(metric)):
         raise UserError(
-            f"{named}: its trials were compared by {sweep.metric} ({sweep.mode}), those of this sweep are by {metric} "
+            f"{named}: that run compared trials by {sweep.metric} ({sweep.mode}), this sweep uses {metric} "
             f"({metric_mode(metric)}): give --metric {sweep.metric}, or another run"
         )
     records = read_trials(paths.trial_folders(), paths.trials, metric, sweep.mode, notes)
@@ -97,7 +97,7 @@ def _point_of(record: TrialRecord, space: Space) -> dict[str, Scalar]:
         given = space.params_of(trial).active()
     fixed = {field for field, value in space.overrides.items() if not isinstance(value, Range | Choices)}
     fixed |= DEPTH if fixed & DEPTH else set()
-    problems = [f"{name}={trial.suggested[name]} is outside that of --set" for name in sorted(trial.outside)]
+    problems = [f"{name}={trial.suggested[name]} is outside the range of --set" for name in sorted(trial.outside)]
     problems += [
         f"{name} is {value} in space {space.name}, not {wanted[name]}"
         for name, value in given.items()

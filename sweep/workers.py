@@ -40,7 +40,7 @@ LEAVES_WITHIN_S = 3.0
 ENDS_WITHIN_S = 5.0
 """How long the cluster may not answer once the sweep is interrupted: a batch system, ``timeout`` or the end of a
 session sends Ray's own processes the same signal, and kills what is left half a minute later."""
-DIED = "its process ended without a word"
+DIED = "its process ended without an error message"
 _NEVER_BEGAN = "raised in its creation task"
 """What Ray says of a process that could not begin."""
 
@@ -300,7 +300,7 @@ class Workers(_WithoutState):
         except Exception as error:
             if self._error is not None or self._closed or self._sessions > RESTARTS or disk_error(error) is not None:
                 raise
-            logging.getLogger("ray").exception("Ray Tune has ended by an error of its own, and is started again")
+            logging.getLogger("ray").exception("Ray Tune ended with an internal error and is restarted")
             running, self._running = self._running, {}
             for number in running.values():
                 with self.work() as work:
@@ -466,9 +466,9 @@ def reason_of_loss(error: str, killed_for_memory: Callable[[str], bool]) -> str:
     if "running low on memory" in error:
         return f"out of memory: Ray ended its process before the memory of its machine{where} ran out"
     if "node has died" in error or "node was terminated" in error:
-        return f"its machine{where} is lost: switched off, or cut off"
+        return f"its machine{where} is lost: switched off or disconnected"
     if "is temporarily unavailable" in error or "RpcError" in error:
-        return f"its machine{where} cannot be reached: the link to it is cut"
+        return f"its machine{where} cannot be reached: its network connection is lost"
     if "died unexpectedly" in error and _NEVER_BEGAN not in error:
         return f"out of memory: the kernel ended its process on{where}" if killed_for_memory(ip) else DIED
     return next((line.strip() for line in reversed(error.splitlines()) if line.strip()), DIED)

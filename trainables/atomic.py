@@ -23,12 +23,12 @@ TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}(\.[^.]*)?")
 
 DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota of the disk is used up",
+    errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "files may not grow that large (ulimit -f, or the file system)",
     errno.EROFS: "the file system has become read-only",
     errno.EIO: "the disk fails (input/output error)",
-    errno.ESTALE: "the file server does not know the file any more (stale file handle)",
-    errno.ENOTCONN: "what was mounted there has gone (not connected)",
+    errno.ESTALE: "the file server no longer knows the file (stale file handle)",
+    errno.ENOTCONN: "the mount is gone (not connected)",
 }
 """By errno, why nothing can be written whoever tries. The last one also comes of sockets, which have no file's name."""
 
@@ -122,5 +122,5 @@ def check_format(content: Mapping[str, Any], place: Path) -> None:
     found = content.get("format")
     if found != FORMAT:
         written = "no format" if found is None else f"format {found}"
-        way_out = "use the version of the program that wrote it, or make it anew"
-        raise UserError(f"{place} has {written}, and this version reads format {FORMAT} alone: {way_out}")
+        way_out = "use the version that wrote it, or create it again"
+        raise UserError(f"{place} has {written}, and this version reads only format {FORMAT}: {way_out}")

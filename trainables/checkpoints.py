@@ -62,7 +62,7 @@ def load_trunk(path: Path, backbone: Backbone, image_size: int = 224) -> Loaded:
     held = _tensors(content)
     if not held:
         keys = f" (its keys are {some(map(str, content))})" if isinstance(content, dict) and content else ""
-        raise UserError(f"{path} holds no tensors by name, so it is not a network's state_dict(){keys}")
+        raise UserError(f"{path} has no named tensors, so it is not a network's state_dict(){keys}")
     fit = _best_fit(path, backbone, held)
     wanted = _trunk_state(backbone, image_size)
     tensors = {ours: held[theirs] for ours, theirs in fit.names.items() if theirs in held}
@@ -72,10 +72,10 @@ def load_trunk(path: Path, backbone: Backbone, image_size: int = 224) -> Loaded:
     parts = differences(_without_counters(wanted), _without_counters(tensors))
     strange = fit.strange(backbone, held)
     if parts or strange:
-        parts += [f"{len(strange)} have no place in it: {some(strange)}"] if strange else []
+        parts += [f"{len(strange)} are unexpected: {some(strange)}"] if strange else []
         raise UserError(_misfit(path, backbone, held, parts))
     if bad := [name for name, tensor in tensors.items() if tensor.is_floating_point() and not _finite(tensor)]:
-        raise UserError(f"{path} holds values that are not finite in {len(bad)} tensors: {some(bad)}")
+        raise UserError(f"{path} has NaN or infinite values in {len(bad)} tensors: {some(bad)}")
     trunk = backbone.empty_trunk(image_size).to_empty(device="cpu")
     # Copied: tensors of a file may share their storage, or repeat one value over it.
     trunk.load_state_dict({name: tensors.get(name, torch.zeros((), dtype=wanted[name].dtype)) for name in wanted})
@@ -101,7 +101,7 @@ def read_checkpoint(path: Path, *, ours: bool = False) -> Any:
     ours: of ``write_checkpoint``, whose checksums hold; torch itself reads changed bytes as changed weights.
     ``UserError`` (one sentence) if it cannot be read safely.
     """
-    why = "it is no PyTorch or safetensors checkpoint, or a truncated one"
+    why = "it is not a PyTorch or safetensors checkpoint, or it is truncated"
     try:
         with path.open("rb") as file:
             head = file.read(9)
@@ -115,7 +115,7 @@ def read_checkpoint(path: Path, *, ours: bool = False) -> Any:
                         raise zipfile.BadZipFile(f"it is damaged in {damaged}")
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"{path} is not there") from None
+        raise UserError(f"{path} does not exist") from None
     except MemoryError:
         raise  # It says nothing against the file.
     except Exception as error:  # A foreign file ends in whatever error its first bytes lead to: KeyError, EOFError, ...
@@ -124,11 +124,11 @@ def read_checkpoint(path: Path, *, ours: bool = False) -> Any:
         elif isinstance(error, zipfile.BadZipFile):
             why = str(error)
         elif "TorchScript" in str(error):
-            why = "it is a TorchScript program, not tensors by name; save the network's state_dict() alone"
+            why = "it is a TorchScript program, not named tensors: save only the network's state_dict()"
         elif isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             why = (
-                "it was refused, since it could run code: it holds Python objects besides tensors; save the network's "
-                "state_dict() alone"
+                "it was refused, since it has Python objects besides tensors and could run code: save only the "
+                "network's state_dict()"
             )
         raise UserError(f"{path} cannot be read as a model: {why}") from error
 
@@ -142,7 +142,7 @@ def differences(expected: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> l
     both = [(name, held[name].shape, tensor.shape) for name, tensor in expected.items() if name in held]
     other = [f"{name} has shape {list(has)} instead of {list(wants)}" for name, has, wants in both if has != wants]
     parts = [f"{len(missing)} tensors are missing: {some(missing)}"] if missing else []
-    parts += [f"{len(strange)} have no place in it: {some(strange)}"] if strange else []
+    parts += [f"{len(strange)} are unexpected: {some(strange)}"] if strange else []
     return parts + ([some(other)] if other else [])
 
 
@@ -245,7 +245,7 @@ def _best_fit(path: Path, backbone: Backbone, held: Mapping[str, Tensor]) -> _Fi
     if whole and any(not _equal(held[one], held[two]) for one, two in pairs):
         prefixes = some(fit.prefix or "no prefix" for fit in (first, *others))
         raise UserError(
-            f"{path} holds several {backbone.name} that differ ({prefixes}): save the state_dict() of one alone"
+            f"{path} has several {backbone.name} that differ ({prefixes}): save the state_dict() of only one"
         )
     return first
 
@@ -264,7 +264,7 @@ def _check_kinds(path: Path, wanted: Mapping[str, Tensor], tensors: Mapping[str,
     kinds = {name: _odd(tensor, wanted[name].dtype) for name, tensor in tensors.items()}
     if odd := [f"{name} is {kind}" for name, kind in kinds.items() if kind]:
         raise UserError(
-            f"{path}: {some(odd)}: plain float tensors are needed; save the network's state_dict() before it is "
+            f"{path}: {some(odd)}: must be plain float tensors: save the network's state_dict() before it is "
             "quantised, made sparse or emptied"
         )
 
@@ -293,7 +293,7 @@ def _three_channels(wanted: Mapping[str, Tensor], tensors: dict[str, Tensor]) ->
     if held is None or held.shape != (shape[0], 1, *shape[2:]):
         return ()
     tensors[name] = held.float().expand(shape) / 3
-    return (f"{name}, of one channel, was repeated over three and divided by 3",)
+    return (f"{name} has one channel: it was repeated to three and divided by 3",)
 
 
 def _interpolated(
@@ -325,8 +325,8 @@ def _misfit(path: Path, backbone: Backbone, held: Mapping[str, Tensor], parts: l
         wanted = _without_counters(_trunk_state(other))
         found = {ours: held[fit.names[ours]] for ours in wanted if fit.names[ours] in held}
         if not differences(wanted, found) and not fit.strange(other, held):
-            return f"{path} holds {name}, not {backbone.name}"
-    return f"{path} does not hold the whole of torchvision's {backbone.name}: {'; '.join(parts)}"
+            return f"{path} contains {name}, not {backbone.name}"
+    return f"{path} does not contain all of torchvision's {backbone.name}: {'; '.join(parts)}"
 
 
 def _scale(content: object) -> InputScale | None:

@@ -93,7 +93,7 @@ def restore(
     if model.frozen_sha256() != content["frozen_sha256"]:
         raise UserError(
             f"{weights_path} was trained on other frozen layers than those of {found.path or 'random weights'}: "
-            "put back the file of starting weights that the sweep used"
+            "restore the starting weights that the sweep used"
         )
     return model.eval(), found, content
 
@@ -125,14 +125,14 @@ def read_model(path: Path) -> tuple[nn.Module, ModelFacts]:
     known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
     facts = ModelFacts(**known)
     if facts.backbone not in BACKBONES:
-        raise UserError(f"{path} holds a {facts.backbone}, which this version does not know")
+        raise UserError(f"{path} contains a {facts.backbone}, which this version does not support")
     backbone = BACKBONES[facts.backbone]
     network = _with_head(backbone, backbone.empty_network(facts.image_size), _empty_head(facts))
     try:
         network.load_state_dict(content["state_dict"], assign=True)
     except RuntimeError as error:
         raise UserError(
-            f"{path} does not hold a whole {facts.backbone}: {str(error).splitlines()[-1].strip()}"
+            f"{path} does not contain all of {facts.backbone}: {str(error).splitlines()[-1].strip()}"
         ) from None
     return network.requires_grad_(False).eval(), facts
 
@@ -273,5 +273,5 @@ def _load(path: Path, wanted: set[str]) -> dict[str, Any]:
         check_format(content, path)
     lacking = sorted(wanted - content.keys()) if isinstance(content, dict) else sorted(wanted)
     if lacking:
-        raise UserError(f"{path} is no model of ours: it lacks {', '.join(lacking)}")
+        raise UserError(f"{path} is not a model of a sweep: it has no {', '.join(lacking)}")
     return dict(content)

@@ -54,9 +54,7 @@ def model_problems(params: TrialParams, image_size: int) -> list[str]:
     modules |= {name: True for name, _ in trunk.named_parameters() if name in backbone.stages}
     for layer in params.unfreeze_layers:
         if _lies_in(f"{layer}.", backbone.dropped):
-            problems.append(
-                f"unfreeze_layers: {layer!r} is part of the old classifier; the head that replaces it trains"
-            )
+            problems.append(f"unfreeze_layers: {layer!r} is part of the old classifier, which the new head replaces")
         elif layer not in modules:
             near = difflib.get_close_matches(layer, sorted(name for name in modules if modules[name]), n=3, cutoff=0.5)
             parts = f"its parts are {', '.join(backbone.stages)}"

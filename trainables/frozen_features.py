@@ -167,7 +167,7 @@ class FrozenFeatures:
                 if error.errno is None:
                     raise  # Not of the file system: a time limit of ``between_steps``.
                 why = error.strerror or str(error)
-                self.note = f"features of frozen layers are computed anew for each trial: {place.path}: {why}"
+                self.note = f"each trial computes the features of frozen layers: {place.path}: {why}"
                 self._shards.clear()
         self._fill(wanted, lambda view: MemoryShards(len(self._order), self._form))
 

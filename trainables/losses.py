@@ -95,7 +95,7 @@ def make_loss(params: TrialParams, task: str, train_labels: NDArray[Any], classe
     """
     softmax, focal = params.loss == "cross_entropy", params.loss == "focal"
     if softmax and task == "multi_label":
-        raise UserError("loss 'cross_entropy' expects one class an image; this is multi_label: use bce or focal")
+        raise UserError("loss 'cross_entropy' needs one class per image, but the task is multi_label: use bce or focal")
     return Loss(
         kind="cross_entropy" if softmax else "binary",
         class_count=len(classes),

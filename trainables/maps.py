@@ -66,7 +66,7 @@ def read_maps(path: Path) -> Maps:
     if not (len(rows) == 1 and found.label.shape == found.has.shape == rows == found.map.shape[:1]):
         raise ValueError("its arrays do not fit each other")
     if kinds != ["U", "i", "b", "f"] or found.map.ndim != 3 or 0 in found.map.shape[1:]:
-        raise ValueError("its arrays hold something else than they should")
+        raise ValueError("its arrays have wrong types or values")
     if not (np.isfinite(found.map).all() and (found.map >= 0).all()):
         raise ValueError("attribution is negative or not finite")
     if not ((found.label >= 0) & (found.label < len(found.classes))).all():

@@ -94,7 +94,7 @@ def read_predictions(path: Path) -> Predictions:
         and found.probability.shape == (*count, classes)
         and len(set(found.classes)) == classes > 0
     ):
-        raise ValueError("its arrays do not fit each other, or hold something else than they should")
+        raise ValueError("its arrays do not fit each other, or have wrong types or values")
     return found
 
 

@@ -141,7 +141,7 @@ class FinetuneTrainable(tune.Trainable):
     def _begin_again(self, trial: FinetuneTrial, why: str) -> FinetuneTrial:
         trial.close()
         self._saved_epoch = 0
-        self._begun_again = f"what it was to go on from is damaged or lost ({why})"
+        self._begun_again = f"its saved state is damaged or lost ({why})"
         return FinetuneTrial(self._params, self._settings, self._stream)
 
     def _keep(self, trial: FinetuneTrial) -> None:
@@ -175,7 +175,7 @@ class FinetuneTrainable(tune.Trainable):
         if isinstance(error, torch.OutOfMemoryError) and self._settings.use_gpu:
             own_bytes = self._settings.gpu_share * torch.cuda.mem_get_info()[1]
             if torch.cuda.max_memory_reserved() < OWN_PART * own_bytes:
-                reason = "the memory of its GPU is held by other processes"
+                reason = "other processes use the memory of its GPU"
         self._free()
         return _broken_off(reason, disk) | {"epoch": int(self._last.get("epoch", 0)), "gpu": self._gpu}
 

@@ -207,7 +207,7 @@ class FinetuneTrial:
             if validation:
                 return record | self._best.judge(record)
             where = "in validation" if training.bad_step is None else f"at step {training.bad_step}"
-            reason = f"the loss was no finite number {where} of epoch {epoch} (lr {self.params.lr:g})"
+            reason = f"the loss became NaN or infinite {where} of epoch {epoch} (lr {self.params.lr:g})"
             return record | self._best.broken(reason)
 
     def state_dict(self) -> dict[str, Any]:
@@ -426,8 +426,8 @@ class BestEpochTracker:
         metric, score = self._settings.metric, float(record[self._settings.metric])
         if math.isnan(score):
             raise UserError(
-                f"{metric} is undefined on the validation split: a class that no image or every one has, has no AUROC, "
-                "average precision or sensitivity at 90 % specificity; choose another --metric"
+                f"{metric} is undefined on the validation split: a class of no or of all images has no AUROC, average "
+                "precision or sensitivity at 90 % specificity: choose another --metric"
             )
         sign = 1 if metric_mode(metric) == "max" else -1
         if self.best_epoch == 0 or sign * score > sign * self.best_score:
@@ -436,7 +436,7 @@ class BestEpochTracker:
         if self.epoch >= self._settings.epochs:
             return self._said("budget", f"all {self._settings.epochs} epochs done")
         if patience is not None and waited >= patience:
-            return self._said("plateau", f"{waited} epochs without a better {metric}")
+            return self._said("plateau", f"no better {metric} for {waited} epochs")
         return self._said(None, "")
 
     def state_dict(self) -> dict[str, Any]:

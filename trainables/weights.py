@@ -101,9 +101,7 @@ class WeightSources:
             if key == "range":
                 read = _range(value)
                 if not name or files[name][1] is not None or read is None:
-                    problems.append(
-                        f"--weights {part}: write NAME=FILE,range=LOW:HIGH, two numbers that pixels of 0 and 255 become"
-                    )
+                    problems.append(f"--weights {part}: write NAME=FILE,range=LOW:HIGH, the values of pixels 0 and 255")
                 else:
                     files[name] = (files[name][0], read)
                 continue
@@ -112,7 +110,7 @@ class WeightSources:
             elif not value.strip():
                 problems.append(f"--weights {part}: write NAME=FILE")
             elif key in files:
-                problems.append(f"--weights: {key} is given two files, {files[key][0]} and {value}: name one")
+                problems.append(f"--weights: {key} is given two files, {files[key][0]} and {value}: give one")
             name = key
             files.setdefault(name, (_expanded(f"{key}=", value.strip(), problems), None))
         if len(bases) > 1:
@@ -157,8 +155,8 @@ def find_weights(
         near = difflib.get_close_matches(base, ("imagenet", "random"), n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         problems.append(
-            f"--weights {base!r} is no folder: {hint}give imagenet, random, a folder of weight files, or NAME=FILE for "
-            "the network NAME"
+            f"--weights {base!r} is not a folder: {hint}give imagenet, random, a folder of weight files, or NAME=FILE "
+            "for the network NAME"
         )
     raise_all(problems)
     found = {
@@ -168,7 +166,7 @@ def find_weights(
     }
     others = [name for name in backbones if name not in found]
     if base is None:
-        only = f"--weights names files of {', '.join(sources.files)} alone: add imagenet, random or a folder to it"
+        only = f"--weights gives files only for {', '.join(sources.files)}: add imagenet, random or a folder"
         return found, {name: f"weights of {name}: {only}" for name in others}
     if base == "random":
         return {name: FoundWeights(backbone=name, origin="random") for name in others} | found, {}
@@ -190,12 +188,12 @@ def check_weights(found: FoundWeights, image_size: int = 224) -> FoundWeights:
     folded = 0 < empty == layers
     if folded:
         notes.append(
-            "BatchNorm is folded (all running means 0, variances 1): the network falls to chance as soon as a "
+            "BatchNorm is folded (all running means 0, variances 1): the network drops to chance level once a "
             "BatchNorm layer trains"
         )
     elif empty:
         notes.append(
-            f"{empty} of {layers} BatchNorm layers hold no statistics (means 0, variances 1): random or folded there"
+            f"{empty} of {layers} BatchNorm layers have no statistics (means 0, variances 1): random or folded"
         )
     path = local_path(found)
     digest = _sha256(path, _state_of(found, path))
@@ -226,9 +224,9 @@ def _read_as(found: FoundWeights, loaded: Loaded) -> Iterator[str]:
     if found.range is not None:
         yield "pixels of 0 to 255 become {:g} to {:g}".format(*found.range)
     if found.origin == "file" and not any(isinstance(module, nn.BatchNorm2d) for module in loaded.trunk.modules()):
-        yield "it has no BatchNorm, so that nothing tells whether it was made for other input values"
+        yield "it has no BatchNorm, so its expected input range cannot be checked"
     if loaded.ignored and (found.origin == "file" or not loaded.own_classifier):
-        yield f"not of the trunk, and ignored: {some(loaded.ignored)}"
+        yield f"not part of the trunk, ignored: {some(loaded.ignored)}"
 
 
 def load_pretrained(found: FoundWeights, seed: int, image_size: int = 224) -> nn.Module:
@@ -290,9 +288,9 @@ def input_problem(found: FoundWeights, images: Tensor) -> str | None:
     if (off > FAR_OFF).float().mean() <= 0.5 and (spread < TOO_FLAT).float().mean() <= 0.5:
         return None
     return (
-        f"weights of {found.backbone}: {found.path} was made for other input values: what reaches its first BatchNorm "
-        f"({name}) varies {spread.median():.2g} times as much as there, and lies {off.median():.2g} of its standard "
-        f"deviations off (medians of {len(off)} channels): say what pixels of 0 and 255 must become, such as "
+        f"weights of {found.backbone}: {found.path} was made for other input values: the inputs of its first BatchNorm "
+        f"({name}) vary {spread.median():.2g} times as much as expected, and are {off.median():.2g} of its standard "
+        f"deviations off (medians of {len(off)} channels): give the values of pixels 0 and 255, such as "
         f"--weights {found.backbone}={found.path},range=-1024:1024"
     )
 
@@ -303,7 +301,7 @@ def _load(found: FoundWeights, image_size: int) -> Loaded:
     if found.origin != "file":
         _check_hash(path, state)
     elif found.sha256 is not None and _sha256(path, state) != found.sha256:
-        raise UserError(f"weights of {found.backbone}: {path} is another file than the sweep began with: restore it")
+        raise UserError(f"weights of {found.backbone}: {path} is not the file that the sweep began with: restore it")
     loaded = load_trunk(path, BACKBONES[found.backbone], image_size)
     if loaded.scale is not None and not loaded.scale.close_to(found.scale):
         ends = loaded.scale.range
@@ -319,10 +317,10 @@ def _state_of(found: FoundWeights, path: Path) -> tuple[int, int, int]:
     try:
         state = path.stat()
     except OSError as error:
-        why = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        why = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
         raise UserError(f"weights of {found.backbone}: {path} {why}; every node must see this path") from None
     if not stat.S_ISREG(state.st_mode):
-        raise UserError(f"weights of {found.backbone}: {path} is no file; give a file, or a folder without NAME=")
+        raise UserError(f"weights of {found.backbone}: {path} is not a file: give a file, or a folder without NAME=")
     return state.st_ino, state.st_size, state.st_mtime_ns
 
 
@@ -398,9 +396,9 @@ def _find_imagenet(backbones: Sequence[str], download: bool) -> tuple[dict[str, 
 
 def _missing(backbone: str, url: str, path: Path, error: OSError | None) -> str:
     why = f"could not be downloaded ({getattr(error, 'reason', error)})" if error else f"is not in {path.parent}"
-    ask = "" if error else f"name it in --backbones {backbone} to have it downloaded, "
+    ask = "" if error else f"add --backbones {backbone} to download it, "
     return (
-        f"weights of {backbone}: {path.name} {why}: {ask}put {url} into {path.parent} by hand, "
+        f"weights of {backbone}: {path.name} {why}: {ask}download {url} to {path.parent} by hand, "
         f"or give --weights FOLDER or --weights random, or --weights {backbone}=FILE"
     )
 
@@ -418,11 +416,11 @@ def _find_in_folder(folder: Path, backbones: Sequence[str]) -> tuple[dict[str, F
         if len(mine) == 1:
             found[name] = FoundWeights(backbone=name, origin="folder", path=str(mine[0].absolute()))
         elif mine:
-            missing[name] = f"weights of {name}: {folder} holds {' and '.join(path.name for path in mine)}: keep one"
+            missing[name] = f"weights of {name}: {folder} contains {' and '.join(path.name for path in mine)}: keep one"
         else:
             missing[name] = (
-                f"weights of {name}: {folder} holds neither {wanted} nor {name}-<first 8 digits of its SHA-256>.pth: "
-                f"put one there ({url}), or give --weights {name}=FILE, --weights imagenet or --weights random"
+                f"weights of {name}: {folder} has neither {wanted} nor {name}-<first 8 digits of its SHA-256>.pth: "
+                f"add one ({url}), or give --weights {name}=FILE, --weights imagenet or --weights random"
             )
     return found, missing
 
@@ -463,8 +461,8 @@ def _check_hash(path: Path, state: tuple[int, int, int]) -> None:
     actual = _sha256(path, state)
     if not actual.startswith(expected):
         raise UserError(
-            f"{path} is damaged or not what its name says: its SHA-256 begins with {actual[: len(expected)]}, not "
-            f"{expected}; delete it and get it again"
+            f"{path} is damaged or misnamed: its SHA-256 begins with {actual[: len(expected)]}, not "
+            f"{expected}; delete it and download it again"
         )
 
 

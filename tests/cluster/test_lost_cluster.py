@@ -50,7 +50,7 @@ def test_the_loss_is_told_and_the_sweep_resumed(
     place = ("--storage", tmp_path, "--name", "run")
     soon = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "2"}  # Ray takes 15 s else
     lost = run_sweep(*data, *much, *place, at=kill, program=program, PYTHONPATH=str(ROOT), **soon)
-    go_on = f"go on with: python -m sweep.run --resume run --storage {tmp_path}"
+    go_on = f"continue with: python -m sweep.run --resume run --storage {tmp_path}"
     if signalled:
         assert (lost.code, lost.errors) == (130, "")
         assert lost.lines[-1] == f"interrupted: nothing is lost, {go_on}"

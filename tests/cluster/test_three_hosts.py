@@ -137,7 +137,7 @@ def test_a_job_is_followed_and_stopped_and_its_report_fetched(cluster: LaunchedC
         assert logs.stdout is not None
         assert any(line.startswith("[2/200]") for line in logs.stdout)
         assert cluster.run(f"ray job stop {at} {job}")[0] == 0
-        assert "interrupted: nothing is lost, go on with: python -m sweep.run --resume job" in logs.communicate()[0]
+        assert "interrupted: nothing is lost, continue with: python -m sweep.run --resume job" in logs.communicate()[0]
     finally:
         for pid in cluster.laptop.processes():
             send(pid, signal.SIGKILL)

@@ -82,7 +82,7 @@ def test_storage_that_only_the_first_machine_has_is_refused(
     assert done.code == 2, done.text
     (line,) = done.errors.splitlines()
     assert "/proc/self/fd" in line
-    assert "is not seen by nodes" in line
+    assert "is not visible to nodes" in line
     assert list(tmp_path.iterdir()) == [], "it did not begin, and left something"
 
 

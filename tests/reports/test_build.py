@@ -296,7 +296,7 @@ def test_hundreds_of_trials_make_one_page_that_lists_them_all(write_run):
 def test_a_path_that_is_none_is_told(command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
     assert [command([given]) for given in ("s3://bucket/run", "n" * 256)] == [2, 2]
     url, long = capsys.readouterr().err.splitlines()
-    assert " s3://bucket/run: is a URL, and only paths are read" in url
+    assert " s3://bucket/run: is a URL, and only paths are supported" in url
     assert long.endswith(": File name too long")
 
 

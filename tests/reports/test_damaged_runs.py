@@ -137,7 +137,7 @@ DAMAGES: dict[str, tuple[list[Damage], list[str]]] = {
             "dataset.json: counts: val: a is not a whole number",
             "dataset.json: source is not an object",
             "provenance.json: weights: resnet18 is not an object",
-            "has status &#39;lost&#39;: taken as failed",
+            "has status &#39;lost&#39;: counted as failed",
             "finalists/selection.json: thresholds: t0000: a is not a number",
         ],
     ),

@@ -172,7 +172,7 @@ def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
 
 def test_what_is_no_evaluation_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
-    assert f"{tmp_path} is no evaluation: it has no evaluation.json" in capsys.readouterr().err
+    assert f"{tmp_path} is not an evaluation: it has no evaluation.json" in capsys.readouterr().err
     root = write(tmp_path / "b")
     (root / "predictions.npz").write_bytes(b"PK")
     assert main([str(root)]) == 2

@@ -70,11 +70,11 @@ def test_all_problems_of_one_trial_are_told_together() -> None:
         ({"backbone": "vgg16", "focal_gamma": 1e300}, r"focal_gamma must be in \[0, 1000\]"),
         ({"backbone": "vgg16", "batch_size": 10**9}, "batch_size must be 1 to 16384, received 1000000000"),
         ({"backbone": "vgg16", "head_widths": 2000000}, "head_widths must be at most two widths of 1 to 16384, rec"),
-        ({"lr": 1e-3}, "names no backbone"),
+        ({"lr": 1e-3}, "has no backbone"),
         ({"backbone": "vgg16", "unfreeze_layers": "features.10"}, "not both or none"),
         (
             {"backbone": "vgg16", "loss": "focal", "focal_alpha": 0.5, "class_weights": "balanced"},
-            "both weigh the classes",
+            "both weight the classes",
         ),
     ],
 )
@@ -136,8 +136,8 @@ def test_ranges_and_choices_are_read_and_read_again(key: str, given: object, ove
 @pytest.mark.parametrize(
     ("key", "text", "problem"),
     [
-        ("loss", "bce..focal", "loss is no number: give one value, or choices such as a,b; received bce..focal"),
-        ("head_widths", "128..512", "head_widths is no number"),
+        ("loss", "bce..focal", "loss is not a number: give one value, or choices such as a,b; received bce..focal"),
+        ("head_widths", "128..512", "head_widths is not a number"),
         ("lr", "1e-2..1e-4", "a range of lr must go from a lower to a higher number, received 1e-2..1e-4"),
         ("lr", "0..1e-2", "lr must be above 0 and at most 1000, received 0.0"),
         ("lr", "..1e-2", "lr must be a number, received ''"),

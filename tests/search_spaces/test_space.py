@@ -71,7 +71,7 @@ def test_seed_points_lose_what_is_fixed_and_what_that_puts_out_of_play() -> None
     ("overrides", "problem"),
     [
         ({"batch_size": "2000"}, "batch_size 2000 is above the 785 images"),
-        ({"backbone": "densenet121"}, "backbone densenet121 is not among those of this sweep: resnet18, vgg16"),
+        ({"backbone": "densenet121"}, "backbone densenet121 is not one of this sweep's: resnet18, vgg16"),
         ({"lr": "-1"}, "lr must be above 0"),
         ({"loss": "hinge"}, "unknown loss 'hinge'"),
         ({"momentun": "0.9"}, "did you mean 'momentum'"),
@@ -116,7 +116,7 @@ def test_seed_points_outside_the_ranges_are_dropped_and_counted() -> None:
     space = load_space("partial_unfreeze", CONTEXT, {"lr": "1e-4..5e-3", "unfreeze_depth": "2,4"})
     assert [p for p in whole.seed_points if p["lr.sgd"] == 3e-3 and p["unfreeze_depth"] != 0] == space.seed_points
     dropped = len(whole.seed_points) - len(space.seed_points)
-    assert f"{dropped} of {len(whole.seed_points)} seed points lie outside the ranges of --set and are left out" in (
+    assert f"{dropped} of {len(whole.seed_points)} seed points are outside the ranges of --set and are left out" in (
         space.notes
     )
 
@@ -137,7 +137,7 @@ def test_a_seed_point_is_not_dropped_for_a_value_that_is_not_asked_for() -> None
             "leaves nothing of batch_size: its choices 8, 16, 32",
         ),
         ("imbalance", {"momentum": "0.8..0.9"}, "--set momentum=0.8..0.9: imbalance does not search it here"),
-        ("head_only", {"unfreeze_depth": "0..2"}, "head_only does not search it here; give it one value"),
+        ("head_only", {"unfreeze_depth": "0..2"}, "head_only does not search it here: give it one value"),
         (
             "head_only",
             {"loss": "bce", "focal_gamma": "1..2"},
@@ -148,7 +148,7 @@ def test_a_seed_point_is_not_dropped_for_a_value_that_is_not_asked_for() -> None
             {"unfreeze_layers": "features.28", "unfreeze_depth": "1..3"},
             "partial_unfreeze does not search it here",
         ),
-        ("studies.bscs17028", {"lr": "1e-4..1e-2"}, "is a list of trials and searches nothing: give lr one value"),
+        ("studies.bscs17028", {"lr": "1e-4..1e-2"}, "is a fixed list of trials and has no ranges: give lr one value"),
     ],
 )
 def test_a_range_that_leaves_nothing_to_search_is_refused(

@@ -122,7 +122,7 @@ def test_a_study_runs_the_rows_of_the_task_at_hand_and_accounts_for_the_others(
 
 
 def test_a_study_without_a_row_for_the_task_says_so() -> None:
-    with pytest.raises(UserError, match=r"studies.msds19042 has no multi_label trial: all it has are single_label"):
+    with pytest.raises(UserError, match=r"studies.msds19042 has no multi_label trial: all its trials are single_label"):
         load_space("studies.msds19042", context("multi_label"))
 
 
@@ -130,7 +130,7 @@ def test_rows_that_do_not_fit_the_data_or_the_weights_are_left_out_with_the_reas
     space = load_space("studies.msds18022", context("single_label", train_count=50, backbones=("vgg16",)))
     assert [row.id for row in space.rows] == ["H4", "H6"]
     assert "batch_size 60 is above the 50 images" in space.left_out["H3"]
-    assert "backbone resnet18 is not among those of this sweep" in space.left_out["H1"]
+    assert "backbone resnet18 is not one of this sweep's" in space.left_out["H1"]
 
 
 def test_a_study_of_which_nothing_fits_is_refused_with_each_reason_once() -> None:
@@ -156,7 +156,7 @@ def test_a_row_that_was_asked_for_is_never_left_out_in_silence() -> None:
     with pytest.raises(UserError) as caught:
         load_space("studies.bscs17028", context("single_label", backbones=("resnet18",)), rows=("W1", "W2", "W7"))
     assert caught.value.problems == (
-        "--rows W1: studies.bscs17028 cannot run it here: backbone vgg16 is not among those of this sweep: resnet18",
+        "--rows W1: studies.bscs17028 cannot run it here: backbone vgg16 is not one of this sweep's: resnet18",
         "--rows W7: studies.bscs17028 cannot run it here: a multi_label trial, and the task is single_label",
     )
 

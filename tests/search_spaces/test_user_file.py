@@ -100,7 +100,7 @@ def test_what_has_no_end_is_no_space(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.py")
     (tmp_path / "zero.py").symlink_to("/dev/zero")
     for name in ("pipe.py", "zero.py"):
-        with pytest.raises(UserError, match=f"{name} cannot be read: it is no file of at most 1000000 bytes"):
+        with pytest.raises(UserError, match=f"{name} cannot be read: it is not a file of at most 1000000 bytes"):
             load_space(str(tmp_path / name), CONTEXT)
 
 
@@ -132,7 +132,7 @@ def test_a_file_of_another_encoding_is_named(tmp_path: Path) -> None:
         (space_text('trial.suggest_float("lr", 1, 0.1)'), r"mine\.py raises ValueError: .* at line 3"),
         (
             space_text('trial.suggest_categorical("loss", [])'),
-            r"mine\.py: loss is offered no list of choices, received \[\]",
+            r"mine\.py: loss needs a list of choices, received \[\]",
         ),
         (
             space_text('trial.suggest_categorical("head_widths", [(320,), (1024, 512)])'),
@@ -147,10 +147,10 @@ def test_a_file_of_another_encoding_is_named(tmp_path: Path) -> None:
                 'depth = trial.suggest_int("unfreeze_depth", 0, 4)',
                 'trial.suggest_categorical("loss", ["bce", "focal"] if depth else ["bce"])',
             ),
-            r"loss must be offered the same in every trial, received .* after its choices .* at line 4",
+            r"loss must be the same in every trial, received .* after its choices .* at line 4",
         ),
-        (space_text("trial.report(1.0, 1)"), r"a space may ask its trial for .* only, not for 'report'"),
-        ("def space(trial, context):\n    return {}\n", "names no backbone"),
+        (space_text("trial.report(1.0, 1)"), r"a space may use only .* of its trial, not 'report'"),
+        ("def space(trial, context):\n    return {}\n", "has no backbone"),
         (
             space_text() + "def seed_points(context):\n    return 1 / 0\n",
             r"raises ZeroDivisionError: division by zero at line 5 \(in seed_points\)",
@@ -240,7 +240,7 @@ def test_a_file_that_hangs_is_ended_and_the_line_is_told(
     load: Load, monkeypatch: pytest.MonkeyPatch, text: str, place: str
 ) -> None:
     monkeypatch.setattr(user_file, "CALL_WITHIN_S", 1.0)
-    with pytest.raises(UserError, match=rf"mine\.py did not return within 1 s at {place}: its import, one draw and"):
+    with pytest.raises(UserError, match=rf"mine\.py did not return within 1 s at {place}: its import, each draw and"):
         load(text)
 
 
@@ -260,10 +260,10 @@ def test_a_file_that_cannot_be_ended_from_within_is_killed_with_what_it_has_star
         ("sys.exit(0)", "raises SystemExit: 0"),
         ("raise KeyboardInterrupt", "raises KeyboardInterrupt"),
         ("raise GeneratorExit", "raises GeneratorExit"),
-        ("os._exit(0)", "ended the process that it ran in with exit code 0: take out what does so"),
-        ("os.kill(os.getpid(), 9)", "ended the process that it ran in by SIGKILL: take out what does so"),
-        ("ctypes.string_at(0)", r"ended the process that it ran in by SIGSEGV at line \d \(in "),
-        ("os.closerange(0, 99)", "ended the process that it ran in "),
+        ("os._exit(0)", "ended its process with exit code 0: remove the cause"),
+        ("os.kill(os.getpid(), 9)", "ended its process by SIGKILL: remove the cause"),
+        ("ctypes.string_at(0)", r"ended its process by SIGSEGV at line \d \(in "),
+        ("os.closerange(0, 99)", "ended its process "),
         ("[0] * 10**15", "raises MemoryError"),
         ("input()", "raises EOFError: EOF when reading a line"),
         ("recurse()", r"raises RecursionError: .*\(in recurse\)"),
@@ -289,7 +289,7 @@ def test_a_process_that_may_not_be_killed_any_more_is_told_all_the_same(
         raise PermissionError
 
     monkeypatch.setattr(os, "killpg", forbidden)
-    with pytest.raises(UserError, match="ended the process that it ran in with exit code 3"):
+    with pytest.raises(UserError, match="ended its process with exit code 3"):
         load("import os\nos._exit(3)\n")
 
 
@@ -326,18 +326,18 @@ def test_values_of_numpy_ranges_and_tuples_are_taken_and_prints_are_no_answers(l
     [
         (
             ['trial.suggest_float("lr", 1e-4, 1e-3)', 'trial.suggest_float("lr", 1e-3, 1e-1)'],
-            r"lr must be offered the same in every trial, received its range \[0\.001, 0\.1\] after its range "
-            r"\[0\.0001, 0\.001\]: give each branch a name of its own, such as lr\.a and lr\.b at line 5 \(in space\)",
+            r"lr must be the same in every trial, received its range \[0\.001, 0\.1\] after its range "
+            r"\[0\.0001, 0\.001\]: give each branch its own name, such as lr\.a and lr\.b at line 5 \(in space\)",
         ),
         (
             [
                 'high = 1e-2 if trial.suggest_categorical("optimizer", ["sgd", "adamw"]) == "sgd" else 1e-3',
                 'trial.suggest_float("lr", 1e-4, high)',
             ],
-            r"lr must be offered the same in every trial, .* at line 5 \(in space\)",
+            r"lr must be the same in every trial, .* at line 5 \(in space\)",
         ),
-        (["import random", 'trial.suggest_float("lr", 1e-4, random.random())'], "lr must be offered the same in every"),
-        (["CALLS.append(1)", 'trial.suggest_int("batch_size", 1, len(CALLS))'], "batch_size must be offered the same"),
+        (["import random", 'trial.suggest_float("lr", 1e-4, random.random())'], "lr must be the same in every"),
+        (["CALLS.append(1)", 'trial.suggest_int("batch_size", 1, len(CALLS))'], "batch_size must be the same"),
         (
             ["CALLS.append(1)", 'trial.suggest_float("lr" if len(CALLS) % 2 else "dropout", 0.1, 0.2)'],
             "does not give the same configuration for the same suggested values",
@@ -364,7 +364,7 @@ def test_a_range_that_changes_after_it_was_tried_out_is_refused_in_the_sweep(loa
     later = "1e-3 if pathlib.Path(__file__).with_name('later').exists() else 1e-2"
     space = load("import pathlib\n" + space_text(f'trial.suggest_float("lr", 1e-4, {later})'))
     (tmp_path / "later").touch()
-    with random_study() as study, pytest.raises(UserError, match="lr must be offered the same in every trial"):
+    with random_study() as study, pytest.raises(UserError, match="lr must be the same in every trial"):
         space.suggest(study.ask())
 
 

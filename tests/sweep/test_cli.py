@@ -131,7 +131,7 @@ def test_everything_wrong_comes_in_one_answer(tmp_path: Path) -> None:
         "--name is given 2 times: a, b",
         "unknown option tirals: did you mean `trials`? --help-all lists all",
         "--epochs must be a whole number, received 'many'",
-        "--fit must be text, received 3 (in a YAML file, put it in quotes)",
+        "--fit must be text, received 3 (quote it in a YAML file)",
         "--trials must be a whole number, received 'x'",
         "--set lr: write name=value, such as lr=1e-3",
         "--resume must not be empty, received ''",
@@ -154,9 +154,9 @@ def test_a_wrong_value_in_the_file_is_no_matter_where_the_command_line_has_anoth
         (["--backbone", "vgg16"], "unknown option --backbone: did you mean --backbones?"),
         (
             ["--lr", "1e-3"],
-            "unknown option --lr: it is a hyperparameter: fix it by --set lr=VALUE (in a file: under set)",
+            "unknown option --lr: use --set lr=VALUE for a hyperparameter (in a file: under set)",
         ),
-        (["--batch-size=16"], "unknown option --batch-size: it is a hyperparameter: fix it by --set batch_size=VALUE"),
+        (["--batch-size=16"], "unknown option --batch-size: use --set batch_size=VALUE for a hyperparameter"),
         (["-e"], "unknown option -e: --help-all lists all"),
         (["demo"], "unexpected argument 'demo'"),
         (["--backbones", "resnet18", "vgg16"], "unexpected argument 'vgg16'"),
@@ -268,16 +268,16 @@ def test_unknown_and_repeated_keys_are_told_together_with_their_place(file: Path
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"- epochs\n- 20\n", "must hold lines such as `epochs: 20`"),
-        (b"epochs\n", "must hold lines such as `epochs: 20`"),
+        (b"- epochs\n- 20\n", "must contain lines such as `epochs: 20`"),
+        (b"epochs\n", "must contain lines such as `epochs: 20`"),
         (b"epochs: [1, 2\n", "is not YAML: .*line 2"),
         (b"epochs: !!python/object:os.system {}\n", "is not YAML: .*line 1"),
         (b"epochs: 2024-13-45\n", "is not YAML"),
         (b"name: caf\xe9\n", "is not UTF-8 text: byte 9 is 0xe9"),
         (b"{epochs: 1}: 2\n", "is not YAML"),
-        (b"set: &a {lr: *a}\n", r"is not YAML: \*a refers to another place: write its value out in line 1"),
-        (b"x: " + 3000 * b"[", "nests too deep"),
-        (b"set: " + 3000 * b"{a: " + b"1" + 3000 * b"}", "nests too deep"),
+        (b"set: &a {lr: *a}\n", r"is not YAML: \*a is an alias: write its value out in line 1"),
+        (b"x: " + 3000 * b"[", "is nested too deeply"),
+        (b"set: " + 3000 * b"{a: " + b"1" + 3000 * b"}", "is nested too deeply"),
     ],
 )
 def test_what_is_no_mapping_in_yaml_is_refused(file: Path, content: bytes, told: str) -> None:
@@ -306,7 +306,7 @@ def test_every_path_option_has_the_same_rule(file: Path, tmp_path: Path, monkeyp
             assert getattr(parse(argv), name) == str(tmp_path / "mine")
         for url in ("s3://bucket/x", "file:///x", "gs://b"):
             (problem,) = problems_of(dashed(name), url)
-            assert problem.startswith(f"{dashed(name)} {url}: is a URL, and only paths are read and written: mount it")
+            assert problem.startswith(f"{dashed(name)} {url}: is a URL, and only paths are supported: mount it")
         (problem,) = problems_of(dashed(name), "n" * 256)
         assert (problem.startswith(f"{dashed(name)} nnn"), problem.endswith(": File name too long")) == (True, True)
         (tmp_path / name).symlink_to(tmp_path / name)

@@ -44,7 +44,7 @@ def test_slots_follow_the_machines_that_come_and_go_and_none_for_too_long_ends_t
         meanwhile.setattr(cluster, "time", SimpleNamespace(sleep=lambda _: nodes.add_node(num_cpus=2, num_gpus=1)))
         machine = connect(nodes.address, wait_for_nodes=2)
     assert (machine.cpus, machine.gpus, len(machine.nodes)) == (7, 1, 2)
-    assert capsys.readouterr().out == "waiting for 2 machines of the cluster: 1 are there\n"
+    assert capsys.readouterr().out == "waiting for 2 machines of the cluster: 1 joined\n"
 
     monkeypatch.setattr(cluster, "ASK_EVERY_S", 0.1)
     monkeypatch.setattr(cluster, "LOST_AFTER_S", 1.0)
@@ -114,7 +114,7 @@ def test_a_temporary_folder_too_deep_for_sockets_is_told_with_a_way_out(monkeypa
     with tempfile.TemporaryDirectory(prefix="x" * (room + 1 - len("/tmp/") - 8), dir="/tmp") as folder:
         monkeypatch.setenv("RAY_TMPDIR", folder)
         (problem,) = folder_problems()
-        assert "has too long a name for sockets: set RAY_TMPDIR" in problem
+        assert "is too long for sockets: set RAY_TMPDIR" in problem
         with pytest.raises(UserError, match="AF_UNIX path length cannot exceed"):
             connect("local", 1)
         monkeypatch.setenv("RAY_TMPDIR", folder[:-1])

@@ -120,12 +120,12 @@ def test_a_share_lies_between_0_and_1(given: str) -> None:
 
 def test_a_model_has_one_operating_point_and_a_prevalence_is_of_its_class() -> None:
     sensitivity, specificity = {"target_sensitivity": "a=0.9"}, {"target_specificity": "a=0.9"}
-    both = "--target-sensitivity a=0.9 and --target-specificity a=0.9 cannot go together"
+    both = "--target-sensitivity a=0.9 and --target-specificity a=0.9 cannot be combined"
     assert problem_of(**sensitivity, **specificity).startswith(both)
-    assert problem_of(prevalence="a=0.1").startswith("--prevalence a=0.1 is of a class with a target")
-    apart = "--prevalence b=0.1 and --target-specificity a=0.9: must be of the same class"
+    assert problem_of(prevalence="a=0.1").startswith("--prevalence a=0.1 needs a target for the class")
+    apart = "--prevalence b=0.1 and --target-specificity a=0.9: must name the same class"
     assert problem_of(prevalence="b=0.1", **specificity) == apart
-    assert problem_of(finalists=0, **sensitivity).startswith("--target-sensitivity a=0.9 is about finalists")
+    assert problem_of(finalists=0, **sensitivity).startswith("--target-sensitivity a=0.9 needs finalists")
     assert pair_problems(SweepConfig(prevalence="a=0.1", **sensitivity)) == []
 
 
@@ -141,7 +141,7 @@ def test_a_given_value_is_kept() -> None:
 def test_one_epoch_leaves_the_scheduler_nothing_to_stop() -> None:
     assert resolve(SweepConfig(epochs=1), Machine(cpus=2, gpus=0)).scheduler == "none"
     for scheduler in ("asha", "median"):
-        assert f"--scheduler {scheduler} has nothing to stop in --epochs 1" in problem_of(epochs=1, scheduler=scheduler)
+        assert f"--scheduler {scheduler} cannot stop trials of --epochs 1" in problem_of(epochs=1, scheduler=scheduler)
 
 
 def test_a_study_runs_its_trials_to_the_end_unless_a_scheduler_is_asked_for() -> None:
@@ -163,7 +163,7 @@ def test_a_study_runs_its_trials_to_the_end_unless_a_scheduler_is_asked_for() ->
         ({"reduction_factor": 1.5}, "--reduction-factor 1.5: must be 2 or more"),
         ({"seed": -1}, "--seed -1: must be 0 or more"),
         ({"seed": 2**32}, "--seed 4294967296: must be at most 4294967295"),
-        ({"image_size": 4}, "--image-size 4: at least 8 pixels are needed"),
+        ({"image_size": 4}, "--image-size 4: must be at least 8 pixels"),
         ({"cpus_per_trial": 0}, "--cpus-per-trial 0: must be 1 or more"),
         ({"concurrency": 0}, "--concurrency 0: must be 1 or more"),
         ({"gpus_per_trial": 1.5}, "--gpus-per-trial 1.5: must be from 0 to 1"),
@@ -185,7 +185,7 @@ def test_a_value_out_of_range_is_told_with_the_range(changes: dict[str, Any], to
         ({"fit": "squeeze"}, "--fit: unknown fit 'squeeze'"),
         ({"task": "multilabel"}, "--task: unknown task 'multilabel': did you mean 'multi_label'?"),
         ({"backbones": ("resnet", "vgg16")}, "--backbones: unknown backbone 'resnet'"),
-        ({"backbones": ("vgg16", "vgg16")}, "--backbones: vgg16 is named twice"),
+        ({"backbones": ("vgg16", "vgg16")}, "--backbones: vgg16 is given twice"),
     ],
 )
 def test_an_unknown_choice_is_told_with_the_nearest(changes: dict[str, Any], told: str) -> None:
@@ -195,17 +195,17 @@ def test_an_unknown_choice_is_told_with_the_nearest(changes: dict[str, Any], tol
 def test_rows_are_those_of_a_study() -> None:
     assert check(resolve(SweepConfig(space="studies.msds19005", rows=("Z1",)), Machine(cpus=8, gpus=2)), 8, 2) == []
     assert problem_of(rows=("Z1", "Z2")) == (
-        "--rows Z1,Z2: --space partial_unfreeze is no study, and only studies have rows"
+        "--rows Z1,Z2: --space partial_unfreeze is not a study, and only studies have rows"
     )
 
 
 def test_a_list_of_trials_and_a_warm_start_exclude_each_other() -> None:
     told = problem_of(space="studies.msds19005", warm_start="runs/first")
-    assert told.startswith("--warm-start runs/first: --space studies.msds19005 is a list of trials")
+    assert told.startswith("--warm-start runs/first: --space studies.msds19005 is a fixed list of trials")
 
 
 def test_only_a_run_that_goes_on_has_failed_trials() -> None:
-    assert problem_of(retry_failed=True).startswith("--retry-failed runs failed trials of an earlier run again: ")
+    assert problem_of(retry_failed=True).startswith("--retry-failed reruns failed trials of an earlier run: ")
     resumed = resolve(SweepConfig(retry_failed="all", resume="first"), Machine(cpus=2, gpus=0))
     assert check(resumed, 2, 0) == []
 
@@ -220,11 +220,11 @@ def test_a_resumed_run_may_be_named_by_its_path() -> None:
 
 
 def test_more_than_the_machine_has_is_refused() -> None:
-    assert problem_of(cpus_per_trial=9) == "--cpus-per-trial 9: this machine has 8: give a lower one"
+    assert problem_of(cpus_per_trial=9) == "--cpus-per-trial 9: this machine has 8: give a lower number"
     cpus = problem_of(cpus_per_trial=5, concurrency=2)
-    assert "needs 10 CPUs: this machine has 8: give a lower one, or fewer CPUs to each by --cpus-per-trial" in cpus
+    assert "needs 10 CPUs: this machine has 8: give a lower number, or fewer --cpus-per-trial" in cpus
     gpus = problem_of(concurrency=3)
-    assert "with 1 GPUs a trial: this machine has 2: give a lower one, or a part of a GPU to each, such as " in gpus
+    assert "with 1 GPUs per trial: this machine has 2: give a lower number, or a fraction of a GPU to each" in gpus
     no_gpu = resolve(SweepConfig(gpus_per_trial=0.5), Machine(cpus=8, gpus=0))
     assert check(no_gpu, 8, 0) == ["--gpus-per-trial 0.5: this machine has 0: give 0 to train on CPUs"]
 
@@ -282,7 +282,7 @@ def test_a_resolved_configuration_leaves_open_only_what_is_off_or_not_there() ->
 def test_a_resolved_setting_that_is_lost_is_named(name: str) -> None:
     saved = resolve(SweepConfig(), Machine(cpus=2, gpus=0)).to_json()
     del saved[name]
-    with pytest.raises(UserError, match=f"it lacks {name}$"):
+    with pytest.raises(UserError, match=f"missing settings: {name}$"):
         ResolvedConfig.from_json(saved)
 
 
@@ -363,7 +363,7 @@ def test_what_is_no_finite_number_is_refused(written: object) -> None:
 def test_text_that_is_empty_or_a_number_is_refused() -> None:
     with pytest.raises(ValueError, match="must not be empty"):
         text("  ")
-    with pytest.raises(ValueError, match="put it in quotes"):
+    with pytest.raises(ValueError, match="quote it"):
         text(2024)
 
 

@@ -26,11 +26,11 @@ def test_the_reserve_takes_room_and_gives_it_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "told"),
     [
-        (errno.ENOSPC, "the disk is full (at {}): make room"),
-        (errno.EDQUOT, "the quota of the disk is used up (at {}): make room"),
-        (errno.EROFS, "the file system has become read-only (at {}): have that mended"),
-        (errno.EIO, "the disk fails (input/output error) (at {}): have that mended"),
-        (errno.EFBIG, "files may not grow that large (ulimit -f, or the file system) (at {}): have that mended"),
+        (errno.ENOSPC, "the disk is full (at {}): free space"),
+        (errno.EDQUOT, "the disk quota is used up (at {}): free space"),
+        (errno.EROFS, "the file system has become read-only (at {}): have this fixed"),
+        (errno.EIO, "the disk fails (input/output error) (at {}): have this fixed"),
+        (errno.EFBIG, "files may not grow that large (ulimit -f, or the file system) (at {}): have this fixed"),
     ],
 )
 def test_what_a_disk_has_is_told_with_its_name(
@@ -51,7 +51,7 @@ def test_of_an_error_without_a_file_the_full_disk_is_named(tmp_path: Path, monke
         fill(disk)
         assert is_full(disk / "ray")
         stopped = stopped_by(OSError(errno.ENOSPC, ""), tmp_path)
-        assert stopped.reason == f"Ray's temporary folder {disk}/ray: the disk is full: make room"
+        assert stopped.reason == f"Ray's temporary folder {disk}/ray: the disk is full: free space"
 
 
 def test_other_errors_are_not_taken_for_a_disk(tmp_path: Path) -> None:
@@ -65,5 +65,5 @@ def test_a_folder_for_a_new_run_on_a_full_disk_is_one_problem(tmp_path: Path) ->
             assert beside is not None
             beside.splits.write_text("a,b\n")
 
-    with pytest.raises(UserError, match=f"--storage {tmp_path}: File too large; make room, or give another"):
+    with pytest.raises(UserError, match=f"--storage {tmp_path}: File too large: free space, or give another"):
         make()

@@ -119,8 +119,8 @@ def test_the_runs_own_validation_images_give_the_runs_own_score_and_a_warning(
     assert [line for line in lines if line.startswith("warning: ")] == [
         "warning: dark is never predicted: none of 8 found.",
         "warning: gray is never predicted: none of 8 found.",
-        "warning: 24 of 24 images are the run's own validation images, pixel by pixel: the model was chosen on them, "
-        "so the scores are too good.",
+        "warning: 24 of 24 images are identical to validation images of the run: the model was selected on them, so "
+        "the scores are optimistic.",
     ]
     assert any(line.lower().startswith(f"macro f1: {score:.3f} (") for line in lines)
     assert lines[-1] == f"report: {folder / 'report.html'}"
@@ -149,7 +149,7 @@ def test_other_images_are_judged_and_written_down(run: Path, other: Path, said: 
     assert (facts.groups.source, facts.groups.count) == ("patient", 12)
     assert facts.renamed == {"dim": "dark"}
     assert facts.model.trial == "t0000"
-    assert facts.warnings == ("No image is labelled gray: scores over all classes are hardly to be compared.",)
+    assert facts.warnings == ("No image is labelled gray: scores over all classes are hardly comparable.",)
     rows = read_evaluation(folder).rows
     assert rows["group"].nunique() == 12
     assert not rows["group"].str.startswith("p").any(), "no patient's number leaves the user's table"
@@ -221,7 +221,7 @@ def test_a_multi_label_model_is_judged_on_the_labels_that_the_data_knows(tmp_pat
     assert own is not None
     np.testing.assert_allclose(found.predictions.probability, own.probability[:, [0, 2]], atol=1e-4)
     np.testing.assert_array_equal(found.predictions.label, own.label[:, [0, 2]])
-    assert found.facts.warnings[0] == "The data does not say which images have often: not evaluated."
+    assert found.facts.warnings[0] == "The data has no labels for often: not evaluated."
     assert any(line.lower().startswith("exact match: ") for line in lines)
 
 
@@ -233,7 +233,7 @@ def test_unreadable_images_are_listed_and_left_out_only_if_asked(
     code, _, (problem,) = said(*arguments)
     assert code == 2
     assert problem == (
-        "1 of 24 image files cannot be read: mend or remove them, or go on without them by --skip-unreadable\n"
+        "1 of 24 image files cannot be read: repair or remove them, or skip them with --skip-unreadable\n"
         "  3.png: the file is empty (0 bytes)"
     )
     assert not (run / "external").exists(), "nothing is left behind"
@@ -252,8 +252,8 @@ def test_images_that_stand_twice_and_a_run_without_its_images_are_told(
     dataset = json.loads((run / "dataset.json").read_text())
     (run / "dataset.json").write_text(json.dumps(dataset | {"cache": str(run / "gone.npy")}))
     _, lines, _ = said(run, "--data", other, *COLUMNS, "--map", "dim=dark")
-    assert lines[1].startswith("warning: Whether the model was trained on some of these images is not known")
-    assert lines[2] == "warning: 1 image(s) stand more than once, 1 of them with different labels."
+    assert lines[1].startswith("warning: Whether the model was trained on some of these images is unknown")
+    assert lines[2] == "warning: 1 image(s) occur more than once, 1 of them with different labels."
 
 
 def test_a_model_file_alone_needs_a_place(
@@ -263,7 +263,7 @@ def test_a_model_file_alone_needs_a_place(
     arguments = (alone, "--data", other, *COLUMNS, "--map", "dim=dark")
     assert said(*arguments)[::2] == (
         2,
-        ["--out FOLDER is needed: the model is in no run folder that the evaluation could be written to"],
+        ["--out FOLDER is required, as the model is not in a run folder"],
     )
     code, lines, _ = said(*arguments, "--out", tmp_path / "new" / "place")
     assert (code, lines[-1]) == (0, f"report: {tmp_path}/new/place/report.html")
@@ -290,12 +290,12 @@ def test_all_that_is_wrong_with_a_command_is_told_at_once(said: Said, tmp_path: 
 def test_labels_that_are_not_the_models_and_data_that_is_not_there(run: Path, other: Path, said: Said) -> None:
     code, _, (problem,) = said(run, "--data", other, *COLUMNS)
     assert code == 2
-    assert "'dim' is no class of the model, which knows bright, dark, gray: say which it is by --map 'dim'=" in problem
+    assert "'dim' is not a class of the model, which has bright, dark, gray: map it with --map 'dim'=" in problem
     code, _, (problem,) = said(run, "--data", other.parent / "gone", *COLUMNS)
     assert (code, "no such folder or file" in problem) == (2, True)
     code, _, (problem,) = said(run, "--data", other, "--path-column", "file")
     assert (code, "--label-column is not given" in problem) == (2, True)
-    assert said(run)[2] == ["--data PATH is needed: the images to evaluate the model on"]
+    assert said(run)[2] == ["--data PATH is required: the images to evaluate the model on"]
     assert not (run / "external").exists()
 
 
@@ -361,7 +361,7 @@ def test_all_classes_that_fit_nothing_are_told_together(folders: Path) -> None:
     assert len(told) == 3
     assert "--map fungal=pneumonia: unknown class of the data 'fungal'" in told[0]
     assert "--map bacterial=pneumona: unknown class of the model 'pneumona': did you mean 'pneumonia'?" in told[1]
-    assert "'COVID-19' is no class of the model, which knows covid, normal, pneumonia" in told[2]
+    assert "'COVID-19' is not a class of the model, which has covid, normal, pneumonia" in told[2]
     assert "--map 'COVID-19'=covid" in told[2], "the class it is likely to be"
 
 
@@ -398,7 +398,7 @@ def test_labels_that_an_option_leaves_out_are_not_taken_as_absent(manifest: Mani
     rare = DataConfig(data=str(manifest("finding", ["pneumonia", "rib", "covid|pneumonia"])), **least)
     samples = read_labelled(rare, OURS, "multi_label", {}, None)
     assert samples.labels.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 1]]
-    assert "labels of fewer than 2 images that the model does not know are left out: rib" in samples.notes
+    assert "labels unknown to the model with fewer than 2 images are left out: rib" in samples.notes
     arrays = {"train_images": np.zeros((2, 8, 8), np.uint8), "train_labels": np.array([[1, 0], [0, 1]], np.uint8)}
     np.savez(tmp_path / "set.npz", **arrays)
     known = DataConfig(data=str(tmp_path / "set.npz"), class_names={"0": "normal", "1": "covid"})
@@ -440,7 +440,7 @@ def test_a_label_that_is_not_known_stays_so_unless_another_of_the_same_class_is_
     found = read_labelled(request, ("normal", "pneumonia"), "multi_label", renamed, None)
     assert found.labels[:, 1].tolist() == [-1, -1, 1, -1, 1, 0]
     assert found.labels[:, 0].tolist() == [0, 1, 0, -1, 0, 1]
-    with pytest.raises(UserError, match="3 of 6 images carry none or several"):
+    with pytest.raises(UserError, match="3 of 6 images have none or several"):
         read_labelled(request, ("normal", "pneumonia"), "single_label", renamed, None)
 
 
@@ -456,7 +456,7 @@ def test_columns_of_which_one_is_set_are_classes(manifest: Manifest) -> None:
     assert read(path, "covid", "normal").labels.tolist() == [0, 1, 1]
     path = manifest("covid,normal", ["1,0", "1,1", "0,0"])
     (problem,) = problems(path, "covid", "normal")
-    assert problem.startswith("2 of 3 images carry none or several of the labels (1.png, 2.png), and the model decides")
+    assert problem.startswith("2 of 3 images have none or several of the labels (1.png, 2.png), and the model predicts")
 
 
 def test_one_split_of_theirs_alone(manifest: Manifest, folders: Path) -> None:
@@ -465,7 +465,7 @@ def test_one_split_of_theirs_alone(manifest: Manifest, folders: Path) -> None:
     path = manifest("finding,split", rows[:1] + rows[3:])
     assert problems(path, "finding", split="test") == [f"--split test: no image of {path} is in it"]
     names = {"COVID_19": "covid", "viral": "pneumonia", "bacterial": "pneumonia"}
-    assert "has no splits; leave it out" in problems(folders, split="test", **names)[0]
+    assert "has no splits: omit it" in problems(folders, split="test", **names)[0]
     assert "--split: unknown split 'tset'" in problems(folders, split="tset", **names)[0]
 
 

@@ -66,7 +66,7 @@ def test_a_sweep_runs_until_it_has_written_its_end(paths: RunPaths) -> None:
     ("error", "told"),
     [
         (SweepStopped("no node is left", CLUSTER_LOST), ("interrupted", CLUSTER_LOST, "no node is left")),
-        (KeyboardInterrupt(), ("interrupted", INTERRUPTED, "by Ctrl-C, or a signal to end")),
+        (KeyboardInterrupt(), ("interrupted", INTERRUPTED, "Ctrl-C or a termination signal")),
         (UserError("a is gone", "so is b"), ("interrupted", 2, "a is gone; so is b")),
         (RuntimeError("at http://me:secret@host"), ("dead", 1, "RuntimeError: at http://***@host")),
     ],
@@ -96,7 +96,7 @@ def test_a_sweep_that_was_killed_is_dead_at_once(paths: RunPaths) -> None:
         assert last_beat(paths, []).state == "running"
         driver.kill()
     beat = last_beat(paths, [])
-    assert (beat.state, beat.reason, beat.busy) == ("dead", "its process is gone, and wrote no end", 0)
+    assert (beat.state, beat.reason, beat.busy) == ("dead", "its process is gone without recording an end", 0)
 
 
 def test_a_sweep_that_ends_while_one_looks_is_not_dead(paths: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:

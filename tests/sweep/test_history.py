@@ -238,7 +238,7 @@ def test_a_trial_whose_loss_was_no_number_runs_again_only_where_all_are_asked_fo
     files = history.files(fail(history, 0, [0.5, math.nan]))
     assert not files.state.exists(), "there is no number in it to go on from"
     line = retried(history)
-    assert "run again: none" in line
+    assert "rerun: none" in line
     assert "--retry-failed all" in line
     assert read_again(history).count("failed") == 1
     assert "t0000 (from its beginning)" in retried(history, broken_too=True)

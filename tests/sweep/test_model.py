@@ -202,4 +202,4 @@ def test_the_command_makes_the_model_of_a_run_that_was_killed(
     assert main([str(run)]) == 2
     assert f"no trial of {run} has a score" in capsys.readouterr().err
     assert main([str(run / "models")]) == 2
-    assert "is no run folder: it has no sweep.json" in capsys.readouterr().err
+    assert "is not a run folder: it has no sweep.json" in capsys.readouterr().err

@@ -371,7 +371,7 @@ def test_a_run_whose_space_now_gives_other_configurations_is_not_gone_on_with(tm
     space = load_space(str(tmp_path / "hour.py"), CONTEXT)
     ToySweep(tmp_path / "run", space, trials=4).run(epochs=8)
     (tmp_path / "later").touch()
-    with pytest.raises(UserError, match=r"may depend on trial and context only.*: trial t0001 began with another one"):
+    with pytest.raises(UserError, match=r"may depend only on trial and context .*: trial t0001 began with another one"):
         ToySweep(tmp_path / "run", load_space(str(tmp_path / "hour.py"), CONTEXT), trials=4)
 
 
@@ -388,9 +388,7 @@ def test_a_study_whose_list_has_changed_is_not_gone_on_with(tmp_path: Path) -> N
         return load_space("studies.bscs17028", dataclasses.replace(CONTEXT, class_count=2, backbones=backbones))
 
     ToySweep(tmp_path, study("vgg16"), curve=lambda params, epoch: 0.5).run(epochs=8)
-    with pytest.raises(
-        UserError, match=r"the list studies\.bscs17028 is not the one that this run began with: trial 1"
-    ):
+    with pytest.raises(UserError, match=r"the list studies\.bscs17028 has changed since this run began: trial 1"):
         ToySweep(tmp_path, study("resnet18", "vgg16"))
 
 

@@ -131,7 +131,7 @@ def test_a_dry_run_fetches_no_weights(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_weights_that_cannot_be_reached_are_told(before: str) -> None:
     for given, told in (
         ("n" * 256, "File name too long"),
-        ("s3://bucket/x", "is a URL, and only paths are read"),
+        ("s3://bucket/x", "is a URL, and only paths are supported"),
         ("~nobody-of-this-name/x", "no user has this home folder"),
     ):
         config = resolve(SweepConfig(weights=before + given), Machine(cpus=1, gpus=0))
@@ -166,8 +166,8 @@ def test_named_files_alone_are_all_that_is_tried_and_beside_others_one_more(tmp_
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"backbones": ("resnet18",)}, "squeezenet1_1 is not tried: name it in --backbones, or leave its weights out"),
-        ({"backbones": ("resnet18",)}, "weights of resnet18: --weights names files of squeezenet1_1 alone"),
+        ({"backbones": ("resnet18",)}, "squeezenet1_1 is not tried: name it in --backbones, or omit its weights"),
+        ({"backbones": ("resnet18",)}, "weights of resnet18: --weights gives files only for squeezenet1_1"),
         ({"image_size": 16}, "--image-size 16: squeezenet1_1 needs images of at least 17 px"),
     ],
 )
@@ -239,8 +239,8 @@ def test_each_folder_is_told_once_with_all_nodes_that_lack_it(tmp_path: Path) ->
     config = SweepConfig(storage="/s", weights=str(tmp_path))
     nodes = cluster(first="", second="--storage /s", third=f"--storage /s --weights {tmp_path}")
     storage, weights = node_problems(config, tmp_path, nodes)
-    assert storage.startswith("--storage /s is not seen by nodes second, third:")
-    assert weights.startswith(f"--weights {tmp_path} is not seen by node third:")
+    assert storage.startswith("--storage /s is not visible to nodes second, third:")
+    assert weights.startswith(f"--weights {tmp_path} is not visible to node third:")
 
 
 def test_weights_without_a_folder_are_not_looked_for(tmp_path: Path) -> None:

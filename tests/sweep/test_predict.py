@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 ROOT = Path(__file__).resolve().parents[2]
-HELP = "python -m sweep.predict --help shows all options"
+HELP = "python -m sweep.predict --help lists the options"
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +158,8 @@ def test_any_format_and_size_is_read(run: Path, said: Said, tmp_path: Path) -> N
     assert answer["deep.png"][-1] == answer["plain.png"][-1]
     np.testing.assert_allclose(*([float(x) for x in answer[f"{n}.png"][:3]] for n in ("deep", "plain")), atol=2e-2)
     assert lines[6:] == [
-        "1 image(s) in colour were made gray: the model has seen gray ones alone",
-        "1 file(s) hold several frames: the first was read",
+        "1 colour image(s) were converted to gray: the model was trained on gray images only",
+        "1 file(s) contain several frames: the first was used",
     ]
 
 
@@ -283,10 +283,10 @@ def test_why_maps_cannot_be_drawn_is_told_before_anything_is_predicted(
     assert said(fine, image, "--maps", tmp_path) == (
         2,
         [],
-        [f"--maps {tmp_path}: there is something of that name already; give a new folder"],
+        [f"--maps {tmp_path}: exists already: give a new folder"],
     )
     code, _, (problem,) = said(fine, image, "--maps", tmp_path / "gone" / "maps")
-    assert (code, problem) == (2, f"--maps {tmp_path}/gone/maps: {tmp_path}/gone is no folder; make it first")
+    assert (code, problem) == (2, f"--maps {tmp_path}/gone/maps: {tmp_path}/gone is not a folder: create it first")
     code, _, (problem,) = said(run, image, "--maps", tmp_path / "maps")
     assert code == 2
     assert "squeezenet1_1 at 32 px have 1 x 1 positions" in problem
@@ -297,7 +297,7 @@ def test_why_maps_cannot_be_drawn_is_told_before_anything_is_predicted(
 def test_a_folder_that_takes_no_maps_is_told(fine: Path, small_data: Path, said: Said, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     code, _, (problem,) = said(fine, small_data / "val", "--maps", tmp_path / "maps")
-    assert (code, problem) == (2, f"--maps {tmp_path / 'maps'}: {tmp_path} cannot be written to")
+    assert (code, problem) == (2, f"--maps {tmp_path / 'maps'}: {tmp_path} is not writable: give another folder")
 
 
 def test_all_that_is_wrong_with_a_command_is_told_at_once(said: Said, tmp_path: Path) -> None:
@@ -312,9 +312,9 @@ def test_all_that_is_wrong_with_a_command_is_told_at_once(said: Said, tmp_path: 
     assert len(errors) == 5
     assert "--batch-size must be a whole number, 1 or more, received '0'" in told
     assert "--device: unknown device 'gpu'" in told
-    assert f"--csv {tmp_path}: there is something of that name that is no file" in told
+    assert f"--csv {tmp_path}: exists and is not a file" in told
     assert f"{tmp_path / 'gone.png'}: no such file or folder" in told
-    assert f"{tmp_path / 'no run'} is no run folder: it has no sweep.json" in told
+    assert f"{tmp_path / 'no run'} is not a run folder: it has no sweep.json" in told
 
 
 def test_what_is_no_model_is_told_in_one_sentence(run: Path, small_data: Path, said: Said, tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_what_is_no_model_is_told_in_one_sentence(run: Path, small_data: Path, s
     (unfinished / "sweep.json").write_text(json.dumps({"format": 1}))
     code, _, (problem,) = said(unfinished, image)
     assert code == 2
-    assert f"python -m sweep.model {unfinished} makes it now" in problem
+    assert f"python -m sweep.model {unfinished} creates it now" in problem
     code, _, (problem,) = said(image, image)
     assert code == 2
     assert problem.startswith(f"{image} ")
@@ -340,7 +340,7 @@ def test_what_is_no_model_is_told_in_one_sentence(run: Path, small_data: Path, s
     code, _, (problem,) = said(run, image, "--csv", tmp_path / "file" / "answers.csv")
     assert (code, problem) == (
         2,
-        f"--csv {tmp_path}/file/answers.csv: {tmp_path}/file is no folder; make it first",
+        f"--csv {tmp_path}/file/answers.csv: {tmp_path}/file is not a folder: create it first",
     )
     code, _, (problem,) = said(run, tmp_path / "unfinished")
     assert code == 2
@@ -350,7 +350,7 @@ def test_what_is_no_model_is_told_in_one_sentence(run: Path, small_data: Path, s
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_told(run: Path, small_data: Path, said: Said) -> None:
     code, _, (problem,) = said(run, small_data / "val", "--device", "cuda")
-    assert (code, problem.startswith("--device cuda: torch finds no GPU here")) == (2, True)
+    assert (code, problem.startswith("--device cuda: torch finds no GPU")) == (2, True)
 
 
 def test_a_gpu_that_has_no_room_is_told(
@@ -426,6 +426,6 @@ def test_what_else_of_a_folder_may_be_an_image_is_told(tmp_path: Path) -> None:
     found, problems, notes = image_files([tmp_path])
     assert ([file.name for file in found], problems) == (["1.png"], [])
     assert notes == [
-        f"{tmp_path}: not predicted: 2 file(s) in a form that is not read (.heic: 1, .dcm.gz: 1)",
+        f"{tmp_path}: not predicted: 2 file(s) in an unsupported format (.heic: 1, .dcm.gz: 1)",
         f"{tmp_path}: not predicted: 1 image(s): a hidden file, or in a hidden folder",
     ]

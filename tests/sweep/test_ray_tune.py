@@ -182,7 +182,7 @@ def failing(reason: str, from_number: int) -> type[tune.Trainable]:
     ],
 )
 def test_a_machine_that_fails_every_trial_ends_the_sweep(tmp_path: Path, reason: str, count: int) -> None:
-    machine = pytest.raises(SweepStopped, match=r"the last 5 trials on .* give --retry-failed")
+    machine = pytest.raises(SweepStopped, match=r"the last 5 trials on .* resume with --retry-failed")
     with machine if count == 8 else nullcontext():
         sweep(tmp_path, failing(reason, 3), trials=12, scheduler="none")
     history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")

@@ -105,7 +105,8 @@ def test_a_run_of_another_format_is_refused_by_its_version(tmp_path: Path, versi
     root = write(tmp_path / "run", trials=1)
     saved = json.loads((root / "sweep.json").read_text())
     write_json(root / "sweep.json", saved | {"format": version})
-    with pytest.raises(UserError, match=r"no format|format (0|2|1|\[1\]), and this version reads format 1") as refused:
+    told = r"no format|format (0|2|1|\[1\]), and this version reads only format 1"
+    with pytest.raises(UserError, match=told) as refused:
         read_run(root)
     assert str(root / "sweep.json") in str(refused.value)
     write_json(root / "sweep.json", {key: saved[key] for key in saved if key != "format"})
@@ -187,7 +188,7 @@ def test_an_evaluation_is_whole_or_refused(tmp_path: Path) -> None:
     assert (found.facts.name, found.facts.groups.count, math.isnan(found.facts.scores["auroc_macro"])) == ("b", 2, True)
     for change, problem in (
         ({"scores": 3}, "scores is not an object"),
-        ({"format": 2}, "evaluation.json has format 2, and this version reads format 1"),
+        ({"format": 2}, "evaluation.json has format 2, and this version reads only format 1"),
     ):
         write_json(paths.evaluation, facts | change)
         with pytest.raises(UserError, match=problem):
@@ -221,5 +222,5 @@ def test_every_command_refuses_another_format_before_it_writes(
     words = {"RUN": str(root), "IMAGE": str(image)}
     code = importlib.import_module(command).main([words.get(word, word) for word in COMMANDS[command]])
     assert code == 2
-    assert f"{root / file} has format 2, and this version reads format 1" in capsys.readouterr().err
+    assert f"{root / file} has format 2, and this version reads only format 1" in capsys.readouterr().err
     assert sorted(root.rglob("*")) == before

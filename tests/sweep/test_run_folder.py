@@ -34,7 +34,7 @@ def test_a_run_that_is_going_on_cannot_be_claimed_until_its_process_ends(tmp_pat
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(UserError, match="is going on in another process: wait for it, or stop it first"):
+        with pytest.raises(UserError, match="is running in another process: wait for it, or stop it first"):
             claim(RunPaths(tmp_path))
         other.kill()
     claim(RunPaths(tmp_path)).release()
@@ -60,9 +60,7 @@ def test_a_dry_run_makes_no_folder_and_still_says_where_none_can_be(tmp_path: Pa
     (tmp_path / "file").touch()
     with staging(RunPaths(tmp_path / "file" / "runs" / "run"), problems, dry=True):
         pass
-    assert problems == [
-        f"--storage {tmp_path}/file/runs is no folder that can be written to (Not a directory): give another"
-    ]
+    assert problems == [f"--storage {tmp_path}/file/runs is not a writable folder (Not a directory): give another"]
 
 
 @pytest.mark.parametrize(("depth", "fits"), [(1200, True), (1600, False)])
@@ -75,7 +73,7 @@ def test_a_storage_may_lie_deep_but_not_deeper_than_the_system_has_names(
     assert [*tmp_path.iterdir()] == [], "nothing is left behind"
     assert len(problems) == (not fits)
     for problem in problems:
-        assert "is no folder that can be written to (its path is longer than 3000 bytes): give another" in problem
+        assert "is not a writable folder (its path is longer than 3000 bytes): give another" in problem
         assert len(problem) < 500
 
 

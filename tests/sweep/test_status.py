@@ -55,7 +55,7 @@ def test_the_command_that_goes_on_with_a_run_can_be_pasted(
     for folder, place in ((tmp_path, root), (root, ".")):
         monkeypatch.chdir(folder)
         (line,) = (line for line in said(place)[1].splitlines() if "--resume" in line)
-        assert shlex.split(line.partition("go on with: ")[2]) == expected
+        assert shlex.split(line.partition("continue with: ")[2]) == expected
 
 
 def test_a_run_that_is_done_names_its_best_trial_and_its_winner(tmp_path: Path, said: Said) -> None:
@@ -100,7 +100,7 @@ def test_an_interrupted_run_tells_why_and_how_to_go_on(unfinished: RunPaths, sai
     code, told, _ = said(unfinished.root)
     assert code == 11
     assert "why: the time budget is used up\n" in told
-    assert f"go on with: python -m sweep.run --resume run --storage {unfinished.root.parent}\n" in told
+    assert f"continue with: python -m sweep.run --resume run --storage {unfinished.root.parent}\n" in told
 
 
 def test_a_dead_run_is_told_by_its_process_and_shows_no_pace(unfinished: RunPaths, said: Said) -> None:
@@ -109,9 +109,9 @@ def test_a_dead_run_is_told_by_its_process_and_shows_no_pace(unfinished: RunPath
     write_json(unfinished.heartbeat, {"process": who_had_the_pid_before, "phase": "finalists", "busy": 2, "slots": 2})
     code, told, _ = said(unfinished.root)
     assert code == 12
-    assert ": dead, phase finalists\nwhy: its process is gone, and wrote no end\n" in told
+    assert ": dead, phase finalists\nwhy: its process is gone without recording an end\n" in told
     assert "slots" not in told
-    assert "go on with: python -m sweep.run --resume run" in told
+    assert "continue with: python -m sweep.run --resume run" in told
 
 
 def test_a_program_gets_the_same_as_json(unfinished: RunPaths, said: Said) -> None:
@@ -141,7 +141,7 @@ def test_repeats_of_finalists_are_counted(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, said: Said, place: str) -> None:
     code, told, errors = said(tmp_path / place)
     assert (code, told) == (2, "")
-    assert "is no run folder: it has no sweep.json; give <storage>/<name> of a sweep" in errors
+    assert "is not a run folder: it has no sweep.json; give <storage>/<name> of a sweep" in errors
 
 
 def test_a_run_of_another_format_is_refused(unfinished: RunPaths, said: Said) -> None:

@@ -121,7 +121,7 @@ def test_the_users_own_seed_points_come_before_them(tmp_path: Path, sampler: str
     plan = planned(run, space=own_space(tmp_path, points=points), backbones=("resnet18",), sampler=sampler, trials=5)
     first = drawn(plan, tmp_path / "run", 5)
     assert [(one.batch_size, one.unfreeze_depth) for one in first[:4]] == [(8, 0), (32, 1), (32, 3), (32, 2)]
-    assert any("left out t00001: the same point as one before it" in note for note in plan.notes())
+    assert any("left out t00001: the same point as an earlier one" in note for note in plan.notes())
     cut = planned(run, space=own_space(tmp_path, points=points), backbones=("resnet18",), sampler=sampler, trials=3)
     assert [one.trial_id for one in cut.warm_trials] == ["t00000"]
     assert any("--trials 3 leaves no room for it" in note for note in cut.notes())
@@ -137,7 +137,7 @@ def test_a_trial_that_the_space_cannot_draw_is_left_out_with_the_reason(tmp_path
     assert "unfreeze_depth=4 is outside its range [0, 3]" in said
     plan = planned(run, **asked, set={"unfreeze_depth": "2..3"})
     assert [one.trial_id for one in plan.warm_trials] == ["t00002"]
-    assert any("t00001: unfreeze_depth=1 is outside that of --set" in note for note in plan.notes())
+    assert any("t00001: unfreeze_depth=1 is outside the range of --set" in note for note in plan.notes())
 
 
 def test_what_set_fixes_is_no_matter(earlier: Path, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_where_no_trial_fits_the_answer_says_why_and_the_way_out(
     told = refused(run, backbones=("resnet18",), space=own_space(tmp_path, **asked))
     assert told.startswith(f"--warm-start {run}: none of its 1 best trials fits")
     assert why in told
-    assert "or leave --warm-start out" in told
+    assert "or omit --warm-start" in told
 
 
 def test_looks_at_the_earlier_runs_test_split_are_counted(earlier: Path) -> None:
@@ -183,14 +183,14 @@ def test_networks_without_weights_are_left_out(earlier: Path) -> None:
 
 def test_a_run_that_was_compared_by_another_metric_is_refused(earlier: Path) -> None:
     told = refused(earlier, metric="val_accuracy")
-    assert "compared by val_f1_macro (max), those of this sweep are by val_accuracy (max)" in told
+    assert "compared trials by val_f1_macro (max), this sweep uses val_accuracy (max)" in told
     assert "give --metric val_f1_macro" in told
     change_sweep(RunPaths(earlier), mode="min")
     assert "val_f1_macro (min)" in refused(earlier)
 
 
 def test_what_is_no_run_or_has_no_score_is_refused(earlier: Path, tmp_path: Path) -> None:
-    assert refused(tmp_path).startswith(f"--warm-start: {tmp_path} is no run folder")
+    assert refused(tmp_path).startswith(f"--warm-start: {tmp_path} is not a run folder")
     assert "is a URL" in refused(Path("x"), warm_start="s3://bucket/run")
     shutil.rmtree(RunPaths(earlier).trials)
     assert "none of its 0 trials has a score" in refused(earlier)

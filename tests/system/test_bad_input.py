@@ -64,7 +64,7 @@ class TestData:
         answer = asked("--data", manifest(lambda lines: lines + extra), "--label-column", "label", *SMALL)
         expect(
             answer,
-            "'label' has 1 blank cells (row 22): none is a class; leave these rows out by --blank-label drop",
+            "'label' has 1 blank cells (row 22): none is a class; leave these rows out with --blank-label drop",
             ("row 21: unknown split 'vall'", "allowed: train,", "--split-names vall=train"),
             ("1 of 21 rows name a file that is missing", "train/dark/none.png", "--skip-missing"),
             ("1 of 18 image files cannot be read", "--skip-unreadable", "dark0.png: the file is empty (0 bytes)"),
@@ -131,19 +131,19 @@ OPTIONS = [
         ["--set", "lr=10..20"],
         ["--set lr=10.0..20.0 leaves nothing of lr.sgd: its range [1e-05, 0.1]", "leaves nothing of lr.adamw: "],
     ),
-    (["--set", "lr=1..x", "--set", "optimizer=a..b"], ["received 'x'", "optimizer is no number"]),
+    (["--set", "lr=1..x", "--set", "optimizer=a..b"], ["received 'x'", "optimizer is not a number"]),
     (["--set", "lr=high", "--set", "lrr=1"], ["lr must be a number, received 'high'", "did you mean 'lr'?"]),
     (["--cpus-per-trial", "999"], ["--cpus-per-trial 999: this machine has "]),
-    (["--concurrency", "999"], ["--concurrency 999 with 1 CPUs a trial needs 999 CPUs: this machine has "]),
+    (["--concurrency", "999"], ["--concurrency 999 with 1 CPUs per trial needs 999 CPUs: this machine has "]),
     (["--gpus-per-trial", "2"], ["--gpus-per-trial 2.0: must be from 0 to 1"]),
     (["--folds", "10"], ["--folds 10: class 'bright' has 9 images in train and val: give fewer folds"]),
     (["--sampler", "grid"], ["--sampler grid cannot try every value of backbone_lr_factor, "]),
     (["--target-sensitivity", "drak=0.95"], [("drak=0.95: unknown class 'drak'", "did you mean 'dark'?", "bright")]),
     (["--target-specificity", "dark=1"], ["--target-specificity dark=1: must be between 0 and 1, neither included"]),
-    (["--prevalence", "dark=0.1"], ["--prevalence dark=0.1 is of a class with a target"]),
-    (["--name", "a/b"], ["--name 'a/b': must name one folder"]),
+    (["--prevalence", "dark=0.1"], ["--prevalence dark=0.1 needs a target for the class"]),
+    (["--name", "a/b"], ["--name 'a/b': must be a folder name"]),
     (["--name", "n" * 300], ["at most 200 bytes"]),
-    (["--name", ".."], ["--name '..': must name one folder"]),
+    (["--name", ".."], ["--name '..': must be a folder name"]),
 ]
 
 
@@ -183,7 +183,7 @@ def test_a_study_that_needs_more_images_is_one_problem(asked: Asked, images: Pat
 def test_what_a_list_of_trials_cannot_follow(asked: Asked, images: Path, option: str, value: object) -> None:
     small = without(SMALL, "--backbones", "--trials")
     answer = asked("--data", images, *small, "--space", "studies.msds18022", "--rows", "H1", option, value)
-    expect(answer, f"{option} {value}: --space studies.msds18022 is a list of trials, and all of them are run")
+    expect(answer, f"{option} {value} has no effect, as --space studies.msds18022 runs a fixed list of trials")
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,8 @@ def test_what_a_list_of_trials_cannot_follow(asked: Asked, images: Path, option:
 )
 def test_an_option_that_another_one_makes_idle(asked: Asked, images: Path, option: tuple, beside: tuple) -> None:
     small = without(SMALL, "--epochs")
-    expect(asked("--data", images, *small, *option, *beside), f"{option[0]} {option[1]}: {' '.join(map(str, beside))} ")
+    why = f"{option[0]} {option[1]} has no effect, as {' '.join(map(str, beside))} "
+    expect(asked("--data", images, *small, *option, *beside), why)
 
 
 def test_a_range_cannot_be_compared(asked: Asked, images: Path) -> None:
@@ -266,11 +267,11 @@ class TestWeights:
 
     def test_no_such_folder(self, asked: Asked, images: Path) -> None:
         answer = self.asked_with(asked, images, "imagnet")
-        expect(answer, "--weights 'imagnet' is no folder: did you mean 'imagenet'? give imagenet, random, a folder")
+        expect(answer, "--weights 'imagnet' is not a folder: did you mean 'imagenet'? give imagenet, random, a folder")
 
     def test_none_in_it(self, asked: Asked, images: Path, weights: Path) -> None:
         answer = self.asked_with(asked, images, weights)
-        expect(answer, ("weights of squeezenet1_1", f"{weights} holds neither", "or --weights random"))
+        expect(answer, ("weights of squeezenet1_1", f"{weights} has neither", "or --weights random"))
 
     def test_none_for_any_backbone_is_one_problem(self, asked: Asked, images: Path, weights: Path) -> None:
         answer = asked("--data", images, *without(SMALL, "--weights", "--backbones"), "--weights", weights)
@@ -286,12 +287,12 @@ class TestWeights:
         content, phrase = {
             "network": (
                 saved(torchvision.models.squeezenet1_0().state_dict()),
-                "holds squeezenet1_0, not squeezenet1_1",
+                "contains squeezenet1_0, not squeezenet1_1",
             ),
-            "no checkpoint": (b"hello", "it is no PyTorch or safetensors checkpoint"),
+            "no checkpoint": (b"hello", "it is not a PyTorch or safetensors checkpoint"),
             "code": (saved({"a": Code(mark)}), "was refused, since it could run code"),
-            "pickle": (pickle.dumps({"a": Code(mark)}), "it is no PyTorch or safetensors checkpoint"),
-            "wrapped": (saved({"state_dict": {}, "epoch": 3}), "holds no tensors by name"),
+            "pickle": (pickle.dumps({"a": Code(mark)}), "it is not a PyTorch or safetensors checkpoint"),
+            "wrapped": (saved({"state_dict": {}, "epoch": 3}), "has no named tensors"),
         }[kind]
         name = f"squeezenet1_1-{hashlib.sha256(content).hexdigest()[:8]}.pth"
         (weights / name).write_bytes(content)
@@ -302,14 +303,14 @@ class TestWeights:
 class TestPlaces:
     def test_a_name_that_is_taken(self, asked: Asked, images: Path, tmp_path: Path) -> None:
         (tmp_path / "storage" / "mine").mkdir(parents=True)
-        phrases = ("--name mine: ", "exists already: go on with it by --resume mine, or give another --name")
+        phrases = ("--name mine: ", "exists already: continue it with --resume mine, or give another --name")
         expect(asked("--data", images, *SMALL, "--name", "mine"), phrases)
 
     @pytest.mark.parametrize("below", ["", "deep/er"])
     def test_a_storage_that_is_a_file(self, asked: Asked, images: Path, tmp_path: Path, below: str) -> None:
         (tmp_path / "file").write_text("mine")
         answer = asked("--data", images, *SMALL, "--metric", "nix", storage=tmp_path / "file" / below)
-        expect(answer, (f"--storage {tmp_path / 'file' / below}", "is no folder that can be written to"), "--metric")
+        expect(answer, (f"--storage {tmp_path / 'file' / below}", "is not a writable folder"), "--metric")
         assert (tmp_path / "file").read_text() == "mine"
 
     def test_folders_made_for_a_run_that_cannot_be_are_removed(self, asked: Asked, tmp_path: Path) -> None:
@@ -325,7 +326,7 @@ class TestPlaces:
             usage = type(shutil.disk_usage(images))(total, used, free)
             with monkeypatch.context() as patch:
                 patch.setattr(shutil, "disk_usage", lambda path, usage=usage: usage)
-                expect(asked("--data", images, *SMALL), (phrase, "make room"))
+                expect(asked("--data", images, *SMALL), (phrase, "free space"))
 
     def test_an_address_where_no_cluster_answers_is_told_in_seconds(self, asked: Asked, images: Path) -> None:
         with socket.socket() as free:
@@ -347,10 +348,10 @@ def test_everything_wrong_with_one_command_is_told_in_one_answer(asked: Asked, t
         "--backbones: unknown backbone 'resnet81'",
         "--trials 0: must be 1 or more",
         "--sampler: unknown sampler 'tpee'",
-        "--name 'a/b': must name one folder",
+        "--name 'a/b': must be a folder name",
         "--cpus-per-trial 999",
         f"--data {tmp_path / 'gone'}",
-        f"--weights '{tmp_path / 'none'}' is no folder",
+        f"--weights '{tmp_path / 'none'}' is not a folder",
     )
     answer = asked(*places, *names, *values)
     expect(answer._replace(problems=answer.problems[:10]), *told)

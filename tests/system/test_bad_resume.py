@@ -75,7 +75,7 @@ def test_a_run_that_has_begun_can_go_on(run: RunPaths, asked: Asked) -> None:
 @pytest.mark.parametrize("name", ["nothing", "empty", "."])
 def test_a_folder_that_is_no_run(run: RunPaths, asked: Asked, name: str) -> None:
     (run.root.parent / "empty").mkdir()
-    expect(asked("--resume", name), "is no run folder: it has no sweep.json")
+    expect(asked("--resume", name), "is not a run folder: it has no sweep.json")
     if name != ".":
         expect(asked("--resume", name, "--trials", 0), "runs there: begun", "--trials 0: must be 1 or more")
 
@@ -88,8 +88,8 @@ def test_options_that_contradict_the_run_are_told_with_those_that_are_none(run: 
         "unknown option --patiense: did you mean --patience?",
         "--trials must be a whole number, received 'no'",
         (
-            "--epochs 3 contradicts the run 'begun', which has 1: leave it out, or train its best configurations ",
-            f"longer in a new run of the same --data: --warm-start {run.root} --epochs 3",
+            "--epochs 3 contradicts the run 'begun', which has 1: omit it, or train its best configurations ",
+            f"longer in a new run on the same --data: --warm-start {run.root} --epochs 3",
         ),
         "--space head_only contradicts the run 'begun', which has ",
     )
@@ -135,7 +135,7 @@ def test_another_data_set_and_a_changed_space_are_told_together(
     draw(images / "train" / "dark" / "one more.png", 90)
     (tmp_path / "mine.py").write_text(SPACE.replace("0.1)", "0.2)"))
     before = contents(run)
-    other_data = (f"the data set at {images} is not the one of the run", "images, labels or splits differ")
+    other_data = (f"the data set at {images} is not that of the run", "images, labels or splits differ")
     other_space = ("the space file has changed since the run", f"a copy is in {run.space}")
     expect(asked("--resume", "begun"), other_data, other_space)
     other_counts = (other_data[0], "train has 7 images of dark, the run's 6")  # nothing is decoded: images are counted
@@ -186,9 +186,9 @@ def put(**changed: object) -> Edit:
     ("edit", "phrase"),
     [
         (lambda path: path.write_text(path.read_text().partition(":")[0]), "is damaged: Expecting ':' "),
-        (lambda path: path.write_text("[]"), "is damaged: it holds no settings"),
+        (lambda path: path.write_text("[]"), "is damaged: it has no settings"),
         (lambda path: path.write_bytes(b"\xff\xfe\x00"), "is damaged: 'utf-8' codec can't decode"),
-        (drop("metric", "seed"), "is damaged: it lacks metric, seed; restore it, or start a new run"),
+        (drop("metric", "seed"), "is damaged: missing settings: metric, seed; restore it, or start a new run"),
         (put(epoch=3), "is damaged: unknown setting epoch: did you mean epochs?"),
         (put(trials="x"), "is damaged: --trials must be a whole number, received 'x'"),
         (
@@ -214,7 +214,7 @@ def test_a_run_whose_data_set_is_not_known_any_more(run: RunPaths, asked: Asked,
 def test_a_folder_in_the_place_of_a_file_is_named(run: RunPaths, asked: Asked) -> None:
     run.splits.unlink()
     run.splits.mkdir()
-    expect(asked("--resume", "begun"), f"{run.splits} is a folder, where the run had a file: move it away")
+    expect(asked("--resume", "begun"), f"{run.splits} is a folder, but the run had a file there: move the folder away")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_a_file_that_tells_of_the_data_is_used_as_it_was_written_or_written_agai
     before, file = read_run(run.root), run.root / name
     edit(file)
     if name == "splits.csv":
-        with pytest.raises(UserError, match=r"splits.csv is missing or was changed: --resume writes it again"):
+        with pytest.raises(UserError, match=r"splits.csv is missing or was changed: --resume rewrites it"):
             open_dataset(run.root)
     if name.endswith(".csv"):
         damaged = read_run(run.root)
@@ -244,7 +244,7 @@ def test_a_file_that_tells_of_the_data_is_used_as_it_was_written_or_written_agai
         prepare = prepare_into(beside, run, workers=1, folds=None)
         plan = make_plan(resumed.config, [], prepare, own_epochs=False, machine=this_machine(), resumed=run)
         reopen_run(run, beside, {}, plan.damaged)
-    assert plan.notes()[0] == f"{name} is missing or was changed: written again from the data"
+    assert plan.notes()[0] == f"{name} is missing or was changed: rewritten from the data"
     after = read_run(run.root)
     assert after.problems == []
     assert after.rows.equals(before.rows)
@@ -274,7 +274,7 @@ def test_a_run_of_somebody_else_is_told_before_anything_is_read(
 ) -> None:
     allowed = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != run.root and allowed(path, mode))
-    way_out = f"cannot be written to: ask whose it is, or begin with its best trials by --warm-start {run.root}"
+    way_out = f"is not writable: ask its owner, or start from its best trials with --warm-start {run.root}"
     expect(asked("--resume", "begun"), ("--resume begun:", way_out))
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != IMAGE_CACHE and allowed(path, mode))
     assert image_cache(run.root.parent).name == f"{IMAGE_CACHE}-{os.getuid()}"

@@ -49,7 +49,7 @@ def test_a_refusal_is_one_object_too(images: Path, tmp_path: Path, capfd: pytest
 
 def test_it_goes_with_a_dry_run(images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["--data", str(images), *SMALL, "--json", "--storage", str(tmp_path / "runs")]) == 2
-    assert json.loads(capfd.readouterr().out)["problems"] == ["--json goes with --dry-run: give both"]
+    assert json.loads(capfd.readouterr().out)["problems"] == ["--json needs --dry-run: add it, or omit --json"]
 
 
 def test_in_words_it_says_what_it_has_not_looked_at(images: Path, capfd: pytest.CaptureFixture[str]) -> None:

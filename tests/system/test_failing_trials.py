@@ -22,9 +22,9 @@ def space(trial, context):
 REASONS = {
     0.02: "ValueError: no good",
     0.03: "TimeoutError: hung past its time limit of 10.0 s",
-    0.04: "its process ended without a word",
+    0.04: "its process ended without an error message",
     0.05: "out of memory: RuntimeError: ",
-    1000: "the loss was no finite number at step 2 of epoch 1 (lr 1000)",
+    1000: "the loss became NaN or infinite at step 2 of epoch 1 (lr 1000)",
 }
 
 

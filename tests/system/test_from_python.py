@@ -49,8 +49,8 @@ def test_one_sweep_follows_the_other_in_one_process_also_in_a_thread(images: Pat
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("Ray is in use in this process already: call ray.shutdown() first")
-    assert "another sweep runs in this process: wait for it, or start this one in a process of its own" in lines
+    assert lines[0].startswith("Ray is already running in this process: call ray.shutdown() first")
+    assert "another sweep is running in this process: wait for it, or start this one in another process" in lines
     assert [line for line in lines if line.startswith("trials: ") and line.endswith("False")] == [
         "trials: first 1 True False",
         "trials: second 1 True False",
@@ -87,7 +87,7 @@ def test_a_dry_run_writes_nothing_and_says_where_it_would_go(
     assert (paths.root, files_below(tmp_path)) == (Path("new/er/mine"), before)
     assert 'storage: "new/er"' in capsys.readouterr().out
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="--storage file/runs is no folder that can be written to"):
+    with pytest.raises(UserError, match="--storage file/runs is not a writable folder"):
         sweep(data=images, storage="file/runs", dry_run=True, weights="random", backbones=["squeezenet1_1"])
 
 

@@ -21,7 +21,7 @@ def lines_of(run: Path) -> dict[str, list[str]]:
     return {str(path.relative_to(run).parent): path.read_text().splitlines() for path in run.rglob("result.jsonl")}
 
 
-@pytest.mark.parametrize("full_at", ["[1/", "trained again"])
+@pytest.mark.parametrize("full_at", ["[1/", "retrained with"])
 def test_a_storage_that_fills_up_ends_the_sweep_and_it_goes_on_when_there_is_room(
     small_data: Path, tmp_path: Path, full_at: str
 ) -> None:
@@ -42,7 +42,7 @@ def test_a_storage_that_fills_up_ends_the_sweep_and_it_goes_on_when_there_is_roo
         assert len(full.errors.splitlines()) == 1, full.errors
         error = full.errors.strip()
         assert error.startswith(f"error: --storage {disk}: the disk is full (at {run}/")
-        assert error.endswith(f": make room; go on with: python -m sweep.run --resume run --storage {disk}")
+        assert error.endswith(f": free space; continue with: python -m sweep.run --resume run --storage {disk}")
         assert not RunPaths(run).reserve.exists()
         before = lines_of(run)
         unfinished = [path.parent for path in run.rglob("params.json") if not (path.parent / "status.json").exists()]

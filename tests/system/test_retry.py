@@ -59,7 +59,7 @@ def test_a_failed_trial_goes_on_from_its_last_epoch_where_the_sweep_has_not_ende
     trial = failed_one(tmp_path / "run")
     assert (trial.state.exists(), trial.weights.exists(), epochs_of(trial)) == (True, True, [1])
     done = resumed(tmp_path, "--retry-failed")
-    assert f"failed trials that run again: {trial.root.name} (from epoch 2)" in done.lines
+    assert f"failed trials to rerun: {trial.root.name} (from epoch 2)" in done.lines
     assert epochs_of(trial) == [1, 2, 3, 4], "each epoch is trained once and stands once"
     assert set(read_run(tmp_path / "run").trials.status) == {"completed"}
     assert "tired" in json.loads((trial.root / "status-1.json").read_text())["reason"]
@@ -75,7 +75,7 @@ def test_a_sweep_that_has_ended_takes_its_failed_trials_in_and_decides_anew(smal
     run = tmp_path / "run"
     trial = failed_one(run)
     assert (
-        f"run failed trials again: python -m sweep.run --resume run --storage {tmp_path} --retry-failed" in first.lines
+        f"rerun failed trials with: python -m sweep.run --resume run --storage {tmp_path} --retry-failed" in first.lines
     )
     assert not trial.state.exists(), "the sweep has ended"
     before = read_run(run).finals
@@ -87,11 +87,11 @@ def test_a_sweep_that_has_ended_takes_its_failed_trials_in_and_decides_anew(smal
     files.weights.unlink()
     done = resumed(tmp_path, "--retry-failed")
     again = f"{trial.root.name} (from its beginning), {repeat.trial_id} (from its beginning)"
-    assert f"failed trials that run again: {again}" in done.lines
+    assert f"failed trials to rerun: {again}" in done.lines
     assert epochs_of(trial) == epochs_of(files) == [1, 2, 3, 4]
     after = read_run(run).finals
     assert after is not None
     assert {one.trial_id: len(one.completed) for one in after.finalists} == {"t0000": 1, "t0001": 1}
     assert len(after.test_access) == 2, "another decision opens the test split again, and it is counted"
-    assert "failed trials that run again: none" in resumed(tmp_path, "--retry-failed").lines
+    assert "failed trials to rerun: none" in resumed(tmp_path, "--retry-failed").lines
     assert len(RunPaths(run).test_access.read_text().splitlines()) == 2

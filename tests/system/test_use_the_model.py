@@ -66,7 +66,7 @@ def test_a_runs_model_predicts_and_is_judged(small_data: Path, tmp_path: Path) -
 
     judged = command("sweep.evaluate", run, "--data", small_data, "--split", "test")
     assert (judged.returncode, judged.stderr) == (0, "")
-    assert "12 of 12 images are the run's own test images" in judged.stdout
+    assert "12 of 12 images are identical to test images of the run" in judged.stdout
     page = Path(judged.stdout.splitlines()[-1].removeprefix("report: "))
     assert page.is_relative_to(run / "external")
     assert "External evaluation on" in page.read_text(encoding="utf-8")

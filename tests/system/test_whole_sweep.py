@@ -235,7 +235,7 @@ def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Pa
     few = arguments(small_data, tmp_path, "run", trials=5)
     first = run_sweep(*few, "--finalists", 0, at=resume_beside_then_interrupt)
     assert [other.code for other in beside] == [2]
-    assert "is going on in another process" in beside[0].errors
+    assert "is running in another process" in beside[0].errors
     assert first.code == 130
     assert [(status.state, status.phase) for status in seen] == [("running", "search")]
     assert seen[0].epochs_per_minute

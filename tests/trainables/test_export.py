@@ -200,19 +200,19 @@ def test_frozen_layers_that_are_not_those_of_the_trial_are_refused(pretrained: F
 
 def test_a_file_that_is_no_model_is_told_in_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "best.pt"
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         read_model(path)
     path.write_bytes(b"no model")
-    with pytest.raises(UserError, match=r"no model of ours|cannot be read as a model"):
+    with pytest.raises(UserError, match=r"not a model of a sweep|cannot be read as a model"):
         read_model(path)
     torch.save(model_of("squeezenet1_1").state_dict(), path)
-    with pytest.raises(UserError, match="is no model of ours: it lacks backbone, channels"):
+    with pytest.raises(UserError, match="is not a model of a sweep: it has no backbone, channels"):
         read_model(path)
     torch.save({"format": 2, "state_dict": {}}, path)
-    with pytest.raises(UserError, match="has format 2, and this version reads format 1 alone: use the version"):
+    with pytest.raises(UserError, match="has format 2, and this version reads only format 1: use the version"):
         read_model(path)
     write_model(path, plain_network(model_of("squeezenet1_1")), facts_of("squeezenet1_0"))
-    with pytest.raises(UserError, match="does not hold a whole squeezenet1_0"):
+    with pytest.raises(UserError, match="does not contain all of squeezenet1_0"):
         read_model(path)
     whole = path.read_bytes()
     middle = len(whole) // 2

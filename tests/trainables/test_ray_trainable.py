@@ -279,7 +279,7 @@ def test_a_trial_that_hangs_is_ended_with_its_stacks_and_not_started_again(
 
 @pytest.mark.parametrize(
     ("reserved", "reason"),
-    [(0.9, "out of memory: OutOfMemoryError: full"), (0.1, "the memory of its GPU is held by other processes")],
+    [(0.9, "out of memory: OutOfMemoryError: full"), (0.1, "other processes use the memory of its GPU")],
 )
 def test_memory_that_others_hold_says_something_against_the_gpu(
     config: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, reserved: float, reason: str

@@ -499,7 +499,7 @@ def test_a_trial_ends_after_its_patience_counted_from_the_best_epoch():
     one = verdict(patience=2)
     said = judge_all(one, [0.1, 0.3, 0.2, 0.3])
     assert [each.get("end") for each in said] == [None, None, None, "plateau"]
-    assert said[-1]["reason"] == "2 epochs without a better val_f1_macro"
+    assert said[-1]["reason"] == "no better val_f1_macro for 2 epochs"
     assert one.ended
 
 

@@ -114,7 +114,7 @@ def test_a_folder_that_is_not_there_and_unknown_backbones_are_told_together(tmp_
         find_weights(str(tmp_path / "gone"), ["resnet18", "resnet81"])
     assert len(caught.value.problems) == 2
     assert "did you mean 'resnet18'" in caught.value.problems[0]
-    assert "gone' is no folder: give imagenet, random, a folder" in caught.value.problems[1]
+    assert "gone' is not a folder: give imagenet, random, a folder" in caught.value.problems[1]
 
 
 def test_two_files_for_one_backbone_are_not_chosen_between(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_folded_batchnorm_is_recognised_without_a_warning(tmp_path: Path) -> Non
     in_folder(tmp_path, "mobilenet_v2")  # Fresh from its constructor: all means 0, variances 1.
     checked = check_weights(find_weights(str(tmp_path), ["mobilenet_v2"])[0]["mobilenet_v2"])
     assert checked.folded_batchnorm
-    assert "falls to chance" in checked.note
+    assert "drops to chance" in checked.note
 
 
 def test_networks_without_batchnorm_are_not_folded(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_download_that_fails_names_the_file_and_the_ways_to_get_it(cache: Path
     for name in ("resnet18", "vgg16"):
         assert "could not be downloaded" in missing[name]
         assert "refused" in missing[name]
-        assert f"put {weights_url(name)} into {cache} by hand" in missing[name]
+        assert f"download {weights_url(name)} to {cache} by hand" in missing[name]
         assert "--weights FOLDER or --weights random" in missing[name]
     assert list(cache.iterdir()) == []
 
@@ -301,7 +301,7 @@ def test_a_named_file_replaces_one_and_alone_leaves_the_others_missing(tmp_path:
     names = ["squeezenet1_0", "squeezenet1_1"]
     found, missing = find_weights(f"squeezenet1_0={tmp_path / 'mine.pt'}", names)
     assert (found["squeezenet1_0"].origin, list(found)) == ("file", ["squeezenet1_0"])
-    assert "names files of squeezenet1_0 alone: add imagenet" in missing["squeezenet1_1"]
+    assert "gives files only for squeezenet1_0: add imagenet" in missing["squeezenet1_1"]
     found, missing = find_weights(f"{tmp_path},squeezenet1_0={tmp_path / 'mine.pt'}", names)
     assert [found[name].origin for name in names] == ["file", "folder"]
     found, missing = find_weights(f"random,squeezenet1_0={tmp_path / 'mine.pt'}", names)
@@ -315,7 +315,7 @@ def test_a_named_file_that_another_takes_the_place_of_is_not_used(tmp_path: Path
     )
     load_pretrained(checked, 0)
     named(tmp_path, "squeezenet1_1", random_network(BACKBONES["squeezenet1_1"], 1).state_dict())
-    with pytest.raises(UserError, match=r"mine.pt is another file than the sweep began with: restore it"):
+    with pytest.raises(UserError, match=r"mine.pt is not the file that the sweep began with: restore it"):
         load_pretrained(checked, 0)
     load_pretrained(dataclasses.replace(checked, sha256=None), 0)
 
@@ -328,7 +328,7 @@ def test_what_was_done_to_a_named_file_and_ignored_in_it_is_said(tmp_path: Path)
     assert "its names begin with state_dict.module." in checked.note
     assert "pixels of 0 to 255 become 0 to 1" in checked.note
     assert "ignored: state_dict.module.fc.weight, state_dict.module.fc.bias" in checked.note
-    assert "19 of 20 BatchNorm layers hold no statistics" in checked.note
+    assert "19 of 20 BatchNorm layers have no statistics" in checked.note
     assert checked.sha256 == hashlib.sha256((tmp_path / "mine.pt").read_bytes()).hexdigest()
     network = load_pretrained(checked, 0)
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
@@ -336,15 +336,15 @@ def test_what_was_done_to_a_named_file_and_ignored_in_it_is_said(tmp_path: Path)
 
 def test_a_network_without_batchnorm_cannot_tell_its_input_values(tmp_path: Path) -> None:
     checked = check_weights(named(tmp_path, "squeezenet1_1", BACKBONES["squeezenet1_1"].network().state_dict()))
-    assert "it has no BatchNorm, so that nothing tells whether it was made for other input values" in checked.note
+    assert "it has no BatchNorm, so its expected input range cannot be checked" in checked.note
 
 
 def test_a_named_file_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, says in (
-        ("gone.pt", "is not there"),
-        ("pipe", "is no file"),
-        (".", "is no file"),
+        ("gone.pt", "does not exist"),
+        ("pipe", "is not a file"),
+        (".", "is not a file"),
         ("a" * 300, "too long"),
     ):
         found = find_weights(f"resnet18={tmp_path / path}", ["resnet18"])[0]["resnet18"]

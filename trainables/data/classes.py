@@ -46,7 +46,7 @@ def keep_classes(samples: Samples, config: DataConfig, rename: bool = True) -> S
     way_out = "; --classes and --min-class-images leave out the others" if asked or rare else ""
     few = ""
     if not samples.classes:
-        few = f"--data {config.data}: no label at all; at least one is needed{way_out}"
+        few = f"--data {config.data}: no label; at least one is needed{way_out}"
         if samples.task == "single_label":
             raise UserError(few)
     elif samples.task == "single_label" and len(samples.classes) == 1:

@@ -32,7 +32,7 @@ LARGEST_SEED = 2**32 - 1  # of numpy's and scikit-learn's generators
 def text(raw: object) -> str:
     """Text that is not empty. A number or a date in a YAML file is none: it would come back written otherwise."""
     if not isinstance(raw, str):
-        raise ValueError(f"must be text, received {raw!r} (in a YAML file, put it in quotes)")
+        raise ValueError(f"must be text, received {raw!r} (quote it in a YAML file)")
     if not raw.strip():
         raise ValueError(f"must not be empty, received {raw!r}")
     return raw
@@ -117,9 +117,9 @@ def group_pattern(raw: object) -> str:
     try:
         groups = re.compile(text(raw)).groups
     except re.error as error:
-        raise ValueError(f"{raw}: is no regular expression: {error}") from None
+        raise ValueError(f"{raw}: is not a regular expression: {error}") from None
     if not groups:
-        raise ValueError(f"{raw}: has no group; put what is looked for in parentheses, such as (patient\\d+)")
+        raise ValueError(f"{raw}: has no group: put the part to extract in parentheses, such as (patient\\d+)")
     return text(raw)
 
 
@@ -228,7 +228,7 @@ class Option:
             if one not in self.allowed:
                 yield f"{dashed(name)}: {unknown(self.kind or name, one, self.allowed)}"
         for one in sorted({one for one in several if several.count(one) > 1}):
-            yield f"{dashed(name)}: {one} is named twice"
+            yield f"{dashed(name)}: {one} is given twice"
         if isinstance(value, int | float):
             bounds = {
                 f"{self.least} or more": value >= self.least,
@@ -280,7 +280,7 @@ class Options(BaseModel):
             return value
         path = expanded(value)
         if not path.isascii() and path.encode(errors="replace") != path.encode(errors="surrogateescape"):
-            raise ValueError(f"{value!a}: is not UTF-8, as records are: rename it, or reach it by a link")
+            raise ValueError(f"{value!a}: is not UTF-8, which records need: rename it, or give a link to it")
         return path
 
     @classmethod
@@ -370,37 +370,37 @@ class DataConfig(Options):
     data: Text = _images(
         "demo",
         "PATH",
-        "a folder, a table (CSV, TSV, Parquet, JSON Lines, also gzipped) or a MedMNIST .npz, as it was downloaded; "
-        "default: demo, phantoms drawn by code",
+        "a folder, a table (CSV, TSV, Parquet, JSON Lines, optionally gzipped) or a MedMNIST .npz, as downloaded; "
+        "default: demo (synthetic images)",
         anew=True,  # It may have moved: the content of a resumed run's data set is compared.
         path=True,
     )
     preset: Text = _images(
         "auto",
         "NAME",
-        "a known public data set, a YAML file of one's own, none, or list (prints those known); default: auto, the one "
-        "that fits the files",
+        "a known public data set, a YAML file of your own, none, or list (print the presets); default: auto (the one "
+        "that matches the files)",
         later=True,
         path=True,
     )
     label_column: Names = _images(
         (),
         "NAME",
-        "table: the column of the class (or of classes, as a|b); repeat it for columns of 0 and 1",
+        "table: the column of the class (or of classes, as a|b); repeat it for several 0/1 columns",
         many=True,
     )
     path_column: Text = _images("path", "NAME", "table: the column of the image files")
     group_column: Text | None = _images(
-        None, "NAME", "table: the patient, who never stands in two splits; default: none"
+        None, "NAME", "table: the column of the patient, who is kept in one split; default: none"
     )
     split_column: Text | None = _rarely(
-        None, "NAME", "table: train, val or test; default: split, if there is such a column"
+        None, "NAME", "table: the column with train, val or test; default: split, if there is one"
     )
     subgroup_column: Names = _images(
-        (), "NAME", "table: a column to report by, such as sex; may be repeated", many=True
+        (), "NAME", "table: report scores by this column, such as sex; may be repeated", many=True
     )
     source_column: Text | None = _rarely(
-        None, "NAME", "table: the hospital or device of an image; does it tell the class?"
+        None, "NAME", "table: the column of the hospital or device; tested as a shortcut to the class"
     )
     task: Text = _images(
         "auto",
@@ -411,83 +411,79 @@ class DataConfig(Options):
     image_size: Whole = _images(
         224,
         "PX",
-        "side of the square that the network sees, pixels; default: 224, demo 64",
+        "side of the square input image in pixels; default: 224, demo 64",
         least=LEAST_IMAGE_SIZE,
-        out_of_range=f"at least {LEAST_IMAGE_SIZE} pixels are needed",
+        out_of_range=f"must be at least {LEAST_IMAGE_SIZE} pixels",
     )
     fit: Text = _rarely(
-        "squash", "HOW", "how an image becomes square: squash, crop or pad", allowed=("squash", "crop", "pad")
+        "squash", "HOW", "how images are made square: squash, crop or pad", allowed=("squash", "crop", "pad")
     )
     images_dir: Text | None = _rarely(
-        None, "FOLDER", "table: where the image files lie; default: the table's folder", later=True, path=True
+        None, "FOLDER", "table: the folder of the image files; default: the table's folder", later=True, path=True
     )
-    columns: CommaNames = _rarely((), "NAMES", "of a table without a header: its columns' names", many=True, later=True)
+    columns: CommaNames = _rarely((), "NAMES", "column names of a table without a header", many=True, later=True)
     val_data: Text | None = _rarely(
         None,
         "PATH",
-        "the validation images: a table, a folder, a list of files, or none: some are drawn from training",
+        "validation images: a table, a folder, a list of files, or none (draw them from training)",
         later=True,
         path=True,
     )
     test_data: Text | None = _images(
-        None, "PATH", "the test images: a table, a folder, a list of files, or none", later=True, path=True
+        None, "PATH", "test images: a table, a folder, a list of files, or none", later=True, path=True
     )
     where: Conditions = _rarely(
         {},
         "COLUMN=VALUE",
-        "table: only rows with this value, or one of several with commas between; may be repeated",
+        "table: use only rows with this value, or one of several separated by commas; may be repeated",
         many=True,
         later=True,
     )
     label_separator: Separator = _rarely(
-        None, "TEXT", "between the labels of a cell, such as ';'; none keeps cells whole; default: |", later=True
+        None, "TEXT", "separator of labels in a cell, such as ';'; none: do not split cells; default: |", later=True
     )
     blank_label: Annotated[dict[str, str], decisions(_BLANK)] = _rarely(
         {},
         "MEANING",
-        "what a blank cell of a finding means: 0, missing or drop (the row); also by label: Edema=0,Fracture=missing",
+        "meaning of a blank label cell: 0, missing or drop (the row); also by label: Edema=0,Fracture=missing",
         many=True,
         later=True,
     )
     uncertain_label: Annotated[dict[str, str], decisions(_UNCERTAIN)] = _rarely(
-        {}, "MEANING", "what -1 in a finding means: 0, 1, missing or drop; also by label", many=True, later=True
+        {}, "MEANING", "meaning of -1 in a label cell: 0, 1, missing or drop; also by label", many=True, later=True
     )
     no_finding: Text | None = _rarely(
-        None, "NAME", "multi-label: this name means that there is no finding; it is no label", later=True
+        None, "NAME", "multi-label: this name means no finding and is not a label", later=True
     )
-    skip_missing: Flag = _rarely(
-        False, None, "go on without the rows whose file is not there; the report is marked", later=True
-    )
-    classes: CommaNames = _rarely((), "NAMES", "only these classes, or labels; default: all", many=True, later=True)
+    skip_missing: Flag = _rarely(False, None, "skip rows whose file is missing; the report is marked", later=True)
+    classes: CommaNames = _rarely((), "NAMES", "use only these classes or labels; default: all", many=True, later=True)
     min_class_images: Whole | None = _rarely(
-        None, "N", "leave out classes with fewer images; default: none is left out", least=1, later=True
+        None, "N", "leave out classes with fewer than N images; default: keep all", least=1, later=True
     )
     ordered_classes: Flag = _rarely(
-        False, None, "classes are grades, in the order of --classes (default: by number): kappa is weighted", later=True
+        False, None, "classes are grades, in the order of --classes (default: by number): weighted kappa", later=True
     )
     max_images: Whole | None = _rarely(
-        None, "N", "at most so many images, whole patients, from every split, for a first try", least=10, later=True
+        None, "N", "for a first try, use at most N images, from every split and of whole patients", least=10, later=True
     )
     split_names: SplitPairs = _rarely(
-        {}, "THEIRS=OURS", "their names of train, val and test, such as TR=train,VA=val", many=True, later=True
+        {}, "THEIRS=OURS", "the table's names of train, val and test, such as TR=train,VA=val", many=True, later=True
     )
     group_from: Pattern = _rarely(
-        None, "REGEX", r"the patient, as the first group of this in a file's path, such as '(patient\d+)'", later=True
+        None, "REGEX", r"the first group of this, matched in a file's path, is the patient: '(patient\d+)'", later=True
     )
     class_from: Pattern = _rarely(
-        None, "REGEX", "folder: the class, as the first group of this in a file's path", later=True
+        None, "REGEX", "folder: the first group of this, matched in a file's path, is the class", later=True
     )
     files: Names = _in_files(())
     table: Text | None = _in_files(None)
     join: Joins = _in_files(())
     class_names: NamePairs = _in_files({})
     one_hot: Flag = _in_files(False)
-    allow_leakage: Flag = _rarely(
-        False, None, "go on where a patient or an image is in two given splits; the report is marked"
-    )
-    skip_unreadable: Flag = _images(False, None, "go on without the files that cannot be read; the report is marked")
+    allow_leakage: Flag = _rarely(False, None, "allow a patient or an image in two given splits; the report is marked")
+    skip_unreadable: Flag = _images(False, None, "skip files that cannot be read; the report is marked")
     seed: Whole = option(
-        "search", 0, "N", "of the splits, the search and every trial, 0 or more", least=0, most=LARGEST_SEED
+        "search", 0, "N", "seed of the splits, the search and every trial, 0 or more", least=0, most=LARGEST_SEED
     )
 
     @property

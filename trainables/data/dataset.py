@@ -76,7 +76,7 @@ def open_test_split(run_dir: Path) -> Split:
     """The test rows of a run, once its winner is fixed and the opening is written down; before, PermissionError."""
     test_access = run_dir / TEST_ACCESS_FILE
     if not (test_access.exists() and test_access.read_text(encoding="utf-8").strip()):
-        raise PermissionError(f"the test split of {run_dir} is closed: no opening is written in {TEST_ACCESS_FILE}")
+        raise PermissionError(f"the test split of {run_dir} is closed: {TEST_ACCESS_FILE} records no opening")
     (test,) = _read_splits(run_dir / SPLITS_FILE, ("test",), _dataset(run_dir))
     return test
 
@@ -95,7 +95,7 @@ def _dataset(run_dir: Path) -> dict[str, Any]:
     dataset: dict[str, Any] = json.loads((run_dir / DATASET_FILE).read_text(encoding="utf-8"))
     splits = run_dir / SPLITS_FILE
     if not unchanged(splits, dataset.get("sha256", {})):
-        raise UserError(f"{splits} is missing or was changed: --resume writes it again from the data")
+        raise UserError(f"{splits} is missing or was changed: --resume rewrites it from the data")
     return dataset
 
 

@@ -179,7 +179,7 @@ class DecodedWriter:
         if needed > free:
             raise UserError(
                 f"{self._count:,} decoded images of {self._size} px with {channels} channel(s) need {needed / 1e9:.2f} "
-                f"GB, and {path.parent} has {free / 1e9:.2f} GB free: make room, choose a smaller --image-size, or "
+                f"GB, and {path.parent} has {free / 1e9:.2f} GB free: free space, choose a smaller --image-size, or "
                 "another place with --storage"
             )
         file = self._open.enter_context(path.open("r+b" if done else "w+b"))

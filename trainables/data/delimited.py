@@ -111,7 +111,7 @@ class DelimitedText:
                 rows = []
         if ragged:
             shown = ", ".join(ragged) + (f" and {count - len(ragged)} more" if count > len(ragged) else "")
-            way_out = "a cell that holds the separator needs quotes" if width > 1 else "remove what is above the header"
+            way_out = "quote cells that contain the separator" if width > 1 else "remove what is above the header"
             what = f"{shown} cells, the first row {width}; give each row as many ({way_out})"
             raise UserError(f"{self._where}: not a table {self.separated}: {what}")
         frame = pd.concat([*parts, _part(rows, width)], ignore_index=True)

@@ -65,7 +65,7 @@ def read_pixels(file: BinaryIO, most_pixels: int) -> DicomPixels:
     except Exception:  # pydicom's messages may quote tags: keep them in
         raise UnreadableImageError("a damaged DICOM file, or one without an image") from None
     if frames > 1:
-        raise UnreadableImageError(f"a DICOM file of {frames} frames: only single-frame files are read")
+        raise UnreadableImageError(f"a DICOM file of {frames} frames: only single-frame files are supported")
     if rows * columns > most_pixels:
         raise UnreadableImageError(f"{columns} x {rows} pixels: more than {most_pixels:,}")
     plugin = _decoder_of(syntax) if encapsulated else ""
@@ -124,7 +124,7 @@ def _decoder_of(syntax: Any) -> str:
             if plugin in available:
                 return plugin
     except NotImplementedError:  # video
-        raise UnreadableImageError(f"a DICOM file in {syntax.name}, which is not read: convert it") from None
+        raise UnreadableImageError(f"a DICOM file in {syntax.name}, which is not supported: convert it") from None
     package = "pylibjpeg[openjpeg]" if syntax.startswith(_HIGH_THROUGHPUT) else "python-gdcm"
     raise UnreadableImageError(f"a DICOM file in {syntax.name}, and {package} is not installed: {_EXTRA}")
 

@@ -47,10 +47,10 @@ _NO_TABLES = {
     "a MATLAB file": rb"MATLAB 5\.0 MAT",
     "a PDF": rb"%PDF-",
     "a TFRecord file": rb".{4}\0{4}.{4}\n",
-    "an HTML page, as is saved where a download asks to log in": rb"\s*<(!DOCTYPE|!doctype|html|HTML)",
+    "an HTML page, such as the login page of a failed download": rb"\s*<(!DOCTYPE|!doctype|html|HTML)",
     "an XML file": rb"\s*<\?xml",
-    "a Git LFS pointer (fetch the file itself by git lfs pull)": rb"version https://git-lfs",
-    "text in UTF-16 without its mark (save it as CSV in UTF-8)": rb"([^\0]\0){8}|(\0[^\0]){8}",
+    "a Git LFS pointer (fetch the file with git lfs pull)": rb"version https://git-lfs",
+    "text in UTF-16 without a byte order mark (save it as CSV in UTF-8)": rb"([^\0]\0){8}|(\0[^\0]){8}",
 }
 BROKEN = (
     *(OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError),
@@ -87,7 +87,7 @@ class Limited(io.RawIOBase):
         if self._read > MOST_BYTES:
             raise UserError(f"{self._path}: a table of more than {MOST_BYTES / 1024**3:g} GB; remove columns from it")
         if self._read > max(SMALL_BYTES, MOST_RATIO * self._packed):
-            what = f"unpacks to more than {MOST_RATIO} times its size, which no table does: unpack it by hand"
+            what = f"unpacks to more than {MOST_RATIO} times its size, unusual for a table: unpack it by hand"
             raise UserError(f"{self._path}: {what}")
         return len(part)
 
@@ -134,7 +134,7 @@ def _size(path: Path) -> int:
     except ValueError as error:  # a NUL byte in the name
         raise UserError(f"{str(path)!r}: cannot be read: {error}") from None
     if not stat.S_ISREG(found.st_mode):
-        raise UserError(f"{path}: is no regular file; give a folder, a table or a .npz")
+        raise UserError(f"{path}: is not a regular file; give a folder, a table or a .npz")
     if not found.st_size:
         raise UserError(f"{path}: the file is empty")
     return found.st_size
@@ -147,13 +147,13 @@ def _only_member(path: Path, file: IO[bytes]) -> IO[bytes]:
     parts = {name: PurePosixPath(name.replace("\\", "/")).parts for name in names}
     outside = [name for name in names if ".." in parts[name] or name.startswith(("/", "\\"))]
     if outside:
-        raise NoTableError(f"{path}: a zip that holds {outside[0]!r}, a path outside of it: not read")
+        raise NoTableError(f"{path}: a zip that contains {outside[0]!r}, a path outside of it: not read")
     if names and all(name.endswith(".npy") for name in names):
         raise _no_table("npz", f"{path}: arrays (.npz), not a table")
     if any(name.startswith("xl/workbook.") for name in names):
-        raise NoTableError(f"{path}: an Excel workbook, not read here; save its sheet as CSV")
+        raise NoTableError(f"{path}: an Excel workbook, which is not supported; save its sheet as CSV")
     if "mimetype" in names and "content.xml" in names:
-        raise NoTableError(f"{path}: an OpenDocument file, not read here; save its sheet as CSV")
+        raise NoTableError(f"{path}: an OpenDocument file, which is not supported; save its sheet as CSV")
     names = [name for name in names if not any(part.startswith(".") or part == "__MACOSX" for part in parts[name])]
     images = sum(PurePosixPath(name.lower()).suffix in EXTENSIONS for name in names)
     if images or len(names) != 1:
@@ -177,15 +177,15 @@ def _check_head(path: Path, head: bytes) -> None:
     """Raise if what begins so is no table."""
     kind = image_kind(path)
     if kind and (kind != "PPM" or path.suffix.lower() in EXTENSIONS):  # "P2 17 " begins tables, too
-        raise _no_table("image", f"{path}: a {kind} image, not a table; give the folder that it lies in")
+        raise _no_table("image", f"{path}: a {kind} image, not a table; give the folder that contains it")
     packed = _beginning(head, _PACKED)
     if packed:
-        raise _no_table("archive", f"{path}: {packed}, not read here; {_unpack(path)}")
+        raise _no_table("archive", f"{path}: {packed}, which is not supported; {_unpack(path)}")
     marked = head.startswith((b"\xff\xfe", b"\xfe\xff", b"PAR1"))
     found = _beginning(head, _NO_TABLES) or ("binary data" if b"\0" in head else None)
     if found and not marked:
-        forms = "a table is CSV, TSV, Parquet or JSON Lines, also in gzip or zip"
-        raise NoTableError(f"{path}: not a table that is read here: {found}; {forms}")
+        forms = "a table is CSV, TSV, Parquet or JSON Lines, optionally in gzip or zip"
+        raise NoTableError(f"{path}: not a supported table: {found}; {forms}")
 
 
 def _no_table(form: str, problem: str) -> NoTableError:

@@ -35,8 +35,8 @@ MOST_BYTES = 2_000_000_000  # of an image file
 _HIDDEN = "a hidden file, or in a hidden folder"
 _JUNK = {
     "__MACOSX": "in __MACOSX, which macOS adds to archives",
-    "@eaDir": "thumbnails that a disk station put into @eaDir",
-    **dict.fromkeys(("@__thumb", "@Recycle", "#recycle"), "in a folder that a disk station keeps for itself"),
+    "@eaDir": "thumbnails that a NAS wrote to @eaDir",
+    **dict.fromkeys(("@__thumb", "@Recycle", "#recycle"), "in a system folder of a NAS"),
     **dict.fromkeys(("$RECYCLE.BIN", "System Volume Information", "lost+found"), "in a folder of the file system"),
 }
 _HEAD_BYTES = 1024
@@ -123,7 +123,7 @@ class FileIndex:
                 equal[pair] = posixpath.basename(pair[0]) == posixpath.basename(pair[1]) and self._equal(*pair)
             if equal[pair]:
                 match.rows, match.between = (self._place[pair[0]],), None
-                match.how = "as the first of two equal files"
+                match.how = "as the first of two identical files"
 
     def _equal(self, one: str, other: str) -> bool:
         try:
@@ -189,7 +189,7 @@ def index_folder(root: Path) -> FileIndex:
         if not pending:  # Links come last: a folder is read by its own path, where it has one below the root.
             pending, links = sorted(links, reverse=True), []
     if "" in found.closed:
-        raise UserError(f"{root}: this folder cannot be read: {found.closed['']}")
+        raise UserError(f"{root}: cannot read this folder: {found.closed['']}")
     if found.closed:
         shown = some(f"{shown_path(place)} ({why})" for place, why in sorted(found.closed.items()))
         raise UserError(
@@ -315,7 +315,7 @@ class _Found:
         elif image and entry.is_symlink() and not os.path.exists(entry.path):
             self.images.append(path)  # As git-annex leaves them: reading will tell that the file is not there.
         elif image:
-            self.unused["no regular file but a pipe, a socket or a device"].append(path)
+            self.unused["a pipe, a socket or a device, not a regular file"].append(path)
 
     def _look_into(self, folder: str, why: str) -> None:
         """Count the images of a folder that is not read; what cannot be entered there is not missed."""
@@ -328,7 +328,7 @@ class _Found:
         for link, folder in self.repeated.items():
             if not (folder == "" or link.startswith(f"{folder}/")):  # not a loop
                 again = [f"{link}{images[row].removeprefix(folder)}" for row in below(images, folder)]
-                self.unused["in a link to a folder that is read already"] += again
+                self.unused["in a link to a folder that is already read"] += again
         unused = tuple(left_out(why, sorted(paths)) for why, paths in sorted(self.unused.items()) if paths)
         return FileIndex(self.root, images, tuple(sorted(self.folders)), tuple(sorted(self.others)), unused)
 

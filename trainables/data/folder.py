@@ -38,7 +38,7 @@ def list_folder(root: Path, config: DataConfig) -> Samples:
     read, or names leave open what is a split and what a class.
     """
     if config.task == "multi_label":
-        raise UserError("--task multi_label: folders hold one class an image; give a table with label columns")
+        raise UserError("--task multi_label: folders give one class per image; give a table with label columns")
     given = _given_places(root, config)
     index = index_folder(root)
     folders = {split: place for split, place in given.items() if os.path.isdir(place)}
@@ -83,9 +83,9 @@ def _given_places(root: Path, config: DataConfig) -> dict[str, Path]:
         places = [place for place in (Path(text).expanduser(), root / text) if os.path.exists(place)]
         found[split] = Path(os.path.abspath(places[0])) if places else root
         if not places:
-            problems.append(f"--{split}-data {text}: no such folder or list of files, neither from here nor in {root}")
+            problems.append(f"--{split}-data {text}: no such folder or list of files, here or in {root}")
         elif root.is_relative_to(found[split]):
-            problems.append(f"--{split}-data {text}: this is --data itself, or holds it; give another folder")
+            problems.append(f"--{split}-data {text}: this is --data itself or contains it; give another folder")
     raise_all(problems)
     return found
 
@@ -95,14 +95,14 @@ def _in_list(split: str, file: Path, index: FileIndex) -> frozenset[str]:
     try:
         names = read_list(file)
     except UserError as error:
-        way = "beside a folder, give a list of paths (one a line) or a folder of class folders; or give tables only"
+        way = "with a folder, give a list of paths (one per line) or a folder of class folders; or give only tables"
         what = error.problems[0].removeprefix(f"{file}: ")
-        raise UserError(f"--{split}-data {file}: {what}; {way}, by --data TABLE") from None
+        raise UserError(f"--{split}-data {file}: {what}; {way}, with --data TABLE") from None
     located = index.locate(names)
     missing = [name for name, rows in zip(names, located.rows, strict=True) if not rows]
     if missing:
         shown = shown_paths(missing, 3)
-        raise UserError(f"--{split}-data {file}: {len(missing)} of {len(names)} names are no image here: {shown}")
+        raise UserError(f"--{split}-data {file}: {len(missing)} of {len(names)} names are not images here: {shown}")
     return frozenset(located.images[row] for rows in located.rows for row in rows)
 
 
@@ -175,7 +175,7 @@ def _badly_named(root: Path, paths: Sequence[str]) -> tuple[list[str], set[str]]
     broken = [path for path in paths if len(path.splitlines()) > 1]
     problems = [
         f"--data {root}: {len(wrong)} file name(s) {what} ({shown_paths(wrong, 5)}): rename them"
-        for what, wrong in (("are not UTF-8", foreign), ("hold a line break", broken))
+        for what, wrong in (("are not UTF-8", foreign), ("contain a line break", broken))
         if wrong
     ]
     return problems, {*foreign, *broken}
@@ -193,7 +193,7 @@ def _nothing_found(root: Path, index: FileIndex, unused: Sequence[LeftOut]) -> l
         shown = shown_paths(archives or arrays)
         way = f"; {shown} must be unpacked first" if archives else f"; give one array file: --data {root / arrays[0]}"
     else:
-        forms = f"; the files there are no images that can be read ({counted_forms(index.others)})"
+        forms = f"; the files there are not supported images ({counted_forms(index.others)})"
         way = f"{forms}: save each image as a file, in a folder of its class" if index.others else ""
     return [f"--data {root}: {what}; {expected}{way}"]
 
@@ -223,13 +223,13 @@ def patients_in_names(
     several = [rows for rows in rows_by(groups_of(pattern, paths)).values() if len(rows) > 1]
     across = [rows for rows in several if splits and len({splits[row] for row in rows}) > 1]
     message = (
-        f"{len(several)} patients seem to have several images, by their {where}, and may stand in two splits; "
+        f"{len(several)} patients seem to have several images, by their {where}, and may be in two splits; "
         f"--group-from '{pattern}' keeps each in one"
     )
     if across:
         message = (
-            f"{where} look like those of patients, but by --group-from '{pattern}' {len(across)} of them would "
-            "stand in two of the splits given: no patients are known"
+            f"{where} look like those of patients, but with --group-from '{pattern}' {len(across)} of them would "
+            "be in two of the given splits: patients are unknown"
         )
     items = tuple(tuple(paths[row] for row in rows) for rows in (across or several)[:MOST_ITEMS])
     return (CheckResult("patients_in_file_names", "warning", message, len(across or several), items),)

@@ -135,17 +135,17 @@ def way_out(index: FileIndex, images: Sequence[str] = ()) -> str:
         return option
     sheets = [path for path in index.others if path.lower().endswith((".xlsx", ".xls"))]
     if sheets:
-        return f"{shown_paths(sheets)}: save it as CSV, and give that by --data with --label-column"
+        return f"{shown_paths(sheets)}: save it as CSV, and give it as --data with --label-column"
     pattern = class_pattern(images or index.images)
     if pattern:
         some = "" if all(groups_of(pattern, index.images)) else ", with --test-data none if those of tests have none"
         return f"--class-from '{pattern}' takes a class from the file names{some}"
     if arrays := [path for path in index.others if path.lower().endswith(".mat")]:
-        what = "save the labels as CSV, with the names of the images, and give that by --data with --label-column"
+        what = "save the labels as CSV, with the names of the images, and give it as --data with --label-column"
         return f"{shown_paths(arrays)}: {what}"
     if others:
-        said = "; ".join(f"{path} stands there, but {why}" for path, why in list(others.items())[:3])
-        return f"{said}; give a table of the images by --data with --label-column, or --class-from REGEX"
+        said = "; ".join(f"{path} exists, but {why}" for path, why in list(others.items())[:3])
+        return f"{said}; give a table of the images as --data with --label-column, or --class-from REGEX"
     return "--class-from REGEX takes the class of each image from its path"
 
 
@@ -154,7 +154,7 @@ def table_in(index: FileIndex) -> str:
     names = _tables_by_name(index)
     option = _table_option(index, naming_tables(index)[0])
     beside = f", such as {_quoted(index.root / names[0])}" if names else ""
-    return option or f"give a table by --data{beside}"
+    return option or f"give a table with --data{beside}"
 
 
 def _table_option(index: FileIndex, tables: Sequence[NamingTable]) -> str:
@@ -176,7 +176,7 @@ def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> Nami
     above = os.path.dirname(path)
     try:
         if sum(os.stat(file).st_size for file in shards(index.root / path)) > _MOST_BYTES:
-            return "is too large to be looked into"
+            return "is too large to inspect"
         cells = read_table(index.root / path).head(_ROWS)
     except UserError as error:
         if is_list(index.root / path):
@@ -188,7 +188,7 @@ def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> Nami
         return f"is not read: {error.strerror}"
     cells = cells.loc[:, [bool(name) for name in cells.columns]]
     if cells.columns.duplicated().any() or cells.shape[1] < 2:
-        return "has a column only, or two of one name"
+        return "has only one column, or two of the same name"
     for base in dict.fromkeys((above, "")):
         part = parts.setdefault(base, _part(index, base))
         found = [_column(index, part, path, base, cells, str(name)) for name in cells.columns[:_COLUMNS]]

@@ -181,7 +181,7 @@ def decode(file: BinaryIO) -> Decoded:
             gray = image.mode == "F" or image.mode.startswith("I")
             if bits > 8 and not gray and 0 < pixels.max() < _DARK:
                 # Pillow has the high byte of each sample alone: 12 bits in 16 would be 16 levels.
-                raise UnreadableImageError("16-bit colour of which the highest bits are unused: save as 8-bit or gray")
+                raise UnreadableImageError("16-bit colour whose highest bits are unused: save as 8-bit or gray")
             if gray and isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0:
                 pixels = 255 - pixels  # WhiteIsZero, which Pillow heeds in 8 bits alone
             return Decoded(_as_gray_if_equal(pixels), stats)
@@ -192,7 +192,7 @@ def decode(file: BinaryIO) -> Decoded:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnreadableImageError(f"more than {MOST_PIXELS:,} pixels") from None
     except MemoryError:
-        raise UnreadableImageError("too large for the memory") from None
+        raise UnreadableImageError("too large for memory") from None
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError, ... on damage
         raise UnreadableImageError(f"damaged: {error or type(error).__name__}") from None
 
@@ -225,7 +225,7 @@ def scale_to_uint8(values: npt.NDArray[np.generic]) -> Pixels:
     numbers = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
     finite = np.isfinite(numbers)
     if not finite.any():
-        raise UnreadableImageError("no pixel is a finite number")
+        raise UnreadableImageError("no pixel has a finite value")
     low, high = float(numbers[finite].min()), float(numbers[finite].max())
     if high == low:
         return np.zeros(values.shape, dtype=np.uint8)

@@ -124,7 +124,7 @@ def _finding_code(cell: str) -> int:
 
 def _from_columns(cells: pd.DataFrame, codes: dict[str, Hot], config: DataConfig, use: RowUse) -> Labels:
     single = config.task == "single_label" or (config.one_hot and config.task == "auto")
-    use.problems += [f"label column {name!r}: a label's name cannot hold '|'" for name in codes if _BAR in name]
+    use.problems += [f"label column {name!r}: a label's name cannot contain '|'" for name in codes if _BAR in name]
     nothing = _names_of_nothing(config)
     _check_no_finding(list(codes), nothing, single, config, use)
     asked = asked_classes(config)
@@ -139,7 +139,7 @@ def _from_columns(cells: pd.DataFrame, codes: dict[str, Hot], config: DataConfig
         wrong = use.usable & (column == _OTHER)
         if wrong.any():
             cell = cells[name].iloc[int(wrong.argmax())]
-            what = f"{cell!r} is neither 0, 1, -1 nor blank; a column of class names is given alone"
+            what = f"{cell!r} is not 0, 1, -1 or blank; give a column of class names alone"
             use.fault(f"label column {name!r}", wrong, what)
     hot = _decided(findings, tuple(codes), single, config, use)
     for name in nothing & codes.keys():
@@ -156,8 +156,8 @@ def _from_columns(cells: pd.DataFrame, codes: dict[str, Hot], config: DataConfig
     count = (hot == 1).sum(axis=1)
     not_one = use.usable & (count != 1)
     if not_one.any() and not use.undecided.any():
-        how_many = f"{int(count[not_one.argmax()])} of them are set where one must be (one label an image)"
-        use.fault("label columns", not_one, f"{how_many}; choose --task multi_label, or mend the rows")
+        how_many = f"{int(count[not_one.argmax()])} of them are set, but there is one label per image"
+        use.fault("label columns", not_one, f"{how_many}; choose --task multi_label, or fix the rows")
     return Labels("single_label", classes, hot.argmax(axis=1).astype(np.int64))
 
 
@@ -214,7 +214,7 @@ def _ask(option: str, asked: Mapping[str, int], cells: str, allowed: Sequence[st
     )
     by_label = f"; by label: {option} {','.join(f'{name}={allowed[0]}' for name in list(asked)[:2])}" if others else ""
     use.undecided |= rows
-    means = "say what they mean by" if len(allowed) > 1 else "none is a class; leave these rows out by"
+    means = "state their meaning with" if len(allowed) > 1 else "none is a class; leave these rows out with"
     use.problems.append(f"{counts} ({use.named(rows)}): {means} {option} {'|'.join(allowed)}{by_label}")
 
 
@@ -246,7 +246,7 @@ def _check_no_finding(
     if config.no_finding is None:
         return
     if single:
-        what = "the set has one label an image, of which this is one; give --task multi_label, or leave it out"
+        what = "this is one of the classes of a single-label set; give --task multi_label, or omit it"
         use.problems.append(f"--no-finding {config.no_finding}: {what}")
     elif not nothing & set(names) and not config.has_preset:
         use.problems.append(f"--no-finding {config.no_finding}: {unknown('label', config.no_finding, names)}")
@@ -255,7 +255,7 @@ def _check_no_finding(
 def _note_beside(name: str, count: int, use: RowUse) -> None:
     if count:
         use.notes.append(
-            f"{count} row{'s have' if count > 1 else ' has'} {name!r} beside a finding: the finding counts"
+            f"{count} row{'s have' if count > 1 else ' has'} {name!r} together with a finding: the finding counts"
         )
 
 
@@ -276,7 +276,7 @@ def _from_names(column: pd.Series[str], config: DataConfig, use: RowUse) -> Labe
     if several.any():
         cell = texts[places[several.argmax()]]
         what = f"more than one label ({cell!r}) with --task single_label; choose --task multi_label"
-        use.fault(where, several, f"{what}, or keep cells whole by --label-separator none")
+        use.fault(where, several, f"{what}, or keep cells whole with --label-separator none")
     return _one_name(name, parts, places, found, config, use)
 
 
@@ -292,8 +292,8 @@ def _split_cells(where: str, cells: Sequence[str], config: DataConfig, use: RowU
     objects = {cell: _of_object(cell) for cell in cells if _OBJECT.fullmatch(cell)}
     if unread := [cell for cell, names in objects.items() if names is None]:
         cut = unread[0][:_MOST_CHARACTERS] + ("…" if len(unread[0]) > _MOST_CHARACTERS else "")
-        what = "is an object (JSON), neither a class's name nor a list of names; write the labels as a|b"
-        use.problems.append(f"{where}: {cut} {what}, or keep cells whole by --label-separator none")
+        what = "is a JSON object, not a class name or a list of names; write the labels as a|b"
+        use.problems.append(f"{where}: {cut} {what}, or keep cells whole with --label-separator none")
         use.undecided[:] = True
         return [_stripped([cell]) for cell in cells]
     cells = [str(objects.get(cell) or cell) for cell in cells]
@@ -368,7 +368,7 @@ def _ask_separator(where: str, names: Sequence[str], use: RowUse) -> None:
 
 def _all_names(name: str, parts: Parts, places: Ints, classes: list[str], config: DataConfig, use: RowUse) -> Labels:
     """Multi-label: which of ``classes`` each row's names are; parts: of each different cell, places: its cell."""
-    use.problems += [f"column {name!r}: {one!r}: a label's name cannot hold '|'" for one in classes if _BAR in one]
+    use.problems += [f"column {name!r}: {one!r}: a label's name cannot contain '|'" for one in classes if _BAR in one]
     place = {one: index for index, one in enumerate(classes)}
     hot = np.zeros((len(parts), len(classes)), dtype=np.int8)
     for row, names in enumerate(parts):
@@ -423,10 +423,10 @@ def _check_classes(name: str, classes: Sequence[str], rows: int, config: DataCon
     if None not in codes and fractions and len(classes) > _MOST_NUMBERS:
         what = f"{len(classes)} different numbers such as {classes[0]} are measurements, not classes"
     elif len(classes) > rows / 2 and (len(classes) > _MOST_CLASSES or len(classes) >= rows > _MOST_ROWS):
-        what = f"{len(classes)} different texts in {rows} rows, such as {classes[0]!r}, are hardly classes"
+        what = f"{len(classes)} different texts in {rows} rows, such as {classes[0]!r}, are probably not classes"
     else:
         return
-    way_out = "name another --label-column, or the classes to keep by --classes or --min-class-images"
+    way_out = "give another --label-column, or select classes with --classes or --min-class-images"
     use.problems.append(f"--label-column {name}: {what}; {way_out}")
     use.undecided[:] = True
 

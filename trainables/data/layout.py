@@ -150,13 +150,13 @@ def _leave_out_masks(tree: _Tree) -> None:
             or (names_masks(name_of(folder)) and _same_stems(tree, folder, tree.loose(parent)))
             or (says_drawn(name_of(folder)) and any(_same_stems(tree, folder, tree.rows(one)) for one in siblings))
         ):
-            tree.leave_out("masks, in a folder beside the images", tree.rows(folder))
+            tree.leave_out("masks, in a folder next to the images", tree.rows(folder))
     images = tree.index.images
     pairs = [(row, masked(images[row])) for row in tree.rows("")]
     if any(heads for _, heads in pairs):
         stems = {stem(images[row]) for row in tree.rows("")}
         rows = [row for row, heads in pairs if any(head in stems for head in heads)]
-        tree.leave_out("masks, beside the image of the same name", rows)
+        tree.leave_out("masks, next to the image of the same name", rows)
 
 
 def _same_stems(tree: _Tree, folder: str, rows: Sequence[int]) -> bool:
@@ -181,10 +181,10 @@ def _enter(tree: _Tree, config: DataConfig, one_split: bool) -> tuple[str, dict[
     folders = [name_of(child) for child in children]
     strange = [name for name in config.split_names if name not in folders and not one_split]
     if strange:
-        where = f"no such folder in {tree.index.root / place}, which holds {shown_paths(folders) or 'none with images'}"
+        where = f"no such folder in {tree.index.root / place}, which has {shown_paths(folders) or 'none with images'}"
         raise UserError(f"--split-names {shown_paths(strange)}: {where}")
     if place:
-        tree.notes.append(f"the data set is taken from the folder {shown_path(place)}")
+        tree.notes.append(f"the data set is read from the folder {shown_path(place)}")
     return place, splits
 
 
@@ -239,19 +239,19 @@ def _splits_at(tree: _Tree, place: str, config: DataConfig) -> dict[str, str]:
         if name.split and (name.rest == rest or (said and name.plain)):
             splits[child] = name.split
         elif not config.class_from and _is_flat(tree, child):
-            tree.leave_out(f"in {shown_path(child)}, beside the splits and without class folders", tree.rows(child))
+            tree.leave_out(f"in {shown_path(child)}, next to the splits and without class folders", tree.rows(child))
         else:
             shown = shown_path(name_of(child))
             problems.append(
-                f"--data {tree.index.root / place}: folder {shown!r} holds images and stands beside folders named as "
-                f"splits; say which it is by --split-names {shown}=train (or =val, =test), or move it elsewhere"
+                f"--data {tree.index.root / place}: folder {shown!r} contains images and is next to folders named as "
+                f"splits; give its split with --split-names {shown}=train (or =val, =test), or move it elsewhere"
             )
     for split, places in rows_by(splits.values()).items():
         twins = [name_of(list(splits)[row]) for row in places]
         if len(twins) > 1 and not all(list(splits)[row] in said for row in places):
             problems.append(
                 f"--data {tree.index.root / place}: folders {' and '.join(map(repr, twins))} both mean {split}; "
-                f"to join them: --split-names {','.join(f'{twin}={split}' for twin in twins)}"
+                f"to merge them: --split-names {','.join(f'{twin}={split}' for twin in twins)}"
             )
     raise_all(problems)
     return splits if config.class_from else _with_classes(tree, place, splits)
@@ -331,9 +331,9 @@ def _check_unread(tree: _Tree, place: str, levels: Sequence[str], config: DataCo
             continue
         what = "unpack it" if is_archive(unread[0]) else "save them as PNG, JPEG, TIFF or DICOM"
         problems.append(
-            f"--data {tree.index.root / place}: {shown_path(folder)} stands beside class folders and holds no "
-            f"image that can be read, but {shown_paths(unread, 3)} ({counted_forms(unread)}): {what}, or leave the "
-            f"class out by --classes {','.join(sorted(known - {name_of(folder)}))}"
+            f"--data {tree.index.root / place}: {shown_path(folder)} is next to class folders and has no supported "
+            f"image, but {shown_paths(unread, 3)} ({counted_forms(unread)}): {what}, or leave the class out with "
+            f"--classes {','.join(sorted(known - {name_of(folder)}))}"
         )
     raise_all(problems)
 
@@ -359,15 +359,15 @@ def _check_classes(
     elif inside := [] if has_splits else _splits_below(tree, folders):
         problem = (
             f"{shown_paths(inside)}: named like splits, below {shown_paths(names)}; give one folder, such as --data "
-            f"{tree.index.root / folders[0]}, or leave it out by --classes, or give {outer} if all are classes"
+            f"{tree.index.root / folders[0]}, or leave it out with --classes, or give {outer} if all are classes"
         )
     elif parts:
-        problem = f"{shown_paths(parts)} are no classes, but parts of one set by their names; "
+        problem = f"{shown_paths(parts)} are not classes but parts of one set by their names; "
         problem += _instead(tree, folders, parts, inner)
     elif why := _why_ids(tree, folders, names):
         problem = (
-            f"{shown_paths(patients(names) or names)} are no classes, but patients or studies{why}; "
-            f"{_instead(tree, folders, parts, inner)}, or take class and patient from the path by "
+            f"{shown_paths(patients(names) or names)} are not classes but patients or studies{why}; "
+            f"{_instead(tree, folders, parts, inner)}, or read class and patient from the path with "
             f"--class-from and --group-from, or give {outer} if they are classes"
         )
     elif above_words := _above_findings(tree, folders):
@@ -376,10 +376,10 @@ def _check_classes(
         group = patient_pattern(paths)
         above_all = sorted({name_of(part) for part, _ in above_words})
         problem = (
-            f"{shown_paths(above_all)} are no classes, but stand above folders such as "
-            f"{next(iter(above_words.values()))}, as body parts do; "
-            f"{_instead(tree, folders, parts, inner)}, or take the class from the path by --class-from '({words})/'"
-            + (f" and the patient by --group-from '{group}'" if group else "")
+            f"{shown_paths(above_all)} are probably body parts, not classes, as they contain folders such as "
+            f"{next(iter(above_words.values()))}; "
+            f"{_instead(tree, folders, parts, inner)}, or read the class from the path with --class-from '({words})/'"
+            + (f" and the patient with --group-from '{group}'" if group else "")
         )
     elif splits := [name for name in names if split_name(name).plain] or split_pair(names):
         shown = ",".join(f"{name}={split_name(name).split}" for name in splits)
@@ -390,29 +390,29 @@ def _check_classes(
     elif odd := [name for name in names if is_unlabelled(name) or (name.lower() == "masks" and len(names) > 1)]:
         kept = ",".join(name for name in names if name not in odd)
         only = [folder for folder in folders if name_of(folder) == kept and len(tree.children(folder)) > 1]
-        leave = f"give --data {tree.index.root / only[0]}" if only else f"leave it out by --classes {kept}"
-        problem = f"{shown_paths(odd)}: named like no class; {leave}, or give {outer}"
+        leave = f"give --data {tree.index.root / only[0]}" if only else f"leave it out with --classes {kept}"
+        problem = f"{shown_paths(odd)}: not named like a class; {leave}, or give {outer}"
     elif holders := [
         one for one in folders if _holds_classes(tree, one, names) or (len(names) > 1 and all(map(says_nothing, names)))
     ]:
         problem = (
-            f"{shown_paths(sorted(set(map(name_of, holders))))}: named like no class, or with folders named as the "
-            f"classes beside it; give one folder, such as --data {tree.index.root / holders[0]}, or {outer}"
+            f"{shown_paths(sorted(set(map(name_of, holders))))}: not named like a class, or with folders named as the "
+            f"classes next to it; give one folder, such as --data {tree.index.root / holders[0]}, or {outer}"
         )
     elif _are_versions(tree, folders):
         problem = (
-            f"{shown_paths(names)} hold images of the same names, as versions of one set do (raw, enhanced); "
+            f"{shown_paths(names)} contain images of the same names, as versions of one set do (raw, enhanced); "
             f"{way_out(tree.index)}, or give {outer} if they are classes"
         )
     elif _may_hold_classes(tree, folders):
         last = max(folders, key=lambda folder: len(tree.children(folder)))
         has_deeper = any(tree.children(child) for folder in folders for child in tree.children(folder))
         problem = (
-            f"the class may be {shown_paths(names)}, or a folder in it ({name_of(last)} holds "
+            f"the class may be {shown_paths(names)}, or a folder in it ({name_of(last)} contains "
             f"{shown_paths(sorted(map(name_of, tree.children(last))))}); give {outer} for the outer, {inner} for the "
             "inner "
             + ("ones, --class-from '([^/]+)/[^/]+$' for the innermost" if has_deeper else "ones")
-            + ("" if has_splits else f", --data {tree.index.root / last} for {name_of(last)} alone")
+            + ("" if has_splits else f", --data {tree.index.root / last} for {name_of(last)} only")
             + (f", or --split-names {names[0]}=train,... if the outer ones are splits" if len(names) <= 5 else "")
         )
         if len(names) > 5:
@@ -498,7 +498,7 @@ def _why_ids(tree: _Tree, folders: Sequence[str], names: Sequence[str]) -> str:
     if len(folders) == len(names) and len(of_split) > 1 < min(of_split.values()):
         return ", as no two splits have a folder of the same name"
     images = sum(len(tree.rows(folder)) for folder in folders)
-    return ", as they hold hardly more than one image each" if 2 * images < 3 * len(names) else ""
+    return ", as they have hardly more than one image each" if 2 * images < 3 * len(names) else ""
 
 
 def _layout(tree: _Tree, splits: Mapping[str, str], classes: Mapping[str, str], empty: tuple[str, ...]) -> Layout:
@@ -509,10 +509,10 @@ def _layout(tree: _Tree, splits: Mapping[str, str], classes: Mapping[str, str], 
     used = {row for row, _ in pairs}
     tree.leave_out("in no class folder", [row for row in tree.rows("") if row not in used])
     if unread:
-        tree.unused[f"files of a form that is not read ({counted_forms(unread)})"] += unread
+        tree.unused[f"files in an unsupported format ({counted_forms(unread)})"] += unread
     found = set(splits.values())
     if found == {"train"}:
-        tree.notes.append("only training images are given: those of validation and test are drawn from them")
+        tree.notes.append("only training images are given: validation and test images are drawn from them")
     return Layout(
         rows=tuple(row for row, _ in pairs),
         splits=None if found <= {"train"} else tuple(splits[folder] for _, folder in pairs),

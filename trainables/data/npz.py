@@ -43,7 +43,7 @@ def list_npz(path: Path, config: DataConfig) -> Samples:
             task, classes, values = _labels(path, values.reshape(len(values), -1), config)
             pixels = _pixels(archive, list(images.values()))
     except MemoryError:
-        raise UserError(f"{path}: its images do not fit into memory; give a smaller version of the set") from None
+        raise UserError(f"{path}: its images do not fit in memory; give a smaller version of the set") from None
     except (*BROKEN, RuntimeError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         raise UserError(f"{path}: cannot be read: {reason}; get the file again") from None
@@ -93,7 +93,7 @@ class _Array:
                 left[: len(part)] = part
                 left = left[len(part) :]
             if len(left) or stream.read(1):
-                raise zipfile.BadZipFile(f"{self.name} has not as many bytes as its shape {self.shape} needs")
+                raise zipfile.BadZipFile(f"{self.name} has fewer bytes than its shape {self.shape} needs")
 
 
 def _arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, _Array]:
@@ -105,11 +105,11 @@ def _arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, _Array]:
             with archive.open(member) as stream:
                 shape, fortran, dtype = _read_head(stream)
         except ValueError as error:
-            problems.append(f"{path}: {name} is no array that can be read: {str(error).splitlines()[0]}")
+            problems.append(f"{path}: {name} is not a readable array: {str(error).splitlines()[0]}")
             continue
         array = _Array(name, member, shape, dtype, fortran)
         if dtype.hasobject:
-            problems.append(f"{path}: {name} holds Python objects, which are not read; save numbers (uint8 for images)")
+            problems.append(f"{path}: {name} has Python objects, which are not read; save numbers (uint8 for images)")
         elif array.size_bytes > max(SMALL_BYTES, MOST_RATIO * member.compress_size):
             what = f"claims {array.size_bytes:,} bytes, more than {MOST_RATIO} times what is in the file"
             problems.append(f"{path}: {name} {what}; get the file again")
@@ -152,7 +152,7 @@ def _of_splits(path: Path, arrays: dict[str, _Array], kind: str) -> dict[str, _A
 def _check(path: Path, images: dict[str, _Array], labels: dict[str, _Array], names: Sequence[str]) -> None:
     if "train" not in images:
         has = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "nothing"
-        what = f"not in MedMNIST's form, train_images, train_labels and the same of val and test: it has {has}"
+        what = f"not in MedMNIST's format (train_images, train_labels and the same for val and test): it has {has}"
         raise UserError(f"{path}: {what}")
     problems = list(_faults(images, labels))
     raise_all([f"{path}: {problem}" for problem in problems])
@@ -163,7 +163,7 @@ def _faults(images: dict[str, _Array], labels: dict[str, _Array]) -> Iterator[st
         here, there = images.get(split), labels.get(split)
         if (here is None) != (there is None):
             lacking = "images" if here is None else "labels"
-            yield f"there is no {split}_{lacking} to {(here or there or images['train']).name}"
+            yield f"{split}_{lacking} is missing, which {(here or there or images['train']).name} needs"
         elif here and there and here.shape[:1] != there.shape[:1]:
             yield f"{here.name} has the shape {here.shape}, {there.name} {there.shape}: each image needs a label"
     first = images["train"]
@@ -194,7 +194,7 @@ def _labels(path: Path, values: npt.NDArray[Any], config: DataConfig) -> tuple[s
         raise UserError(f"{path}: a label is {values[~allowed][0]}; each must be {needed}")
     if columns == 1:
         if config.task == "multi_label":
-            raise UserError("--task multi_label: the labels of the .npz are one number an image; leave it out")
+            raise UserError("--task multi_label: the labels of the .npz are one number per image; omit it")
         numbers, labels = np.unique(values[:, 0].astype(np.int64), return_inverse=True)
         return "single_label", tuple(map(str, numbers)), labels.astype(np.int64)
     names = tuple(map(str, range(columns)))

@@ -52,14 +52,14 @@ from trainables.data.synthetic import list_demo
 
 _MOST_SHOWN = 10
 WAYS_OUT = {
-    "copied_classes": "remove the copy, or leave it out by naming the others in --classes",
-    "unreadable": "mend or remove them, or go on without them by --skip-unreadable",
-    "duplicates_across_splits": "remove all but one of each, or go on by --allow-leakage (the report will say so)",
-    "groups_across_splits": "move each group into one split, or go on by --allow-leakage (the report will say so)",
+    "copied_classes": "remove the copy, or list the other classes in --classes",
+    "unreadable": "repair or remove them, or skip them with --skip-unreadable",
+    "duplicates_across_splits": "remove all but one of each, or continue with --allow-leakage (marked in the report)",
+    "groups_across_splits": "move each group into one split, or continue with --allow-leakage (marked in the report)",
 }
 _DRAWN_ANEW = (
-    "the split was drawn anew once the images were decoded, as some cannot be read, or are equal in files that differ: "
-    "it is not the one that --dry-run shows"
+    "the split was drawn again after decoding, as some images are unreadable, or equal in different files: it differs "
+    "from the one that --dry-run shows"
 )
 
 
@@ -200,11 +200,9 @@ class _Ready:
     def _caveats(self) -> list[str]:
         caveats = []
         if self.samples.kind == "demo":
-            caveats.append(
-                "Demo set: phantoms drawn by code, no patients' images; scores say nothing about real X-rays."
-            )
+            caveats.append("Demo set: synthetic images, not patients' images; scores say nothing about real X-rays.")
         if self.config.max_images is not None and any(one.why == _beyond(self.config) for one in self.samples.left_out):
-            caveats.append(f"Only {len(self.samples)} of the images are used (--max-images): a first try, no result.")
+            caveats.append(f"Only {len(self.samples)} of the images are used (--max-images): only a first try.")
         if self.config.skip_missing:
             caveats += [
                 f"{one.count} row(s) are left out: {one.why} (--skip-missing)."
@@ -212,12 +210,12 @@ class _Ready:
                 if "missing" in one.why
             ]
         if not (self.splits == "test").any():
-            caveats.append("No test split: scores are of validation images that also chose the model, so optimistic.")
+            caveats.append("No test split: scores are of validation images that also selected the model: optimistic.")
         for result in self.checks:
             if result.check == "unreadable":
                 caveats.append(f"{result.message}; they were left out (--skip-unreadable).")
             elif result.severity == "error":
-                caveats.append(f"Leakage allowed (--allow-leakage): {result.message}; scores are too good.")
+                caveats.append(f"Leakage allowed (--allow-leakage): {result.message}; scores are optimistic.")
         return caveats
 
 
@@ -254,7 +252,7 @@ def _look(config: DataConfig, folds: int | None) -> _Ready:
     raise_all(problems)
     notes = [] if note is None else [note]
     if assignment.origin != GIVEN and (equal := len(samples) - len(np.unique(same))):
-        notes.append(f"{equal} image(s) equal another one: equal images were kept in one split")
+        notes.append(f"{equal} image(s) are identical to another: identical images were kept in one split")
     return _Ready(
         config=config,
         samples=samples,
@@ -362,9 +360,9 @@ def list_samples(config: DataConfig) -> Samples:
     options = ", ".join(f"{option} {value}".strip() for option, value in config.table_options().items())
     if config.data == "demo":
         if options:
-            raise UserError(f"{options}: the demo set has no columns; give a table by --data")
+            raise UserError(f"{options}: the demo set has no columns; give a table with --data")
         if config.task == "multi_label":
-            raise UserError("--task multi_label: the demo set has one finding an image")
+            raise UserError("--task multi_label: the demo set has one class per image")
         return list_demo()
     place = Path(config.data).absolute()
     if config.table is not None:
@@ -373,7 +371,7 @@ def list_samples(config: DataConfig) -> Samples:
         return _list_file(place, config)
     if not place.is_dir():
         files = sorted(glob.glob(str(place)))
-        pattern = f"a pattern is not read, give one of {len(files)} files, such as {files[0]}" if files else ""
+        pattern = f"patterns are not supported: give one of {len(files)} files, such as {files[0]}" if files else ""
         allowed = pattern or "allowed: a folder, a table, an .npz, or demo"
         raise UserError(f"--data {config.data}: no such folder or file; {allowed}")
     if options:
@@ -386,9 +384,9 @@ def _list_file(place: Path, config: DataConfig) -> Samples:
     if form == "npz":
         return list_npz(place, config)
     if form == "archive":
-        raise UserError(f"--data {place}: an archive; unpack it, and give the folder: --data {place.parent}")
+        raise UserError(f"--data {place}: an archive: unpack it, and give the folder: --data {place.parent}")
     if form == "image":
-        raise UserError(f"--data {place}: one image; give the folder of all, or a table of them")
+        raise UserError(f"--data {place}: a single image: give the folder of all images, or a table")
     return list_table(place, config)
 
 

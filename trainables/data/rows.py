@@ -111,7 +111,7 @@ class _Listing:
         unknown_rows = self.use.usable & (splits == "") & (found == "")
         blank = unknown_rows & (self.rows[column] == "").to_numpy()
         what = f"the split is blank in {int(blank.sum())} rows; fill it in, or leave them out"
-        self.use.fault(f"column {column!r}", blank, f"{what} by --where {column}=train,val,test")
+        self.use.fault(f"column {column!r}", blank, f"{what} with --where {column}=train,val,test")
         strange = unknown_rows & ~blank
         if strange.any():
             counts = self.rows.loc[strange, column].value_counts()
@@ -174,7 +174,7 @@ class _Listing:
         )
         self.use.problems.append(
             f"{_counted(int(rows.sum()), 'row')} may name one of several files: {some(shown)}; "
-            "write more of the path into the table, or give the folder of the right ones by --images-dir"
+            "add more of the path to the table, or give the folder of the right files with --images-dir"
         )
 
     def _leave_out_missing(self, rows: Mask, index: FileIndex, of_root: Mask) -> None:
@@ -188,14 +188,14 @@ class _Listing:
             why = "the file is missing (--skip-missing)"
             self.use.left_out.append(LeftOut(why, len(cells), tuple(map(shown_path, cells[:MOST_ITEMS]))))
             return
-        ways_out = [] if all_of_them else ["--skip-missing goes on without them"]
+        ways_out = [] if all_of_them else ["skip them with --skip-missing"]
         if any(map(_URL.match, cells)):
             ways_out.insert(0, "these are URLs: download the files, and give their names or paths in the table")
-        nowhere = "no image lies there: --images-dir says where they are"
-        ways_out += ["--images-dir says where the files lie" if index.images else nowhere]
+        nowhere = "no image is there: give their folder with --images-dir"
+        ways_out += ["give their folder with --images-dir" if index.images else nowhere]
         for table in self.source.tables[1:]:
             if getattr(self.config, f"{table.split}_data") is None and (self.rows[TABLE][rows] == table.place).any():
-                ways_out.append(f"--{table.split}-data none leaves {table.path.name} out")
+                ways_out.append(f"leave {table.path.name} out with --{table.split}-data none")
         self.use.problems.append(
             f"{len(cells)} of {int(of_root.sum())} rows name a file that is missing (looked for below {index.root}): "
             f"{some(dict.fromkeys(cells))}; {', '.join(ways_out)}"
@@ -205,8 +205,8 @@ class _Listing:
         shown = [f"{cell} for {shown_path(image)}" for cell, image in lost.items() if image]
         if shown:
             self.use.problems.append(
-                f"{len(shown)} of these have lost the zeros before the number, as where a program read ids as numbers: "
-                f"{some(shown)}; write the ids as they are in the files' names"
+                f"{len(shown)} of these have lost leading zeros, as if a program read ids as numbers: {some(shown)}; "
+                "write the ids as in the file names"
             )
 
     def splits(self, images: _Images, words: Splits) -> Splits | None:
@@ -230,7 +230,7 @@ class _Listing:
             return None
         splits[splits == ""] = "train"
         if not folders and (splits[self.use.usable[images.row]] == "train").all():
-            self.use.notes.append("all rows are of train: val and test are drawn from them")
+            self.use.notes.append("all rows are train: val and test are drawn from them")
             return None
         return splits
 
@@ -276,7 +276,7 @@ class _Listing:
         images_of_row = np.bincount(images.row[self.use.usable[images.row]])
         if group_from is None and config.group_from is None and (images_of_row > 1).any():
             group_from = config.path_column
-            self.use.notes.append(f"images of one row are one group, which is in one split (from {group_from!r})")
+            self.use.notes.append(f"images of one row are one group and stay in one split (from {group_from!r})")
         return Samples(
             kind="table",
             path=str(self.source.tables[0].path),
@@ -320,14 +320,14 @@ class _Listing:
             count = 0 if codes is None else int(differs(codes).sum())
             if count and column == config.group_column:
                 what = f"rows of one image have different groups ({_counted(count, 'image')})"
-                use.problems.append(f"--group-column {column}: {what}; mend them, or give another column")
+                use.problems.append(f"--group-column {column}: {what}; fix them, or give another column")
             elif count:
                 what = f"differs between the rows of {_counted(count, 'image')}"
                 use.notes.append(f"column {column!r} {what}: the first row counts")
         unite = config.task == "multi_label" or config.has_preset
         if unequal.any() and labels.task == "multi_label" and unite:
             count = int(unequal.sum())
-            rows = f"{_counted(count, 'image')} {'stands' if count == 1 else 'stand'} in rows of different labels"
+            rows = f"{_counted(count, 'image')} {'has' if count == 1 else 'have'} rows of different labels"
             use.notes.append(f"{rows}: an image has the labels of all its rows")
             return np.maximum.reduceat(values[order], starts, axis=0), np.ones(len(first), dtype=bool)
         if unequal.any():
@@ -351,7 +351,7 @@ def _with_unnamed(samples: Samples, images: _Images, config: DataConfig) -> Samp
 def _with_folder(samples: Samples, split: str, folder: Path, root: Path, config: DataConfig) -> Samples:
     """Also the images of a folder with a folder for each class, as ``split``."""
     if samples.task == "multi_label":
-        raise UserError(f"--{split}-data {folder}: folders hold one class an image, the table several; give a table")
+        raise UserError(f"--{split}-data {folder}: folders give one class per image, the table several; give a table")
     own = DataConfig(data=str(folder), class_from=config.class_from, class_names=config.class_names)
     more = list_folder(folder, own)
     strange = [name for name in more.classes if name not in samples.classes]
@@ -407,7 +407,7 @@ def _with_groups(samples: Samples, source: TableSource, config: DataConfig) -> S
     problems = samples.problems
     if without:
         what = f"{len(without)} of {len(paths)} files have no match: {some(without, _MOST_EXAMPLES)}"
-        way_out = "mend the expression, or give --group-column"
+        way_out = "fix the expression, or give --group-column"
         problems = (*problems, f"--group-from '{config.group_from}': {what}; {way_out}")
     return dataclasses.replace(samples, groups=tuple(groups), group_from=config.group_from, problems=problems)
 
@@ -426,5 +426,5 @@ def _no_label(samples: Samples) -> Iterator[CheckResult]:
     if samples.task == "multi_label":
         count = int((samples.labels != 1).all(axis=1).sum())
         if count:
-            message = f"{count} of {len(samples)} images carry none of the labels"
+            message = f"{count} of {len(samples)} images have none of the labels"
             yield CheckResult("no_label", "info", message, count)

@@ -80,7 +80,7 @@ def missing_classes(
         ]
     problems = [
         f"class {name!r} has no image in {split}, which has {int(parts[split].sum())} images: every class must be "
-        "in train and val; name those to keep by --classes"
+        "in train and val; list those to keep in --classes"
         for split, names in given.items()
         for name in names
     ]
@@ -88,7 +88,7 @@ def missing_classes(
     if assignment.origin != SEEDED and given["train"] and untested and parts["test"].any():
         problems.append(
             f"test has {', '.join(given['train'][:5])} where train has {', '.join(untested[:5])}: if these are the "
-            "same classes, give them one name by class_names in a preset of your own, or by --class-from"
+            "same classes, give them one name with class_names in your own preset, or with --class-from"
         )
     if drawn:
         problems.append(_too_rare(drawn, hot, classes, groups))
@@ -96,7 +96,7 @@ def missing_classes(
         known = labels[parts[split]] != -1
         for place, name in enumerate(classes if labels.ndim == 2 else ()):
             if (count := has[split][name]) and count == known[:, place].sum():
-                problems.append(f"label {name!r} is set for all {count} images in {split}: nothing to tell apart")
+                problems.append(f"label {name!r} is set for all {count} images in {split}: it cannot be learned")
     return problems
 
 
@@ -116,14 +116,12 @@ def _too_rare(
     left = [name for name in classes if name not in rare]
     smallest = min((images[name] for name in left), default=0)
     if len(left) < 2:
-        way = (
-            "hardly any class is left: are these classes? --label-column, --class-from or a table may tell them better"
-        )
+        way = "hardly any class is left: check that these are classes, or give --label-column, --class-from or a table"
     else:
         keep = ",".join(left) if len(left) <= 10 else f"{','.join(left[:10])},..."
         least = max(3, *(images[name] + 1 for name in rare))
-        by_count = f"leave out small classes by --min-class-images {least}, or " if least <= smallest else ""
-        way = f"{by_count}name those to keep by --classes {keep}"
+        by_count = f"leave out small classes with --min-class-images {least}, or " if least <= smallest else ""
+        way = f"{by_count}list those to keep: --classes {keep}"
     return f"too rare to be in train, val and test: {some(named)}; {way}"
 
 
@@ -173,7 +171,7 @@ def assign_folds(
         inside = hot[fold_of == fold].sum(axis=0)
         for name, one_sided in zip(classes, (inside == 0) | (inside == hot.sum(axis=0)), strict=True):
             if one_sided:
-                raise UserError(f"--folds {count}: class {name!r} is not on both sides of every fold: give fewer folds")
+                raise UserError(f"--folds {count}: class {name!r} is missing on one side of a fold: give fewer folds")
     return fold_of
 
 

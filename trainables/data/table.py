@@ -46,7 +46,7 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     parts = [cells, *(_read_file(one, columns) for one in others)]
     for file, part in zip((first, *others), parts, strict=True):
         if list(part.columns) != list(cells.columns):
-            raise UserError(f"{file}: has other columns than {first.name}, a part of the same table; mend it")
+            raise UserError(f"{file}: has other columns than {first.name}, a part of the same table; fix it")
         part.index = part.index.astype(str) + f" of {file.name}"
     return pd.concat(parts)
 
@@ -63,8 +63,8 @@ def shards(path: Path) -> list[Path]:
     files = [path.with_name(f"{match[1]}{number:05d}-of-{match[3]}{match[4]}") for number in range(count)]
     absent = [file.name for file in files if not file.is_file()]
     if absent:
-        what = f"one of {count} files of a table, of which some are not there: {some(absent)}"
-        raise UserError(f"{path}: {what}; get them too, or rename it to read it alone")
+        what = f"one of {count} files of a table, some of which are missing: {some(absent)}"
+        raise UserError(f"{path}: {what}; download them, or rename it to read it alone")
     return files
 
 
@@ -72,7 +72,7 @@ def _read_file(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     with opened(path) as stream:
         form = _form(stream)
         wrong_name = form != "Parquet" and path.suffix.lower() in (".parquet", ".pq")
-        where = f"{path} (by its content no Parquet)" if wrong_name else str(path)
+        where = f"{path} (not Parquet by its content)" if wrong_name else str(path)
         if form == "text":
             return _read_text(where, stream, columns)
         if columns:
@@ -139,7 +139,7 @@ def neighbours(path: Path, rows: pd.DataFrame, label_columns: Sequence[str]) -> 
         try:
             cells = read_table(file, tuple(map(str, rows.columns)) if without_header else ())
         except UserError as error:
-            refused = f"it seems to be the {split} split of {path.name}; --{split}-data none refuses it"
+            refused = f"it seems to be the {split} split of {path.name}; --{split}-data none ignores it"
             raise UserError(f"{error.problems[0]} ({refused})") from None
         if not _has_labels(cells, rows, list(label_columns)):
             continue
@@ -147,8 +147,8 @@ def neighbours(path: Path, rows: pd.DataFrame, label_columns: Sequence[str]) -> 
             both = (
                 f"{found[split].name} and {file.name}" if file.parent == path.parent else f"{found[split]} and {file}"
             )
-            what = f"{both} beside {path.name} both seem to be its {split} split"
-            raise UserError(f"{path.parent}: {what}; name one by --{split}-data, or none")
+            what = f"{both} next to {path.name} both seem to be its {split} split"
+            raise UserError(f"{path.parent}: {what}; give one as --{split}-data, or none")
         found[split] = file
     return {split: found[split] for split in ("val", "test") if split in found}
 
@@ -199,7 +199,7 @@ def _check_header(where: str, names: Sequence[str], cells: pd.DataFrame, given: 
         what = f"{why}; name its {len(names)} column(s), such as --columns {example}"
         raise UserError(f"{where}: the table seems to have no header: {what}")
     if repeated:
-        raise UserError(f"{where}: the header stands there again, in row {some(repeated)}; remove it there")
+        raise UserError(f"{where}: the header is repeated in row {some(repeated)}; remove it there")
     if unlike:
         raise UserError(f"{where}: row {cells.index[0]} seems to be a second header line ({unlike}); remove it")
 
@@ -212,7 +212,7 @@ def _like_a_row(names: Sequence[str], top: Sequence[Sequence[str]]) -> str | Non
             return f"{name!r} is the name of an image"
         folder = re.match(r"[^\\/]*[\\/]", name)
         if folder and any(cell.startswith(folder[0]) for cell in column):
-            return f"{name!r} is a path such as those below it"
+            return f"{name!r} is a path like those below it"
     if any(kind and name and _kind(name) != kind for name, kind in zip(names, kinds, strict=False)):
         return None
     numbers = [int(name) for name in names if name.isdecimal() and len(name) < 9]

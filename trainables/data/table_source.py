@@ -61,7 +61,7 @@ class TableSource:
         base = data if data.is_dir() and path.is_relative_to(data) else path.parent
         root = base if config.images_dir is None else _existing("images_dir", config.images_dir, base, config)
         if not root.is_dir():
-            raise UserError(f"--images-dir {config.images_dir}: is no folder")
+            raise UserError(f"--images-dir {config.images_dir}: is not a folder")
         main = read_table(path, config.columns)
         joined, notes = _joined(main, path, base, config, of_main=True)
         notes += _parts(path)
@@ -105,7 +105,7 @@ class TableSource:
                     tables[split] = near[split]
                     other, own = _told_apart(near[split], path)
                     self.notes.append(
-                        f"{other} beside {own} is taken for the {split} split; --{split}-data none refuses it"
+                        f"{other} next to {own} is used as the {split} split; --{split}-data none ignores it"
                     )
                 continue
             place = _existing(option, given, base, config)
@@ -167,7 +167,7 @@ def _unused_splits(cells: pd.DataFrame, used: pd.DataFrame, config: DataConfig) 
 def _parts(path: Path) -> list[str]:
     """What is to be said of a table in several files."""
     count = len(shards(path))
-    return [f"{path.name} and the files numbered after it are read as one table of {count} files"] if count > 1 else []
+    return [f"{path.name} and the following numbered files are read as one table of {count} files"] if count > 1 else []
 
 
 def _told_apart(file: Path, other: Path) -> tuple[str, str]:
@@ -219,12 +219,12 @@ def _joined(
         alone = int((merged.pop(TABLE) == "left_only").sum())
         if alone == len(merged) and (of_main or needed.intersection(wanted)):
             example = ", ".join(map(str, cells[on].iloc[0]))
-            way_out = "mend the join" if of_main else "leave this table out by --val-data none or --test-data none"
+            way_out = "fix the join" if of_main else "leave this table out with --val-data none or --test-data none"
             what = f"no row of {path.name} has a {', '.join(on)} of {file.name} (it has {example})"
             raise UserError(f"join: {what}; {way_out}")
         if alone:
             blank = f"{', '.join(wanted)} left blank"
-            notes.append(f"{alone} of {len(merged)} rows of {path.name} have none in {file.name}: {blank}")
+            notes.append(f"{alone} of {len(merged)} rows of {path.name} have no match in {file.name}: {blank}")
         cells = merged.fillna("")
     return cells, notes
 
@@ -255,7 +255,7 @@ def _column_problems(path: Path, cells: pd.DataFrame, split_column: str | None, 
         for name in columns:
             if name is not None and name not in names:
                 problem = f"{option} {name}: {unknown(f'column of {path.name}', name, filter(None, names))}"
-                hint = f"; {of_files[0]!r} holds the names of image files" if of_files else ""
+                hint = f"; {of_files[0]!r} contains the names of image files" if of_files else ""
                 problems.append(problem + (hint if option == "--path-column" else ""))
             elif name is not None and names.count(name) > 1:
                 problems.append(f"{option} {name}: {path.name} has {names.count(name)} columns of that name")
@@ -263,7 +263,7 @@ def _column_problems(path: Path, cells: pd.DataFrame, split_column: str | None, 
         has = f"{path.name} has {', '.join(filter(None, names))}"
         problems.append(f"--label-column is not given; name the column(s) with the labels: {has}")
     if config.group_column and config.group_from:
-        problems.append("--group-column and --group-from: give one of them")
+        problems.append("--group-column and --group-from: give only one of them")
     return problems
 
 

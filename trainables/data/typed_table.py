@@ -57,7 +57,7 @@ def _readable(path: Path, stream: Opened) -> Iterator[Callable[[], Path | pa.Buf
         yield lambda: path if content is None else pa.BufferReader(content)
     except (pa.ArrowException, OSError, OverflowError, MemoryError, UnicodeDecodeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path}: a Parquet file that cannot be read: {reason}; get it again") from None
+        raise UserError(f"{path}: a Parquet file that cannot be read: {reason}; download it again") from None
 
 
 def _values(column: list[Any] | pa.Array) -> list[Any]:
@@ -84,11 +84,11 @@ def json_parts(where: str, stream: Opened) -> Iterator[pd.DataFrame]:
         try:
             row, place = decode(text, place)
             if not isinstance(row, dict):
-                raise ValueError(f"{str(row)[:40]} is no object")
+                raise ValueError(f"{str(row)[:40]} is not an object")
         except (ValueError, RecursionError) as error:
             line = getattr(error, "lineno", None) or text.count("\n", 0, place) + 1
             reason = getattr(error, "msg", None) or str(error)
-            raise UserError(f"{where}: line {line} is not JSON Lines, an object a row: {reason}") from None
+            raise UserError(f"{where}: line {line} is not JSON Lines (one object per row): {reason}") from None
         for name, value in row.items():
             columns.setdefault(name, [None] * rows).append(value)
         rows, count = rows + 1, count + 1
@@ -101,10 +101,10 @@ def json_parts(where: str, stream: Opened) -> Iterator[pd.DataFrame]:
         assert after is not None  # It may be empty.
         place = after.end()
     if array and text[place:].strip() != "]":
-        raise UserError(f"{where}: the JSON array does not end where the file ends: it is cut, or more follows")
+        raise UserError(f"{where}: the JSON array does not end at the end of the file: it is cut, or more follows")
     nested = any(isinstance(one, dict) or "{" in str(one)[:2] or has_image_suffix(name) for name, one in row.items())
     if count == 1 and nested:
-        raise UserError(f"{where}: one JSON object ({some(map(repr, row))}), not one a row; save it as CSV")
+        raise UserError(f"{where}: one JSON object ({some(map(repr, row))}), not one per row; save it as CSV")
     if columns:
         yield _texts(where, columns)
 
@@ -124,7 +124,7 @@ def _texts(where: str, columns: Mapping[str, list[Any] | pa.Array]) -> pd.DataFr
     found, length = {}, 0
     for name, values in columns.items():
         if name.strip() in found:
-            raise UserError(f"{where}: has two columns called {name.strip()!r} but for white space; rename one")
+            raise UserError(f"{where}: has two columns called {name.strip()!r} except for white space; rename one")
         try:
             texts = [_text(value) for value in _values(values)]
             length += sum(map(len, texts))
@@ -150,5 +150,5 @@ def _text(value: object) -> str:
 
 
 def _no_texts(where: str, column: str) -> str:
-    what = f"column {column!r} holds what is no text, such as the images themselves"
+    what = f"column {column!r} contains data that is not text, such as the images themselves"
     return f"{where}: {what}; save each image as a file, and its path in the column"

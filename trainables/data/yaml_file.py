@@ -23,7 +23,7 @@ def read_yaml(path: Path, named: str, example: str) -> tuple[dict[Any, Any], lis
     """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise UserError(f"{named} is no regular file")
+            raise UserError(f"{named} is not a regular file")
         if path.stat().st_size > _MOST_BYTES:
             raise UserError(f"{named} has {path.stat().st_size:,} bytes, too many for settings")
         written = path.read_text(encoding="utf-8")
@@ -31,7 +31,7 @@ def read_yaml(path: Path, named: str, example: str) -> tuple[dict[Any, Any], lis
     except UserError:
         raise
     except RecursionError:
-        raise UserError(f"{named} nests too deep: a setting is a value, a list or a mapping of values") from None
+        raise UserError(f"{named} is nested too deeply: a setting is a value, a list or a mapping of values") from None
     except OSError as error:
         raise UserError(f"{named} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
@@ -43,7 +43,7 @@ def read_yaml(path: Path, named: str, example: str) -> tuple[dict[Any, Any], lis
     if content is None:
         return {}, []
     if not isinstance(content, dict):
-        raise UserError(f"{named} must hold lines such as `{example}`; it holds {content!r:.80}")
+        raise UserError(f"{named} must contain lines such as `{example}`, received {content!r:.80}")
     # Of two equal keys the content has the last one; the nodes still have both.
     return content, [f"{named}: {key}" for key in _repeated(yaml.compose(written, Loader=_Loader))]
 
@@ -59,7 +59,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.get_event()  # type: ignore[no-untyped-call]
-            problem = f"*{event.anchor} refers to another place: write its value out"
+            problem = f"*{event.anchor} is an alias: write its value out"
             raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
         return super().compose_node(parent, index)
 

@@ -188,7 +188,7 @@ def test_colour_keeps_its_colours() -> None:
 
 
 def test_several_frames_are_a_reason_that_names_them() -> None:
-    with pytest.raises(UnreadableImageError, match="a DICOM file of 12 frames: only single-frame files are read"):
+    with pytest.raises(UnreadableImageError, match="a DICOM file of 12 frames: only single-frame files are supported"):
         pixels_of(np.stack([GRAY] * 12))
 
 
@@ -269,7 +269,7 @@ def test_without_pydicom_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         (uid.JPEGLossless, "python-gdcm is not installed: pip install 'xray-sweep[dicom]'"),
         (uid.JPEGLSLossless, "python-gdcm is not installed: pip install 'xray-sweep[dicom]'"),
         (uid.HTJ2KLossless, "pylibjpeg[openjpeg] is not installed: pip install 'xray-sweep[dicom]'"),
-        (uid.MPEG4HP41, "which is not read: convert it"),
+        (uid.MPEG4HP41, "which is not supported: convert it"),
     ],
 )
 def test_a_missing_decoder_is_named(tmp_path: Path, syntax: uid.UID, named: str) -> None:

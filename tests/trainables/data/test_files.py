@@ -213,7 +213,7 @@ def test_of_two_equal_copies_the_first_is_taken(tmp_path: Path) -> None:
     assert found(index, "x", "x.jpg") == ["PART_1/x.jpg"] * 2
     assert found(index, "y", "z") == ["PART_1/y.jpg?other/y.jpg", "PART_1/z.jpg?part_1/z.jpg"]
     assert found(index, "part_2/x.jpg") == ["PART_1/x.jpg?part_1/x.jpg"]  # its own may be another file
-    assert index.locate(["x"]).notes[0].startswith("1 of 1 paths were found as the first of two equal files")
+    assert index.locate(["x"]).notes[0].startswith("1 of 1 paths were found as the first of two identical files")
 
 
 def test_a_folder_and_an_image_of_one_name_are_ambiguous(tmp_path: Path) -> None:

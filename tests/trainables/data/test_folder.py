@@ -98,7 +98,7 @@ def test_file_names_that_no_table_can_hold_are_a_problem(split_folder: Path) -> 
     assert len(samples) == 38
     first, second = samples.problems
     assert "1 file name(s) are not UTF-8 ('train/ill/r\\udcf6.png'): rename them" in first
-    assert "1 file name(s) hold a line break ('train/ill/a\\nb.png'): rename them" in second
+    assert "1 file name(s) contain a line break ('train/ill/a\\nb.png'): rename them" in second
 
 
 def test_what_is_an_image_and_not_used_is_left_out_once(split_folder: Path, draw: Callable[..., Path]) -> None:
@@ -213,7 +213,7 @@ def test_a_copy_of_the_set_in_itself_is_left_out_if_it_is_one(tmp_path: Path) ->
     assert [one.count for one in samples.left_out] == [8]
     assert samples.paths[0] == "xray/test/ill/1.png"
     (tmp_path / "xray" / "xray" / "test" / "ill" / "1.png").write_bytes(b"another image")
-    assert "folder 'xray' holds images and stands beside folders named as splits" in refusal(tmp_path)
+    assert "folder 'xray' contains images and is next to folders named as splits" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_split_names_stand_beside_split_words(tmp_path: Path) -> None:
     [sentence] = DataConfig.read({"split_names": "holdout=tst"})[1]["split_names"]
     assert sentence == "--split-names holdout=tst: must be train, val or test"
     said = refusal(tmp_path / "train", split_names={"holdout": "test"})
-    assert said == f"--split-names holdout: no such folder in {tmp_path}/train, which holds ill, well"
+    assert said == f"--split-names holdout: no such folder in {tmp_path}/train, which has ill, well"
 
 
 def test_class_and_patient_come_from_the_path(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_a_regex_that_puts_patients_into_two_given_splits_is_not_recommended(tmp
     make(tmp_path, "train/ill|well/patient1_#.png", "train/well/patient2_#.png", "test/ill|well/patient1_3#.png")
     make(tmp_path, "test/ill/patient3_#.png")
     (check,) = listed(tmp_path).checks
-    assert "would stand in two of the splits given" in check.message
+    assert "would be in two of the given splits" in check.message
     assert (check.count, len(check.items[0])) == (1, 8)
 
 
@@ -335,7 +335,7 @@ def test_folders_of_splits_that_cannot_be_read_are_told_together(split_folder: P
     assert [line.split(":")[0] for line in said] == ["--val-data gone", f"--test-data {split_folder}"]
     (split_folder / "list.txt").write_text("val/ill/00.png\nval/ill/77.png\n")
     said = refusal(split_folder, test_data="list.txt")
-    assert said.endswith("list.txt: 1 of 2 names are no image here: val/ill/77.png")
+    assert said.endswith("list.txt: 1 of 2 names are not images here: val/ill/77.png")
 
 
 def test_lists_of_files_take_images_out_of_the_rest(tmp_path: Path, split_folder: Path) -> None:

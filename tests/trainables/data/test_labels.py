@@ -119,7 +119,7 @@ def test_a_separator_that_no_cell_has_is_a_mistake() -> None:
 def test_an_object_that_is_no_list_of_names_is_refused(cell: str) -> None:
     _, use = read({"y": [cell, "a", "b"]})
     [problem] = use.problems
-    assert f"column 'y': {cell} is an object" in problem
+    assert f"column 'y': {cell} is a JSON object" in problem
     assert use.undecided.all()
     assert read({"y": [cell, "a", "b"]}, label_separator="none")[1].problems == []
 
@@ -137,9 +137,9 @@ def test_cells_that_only_the_user_can_decide_are_counted_by_column_with_the_opti
     _, use = read(FINDINGS)
     assert use.undecided.any()
     assert use.problems == [
-        "'Edema' has 1 cells of -1, 'Mass' 1 (rows 3, 4): say what they mean by --uncertain-label 0|1|missing|drop; "
+        "'Edema' has 1 cells of -1, 'Mass' 1 (rows 3, 4): state their meaning with --uncertain-label 0|1|missing|drop; "
         "by label: --uncertain-label Edema=0,Mass=0",
-        "'Edema' has 1 blank cells, 'Mass' 1 (rows 4, 5): say what they mean by --blank-label 0|missing|drop; "
+        "'Edema' has 1 blank cells, 'Mass' 1 (rows 4, 5): state their meaning with --blank-label 0|missing|drop; "
         "by label: --blank-label Edema=0,Mass=0",
     ]
 
@@ -222,7 +222,7 @@ def test_no_finding_is_no_label_and_counts_for_nothing_beside_one() -> None:
         labels, use = read(columns, no_finding=nothing)
         assert (labels.classes, labels.values.tolist()) == (("a", "b"), [[1, 0], [0, 0], [1, 0], [0, 1]])
         assert use.problems == []
-        assert any(note.startswith("1 row has 'none' beside a finding") for note in use.notes)
+        assert any(note.startswith("1 row has 'none' together with a finding") for note in use.notes)
 
 
 @pytest.mark.parametrize(("cells", "given"), [(["a", "none|a", "b"], "nonne"), (["a", "none", "b"], "none")])
@@ -247,7 +247,7 @@ def test_columns_of_one_class_each() -> None:
 
 def test_a_cell_of_a_finding_that_is_none_is_named() -> None:
     _, use = read({"Edema": ["1", "perhaps"], "Mass": ["0", "1"]})
-    assert "label column 'Edema', row 3: 'perhaps' is neither 0, 1, -1 nor blank" in use.problems[0]
+    assert "label column 'Edema', row 3: 'perhaps' is not 0, 1, -1 or blank" in use.problems[0]
     assert use.usable.tolist() == [True, False]
 
 
@@ -346,4 +346,4 @@ def test_one_class_that_is_left_is_told() -> None:
         assert kept.nothing_to_tell == f"--data x: one class only ({name!r}); at least two are needed; {way_out}"
     assert keep_classes(samples(("a", "b"), [0, 1, 1]), DataConfig()).nothing_to_tell == ""
     rare = keep_classes(samples(("a", "b"), [[1, 0], [0, 0]]), DataConfig(min_class_images=2))
-    assert "no label at all; at least one is needed; --classes" in rare.nothing_to_tell
+    assert "no label; at least one is needed; --classes" in rare.nothing_to_tell

@@ -108,12 +108,12 @@ def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: P
         (("lower/marks|finds/a|b/#.png", "upper/marks/c/#.png"), "the class may be|'([^/]+)/[^/]+$' for the innermost"),
         (("IDRI-001|IDRI-002|IDRI-003|IDRI-004|IDRI-005/2000-01-01/#.png",), "patients or studies by their names"),
         (("train/3f|0a|9c/x/a.png", "test/77|d1/x/a.png"), "patients or studies, as no two splits have a folder|REGEX"),
-        (("3f|0a|9c|77|d1/a.png",), "patients or studies, as they hold hardly more than one image each|REGEX"),
+        (("3f|0a|9c|77|d1/a.png",), "patients or studies, as they have hardly more than one image each|REGEX"),
         (("raw|enhanced/IM3007.png", "raw|enhanced/IM3011.png"), "images of the same names, as versions|'^([^/]+)/'"),
         (("ill|well/#.png", "rare/images.zip"), "rare/images.zip (.zip: 1): unpack it|--classes ill,well"),
         (("ill|well/#.png", "rare/#.HEIC"), "(.heic: 2): save them as PNG|--classes ill,well"),
         (("ill|well/#.png", "rare/#.nii.gz"), "(.nii.gz: 2)|--classes ill,well"),
-        (("original|resized/#.png",), "named like no class"),
+        (("original|resized/#.png",), "not named like a class"),
         (("data/scan_#_0.png", "data/scan_#_1.png"), r"--class-from '[_-]([A-Za-z]+|\d)\.\w+$'"),
         (
             ("train/cat.#.png", "train/dog.#.png", "test/#.png"),
@@ -122,10 +122,10 @@ def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: P
         (("set/fold_1|fold_2/ill|well/#.png",), "fold_1, fold_2|/set --class-from '^[^/]+/([^/]+)/'"),
         (("labeled-images/a|b/#.png", "unlabeled-images/x/#.png"), "/labeled-images"),
         (("mnist.npz",), "mnist.npz"),
-        (("a/#.nii.gz", "readme.md"), "no images that can be read (.nii.gz: 2, .md: 1)|save each image as a file"),
+        (("a/#.nii.gz", "readme.md"), "not supported images (.nii.gz: 2, .md: 1)|save each image as a file"),
         (
             (f"color|gray/{'|'.join(f'leaf {letter}' for letter in 'abcdefghijklmnopqrstuvw')}/#.png",),
-            "the class may be color, gray|--class-from '^[^/]+/([^/]+)/'|/color for color alone",
+            "the class may be color, gray|--class-from '^[^/]+/([^/]+)/'|/color for color only",
         ),
         (("jpg/image_0000#.jpg", "imagelabels.mat"), "one class only|imagelabels.mat: save the labels as CSV"),
         (("fold_1|fold_2/train|val/ill|well/#.png",), "fold_1/train|named like splits|/fold_1"),
@@ -151,7 +151,7 @@ def test_tables_of_three_splits_are_named_together(tmp_path: Path) -> None:
 
 def test_files_of_a_form_that_is_not_read_are_counted(tmp_path: Path) -> None:
     (left_out,) = listed(make(tmp_path, "ill|well/#.png", "ill/#.heic", "notes/a.pdf", "ill/a.txt")).left_out
-    assert (left_out.why, left_out.count) == ("files of a form that is not read (.heic: 2)", 2)
+    assert (left_out.why, left_out.count) == ("files in an unsupported format (.heic: 2)", 2)
 
 
 def test_masks_of_another_tree_are_left_out(tmp_path: Path) -> None:
@@ -182,4 +182,4 @@ def test_folders_of_patients_below_a_class_are_warned_of(
 def test_a_table_as_test_data_of_a_folder_is_refused_with_a_way_out(tmp_path: Path) -> None:
     make(tmp_path, "ill|well/#.png")
     (tmp_path / "test.csv").write_text("file,label\nill/1.png,ill\n")
-    assert "give a list of paths (one a line) or a folder" in refusal(tmp_path, test_data="test.csv")
+    assert "give a list of paths (one per line) or a folder" in refusal(tmp_path, test_data="test.csv")

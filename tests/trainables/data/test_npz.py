@@ -129,8 +129,8 @@ def test_other_arrays_are_a_note(tmp_path: Path) -> None:
         ({"val_labels": np.array([["a"], ["b"], ["c"]])}, ["val_labels is <U1", "whole numbers"]),
         ({"val_labels": np.array([[0.5], [1], [2]])}, ["a label is 0.5", "whole number"]),
         ({"val_labels": np.array([[np.nan], [1], [2]])}, ["a label is nan"]),
-        ({"train_labels": np.full((6, 1), {}, dtype=object)}, ["train_labels holds Python objects"]),
-        ({"extra": np.array([{}], dtype=object)}, ["extra holds Python objects"]),
+        ({"train_labels": np.full((6, 1), {}, dtype=object)}, ["train_labels has Python objects"]),
+        ({"extra": np.array([{}], dtype=object)}, ["extra has Python objects"]),
     ],
 )
 def test_an_array_that_cannot_be_used_is_named(tmp_path: Path, change: Arrays, facts: list[str]) -> None:
@@ -145,7 +145,7 @@ def test_all_arrays_at_fault_are_told_together(tmp_path: Path) -> None:
     arrays.pop("test_labels")
     problems = problems_of(tmp_path, arrays)
     assert len(problems) == 3
-    assert "there is no test_labels to test_images" in problems[0]
+    assert "test_labels is missing, which test_images needs" in problems[0]
 
 
 def test_multi_label_cells_other_than_0_and_1_are_refused(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_arrays_that_python_2_wrote_are_read(tmp_path: Path) -> None:
 )
 def test_a_damaged_head_of_an_array_is_named(tmp_path: Path, head: str) -> None:
     path = with_head(tmp_path / "damaged.npz", head)
-    with pytest.raises(UserError, match="train_images is no array that can be read"):
+    with pytest.raises(UserError, match="train_images is not a readable array"):
         list_npz(path, DataConfig(data=str(path)))
 
 

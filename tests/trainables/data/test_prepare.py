@@ -159,7 +159,7 @@ def test_the_split_that_is_shown_is_the_one_that_is_drawn(split_folder: Path, tm
     read = prepared(tmp_path, data=str(folder))
     assert read["images"] == looked["images"]
     assert read["counts"] == looked["counts"]
-    assert "3 image(s) equal another one: equal images were kept in one split" in looked["notes"]
+    assert "3 image(s) are identical to another: identical images were kept in one split" in looked["notes"]
     with (tmp_path / "run" / "splits.csv").open(newline="") as file:
         split_of = {Path(row["path"]).name: row["split"] for row in csv.DictReader(file) if row["label"] == "ill"}
     assert [split_of[f"0{number}.png"] for number in range(3)] == [split_of[f"copy{number}.png"] for number in range(3)]
@@ -172,7 +172,7 @@ def test_equal_pixels_in_files_that_differ_are_kept_together_and_the_new_draw_is
     for number in range(4):
         Image.open(folder / "ill" / f"0{number}.png").save(folder / "ill" / f"copy{number}.bmp")
     read = prepared(tmp_path, data=str(folder))
-    assert any("drawn anew once the images were decoded" in note for note in read["notes"])
+    assert any("drawn again after decoding" in note for note in read["notes"])
     assert not any(one["severity"] == "error" for one in read["checks"])
     with (tmp_path / "run" / "splits.csv").open(newline="") as file:
         rows = {Path(row["path"]).name: row for row in csv.DictReader(file) if row["label"] == "ill"}
@@ -284,8 +284,8 @@ def test_a_copied_class_stops_the_sweep(split_folder: Path, tmp_path: Path) -> N
     with pytest.raises(UserError) as error:
         prepared(tmp_path, data=str(split_folder / "train"))
     assert [problem for problem in error.value.problems if "--classes" in problem] == [
-        "every image of 'ill' and of 'ill - Copy' is also in another class: remove the copy, or leave it out by "
-        "naming the others in --classes"
+        "every image of 'ill' and of 'ill - Copy' is also in another class: remove the copy, or list the "
+        "other classes in --classes"
     ]
     assert prepared(tmp_path, data=str(split_folder / "train"), classes=("ill", "well"))["classes"] == ["ill", "well"]
 
@@ -389,10 +389,10 @@ def test_all_problems_of_the_data_are_told_in_one_answer(split_folder: Path, tmp
     [
         ({"data": "nowhere"}, "--data nowhere: no such folder or file; allowed: a folder, a table, an .npz, or demo"),
         ({"data": "demo", "group_column": "p"}, "--group-column p: the demo set has no columns"),
-        ({"data": "demo", "task": "multi_label"}, "the demo set has one finding an image"),
+        ({"data": "demo", "task": "multi_label"}, "the demo set has one class per image"),
         ({"data": "demo", "task": "multilabel"}, "unknown task 'multilabel': did you mean 'multi_label'?"),
         ({"data": "demo", "fit": "squish"}, "--fit: unknown fit 'squish': did you mean 'squash'?"),
-        ({"data": "demo", "image_size": 0}, "--image-size 0: at least 8 pixels are needed"),
+        ({"data": "demo", "image_size": 0}, "--image-size 0: must be at least 8 pixels"),
     ],
 )
 def test_requests_that_cannot_be_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -412,7 +412,7 @@ def test_column_options_with_a_folder_are_refused_not_ignored(split_folder: Path
     ("paths", "given"),
     [
         (("0.png", "1.png", "2.png", "3.png"), "a.csv names images: give --data ROOT/a.csv --path-column path"),
-        ((), "give a table by --data, such as ROOT/a.csv"),
+        ((), "give a table with --data, such as ROOT/a.csv"),
     ],
 )
 def test_column_options_with_a_folder_name_the_table_that_lies_there(
@@ -429,7 +429,7 @@ def test_column_options_with_a_folder_name_the_table_that_lies_there(
 def test_a_pattern_is_no_path(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.csv").touch()
-    with pytest.raises(UserError, match=r"a pattern is not read, give one of 2 files, such as .*/a\.csv"):
+    with pytest.raises(UserError, match=r"patterns are not supported: give one of 2 files, such as .*/a\.csv"):
         list_samples(DataConfig(data=str(tmp_path / "*.csv")))
 
 

@@ -348,8 +348,8 @@ def test_other_label_columns_do_not_take_over_what_the_presets_labels_mean(layou
     assert (config.blank_label, config.group_from) == ({}, r"(patient\d+)")
     assert config.val_data == "CheXpert-v1.0-small/valid.csv"
     assert note == (
-        "read as CheXpert (preset chexpert), but for its labels: --label-column names others, and what the preset says "
-        "of labels is left out."
+        "read as CheXpert (preset chexpert), except its labels: --label-column gives others, and the preset's label "
+        "settings are ignored."
     )
     config = applied(layouts / "nih_chestxray14", task="single_label")
     assert config.no_finding is None
@@ -433,13 +433,13 @@ def test_a_users_own_preset_is_a_yaml_file(tmp_path: Path) -> None:
         ("lable_column: x", "'label_column'"),
         ("data: x", "'data'"),
         ("uncertain_label: perhaps", "missing"),
-        ("group_from: '(unclosed'", "no regular expression"),
+        ("group_from: '(unclosed'", "not a regular expression"),
         ("group_from: patient", "parentheses"),
-        ("label_column: 3", "quotes"),
+        ("label_column: 3", "quote it"),
         ("join: {table: x}", "on"),
         ("task: both", "task"),
         ("title: 3", "title"),
-        ("known_by: (x", "no regular expression"),
+        ("known_by: (x", "not a regular expression"),
         ("table: a\ntable: b", "twice"),
         ("table: a\npath_column: b\npath-column: b", "twice"),
         ("- table", "label_column: finding"),

@@ -143,6 +143,6 @@ def test_what_is_united_or_counted_once_is_noted(layouts: Path, expected: dict[s
     assert "14 rows repeat an image with equal labels: counted once" in rsna.notes
     vindr = list_samples(config_of(layouts, expected["vindr_cxr"]))
     assert any(
-        note.startswith("20 images stand in rows of different labels: an image has the labels") for note in vindr.notes
+        note.startswith("20 images have rows of different labels: an image has the labels") for note in vindr.notes
     )
     assert any("files that no row names: 4" in note for note in vindr.notes)

@@ -112,7 +112,7 @@ def test_columns_that_are_not_there_are_told_together_with_the_nearest(table: Ca
     assert [problem.split(":")[0] for problem in error.value.problems] == [
         *("--path-column path", "--label-column findings", "--group-column patient", "--where Sex")
     ]
-    assert "'file' holds the names of image files" in error.value.problems[0]
+    assert "'file' contains the names of image files" in error.value.problems[0]
     assert "did you mean 'finding'?" in error.value.problems[1]
 
 
@@ -120,9 +120,9 @@ def test_columns_that_are_not_there_are_told_together_with_the_nearest(table: Ca
     ("options", "message"),
     [
         ({"label_column": ()}, "--label-column is not given; .* manifest.csv has file, finding, fold"),
-        ({"group_column": "pid", "group_from": "(a)"}, "--group-column and --group-from: give one"),
+        ({"group_column": "pid", "group_from": "(a)"}, "--group-column and --group-from: give only one"),
         ({"images_dir": "nowhere"}, "--images-dir nowhere: no such folder"),
-        ({"images_dir": "manifest.csv"}, "--images-dir manifest.csv: is no folder"),
+        ({"images_dir": "manifest.csv"}, "--images-dir manifest.csv: is not a folder"),
         ({"test_data": "test.cvs"}, "--test-data test.cvs: no such file or folder"),
         ({"where": ["sex=x"]}, "--where sex=x: unknown value of sex 'x'"),
         ({"where": ["sex=m", "site=y"]}, "--where: no row has all"),
@@ -253,7 +253,7 @@ def test_unequal_rows_of_an_image_are_united_only_by_option(table: Callable[...,
     samples = read(path, task="multi_label")
     assert (samples.problems, samples.classes) == ((), ("ill", "new", "well"))
     assert samples.labels.tolist() == [[1, 1, 0], [0, 1, 1], [1, 1, 0], [0, 1, 1], [1, 1, 0]]
-    assert "5 images stand in rows of different labels: an image has the labels of all its rows" in samples.notes
+    assert "5 images have rows of different labels: an image has the labels of all its rows" in samples.notes
 
 
 def test_uniting_takes_a_known_label_before_a_missing_one(table: Callable[..., Path]) -> None:
@@ -364,8 +364,8 @@ def test_rows_of_another_split_need_no_partner_in_a_join_for_groups(table: Calla
     join = [{"table": "lesions.csv", "on": "file"}]
     samples = read(path, join=join, group_column="lesion")
     assert (samples.problems, samples.groups) == ((), ("1", "2", "", ""))
-    assert "2 of 2 rows of val.csv have none in lesions.csv: lesion left blank" in samples.notes
-    with pytest.raises(UserError, match=r"no row of val.csv .* \(it has c.png\); leave .* by --val-data none"):
+    assert "2 of 2 rows of val.csv have no match in lesions.csv: lesion left blank" in samples.notes
+    with pytest.raises(UserError, match=r"no row of val.csv .* \(it has c.png\); leave .* with --val-data none"):
         read(path, join=join, label_column=("lesion",), val_data="val.csv")
 
 
@@ -388,7 +388,7 @@ def test_rows_that_are_all_of_train_leave_the_splits_to_us(table: Callable[..., 
         table(named("a.png", "b.png", split="UNASSIGNED" if "split_names" in options else "train")), **options
     )
     assert samples.splits is None
-    assert "all rows are of train: val and test are drawn from them" in samples.notes
+    assert "all rows are train: val and test are drawn from them" in samples.notes
 
 
 @given(st.sampled_from(sorted(SPLIT_WORDS)), st.sampled_from([str.lower, str.upper, str.title]))
@@ -461,10 +461,10 @@ def test_a_neighbouring_table_is_taken_and_said_or_refused(table: Callable[..., 
     path = table(named("a.png", "b.png"), name="train.csv")
     samples = read(path)
     assert samples.splits == ("train", "train", "test", "test")
-    assert "test.csv beside train.csv is taken for the test split; --test-data none refuses it" in samples.notes
+    assert "test.csv next to train.csv is used as the test split; --test-data none ignores it" in samples.notes
     assert read(path, test_data="none").splits is None
     (path.parent / "d.png").unlink()
-    assert "--test-data none leaves test.csv out" in problems_of(path)
+    assert "leave test.csv out with --test-data none" in problems_of(path)
 
 
 def test_tables_in_split_folders_are_taken_with_the_images_of_each(table: Callable[..., Path], tmp_path: Path) -> None:
@@ -478,7 +478,7 @@ def test_tables_in_split_folders_are_taken_with_the_images_of_each(table: Callab
         tmp_path / f"{place}.png" for place in ("valid/img/a", "valid/img/b", "test/img/b", "test/img/c")
     )
     assert (
-        "valid/labels.csv beside train/labels.csv is taken for the val split; --val-data none refuses it"
+        "valid/labels.csv next to train/labels.csv is used as the val split; --val-data none ignores it"
         in samples.notes
     )
     assert read(tmp_path / "train/labels.csv", images_dir=str(tmp_path / "train/img")).files == samples.files
@@ -488,7 +488,7 @@ def test_tables_in_split_folders_are_taken_with_the_images_of_each(table: Callab
     shutil.rmtree(tmp_path / "valid/img")
     text = problems_of(tmp_path / "train/labels.csv", skip_missing=True)
     assert "2 of 2 rows name a file that is missing" in text
-    assert "--val-data none leaves labels.csv out" in text
+    assert "leave labels.csv out with --val-data none" in text
 
 
 @pytest.mark.parametrize(
@@ -497,7 +497,7 @@ def test_tables_in_split_folders_are_taken_with_the_images_of_each(table: Callab
         ({"test_data": "list.txt", "val_data": "list.txt"}, "--val-data and --test-data both name 2 images: img/0.png"),
         ({"test_data": "none.txt"}, "none of its 1 names is in manifest.csv, such as zz.png"),
         ({"val_data": "wrong.csv"}, "--label-column finding: unknown column of wrong.csv"),
-        ({"val_data": "held", "task": "multi_label"}, "--val-data .*held: folders hold one class an image"),
+        ({"val_data": "held", "task": "multi_label"}, "--val-data .*held: folders give one class per image"),
         ({"val_data": "strange"}, "--val-data .*strange: unknown class 'sick'"),
         ({"test_data": "more.csv", "split_column": "part"}, "--test-data: column 'part' says test in 1 rows, too"),
     ],

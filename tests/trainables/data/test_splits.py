@@ -144,8 +144,8 @@ def test_missing_class_is_named_with_its_split() -> None:
     splits = assigned(["train", "train", "val", "test"])
     problems = missing_classes(np.array([0, 1, 0, 0]), splits, ["ill", "well"])
     assert problems == [
-        "class 'well' has no image in val, which has 1 images: every class must be in train and val; name those to "
-        "keep by --classes"
+        "class 'well' has no image in val, which has 1 images: every class must be in train and val; list those to "
+        "keep in --classes"
     ]
 
 
@@ -153,7 +153,7 @@ def test_classes_too_rare_for_a_drawn_split_are_told_in_one_sentence_with_the_wa
     labels, classes = np.repeat([0, 1, 2, 3, 4], [20, 2, 1, 2, 9]), ["common", "rare_a", "rare_b", "rare_c", "second"]
     assert missing_classes(labels, assign_splits(None, labels, None, 0), classes) == [
         "too rare to be in train, val and test: rare_a (2 images), rare_b (1 image), rare_c (2 images); leave out "
-        "small classes by --min-class-images 3, or name those to keep by --classes common,second"
+        "small classes with --min-class-images 3, or list those to keep: --classes common,second"
     ]
 
 
@@ -161,14 +161,14 @@ def test_a_class_of_few_groups_is_not_told_to_go_by_its_images() -> None:
     labels, classes = np.repeat([0, 1, 2], [9, 9, 20]), ["a", "b", "c"]
     groups = [f"p{row}" for row in range(18)] + ["q"] * 20
     assert missing_classes(labels, assign_splits(None, labels, groups, 0), classes, groups) == [
-        "too rare to be in train, val and test: c (20 images of 1 group); name those to keep by --classes a,b"
+        "too rare to be in train, val and test: c (20 images of 1 group); list those to keep: --classes a,b"
     ]
 
 
 def test_where_every_class_is_rare_they_are_hardly_classes() -> None:
     labels = np.arange(20)
     (problem,) = missing_classes(labels, assign_splits(None, labels, None, 0), [str(label) for label in labels])
-    assert "and 10 more; hardly any class is left: are these classes?" in problem
+    assert "and 10 more; hardly any class is left: check that these are classes" in problem
 
 
 def test_splits_that_name_a_class_differently_are_told_so() -> None:
@@ -211,13 +211,13 @@ def test_a_label_that_nobody_has_decided_is_not_there(seed: int) -> None:
 def test_label_that_all_images_carry_is_refused() -> None:
     labels = np.array([[1, 0], [1, 1], [1, 1], [0, 0]], dtype=np.int8)
     problems = missing_classes(labels, assigned(["train", "train", "val", "val"]), ["lung", "opacity"])
-    assert problems == ["label 'lung' is set for all 2 images in train: nothing to tell apart"]
+    assert problems == ["label 'lung' is set for all 2 images in train: it cannot be learned"]
 
 
 def test_a_label_that_all_images_carry_of_which_it_is_known_is_refused_too() -> None:
     labels = np.array([[1, 0], [-1, 1], [1, 1], [0, 0]], dtype=np.int8)
     problems = missing_classes(labels, assigned(["train", "train", "val", "val"]), ["lung", "opacity"])
-    assert problems == ["label 'lung' is set for all 1 images in train: nothing to tell apart"]
+    assert problems == ["label 'lung' is set for all 1 images in train: it cannot be learned"]
 
 
 @settings(max_examples=40)

@@ -238,7 +238,7 @@ def test_names_for_columns_must_be_as_many_and_needed(write: Callable[..., Path]
 @pytest.mark.parametrize(
     ("content", "facts"),
     [
-        (f"{TABLE}path,label,pid\nd.png,x,2\n", ["the header stands there again, in row 5"]),
+        (f"{TABLE}path,label,pid\nd.png,x,2\n", ["the header is repeated in row 5"]),
         ("path,age\n,years\na.png,1\nb.png,2\nc.png,3\n", ["row 2", "second header", "'years'", "a number"]),
         ("path,age\nfile,age in y\na.png,1\nb.png,2\nc.png,3\n", ["row 2", "second header", "'file'", "a path"]),
         ("Table 1\n\npath,label\na.png,x\n", ["line 3 has 2, line 4 has 2 cells, the first row 1", "above the header"]),
@@ -265,7 +265,7 @@ def test_a_second_header_line_is_named(write: Callable[..., Path], content: str,
         (b"a,b\n1,2\n3,c\xe9\n", ["byte 0xe9 in line 3 is not UTF-8", "save the file as CSV in UTF-8"]),
         (b'{"a": 1}\n{"a": "\xe9"}\n', ["byte 0xe9 in line 2 is not UTF-8"]),
         (TABLE.encode("utf-16") + b"\x00", ["not UTF-16", "save the file as CSV in UTF-8"]),
-        (TABLE.encode("utf-16-le"), ["UTF-16 without its mark", "save it as CSV in UTF-8"]),
+        (TABLE.encode("utf-16-le"), ["UTF-16 without a byte order mark", "save it as CSV in UTF-8"]),
         ("a,b\n1,2\n" + "x" * 70_000 + "\n1,\0\n", ["line 4 has a NUL byte"]),
         ("a,b\n1,2\n" + "x,y\n" * 20_000 + "1,\0\n", ["line 20003 has a NUL byte"]),
         ("a,b\n1," + "x" * 200_000 + "\n", ["line 2", "more than 131,072 characters", "quote"]),
@@ -274,14 +274,14 @@ def test_a_second_header_line_is_named(write: Callable[..., Path], content: str,
         (b"\x07\0\x01binary", ["binary data", "CSV, TSV, Parquet or JSON Lines"]),
         (b"PAR1" + b"\x07" * 200, ["a Parquet file that cannot be read"]),
         ('{"a": 1}\n{"a": \n', ["line 3 is not JSON Lines", "Expecting value"]),
-        ('{"a": 1}\n[1, 2]\n', ["line 2 is not JSON Lines", "[1, 2] is no object"]),
+        ('{"a": 1}\n[1, 2]\n', ["line 2 is not JSON Lines", "[1, 2] is not an object"]),
         ('{"a": ' + "[" * 100_000, ["line 1 is not JSON Lines"]),
         ('[{"a": 1},\n{"a": 2}', ["array does not end"]),
-        ('{"a": "\\ud800"}\n', ["column 'a'", "no text"]),
-        ('{"a": "x\\u0000"}\n', ["column 'a'", "no text"]),
+        ('{"a": "\\ud800"}\n', ["column 'a'", "not text"]),
+        ('{"a": "x\\u0000"}\n', ["column 'a'", "not text"]),
         ('{"images": [{"id": 1}], "annotations": []}', ["one JSON object ('images', 'annotations')"]),
         ('{"a.png": "x", "b.png": "y"}', ["one JSON object ('a.png', 'b.png')", "CSV"]),
-        (b"<!DOCTYPE html><html>", ["an HTML page", "log in"]),
+        (b"<!DOCTYPE html><html>", ["an HTML page", "login page"]),
         (b"version https://git-lfs.github.com/spec/v1\n", ["git lfs pull"]),
         (zipped({"a.csv": TABLE, "b.csv": TABLE}), ["a zip of 2 files", "a.csv, b.csv", "unpack it"]),
         (zipped({}), ["a zip of 0 files"]),
@@ -316,7 +316,7 @@ def test_what_is_no_table_is_named(write: Callable[..., Path], content: str | by
 
 
 def test_a_table_called_parquet_that_is_none_is_named(write: Callable[..., Path]) -> None:
-    assert "m.parquet (by its content no Parquet): a header and no rows" in problem_of(write("junk", "m.parquet"))
+    assert "m.parquet (not Parquet by its content): a header and no rows" in problem_of(write("junk", "m.parquet"))
     assert "byte 0x93 in line 1 is not UTF-8" in problem_of(write(b"\x93\x94\x95", "m.parquet"))
 
 
@@ -355,7 +355,7 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.csv")
     (tmp_path / "zero.csv").symlink_to("/dev/zero")
     for path in (tmp_path / "fifo.csv", tmp_path / "zero.csv", tmp_path):
-        assert "no regular file" in problem_of(path)
+        assert "not a regular file" in problem_of(path)
     for path in (tmp_path / "absent.csv", tmp_path / ("x" * 300)):
         assert "cannot be read" in problem_of(path)
     with pytest.raises(UserError, match="cannot be read"):
@@ -456,7 +456,7 @@ def test_a_neighbour_that_is_doubtful_or_broken_is_named(tmp_path: Path) -> None
         neighbours(tmp_path / "train.csv", rows, ["label"])
     (tmp_path / "valid.csv").unlink()
     (tmp_path / "val.csv").write_text(FEW + "c.png,x,y\n")
-    with pytest.raises(UserError, match=r"val.csv: .* line 4 has 3 cells.* --val-data none refuses it"):
+    with pytest.raises(UserError, match=r"val.csv: .* line 4 has 3 cells.* --val-data none ignores it"):
         neighbours(tmp_path / "train.csv", rows, ["label"])
 
 

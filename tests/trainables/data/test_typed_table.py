@@ -43,7 +43,7 @@ def listed(path: Path, **options: Any) -> Any:
 def test_a_table_in_several_files_is_read_whole_and_said(parts: Callable[..., Path], name: str) -> None:
     samples = listed(parts("train", 2).with_name(name))
     assert samples.paths == tuple(f"train{number}{letter}.png" for number in range(2) for letter in "abcd")
-    assert f"{FIRST} and the files numbered after it are read as one table of 2 files" in samples.notes
+    assert f"{FIRST} and the following numbered files are read as one table of 2 files" in samples.notes
 
 
 def test_a_row_of_a_table_in_several_files_is_named_with_its_file(parts: Callable[..., Path]) -> None:
@@ -65,7 +65,7 @@ def test_files_of_a_table_that_lack_or_differ_are_named(parts: Callable[..., Pat
     with pytest.raises(UserError, match=f"{LAST}: has other columns than {FIRST}"):
         read_table(first)
     first.with_name(LAST).unlink()
-    with pytest.raises(UserError, match=f"{FIRST}: one of 2 files of a table, of which some are not there: {LAST}"):
+    with pytest.raises(UserError, match=f"{FIRST}: one of 2 files of a table, some of which are missing: {LAST}"):
         read_table(first)
 
 
@@ -76,7 +76,7 @@ def test_of_a_table_in_several_files_the_first_is_named_in_place_of_a_folder(par
 
 def test_columns_that_differ_in_white_space_alone_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"path": "a.png", "label": 1, " label": 2}\n')
-    with pytest.raises(UserError, match="two columns called 'label' but for white space"):
+    with pytest.raises(UserError, match="two columns called 'label' except for white space"):
         read_table(tmp_path / "a.jsonl")
 
 
@@ -105,4 +105,4 @@ def test_texts_of_a_parquet_that_are_none_are_refused(tmp_path: Path, text: byte
 def test_images_in_a_parquet_are_named_by_column(tmp_path: Path, image: object) -> None:
     pd.DataFrame({"image": [image], "label": [0]}).to_parquet(tmp_path / "m.parquet")
     said = problem_of(tmp_path / "m.parquet")
-    assert "column 'image' holds what is no text, such as the images themselves" in said
+    assert "column 'image' contains data that is not text, such as the images themselves" in said

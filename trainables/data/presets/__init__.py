@@ -74,7 +74,7 @@ def apply_preset(config: C) -> tuple[C, str | None]:
     values, missing = place.values(preset, base)
     note = f"read as {preset.title} (preset {preset.name})"
     if place.has_other_labels(preset):
-        note += ", but for its labels: --label-column names others, and what the preset says of labels is left out."
+        note += ", except its labels: --label-column gives others, and the preset's label settings are ignored."
     else:
         note += f": {preset.about}"
     if missing:
@@ -117,7 +117,7 @@ def read_preset(path: Path, ours: bool = False) -> Preset:
     try:
         re.compile(str(said.get("known_by", "")))
     except (re.error, RecursionError, OverflowError) as error:
-        problems.append(f"{named}: known_by is no regular expression: {error}")
+        problems.append(f"{named}: known_by is not a regular expression: {error}")
     config, wrong = DataConfig.read(raw)
     sentences = [sentence for one in wrong.values() for sentence in one] + config.problems()
     raise_all([*problems, *(f"{named}: {sentence}" for sentence in sentences)])
@@ -191,7 +191,7 @@ class _Place:
         best, *others = [preset for preset in fitting[base] if len(preset["files"]) == most]
         if others:
             names = " and ".join(preset.name for preset in (best, *others))
-            raise UserError(f"--data {self._config.data} fits the presets {names}: choose one by --preset, or none")
+            raise UserError(f"--data {self._config.data} fits the presets {names}: choose one with --preset, or none")
         return best, base
 
     def has_other_labels(self, preset: Preset) -> bool:
