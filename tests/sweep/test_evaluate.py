@@ -117,8 +117,8 @@ def test_the_runs_own_validation_images_give_the_runs_own_score_and_a_warning(
     score = float(read_run(run).trials.iloc[0]["val_f1_macro"])
     assert found.facts.scores["f1_macro"] == pytest.approx(score, abs=1e-6)
     assert [line for line in lines if line.startswith("warning: ")] == [
-        "warning: dark is never predicted: none of 8 found.",
-        "warning: gray is never predicted: none of 8 found.",
+        "warning: dark is never predicted: none of 8 images was found.",
+        "warning: gray is never predicted: none of 8 images was found.",
         "warning: 24 of 24 images are identical to validation images of the run: the model was selected on them, so "
         "the scores are optimistic.",
     ]

@@ -326,7 +326,7 @@ def test_what_is_no_model_is_told_in_one_sentence(run: Path, small_data: Path, s
     ]
     assert said(run, image, "--csb", "x", "--batch-size", "0") == (2, [], wrong)
     code, _, (problem,) = said(tmp_path / "gone", image)
-    assert (code, problem.startswith(f"{tmp_path / 'gone'}: no such folder or file; give")) == (2, True)
+    assert (code, problem.startswith(f"{tmp_path / 'gone'}: no such folder or file: give")) == (2, True)
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     (unfinished / "sweep.json").write_text(json.dumps({"format": 1}))

@@ -284,5 +284,5 @@ def test_a_run_of_somebody_else_is_told_before_anything_is_read(
 
 def test_a_deterministic_run_keeps_what_its_numbers_depend_on(tmp_path: Path, images: Path, asked: Asked) -> None:
     begin(tmp_path, images, "--name", "begun", "--deterministic", "--concurrency", "1")
-    problem = "--cpus-per-trial 2: a deterministic run keeps its cpus per trial, 1"
+    problem = "--cpus-per-trial 2: a deterministic run keeps its cpus per trial of 1"
     expect(asked("--resume", "begun", "--cpus-per-trial", 2), problem)

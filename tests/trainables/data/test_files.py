@@ -125,7 +125,7 @@ def test_folders_that_may_not_be_entered_are_named(
 @pytest.mark.parametrize("name", ["nowhere", "x" * 300, "file", "nul\0l"])
 def test_a_folder_that_cannot_be_read_is_one_sentence(tmp_path: Path, name: str) -> None:
     write(tmp_path, "file")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot read this folder"):
         index_folder(tmp_path / name)
 
 

@@ -331,7 +331,7 @@ def test_classes_to_keep_go_by_the_new_names_or_the_old() -> None:
     ("labels", "options", "message"),
     [
         ([0, 1, 1], {"classes": "a,c"}, "--classes c: unknown class 'c'"),
-        ([0, 1, 0], {"min_class_images": 3}, "no label at all.*--min-class-images"),
+        ([0, 1, 0], {"min_class_images": 3}, "no label; at least one.*--min-class-images"),
     ],
 )
 def test_classes_that_are_not_there_are_refused(labels: list[Any], options: dict[str, Any], message: str) -> None:

@@ -452,7 +452,7 @@ def test_a_neighbour_that_is_doubtful_or_broken_is_named(tmp_path: Path) -> None
     for name in ("train.csv", "val.csv", "valid.csv"):
         (tmp_path / name).write_text(FEW)
     rows = read_table(tmp_path / "train.csv")
-    with pytest.raises(UserError, match=r"val.csv and valid.csv beside train.csv .* --val-data, or none"):
+    with pytest.raises(UserError, match=r"val.csv and valid.csv next to train.csv .* --val-data, or none"):
         neighbours(tmp_path / "train.csv", rows, ["label"])
     (tmp_path / "valid.csv").unlink()
     (tmp_path / "val.csv").write_text(FEW + "c.png,x,y\n")
