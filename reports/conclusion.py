@@ -163,7 +163,7 @@ def _failed_classes(result: ExternalResult) -> list[str]:
     for name, has, says in zip(images.classes, images.truth.T, decided.T, strict=True):
         if has.any() and not (has & says).any():
             how = f"never correct (predicted for {says.sum():,} images of others)" if says.any() else "never predicted"
-            texts.append(f"{name} is {how}: none of {has.sum():,} images was found.")
+            texts.append(f"{name} is {how}: none of {has.sum():,} image{'s' * int(has.sum() > 1)} was found.")
     return texts
 
 

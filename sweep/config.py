@@ -236,7 +236,7 @@ class SweepConfig(DataConfig):
         False,
         "[all]",
         "with --resume: rerun failed trials, from their last epoch if the run has not ended; all: also those whose "
-        "loss became NaN",
+        "loss became NaN or infinite",
         later=True,
         alone=True,
     )

@@ -169,8 +169,9 @@ def repeats_of(seed: int, repeats: int, folds: int | None) -> list[RepeatPlan]:
 
 def write_if_new(path: Path, content: dict[str, Any], time: str) -> None:
     """Write ``content`` with the time of now as ``time``, unless the file says the same already, of an earlier time."""
-    before = read_json(path, [], "")
-    if {key: value for key, value in before.items() if key != time} != content:
+    before, texts = read_json(path, [], ""), {time, "reason"}  # a sentence may be worded anew
+    told, known = ({key: one for key, one in these.items() if key not in texts} for these in (content, before))
+    if told != known:
         write_json(path, {time: now()} | content)
 
 
@@ -204,7 +205,7 @@ def _cost(plan: Plan, search: TrialHistory, chosen: list[Finalist], repeats: lis
     what = f"{finalists} finalist{'s' * (finalists > 1)}"
     if cells := len(chosen) - finalists:
         what += f" and the best of {cells} combination{'s' * (cells > 1)}"
-    how = f"{len(repeats)} folds" if plan.config.folds else f"{len(repeats)} new seeds"
+    how = f"{len(repeats)} folds" if plan.config.folds else f"{len(repeats)} new seed{'s' * (len(repeats) > 1)}"
     every = [one for _ in repeats for one in chosen]
     minutes = _seconds(plan, search, every[-left:]) / 60
     verb, to_go = "is" if len(chosen) == 1 else "are", f"{left} training{'s' * (left > 1)} to go"
@@ -298,12 +299,12 @@ def winner_of(finals: Finals, mode: str) -> tuple[Finalist | None, str]:
     others = len(equal) - 1
     if others:
         return winner, (
-            f"The winner has the highest mean over its repeats, {highest.mean:.4f}; {others} "
+            f"The winner has the best mean over its repeats, {highest.mean:.4f}; {others} "
             f"other{'s' * (others > 1)} within one standard error ({error:.4f}) train{'s' * (others == 1)} no fewer "
             "parameters."
         )
     lone = " (one repeat each: no standard error)" if math.isnan(error) else f" (standard error {error:.4f})"
-    return winner, f"The winner has the highest mean over its repeats, {highest.mean:.4f}{lone}."
+    return winner, f"The winner has the best mean over its repeats, {highest.mean:.4f}{lone}."
 
 
 def _model(finals: Finals, winner: Finalist, mode: str) -> TrialRecord:

@@ -276,7 +276,8 @@ def retry_failed(paths: RunPaths, metric: str, mode: str, *, broken_too: bool) -
             _set_aside([files.error, files.stacks, files.restarts, *([] if begun else [files.result]), files.status])
             place = f"epoch {len(entry.scores) + 1}" if begun else "its beginning"
             names.append(f"{entry.trial_id} (from {place})")
-    left = f"; {broken} whose loss became NaN stay failed: --retry-failed all reruns them, too" if broken else ""
+    diverged = f"; {broken} whose loss became NaN or infinite stay failed: --retry-failed all reruns them, too"
+    left = diverged if broken else ""
     return f"failed trials to rerun: {', '.join(names) or 'none'}{left}"
 
 

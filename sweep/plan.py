@@ -214,8 +214,8 @@ def make_plan(
     if space is not None:
         if config.sampler == "grid" and space.continuous and "space" not in config.unread:
             problems.append(
-                f"--sampler grid cannot try every value of the ranges {', '.join(space.continuous)} of space "
-                f"{config.space}: give another sampler, or use --set to give them a value or choices"
+                f"--sampler grid cannot try every value of {', '.join(space.continuous)}, drawn from a range in space "
+                f"{config.space}: give another sampler, or use --set to give a value or choices"
             )
         drawn = {name.partition(".")[0] for name in space.continuous}
         if ranges := [name for name in config.compare if name in drawn]:
@@ -482,7 +482,7 @@ def weight_problems(plan: Plan, ask: Ask) -> list[str]:
             problems.append(f"node {node} cannot fetch weights ({str(answer).strip().splitlines()[-1]})")
         elif missing := answer[1]:
             first = next(iter(missing.values()))
-            problems.append(f"node {node} lacks weights of {some(missing)}: {first}; every node must see --weights")
+            problems.append(f"node {node} lacks weights of {some(missing)}: {first}; every node must see such a FOLDER")
     return problems
 
 

@@ -194,7 +194,7 @@ def run_tasks(
     tasks = Tasks(function, arguments)
     with _workers(plan, paths, FinetuneTrainable) as workers:
         if workers.do(tasks):
-            raise SweepStopped(f"interrupted {SIGNAL}", INTERRUPTED)
+            raise SweepStopped(f"interrupted by {SIGNAL}", INTERRUPTED)
     return tasks.problems
 
 
@@ -346,7 +346,8 @@ class _Trials:
             if state.restarts > RESTARTS:
                 self._end(number, "failed", reason)
                 return
-            self.progress.message(f"trial {state.trial_id} lost its worker ({reason}): restarted from its last epoch")
+            place = "its last epoch" if state.scores else "its beginning"
+            self.progress.message(f"trial {state.trial_id} lost its worker ({reason}): restarted from {place}")
         self.searcher.again(state)
         self.remaining += 1
 

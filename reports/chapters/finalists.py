@@ -30,7 +30,7 @@ from trainables.metrics import metric_mode
 TITLE = "Finalists"
 RULE = (
     "One-standard-error rule: among the finalists whose mean over repeats on validation lies within one standard error "
-    "of the highest, the one with the fewest trainable parameters wins."
+    "of the best, the one with the fewest trainable parameters wins."
 )
 LOW_POWER = (
     "On a small split, “no significant difference” says little: in a simulation with 169 images, a true difference of "
@@ -185,12 +185,14 @@ def _paired(board: Leaderboard) -> list[Block]:
     titles = {"number": "winner minus trial"} | lead_titles("difference")
     caption = (
         f"Differences in {board.metric_name} (means over repeats). Intervals and p values are {board.resting_on}. "
-        f"Holm: p corrected for their number. {intervals.warned(one.warning for one in board.leads.values())}"
+        "Holm: p corrected for the number of comparisons. "
+        + intervals.warned(one.warning for one in board.leads.values())
     ).strip()
     if board.tests:
         name = next(iter(board.tests.values()))[0]
         titles |= {"mcnemar": "McNemar", "verdict": titles.pop("verdict")}
-        caption += f" McNemar, exact: images that only the winner : only the other classifies correctly ({name})."
+        caption += " McNemar, exact: images that only the winner : only the other classifies correctly "
+        caption += f"(one network of each: {name})."
     table = Table("finalists_paired", caption, pd.DataFrame(rows), columns(**titles))
     unclear = any(board.verdict(one) == 0 for one in board.leads.values())
     return [Text("### The winner against the others"), table, *([Text(LOW_POWER)] if unclear else [])]

@@ -75,8 +75,8 @@ def _basis(results: Results) -> str:
     ]
     equal = [used.values(name).value_counts().max() for name in drawn if name not in used.derived]
     if (given := max(equal, default=0)) > 2:
-        text += f" {given} of them began at seed points, which have most values in common: importance cannot tell the "
-        text += "effects of such values from each other."
+        text += f" At least {given} of them began at seed points, which have most values in common: importance cannot "
+        text += "tell the effects of such values from each other."
     return text
 
 

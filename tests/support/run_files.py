@@ -428,7 +428,7 @@ def write_finals(
             "mode": "max",
             "winner": winner,
             "model": f"{winner}/{names[0]}",
-            "reason": "The winner has the highest mean over its repeats.",
+            "reason": "The winner has the best mean over its repeats.",
             "scores": means,
             "thresholds": {winner: thresholds} if thresholds else None,
         },

@@ -194,6 +194,8 @@ def test_another_target_is_another_selection_and_needs_no_training(tmp_path: Pat
     root = write(tmp_path / "run", finals={})
     first = selected_for(root, target_sensitivity={"covid": 0.9})
     assert selected_for(root, target_sensitivity={"covid": 0.9}) == first
+    write_json(RunPaths(root).selection, older := first | {"reason": "It won."})
+    assert selected_for(root) == older, "another wording is no other selection"
     second = selected_for(root, target_sensitivity=None, target_specificity={"normal": 0.8})
     assert (second["operating_point"]["kind"], second["operating_point"]["label"]) == ("specificity", "normal")
     assert "operating_point" not in selected_for(root, target_specificity=None)

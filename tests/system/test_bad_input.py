@@ -137,7 +137,7 @@ OPTIONS = [
     (["--concurrency", "999"], ["--concurrency 999 with 1 CPUs per trial needs 999 CPUs: this machine has "]),
     (["--gpus-per-trial", "2"], ["--gpus-per-trial 2.0: must be from 0 to 1"]),
     (["--folds", "10"], ["--folds 10: class 'bright' has 9 images in train and val: give fewer folds"]),
-    (["--sampler", "grid"], ["--sampler grid cannot try every value of the ranges backbone_lr_factor, "]),
+    (["--sampler", "grid"], ["--sampler grid cannot try every value of backbone_lr_factor, "]),
     (["--target-sensitivity", "drak=0.95"], [("drak=0.95: unknown class 'drak'", "did you mean 'dark'?", "bright")]),
     (["--target-specificity", "dark=1"], ["--target-specificity dark=1: must be between 0 and 1, neither included"]),
     (["--prevalence", "dark=0.1"], ["--prevalence dark=0.1 needs a target for the class"]),

@@ -93,7 +93,9 @@ class _Array:
                 left[: len(part)] = part
                 left = left[len(part) :]
             if len(left) or stream.read(1):
-                raise zipfile.BadZipFile(f"{self.name} has fewer bytes than its shape {self.shape} needs")
+                raise zipfile.BadZipFile(
+                    f"{self.name} does not have the {self.size_bytes:,} bytes that its shape {self.shape} needs"
+                )
 
 
 def _arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, _Array]:

@@ -96,7 +96,8 @@ def missing_classes(
         known = labels[parts[split]] != -1
         for place, name in enumerate(classes if labels.ndim == 2 else ()):
             if (count := has[split][name]) and count == known[:, place].sum():
-                problems.append(f"label {name!r} is set for all {count} images in {split}: it cannot be learned")
+                what = "learned" if split == "train" else "evaluated"
+                problems.append(f"label {name!r} is set for all {count} images in {split}: it cannot be {what}")
     return problems
 
 
