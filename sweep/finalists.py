@@ -294,7 +294,7 @@ def winner_of(finals: Finals, mode: str) -> tuple[Finalist | None, str]:
     if winner is not highest:
         return winner, (
             f"The winner's mean over repeats, {winner.mean:.4f}, lies within one standard error ({error:.4f}) of the "
-            f"highest, {highest.mean:.4f} of {highest.trial_id}, and it trains fewer parameters."
+            f"best, {highest.mean:.4f} of {highest.trial_id}, and it trains fewer parameters."
         )
     others = len(equal) - 1
     if others:

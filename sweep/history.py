@@ -117,7 +117,7 @@ class TrialHistory:
             return TrialParams.from_flat(record.params)
         except UserError as error:
             params = self.files(record).params
-            way_out = f"mend it, or move {params.parent} away to go on without that trial"
+            way_out = f"repair it, or move {params.parent} away to continue without that trial"
             raise UserError(*(f"{params}: {problem}; {way_out}" for problem in error.problems)) from None
 
     @property

@@ -319,9 +319,9 @@ def first_points(space: Space, sampler: str, trials: int, warm: Sequence[dict[st
 
 
 def _tried(state: TrialState, point: dict[str, Scalar]) -> bool:
-    """Whether the draws for this trial began with ``point``."""
+    """Whether a draw for this trial has all values of ``point`` but those of names that it did not ask for."""
     drawn = (*state.suggestion.duplicates, *state.suggestion.refused, state.suggestion)
-    return any(point.items() <= one.suggested.items() for one in drawn)
+    return any(all(one.suggested.get(name, value) == value for name, value in point.items()) for one in drawn)
 
 
 def own_points(space: Space) -> list[dict[str, Scalar]]:

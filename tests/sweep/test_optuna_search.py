@@ -154,6 +154,25 @@ def test_an_extended_sweep_goes_on_with_its_sampler(tmp_path: Path, wide_space: 
     assert not [one for one in drawn if any(point.items() <= one.items() for point in wide_space.seed_points)]
 
 
+def test_seed_points_that_leave_open_what_decides_are_tried_after_a_kill_too(tmp_path: Path) -> None:
+    rates = [0.001 * (k + 1) for k in range(12)]
+    (tmp_path / "open.py").write_text(
+        "def space(trial, context):\n"
+        "    trial.suggest_categorical('backbone', context.backbones)\n"
+        "    optimizer = trial.suggest_categorical('optimizer', ('sgd', 'adamw'))\n"
+        "    trial.suggest_float(f'lr.{optimizer}', 1e-5, 1e-1, log=True)\n"
+        "    return {}\n"
+        f"def seed_points(context): return [{{'lr.sgd': rate}} for rate in {rates}]\n"
+    )
+    space = load_space(str(tmp_path / "open.py"), CONTEXT)
+    ToySweep(tmp_path / "run", space, trials=6).run()
+    states = ToySweep(tmp_path / "run", space, trials=12).run().history.entries
+    drawn = [states[k].suggestion.suggested.get("lr.sgd") for k in range(12)]
+    assert None in drawn[:6]
+    assert set(drawn[6:]) > {None}
+    assert [rate for rate in drawn if rate] == [rate for rate, one in zip(rates, drawn, strict=True) if one]
+
+
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_the_gaussian_process_knows_of_a_running_trial_what_is_in_it(tmp_path: Path, wide_space: Space) -> None:
     sweep = ToySweep(tmp_path, wide_space, sampler="gp", scheduler="none", budget=1, trials=11).run()
