@@ -33,6 +33,8 @@ ADDRESS_ANSWERS_WITHIN_S = 5.0
 OBJECT_STORE_BYTES = 200_000_000  # Images go through memory-mapped files: Ray has next to nothing to carry.
 ASK_EVERY_S = 2.0
 LOST_AFTER_S = 60.0
+RAY_WAITS_FOR_HEAD_S = 86_400
+"""Longer than any report takes that is written after the head was lost."""
 LONGEST_SOCKET = 107 if sys.platform == "linux" else 103
 """Bytes in the path of a Unix socket."""
 _SOCKET = "/session_2026-11-28_00-00-00_000000_{}/sockets/plasma_store"
@@ -69,8 +71,8 @@ def connect(
             raise UserError(_no_cluster(address, silence))
         # What answers may be no Ray: one attempt takes it half a minute, and it would make twenty.
         os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
-    # Ray would end this process with the head, before ``ClusterWatch`` can tell why and what to do.
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(int(10 * LOST_AFTER_S)))
+    # Ray would end this process with the head, before ``ClusterWatch`` has told why and the report is written.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(RAY_WAITS_FOR_HEAD_S))
     # At Ray's 15 a trial gets next to nothing of a machine on which anything else runs.
     os.environ.setdefault("RAY_worker_niceness", "0")
     local = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
