@@ -54,7 +54,7 @@ def interval(scores: Scores, name: str) -> Interval:
     elif size is not None and estimate in (0, 1):
         # No resample has an error, or none has a success. Every patient counts as one image, which is cautious.
         method = "Wilson over groups"
-        low, high = wilson(estimate, size * resamples.groups / len(resamples.member))
+        low, high = wilson(estimate, scores.groups_of[name])
     elif name.startswith(f"{PPV_AT_PREVALENCE}:") and not np.ptp(scores.values[name]):
         return _ppv_interval(scores, name)
     elif resamples.replicates < FEWEST_REPLICATES:
