@@ -275,7 +275,7 @@ class BaselineComparison:
         """Those ``of_kind`` that reach at least ``CLOSE`` of the gain, or show no significant difference to the winner
         (the interval of its lead holds 0), or score as well or better. The only judge of this.
 
-        Of shortcuts a caveat; of frozen features: fine-tuning is not shown to gain over them.
+        Of shortcuts a caveat; of frozen features: fine-tuning gains little over them, or is not shown to.
         """
 
         def is_close(name: str) -> bool:
@@ -314,11 +314,14 @@ class BaselineComparison:
     @property
     def frozen_sentence(self) -> str:
         """Whether fine-tuning gains over frozen features; "" where none were measured."""
-        first, close = self.of_kind("frozen")[:1], self._scored(self.close("frozen"))
+        first, close = self.of_kind("frozen")[:1], self.close("frozen")
         best = self._scored(first)
         what = "Fine-tuning" if self.tuned else "Training the head alone"
+        if unclear := [one for one in close if not self.leads[one.name].low > 0]:
+            equal = self._scored(unclear)
+            return f"{what} is not shown to improve on logistic regression on frozen features: {equal}."
         if close:
-            return f"{what} is not shown to improve on logistic regression on frozen features: {close}."
+            return f"{what} improves little on logistic regression on frozen features: {self._scored(close)}."
         if best and math.isnan(self.leads[first[0].name].low):
             return f"{what} scores higher than logistic regression on frozen features (not tested): {best}."
         return f"{what} improves on logistic regression on frozen features: {best}." if best else ""
