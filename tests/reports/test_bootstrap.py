@@ -506,6 +506,7 @@ def test_an_interval_of_nothing_is_undefined_and_says_so():
     scores = scored([0, 0, 1, 1] * 10, [0] * 40, classes=("a", "b", "c"), areas=True)
     for name in ("auroc:c", "precision:b", "recall:c"):
         found = interval(scores, name)
+        assert math.isnan(found.estimate)
         assert math.isnan(found.low)
         assert math.isnan(found.high)
         assert found.method == ""
