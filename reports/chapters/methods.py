@@ -245,10 +245,11 @@ def _evaluation(results: Results) -> list[str]:
     found = [f"{best} {how}.", f"So was the best of each combination of {cells} ({extra} more)." if extra else ""]
     if not finals.selected:
         return [*found, "No winner had been selected."]
-    found += [
-        f"Of the configurations whose mean {metric} over repeats was within one standard error of the best [@one_se],",
-        "the winner was the one with the fewest trainable parameters.",
-    ]
+    rule = f"The winner was the one with the best {metric} when retrained."
+    if finals.asked > 1:  # One repeat has no standard error.
+        rule = f"Of the configurations whose mean {metric} over repeats was within one standard error of the best "
+        rule += "[@one_se], the winner was the one with the fewest trainable parameters."
+    found.append(rule)
     fixed = f"It was fixed on {escape(formats.moment(finals.selected))}"
     if finals.opened:
         found += [
