@@ -240,7 +240,7 @@ def _evaluation(results: Results) -> list[str]:
     how = f"retrained {times.get(finals.asked, f'{finals.asked} times')} with fresh seeds"
     if finals.folds:
         how = f"retrained by {finals.folds}-fold cross-validation on training and validation images, stratified by "
-        how += "label, with no patient in two folds"
+        how += f"label, with {'no patient' if results.data.dataset.groups.source else 'no equal images'} in two folds"
     cells = escape(listing(name.replace("_", " ") for name in run.sweep.compare) or "the compared factors")
     found = [f"{best} {how}.", f"So was the best of each combination of {cells} ({extra} more)." if extra else ""]
     if not finals.selected:

@@ -145,6 +145,12 @@ def test_folds_tuned_thresholds_and_baselines_are_told_where_there_are_any(write
     assert "Baselines" not in text
 
 
+def test_patients_that_are_not_known_are_not_said_to_be_kept_in_one_fold(write_run):
+    for name, dataset, words in (("known", {}, "no patient"), ("unknown", {"groups": None}, "no equal images")):
+        text = paragraphs(write_run(name, finals={"folds": 3}, dataset=dataset))["Selection and final evaluation"]
+        assert f"stratified by label, with {words} in two folds." in text
+
+
 def test_without_a_test_split_thresholds_are_told_all_the_same(write_run):
     root = write_run(finals={"thresholds": {"a": 0.3}, "opened": 0}, task="multi_label", classes=("a", "b"))
     assert "threshold that maximised its F1" in paragraphs(root)["Selection and final evaluation"]
