@@ -265,7 +265,8 @@ def _class_table(judge: BaselineComparison) -> Table:
 
 def _baseline_table(results: Results, comparisons: dict[str, BaselineComparison]) -> Table:
     splits = tuple(comparisons) or ("val",)
-    winner: dict[str, Any] = {"name": "winner", "baseline": results.title, "how": "fine-tuned", "kind": ""}
+    how = "fine-tuned" if all(found.tuned for found in comparisons.values()) else "the head alone was trained"
+    winner: dict[str, Any] = {"name": "winner", "baseline": results.title, "how": how, "kind": ""}
     for split, found in comparisons.items():
         winner |= intervals.cells(found.winner, {f"{split}_{name}": name for name in BASELINE_SCORES})
         winner["share"] = 1.0 if MAJORITY in found.measured else math.nan

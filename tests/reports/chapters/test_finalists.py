@@ -159,6 +159,8 @@ def test_the_table_sets_the_winners_mean_beside_every_baseline_on_both_splits(wr
     assert list(rows.index) == ["winner", *POOR]
     assert rows.loc["frozen_resnet18", "kind"] == "frozen"
     assert rows.loc["majority", "kind"] == "shortcut"
+    assert results.params.unfreeze_depth == 0
+    assert rows.loc["winner", "how"] == "the head alone was trained"
     winner = [one for name, one in results.data.repeats.items() if name.startswith("t0000/")]
     entries = {entry["name"]: entry for entry in json.loads(RunPaths(root).baselines_table.read_text())["baselines"]}
     for split in ("val", "test"):
