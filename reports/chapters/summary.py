@@ -177,8 +177,9 @@ def _decisions(results: Results, scores: Scores) -> Figure:
     """The confusion matrix; of several labels, or of many classes, a bar for each class."""
     assert results.split is not None
     if in_summary(results, results.split):
-        runs = results.judged_runs
-        of = "The model file on its own fold, " if runs is not None and runs.pooled else ""
+        runs, model, of = results.judged_runs, results.model, ""
+        if runs is not None and model is not None and (runs.pooled or len(runs.names) > 1):
+            of = (model.title if model.remark else "The model file") + (" on its own fold, " if runs.pooled else ", ")
         return confusion_figure(results.confusion(results.split), results.data.classes, results.split, of=of)
     several = results.data.task == "multi_label"
     kind, title = ("auroc", "AUROC") if several else ("recall", "Recall")

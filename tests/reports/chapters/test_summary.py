@@ -84,6 +84,12 @@ def test_a_few_classes_have_their_confusion_matrix_and_many_or_several_labels_a_
     assert set(figures(chapter(results_of(several)))["summary_classes"].frame) == {"class", "auroc", "low", "high"}
 
 
+@pytest.mark.parametrize(("repeats", "whose"), [(1, "Test: "), (3, "The model file, test: ")])
+def test_the_matrix_of_one_repeat_beside_a_mean_over_several_says_whose_it_is(write_run, repeats, whose):
+    found = figures(chapter(results_of(write_run(finals={"repeats": repeats}))))["confusion_test"]
+    assert found.caption.startswith(whose)
+
+
 @pytest.mark.parametrize("signal", [0.54, 3.0])
 def test_a_shortcut_that_comes_close_is_a_caveat(write_run, signal):
     root = write_run(finals={"repeats": 1})
