@@ -60,9 +60,11 @@ def _headline(results: Results) -> Headline:
         if known is None:
             name = formats.metric_name(results.data.metric)
     elif best is not None:
-        value, name = float(best["score"]), formats.metric_name(results.data.metric)
+        value = float(best["score"])
+        scored = winner is None and results.data.metric == f"{results.split}_{results.metric}"
+        name = results.metric_name if scored else formats.metric_name(results.data.metric)
         whose = f"the best trial, {best['number']:.0f}, at epoch {formats.show('integer', best['best_epoch'])}"
-        known = known if name == results.metric_name and winner is None else None
+        known = known if scored else None
     else:
         return Headline(formats.ABSENT, "There is no best configuration", _no_best(results))
     bounds = ""

@@ -40,6 +40,16 @@ def test_the_headline_is_the_winners_mean_test_score_with_its_interval_and_every
     assert "Selected on validation (2026-01-05 11:20 UTC), before the test split was opened." in shown.detail
 
 
+@pytest.mark.parametrize("metric", ["f1_macro", "kappa"])
+def test_without_finalists_it_is_the_best_trials_with_its_interval_and_what_the_score_is(write_run, metric):
+    results = results_of(write_run(sweep={"metric": f"val_{metric}"}))
+    known = interval(results.judged_scores, metric)
+    shown = headline(chapter(results)).label
+    assert shown.lower().startswith(f"{results.metric_name} of the best trial".lower())
+    assert f"{known.low:.3f}–{known.high:.3f}" in shown
+    assert ("(unweighted)" in shown) == (metric == "kappa")
+
+
 def test_a_winner_selected_again_after_test_was_opened_is_not_said_to_be_selected_before(write_run):
     root = write_run(finals={"opened": 2})
     paths = RunPaths(root)
