@@ -15,7 +15,7 @@ from scipy.stats import binom, t
 from reports import formats
 from reports.bootstrap import ALL_FOLDS, Array, Resamples, Runs, Scores, score_runs
 from reports.data import ReportData
-from reports.intervals import FEWEST_REPLICATES, Interval, few_groups, interval, qualifier
+from reports.intervals import FEWEST_REPLICATES, Interval, few_groups, interval, is_undefined, qualifier
 from sweep.evaluation_records import ConclusionRecord, Evaluation, EvaluationRecord, read_conclusion
 from sweep.records import BaselineRecord
 from trainables.metrics import UNTUNED, evaluate_predictions, has_class, metric_mode
@@ -67,8 +67,8 @@ def runs_of(
 @dataclass(frozen=True)
 class Comparison:
     """difference: the winner's score less the other's, means over their runs. low, high: its 95 % bounds. p: two-sided;
-    p_holm: corrected for the number of configurations compared. NaN where too few resamples were drawn. warning: or
-    ""."""
+    p_holm: corrected for the number of configurations compared. NaN where too few resamples were drawn; with the
+    difference where a score is undefined. warning: or ""."""
 
     difference: float
     low: float
@@ -118,7 +118,8 @@ def compare(
             order = np.random.default_rng(0).permutation(len(drawn))
             error = math.sqrt(variance * (1 / winner.runs + 1 / other.runs))
             drawn = drawn + error * t.ppf((order + 0.5) / max(1, len(drawn)), degrees)
-        return _around(winner.estimate[name] - other.estimate[name], drawn)
+        undefined = is_undefined(winner, name) or is_undefined(other, name)
+        return _around(math.nan if undefined else winner.estimate[name] - other.estimate[name], drawn)
 
     found = {key: difference(other) for key, other in others.items()}
     corrected = holm([p for *_, p in found.values()])
