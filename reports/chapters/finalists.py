@@ -170,8 +170,9 @@ def _finalists(results: Results, board: Leaderboard) -> list[Block]:
     if gaps:
         mean = sum(gaps) / len(gaps)
         text = f"On average, the search scored its finalists {abs(mean):.3f} {'better' if mean > 0 else 'worse'} than"
-        why = ": the best of many trials is also the luckiest." if mean > 0 else "."
-        blocks.append(Text(f"{text} their repeats{why}"))
+        # Folds validate on other images than the search: not luck alone.
+        why = ": the best of many trials is also the luckiest." if mean > 0 and not board.finals.folds else "."
+        blocks.append(Text(f"{text} their {of}{why}"))
     return blocks
 
 
