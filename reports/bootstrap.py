@@ -82,7 +82,7 @@ class Resamples:
 
     def groups_with(self, chosen: NDArray[np.bool_]) -> int:
         """How many groups have an image among ``chosen``, bool [N]."""
-        return len(np.unique(self.member[chosen]))
+        return int(np.count_nonzero(np.bincount(self.member[chosen])))
 
 
 def draw_resamples(
@@ -135,14 +135,16 @@ class Scores:
     """A configuration's scores by name ("f1_macro", "recall:covid", ...).
 
     values: [R, 1 + B + J] of each of R runs by ``Resamples.weights``; NaN where an AUROC is undefined. proportion_of:
-    of how many images a score is a proportion, the mean over the runs; scores that are none are missing. positives,
-    negatives: for each class, the groups with an image that is known to have it, and with one known not to. ordered: as
-    for ``evaluate_predictions``. prevalence: by class, of ``with_prevalence``.
+    of how many images a score is a proportion, the mean over the runs; scores that are none are missing. groups_of: of
+    how many groups these images are. positives, negatives: for each class, the groups with an image that is known to
+    have it, and with one known not to. ordered: as for ``evaluate_predictions``. prevalence: by class, of
+    ``with_prevalence``.
     """
 
     classes: tuple[str, ...]
     values: dict[str, Array]
     proportion_of: dict[str, float]
+    groups_of: dict[str, float]
     positives: dict[str, int]
     negatives: dict[str, int]
     resamples: Resamples
@@ -224,10 +226,12 @@ def score_runs(
     truth, known = has_class(labels, len(classes)), is_known(labels, len(classes))
     decided = decisions(probabilities, classes, thresholds, "multi_label" if labels.ndim == 2 else "single_label")
     scored = labels, probabilities, decided, classes, resamples.weights, resamples.member
+    counted = _counted(truth, decided, known, classes)
     return Scores(
         classes=tuple(classes),
         values=weighted_scores(*scored, areas=areas, ordered=ordered),
-        proportion_of=_proportion_of(truth, decided, known, classes),
+        proportion_of={name: float(rows.sum(axis=1).mean()) for name, rows in counted.items()},
+        groups_of={name: float(np.mean([*map(resamples.groups_with, rows)])) for name, rows in counted.items()},
         positives={c: resamples.groups_with(truth[:, i]) for i, c in enumerate(classes)},
         negatives={c: resamples.groups_with(known[:, i] & ~truth[:, i]) for i, c in enumerate(classes)},
         resamples=resamples,
@@ -304,14 +308,13 @@ class Runs:
         return Runs(self.names, self.classes, *rows, groups, self.ordered)
 
 
-def _proportion_of(truth: Bools, decided: Bools, known: Bools, classes: Sequence[str]) -> dict[str, float]:
-    images, positives, every = float(known.any(axis=1).sum()), truth.sum(axis=0), known.sum(axis=0)
-    answered = (decided & known).sum(axis=1).mean(axis=0)
-    sizes = {"accuracy": images, "exact_match": images}
-    for i, c in enumerate(classes):
-        sizes[f"recall:{c}"], sizes[f"specificity:{c}"] = positives[i], every[i] - positives[i]
-        sizes[f"precision:{c}"], sizes[f"npv:{c}"] = answered[i], every[i] - answered[i]
-    return {name: float(size) for name, size in sizes.items()}
+def _counted(truth: Bools, decided: Bools, known: Bools, classes: Sequence[str]) -> dict[str, Bools]:
+    """By score that is a proportion, bool [R or 1, N]: of which images."""
+    some = known.any(axis=1)[None]
+    found = {"accuracy": some, "exact_match": some}
+    parts = {"recall": truth[None], "specificity": (known & ~truth)[None]}
+    parts |= {"precision": decided & known, "npv": ~decided & known}
+    return found | {f"{name}:{c}": rows[..., i] for name, rows in parts.items() for i, c in enumerate(classes)}
 
 
 def with_prevalence(scores: Scores, name: str, prevalence: float) -> Scores:

@@ -15,7 +15,7 @@ from scipy.stats import binom, t
 from reports import formats
 from reports.bootstrap import ALL_FOLDS, Array, Resamples, Runs, Scores, score_runs
 from reports.data import ReportData
-from reports.intervals import FEWEST_REPLICATES, Interval, few_groups, interval, qualifier
+from reports.intervals import FEWEST_REPLICATES, Interval, few_groups, interval, is_undefined, qualifier
 from sweep.evaluation_records import ConclusionRecord, Evaluation, EvaluationRecord, read_conclusion
 from sweep.records import BaselineRecord
 from trainables.metrics import UNTUNED, evaluate_predictions, has_class, metric_mode
@@ -67,8 +67,8 @@ def runs_of(
 @dataclass(frozen=True)
 class Comparison:
     """difference: the winner's score less the other's, means over their runs. low, high: its 95 % bounds. p: two-sided;
-    p_holm: corrected for the number of configurations compared. NaN where too few resamples were drawn. warning: or
-    ""."""
+    p_holm: corrected for the number of configurations compared. NaN where too few resamples were drawn; with the
+    difference where a score is undefined. warning: or ""."""
 
     difference: float
     low: float
@@ -118,7 +118,8 @@ def compare(
             order = np.random.default_rng(0).permutation(len(drawn))
             error = math.sqrt(variance * (1 / winner.runs + 1 / other.runs))
             drawn = drawn + error * t.ppf((order + 0.5) / max(1, len(drawn)), degrees)
-        return _around(winner.estimate[name] - other.estimate[name], drawn)
+        undefined = is_undefined(winner, name) or is_undefined(other, name)
+        return _around(math.nan if undefined else winner.estimate[name] - other.estimate[name], drawn)
 
     found = {key: difference(other) for key, other in others.items()}
     corrected = holm([p for *_, p in found.values()])
@@ -275,7 +276,7 @@ class BaselineComparison:
         """Those ``of_kind`` that reach at least ``CLOSE`` of the gain, or show no significant difference to the winner
         (the interval of its lead holds 0), or score as well or better. The only judge of this.
 
-        Of shortcuts a caveat; of frozen features: fine-tuning is not shown to gain over them.
+        Of shortcuts a caveat; of frozen features: fine-tuning gains little over them, or is not shown to.
         """
 
         def is_close(name: str) -> bool:
@@ -314,11 +315,14 @@ class BaselineComparison:
     @property
     def frozen_sentence(self) -> str:
         """Whether fine-tuning gains over frozen features; "" where none were measured."""
-        first, close = self.of_kind("frozen")[:1], self._scored(self.close("frozen"))
+        first, close = self.of_kind("frozen")[:1], self.close("frozen")
         best = self._scored(first)
         what = "Fine-tuning" if self.tuned else "Training the head alone"
+        if unclear := [one for one in close if not self.leads[one.name].low > 0]:
+            equal = self._scored(unclear)
+            return f"{what} is not shown to improve on logistic regression on frozen features: {equal}."
         if close:
-            return f"{what} is not shown to improve on logistic regression on frozen features: {close}."
+            return f"{what} improves little on logistic regression on frozen features: {self._scored(close)}."
         if best and math.isnan(self.leads[first[0].name].low):
             return f"{what} scores higher than logistic regression on frozen features (not tested): {best}."
         return f"{what} improves on logistic regression on frozen features: {best}." if best else ""

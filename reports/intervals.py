@@ -25,7 +25,7 @@ _MACRO = ("f1_macro", "balanced_accuracy", *(f"{area}_macro" for area in AREAS))
 
 @dataclass(frozen=True)
 class Interval:
-    """estimate: the mean over the runs. low, high: the bounds of 95 %; NaN where there is no interval.
+    """estimate: the mean over the runs; NaN: undefined. low, high: the bounds of 95 %; NaN where there is no interval.
 
     method: "bootstrap" (BCa over groups), "Wilson" (every group has one image), "Wilson over groups" (a proportion of
     0 or 1 that no resample can move), or "" (none). warning: a clause for the reader, or "".
@@ -48,13 +48,13 @@ def interval(scores: Scores, name: str) -> Interval:
     estimate, resamples, size = scores.estimate[name], scores.resamples, scores.proportion_of.get(name)
     method, low, high, warning = "", math.nan, math.nan, ""
     if is_undefined(scores, name):
-        warning = "undefined: no image counts towards it"
+        estimate, warning = math.nan, "undefined: no image counts towards it"
     elif size is not None and resamples.one_image_each:
         method, (low, high) = "Wilson", wilson(estimate, size)
     elif size is not None and estimate in (0, 1):
         # No resample has an error, or none has a success. Every patient counts as one image, which is cautious.
         method = "Wilson over groups"
-        low, high = wilson(estimate, size * resamples.groups / len(resamples.member))
+        low, high = wilson(estimate, scores.groups_of[name])
     elif name.startswith(f"{PPV_AT_PREVALENCE}:") and not np.ptp(scores.values[name]):
         return _ppv_interval(scores, name)
     elif resamples.replicates < FEWEST_REPLICATES:

@@ -199,14 +199,14 @@ class Results:
         return [name for name, count in zip(alone.classes, alone.truth.sum(axis=0), strict=True) if not count]
 
     def never_predicted(self, split: str) -> list[str]:
-        """Classes that ``model`` answers for no image of ``split``."""
+        """Classes that some image of ``split`` has, and that ``model`` answers for none."""
         alone = self.model_runs(split)
         if alone is None:
             return []
         counts = self.confusion(split)
         answered = counts[:, :, 1].sum(axis=1) if counts.ndim == 3 else counts.sum(axis=0)
-        asked = np.atleast_1d(alone.known.any(axis=0))
-        return [name for name, count, one in zip(alone.classes, answered, asked, strict=True) if one and not count]
+        there = alone.truth.any(axis=0)
+        return [name for name, count, one in zip(alone.classes, answered, there, strict=True) if one and not count]
 
     @cached_property
     def positive(self) -> str | None:

@@ -61,7 +61,9 @@ def _finalists(results: Results) -> pd.DataFrame:
 
 def _noise(results: Results) -> str:
     """How far apart scores must be to mean anything."""
-    several = [one.scores for one in results.data.finals.finalists if len(one.scores) > 1]
+    finals = results.data.finals
+    # Folds validate on other images each, which trials of the search do not.
+    several = [] if finals.folds else [one.scores for one in finals.finalists if len(one.scores) > 1]
     text = "Each score is from one training run on validation, and optimistic like all search scores."
     if not several:
         return text

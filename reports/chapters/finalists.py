@@ -170,8 +170,9 @@ def _finalists(results: Results, board: Leaderboard) -> list[Block]:
     if gaps:
         mean = sum(gaps) / len(gaps)
         text = f"On average, the search scored its finalists {abs(mean):.3f} {'better' if mean > 0 else 'worse'} than"
-        why = ": the best of many trials is also the luckiest." if mean > 0 else "."
-        blocks.append(Text(f"{text} their repeats{why}"))
+        # Folds validate on other images than the search: not luck alone.
+        why = ": the best of many trials is also the luckiest." if mean > 0 and not board.finals.folds else "."
+        blocks.append(Text(f"{text} their {of}{why}"))
     return blocks
 
 
@@ -265,7 +266,8 @@ def _class_table(judge: BaselineComparison) -> Table:
 
 def _baseline_table(results: Results, comparisons: dict[str, BaselineComparison]) -> Table:
     splits = tuple(comparisons) or ("val",)
-    winner: dict[str, Any] = {"name": "winner", "baseline": results.title, "how": "fine-tuned", "kind": ""}
+    how = "fine-tuned" if all(found.tuned for found in comparisons.values()) else "the head alone was trained"
+    winner: dict[str, Any] = {"name": "winner", "baseline": results.title, "how": how, "kind": ""}
     for split, found in comparisons.items():
         winner |= intervals.cells(found.winner, {f"{split}_{name}": name for name in BASELINE_SCORES})
         winner["share"] = 1.0 if MAJORITY in found.measured else math.nan

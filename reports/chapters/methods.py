@@ -240,15 +240,16 @@ def _evaluation(results: Results) -> list[str]:
     how = f"retrained {times.get(finals.asked, f'{finals.asked} times')} with fresh seeds"
     if finals.folds:
         how = f"retrained by {finals.folds}-fold cross-validation on training and validation images, stratified by "
-        how += "label, with no patient in two folds"
+        how += f"label, with {'no patient' if results.data.dataset.groups.source else 'no equal images'} in two folds"
     cells = escape(listing(name.replace("_", " ") for name in run.sweep.compare) or "the compared factors")
     found = [f"{best} {how}.", f"So was the best of each combination of {cells} ({extra} more)." if extra else ""]
     if not finals.selected:
         return [*found, "No winner had been selected."]
-    found += [
-        f"Of the configurations whose mean {metric} over repeats was within one standard error of the best [@one_se],",
-        "the winner was the one with the fewest trainable parameters.",
-    ]
+    rule = f"The winner was the one with the best {metric} when retrained."
+    if finals.asked > 1:  # One repeat has no standard error.
+        rule = f"Of the configurations whose mean {metric} over repeats was within one standard error of the best "
+        rule += "[@one_se], the winner was the one with the fewest trainable parameters."
+    found.append(rule)
     fixed = f"It was fixed on {escape(formats.moment(finals.selected))}"
     if finals.opened:
         found += [

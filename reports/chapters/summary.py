@@ -60,9 +60,11 @@ def _headline(results: Results) -> Headline:
         if known is None:
             name = formats.metric_name(results.data.metric)
     elif best is not None:
-        value, name = float(best["score"]), formats.metric_name(results.data.metric)
+        value = float(best["score"])
+        scored = winner is None and results.data.metric == f"{results.split}_{results.metric}"
+        name = results.metric_name if scored else formats.metric_name(results.data.metric)
         whose = f"the best trial, {best['number']:.0f}, at epoch {formats.show('integer', best['best_epoch'])}"
-        known = known if name == results.metric_name and winner is None else None
+        known = known if scored else None
     else:
         return Headline(formats.ABSENT, "There is no best configuration", _no_best(results))
     bounds = ""
@@ -177,8 +179,9 @@ def _decisions(results: Results, scores: Scores) -> Figure:
     """The confusion matrix; of several labels, or of many classes, a bar for each class."""
     assert results.split is not None
     if in_summary(results, results.split):
-        runs = results.judged_runs
-        of = "The model file on its own fold, " if runs is not None and runs.pooled else ""
+        runs, model, of = results.judged_runs, results.model, ""
+        if runs is not None and model is not None and (runs.pooled or len(runs.names) > 1):
+            of = (model.title if model.remark else "The model file") + (" on its own fold, " if runs.pooled else ", ")
         return confusion_figure(results.confusion(results.split), results.data.classes, results.split, of=of)
     several = results.data.task == "multi_label"
     kind, title = ("auroc", "AUROC") if several else ("recall", "Recall")

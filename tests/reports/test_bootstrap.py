@@ -490,10 +490,23 @@ def test_no_error_at_all_is_not_certainty():
     assert "interval too narrow" in interval(scores, "f1_macro").warning
 
 
+def test_a_class_without_an_error_is_as_sure_as_its_own_patients_are_many():
+    # 20 images of 4 patients with covid, and 80 normal patients with an image each; 2 of these are taken for covid.
+    labels = np.repeat([0, 1], [20, 80])
+    groups = [f"covid {row // 5}" if row < 20 else f"normal {row}" for row in range(100)]
+    decided = np.where(np.arange(100) < 98, labels, 0)
+    scores = scored(labels, decided, groups, classes=("covid", "normal"))
+    for name, patients in (("recall:covid", 4), ("specificity:normal", 4), ("precision:normal", 78), ("npv:covid", 78)):
+        found = interval(scores, name)
+        assert (found.method, found.estimate) == ("Wilson over groups", 1.0)
+        assert (found.low, found.high) == pytest.approx(wilson(1.0, patients))
+
+
 def test_an_interval_of_nothing_is_undefined_and_says_so():
     scores = scored([0, 0, 1, 1] * 10, [0] * 40, classes=("a", "b", "c"), areas=True)
     for name in ("auroc:c", "precision:b", "recall:c"):
         found = interval(scores, name)
+        assert math.isnan(found.estimate)
         assert math.isnan(found.low)
         assert math.isnan(found.high)
         assert found.method == ""

@@ -160,6 +160,15 @@ def test_too_few_resamples_leave_no_p_value():
     assert np.isnan([found.low, found.high, found.p, found.p_holm]).all()
 
 
+def test_scores_that_no_image_counts_towards_are_not_compared():
+    labels, rng = np.arange(60) % 2, np.random.default_rng(0)
+    resamples = draw_resamples([""] * 60, labels, 3, replicates=300)
+    first, second = (score_runs(labels, rng.dirichlet(np.ones(3), (1, 60)), CLASSES, resamples) for _ in range(2))
+    found = compare(first, {"t1": second}, "recall:c")["t1"]
+    assert np.isnan([found.difference, found.low, found.high, found.p, found.p_holm]).all()
+    assert not np.isnan(compare(first, {"t1": second}, "recall:b")["t1"].difference)
+
+
 @settings(max_examples=25, deadline=None)  # statsmodels collects garbage in every call
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holms_correction_is_that_of_statsmodels(p_values):

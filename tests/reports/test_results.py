@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,19 @@ def test_frozen_features_that_come_close_are_a_finding_about_fine_tuning_and_no_
     assert [one.name for one in found.close("frozen")] == ["frozen_resnet18"]
     assert "not shown to improve" in found.frozen_sentence
     assert "frozen" not in said(results)
+
+
+@pytest.mark.parametrize(
+    ("low", "words"), [(0.02, "improves little on"), (-0.02, "is not shown to improve on"), (math.nan, "is not shown")]
+)
+def test_of_frozen_features_close_to_the_winner_it_is_said_whether_it_is_better(
+    write_run: WriteRun, low: float, words: str
+) -> None:
+    root = write_run(finals={})
+    write_baselines(root, {"majority": 0.0, "frozen_resnet18": 3.0})
+    found = results_of(root).judged_baselines
+    lead = Comparison(difference=0.06, low=low, high=0.10, p=0.5, p_holm=0.5, warning="")
+    assert words in replace(found, leads=found.leads | {"frozen_resnet18": lead}).frozen_sentence
 
 
 def test_the_rule_for_close_is_one_for_both_kinds(write_run: WriteRun) -> None:

@@ -55,6 +55,8 @@ def test_finalists_are_drawn_with_their_spread(write_run: WriteRun) -> None:
     found = chapter(results_of(write_run(trials=12, finals={})))
     assert "Repeats of one configuration have a standard deviation of 0.0" in texts(found)
     assert "finalists, mean over repeats" in figures(found)["cost"].caption
+    folded = chapter(results_of(write_run("folded", trials=12, finals={"folds": 3})))
+    assert "standard deviation" not in texts(folded), "folds validate on other images each"
     alone = chapter(results_of(write_run("alone", trials=12)))
     assert "Repeats" not in texts(alone)
     assert "finalists" not in figures(alone)["cost"].caption

@@ -80,6 +80,16 @@ def test_a_class_that_is_never_predicted_is_named(write_run):
     assert "Never predicted on validation: covid." in notes(chapter(results_of(write_run(never_predicted="covid"))))
 
 
+def test_a_class_that_no_image_has_is_not_blamed_for_never_being_predicted(write_run):
+    root = write_run(never_predicted="covid")
+    for file in root.glob("trials/*/best/predictions.npz"):
+        keep_rows(file, lambda arrays: (arrays["split"] == "train") | (arrays["label"] != 0))
+    results = results_of(root)
+    assert results.absent("val") == results.never_predicted("train") == ["covid"]
+    assert results.never_predicted("val") == []
+    assert "Never predicted" not in notes(chapter(results))
+
+
 def test_an_opened_test_split_without_saved_rows_is_told(write_run):
     root = write_run(finals={})
     keep_rows(RunPaths(root).repeat("t0000/seed_1001").predictions, lambda arrays: arrays["split"] != "test")

@@ -47,6 +47,19 @@ def test_the_table_of_finalists_has_search_score_repeats_gap_and_test_score_with
         assert one.finalist.params["backbone"] in row["configuration"]
 
 
+@pytest.mark.parametrize(("folds", "lucky"), [(None, True), (3, False)])
+def test_a_gap_between_search_and_repeats_is_luck_where_both_validate_on_the_same_images(
+    write_run: WriteRun, folds: int | None, lucky: bool
+) -> None:
+    root = write_run(finals={"folds": folds})
+    chosen = json.loads(RunPaths(root).chosen.read_text())
+    finalists_of_search = [one | {"search_score": 0.999} for one in chosen["finalists"]]
+    RunPaths(root).chosen.write_text(json.dumps(chosen | {"finalists": finalists_of_search}))
+    text = texts(finalists.chapter(results_of(root)))
+    assert f"better than their {'folds' if folds else 'repeats'}" in text
+    assert ("the luckiest" in text) == lucky
+
+
 def test_every_repeat_stands_with_its_own_scores(write_run: WriteRun) -> None:
     results = results_of(write_run(finals={"failed": ("t0003/seed_1002",)}))
     frame = tables(finalists.chapter(results))["repeats"].frame
@@ -159,6 +172,8 @@ def test_the_table_sets_the_winners_mean_beside_every_baseline_on_both_splits(wr
     assert list(rows.index) == ["winner", *POOR]
     assert rows.loc["frozen_resnet18", "kind"] == "frozen"
     assert rows.loc["majority", "kind"] == "shortcut"
+    assert results.params.unfreeze_depth == 0
+    assert rows.loc["winner", "how"] == "the head alone was trained"
     winner = [one for name, one in results.data.repeats.items() if name.startswith("t0000/")]
     entries = {entry["name"]: entry for entry in json.loads(RunPaths(root).baselines_table.read_text())["baselines"]}
     for split in ("val", "test"):

@@ -129,6 +129,13 @@ def test_with_finalists_rule_times_and_openings_are_told(write_run):
     assert "Holm's method (Holm, 1979)" in found["Statistics"]
 
 
+@pytest.mark.parametrize(("repeats", "told"), [(1, False), (2, True)])
+def test_the_rule_of_one_standard_error_is_told_where_there_is_one(write_run, repeats, told):
+    text = paragraphs(write_run(finals={"repeats": repeats}))["Selection and final evaluation"]
+    assert ("standard error" in text) == ("fewest trainable parameters" in text) == told
+    assert ("best validation macro F1 when retrained" in text) != told
+
+
 def test_folds_tuned_thresholds_and_baselines_are_told_where_there_are_any(write_run):
     finals = {"thresholds": {"a": 0.3, "b": 0.5}, "folds": 3}
     root = write_run(finals=finals, task="multi_label", classes=("a", "b"))
@@ -136,6 +143,12 @@ def test_folds_tuned_thresholds_and_baselines_are_told_where_there_are_any(write
     assert "3-fold cross-validation" in text
     assert "threshold that maximised its F1" in text
     assert "Baselines" not in text
+
+
+def test_patients_that_are_not_known_are_not_said_to_be_kept_in_one_fold(write_run):
+    for name, dataset, words in (("known", {}, "no patient"), ("unknown", {"groups": None}, "no equal images")):
+        text = paragraphs(write_run(name, finals={"folds": 3}, dataset=dataset))["Selection and final evaluation"]
+        assert f"stratified by label, with {words} in two folds." in text
 
 
 def test_without_a_test_split_thresholds_are_told_all_the_same(write_run):

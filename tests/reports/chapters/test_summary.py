@@ -40,6 +40,16 @@ def test_the_headline_is_the_winners_mean_test_score_with_its_interval_and_every
     assert "Selected on validation (2026-01-05 11:20 UTC), before the test split was opened." in shown.detail
 
 
+@pytest.mark.parametrize("metric", ["f1_macro", "kappa"])
+def test_without_finalists_it_is_the_best_trials_with_its_interval_and_what_the_score_is(write_run, metric):
+    results = results_of(write_run(sweep={"metric": f"val_{metric}"}))
+    known = interval(results.judged_scores, metric)
+    shown = headline(chapter(results)).label
+    assert shown.lower().startswith(f"{results.metric_name} of the best trial".lower())
+    assert f"{known.low:.3f}–{known.high:.3f}" in shown
+    assert ("(unweighted)" in shown) == (metric == "kappa")
+
+
 def test_a_winner_selected_again_after_test_was_opened_is_not_said_to_be_selected_before(write_run):
     root = write_run(finals={"opened": 2})
     paths = RunPaths(root)
@@ -82,6 +92,12 @@ def test_a_few_classes_have_their_confusion_matrix_and_many_or_several_labels_a_
     assert sorted(recall["class"]) == list("abcdefg")
     several = write_run("several", trials=1, task="multi_label", classes=("a", "b"))
     assert set(figures(chapter(results_of(several)))["summary_classes"].frame) == {"class", "auroc", "low", "high"}
+
+
+@pytest.mark.parametrize(("repeats", "whose"), [(1, "Test: "), (3, "The model file, test: ")])
+def test_the_matrix_of_one_repeat_beside_a_mean_over_several_says_whose_it_is(write_run, repeats, whose):
+    found = figures(chapter(results_of(write_run(finals={"repeats": repeats}))))["confusion_test"]
+    assert found.caption.startswith(whose)
 
 
 @pytest.mark.parametrize("signal", [0.54, 3.0])
