@@ -47,6 +47,7 @@ def open_model(place: Path, device: str, problems: Sequence[str] = ()) -> Predic
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU: omit it, or give --device cpu")
     chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))  # Of a container's quota it knows nothing.
     network, facts = read_model(path)
     with _failure_told(chosen):
         return Predictor(network, facts, path, chosen)

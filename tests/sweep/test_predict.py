@@ -388,6 +388,14 @@ def test_a_gpu_that_fails_as_it_computes_is_told_and_leaves_what_is_done(
     assert len(rows_of(table)) == 4
 
 
+def test_torch_computes_with_the_cpus_of_the_quota_at_most(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor, "available_cpus", lambda: 2)
+    for threads, expected in ((4, 2), (1, 1)):
+        torch.set_num_threads(threads)
+        open_model(run, "cpu")
+        assert torch.get_num_threads() == expected
+
+
 def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
