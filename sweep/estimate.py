@@ -217,13 +217,34 @@ class _Seconds:
 
 
 def _seconds_per_image(plan: Plan, params: TrialParams) -> _Seconds:
-    """Measured on a few random images after a warm-up."""
-    config, device = plan.config, _device(plan)
+    """Measured on a few random images after a warm-up: on as many as a GPU has room for.
+
+    ``UserError`` if it has none, or computes nothing.
+    """
+    device = _device(plan)
+    count = MEASURED_IMAGES[device.type]
+    while True:
+        try:
+            return _measured(plan, params, device, count)
+        except RuntimeError as error:
+            if device.type == "cpu":
+                raise
+            if count == 1 or not isinstance(error, torch.OutOfMemoryError):
+                why = str(error).splitlines()[0]
+                way_out = "free its memory, or give --gpus-per-trial 0"
+                raise UserError(f"--dry-run: the GPU cannot be used to estimate the time ({why}): {way_out}") from error
+        # Outside of the handler: the traceback would keep the failed attempt's tensors alive.
+        count //= 2
+        torch.cuda.empty_cache()
+
+
+def _measured(plan: Plan, params: TrialParams, device: torch.device, count: int) -> _Seconds:
+    config = plan.config
     torch.set_num_threads(max(1, config.cpus_per_trial))
     weights = plan.weights[params.backbone]
     model = build_model(params, len(plan.dataset.classes), weights, config.image_size, config.seed)
     model.to(memory_format=torch.channels_last).to(device).train()
-    count, size = MEASURED_IMAGES[device.type], config.image_size
+    size = config.image_size
     images = torch.randn(count, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     in_precision = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=config.precision == "bf16")
     _, stages = _cached(plan, params) or ("", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shlex
@@ -46,13 +47,10 @@ def open_model(place: Path, device: str, problems: Sequence[str] = ()) -> Predic
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU: omit it, or give --device cpu")
     chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))  # Of a container's quota it knows nothing.
     network, facts = read_model(path)
-    try:
+    with _failure_told(chosen):
         return Predictor(network, facts, path, chosen)
-    except RuntimeError as error:  # A GPU that is full, too old for this torch, or gone.
-        if chosen.type == "cpu":
-            raise
-        raise UserError(f"the GPU cannot be used ({str(error).splitlines()[0]}): give --device cpu") from error
 
 
 def _model_file(place: Path) -> Path:
@@ -71,6 +69,17 @@ def _model_file(place: Path) -> Path:
         now = f"python -m sweep.model {shlex.quote(str(place))} creates it now"
         raise UserError(f"{place} has no models/best.pt: a sweep writes it at its end; {now}")
     return path
+
+
+@contextlib.contextmanager
+def _failure_told(device: torch.device) -> Iterator[None]:
+    """Of a GPU that is full, too old for this torch, or gone; it may take the network, and fail as it computes."""
+    try:
+        yield
+    except RuntimeError as error:
+        if device.type == "cpu":
+            raise
+        raise UserError(f"the GPU cannot be used ({str(error).splitlines()[0]}): give --device cpu") from error
 
 
 @dataclass(frozen=True)
@@ -106,9 +115,10 @@ class Predictor:
 
     def map_grid(self) -> tuple[int, int]:
         """Positions down and across of its attribution maps."""
-        nothing = torch.zeros(1, 3, self.facts.image_size, self.facts.image_size, device=self._device)
-        wanted = torch.zeros(1, len(self.facts.classes), dtype=torch.bool, device=self._device)
-        down, across = grad_cam(self._network, BACKBONES[self.facts.backbone], nothing, wanted).shape[1:]
+        with _failure_told(self._device):
+            nothing = torch.zeros(1, 3, self.facts.image_size, self.facts.image_size, device=self._device)
+            wanted = torch.zeros(1, len(self.facts.classes), dtype=torch.bool, device=self._device)
+            down, across = grad_cam(self._network, BACKBONES[self.facts.backbone], nothing, wanted).shape[1:]
         return down, across
 
     def predict(
@@ -145,10 +155,11 @@ class Predictor:
 
     def _predictions(self, read: Sequence[tuple[Path | Pixels, Prepared]], maps: bool) -> Iterator[Prediction]:
         images = [self._planes(prepared.square) for _, prepared in read if prepared.square is not None]
-        probabilities = self._probabilities(images)
         drawn: list[dict[str, Pixels]] = [{} for _ in images]
-        if maps and images:
-            drawn = self._under_maps(images, probabilities)
+        with _failure_told(self._device):
+            probabilities = self._probabilities(images)
+            if maps and images:
+                drawn = self._under_maps(images, probabilities)
         found = zip(probabilities, drawn, strict=True)
         for file, prepared in read:
             if prepared.square is None:

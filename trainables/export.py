@@ -221,7 +221,9 @@ def _onnx_difference(path: Path, network: nn.Module, size: int) -> float | None:
     except ImportError:
         return None
     images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # Else it complains of each processor that is not ours.
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (found,) = session.run(["probability"], {"image": images.numpy()})
     with torch.inference_mode():
         difference = float(np.abs(found - network(images).numpy()).max())

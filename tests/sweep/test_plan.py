@@ -326,6 +326,26 @@ def test_the_time_is_measured_in_the_precision_and_the_layout_of_the_trials(
     assert {*seen} == {(autocast, True)}
 
 
+def test_the_time_is_measured_on_as_many_images_as_a_gpu_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, tried, room = planned(trials=2, backbones=("squeezenet1_1",), image_size=32), list[int](), 4
+    (params,) = sampled_trials(plan.space, 1, 0)
+
+    def measured(_plan: Plan, _params: object, _device: object, count: int) -> estimate._Seconds:
+        tried.append(count)
+        if count > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nSee the documentation")
+        return estimate._Seconds(1.0, 1.0, 0.0)
+
+    monkeypatch.setattr(estimate, "_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(estimate, "_measured", measured)
+    assert estimate._seconds_per_image(plan, params).train == 1
+    assert tried == [32, 16, 8, 4]
+    room = 0
+    with pytest.raises(UserError, match=r"the GPU cannot be used to estimate the time \(CUDA out of memory.\): free"):
+        estimate._seconds_per_image(plan, params)
+    assert tried[4:] == [32, 16, 8, 4, 2, 1]
+
+
 def test_a_checkout_is_known_by_the_files_that_it_tracks(tmp_path: Path) -> None:
     """An installed copy may lie in the checkout of somebody's paper."""
 

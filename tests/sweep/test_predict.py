@@ -367,6 +367,35 @@ def test_a_gpu_that_has_no_room_is_told(
     assert (code, problem) == (2, "the GPU cannot be used (CUDA out of memory.): give --device cpu")
 
 
+def test_a_gpu_that_fails_as_it_computes_is_told_and_leaves_what_is_done(
+    run: Path, small_data: Path, said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is too old for this torch, or that a sweep fills meanwhile: it takes the network, and no more."""
+    opened, batches = open_model(run, "cpu"), list[int]()
+    opened._device = torch.device("cuda")
+
+    def fail(self: object, images: list[object]) -> object:
+        batches.append(len(images))
+        if len(batches) > 1:
+            raise torch.AcceleratorError("CUDA error: no kernel image\nCompile with TORCH_USE_CUDA_DSA")
+        return np.full((len(images), 3), 1 / 3, dtype=np.float32)
+
+    monkeypatch.setattr(predictor, "open_model", lambda *_: opened)
+    monkeypatch.setattr(predictor.Predictor, "_probabilities", fail)
+    table = tmp_path / "answers.csv"
+    code, _, (problem,) = said(run, small_data / "val", "--csv", table, "--batch-size", 4)
+    assert (code, problem) == (2, "the GPU cannot be used (CUDA error: no kernel image): give --device cpu")
+    assert len(rows_of(table)) == 4
+
+
+def test_torch_computes_with_the_cpus_of_the_quota_at_most(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor, "available_cpus", lambda: 2)
+    for threads, expected in ((4, 2), (1, 1)):
+        torch.set_num_threads(threads)
+        open_model(run, "cpu")
+        assert torch.get_num_threads() == expected
+
+
 def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from trainables.data.image import decode, fit_square
 from trainables.export import (
     ModelFacts,
     OnnxDisagreesError,
+    _onnx_difference,
     plain_network,
     read_model,
     restore,
@@ -297,3 +298,22 @@ def test_a_file_that_disagrees_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(OnnxDisagreesError, match="differ from torch's by up to"):
         write_onnx(tmp_path / "best.onnx", Noisy(), facts)
     assert list(tmp_path.iterdir()) == []
+
+
+class Session:
+    """Of a network whose answers are all 0."""
+
+    threads: ClassVar[list[int]] = []
+
+    def __init__(self, _path: str, options: Any, providers: list[str]) -> None:
+        self.threads.append(options.intra_op_num_threads)
+
+    def run(self, _names: list[str], inputs: dict[str, Any]) -> list[Any]:
+        return [0 * inputs["image"]]
+
+
+def test_onnxruntime_takes_the_threads_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself it pins a thread to each core of the machine, and prints a line for each that a job was not given."""
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    assert _onnx_difference(tmp_path / "best.onnx", nn.Threshold(torch.inf, 0.0), SIZE) == 0
+    assert Session.threads == [torch.get_num_threads()]
