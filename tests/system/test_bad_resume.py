@@ -72,6 +72,13 @@ def test_a_run_that_has_begun_can_go_on(run: RunPaths, asked: Asked) -> None:
     assert asked("--resume", "begun", "--dry-run").code == 0
 
 
+def test_a_run_of_a_cluster_can_go_on_on_one_machine(run: RunPaths, asked: Asked) -> None:
+    put(address="auto", concurrency="cluster", wait_for_nodes=4)(run.sweep)
+    here = "--address", "local", "--concurrency", 1
+    assert asked("--resume", "begun", *here, "--dry-run").code == 0
+    expect(asked("--resume", "begun", *here, "--wait-for-nodes", 4), "--wait-for-nodes 4 needs a cluster")
+
+
 @pytest.mark.parametrize("name", ["nothing", "empty", "."])
 def test_a_folder_that_is_no_run(run: RunPaths, asked: Asked, name: str) -> None:
     (run.root.parent / "empty").mkdir()
