@@ -96,8 +96,8 @@ class CachePlace:
     """Where a node keeps its cache, and how much of it.
 
     folder: ``~`` is the home of whoever runs there, ``~/.cache`` gives way to ``$XDG_CACHE_HOME``; made with mode 0700,
-    as what is kept may be patients' data. limit_bytes: of all entries together; None = ``PART_OF_DISK``, at most
-    ``LARGEST_CACHE_BYTES``.
+    as what is kept may be patients' data. limit_bytes: of all entries together, at most what the disk has for them;
+    None = ``PART_OF_DISK``, at most ``LARGEST_CACHE_BYTES``.
     """
 
     folder: str
@@ -115,10 +115,11 @@ class CachePlace:
 
     def limit(self, held_bytes: int) -> int:
         """How many bytes all entries may take; held_bytes: what they take now."""
-        if self.limit_bytes is not None:
-            return self.limit_bytes
         free = next(shutil.disk_usage(one).free for one in (self.path, *self.path.parents) if os.path.exists(one))
-        return int(min(PART_OF_DISK * (free + held_bytes), LARGEST_CACHE_BYTES))
+        room = free + held_bytes
+        if self.limit_bytes is not None:
+            return min(self.limit_bytes, room)
+        return int(min(PART_OF_DISK * room, LARGEST_CACHE_BYTES))
 
 
 class CacheEntry:
