@@ -61,14 +61,14 @@ def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> 
         with contextlib.suppress(OSError):  # A terminal that has gone.
             print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno is not None and disk_error(error) is error:
+            tell([f"{error.filename or 'the output'}: {DISK_ERRORS[error.errno]}"])
+            return DISK_FULL
+        if not isinstance(error, BrokenPipeError):
+            raise
         silence_output()
         return INTERRUPTED
-    except OSError as error:
-        if error.errno is None or disk_error(error) is not error:
-            raise
-        tell([f"{error.filename or 'the output'}: {DISK_ERRORS[error.errno]}"])
-        return DISK_FULL
 
 
 def say(*lines: object) -> None:

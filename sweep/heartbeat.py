@@ -153,10 +153,10 @@ def last_beat(paths: RunPaths, problems: list[str]) -> Beat:
 def beats_elsewhere(paths: RunPaths) -> str | None:
     """The host on which another process runs this run, where a lock of the file system does not tell; None if none.
 
-    Takes ``WATCH_S`` where the heartbeat says that one does, be it alive or dead.
+    Takes ``WATCH_S`` where the heartbeat says that one does, unless it is known to be dead.
     """
     beat = read_file(Beat, paths.heartbeat, [])
-    if beat.state != "running" or not beat.process or is_gone(beat.process) is not None:
+    if beat.state != "running" or beat.process in ("", this_process()) or is_gone(beat.process):
         return None
     time_before = _time_of(paths.heartbeat)
     time.sleep(WATCH_S)

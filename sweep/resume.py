@@ -55,6 +55,8 @@ def resume(asked: SweepConfig) -> Resumed:
             kept = f"a deterministic run keeps its {name.replace('_', ' ')} of {getattr(saved, name)}: omit it"
             problems.append(f"{dashed(name)} {getattr(asked, name)}: {kept}")
     changed = {name: getattr(asked, name) for name in given if name in may_change}
+    if changed.get("address") == "local" and "wait_for_nodes" not in asked.model_fields_set:
+        changed["wait_for_nodes"] = None  # The command line has no word for it.
     place = {"resume": asked.resume, "storage": asked.storage, "name": paths.root.name}
     # Of this command alone: what was retried once is not retried whenever the run goes on.
     changed |= place | {"retry_failed": asked.retry_failed}

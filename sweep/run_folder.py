@@ -6,6 +6,7 @@ Loads neither torch nor ray.
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import json
 import os
@@ -311,11 +312,23 @@ def reopen_run(paths: RunPaths, beside: RunPaths, sweep: Mapping[str, Any], dama
     before, again = (json.loads(one.dataset.read_text(encoding="utf-8")) for one in (paths, beside))
     known = before.get("sha256")
     hashes = known if isinstance(known, dict) else {}
+    if _cache_rows(paths.splits) != _cache_rows(beside.splits):
+        # A file that cannot be read has come or gone: the same images stand in other rows of the image cache.
+        damaged = list(again["sha256"])
     for name in damaged:
         os.replace(beside.root / name, paths.root / name)
         hashes[name] = again["sha256"][name]
     write_json(paths.dataset, again | {"sha256": hashes})  # the data set or the image cache may have moved
     change_sweep(paths, **sweep, ended=None)
+
+
+def _cache_rows(splits: Path) -> list[str | None]:
+    """Of each image in splits.csv; [] where it cannot be read."""
+    try:
+        with splits.open(encoding="utf-8", newline="") as file:
+            return [row.get("row") for row in csv.DictReader(file)]
+    except (OSError, ValueError, csv.Error):
+        return []
 
 
 def change_sweep(paths: RunPaths, **changes: Any) -> None:

@@ -29,8 +29,11 @@ DISK_ERRORS = {
     errno.EIO: "the disk fails (input/output error)",
     errno.ESTALE: "the file server no longer knows the file (stale file handle)",
     errno.ENOTCONN: "the mount is gone (not connected)",
+    errno.ESHUTDOWN: "the file server has shut this machine out (as Lustre evicts a client)",
 }
-"""By errno, why nothing can be written whoever tries. The last one also comes of sockets, which have no file's name."""
+"""By errno, why nothing can be written whoever tries."""
+_OF_SOCKETS = (errno.ENOTCONN, errno.ESHUTDOWN)
+"""Those that also come of sockets, which have no file's name."""
 
 
 def disk_error(error: BaseException | None) -> OSError | None:
@@ -39,7 +42,7 @@ def disk_error(error: BaseException | None) -> OSError | None:
         if (
             isinstance(error, OSError)
             and error.errno in DISK_ERRORS
-            and (error.errno != errno.ENOTCONN or error.filename)
+            and (error.errno not in _OF_SOCKETS or error.filename)
         ):
             return error
         error = error.__cause__ or error.__context__

@@ -96,8 +96,8 @@ class CachePlace:
     """Where a node keeps its cache, and how much of it.
 
     folder: ``~`` is the home of whoever runs there, ``~/.cache`` gives way to ``$XDG_CACHE_HOME``; made with mode 0700,
-    as what is kept may be patients' data. limit_bytes: of all entries together; None = ``PART_OF_DISK``, at most
-    ``LARGEST_CACHE_BYTES``.
+    as what is kept may be patients' data. limit_bytes: of all entries together, at most what the disk has for them;
+    None = ``PART_OF_DISK``, at most ``LARGEST_CACHE_BYTES``.
     """
 
     folder: str
@@ -115,18 +115,19 @@ class CachePlace:
 
     def limit(self, held_bytes: int) -> int:
         """How many bytes all entries may take; held_bytes: what they take now."""
-        if self.limit_bytes is not None:
-            return self.limit_bytes
         free = next(shutil.disk_usage(one).free for one in (self.path, *self.path.parents) if os.path.exists(one))
-        return int(min(PART_OF_DISK * (free + held_bytes), LARGEST_CACHE_BYTES))
+        room = free + held_bytes
+        if self.limit_bytes is not None:
+            return min(self.limit_bytes, room)
+        return int(min(PART_OF_DISK * room, LARGEST_CACHE_BYTES))
 
 
 class CacheEntry:
     """``MemoryShards`` on disk: an entry of ``count`` rows, opened or made. key: its name, of letters and digits.
 
     form: asked only where nobody has made it yet. Every method may raise ``OSError``: the cache cannot be used then,
-    or no longer. Entries that no process uses are removed for it, those used longest ago first; where it does not
-    fit even then, ``OSError`` with ENOSPC.
+    or no longer. Entries that no process uses are removed for it, those used longest ago first; where it would not
+    fit even then, none, and ``OSError`` with ENOSPC.
     """
 
     def __init__(self, place: CachePlace, key: str, count: int, form: Callable[[], RowForm]) -> None:
@@ -291,7 +292,7 @@ def claimed(shards: Shards, shard: int) -> Iterator[bool]:
 
 
 def _make_room(place: CachePlace, needed: int, mine: Path) -> None:
-    """Remove unused entries, the one used longest ago first, until ``needed`` bytes fit."""
+    """Remove unused entries, the one used longest ago first, until ``needed`` bytes fit; none where they cannot."""
     sizes: dict[Path, int] = {}
     used_at: dict[Path, float] = {}
     for folder in place.path.glob(f"*{_SUFFIX}"):
@@ -299,17 +300,18 @@ def _make_room(place: CachePlace, needed: int, mine: Path) -> None:
             files = [one.stat() for one in folder.iterdir() if one.is_file()]
             sizes[folder] = sum(state.st_size for state in files)
             used_at[folder] = max((state.st_mtime for state in files), default=0.0)
+    unused = [one for one in used_at if one != mine and not any(_uses(user) for user in one.glob("users/*"))]
     held = sum(sizes.values())
     limit = place.limit(held)
-    for folder in sorted(used_at, key=lambda one: used_at[one]):
+    left = limit - held + sum(sizes[folder] for folder in unused)
+    if needed > left:
+        told = f"{needed / 1e9:.1f} GB are needed, {max(0, left) / 1e9:.1f} of {limit / 1e9:.1f} GB are left"
+        raise OSError(errno.ENOSPC, told)
+    for folder in sorted(unused, key=lambda one: used_at[one]):
         if held + needed <= limit:
             return
-        if folder != mine and not any(_uses(user) for user in folder.glob("users/*")):
-            shutil.rmtree(folder, ignore_errors=True)
-            held -= sizes[folder]
-    if held + needed > limit:
-        told = f"{needed / 1e9:.1f} GB are needed, {max(0, limit - held) / 1e9:.1f} of {limit / 1e9:.1f} GB are left"
-        raise OSError(errno.ENOSPC, told)
+        shutil.rmtree(folder, ignore_errors=True)
+        held -= sizes[folder]
 
 
 def _uses(user: Path) -> bool:

@@ -30,6 +30,10 @@ def test_the_reserve_takes_room_and_gives_it_back(tmp_path: Path) -> None:
         (errno.EDQUOT, "the disk quota is used up (at {}): free space"),
         (errno.EROFS, "the file system has become read-only (at {}): have this fixed"),
         (errno.EIO, "the disk fails (input/output error) (at {}): have this fixed"),
+        (
+            errno.ESHUTDOWN,
+            "the file server has shut this machine out (as Lustre evicts a client) (at {}): have this fixed",
+        ),
         (errno.EFBIG, "files may not grow that large (ulimit -f, or the file system) (at {}): have this fixed"),
     ],
 )

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from sweep.endings import INTERRUPTED, run_command, say, tell
+from sweep.endings import DISK_FULL, INTERRUPTED, run_command, say, tell
 
 COMMAND = """
 import atexit, sys
@@ -65,6 +65,18 @@ def test_ctrl_c_on_a_terminal_that_has_gone_is_an_interruption(monkeypatch: pyte
 
     monkeypatch.setattr(sys, "stderr", Gone())
     assert run_command(interrupted, []) == INTERRUPTED
+
+
+def test_a_file_server_that_shuts_this_machine_out_is_no_reader_that_has_gone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Python has one class for both."""
+
+    def evicted(_: object) -> int:
+        raise BrokenPipeError(errno.ESHUTDOWN, "shut down", "/lustre/runs/a/result.jsonl")
+
+    assert run_command(evicted, []) == DISK_FULL
+    assert "/lustre/runs/a/result.jsonl: the file server has shut this machine out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("closed", "expected"), [("", "zapalenie p\\u0142uc\n"), (">&- 2>&-", "")])

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -127,7 +128,22 @@ def test_a_run_that_beats_on_another_host_is_not_taken_over(
     assert beats_elsewhere(paths) == ("there" if beats else None)
 
 
-def test_what_this_host_ran_needs_no_look(paths: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("beats", [True, False])
+def test_nor_is_one_of_this_host_where_its_file_system_has_no_locks(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch, beats: bool
+) -> None:
+    monkeypatch.setattr(heartbeat.time, "sleep", lambda seconds: os.utime(paths.heartbeat, (0, 0)) if beats else None)
+    command = [sys.executable, "-c", HOLD, str(paths.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == b"beats\n"
+        driver.send_signal(signal.SIGSTOP)
+        assert beats_elsewhere(paths) == (socket.gethostname() if beats else None)
+        driver.kill()
+    assert beats_elsewhere(paths) is None
+
+
+def test_what_this_process_runs_needs_no_look(paths: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat.time, "sleep", lambda seconds: pytest.fail("it was looked at"))
     assert beats_elsewhere(paths) is None
     with Heartbeat(paths, 1):

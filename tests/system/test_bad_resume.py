@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from refused import SMALL, Asked, draw, expect
@@ -70,6 +71,13 @@ def contents(run: RunPaths) -> dict[str, bytes]:
 def test_a_run_that_has_begun_can_go_on(run: RunPaths, asked: Asked) -> None:
     """What the tests below show is the fault's doing."""
     assert asked("--resume", "begun", "--dry-run").code == 0
+
+
+def test_a_run_of_a_cluster_can_go_on_on_one_machine(run: RunPaths, asked: Asked) -> None:
+    put(address="auto", concurrency="cluster", wait_for_nodes=4)(run.sweep)
+    here = "--address", "local", "--concurrency", 1
+    assert asked("--resume", "begun", *here, "--dry-run").code == 0
+    expect(asked("--resume", "begun", *here, "--wait-for-nodes", 4), "--wait-for-nodes 4 needs a cluster")
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty", "."])
@@ -253,6 +261,33 @@ def test_a_file_that_tells_of_the_data_is_used_as_it_was_written_or_written_agai
     file.unlink()
     images.rename(images.with_name("elsewhere"))
     expect(asked("--resume", "begun"), f"--data {images}: no such folder")
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_file_that_cannot_be_read_may_come_or_go_and_no_image_gets_the_label_of_another(
+    tmp_path: Path, images: Path, comes: bool
+) -> None:
+    cut_off = images / "train" / "bright" / "a.png"  # the first of all
+    content = (images / "val" / "dark" / "dark0.png").read_bytes()[:100]
+    if not comes:
+        cut_off.write_bytes(content)
+    run = begin(tmp_path, images, "--name", "begun", "--skip-unreadable")
+    before = open_dataset(run.root)
+    if comes:
+        cut_off.write_bytes(content)
+    else:
+        cut_off.unlink()
+    resumed = resume(read(["--resume", "begun", "--storage", str(run.root.parent)])[0])
+    with staging(run, []) as beside:
+        assert beside is not None
+        prepare = prepare_into(beside, run, workers=1, folds=None)
+        plan = make_plan(resumed.config, [], prepare, own_epochs=False, machine=this_machine(), resumed=run)
+        reopen_run(run, beside, {}, plan.damaged)
+    after = open_dataset(run.root)
+    for ours, theirs in ((after.train, before.train), (after.val, before.val)):
+        assert ours.paths == theirs.paths
+        np.testing.assert_array_equal(after.images[ours.rows], before.images[theirs.rows])
+    assert read_run(run.root).problems == []
 
 
 def test_jobs_that_begin_in_the_same_second_have_folders_of_their_own(

@@ -66,6 +66,12 @@ def test_a_full_disk_is_found_behind_what_came_of_it() -> None:
     assert disk_error(ValueError()) is None
 
 
+@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ESHUTDOWN])
+def test_a_connection_without_a_file_is_no_disk(number: int) -> None:
+    assert disk_error(OSError(number, "of a socket")) is None
+    assert disk_error(OSError(number, "of a mount", "/mnt/runs/a")) is not None
+
+
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 def test_a_file_has_the_rights_that_the_umask_leaves_and_they_are_never_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int, mode: int

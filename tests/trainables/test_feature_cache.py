@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -431,11 +432,20 @@ def test_the_entry_used_longest_ago_goes_first_and_none_that_is_in_use(
     assert sorted(path.stem for path in place.path.iterdir()) == sorted([*left, "new"])
 
 
-def test_where_all_that_is_left_is_in_use_there_is_no_room(place: CachePlace, crowded: CacheEntry) -> None:
+def test_where_too_much_is_in_use_there_is_no_room_and_the_rest_stays(place: CachePlace, crowded: CacheEntry) -> None:
     with pytest.raises(OSError) as caught:
         opened(CachePlace(place.folder, FIRST_ROW + ROWS.nbytes), "new")
     assert caught.value.errno == errno.ENOSPC
-    assert array_of(place, "mine").exists()
+    assert sorted(path.parent.stem for path in place.path.glob("*/array")) == ["mine", "older", "younger"]
+
+
+def test_a_disk_that_is_full_before_the_limit_is_reached_gets_room_too(
+    place: CachePlace, crowded: CacheEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = (FIRST_ROW + ROWS.nbytes) // 2
+    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    opened(CachePlace(place.folder, limit_bytes=10**15), "new")
+    assert sorted(path.stem for path in place.path.iterdir()) == ["mine", "new", "younger"]
 
 
 def test_an_entry_that_this_process_has_done_with_makes_room(place: CachePlace) -> None:

@@ -132,7 +132,7 @@ class _Build:
         folder, part, count = path.parent, path.with_name(f".{path.name}"), len(self.hashes)
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder, path.name[:_SETTINGS])
-        with building(part, self._tell):
+        with building(part, self._tell) as part:
             if cache := self.found(path):  # the other sweep has built it
                 return cache
             stats: list[ImageStats] = []

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -204,20 +205,26 @@ class DecodedWriter:
 
 
 @contextlib.contextmanager
-def building(part: Path, meanwhile: Callable[[int], object]) -> Iterator[None]:
-    """Wait until no other sweep builds ``part``; ``meanwhile`` is told, every second, how many rows that one has."""
-    lock, smalls = _lock_of(part), part.with_suffix(".smalls")
-    with contextlib.suppress(OSError):  # A file system without locks: two sweeps at once are then the user's to avoid.
+def building(part: Path, meanwhile: Callable[[int], object]) -> Iterator[Path]:
+    """Wait until no other sweep builds ``part``; ``meanwhile`` is told, every second, how many rows that one has.
+
+    Where to build it: a file of its own where the file system has no locks, as others may build at the same time.
+    """
+    lock, smalls, place = _lock_of(part), part.with_suffix(".smalls"), part
+    try:
         while not lock.is_locked:
             try:
                 lock.acquire(timeout=1)
             except Timeout:
                 meanwhile(smalls.stat().st_size // _SMALL_BYTES if smalls.exists() else 0)
+    except OSError:
+        place = part.with_name(f".{secrets.token_hex(4)}{part.name}")
     try:
-        yield
+        yield place
     finally:
-        if not part.exists():
-            part.with_suffix(".lock").unlink(missing_ok=True)
+        for one in (part, place):
+            if not one.exists():
+                one.with_suffix(".lock").unlink(missing_ok=True)
         lock.release()
 
 
@@ -228,10 +235,18 @@ def remove_leftovers(cache_dir: Path, settings: str, whole: Collection[str] = ()
         with contextlib.suppress(OSError):  # its sweep lives, or has finished it, or another has removed it
             old = time.time() - part.stat().st_mtime > _LEFT_AFTER_S
             covered = whole and settings in part.name and all(one.content in contents for one in read_records(part))
+            lock = _lock_of(part)
+            try:
+                if old or covered:
+                    lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            except OSError:  # Without locks a young one may be that of a sweep at work.
+                covered = False
             if old or covered:
-                with _lock_of(part).acquire(timeout=0):
-                    for suffix in (*SUFFIXES, ".colour", ".lock"):
-                        part.with_suffix(suffix).unlink(missing_ok=True)
+                for suffix in (*SUFFIXES, ".colour", ".lock"):
+                    part.with_suffix(suffix).unlink(missing_ok=True)
+                lock.release()
 
 
 def _lock_of(part: Path) -> BaseFileLock:

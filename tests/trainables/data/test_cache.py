@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -8,8 +9,10 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 
+import filelock._unix
 import numpy as np
 import pytest
 from filelock import FileLock
@@ -279,6 +282,33 @@ def test_two_sweeps_building_at_once_leave_one_whole_cache(files: tuple[Path, ..
     assert open_or_build(files, 16, "squash", tmp_path / "cache", 1) == caches[0]
 
 
+def refuse(*_: object) -> None:
+    raise OSError(errno.ENOSYS, "no locks here")
+
+
+def test_so_they_do_where_the_file_system_has_no_locks(
+    files: tuple[Path, ...], tmp_path: Path, decoded: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = open_or_build(files, 16, "squash", tmp_path / "other", 1)
+    monkeypatch.setattr(filelock._unix.fcntl, "flock", refuse)
+    with pytest.raises(Stopped):
+        open_or_build(files, 16, "squash", tmp_path / "cache", 1, stop_at(6))
+    decoded.clear()
+    begun = Barrier(4)
+
+    def together(what: str, done: int, count: int) -> None:
+        if (what, done) == ("images read", 1):
+            begun.wait()
+
+    def build(_: int) -> ImageCache:
+        return open_or_build(files, 16, "squash", tmp_path / "cache", 1, together)
+
+    with ThreadPoolExecutor(4) as pool:
+        caches = list(pool.map(build, range(4)))
+    assert {*decoded} == {*files[6:]}, "what was interrupted is used"
+    assert [content(cache) for cache in caches] == [content(whole)] * 4
+
+
 def test_unreadable_file_leaves_a_black_row_and_its_reason(files: tuple[Path, ...], tmp_path: Path) -> None:
     files[3].write_bytes(b"")
     files[4].unlink()
@@ -315,7 +345,12 @@ def test_description_names_no_file(files: tuple[Path, ...], tmp_path: Path) -> N
     assert json.loads(text)["shape"] == [9, 1, 16, 16]
 
 
-def test_leftovers_of_a_sweep_killed_long_ago_are_removed(files: tuple[Path, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("locks", [True, False])
+def test_leftovers_of_a_sweep_killed_long_ago_are_removed(
+    files: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    if not locks:
+        monkeypatch.setattr(filelock._unix.fcntl, "flock", refuse)
     folder = tmp_path / "cache"
     folder.mkdir()
     old, young = folder / ".aa-1.npy", folder / ".bb-2.npy"
