@@ -152,6 +152,9 @@ def checked_overrides(overrides: Mapping[str, object], context: SpaceContext) ->
             if field in fits and not isinstance(value, Range | Choices):
                 raise_all(misfits(TrialParams.from_flat(fits | {field: value}), context))
             fitting[field] = value
+    if fitting.get("unfreeze_depth", 0) is None and not names_layers(fitting):
+        del fitting["unfreeze_depth"]
+        problems.append("--set unfreeze_depth=none: name the layers to train beside it: --set unfreeze_layers=NAMES")
     return fitting, problems
 
 
