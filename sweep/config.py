@@ -453,6 +453,9 @@ def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None
     found = []
     if local and config.concurrency == CLUSTER:
         found.append(f"--concurrency {CLUSTER} needs a cluster: add --address, or give a number")
+    elif config.deterministic and config.concurrency == CLUSTER and config.resume is None:
+        what = "cannot be combined, as the order of trials would depend on the cluster"
+        found.append(f"--concurrency {CLUSTER} and --deterministic {what}: give a number, or omit one of the two")
     if local and config.wait_for_nodes is not None:
         found.append(f"--wait-for-nodes {config.wait_for_nodes} needs a cluster: add --address, or omit it")
     if cpus is not None and asked_cpus > cpus:

@@ -234,6 +234,13 @@ def test_a_cluster_may_have_fewer_machines_now_than_later() -> None:
     assert check(config, 8, 0) == []
 
 
+def test_a_deterministic_sweep_has_a_number_of_concurrent_trials() -> None:
+    assert problem_of(address="auto", deterministic=True, concurrency="cluster").startswith(
+        "--concurrency cluster and --deterministic cannot be combined"
+    )
+    assert resolve(SweepConfig(address="auto", deterministic=True), Machine(cpus=8, gpus=0)).concurrency == 8
+
+
 def test_all_problems_come_together() -> None:
     config = SweepConfig(trials=0, epochs=0, sampler="x", fit="y", backbones=("z",), name="a/b", cpus_per_trial=99)
     assert len(check(resolve(config, Machine(cpus=2, gpus=0)), 2, 0)) == 7
