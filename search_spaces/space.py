@@ -202,7 +202,8 @@ def misfits(params: TrialParams, context: SpaceContext) -> list[str]:
     if params.batch_size > context.train_count:
         found.append(f"batch_size {params.batch_size} is above the {context.train_count} images of the training split")
     if params.backbone not in context.backbones:
-        found.append(f"backbone {params.backbone} is not one of this sweep's: {', '.join(context.backbones)}")
+        ours = ", ".join(context.backbones)
+        found.append(f"backbone {params.backbone} is not one of this sweep's: {ours}; name it in --backbones")
     return found
 
 
