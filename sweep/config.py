@@ -67,7 +67,7 @@ class SweepConfig(DataConfig):
         None,
         "NAMES",
         "networks to try, separated by commas; default: those of twelve whose weights are found, demo three; a wrong "
-        "name lists all 18",
+        "name lists all",
         many=True,
         allowed=BACKBONE_NAMES,
         kind="backbone",
