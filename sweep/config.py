@@ -17,6 +17,7 @@ from sweep.option_types import (
     CLUSTER,
     BytesOrNone,
     ClassShareOrNone,
+    CommaNamesOrNone,
     Concurrency,
     Hyperparameters,
     NodeFolderOrNone,
@@ -152,11 +153,11 @@ class SweepConfig(DataConfig):
         "retrain finalists by K-fold cross-validation on train + val, once per fold; default: the run's split",
         least=2,
     )
-    compare: CommaNames = _evidence(
+    compare: CommaNamesOrNone = _evidence(
         (),
         "NAMES",
         "also retrain the best trial of each combination of these hyperparameters, such as backbone,unfreeze_depth, "
-        "with at least three ended trials; the cost is shown first",
+        "with at least three ended trials; the cost is shown first; default: none",
         many=True,
         allowed=COMPARABLE,
         kind="hyperparameter",
@@ -372,7 +373,8 @@ def _pairs(config: SweepConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     }
     for fields, given in of_finalists.items():
         if config.finalists == 0 and given:
-            what = "needs finalists, but --finalists 0 disables them: omit one of the two"
+            way_out = "omit one of the two (with --resume, none in place of the earlier one)"
+            what = f"needs finalists, but --finalists 0 disables them: {way_out}"
             yield ("finalists", *fields), f"{given} {what}"
     if config.target_sensitivity and config.target_specificity:
         way_out = "give only one (with --resume, none in place of the earlier one)"
