@@ -113,6 +113,19 @@ def test_every_trial_keeps_to_the_users_ranges_and_what_is_cut_is_said(name: str
     assert pickle.loads(pickle.dumps(space)).notes == space.notes
 
 
+@pytest.mark.parametrize(
+    ("name", "fixed", "idle"),
+    [
+        ("head_only", {"backbone_lr_factor": "0.1"}, "backbone_lr_factor=0.1"),
+        ("imbalance", {"optimizer": "adamw", "momentum": "0.9"}, "momentum=0.9"),
+        ("partial_unfreeze", {"loss": "bce", "focal_gamma": "3"}, "focal_gamma=3.0"),
+    ],
+)
+def test_a_fixed_value_that_changes_no_trial_is_told(name: str, fixed: dict[str, object], idle: str) -> None:
+    assert load_space(name, CONTEXT, fixed).notes == (f"--set {idle} has no effect on any trial here",)
+    assert load_space("partial_unfreeze", CONTEXT, {"momentum": 0.9, "focal_gamma": 2, "dropout": 0}).notes == ()
+
+
 def test_seed_points_outside_the_ranges_are_dropped_and_counted() -> None:
     whole = load_space("partial_unfreeze", CONTEXT)
     space = load_space("partial_unfreeze", CONTEXT, {"lr": "1e-4..5e-3", "unfreeze_depth": "2,4"})
