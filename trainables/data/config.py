@@ -92,10 +92,11 @@ def conditions(raw: object) -> dict[str, tuple[str, ...]]:
         }
     found: dict[str, tuple[str, ...]] = {}
     for one in names(raw):
-        column, equals, values = one.partition("=")
-        if not column.strip() or not equals:
+        column, _, given = one.partition("=")
+        values = tuple(part.strip() for part in given.split(","))
+        if not column.strip() or not all(values):
             raise ValueError(f"{one}: write COLUMN=VALUE, or COLUMN=VALUE,VALUE")
-        found[column.strip()] = found.get(column.strip(), ()) + tuple(part.strip() for part in values.split(","))
+        found[column.strip()] = found.get(column.strip(), ()) + values
     return found
 
 
