@@ -132,6 +132,8 @@ def test_seed_points_of_ours_that_are_not_tried_are_told() -> None:
     assert told(trials=8) == ["4 of the 6 seed points of partial_unfreeze are tried"]
     assert told(trials=64, sampler="qmc") == ["0 of the 6 seed points of partial_unfreeze are tried"]
     assert told(trials=12) == []
+    extended = dataclasses.replace(planned(**asked, trials=8), resumed=True)
+    assert not [note for note in extended.notes() if "seed points" in note], "those of the first command were told then"
 
 
 def test_a_dry_run_fetches_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
