@@ -326,7 +326,7 @@ def _seed(results: Results) -> str:
 
 
 def _last_epoch(results: Results) -> str:
-    budget, best, winner = results.data.run.sweep.epochs, results.data.best, results.winner
+    budget, best, winner = results.data.run.sweep.epochs_of(results.number), results.data.best, results.winner
     which, last = "the best trial", [] if best is None else [best["best_epoch"]]
     if winner is not None:
         which, last = "every repeat", [one.best_epoch for one in winner.finalist.completed]

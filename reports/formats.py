@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from search_spaces.params import TrialParams
+from search_spaces.params import BACKBONE_NAMES, TrialParams
 
 if TYPE_CHECKING:
     from sweep.records import SweepRecord
@@ -288,8 +288,11 @@ def again(sweep: SweepRecord, params: TrialParams, name: str, number: int | None
     else:
         fixed["unfreeze_depth"] = params.unfreeze_depth
     options = ["--space", "partial_unfreeze", "--name", f"{name}-again", "--trials", "1"]
-    own = next((row.epochs for row in sweep.study_rows if row.number == number and sweep.own_epochs), None)
-    options += ["--epochs", str(own or sweep.epochs)] if own or sweep.epochs else []
+    epochs = sweep.epochs_of(number)
+    options += ["--epochs", str(epochs)] if epochs else []
+    files = {*re.findall(r"(?:^|,)(\w+)=", sweep.weights or "")} & {*BACKBONE_NAMES}
+    if others := sorted(files - {params.backbone}):  # Each network that --weights has a file of must be named.
+        options += ["--backbones", ",".join([params.backbone, *others])]
     for key, value in fixed.items():
         options += ["--set", f"{key}={'none' if value is None else value}"]
     return f"{SWEEP} {shlex.join([*_without(sweep.command, CHOSEN_AGAIN), *options])}"

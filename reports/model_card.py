@@ -131,7 +131,7 @@ def _training(results: Results, model: ModelRecord) -> str:
         return "The hyperparameters are damaged; see best.json."
     data, start = results.data, model.starting_weights or WeightsRecord()
     origin = ORIGINS.get(start.origin or "", "random weights") + (f" (SHA-256 {start.sha256})" if start.sha256 else "")
-    limit = data.run.sweep.epochs or "?"
+    limit = data.run.sweep.epochs_of(results.number) or "?"
     facts = {"Initial weights": origin, **dict(formats.in_words(params))}
     facts["Epochs"] = f"{model.epoch} of at most {limit}: the best on validation was kept"
     facts["Selected from"] = f"{len(data.trials):,} trials by {formats.metric_name(data.metric)}"

@@ -67,10 +67,10 @@ class FixedTrial:
     def _ask(self, name: str, offered: Offered) -> Any:
         field = field_of(name)
         override = self._overrides.get(field)
-        if field in self._overrides and not isinstance(override, Range | Choices):
-            return override
         if field == "unfreeze_depth" and names_layers(self._overrides):
             return 1  # "some of the backbone trains", for the branches of the space; ``resolve`` drops the depth
+        if field in self._overrides and not isinstance(override, Range | Choices):
+            return override
         distribution = self._narrow(name, offered, override) if isinstance(override, Range | Choices) else offered
         before = self.distributions.get(name, self._known.get(name, distribution))
         if before != distribution:

@@ -45,8 +45,8 @@ class Space:
     name: as in ``SPACES``, or the absolute path of the user's file. overrides: what ``--set`` fixed or narrowed.
     seed_points: dicts of names as suggested; a sweep tries them first, in this order.
     distributions: of every name that random trials asked for; empty for a study. conditional: the names that only
-    some of them asked for. notes: what was cut off the user's
-    ranges, and how many seed points lie outside them.
+    some of them asked for. notes: what was cut off the user's ranges, which fixed values change no trial, and how many
+    seed points lie outside the ranges.
     fixed: a study's trials, in its order, None for a searched space; rows: the study's rows beside them.
     asked: the ids of a study's rows that were asked for, () = all. left_out: id of a study's row to the reason why it
     is not among ``fixed``.
@@ -152,6 +152,9 @@ def checked_overrides(overrides: Mapping[str, object], context: SpaceContext) ->
             if field in fits and not isinstance(value, Range | Choices):
                 raise_all(misfits(TrialParams.from_flat(fits | {field: value}), context))
             fitting[field] = value
+    if fitting.get("unfreeze_depth", 0) is None and not names_layers(fitting):
+        del fitting["unfreeze_depth"]
+        problems.append("--set unfreeze_depth=none: name the layers to train beside it: --set unfreeze_layers=NAMES")
     return fitting, problems
 
 
@@ -199,7 +202,8 @@ def misfits(params: TrialParams, context: SpaceContext) -> list[str]:
     if params.batch_size > context.train_count:
         found.append(f"batch_size {params.batch_size} is above the {context.train_count} images of the training split")
     if params.backbone not in context.backbones:
-        found.append(f"backbone {params.backbone} is not one of this sweep's: {', '.join(context.backbones)}")
+        ours = ", ".join(context.backbones)
+        found.append(f"backbone {params.backbone} is not one of this sweep's: {ours}; name it in --backbones")
     return found
 
 
@@ -233,6 +237,7 @@ def _tried_out(space: Space) -> Space:
     trials: list[FixedTrial] = []
     distributions: dict[str, Offered] = {}
     problems: dict[str, list[str]] = {}  # by what is the same whatever value was drawn
+    idle = {field for field, override in space.overrides.items() if not isinstance(override, Range | Choices)}
     unseen = {field for field, override in space.overrides.items() if isinstance(override, Range | Choices)}
     with random_study() as study:
         # A range may be of a field that few branches ask for: more draws before it is called a mistake.
@@ -242,6 +247,7 @@ def _tried_out(space: Space) -> Space:
             try:
                 params = space.params_of(trials[-1])
                 distributions |= trials[-1].distributions
+                idle -= params.active().keys()
                 again = FixedTrial(asked, space.overrides, known=distributions)  # Optuna gives the same values again
                 if space.params_of(again) != params or again.suggested != trials[-1].suggested:
                     raise UserError(depends_on_more(space))
@@ -256,6 +262,7 @@ def _tried_out(space: Space) -> Space:
     why = f"{space.name} does not search it here: give it one value"
     raise_all([f"--set {field}={space.overrides[field]}: {why}" for field in space.overrides if field in unseen])
     notes = dict.fromkeys(note for trial in trials for note in trial.notes)
+    notes |= {f"--set {field}={space.overrides[field]} has no effect on any trial here": None for field in sorted(idle)}
     always = set.intersection(*(set(trial.distributions) for trial in trials))
     conditional = tuple(name for name in distributions if name not in always)
     return dataclasses.replace(space, distributions=distributions, conditional=conditional, notes=tuple(notes))

@@ -17,6 +17,7 @@ from sweep.option_types import (
     CLUSTER,
     BytesOrNone,
     ClassShareOrNone,
+    CommaNamesOrNone,
     Concurrency,
     Hyperparameters,
     NodeFolderOrNone,
@@ -67,7 +68,7 @@ class SweepConfig(DataConfig):
         None,
         "NAMES",
         "networks to try, separated by commas; default: those of twelve whose weights are found, demo three; a wrong "
-        "name lists all 18",
+        "name lists all",
         many=True,
         allowed=BACKBONE_NAMES,
         kind="backbone",
@@ -152,11 +153,11 @@ class SweepConfig(DataConfig):
         "retrain finalists by K-fold cross-validation on train + val, once per fold; default: the run's split",
         least=2,
     )
-    compare: CommaNames = _evidence(
+    compare: CommaNamesOrNone = _evidence(
         (),
         "NAMES",
         "also retrain the best trial of each combination of these hyperparameters, such as backbone,unfreeze_depth, "
-        "with at least three ended trials; the cost is shown first",
+        "with at least three ended trials; the cost is shown first; default: none",
         many=True,
         allowed=COMPARABLE,
         kind="hyperparameter",
@@ -228,8 +229,8 @@ class SweepConfig(DataConfig):
     resume: Text | None = _place(
         None,
         "NAME",
-        "continue a run; --trials, the time limits, --data (if it moved), and the options of evidence and machines may "
-        "be changed",
+        "continue a run; --trials, the time limits, the paths of the data (if they moved), and the options of evidence "
+        "and machines may be changed",
         path=True,
     )
     retry_failed: WhichFailed = _place(
@@ -372,7 +373,8 @@ def _pairs(config: SweepConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     }
     for fields, given in of_finalists.items():
         if config.finalists == 0 and given:
-            what = "needs finalists, but --finalists 0 disables them: omit one of the two"
+            way_out = "omit one of the two (with --resume, none in place of the earlier one)"
+            what = f"needs finalists, but --finalists 0 disables them: {way_out}"
             yield ("finalists", *fields), f"{given} {what}"
     if config.target_sensitivity and config.target_specificity:
         way_out = "give only one (with --resume, none in place of the earlier one)"
@@ -453,6 +455,9 @@ def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None
     found = []
     if local and config.concurrency == CLUSTER:
         found.append(f"--concurrency {CLUSTER} needs a cluster: add --address, or give a number")
+    elif config.deterministic and config.concurrency == CLUSTER and config.resume is None:
+        what = "cannot be combined, as the order of trials would depend on the cluster"
+        found.append(f"--concurrency {CLUSTER} and --deterministic {what}: give a number, or omit one of the two")
     if local and config.wait_for_nodes is not None:
         found.append(f"--wait-for-nodes {config.wait_for_nodes} needs a cluster: add --address, or omit it")
     if cpus is not None and asked_cpus > cpus:

@@ -12,7 +12,7 @@ from pydantic import PlainValidator
 from search_spaces.errors import gathered, raise_all
 from search_spaces.params import Override, override_from_json, parse_text
 from search_spaces.paths import expanded
-from trainables.data.config import finite, names, text, whole
+from trainables.data.config import comma_names, finite, names, text, whole
 
 CLUSTER = "cluster"
 """Of --concurrency: as many trials as the cluster has room for, whoever joins or leaves it meanwhile."""
@@ -106,6 +106,12 @@ def class_share(raw: object) -> dict[str, float]:
     return {str(name).strip(): share}
 
 
+def names_or_none(raw: object) -> tuple[str, ...]:
+    """Names with commas between; "none" alone: no name, in place of those that a resumed run has."""
+    found = comma_names(raw)
+    return () if found == ("none",) else found
+
+
 def which_failed(raw: object) -> bool | str:
     """True, False, or "all"."""
     if not isinstance(raw, bool) and raw != "all":
@@ -127,6 +133,7 @@ def _or_none(reader: Any) -> PlainValidator:
 
 Number = Annotated[float, PlainValidator(number)]
 Concurrency = Annotated[int | str, PlainValidator(concurrency)]
+CommaNamesOrNone = Annotated[tuple[str, ...], PlainValidator(names_or_none)]
 WholeOrNone = Annotated[int | None, _or_none(whole)]
 SecondsOrNone = Annotated[float | None, _or_none(seconds)]
 NodeFolderOrNone = Annotated[str | None, _or_none(node_folder)]

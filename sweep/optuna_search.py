@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as Outcome
 
 from search_spaces.errors import UserError, raise_all
-from search_spaces.params import Scalar, TrialParams
+from search_spaces.params import FIELDS, Scalar, TrialParams
 from search_spaces.space import Space, depends_on_more
 from search_spaces.user_file import ProcessLost
 from sweep.endings import BAD_INPUT, SweepStopped
@@ -251,13 +251,19 @@ class OptunaExport:
     """``study.db``: a copy of the search that Optuna's own tools open; the search never reads it.
 
     Each ended trial is appended, by a thread: the next trial does not wait for it. Made anew from the history when a
-    run is resumed. Python ends when all is written, and ``close`` returns then.
+    run is resumed. Python ends when all is written, and ``close`` returns then. listed: the trials of a fixed list, of
+    which nothing is sampled: each parameter stands there as a categorical of all its values in the list.
 
     Trouble with the file (a full disk, a lock) is logged and ends the export, not the sweep.
     """
 
-    def __init__(self, history: TrialHistory) -> None:
+    def __init__(self, history: TrialHistory, listed: Sequence[TrialParams] = ()) -> None:
         self._history = history
+        values = [params.to_flat() for params in listed]
+        self._choices = {
+            name: CategoricalDistribution(tuple(dict.fromkeys(one[name] for one in values)))
+            for name in (FIELDS if values else {})
+        }
         self._study: optuna.Study | None = None
         self._storage: optuna.storages.RDBStorage | None = None
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="study.db")
@@ -294,10 +300,9 @@ class OptunaExport:
             return
         try:
             trial = frozen_trial(state, state.suggestion, self._history)
-            if not trial.distributions:
-                # A fixed list samples nothing: its parameters stand there as categoricals of one choice.
+            if self._choices:
                 trial.params = state.params.active()
-                trial.distributions = {name: CategoricalDistribution((value,)) for name, value in trial.params.items()}
+                trial.distributions = {name: self._choices[name] for name in trial.params}
             self._study.add_trial(trial)
         except Exception as error:
             self._give_up(error)

@@ -57,6 +57,7 @@ class Plan:
     behind how many of its stages features of frozen layers are kept (``stages_worth_keeping``). slots: trials that the
     machines have room for as the sweep begins. damaged: files of the run that is resumed that are written again from
     the data, which are the run's own. warm_trials: of --warm-start; warm_notes: what of its best is not among them.
+    resumed: trials may have begun, and of an extended sweep the seed points are those of the first command.
     """
 
     config: ResolvedConfig
@@ -71,6 +72,7 @@ class Plan:
     damaged: tuple[str, ...] = ()
     warm_trials: tuple[WarmTrial, ...] = ()
     warm_notes: Sequence[str] = ()
+    resumed: bool = False
 
     @property
     def at_once(self) -> int:
@@ -145,7 +147,7 @@ class Plan:
             names, after = ", ".join(one.trial_id for one in self.warm_trials), own_points(self.space)
             when = f", after the {len(after)} seed points of {self.space.name}" if after else ""
             lines.append(f"warm start: the best trials of {self.config.warm_start}, {names}, are tried first{when}")
-        elif len(first) < len(points):
+        elif len(first) < len(points) and not self.resumed:
             lines.append(
                 f"{len(first)} of the {len(points)} seed points of {self.space.name} are tried: at most half of the "
                 "trials, and none if --sampler does not learn from them"
@@ -255,6 +257,7 @@ def make_plan(
         damaged=() if resumed is None else _damaged(resumed),
         warm_trials=warm[0] if warm else (),
         warm_notes=warm[1] if warm else (),
+        resumed=resumed is not None,
     )
 
 

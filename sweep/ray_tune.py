@@ -151,6 +151,9 @@ def run_trials(
     with _workers(plan, history.paths, trainable) as workers:
         progress.slots = lambda: workers.slots
         interrupted = workers.do(_Trials(searcher, history, pruning, lag, progress, budget, remaining))
+    if searcher.exhausted and len(history.entries) < trials:
+        ends = f"the search ends with {len(history.entries)} of --trials {trials}"
+        progress.message(f"the space gave no configuration that is new: {ends}")
     # Between two trials none is unfinished, and still the sweep may have been interrupted.
     done = not history.unfinished() and (searcher.exhausted or len(history.entries) >= trials)
     return Outcome(interrupted=not done and interrupted, out_of_time=not done and not interrupted)

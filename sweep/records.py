@@ -109,6 +109,12 @@ class SweepRecord(Record):
         kinds = {"sensitivity": self.target_sensitivity, "specificity": self.target_specificity}
         return next(((kind, *one) for kind, given in kinds.items() for one in (given or {}).items()), None)
 
+    def epochs_of(self, number: int | None = None) -> int | None:
+        """The most epochs that trial ``number`` may run, without it any trial: a study's own where none were given."""
+        rows = self.study_rows if self.own_epochs else ()
+        own = [row.epochs for row in rows if row.epochs and number in (None, row.number)]
+        return max(own, default=self.epochs)
+
 
 class WeightsRecord(Record):
     """The file of starting weights of one backbone, see ``trainables.weights.FoundWeights``."""

@@ -366,7 +366,7 @@ def run_search(
         deterministic=config.deterministic,
         warm=[one.point for one in plan.warm_trials],
     )
-    export = OptunaExport(history)
+    export = OptunaExport(history, plan.space.fixed or ())
     history.on_end.append(export.add)
 
     def settings_of(entry: TrialState) -> tuple[TrialSettings, int]:

@@ -158,7 +158,7 @@ def _networks(results: Results) -> list[str]:
     params = [one for row in data.trials.to_dict("records") if (one := formats.trial_params(row)) is not None]
     augmentation, optimizers, losses = (_used(params, name) for name in ("augment", "optimizer", "loss"))
     schedule = f" and a learning rate that was {schedules}" if (schedules := _used(params, "lr_schedule")) else ""
-    epochs = f", for at most {sweep.epochs} epochs" if sweep.epochs else ""
+    epochs = f", for at most {most} epochs" if (most := sweep.epochs_of()) else ""
     precision = PRECISIONS.get(sweep.precision or "")
     return [
         f"The backbones were {listing(cited)}, as implemented in torchvision, with a new head.",

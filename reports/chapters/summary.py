@@ -260,7 +260,7 @@ def _run(results: Results) -> list[tuple[str, str]]:
     """What was searched on what, with what end, and when the test split was opened."""
     data = results.data
     sweep, counts = data.run.sweep, tables.status_counts(data.trials)
-    budget = f", at most {sweep.epochs} epochs per trial" if sweep.epochs else ""
+    budget = f", at most {most} epochs per trial" if (most := sweep.epochs_of()) else ""
     source = data.dataset.source.path or sweep.data or "unknown"
     better = "higher" if data.run.sweep.mode == "max" else "lower"
     seconds = formats.duration(float(data.trials["seconds"].sum()))

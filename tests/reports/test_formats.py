@@ -118,6 +118,17 @@ def test_the_command_to_train_again_names_layers_in_place_of_a_depth():
     assert "focal" not in command
 
 
+def test_the_command_to_train_again_names_every_network_that_weights_has_a_file_of():
+    """Alone, --set backbone=vgg16 leaves the others out, and a file of a network that is not tried is refused."""
+    weights = "imagenet,resnet18=a.pt,vgg16=b.pt,range=0:1"
+    given = tuple(f"--weights={one}" for one in ("imagenet", "resnet18=a.pt", "vgg16=b.pt,range=0:1"))
+    params = TrialParams(backbone="vgg16")
+    command = formats.again(SweepRecord(command=given, weights=weights), params, "run", 0)
+    assert "--backbones vgg16,resnet18 " in command
+    alone = SweepRecord(command=given[:1] + given[2:], weights="imagenet,vgg16=b.pt,range=0:1")
+    assert "--backbones" not in formats.again(alone, params, "run", 0)
+
+
 def test_metrics_have_names_that_a_reader_knows():
     assert formats.metric_name("val_f1_macro") == "validation macro F1"
     assert formats.metric_name("val_recall:covid") == "validation recall of class covid"

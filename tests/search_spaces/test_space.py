@@ -52,8 +52,9 @@ def test_a_field_that_the_space_does_not_know_can_be_fixed() -> None:
         assert space.suggest(study.ask()).head_widths == (320,)
 
 
-def test_fixed_layers_take_the_place_of_the_depth() -> None:
-    space = load_space("partial_unfreeze", CONTEXT, {"backbone": "vgg16", "unfreeze_layers": "features.28"})
+@pytest.mark.parametrize("depth", [{}, {"unfreeze_depth": "none"}, {"unfreeze_depth": None}])
+def test_fixed_layers_take_the_place_of_the_depth(depth: dict[str, object]) -> None:
+    space = load_space("partial_unfreeze", CONTEXT, {"backbone": "vgg16", "unfreeze_layers": "features.28"} | depth)
     with random_study() as study:
         params = [space.suggest(study.ask()) for _ in range(20)]
     assert {(p.unfreeze_depth, p.unfreeze_layers) for p in params} == {(None, ("features.28",))}
@@ -75,6 +76,7 @@ def test_seed_points_lose_what_is_fixed_and_what_that_puts_out_of_play() -> None
         ({"lr": "-1"}, "lr must be above 0"),
         ({"loss": "hinge"}, "unknown loss 'hinge'"),
         ({"momentun": "0.9"}, "did you mean 'momentum'"),
+        ({"unfreeze_depth": "none"}, "--set unfreeze_depth=none: name the layers to train beside it"),
     ],
 )
 def test_a_fixed_value_that_cannot_run_is_refused_once(overrides: dict[str, object], problem: str) -> None:
@@ -109,6 +111,19 @@ def test_every_trial_keeps_to_the_users_ranges_and_what_is_cut_is_said(name: str
     assert "--set backbone=vgg16,resnet34: cut to vgg16 by the choices of backbone" in space.notes
     assert any("--set lr=1e-06..0.001: cut to " in note for note in space.notes)
     assert pickle.loads(pickle.dumps(space)).notes == space.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "fixed", "idle"),
+    [
+        ("head_only", {"backbone_lr_factor": "0.1"}, "backbone_lr_factor=0.1"),
+        ("imbalance", {"optimizer": "adamw", "momentum": "0.9"}, "momentum=0.9"),
+        ("partial_unfreeze", {"loss": "bce", "focal_gamma": "3"}, "focal_gamma=3.0"),
+    ],
+)
+def test_a_fixed_value_that_changes_no_trial_is_told(name: str, fixed: dict[str, object], idle: str) -> None:
+    assert load_space(name, CONTEXT, fixed).notes == (f"--set {idle} has no effect on any trial here",)
+    assert load_space("partial_unfreeze", CONTEXT, {"momentum": 0.9, "focal_gamma": 2, "dropout": 0}).notes == ()
 
 
 def test_seed_points_outside_the_ranges_are_dropped_and_counted() -> None:

@@ -156,7 +156,8 @@ def test_a_row_that_was_asked_for_is_never_left_out_in_silence() -> None:
     with pytest.raises(UserError) as caught:
         load_space("studies.bscs17028", context("single_label", backbones=("resnet18",)), rows=("W1", "W2", "W7"))
     assert caught.value.problems == (
-        "--rows W1: studies.bscs17028 cannot run it here: backbone vgg16 is not one of this sweep's: resnet18",
+        "--rows W1: studies.bscs17028 cannot run it here: backbone vgg16 is not one of this sweep's: resnet18; name it "
+        "in --backbones",
         "--rows W7: studies.bscs17028 cannot run it here: a multi_label trial, and the task is single_label",
     )
 

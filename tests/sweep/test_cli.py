@@ -163,6 +163,8 @@ def test_a_wrong_value_in_the_file_is_no_matter_where_the_command_line_has_anoth
         (["--deterministic=yes"], "argument --deterministic: ignored explicit argument 'yes'"),
         (["--resume", "a", "--name", "b"], "--name b cannot go with --resume a"),
         (["--config"], "--config needs a value: --config FILE"),
+        (["--where", "view="], "--where view=: write COLUMN=VALUE, or COLUMN=VALUE,VALUE"),
+        (["--where", "view=PA,"], "--where view=PA,: write COLUMN=VALUE, or COLUMN=VALUE,VALUE"),
     ],
 )
 def test_a_mistyped_option_is_told_with_the_way_out(argv: list[str], told: str) -> None:

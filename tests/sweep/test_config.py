@@ -118,6 +118,16 @@ def test_a_share_lies_between_0_and_1(given: str) -> None:
         SweepConfig.from_json({"prevalence": given})
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"), [("none", ()), (["none"], ()), ([], ()), ("backbone,lr", ("backbone", "lr"))]
+)
+def test_a_comparison_can_be_taken_back(given: object, expected: tuple[str, ...]) -> None:
+    assert SweepConfig(compare=given).compare == expected
+    assert problem_of(compare="none,backbone").startswith("--compare: unknown hyperparameter 'none'")
+    told = problem_of(compare="backbone", finalists=0)
+    assert told.endswith("omit one of the two (with --resume, none in place of the earlier one)")
+
+
 def test_a_model_has_one_operating_point_and_a_prevalence_is_of_its_class() -> None:
     sensitivity, specificity = {"target_sensitivity": "a=0.9"}, {"target_specificity": "a=0.9"}
     both = "--target-sensitivity a=0.9 and --target-specificity a=0.9 cannot be combined"
@@ -232,6 +242,13 @@ def test_more_than_the_machine_has_is_refused() -> None:
 def test_a_cluster_may_have_fewer_machines_now_than_later() -> None:
     config = resolve(SweepConfig(address="auto", concurrency=100), Machine(cpus=8, gpus=0))
     assert check(config, 8, 0) == []
+
+
+def test_a_deterministic_sweep_has_a_number_of_concurrent_trials() -> None:
+    assert problem_of(address="auto", deterministic=True, concurrency="cluster").startswith(
+        "--concurrency cluster and --deterministic cannot be combined"
+    )
+    assert resolve(SweepConfig(address="auto", deterministic=True), Machine(cpus=8, gpus=0)).concurrency == 8
 
 
 def test_all_problems_come_together() -> None:

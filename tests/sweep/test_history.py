@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -10,11 +11,11 @@ from pathlib import Path
 import optuna
 import pytest
 from full_disk import no_file_beyond
-from toy_sweep import ToySweep
+from toy_sweep import CONTEXT, ToySweep
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from search_spaces.space import Space
+from search_spaces.space import Space, load_space
 from sweep.history import (
     FAILED_KEPT,
     WEIGHTS_KEPT,
@@ -313,6 +314,23 @@ def test_study_db_shows_every_ended_trial_and_is_rebuilt_after_a_kill(tmp_path: 
     for entry in resumed.history.entries.values():
         assert shown[entry.trial_id].params == entry.suggestion.suggested
         assert shown[entry.trial_id].intermediate_values == entry.scores
+
+
+def test_study_db_shows_every_trial_of_a_fixed_list(tmp_path: Path) -> None:
+    """Optuna takes no second set of choices for a name, so each trial's own value cannot be all there is."""
+    context = dataclasses.replace(CONTEXT, class_count=2, backbones=("resnet18", "vgg16"))
+    space = load_space("studies.bscs17028", context)
+    assert space.fixed is not None
+    sweep = ToySweep(tmp_path, space, curve=lambda params, epoch: 0.5)
+    export = OptunaExport(sweep.history, space.fixed)
+    sweep.history.on_end.append(export.add)
+    sweep.run()
+    export.close()
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'study.db'}")
+    trials = optuna.load_study(study_name=STUDY_NAME, storage=storage).trials
+    storage.engine.dispose()
+    assert [trial.params for trial in trials] == [params.active() for params in space.fixed]
+    assert len({trial.params["backbone"] for trial in trials}) == 2
 
 
 def test_a_study_db_that_cannot_be_written_does_not_end_the_sweep(tmp_path: Path, wide_space: Space) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,10 @@ import torch
 
 import trainables.weights
 from search_spaces.errors import UserError
-from search_spaces.params import DEFAULT_BACKBONES, Range
+from search_spaces.params import DEFAULT_BACKBONES, Range, SpaceContext
+from search_spaces.space import load_space
 from sweep import estimate
+from sweep.cli import read
 from sweep.config import SweepConfig, resolve
 from sweep.estimate import disk_bytes
 from sweep.machine import Machine
@@ -97,6 +100,19 @@ def own_space(folder: Path, points: int) -> str:
     return str(folder / "mine.py")
 
 
+def test_the_space_that_contributing_shows_can_be_searched_by_its_command(tmp_path: Path) -> None:
+    shown = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = shown.partition("## Add a search space")[2]
+    (tmp_path / "my_space.py").write_text(shown.partition("```python\n")[2].partition("```")[0])
+    command = shown.partition("`python -m sweep.run ")[2].partition("`")[0]
+    asked, problems = read(shlex.split(command.replace("my_space.py", str(tmp_path / "my_space.py"))))
+    assert problems == []
+    backbones, _ = asked_backbones(asked)
+    context = SpaceContext(task="single_label", class_count=3, train_count=500, backbones=backbones)
+    space = load_space(asked.space, context)
+    assert {name.partition(".")[0] for name in space.distributions} == {"head_widths", "optimizer", "lr"}
+
+
 def test_more_seed_points_of_ones_own_than_trials_are_told_with_both_numbers(tmp_path: Path) -> None:
     space = own_space(tmp_path, points=5)
     with pytest.raises(UserError) as raised:
@@ -116,6 +132,8 @@ def test_seed_points_of_ours_that_are_not_tried_are_told() -> None:
     assert told(trials=8) == ["4 of the 6 seed points of partial_unfreeze are tried"]
     assert told(trials=64, sampler="qmc") == ["0 of the 6 seed points of partial_unfreeze are tried"]
     assert told(trials=12) == []
+    extended = dataclasses.replace(planned(**asked, trials=8), resumed=True)
+    assert not [note for note in extended.notes() if "seed points" in note], "those of the first command were told then"
 
 
 def test_a_dry_run_fetches_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

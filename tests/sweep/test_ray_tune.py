@@ -57,11 +57,14 @@ def test_ctrl_c_between_two_trials_is_an_interruption_and_the_sweep_goes_on_from
 
 
 @pytest.mark.usefixtures("soon_exhausted")
-def test_an_exhausted_space_ends_a_sweep_and_more_trials_change_nothing(tmp_path: Path) -> None:
+def test_an_exhausted_space_ends_a_sweep_which_is_told_and_more_trials_change_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for trials in (8, 12):
         seen = sweep(tmp_path, toy(learning), trials=trials, space="finite", scheduler="none", concurrency=2)
         assert seen.began == 5
         assert not seen.interrupted
+        assert capsys.readouterr().out.count(f"the search ends with 5 of --trials {trials}") == 1
 
 
 def test_an_exhausted_space_is_not_asked_again_though_tune_asks_on(tmp_path: Path) -> None:

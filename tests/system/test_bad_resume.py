@@ -151,6 +151,17 @@ def test_another_data_set_and_a_changed_space_are_told_together(
     assert contents(run) == before
 
 
+def test_whatever_path_of_the_data_has_moved_can_be_given_anew(tmp_path: Path, images: Path, asked: Asked) -> None:
+    begin(tmp_path, images / "train", "--name", "begun", "--val-data", str(images / "val"))
+    moved = images.rename(tmp_path / "moved")
+    again = ("--resume", "begun", "--data", moved / "train")
+    expect(asked(*again), f"--val-data {images / 'val'}: no such folder or list of files")
+    assert asked(*again, "--val-data", moved / "val", "--dry-run").code == 0
+    draw(moved / "val" / "dark" / "one more.png", 90)
+    other = f"the data set at {moved / 'train'} is not that of the run"
+    expect(asked(*again, "--val-data", moved / "val"), (other, "images, labels or splits differ"))
+
+
 def test_other_weights_than_the_run_began_with(run: RunPaths, asked: Asked, tmp_path: Path) -> None:
     file = tmp_path / "mine.pt"
     torch.save(random_network(BACKBONES["squeezenet1_1"], 0).state_dict(), file)

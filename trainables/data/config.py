@@ -92,10 +92,11 @@ def conditions(raw: object) -> dict[str, tuple[str, ...]]:
         }
     found: dict[str, tuple[str, ...]] = {}
     for one in names(raw):
-        column, equals, values = one.partition("=")
-        if not column.strip() or not equals:
+        column, _, given = one.partition("=")
+        values = tuple(part.strip() for part in given.split(","))
+        if not column.strip() or not all(values):
             raise ValueError(f"{one}: write COLUMN=VALUE, or COLUMN=VALUE,VALUE")
-        found[column.strip()] = found.get(column.strip(), ()) + tuple(part.strip() for part in values.split(","))
+        found[column.strip()] = found.get(column.strip(), ()) + values
     return found
 
 
@@ -419,7 +420,12 @@ class DataConfig(Options):
         "squash", "HOW", "how images are made square: squash, crop or pad", allowed=("squash", "crop", "pad")
     )
     images_dir: Text | None = _rarely(
-        None, "FOLDER", "table: the folder of the image files; default: the table's folder", later=True, path=True
+        None,
+        "FOLDER",
+        "table: the folder of the image files; default: the table's folder",
+        later=True,
+        path=True,
+        anew=True,  # as ``data``
     )
     columns: CommaNames = _rarely((), "NAMES", "column names of a table without a header", many=True, later=True)
     val_data: Text | None = _rarely(
@@ -428,9 +434,15 @@ class DataConfig(Options):
         "validation images: a table, a folder, a list of files, or none (draw them from training)",
         later=True,
         path=True,
+        anew=True,  # as ``data``
     )
     test_data: Text | None = _images(
-        None, "PATH", "test images: a table, a folder, a list of files, or none", later=True, path=True
+        None,
+        "PATH",
+        "test images: a table, a folder, a list of files, or none",
+        later=True,
+        path=True,
+        anew=True,  # as ``data``
     )
     where: Conditions = _rarely(
         {},

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from in_chapter import figures, notes, results_of, tables, texts
+from in_chapter import facts, figures, notes, results_of, tables, texts
 from sklearn.metrics import f1_score, multilabel_confusion_matrix, recall_score
 from study_run import write_study
 
+from reports.caveats import caveats
+from reports.chapters import methods, summary
 from reports.chapters.studies import chapter, flaws_of, from_matrix
 from reports.render import csv, latex_table
 from search_spaces.studies import FLAWS, published
@@ -120,6 +122,16 @@ def test_fewer_epochs_than_the_study_had_are_said(write_run: WriteRun) -> None:
     changes = {"own_epochs": False, "epochs": 6}
     found = chapter(results_of(write_study(write_run, "bscs17028", ("W2", "W4"), sweep=changes)))
     assert "6 epochs at most, and 10 there (W2, W4)" in notes(found)
+
+
+def test_a_study_that_ran_its_own_epochs_is_told_with_them(write_run: WriteRun) -> None:
+    root = write_study(write_run, "msds19042", ("A7", "A3"), sweep={"own_epochs": True})
+    results = results_of(root)
+    sweep = results.data.run.sweep
+    assert (sweep.epochs, sweep.epochs_of(), sweep.epochs_of(0), sweep.epochs_of(1)) == (6, 20, 10, 20)
+    assert "for at most 20 epochs" in texts(methods.chapter(results))
+    assert "at most 20 epochs per trial" in facts(summary.chapter(results))["Search"]
+    assert not [one for one in caveats(results) if "last of the budget" in one.text], "6 epochs, of 10 or 20"
 
 
 def test_rows_without_readable_predictions_are_left_out(write_run: WriteRun) -> None:
