@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from folder_trees import listed, make, refusal
+
+from trainables.data.config import DataConfig, dashed
+from trainables.data.rows import list_table
 
 TABLE = ("left/0.png,x", "left/1.png,y", "right/2.png,x", "right/3.png,y")
 GRADES = ("a,g", "b,g", "c,h", "d,h")
@@ -55,6 +59,18 @@ def test_a_table_beside_folders_may_agree_with_them_or_say_nothing(tmp_path: Pat
     make(tmp_path, *(f"{row.split(',')[0]}" for row in TABLE))
     (tmp_path / "T.csv").write_text("\n".join(table) + "\n")
     assert listed(tmp_path).classes == ("left", "right")
+
+
+def test_a_table_in_a_folder_beside_the_images_is_read_as_the_message_says(tmp_path: Path) -> None:
+    make(tmp_path, *(f"Training_Input/{name}.png" for name in "abcd"))
+    table = make(tmp_path, "Truth/") / "Truth" / "labels.csv"
+    table.write_text("\n".join(("id,grade", *GRADES)) + "\n")
+    words = shlex.split(refusal(tmp_path).partition("names images: give ")[2])
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    assert given.keys() <= {dashed(name) for name, one in DataConfig.options().items() if not one.in_files_only}
+    config = DataConfig.model_validate({option[2:].replace("-", "_"): value for option, value in given.items()})
+    samples = list_table(Path(config.data), config)
+    assert (len(samples), samples.classes, samples.problems) == (4, ("g", "h"), ())
 
 
 def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: Path) -> None:
