@@ -15,7 +15,7 @@ from search_spaces.errors import UserError
 from trainables.data.files import FileIndex, below, has_image_suffix, shown_paths, stem
 from trainables.data.folder_names import class_pattern, groups_of, look_like_ids, name_of, split_name
 from trainables.data.samples import SPLIT_WORDS
-from trainables.data.table import is_list, read_table, shards
+from trainables.data.table import is_list, patient_column, read_table, shards
 
 _SUFFIX = re.compile(r"\.(csv|tsv|txt|parquet|jsonl|json)(\.gz)?", re.IGNORECASE)
 _LATER_SHARD = re.compile(r"-(?!0{5})\d{5}-of-\d{5}[^/]*$")
@@ -76,7 +76,9 @@ class NamingTable:
             return f"{data} --columns NAME,NAME,... --label-column NAME"
         labels = self.label_columns()
         sure = labels and (len(labels) == 1 or _LABEL.search(labels[0]))
-        return f"{data} --path-column {_quoted(self.column)} --label-column {_quoted(labels[0]) if sure else 'COLUMN'}"
+        data += f" --path-column {_quoted(self.column)} --label-column {_quoted(labels[0]) if sure else 'COLUMN'}"
+        patients = patient_column(self.cells, self.column)
+        return data if patients is None else f"{data} --group-column {_quoted(patients)}"
 
     def contradicts(self, index: FileIndex, class_of: Mapping[int, str]) -> bool:
         """Whether it names most images and has labels of which none agrees with their class folders.

@@ -64,13 +64,13 @@ def test_a_table_beside_folders_may_agree_with_them_or_say_nothing(tmp_path: Pat
 def test_a_table_in_a_folder_beside_the_images_is_read_as_the_message_says(tmp_path: Path) -> None:
     make(tmp_path, *(f"Training_Input/{name}.png" for name in "abcd"))
     table = make(tmp_path, "Truth/") / "Truth" / "labels.csv"
-    table.write_text("\n".join(("id,grade", *GRADES)) + "\n")
+    table.write_text("id,patient_id,grade\na,1,g\nb,2,g\nc,3,h\nd,3,h\n")
     words = shlex.split(refusal(tmp_path).partition("names images: give ")[2])
     given = dict(zip(words[::2], words[1::2], strict=True))
     assert given.keys() <= {dashed(name) for name, one in DataConfig.options().items() if not one.in_files_only}
     config = DataConfig.model_validate({option[2:].replace("-", "_"): value for option, value in given.items()})
     samples = list_table(Path(config.data), config)
-    assert (len(samples), samples.classes, samples.problems) == (4, ("g", "h"), ())
+    assert (len(samples), samples.classes, samples.groups) == (4, ("g", "h"), ("1", "2", "3", "3"))
 
 
 def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: Path) -> None:
