@@ -178,7 +178,7 @@ def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> Nami
     try:
         if sum(os.stat(file).st_size for file in shards(index.root / path)) > _MOST_BYTES:
             return "is too large to inspect"
-        cells = read_table(index.root / path).head(_ROWS)
+        cells = read_table(index.root / path)
     except UserError as error:
         if is_list(index.root / path):
             return "is a list of files, without labels"
@@ -190,9 +190,10 @@ def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> Nami
     cells = cells.loc[:, [bool(name) for name in cells.columns]]
     if cells.columns.duplicated().any() or cells.shape[1] < 2:
         return "has only one column, or two of the same name"
+    count, cells = len(cells), cells.head(_ROWS)
     for base in dict.fromkeys((above, "")):
         part = parts.setdefault(base, _part(index, base))
-        found = [_column(index, part, path, base, cells, str(name)) for name in cells.columns[:_COLUMNS]]
+        found = [_column(index, part, path, base, cells, count, str(name)) for name in cells.columns[:_COLUMNS]]
         best = max((one for one in found if one), key=_goodness, default=None)
         if best:
             return best
@@ -200,9 +201,11 @@ def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> Nami
 
 
 def _column(
-    index: FileIndex, part: FileIndex, path: str, base: str, cells: pd.DataFrame, name: str
+    index: FileIndex, part: FileIndex, path: str, base: str, cells: pd.DataFrame, count: int, name: str
 ) -> NamingTable | None:
-    """None: the column does not name images, one each or those of a folder each."""
+    """None: the column does not name images, one each or those of a folder each. count: of the table's rows, of which
+    ``cells`` are the first; it is taken to go on as it begins.
+    """
     values = cells[name].tolist()
     distinct = [value for value in dict.fromkeys(values) if value]
     if len(distinct) < 2 or not part.images:
@@ -216,14 +219,12 @@ def _column(
     named = {row for rows in rows_of.values() for row in rows}
     unclear = len(located.ambiguous)
     hits = sum(map(bool, rows_of.values())) + unclear
-    covered = len(named) + 2 * unclear
+    covered = min(len(index.images), (len(named) + 2 * unclear) * count // len(values))
     if 2 * hits < len(distinct) or (2 * hits < len(values) and 2 * covered < len(index.images)):
         return None
     images_dir = _images_dir(part, path, distinct, located.ambiguous) if unclear else None
     if images_dir is not None:
         images_dir = os.path.join(base, images_dir)
-    # A longer table is taken to go on as it begins.
-    covered = covered if len(cells) < _ROWS else max(covered, len(index.images) // 2 + 1)
     rows = tuple(rows_of.get(value, ()) for value in values)
     return NamingTable(path, name, base, images_dir, rows, covered, cells)
 

@@ -61,6 +61,14 @@ def test_a_table_beside_folders_may_agree_with_them_or_say_nothing(tmp_path: Pat
     assert listed(tmp_path).classes == ("left", "right")
 
 
+def test_a_long_table_of_few_images_does_not_speak_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainables.data.folder_tables._ROWS", 4)
+    make(tmp_path, *(f"Train/{n % 2}/{n}.png" for n in range(20)), *(f"Test/t{n}.png" for n in range(8)))
+    (tmp_path / "Test.csv").write_text("Path,Id\n" + "".join(f"Test/t{n}.png,{n % 2}\n" for n in range(8)))
+    samples = listed(tmp_path)
+    assert (samples.classes, len(samples), [one.count for one in samples.left_out]) == (("0", "1"), 20, [8])
+
+
 def test_a_table_in_a_folder_beside_the_images_is_read_as_the_message_says(tmp_path: Path) -> None:
     make(tmp_path, *(f"Training_Input/{name}.png" for name in "abcd"))
     table = make(tmp_path, "Truth/") / "Truth" / "labels.csv"
