@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search_spaces.errors import UserError, raise_all
+from search_spaces.errors import UserError, gathered, raise_all
 from trainables.data.config import DataConfig
 from trainables.data.files import (
     FileIndex,
@@ -253,8 +253,11 @@ def _splits_at(tree: _Tree, place: str, config: DataConfig) -> dict[str, str]:
                 f"--data {tree.index.root / place}: folders {' and '.join(map(repr, twins))} both mean {split}; "
                 f"to merge them: --split-names {','.join(f'{twin}={split}' for twin in twins)}"
             )
+    with gathered(problems):
+        if not config.class_from:
+            splits = _with_classes(tree, place, splits)
     raise_all(problems)
-    return splits if config.class_from else _with_classes(tree, place, splits)
+    return splits
 
 
 def _with_classes(tree: _Tree, place: str, splits: Mapping[str, str]) -> dict[str, str]:
