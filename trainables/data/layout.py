@@ -360,9 +360,10 @@ def _check_classes(
             "classes"
         )
     elif inside := [] if has_splits else _splits_below(tree, folders):
+        around = next(folder for folder in folders if inside[0].startswith(f"{folder}/"))
         problem = (
             f"{shown_paths(inside)}: named like splits, below {shown_paths(names)}; give one folder, such as --data "
-            f"{tree.index.root / folders[0]}, or leave it out with --classes, or give {outer} if all are classes"
+            f"{tree.index.root / around}, or leave it out with --classes, or give {outer} if all are classes"
         )
     elif parts:
         problem = f"{shown_paths(parts)} are not classes but parts of one set by their names; "

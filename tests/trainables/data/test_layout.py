@@ -153,6 +153,7 @@ def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: P
         ),
         (("jpg/image_0000#.jpg", "imagelabels.mat"), "one class only|imagelabels.mat: save the labels as CSV"),
         (("fold_1|fold_2/train|val/ill|well/#.png",), "fold_1/train|named like splits|/fold_1"),
+        (("a/pictures/#.png", "b/all/train|test/ill|well/#.png"), "b/all/train: named like splits|/b, or leave it out"),
         (("jpeg/train|test/#.jpg", "train|test/#.png", "t.csv"), "folder 'jpeg'|test, train: images, but no class|t.csv"),
     ],
 )
