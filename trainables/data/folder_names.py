@@ -129,8 +129,8 @@ def are_counted(names: Iterable[str]) -> bool:
 
 def finding_of(name: str) -> str | None:
     """ "positive" of study1_positive: the last word, where it is one that classes are called by."""
-    words = _words(name)
-    return words[-1] if words and words[-1] in _FINDINGS else None
+    words = _WORDS.findall(name)
+    return words[-1] if words and words[-1].lower() in _FINDINGS else None
 
 
 def is_mask_folder(name: str, beside: Iterable[str]) -> bool:

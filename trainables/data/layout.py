@@ -374,7 +374,7 @@ def _check_classes(
             f"{_instead(tree, folders, parts, inner)}, or read class and patient from the path with "
             f"--class-from and --group-from, or give {outer} if they are classes"
         )
-    elif above_words := _above_findings(tree, folders):
+    elif above_words := {} if _may_hold_classes(tree, folders) else _above_findings(tree, folders):
         words = "|".join(sorted({word for _, word in above_words}))
         paths = [tree.index.images[row] for folder in folders for row in tree.rows(folder)]
         group = patient_pattern(paths)

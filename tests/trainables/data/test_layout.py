@@ -105,6 +105,8 @@ def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: P
             "XR_HAND, XR_WRIST|study1_|train_labels.csv|--class-from '(negative|positive)/'|'(patient\\d+)'",
         ),
         (("breast|colon/benign|malignant/#.png",), "breast, colon|benign|--class-from"),
+        (("P/Benign|InSitu|Normal/#.png", "W/small|smaller/#.png"), "the class may be P, W|/P for P only"),
+        (("hand|wrist/n1|n2|n3/study1_Positive|study2_Negative/#.png",), "--class-from '(Negative|Positive)/'"),
         (("colon/colon_aca|colon_n/#.png", "lung/lung_aca|lung_n/#.png"), "colon, lung|^([^/]+)/|^[^/]+/([^/]+)/"),
         (("TR|VA/ill|well/#.png",), "TR, VA|--split-names TR=train"),
         (("Original Dataset|Augmented/ill|well/#.png",), "Augmented, Original Dataset|--data"),
