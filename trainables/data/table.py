@@ -22,8 +22,8 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _NOT_KNOWN = frozenset({"", "na", "n/a", "nan", "none", "null", "unknown", "missing", "-", "?", "."})
 _LIST_HEADER = re.compile(r"(image|img|file|path|name|id|s|index|study|patient|[ _-])+", re.IGNORECASE)
 _PATIENTS = (
-    re.compile(r"(patients?|subjects?|participants?|persons?|pid|mrn)[\s_.-]*(id|no|nr|number|name|code|uid)?", re.I),
-    re.compile(r"lesions?[\s_.-]*(id|no|nr|number|uid)", re.I),
+    re.compile(r"(?i)(id[\s_-])?((patient|subject|participant|person)s?|pid|mrn)[\s_-]*(id|no|nr|number|name|code)?"),
+    re.compile(r"(?i)(lesion|study|exam|case|accession|slide|video)s?[\s_-]*(instance)?(id|no|nr|number|uid)"),
 )
 _EITHER = ("evaluation", "eval")  # of val or test: a further word of the path tells which
 _MOST_FOLDERS = 2  # between a table and the folders named as splits
@@ -158,7 +158,7 @@ def neighbours(path: Path, rows: pd.DataFrame, label_columns: Sequence[str]) -> 
 
 
 def patient_column(cells: pd.DataFrame, path_column: str) -> str | None:
-    """The column that names the patient of each image, else the lesion, by its name; some have several images."""
+    """The column that names the patient of each image, else the lesion, study or the like; some have several images."""
     for pattern in _PATIENTS:
         for place, name in enumerate(map(str, cells.columns)):
             if name == path_column or not pattern.fullmatch(name):

@@ -157,7 +157,7 @@ def _unused_patients(cells: pd.DataFrame, used: pd.DataFrame, config: DataConfig
     """A warning of a column of patients where none are known."""
     name = patient_column(cells, config.path_column)
     if config.group_column is None and config.group_from is None and name is not None and name not in used.columns:
-        what = "seems to say which images are of one patient or lesion, and they may be in two splits"
+        what = "seems to say which images are of one patient, lesion or study, and they may be in two splits"
         message = f"column {name!r} {what}: --group-column '{name}' keeps them in one"
         yield CheckResult("unused_patients", "warning", message, len(cells))
 

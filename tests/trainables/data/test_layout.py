@@ -156,7 +156,7 @@ def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: P
         (("jpg/image_0000#.jpg", "imagelabels.mat"), "one class only|imagelabels.mat: save the labels as CSV"),
         (("fold_1|fold_2/train|val/ill|well/#.png",), "fold_1/train|named like splits|/fold_1"),
         (("a/pictures/#.png", "b/all/train|test/ill|well/#.png"), "b/all/train: named like splits|/b, or leave it out"),
-        (("jpeg/train|test/#.jpg", "train|test/#.png", "t.csv"), "folder 'jpeg'|test, train: images, but no class|t.csv"),
+        (("jpeg/train|test/#.jpg", "train|test/#.png", "t.csv"), "folder 'jpeg'|test, train: images|t.csv"),
     ],
 )
 def test_what_leaves_open_what_is_a_class_stops_with_the_way_out(

@@ -543,6 +543,7 @@ def test_names_that_look_like_patients_are_a_warning(table: Callable[..., Path])
         ("PatientID", 1, False),
         ("Patient Age", 2, False),
         ("lesion_id", 2, True),
+        ("StudyInstanceUID", 2, True),
         ("lesion", 2, False),
     ],
 )
