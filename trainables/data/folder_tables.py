@@ -159,15 +159,16 @@ def table_in(index: FileIndex) -> str:
 
 
 def _table_option(index: FileIndex, tables: Sequence[NamingTable]) -> str:
-    """What to give for the first table, and those of other splits that have its columns; "" if there are none."""
+    """What to give for the first table, and those of other splits with its columns and labels; "" if there are none."""
     if not tables or 4 * sum(one.named for one in tables) < len(index.images):
         return ""
     main = next((one for one in tables if one.split == "train" and one.column), tables[0])
     main = main if 4 * main.named >= tables[0].named else tables[0]
-    text = main.option(index)
+    text, label = main.option(index), main.label_columns()[:1]
     for split in ("val", "test") if main.split == "train" and main.column else ():
         alike = [one for one in tables if one.split == split and list(one.cells.columns) == list(main.cells.columns)]
-        if len(alike) == 1 and os.path.dirname(alike[0].path) != os.path.dirname(main.path):
+        alike = [one for one in alike if one.images_dir == main.images_dir and {*label} <= {*one.label_columns()}]
+        if len(alike) == 1:
             text += f" --{split}-data {_quoted(index.root / alike[0].path)}"
     return f"{main.path} names images: give {text}"
 

@@ -177,6 +177,16 @@ def test_tables_of_three_splits_are_named_together(tmp_path: Path) -> None:
     )
 
 
+def test_a_table_of_a_split_is_named_whatever_it_is_called_and_a_form_to_be_filled_in_is_not(tmp_path: Path) -> None:
+    for split, labels in {"train_1": "0011", "valid": "0101", "test": "0000"}.items():
+        make(tmp_path, *(f"{split}_images/{split}{row}.png" for row in range(4)))
+        rows = "".join(f"{split}{row},{label}\n" for row, label in enumerate(labels))
+        (tmp_path / f"{split}.csv").write_text(f"id,grade\n{rows}")
+    assert refusal(tmp_path).endswith(
+        f"give --data {tmp_path}/train_1.csv --path-column id --label-column grade --val-data {tmp_path}/valid.csv"
+    )
+
+
 def test_files_of_a_form_that_is_not_read_are_counted(tmp_path: Path) -> None:
     (left_out,) = listed(make(tmp_path, "ill|well/#.png", "ill/#.heic", "notes/a.pdf", "ill/a.txt")).left_out
     assert (left_out.why, left_out.count) == ("files in an unsupported format (.heic: 2)", 2)
