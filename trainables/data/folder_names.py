@@ -45,6 +45,7 @@ _PLAIN_COUNTED = r"\d{3,}(?=[_-]\d)"
 _COUNTED = r"[^/]*?\d{3,}(?=[_-]\d{1,4}(?!\d))"
 """A name with an id of three digits or more, and then a shorter number that counts its images."""
 _SIDES = r"[^/]*?\d+(?=[_-](?i:left|right|[lr])(?![A-Za-z]))"  # of a patient: eyes, breasts
+_LETTERED = r"[^/]*?\d+(?=[LR]\.\w+$)"  # the same, as in 9003175L.png
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def patient_pattern(paths: Sequence[str]) -> str | None:
     some = sorted(paths)[:_MOST_LOOKED_AT]  # where those of one patient mostly stand together
     words = Counter(match[1] + match[2] for path in some if (match := _PERSON.search(path)))
     persons = [rf"{word}\d+" for word, count in words.most_common(3) if count * 20 >= len(some)]
-    found = [*persons, _plainer(_COUNTED, some), _SIDES]
+    found = [*persons, _plainer(_COUNTED, some), _SIDES, _LETTERED]
     parts = [part for part in found if _looks_like_patients(f"({part})", some, part in persons)]
     if not parts:
         return None
