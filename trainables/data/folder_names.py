@@ -116,6 +116,11 @@ def look_like_ids(names: Sequence[str]) -> bool:
     return len(names) > 4 and (numbered or are_long_ids(names))
 
 
+def begin_with_persons(names: Iterable[str]) -> bool:
+    """patient_004_node_4: each begins with patient, subject, case, ... and a number."""
+    return all(map(_PERSON.match, names))
+
+
 def are_long_ids(names: Iterable[str]) -> bool:
     """UIDs of DICOM, and hashes."""
     return all(map(_LONG_ID.fullmatch, names))

@@ -25,6 +25,7 @@ from trainables.data.files import (
 from trainables.data.folder_names import (
     are_counted,
     are_long_ids,
+    begin_with_persons,
     finding_of,
     is_mask_folder,
     is_unlabelled,
@@ -494,7 +495,7 @@ def _why_ids(tree: _Tree, folders: Sequence[str], names: Sequence[str]) -> str:
         return " by their names"
     inner = [[name_of(child) for child in tree.children(folder)] for folder in folders]
     deep = all(some and not all(map(says_nothing, some)) for some in inner) and not any(map(tree.loose, folders))
-    if look_like_ids(names) and (deep or are_long_ids(names)):
+    if look_like_ids(names) and (deep or are_long_ids(names) or begin_with_persons(names)):
         return " by their names"
     of_split = Counter(map(os.path.dirname, folders))
     if len(names) <= _FEW:

@@ -133,6 +133,7 @@ def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: P
         ),
         (("lower/marks|finds/a|b/#.png", "upper/marks/c/#.png"), "the class may be|'([^/]+)/[^/]+$' for the innermost"),
         (("IDRI-001|IDRI-002|IDRI-003|IDRI-004|IDRI-005/2000-01-01/#.png",), "patients or studies by their names"),
+        (("|".join(f"patient_{n:03}_node_{n % 5}" for n in range(5)) + "/#.png",), "patients or studies by their name"),
         (("train/3f|0a|9c/x/a.png", "test/77|d1/x/a.png"), "patients or studies, as no two splits have a folder|REGEX"),
         (("3f|0a|9c|77|d1/a.png",), "patients or studies, as they have hardly more than one image each|REGEX"),
         (("raw|enhanced/IM3007.png", "raw|enhanced/IM3011.png"), "images of the same names, as versions|'^([^/]+)/'"),
