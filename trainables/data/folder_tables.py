@@ -56,6 +56,15 @@ class NamingTable:
         folder, name = os.path.split(self.path)
         return split_name(name).split or split_name(name_of(folder)).split
 
+    @property
+    def patients(self) -> str | None:
+        """The column that says which images are of one patient."""
+        return patient_column(self.cells, self.column)
+
+    def names_most(self, index: FileIndex) -> bool:
+        """Whether it has a header and names half of all images or more."""
+        return bool(self.column) and 2 * self.named >= len(index.images)
+
     def label_columns(self) -> list[str]:
         """Those whose cells may be classes, the likeliest first: few values, that the paths do not hold."""
         found = []
@@ -77,15 +86,14 @@ class NamingTable:
         labels = self.label_columns()
         sure = labels and (len(labels) == 1 or _LABEL.search(labels[0]))
         data += f" --path-column {_quoted(self.column)} --label-column {_quoted(labels[0]) if sure else 'COLUMN'}"
-        patients = patient_column(self.cells, self.column)
-        return data if patients is None else f"{data} --group-column {_quoted(patients)}"
+        return data if self.patients is None else f"{data} --group-column {_quoted(self.patients)}"
 
     def contradicts(self, index: FileIndex, class_of: Mapping[int, str]) -> bool:
         """Whether it names most images and has labels of which none agrees with their class folders.
 
         class_of: the folder of each image's place in the index.
         """
-        if not self.column or 2 * self.named < len(index.images):
+        if not self.names_most(index):
             return False
         known = [(place, class_of[rows[0]]) for place, rows in enumerate(self.rows) if rows and rows[0] in class_of]
         folders = [folder for _, folder in known]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,7 @@ from trainables.data.folder_names import (
     split_pair,
 )
 from trainables.data.folder_tables import NamingTable, naming_tables, way_out
-from trainables.data.samples import LeftOut, rows_by
+from trainables.data.samples import CheckResult, LeftOut, rows_by
 
 _MOST_SUBCLASSES = 20
 _FEW = 4  # classes may have an image each, in a first try
@@ -53,6 +54,7 @@ _FEW = 4  # classes may have an image each, in a first try
 class Layout:
     """rows: the images that are used. splits: "train", "val" or "test" each, or None: no folder says. classes: the
     class folder's name each; "" where ``--class-from`` says. empty_classes: folders of classes without an image.
+    checks: a warning of a table that knows the patients.
     """
 
     rows: tuple[int, ...]
@@ -61,6 +63,7 @@ class Layout:
     empty_classes: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
+    checks: tuple[CheckResult, ...] = ()
 
 
 def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] = (), one_split: bool = False) -> Layout:
@@ -87,7 +90,8 @@ def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] =
     _check_classes(tree, place, [folder for folder, name in classes.items() if name in asked], bool(splits), tables)
     of_class = {folder: splits[split] for split, level in levels.items() for folder in tree.children(level) if splits}
     empty = [name_of(folder) for level in levels.values() for folder in tree.empty(level)]
-    return _layout(tree, of_class, classes, tuple(sorted(set(empty))))
+    layout = _layout(tree, of_class, classes, tuple(sorted(set(empty))))
+    return dataclasses.replace(layout, checks=tuple(_patients_in_tables(index, tables)))
 
 
 class _Tree:
@@ -426,6 +430,15 @@ def _check_classes(
         raise UserError(f"--data {tree.index.root / place}: {problem}")
     if deeper := sorted({name_of(child) for folder in folders for child in tree.children(folder)}):
         tree.notes.append(f"folders in a class folder belong to its class: {shown_paths(deeper, 3)}")
+
+
+def _patients_in_tables(index: FileIndex, tables: Sequence[NamingTable]) -> Iterator[CheckResult]:
+    """A warning of the first table of most images that has a column of patients."""
+    for table in [one for one in tables if one.names_most(index) and one.patients][:1]:
+        what = "seems to say which images are of one patient, lesion or study, and they may be in two splits"
+        way_out = f"--path-column '{table.column}' --group-column '{table.patients}' keeps them in one"
+        message = f"column {table.patients!r} of {table.path} {what}: this table as --data, with {way_out}"
+        yield CheckResult("unused_patients", "warning", message, len(index.images))
 
 
 def _instead(tree: _Tree, folders: Sequence[str], parts: Sequence[str], inner: str) -> str:

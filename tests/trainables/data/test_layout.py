@@ -218,6 +218,17 @@ def test_folders_of_patients_below_a_class_are_warned_of(
         assert max(Counter(listed(tmp_path, group_from=pattern).groups or ()).values()) > 1
 
 
+def test_a_table_beside_class_folders_that_knows_the_patients_is_warned_of(tmp_path: Path) -> None:
+    make(tmp_path, *(f"images/{('ill', 'well')[n % 2]}/x{n}.png" for n in range(12)))
+    rows = "".join(f"x{n}.png,{('ill', 'well')[n % 2]},v{n // 4}\n" for n in range(12))
+    (tmp_path / "T.csv").write_text(f"file,finding,video_id\n{rows}")
+    (check,) = listed(tmp_path).checks
+    assert (check.check, check.severity) == ("unused_patients", "warning")
+    assert "column 'video_id' of T.csv" in check.message
+    assert "--path-column 'file' --group-column 'video_id' keeps them in one" in check.message
+    assert listed(tmp_path, group_from="(x.)").checks == ()
+
+
 def test_a_table_as_test_data_of_a_folder_is_refused_with_a_way_out(tmp_path: Path) -> None:
     make(tmp_path, "ill|well/#.png")
     (tmp_path / "test.csv").write_text("file,label\nill/1.png,ill\n")
