@@ -166,7 +166,7 @@ def _samples(
     if groups:
         return kept
     labels = [kept.label_text(row) for row in range(len(kept))]
-    return dataclasses.replace(kept, checks=patients_in_names(names, kept.splits, labels))
+    return dataclasses.replace(kept, checks=patients_in_names(names, kept.splits, labels) or layout.checks)
 
 
 def _badly_named(root: Path, paths: Sequence[str]) -> tuple[list[str], set[str]]:

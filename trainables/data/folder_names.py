@@ -45,6 +45,7 @@ _PLAIN_COUNTED = r"\d{3,}(?=[_-]\d)"
 _COUNTED = r"[^/]*?\d{3,}(?=[_-]\d{1,4}(?!\d))"
 """A name with an id of three digits or more, and then a shorter number that counts its images."""
 _SIDES = r"[^/]*?\d+(?=[_-](?i:left|right|[lr])(?![A-Za-z]))"  # of a patient: eyes, breasts
+_LETTERED = r"[^/]*?\d+(?=[LR]\.\w+$)"  # the same, as in 9003175L.png
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,11 @@ def look_like_ids(names: Sequence[str]) -> bool:
     return len(names) > 4 and (numbered or are_long_ids(names))
 
 
+def begin_with_persons(names: Iterable[str]) -> bool:
+    """patient_004_node_4: each begins with patient, subject, case, ... and a number."""
+    return all(map(_PERSON.match, names))
+
+
 def are_long_ids(names: Iterable[str]) -> bool:
     """UIDs of DICOM, and hashes."""
     return all(map(_LONG_ID.fullmatch, names))
@@ -129,8 +135,8 @@ def are_counted(names: Iterable[str]) -> bool:
 
 def finding_of(name: str) -> str | None:
     """ "positive" of study1_positive: the last word, where it is one that classes are called by."""
-    words = _words(name)
-    return words[-1] if words and words[-1] in _FINDINGS else None
+    words = _WORDS.findall(name)
+    return words[-1] if words and words[-1].lower() in _FINDINGS else None
 
 
 def is_mask_folder(name: str, beside: Iterable[str]) -> bool:
@@ -177,7 +183,7 @@ def patient_pattern(paths: Sequence[str]) -> str | None:
     some = sorted(paths)[:_MOST_LOOKED_AT]  # where those of one patient mostly stand together
     words = Counter(match[1] + match[2] for path in some if (match := _PERSON.search(path)))
     persons = [rf"{word}\d+" for word, count in words.most_common(3) if count * 20 >= len(some)]
-    found = [*persons, _plainer(_COUNTED, some), _SIDES]
+    found = [*persons, _plainer(_COUNTED, some), _SIDES, _LETTERED]
     parts = [part for part in found if _looks_like_patients(f"({part})", some, part in persons)]
     if not parts:
         return None

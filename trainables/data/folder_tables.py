@@ -15,7 +15,7 @@ from search_spaces.errors import UserError
 from trainables.data.files import FileIndex, below, has_image_suffix, shown_paths, stem
 from trainables.data.folder_names import class_pattern, groups_of, look_like_ids, name_of, split_name
 from trainables.data.samples import SPLIT_WORDS
-from trainables.data.table import is_list, read_table, shards
+from trainables.data.table import is_list, patient_column, read_table, shards
 
 _SUFFIX = re.compile(r"\.(csv|tsv|txt|parquet|jsonl|json)(\.gz)?", re.IGNORECASE)
 _LATER_SHARD = re.compile(r"-(?!0{5})\d{5}-of-\d{5}[^/]*$")
@@ -56,6 +56,15 @@ class NamingTable:
         folder, name = os.path.split(self.path)
         return split_name(name).split or split_name(name_of(folder)).split
 
+    @property
+    def patients(self) -> str | None:
+        """The column that says which images are of one patient."""
+        return patient_column(self.cells, self.column)
+
+    def names_most(self, index: FileIndex) -> bool:
+        """Whether it has a header and names half of all images or more."""
+        return bool(self.column) and 2 * self.named >= len(index.images)
+
     def label_columns(self) -> list[str]:
         """Those whose cells may be classes, the likeliest first: few values, that the paths do not hold."""
         found = []
@@ -69,22 +78,22 @@ class NamingTable:
     def option(self, index: FileIndex) -> str:
         """What to give in place of the folder."""
         data = f"--data {_quoted(index.root / self.path)}"
-        if self.base != os.path.dirname(self.path):
-            data = f"--data {_quoted(index.root / self.base)} --table {_quoted(os.path.relpath(self.path, self.base))}"
-        if self.images_dir is not None:
-            data += f" --images-dir {_quoted(index.root / self.images_dir)}"
+        images_dir = self.base if self.images_dir is None else self.images_dir
+        if images_dir != os.path.dirname(self.path):
+            data += f" --images-dir {_quoted(index.root / images_dir)}"
         if not self.column:
             return f"{data} --columns NAME,NAME,... --label-column NAME"
         labels = self.label_columns()
         sure = labels and (len(labels) == 1 or _LABEL.search(labels[0]))
-        return f"{data} --path-column {_quoted(self.column)} --label-column {_quoted(labels[0]) if sure else 'COLUMN'}"
+        data += f" --path-column {_quoted(self.column)} --label-column {_quoted(labels[0]) if sure else 'COLUMN'}"
+        return data if self.patients is None else f"{data} --group-column {_quoted(self.patients)}"
 
     def contradicts(self, index: FileIndex, class_of: Mapping[int, str]) -> bool:
         """Whether it names most images and has labels of which none agrees with their class folders.
 
         class_of: the folder of each image's place in the index.
         """
-        if not self.column or 2 * self.named < len(index.images):
+        if not self.names_most(index):
             return False
         known = [(place, class_of[rows[0]]) for place, rows in enumerate(self.rows) if rows and rows[0] in class_of]
         folders = [folder for _, folder in known]
@@ -158,15 +167,16 @@ def table_in(index: FileIndex) -> str:
 
 
 def _table_option(index: FileIndex, tables: Sequence[NamingTable]) -> str:
-    """What to give for the first table, and those of other splits that have its columns; "" if there are none."""
+    """What to give for the first table, and those of other splits with its columns and labels; "" if there are none."""
     if not tables or 4 * sum(one.named for one in tables) < len(index.images):
         return ""
     main = next((one for one in tables if one.split == "train" and one.column), tables[0])
     main = main if 4 * main.named >= tables[0].named else tables[0]
-    text = main.option(index)
+    text, label = main.option(index), main.label_columns()[:1]
     for split in ("val", "test") if main.split == "train" and main.column else ():
         alike = [one for one in tables if one.split == split and list(one.cells.columns) == list(main.cells.columns)]
-        if len(alike) == 1 and os.path.dirname(alike[0].path) != os.path.dirname(main.path):
+        alike = [one for one in alike if one.images_dir == main.images_dir and {*label} <= {*one.label_columns()}]
+        if len(alike) == 1:
             text += f" --{split}-data {_quoted(index.root / alike[0].path)}"
     return f"{main.path} names images: give {text}"
 
@@ -177,7 +187,7 @@ def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> Nami
     try:
         if sum(os.stat(file).st_size for file in shards(index.root / path)) > _MOST_BYTES:
             return "is too large to inspect"
-        cells = read_table(index.root / path).head(_ROWS)
+        cells = read_table(index.root / path)
     except UserError as error:
         if is_list(index.root / path):
             return "is a list of files, without labels"
@@ -189,9 +199,10 @@ def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> Nami
     cells = cells.loc[:, [bool(name) for name in cells.columns]]
     if cells.columns.duplicated().any() or cells.shape[1] < 2:
         return "has only one column, or two of the same name"
+    count, cells = len(cells), cells.head(_ROWS)
     for base in dict.fromkeys((above, "")):
         part = parts.setdefault(base, _part(index, base))
-        found = [_column(index, part, path, base, cells, str(name)) for name in cells.columns[:_COLUMNS]]
+        found = [_column(index, part, path, base, cells, count, str(name)) for name in cells.columns[:_COLUMNS]]
         best = max((one for one in found if one), key=_goodness, default=None)
         if best:
             return best
@@ -199,9 +210,11 @@ def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> Nami
 
 
 def _column(
-    index: FileIndex, part: FileIndex, path: str, base: str, cells: pd.DataFrame, name: str
+    index: FileIndex, part: FileIndex, path: str, base: str, cells: pd.DataFrame, count: int, name: str
 ) -> NamingTable | None:
-    """None: the column does not name images, one each or those of a folder each."""
+    """None: the column does not name images, one each or those of a folder each. count: of the table's rows, of which
+    ``cells`` are the first; it is taken to go on as it begins.
+    """
     values = cells[name].tolist()
     distinct = [value for value in dict.fromkeys(values) if value]
     if len(distinct) < 2 or not part.images:
@@ -215,14 +228,12 @@ def _column(
     named = {row for rows in rows_of.values() for row in rows}
     unclear = len(located.ambiguous)
     hits = sum(map(bool, rows_of.values())) + unclear
-    covered = len(named) + 2 * unclear
+    covered = min(len(index.images), (len(named) + 2 * unclear) * count // len(values))
     if 2 * hits < len(distinct) or (2 * hits < len(values) and 2 * covered < len(index.images)):
         return None
     images_dir = _images_dir(part, path, distinct, located.ambiguous) if unclear else None
     if images_dir is not None:
         images_dir = os.path.join(base, images_dir)
-    # A longer table is taken to go on as it begins.
-    covered = covered if len(cells) < _ROWS else max(covered, len(index.images) // 2 + 1)
     rows = tuple(rows_of.get(value, ()) for value in values)
     return NamingTable(path, name, base, images_dir, rows, covered, cells)
 

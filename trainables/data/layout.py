@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from search_spaces.errors import UserError, raise_all
+from search_spaces.errors import UserError, gathered, raise_all
 from trainables.data.config import DataConfig
 from trainables.data.files import (
     FileIndex,
@@ -25,6 +26,7 @@ from trainables.data.files import (
 from trainables.data.folder_names import (
     are_counted,
     are_long_ids,
+    begin_with_persons,
     finding_of,
     is_mask_folder,
     is_unlabelled,
@@ -42,7 +44,7 @@ from trainables.data.folder_names import (
     split_pair,
 )
 from trainables.data.folder_tables import NamingTable, naming_tables, way_out
-from trainables.data.samples import LeftOut, rows_by
+from trainables.data.samples import CheckResult, LeftOut, rows_by
 
 _MOST_SUBCLASSES = 20
 _FEW = 4  # classes may have an image each, in a first try
@@ -52,6 +54,7 @@ _FEW = 4  # classes may have an image each, in a first try
 class Layout:
     """rows: the images that are used. splits: "train", "val" or "test" each, or None: no folder says. classes: the
     class folder's name each; "" where ``--class-from`` says. empty_classes: folders of classes without an image.
+    checks: a warning of a table that knows the patients.
     """
 
     rows: tuple[int, ...]
@@ -60,6 +63,7 @@ class Layout:
     empty_classes: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
+    checks: tuple[CheckResult, ...] = ()
 
 
 def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] = (), one_split: bool = False) -> Layout:
@@ -86,7 +90,8 @@ def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] =
     _check_classes(tree, place, [folder for folder, name in classes.items() if name in asked], bool(splits), tables)
     of_class = {folder: splits[split] for split, level in levels.items() for folder in tree.children(level) if splits}
     empty = [name_of(folder) for level in levels.values() for folder in tree.empty(level)]
-    return _layout(tree, of_class, classes, tuple(sorted(set(empty))))
+    layout = _layout(tree, of_class, classes, tuple(sorted(set(empty))))
+    return dataclasses.replace(layout, checks=tuple(_patients_in_tables(index, tables)))
 
 
 class _Tree:
@@ -253,8 +258,11 @@ def _splits_at(tree: _Tree, place: str, config: DataConfig) -> dict[str, str]:
                 f"--data {tree.index.root / place}: folders {' and '.join(map(repr, twins))} both mean {split}; "
                 f"to merge them: --split-names {','.join(f'{twin}={split}' for twin in twins)}"
             )
+    with gathered(problems):
+        if not config.class_from:
+            splits = _with_classes(tree, place, splits)
     raise_all(problems)
-    return splits if config.class_from else _with_classes(tree, place, splits)
+    return splits
 
 
 def _with_classes(tree: _Tree, place: str, splits: Mapping[str, str]) -> dict[str, str]:
@@ -357,9 +365,10 @@ def _check_classes(
             "classes"
         )
     elif inside := [] if has_splits else _splits_below(tree, folders):
+        around = next(folder for folder in folders if inside[0].startswith(f"{folder}/"))
         problem = (
             f"{shown_paths(inside)}: named like splits, below {shown_paths(names)}; give one folder, such as --data "
-            f"{tree.index.root / folders[0]}, or leave it out with --classes, or give {outer} if all are classes"
+            f"{tree.index.root / around}, or leave it out with --classes, or give {outer} if all are classes"
         )
     elif parts:
         problem = f"{shown_paths(parts)} are not classes but parts of one set by their names; "
@@ -370,7 +379,7 @@ def _check_classes(
             f"{_instead(tree, folders, parts, inner)}, or read class and patient from the path with "
             f"--class-from and --group-from, or give {outer} if they are classes"
         )
-    elif above_words := _above_findings(tree, folders):
+    elif above_words := {} if _may_hold_classes(tree, folders) else _above_findings(tree, folders):
         words = "|".join(sorted({word for _, word in above_words}))
         paths = [tree.index.images[row] for folder in folders for row in tree.rows(folder)]
         group = patient_pattern(paths)
@@ -421,6 +430,15 @@ def _check_classes(
         raise UserError(f"--data {tree.index.root / place}: {problem}")
     if deeper := sorted({name_of(child) for folder in folders for child in tree.children(folder)}):
         tree.notes.append(f"folders in a class folder belong to its class: {shown_paths(deeper, 3)}")
+
+
+def _patients_in_tables(index: FileIndex, tables: Sequence[NamingTable]) -> Iterator[CheckResult]:
+    """A warning of the first table of most images that has a column of patients."""
+    for table in [one for one in tables if one.names_most(index) and one.patients][:1]:
+        what = "seems to say which images are of one patient, lesion or study, and they may be in two splits"
+        way_out = f"--path-column '{table.column}' --group-column '{table.patients}' keeps them in one"
+        message = f"column {table.patients!r} of {table.path} {what}: this table as --data, with {way_out}"
+        yield CheckResult("unused_patients", "warning", message, len(index.images))
 
 
 def _instead(tree: _Tree, folders: Sequence[str], parts: Sequence[str], inner: str) -> str:
@@ -490,7 +508,7 @@ def _why_ids(tree: _Tree, folders: Sequence[str], names: Sequence[str]) -> str:
         return " by their names"
     inner = [[name_of(child) for child in tree.children(folder)] for folder in folders]
     deep = all(some and not all(map(says_nothing, some)) for some in inner) and not any(map(tree.loose, folders))
-    if look_like_ids(names) and (deep or are_long_ids(names)):
+    if look_like_ids(names) and (deep or are_long_ids(names) or begin_with_persons(names)):
         return " by their names"
     of_split = Counter(map(os.path.dirname, folders))
     if len(names) <= _FEW:

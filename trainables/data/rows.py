@@ -392,7 +392,7 @@ def _with_groups(samples: Samples, source: TableSource, config: DataConfig) -> S
     """The groups that ``--group-from`` finds in the paths below the folder of the images; a warning if no patients are
     known.
     """
-    if config.group_column is not None:
+    if config.group_column is not None or any(one.check == "unused_patients" for one in source.checks):
         return samples
     roots = [f"{table.root.as_posix()}/" for table in source.tables]
     paths = [_below(roots, file) for file in samples.files]

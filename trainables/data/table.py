@@ -21,6 +21,10 @@ _JSON = re.compile(rb"(\xef\xbb\xbf)?\s*(\{\s*[\"}]|\[\s*\{)")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _NOT_KNOWN = frozenset({"", "na", "n/a", "nan", "none", "null", "unknown", "missing", "-", "?", "."})
 _LIST_HEADER = re.compile(r"(image|img|file|path|name|id|s|index|study|patient|[ _-])+", re.IGNORECASE)
+_PATIENTS = (
+    re.compile(r"(?i)(id[\s_-])?((patient|subject|participant|person)s?|pid|mrn)[\s_-]*(id|no|nr|number|name|code)?"),
+    re.compile(r"(?i)(lesion|study|exam|case|accession|slide|video)s?[\s_-]*(instance)?(id|no|nr|number|uid)"),
+)
 _EITHER = ("evaluation", "eval")  # of val or test: a further word of the path tells which
 _MOST_FOLDERS = 2  # between a table and the folders named as splits
 _SHARD = re.compile(r"(.*-)(\d{5})-of-(\d{5})(?!\d)(.*)", re.DOTALL)
@@ -151,6 +155,19 @@ def neighbours(path: Path, rows: pd.DataFrame, label_columns: Sequence[str]) -> 
             raise UserError(f"{path.parent}: {what}; give one as --{split}-data, or none")
         found[split] = file
     return {split: found[split] for split in ("val", "test") if split in found}
+
+
+def patient_column(cells: pd.DataFrame, path_column: str) -> str | None:
+    """The column that names the patient of each image, else the lesion, study or the like; some have several images."""
+    for pattern in _PATIENTS:
+        for place, name in enumerate(map(str, cells.columns)):
+            if name == path_column or not pattern.fullmatch(name):
+                continue
+            of = pd.DataFrame({"image": cells[path_column].to_numpy(), "patient": cells.iloc[:, place].to_numpy()})
+            of = of[of["patient"] != ""].drop_duplicates()
+            if 2 < of["patient"].nunique() < len(of):
+                return name
+    return None
 
 
 def _form(stream: Opened) -> str:

@@ -17,7 +17,7 @@ from trainables.data.classes import NO_VALUE, WHOLE
 from trainables.data.config import DataConfig
 from trainables.data.files import has_image_suffix
 from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, CheckResult, LeftOut
-from trainables.data.table import is_list, neighbours, read_table, shards
+from trainables.data.table import is_list, neighbours, patient_column, read_table, shards
 
 DEFAULT_SPLIT_COLUMN = "split"
 TABLE = "\0table"
@@ -41,8 +41,8 @@ class TableSource:
     """All that is read before a row is looked at.
 
     rows: the cells of the columns in use, of all tables; the index is a row's number as its reader sees it. root: the
-    data's folder. lists, folders: by split, those that ``--val-data`` and ``--test-data`` name. checks: a warning of
-    splits that stand there unused.
+    data's folder. lists, folders: by split, those that ``--val-data`` and ``--test-data`` name. checks: warnings of
+    patients and splits that stand there unused.
     """
 
     rows: pd.DataFrame
@@ -86,8 +86,9 @@ class TableSource:
             cells.index = cells.index.astype(str) + f" of {_told_apart(other, path)[0]}"
             frames.append(cells)
         source.rows = pd.concat(frames).fillna("") if len(frames) > 1 else frames[0]
+        source.checks = tuple(_unused_patients(joined, source.rows, config))
         if split_column is None and not (others or source.lists or source.folders):
-            source.checks = tuple(_unused_splits(joined, source.rows, config))
+            source.checks += tuple(_unused_splits(joined, source.rows, config))
         return source
 
     def _beside(self, path: Path, main: pd.DataFrame, base: Path, config: DataConfig) -> dict[str, Path]:
@@ -150,6 +151,15 @@ def matching_rows(rows: pd.DataFrame, config: DataConfig) -> tuple[npt.NDArray[n
 def split_words(config: DataConfig) -> dict[str, str]:
     """What stands for "train", "val" or "test" in a cell, in lower case, also by ``--split-names``."""
     return SPLIT_WORDS | {theirs.lower(): ours for theirs, ours in config.split_names.items()}
+
+
+def _unused_patients(cells: pd.DataFrame, used: pd.DataFrame, config: DataConfig) -> Iterator[CheckResult]:
+    """A warning of a column of patients where none are known."""
+    name = patient_column(cells, config.path_column)
+    if config.group_column is None and config.group_from is None and name is not None and name not in used.columns:
+        what = "seems to say which images are of one patient, lesion or study, and they may be in two splits"
+        message = f"column {name!r} {what}: --group-column '{name}' keeps them in one"
+        yield CheckResult("unused_patients", "warning", message, len(cells))
 
 
 def _unused_splits(cells: pd.DataFrame, used: pd.DataFrame, config: DataConfig) -> Iterator[CheckResult]:

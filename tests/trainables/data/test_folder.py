@@ -276,6 +276,7 @@ def test_class_from_reads_flat_folders_and_names_what_has_no_match(tmp_path: Pat
             ("ill/1#_left.png", "ill/1#_right.png", "well/2#_left.png"),
             r"([^/]*?\d+(?=[_-](?i:left|right|[lr])(?![A-Za-z])))",
         ),
+        (("ill/900#L.png", "ill/900#R.png", "well/800#L.png"), r"([^/]*?\d+(?=[LR]\.\w+$))"),
         (("ill/ill_#.png", "well/well_#.png"), None),
         (("ill/ISIC_000000#.png", "well/ISIC_000001#.png"), None),
         (("ill/2020-03-#.png", "well/2021-03-#.png"), None),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from folder_trees import listed, make, refusal
+
+from trainables.data.config import DataConfig, dashed
+from trainables.data.rows import list_table
 
 TABLE = ("left/0.png,x", "left/1.png,y", "right/2.png,x", "right/3.png,y")
 GRADES = ("a,g", "b,g", "c,h", "d,h")
@@ -57,6 +61,26 @@ def test_a_table_beside_folders_may_agree_with_them_or_say_nothing(tmp_path: Pat
     assert listed(tmp_path).classes == ("left", "right")
 
 
+def test_a_long_table_of_few_images_does_not_speak_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainables.data.folder_tables._ROWS", 4)
+    make(tmp_path, *(f"Train/{n % 2}/{n}.png" for n in range(20)), *(f"Test/t{n}.png" for n in range(8)))
+    (tmp_path / "Test.csv").write_text("Path,Id\n" + "".join(f"Test/t{n}.png,{n % 2}\n" for n in range(8)))
+    samples = listed(tmp_path)
+    assert (samples.classes, len(samples), [one.count for one in samples.left_out]) == (("0", "1"), 20, [8])
+
+
+def test_a_table_in_a_folder_beside_the_images_is_read_as_the_message_says(tmp_path: Path) -> None:
+    make(tmp_path, *(f"Training_Input/{name}.png" for name in "abcd"))
+    table = make(tmp_path, "Truth/") / "Truth" / "labels.csv"
+    table.write_text("id,patient_id,grade\na,1,g\nb,2,g\nc,3,h\nd,3,h\n")
+    words = shlex.split(refusal(tmp_path).partition("names images: give ")[2])
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    assert given.keys() <= {dashed(name) for name, one in DataConfig.options().items() if not one.in_files_only}
+    config = DataConfig.model_validate({option[2:].replace("-", "_"): value for option, value in given.items()})
+    samples = list_table(Path(config.data), config)
+    assert (len(samples), samples.classes, samples.groups) == (4, ("g", "h"), ("1", "2", "3", "3"))
+
+
 def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: Path) -> None:
     make(tmp_path, "train/ID1001|ID1002|ID1003|ID1004|ID1005/#.png")
     (tmp_path / "train.csv").write_text(
@@ -81,6 +105,8 @@ def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: P
             "XR_HAND, XR_WRIST|study1_|train_labels.csv|--class-from '(negative|positive)/'|'(patient\\d+)'",
         ),
         (("breast|colon/benign|malignant/#.png",), "breast, colon|benign|--class-from"),
+        (("P/Benign|InSitu|Normal/#.png", "W/small|smaller/#.png"), "the class may be P, W|/P for P only"),
+        (("hand|wrist/n1|n2|n3/study1_Positive|study2_Negative/#.png",), "--class-from '(Negative|Positive)/'"),
         (("colon/colon_aca|colon_n/#.png", "lung/lung_aca|lung_n/#.png"), "colon, lung|^([^/]+)/|^[^/]+/([^/]+)/"),
         (("TR|VA/ill|well/#.png",), "TR, VA|--split-names TR=train"),
         (("Original Dataset|Augmented/ill|well/#.png",), "Augmented, Original Dataset|--data"),
@@ -107,6 +133,7 @@ def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: P
         ),
         (("lower/marks|finds/a|b/#.png", "upper/marks/c/#.png"), "the class may be|'([^/]+)/[^/]+$' for the innermost"),
         (("IDRI-001|IDRI-002|IDRI-003|IDRI-004|IDRI-005/2000-01-01/#.png",), "patients or studies by their names"),
+        (("|".join(f"patient_{n:03}_node_{n % 5}" for n in range(5)) + "/#.png",), "patients or studies by their name"),
         (("train/3f|0a|9c/x/a.png", "test/77|d1/x/a.png"), "patients or studies, as no two splits have a folder|REGEX"),
         (("3f|0a|9c|77|d1/a.png",), "patients or studies, as they have hardly more than one image each|REGEX"),
         (("raw|enhanced/IM3007.png", "raw|enhanced/IM3011.png"), "images of the same names, as versions|'^([^/]+)/'"),
@@ -129,6 +156,8 @@ def test_a_table_of_patients_whose_folders_stand_where_classes_would(tmp_path: P
         ),
         (("jpg/image_0000#.jpg", "imagelabels.mat"), "one class only|imagelabels.mat: save the labels as CSV"),
         (("fold_1|fold_2/train|val/ill|well/#.png",), "fold_1/train|named like splits|/fold_1"),
+        (("a/pictures/#.png", "b/all/train|test/ill|well/#.png"), "b/all/train: named like splits|/b, or leave it out"),
+        (("jpeg/train|test/#.jpg", "train|test/#.png", "t.csv"), "folder 'jpeg'|test, train: images|t.csv"),
     ],
 )
 def test_what_leaves_open_what_is_a_class_stops_with_the_way_out(
@@ -146,6 +175,16 @@ def test_tables_of_three_splits_are_named_together(tmp_path: Path) -> None:
     assert refusal(tmp_path).endswith(
         f"give --data {train}/Training_Labels.csv --path-column ID --label-column COLUMN "
         f"--val-data {val}/Validation_Labels.csv --test-data {test}/Test_Labels.csv"
+    )
+
+
+def test_a_table_of_a_split_is_named_whatever_it_is_called_and_a_form_to_be_filled_in_is_not(tmp_path: Path) -> None:
+    for split, labels in {"train_1": "0011", "valid": "0101", "test": "0000"}.items():
+        make(tmp_path, *(f"{split}_images/{split}{row}.png" for row in range(4)))
+        rows = "".join(f"{split}{row},{label}\n" for row, label in enumerate(labels))
+        (tmp_path / f"{split}.csv").write_text(f"id,grade\n{rows}")
+    assert refusal(tmp_path).endswith(
+        f"give --data {tmp_path}/train_1.csv --path-column id --label-column grade --val-data {tmp_path}/valid.csv"
     )
 
 
@@ -177,6 +216,17 @@ def test_folders_of_patients_below_a_class_are_warned_of(
     if pattern:
         assert f"--group-from '{pattern}' keeps each in one" in checks[0].message
         assert max(Counter(listed(tmp_path, group_from=pattern).groups or ()).values()) > 1
+
+
+def test_a_table_beside_class_folders_that_knows_the_patients_is_warned_of(tmp_path: Path) -> None:
+    make(tmp_path, *(f"images/{('ill', 'well')[n % 2]}/x{n}.png" for n in range(12)))
+    rows = "".join(f"x{n}.png,{('ill', 'well')[n % 2]},v{n // 4}\n" for n in range(12))
+    (tmp_path / "T.csv").write_text(f"file,finding,video_id\n{rows}")
+    (check,) = listed(tmp_path).checks
+    assert (check.check, check.severity) == ("unused_patients", "warning")
+    assert "column 'video_id' of T.csv" in check.message
+    assert "--path-column 'file' --group-column 'video_id' keeps them in one" in check.message
+    assert listed(tmp_path, group_from="(x.)").checks == ()
 
 
 def test_a_table_as_test_data_of_a_folder_is_refused_with_a_way_out(tmp_path: Path) -> None:

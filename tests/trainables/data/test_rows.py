@@ -535,6 +535,30 @@ def test_names_that_look_like_patients_are_a_warning(table: Callable[..., Path])
     assert read(table(rows), group_column="pid").checks == ()
 
 
+@pytest.mark.parametrize(
+    ("column", "images_of_each", "warned"),
+    [
+        ("patient_id", 2, True),
+        ("Subject", 2, True),
+        ("PatientID", 1, False),
+        ("Patient Age", 2, False),
+        ("lesion_id", 2, True),
+        ("StudyInstanceUID", 2, True),
+        ("lesion", 2, False),
+    ],
+)
+def test_a_column_of_patients_that_is_not_used_is_a_warning(
+    table: Callable[..., Path], column: str, images_of_each: int, warned: bool
+) -> None:
+    images = named(*(f"{place}.png" for place in range(8)))
+    rows = [{**row, column: f"n{place // images_of_each}"} for place, row in enumerate(images)]
+    path = table([*rows, rows[0]])
+    checks = read(path).checks
+    assert [(one.check, one.severity) for one in checks] == [("unused_patients", "warning")] * warned
+    assert all(f"--group-column '{column}' keeps them in one" in one.message for one in checks)
+    assert read(path, group_column=column).checks == read(path, group_from=r"(\d)").checks == ()
+
+
 # ---- any names
 
 
