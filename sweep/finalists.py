@@ -114,9 +114,9 @@ def choose(plan: Plan, search: TrialHistory) -> tuple[list[Finalist], list[str]]
     it the scheduler's: under ASHA few run their whole budget, and a cell that was stopped early three times was tried.
     """
     ranked = rank(search.entries.values(), search.mode)
-    different: dict[str, TrialState] = {}
+    different: dict[tuple[str, int | None], TrialState] = {}
     for entry in ranked:
-        different.setdefault(key_of(entry.params), entry)
+        different.setdefault((key_of(entry.params), plan.epochs_of.get(entry.number)), entry)
     best_ones = list(different.values())[: plan.config.finalists]
     found = [_finalist(entry, "finalist", place, None) for place, entry in enumerate(best_ones, start=1)]
     cells: dict[str, list[TrialState]] = {}

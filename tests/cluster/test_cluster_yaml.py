@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,17 @@ def test_the_sweep_is_installed_with_pinned_versions(cluster: dict[str, Any]) ->
     assert any(
         "--constraint constraints.txt" in command and "[cluster" in command for command in cluster["setup_commands"]
     )
+
+
+def test_an_environment_that_was_left_without_pip_is_made_again(cluster: dict[str, Any], tmp_path: Path) -> None:
+    """Debian's venv without python3-venv leaves .venv/bin/python behind, and no pip."""
+    (command,) = (one for one in cluster["setup_commands"] if "-m venv" in one)
+    for program, content in (("xray-sweep/.venv/bin/python", ""), ("bin/python3", "#!/bin/sh\necho made")):
+        (tmp_path / program).parent.mkdir(parents=True)
+        (tmp_path / program).write_text(content)
+        (tmp_path / program).chmod(0o755)
+    home = {"HOME": str(tmp_path), "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    assert subprocess.run(["bash", "-c", command], env=home, capture_output=True, check=True).stdout == b"made\n"
 
 
 def test_the_head_uses_the_autoscaler_that_can_start_the_others(cluster: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ FILLED_IN = {
 """What a user writes into cluster.yaml."""
 RAY = "RAY_AUTH_MODE=token ~/xray-sweep/.venv/bin/ray"
 NOT_INSTALLED = {
-    "test -x .venv/bin/python || python3 -m venv ~/xray-sweep/.venv": f"ln -sfn {VENV} .venv",
+    "test -x .venv/bin/pip || python3 -m venv ~/xray-sweep/.venv": f"ln -sfn {VENV} .venv",
     ".venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster,dicom]'": "true",
 }
 """The hosts have no internet: here, and here only, they get what the tests run with."""

@@ -67,6 +67,14 @@ def test_the_best_by_their_best_epoch_are_chosen_each_configuration_once(tmp_pat
     assert [one.number for one in choose(plan(finalists=9), history)[0]] == [1, 0, 4]
 
 
+def test_rows_of_a_study_that_differ_in_epochs_alone_are_finalists_each(tmp_path: Path) -> None:
+    same = {"lr": 0.5}
+    history = search(tmp_path, [(same, [0.9], "completed"), (same, [0.8], "completed"), (same, [0.7], "completed")])
+    rows = plan(finalists=3)
+    rows.epochs_of = {0: 5, 1: 10, 2: 5}
+    assert [one.number for one in choose(rows, history)[0]] == [0, 1]
+
+
 def test_a_lower_metric_may_be_the_better_one(tmp_path: Path) -> None:
     history = search(
         tmp_path, [({}, [0.7, 0.3], "completed"), ({}, [0.2], "completed"), ({}, [0.9], "completed")], "min"

@@ -78,7 +78,7 @@ def test_of_equal_trials_all_that_ask_for_the_best_get_the_same(tmp_path: Path, 
     terminal = history.best()
     assert terminal is not None
     config = SimpleNamespace(finalists=1, compare=())
-    (finalist,), _ = choose(SimpleNamespace(config=config), history)  # type: ignore[arg-type]
+    (finalist,), _ = choose(SimpleNamespace(config=config, epochs_of={}), history)  # type: ignore[arg-type]
     leader = run.best
     assert leader is not None
     assert [terminal.number, finalist.number, leader.number] == [wanted] * 3

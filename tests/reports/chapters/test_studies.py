@@ -194,6 +194,14 @@ def test_reported_accuracies_are_those_of_the_matrices_but_for_rounding_and_the_
     assert {name for name, difference in away.items() if difference > 0.011} == {"H5"}
 
 
+def test_an_f1_is_the_last_mini_batchs_exactly_where_the_matrix_gives_another() -> None:
+    for row in ROWS:
+        kind, _, value = row.f1.rpartition(" ")
+        assert (kind == "last mini-batch") == (7 in row.flaws), row.id
+        if row.matrix and kind in ("last mini-batch", "macro"):
+            assert (abs(from_matrix(row)["f1_macro"] - float(value)) < 0.001) == (kind == "macro"), row.id
+
+
 def test_no_covid_found_is_marked_exactly_where_the_matrix_says_so() -> None:
     three = [row for row in ROWS if row.findings == "three_findings"]
     assert {row.id for row in three if from_matrix(row)["recall"] == 0} == {row.id for row in three if 17 in row.flaws}
