@@ -55,6 +55,10 @@ def markdown_page(page: Page) -> str:
     environment.filters["md"] = formats.escape
     environment.globals.update(table=_markdown_table, fence=_fence, limit=MARKDOWN_ROWS)
     text = environment.get_template("report.md").render(page=page, disclaimer=DISCLAIMER)
+    for number, chapter in enumerate(page.chapters, start=1):
+        # The anchor that Markdown's readers make of the heading.
+        anchor = re.sub(r"[^\w -]", "", f"{number} {chapter.title}".lower()).replace(" ", "-")
+        text = text.replace(f"](#{chapter.id})", f"](#{anchor})")
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

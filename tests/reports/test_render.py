@@ -208,6 +208,18 @@ def test_prose_may_link_to_chapters_and_files_of_the_report():
     assert {"tables/trials.csv", "figures/x-1.png"} < Structure(page_of(Text(links))).addresses
 
 
+def test_a_link_to_a_chapter_leads_to_its_heading_in_markdown():
+    text = render.markdown_page(
+        render.Page(
+            "t",
+            "s",
+            (Chapter("one", "One", (Text("[a](#two)"),)), Chapter("two", "Methods, limits and checklists", ())),
+        )
+    )
+    assert "## 2. Methods, limits and checklists" in text
+    assert "[a](#2-methods-limits-and-checklists)" in text
+
+
 def test_an_option_and_a_percentage_are_not_broken_over_lines():
     page = page_of(Text("With --max-images, 5 % of all."), Note("info", "See (--no-cache)."))
     assert '<span class="option">--max-images,</span>' in page
