@@ -227,6 +227,10 @@ def test_an_option_and_a_percentage_are_not_broken_over_lines():
     assert "5\N{NO-BREAK SPACE}%" in page
 
 
+def test_a_command_is_copied_as_it_is():
+    assert "&#39;10 % of all&#39;" in page_of(Code("python -m sweep.run --data '10 % of all'"))
+
+
 FRAME = pd.DataFrame({"name": ["a|b_c & 50 %", "b"], "score": [0.5, float("nan")]})
 TABLE = Table("t", "c", FRAME, (Column("name", "name"), Column("score", "F1", "score")), latex=True)
 DRAWING = Drawing(lambda: blank(3, 2)[0])
