@@ -205,7 +205,7 @@ def _shortcuts(results: Results) -> str:
 
 def _never_predicted(results: Results) -> str:
     never = results.never_predicted(results.split) if results.split else []
-    return f"On {results.split_name}, {formats.listing(never)} is never predicted." if never else ""
+    return f"On {results.split_name}, {formats.some_of(never)} is never predicted." if never else ""
 
 
 def _at_chance(results: Results) -> str:
@@ -233,7 +233,7 @@ def _few(results: Results) -> str:
     positives = {} if scores is None else scores.positives
     few = [f"{name} ({count})" for name, count in positives.items() if count < FEW_GROUPS]
     unit = "patients" if scores is not None and scores.resamples.named else "images"
-    which = f"{FEW_GROUPS} {results.split_name} {unit} have {formats.listing(few)}"
+    which = f"{FEW_GROUPS} {results.split_name} {unit} have {formats.some_of(few)}"
     return f"Fewer than {which}: their intervals are too narrow." if few else ""
 
 

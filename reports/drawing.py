@@ -21,7 +21,8 @@ INK, GRAY, LIGHT = "#1b1f24", "#6b7280", "#d5dae1"
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "report",
     "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
-    "font.family": ["DejaVu Sans"],
+    "font.family": ["sans-serif"],  # the SVG names it behind the font, for readers who do not have that
+    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",

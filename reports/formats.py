@@ -54,6 +54,7 @@ SWEEP = "python -m sweep.run"
 CHOSEN_AGAIN = {"--space", "--name", "--trials", "--epochs", "--set", "--resume", "--backbones", "--time-budget"}
 CHOSEN_AGAIN |= {"--rows", "--warm-start", "--compare", "--sampler"}
 DEPTH_NAMES = {0: "head only", 1: "last block", 2: "last 2 blocks", 3: "last 3 blocks", 4: "all blocks"}
+MOST_NAMES = 10
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -324,6 +325,13 @@ def listing(parts: Iterable[str]) -> str:
     """ "a", "a and b", "a, b and c"."""
     words = list(parts)
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else ""
+
+
+def some_of(names: Sequence[str]) -> str:
+    """As ``listing``, but of more than ``MOST_NAMES`` only so many and how many there are more: a set may have hundreds
+    of classes."""
+    more = len(names) - MOST_NAMES
+    return listing([*names[:MOST_NAMES], f"{more:,} more"] if more > 0 else names)
 
 
 def _head(params: TrialParams) -> str:

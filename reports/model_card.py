@@ -179,7 +179,7 @@ def _limits(results: Results, model: ModelRecord) -> str:
     found = [one.text for one in caveats(results) if one.level != "info"]
     rare = [f"{name} ({count:,})" for name, count in dataset.counts.get("train", {}).items() if count < FEW_IMAGES]
     if rare:
-        found.append(f"Few training images of {listing(rare)}.")
+        found.append(f"Few training images of {formats.some_of(rare)}.")
     if results.split == "val" and _is_reported(results, model):
         found.append("It was never scored on images that were not used to select it.")
     if not dataset.subgroups:

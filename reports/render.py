@@ -44,7 +44,7 @@ class Page:
 def html_page(page: Page) -> str:
     """One self-contained page: style, script and figures inside, every name escaped."""
     environment = _environment(autoescape=True)
-    environment.filters.update(prose=_prose, markdown=_markdown_parser().render)
+    environment.filters.update(prose=_prose, options=_options, markdown=_markdown_parser().render)
     environment.globals.update(cells=_cells, svg=_svg, is_number=formats.is_number, is_folded=is_folded)
     return environment.get_template("index.html").render(page=page, disclaimer=DISCLAIMER)
 
@@ -55,6 +55,10 @@ def markdown_page(page: Page) -> str:
     environment.filters["md"] = formats.escape
     environment.globals.update(table=_markdown_table, fence=_fence, limit=MARKDOWN_ROWS)
     text = environment.get_template("report.md").render(page=page, disclaimer=DISCLAIMER)
+    for number, chapter in enumerate(page.chapters, start=1):
+        # The anchor that Markdown's readers make of the heading.
+        anchor = re.sub(r"[^\w -]", "", f"{number} {chapter.title}".lower()).replace(" ", "-")
+        text = text.replace(f"](#{chapter.id})", f"](#{anchor})")
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -138,8 +142,12 @@ def _text_token(_: RendererHTML, tokens: Sequence[Token], place: int, options: O
 
 def _prose(text: str) -> Markup:
     """``text`` escaped; no line ends within a command-line option, or between a number and its %."""
-    escaped = _OPTION.sub(r'<span class="option">\g<0></span>', str(Markup.escape(text)))
-    return Markup(re.sub(r"(?<=\d) %", "\u00a0%", escaped))
+    return Markup(re.sub(r"(?<=\d) %", "\u00a0%", str(_options(text))))
+
+
+def _options(text: str) -> Markup:
+    """``text`` escaped, and the same again when it is copied; no line ends within a command-line option."""
+    return Markup(_OPTION.sub(r'<span class="option">\g<0></span>', str(Markup.escape(text))))
 
 
 def _svg(figure: Figure) -> Markup:

@@ -286,19 +286,23 @@ class Results:
 
     def _baselines(self, split: str) -> BaselineComparison | None:
         """The winner against shortcuts and frozen features on ``split``; None where either cannot be scored there."""
-        runs, scores, recorded = self.runs(split), self.scores(split), self.data.run.baselines
-        if runs is None or scores is None or not recorded:
+        runs, scores = self.runs(split), self.scores(split)
+        if runs is None or scores is None or not self._saved_baselines:
             return None
-        saved = [(one, self._of_baseline(one)) for one in recorded]
-        found = compare_baselines(runs, scores, saved, split)
+        found = compare_baselines(runs, scores, self._saved_baselines, split)
         if not found.measured:
             return None
         tuned = self.params is None or self.params.unfreeze_depth != 0
         return replace(found, tuned=tuned, validation=None if split == "val" else self.baselines("val"))
 
-    def _of_baseline(self, one: BaselineRecord) -> Predictions | None:
+    @cached_property
+    def _saved_baselines(self) -> list[tuple[BaselineRecord, Predictions | None]]:
+        """Each with its predictions of all splits; None: none that count."""
         run = self.data.run
-        return None if one.failed else checked(run, read_predictions(run, one), f"baselines/{one.name}.npz")
+        return [
+            (one, None if one.failed else checked(run, read_predictions(run, one), f"baselines/{one.name}.npz"))
+            for one in run.baselines or ()
+        ]
 
     @cached_property
     def effects(self) -> pd.DataFrame:

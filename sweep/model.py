@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from search_spaces.errors import UserError, raise_all
-from sweep.cli import Arguments, path
+from sweep.cli import Arguments, build_page, path
 from sweep.endings import leave_with, run_command, tell
 from sweep.records import Run, read_run
 from sweep.run_folder import ModelPaths, TrialPaths
@@ -92,17 +92,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     parser = Arguments(
         "sweep.model",
-        "Create models/best.pt and best.onnx of a run, as a sweep does at its end: for a run that was killed before, "
-        "or whose starting weights were missing.",
+        "Create models/best.pt and best.onnx of a run, with the report and the model card, as a sweep does at its end: "
+        "for a run that was killed before, or whose starting weights were missing.",
         "exit codes: 0 done   2 bad input, or a file could not be written",
     )
     parser.add_argument("run", type=path, metavar="RUN", help="a run folder: <storage>/<name> of a sweep")
     asked, wrong = parser.read(argv)
     raise_all(wrong)
     run = read_run(asked.run)
-    problems = write_models(run)
+    files, problems = ModelPaths(run.paths.models), write_models(run)
+    if files.model.exists() and not files.card.exists():  # the report writes the card, and says that there is a model
+        _, problem = build_page("reports.build", run.paths.root)
+        problems += [f"the report could not be written: {problem}"] if problem is not None else []
     tell(problems)
-    for made in (ModelPaths(run.paths.models).model, ModelPaths(run.paths.models).onnx):
+    for made in (files.model, files.onnx):
         if made.exists() and not any(str(made) in problem for problem in problems):
             print(made)
     return 2 if problems else 0

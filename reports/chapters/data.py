@@ -14,6 +14,7 @@ SPLIT_ORIGINS = {
     "val taken from train": "given by the data set, validation drawn from training",
 }
 MOST_PAIRS = 10
+MOST_BARS = 40
 CHANNELS = {1: "one channel (gray)", 3: "three channels"}
 
 
@@ -66,11 +67,13 @@ def _counts(results: Results) -> list[Block]:
     if tables.missing_labels(results.data.dataset):
         caption += " Missing labels are excluded from loss and scores."
     table = Table("class_counts", caption, counts, shown, latex=True)
-    bars = counts.iloc[:-1]
-    if bars.empty:
+    classes = counts.iloc[:-1]
+    if classes.empty:
         return [table]
+    bars, caption = classes.head(MOST_BARS), "Images by class and split."
+    caption += f" The first {MOST_BARS} of {len(classes)} classes." if len(bars) < len(classes) else ""
     alt = "Bars: " + "; ".join(f"{row['class']} {row['total']} images" for row in bars.to_dict("records"))
-    return [Figure("class_counts", "Images by class and split.", alt, figures.stacked_bars(bars)), table]
+    return [Figure("class_counts", caption, alt, figures.stacked_bars(bars)), table]
 
 
 def _left_out(results: Results) -> list[Block]:

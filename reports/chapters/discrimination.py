@@ -42,7 +42,7 @@ def chapter(results: Results) -> Chapter:
     blocks: list[Block] = [Text(f"{text} {MEANING}")]
     undefined = [name for name in images.classes if math.isnan(scores.estimate[f"auroc:{name}"])]
     if undefined:
-        words = f"Undefined for {formats.listing(undefined)}: no {formats.SPLIT_NAMES[split]} image has such a class, "
+        words = f"Undefined for {formats.some_of(undefined)}: no {formats.SPLIT_NAMES[split]} image has such a class, "
         blocks.append(Note("warning", f"{words}or every one has. Means are over the other classes."))
     points = None if images.pooled else results.operating
     figures = curves(images, scores, points, split)

@@ -184,10 +184,10 @@ def _notes(results: Results, model: ReportedModel) -> list[Block]:
         name = formats.SPLIT_NAMES[split]
         never = results.never_predicted(split) if split != "train" else []
         if never:
-            found.append(Note("warning", f"Never predicted on {name}: {formats.listing(never)}."))
+            found.append(Note("warning", f"Never predicted on {name}: {formats.some_of(never)}."))
         absent = results.absent(split)
         if absent:
-            text = f"No {name} image has {formats.listing(absent)}: recall, F1 and AUROC of such a class are undefined "
+            text = f"No {name} image has {formats.some_of(absent)}: recall, F1 and AUROC of such a class are undefined "
             found.append(Note("warning", text + "(a dash), and its F1 counts as 0 in macro F1."))
     if "val" not in model.splits:
         return [*found, Note("warning", "The saved predictions contain no validation images.")]

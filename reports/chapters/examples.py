@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from trainables.predictions import Predictions
 TITLE = "Best and worst classified images"
 MOST_PAIRS = 10
 PER_CLASS, PER_CLASS_OF_MANY, MANY = 4, 3, 6
+FEWEST_SHOWN = 0.5
+"""Share of the images with a thumbnail below which the galleries choose among those that have one."""
 NO_LABEL = "no label"
 BEST, WORST = "Best classified", "Worst classified"
 FALSE_POSITIVES, FALSE_NEGATIVES = "Most confident false positives", "Most confident false negatives"
@@ -34,25 +37,34 @@ ORDERS = {
 
 
 def chapter(results: Results) -> Chapter:
-    """Galleries first, then the same images by file name, then the pairs of classes that are confused."""
+    """Galleries first, then the files of the extremes of the split, then the pairs of classes that are confused.
+
+    A run keeps thumbnails of some images of a large split alone: then the galleries show the extremes of these.
+    """
     model = results.model
     if model is None or model.judged is None:
         return Chapter("examples", TITLE, (Text("There are no predictions to choose images from."),))
     part = model.predictions.of(model.judged)
-    rows = examples(part, model.thresholds)
-    images = thumbnails.of_files(results.data.run.paths.thumbnails, rows["path"].tolist())
-    rows["uri"] = [thumbnails.data_uri(images[path]) if path in images else "" for path in rows["path"]]
-    blocks: list[Block] = [Text(_how_chosen(model, part))]
+    rows = shown = examples(part, model.thresholds)
+    images = thumbnails.of_files(results.data.run.paths.thumbnails, part.path.tolist())
+    which, caption = "", "Files of the images above."
+    if images and rows["path"].isin([*images]).mean() < FEWEST_SHOWN:
+        shown = examples(_among(part, images), model.thresholds)
+        which = f"Shown are the best and worst of the {len(images):,} images, of its {len(part.path):,}, that have a "
+        which += "thumbnail in the run folder. "
+        caption = "Files of the best and worst classified of all images of the split."
+    shown["uri"] = [thumbnails.data_uri(images[path]) if path in images else "" for path in shown["path"]]
+    blocks: list[Block] = [Text(_how_chosen(model, part, which))]
     if len(rows) and not images:
         blocks.append(Note("info", "thumbnails.npz is missing or damaged, or has none of these images: names only."))
-    for kind in dict.fromkeys(rows["kind"]):
-        of_kind = rows[rows["kind"] == kind]
+    for kind in dict.fromkeys(shown["kind"]):
+        of_kind = shown[shown["kind"] == kind]
         blocks += [Text(f"### {kind}"), gallery(ORDERS[kind], of_kind, part.classes, model.judged)]
     titles = {"kind": "list", "class": "class", "path": "file", "probability": "probability of the class"}
-    shown = columns(**titles, truth="true", decision="decided")
-    frame, name = rows.drop(columns=["note", "uri"]), f"examples_{model.judged}"
-    listed = Table(name, "Files of the images above.", frame, shown, folded=True)
-    looked = attribution.blocks(results, rows, images)
+    told = columns(**titles, truth="true", decision="decided")
+    frame, name = rows.drop(columns=["note", "uri"], errors="ignore"), f"examples_{model.judged}"
+    listed = Table(name, caption, frame, told, folded=True)
+    looked = attribution.blocks(results, shown, images)
     return Chapter("examples", TITLE, (*blocks, listed, *_pairs(model, part), *looked))
 
 
@@ -120,15 +132,20 @@ def _sorted(part: Predictions, rows: npt.NDArray[np.int64], key: npt.NDArray[np.
     return rows[np.lexsort((part.path[rows], key[rows]))]
 
 
+def _among(part: Predictions, paths: Collection[str]) -> Predictions:
+    rows = np.isin(part.path, [*paths])
+    return replace(part, **{name: getattr(part, name)[rows] for name in ("path", "split", "label", "probability")})
+
+
 def _first_of(names: list[str]) -> str:
     if not names:
         return NO_LABEL
     return short(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
-def _how_chosen(model: ReportedModel, part: Predictions) -> str:
+def _how_chosen(model: ReportedModel, part: Predictions, which: str) -> str:
     split = formats.SPLIT_NAMES[str(model.judged)]
-    text = f"From the {split} split, classified by {formats.escape(model.title)}; file names as in splits.csv. "
+    text = f"From the {split} split, classified by {formats.escape(model.title)}; file names as in splits.csv. {which}"
     if part.label.ndim == 2:
         tuned = "its tuned threshold" if model.thresholds else "a probability of 0.5"
         return text + f"Each label is decided at {tuned}. Below an image: the label's probability and the true labels."

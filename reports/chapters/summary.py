@@ -186,7 +186,7 @@ def _decisions(results: Results, scores: Scores) -> Figure:
     several = results.data.task == "multi_label"
     kind, title = ("auroc", "AUROC") if several else ("recall", "Recall")
     rows = [(name, interval(scores, f"{kind}:{name}")) for name in scores.classes]
-    rows.sort(key=lambda row: np.nan_to_num(row[1].estimate, nan=-1.0))
+    rows.sort(key=lambda row: np.nan_to_num(row[1].estimate, nan=math.inf))  # undefined ones are not the lowest
     frame = pd.DataFrame(
         [(name, one.estimate, one.low, one.high) for name, one in rows], columns=["class", kind, "low", "high"]
     )

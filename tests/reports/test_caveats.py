@@ -119,6 +119,14 @@ def test_finalists_that_were_chosen_anew_and_are_not_done_are_said(write_run: Wr
     assert said() == [], "that would be lost files, which are told elsewhere"
 
 
+def test_of_many_classes_with_few_images_the_first_are_named_and_the_others_counted(write_run: WriteRun) -> None:
+    classes = tuple(f"finding {number}" for number in range(40))
+    root = write_run(trials=1, classes=classes, labels_per_split=dict.fromkeys(("train", "val", "test"), 80))
+    (text,) = (one.text for one in caveats(results_of(root)) if one.text.startswith("Fewer than"))
+    assert "finding 9 (2) and 30 more: their intervals are too narrow." in text
+    assert "finding 10" not in text
+
+
 def test_a_better_test_score_is_said_too(write_run: WriteRun) -> None:
     text = from_validation_to_test(results_of(run_whose(write_run, "val", chance)))
     assert "The ranking is also better" in text

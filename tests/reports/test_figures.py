@@ -115,6 +115,11 @@ def test_names_stand_in_the_figure_as_text_and_are_no_markup():
     assert "<b>$a$ & co</b>" in text
 
 
+def test_a_figure_names_a_font_that_every_reader_has():
+    (label,) = (one for one in ET.fromstring(DRAWN["forest"]().saved.svg).iter() if one.text == "macro F1")
+    assert "font-family: 'DejaVu Sans', sans-serif" in label.get("style", "")
+
+
 def test_a_figure_on_the_page_has_ids_of_its_own():
     svg = DRAWN["ROC"]().saved.svg
     first, second = inline_svg(svg, "one"), inline_svg(svg, "two")

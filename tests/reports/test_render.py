@@ -208,11 +208,27 @@ def test_prose_may_link_to_chapters_and_files_of_the_report():
     assert {"tables/trials.csv", "figures/x-1.png"} < Structure(page_of(Text(links))).addresses
 
 
+def test_a_link_to_a_chapter_leads_to_its_heading_in_markdown():
+    text = render.markdown_page(
+        render.Page(
+            "t",
+            "s",
+            (Chapter("one", "One", (Text("[a](#two)"),)), Chapter("two", "Methods, limits and checklists", ())),
+        )
+    )
+    assert "## 2. Methods, limits and checklists" in text
+    assert "[a](#2-methods-limits-and-checklists)" in text
+
+
 def test_an_option_and_a_percentage_are_not_broken_over_lines():
     page = page_of(Text("With --max-images, 5 % of all."), Note("info", "See (--no-cache)."))
     assert '<span class="option">--max-images,</span>' in page
     assert '<span class="option">(--no-cache).</span>' in page
     assert "5\N{NO-BREAK SPACE}%" in page
+
+
+def test_a_command_is_copied_as_it_is():
+    assert "&#39;10 % of all&#39;" in page_of(Code("python -m sweep.run --data '10 % of all'"))
 
 
 FRAME = pd.DataFrame({"name": ["a|b_c & 50 %", "b"], "score": [0.5, float("nan")]})

@@ -336,6 +336,15 @@ def test_a_baseline_of_other_images_or_that_failed_is_not_compared(write_run: Wr
     assert set(results_of(root).judged_baselines.measured) == {"majority", "frozen_resnet18"}
 
 
+def test_a_damaged_baseline_is_told_once_though_it_is_of_two_splits(write_run: WriteRun) -> None:
+    root = write_run(finals={})
+    write_baselines(root, POOR)
+    (RunPaths(root).baselines / "thumbnails.npz").write_bytes(b"no zip")
+    results = results_of(root)
+    assert {results.baselines(split) is None for split in ("val", "test")} == {False}
+    assert len([one for one in results.data.run.problems if "baselines/thumbnails.npz" in one]) == 1
+
+
 # Caveats
 
 

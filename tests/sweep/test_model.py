@@ -196,8 +196,13 @@ def test_the_best_is_the_lowest_where_the_metric_says_so(run: Path) -> None:
 def test_the_command_makes_the_model_of_a_run_that_was_killed(
     run: Path, no_onnx: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    files = ModelPaths(run / "models")
+    files.root.mkdir()
+    files.card.write_text("of an earlier model")
     assert main([str(run)]) == 0
-    assert capsys.readouterr().out.split() == [str(run / "models" / name) for name in ("best.pt", "best.onnx")]
+    assert capsys.readouterr().out.split() == [str(files.model), str(files.onnx)]
+    assert "t0000 of the sweep run" in files.card.read_text()
+    assert "best.pt does not exist" not in (run / "report" / "report.md").read_text()
     shutil.rmtree(run / "trials")
     assert main([str(run)]) == 2
     assert f"no trial of {run} has a score" in capsys.readouterr().err

@@ -21,6 +21,15 @@ def test_images_of_each_class_and_split_stand_in_a_table_and_a_figure(write_run)
     assert "(from patient_id)" in facts(found)["Patients"]
 
 
+def test_of_many_classes_the_first_are_drawn_and_the_table_has_all(write_run):
+    counts = {"train": {f"class {number}": number for number in range(100)}}
+    found = chapter(results_of(write_run(trials=0, dataset={"classes": list(counts["train"]), "counts": counts})))
+    figure = figures(found)["class_counts"]
+    assert "The first 40 of 100 classes." in figure.caption
+    assert figure.drawing.saved.height_in < 15
+    assert len(tables(found)["class_counts"].frame) == 101
+
+
 def test_what_was_left_out_is_listed_and_counted(write_run):
     left_out = [{"why": "unreadable", "count": 3, "examples": ["0.png"]}, {"why": "rows", "count": 7, "examples": []}]
     found = chapter(results_of(write_run(trials=1, dataset={"left_out": left_out})))

@@ -101,6 +101,24 @@ def test_thumbnails_are_those_of_the_files_and_a_missing_one_leaves_its_name(wri
     assert (without.name, without.uri) == (first.name, "")
 
 
+def test_of_a_split_of_few_thumbnails_the_galleries_show_the_extremes_of_those(write_run):
+    root = write_run(finals={})
+    whole = listed(chapter(results_of(root)))
+    path = RunPaths(root).thumbnails
+    with np.load(path) as saved:
+        few = {key: saved[key][::8] for key in saved.files}
+    np.savez(path, **few)
+    found = chapter(results_of(root))
+    shown = [(name, image) for gallery in galleries(found) for name, images in gallery.rows for image in images]
+    assert {name for name, _ in shown} == {"covid", "normal", "pneumonia"}
+    assert all(image.uri for _, image in shown)
+    assert {image.name for _, image in shown} <= set(few["path"].tolist())
+    count = int((few["split"] == "test").sum())
+    assert f"of the {count} images, of its 169, that have a thumbnail" in texts(found)
+    assert listed(found).frame.equals(whole.frame)
+    assert listed(found).caption != whole.caption
+
+
 @pytest.mark.parametrize("damage", ["missing", "bytes"])
 def test_without_thumbnails_the_names_stand_alone(write_run, damage):
     root = write_run(finals={})

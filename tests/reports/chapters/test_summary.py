@@ -6,10 +6,11 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from baseline_files import POOR, write_baselines
 from in_chapter import facts, figures, notes, results_of, texts
-from run_files import keep_rows
+from run_files import keep_rows, rewrite
 
 from reports.blocks import Chapter, Code, Folded, Headline, walk
 from reports.caveats import caveats
@@ -92,6 +93,14 @@ def test_a_few_classes_have_their_confusion_matrix_and_many_or_several_labels_a_
     assert sorted(recall["class"]) == list("abcdefg")
     several = write_run("several", trials=1, task="multi_label", classes=("a", "b"))
     assert set(figures(chapter(results_of(several)))["summary_classes"].frame) == {"class", "auroc", "low", "high"}
+
+
+def test_labels_that_no_image_has_take_no_place_of_the_lowest(write_run):
+    root = write_run(trials=1, task="multi_label", classes=tuple("abcd"))
+    rewrite(RunPaths(root).trial("t00000").predictions, label=lambda arrays: arrays["label"] * np.array([0, 1, 1, 0]))
+    frame = figures(chapter(results_of(root)))["summary_classes"].frame
+    assert frame["class"].tolist()[2:] == ["a", "d"]
+    assert frame["auroc"].isna().tolist() == [False, False, True, True]
 
 
 @pytest.mark.parametrize(("repeats", "whose"), [(1, "Test: "), (3, "The model file, test: ")])
