@@ -69,10 +69,11 @@ class NamingTable:
     def option(self, index: FileIndex) -> str:
         """What to give in place of the folder."""
         data = f"--data {_quoted(index.root / self.path)}"
-        if self.base != os.path.dirname(self.path):
-            data = f"--data {_quoted(index.root / self.base)} --table {_quoted(os.path.relpath(self.path, self.base))}"
-        if self.images_dir is not None:
-            data += f" --images-dir {_quoted(index.root / self.images_dir)}"
+        images_dir = self.images_dir
+        if images_dir is None and self.base != os.path.dirname(self.path):
+            images_dir = self.base
+        if images_dir is not None:
+            data += f" --images-dir {_quoted(index.root / images_dir)}"
         if not self.column:
             return f"{data} --columns NAME,NAME,... --label-column NAME"
         labels = self.label_columns()

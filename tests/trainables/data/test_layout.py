@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from folder_trees import listed, make, refusal
 
+from trainables.data.config import DataConfig
+from trainables.data.rows import list_table
+
 TABLE = ("left/0.png,x", "left/1.png,y", "right/2.png,x", "right/3.png,y")
 GRADES = ("a,g", "b,g", "c,h", "d,h")
 
@@ -147,6 +150,15 @@ def test_tables_of_three_splits_are_named_together(tmp_path: Path) -> None:
         f"give --data {train}/Training_Labels.csv --path-column ID --label-column COLUMN "
         f"--val-data {val}/Validation_Labels.csv --test-data {test}/Test_Labels.csv"
     )
+
+
+def test_a_table_in_a_folder_beside_the_images_is_read_by_the_options_named(tmp_path: Path) -> None:
+    place = make(tmp_path, "images/a#.png", "images/b#.png", "lists/") / "lists" / "train.csv"
+    place.write_text("image,label\nimages/a1.png,x\nimages/a2.png,x\nimages/b1.png,y\nimages/b2.png,y\n")
+    said = f"give --data {place} --images-dir {tmp_path} --path-column image --label-column label"
+    assert said in refusal(tmp_path)
+    asked = {"data": str(place), "images_dir": str(tmp_path), "path_column": "image", "label_column": "label"}
+    assert len(list_table(place, DataConfig.model_validate(asked))) == 4
 
 
 def test_files_of_a_form_that_is_not_read_are_counted(tmp_path: Path) -> None:
