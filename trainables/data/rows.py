@@ -119,7 +119,11 @@ class _Listing:
             what = f"unknown split {several}; allowed: {', '.join(SPLIT_WORDS)}"
             way_out = f"--split-names {counts.index[0]}=train says what it means"
             self.use.fault(f"column {column!r}", strange, f"{what}; {way_out}")
-        return np.asarray(np.where(splits == "", found, splits))
+        splits = np.where(splits == "", found, splits)
+        for split, given in {"val": self.config.val_data, "test": self.config.test_data}.items():
+            if given == "none" and not self.config.has_preset:  # A preset speaks of the tables beside its own.
+                self.use.leave_out(f"{split} by column {column!r} (--{split}-data none)", splits == split)
+        return splits
 
     def find_images(self) -> _Images:
         """Find the image, or the folder of images, that each row names, below the folder of its table."""
