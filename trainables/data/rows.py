@@ -21,7 +21,16 @@ from trainables.data.files import FileIndex, index_folder, shown_path, stem
 from trainables.data.folder import list_folder, patients_in_names
 from trainables.data.folder_names import groups_of
 from trainables.data.labels import Labels, RowUse, read_labels
-from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, SPLITS, CheckResult, LeftOut, Samples, rows_by
+from trainables.data.samples import (
+    FILE_MISSING,
+    MOST_ITEMS,
+    SPLIT_WORDS,
+    SPLITS,
+    CheckResult,
+    LeftOut,
+    Samples,
+    rows_by,
+)
 from trainables.data.table import read_list
 from trainables.data.table_source import TABLE, Table, TableSource, matching_rows, split_words
 
@@ -189,8 +198,7 @@ class _Listing:
         all_of_them = len(cells) == (self.use.usable & of_root).sum()
         self.use.usable &= ~rows
         if self.config.skip_missing and not all_of_them:
-            why = "the file is missing (--skip-missing)"
-            self.use.left_out.append(LeftOut(why, len(cells), tuple(map(shown_path, cells[:MOST_ITEMS]))))
+            self.use.left_out.append(LeftOut(FILE_MISSING, len(cells), tuple(map(shown_path, cells[:MOST_ITEMS]))))
             return
         ways_out = [] if all_of_them else ["skip them with --skip-missing"]
         if any(map(_URL.match, cells)):
