@@ -225,7 +225,10 @@ def _splits_at(tree: _Tree, place: str, config: DataConfig) -> dict[str, str]:
         trains = [child for child in children if "train" in names[child].splits]
         if config.class_from:
             named = {child: str(name.split) for child, name in names.items() if name.split}
-            return named if len(named) == len(names) and trains else {}
+            if trains and len(named) == len(names):
+                return named
+            if not trains or len({*named.values()}) < 2:
+                return {}
         if len(children) == 1 and names[children[0]].plain and _is_flat(tree, children[0]):
             return _with_classes(tree, place, {children[0]: "train"})
         if not trains or len(children) == 1:

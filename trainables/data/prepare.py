@@ -37,7 +37,16 @@ from trainables.data.image import ImageStats, content_hash, prepare_image
 from trainables.data.npz import list_npz
 from trainables.data.presets import apply_preset
 from trainables.data.rows import list_table
-from trainables.data.samples import MISSING, MOST_ITEMS, SPLITS, CheckResult, LeftOut, Samples, rows_by
+from trainables.data.samples import (
+    FILE_MISSING,
+    MISSING,
+    MOST_ITEMS,
+    SPLITS,
+    CheckResult,
+    LeftOut,
+    Samples,
+    rows_by,
+)
 from trainables.data.split_files import write_image_stats, write_splits, write_thumbnails
 from trainables.data.splits import (
     GIVEN,
@@ -203,12 +212,9 @@ class _Ready:
             caveats.append("Demo set: synthetic images, not patients' images; scores say nothing about real X-rays.")
         if self.config.max_images is not None and any(one.why == _beyond(self.config) for one in self.samples.left_out):
             caveats.append(f"Only {len(self.samples)} of the images are used (--max-images): only a first try.")
-        if self.config.skip_missing:
-            caveats += [
-                f"{one.count} row(s) are left out: {one.why} (--skip-missing)."
-                for one in self.samples.left_out
-                if "missing" in one.why
-            ]
+        caveats += [
+            f"{one.count} row(s) are left out: {one.why}." for one in self.samples.left_out if one.why == FILE_MISSING
+        ]
         if not (self.splits == "test").any():
             caveats.append("No test split: scores are of validation images that also selected the model: optimistic.")
         for result in self.checks:

@@ -21,7 +21,16 @@ from trainables.data.files import FileIndex, index_folder, shown_path, stem
 from trainables.data.folder import list_folder, patients_in_names
 from trainables.data.folder_names import groups_of
 from trainables.data.labels import Labels, RowUse, read_labels
-from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, SPLITS, CheckResult, LeftOut, Samples, rows_by
+from trainables.data.samples import (
+    FILE_MISSING,
+    MOST_ITEMS,
+    SPLIT_WORDS,
+    SPLITS,
+    CheckResult,
+    LeftOut,
+    Samples,
+    rows_by,
+)
 from trainables.data.table import read_list
 from trainables.data.table_source import TABLE, Table, TableSource, matching_rows, split_words
 
@@ -119,7 +128,11 @@ class _Listing:
             what = f"unknown split {several}; allowed: {', '.join(SPLIT_WORDS)}"
             way_out = f"--split-names {counts.index[0]}=train says what it means"
             self.use.fault(f"column {column!r}", strange, f"{what}; {way_out}")
-        return np.asarray(np.where(splits == "", found, splits))
+        splits = np.where(splits == "", found, splits)
+        for split, given in {"val": self.config.val_data, "test": self.config.test_data}.items():
+            if given == "none" and not self.config.has_preset:  # A preset speaks of the tables beside its own.
+                self.use.leave_out(f"{split} by column {column!r} (--{split}-data none)", splits == split)
+        return splits
 
     def find_images(self) -> _Images:
         """Find the image, or the folder of images, that each row names, below the folder of its table."""
@@ -185,8 +198,7 @@ class _Listing:
         all_of_them = len(cells) == (self.use.usable & of_root).sum()
         self.use.usable &= ~rows
         if self.config.skip_missing and not all_of_them:
-            why = "the file is missing (--skip-missing)"
-            self.use.left_out.append(LeftOut(why, len(cells), tuple(map(shown_path, cells[:MOST_ITEMS]))))
+            self.use.left_out.append(LeftOut(FILE_MISSING, len(cells), tuple(map(shown_path, cells[:MOST_ITEMS]))))
             return
         ways_out = [] if all_of_them else ["skip them with --skip-missing"]
         if any(map(_URL.match, cells)):

@@ -20,6 +20,8 @@ _WORDS = {
 }
 SPLIT_WORDS = {word: split for split, words in _WORDS.items() for word in words}
 MOST_ITEMS = 50
+FILE_MISSING = "the file is missing (--skip-missing)"
+"""Why a row is left out."""
 MISSING = -1
 """In multi-hot labels: nobody has said whether the image has it."""
 _Key = TypeVar("_Key", bound=Hashable)

@@ -258,6 +258,13 @@ def test_class_from_reads_flat_folders_and_names_what_has_no_match(tmp_path: Pat
     assert classes == ("bus", "plane", "train")
 
 
+def test_a_folder_beside_splits_is_asked_about_where_classes_come_from_paths_too(tmp_path: Path) -> None:
+    make(tmp_path, "train|test|extra/x_ill|x_well/#.png")
+    assert "'extra' contains images and is next to folders named as splits" in refusal(tmp_path, class_from=r"_(\w+)/")
+    samples = listed(tmp_path, class_from=r"_(\w+)/", split_names={"extra": "val"})
+    assert (samples.classes, counts(samples)) == (("ill", "well"), {"train": 4, "val": 4, "test": 4})
+
+
 @pytest.mark.parametrize(
     ("paths", "pattern"),
     [

@@ -64,6 +64,13 @@ def test_a_folder_becomes_a_run_that_trials_can_open(split_folder: Path, tmp_pat
             assert np.array_equal(data.images[row, 0], np.asarray(original))
 
 
+def test_only_missing_files_are_a_caveat_of_missing_files(split_folder: Path) -> None:
+    path = manifest_of(split_folder, missing=lambda image: "yes" if image.endswith("01.png") else "no")
+    (split_folder / "train" / "well" / "00.png").unlink()
+    asked = DataConfig(data=str(path), label_column=("finding",), where={"missing": ("no",)}, skip_missing=True)
+    assert inspect(asked)["caveats"] == ["1 row(s) are left out: the file is missing (--skip-missing)."]
+
+
 def test_the_test_split_cannot_be_reached_by_a_trial(split_folder: Path, tmp_path: Path) -> None:
     prepared(tmp_path, data=str(split_folder))
     data = open_dataset(tmp_path / "run")

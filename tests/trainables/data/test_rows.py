@@ -391,6 +391,20 @@ def test_rows_that_are_all_of_train_leave_the_splits_to_us(table: Callable[..., 
     assert "all rows are train: val and test are drawn from them" in samples.notes
 
 
+@pytest.mark.parametrize(
+    ("refused", "splits"), [("val", ("train", "train", "test")), ("test", ("train", "train", "val"))]
+)
+def test_none_in_place_of_a_split_leaves_its_rows_out(
+    table: Callable[..., Path], refused: str, splits: tuple[str, ...]
+) -> None:
+    path = table(ROWS)
+    samples = read(path, split_column="fold", **{f"{refused}_data": "none"})
+    assert samples.splits == splits
+    why = f"{refused} by column 'fold' (--{refused}-data none)"
+    assert [(one.why, one.count) for one in samples.left_out] == [(why, 1)]
+    assert len(read(path, split_column="fold", preset="mine", **{f"{refused}_data": "none"})) == 4
+
+
 @given(st.sampled_from(sorted(SPLIT_WORDS)), st.sampled_from([str.lower, str.upper, str.title]))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=30)
 def test_split_words_go_in_any_case(table: Callable[..., Path], word: str, case: Callable[[str], str]) -> None:
