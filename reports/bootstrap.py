@@ -310,7 +310,7 @@ class Runs:
 
 def _counted(truth: Bools, decided: Bools, known: Bools, classes: Sequence[str]) -> dict[str, Bools]:
     """By score that is a proportion, bool [R or 1, N]: of which images."""
-    some = known.any(axis=1)[None]
+    some = np.asarray(known.any(axis=1))[None]
     found = {"accuracy": some, "exact_match": some}
     parts = {"recall": truth[None], "specificity": (known & ~truth)[None]}
     parts |= {"precision": decided & known, "npv": ~decided & known}

@@ -205,7 +205,7 @@ class Results:
             return []
         counts = self.confusion(split)
         answered = counts[:, :, 1].sum(axis=1) if counts.ndim == 3 else counts.sum(axis=0)
-        there = alone.truth.any(axis=0)
+        there = np.asarray(alone.truth.any(axis=0))
         return [name for name, count, one in zip(alone.classes, answered, there, strict=True) if one and not count]
 
     @cached_property
