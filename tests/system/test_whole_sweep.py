@@ -16,6 +16,7 @@ import pytest
 from whole_sweep import Done, after_ends, run_sweep
 
 from sweep.records import read_predictions, read_run
+from sweep.run import this_machine
 from sweep.run_folder import RunPaths
 from sweep.status import Status, read_status
 
@@ -25,10 +26,12 @@ CLOCK = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
 
 
 def arguments(data: Path, storage: Path, name: str, trials: int = 9) -> list[object]:
-    """A sweep of short trials on two backbones."""
+    """A sweep of short trials on two backbones, two at once: of many at once asha has nothing to compare with."""
     where: list[object] = ["--data", data, "--storage", storage, "--name", name, "--weights", "random"]
     what = ["--backbones", "squeezenet1_1,resnet18", "--image-size", 32, "--trials", trials, "--epochs", 4]
-    return [*where, *what, "--grace-period", 2, "--seed", 3]
+    machine = this_machine()
+    slots = min(2, machine.slots(1, 1.0 if machine.gpus else 0.0))
+    return [*where, *what, "--grace-period", 2, "--seed", 3, "--concurrency", slots]
 
 
 def trials(run: Path) -> list[dict[str, Any]]:
