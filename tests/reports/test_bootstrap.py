@@ -90,6 +90,7 @@ def test_each_group_is_left_out_once():
     many = draw_resamples([""] * 2500, np.zeros(2500, dtype=int), 1, replicates=1).left_out
     assert many.shape == (1000, 2500)
     assert ((many == 0).sum(axis=0) == 1).all()
+    assert set((many == 0).sum(axis=1)) == {2, 3}, "in blocks of one size"
 
 
 EPSILON = float(np.finfo(np.float32).eps)
