@@ -61,7 +61,8 @@ def test_every_check_passes_or_says_that_it_needs_a_gpu(data: Path) -> None:
 def test_the_speed_stands_beside_a_bare_loop(data: Path) -> None:
     rows = rows_of("speed", data)
     full = next(row for row in rows if row["speed"].endswith("everything"))
-    assert full["ratio"] == pytest.approx(full["ours"] / full["bare"], rel=0.1)
+    ours, bare = full["ours"], full["bare"]  # rounded
+    assert (ours - 0.5) / (bare + 0.5) - 0.001 < full["ratio"] < (ours + 0.5) / (bare - 0.5) + 0.001
     assert {"1", "2"} == set(rows[-1]["images_per_second"])
 
 

@@ -13,21 +13,12 @@ from typing import Any
 import pandas as pd
 import pytest
 from own_cluster import head_alone
-from whole_sweep import run_sweep
+from whole_sweep import ROOT, run_sweep
 
 pytestmark = pytest.mark.cluster
 
 TRIALS = 4
 EPOCHS = 4
-ONE_SLOW = """
-def space(trial, context):
-    if trial.suggest_float("lr", 1e-5, 1e-3, log=True) < 1.01e-5:
-        return {"backbone": "resnet18", "unfreeze_depth": 4, "batch_size": 2}
-    return {"backbone": "squeezenet1_1", "unfreeze_depth": 0, "batch_size": 16}
-
-def seed_points(context):
-    return [{"lr": 1e-3}, {"lr": 1e-5}]
-"""
 
 
 @pytest.fixture(scope="module")
@@ -90,19 +81,18 @@ def test_a_lost_node_costs_no_trial_and_no_epoch(
     cluster: Any, workers: list[Any], small_data: Path, tmp_path: Path
 ) -> None:
     assert set(workers) <= cluster.worker_nodes
-    space = tmp_path / "one_slow.py"
-    space.write_text(ONE_SLOW)
-    slow = tmp_path / "run" / "trials" / "t0001"
+    second, let_go = tmp_path / "run" / "trials" / "t0001", tmp_path / "go on"
     lost: list[Any] = []
 
-    def lose_the_node_of_the_slow_trial(lines: list[str], process: subprocess.Popen[str]) -> None:
-        if not lost and first_epoch(slow, process):
-            lost.append(node_of(slow, workers))
+    def lose_the_node_of_the_second_trial(lines: list[str], process: subprocess.Popen[str]) -> None:
+        if not lost and first_epoch(second, process):
+            lost.append(node_of(second, workers))
             cluster.remove_node(lost[0], allow_graceful=False)
+            let_go.touch()
 
     done = run_sweep(
         *("--address", cluster.address, "--data", small_data, "--storage", tmp_path, "--name", "run"),
-        *("--space", space, "--weights", "random", "--backbones", "squeezenet1_1,resnet18", "--image-size", 32),
+        *("--weights", "random", "--backbones", "squeezenet1_1", "--image-size", 32, "--set", "lr=0.001"),
         *(
             "--trials",
             TRIALS,
@@ -115,7 +105,11 @@ def test_a_lost_node_costs_no_trial_and_no_epoch(
             "--trial-time-limit",
             "10min",
         ),
-        at=lose_the_node_of_the_slow_trial,
+        at=lose_the_node_of_the_second_trial,
+        program=[ROOT / "tests" / "support" / "held_sweep.py"],
+        PYTHONPATH=str(ROOT),
+        HELD="trials/t0001",
+        LET_GO=str(let_go),
     )
 
     assert done.code == 0, done.errors
@@ -124,7 +118,7 @@ def test_a_lost_node_costs_no_trial_and_no_epoch(
     table = pd.read_parquet(tmp_path / "run" / "trials.parquet")
     assert sorted(table.number) == list(range(TRIALS))
     assert set(table.status) == {"completed"}, done.text
-    for trial in slow.parent.iterdir():
+    for trial in second.parent.iterdir():
         # An epoch that was trained again would stand there again, with other seconds.
         written = [json.loads(line)["epoch"] for line in (trial / "result.jsonl").read_text().splitlines()]
         assert written == list(range(1, EPOCHS + 1)), trial.name

@@ -13,7 +13,7 @@ from sklearn import metrics as reference
 from sklearn.metrics import average_precision_score
 from statsmodels.stats.proportion import proportion_confint
 
-from reports.bootstrap import draw_resamples, score_runs, with_means
+from reports.bootstrap import Runs, draw_resamples, score_runs, with_means
 from reports.intervals import bca, interval, wilson
 from trainables.metrics import evaluate_predictions
 
@@ -90,6 +90,7 @@ def test_each_group_is_left_out_once():
     many = draw_resamples([""] * 2500, np.zeros(2500, dtype=int), 1, replicates=1).left_out
     assert many.shape == (1000, 2500)
     assert ((many == 0).sum(axis=0) == 1).all()
+    assert set((many == 0).sum(axis=1)) == {2, 3}, "in blocks of one size"
 
 
 EPSILON = float(np.finfo(np.float32).eps)
@@ -267,6 +268,15 @@ def test_a_missing_label_counts_for_no_patient_and_no_proportion():
     sizes = {name: scores.proportion_of[name] for name in ("accuracy", "recall:a", "specificity:b", "precision:b")}
     assert sizes == {"accuracy": 3, "recall:a": 1, "specificity:b": 1, "precision:b": 0}
     assert scores.estimate["exact_match"] == pytest.approx(2 / 3)
+
+
+def test_an_image_is_decided_rightly_by_a_run_where_each_of_its_known_labels_is():
+    labels = np.array([[1, 0], [1, -1], [0, 1]])
+    wrong, said = np.where(labels == 1, 0.1, 0.9), [[0.9, 0.2], [0.9, 0.9], [0.9, 0.9]]
+    probabilities = np.array([wrong, said], dtype=np.float32)
+    runs = Runs(("first", "second"), ("a", "b"), labels, probabilities, np.array(["1", "2", "3"]), ("", "", ""))
+    assert runs.right("first").tolist() == [False, False, False]
+    assert runs.right("second").tolist() == [True, True, False]
 
 
 def some_runs(seed: int, images: int, classes: int, *, multi_label: bool, decimals: int):

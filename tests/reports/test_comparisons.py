@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, permutation_test
+from scipy.stats import binomtest, permutation_test, t
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
@@ -141,6 +141,21 @@ def test_networks_are_compared_without_what_other_seeds_may_change():
     assert single.high - single.low > configurations.high - configurations.low, (
         "the winner's seeds tell of its seed, too"
     )
+
+
+def test_what_other_seeds_may_change_is_students_t_of_the_variance_pooled_over_all_runs():
+    scores, _ = finalists()
+
+    def of_runs(*own):
+        """Scores that no resample moves."""
+        one = scores["t0"]
+        columns = len(one.resamples.weights)
+        return replace(one, values={"f1_macro": np.repeat(np.array(own)[:, None], columns, axis=1)})
+
+    found = compare(of_runs(0.9, 0.8, 0.7), {"other": of_runs(0.85, 0.95)})["other"]
+    variance = (2 * 0.01 + 1 * 0.005) / 3
+    reach = t.ppf(0.975, 3) * (variance * (1 / 3 + 1 / 2)) ** 0.5
+    assert (found.difference - found.low, found.high - found.difference) == pytest.approx((reach, reach), rel=0.01)
 
 
 def test_scores_on_other_resamples_are_not_compared():

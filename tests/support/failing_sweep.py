@@ -33,7 +33,7 @@ class Misbehaving(FinetuneTrainable):
         if self._params.lr == DIES:
             os._exit(9)  # as the system ends a process when its memory runs out
         if self._params.lr == FILLS_MEMORY:
-            torch.empty(2 * 10**12)  # 8 TB
+            torch.empty(10**14)  # 400 TB, more than a process has addresses for: a system may promise what it lacks
         super()._keep(trial)
 
 

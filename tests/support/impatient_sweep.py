@@ -1,11 +1,18 @@
-"""``python impatient_sweep.py ...``: as ``python -m sweep.run``, which takes a cluster for lost after seconds."""
+"""``python impatient_sweep.py ...``: as ``held_sweep.py``, and it takes a cluster for lost after seconds."""
 
 from __future__ import annotations
 
-import runpy
+from held_sweep import main
 
-from sweep import cluster
+from sweep.endings import leave_with
+
+
+def impatient() -> int:
+    from sweep import cluster
+
+    cluster.LOST_AFTER_S = 4.0
+    return main()
+
 
 if __name__ == "__main__":
-    cluster.LOST_AFTER_S = 4.0
-    runpy.run_module("sweep.run", run_name="__main__")
+    leave_with(impatient)

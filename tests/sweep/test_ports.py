@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from whole_sweep import ray_folder
 
@@ -19,8 +21,10 @@ def test_on_one_machine_nothing_listens_beyond_loopback(monkeypatch: pytest.Monk
         monkeypatch.setenv("RAY_TMPDIR", folder)
         with ray_tune.connected("local", 1):
             cluster.on_every_node(this_node)  # A worker has started, which listens, too.
-            ours = [psutil.Process(), *psutil.Process().children(recursive=True)]
-            sockets = [one for process in ours for one in process.net_connections()]
+            sockets = []
+            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):  # It has ended.
+                    sockets += process.net_connections()
     listening = {one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN}
     assert listening
     assert listening <= LOOPBACK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,19 +73,34 @@ def test_asha_judges_a_trial_by_its_best_epoch_so_far(tmp_path: Path) -> None:
     assert rule.reason_to_stop(history, 0, 3, history.entries.keys()) is None
 
 
-def test_the_reason_names_score_epoch_and_cutoff(tmp_path: Path) -> None:
-    history = filled(tmp_path, [[0.8], [0.6], [0.5], [0.3]])
+def mirrored(scores: list[list[float]], mode: str) -> list[list[float]]:
+    """The same curves for a metric of which less is better."""
+    return scores if mode == "max" else [[1 - score for score in own] for own in scores]
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("max", "0.3000 after 1 epochs, below the cutoff 0.6667"),
+        ("min", "0.7000 after 1 epochs, above the cutoff 0.3333"),
+    ],
+)
+def test_the_reason_names_score_epoch_and_cutoff(tmp_path: Path, mode: str, said: str) -> None:
+    """A trial without a score takes no part."""
+    history = filled(tmp_path, mirrored([[0.8], [0.6], [0.5], [0.3], [math.nan]], mode), mode)
     rule = PruningRule("asha", 9, grace_period=1, reduction_factor=3)
     reason = rule.reason_to_stop(history, 3, 1, history.entries.keys())
-    assert reason == "asha: best val_f1_macro 0.3000 after 1 epochs, below the cutoff 0.6667 of 3 others"
+    assert reason == f"asha: best val_f1_macro {said} of 3 others"
     assert rule.reason_to_stop(history, 3, 1, [0, 1, 3]) is None, "of two others none is the best of three"
 
 
-def test_median_stops_what_is_worse_than_the_median_of_running_averages(tmp_path: Path) -> None:
-    history = filled(tmp_path, [[0.5, 0.7], [0.6, 0.8], [0.7, 0.9], [0.55, 0.6], [0.72, 0.7]])
+@pytest.mark.parametrize(("mode", "median"), [("max", "0.7000"), ("min", "0.3000")])
+def test_median_stops_what_is_worse_than_the_median_of_running_averages(tmp_path: Path, mode: str, median: str) -> None:
+    scores = [[0.5, 0.7], [0.6, 0.8], [0.7, 0.9], [0.55, 0.6], [0.72, 0.7]]
+    history = filled(tmp_path, mirrored(scores, mode), mode)
     rule = PruningRule("median", 9, grace_period=2, reduction_factor=3)
     peers = [0, 1, 2]
-    assert "median 0.7000 of 3 running averages" in str(rule.reason_to_stop(history, 3, 2, peers))
+    assert f"median {median} of 3 running averages" in str(rule.reason_to_stop(history, 3, 2, peers))
     assert rule.reason_to_stop(history, 4, 2, peers) is None
     assert rule.reason_to_stop(history, 3, 1, peers) is None, "before the grace period"
     assert rule.reason_to_stop(history, 3, 2, [0, 1]) is None, "too few to have a median worth the name"
@@ -117,11 +133,14 @@ def test_a_trial_killed_before_its_rung_was_decided_is_decided_when_it_reports_a
     assert rule.reason_to_stop(history, 2, 3, history.entries.keys()) is not None
 
 
+@pytest.mark.parametrize("status", ["completed", "pruned", "failed"])
 @pytest.mark.parametrize("scheduler", ["asha", "median"])
-def test_a_trial_that_ended_by_its_own_patience_is_still_compared_with(tmp_path: Path, scheduler: str) -> None:
+def test_a_trial_that_ended_by_its_own_patience_is_still_compared_with(
+    tmp_path: Path, scheduler: str, status: str
+) -> None:
     history = filled(tmp_path, [[0.9], [0.8], [0.7], [0.1] * 3])
     rule = PruningRule(scheduler, 9, grace_period=3, reduction_factor=3)
     assert rule.reason_to_stop(history, 3, 3, history.entries.keys()) is None, "the others have not come so far"
     for number in range(3):
-        history.end(number, "completed", "2 epochs without a better val_f1_macro")
-    assert rule.reason_to_stop(history, 3, 3, history.entries.keys()) is not None
+        history.end(number, status, "2 epochs without a better val_f1_macro")
+    assert (rule.reason_to_stop(history, 3, 3, history.entries.keys()) is not None) == (status == "completed")

@@ -15,7 +15,7 @@ from sweep.run import sweep
 ROOT = Path(__file__).resolve().parents[2]
 
 TWICE = """
-import sys, threading
+import pathlib, sys, threading, time
 import ray
 from search_spaces.errors import UserError
 from sweep.records import read_run
@@ -36,6 +36,8 @@ ray.shutdown()
 runs = [sweep(name="first", **options)]
 thread = threading.Thread(target=lambda: runs.append(sweep(name="second", **options)))
 thread.start()
+while thread.is_alive() and not pathlib.Path(sys.argv[2], "second").exists():
+    time.sleep(0.01)
 print(told(name="refused", **options))
 thread.join()
 for paths in runs:

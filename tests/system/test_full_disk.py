@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from full_disk import fill, tiny_disk
-from whole_sweep import run_sweep
+from whole_sweep import ROOT, run_sweep
 
 from sweep.run_folder import RunPaths
 
@@ -21,22 +22,32 @@ def lines_of(run: Path) -> dict[str, list[str]]:
     return {str(path.relative_to(run).parent): path.read_text().splitlines() for path in run.rglob("result.jsonl")}
 
 
-@pytest.mark.parametrize("full_at", ["[1/", "retrained with"])
+@pytest.mark.parametrize(
+    ("full_at", "held"), [("[1/", "trials/t000[1-9]"), ("retrained with", "finalists/t000[0-9]/seed_*")]
+)
 def test_a_storage_that_fills_up_ends_the_sweep_and_it_goes_on_when_there_is_room(
-    small_data: Path, tmp_path: Path, full_at: str
+    small_data: Path, tmp_path: Path, full_at: str, held: str
 ) -> None:
+    """It is full before a trial that runs, or a repeat, has ended."""
     with tiny_disk(tmp_path / "disk", 200) as disk:
         fillers: list[Path] = []
+        let_go = tmp_path / "go on"
 
         def fill_up(lines: list[str], process: subprocess.Popen[str]) -> None:
             if full_at in lines[-1] and not fillers:
+                while not [*run.glob(f"{held}/result.jsonl")]:
+                    assert process.poll() is None
+                    time.sleep(0.01)
                 fillers.append(fill(disk))
+                let_go.touch()
 
         where = ["--data", small_data, "--storage", disk, "--name", "run", "--weights", "random", "--image-size", 32]
         what = ["--backbones", "squeezenet1_1", "--set", "unfreeze_depth=4", "--trials", 4, "--epochs", 3]
         finalists = ["--finalists", 0] if full_at == "[1/" else ["--finalists", 1, "--repeats", 1]
-        full = run_sweep(*where, *what, *finalists, at=fill_up)
         run = disk / "run"
+        program = [ROOT / "tests" / "support" / "held_sweep.py"]
+        environment = {"PYTHONPATH": str(ROOT), "HELD": held, "LET_GO": str(let_go)}
+        full = run_sweep(*where, *what, *finalists, at=fill_up, program=program, **environment)
         assert full.code == 4, full.text + full.errors
         assert "lost its worker" not in full.text
         assert len(full.errors.splitlines()) == 1, full.errors

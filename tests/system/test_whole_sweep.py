@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from whole_sweep import Done, after_ends, run_sweep
+from whole_sweep import ROOT, Done, after_ends, run_sweep
 
 from sweep.records import read_predictions, read_run
+from sweep.run import this_machine
 from sweep.run_folder import RunPaths
 from sweep.status import Status, read_status
 
@@ -25,10 +26,12 @@ CLOCK = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
 
 
 def arguments(data: Path, storage: Path, name: str, trials: int = 9) -> list[object]:
-    """A sweep of short trials on two backbones."""
+    """A sweep of short trials on two backbones, two at once: of many at once asha has nothing to compare with."""
     where: list[object] = ["--data", data, "--storage", storage, "--name", name, "--weights", "random"]
     what = ["--backbones", "squeezenet1_1,resnet18", "--image-size", 32, "--trials", trials, "--epochs", 4]
-    return [*where, *what, "--grace-period", 2, "--seed", 3]
+    machine = this_machine()
+    slots = min(2, machine.slots(1, 1.0 if machine.gpus else 0.0))
+    return [*where, *what, "--grace-period", 2, "--seed", 3, "--concurrency", slots]
 
 
 def trials(run: Path) -> list[dict[str, Any]]:
@@ -221,6 +224,7 @@ def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Pa
     """And while a sweep runs, nobody else can go on with it."""
     beside: list[Done] = []
     seen: list[Status] = []
+    let_go = tmp_path / "go on"
 
     def resume_beside_then_interrupt(lines: list[str], process: subprocess.Popen[str]) -> None:
         if lines[-1].startswith("[1/"):
@@ -229,11 +233,14 @@ def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Pa
             process.send_signal(signal.SIGSTOP)
             beside.append(run_sweep("--resume", "run", "--storage", tmp_path))
             seen.append(read_status(tmp_path / "run"))
+            let_go.touch()
             process.send_signal(signal.SIGINT)
             process.send_signal(signal.SIGCONT)
 
     few = arguments(small_data, tmp_path, "run", trials=5)
-    first = run_sweep(*few, "--finalists", 0, at=resume_beside_then_interrupt)
+    held = {"PYTHONPATH": str(ROOT), "HELD": "trials/t000[1-9]", "LET_GO": str(let_go)}
+    program = [ROOT / "tests" / "support" / "held_sweep.py"]
+    first = run_sweep(*few, "--finalists", 0, at=resume_beside_then_interrupt, program=program, **held)
     assert [other.code for other in beside] == [2]
     assert "is running in another process" in beside[0].errors
     assert first.code == 130

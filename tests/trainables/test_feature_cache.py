@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import hashlib
+import mmap
 import os
 import shutil
 import stat
@@ -154,6 +155,16 @@ def test_what_was_written_is_read_by_whoever_opens_the_entry_later(place: CacheP
     np.testing.assert_array_equal(again.array(), ROWS)
 
 
+def test_many_shards_leave_room_for_their_checksums(place: CachePlace) -> None:
+    """Of 600 these take more than a page of 4 kB."""
+    entry = opened(place, count=600 * SHARD, form=RowForm((), "<u2"))
+    rows = np.arange(600 * SHARD).astype("<u2")
+    assert fill(entry, rows) == list(range(600))
+    feature_cache._verified.clear()
+    assert fill(entry, rows) == []
+    np.testing.assert_array_equal(entry.array(), rows)
+
+
 def test_rows_in_memory_are_the_same_as_on_disk(place: CachePlace) -> None:
     memory, entry = MemoryShards(COUNT, FORM), opened(place)
     fill(entry)
@@ -206,7 +217,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[CachePlace, bytes]:
     return place, array_of(place).read_bytes()
 
 
-FIRST_ROW = 2 * 4096  # Header and checksums take a page each.
+FIRST_ROW = max(2 * 4096, mmap.PAGESIZE)  # Header and checksums take 4 kB each, and rows begin with a page.
 
 
 @given(offset=st.integers(0, 400) | st.integers(4096, 4120) | st.integers(0, 13_000), mask=st.integers(1, 255))
@@ -405,10 +416,18 @@ def test_the_room_is_taken_before_the_first_row(place: CachePlace) -> None:
     assert (entry.array() == 0).all()
 
 
-def test_the_limit_by_default_is_a_part_of_the_disk(place: CachePlace) -> None:
-    free = shutil.disk_usage(place.path.parent).free
-    assert 0 < place.limit(held_bytes=0) <= min(LARGEST_CACHE_BYTES, 0.21 * free)
+def test_the_limit_by_default_is_a_part_of_what_the_disk_has_without_the_cache(
+    place: CachePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9))
+    assert place.limit(held_bytes=0) == 200_000_000
+    assert place.limit(held_bytes=10**9) == 400_000_000
     assert place.limit(held_bytes=10**15) == LARGEST_CACHE_BYTES
+
+
+def test_the_folder_follows_the_users_home_and_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/scratch/me")
+    assert CachePlace("~/.cache/sweeps/features").path == Path("/scratch/me/sweeps/features")
     assert CachePlace("~/features").path == Path.home() / "features"
 
 
