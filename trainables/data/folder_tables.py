@@ -75,15 +75,15 @@ class NamingTable:
                 found.append(name)
         return sorted(found, key=lambda name: not _LABEL.search(name))
 
-    def option(self, index: FileIndex) -> str:
-        """What to give in place of the folder."""
+    def option(self, index: FileIndex, label: str = "") -> str:
+        """What to give in place of the folder. label: the column of the classes; "" = as its cells and names say."""
         data = f"--data {_quoted(index.root / self.path)}"
         images_dir = self.base if self.images_dir is None else self.images_dir
         if images_dir != os.path.dirname(self.path):
             data += f" --images-dir {_quoted(index.root / images_dir)}"
         if not self.column:
             return f"{data} --columns NAME,NAME,... --label-column NAME"
-        labels = self.label_columns()
+        labels = [label] if label else self.label_columns()
         sure = labels and (len(labels) == 1 or _LABEL.search(labels[0]))
         data += f" --path-column {_quoted(self.column)} --label-column {_quoted(labels[0]) if sure else 'COLUMN'}"
         return data if self.patients is None else f"{data} --group-column {_quoted(self.patients)}"

@@ -439,8 +439,8 @@ def _patients_in_tables(index: FileIndex, tables: Sequence[NamingTable]) -> Iter
     """A warning of the first table of most images that has a column of patients."""
     for table in [one for one in tables if one.names_most(index) and one.patients][:1]:
         what = "seems to say which images are of one patient, lesion or study, and they may be in two splits"
-        way_out = f"--path-column '{table.column}' --group-column '{table.patients}' keeps them in one"
-        message = f"column {table.patients!r} of {table.path} {what}: this table as --data, with {way_out}"
+        way_out = f"{table.option(index, 'COLUMN')} keeps them in one, where COLUMN has the classes"
+        message = f"column {table.patients!r} of {table.path} {what}: {way_out}"
         yield CheckResult("unused_patients", "warning", message, len(index.images))
 
 

@@ -227,14 +227,17 @@ def test_folders_of_patients_below_a_class_are_warned_of(
         assert max(Counter(listed(tmp_path, group_from=pattern).groups or ()).values()) > 1
 
 
-def test_a_table_beside_class_folders_that_knows_the_patients_is_warned_of(tmp_path: Path) -> None:
-    make(tmp_path, *(f"images/{('ill', 'well')[n % 2]}/x{n}.png" for n in range(12)))
+@pytest.mark.parametrize("folder", ["", "tables/"])
+def test_a_table_beside_class_folders_that_knows_the_patients_is_warned_of(tmp_path: Path, folder: str) -> None:
+    make(tmp_path, *(f"images/{('ill', 'well')[n % 2]}/x{n}.png" for n in range(12)), *filter(None, [folder]))
     rows = "".join(f"x{n}.png,{('ill', 'well')[n % 2]},v{n // 4}\n" for n in range(12))
-    (tmp_path / "T.csv").write_text(f"file,finding,video_id\n{rows}")
+    (tmp_path / f"{folder}T.csv").write_text(f"file,finding,video_id\n{rows}")
     (check,) = listed(tmp_path).checks
     assert (check.check, check.severity) == ("unused_patients", "warning")
-    assert "column 'video_id' of T.csv" in check.message
-    assert "--path-column 'file' --group-column 'video_id' keeps them in one" in check.message
+    assert f"column 'video_id' of {folder}T.csv" in check.message
+    images = f" --images-dir {tmp_path}" if folder else ""
+    columns = "--path-column file --label-column COLUMN --group-column video_id"
+    assert f"--data {tmp_path}/{folder}T.csv{images} {columns} keeps them in one, where COLUMN has" in check.message
     assert listed(tmp_path, group_from="(x.)").checks == ()
 
 
