@@ -50,8 +50,8 @@ def chapter(results: Results) -> Chapter:
     which, caption = "", "Files of the images above."
     if images and rows["path"].isin([*images]).mean() < FEWEST_SHOWN:
         shown = examples(_among(part, images), model.thresholds)
-        which = f"Shown are the best and worst of the {len(images):,} images, of its {len(part.path):,}, that have a "
-        which += "thumbnail in the run folder. "
+        which = f"Of its {len(part.path):,} images {len(images):,} have a thumbnail in the run folder: "
+        which += "the best and worst of these are shown. "
         caption = "Files of the best and worst classified of all images of the split."
     shown["uri"] = [thumbnails.data_uri(images[path]) if path in images else "" for path in shown["path"]]
     blocks: list[Block] = [Text(_how_chosen(model, part, which))]

@@ -114,7 +114,7 @@ def test_of_a_split_of_few_thumbnails_the_galleries_show_the_extremes_of_those(w
     assert all(image.uri for _, image in shown)
     assert {image.name for _, image in shown} <= set(few["path"].tolist())
     count = int((few["split"] == "test").sum())
-    assert f"of the {count} images, of its 169, that have a thumbnail" in texts(found)
+    assert f"Of its 169 images {count} have a thumbnail in the run folder" in texts(found)
     assert listed(found).frame.equals(whole.frame)
     assert listed(found).caption != whole.caption
 
