@@ -227,13 +227,14 @@ def score_runs(
     decided = decisions(probabilities, classes, thresholds, "multi_label" if labels.ndim == 2 else "single_label")
     scored = labels, probabilities, decided, classes, resamples.weights, resamples.member
     counted = _counted(truth, decided, known, classes)
+    groups_of = {name: float(np.mean([*map(resamples.groups_with, rows)])) for name, rows in counted.items()}
     return Scores(
         classes=tuple(classes),
         values=weighted_scores(*scored, areas=areas, ordered=ordered),
         proportion_of={name: float(rows.sum(axis=1).mean()) for name, rows in counted.items()},
-        groups_of={name: float(np.mean([*map(resamples.groups_with, rows)])) for name, rows in counted.items()},
-        positives={c: resamples.groups_with(truth[:, i]) for i, c in enumerate(classes)},
-        negatives={c: resamples.groups_with(known[:, i] & ~truth[:, i]) for i, c in enumerate(classes)},
+        groups_of=groups_of,
+        positives={c: int(groups_of[f"recall:{c}"]) for c in classes},
+        negatives={c: int(groups_of[f"specificity:{c}"]) for c in classes},
         resamples=resamples,
         ordered=ordered,
     )
