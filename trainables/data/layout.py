@@ -91,7 +91,7 @@ def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] =
     of_class = {folder: splits[split] for split, level in levels.items() for folder in tree.children(level) if splits}
     empty = [name_of(folder) for level in levels.values() for folder in tree.empty(level)]
     layout = _layout(tree, of_class, classes, tuple(sorted(set(empty))))
-    return dataclasses.replace(layout, checks=tuple(_patients_in_tables(index, tables)))
+    return dataclasses.replace(layout, checks=tuple(_patients_in_tables(index, tables, layout.splits is not None)))
 
 
 class _Tree:
@@ -435,11 +435,12 @@ def _check_classes(
         tree.notes.append(f"folders in a class folder belong to its class: {shown_paths(deeper, 3)}")
 
 
-def _patients_in_tables(index: FileIndex, tables: Sequence[NamingTable]) -> Iterator[CheckResult]:
-    """A warning of the first table of most images that has a column of patients."""
+def _patients_in_tables(index: FileIndex, tables: Sequence[NamingTable], has_splits: bool) -> Iterator[CheckResult]:
+    """A warning of the first table of most images that has a column of patients. has_splits: by folders."""
     for table in [one for one in tables if one.names_most(index) and one.patients][:1]:
         what = "seems to say which images are of one patient, lesion or study, and they may be in two splits"
         way_out = f"{table.option(index, 'COLUMN')} keeps them in one, where COLUMN has the classes"
+        way_out += "; the splits of the folders are not used then" if has_splits else ""
         message = f"column {table.patients!r} of {table.path} {what}: {way_out}"
         yield CheckResult("unused_patients", "warning", message, len(index.images))
 

@@ -238,7 +238,16 @@ def test_a_table_beside_class_folders_that_knows_the_patients_is_warned_of(tmp_p
     images = f" --images-dir {tmp_path}" if folder else ""
     columns = "--path-column file --label-column COLUMN --group-column video_id"
     assert f"--data {tmp_path}/{folder}T.csv{images} {columns} keeps them in one, where COLUMN has" in check.message
+    assert "splits of the folders" not in check.message
     assert listed(tmp_path, group_from="(x.)").checks == ()
+
+
+def test_a_table_in_place_of_split_folders_is_said_to_leave_their_splits(tmp_path: Path) -> None:
+    make(tmp_path, *(f"{('train', 'test')[n > 7]}/{('ill', 'well')[n % 2]}/x{n}.png" for n in range(12)))
+    rows = "".join(f"x{n}.png,{('ill', 'well')[n % 2]},v{n // 2}\n" for n in range(12))
+    (tmp_path / "T.csv").write_text(f"file,finding,video_id\n{rows}")
+    (check,) = listed(tmp_path).checks
+    assert check.message.endswith("; the splits of the folders are not used then")
 
 
 def test_a_table_as_test_data_of_a_folder_is_refused_with_a_way_out(tmp_path: Path) -> None:
