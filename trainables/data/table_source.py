@@ -86,7 +86,7 @@ class TableSource:
             cells.index = cells.index.astype(str) + f" of {_told_apart(other, path)[0]}"
             frames.append(cells)
         source.rows = pd.concat(frames).fillna("") if len(frames) > 1 else frames[0]
-        source.checks = tuple(_unused_patients(joined, source.rows, config))
+        source.checks = tuple(_unused_patients(joined, source.rows, split_column, config))
         if split_column is None and not (others or source.lists or source.folders):
             source.checks += tuple(_unused_splits(joined, source.rows, config))
         return source
@@ -153,12 +153,22 @@ def split_words(config: DataConfig) -> dict[str, str]:
     return SPLIT_WORDS | {theirs.lower(): ours for theirs, ours in config.split_names.items()}
 
 
-def _unused_patients(cells: pd.DataFrame, used: pd.DataFrame, config: DataConfig) -> Iterator[CheckResult]:
+def _unused_patients(
+    cells: pd.DataFrame, used: pd.DataFrame, split_column: str | None, config: DataConfig
+) -> Iterator[CheckResult]:
     """A warning of a column of patients where none are known."""
     name = patient_column(cells, config.path_column)
     if config.group_column is None and config.group_from is None and name is not None and name not in used.columns:
-        what = "seems to say which images are of one patient, lesion or study, and they may be in two splits"
-        message = f"column {name!r} {what}: --group-column '{name}' keeps them in one"
+        known, across = split_words(config), 0
+        if split_column is not None and not config.where:
+            of = pd.DataFrame({"patient": cells.iloc[:, [*map(str, cells.columns)].index(name)].to_numpy()})
+            of["split"] = [known.get(str(cell).lower()) for cell in cells[split_column]]
+            of = of[of["patient"] != ""].drop_duplicates()
+            across = of["patient"][of["patient"].duplicated()].nunique()
+        told = f"they may be in two splits: --group-column '{name}' keeps them in one"
+        if across:
+            told = f"{across} of these are in two of the given splits: --group-column '{name}' lists them"
+        message = f"column {name!r} seems to say which images are of one patient, lesion or study, and {told}"
         yield CheckResult("unused_patients", "warning", message, len(cells))
 
 

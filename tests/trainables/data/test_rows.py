@@ -573,6 +573,17 @@ def test_a_column_of_patients_that_is_not_used_is_a_warning(
     assert read(path, group_column=column).checks == read(path, group_from=r"(\d)").checks == ()
 
 
+@pytest.mark.parametrize(("last", "told"), [("val", "may be in two splits"), ("test", "1 of these are in two of the")])
+def test_of_patients_that_are_not_used_it_is_said_how_many_are_in_two_given_splits(
+    table: Callable[..., Path], last: str, told: str
+) -> None:
+    splits = ["train"] * 4 + ["test"] * 2 + ["val", last]
+    images = named(*(f"{place}.png" for place in range(8)))
+    rows = [{**row, "pid": f"n{n // 2}", "split": splits[n]} for n, row in enumerate(images)]
+    (check,) = read(table(rows)).checks
+    assert told in check.message
+
+
 # ---- any names
 
 
