@@ -500,7 +500,7 @@ class DataConfig(Options):
 
     @property
     def has_preset(self) -> bool:
-        """Whether a preset was applied: it speaks of all releases of a set, so what one of them lacks is no mistake."""
+        """Whether a preset was applied."""
         return self.preset not in ("auto", "none")
 
     def table_options(self) -> dict[str, str]:
