@@ -19,6 +19,7 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
     field_validator,
 )
 
@@ -272,6 +273,14 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     _unread: frozenset[str] = PrivateAttr(frozenset())
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _refused(cls, raw: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return read(raw)
+        except UnicodeEncodeError:  # What is wrong with it names it, and pydantic cannot write that down.
+            raise ValueError(f"{raw!a}: is not UTF-8") from None
 
     @field_validator("*")
     @classmethod
