@@ -37,15 +37,18 @@ def resume(asked: SweepConfig) -> Resumed:
     paths = run_paths(asked)
     saved, own_epochs, cached_stages = _saved(paths)
     as_resolved = {name for name in ("precision", "preset") if getattr(asked, name) == "auto"}
+    of_rows = {"epochs": "the epochs of its rows"} if saved.study and own_epochs else {}
     given = [
-        name for name in sorted(asked.model_fields_set - as_resolved) if getattr(asked, name) != getattr(saved, name)
+        name
+        for name in sorted(asked.model_fields_set - as_resolved)
+        if name in of_rows or getattr(asked, name) != getattr(saved, name)
     ]
     may_change = [name for name, declared in SweepConfig.options().items() if declared.anew]
     run = shlex.quote(str(paths.root))
     longer = f"or train its best configurations longer in a new run on the same --data: --warm-start {run} --epochs "
     problems = [
         f"{dashed(name)} {_shown(getattr(asked, name))} contradicts the run {asked.resume!r}, which has "
-        f"{_shown(getattr(saved, name))}: omit it, "
+        f"{of_rows.get(name, _shown(getattr(saved, name)))}: omit it, "
         + (f"{longer}{asked.epochs}" if name == "epochs" and not saved.study else OR_ANEW)
         for name in given
         if name not in may_change

@@ -104,6 +104,17 @@ def test_options_that_contradict_the_run_are_told_with_those_that_are_none(run: 
     assert contents(run) == before
 
 
+def test_a_study_that_runs_the_epochs_of_its_rows_takes_no_others(run: RunPaths) -> None:
+    saved = json.loads(run.sweep.read_text())
+    saved["resolved"]["space"] = "studies.msds18022"
+    for own_epochs, problems in ((True, 2), (False, 1)):
+        run.sweep.write_text(json.dumps(saved | {"own_epochs": own_epochs}))
+        again = ["--resume", "begun", "--storage", str(run.root.parent), "--epochs"]
+        told = [problem for epochs in "12" for problem in resume(read([*again, epochs])[0]).problems]
+        assert len(told) == problems, "its 1 given again is no contradiction where all rows run 1"
+        assert ["which has the epochs of its rows: omit it" in problem for problem in told] == [own_epochs] * problems
+
+
 def test_the_file_of_the_first_command_goes_with_its_resumption(run: RunPaths, asked: Asked, tmp_path: Path) -> None:
     (tmp_path / "night.yaml").write_text("name: begun\nprecision: auto\npreset: auto\n")
     for which in ("begun", run.root):
