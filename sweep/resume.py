@@ -53,11 +53,14 @@ def resume(asked: SweepConfig) -> Resumed:
         for name in given
         if name not in may_change
     ]
-    for name in ("concurrency", "cpus_per_trial", "gpus_per_trial") if saved.deterministic else ():
-        if name in given:
-            kept = f"a deterministic run keeps its {name.replace('_', ' ')} of {getattr(saved, name)}: omit it"
-            problems.append(f"{dashed(name)} {getattr(asked, name)}: {kept}")
-    changed = {name: getattr(asked, name) for name in given if name in may_change}
+    kept = ("concurrency", "cpus_per_trial", "gpus_per_trial") if saved.deterministic else ()
+    problems += [
+        f"{dashed(name)} {getattr(asked, name)}: a deterministic run keeps its {name.replace('_', ' ')} of "
+        f"{getattr(saved, name)}: omit it"
+        for name in kept
+        if name in given
+    ]
+    changed = {name: getattr(asked, name) for name in given if name in may_change and name not in kept}
     if changed.get("address") == "local" and "wait_for_nodes" not in asked.model_fields_set:
         changed["wait_for_nodes"] = None  # The command line has no word for it.
     place = {"resume": asked.resume, "storage": asked.storage, "name": paths.root.name}

@@ -340,6 +340,12 @@ def test_a_run_of_somebody_else_is_told_before_anything_is_read(
 
 
 def test_a_deterministic_run_keeps_what_its_numbers_depend_on(tmp_path: Path, images: Path, asked: Asked) -> None:
-    begin(tmp_path, images, "--name", "begun", "--deterministic", "--concurrency", "1")
+    cpus = ("--concurrency", "1", "--gpus-per-trial", "0")
+    run = begin(tmp_path, images, "--name", "begun", "--deterministic", *cpus)
     problem = "--cpus-per-trial 2: a deterministic run keeps its cpus per trial of 1"
     expect(asked("--resume", "begun", "--cpus-per-trial", 2), problem)
+    put(concurrency=9999)(run.sweep)
+    elsewhere = ("needs 9999 CPUs: ", "a deterministic run keeps it: continue on a machine that has as many")
+    expect(asked("--resume", "begun"), elsewhere)
+    kept = "--concurrency 1: a deterministic run keeps its concurrency of 9999: omit it"
+    expect(asked("--resume", "begun", "--concurrency", 1), kept, elsewhere)
