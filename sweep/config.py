@@ -408,9 +408,12 @@ def idle_problems(arguments: Collection[str], config: SweepConfig) -> list[str]:
     given = {argument.partition("=")[0] for argument in arguments}
     default = "" if "--scheduler" in given else "(the default of a study and of --epochs 1) "
     scheduler, listed = config.scheduler, f"--space {config.space} runs a fixed list of trials"
+    known = "epochs" not in config.unread and ("--epochs" in given or not config.study)
+    epochs = (config.epochs or 0) if known else 0
     reasons = {
         "trials": config.study and f"{listed}; --rows selects some",
         "sampler": config.study and listed,
+        "patience": 0 < epochs <= (config.patience or -1) + 1 and f"--epochs {epochs} ends every trial by then",
         "repeats": config.finalists == 0 and "--finalists 0 leaves no finalists to retrain",
         "grace_period": scheduler == "none" and f"--scheduler none {default}stops no trial early",
         "reduction_factor": scheduler in ("median", "none") and f"--scheduler {scheduler} {default}has no rungs",
