@@ -451,9 +451,24 @@ def test_cells_of_several_labels_tell_of_all(manifest: Manifest) -> None:
     assert found.labels.tolist() == [[1, 0, 1], [0, 0, 1], [0, 0, 1]]
 
 
+def test_no_way_out_is_the_task_that_the_model_says(manifest: Manifest) -> None:
+    path = manifest("finding", ["normal", "covid", "covid"])
+    assert problems(path, "finding", nothing="none") == [
+        "--no-finding none: this is one of the classes of a single-label set; omit it"
+    ]
+    for twice in (("0.png,covid",), ("0.png,covid", "1.png,normal", "2.png,normal")):
+        with path.open("a") as file:
+            file.write("\n".join(twice) + "\n")
+        told = problems(path, "finding")[0]
+        assert " with rows of different labels: 0.png" in told
+        assert told.endswith("; keep one row of each")
+
+
 def test_columns_of_which_one_is_set_are_classes(manifest: Manifest) -> None:
     path = manifest("covid,normal", ["1,0", "0,1", "0,1"])
-    assert read(path, "covid", "normal").labels.tolist() == [0, 1, 1]
+    found = read(path, "covid", "normal")
+    assert found.labels.tolist() == [0, 1, 1]
+    assert "--task" not in "".join(found.notes)
     path = manifest("covid,normal", ["1,0", "1,1", "0,0"])
     (problem,) = problems(path, "covid", "normal")
     assert problem.startswith("2 of 3 images have none or several of the labels (1.png, 2.png), and the model predicts")
