@@ -64,6 +64,11 @@ DATA_OPTIONS["data"] = dataclasses.replace(
 """Those of ``python -m sweep.run`` about what is read, which mean the same here; the model says the others."""
 SPLIT = "external"
 """The name of the one split of an evaluation, in its predictions.npz and rows.csv."""
+_PATIENTS = {
+    "unused_patients": ("Cells of a table", "--group-column"),
+    "patients_in_file_names": ("Names of files or folders", "--group-from"),
+}
+"""By the check that finds them: where patients are told, and the option that uses it."""
 _BY_TASK = re.compile(r"((choose|give) --task multi_label, or|--task multi_label unites them, else) ")
 """Ways out in what is said of a listing that are none here, as the model says the task."""
 
@@ -272,6 +277,9 @@ def _warnings(
         found.append(f"{coloured} colour image(s) were converted to gray: the model was trained on gray images only.")
     if blank := sum(answer.image.blank for answer in answers):
         found.append(f"{blank} image(s) are blank: all pixels are equal.")
+    for where, option in [_PATIENTS[one.check] for one in samples.checks if one.check in _PATIENTS]:
+        what = f"{where} seem to tell which images are of one patient, and are not used ({option})"
+        found.append(f"{what}: these count as independent in the intervals, which may be too narrow.")
     return found
 
 

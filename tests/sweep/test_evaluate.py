@@ -256,6 +256,25 @@ def test_images_that_stand_twice_and_a_run_without_its_images_are_told(
     assert lines[2] == "warning: 1 image(s) occur more than once, 1 of them with different labels."
 
 
+def test_patients_that_are_told_and_not_used_are_a_warning(
+    run: Path, other: Path, said: Said, tmp_path: Path, no_page: None
+) -> None:
+    for number in range(24):
+        folder = tmp_path / "by class" / ("dark", "bright")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / f"{number}.png", folder / f"patient{number // 4}_{number}.png")
+    for option, asked in (
+        ("--group-column", (other, *COLUMNS, "--map", "dim=dark")),
+        ("--group-from", (tmp_path / "by class",)),
+    ):
+        code, lines, _ = said(run, "--data", *asked)
+        assert code == 0
+        (warning,) = (line for line in lines if "of one patient" in line)
+        assert f"are not used ({option}): these count as independent in the intervals" in warning
+    _, lines, _ = said(run, "--data", *asked, "--group-from", r"(patient\d+)")
+    assert not any("of one patient" in line for line in lines)
+
+
 def test_a_model_file_alone_needs_a_place(
     trained: Path, other: Path, said: Said, tmp_path: Path, no_page: None
 ) -> None:
