@@ -45,7 +45,6 @@ from trainables.data.folder_names import (
 )
 from trainables.data.folder_tables import NamingTable, naming_tables, way_out
 from trainables.data.samples import CheckResult, LeftOut, rows_by
-from trainables.data.table import unused_patients
 
 _MOST_SUBCLASSES = 20
 _FEW = 4  # classes may have an image each, in a first try
@@ -439,9 +438,10 @@ def _check_classes(
 def _patients_in_tables(index: FileIndex, tables: Sequence[NamingTable]) -> Iterator[CheckResult]:
     """A warning of the first table of most images that has a column of patients."""
     for table in [one for one in tables if one.names_most(index) and one.patients][:1]:
-        options = f"--path-column '{table.column}' --group-column '{table.patients}'"
-        column, as_data = f"{table.patients!r} of {table.path}", f"this table as --data, with {options}"
-        yield unused_patients(column, as_data, len(index.images))
+        what = "seems to say which images are of one patient, lesion or study, and they may be in two splits"
+        way_out = f"--path-column '{table.column}' --group-column '{table.patients}' keeps them in one"
+        message = f"column {table.patients!r} of {table.path} {what}: this table as --data, with {way_out}"
+        yield CheckResult("unused_patients", "warning", message, len(index.images))
 
 
 def _instead(tree: _Tree, folders: Sequence[str], parts: Sequence[str], inner: str) -> str:

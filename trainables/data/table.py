@@ -12,7 +12,7 @@ from search_spaces.errors import UserError, some
 from trainables.data.delimited import DelimitedText, with_text
 from trainables.data.file_form import Opened, opened
 from trainables.data.files import has_image_suffix
-from trainables.data.samples import SPLIT_WORDS, CheckResult
+from trainables.data.samples import SPLIT_WORDS
 from trainables.data.typed_table import MOST_COLUMNS, json_parts, parquet_columns, parquet_parts
 
 _CHECKED_ROWS = 1_000
@@ -168,13 +168,6 @@ def patient_column(cells: pd.DataFrame, path_column: str) -> str | None:
             if 2 < of["patient"].nunique() < len(of):
                 return name
     return None
-
-
-def unused_patients(column: str, way_out: str, images: int) -> CheckResult:
-    """A warning of a column of patients that is not used. way_out: the options that use it."""
-    what = "seems to say which images are of one patient, lesion or study, and they may be in two splits"
-    message = f"column {column} {what}: {way_out} keeps them in one"
-    return CheckResult("unused_patients", "warning", message, images)
 
 
 def _form(stream: Opened) -> str:

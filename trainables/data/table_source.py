@@ -18,7 +18,7 @@ from trainables.data.config import DataConfig
 from trainables.data.files import has_image_suffix
 from trainables.data.presets import said_by_preset
 from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, CheckResult, LeftOut
-from trainables.data.table import is_list, neighbours, patient_column, read_table, shards, unused_patients
+from trainables.data.table import is_list, neighbours, patient_column, read_table, shards
 
 DEFAULT_SPLIT_COLUMN = "split"
 TABLE = "\0table"
@@ -159,7 +159,9 @@ def _unused_patients(cells: pd.DataFrame, used: pd.DataFrame, config: DataConfig
     """A warning of a column of patients where none are known."""
     name = patient_column(cells, config.path_column)
     if config.group_column is None and config.group_from is None and name is not None and name not in used.columns:
-        yield unused_patients(repr(name), f"--group-column '{name}'", len(cells))
+        what = "seems to say which images are of one patient, lesion or study, and they may be in two splits"
+        message = f"column {name!r} {what}: --group-column '{name}' keeps them in one"
+        yield CheckResult("unused_patients", "warning", message, len(cells))
 
 
 def _unused_splits(cells: pd.DataFrame, used: pd.DataFrame, config: DataConfig) -> Iterator[CheckResult]:
