@@ -30,6 +30,7 @@ _REPORT_LINK = re.compile(r"#[\w.-]+|(tables|figures)/[\w.-]+|report\.md|index\.
 _OPTION = re.compile(r"(?<!\S)\S?--[a-z][a-z-]{0,40}(?![^\s).,;:])[).,;:]*")
 _LATEX = {letter: rf"\{letter}" for letter in "&%$#_{}"} | {"<": r"\textless{}", ">": r"\textgreater{}", "–": "--"}
 _LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {"[": "{[}", "*": "{*}"}  # Behind the end of a row, or a rule, these would be read as its option.
 
 
 @dataclass(frozen=True)

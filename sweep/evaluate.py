@@ -64,6 +64,13 @@ DATA_OPTIONS["data"] = dataclasses.replace(
 """Those of ``python -m sweep.run`` about what is read, which mean the same here; the model says the others."""
 SPLIT = "external"
 """The name of the one split of an evaluation, in its predictions.npz and rows.csv."""
+_PATIENTS = {
+    "unused_patients": ("Cells of a table", "--group-column"),
+    "patients_in_file_names": ("Names of files or folders", "--group-from"),
+}
+"""By the check that finds them: where patients are told, and the option that uses it."""
+_BY_TASK = re.compile(r"((choose|give) --task multi_label, or|--task multi_label unites them, else) ")
+"""Ways out in what is said of a listing that are none here, as the model says the task."""
 
 EXAMPLES = """\
 examples:
@@ -270,6 +277,9 @@ def _warnings(
         found.append(f"{coloured} colour image(s) were converted to gray: the model was trained on gray images only.")
     if blank := sum(answer.image.blank for answer in answers):
         found.append(f"{blank} image(s) are blank: all pixels are equal.")
+    for where, option in [_PATIENTS[one.check] for one in samples.checks if one.check in _PATIENTS]:
+        what = f"{where} seem to tell which images are of one patient, and are not used ({option})"
+        found.append(f"{what}: these count as independent in the intervals, which may be too narrow.")
     return found
 
 
@@ -383,8 +393,13 @@ def _list(config: DataConfig, task: str) -> Samples:
     asked = {"task": "multi_label"} if multi_label and table and config.task == "auto" else {}
     try:
         samples = list_samples(config.model_copy(update=asked))
+    except UserError as error:
+        raise UserError(*(_BY_TASK.sub("", problem) for problem in error.problems)) from None
     except OSError as error:
         raise UserError(f"--data {config.data}: {error.filename} cannot be read: {error.strerror}") from None
+    problems = tuple(_BY_TASK.sub("", problem) for problem in samples.problems)
+    notes = tuple(note for note in samples.notes if "--task" not in note)
+    samples = dataclasses.replace(samples, problems=problems, notes=notes)
     if multi_label and samples.kind == "folder":
         raise UserError(
             f"--data {config.data}: the model is multi-label, and a folder gives one class per image: give a table "

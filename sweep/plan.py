@@ -19,6 +19,7 @@ from search_spaces.errors import UserError, by_reason, gathered, raise_all, some
 from search_spaces.params import DEFAULT_BACKBONES, LOSS_FIELDS, Choices, SpaceContext, TrialParams
 from search_spaces.paths import path_of
 from search_spaces.space import RANDOM_TRIALS, Space, load_space, random_study
+from search_spaces.studies import rows_of
 from sweep.config import OR_ANEW, TARGETS, ResolvedConfig, SweepConfig, pair_text
 from sweep.machine import Machine
 from sweep.optuna_search import first_points, own_points
@@ -288,7 +289,10 @@ def asked_backbones(config: SweepConfig) -> tuple[tuple[str, ...], bool]:
     sources = _sources(config)
     if sources.base is None and sources.files:
         return tuple(sources.files), True
-    default = DEMO_BACKBONES if config.demo and not config.study else DEFAULT_BACKBONES
+    default = DEMO_BACKBONES if config.demo else DEFAULT_BACKBONES
+    if config.study:
+        rows = [row for row in rows_of(config.space.removeprefix("studies.")) if row.id in (config.rows or {row.id})]
+        default = tuple(row.params.backbone for row in rows if row.params is not None)
     return tuple(dict.fromkeys((*default, *sources.files))), False
 
 

@@ -37,24 +37,30 @@ def resume(asked: SweepConfig) -> Resumed:
     paths = run_paths(asked)
     saved, own_epochs, cached_stages = _saved(paths)
     as_resolved = {name for name in ("precision", "preset") if getattr(asked, name) == "auto"}
+    of_rows = {"epochs": "the epochs of its rows"} if saved.study and own_epochs else {}
     given = [
-        name for name in sorted(asked.model_fields_set - as_resolved) if getattr(asked, name) != getattr(saved, name)
+        name
+        for name in sorted(asked.model_fields_set - as_resolved)
+        if name in of_rows or getattr(asked, name) != getattr(saved, name)
     ]
     may_change = [name for name, declared in SweepConfig.options().items() if declared.anew]
     run = shlex.quote(str(paths.root))
     longer = f"or train its best configurations longer in a new run on the same --data: --warm-start {run} --epochs "
     problems = [
         f"{dashed(name)} {_shown(getattr(asked, name))} contradicts the run {asked.resume!r}, which has "
-        f"{_shown(getattr(saved, name))}: omit it, "
+        f"{of_rows.get(name, _shown(getattr(saved, name)))}: omit it, "
         + (f"{longer}{asked.epochs}" if name == "epochs" and not saved.study else OR_ANEW)
         for name in given
         if name not in may_change
     ]
-    for name in ("concurrency", "cpus_per_trial", "gpus_per_trial") if saved.deterministic else ():
-        if name in given:
-            kept = f"a deterministic run keeps its {name.replace('_', ' ')} of {getattr(saved, name)}: omit it"
-            problems.append(f"{dashed(name)} {getattr(asked, name)}: {kept}")
-    changed = {name: getattr(asked, name) for name in given if name in may_change}
+    kept = ("concurrency", "cpus_per_trial", "gpus_per_trial") if saved.deterministic else ()
+    problems += [
+        f"{dashed(name)} {getattr(asked, name)}: a deterministic run keeps its {name.replace('_', ' ')} of "
+        f"{getattr(saved, name)}: omit it"
+        for name in kept
+        if name in given
+    ]
+    changed = {name: getattr(asked, name) for name in given if name in may_change and name not in kept}
     if changed.get("address") == "local" and "wait_for_nodes" not in asked.model_fields_set:
         changed["wait_for_nodes"] = None  # The command line has no word for it.
     place = {"resume": asked.resume, "storage": asked.storage, "name": paths.root.name}

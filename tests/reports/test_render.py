@@ -238,6 +238,8 @@ DRAWING = Drawing(lambda: blank(3, 2)[0])
 
 def test_a_latex_table_escapes_its_cells_and_a_markdown_table_its_bars():
     assert r"a|b\_c \& 50 \% & 0.500 \\" in render.latex_table(TABLE)
+    options = dataclasses.replace(TABLE, frame=pd.DataFrame({"name": ["[2cm]", "*"], "score": [0.5, 0.5]}))
+    assert "\\midrule\n{[}2cm] & 0.500 \\\\\n{*} & 0.500 \\\\\n" in render.latex_table(options)
     assert r"| a\|b\_c &amp; 50 % | 0.500 |" in markdown_of(TABLE)
     assert "| b | – |" in markdown_of(TABLE)
 

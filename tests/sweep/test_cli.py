@@ -321,6 +321,19 @@ def test_every_path_option_has_the_same_rule(file: Path, tmp_path: Path, monkeyp
     assert problems_of("--config", "s3://b/x.yaml")[0].startswith("--config s3://b/x.yaml: is a URL")
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--set", b"caf\xe9"), ("--where", b"caf\xe9"), ("--target-sensitivity", b"caf\xe9=2"), ("--group-from", b"\xe9")],
+)
+def test_what_is_wrong_with_bytes_that_are_not_utf_8_is_one_line(option: str, value: bytes) -> None:
+    (problem,) = problems_of(option, os.fsdecode(value))
+    assert problem.startswith(f"{option} ")
+    assert "\\udce9" in problem
+    assert problem.endswith(": is not UTF-8")
+    folder = os.fsdecode(b"caf\xe9")
+    assert parse(["--target-sensitivity", f"{folder}=0.9"]).target_sensitivity == {folder: 0.9}
+
+
 def test_options_from_python_are_the_command_line_that_says_the_same() -> None:
     options = {
         "data": Path("x.csv"),

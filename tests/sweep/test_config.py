@@ -235,6 +235,10 @@ def test_more_than_the_machine_has_is_refused() -> None:
     assert "needs 10 CPUs: this machine has 8: give a lower number, or fewer --cpus-per-trial" in cpus
     gpus = problem_of(concurrency=3)
     assert "with 1 GPUs per trial: this machine has 2: give a lower number, or a fraction of a GPU to each" in gpus
+    for option, value in (("cpus_per_trial", 9), ("concurrency", 9), ("gpus_per_trial", 0.5)):
+        begun = SweepConfig.model_validate({"deterministic": True, "resume": "begun", option: value})
+        (kept,) = check(resolve(begun, Machine(cpus=8, gpus=0)), 8, 0)
+        assert kept.endswith(": continue on a machine that has as many, or start a new run under another --name")
     no_gpu = resolve(SweepConfig(gpus_per_trial=0.5), Machine(cpus=8, gpus=0))
     assert check(no_gpu, 8, 0) == ["--gpus-per-trial 0.5: this machine has 0: give 0 to train on CPUs"]
 

@@ -256,6 +256,25 @@ def test_images_that_stand_twice_and_a_run_without_its_images_are_told(
     assert lines[2] == "warning: 1 image(s) occur more than once, 1 of them with different labels."
 
 
+def test_patients_that_are_told_and_not_used_are_a_warning(
+    run: Path, other: Path, said: Said, tmp_path: Path, no_page: None
+) -> None:
+    for number in range(24):
+        folder = tmp_path / "by class" / ("dark", "bright")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / f"{number}.png", folder / f"patient{number // 4}_{number}.png")
+    for option, asked in (
+        ("--group-column", (other, *COLUMNS, "--map", "dim=dark")),
+        ("--group-from", (tmp_path / "by class",)),
+    ):
+        code, lines, _ = said(run, "--data", *asked)
+        assert code == 0
+        (warning,) = (line for line in lines if "of one patient" in line)
+        assert f"are not used ({option}): these count as independent in the intervals" in warning
+    _, lines, _ = said(run, "--data", *asked, "--group-from", r"(patient\d+)")
+    assert not any("of one patient" in line for line in lines)
+
+
 def test_a_model_file_alone_needs_a_place(
     trained: Path, other: Path, said: Said, tmp_path: Path, no_page: None
 ) -> None:
@@ -451,9 +470,24 @@ def test_cells_of_several_labels_tell_of_all(manifest: Manifest) -> None:
     assert found.labels.tolist() == [[1, 0, 1], [0, 0, 1], [0, 0, 1]]
 
 
+def test_no_way_out_is_the_task_that_the_model_says(manifest: Manifest) -> None:
+    path = manifest("finding", ["normal", "covid", "covid"])
+    assert problems(path, "finding", nothing="none") == [
+        "--no-finding none: this is one of the classes of a single-label set; omit it"
+    ]
+    for twice in (("0.png,covid",), ("0.png,covid", "1.png,normal", "2.png,normal")):
+        with path.open("a") as file:
+            file.write("\n".join(twice) + "\n")
+        told = problems(path, "finding")[0]
+        assert " with rows of different labels: 0.png" in told
+        assert told.endswith("; keep one row of each")
+
+
 def test_columns_of_which_one_is_set_are_classes(manifest: Manifest) -> None:
     path = manifest("covid,normal", ["1,0", "0,1", "0,1"])
-    assert read(path, "covid", "normal").labels.tolist() == [0, 1, 1]
+    found = read(path, "covid", "normal")
+    assert found.labels.tolist() == [0, 1, 1]
+    assert "--task" not in "".join(found.notes)
     path = manifest("covid,normal", ["1,0", "1,1", "0,0"])
     (problem,) = problems(path, "covid", "normal")
     assert problem.startswith("2 of 3 images have none or several of the labels (1.png, 2.png), and the model predicts")

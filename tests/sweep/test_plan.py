@@ -164,6 +164,17 @@ def test_the_backbones_asked_for_are_insisted_on() -> None:
     assert not asked_backbones(SweepConfig())[1]
 
 
+def test_a_study_looks_for_the_networks_of_its_rows_alone() -> None:
+    assert asked_backbones(SweepConfig(space="studies.bscs17028")) == (("vgg16", "resnet18"), False)
+    assert asked_backbones(SweepConfig(space="studies.bscs17028", rows="W2,W4")) == (("resnet18",), False)
+    beside = SweepConfig(space="studies.bscs17028", rows="W1", weights=["vit_b_16=a.pt", "random"])
+    assert asked_backbones(beside) == (("vgg16", "vit_b_16"), False)
+    with pytest.raises(UserError, match="--rows: unknown row 'W99'"):
+        planned(space="studies.bscs17028", rows="W99")
+    with pytest.raises(UserError, match="unknown search space 'studies"):
+        planned(space="studies.bscs17082")
+
+
 def squeezenet(folder: Path) -> Path:
     torch.save(BACKBONES["squeezenet1_1"].network().state_dict(), folder / "mine.pt")
     return folder / "mine.pt"

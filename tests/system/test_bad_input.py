@@ -189,6 +189,7 @@ def test_what_a_list_of_trials_cannot_follow(asked: Asked, images: Path, option:
 @pytest.mark.parametrize(
     ("option", "beside"),
     [
+        (("--patience", 2), ("--epochs", 3)),
         (("--repeats", 5), ("--finalists", 0)),
         (("--grace-period", 1), ("--scheduler", "none")),
         (("--reduction-factor", 4), ("--scheduler", "median")),

@@ -104,6 +104,17 @@ def test_options_that_contradict_the_run_are_told_with_those_that_are_none(run: 
     assert contents(run) == before
 
 
+def test_a_study_that_runs_the_epochs_of_its_rows_takes_no_others(run: RunPaths) -> None:
+    saved = json.loads(run.sweep.read_text())
+    saved["resolved"]["space"] = "studies.msds18022"
+    for own_epochs, problems in ((True, 2), (False, 1)):
+        run.sweep.write_text(json.dumps(saved | {"own_epochs": own_epochs}))
+        again = ["--resume", "begun", "--storage", str(run.root.parent), "--epochs"]
+        told = [problem for epochs in "12" for problem in resume(read([*again, epochs])[0]).problems]
+        assert len(told) == problems, "its 1 given again is no contradiction where all rows run 1"
+        assert ["which has the epochs of its rows: omit it" in problem for problem in told] == [own_epochs] * problems
+
+
 def test_the_file_of_the_first_command_goes_with_its_resumption(run: RunPaths, asked: Asked, tmp_path: Path) -> None:
     (tmp_path / "night.yaml").write_text("name: begun\nprecision: auto\npreset: auto\n")
     for which in ("begun", run.root):
@@ -329,6 +340,12 @@ def test_a_run_of_somebody_else_is_told_before_anything_is_read(
 
 
 def test_a_deterministic_run_keeps_what_its_numbers_depend_on(tmp_path: Path, images: Path, asked: Asked) -> None:
-    begin(tmp_path, images, "--name", "begun", "--deterministic", "--concurrency", "1")
+    cpus = ("--concurrency", "1", "--gpus-per-trial", "0")
+    run = begin(tmp_path, images, "--name", "begun", "--deterministic", *cpus)
     problem = "--cpus-per-trial 2: a deterministic run keeps its cpus per trial of 1"
     expect(asked("--resume", "begun", "--cpus-per-trial", 2), problem)
+    put(concurrency=9999)(run.sweep)
+    elsewhere = ("needs 9999 CPUs: ", "a deterministic run keeps it: continue on a machine that has as many")
+    expect(asked("--resume", "begun"), elsewhere)
+    kept = "--concurrency 1: a deterministic run keeps its concurrency of 9999: omit it"
+    expect(asked("--resume", "begun", "--concurrency", 1), kept, elsewhere)

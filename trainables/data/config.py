@@ -19,6 +19,7 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
     field_validator,
 )
 
@@ -273,6 +274,14 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     _unread: frozenset[str] = PrivateAttr(frozenset())
 
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _refused(cls, raw: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return read(raw)
+        except UnicodeEncodeError:  # What is wrong with it names it, and pydantic cannot write that down.
+            raise ValueError(f"{raw!a}: is not UTF-8") from None
+
     @field_validator("*")
     @classmethod
     def _path(cls, value: Any, field: ValidationInfo) -> Any:
@@ -500,7 +509,7 @@ class DataConfig(Options):
 
     @property
     def has_preset(self) -> bool:
-        """Whether a preset was applied: it speaks of all releases of a set, so what one of them lacks is no mistake."""
+        """Whether a preset was applied."""
         return self.preset not in ("auto", "none")
 
     def table_options(self) -> dict[str, str]:

@@ -16,6 +16,7 @@ import pandas as pd
 from search_spaces.errors import some, unknown
 from trainables.data.classes import MOST_NAMES, NO_VALUE, NOT_NAMED, WHOLE, asked_classes, class_order, renamed_classes
 from trainables.data.config import DataConfig
+from trainables.data.presets import said_by_preset
 from trainables.data.samples import MISSING, MOST_ITEMS, LeftOut
 
 _WORDS = {"1": 1, "true": 1, "yes": 1, "0": 0, "false": 0, "no": 0}
@@ -248,7 +249,7 @@ def _check_no_finding(
     if single:
         what = "this is one of the classes of a single-label set; give --task multi_label, or omit it"
         use.problems.append(f"--no-finding {config.no_finding}: {what}")
-    elif not nothing & set(names) and not config.has_preset:
+    elif not nothing & set(names) and config.no_finding != said_by_preset(config, "no_finding"):
         use.problems.append(f"--no-finding {config.no_finding}: {unknown('label', config.no_finding, names)}")
 
 
@@ -286,7 +287,7 @@ def _split_cells(where: str, cells: Sequence[str], config: DataConfig, use: RowU
     if separator == "none":
         return [_stripped([cell]) for cell in cells]
     if separator is not None:
-        if not any(separator in cell for cell in cells) and not config.has_preset:
+        if separator != said_by_preset(config, "label_separator") and not any(separator in cell for cell in cells):
             use.problems.append(f"--label-separator {separator!r}: no cell of {where} has it")
         return [_stripped(cell.split(separator)) for cell in cells]
     objects = {cell: _of_object(cell) for cell in cells if _OBJECT.fullmatch(cell)}

@@ -21,6 +21,7 @@ from trainables.data.files import FileIndex, index_folder, shown_path, stem
 from trainables.data.folder import list_folder, patients_in_names
 from trainables.data.folder_names import groups_of
 from trainables.data.labels import Labels, RowUse, read_labels
+from trainables.data.presets import said_by_preset
 from trainables.data.samples import (
     FILE_MISSING,
     MOST_ITEMS,
@@ -130,7 +131,8 @@ class _Listing:
             self.use.fault(f"column {column!r}", strange, f"{what}; {way_out}")
         splits = np.where(splits == "", found, splits)
         for split, given in {"val": self.config.val_data, "test": self.config.test_data}.items():
-            if given == "none" and not self.config.has_preset:  # A preset speaks of the tables beside its own.
+            # A preset speaks of the tables beside its own.
+            if given == "none" and said_by_preset(self.config, f"{split}_data") != "none":
                 self.use.leave_out(f"{split} by column {column!r} (--{split}-data none)", splits == split)
         return splits
 

@@ -16,6 +16,7 @@ from search_spaces.errors import UserError, raise_all, shown_problems, unknown
 from trainables.data.classes import NO_VALUE, WHOLE
 from trainables.data.config import DataConfig
 from trainables.data.files import has_image_suffix
+from trainables.data.presets import said_by_preset
 from trainables.data.samples import MOST_ITEMS, SPLIT_WORDS, CheckResult, LeftOut
 from trainables.data.table import is_list, neighbours, patient_column, read_table, shards
 
@@ -122,14 +123,15 @@ class TableSource:
 def matching_rows(rows: pd.DataFrame, config: DataConfig) -> tuple[npt.NDArray[np.bool_], list[LeftOut]]:
     """bool [n], the rows that ``--where`` asks for; how many the others are. Raises ``UserError``: a value no row has.
 
-    Of several values that a preset names, one is enough.
+    Of several values, those that the preset names need not be there.
     """
     problems, left_out = [], []
+    of_preset = said_by_preset(config, "where") or {}
     for column, values in config.where.items():
         known = set(rows[column].unique())
         strange = [value for value in values if value not in known]
-        if config.has_preset and len(strange) < len(values):
-            continue
+        if len(strange) < len(values):
+            strange = [value for value in strange if value not in of_preset.get(column, ())]
         known_shown = sorted(known)[:_MOST_VALUES]
         problems += [
             f"--where {column}={value}: {unknown(f'value of {column}', value, known_shown)}" for value in strange

@@ -360,6 +360,18 @@ def test_conditions_on_labels_are_left_out_with_them(sets: Callable[[str], tuple
     assert set(applied(sets("cohen_covid")[0], label_column="sex").where) == {"modality", "view"}
 
 
+def test_what_a_set_lacks_is_a_mistake_if_the_user_named_it(sets: Callable[[str], tuple[Path, Any]]) -> None:
+    root, _ = sets("cohen_covid")
+    assert len(listed(root, where=["view=PA,AP semi erect"])) == len(listed(root, where=["view=PA"]))
+    with pytest.raises(UserError) as caught:
+        listed(root, where=["view=PA,AP semi erect,Frontal"])
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["--where view=Frontal"]
+    for name, value in {"no_finding": "Healthy", "label_separator": "|"}.items():
+        (told,) = listed(root, **{name: value}).problems
+        assert told.startswith(f"--{name.replace('_', '-')} ")
+        assert value in told
+
+
 def test_a_preset_can_be_refused_or_insisted_on(layouts: Path, tmp_path: Path) -> None:
     asked = DataConfig(data=str(layouts / "mura"), preset="none")
     assert apply_preset(asked) == (asked, None)

@@ -402,7 +402,10 @@ def test_none_in_place_of_a_split_leaves_its_rows_out(
     assert samples.splits == splits
     why = f"{refused} by column 'fold' (--{refused}-data none)"
     assert [(one.why, one.count) for one in samples.left_out] == [(why, 1)]
-    assert len(read(path, split_column="fold", preset="mine", **{f"{refused}_data": "none"})) == 4
+    own = path.with_name("own.yaml")
+    for said, rows in ((f"{refused}_data: none\n", 4), ("title: mine\n", 3)):
+        own.write_text(said)
+        assert len(read(path, split_column="fold", preset=str(own), **{f"{refused}_data": "none"})) == rows
 
 
 @given(st.sampled_from(sorted(SPLIT_WORDS)), st.sampled_from([str.lower, str.upper, str.title]))

@@ -82,6 +82,15 @@ def apply_preset(config: C) -> tuple[C, str | None]:
     return _with(config, {**values, "preset": preset.name if config.preset == AUTO else config.preset}), note
 
 
+def said_by_preset(config: DataConfig, field: str) -> Any:
+    """What the preset that was applied to ``config`` says of ``field``, also where the user gave another value; None
+    without a preset.
+
+    A preset speaks of all releases of a set, so what one of them lacks is no mistake; of a value of the user's it is.
+    """
+    return _named(config.preset)[field] if config.has_preset else None
+
+
 def describe_presets() -> str:
     """The presets that come with the project, for a terminal: name, title, what is done, by which files known."""
     blocks = []
