@@ -151,6 +151,7 @@ def _facts(run: Run, chosen: Chosen, content: dict[str, Any], found: FoundWeight
         std=found.scale.std,
         ordered=run.dataset.ordered,
         operating_point=chosen.operating_point,
+        preprocessing=content.get("preprocessing"),  # which files of earlier versions lack
     )
 
 
