@@ -95,9 +95,9 @@ class MemoryShards:
 class CachePlace:
     """Where a node keeps its cache, and how much of it.
 
-    folder: ``~`` is the home of whoever runs there, ``~/.cache`` gives way to ``$XDG_CACHE_HOME``; made with mode 0700,
-    as what is kept may be patients' data. limit_bytes: of all entries together, at most what the disk has for them;
-    None = ``PART_OF_DISK``, at most ``LARGEST_CACHE_BYTES``.
+    folder: ``~`` is the home of whoever runs there, ``~/.cache`` gives way to ``$XDG_CACHE_HOME``, unless that is
+    relative; made with mode 0700, as what is kept may be patients' data. limit_bytes: of all entries together, at most
+    what the disk has for them; None = ``PART_OF_DISK``, at most ``LARGEST_CACHE_BYTES``.
     """
 
     folder: str
@@ -105,8 +105,8 @@ class CachePlace:
 
     @property
     def path(self) -> Path:
-        folder, caches = Path(self.folder), os.environ.get("XDG_CACHE_HOME")
-        if caches and folder.parts[:2] == ("~", ".cache"):
+        folder, caches = Path(self.folder), os.environ.get("XDG_CACHE_HOME", "")
+        if os.path.isabs(caches) and folder.parts[:2] == ("~", ".cache"):
             return Path(caches, *folder.parts[2:])
         try:
             return folder.expanduser()

@@ -429,6 +429,8 @@ def test_the_folder_follows_the_users_home_and_cache(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("XDG_CACHE_HOME", "/scratch/me")
     assert CachePlace("~/.cache/sweeps/features").path == Path("/scratch/me/sweeps/features")
     assert CachePlace("~/features").path == Path.home() / "features"
+    monkeypatch.setenv("XDG_CACHE_HOME", "scratch/me")  # The XDG standard: a relative path is to be ignored.
+    assert CachePlace("~/.cache/sweeps/features").path == Path.home() / ".cache" / "sweeps" / "features"
 
 
 @pytest.fixture
