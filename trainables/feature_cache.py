@@ -43,7 +43,8 @@ _SLOT = np.dtype([("done", "<u4"), ("crc32", "<u4")])
 _DONE = 0x454E4F44
 _FOREIGN_USER_S = 86_400.0
 _POLL_S = 0.05
-_RESERVED_AT_ONCE = 1 << 30
+_RESERVED_AT_ONCE = 1 << 26
+"""Bytes: between two of them the claim is touched, and a network file system may write a few MB a second."""
 _verified: set[tuple[int, int, int]] = set()
 """Device, inode and shard of what this process has read and found undamaged."""
 

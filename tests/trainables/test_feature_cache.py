@@ -416,6 +416,22 @@ def test_the_room_is_taken_before_the_first_row(place: CachePlace) -> None:
     assert (entry.array() == 0).all()
 
 
+def test_who_makes_a_large_array_on_a_slow_disk_keeps_its_claim(
+    place: CachePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of 2 MB a second."""
+    steps: list[int] = []
+
+    def reserve(file: int, at: int, size: int) -> None:
+        os.truncate(file, at + size)
+        steps.append(size)
+
+    monkeypatch.setattr(feature_cache, "_reserve", reserve)
+    opened(CachePlace(place.folder, 1 << 30), count=SHARD, form=RowForm((300_000,), "<f4"))
+    assert sum(steps) == array_of(place).stat().st_size > 300_000_000
+    assert max(steps) / 2_000_000 < STALE_S
+
+
 def test_the_limit_by_default_is_a_part_of_what_the_disk_has_without_the_cache(
     place: CachePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
