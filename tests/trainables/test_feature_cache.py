@@ -308,6 +308,20 @@ def test_a_claim_that_has_not_moved_is_taken_by_one_of_all_who_try(place: CacheP
             assert sum(pool.map(take, entries)) == 1
 
 
+@pytest.mark.parametrize("ahead_s", [300, -300])
+def test_a_claim_is_judged_by_the_clock_that_dates_it(
+    place: CachePlace, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    """That of a file server; the machine's own may be minutes off."""
+    owner, other, now = opened(place), opened(place), time.time()
+    assert owner.claim(0)
+    own_clock = SimpleNamespace(time=lambda: now + ahead_s, sleep=time.sleep)
+    monkeypatch.setattr(feature_cache, "time", own_clock)
+    assert not other.claim(0)
+    os.utime(claim_of(place, 0), (now - STALE_S - 1,) * 2)
+    assert other.claim(0)
+
+
 def test_a_claim_is_taken_also_if_who_was_about_to_take_it_is_dead(place: CachePlace, dead: str) -> None:
     entry = opened(place)
     assert entry.claim(0)
