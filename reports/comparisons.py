@@ -387,9 +387,10 @@ def _by_class(shortcut: BaselineRecord, saved: Predictions, winner: Scores, scor
 
 @dataclass(frozen=True)
 class ExternalResult:
-    """An external evaluation: the model of a run on other labelled images."""
+    """An external evaluation: the model of a run on other labelled images. areas: as for ``score_runs``."""
 
     evaluation: Evaluation
+    areas: bool = True
 
     @property
     def facts(self) -> EvaluationRecord:
@@ -420,7 +421,7 @@ class ExternalResult:
     @cached_property
     def scores(self) -> Scores:
         """Of the decisions that ``python -m sweep.predict`` makes."""
-        return self.images.scores(areas=True, thresholds=self.tuned)
+        return self.images.scores(areas=self.areas, thresholds=self.tuned)
 
     @property
     def absent(self) -> list[str]:

@@ -332,7 +332,7 @@ class Results:
         found = []
         for path in sorted((self.data.run.paths.root / "external").glob("*/evaluation.json")):
             try:
-                found.append(ExternalResult(read_evaluation(path.parent)))
+                found.append(ExternalResult(read_evaluation(path.parent), areas=False))
             except UserError as error:
                 self.data.run.problems.extend(error.problems)
         return found

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import optuna
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search_spaces import full_finetune, head_only, imbalance, partial_unfreeze, studies
 from search_spaces.choices import losses
@@ -89,12 +89,7 @@ class Space:
     @property
     def continuous(self) -> tuple[str, ...]:
         """Names drawn from a continuous range, or of too many steps: such a space cannot be searched by grid."""
-        return tuple(
-            name
-            for name, one in self.distributions.items()
-            if not isinstance(one, CategoricalDistribution)
-            and (one.step is None or (one.high - one.low) / one.step > MOST_STEPS)
-        )
+        return tuple(name for name, one in self.distributions.items() if is_continuous(one))
 
     @property
     def most_configurations(self) -> int:
@@ -109,6 +104,13 @@ class Space:
 
     def __reduce__(self) -> tuple[Callable[..., Space], tuple[Any, ...]]:
         return load_space, (self.name, self.context, dict(self.overrides), self.asked)
+
+
+def is_continuous(one: BaseDistribution) -> bool:
+    """Whether it has more values than can be enumerated."""
+    if not isinstance(one, FloatDistribution | IntDistribution):
+        return False
+    return one.step is None or (one.high - one.low) / one.step > MOST_STEPS
 
 
 def load_space(

@@ -248,7 +248,7 @@ class ClusterWatch:
     def close(self) -> None:
         """End the watch and withdraw what was asked of an autoscaler."""
         self._closed.set()
-        self._thread.join(ASK_EVERY_S)
+        self._thread.join(ADDRESS_ANSWERS_WITHIN_S + ASK_EVERY_S)  # It may be asking a node that has just joined.
         if self._asked_for > 0 and not self._thread.is_alive():
             self._ask_for(0)
 
@@ -267,6 +267,8 @@ class ClusterWatch:
             if self.slots or _being_started():
                 self._empty_s = 0.0
             for ip in {node["NodeManagerAddress"] for node in nodes} - {*self._oom_kills}:
+                if self._closed.is_set():
+                    break
                 self._count_oom_kills(ip)
                 self._silent_s = 0.0  # Each of many new nodes may take seconds.
             if self._wanted is not None and (wanted := min(self._wanted(), MOST_AT_ONCE)) != self._asked_for:

@@ -80,6 +80,7 @@ class SweepConfig(DataConfig):
         "others (NAME=FILE,range=-1024:1024: scale pixels of 0..255 to this range); may be repeated; default: "
         "imagenet, demo random",
         many=True,
+        anew=True,  # They may have moved: what a resumed run began with is compared.
     )
     set: Hyperparameters = _tried(
         {},

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sweep.endings import DISK_FULL, SweepStopped
 from sweep.run_folder import RunPaths
-from trainables.atomic import DISK_ERRORS, disk_error, write_atomically
+from trainables.atomic import DISK_ERRORS, denied_below, disk_error, write_atomically
 
 RESERVE_BYTES = 4 << 20
 FULL_BYTES = 1 << 20
@@ -32,9 +32,9 @@ def reserve(paths: RunPaths) -> Iterator[None]:
 
 
 def stopped_by(error: OSError, storage: Path) -> SweepStopped:
-    """What ends a sweep when one of ``DISK_ERRORS`` came up: which disk, what it has, and the way out. Others are
-    raised again."""
-    if error.errno is None or disk_error(error) is not error:
+    """What ends a sweep when one of ``DISK_ERRORS`` came up, or the storage allows no more: which disk, what it has,
+    and the way out. Others are raised again."""
+    if error.errno is None or error not in (disk_error(error), denied_below(storage, error)):
         raise error
     places = {f"--storage {storage}": storage, f"Ray's temporary folder {ray_folder()}": ray_folder()}
     if error.filename is None:  # Ray names no file of its own.
@@ -45,7 +45,8 @@ def stopped_by(error: OSError, storage: Path) -> SweepStopped:
         where = where or [str(file.parent)]
     at = "" if error.filename is None else f" (at {error.filename})"
     way_out = "free space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "have this fixed"
-    return SweepStopped(f"{' or '.join(where)}: {DISK_ERRORS[error.errno]}{at}: {way_out}", DISK_FULL)
+    what = DISK_ERRORS.get(error.errno, "permission is denied (a ticket of the file server may have expired)")
+    return SweepStopped(f"{' or '.join(where)}: {what}{at}: {way_out}", DISK_FULL)
 
 
 def ray_folder() -> Path:

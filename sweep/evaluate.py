@@ -258,7 +258,7 @@ def _unreadable(samples: Samples, reasons: Sequence[str | None], *, skip: bool) 
 def _warnings(
     model: Predictor, asked: Asked, samples: Samples, answers: Sequence[Prediction], hashes: Sequence[str], dropped: int
 ) -> list[str]:
-    found = []
+    found = [] if model.warning is None else [model.warning]
     if absent := [name for name in model.facts.classes if name not in samples.classes]:
         found.append(f"The data has no labels for {', '.join(absent)}: not evaluated.")
     found += [f"{one.count:,} left out: {one.why}." for one in samples.left_out]

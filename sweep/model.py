@@ -59,9 +59,10 @@ def renew_models(run: Run) -> list[str]:
         chosen, before = choose(run), run.model
         tuned = _tuned(chosen, run.dataset.task, run.dataset.classes)
         made = chosen.trial, sha256_of(chosen.files.weights), tuned, chosen.operating_point
-        same = before and (before.trial, before.weights_sha256, before.thresholds, before.operating_point) == made
-        if same and files.model.is_file() and files.onnx.is_file():
-            return []
+        if before and (before.trial, before.weights_sha256, before.thresholds, before.operating_point) == made:
+            written = {name: one.sha256 for name, one in before.files.items()}
+            if written == {one.name: sha256_of(one) for one in (files.model, files.onnx)}:
+                return []
     except (UserError, OSError):
         pass  # no trial, no model yet, or a damaged one: writing it says what is wrong
     return write_models(run)
@@ -151,6 +152,7 @@ def _facts(run: Run, chosen: Chosen, content: dict[str, Any], found: FoundWeight
         std=found.scale.std,
         ordered=run.dataset.ordered,
         operating_point=chosen.operating_point,
+        preprocessing=content.get("preprocessing"),  # which files of earlier versions lack
     )
 
 

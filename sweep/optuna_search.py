@@ -27,7 +27,7 @@ from optuna.trial import TrialState as Outcome
 
 from search_spaces.errors import UserError, raise_all
 from search_spaces.params import FIELDS, Scalar, TrialParams
-from search_spaces.space import Space, depends_on_more
+from search_spaces.space import Space, depends_on_more, is_continuous
 from search_spaces.user_file import ProcessLost
 from sweep.endings import BAD_INPUT, SweepStopped
 from sweep.history import TrialHistory, TrialState
@@ -226,7 +226,7 @@ class OptunaSearch:
             case "random":
                 return by_chance
             case "grid":
-                return BruteForceSampler(seed=seed)
+                return _Grid(seed=seed)
             case "tpe":
                 return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
             case "gp":
@@ -245,6 +245,19 @@ class _Sobol(QMCSampler):
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self.space
+
+
+class _Grid(BruteForceSampler):
+    """Refuses a range that ``Space.continuous`` lacks, as it is in a branch so rare that trying the space out did not
+    find it."""
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        if is_continuous(param_distribution):
+            way_out = "give it choices or steps"
+            raise UserError(f"grid cannot try every value of {param_name}, drawn from a range: {way_out}")
+        return super().sample_independent(study, trial, param_name, param_distribution)
 
 
 class OptunaExport:

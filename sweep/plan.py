@@ -24,7 +24,7 @@ from sweep.config import OR_ANEW, TARGETS, ResolvedConfig, SweepConfig, pair_tex
 from sweep.machine import Machine
 from sweep.optuna_search import first_points, own_points
 from sweep.record_reader import read_file
-from sweep.records import DatasetRecord, ProvenanceRecord, WarmTrial, read_sweep
+from sweep.records import DatasetRecord, ProvenanceRecord, WarmTrial, WeightsRecord, read_sweep
 from sweep.run_folder import RunPaths
 from sweep.warm_start import warm_trials
 from trainables.backbones import BACKBONES
@@ -235,7 +235,7 @@ def make_plan(
             )
     warm: tuple[tuple[WarmTrial, ...], list[str]] | None = None
     if resumed is not None:
-        problems += _differences(resumed, dataset, space, weights)
+        problems += _differences(resumed, config, dataset, space, weights)
         warm = read_sweep(resumed, []).warm_trials, []  # The earlier run may be gone.
     elif config.warm_start is not None and not config.study:
         warm = tried(lambda: warm_trials(config, space))
@@ -397,7 +397,11 @@ def _metric_problems(config: SweepConfig, dataset: DatasetRecord | None, space: 
 
 
 def _differences(
-    paths: RunPaths, dataset: DatasetRecord | None, space: Space | None, weights: Mapping[str, FoundWeights]
+    paths: RunPaths,
+    config: ResolvedConfig,
+    dataset: DatasetRecord | None,
+    space: Space | None,
+    weights: Mapping[str, FoundWeights],
 ) -> list[str]:
     """Why data, space (None: passed over) and weights are not those that the run began with, one sentence each."""
     found = []
@@ -409,11 +413,21 @@ def _differences(
             f"the data set at {dataset.source.path} is not that of the run {paths.root}: {how}; restore it, {OR_ANEW}"
         )
     began_with = read_file(ProvenanceRecord, paths.provenance, []).weights
-    found += [
-        f"the weights of {name} at {one.path} are not those of the run {paths.root}: restore them, {OR_ANEW}"
-        for name, one in weights.items()
-        if one.sha256 and name in began_with and began_with[name].sha256 not in (None, one.sha256)
-    ]
+    if read_sweep(paths, []).weights == config.weights:
+        found += [
+            f"the weights of {name} at {one.path} are not those of the run {paths.root}: restore them, {OR_ANEW}"
+            for name, one in weights.items()
+            if one.sha256 and name in began_with and began_with[name].sha256 not in (None, one.sha256)
+        ]
+    else:
+        pairs = ((name, one, began_with.get(name, WeightsRecord())) for name, one in weights.items())
+        found += [
+            f"--weights gives {name} {_in_words(one)}, and the run {paths.root} began with {_in_words(before)}: give "
+            f"the same ones, wherever they are now, {OR_ANEW}"
+            for name, one, before in pairs
+            if one.note != _NOT_FETCHED
+            and (one.origin, one.range, one.sha256) != (before.origin, before.range, before.sha256)
+        ]
     folders = [path for path in _files_of_the_data(paths) if path.is_dir()]
     found += [f"{path} is a folder, but the run had a file there: move the folder away" for path in folders]
     source = None if space is None else space.source
@@ -423,6 +437,12 @@ def _differences(
             f"{OR_ANEW}"
         )
     return found
+
+
+def _in_words(one: FoundWeights | WeightsRecord) -> str:
+    known = ["range={:g}:{:g}".format(*one.range)] if one.range else []
+    known += [f"SHA-256 {one.sha256[:12]}"] if one.sha256 else []
+    return f"weights of origin {one.origin or 'unknown'}" + (f" ({', '.join(known)})" if known else "")
 
 
 def _damaged(paths: RunPaths) -> tuple[str, ...]:

@@ -82,6 +82,8 @@ def _run(argv: Sequence[str]) -> int:
             silence_output()
 
     say(model.title)
+    if model.warning is not None:
+        say(f"warning: {model.warning}")
     if facts.operating_point is not None:
         others = ", else the likeliest other class" if facts.thresholds and facts.task == "single_label" else ""
         say(f"operating point: {plain(facts.operating_point.words)}{others}")

@@ -26,7 +26,15 @@ from sweep.run_folder import ModelPaths, RunPaths
 from trainables.attribution import grad_cam, maps_of
 from trainables.backbones import BACKBONES
 from trainables.batches import normalise
-from trainables.data.image import ImageStats, Pixels, Prepared, in_order, prepare_image, quiet_decoders
+from trainables.data.image import (
+    PREPROCESSING_VERSION,
+    ImageStats,
+    Pixels,
+    Prepared,
+    in_order,
+    prepare_image,
+    quiet_decoders,
+)
 from trainables.engine import EVALUATION_BATCH, map_batches
 from trainables.export import ModelFacts, read_model
 from trainables.losses import probabilities_of
@@ -112,6 +120,17 @@ class Predictor:
         """One line on what predicts."""
         facts = self.facts
         return f"{self.path}: {facts.trial}, {facts.backbone} at {facts.image_size} px. Not for clinical use."
+
+    @property
+    def warning(self) -> str | None:
+        """Of a model whose images were decoded otherwise than images are now; None where nothing says so."""
+        trained_with = self.facts.preprocessing
+        if trained_with in (None, PREPROCESSING_VERSION):
+            return None
+        return (
+            f"The model was trained on images of preprocessing version {trained_with}, and this version of the project "
+            f"has {PREPROCESSING_VERSION}: scores may differ from those of its report; use the version that trained it."
+        )
 
     def map_grid(self) -> tuple[int, int]:
         """Positions down and across of its attribution maps."""

@@ -190,9 +190,10 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         if resumed:
             from sweep.records import read_sweep
 
-            changed = asked.model_fields_set - {"resume", "storage", "name"}
-            more = [*read_sweep(paths, []).resumed, *([tuple(arguments)] if changed else [])]
-            reopen_run(paths, beside, {"resolved": plan.config.to_json(), "resumed": more}, plan.damaged)
+            changed, saved = asked.model_fields_set - {"resume", "storage", "name"}, read_sweep(paths, [])
+            more = [*saved.resumed, *([tuple(arguments)] if changed else [])]
+            moved = weights_found(plan) if saved.weights != config.weights else None
+            reopen_run(paths, beside, {"resolved": plan.config.to_json(), "resumed": more}, plan.damaged, moved)
     settings = plan.settings(paths)
     budget = ray_tune.TimeBudget(config.time_budget)
     history = TrialHistory(paths, config.metric, plan.mode)
@@ -304,8 +305,7 @@ def write_new_run(
         ],
         "study_rows_left_out": dict(plan.space.left_out),
     }
-    weights = {name: dataclasses.asdict(found) for name, found in plan.weights.items()}
-    machine_facts = provenance(machine) | {"weights": weights, "missing_weights": plan.missing_weights}
+    machine_facts = provenance(machine) | {"weights": weights_found(plan), "missing_weights": plan.missing_weights}
     while True:
         resolved = plan.config.to_json() | {"name": place.root.name}
         try:
@@ -316,6 +316,11 @@ def write_new_run(
                 raise UserError(f"{error.strerror}: give another --name") from None
         number += 1
         place = RunPaths(paths.root.with_name(f"{paths.root.name}-{number}"))
+
+
+def weights_found(plan: Plan) -> dict[str, dict[str, Any]]:
+    """As provenance.json has them."""
+    return {name: dataclasses.asdict(found) for name, found in plan.weights.items()}
 
 
 def compute(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: TimeBudget, beat: Heartbeat) -> Outcome:

@@ -297,11 +297,17 @@ def claim(paths: RunPaths) -> BaseFileLock:
     return lock
 
 
-def reopen_run(paths: RunPaths, beside: RunPaths, sweep: Mapping[str, Any], damaged: Collection[str]) -> None:
+def reopen_run(
+    paths: RunPaths,
+    beside: RunPaths,
+    sweep: Mapping[str, Any],
+    damaged: Collection[str],
+    weights: Mapping[str, Any] | None = None,
+) -> None:
     """Write down what the resumed sweep was asked anew, and remove files that a kill left half written.
 
     sweep: the keys of sweep.json that change. damaged: the names of files that are taken from ``beside``, where the
-    same data set was read again.
+    same data set was read again. weights: of provenance.json, where they have moved.
     """
     for folder, below, names in os.walk(paths.root):
         if Path(folder) == paths.root:  # Ray's files, and those of another command that may be at work now
@@ -319,6 +325,8 @@ def reopen_run(paths: RunPaths, beside: RunPaths, sweep: Mapping[str, Any], dama
         os.replace(beside.root / name, paths.root / name)
         hashes[name] = again["sha256"][name]
     write_json(paths.dataset, again | {"sha256": hashes})  # the data set or the image cache may have moved
+    if weights is not None:
+        write_json(paths.provenance, json.loads(paths.provenance.read_text(encoding="utf-8")) | {"weights": weights})
     change_sweep(paths, **sweep, ended=None)
 
 

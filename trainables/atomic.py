@@ -49,10 +49,28 @@ def disk_error(error: BaseException | None) -> OSError | None:
     return None
 
 
+def denied(error: BaseException | None) -> PermissionError | None:
+    """The system's refusal for lack of rights that ``error`` is or came from; None if there is none."""
+    while error is not None:
+        if isinstance(error, PermissionError) and error.errno is not None:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def denied_below(folder: Path, error: BaseException | None) -> PermissionError | None:
+    """``denied``, of a file below ``folder``. Of one that could be written before, a ticket may have expired."""
+    found = denied(error)
+    file = None if found is None else found.filename
+    if not isinstance(file, str | os.PathLike):
+        return None
+    return found if Path(file).absolute().is_relative_to(folder.absolute()) else None
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a file beside ``path``, then move it into place: a reader sees the old or the new whole.
 
-    One of ``DISK_ERRORS`` is raised as an ``OSError`` that names ``path``.
+    One of ``DISK_ERRORS``, or a lack of rights, is raised as an ``OSError`` that names ``path``.
     """
     with _disk_errors_name(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +112,7 @@ def _disk_errors_name(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if (cause := disk_error(error)) is None or cause.errno is None:
+        if (cause := disk_error(error) or denied(error)) is None or cause.errno is None:
             raise
         raise OSError(cause.errno, os.strerror(cause.errno), str(path)) from error
 

@@ -42,7 +42,7 @@ class ModelFacts:
     that from which one class is the answer, else the likeliest of the others is; None = the likeliest class.
     operating_point: where one of the thresholds is from, if it was asked for. ordered: the classes stand in an order,
     such as grades. trial: such as "t0007/seed_1001"; seed: its own, if it has one; epoch: its best, from 1. code: the
-    commit that trained it, if known.
+    commit that trained it, if known. preprocessing: the version of what decoded its images, if known.
     """
 
     backbone: str
@@ -61,6 +61,7 @@ class ModelFacts:
     std: tuple[float, ...] = IMAGENET.std
     ordered: bool = False
     operating_point: OperatingPoint | None = None
+    preprocessing: int | None = None
 
     def __post_init__(self) -> None:
         names = tuple(self.thresholds or ())
@@ -115,7 +116,7 @@ def write_model(path: Path, network: nn.Module, facts: ModelFacts) -> None:
 def read_model(path: Path) -> tuple[nn.Module, ModelFacts]:
     """The network of ``write_model``, on the CPU, in eval mode. ``UserError`` if the file is damaged or not ours."""
     fields = {field.name for field in dataclasses.fields(ModelFacts)}
-    later = {"ordered", "operating_point"}  # which files of earlier versions lack
+    later = {"ordered", "operating_point", "preprocessing"}  # which files of earlier versions lack
     content = _load(path, {"state_dict", *fields - later})
     check_format(content, path)
     known: dict[str, Any] = {name: content[name] for name in fields if name in content}

@@ -43,7 +43,8 @@ _SLOT = np.dtype([("done", "<u4"), ("crc32", "<u4")])
 _DONE = 0x454E4F44
 _FOREIGN_USER_S = 86_400.0
 _POLL_S = 0.05
-_RESERVED_AT_ONCE = 1 << 30
+_RESERVED_AT_ONCE = 1 << 26
+"""Bytes: between two of them the claim is touched, and a network file system may write a few MB a second."""
 _verified: set[tuple[int, int, int]] = set()
 """Device, inode and shard of what this process has read and found undamaged."""
 
@@ -95,9 +96,9 @@ class MemoryShards:
 class CachePlace:
     """Where a node keeps its cache, and how much of it.
 
-    folder: ``~`` is the home of whoever runs there, ``~/.cache`` gives way to ``$XDG_CACHE_HOME``; made with mode 0700,
-    as what is kept may be patients' data. limit_bytes: of all entries together, at most what the disk has for them;
-    None = ``PART_OF_DISK``, at most ``LARGEST_CACHE_BYTES``.
+    folder: ``~`` is the home of whoever runs there, ``~/.cache`` gives way to ``$XDG_CACHE_HOME``, unless that is
+    relative; made with mode 0700, as what is kept may be patients' data. limit_bytes: of all entries together, at most
+    what the disk has for them; None = ``PART_OF_DISK``, at most ``LARGEST_CACHE_BYTES``.
     """
 
     folder: str
@@ -105,8 +106,8 @@ class CachePlace:
 
     @property
     def path(self) -> Path:
-        folder, caches = Path(self.folder), os.environ.get("XDG_CACHE_HOME")
-        if caches and folder.parts[:2] == ("~", ".cache"):
+        folder, caches = Path(self.folder), os.environ.get("XDG_CACHE_HOME", "")
+        if os.path.isabs(caches) and folder.parts[:2] == ("~", ".cache"):
             return Path(caches, *folder.parts[2:])
         try:
             return folder.expanduser()
@@ -345,13 +346,23 @@ def _take(claim: Path) -> bool:
         state, owner = claim.stat(), claim.read_text(encoding="utf-8")
     except FileNotFoundError:
         return False  # It was released a moment ago: whoever asks again sees why.
-    if not is_gone(owner.partition(" ")[0]) and time.time() - state.st_mtime < STALE_S:
+    if not is_gone(owner.partition(" ")[0]) and _now_s(claim) - state.st_mtime < STALE_S:
         return False
     # One name for one stale state of the claim: of those who found it stale one alone gets this claim.
     if not _take(claim.with_name(f"{claim.name}.{state.st_mtime_ns}")):
         return False
     claim.write_text(_claim_text(), encoding="utf-8")
     return True
+
+
+def _now_s(claim: Path) -> float:
+    """By the clock that dates ``claim``, which may be a file server's: when our own file of the entry is touched."""
+    file = os.open(claim.parent.with_name("users") / this_process(), os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        os.utime(file)
+        return os.fstat(file).st_mtime
+    finally:
+        os.close(file)
 
 
 def _touch(claim: Path) -> None:

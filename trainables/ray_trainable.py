@@ -24,7 +24,7 @@ import torch
 from ray import cloudpickle, tune
 
 from search_spaces.params import TrialParams
-from trainables.atomic import disk_error, write_text
+from trainables.atomic import denied_below, disk_error, write_text
 from trainables.checkpoints import read_checkpoint, write_checkpoint
 from trainables.trial import FinetuneTrial, TrialSettings
 
@@ -164,12 +164,13 @@ class FinetuneTrainable(tune.Trainable):
         return result | {"note": note} | {key: record[key] for key in ("end", "reason") if key in record}
 
     def _failed(self, error: Exception) -> dict[str, Any]:
-        disk = disk_error(error)
+        folder = self._files["state"].parent
+        disk = disk_error(error) or denied_below(folder, error)
         if disk is None:
             try:
                 write_text(self._files["error"], traceback.format_exc())
             except OSError as untold:
-                disk = disk_error(untold)
+                disk = disk_error(untold) or denied_below(folder, untold)
         self._poisoned = self._settings.use_gpu and _is_of_device(error)
         reason = _reason(error)
         if isinstance(error, torch.OutOfMemoryError) and self._settings.use_gpu:

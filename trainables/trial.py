@@ -21,6 +21,7 @@ from search_spaces.params import TrialParams
 from trainables.batches import Batches, ImageBatches, keep_to_share, plan_batches
 from trainables.checkpoints import read_checkpoint, write_checkpoint
 from trainables.data.dataset import Split, TrialData, open_dataset, open_test_split
+from trainables.data.image import PREPROCESSING_VERSION
 from trainables.engine import Forward, evaluate, train_epoch
 from trainables.feature_cache import CachePlace
 from trainables.finetune import FineTunedModel, build_model, model_problems
@@ -240,7 +241,7 @@ class FinetuneTrial:
         """Write the weights that trained and the validation rows of the predictions; only after an epoch that improved.
 
         ``weights.pt``, to be read with ``weights_only=True``: ``trained`` (tensors by name), ``frozen_sha256`` of all
-        others, and params, task, classes, image_size, channels, epoch.
+        others, and params, task, classes, image_size, channels, epoch, preprocessing.
         """
         assert self.improved, "the last epoch is not the best"
         content = {
@@ -252,6 +253,7 @@ class FinetuneTrial:
             "image_size": self.data.image_size,
             "channels": self.data.channels,
             "epoch": self._best.epoch,
+            "preprocessing": PREPROCESSING_VERSION,
         }
         write_checkpoint(weights_path, content)
         self._rows("val", self.data.val, self._probabilities, self._best.epoch).write(predictions_path)

@@ -312,6 +312,7 @@ def test_an_evaluation_of_an_earlier_model_is_not_laid_to_this_one(tmp_path: Pat
         results = Results(read_report_data(run))
         assert bool(_does_not_travel(results)) == is_its
         assert [one.facts.name for one in results.external] == ["hospital"] * is_its
+        assert not any("auroc_macro" in one.scores.values for one in results.external), "no area is shown there"
         *_, last = _external(results)
         said = last.caption if isinstance(last, Table) else last.markdown
         assert ("or of other thresholds: hospital." in said) != is_its

@@ -86,6 +86,32 @@ def test_a_sweep_whose_own_node_is_lost_ends_though_the_cluster_goes_on(monkeypa
             watch.close()
 
 
+def test_demand_is_withdrawn_though_nodes_that_have_just_joined_are_being_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def node(name: str) -> dict[str, Any]:
+        return {"Alive": True, "NodeID": name, "NodeManagerAddress": name, "Resources": {"CPU": 1.0}}
+
+    def slow(*_: Any, **__: Any) -> list[Any]:
+        asking.set()
+        threading.Event().wait(0.5)
+        return []
+
+    nodes, asking = [node("own")], threading.Event()
+    demands: list[int] = []
+    own = SimpleNamespace(get_node_id=lambda: "own")
+    monkeypatch.setattr(cluster, "ray", SimpleNamespace(nodes=lambda: nodes, get_runtime_context=lambda: own))
+    monkeypatch.setattr(cluster, "get_node_ip_address", lambda: "own")
+    monkeypatch.setattr(cluster, "on_every_node", slow)
+    monkeypatch.setattr(cluster, "request_resources", lambda bundles: demands.append(len(bundles)))
+    monkeypatch.setattr(cluster, "ASK_EVERY_S", 0.1)
+    watch = ClusterWatch({"cpu": 1.0, "gpu": 0.0}, lambda: 3)
+    nodes += [node(f"new {number}") for number in range(100)]
+    assert asking.wait(10)
+    watch.close()
+    assert demands == [3, 0]
+
+
 def until(holds: Any) -> None:
     """Wait; the whole run of the tests has an end."""
     while not holds():

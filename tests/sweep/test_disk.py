@@ -63,6 +63,20 @@ def test_other_errors_are_not_taken_for_a_disk(tmp_path: Path) -> None:
         stopped_by(FileNotFoundError(errno.ENOENT, "gone", "file"), tmp_path)
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_a_storage_that_denies_permission_is_told_and_no_other_file(tmp_path: Path, number: int) -> None:
+    storage = tmp_path / "runs"
+    file = storage / "run" / "trials" / "t0000" / "status.json"
+    stopped = stopped_by(OSError(number, "", str(file)), storage)
+    assert stopped.reason.startswith(f"--storage {storage}: permission is denied (")
+    assert stopped.reason.endswith(f" (at {file}): have this fixed")
+    assert stopped.exit_code == 4
+    of_data = OSError(number, "", str(tmp_path / "data" / "a.png"))
+    for other in (of_data, PermissionError("the test split is closed")):
+        with pytest.raises(PermissionError):
+            stopped_by(other, storage)
+
+
 def test_a_folder_for_a_new_run_on_a_full_disk_is_one_problem(tmp_path: Path) -> None:
     def make() -> None:
         with staging(RunPaths(tmp_path / "run"), []) as beside, no_file_beyond(0):

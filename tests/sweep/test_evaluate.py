@@ -25,7 +25,7 @@ from sweep.model import write_models
 from sweep.records import read_predictions, read_run
 from sweep.run_folder import IMAGE_CACHE, EvaluationPaths, ModelPaths
 from trainables.data.config import DataConfig, dashed
-from trainables.data.image import prepare_image
+from trainables.data.image import PREPROCESSING_VERSION, prepare_image
 from trainables.data.samples import MISSING, Samples
 from trainables.metrics import OperatingPoint
 
@@ -199,6 +199,18 @@ def test_a_model_with_an_operating_point_is_judged_by_it(run: Path, other: Path,
     found = read_evaluation(run / "external" / "hospital-b").facts
     assert (found.thresholds, found.model.operating_point) == ({"gray": 0.0}, point)
     assert (found.scores["accuracy"], found.scores["recall:dark"]) == (0, 0), "all of them are said to be gray"
+
+
+def test_an_evaluation_warns_of_images_that_were_decoded_otherwise(
+    run: Path, other: Path, said: Said, no_page: None
+) -> None:
+    model = ModelPaths(run / "models").model
+    torch.save(torch.load(model, weights_only=True) | {"preprocessing": PREPROCESSING_VERSION - 1}, model)
+    code, lines, errors = said(run, "--data", other, *COLUMNS, "--map", "dim=dark")
+    assert code == 0, errors
+    warning = read_evaluation(run / "external" / "hospital-b").facts.warnings[0]
+    assert f"preprocessing version {PREPROCESSING_VERSION - 1}, " in warning
+    assert f"warning: {warning}" in lines
 
 
 @pytest.mark.usefixtures("page_here")

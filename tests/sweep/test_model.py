@@ -148,6 +148,18 @@ def test_the_operating_point_goes_with_the_model_and_another_one_renews_it(run: 
     assert (facts.trial, facts.operating_point, facts.thresholds) == ("t0000/seed_1001", point, {"dark": 0.2})
 
 
+@pytest.mark.parametrize("name", ["best.pt", "best.onnx"])
+def test_a_damaged_model_is_written_anew(run: Path, no_onnx: None, name: str) -> None:
+    assert write_models(read_run(run)) == []
+    damaged = run / "models" / name
+    damaged.write_bytes(damaged.read_bytes()[:1000] + b"damaged")
+    assert renew_models(read_run(run)) == []
+    record = read_run(run).model
+    assert record is not None
+    assert record.files[name].sha256 == sha256_of(damaged)
+    assert open_model(run, "cpu").facts.trial == "t0000"
+
+
 def test_weights_that_are_gone_are_told_and_an_earlier_model_stays(run: Path, no_onnx: None) -> None:
     assert write_models(read_run(run)) == []
     weights = RunPaths(run).trial("t0000").weights

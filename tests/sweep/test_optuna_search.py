@@ -343,6 +343,21 @@ def test_a_space_that_raises_in_a_rare_branch_does_not_end_the_sweep(tmp_path: P
     assert sweep("killed", []).run().outcome() == whole.outcome()
 
 
+@pytest.mark.usefixtures("soon_exhausted")
+@pytest.mark.parametrize("line", ["trial.suggest_float('lr', 0.001, 0.1)", "trial.suggest_int('lr', 1, 10**12)"])
+def test_a_grid_tells_of_a_range_in_a_rare_branch(tmp_path: Path, line: str) -> None:
+    """Its values would be enumerated, as far as memory goes."""
+    space = space_broken_later(tmp_path, "rare == 'flip' and depth == 3", line)
+    sweep = ToySweep(tmp_path / "run", space, sampler="grid", trials=40, scheduler="none", budget=1)
+    said: list[str] = []
+    sweep.search.on_refused.append(said.append)
+    sweep.run()
+    assert len(sweep.history.entries) == 27
+    assert len(said) == 1
+    assert "grid cannot try every value of lr, drawn from a range" in said[0]
+    assert "at line 7 (in space)" in said[0]
+
+
 @pytest.mark.parametrize("line", ["time.sleep(10**6)", "os._exit(1)"])
 def test_a_space_that_hangs_or_dies_in_a_rare_branch_does_not_end_the_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str

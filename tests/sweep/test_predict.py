@@ -27,7 +27,7 @@ from sweep.records import read_predictions, read_run
 from sweep.run_folder import RunPaths
 from trainables.attribution import attribute_split
 from trainables.data.config import DataConfig
-from trainables.data.image import prepare_image
+from trainables.data.image import PREPROCESSING_VERSION, prepare_image
 from trainables.maps import overlay, read_maps
 from trainables.metrics import OperatingPoint
 from trainables.weights import find_weights
@@ -120,6 +120,21 @@ def test_a_model_file_is_enough(run: Path, small_data: Path, said: Said, tmp_pat
     code, lines, _ = said(tmp_path / "mine.pt", small_data / "val" / "dark" / "dark 0.png", "--device", "cpu")
     assert code == 0
     assert lines[0].startswith(f"{tmp_path / 'mine.pt'}: t0000, squeezenet1_1 at 32 px")
+
+
+def test_a_model_of_images_that_were_decoded_otherwise_warns_and_one_that_does_not_say_is_used(
+    run: Path, small_data: Path, said: Said, tmp_path: Path
+) -> None:
+    image, saved = small_data / "val" / "dark" / "dark 0.png", torch.load(run / "models" / "best.pt", weights_only=True)
+    assert saved["preprocessing"] == PREPROCESSING_VERSION
+    torch.save(saved | {"preprocessing": PREPROCESSING_VERSION - 1}, tmp_path / "mine.pt")
+    code, lines, errors = said(tmp_path / "mine.pt", image)
+    assert (code, errors) == (0, [])
+    assert lines[1].startswith("warning: ")
+    assert f"preprocessing version {PREPROCESSING_VERSION - 1}, " in lines[1]
+    torch.save({name: value for name, value in saved.items() if name != "preprocessing"}, tmp_path / "mine.pt")
+    code, lines, errors = said(tmp_path / "mine.pt", image)
+    assert (code, errors, len(lines)) == (0, [], 3)
 
 
 def test_broken_images_cost_nothing_but_themselves(run: Path, small_data: Path, said: Said, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from sweep.history import TrialHistory
 from sweep.plan import make_plan
 from sweep.records import read_run
 from sweep.resume import resume
-from sweep.run import main, new_run_paths, prepare_into, this_machine, write_new_run
+from sweep.run import main, new_run_paths, prepare_into, this_machine, weights_found, write_new_run
 from sweep.run_folder import IMAGE_CACHE, RunPaths, image_cache, reopen_run, staging
 from trainables.backbones import BACKBONES
 from trainables.data.dataset import open_dataset
@@ -187,6 +187,37 @@ def test_other_weights_than_the_run_began_with(run: RunPaths, asked: Asked, tmp_
     torch.save(random_network(BACKBONES["squeezenet1_1"], 1).state_dict(), file)
     other = f"the weights of squeezenet1_1 at {file} are not those of the run {run.root}: restore them"
     expect(asked("--resume", "begun"), other)
+
+
+def test_weights_that_have_moved_can_be_given_anew_and_no_others(tmp_path: Path, images: Path, asked: Asked) -> None:
+    before, file, folder = tmp_path / "mine.pt", tmp_path / "moved.pt", tmp_path / "weights"
+    torch.save(random_network(BACKBONES["squeezenet1_1"], 0).state_dict(), before)
+    run = begin(tmp_path, images, "--name", "begun", "--weights", f"squeezenet1_1={before}")
+    before.rename(file)
+    expect(asked("--resume", "begun"), f"{before} does not exist")
+    again = ("--resume", "begun", "--weights", f"squeezenet1_1={file}")
+    assert asked(*again, "--dry-run").code == 0
+    resumed = resume(read([*again, "--storage", str(run.root.parent)])[0])
+    with staging(run, []) as beside:
+        assert beside is not None
+        prepare = prepare_into(beside, run, workers=1, folds=None)
+        plan = make_plan(resumed.config, [], prepare, own_epochs=False, machine=this_machine(), resumed=run)
+        reopen_run(run, beside, {}, plan.damaged, weights_found(plan))
+    assert read_run(run.root).provenance.weights["squeezenet1_1"].path == str(file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    folder.mkdir()
+    (folder / f"squeezenet1_1-{digest[:8]}.pth").write_bytes(file.read_bytes())
+    content = f"SHA-256 {digest[:12]}"
+    began_with = f"began with weights of origin file ({content}): give the same"
+    for given, named in (
+        ("random", "random,"),
+        (folder, f"folder ({content}),"),
+        (f"{again[-1]},range=0:255", f"file (range=0:255, {content}),"),
+    ):
+        told = (f"--weights gives squeezenet1_1 weights of origin {named}", began_with)
+        expect(asked("--resume", "begun", "--weights", given), told)
+    torch.save(random_network(BACKBONES["squeezenet1_1"], 1).state_dict(), file)
+    expect(asked(*again), ("--weights gives squeezenet1_1 weights of origin file (SHA-256 ", began_with))
 
 
 def test_data_and_space_that_are_gone(run: RunPaths, asked: Asked, images: Path, tmp_path: Path) -> None:

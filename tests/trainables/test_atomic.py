@@ -39,6 +39,18 @@ def test_what_cannot_be_written_is_named_and_the_old_file_stays(tmp_path: Path, 
     assert path.stat().st_size > 20_000
 
 
+def test_a_write_that_is_denied_is_named(tmp_path: Path) -> None:
+    """As a file server does whose ticket has expired, often not before the file is closed."""
+    path = tmp_path / "file.json"
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with pytest.raises(PermissionError) as caught:
+        write_atomically(path, refuse)
+    assert caught.value.filename == str(path)
+
+
 def test_a_line_that_cannot_be_appended_leaves_no_part_of_itself(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     append_line(path, "first")

@@ -308,6 +308,20 @@ def test_a_claim_that_has_not_moved_is_taken_by_one_of_all_who_try(place: CacheP
             assert sum(pool.map(take, entries)) == 1
 
 
+@pytest.mark.parametrize("ahead_s", [300, -300])
+def test_a_claim_is_judged_by_the_clock_that_dates_it(
+    place: CachePlace, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    """That of a file server; the machine's own may be minutes off."""
+    owner, other, now = opened(place), opened(place), time.time()
+    assert owner.claim(0)
+    own_clock = SimpleNamespace(time=lambda: now + ahead_s, sleep=time.sleep)
+    monkeypatch.setattr(feature_cache, "time", own_clock)
+    assert not other.claim(0)
+    os.utime(claim_of(place, 0), (now - STALE_S - 1,) * 2)
+    assert other.claim(0)
+
+
 def test_a_claim_is_taken_also_if_who_was_about_to_take_it_is_dead(place: CachePlace, dead: str) -> None:
     entry = opened(place)
     assert entry.claim(0)
@@ -416,6 +430,22 @@ def test_the_room_is_taken_before_the_first_row(place: CachePlace) -> None:
     assert (entry.array() == 0).all()
 
 
+def test_who_makes_a_large_array_on_a_slow_disk_keeps_its_claim(
+    place: CachePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of 2 MB a second."""
+    steps: list[int] = []
+
+    def reserve(file: int, at: int, size: int) -> None:
+        os.truncate(file, at + size)
+        steps.append(size)
+
+    monkeypatch.setattr(feature_cache, "_reserve", reserve)
+    opened(CachePlace(place.folder, 1 << 30), count=SHARD, form=RowForm((300_000,), "<f4"))
+    assert sum(steps) == array_of(place).stat().st_size > 300_000_000
+    assert max(steps) / 2_000_000 < STALE_S
+
+
 def test_the_limit_by_default_is_a_part_of_what_the_disk_has_without_the_cache(
     place: CachePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,6 +459,8 @@ def test_the_folder_follows_the_users_home_and_cache(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("XDG_CACHE_HOME", "/scratch/me")
     assert CachePlace("~/.cache/sweeps/features").path == Path("/scratch/me/sweeps/features")
     assert CachePlace("~/features").path == Path.home() / "features"
+    monkeypatch.setenv("XDG_CACHE_HOME", "scratch/me")  # The XDG standard: a relative path is to be ignored.
+    assert CachePlace("~/.cache/sweeps/features").path == Path.home() / ".cache" / "sweeps" / "features"
 
 
 @pytest.fixture

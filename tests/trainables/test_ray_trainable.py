@@ -129,6 +129,28 @@ def test_a_trial_that_a_full_disk_keeps_from_going_on_is_unfinished_and_loses_no
     assert curve(before + after[1:]) == expected
 
 
+def test_a_trial_whose_folder_denies_permission_is_unfinished_and_one_of_other_files_fails(
+    config: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = config(number=10)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", refuse)
+        stopped = FinetuneTrainable(made).step()
+    assert stopped["disk"] in [[errno.EACCES, made["files"][name]] for name in ("state", "weights")]
+    assert "end" not in stopped
+
+    def deny(*_: object) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), "/elsewhere/resnet18.pth")
+
+    monkeypatch.setattr(FinetuneTrial, "run_epoch", deny)
+    failed = FinetuneTrainable(made).step()
+    assert (failed["end"], "disk" in failed) == ("error", False)
+
+
 def test_a_trial_whose_error_cannot_be_written_down_is_unfinished(config: Callable[..., dict[str, Any]]) -> None:
     made = config(number=9, unfreeze_depth=None, unfreeze_layers=("no.such.layer",))
     trial = FinetuneTrainable(made)
