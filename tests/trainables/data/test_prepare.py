@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,18 @@ def test_files_are_equal_where_all_their_bytes_are(tmp_path: Path) -> None:
         file.write_bytes(content)
     same = equal_files(samples_of([*files, tmp_path / "absent"]))
     assert same.tolist() == [0, 1, 0, 2, 3, 4, 5]
+
+
+def test_of_files_of_one_size_no_contents_are_kept_in_memory(tmp_path: Path) -> None:
+    files = [tmp_path / str(number) for number in range(1000)]
+    for number, file in enumerate(files):
+        file.write_bytes(number.to_bytes(10_000))
+    samples = samples_of(files)
+    tracemalloc.start()
+    assert len(set(equal_files(samples).tolist())) == len(files)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most_bytes < 4000 * len(files)
 
 
 def test_equal_pixels_in_files_that_differ_are_kept_together_and_the_new_draw_is_said(
