@@ -302,7 +302,7 @@ def _areas(
     found = np.full((len(AREAS), weights.shape[1]), np.nan)
     if not truth.any() or truth.all():
         return found
-    order = np.argsort(-probability, kind="stable")
+    order = np.argsort(-probability)  # Of equal ones any order: they are summed as one.
     falling, hit, member = probability[order], truth[order], member[order]
     starts = np.flatnonzero(np.append(True, falling[1:] != falling[:-1]))
     # Negatives of several probabilities between two that positives have are summed as one.

@@ -151,6 +151,18 @@ def test_a_missing_label_takes_part_in_no_score(seed, count, missing):
     assert matrices.sum(axis=(1, 2)).tolist() == known.sum(axis=0).tolist()
 
 
+def test_the_order_of_images_changes_no_area_not_even_in_the_last_bit():
+    """Many have equal probabilities."""
+    rng = np.random.default_rng(0)
+    labels, probabilities = rng.integers(0, 4, 5000), softmax_rows(rng, 5000, decimals=2)
+    shuffled = rng.permutation(5000)
+    one, other = (
+        evaluate_predictions(labels[rows], probabilities[rows].clip(0, 1), CLASSES, "single_label")
+        for rows in (np.arange(5000), shuffled)
+    )
+    assert [areas_of(one, name) for name in CLASSES] == [areas_of(other, name) for name in CLASSES]
+
+
 def test_where_nothing_is_known_no_class_is_defined():
     values = evaluate_predictions(np.full((2, 2), np.nan), np.eye(2), ("a", "b"), "multi_label")
     assert values["defined_classes"] == values["f1_macro"] == values["mcc"] == values["kappa"] == 0
