@@ -45,6 +45,7 @@ from trainables.data.samples import (
     CheckResult,
     LeftOut,
     Samples,
+    class_counts,
     rows_by,
 )
 from trainables.data.split_files import write_image_stats, write_splits, write_thumbnails
@@ -133,8 +134,9 @@ class _Ready:
         return self.assignment.splits
 
     def summary(self) -> dict[str, Any]:
-        samples, hot_of_all = self.samples, self.samples.hot
-        hot = {split: hot_of_all[self.splits == split] for split in SPLITS}
+        samples = self.samples
+        labels = {split: samples.labels[self.splits == split] for split in SPLITS}
+        counts = {split: class_counts(of_split, len(samples.classes)).tolist() for split, of_split in labels.items()}
         return {
             "source": {"kind": samples.kind, "path": samples.path},
             "task": samples.task,
@@ -145,8 +147,8 @@ class _Ready:
             "cache": None if self.cache is None else str(self.cache.path.absolute()),
             "fingerprint": None if self.cache is None else self._fingerprint(self.cache.hashes),
             "sha256": {},
-            "counts": {split: dict(zip(samples.classes, map(int, hot[split].sum(0)), strict=True)) for split in SPLITS},
-            "images": {split: len(hot[split]) for split in SPLITS},
+            "counts": {split: dict(zip(samples.classes, counts[split], strict=True)) for split in SPLITS},
+            "images": {split: len(labels[split]) for split in SPLITS},
             "missing": self._missing(),
             "groups": {"from": samples.group_from, **self._group_counts()},
             "split_origin": self.assignment.origin,
