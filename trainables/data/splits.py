@@ -161,13 +161,16 @@ def assign_folds(
     Raises ``UserError`` if a class is missing from train or val of a fold: then there are too few of its groups.
     """
     # The name of a single label may have a "|" of its own.
-    held = ([label] if label in classes else label.split("|") for label in labels)
-    hot = np.array([[name in names for name in classes] for names in held], dtype=np.int64)
+    place_of = {name: place for place, name in enumerate(classes)}
+    held = ([label] if label in place_of else label.split("|") for label in labels)
+    places = [[place_of[name] for name in names if name in place_of] for names in held]
+    hot = np.zeros((len(labels), len(classes)), dtype=bool)
+    hot[np.repeat(np.arange(len(labels)), [*map(len, places)]), [place for row in places for place in row]] = True
     strata = hot.argmax(axis=1) if (hot.sum(axis=1) == 1).all() else label_strata(hot)
     # Numbered as they come: what groups are called, which each run hashes anew, changes no fold.
     units = pd.factorize(kept_together(groups, len(labels), same))[0]
     for place, name in enumerate(classes):
-        of_class = len(np.unique(units[hot[:, place] == 1]))
+        of_class = len(np.unique(units[hot[:, place]]))
         if of_class < count:
             what = "images" if units.max() + 1 == len(units) else "groups"
             raise UserError(f"--folds {count}: class {name!r} has {of_class} {what} in train and val: give fewer folds")

@@ -103,6 +103,16 @@ def test_no_table_of_images_times_classes_is_made() -> None:
     assert most_bytes < len(labels) * len(classes) / 4
 
 
+def test_folds_of_many_classes_take_a_byte_an_image_and_class() -> None:
+    classes = [f"class {number}" for number in range(400)]
+    labels = [classes[row % 400] for row in range(4_000)]
+    tracemalloc.start()
+    assign_folds(labels, [""] * len(labels), classes, 2, 0)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most_bytes < 4 * len(labels) * len(classes)
+
+
 def test_given_splits_are_kept() -> None:
     given_splits = ["train", "val", "test", "train"]
     assignment = assign_splits(given_splits, np.array([0, 1, 0, 1]), None, 0)
