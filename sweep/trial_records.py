@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,7 +110,8 @@ class EpochRecord(Record):
 
     @classmethod
     def from_line(cls, row: dict[str, Any], name: str, problems: list[str]) -> Self:
-        metrics = {key: row[key] for key in row if key.startswith(("train_", "val_"))}
+        # A run has the same names in each of up to millions of lines: they are kept once.
+        metrics = {sys.intern(key): row[key] for key in row if key.startswith(("train_", "val_"))}
         fixed = {key: row[key] for key in row if key in cls.model_fields and key not in ("metrics", *metrics)}
         found = read_record(_Metrics, metrics, name, problems)
         return read_record(cls, fixed, name, problems).model_copy(update={"metrics": found.root})

@@ -102,6 +102,13 @@ def test_of_equal_trials_the_smallest_keep_their_weights(tmp_path: Path) -> None
     assert set(range(12)) - set(kept) == {0, 10}
 
 
+def test_the_names_of_scores_are_kept_once_for_all_epochs(tmp_path: Path) -> None:
+    paths = RunPaths(write(tmp_path / "run", trials=3))
+    records = read_trials(paths.trial_folders(), paths.trials, "val_f1_macro", "max", [])
+    names = [name for record in records for epoch in record.epochs for name in epoch.metrics]
+    assert len({*map(id, names)}) == len({*names}) < len(names)
+
+
 def test_the_files_of_many_trials_are_asked_for_at_the_same_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
