@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import functools
 import importlib.metadata
+import itertools
 import json
+import os
 import platform
 import subprocess
 import time
@@ -32,7 +34,7 @@ from trainables.finetune import build_model, frozen_stages
 from trainables.frozen_features import VIEWS, features_bytes, stages_kept
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "scikit-learn", "pandas", "numpy", "pillow", "onnx")
-BYTES_PER_PARAMETER = 4
+BYTES_PER_PARAMETER = BYTES_PER_PROBABILITY = 4
 RUNNING_COPIES = 7  # best weights; a state, which is the weights and, with AdamW, two moments of each; and the next one
 MODEL_FILES = 2  # best.pt and best.onnx
 HEAD_WIDTH = 1024  # the widest first layer that the spaces offer
@@ -102,9 +104,11 @@ def check_disk(plan: Plan, paths: RunPaths) -> None:
 
 def _held_bytes(paths: RunPaths) -> int:
     held = 0
-    for path in (*paths.trials.rglob("*.pt"), *paths.finalists.rglob("*.pt")):
-        with contextlib.suppress(FileNotFoundError):  # Another process may be running the sweep.
-            held += path.stat().st_size
+    for folder, _, names in itertools.chain(os.walk(paths.trials), os.walk(paths.finalists)):
+        for name in names:
+            if name.endswith((".pt", "predictions.npz")):
+                with contextlib.suppress(FileNotFoundError):  # Another process may be running the sweep.
+                    held += os.stat(os.path.join(folder, name)).st_size
     return held
 
 
@@ -116,11 +120,15 @@ def disk_line(plan: Plan, paths: RunPaths) -> str:
 
 def disk_bytes(plan: Plan) -> int:
     """What the trials write at most: weights of the ten best, of each repeat, and as a model; weights and state of each
-    that runs. Without those of failed trials, which are kept until the sweep has ended."""
+    that runs; predictions of validation of each trial, and of all images of the best one and of each repeat. Without
+    those of failed trials, which are kept until the sweep has ended."""
     largest = max(_most_parameters(name) for name in plan.weights) * BYTES_PER_PARAMETER
     kept = min(WEIGHTS_KEPT, plan.config.trials) + plan.repeats + MODEL_FILES
     running = min(plan.at_once, max(plan.config.trials, plan.repeats))
-    return largest * (kept + RUNNING_COPIES * running)
+    images = plan.dataset.images
+    predicted = plan.config.trials * images["val"] + (1 + plan.repeats) * sum(images.values())
+    predictions = predicted * len(plan.dataset.classes) * BYTES_PER_PROBABILITY
+    return largest * (kept + RUNNING_COPIES * running) + predictions
 
 
 def _most_parameters(backbone: str) -> int:

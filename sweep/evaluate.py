@@ -43,7 +43,7 @@ from trainables.data.config import DataConfig
 from trainables.data.dataset import unchanged
 from trainables.data.decoded import read_records
 from trainables.data.file_form import file_form
-from trainables.data.prepare import list_samples, no_image
+from trainables.data.prepare import list_samples, reasons_unread
 from trainables.data.presets import apply_preset
 from trainables.data.samples import MISSING, SPLIT_WORDS, Samples
 from trainables.data.split_files import write_image_stats, write_splits
@@ -176,7 +176,7 @@ def evaluate(
     facts = model.facts
     samples = read_labelled(asked.config, facts.classes, facts.task, asked.renamed, asked.split)
     if not asked.config.skip_unreadable:  # Told before hours of predictions, as far as the first bytes tell it.
-        _unreadable(samples, [no_image(file) for file in samples.files], skip=False)
+        _unreadable(samples, reasons_unread(samples.files), skip=False)
     answers: list[Prediction] = []
     progress = ImageCount()
     sources = samples.files if samples.pixels is None else list(samples.pixels)

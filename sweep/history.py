@@ -164,6 +164,7 @@ class TrialHistory:
         if entry.ended:
             return
         entry.status, entry.reason = status, reason
+        self._last_record.pop(number, None)
         write_json(self.files(entry).status, {"status": status, "reason": reason})
         self._tidy(entry)
         for listener in self.on_end:

@@ -254,9 +254,12 @@ class SweepProgress:
         return 60 * to_run / rate
 
     def _update(self, state: TrialState) -> TrialState:
-        self._states[state.number] = dataclasses.replace(state, scores=dict(state.scores))
-        self.best = best(self._states.values(), self._mode)  # as everything else decides it
-        return self._states[state.number]
+        shown = self._states[state.number] = dataclasses.replace(state, scores=dict(state.scores))
+        among: Iterable[TrialState] = self._states.values()
+        if self.best is not None and self.best.number != state.number:
+            among = (self.best, shown)  # There may be thousands of others, of which none has changed.
+        self.best = best(among, self._mode)  # as everything else decides it
+        return shown
 
 
 def _view(facts: SweepProgress, elapsed_s: float, left_s: float | None, height: int) -> RenderableType:

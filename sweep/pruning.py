@@ -32,7 +32,7 @@ class PruningRule:
 
         peers: the numbers of the trials that it may be compared with. At its budget a trial ends by itself.
         """
-        if epoch >= self.budget:
+        if not self.decides(epoch):
             return None
         # One that ended by itself, its patience over, keeps what it is worth.
         ended = {k for k in peers if history.entries[k].status == "completed"}
@@ -44,6 +44,12 @@ class PruningRule:
         sign = 1.0 if history.mode == "max" else -1.0
         limit = threshold[1] % f"{sign * threshold[0]:.4f}"
         return f"{self.scheduler}: best {history.metric} {sign * own:.4f} after {epoch} epochs, {limit}"
+
+    def decides(self, epoch: int) -> bool:
+        """Whether a trial may be stopped after ``epoch``: elsewhere others, perhaps thousands, are not looked at."""
+        if self.scheduler == "asha":
+            return epoch in self.rungs()
+        return self.scheduler == "median" and self.grace_period <= epoch < self.budget
 
     def rungs(self) -> Iterator[int]:
         """The epochs at which asha decides: grace_period * reduction_factor ** k, below the budget."""
@@ -62,7 +68,7 @@ def _asha(rule: PruningRule, history: TrialHistory, epoch: int, others: Collecti
     worse than the first, and a short sweep ends with a single finished trial.
     """
     scores = [score for k in others if not math.isnan(score := _best(history, k, epoch))]
-    if epoch not in rule.rungs() or len(scores) < rule.reduction_factor:
+    if len(scores) < rule.reduction_factor:
         return None
     side = "below" if history.mode == "max" else "above"
     cutoff = float(np.percentile(scores, 100 * (1 - 1 / rule.reduction_factor)))
@@ -76,7 +82,7 @@ def _median(rule: PruningRule, history: TrialHistory, epoch: int, others: Collec
     running averages up to the same epoch; at least three others must have come so far.
     """
     averages = [average for k in others if not math.isnan(average := _average(history, k, epoch))]
-    if epoch < rule.grace_period or len(averages) < 3:
+    if len(averages) < 3:
         return None
     return float(np.median(averages)), f"worse than the median %s of {len(averages)} running averages"
 
@@ -84,7 +90,6 @@ def _median(rule: PruningRule, history: TrialHistory, epoch: int, others: Collec
 _RULES: dict[str, Callable[[PruningRule, TrialHistory, int, Collection[int]], Threshold | None]] = {
     "asha": _asha,
     "median": _median,
-    "none": lambda *_: None,
 }
 
 

@@ -388,6 +388,7 @@ class _Callback(_WithoutState, tune.Callback):
     ) -> None:
         with self._workers.work() as work:
             work.reported(_number_of(trial), result)
+        result.pop("record", None)  # Tune keeps the last result of every trial, and writes all into each snapshot.
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._workers.trial_ended(trial)

@@ -95,15 +95,25 @@ def append_line(path: Path, line: str) -> None:
     """Append ``line`` in UTF-8, all of it or nothing; what a killed process left of its last one stays a line of its
     own. Raises as ``write_atomically`` does."""
     with _disk_errors_name(path):
-        before = path.read_bytes() if path.exists() else b""
-        torn = before and not before.endswith(b"\n")
+        length, last = _end_of(path)
         try:
             with path.open("a", encoding="utf-8") as stream:
-                stream.write(("\n" if torn else "") + line + "\n")
+                stream.write(("\n" if last not in (b"", b"\n") else "") + line + "\n")
         except OSError:
             with contextlib.suppress(OSError):
-                os.truncate(path, len(before))
+                os.truncate(path, length)
             raise
+
+
+def _end_of(path: Path) -> tuple[int, bytes]:
+    """How many bytes a file has, and the last of them; 0 and none where there is no file."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            length = file.seek(0, os.SEEK_END)
+            file.seek(max(0, length - 1))
+            return length, file.read(1)
+    except FileNotFoundError:
+        return 0, b""
 
 
 @contextlib.contextmanager

@@ -95,7 +95,10 @@ def weighted_scores(
     A ratio 0/0 is 0; an area that the images do not define is NaN throughout, and no part of the mean of all.
     """
     truth, known = has_class(labels, len(classes)), is_known(labels, len(classes))
-    summed = sum_by_group(_columns(labels, truth, known, probabilities, decided), member, weights.shape[1])
+    of_images = _of_images(labels, truth, known, probabilities, decided)
+    of_classes = (np.broadcast_to(one, decided.shape) for one in (known, truth, decided & known, decided & truth))
+    columns = (of_images, *(np.moveaxis(one, 0, 1) for one in of_classes))
+    summed = np.concatenate([sum_by_group(one, member, weights.shape[1]) for one in columns], axis=2)
     parts = [
         _score(weights[at : at + _CHUNK], summed, classes, multi_label=labels.ndim == 2, ordered=ordered)
         for at in range(0, len(weights), _CHUNK)
@@ -215,9 +218,9 @@ def _checked(labels: Array, probabilities: Array, classes: Sequence[str], task: 
     return labels.astype(np.int64), probabilities
 
 
-def _columns(labels: Array, truth: Array, known: Array, probabilities: Array, decided: Array) -> Floats:
-    """[N, R, 4 + 4C], what is summed over images: whether any label is known, all known right, nll, squared distance of
-    the classes' places (0 where there are several labels), then known, true, decided and both for each class."""
+def _of_images(labels: Array, truth: Array, known: Array, probabilities: Array, decided: Array) -> Floats:
+    """[N, R, 4]: whether any label is known, all known right, nll, squared distance of the classes' places (0 where
+    there are several labels)."""
     if labels.ndim == 2:
         distance = np.zeros(decided.shape[:2])
         nll = -(np.log(np.maximum(np.where(truth, probabilities, 1 - probabilities), _EPSILON)) * known).sum(axis=2)
@@ -228,24 +231,23 @@ def _columns(labels: Array, truth: Array, known: Array, probabilities: Array, de
     some = known.any(axis=1)
     right = some & ((decided == truth) | ~known).all(axis=2)
     parts = [np.broadcast_to(one, nll.shape)[..., None] for one in (some, right, nll, distance)]
-    parts += [np.broadcast_to(known, decided.shape), np.broadcast_to(truth, decided.shape)]
-    parts += [decided & known, decided & truth]
     return np.moveaxis(np.concatenate(parts, axis=2).astype(np.float64, copy=False), 0, 1)
 
 
-def sum_by_group(columns: Floats, member: NDArray[np.int64], groups: int) -> Floats:
-    """[G, ...] of ``columns`` [N, ...]; member: [N] in 0..G-1, each of them at least once."""
+def sum_by_group(columns: Array, member: NDArray[np.int64], groups: int) -> Floats:
+    """[G, ...] of ``columns`` [N, ...], numbers or bool; member: [N] in 0..G-1, each of them at least once."""
     if groups == 1:
-        return np.asarray(columns.sum(axis=0, keepdims=True))
+        return np.asarray(columns.sum(axis=0, keepdims=True, dtype=np.float64))
     order = np.argsort(member, kind="stable")
     starts = np.searchsorted(member[order], np.arange(groups))
-    return np.add.reduceat(columns[order], starts, axis=0)
+    return np.asarray(np.add.reduceat(columns[order], starts, axis=0, dtype=np.float64))
 
 
 def _score(
     weights: NDArray[np.uint16], summed: Floats, classes: Sequence[str], *, multi_label: bool, ordered: bool
 ) -> dict[str, Floats]:
-    """The scores that follow from sums over images as [b, R], of ``weights`` [b, G] and ``summed`` [G, R, 4 + 4C]."""
+    """The scores that follow from sums over images as [b, R], of ``weights`` [b, G] and ``summed`` [G, R, 4 + 4C]: of
+    ``_of_images``, then of those known, true, decided and both for each class."""
     totals = np.tensordot(weights.astype(np.float64), summed, axes=1)
     images, right, nll, distance = np.moveaxis(totals[..., :4], 2, 0)
     known, true, decided, tp = np.moveaxis(totals[..., 4:].reshape(*totals.shape[:2], 4, -1), 2, 0)
@@ -300,7 +302,7 @@ def _areas(
     found = np.full((len(AREAS), weights.shape[1]), np.nan)
     if not truth.any() or truth.all():
         return found
-    order = np.argsort(-probability, kind="stable")
+    order = np.argsort(-probability)  # Of equal ones any order: they are summed as one.
     falling, hit, member = probability[order], truth[order], member[order]
     starts = np.flatnonzero(np.append(True, falling[1:] != falling[:-1]))
     # Negatives of several probabilities between two that positives have are summed as one.

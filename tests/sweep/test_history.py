@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import tracemalloc
 from pathlib import Path
 
 import optuna
@@ -118,6 +119,18 @@ def test_only_the_ten_best_trials_keep_their_weights_also_after_a_resume(history
         history.end(number, "completed", "")
     kept = {entry.number for entry in history.entries.values() if history.files(entry).weights.exists()}
     assert kept == set(sorted(range(15), key=lambda k: -chance[k])[:WEIGHTS_KEPT])
+
+
+def test_of_trials_that_have_ended_no_record_stays_in_memory(history: TrialHistory) -> None:
+    tracemalloc.start()
+    for number in range(50):
+        history.begin(number, TrialParams(backbone="resnet18"))
+        record = json.dumps({"epoch": 1, "val_f1_macro": 0.5, "of many classes": "x" * 200_000})
+        history.report(number, 1, 0.5, record)
+        history.end(number, "completed", "")
+    kept_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept_bytes < 50 * 200_000 / 4
 
 
 def test_a_trial_ends_once(history: TrialHistory) -> None:

@@ -229,6 +229,13 @@ def test_a_sweep_of_few_trials_on_many_cores_needs_the_room_of_few() -> None:
     assert disk_bytes(many) == few
 
 
+def test_the_room_of_a_sweep_has_the_predictions_of_all_trials_in_it() -> None:
+    few = planned(trials=40, finalists=0, image_size=32)
+    many_classes = {"classes": tuple(map(str, range(1000))), "images": {"train": 0, "val": 5000, "test": 0}}
+    many = dataclasses.replace(few, dataset=few.dataset.model_copy(update=many_classes))
+    assert disk_bytes(many) - disk_bytes(few) > 40 * 5000 * 1000 * 4
+
+
 def test_an_image_size_that_patches_do_not_fill_names_the_option() -> None:
     with pytest.raises(UserError, match="--image-size 70: vit_b_16 needs a multiple of 16 px, such as 64 or 80"):
         planned(backbones=("vit_b_16",), image_size=70)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import random
 import re
 import threading
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from search_spaces.params import TrialParams
 from sweep.history import TrialHistory, TrialState
 from sweep.progress import Progress, SweepProgress, clean, duration
 from sweep.run_folder import RunPaths
-from sweep.trial_records import Suggestion
+from sweep.trial_records import Suggestion, best
 
 ESCAPE = "\x1b"
 SUMMARY = "mobilenet_v2 depth 2, sgd lr 0.0034, batch 32, cross_entropy"
@@ -320,6 +321,35 @@ def test_a_score_that_is_no_number_and_a_failed_trial_are_never_the_best() -> No
     assert best_of(facts) == ("t0002", 0.9, 1)
     end(facts, failed, "failed")
     assert best_of(facts) == ("t0001", 0.1, 1)
+
+
+def test_the_best_is_found_without_looking_at_trials_that_have_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = facts_of(earlier=tuple(state(number, (number / 100,), "completed") for number in range(50)))
+    looked_at: set[int] = set()
+
+    def noted(trial: TrialState) -> float:
+        looked_at.add(trial.number)
+        return trial.best_score()
+
+    monkeypatch.setattr(TrialState, "score", property(noted))
+    run(facts, state(50), (0.2, 0.6))
+    assert looked_at == {49, 50}
+    assert best_of(facts) == ("t0050", 0.6, 2)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_the_best_is_that_of_all_trials_whatever_happens_to_them(mode: str) -> None:
+    facts, chance = facts_of(mode=mode), random.Random(0)
+    trials, begun = [state(number, mode=mode, trainable_params=number % 3) for number in range(6)], set[int]()
+    for _ in range(300):
+        trial = chance.choice(trials)
+        if trial.ended or len(trial.scores) > 8:  # It is retried from its beginning.
+            trial.status, trial.scores = "running", {}
+        run(facts, trial, (chance.choice((0.1, 0.2, 0.3, 0.4, math.nan)),))
+        if chance.random() < 0.3:
+            end(facts, trial, chance.choice(("completed", "pruned", "failed")))
+        begun.add(trial.number)
+        assert facts.best == best([one for one in trials if one.number in begun], mode)
 
 
 def test_a_trial_of_an_earlier_session_counts_but_does_not_tell_how_long_trials_take() -> None:

@@ -73,6 +73,24 @@ def test_asha_judges_a_trial_by_its_best_epoch_so_far(tmp_path: Path) -> None:
     assert rule.reason_to_stop(history, 0, 3, history.entries.keys()) is None
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "decides", "passes"),
+    [("asha", (3,), (1, 2, 4, 5, 9)), ("median", (3, 4, 5), (1, 2, 9)), ("none", (), (1, 2, 3, 4, 5, 9))],
+)
+def test_other_trials_are_looked_at_only_where_one_may_be_stopped(
+    tmp_path: Path, scheduler: str, decides: tuple[int, ...], passes: tuple[int, ...]
+) -> None:
+    """There may be thousands, and all workers wait."""
+    history = filled(tmp_path, [[0.5] * 9] * 5)
+    rule = PruningRule(scheduler, 9, grace_period=3, reduction_factor=3)
+    peers = [*history.entries, 99]
+    for epoch in passes:
+        assert rule.reason_to_stop(history, 0, epoch, peers) is None
+    for epoch in decides:
+        with pytest.raises(KeyError, match="99"):  # There is no such trial.
+            rule.reason_to_stop(history, 0, epoch, peers)
+
+
 def mirrored(scores: list[list[float]], mode: str) -> list[list[float]]:
     """The same curves for a metric of which less is better."""
     return scores if mode == "max" else [[1 - score for score in own] for own in scores]

@@ -6,6 +6,7 @@ import importlib
 import json
 import math
 from pathlib import Path
+from threading import Event, get_ident
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,13 +17,14 @@ from run_files import change_sweep, write, write_json
 
 from search_spaces.errors import UserError
 from search_spaces.params import BACKBONE_NAMES, TrialParams
+from sweep import trial_records
 from sweep.evaluation_records import read_evaluation
 from sweep.finalists import _backbones, choose
 from sweep.history import WEIGHTS_KEPT, TrialHistory
 from sweep.model import choose as choose_model
 from sweep.records import read_predictions, read_run
 from sweep.run_folder import EvaluationPaths, RunPaths
-from sweep.trial_records import Ranked, best, rank
+from sweep.trial_records import Ranked, best, rank, read_trials
 
 
 def trial(number: int, score: float, size: int | None = 100, status: str = "completed") -> Any:
@@ -98,6 +100,44 @@ def test_of_equal_trials_the_smallest_keep_their_weights(tmp_path: Path) -> None
     kept = [number for number, entry in history.entries.items() if history.files(entry).weights.exists()]
     assert len(kept) == WEIGHTS_KEPT
     assert set(range(12)) - set(kept) == {0, 10}
+
+
+def test_the_names_of_scores_are_kept_once_for_all_epochs(tmp_path: Path) -> None:
+    paths = RunPaths(write(tmp_path / "run", trials=3))
+    records = read_trials(paths.trial_folders(), paths.trials, "val_f1_macro", "max", [])
+    names = [name for record in records for epoch in record.epochs for name in epoch.metrics]
+    assert len({*map(id, names)}) == len({*names}) < len(names)
+
+
+def test_the_files_of_many_trials_are_asked_for_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(tmp_path / "run", trials=40)
+    (root / "trials" / "t00007" / "result.jsonl").write_text("torn\n{}\n")
+    (root / "trials" / "t00030" / "params.json").unlink()
+    (root / "trials" / "notes.txt").touch()
+    paths, one_by_one = RunPaths(root), list[str]()
+    alone = [
+        record
+        for folder in sorted(paths.trials.iterdir())
+        if folder.is_dir()
+        for record in read_trials([folder], paths.trials, "val_f1_macro", "max", one_by_one)
+    ]
+    asking, four_ask, read_json = set[int](), Event(), trial_records.read_json
+
+    def answered(*arguments: Any) -> dict[str, Any]:
+        asking.add(get_ident())
+        if len(asking) == 4:
+            four_ask.set()
+        assert four_ask.wait(timeout=30)
+        return read_json(*arguments)
+
+    monkeypatch.setattr(trial_records, "read_json", answered)
+    problems: list[str] = []
+    together = read_trials(paths.trial_folders(), paths.trials, "val_f1_macro", "max", problems)
+    assert [*map(repr, together)] == [*map(repr, alone)]
+    assert len(together) == 39
+    assert problems == one_by_one != []
 
 
 @pytest.mark.parametrize("version", [None, 0, 2, "1", [1]])

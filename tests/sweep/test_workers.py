@@ -9,14 +9,16 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from own_cluster import own_cluster
 from ray import cloudpickle, tune
 
-from sweep.workers import RESTARTS, Tasks, Workers
+from sweep.workers import RESTARTS, Tasks, Workers, _Callback
 from trainables.ray_trainable import FinetuneTrainable
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -65,6 +67,16 @@ def test_all_processes_of_one_work_do_the_next_one(workers: Workers, tmp_path: P
     assert len(processes[0]) == 2
     assert processes[0] == processes[1]
     assert workers.alive
+
+
+def test_tune_keeps_of_an_epoch_that_was_reported_no_record() -> None:
+    told: list[str] = []
+    work = SimpleNamespace(reported=lambda number, result: told.append(result["record"]))
+    callback = _Callback(SimpleNamespace(work=lambda: nullcontext(work)))  # type: ignore[arg-type]
+    result = {"epoch": 1, "record": "{}"}
+    callback.on_trial_result(1, [], SimpleNamespace(config={"number": 7}), result)
+    assert told == ["{}"]
+    assert result == {"epoch": 1}
 
 
 def test_a_call_that_raises_says_why_and_the_others_go_on(workers: Workers) -> None:

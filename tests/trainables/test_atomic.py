@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,17 @@ def test_a_line_that_cannot_be_appended_leaves_no_part_of_itself(tmp_path: Path)
     assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
     append_line(path, "third")
     assert path.read_text() == "first\nthird\n"
+
+
+def test_a_line_is_appended_without_reading_the_lines_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"x" * 20_000_000 + b"\ntorn")
+    tracemalloc.start()
+    append_line(path, "next")
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most_bytes < 1_000_000
+    assert path.read_bytes().splitlines()[1:] == [b"torn", b"next"]
 
 
 def test_a_full_disk_is_found_behind_what_came_of_it() -> None:

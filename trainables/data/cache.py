@@ -143,7 +143,7 @@ class _Build:
                 stats.append(image.stats)
                 self._tell(len(stats))
 
-            for image in rows_left(part, self.hashes, self.size):
+            for image in rows_left(part, self.hashes, self.size, self.pool, self.ahead):
                 add(image)
             done = len(stats)
             others = OtherCaches(folder, path.name[:_SETTINGS], self.hashes[done:])

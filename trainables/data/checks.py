@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from trainables.data.image import ImageStats
 from trainables.data.near_duplicates import LEAST_CORRELATION, NearPairs
-from trainables.data.samples import MISSING, MOST_ITEMS, CheckResult, Samples, rows_by
+from trainables.data.samples import MISSING, MOST_ITEMS, CheckResult, Samples, class_counts, rows_by
 
 Names = npt.NDArray[np.str_]
 
@@ -63,12 +63,8 @@ def _copied_classes(samples: Samples, two_labels: Sequence[Sequence[int]]) -> li
     """Classes all of whose images stand in another class, too: a copied folder is no class."""
     twice = np.zeros(len(samples), dtype=bool)
     twice[[row for rows in two_labels for row in rows]] = True
-    hot = samples.hot
-    copied = [
-        name
-        for name, of_class in zip(samples.classes, hot.T, strict=True)
-        if of_class.sum() > 1 and twice[of_class].all()
-    ]
+    counts = [class_counts(labels, len(samples.classes)).tolist() for labels in (samples.labels, samples.labels[twice])]
+    copied = [name for name, count, also in zip(samples.classes, *counts, strict=True) if count == also > 1]
     message = f"every image of {' and of '.join(map(repr, copied))} is also in another class"
     single = samples.task == "single_label"
     return [CheckResult("copied_classes", "error", message, len(copied))] if copied and single else []
@@ -118,8 +114,8 @@ def _near_duplicates(samples: Samples, near: NearPairs, splits: Names) -> list[C
 
 def small_counts(samples: Samples, splits: Names) -> list[CheckResult]:
     found = doubtful_classes(samples)
-    hot = samples.hot
-    counts = {split: hot[splits == split].sum(axis=0).tolist() for split in ("train", "test")}
+    labels, classes = samples.labels, len(samples.classes)
+    counts = {split: class_counts(labels[splits == split], classes).tolist() for split in ("train", "test")}
     for name, count in zip(samples.classes, counts["train"], strict=True):
         if 0 < count < FEW_TRAINING_IMAGES:
             message = f"class {name!r} has {count} training image(s): too few to train on or to evaluate"

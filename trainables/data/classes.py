@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from search_spaces.errors import UserError, some, unknown
 from trainables.data.config import DataConfig
-from trainables.data.samples import MISSING, MOST_ITEMS, LeftOut, Samples
+from trainables.data.samples import MISSING, MOST_ITEMS, LeftOut, Samples, class_counts
 
 NOT_NAMED = "that --classes does not name"
 WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
@@ -39,7 +39,8 @@ def keep_classes(samples: Samples, config: DataConfig, rename: bool = True) -> S
         raise UserError(*(f"--classes {name}: {unknown(kind, name, samples.classes)}" for name in strange))
     if asked:
         samples = _without(samples, [name for name in samples.classes if name not in asked], NOT_NAMED)
-    counts = dict(zip(samples.classes, samples.hot.sum(axis=0).tolist(), strict=True))
+    images = class_counts(samples.labels, len(samples.classes)).tolist()
+    counts = dict(zip(samples.classes, images, strict=True))
     least = config.min_class_images or 0
     rare = {name: count for name, count in counts.items() if count < least}
     samples = _without(samples, list(rare), f"of fewer than {least} images", rare)

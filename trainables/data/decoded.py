@@ -14,6 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import BufferedRandom
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from search_spaces.errors import UserError
 from trainables.atomic import sha256_of
-from trainables.data.image import SMALL, ImageStats, Pixels, Prepared
+from trainables.data.image import SMALL, ImageStats, Pixels, Prepared, in_order
 
 SUFFIXES = (".npy", ".smalls", ".jsonl")
 _SMALL_BYTES = SMALL * SMALL
@@ -88,17 +89,24 @@ class DecodedRows:
             return np.frombuffer(file.read(length), dtype=np.uint8)
 
 
-def rows_left(part: Path, hashes: Sequence[str], size: int) -> Iterator[Prepared]:
-    """The rows that an interrupted sweep on the same images left in ``part``, up to the first that is damaged."""
+def rows_left(part: Path, hashes: Sequence[str], size: int, pool: ThreadPoolExecutor, ahead: int) -> Iterator[Prepared]:
+    """The rows that an interrupted sweep on the same images left in ``part``, up to the first that is damaged.
+
+    pool, ahead: as of ``in_order``.
+    """
     try:
         rows = DecodedRows(part)
     except (OSError, ValueError):
         return
     if rows.shape[0] != len(hashes) or rows.shape[2] != size:
         return
-    for row, (content, record) in enumerate(zip(hashes, read_records(part), strict=False)):
-        image = rows.read(row, record)
-        if record.content != content or image is None:
+
+    def read(row: int, record: Record) -> Prepared | None:
+        return rows.read(row, record) if record.content == hashes[row] else None
+
+    known = zip(range(len(hashes)), read_records(part), strict=False)
+    for image in in_order(pool, lambda one: read(*one), known, ahead):
+        if image is None:
             return
         yield image
 

@@ -113,6 +113,11 @@ class _Tree:
         places = self.index.below(folder)
         return [places.start + int(row) for row in np.flatnonzero(self.used[places.start : places.stop])]
 
+    def count(self, folder: str) -> int:
+        """Of ``rows``."""
+        places = self.index.below(folder)
+        return int(np.count_nonzero(self.used[places.start : places.stop]))
+
     def has_images(self, folder: str) -> bool:
         places = self.index.below(folder)
         return bool(self.used[places.start : places.stop].any())
@@ -197,7 +202,7 @@ def _leave_out_copies(tree: _Tree, place: str) -> None:
     """chest_xray/chest_xray: a folder whose files all lie beside it, too, with the same names and sizes."""
     for child in tree.children(place):
         rows = tree.rows(child)
-        if len(rows) < len(tree.rows(place)) and _is_copy(tree, place, child, rows):
+        if len(rows) < tree.count(place) and _is_copy(tree, place, child, rows):
             tree.leave_out(f"a second copy of the same files, in the folder {shown_path(child)}", rows)
 
 

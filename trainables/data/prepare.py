@@ -30,7 +30,7 @@ from trainables.data.checks import (
 from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
 from trainables.data.dataset import DATASET_FILE, IMAGES_FILE, SPLITS_FILE, THUMBNAILS_FILE
 from trainables.data.file_form import file_form
-from trainables.data.files import image_kind, index_folder
+from trainables.data.files import image_kind, index_folder, of_files
 from trainables.data.folder import list_folder
 from trainables.data.folder_tables import table_in
 from trainables.data.image import ImageStats, content_hash, prepare_image
@@ -45,6 +45,7 @@ from trainables.data.samples import (
     CheckResult,
     LeftOut,
     Samples,
+    class_counts,
     rows_by,
 )
 from trainables.data.split_files import write_image_stats, write_splits, write_thumbnails
@@ -133,8 +134,9 @@ class _Ready:
         return self.assignment.splits
 
     def summary(self) -> dict[str, Any]:
-        samples, hot_of_all = self.samples, self.samples.hot
-        hot = {split: hot_of_all[self.splits == split] for split in SPLITS}
+        samples = self.samples
+        labels = {split: samples.labels[self.splits == split] for split in SPLITS}
+        counts = {split: class_counts(of_split, len(samples.classes)).tolist() for split, of_split in labels.items()}
         return {
             "source": {"kind": samples.kind, "path": samples.path},
             "task": samples.task,
@@ -145,8 +147,8 @@ class _Ready:
             "cache": None if self.cache is None else str(self.cache.path.absolute()),
             "fingerprint": None if self.cache is None else self._fingerprint(self.cache.hashes),
             "sha256": {},
-            "counts": {split: dict(zip(samples.classes, map(int, hot[split].sum(0)), strict=True)) for split in SPLITS},
-            "images": {split: len(hot[split]) for split in SPLITS},
+            "counts": {split: dict(zip(samples.classes, counts[split], strict=True)) for split in SPLITS},
+            "images": {split: len(labels[split]) for split in SPLITS},
             "missing": self._missing(),
             "groups": {"from": samples.group_from, **self._group_counts()},
             "split_origin": self.assignment.origin,
@@ -230,7 +232,7 @@ def _look(config: DataConfig, folds: int | None) -> _Ready:
     raise_all(config.problems())
     config, note = apply_preset(config)
     listed = list_samples(config)
-    reasons = {row: reason for row, file in enumerate(listed.files) if (reason := no_image(file)) is not None}
+    reasons = {row: reason for row, reason in enumerate(reasons_unread(listed.files)) if reason is not None}
     rows = np.setdiff1d(np.arange(len(listed)), list(reasons))
     samples = listed.subset(rows)
     dropped = _dropped(listed, reasons)
@@ -271,9 +273,12 @@ def _look(config: DataConfig, folds: int | None) -> _Ready:
     )
 
 
-def no_image(file: Path) -> str | None:
-    """Why a file that does not begin as an image does cannot be decoded; None if it can be."""
-    return None if image_kind(file) is not None else prepare_image(file, LEAST_IMAGE_SIZE, "squash").stats.reason
+def reasons_unread(files: Sequence[Path]) -> list[str | None]:
+    """Why each of the files that do not begin as an image does cannot be decoded; None for all that can be."""
+    return [
+        None if kind is not None else prepare_image(file, LEAST_IMAGE_SIZE, "squash").stats.reason
+        for file, kind in zip(files, of_files(image_kind, files), strict=True)
+    ]
 
 
 def _dropped(samples: Samples, reasons: Mapping[int, str]) -> tuple[dict[str, str], ...]:
@@ -329,26 +334,28 @@ def equal_files(samples: Samples) -> npt.NDArray[np.int64]:
     """int64 [n], equal for files, or drawn pixels, of equal bytes. A file is read if another one has its size."""
     if samples.pixels is not None:
         return _numbered(map(content_hash, samples.pixels))
-    keys: list[Hashable] = []
-    for file in samples.files:
-        try:
-            keys.append(file.stat().st_size)
-        except OSError:  # what is wrong with it is told when it is decoded
-            keys.append(str(file))
+    keys: list[Hashable] = [*of_files(_size, samples.files)]
     for read in (_ends, content_hash):
-        for rows in rows_by(keys).values():
-            for row in rows if len(rows) > 1 else ():
-                keys[row] = (keys[row], read(samples.files[row]))
+        rows = [row for of_key in rows_by(keys).values() if len(of_key) > 1 for row in of_key]
+        for row, found in zip(rows, of_files(read, [samples.files[row] for row in rows]), strict=True):
+            keys[row] = keys[row], found
     return _numbered(keys)
 
 
+def _size(file: Path) -> int | str:
+    try:
+        return file.stat().st_size
+    except OSError:  # what is wrong with it is told when it is decoded
+        return str(file)
+
+
 def _ends(file: Path) -> bytes:
-    """The first and the last 4 KB: enough to tell most files of equal size apart."""
+    """A hash of the first and the last 4 KB: enough to tell most files of equal size apart."""
     try:
         with file.open("rb") as opened:
             first = opened.read(4096)
-            opened.seek(-min(4096, file.stat().st_size), os.SEEK_END)
-            return first + opened.read()
+            opened.seek(-min(4096, os.fstat(opened.fileno()).st_size), os.SEEK_END)
+            return hashlib.sha256(first + opened.read()).digest()
     except OSError as error:
         return str(error.strerror).encode()
 

@@ -138,6 +138,12 @@ class Samples:
         return "|".join(self.label_names(row))
 
 
+def class_counts(labels: npt.NDArray[Any], classes: int) -> npt.NDArray[np.int64]:
+    """int64 [classes]: how many images have each class. labels: as of ``Samples``."""
+    counts = np.bincount(labels, minlength=classes) if labels.ndim == 1 else (labels == 1).sum(axis=0)
+    return np.asarray(counts, dtype=np.int64)
+
+
 def rows_by(keys: Iterable[_Key]) -> dict[_Key, list[int]]:
     """The rows, from 0, at which each key stands; keys in the order in which they come."""
     rows: dict[_Key, list[int]] = defaultdict(list)

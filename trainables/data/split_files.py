@@ -99,8 +99,10 @@ def _choose(samples: Samples, splits: Names, rng: np.random.Generator) -> list[i
             rows = np.sort(rng.choice(rows, MOST_THUMBNAILS, replace=False))
         chosen += rows.tolist()
     from_train: set[int] = set()
-    for of_class in samples.hot.T:
-        rows = np.flatnonzero((splits == "train") & of_class)
+    train = np.flatnonzero(splits == "train")
+    labels = samples.labels[train]
+    for place in range(len(samples.classes)):
+        rows = train[labels == place if labels.ndim == 1 else labels[:, place] == 1]
         from_train |= set(rng.choice(rows, min(TRAIN_THUMBNAILS, len(rows)), replace=False).tolist())
     return [*chosen, *sorted(from_train)]
 

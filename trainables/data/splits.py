@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pandas as pd
 
 from search_spaces.errors import UserError, some
 from trainables.atomic import write_text
+from trainables.data.samples import class_counts
 
 SHARE = 0.15  # of validation, and of test
 GIVEN, SEEDED, VAL_FROM_TRAIN = "given", "seeded", "val taken from train"
@@ -67,9 +68,9 @@ def missing_classes(
 
     groups: as ``assign_splits`` takes them. Where val was drawn, one sentence names all classes that are too rare.
     """
-    hot = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(len(classes))
     parts = {split: assignment.splits == split for split in ("train", "val", "test")}
-    has = {split: dict(zip(classes, hot[rows].sum(axis=0).tolist(), strict=True)) for split, rows in parts.items()}
+    counts = {split: class_counts(labels[rows], len(classes)).tolist() for split, rows in parts.items()}
+    has = {split: dict(zip(classes, of_split, strict=True)) for split, of_split in counts.items()}
     given = {"train": [name for name in classes if not has["train"][name] + has["val"][name]]}
     drawn: list[str] = []
     if assignment.origin == GIVEN:
@@ -91,7 +92,7 @@ def missing_classes(
             "same classes, give them one name with class_names in your own preset, or with --class-from"
         )
     if drawn:
-        problems.append(_too_rare(drawn, hot, classes, groups))
+        problems.append(_too_rare(drawn, labels, classes, groups))
     for split in ("train", "val"):
         known = labels[parts[split]] != -1
         for place, name in enumerate(classes if labels.ndim == 2 else ()):
@@ -102,12 +103,15 @@ def missing_classes(
 
 
 def _too_rare(
-    drawn: Sequence[str], hot: npt.NDArray[np.bool_], classes: Sequence[str], groups: Sequence[str] | None
+    drawn: Sequence[str], labels: npt.NDArray[Any], classes: Sequence[str], groups: Sequence[str] | None
 ) -> str:
     """Name the classes that the draw could not put into train and val, and how to go on without them."""
-    images = dict(zip(classes, hot.sum(axis=0).tolist(), strict=True))
-    units = kept_together(groups, len(hot))
-    several = {name: len(np.unique(units[hot[:, place]])) for place, name in enumerate(classes)}
+    images = dict(zip(classes, class_counts(labels, len(classes)).tolist(), strict=True))
+    units = kept_together(groups, len(labels))
+    has: Iterable[npt.NDArray[np.bool_]] = (
+        labels.T == 1 if labels.ndim == 2 else (labels == place for place in range(len(classes)))
+    )
+    several = {name: len(np.unique(units[of_class])) for name, of_class in zip(classes, has, strict=True)}
     rare = [name for name in classes if several[name] < 3 or name in drawn]
     named = [
         f"{name} ({images[name]} image{'s' if images[name] != 1 else ''}"
@@ -157,13 +161,16 @@ def assign_folds(
     Raises ``UserError`` if a class is missing from train or val of a fold: then there are too few of its groups.
     """
     # The name of a single label may have a "|" of its own.
-    held = ([label] if label in classes else label.split("|") for label in labels)
-    hot = np.array([[name in names for name in classes] for names in held], dtype=np.int64)
+    place_of = {name: place for place, name in enumerate(classes)}
+    held = ([label] if label in place_of else label.split("|") for label in labels)
+    places = [[place_of[name] for name in names if name in place_of] for names in held]
+    hot = np.zeros((len(labels), len(classes)), dtype=bool)
+    hot[np.repeat(np.arange(len(labels)), [*map(len, places)]), [place for row in places for place in row]] = True
     strata = hot.argmax(axis=1) if (hot.sum(axis=1) == 1).all() else label_strata(hot)
     # Numbered as they come: what groups are called, which each run hashes anew, changes no fold.
     units = pd.factorize(kept_together(groups, len(labels), same))[0]
     for place, name in enumerate(classes):
-        of_class = len(np.unique(units[hot[:, place] == 1]))
+        of_class = len(np.unique(units[hot[:, place]]))
         if of_class < count:
             what = "images" if units.max() + 1 == len(units) else "groups"
             raise UserError(f"--folds {count}: class {name!r} has {of_class} {what} in train and val: give fewer folds")
@@ -237,9 +244,8 @@ def _draw(parts: tuple[str, ...], labels: npt.NDArray[Any], strata: Ints, units:
     if unit_count < len(parts) + 1:
         what = "images" if unit_count == len(units) else "groups"
         raise UserError(f"{unit_count} {what} cannot be split into train, {', '.join(parts)}: give more, or the splits")
-    hot = labels == 1 if labels.ndim == 2 else labels[:, None] == np.unique(labels)
     # A class of one or two groups cannot be in three splits: no use to try for it.
-    unavoidable = sum(max(0, len(parts) + 1 - len(np.unique(units[of_class]))) for of_class in hot.T)
+    unavoidable = sum(max(0, len(parts) + 1 - count) for count in _units_of_classes(labels, units))
     best, fewest = None, -1
     slow = _MANY_GROUPS < unit_count < len(units)
     for attempt in range(2 if slow else _ATTEMPTS):
@@ -248,18 +254,36 @@ def _draw(parts: tuple[str, ...], labels: npt.NDArray[Any], strata: Ints, units:
             splits = _draw_groups(parts, strata, units, state)
         else:
             splits = _draw_rows(parts, strata, state)
-        missing = sum(int((~hot[splits == part].any(axis=0)).sum()) for part in ("train", *parts))
+        missing = sum(_absent_classes(labels, splits == part) for part in ("train", *parts))
         if best is None or missing < fewest:
             best, fewest = splits, missing
         if missing <= unavoidable:
             break
     assert best is not None
-    return best if fewest <= unavoidable else _mended(best, hot, units, parts)
+    return best if fewest <= unavoidable else _mended(best, labels, units, parts)
 
 
-def _mended(splits: Names, hot: npt.NDArray[np.bool_], units: Ints, parts: Sequence[str]) -> Names:
+def _units_of_classes(labels: npt.NDArray[Any], units: Ints) -> list[int]:
+    """How many units have each label, or each class that there is."""
+    if labels.ndim == 2:
+        return [len(np.unique(units[of_class])) for of_class in labels.T == 1]
+    width = int(units.max()) + 1
+    pairs = np.unique(labels.astype(np.int64) * width + units)
+    counts: list[int] = np.unique(pairs // width, return_counts=True)[1].tolist()
+    return counts
+
+
+def _absent_classes(labels: npt.NDArray[Any], rows: npt.NDArray[np.bool_]) -> int:
+    """How many labels, or classes that there are, none of ``rows`` has."""
+    if labels.ndim == 2:
+        return int((~(labels[rows] == 1).any(axis=0)).sum())
+    return len(np.unique(labels)) - len(np.unique(labels[rows]))
+
+
+def _mended(splits: Names, labels: npt.NDArray[Any], units: Ints, parts: Sequence[str]) -> Names:
     """Move small units from train to where a class is missing, as long as train keeps every class it has."""
     splits = splits.copy()
+    hot = labels == 1 if labels.ndim == 2 else labels[:, None] == np.unique(labels)
     of_unit = np.zeros((int(units.max()) + 1, hot.shape[1]), dtype=bool)
     np.logical_or.at(of_unit, units, hot)
     size = np.bincount(units)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event, get_ident
 from types import SimpleNamespace
 
 import filelock._unix
@@ -21,6 +21,7 @@ from PIL import Image
 from search_spaces.errors import UserError
 from trainables.data import cache as cache_module
 from trainables.data.cache import ImageCache, open_or_build
+from trainables.data.decoded import DecodedRows, Record
 from trainables.data.image import Prepared, prepare_image
 
 
@@ -246,6 +247,27 @@ def test_what_could_not_be_read_is_tried_again_and_the_rest_kept(
     assert set(decoded) == {files[3]}
     assert content(second) == content(open_or_build(files, 16, "squash", tmp_path / "other", 1))
     assert second.stats[3].reason is None
+
+
+def test_what_an_interrupted_sweep_left_is_read_by_several_workers_at_a_time(
+    files: tuple[Path, ...], tmp_path: Path, decoded: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Stopped):
+        open_or_build(files, 16, "squash", tmp_path / "cache", 1, stop_at(6))
+    reading, three_read, read = set[int](), Event(), DecodedRows.read
+
+    def answered(rows: DecodedRows, row: int, record: Record) -> Prepared | None:
+        reading.add(get_ident())
+        if len(reading) == 3:
+            three_read.set()
+        assert three_read.wait(timeout=30)
+        return read(rows, row, record)
+
+    monkeypatch.setattr(DecodedRows, "read", answered)
+    decoded.clear()
+    cache = open_or_build(files, 16, "squash", tmp_path / "cache", 3)
+    assert set(decoded) == {*files[6:]}
+    assert content(cache) == content(open_or_build(files, 16, "squash", tmp_path / "other", 1))
 
 
 def test_waiting_for_another_sweep_shows_how_far_that_is(files: tuple[Path, ...], tmp_path: Path) -> None:

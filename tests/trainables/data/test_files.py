@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 from pathlib import Path
+from threading import Event, get_ident
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from search_spaces.errors import UserError
-from trainables.data.files import FileIndex, image_kind, index_folder
+from trainables.data.files import FileIndex, image_kind, index_folder, of_files
 
 DICOM = bytes(128) + b"DICM"
 
@@ -247,3 +248,17 @@ def test_whatever_cells_say_they_are_found_or_not(images: set[str], cells: list[
     assert len(located.rows) == len(cells) + len(paths)
     assert [located.images[row] for rows in located.rows[len(cells) :] for row in rows] == list(paths)
     assert all(not located.rows[place] for place in located.ambiguous)
+
+
+def test_a_file_server_is_asked_for_many_files_at_a_time_and_the_answers_are_in_order() -> None:
+    asking, four_ask = set[int](), Event()
+
+    def answer(file: Path) -> str:
+        asking.add(get_ident())
+        if len(asking) == 4:
+            four_ask.set()
+        assert four_ask.wait(timeout=30)
+        return file.name
+
+    names = [str(number) for number in range(256)]
+    assert of_files(answer, [*map(Path, names)]) == names

@@ -11,6 +11,8 @@ import pytest
 from folder_trees import listed, make, refusal
 
 from trainables.data.config import DataConfig, dashed
+from trainables.data.files import FileIndex
+from trainables.data.layout import _Tree, read_layout
 from trainables.data.rows import list_table
 
 TABLE = ("left/0.png,x", "left/1.png,y", "right/2.png,x", "right/3.png,y")
@@ -254,3 +256,20 @@ def test_a_table_as_test_data_of_a_folder_is_refused_with_a_way_out(tmp_path: Pa
     make(tmp_path, "ill|well/#.png")
     (tmp_path / "test.csv").write_text("file,label\nill/1.png,ill\n")
     assert "give a list of paths (one per line) or a folder" in refusal(tmp_path, test_data="test.csv")
+
+
+def test_images_are_not_listed_anew_for_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [f"class {number:03d}" for number in range(300)]
+    images = tuple(f"{folder}/{letter} in {folder}.png" for folder in folders for letter in "abcdefghij")
+    lengths: list[int] = []
+    rows = _Tree.rows
+
+    def noted(tree: _Tree, folder: str) -> list[int]:
+        found = rows(tree, folder)
+        lengths.append(len(found))
+        return found
+
+    monkeypatch.setattr(_Tree, "rows", noted)
+    layout = read_layout(FileIndex(Path("xrays"), images, ("", *folders), (), ()), DataConfig(data="xrays"))
+    assert len(layout.rows) == len(images)
+    assert sum(lengths) <= 20 * len(images)

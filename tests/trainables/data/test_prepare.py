@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from sweep.run_folder import RunPaths
 from trainables.data import dataset
 from trainables.data.config import DataConfig
 from trainables.data.dataset import open_dataset
-from trainables.data.prepare import inspect, list_samples, prepare
+from trainables.data.prepare import equal_files, inspect, list_samples, prepare
+from trainables.data.samples import Samples
 
 KEYS = {
     *("source", "task", "classes", "image_size", "fit", "channels", "cache", "fingerprint", "counts", "images"),
@@ -170,6 +172,41 @@ def test_the_split_that_is_shown_is_the_one_that_is_drawn(split_folder: Path, tm
     with (tmp_path / "run" / "splits.csv").open(newline="") as file:
         split_of = {Path(row["path"]).name: row["split"] for row in csv.DictReader(file) if row["label"] == "ill"}
     assert [split_of[f"0{number}.png"] for number in range(3)] == [split_of[f"copy{number}.png"] for number in range(3)]
+
+
+def samples_of(files: list[Path]) -> Samples:
+    return Samples(
+        kind="folder",
+        path=".",
+        task="single_label",
+        classes=("a",),
+        paths=tuple(file.name for file in files),
+        files=tuple(files),
+        labels=np.zeros(len(files), dtype=np.int64),
+        splits=None,
+    )
+
+
+def test_files_are_equal_where_all_their_bytes_are(tmp_path: Path) -> None:
+    ends, middle = b"x" * 4096, b"y" * 50
+    contents = (ends + middle + ends, ends + b"z" * 50 + ends, ends + middle + ends, ends * 2 + middle, ends, middle)
+    files = [tmp_path / str(number) for number in range(len(contents))]
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+    same = equal_files(samples_of([*files, tmp_path / "absent"]))
+    assert same.tolist() == [0, 1, 0, 2, 3, 4, 5]
+
+
+def test_of_files_of_one_size_no_contents_are_kept_in_memory(tmp_path: Path) -> None:
+    files = [tmp_path / str(number) for number in range(1000)]
+    for number, file in enumerate(files):
+        file.write_bytes(number.to_bytes(10_000))
+    samples = samples_of(files)
+    tracemalloc.start()
+    assert len(set(equal_files(samples).tolist())) == len(files)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most_bytes < 4000 * len(files)
 
 
 def test_equal_pixels_in_files_that_differ_are_kept_together_and_the_new_draw_is_said(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,26 @@ def test_a_class_of_seven_patients_is_in_every_split() -> None:
     groups = [f"p{row // 2}" for row in range(214)]
     splits = assign_splits(None, labels, groups, 0).splits
     assert set(splits[labels == 1]) == SPLITS
+
+
+def test_no_table_of_images_times_classes_is_made() -> None:
+    labels, classes = np.arange(40_000) % 2_000, [str(number) for number in range(2_000)]
+    tracemalloc.start()
+    assignment = assign_splits(None, labels, None, 0)
+    assert missing_classes(labels, assignment, classes) == []
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most_bytes < len(labels) * len(classes) / 4
+
+
+def test_folds_of_many_classes_take_a_byte_an_image_and_class() -> None:
+    classes = [f"class {number}" for number in range(400)]
+    labels = [classes[row % 400] for row in range(4_000)]
+    tracemalloc.start()
+    assign_folds(labels, [""] * len(labels), classes, 2, 0)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most_bytes < 4 * len(labels) * len(classes)
 
 
 def test_given_splits_are_kept() -> None:
