@@ -51,9 +51,12 @@ class Predictions:
             epoch=epoch,
         )
 
+    def subset(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Predictions:
+        return replace(self, **{name: getattr(self, name)[rows] for name in _ROWS})
+
     def of(self, *splits: str) -> Predictions:
         """The rows of these splits."""
-        return self._subset(np.isin(self.split, splits))
+        return self.subset(np.isin(self.split, splits))
 
     def align(self, paths: NDArray[np.str_], labels: NDArray[Any]) -> Predictions | None:
         """The same rows in the order of ``paths``: str [N]; None if they are of other images, or labelled otherwise.
@@ -64,7 +67,7 @@ class Predictions:
             return None
         order = np.empty(len(paths), dtype=np.int64)
         order[np.argsort(paths, kind="stable")] = np.argsort(self.path, kind="stable")
-        return self._subset(order) if np.array_equal(self.label[order], labels) else None
+        return self.subset(order) if np.array_equal(self.label[order], labels) else None
 
     @property
     def task(self) -> str:
@@ -73,9 +76,6 @@ class Predictions:
     def write(self, path: Path) -> None:
         """Write the file atomically; numpy reads it without pickle."""
         write_atomically(path, lambda beside: np.savez_compressed(beside, **vars(self)))
-
-    def _subset(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Predictions:
-        return replace(self, **{name: getattr(self, name)[rows] for name in _ROWS})
 
 
 def read_predictions(path: Path) -> Predictions:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -49,7 +48,7 @@ def chapter(results: Results) -> Chapter:
     images = thumbnails.of_files(results.data.run.paths.thumbnails, part.path.tolist())
     which, caption = "", "Files of the images above."
     if images and rows["path"].isin([*images]).mean() < FEWEST_SHOWN:
-        shown = examples(_among(part, images), model.thresholds)
+        shown = examples(part.subset(np.isin(part.path, [*images])), model.thresholds)
         which = f"Of its {len(part.path):,} images {len(images):,} have a thumbnail in the run folder: "
         which += "the best and worst of these are shown. "
         caption = "Files of the best and worst classified of all images of the split."
@@ -130,11 +129,6 @@ def truth_and_decisions(
 def _sorted(part: Predictions, rows: npt.NDArray[np.int64], key: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     """``rows`` by ``key``, [N], rising; equal ones by file name."""
     return rows[np.lexsort((part.path[rows], key[rows]))]
-
-
-def _among(part: Predictions, paths: Collection[str]) -> Predictions:
-    rows = np.isin(part.path, [*paths])
-    return replace(part, **{name: getattr(part, name)[rows] for name in ("path", "split", "label", "probability")})
 
 
 def _first_of(names: list[str]) -> str:
