@@ -38,24 +38,13 @@ _OF_SOCKETS = (errno.ENOTCONN, errno.ESHUTDOWN)
 
 def disk_error(error: BaseException | None) -> OSError | None:
     """The one of ``DISK_ERRORS`` that ``error`` is or came from; None if there is none."""
-    while error is not None:
-        if (
-            isinstance(error, OSError)
-            and error.errno in DISK_ERRORS
-            and (error.errno not in _OF_SOCKETS or error.filename)
-        ):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+    found = (one for one in _causes(error) if isinstance(one, OSError) and one.errno in DISK_ERRORS)
+    return next((one for one in found if one.errno not in _OF_SOCKETS or one.filename), None)
 
 
 def denied(error: BaseException | None) -> PermissionError | None:
     """The system's refusal for lack of rights that ``error`` is or came from; None if there is none."""
-    while error is not None:
-        if isinstance(error, PermissionError) and error.errno is not None:
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+    return next((one for one in _causes(error) if isinstance(one, PermissionError) and one.errno is not None), None)
 
 
 def denied_below(folder: Path, error: BaseException | None) -> PermissionError | None:
@@ -65,6 +54,12 @@ def denied_below(folder: Path, error: BaseException | None) -> PermissionError |
     if not isinstance(file, str | os.PathLike):
         return None
     return found if Path(file).absolute().is_relative_to(folder.absolute()) else None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
