@@ -243,15 +243,13 @@ def remove_leftovers(cache_dir: Path, settings: str, whole: Collection[str] = ()
         with contextlib.suppress(OSError):  # its sweep lives, or has finished it, or another has removed it
             old = time.time() - part.stat().st_mtime > _LEFT_AFTER_S
             covered = whole and settings in part.name and all(one.content in contents for one in read_records(part))
-            lock = _lock_of(part)
-            try:
-                if old or covered:
-                    lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            except OSError:  # Without locks a young one may be that of a sweep at work.
-                covered = False
             if old or covered:
+                lock = _lock_of(part)
+                try:
+                    lock.acquire(timeout=0)
+                except OSError as error:  # Without locks a young one may be that of a sweep at work.
+                    if isinstance(error, Timeout) or not old:
+                        raise
                 for suffix in (*SUFFIXES, ".colour", ".lock"):
                     part.with_suffix(suffix).unlink(missing_ok=True)
                 lock.release()
