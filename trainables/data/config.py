@@ -358,6 +358,8 @@ class Options(BaseModel):
 
 _images = functools.partial(option, "images")
 _rarely = functools.partial(_images, rare=True)
+# It may have moved: the content of a resumed run's data set is compared.
+_place = functools.partial(_images, path=True, anew=True)
 _BLANK = ("0", "missing", "drop")
 _UNCERTAIN = ("0", "1", "missing", "drop")
 
@@ -377,13 +379,11 @@ class DataConfig(Options):
     each.
     """
 
-    data: Text = _images(
+    data: Text = _place(
         "demo",
         "PATH",
         "a folder, a table (CSV, TSV, Parquet, JSON Lines, optionally gzipped) or a MedMNIST .npz, as downloaded; "
         "default: demo (synthetic images)",
-        anew=True,  # It may have moved: the content of a resumed run's data set is compared.
-        path=True,
     )
     preset: Text = _images(
         "auto",
@@ -428,30 +428,19 @@ class DataConfig(Options):
     fit: Text = _rarely(
         "squash", "HOW", "how images are made square: squash, crop or pad", allowed=("squash", "crop", "pad")
     )
-    images_dir: Text | None = _rarely(
-        None,
-        "FOLDER",
-        "table: the folder of the image files; default: the table's folder",
-        later=True,
-        path=True,
-        anew=True,  # as ``data``
+    images_dir: Text | None = _place(
+        None, "FOLDER", "table: the folder of the image files; default: the table's folder", rare=True, later=True
     )
     columns: CommaNames = _rarely((), "NAMES", "column names of a table without a header", many=True, later=True)
-    val_data: Text | None = _rarely(
+    val_data: Text | None = _place(
         None,
         "PATH",
         "validation images: a table, a folder, a list of files, or none (draw them from training)",
+        rare=True,
         later=True,
-        path=True,
-        anew=True,  # as ``data``
     )
-    test_data: Text | None = _images(
-        None,
-        "PATH",
-        "test images: a table, a folder, a list of files, or none",
-        later=True,
-        path=True,
-        anew=True,  # as ``data``
+    test_data: Text | None = _place(
+        None, "PATH", "test images: a table, a folder, a list of files, or none", later=True
     )
     where: Conditions = _rarely(
         {},
