@@ -456,8 +456,8 @@ def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None
     asked_cpus, asked_gpus = config.cpus_per_trial or 0, config.gpus_per_trial or 0
     at_once = config.fixed_concurrency or 0
     sound = not config.unread & {"concurrency", "cpus_per_trial", "gpus_per_trial"}
-    kept = config.deterministic and config.resume is not None
     elsewhere = f"a deterministic run keeps it: continue on a machine that has as many, {OR_ANEW}"
+    kept = elsewhere if config.deterministic and config.resume is not None else ""
     found = []
     if local and config.concurrency == CLUSTER:
         found.append(f"--concurrency {CLUSTER} needs a cluster: add --address, or give a number")
@@ -468,21 +468,18 @@ def _resource_problems(config: SweepConfig, cpus: int | None, gpus: float | None
         found.append(f"--wait-for-nodes {config.wait_for_nodes} needs a cluster: add --address, or omit it")
     if cpus is not None and asked_cpus > cpus:
         has = f"{where} has {cpus}" if local else f"no machine of {where} has more than {cpus}"
-        found.append(f"--cpus-per-trial {asked_cpus}: {has}: {elsewhere if kept else 'give a lower number'}")
+        found.append(f"--cpus-per-trial {asked_cpus}: {has}: {kept or 'give a lower number'}")
     elif sound and cpus is not None and local and (needed := at_once * max(1, asked_cpus)) > cpus:
-        way_out = elsewhere if kept else "give a lower number, or fewer --cpus-per-trial"
-        found.append(
-            f"--concurrency {at_once} with {max(1, asked_cpus)} CPUs per trial needs {needed} CPUs: {where} has "
-            f"{cpus}: {way_out}"
-        )
+        what = f"--concurrency {at_once} with {max(1, asked_cpus)} CPUs per trial needs {needed} CPUs"
+        way_out = kept or "give a lower number, or fewer --cpus-per-trial"
+        found.append(f"{what}: {where} has {cpus}: {way_out}")
     if gpus is None or asked_gpus > 1:  # More than one is out of range on any machine.
         return found
     if asked_gpus > gpus:
         joining = "" if local else "--wait-for-nodes if machines with GPUs will join, or "
-        way_out = elsewhere if kept else f"give {joining}0 to train on CPUs"
+        way_out = kept or f"give {joining}0 to train on CPUs"
         found.append(f"--gpus-per-trial {asked_gpus:g}: {where} has {gpus:g}: {way_out}")
     elif sound and local and at_once * asked_gpus > gpus + 1e-6:
-        fraction = "give a lower number, or a fraction of a GPU to each, such as --gpus-per-trial 0.25"
-        way_out = elsewhere if kept else fraction
+        way_out = kept or "give a lower number, or a fraction of a GPU to each, such as --gpus-per-trial 0.25"
         found.append(f"--concurrency {at_once} with {asked_gpus:g} GPUs per trial: {where} has {gpus:g}: {way_out}")
     return found

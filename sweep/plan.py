@@ -413,21 +413,16 @@ def _differences(
             f"the data set at {dataset.source.path} is not that of the run {paths.root}: {how}; restore it, {OR_ANEW}"
         )
     began_with = read_file(ProvenanceRecord, paths.provenance, []).weights
-    if read_sweep(paths, []).weights == config.weights:
-        found += [
-            f"the weights of {name} at {one.path} are not those of the run {paths.root}: restore them, {OR_ANEW}"
-            for name, one in weights.items()
-            if one.sha256 and name in began_with and began_with[name].sha256 not in (None, one.sha256)
-        ]
-    else:
-        pairs = ((name, one, began_with.get(name, WeightsRecord())) for name, one in weights.items())
-        found += [
-            f"--weights gives {name} {_in_words(one)}, and the run {paths.root} began with {_in_words(before)}: give "
-            f"the same ones, wherever they are now, {OR_ANEW}"
-            for name, one, before in pairs
-            if one.note != _NOT_FETCHED
-            and (one.origin, one.range, one.sha256) != (before.origin, before.range, before.sha256)
-        ]
+    moved = read_sweep(paths, []).weights != config.weights
+    for name, one in weights.items():
+        before = began_with.get(name, WeightsRecord())
+        differs = (one.origin, one.range, one.sha256) != (before.origin, before.range, before.sha256)
+        if moved and differs and one.note != _NOT_FETCHED:
+            what = f"--weights gives {name} {_in_words(one)}, and the run {paths.root} began with {_in_words(before)}"
+            found.append(f"{what}: give the same ones, wherever they are now, {OR_ANEW}")
+        elif not moved and one.sha256 and before.sha256 not in (None, one.sha256):
+            what = f"the weights of {name} at {one.path} are not those of the run {paths.root}"
+            found.append(f"{what}: restore them, {OR_ANEW}")
     folders = [path for path in _files_of_the_data(paths) if path.is_dir()]
     found += [f"{path} is a folder, but the run had a file there: move the folder away" for path in folders]
     source = None if space is None else space.source
