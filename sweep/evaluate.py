@@ -69,8 +69,6 @@ _PATIENTS = {
     "patients_in_file_names": ("Names of files or folders", "--group-from"),
 }
 """By the check that finds them: where patients are told, and the option that uses it."""
-_BY_TASK = re.compile(r"((choose|give) --task multi_label, or|--task multi_label unites them, else) ")
-"""Ways out in what is said of a listing that are none here, as the model says the task."""
 
 EXAMPLES = """\
 examples:
@@ -392,14 +390,9 @@ def _list(config: DataConfig, task: str) -> Samples:
     # Columns of 0 and 1 of which one is set are classes, too: whether they are is looked at later.
     asked = {"task": "multi_label"} if multi_label and table and config.task == "auto" else {}
     try:
-        samples = list_samples(config.model_copy(update=asked))
-    except UserError as error:
-        raise UserError(*(_BY_TASK.sub("", problem) for problem in error.problems)) from None
+        samples = list_samples(config.model_copy(update=asked).without({"task"}))
     except OSError as error:
         raise UserError(f"--data {config.data}: {error.filename} cannot be read: {error.strerror}") from None
-    problems = tuple(_BY_TASK.sub("", problem) for problem in samples.problems)
-    notes = tuple(note for note in samples.notes if "--task" not in note)
-    samples = dataclasses.replace(samples, problems=problems, notes=notes)
     if multi_label and samples.kind == "folder":
         raise UserError(
             f"--data {config.data}: the model is multi-label, and a folder gives one class per image: give a table "

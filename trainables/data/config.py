@@ -328,11 +328,11 @@ class Options(BaseModel):
 
     @property
     def unread(self) -> frozenset[str]:
-        """The fields whose given value could not be read: what they hold is the default, which nobody asked for."""
+        """The fields that hold what nobody asked for: theirs could not be read, or the command has no such option."""
         return self._unread
 
     def without(self, unread: Collection[str]) -> Self:
-        """The same settings, of which also ``unread`` could not be read."""
+        """The same settings, of which nobody asked for ``unread`` either."""
         copy = self.model_copy()
         copy._unread = self._unread.union(unread)
         return copy
@@ -500,6 +500,10 @@ class DataConfig(Options):
     def has_preset(self) -> bool:
         """Whether a preset was applied."""
         return self.preset not in ("auto", "none")
+
+    def by_task(self, way_out: str) -> str:
+        """``way_out``, which names --task; "" where a model says the task."""
+        return "" if "task" in self.unread else way_out
 
     def table_options(self) -> dict[str, str]:
         """The options given here that only a table can answer: option -> value, "" of a switch."""

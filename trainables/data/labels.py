@@ -150,15 +150,15 @@ def _from_columns(cells: pd.DataFrame, codes: dict[str, Hot], config: DataConfig
     if not single:
         of_used = hot[use.usable]
         if (of_used >= 0).all() and (of_used.sum(axis=1) == 1).all() and config.task == "auto":
-            use.notes.append(
-                "each row has exactly one of the label columns set: --task single_label reads them as classes"
-            )
+            what = "each row has exactly one of the label columns set: --task single_label reads them as classes"
+            use.notes += filter(None, [config.by_task(what)])
         return Labels("multi_label", classes, hot)
     count = (hot == 1).sum(axis=1)
     not_one = use.usable & (count != 1)
     if not_one.any() and not use.undecided.any():
         how_many = f"{int(count[not_one.argmax()])} of them are set, but there is one label per image"
-        use.fault("label columns", not_one, f"{how_many}; choose --task multi_label, or fix the rows")
+        way_out = config.by_task("choose --task multi_label, or ") + "fix the rows"
+        use.fault("label columns", not_one, f"{how_many}; {way_out}")
     return Labels("single_label", classes, hot.argmax(axis=1).astype(np.int64))
 
 
@@ -247,8 +247,9 @@ def _check_no_finding(
     if config.no_finding is None:
         return
     if single:
-        what = "this is one of the classes of a single-label set; give --task multi_label, or omit it"
-        use.problems.append(f"--no-finding {config.no_finding}: {what}")
+        what = "this is one of the classes of a single-label set"
+        way_out = config.by_task("give --task multi_label, or ") + "omit it"
+        use.problems.append(f"--no-finding {config.no_finding}: {what}; {way_out}")
     elif not nothing & set(names) and config.no_finding != said_by_preset(config, "no_finding"):
         use.problems.append(f"--no-finding {config.no_finding}: {unknown('label', config.no_finding, names)}")
 
@@ -276,8 +277,8 @@ def _from_names(column: pd.Series[str], config: DataConfig, use: RowUse) -> Labe
         return _all_names(name, parts, places, [one for one in found if one not in nothing], config, use)
     if several.any():
         cell = texts[places[several.argmax()]]
-        what = f"more than one label ({cell!r}) with --task single_label; choose --task multi_label"
-        use.fault(where, several, f"{what}, or keep cells whole with --label-separator none")
+        way_out = config.by_task("choose --task multi_label, or ") + "keep cells whole with --label-separator none"
+        use.fault(where, several, f"more than one label ({cell!r}) with --task single_label; {way_out}")
     return _one_name(name, parts, places, found, config, use)
 
 

@@ -347,10 +347,8 @@ class _Listing:
         if unequal.any():
             places = images.image[pairs[first[unequal]]]
             shown = some(map(images.shown, places), _MOST_EXAMPLES)
-            use.problems.append(
-                f"{_counted(len(places), 'image')} with rows of different labels: {shown}; "
-                "--task multi_label unites them, else keep one row of each"
-            )
+            way_out = config.by_task("--task multi_label unites them, else ") + "keep one row of each"
+            use.problems.append(f"{_counted(len(places), 'image')} with rows of different labels: {shown}; {way_out}")
         return values[first], ~unequal
 
 

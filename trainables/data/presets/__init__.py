@@ -83,10 +83,9 @@ def apply_preset(config: C) -> tuple[C, str | None]:
 
 
 def said_by_preset(config: DataConfig, field: str) -> Any:
-    """What the preset that was applied to ``config`` says of ``field``, also where the user gave another value; None
-    without a preset.
+    """What the preset applied to ``config`` says of ``field``, whatever the user gave; None without a preset.
 
-    A preset speaks of all releases of a set, so what one of them lacks is no mistake; of a value of the user's it is.
+    It speaks of all releases of a set: what one of them lacks is no mistake, other than in a value of the user's.
     """
     return _named(config.preset)[field] if config.has_preset else None
 
