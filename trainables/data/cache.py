@@ -14,14 +14,7 @@ import numpy.typing as npt
 
 from search_spaces.errors import UserError
 from trainables.atomic import sha256_of, write_json
-from trainables.data.decoded import (
-    DecodedWriter,
-    OtherCaches,
-    building,
-    read_records,
-    remove_leftovers,
-    rows_left,
-)
+from trainables.data.decoded import DecodedWriter, OtherCaches, building, read_records, remove_leftovers, rows_left
 from trainables.data.image import (
     PREPROCESSING_VERSION,
     SMALL,

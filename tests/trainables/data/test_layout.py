@@ -190,15 +190,6 @@ def test_a_table_of_a_split_is_named_whatever_it_is_called_and_a_form_to_be_fill
     )
 
 
-def test_a_table_in_a_folder_beside_the_images_is_read_by_the_options_named(tmp_path: Path) -> None:
-    place = make(tmp_path, "images/a#.png", "images/b#.png", "lists/") / "lists" / "train.csv"
-    place.write_text("image,label\nimages/a1.png,x\nimages/a2.png,x\nimages/b1.png,y\nimages/b2.png,y\n")
-    said = f"give --data {place} --images-dir {tmp_path} --path-column image --label-column label"
-    assert said in refusal(tmp_path)
-    asked = {"data": str(place), "images_dir": str(tmp_path), "path_column": "image", "label_column": "label"}
-    assert len(list_table(place, DataConfig.model_validate(asked))) == 4
-
-
 def test_files_of_a_form_that_is_not_read_are_counted(tmp_path: Path) -> None:
     (left_out,) = listed(make(tmp_path, "ill|well/#.png", "ill/#.heic", "notes/a.pdf", "ill/a.txt")).left_out
     assert (left_out.why, left_out.count) == ("files in an unsupported format (.heic: 2)", 2)
