@@ -239,8 +239,8 @@ def _tried_out(space: Space) -> Space:
     trials: list[FixedTrial] = []
     distributions: dict[str, Offered] = {}
     problems: dict[str, list[str]] = {}  # by what is the same whatever value was drawn
-    idle = {field for field, override in space.overrides.items() if not isinstance(override, Range | Choices)}
     unseen = {field for field, override in space.overrides.items() if isinstance(override, Range | Choices)}
+    idle = {*space.overrides} - unseen
     with random_study() as study:
         # A range may be of a field that few branches ask for: more draws before it is called a mistake.
         while len(trials) < RANDOM_TRIALS or (unseen and not problems and len(trials) < 10 * RANDOM_TRIALS):

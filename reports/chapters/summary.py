@@ -55,18 +55,15 @@ def _headline(results: Results) -> Headline:
     scores = results.judged_scores if _is_readable(results) else None
     known = None if scores is None else interval(scores, results.metric)
     if winner is not None and winner.finalist.scores:
-        value = winner.finalist.mean if known is None else known.estimate
-        name, whose = results.metric_name, f"the winner, {winner.title}"
-        if known is None:
-            name = formats.metric_name(results.data.metric)
+        value, whose = winner.finalist.mean if known is None else known.estimate, f"the winner, {winner.title}"
     elif best is not None:
         value = float(best["score"])
-        scored = winner is None and results.data.metric == f"{results.split}_{results.metric}"
-        name = results.metric_name if scored else formats.metric_name(results.data.metric)
         whose = f"the best trial, {best['number']:.0f}, at epoch {formats.show('integer', best['best_epoch'])}"
-        known = known if scored else None
+        if winner is not None or results.data.metric != f"{results.split}_{results.metric}":
+            known = None
     else:
         return Headline(formats.ABSENT, "There is no best configuration", _no_best(results))
+    name = formats.metric_name(results.data.metric) if known is None else results.metric_name
     bounds = ""
     if known is not None and not math.isnan(known.low):
         bounds = f" (95\N{NO-BREAK SPACE}% CI {formats.score(known.low)}–{formats.score(known.high)})"
