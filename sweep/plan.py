@@ -289,7 +289,7 @@ def asked_backbones(config: SweepConfig) -> tuple[tuple[str, ...], bool]:
     sources = _sources(config)
     if sources.base is None and sources.files:
         return tuple(sources.files), True
-    default = DEMO_BACKBONES if config.demo else DEFAULT_BACKBONES
+    default: tuple[str, ...] = DEMO_BACKBONES if config.demo else DEFAULT_BACKBONES
     if config.study:
         rows = [row for row in rows_of(config.space.removeprefix("studies.")) if row.id in (config.rows or {row.id})]
         default = tuple(row.params.backbone for row in rows if row.params is not None)

@@ -96,8 +96,8 @@ def weighted_scores(
     """
     truth, known = has_class(labels, len(classes)), is_known(labels, len(classes))
     of_images = _of_images(labels, truth, known, probabilities, decided)
-    of_classes = (np.broadcast_to(one, decided.shape) for one in (known, truth, decided & known, decided & truth))
-    columns = (of_images, *(np.moveaxis(one, 0, 1) for one in of_classes))
+    counted = (np.broadcast_to(one, decided.shape) for one in (known, truth, decided & known, decided & truth))
+    columns = (of_images, *(np.moveaxis(one, 0, 1) for one in counted))
     summed = np.concatenate([sum_by_group(one, member, weights.shape[1]) for one in columns], axis=2)
     parts = [
         _score(weights[at : at + _CHUNK], summed, classes, multi_label=labels.ndim == 2, ordered=ordered)
