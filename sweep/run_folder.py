@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
-import itertools
 import json
 import os
 import shlex
@@ -98,8 +97,11 @@ class RunPaths:
         return TrialPaths(self.trials / trial_id)
 
     def trial_folders(self) -> list[Path]:
-        listed = itertools.islice(os.walk(self.trials), 1)  # The list itself tells what each of thousands is.
-        return sorted(self.trials / name for _, folders, _ in listed for name in folders)
+        try:
+            with os.scandir(self.trials) as listed:  # The list itself tells what each of thousands is.
+                return sorted(self.trials / one.name for one in listed if one.is_dir())
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return []  # Any other error is raised: a sweep that saw no trials would begin again over those it has.
 
     def repeat(self, trial_id: str) -> TrialPaths:
         """One repeat of a finalist; trial_id: such as "t0007/seed_1001"."""

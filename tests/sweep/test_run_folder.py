@@ -111,6 +111,22 @@ def test_what_else_is_hidden_in_a_storage_is_left_alone(tmp_path: Path) -> None:
         assert other.exists()
 
 
+def test_trials_that_cannot_be_listed_are_not_taken_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = RunPaths(tmp_path)
+    assert paths.trial_folders() == []
+    for name in ("t0001", "t0000"):
+        paths.trial(name).root.mkdir(parents=True)
+    (paths.trials / "file").touch()
+    assert paths.trial_folders() == [paths.trials / "t0000", paths.trials / "t0001"]
+
+    def fail(_: object) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(paths.trials))
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+        paths.trial_folders()
+
+
 def test_a_resumed_run_loses_its_half_written_files_and_nothing_else(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path / "run")
     trial, repeat = paths.trial("t0001"), paths.repeat("t0001/seed_7")
