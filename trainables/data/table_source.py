@@ -163,9 +163,10 @@ def _unused_patients(
     if config.group_column is None and config.group_from is None and name is not None and name not in used.columns:
         known, across = split_words(config), 0
         if split_column is not None and not config.where:
-            of = pd.DataFrame({"patient": cells.iloc[:, [*map(str, cells.columns)].index(name)].to_numpy()})
-            of["split"] = [known.get(str(cell).lower()) for cell in cells[split_column]]
-            of = of[of["patient"] != ""].drop_duplicates()
+            patients = _patients(cells.iloc[:, [*map(str, cells.columns)].index(name)])
+            splits = [known.get(str(cell).lower(), "") for cell in cells[split_column]]
+            of = pd.DataFrame({"patient": patients, "split": splits})
+            of = of[(of["patient"] != "") & (of["split"] != "")].drop_duplicates()
             across = of["patient"][of["patient"].duplicated()].nunique()
         told = f"they may be in two splits: --group-column '{name}' keeps them in one"
         if across:

@@ -587,6 +587,16 @@ def test_of_patients_that_are_not_used_it_is_said_how_many_are_in_two_given_spli
     assert told in check.message
 
 
+def test_rows_without_a_patient_or_a_split_put_no_patient_into_two_splits(table: Callable[..., Path]) -> None:
+    images = named(*(f"{place}.png" for place in range(8)))
+    rows = [{**row, "pid": f"n{n // 2}", "split": "test" if n < 2 else "train"} for n, row in enumerate(images)]
+    rows[1] |= {"pid": "NA"}
+    rows[2] |= {"pid": "NA"}
+    rows[4] |= {"finding": "", "split": ""}
+    (check,) = read(table(rows), blank_label="drop").checks
+    assert "may be in two splits" in check.message
+
+
 # ---- any names
 
 
