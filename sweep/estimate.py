@@ -94,7 +94,7 @@ def _cpu_model() -> str:
 
 def check_disk(plan: Plan, paths: RunPaths) -> None:
     """Raise ``UserError`` if the storage has less room than the sweep may need beside what it has written already."""
-    free, needed = free_bytes(paths.root), disk_bytes(plan) - _held_bytes(paths)
+    free, needed = free_bytes(paths.root), disk_bytes(plan) - _held_bytes(plan, paths)
     if needed > free:
         raise UserError(
             f"--storage {paths.root.parent} has {free / 1e9:.1f} GB free, the sweep may need {needed / 1e9:.1f} GB: "
@@ -102,13 +102,15 @@ def check_disk(plan: Plan, paths: RunPaths) -> None:
         )
 
 
-def _held_bytes(paths: RunPaths) -> int:
-    held = 0
+def _held_bytes(plan: Plan, paths: RunPaths) -> int:
+    """Predictions count as in ``disk_bytes``: they are compressed, and those that are there need no more room."""
+    held, predictions = 0, _predictions_bytes(plan, plan.dataset.images["val"])
     for folder, _, names in itertools.chain(os.walk(paths.trials), os.walk(paths.finalists)):
         for name in names:
             if name.endswith((".pt", "predictions.npz")):
                 with contextlib.suppress(FileNotFoundError):  # Another process may be running the sweep.
-                    held += os.stat(os.path.join(folder, name)).st_size
+                    size = os.stat(os.path.join(folder, name)).st_size
+                    held += size if name.endswith(".pt") else max(size, predictions)
     return held
 
 
@@ -127,8 +129,11 @@ def disk_bytes(plan: Plan) -> int:
     running = min(plan.at_once, max(plan.config.trials, plan.repeats))
     images = plan.dataset.images
     predicted = plan.config.trials * images["val"] + (1 + plan.repeats) * sum(images.values())
-    predictions = predicted * len(plan.dataset.classes) * BYTES_PER_PROBABILITY
-    return largest * (kept + RUNNING_COPIES * running) + predictions
+    return largest * (kept + RUNNING_COPIES * running) + _predictions_bytes(plan, predicted)
+
+
+def _predictions_bytes(plan: Plan, images: int) -> int:
+    return images * len(plan.dataset.classes) * BYTES_PER_PROBABILITY
 
 
 def _most_parameters(backbone: str) -> int:

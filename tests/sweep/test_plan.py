@@ -20,7 +20,8 @@ from search_spaces.space import load_space
 from sweep import estimate
 from sweep.cli import read
 from sweep.config import SweepConfig, resolve
-from sweep.estimate import disk_bytes
+from sweep.estimate import check_disk, disk_bytes
+from sweep.history import trial_id
 from sweep.machine import Machine
 from sweep.plan import (
     Ask,
@@ -234,6 +235,22 @@ def test_the_room_of_a_sweep_has_the_predictions_of_all_trials_in_it() -> None:
     many_classes = {"classes": tuple(map(str, range(1000))), "images": {"train": 0, "val": 5000, "test": 0}}
     many = dataclasses.replace(few, dataset=few.dataset.model_copy(update=many_classes))
     assert disk_bytes(many) - disk_bytes(few) > 40 * 5000 * 1000 * 4
+
+
+def test_predictions_that_are_there_need_no_more_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, paths = planned(trials=40, finalists=0, image_size=32), RunPaths(tmp_path / "run")
+    sizes = {"classes": tuple(map(str, range(1000))), "images": {"train": 0, "val": 5000, "test": 0}}
+    plan = dataclasses.replace(plan, dataset=plan.dataset.model_copy(update=sizes))
+    for number in range(40):
+        predictions = paths.trial(trial_id(number)).predictions
+        predictions.parent.mkdir(parents=True)
+        predictions.write_bytes(b"compressed")
+    free = disk_bytes(plan) - 40 * 5000 * 1000 * 4
+    monkeypatch.setattr("sweep.estimate.free_bytes", lambda _: free)
+    check_disk(plan, paths)
+    paths.trial(trial_id(7)).predictions.unlink()
+    with pytest.raises(UserError, match="the sweep may need"):
+        check_disk(plan, paths)
 
 
 def test_an_image_size_that_patches_do_not_fill_names_the_option() -> None:
