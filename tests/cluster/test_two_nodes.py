@@ -33,15 +33,22 @@ def workers(cluster: Any) -> list[Any]:
     return [cluster.add_node(num_cpus=1) for _ in range(2)]
 
 
-def node_of(trial: Path, nodes: list[Any]) -> Any:
-    """The node with a worker, a child of its raylet, that has the trial's file for stacks open."""
+def place_of(trial: Path, nodes: list[Any]) -> tuple[Any, int]:
+    """The node with a worker, a child of its raylet, that has the trial's file for stacks open, and its pid."""
     for node in nodes:
         raylet = node.all_processes["raylet"][0].process.pid
         for worker in Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split():
             links = Path(f"/proc/{worker}/fd").glob("*")
             if any(os.path.realpath(link) == str(trial / "stacks.txt") for link in links):
-                return node
+                return node, int(worker)
     raise LookupError(f"{trial.name} runs on no node")
+
+
+def wait_for_end(pid: int) -> None:
+    """Of a process that is nobody's child any more."""
+    process = os.pidfd_open(pid)
+    select.select([process], [], [])
+    os.close(process)
 
 
 def first_epoch(trial: Path, sweep: subprocess.Popen[str]) -> bool:
@@ -86,8 +93,10 @@ def test_a_lost_node_costs_no_trial_and_no_epoch(
 
     def lose_the_node_of_the_second_trial(lines: list[str], process: subprocess.Popen[str]) -> None:
         if not lost and first_epoch(second, process):
-            lost.append(node_of(second, workers))
-            cluster.remove_node(lost[0], allow_graceful=False)
+            node, worker = place_of(second, workers)
+            cluster.remove_node(node, allow_graceful=False)
+            wait_for_end(worker)  # It sees within seconds that its node is gone, and would go on until then.
+            lost.append(node)
             let_go.touch()
 
     done = run_sweep(
