@@ -240,6 +240,7 @@ def test_a_file_that_hangs_is_ended_and_the_line_is_told(
     load: Load, monkeypatch: pytest.MonkeyPatch, text: str, place: str
 ) -> None:
     monkeypatch.setattr(user_file, "CALL_WITHIN_S", 1.0)
+    monkeypatch.setattr(user_file, "KILLED_AFTER_S", 60.0)  # The start of its process is within that.
     with pytest.raises(UserError, match=rf"mine\.py did not return within 1 s at {place}: its import, each draw and"):
         load(text)
 
