@@ -230,8 +230,8 @@ class SweepConfig(DataConfig):
     resume: Text | None = _place(
         None,
         "NAME",
-        "continue a run; --trials, the time limits, the paths of the data (if they moved), and the options of evidence "
-        "and machines may be changed",
+        "continue a run; --trials, the time limits, the paths of data and weights (if they moved), and the options of "
+        "evidence and machines may be changed",
         path=True,
     )
     retry_failed: WhichFailed = _place(

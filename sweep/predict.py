@@ -116,7 +116,8 @@ def _run(argv: Sequence[str]) -> int:
         say(note)
     tell(empty)
     if unread := sum(answer.probability is None for answer in answers):
-        tell([f"{unread} of {len(answers)} images could not be read; the others are predicted"])
+        others = "; the others are predicted" if unread < len(answers) else ""
+        tell([f"{unread} of {len(answers)} images could not be read{others}"])
     return BAD_INPUT if unread or empty else 0
 
 

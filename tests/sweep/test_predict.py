@@ -157,6 +157,7 @@ def test_broken_images_cost_nothing_but_themselves(run: Path, small_data: Path, 
     rows = rows_of(tmp_path / "answers.csv")
     assert {row["file"]: row["problem"] for row in rows if row["problem"]} == told
     assert sum(bool(row["decision"]) for row in rows) == good
+    assert said(run, folder / "cut.png")[2][-1] == "1 of 1 images could not be read"
 
 
 def test_any_format_and_size_is_read(run: Path, said: Said, tmp_path: Path) -> None:

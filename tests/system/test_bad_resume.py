@@ -20,7 +20,7 @@ from search_spaces.params import TrialParams
 from sweep.cli import read
 from sweep.config import resolve
 from sweep.history import TrialHistory
-from sweep.plan import make_plan
+from sweep.plan import Plan, make_plan
 from sweep.records import read_run
 from sweep.resume import resume
 from sweep.run import main, new_run_paths, prepare_into, this_machine, weights_found, write_new_run
@@ -278,6 +278,17 @@ def test_a_folder_in_the_place_of_a_file_is_named(run: RunPaths, asked: Asked) -
     expect(asked("--resume", "begun"), f"{run.splits} is a folder, but the run had a file there: move the folder away")
 
 
+def reopened(run: RunPaths) -> Plan:
+    """The run, as ``--resume`` takes it up again before anything is trained."""
+    resumed = resume(read(["--resume", "begun", "--storage", str(run.root.parent)])[0])
+    with staging(run, []) as beside:
+        assert beside is not None
+        prepare = prepare_into(beside, run, workers=1, folds=None)
+        plan = make_plan(resumed.config, [], prepare, own_epochs=False, machine=this_machine(), resumed=run)
+        reopen_run(run, beside, {}, plan.damaged)
+    return plan
+
+
 @pytest.mark.parametrize(
     ("name", "edit"),
     [
@@ -299,12 +310,7 @@ def test_a_file_that_tells_of_the_data_is_used_as_it_was_written_or_written_agai
         damaged = read_run(run.root)
         assert [problem for problem in damaged.problems if problem.startswith(name)]
         assert len(damaged.rows if name == "splits.csv" else damaged.images) == 0
-    resumed = resume(read(["--resume", "begun", "--storage", str(run.root.parent)])[0])
-    with staging(run, []) as beside:
-        assert beside is not None
-        prepare = prepare_into(beside, run, workers=1, folds=None)
-        plan = make_plan(resumed.config, [], prepare, own_epochs=False, machine=this_machine(), resumed=run)
-        reopen_run(run, beside, {}, plan.damaged)
+    plan = reopened(run)
     assert plan.notes()[0] == f"{name} is missing or was changed: rewritten from the data"
     after = read_run(run.root)
     assert after.problems == []
@@ -330,12 +336,7 @@ def test_a_file_that_cannot_be_read_may_come_or_go_and_no_image_gets_the_label_o
         cut_off.write_bytes(content)
     else:
         cut_off.unlink()
-    resumed = resume(read(["--resume", "begun", "--storage", str(run.root.parent)])[0])
-    with staging(run, []) as beside:
-        assert beside is not None
-        prepare = prepare_into(beside, run, workers=1, folds=None)
-        plan = make_plan(resumed.config, [], prepare, own_epochs=False, machine=this_machine(), resumed=run)
-        reopen_run(run, beside, {}, plan.damaged)
+    reopened(run)
     after = open_dataset(run.root)
     for ours, theirs in ((after.train, before.train), (after.val, before.val)):
         assert ours.paths == theirs.paths
