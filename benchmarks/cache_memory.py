@@ -85,7 +85,7 @@ def added_mb(run: Path, how: str) -> float:
     for split in (data.train, data.val):
         batches = ImageBatches(images, split.rows, split.labels, torch.device("cpu"))
         for number, indices in enumerate(plan_batches(len(batches), BATCH, shuffling)):
-            inputs, labels = batches.for_evaluation(indices)
+            inputs, labels = batches.batch(indices)
             if number < TRAINED_BATCHES:
                 train(inputs, labels)
             if number % 8 == 0:

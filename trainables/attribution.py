@@ -58,7 +58,7 @@ def attribute_split(
         network = plain_network(model).requires_grad_(False).to(memory_format=torch.channels_last).to(device)
         batches = ImageBatches(data.images, rows, part.label, device, scale=found.scale)
         size = EVALUATION_BATCH[device.type]
-        maps = maps_of(network, model.backbone, lambda some: batches.for_evaluation(some)[0], wanted, size)
+        maps = maps_of(network, model.backbone, lambda some: batches.batch(some)[0], wanted, size)
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])

@@ -296,7 +296,7 @@ def frozen_features(model: FineTunedModel, data: Batches, precision: str) -> Fea
     positions = 49 if model.backbone.to_vector is flattened_7x7 else 1
 
     def features(indices: NDArray[np.int64]) -> Tensor:
-        inputs, _ = data.for_evaluation(indices)
+        inputs, _ = data.batch(indices)
         with torch.autocast(data.device.type, torch.bfloat16, enabled=precision == "bf16"):
             vectors = model.forward_frozen(inputs, data.stages)
         return vectors.float().reshape(len(vectors), -1, positions).mean(2).cpu()

@@ -124,25 +124,16 @@ class Batches(ABC):
     def __len__(self) -> int:
         return len(self._labels)
 
-    def for_training(self, indices: NDArray[np.int64], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Augmented inputs, float [B, ...], and labels [B] or [B, classes], on the device.
+    def batch(self, indices: NDArray[np.int64], augmentation: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Inputs, float [B, ...], and labels [B] or [B, classes], on the device.
 
-        indices: int64 [B] in 0..N-1. generator: on the CPU; what is drawn depends on B and the augmentation alone.
+        indices: int64 [B] in 0..N-1. augmentation: of training, a generator on the CPU; what is drawn depends on B and
+        the augmentation alone. None: the inputs are not augmented.
         """
-        return self._training_inputs(indices, generator), self._labels_of(indices)
-
-    def for_evaluation(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """The same, without augmentation."""
-        return self._inputs(indices), self._labels_of(indices)
-
-    def _labels_of(self, indices: NDArray[np.int64]) -> Tensor:
-        return self._labels[on_device(indices, self.device)]
+        return self._inputs(indices, augmentation), self._labels[on_device(indices, self.device)]
 
     @abstractmethod
-    def _training_inputs(self, indices: NDArray[np.int64], generator: torch.Generator) -> Tensor: ...
-
-    @abstractmethod
-    def _inputs(self, indices: NDArray[np.int64]) -> Tensor: ...
+    def _inputs(self, indices: NDArray[np.int64], augmentation: torch.Generator | None) -> Tensor: ...
 
 
 class ImageBatches(Batches):
@@ -169,11 +160,11 @@ class ImageBatches(Batches):
         """As they are: uint8 [B, C, S, S]."""
         return self._rows.take(indices)
 
-    def _training_inputs(self, indices: NDArray[np.int64], generator: torch.Generator) -> Tensor:
-        return augmented(self.images(indices), self._augment, generator, self._scale)
-
-    def _inputs(self, indices: NDArray[np.int64]) -> Tensor:
-        return normalise(self.images(indices), self._scale)
+    def _inputs(self, indices: NDArray[np.int64], augmentation: torch.Generator | None) -> Tensor:
+        images = self.images(indices)
+        if augmentation is None:
+            return normalise(images, self._scale)
+        return augmented(images, self._augment, augmentation, self._scale)
 
 
 def on_device(small: NDArray[np.int64] | Tensor, device: torch.device) -> Tensor:

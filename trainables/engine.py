@@ -98,7 +98,7 @@ def train_epoch(
     before: Callable[[], float] = float
     for step, indices in enumerate(plan_batches(len(data), batch_size, shuffling), start=1):
         between_steps()
-        inputs, labels = data.for_training(indices, augmentation)
+        inputs, labels = data.batch(indices, augmentation)
         schedule.before_step()
         weight = forward.loss.weight(labels)
         batch = inputs, labels, data.stages, weight
@@ -156,7 +156,7 @@ def evaluate(forward: Forward, data: Batches, between_steps: Callable[[], None] 
     forward.model.eval()
 
     def judged(indices: NDArray[np.int64]) -> tuple[Tensor, Tensor | float, Tensor]:
-        inputs, labels = data.for_evaluation(indices)
+        inputs, labels = data.batch(indices)
         summed, logits = forward(inputs, labels, data.stages)
         return summed, forward.loss.weight(labels), probabilities_of(logits, forward.task)
 

@@ -294,15 +294,12 @@ class FeatureBatches(Batches):
         self._features = features
         self._rows: dict[int, Rows] = {}
 
-    def _training_inputs(self, indices: NDArray[np.int64], generator: torch.Generator) -> Tensor:
+    def _inputs(self, indices: NDArray[np.int64], augmentation: torch.Generator | None) -> Tensor:
         rows = self._take(0, indices)
-        if self.augment == "flip":
-            mirrored = np.flatnonzero(draw_mirrored(len(indices), generator).numpy())
+        if augmentation is not None and self.augment == "flip":
+            mirrored = np.flatnonzero(draw_mirrored(len(indices), augmentation).numpy())
             rows.index_copy_(0, on_device(mirrored, self.device), self._take(1, indices[mirrored]))
         return self._features.as_inputs(rows)
-
-    def _inputs(self, indices: NDArray[np.int64]) -> Tensor:
-        return self._features.as_inputs(self._take(0, indices))
 
     def _take(self, view: int, indices: NDArray[np.int64]) -> Tensor:
         if view not in self._rows:

@@ -52,7 +52,7 @@ def test_a_batch_holds_the_rows_of_its_images_from_a_read_only_map(tmp_path, cha
     batches = ImageBatches(np.load(tmp_path / "store.npy", mmap_mode="r"), rows, np.array([2, 1, 0, 1]), CPU)
     chosen, expected = np.array([0, 2]), torch.from_numpy(stored[[11, 7]])
     assert torch.equal(batches.images(chosen), expected)
-    inputs, labels = batches.for_evaluation(chosen)
+    inputs, labels = batches.batch(chosen)
     assert torch.equal(inputs, normalise(expected))
     assert labels.tolist() == [2, 0]
     assert len(batches) == 4
