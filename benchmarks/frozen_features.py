@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from reports.bootstrap import draw_resamples, score_runs
 from reports.data import read_report_data
@@ -87,19 +86,8 @@ def baselines(run: Run, test: Split | None, splits: tuple[str, ...], cpus: int) 
     """Measure and print the shortcuts and the frozen features of each backbone that the run searched."""
     found, _ = find_weights(str(run.sweep.weights), list(run.provenance.weights))
     with tempfile.TemporaryDirectory() as folder:
-        content = measure_baselines(
-            open_dataset(run.paths.root),
-            test,
-            found,
-            Path(folder),
-            threads=cpus,
-            device=torch.device("cpu"),
-            precision=str(run.sweep.precision),
-            seed=run.sweep.seed or 0,
-            cached_stages={},
-            place=None,
-            properties={},
-        )
+        settings = settings_of(run, cpus, run.sweep.seed or 0)
+        content = measure_baselines(open_dataset(run.paths.root), test, found, Path(folder), settings, {})
     for entry in content["baselines"]:
         what = f"{entry['label']}: {entry['failed'] or entry['detail'].removesuffix(' chosen on validation')}"
         print(what if entry["failed"] else line(what, entry, splits))

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from search_spaces.errors import UserError
@@ -38,12 +37,10 @@ from sweep.trial_records import Finalist, Finals, Suggestion, TrialRecord, rank
 from trainables.atomic import append_line, now, write_json
 from trainables.attribution import attribute_split, is_of
 from trainables.baselines import OUT_OF_MEMORY, measure_baselines, read_properties
-from trainables.batches import keep_to_share
 from trainables.data.dataset import open_dataset, open_test_split
 from trainables.data.splits import write_folds
 from trainables.metrics import operating_point, tune_thresholds
-from trainables.seeding import set_determinism
-from trainables.trial import TrialSettings
+from trainables.trial import TrialSettings, set_up_process
 from trainables.weights import FoundWeights
 
 TRIALS_TO_COMPARE = 3
@@ -396,16 +393,8 @@ def _attribute(
     thresholds: dict[str, float] | None,
     settings: TrialSettings,
 ) -> None:
-    device, run_dir = _device(settings), Path(settings.run_dir)
-    attribute_split(run_dir, weights_path, weights, split, thresholds, threads=settings.cpus, device=device)
-
-
-def _device(settings: TrialSettings) -> torch.device:
-    """Where this process computes, in the way of the trials."""
-    set_determinism(settings.deterministic)
-    if settings.use_gpu:
-        keep_to_share(settings.gpu_share)
-    return torch.device("cuda" if settings.use_gpu else "cpu")
+    device = set_up_process(settings)
+    attribute_split(Path(settings.run_dir), weights_path, weights, split, thresholds, device)
 
 
 def _backbones(run: Run) -> list[str]:
@@ -416,16 +405,5 @@ def _backbones(run: Run) -> list[str]:
 
 def _measure(folder: Path, settings: TrialSettings, backbones: dict[str, FoundWeights], opened: bool) -> None:
     root = Path(settings.run_dir)
-    measure_baselines(
-        open_dataset(root),
-        open_test_split(root) if opened else None,
-        backbones,
-        folder,
-        threads=settings.cpus,
-        device=_device(settings),
-        precision=settings.precision,
-        seed=settings.seed,
-        cached_stages=settings.cached_stages,
-        place=settings.cache_place,
-        properties=read_properties(root),
-    )
+    test = open_test_split(root) if opened else None
+    measure_baselines(open_dataset(root), test, backbones, folder, settings, read_properties(root))

@@ -33,14 +33,13 @@ def attribute_split(
     weights: Mapping[str, FoundWeights],
     split: str,
     thresholds: Mapping[str, float] | None,
-    *,
-    threads: int,
     device: torch.device,
 ) -> None:
     """Write ``maps.npz`` beside a trial's weights and predictions: Grad-CAM of the rows of ``split`` there.
 
     Of each image the maps of ``classes_of_interest``. weights: what trials started from, by backbone. split: "val", or
-    "test" (PermissionError while the run has not opened it). thresholds: as for ``metrics.decide``. threads: of torch.
+    "test" (PermissionError while the run has not opened it). thresholds: as for ``metrics.decide``. Leaves the process
+    with algorithms that may not be deterministic.
     """
     part = read_predictions(weights_path.with_name("predictions.npz")).of(split)
     data = open_dataset(run_dir)
@@ -48,20 +47,13 @@ def attribute_split(
     row_of = {path: row for one in places for path, row in zip(one.paths, one.rows.tolist(), strict=True)}
     rows = np.array([row_of[path] for path in part.path.tolist()], dtype=np.int64)
     wanted, truth = classes_of_interest(part, thresholds)
-
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(threads)
     # VGG's pooling has no deterministic backward pass on CUDA; what differs is lost in float16.
-    torch.use_deterministic_algorithms(before[1], warn_only=True)
-    try:
-        model, found, _ = restore(weights_path, lambda backbone: weights[backbone])
-        network = plain_network(model).requires_grad_(False).to(memory_format=torch.channels_last).to(device)
-        batches = ImageBatches(data.images, rows, part.label, device, scale=found.scale)
-        size = EVALUATION_BATCH[device.type]
-        maps = maps_of(network, model.backbone, lambda some: batches.batch(some)[0], wanted, size)
-    finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+    torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled(), warn_only=True)
+    model, found, _ = restore(weights_path, lambda backbone: weights[backbone])
+    network = plain_network(model).requires_grad_(False).to(memory_format=torch.channels_last).to(device)
+    batches = ImageBatches(data.images, rows, part.label, device, scale=found.scale)
+    size = EVALUATION_BATCH[device.type]
+    maps = maps_of(network, model.backbone, lambda some: batches.batch(some)[0], wanted, size)
     images, labels = np.nonzero(wanted) if len(maps) else (np.zeros(0, np.int64),) * 2
     has = truth[images, labels]
     whole = Maps(part.path[images], labels, has, maps, split, part.classes, part.epoch)

@@ -31,12 +31,12 @@ from trainables.backbones import flattened_7x7
 from trainables.batches import Batches, ImageBatches
 from trainables.data.dataset import IMAGES_FILE, SPLITS_FILE, Split, TrialData
 from trainables.engine import EVALUATION_BATCH, map_batches
-from trainables.feature_cache import CachePlace
 from trainables.finetune import FineTunedModel, build_model
 from trainables.frozen_features import FeatureBatches, FrozenFeatures, shared_order
 from trainables.metrics import evaluate_predictions, has_class, is_known
 from trainables.predictions import Predictions, join
 from trainables.seeding import trunk_seed
+from trainables.trial import TrialSettings, set_up_process
 from trainables.weights import FoundWeights
 
 # The same name stands in sweep/run_folder.py, which this package may not import; a test compares them.
@@ -65,13 +65,7 @@ def measure_baselines(
     test: Split | None,
     backbones: Mapping[str, FoundWeights],
     folder: Path,
-    *,
-    threads: int,
-    device: torch.device,
-    precision: str,
-    seed: int,
-    cached_stages: Mapping[str, Sequence[int]],
-    place: CachePlace | None,
+    settings: TrialSettings,
     properties: Mapping[str, pd.DataFrame],
 ) -> dict[str, Any]:
     """Measure every baseline on the sweep's own images and splits; write and return ``baselines.json``.
@@ -82,24 +76,23 @@ def measure_baselines(
     a new head would see of the untouched network. How exactly: ``frozen_network`` and ``fit_regression``.
 
     test: the opened test split, or None while it is closed. folder: also gets ``<name>.npz``, the predictions of val
-    and, if given, test (epoch 0: nothing was trained by epochs). threads: of torch, and labels fitted at once.
-    device: where frozen networks run; precision: "fp32" or "bf16", theirs. seed: of the sweep. cached_stages, place: of
-    the features that the sweep's trials share, as in ``TrialSettings``. properties: "file_properties" and "columns",
-    each a row an image by its row in the image cache; those that are empty are not measured.
+    and, if given, test (epoch 0: nothing was trained by epochs). settings: of the sweep's trials, as which frozen
+    networks run, and with which they share features; ``cpus`` labels are fitted at once. properties: "file_properties"
+    and "columns", each a row an image by its row in the image cache; those that are empty are not measured.
 
     Content: {"baselines": [{name, label, detail, val, test, seconds, failed}]}. val, test: the metrics of
     ``evaluate_predictions``, None where undefined; test itself is None while it is closed. failed: None, or why there
     is no result (then val and test are None): a baseline that fails does not stop the others.
     """
     splits = {"train": data.train, "val": data.val} | ({} if test is None else {"test": test})
-    by_regression = partial(_by_regression, data, splits, threads)
+    by_regression = partial(_by_regression, data, splits, settings.cpus)
+    device = set_up_process(settings)
 
     def of_images(function: Callable[[ImageBatches], Features], split: Split) -> Features:
         return function(ImageBatches(data.images, split.rows, split.labels, torch.device("cpu")))
 
     def of_network(found: FoundWeights) -> _Answer:
-        kept = cached_stages.get(found.backbone, ())
-        features = frozen_network(found, data, device, precision, seed, kept, place)
+        features = frozen_network(found, data, settings, device)
         return by_regression(features, "random weights, " if found.origin == "random" else "")
 
     answers: dict[tuple[str, str], Callable[[], _Answer]] = {
@@ -113,15 +106,10 @@ def measure_baselines(
             answers[name, label] = partial(by_regression, partial(_coded_split, known, data.train), of)
     for name, found in backbones.items():
         answers[f"frozen_{name}", f"Frozen features of {name}"] = partial(of_network, found)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        entries = [
-            {"name": name, "label": label} | _measured(answer, data, splits, folder / f"{name}.npz")
-            for (name, label), answer in answers.items()
-        ]
-    finally:
-        torch.set_num_threads(before)
+    entries = [
+        {"name": name, "label": label} | _measured(answer, data, splits, folder / f"{name}.npz")
+        for (name, label), answer in answers.items()
+    ]
     content = {"baselines": entries}
     write_json(folder / BASELINES_FILE, content)
     return content
@@ -253,27 +241,21 @@ def _coded_split(known: pd.DataFrame, train: Split, split: Split) -> Features:
 
 
 def frozen_network(
-    found: FoundWeights,
-    data: TrialData,
-    device: torch.device,
-    precision: str,
-    seed: int,
-    cached_stages: Sequence[int],
-    place: CachePlace | None,
+    found: FoundWeights, data: TrialData, settings: TrialSettings, device: torch.device
 ) -> Callable[[Split], Features]:
     """What a new head would see of an untouched network, in eval mode and without augmentation: a function of a split.
 
     Training and validation begin with the features that the sweep's trials share, where these are kept, and of several
-    with those behind most stages that are there already. precision: "fp32", or "bf16" for autocast. seed: of random
-    weights, see ``trunk_seed``. cached_stages: of this backbone.
+    with those behind most stages that are there already.
     """
     params = TrialParams(backbone=found.backbone, unfreeze_depth=0)
-    model = build_model(params, 1, found, data.image_size, seed=0, trunk_seed=trunk_seed(seed, found.backbone))
+    of_trunk = trunk_seed(settings.seed, found.backbone)
+    model = build_model(params, 1, found, data.image_size, seed=0, trunk_seed=of_trunk)
     model = model.to(memory_format=torch.channels_last).to(device).eval()
-    whole, order = model.frozen_stages, shared_order(data)
+    whole, order, precision, place = model.frozen_stages, shared_order(data), settings.precision, settings.cache_place
     kept = [
         FrozenFeatures(model, stages, found.scale, data.images, order, precision=precision, device=device, place=place)
-        for stages in sorted(cached_stages, reverse=True)
+        for stages in sorted(settings.cached_stages.get(found.backbone, ()), reverse=True)
         if stages <= whole
     ]
     shared = next((one for one in kept if one.at_hand()), next((one for one in kept if one.stages == whole), None))

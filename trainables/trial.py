@@ -88,6 +88,15 @@ class TrialSettings:
         return None if self.cache_dir is None else CachePlace(self.cache_dir, self.cache_bytes)
 
 
+def set_up_process(settings: TrialSettings) -> torch.device:
+    """Give this process the threads, the determinism and the share of a GPU of a trial; returns where it computes."""
+    torch.set_num_threads(settings.cpus)
+    set_determinism(settings.deterministic)
+    if settings.use_gpu:
+        keep_to_share(settings.gpu_share)
+    return torch.device("cuda" if settings.use_gpu else "cpu")
+
+
 class TrialTimeoutError(TimeoutError):
     """A trial took longer than its time limit."""
 
@@ -95,9 +104,9 @@ class TrialTimeoutError(TimeoutError):
 class FinetuneTrial:
     """The fine-tuning of one network, epoch by epoch.
 
-    Opens the run's data set (training and validation split alone), finds and checks the weights and builds the network.
-    Sets torch's thread count and determinism for this process. Everything random follows from settings.seed and
-    ``number`` (of the trial in its sweep, >= 0).
+    Opens the run's data set (training and validation split alone), finds and checks the weights and builds the network,
+    after ``set_up_process``. Everything random follows from settings.seed and ``number`` (of the trial in its sweep,
+    >= 0).
     Raises ParameterError, all problems together, where these parameters cannot run on this data set.
     """
 
@@ -109,11 +118,7 @@ class FinetuneTrial:
         self._micro_batch: int | None = None
         self._probabilities = np.zeros((0, 0), dtype=np.float32)
         with self._on_the_clock():
-            torch.set_num_threads(settings.cpus)
-            set_determinism(settings.deterministic)
-            self._device = torch.device("cuda" if settings.use_gpu else "cpu")
-            if settings.use_gpu:
-                keep_to_share(settings.gpu_share)
+            self._device = set_up_process(settings)
             self._random = Randomness(settings.seed, number, self._device)
             self.data = open_dataset(Path(settings.run_dir), None if settings.splits is None else Path(settings.splits))
             loss = _checked_loss(params, settings, self.data).to(self._device)

@@ -278,7 +278,7 @@ def test_maps_are_drawn_over_the_images_by_row_and_class_for_the_owner_alone(
 def test_a_map_over_an_image_is_the_runs_own(fine: Path, small_data: Path) -> None:
     files = RunPaths(fine).trial("t0000")
     weights, _ = find_weights("random", ["squeezenet1_1"])
-    attribute_split(fine, files.weights, weights, "val", None, threads=1, device=torch.device("cpu"))
+    attribute_split(fine, files.weights, weights, "val", None, torch.device("cpu"))
     known = read_maps(files.maps)
     opened = open_model(fine, "cpu")
     assert opened.map_grid() == known.grid == (7, 7)

@@ -106,7 +106,7 @@ def test_behind_pooling_and_a_linear_head_the_map_is_cam() -> None:
 def attribute(run: Path, split: str = "val") -> Maps:
     files = RunPaths(run).trial("t0000")
     weights, _ = find_weights("random", [SMALL.backbone])
-    attribute_split(run, files.weights, weights, split, None, threads=1, device=torch.device("cpu"))
+    attribute_split(run, files.weights, weights, split, None, torch.device("cpu"))
     return read_maps(files.maps)
 
 

@@ -22,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from trial_settings import trial_settings
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
@@ -62,11 +63,8 @@ def measure(
     data: TrialData, test: Split | None, folder: Path, weights: Mapping[str, FoundWeights] = RANDOM, **shared: Any
 ) -> dict[str, dict[str, Any]]:
     """The entries of the content by name."""
-    device = torch.device("cpu")
-    shared = {"cached_stages": {}, "place": None, "properties": {}} | shared
-    content = measure_baselines(
-        data, test, weights, folder, threads=1, device=device, precision="fp32", seed=0, **shared
-    )
+    properties = shared.pop("properties", {})
+    content = measure_baselines(data, test, weights, folder, trial_settings("run", **shared), properties)
     assert json.loads((folder / "baselines.json").read_text()) == content
     return {entry["name"]: entry for entry in content["baselines"]}
 
@@ -357,7 +355,7 @@ def test_frozen_features_are_read_from_the_cache_that_trials_share(tmp_path: Pat
     place = CachePlace(str(tmp_path / "cache of features"))
     whole = {"squeezenet1_1": [len(BACKBONES["squeezenet1_1"].stages)]}
     first, second = (
-        measure(data, test, tmp_path / folder, cached_stages=whole, place=place)["frozen_squeezenet1_1"]
+        measure(data, test, tmp_path / folder, cached_stages=whole, cache_dir=place.folder)["frozen_squeezenet1_1"]
         for folder in ("first", "second")
     )
     for split in ("val", "test"):
@@ -380,7 +378,7 @@ def test_frozen_features_begin_with_those_that_are_there(
     early.compute({0: np.arange(len(order))})
     monkeypatch.setattr(FrozenFeatures, "_forward", lambda *_: pytest.fail("images were put through frozen layers"))
     kept = {"squeezenet1_1": [5, len(BACKBONES["squeezenet1_1"].stages)]}
-    begun = measure(data, None, tmp_path / "begun", cached_stages=kept, place=place)["frozen_squeezenet1_1"]
+    begun = measure(data, None, tmp_path / "begun", cached_stages=kept, cache_dir=place.folder)["frozen_squeezenet1_1"]
     assert not begun["failed"]
     assert begun["val"] == pytest.approx(apart["val"], rel=1e-4)
 
