@@ -70,7 +70,7 @@ def repeat(run: Run, params: TrialParams, seed: int, splits: tuple[str, ...], cp
         done = False
         while not done:
             done = bool(trial.run_epoch().get("done"))
-            if trial.improved:
+            if trial.tracker.improved:
                 trial.save_best(weights, Path(folder) / "predictions.npz")
         found = trial.predict_with(weights, splits)
     scores = {

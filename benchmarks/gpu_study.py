@@ -105,7 +105,7 @@ def scores(session: Session, run: StudyRun) -> Row:
     while not done:
         record = trial.run_epoch()
         done = bool(record.get("done"))
-        if trial.improved:
+        if trial.tracker.improved:
             trial.save_best(weights, own / "predictions.npz")
     found = trial.predict_with(weights, ("val", "test"))
     names = {"val": "val_f1_macro", "test": "test_f1_macro"}

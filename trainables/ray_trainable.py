@@ -67,8 +67,9 @@ class FinetuneTrainable(tune.Trainable):
                 if self._last:
                     return self._result(self._last)
             record = self._trial.run_epoch()
-            if self._saved_epoch > self._trial.best_epoch:  # As it ran again, this epoch is not the best any more.
-                self._trial = self._begin_again(self._trial, f"the weights of epoch {self._trial.best_epoch} are lost")
+            best = self._trial.tracker.best_epoch
+            if self._saved_epoch > best:  # As it ran again, this epoch is not the best any more.
+                self._trial = self._begin_again(self._trial, f"the weights of epoch {best} are lost")
                 record = self._trial.run_epoch()
             self._last = record
             self._keep(self._trial)
@@ -82,14 +83,11 @@ class FinetuneTrainable(tune.Trainable):
         """Take over another trial in the same process: the old network is freed before the new one is built."""
         if self._poisoned:
             os._exit(1)  # A CUDA context that has seen a device error answers every later call with it.
-        self._free()
+        self.cleanup()
         if self._poisoned:
             os._exit(1)
         self._begin(new_config)
         return True
-
-    def cleanup(self) -> None:
-        self._free()
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._trial = None
@@ -120,23 +118,16 @@ class FinetuneTrainable(tune.Trainable):
         try:
             state = read_checkpoint(self._files["state"], ours=True)
             trial.load_state_dict(state["trial"])
-            if reported is not None and (lost := {*range(1, trial.epoch)} - reported):
+            if reported is not None and (lost := {*range(1, trial.tracker.epoch)} - reported):
                 raise ValueError(f"{self._files['result']} lacks epoch {min(lost)}")
-            if trial.best_epoch:
-                self._saved_epoch = self._epoch_of_weights(trial)
+            if trial.tracker.best_epoch:
+                self._saved_epoch = trial.saved_epoch(self._files["weights"])
             self._last = state["last"]
         except Exception as error:  # a damaged file ends in whatever error its bytes lead to
             if _passes(error) or _passes(error.__cause__):
                 raise
             return self._begin_again(trial, _reason(error))
         return trial
-
-    def _epoch_of_weights(self, trial: FinetuneTrial) -> int:
-        """The best one, or the next one if a kill came before its state; an error if it is any other."""
-        saved = trial.saved_epoch(self._files["weights"])
-        if saved not in (trial.best_epoch, trial.epoch + 1):
-            raise ValueError(f"{self._files['weights']} is of epoch {saved}, and the best one is {trial.best_epoch}")
-        return saved
 
     def _begin_again(self, trial: FinetuneTrial, why: str) -> FinetuneTrial:
         trial.close()
@@ -145,7 +136,7 @@ class FinetuneTrainable(tune.Trainable):
         return FinetuneTrial(self._params, self._settings, self._stream)
 
     def _keep(self, trial: FinetuneTrial) -> None:
-        if trial.improved:
+        if trial.tracker.improved:
             trial.save_best(self._files["weights"], self._files["predictions"])
         state = {"trial": trial.state_dict(), "last": self._last}
         write_checkpoint(self._files["state"], state)
@@ -177,7 +168,7 @@ class FinetuneTrainable(tune.Trainable):
             own_bytes = self._settings.gpu_share * torch.cuda.mem_get_info()[1]
             if torch.cuda.max_memory_reserved() < OWN_PART * own_bytes:
                 reason = "other processes use the memory of its GPU"
-        self._free()
+        self.cleanup()
         return _broken_off(reason, disk) | {"epoch": int(self._last.get("epoch", 0)), "gpu": self._gpu}
 
     @property
@@ -198,7 +189,7 @@ class FinetuneTrainable(tune.Trainable):
         spent = self._trial.seconds if self._trial is not None else 0.0
         faulthandler.dump_traceback_later(max(limit - spent, 0.0) + HANG_GRACE_S, exit=True, file=self._stacks)
 
-    def _free(self) -> None:
+    def cleanup(self) -> None:
         if self._stacks is not None:
             self._stacks.close()
             self._stacks = None

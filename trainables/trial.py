@@ -108,11 +108,13 @@ class FinetuneTrial:
     after ``set_up_process``. Everything random follows from settings.seed and ``number`` (of the trial in its sweep,
     >= 0).
     Raises ParameterError, all problems together, where these parameters cannot run on this data set.
+
+    tracker: of the epochs so far. After one that improved, ``save_best`` is due.
     """
 
     def __init__(self, params: TrialParams, settings: TrialSettings, number: int) -> None:
         self.params, self.settings = params, settings
-        self._best = BestEpochTracker(settings)
+        self.tracker = BestEpochTracker(settings)
         self._spent_s = 0.0
         self._running_since: float | None = None
         self._micro_batch: int | None = None
@@ -141,21 +143,6 @@ class FinetuneTrial:
         return self._spent_s + running
 
     @property
-    def epoch(self) -> int:
-        """The last one that was run, from 1; 0 before it."""
-        return self._best.epoch
-
-    @property
-    def best_epoch(self) -> int:
-        """The best one so far, from 1; 0 before it."""
-        return self._best.best_epoch
-
-    @property
-    def improved(self) -> bool:
-        """Whether the last epoch is the best so far: then ``save_best`` is due."""
-        return self._best.improved
-
-    @property
     def note(self) -> str:
         """What the user should hear of this trial, such as why frozen features could not be kept; "" = nothing."""
         return "" if self._features is None else self._features.note
@@ -171,12 +158,12 @@ class FinetuneTrial:
         loss that is no number (then without the values that it has made meaningless).
         Raises TrialTimeoutError between two steps once settings.time_limit_s is over.
         """
-        assert not self._best.ended, "the trial has ended"
+        assert not self.tracker.ended, "the trial has ended"
         with self._on_the_clock(), self._random.for_dropout():
             began_s = time.monotonic()
             self._compute_features()
             ready_s = time.monotonic()
-            epoch = self._best.epoch + 1
+            epoch = self.tracker.epoch + 1
             head_lr = self.params.lr * self._schedule.factor
             self.model.train()
             training = train_epoch(
@@ -211,10 +198,10 @@ class FinetuneTrial:
             if self._micro_batch is not None:
                 record["micro_batch"] = self._micro_batch
             if validation:
-                return record | self._best.judge(record)
+                return record | self.tracker.judge(record)
             where = "in validation" if training.bad_step is None else f"at step {training.bad_step}"
             reason = f"the loss became NaN or infinite {where} of epoch {epoch} (lr {self.params.lr:g})"
-            return record | self._best.broken(reason)
+            return record | self.tracker.broken(reason)
 
     def state_dict(self) -> dict[str, Any]:
         """All that it takes to go on exactly, in tensors, numbers, text and containers of them.
@@ -248,7 +235,7 @@ class FinetuneTrial:
         ``weights.pt``, to be read with ``weights_only=True``: ``trained`` (tensors by name), ``frozen_sha256`` of all
         others, and params, task, classes, image_size, channels, epoch, preprocessing.
         """
-        assert self.improved, "the last epoch is not the best"
+        assert self.tracker.improved, "the last epoch is not the best"
         content = {
             "trained": self.model.trained_state(),
             "frozen_sha256": self._frozen_sha256,
@@ -257,11 +244,11 @@ class FinetuneTrial:
             "classes": list(self.data.classes),
             "image_size": self.data.image_size,
             "channels": self.data.channels,
-            "epoch": self._best.epoch,
+            "epoch": self.tracker.epoch,
             "preprocessing": PREPROCESSING_VERSION,
         }
         write_checkpoint(weights_path, content)
-        self._rows("val", self.data.val, self._probabilities, self._best.epoch).write(predictions_path)
+        self._rows("val", self.data.val, self._probabilities, self.tracker.epoch).write(predictions_path)
 
     def predict_with(self, weights_path: Path, splits: Iterable[str]) -> dict[str, Predictions]:
         """Predict with the weights that ``save_best`` wrote, in eval mode and without augmentation.
@@ -283,10 +270,15 @@ class FinetuneTrial:
         return found
 
     def saved_epoch(self, weights_path: Path) -> int:
-        """The epoch, from 1, of the weights that ``save_best`` wrote for this trial; an error if they are damaged."""
-        content = self._read_best(weights_path)
+        """The epoch, from 1, of the weights that ``save_best`` wrote for this trial; an error if they are damaged.
+
+        It is the best one, or the next one if a kill came before its state; an error if it is any other.
+        """
+        content, best = self._read_best(weights_path), self.tracker.best_epoch
         if TrialParams.from_flat(content["params"]) != self.params:
             raise ValueError(f"{weights_path}: the weights of another trial")
+        if content["epoch"] not in (best, self.tracker.epoch + 1):
+            raise ValueError(f"{weights_path} is of epoch {content['epoch']}, and the best one is {best}")
         return int(content["epoch"])
 
     def close(self) -> None:
@@ -305,7 +297,7 @@ class FinetuneTrial:
         return content
 
     def _stateful(self) -> dict[str, Any]:
-        return {"best": self._best, "optimizer": self._optimizer, "schedule": self._schedule, "random": self._random}
+        return {"best": self.tracker, "optimizer": self._optimizer, "schedule": self._schedule, "random": self._random}
 
     @functools.cached_property
     def _frozen_sha256(self) -> str:
@@ -378,7 +370,7 @@ class FinetuneTrial:
     def _check_time(self) -> None:
         limit = self.settings.time_limit_s
         if limit is not None and self.seconds > limit:
-            raise TrialTimeoutError(f"over its time limit of {limit:g} s in epoch {self._best.epoch + 1}")
+            raise TrialTimeoutError(f"over its time limit of {limit:g} s in epoch {self.tracker.epoch + 1}")
 
     @contextmanager
     def _on_the_clock(self) -> Iterator[None]:

@@ -215,7 +215,7 @@ def train_and_keep(trial, folder):
     records = []
     while not records or not records[-1].get("done"):
         records.append(trial.run_epoch())
-        if trial.improved:
+        if trial.tracker.improved:
             trial.save_best(folder / "weights.pt", folder / "predictions.npz")
     return records
 
@@ -276,7 +276,7 @@ def test_the_best_epoch_survives_a_restore_after_which_nothing_improves(make, tm
     second.load_state_dict(state)
     record = second.run_epoch()
     assert (record["best_epoch"], record["best_val_f1_macro"], record["end"]) == (1, 2.0, "plateau")
-    assert not second.improved
+    assert not second.tracker.improved
     assert read_predictions(tmp_path / "predictions.npz").epoch == best["epoch"]
 
 
@@ -288,7 +288,7 @@ def test_a_loss_that_explodes_ends_the_trial_and_says_where(make):
     assert records[-1]["end"] == "nan"
     assert "lr 1000" in records[-1]["reason"]
     assert "epoch 1" in records[-1]["reason"]
-    assert not trial.improved
+    assert not trial.tracker.improved
     assert "val_f1_macro" not in records[-1]
 
 
