@@ -340,18 +340,20 @@ def _write_all(file: int, content: memoryview, at: int) -> None:
 
 def _take(claim: Path) -> bool:
     """Whether the caller is from now on the one who holds a claim: nobody did, or who did is dead or does nothing."""
-    if _create(claim):
+    with suppress(FileExistsError), claim.open("x", encoding="utf-8") as stream:
+        stream.write(this_process())
         return True
     try:
         state, owner = claim.stat(), claim.read_text(encoding="utf-8")
     except FileNotFoundError:
         return False  # It was released a moment ago: whoever asks again sees why.
+    # Behind the name earlier versions wrote the time.
     if not is_gone(owner.partition(" ")[0]) and _now_s(claim) - state.st_mtime < STALE_S:
         return False
     # One name for one stale state of the claim: of those who found it stale one alone gets this claim.
     if not _take(claim.with_name(f"{claim.name}.{state.st_mtime_ns}")):
         return False
-    claim.write_text(_claim_text(), encoding="utf-8")
+    claim.write_text(this_process(), encoding="utf-8")
     return True
 
 
@@ -370,18 +372,3 @@ def _touch(claim: Path) -> None:
 def _release(claim: Path) -> None:
     for path in (*claim.parent.glob(f"{claim.name}.*"), claim):
         path.unlink(missing_ok=True)
-
-
-def _create(path: Path) -> bool:
-    """Make a claim, if nobody has."""
-    try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return False
-    with os.fdopen(file, "w", encoding="utf-8") as stream:
-        stream.write(_claim_text())
-    return True
-
-
-def _claim_text() -> str:
-    return f"{this_process()} {time.time():.3f}"
