@@ -215,7 +215,7 @@ def _cached(plan: Plan, params: TrialParams) -> tuple[str, int] | None:
     """A backbone, and how many of its stages a trial reads from the cache; None = it begins with images."""
     if not plan.cached_stages.get(params.backbone):
         return None
-    frozen = frozen_stages(params.backbone, params.unfreeze_depth, params.unfreeze_layers, plan.config.image_size)
+    frozen = frozen_stages(params.backbone, params.unfreeze_depth, params.unfreeze_layers)
     stages = stages_kept(params, frozen, plan.cached_stages)
     return (params.backbone, stages) if stages else None
 

@@ -49,7 +49,7 @@ def model_problems(params: TrialParams, image_size: int) -> list[str]:
         problems.append(f"{backbone.name} needs {needed}, image_size is {image_size}")
     if not params.unfreeze_layers:
         return problems
-    trunk = backbone.empty_trunk()
+    trunk = _shared_empty_trunk(backbone.name)
     modules = {name: next(module.parameters(), None) is not None for name, module in trunk.named_modules() if name}
     modules |= {name: True for name, _ in trunk.named_parameters() if name in backbone.stages}
     for layer in params.unfreeze_layers:
@@ -73,18 +73,17 @@ def unfrozen_modules(backbone: Backbone, depth: int | None) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=64)
-def _shared_empty_trunk(backbone: str, image_size: int) -> nn.Module:
-    return BACKBONES[backbone].empty_trunk(image_size)
+def _shared_empty_trunk(backbone: str) -> nn.Module:
+    """For names alone, which are the same at every image size."""
+    return BACKBONES[backbone].empty_trunk()
 
 
 @functools.lru_cache(maxsize=256)
-def frozen_stages(backbone: str, unfreeze_depth: int | None, unfreeze_layers: tuple[str, ...], image_size: int) -> int:
+def frozen_stages(backbone: str, unfreeze_depth: int | None, unfreeze_layers: tuple[str, ...]) -> int:
     """``FineTunedModel.frozen_stages`` of the network that ``build_model`` builds, without building it."""
-    network = BACKBONES[backbone]
-    trunk = _shared_empty_trunk(backbone, image_size)
+    network, trunk = BACKBONES[backbone], _shared_empty_trunk(backbone)
     layers = unfreeze_layers or unfrozen_modules(network, unfreeze_depth)
-    head = nn.Sequential(nn.Linear(1, 1, device="meta"))
-    return FineTunedModel(network, trunk, head, layers, keeps_all=False).frozen_stages
+    return FineTunedModel(network, trunk, nn.Sequential(), layers, keeps_all=False).frozen_stages
 
 
 def make_head(feature_width: int, widths: Iterable[int], dropout: float, class_count: int) -> nn.Sequential:
