@@ -182,7 +182,7 @@ def _by_regression(
 
 def thumbnails(data: ImageBatches) -> Features:
     """float32 [N, channels x 16 x 16] in 0..1: brightness in large patches, and no finding that could be seen."""
-    return _gathered(data, lambda images: _reduced(images, THUMBNAIL_SIDE))
+    return _gathered(data, lambda indices: _reduced(data.images(indices), THUMBNAIL_SIDE))
 
 
 def borders(data: ImageBatches) -> Features:
@@ -191,7 +191,8 @@ def borders(data: ImageBatches) -> Features:
     The image is reduced to 64 x 64 first, so the frame is 4 pixels wide and has 960 of them.
     """
 
-    def frame(images: Tensor) -> Tensor:
+    def frame(indices: NDArray[np.int64]) -> Tensor:
+        images = data.images(indices)
         side = min(BORDER_OF_SIDE, images.shape[-1])
         width = max(1, round(side * BORDER_PART))
         outside = torch.ones(side, side, dtype=torch.bool, device=images.device)
@@ -281,19 +282,15 @@ def frozen_features(model: FineTunedModel, data: Batches, precision: str) -> Fea
         inputs, _ = data.batch(indices)
         with torch.autocast(data.device.type, torch.bfloat16, enabled=precision == "bf16"):
             vectors = model.forward_frozen(inputs, data.stages)
-        return vectors.float().reshape(len(vectors), -1, positions).mean(2).cpu()
+        return vectors.float().reshape(len(vectors), -1, positions).mean(2)
 
-    return torch.cat(map_batches(features, len(data), EVALUATION_BATCH[data.device.type])).numpy()
+    return _gathered(data, features)
 
 
-def _gathered(data: ImageBatches, function: Callable[[Tensor], Tensor]) -> Features:
-    """``function`` of all images, uint8 [B, C, S, S] at a time, flattened; only its results are held together."""
-
-    def of(indices: NDArray[np.int64]) -> Tensor:
-        return function(data.images(indices)).flatten(1).cpu()
-
-    parts = map_batches(of, len(data), EVALUATION_BATCH[data.device.type])
-    return torch.cat(parts).numpy()
+def _gathered(data: Batches, function: Callable[[NDArray[np.int64]], Tensor]) -> Features:
+    """``function`` of the indices of all images, a batch at a time, flattened; only its results are held together."""
+    size = EVALUATION_BATCH[data.device.type]
+    return torch.cat(map_batches(lambda indices: function(indices).flatten(1).cpu(), len(data), size)).numpy()
 
 
 def _reduced(images: Tensor, side: int) -> Tensor:
