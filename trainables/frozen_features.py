@@ -161,7 +161,8 @@ class FrozenFeatures:
         place = self._place
         if place is not None and not self.note:
             try:
-                self._fill(wanted, lambda view: self._entry(view, place))
+                count = len(self._order)
+                self._fill(wanted, lambda view: CacheEntry(place, self._key(view), count, lambda: self._form))
                 return
             except OSError as error:
                 if error.errno is None:
@@ -255,9 +256,6 @@ class FrozenFeatures:
     def at_hand(self) -> bool:
         """Whether the node's cache has features of the images behind these stages, all or some."""
         return self._place is not None and CacheEntry.is_there(self._place, self._key(0))
-
-    def _entry(self, view: int, place: CachePlace) -> CacheEntry:
-        return CacheEntry(place, self._key(view), len(self._order), lambda: self._form)
 
     def _key(self, view: int) -> str:
         cpu = self.device.type == "cpu"

@@ -8,7 +8,7 @@ import gc
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -468,10 +468,12 @@ def predict_trial(
     all rows are of that one.
     """
     predictions_path = weights_path.with_name("predictions.npz")
-    known = _saved_predictions(predictions_path)
-    if known is not None and set(splits) <= set(known.split.tolist()):
-        return known
+    known: Predictions | None = None
+    with suppress(Exception):  # a damaged file ends in whatever error its bytes lead to
+        known = read_predictions(predictions_path)
     held = [] if known is None else [split for split in splits if split in set(known.split.tolist())]
+    if known is not None and len(held) == len(splits):
+        return known
     # The time limit is of training; what it left behind must not be lost to it.
     changes: dict[str, Any] = {"time_limit_s": None}
     if precision not in (None, settings.precision):  # What the sweep caches was decided for the other one.
@@ -496,10 +498,3 @@ def predict_trial(
     whole = join([parts[split] for split in splits])
     whole.write(predictions_path)
     return whole
-
-
-def _saved_predictions(path: Path) -> Predictions | None:
-    try:
-        return read_predictions(path)
-    except Exception:  # a damaged file ends in whatever error its bytes lead to
-        return None
