@@ -387,14 +387,7 @@ def list_samples(config: DataConfig) -> Samples:
 
 
 def _list_file(place: Path, config: DataConfig) -> Samples:
-    form = file_form(place)
-    if form == "npz":
-        return list_npz(place, config)
-    if form == "archive":
-        raise UserError(f"--data {place}: an archive: unpack it, and give the folder: --data {place.parent}")
-    if form == "image":
-        raise UserError(f"--data {place}: a single image: give the folder of all images, or a table")
-    return list_table(place, config)
+    return list_npz(place, config) if file_form(place) == "npz" else list_table(place, config)
 
 
 def _fold_problems(
