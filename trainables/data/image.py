@@ -158,9 +158,8 @@ def decode(file: BinaryIO) -> Decoded:
     if not start:
         raise UnreadableImageError("the file is empty (0 bytes)")
     if is_dicom(start[:PREAMBLE]):
-        dicom = read_pixels(file, MOST_PIXELS)
-        stats = ImageStats(mode=dicom.photometric, bits=dicom.bits)
-        return Decoded(_as_gray_if_equal(scale_to_uint8(dicom.values)), stats)
+        values, photometric, bits = read_pixels(file, MOST_PIXELS)
+        return Decoded(_as_gray_if_equal(scale_to_uint8(values)), ImageStats(mode=photometric, bits=bits))
     file.seek(0)
     try:
         with Image.open(file, formats=FORMATS) as image:
