@@ -372,10 +372,9 @@ def list_samples(config: DataConfig) -> Samples:
             raise UserError("--task multi_label: the demo set has one class per image")
         return list_demo()
     place = Path(config.data).absolute()
-    if config.table is not None:
-        return _list_file((place if place.is_dir() else place.parent) / config.table, config)
-    if place.is_file():
-        return _list_file(place, config)
+    file = place if config.table is None else (place if place.is_dir() else place.parent) / config.table
+    if config.table is not None or file.is_file():
+        return list_npz(file, config) if file_form(file) == "npz" else list_table(file, config)
     if not place.is_dir():
         files = sorted(glob.glob(str(place)))
         pattern = f"patterns are not supported: give one of {len(files)} files, such as {files[0]}" if files else ""
@@ -384,10 +383,6 @@ def list_samples(config: DataConfig) -> Samples:
     if options:
         raise UserError(f"{options}: the folder {place} has no columns; {table_in(index_folder(place))}")
     return list_folder(place, config)
-
-
-def _list_file(place: Path, config: DataConfig) -> Samples:
-    return list_npz(place, config) if file_form(place) == "npz" else list_table(place, config)
 
 
 def _fold_problems(
