@@ -23,6 +23,7 @@ from trainables.data.checks import (
     NEAR_ACROSS_SPLITS,
     doubtful_classes,
     equal_images,
+    equal_pixels,
     examine,
     groups_across,
     small_counts,
@@ -300,8 +301,7 @@ def _decode(looked: _Ready, cache_dir: Path, workers: int, progress: Progress | 
     problems = [_as_problem(one, listed) for one in broken if _stops(one, config, len(rows))]
     raise_all(problems if not len(rows) else ())
     assignment, notes = Assignment(looked.splits[rows], looked.assignment.origin), looked.notes
-    pixels = [str(row) if one.blank else one.pixel_hash for row, one in enumerate(stats)]
-    same = kept_together(pixels, len(rows), looked.same[rows])
+    same = kept_together(equal_pixels(stats), len(rows), looked.same[rows])
     if len(rows) < len(listed) or len(np.unique(same)) < len(np.unique(looked.same)):
         if assignment.origin != GIVEN:
             assignment = assign_splits(samples.splits, samples.labels, samples.groups, config.seed, same)
