@@ -135,8 +135,7 @@ def write_folds(splits: Path, folds: Sequence[Path], classes: Sequence[str], see
     """
     rows = pd.read_csv(splits, dtype=str, keep_default_na=False)
     mine = rows["split"].isin(["train", "val"])
-    names = rows["equal"][mine] if "equal" in rows else None
-    same = None if names is None else pd.factorize(names.where(names != "", "\0" + rows["row"][mine]))[0]
+    same = kept_together(list(rows["equal"][mine]), int(mine.sum())) if "equal" in rows else None
     fold_of = assign_folds(list(rows["label"][mine]), list(rows["group"][mine]), classes, len(folds), seed, same)
     for fold, path in enumerate(folds):
         rows.loc[mine, "split"] = np.where(fold_of == fold, "val", "train")
@@ -149,7 +148,7 @@ def assign_folds(
     classes: Sequence[str],
     count: int,
     seed: int,
-    same: npt.NDArray[Any] | None = None,
+    same: Ints | None = None,
 ) -> Ints:
     """int64 [n]: the fold, 0 to ``count`` - 1, of each row, the same whatever the groups are called.
 
