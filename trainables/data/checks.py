@@ -27,8 +27,7 @@ def examine(samples: Samples, stats: Sequence[ImageStats], near: NearPairs, spli
     them. Errors first, then warnings, then the rest.
     """
     found = [
-        # Files whose decoded pixels are equal at full size, whatever their bytes.
-        *equal_images(samples, [None if one.blank else one.pixel_hash for one in stats], splits),
+        *equal_images(samples, equal_pixels(stats), splits),
         *groups_across(samples, splits),
         *_near_duplicates(samples, near, splits),
         *small_counts(samples, splits),
@@ -45,9 +44,14 @@ def unreadable_files(dropped: Sequence[Mapping[str, str]], images: int) -> list[
     return [CheckResult("unreadable", "error", message, len(dropped), items)] if dropped else []
 
 
+def equal_pixels(stats: Sequence[ImageStats]) -> list[str]:
+    """Equal for images of equal pixels at full size, whatever the bytes of the files; a blank one is equal to none."""
+    return [str(row) if one.blank else one.pixel_hash for row, one in enumerate(stats)]
+
+
 def equal_images(samples: Samples, keys: Iterable[Hashable], splits: Names) -> list[CheckResult]:
-    """Images of equal keys, one key an image; None is equal to none."""
-    sets = [rows for key, rows in rows_by(keys).items() if key is not None and len(rows) > 1]
+    """Images of equal keys, one key an image."""
+    sets = [rows for rows in rows_by(keys).values() if len(rows) > 1]
     across = [rows for rows in sets if len(set(splits[rows])) > 1]
     within = [rows for rows in sets if len(set(splits[rows])) == 1]
     two_labels = [rows for rows in sets if _contradict(samples.labels[rows])]

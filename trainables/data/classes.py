@@ -74,9 +74,8 @@ def _without(samples: Samples, names: Sequence[str], why: str, counts: Mapping[s
     out = np.isin(samples.labels, [samples.classes.index(name) for name in names])
     examples = tuple(samples.paths[row] for row in np.flatnonzero(out)[:MOST_ITEMS])
     left_out = LeftOut(f"classes {why}: {shown}", int(out.sum()), examples)
-    kept = samples.subset(np.flatnonzero(~out).astype(np.int64)) if out.any() else samples
-    kept = dataclasses.replace(kept, left_out=(*samples.left_out, left_out) if out.any() else samples.left_out)
-    return take_classes(kept, [name for name in samples.classes if name not in names])
+    kept = take_classes(samples.subset(np.flatnonzero(~out)), [name for name in samples.classes if name not in names])
+    return dataclasses.replace(kept, left_out=(*kept.left_out, left_out)) if out.any() else kept
 
 
 def take_classes(samples: Samples, names: Sequence[str]) -> Samples:

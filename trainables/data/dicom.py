@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import zlib
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -27,25 +27,15 @@ class UnreadableImageError(Exception):
     """The file is no image that can be decoded; the text is the reason, without the path or a tag of the patient."""
 
 
-class DicomPixels(NamedTuple):
-    """values: [H, W], NaN where the image is padded, or uint8 [H, W, 3]. photometric: such as MONOCHROME2.
-
-    bits: stored of each sample.
-    """
-
-    values: npt.NDArray[np.generic]
-    photometric: str
-    bits: int
-
-
 def is_dicom(start: bytes) -> bool:
     """Whether a file's first 132 bytes are those of a DICOM file (part 10: "DICM" after 128 bytes)."""
     return start[128:PREAMBLE] == b"DICM"
 
 
-def read_pixels(file: BinaryIO, most_pixels: int) -> DicomPixels:
-    """The pixels of a single-frame file.
+def read_pixels(file: BinaryIO, most_pixels: int) -> tuple[npt.NDArray[np.generic], str, int]:
+    """The pixels of a single-frame file: [H, W], NaN where the image is padded, or uint8 [H, W, 3].
 
+    Beside them the photometric interpretation, such as MONOCHROME2, and the bits that are stored of each sample.
     Gray pixels go the way of DICOM PS3.3 C.11: modality (rescale slope and intercept), then the first VOI lookup
     table or window, then MONOCHROME1 is inverted, so that more is always brighter.
     """
@@ -87,7 +77,7 @@ def read_pixels(file: BinaryIO, most_pixels: int) -> DicomPixels:
             shown = _to_8_bit(values)
         else:
             shown = _gray_as_shown(values, dataset, photometric)
-        return DicomPixels(shown, photometric, int(dataset.BitsStored))
+        return shown, photometric, int(dataset.BitsStored)
     except Exception:
         raise UnreadableImageError(
             f"a DICOM file whose pixels cannot be decoded (transfer syntax {syntax.name})"

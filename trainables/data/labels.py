@@ -93,9 +93,10 @@ def read_labels(cells: pd.DataFrame, config: DataConfig, use: RowUse) -> Labels:
     """
     columns = config.label_column
     codes = {name: _finding_codes(cells[name]) for name in columns}
-    if len(columns) > 1:
+    is_finding = (codes[columns[0]] != _OTHER).all() and (codes[columns[0]] >= _UNCERTAIN).any()
+    if len(columns) > 1 or (is_finding and config.task == "multi_label"):
         labels = _from_columns(cells, codes, config, use)
-    elif (codes[columns[0]] != _OTHER).all() and (codes[columns[0]] >= _UNCERTAIN).any():
+    elif is_finding:
         labels = _from_one_finding(cells[columns[0]], codes, config, use)
     else:
         labels = _from_names(cells[columns[0]], config, use)
@@ -126,8 +127,7 @@ def _finding_code(cell: str) -> int:
 def _from_columns(cells: pd.DataFrame, codes: dict[str, Hot], config: DataConfig, use: RowUse) -> Labels:
     single = config.task == "single_label" or (config.one_hot and config.task == "auto")
     use.problems += [f"label column {name!r}: a label's name cannot contain '|'" for name in codes if _BAR in name]
-    nothing = _names_of_nothing(config)
-    _check_no_finding(list(codes), nothing, single, config, use)
+    nothing = _names_of_nothing(list(codes), single, config, use)
     asked = asked_classes(config)
     findings = {
         name: column
@@ -163,12 +163,10 @@ def _from_columns(cells: pd.DataFrame, codes: dict[str, Hot], config: DataConfig
 
 
 def _from_one_finding(column: pd.Series[str], codes: dict[str, Hot], config: DataConfig, use: RowUse) -> Labels:
+    """A column alone: two classes."""
     name = str(column.name)
-    single = config.task != "multi_label"
-    hot = _decided(codes, (name,), single, config, use)
-    _check_no_finding([name], _names_of_nothing(config), single, config, use)
-    if not single:
-        return Labels("multi_label", (name,), hot)
+    hot = _decided(codes, (name,), True, config, use)
+    _names_of_nothing([name], True, config, use)
     words = {cell.lower() for cell in column.unique()} & {"true", "false", "yes", "no"}
     if words:
         use.notes.append(f"column {name!r}: {', '.join(sorted(words))} are read as 0 and 1")
@@ -235,23 +233,19 @@ def _check_decided_names(
     ]
 
 
-def _names_of_nothing(config: DataConfig) -> frozenset[str]:
-    """The names in the table that mean ``--no-finding``."""
-    renamed = {theirs for theirs, ours in config.class_names.items() if ours == config.no_finding}
-    return frozenset() if config.no_finding is None else frozenset({config.no_finding, *renamed})
-
-
-def _check_no_finding(
-    names: Sequence[str], nothing: frozenset[str], single: bool, config: DataConfig, use: RowUse
-) -> None:
+def _names_of_nothing(names: Sequence[str], single: bool, config: DataConfig, use: RowUse) -> frozenset[str]:
+    """The names in the table that mean ``--no-finding``; a problem where it can be none of ``names``."""
     if config.no_finding is None:
-        return
+        return frozenset()
+    renamed = {theirs for theirs, ours in config.class_names.items() if ours == config.no_finding}
+    nothing = frozenset({config.no_finding, *renamed})
     if single:
         what = "this is one of the classes of a single-label set"
         way_out = config.by_task("give --task multi_label, or ") + "omit it"
         use.problems.append(f"--no-finding {config.no_finding}: {what}; {way_out}")
     elif not nothing & set(names) and config.no_finding != said_by_preset(config, "no_finding"):
         use.problems.append(f"--no-finding {config.no_finding}: {unknown('label', config.no_finding, names)}")
+    return nothing
 
 
 def _note_beside(name: str, count: int, use: RowUse) -> None:
@@ -270,9 +264,8 @@ def _from_names(column: pd.Series[str], config: DataConfig, use: RowUse) -> Labe
     sizes = np.array([len(names) for names in parts])[places]
     several = use.usable & (sizes > 1)
     multi = config.task == "multi_label" or (config.task == "auto" and bool(several.any()))
-    nothing = _names_of_nothing(config)
     found = sorted({one for names in parts for one in names}, key=class_order)
-    _check_no_finding(found, nothing, not multi, config, use)
+    nothing = _names_of_nothing(found, not multi, config, use)
     if multi:
         return _all_names(name, parts, places, [one for one in found if one not in nothing], config, use)
     if several.any():

@@ -38,7 +38,7 @@ def list_npz(path: Path, config: DataConfig) -> Samples:
         with open_zip(path) as archive:
             arrays = _arrays(path, archive)
             images, labels = _of_splits(path, arrays, "images"), _of_splits(path, arrays, "labels")
-            _check(path, images, labels, list(arrays))
+            raise_all([f"{path}: {fault}" for fault in _faults(images, labels, list(arrays))])
             values = np.concatenate([one.read(archive) for one in labels.values()])
             task, classes, values = _labels(path, values.reshape(len(values), -1), config)
             pixels = _pixels(archive, list(images.values()))
@@ -151,16 +151,12 @@ def _of_splits(path: Path, arrays: dict[str, _Array], kind: str) -> dict[str, _A
     return {split: named[split] for split in SPLITS if split in named}
 
 
-def _check(path: Path, images: dict[str, _Array], labels: dict[str, _Array], names: Sequence[str]) -> None:
+def _faults(images: dict[str, _Array], labels: dict[str, _Array], names: Sequence[str]) -> Iterator[str]:
+    """What is wrong of the arrays of images and labels; names: of all arrays."""
     if "train" not in images:
         has = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "nothing"
-        what = f"not in MedMNIST's format (train_images, train_labels and the same for val and test): it has {has}"
-        raise UserError(f"{path}: {what}")
-    problems = list(_faults(images, labels))
-    raise_all([f"{path}: {problem}" for problem in problems])
-
-
-def _faults(images: dict[str, _Array], labels: dict[str, _Array]) -> Iterator[str]:
+        yield f"not in MedMNIST's format (train_images, train_labels and the same for val and test): it has {has}"
+        return
     for split in SPLITS:
         here, there = images.get(split), labels.get(split)
         if (here is None) != (there is None):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import glob
 import hashlib
+import itertools
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from trainables.data.checks import (
     NEAR_ACROSS_SPLITS,
     doubtful_classes,
     equal_images,
+    equal_pixels,
     examine,
     groups_across,
     small_counts,
@@ -33,7 +35,7 @@ from trainables.data.file_form import file_form
 from trainables.data.files import image_kind, index_folder, of_files
 from trainables.data.folder import list_folder
 from trainables.data.folder_tables import table_in
-from trainables.data.image import ImageStats, content_hash, prepare_image
+from trainables.data.image import content_hash, prepare_image
 from trainables.data.npz import list_npz
 from trainables.data.presets import apply_preset
 from trainables.data.rows import list_table
@@ -89,11 +91,11 @@ def prepare(
     Raises ``UserError``: what names, tables and bytes tell before an image is decoded, the rest after it.
     """
     ready = _decode(_look(config, folds), cache_dir, workers, progress, folds)
-    assert ready.stats is not None
+    assert ready.cache is not None
     run_dir.mkdir(parents=True, exist_ok=True)
     write_splits(run_dir / SPLITS_FILE, ready.samples, ready.rows, ready.splits, ready.same)
-    write_image_stats(run_dir / IMAGES_FILE, ready.samples, ready.rows, ready.stats)
-    assert ready.cache is not None
+    stats = [ready.cache.stats[row] for row in ready.rows]
+    write_image_stats(run_dir / IMAGES_FILE, ready.samples, ready.rows, stats)
     alike = {path for one in ready.checks if one.check == NEAR_ACROSS_SPLITS for pair in one.items for path in pair}
     thumbnails = run_dir / THUMBNAILS_FILE
     write_thumbnails(thumbnails, ready.samples, ready.rows, ready.splits, ready.cache.path, config.seed, alike)
@@ -115,7 +117,7 @@ def inspect(config: DataConfig, folds: int | None = None) -> dict[str, Any]:
 class _Ready:
     """A data set that passed so far. rows: int64 [n], row in the cache of each row of ``samples``; splits: str [n].
 
-    same: int64 [n], equal for equal images. cache, stats: None before the images are decoded.
+    same: int64 [n], equal for equal images. cache: None before the images are decoded.
     """
 
     config: DataConfig
@@ -124,7 +126,6 @@ class _Ready:
     same: npt.NDArray[np.int64]
     assignment: Assignment
     cache: ImageCache | None = None
-    stats: Sequence[ImageStats] | None = None
     checks: tuple[CheckResult, ...] = ()
     notes: tuple[str, ...] = ()
     dropped: tuple[dict[str, str], ...] = ()
@@ -182,14 +183,11 @@ class _Ready:
 
     def _missing(self) -> dict[str, dict[str, int]]:
         """Images of each split of which it is not known whether they have a label; {} if it is known of all."""
-        samples = self.samples
-        if samples.labels.ndim == 1 or not (samples.labels == MISSING).any():
+        missing = self.samples.labels == MISSING
+        if not missing.any():
             return {}
-        missing = samples.labels == MISSING
-        return {
-            split: dict(zip(samples.classes, map(int, missing[self.splits == split].sum(axis=0)), strict=True))
-            for split in SPLITS
-        }
+        counts = {split: missing[self.splits == split].sum(axis=0).tolist() for split in SPLITS}
+        return {split: dict(zip(self.samples.classes, counts[split], strict=True)) for split in SPLITS}
 
     def _group_counts(self) -> dict[str, Any]:
         """Groups in all and in each split; a row without a group's name is one."""
@@ -200,19 +198,17 @@ class _Ready:
         return {"count": len(set(names)), "counts": {split: counts[split] for split in SPLITS}}
 
     def _source_by_class(self) -> dict[str, dict[str, int]] | None:
-        if self.samples.sources is None:
+        samples = self.samples
+        if samples.sources is None:
             return None
-        table: dict[str, Counter[str]] = {name: Counter() for name in self.samples.classes}
-        for row, source in enumerate(self.samples.sources):
-            for name in self.samples.label_names(row):
-                table[name][source] += 1
-        return {name: dict(sorted(counts.items())) for name, counts in table.items()}
+        of_class = (itertools.compress(samples.sources, has) for has in samples.hot.T)
+        return {name: dict(sorted(Counter(of).items())) for name, of in zip(samples.classes, of_class, strict=True)}
 
     def _caveats(self) -> list[str]:
         caveats = []
         if self.samples.kind == "demo":
             caveats.append("Demo set: synthetic images, not patients' images; scores say nothing about real X-rays.")
-        if self.config.max_images is not None and any(one.why == _beyond(self.config) for one in self.samples.left_out):
+        if any(one.why == _beyond(self.config) for one in self.samples.left_out):
             caveats.append(f"Only {len(self.samples)} of the images are used (--max-images): only a first try.")
         caveats += [
             f"{one.count} row(s) are left out: {one.why}." for one in self.samples.left_out if one.why == FILE_MISSING
@@ -232,10 +228,8 @@ def _look(config: DataConfig, folds: int | None) -> _Ready:
     raise_all(config.problems())
     config, note = apply_preset(config)
     listed = list_samples(config)
-    reasons = {row: reason for row, reason in enumerate(reasons_unread(listed.files)) if reason is not None}
-    rows = np.setdiff1d(np.arange(len(listed)), list(reasons))
+    rows, dropped = _readable(listed, reasons_unread(listed.files))
     samples = listed.subset(rows)
-    dropped = _dropped(listed, reasons)
     checks = unreadable_files(dropped, len(listed))
     problems = [*listed.problems, *(_as_problem(one, listed) for one in checks if _stops(one, config, len(rows)))]
     problems += filter(None, [listed.nothing_to_tell])
@@ -269,7 +263,7 @@ def _look(config: DataConfig, folds: int | None) -> _Ready:
         assignment=assignment,
         checks=(*checks, *found, *small_counts(samples, assignment.splits)),
         notes=tuple(notes),
-        dropped=dropped,
+        dropped=tuple(dropped),
     )
 
 
@@ -281,8 +275,11 @@ def reasons_unread(files: Sequence[Path]) -> list[str | None]:
     ]
 
 
-def _dropped(samples: Samples, reasons: Mapping[int, str]) -> tuple[dict[str, str], ...]:
-    return tuple({"path": samples.paths[row], "reason": reason} for row, reason in reasons.items())
+def _readable(samples: Samples, reasons: Sequence[str | None]) -> tuple[npt.NDArray[np.int64], list[dict[str, str]]]:
+    """The rows that can be read, and the path and the reason of each other; reasons: [] = all can be."""
+    found = {row: reason for row, reason in enumerate(reasons) if reason is not None}
+    dropped = [{"path": samples.paths[row], "reason": reason} for row, reason in found.items()]
+    return np.setdiff1d(np.arange(len(samples)), list(found)), dropped
 
 
 def _beyond(config: DataConfig) -> str:
@@ -295,18 +292,16 @@ def _decode(looked: _Ready, cache_dir: Path, workers: int, progress: Progress | 
     sources = listed.files if listed.pixels is None else listed.pixels
     compare = listed.kind != "demo"  # its splits are by design, and phantoms all look alike
     cache = open_or_build(sources, config.image_size, config.fit, cache_dir, workers, progress, compare)
-    reasons = {row: one.reason for row, one in enumerate(cache.stats) if one.reason is not None}
-    rows = np.setdiff1d(np.arange(len(listed)), list(reasons))
+    rows, unreadable = _readable(listed, [one.reason for one in cache.stats])
     # The pixels of an npz are in the cache now: a copy of them would be a second set in memory.
     samples = dataclasses.replace(listed, pixels=None).subset(rows)
     stats = [cache.stats[row] for row in rows]
-    dropped = (*looked.dropped, *_dropped(listed, reasons))
+    dropped = (*looked.dropped, *unreadable)
     broken = unreadable_files(dropped, len(dropped) + len(rows))
     problems = [_as_problem(one, listed) for one in broken if _stops(one, config, len(rows))]
     raise_all(problems if not len(rows) else ())
     assignment, notes = Assignment(looked.splits[rows], looked.assignment.origin), looked.notes
-    pixels = [str(row) if one.blank else one.pixel_hash for row, one in enumerate(stats)]
-    same = kept_together(pixels, len(rows), looked.same[rows])
+    same = kept_together(equal_pixels(stats), len(rows), looked.same[rows])
     if len(rows) < len(listed) or len(np.unique(same)) < len(np.unique(looked.same)):
         if assignment.origin != GIVEN:
             assignment = assign_splits(samples.splits, samples.labels, samples.groups, config.seed, same)
@@ -323,7 +318,6 @@ def _decode(looked: _Ready, cache_dir: Path, workers: int, progress: Progress | 
         same=same,
         assignment=assignment,
         cache=cache,
-        stats=stats,
         checks=(*broken, *checks),
         notes=notes,
         dropped=dropped,
@@ -378,10 +372,9 @@ def list_samples(config: DataConfig) -> Samples:
             raise UserError("--task multi_label: the demo set has one class per image")
         return list_demo()
     place = Path(config.data).absolute()
-    if config.table is not None:
-        return _list_file((place if place.is_dir() else place.parent) / config.table, config)
-    if place.is_file():
-        return _list_file(place, config)
+    file = place if config.table is None else (place if place.is_dir() else place.parent) / config.table
+    if config.table is not None or file.is_file():
+        return list_npz(file, config) if file_form(file) == "npz" else list_table(file, config)
     if not place.is_dir():
         files = sorted(glob.glob(str(place)))
         pattern = f"patterns are not supported: give one of {len(files)} files, such as {files[0]}" if files else ""
@@ -390,17 +383,6 @@ def list_samples(config: DataConfig) -> Samples:
     if options:
         raise UserError(f"{options}: the folder {place} has no columns; {table_in(index_folder(place))}")
     return list_folder(place, config)
-
-
-def _list_file(place: Path, config: DataConfig) -> Samples:
-    form = file_form(place)
-    if form == "npz":
-        return list_npz(place, config)
-    if form == "archive":
-        raise UserError(f"--data {place}: an archive: unpack it, and give the folder: --data {place.parent}")
-    if form == "image":
-        raise UserError(f"--data {place}: a single image: give the folder of all images, or a table")
-    return list_table(place, config)
 
 
 def _fold_problems(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,10 +108,7 @@ def _too_rare(
     """Name the classes that the draw could not put into train and val, and how to go on without them."""
     images = dict(zip(classes, class_counts(labels, len(classes)).tolist(), strict=True))
     units = kept_together(groups, len(labels))
-    has: Iterable[npt.NDArray[np.bool_]] = (
-        labels.T == 1 if labels.ndim == 2 else (labels == place for place in range(len(classes)))
-    )
-    several = {name: len(np.unique(units[of_class])) for name, of_class in zip(classes, has, strict=True)}
+    several = dict(zip(classes, _units_of_classes(labels, units, len(classes)), strict=True))
     rare = [name for name in classes if several[name] < 3 or name in drawn]
     named = [
         f"{name} ({images[name]} image{'s' if images[name] != 1 else ''}"
@@ -138,8 +135,7 @@ def write_folds(splits: Path, folds: Sequence[Path], classes: Sequence[str], see
     """
     rows = pd.read_csv(splits, dtype=str, keep_default_na=False)
     mine = rows["split"].isin(["train", "val"])
-    names = rows["equal"][mine] if "equal" in rows else None
-    same = None if names is None else pd.factorize(names.where(names != "", "\0" + rows["row"][mine]))[0]
+    same = kept_together(list(rows["equal"][mine]), int(mine.sum())) if "equal" in rows else None
     fold_of = assign_folds(list(rows["label"][mine]), list(rows["group"][mine]), classes, len(folds), seed, same)
     for fold, path in enumerate(folds):
         rows.loc[mine, "split"] = np.where(fold_of == fold, "val", "train")
@@ -152,7 +148,7 @@ def assign_folds(
     classes: Sequence[str],
     count: int,
     seed: int,
-    same: npt.NDArray[Any] | None = None,
+    same: Ints | None = None,
 ) -> Ints:
     """int64 [n]: the fold, 0 to ``count`` - 1, of each row, the same whatever the groups are called.
 
@@ -169,8 +165,7 @@ def assign_folds(
     strata = hot.argmax(axis=1) if (hot.sum(axis=1) == 1).all() else label_strata(hot)
     # Numbered as they come: what groups are called, which each run hashes anew, changes no fold.
     units = pd.factorize(kept_together(groups, len(labels), same))[0]
-    for place, name in enumerate(classes):
-        of_class = len(np.unique(units[hot[:, place]]))
+    for name, of_class in zip(classes, _units_of_classes(hot, units, len(classes)), strict=True):
         if of_class < count:
             what = "images" if units.max() + 1 == len(units) else "groups"
             raise UserError(f"--folds {count}: class {name!r} has {of_class} {what} in train and val: give fewer folds")
@@ -245,7 +240,8 @@ def _draw(parts: tuple[str, ...], labels: npt.NDArray[Any], strata: Ints, units:
         what = "images" if unit_count == len(units) else "groups"
         raise UserError(f"{unit_count} {what} cannot be split into train, {', '.join(parts)}: give more, or the splits")
     # A class of one or two groups cannot be in three splits: no use to try for it.
-    unavoidable = sum(max(0, len(parts) + 1 - count) for count in _units_of_classes(labels, units))
+    classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+    unavoidable = sum(max(0, len(parts) + 1 - count) for count in _units_of_classes(labels, units, classes))
     best, fewest = None, -1
     slow = _MANY_GROUPS < unit_count < len(units)
     for attempt in range(2 if slow else _ATTEMPTS):
@@ -254,7 +250,7 @@ def _draw(parts: tuple[str, ...], labels: npt.NDArray[Any], strata: Ints, units:
             splits = _draw_groups(parts, strata, units, state)
         else:
             splits = _draw_rows(parts, strata, state)
-        missing = sum(_absent_classes(labels, splits == part) for part in ("train", *parts))
+        missing = sum(int((class_counts(labels[splits == part], classes) == 0).sum()) for part in ("train", *parts))
         if best is None or missing < fewest:
             best, fewest = splits, missing
         if missing <= unavoidable:
@@ -263,21 +259,17 @@ def _draw(parts: tuple[str, ...], labels: npt.NDArray[Any], strata: Ints, units:
     return best if fewest <= unavoidable else _mended(best, labels, units, parts)
 
 
-def _units_of_classes(labels: npt.NDArray[Any], units: Ints) -> list[int]:
-    """How many units have each label, or each class that there is."""
-    if labels.ndim == 2:
-        return [len(np.unique(units[of_class])) for of_class in labels.T == 1]
+def _units_of_classes(labels: npt.NDArray[Any], units: Ints, classes: int) -> list[int]:
+    """How many units have each class."""
     width = int(units.max()) + 1
-    pairs = np.unique(labels.astype(np.int64) * width + units)
-    counts: list[int] = np.unique(pairs // width, return_counts=True)[1].tolist()
-    return counts
-
-
-def _absent_classes(labels: npt.NDArray[Any], rows: npt.NDArray[np.bool_]) -> int:
-    """How many labels, or classes that there are, none of ``rows`` has."""
+    pairs: npt.NDArray[Any]
     if labels.ndim == 2:
-        return int((~(labels[rows] == 1).any(axis=0)).sum())
-    return len(np.unique(labels)) - len(np.unique(labels[rows]))
+        rows, places = np.nonzero(labels == 1)
+        pairs = places * width + units[rows]
+    else:
+        pairs = labels * width + units
+    counts: list[int] = np.bincount(np.unique(pairs) // width, minlength=classes).tolist()
+    return counts
 
 
 def _mended(splits: Names, labels: npt.NDArray[Any], units: Ints, parts: Sequence[str]) -> Names:

@@ -201,7 +201,7 @@ def _check_header(where: str, names: Sequence[str], cells: pd.DataFrame, given: 
     head = cells.iloc[:_CHECKED_ROWS, :_CHECKED_COLUMNS]
     head = head[~head.index.isin(repeated)]
     top = [list(head[place]) for place in head]
-    unlike = _unlike([column[0] for column in top if column], [column[1:] for column in top if column])
+    unlike = _unlike(top)
     if given:
         if unlike:
             raise UserError(f"--columns {','.join(names)}: {where} seems to have a header ({unlike}); leave it out")
@@ -239,10 +239,11 @@ def _like_a_row(names: Sequence[str], top: Sequence[Sequence[str]]) -> str | Non
     return None if again is None else f"{again!r} is also a cell below itself"
 
 
-def _unlike(row: Sequence[str], below: Sequence[Sequence[str]]) -> str | None:
-    """Why ``row`` is not of the kind of the rows below, in words: no cell fits, where there are paths or numbers."""
-    kinds = [_kind_of_all(column) if len(column) > 2 else "" for column in below]
-    known = [(cell, kind) for cell, kind in zip(row, kinds, strict=True) if kind]
+def _unlike(top: Sequence[Sequence[str]]) -> str | None:
+    """Why the first row of columns is not of the kind of those below, in words: no cell fits, where there are paths or
+    numbers.
+    """
+    known = [(column[0], kind) for column in top if len(column) > 3 and (kind := _kind_of_all(column[1:]))]
     if any(_kind(cell) == kind for cell, kind in known):
         return None
     odd = ((cell, kind) for cell, kind in known if cell.lower() not in _NOT_KNOWN and not re.search(r"\d", cell))

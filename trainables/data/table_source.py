@@ -68,8 +68,7 @@ class TableSource:
         notes += _parts(path)
         names = list(map(str, joined.columns))
         split_column = config.split_column or (DEFAULT_SPLIT_COLUMN if DEFAULT_SPLIT_COLUMN in names else None)
-        problems = _column_problems(path, joined, split_column, config)
-        raise_all(problems)
+        raise_all(_column_problems(path, joined, split_column, config))
         source = cls(joined, [Table(path, "", root)], root, split_column, {}, {}, notes)
         others = source._beside(path, main, base, config)
         frames = [_columns_in_use(joined, split_column, config).assign(**{TABLE: 0})]
@@ -77,8 +76,7 @@ class TableSource:
         for split, other in others.items():
             cells, more = _joined(read_table(other, config.columns), other, base, config)
             source.notes += [*more, *_parts(other)]
-            problems += _column_problems(other, cells, None, config)
-            raise_all(problems)
+            raise_all(_column_problems(other, cells, None, config))
             found = getattr(config, f"{split}_data") is None and other.parent != path.parent
             of_all = config.images_dir and not (found and root.is_relative_to(path.parent))
             own_root = root if of_all else base if other.is_relative_to(base) else other.parent
@@ -95,28 +93,25 @@ class TableSource:
     def _beside(self, path: Path, main: pd.DataFrame, base: Path, config: DataConfig) -> dict[str, Path]:
         """The tables of other splits; notes the lists and folders."""
         tables: dict[str, Path] = {}
-        near: dict[str, Path] | None = None
+        near: dict[str, Path] = {}
+        if self.split_column is None and None in (config.val_data, config.test_data):
+            near = neighbours(path, main, [name for name in config.label_column if name in main.columns])
         for split, given in (("val", config.val_data), ("test", config.test_data)):
-            option = f"{split}_data"
-            if given == "none" or (given is None and self.split_column is not None):
-                continue
             if given is None:
-                if near is None:
-                    near = neighbours(path, main, [name for name in config.label_column if name in main.columns])
                 if split in near and (near[split].is_relative_to(base) or base == path.parent):
                     tables[split] = near[split]
                     other, own = _told_apart(near[split], path)
                     self.notes.append(
                         f"{other} next to {own} is used as the {split} split; --{split}-data none ignores it"
                     )
-                continue
-            place = _existing(option, given, base, config)
-            if place.is_dir():
-                self.folders[split] = place
-            elif is_list(place):  # What is wrong with another is told where it is read as a table.
-                self.lists[split] = place
-            else:
-                tables[split] = place
+            elif given != "none":
+                place = _existing(f"{split}_data", given, base, config)
+                if place.is_dir():
+                    self.folders[split] = place
+                elif is_list(place):  # What is wrong with another is told where it is read as a table.
+                    self.lists[split] = place
+                else:
+                    tables[split] = place
         return tables
 
 
