@@ -14,7 +14,7 @@ from reports.bootstrap import Runs
 from reports.probabilities import BINS, calibration_error, chance_calibration_error, reliability, youden
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(seed=st.integers(0, 10_000), images=st.integers(2, 50), decimals=st.integers(1, 5))
 def test_youdens_threshold_has_the_greatest_sensitivity_plus_specificity_of_all(seed, images, decimals):
     rng = np.random.default_rng(seed)

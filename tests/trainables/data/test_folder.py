@@ -394,7 +394,7 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tree=TREES, options=OPTIONS, name=st.text(string.printable, min_size=1, max_size=8))
 def test_any_tree_is_read_or_refused_in_words(
     tmp_path: Path, tree: list[tuple[str, str]], options: dict[str, Any], name: str
