@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import logging
 import math
 import os
@@ -24,6 +23,7 @@ from ray import tune
 from ray.air.execution._internal import RayActorManager
 from toy_sweep import history_of
 from toy_trainable import BUDGET, learning, toy
+from whole_sweep import epochs_of
 
 from search_spaces.params import TrialParams
 from sweep.endings import SweepStopped
@@ -151,8 +151,7 @@ def test_a_process_that_dies_costs_no_trial_and_no_epoch(tmp_path: Path, when: s
     restarts = sum(state.restarts for state in history.entries.values())
     assert restarts == 0 if when == "at reset" else restarts >= 4
     for state in history.entries.values():
-        epochs = [json.loads(line)["epoch"] for line in history.files(state).result.read_text().splitlines()]
-        assert epochs == list(range(1, BUDGET + 1)), state.trial_id
+        assert epochs_of(history.files(state).root) == list(range(1, BUDGET + 1)), state.trial_id
 
 
 @pytest.mark.cluster

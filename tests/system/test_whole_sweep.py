@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from whole_sweep import ROOT, Done, after_ends, run_sweep
+from whole_sweep import Done, after_ends, run_sweep
 
 from sweep.records import read_predictions, read_run
 from sweep.run import this_machine
@@ -238,9 +238,8 @@ def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Pa
             process.send_signal(signal.SIGCONT)
 
     few = arguments(small_data, tmp_path, "run", trials=5)
-    held = {"PYTHONPATH": str(ROOT), "HELD": "trials/t000[1-9]", "LET_GO": str(let_go)}
-    program = [ROOT / "tests" / "support" / "held_sweep.py"]
-    first = run_sweep(*few, "--finalists", 0, at=resume_beside_then_interrupt, program=program, **held)
+    held = {"HELD": "trials/t000[1-9]", "LET_GO": str(let_go)}
+    first = run_sweep(*few, "--finalists", 0, at=resume_beside_then_interrupt, program="held_sweep.py", **held)
     assert [other.code for other in beside] == [2]
     assert "is running in another process" in beside[0].errors
     assert first.code == 130
