@@ -10,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from full_disk import no_file_beyond
 from in_chapter import page_text
-from run_files import rewrite, write
+from run_files import rewrite, rewrite_epochs, write
 
 from reports import external
 from reports.build import build, main
@@ -179,16 +180,14 @@ def test_a_run_that_is_still_running_says_so(write_run):
 
 def test_a_trial_that_never_had_a_number_leaves_the_others_their_place(write_run):
     root = write_run(trials=2, statuses=("completed",))
-    lost = RunPaths(root).trial("t00000")
-    rows = [json.loads(line) for line in lost.result.read_text().splitlines()]
-    nan = [
-        {key: float("nan") if key.startswith(("val_", "train_")) else value for key, value in r.items()} for r in rows
-    ]
-    lost.result.write_text("".join(json.dumps(row) + "\n" for row in nan))
+
+    def nan(row: dict[str, Any]) -> dict[str, Any]:
+        return row | {key: float("nan") for key in row if key.startswith(("val_", "train_"))}
+
+    rewrite_epochs(RunPaths(root).trial("t00000").result, nan)
     build(root)
     assert "of the best trial, 1, at epoch 6" in page_text(root)
-    lost_too = RunPaths(root).trial("t00001")
-    lost_too.result.write_text("".join(json.dumps(row) + "\n" for row in nan))
+    rewrite_epochs(RunPaths(root).trial("t00001").result, nan)
     build(root)
     assert "No trial has a valid validation macro F1 yet." in page_text(root)
 

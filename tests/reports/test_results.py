@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from baseline_files import POOR, write_baselines
 from in_chapter import results_of
-from run_files import keep_rows, rewrite
+from run_files import keep_rows, rewrite, rewrite_epochs
 from searched_run import write_searched
 from sklearn.metrics import roc_auc_score
 
@@ -56,9 +56,8 @@ def said(results: Results) -> str:
 
 
 def lift(root: Path, number: int, by: float) -> None:
-    path = RunPaths(root).trial(f"t{number:05d}").result
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(row | {"val_f1_macro": row["val_f1_macro"] + by}) + "\n" for row in rows))
+    result = RunPaths(root).trial(f"t{number:05d}").result
+    rewrite_epochs(result, lambda row: row | {"val_f1_macro": row["val_f1_macro"] + by})
 
 
 # Which network

@@ -145,6 +145,12 @@ def rewrite(file: Path, **changes: Callable[[dict[str, Any]], Any]) -> None:
     np.savez(file, **(arrays | {name: change(arrays) for name, change in changes.items()}))
 
 
+def rewrite_epochs(result: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change the record of every epoch in a result.jsonl to what ``change`` makes of it."""
+    rows = [json.loads(line) for line in result.read_text().splitlines()]
+    result.write_text("".join(json.dumps(change(row)) + "\n" for row in rows))
+
+
 def keep_rows(file: Path, chosen: Callable[[dict[str, Any]], Any]) -> None:
     """Keep or reorder rows of predictions: those that ``chosen`` names, given their arrays."""
     names = ("path", "split", "label", "probability")
