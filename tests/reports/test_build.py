@@ -193,7 +193,6 @@ def test_damaged_and_missing_files_are_told_and_the_rest_is_shown(write_run):
     paths.trial("t00002").params.write_text("{ torn")
     shutil.rmtree(paths.trial("t00003").root)
     best = paths.trial("t00000")
-    build(root)
     paths.thumbnails.write_bytes(b"PK no zip")
     paths.provenance.unlink()
     build(root)
@@ -240,13 +239,6 @@ def test_a_data_set_without_a_test_split_is_not_said_to_have_one(write_run):
     root = write_run(trials=1, dataset={"images": {"train": 785, "val": 169, "test": 0}})
     build(root)
     assert "There is no test split" in page_text(root)
-
-
-def test_a_run_without_dataset_json_is_still_reported(write_run):
-    root = write_run(trials=2)
-    RunPaths(root).dataset.unlink()
-    build(root)
-    assert "nothing is known of the data" in page_text(root)
 
 
 def test_a_metric_that_is_better_when_lower_ranks_the_lowest_first(write_run):
