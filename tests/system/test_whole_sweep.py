@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from trial_settings import timeless
 from whole_sweep import Done, after_ends, run_sweep
 
 from sweep.records import read_predictions, read_run
@@ -21,8 +22,6 @@ from sweep.run_folder import RunPaths
 from sweep.status import Status, read_status
 
 pytestmark = pytest.mark.long
-
-CLOCK = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
 
 
 def arguments(data: Path, storage: Path, name: str, trials: int = 9) -> list[object]:
@@ -38,8 +37,8 @@ def trials(run: Path) -> list[dict[str, Any]]:
     """Every trial as its files tell it, without what a clock says."""
     told = []
     for folder in sorted((run / "trials").iterdir()):
-        lines = [json.loads(line) for line in (folder / "result.jsonl").read_text().splitlines()]
-        epochs = {line["epoch"]: {k: v for k, v in line.items() if k not in CLOCK} for line in lines}
+        lines = [timeless(json.loads(line)) for line in (folder / "result.jsonl").read_text().splitlines()]
+        epochs = {line["epoch"]: line for line in lines}
         told.append(
             {
                 "start": json.loads((folder / "params.json").read_text()),
@@ -69,7 +68,7 @@ def repeats(root: Path) -> dict[str, Any]:
     for one in (repeat for finalist in run.finals.finalists for repeat in finalist.repeats):
         predictions = read_predictions(run, one.trial_id)
         assert predictions is not None
-        epochs = [row.model_dump(exclude=set(CLOCK)) for row in one.epochs]
+        epochs = [timeless(row.model_dump()) for row in one.epochs]
         told[one.trial_id] = (
             one.seed,
             one.status,
