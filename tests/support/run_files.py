@@ -20,6 +20,8 @@ from sweep.run_folder import RunPaths
 from trainables.atomic import FORMAT
 from trainables.metrics import evaluate_predictions
 
+WriteRun = Callable[..., Path]
+"""As ``write``, below the folder of a test: what the fixture ``write_run`` gives."""
 COUNTS = {
     "train": {"covid": 86, "normal": 349, "pneumonia": 350},
     "val": {"covid": 19, "normal": 75, "pneumonia": 75},
