@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from baseline_files import POOR, write_baselines
 from in_chapter import figures, notes, repeats, results_of, tables
-from run_files import write
+from run_files import WriteRun, write
 from sklearn import metrics
 
 from reports.build import build
@@ -167,8 +167,8 @@ def test_baselines_and_finalists_are_compared_on_known_labels(results: Results) 
     )
 
 
-def test_a_class_of_which_nothing_is_known_is_told_and_left_out_of_means(tmp_path: Path) -> None:
-    folder = write(tmp_path / "run", trials=2, classes=CLASSES, task="multi_label", labels_per_split=SIZES, missing=0.1)
+def test_a_class_of_which_nothing_is_known_is_told_and_left_out_of_means(write_run: WriteRun) -> None:
+    folder = write_run(trials=2, classes=CLASSES, task="multi_label", labels_per_split=SIZES, missing=0.1)
     path = folder / "trials/t00000/best/predictions.npz"
     saved = dict(np.load(path))
     saved["label"][:, 2] = -1
