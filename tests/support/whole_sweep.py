@@ -105,14 +105,11 @@ def epochs_of(trial: Path) -> list[int]:
     return [json.loads(line)["epoch"] for line in (trial / "result.jsonl").read_text().splitlines()]
 
 
-def after_ends(count: int, number: signal.Signals) -> Callable[[list[str], subprocess.Popen[str]], object]:
-    """Send the signal ``number`` once, when ``count`` trials have ended."""
-    sent: list[bool] = []
+def kill_at(text: str) -> Callable[[list[str], subprocess.Popen[str]], object]:
+    """Kill the sweep once a line holds ``text``."""
 
     def look(lines: list[str], process: subprocess.Popen[str]) -> None:
-        ended = [line for line in lines if line.startswith("[")]
-        if len(ended) >= count and not sent:
-            sent.append(True)
-            process.send_signal(number)
+        if text in lines[-1]:
+            process.send_signal(signal.SIGKILL)
 
     return look

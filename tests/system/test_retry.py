@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
-from whole_sweep import Done, epochs_of, rates_of, run_sweep
+from whole_sweep import Done, epochs_of, kill_at, rates_of, run_sweep
 
 from sweep.records import read_run
 from sweep.run_folder import RunPaths, TrialPaths
@@ -19,11 +18,6 @@ pytestmark = pytest.mark.long
 def arguments(storage: Path, data: Path, rates: tuple[float, ...]) -> list[object]:
     """A sweep of one trial for each rate; that of 0.0007 fails in its second epoch, but not where it is retried."""
     return [*rates_of(storage, data, rates), "--epochs", 4, "--scheduler", "none"]
-
-
-def kill_when_one_has_failed(lines: list[str], process: subprocess.Popen[str]) -> None:
-    if " failed" in lines[-1]:
-        process.send_signal(signal.SIGKILL)
 
 
 def failed_one(run: Path) -> TrialPaths:
@@ -41,7 +35,7 @@ def test_a_failed_trial_goes_on_from_its_last_epoch_where_the_sweep_has_not_ende
     small_data: Path, tmp_path: Path
 ) -> None:
     asked = [*arguments(tmp_path, small_data, (0.0004, 0.0007, 0.0005, 0.0006)), "--finalists", 0]
-    assert run_sweep(*asked, at=kill_when_one_has_failed, program="failing_sweep.py").code == -signal.SIGKILL
+    assert run_sweep(*asked, at=kill_at(" failed"), program="failing_sweep.py").code == -signal.SIGKILL
     trial = failed_one(tmp_path / "run")
     assert (trial.state.exists(), trial.weights.exists(), epochs_of(trial.root)) == (True, True, [1])
     done = resumed(tmp_path, "--retry-failed")

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from trial_settings import timeless
-from whole_sweep import Done, after_ends, run_sweep
+from whole_sweep import Done, kill_at, run_sweep
 
 from sweep.records import read_predictions, read_run
 from sweep.run import this_machine
@@ -47,16 +46,6 @@ def trials(run: Path) -> list[dict[str, Any]]:
             }
         )
     return told
-
-
-def kill_at(text: str) -> Callable[[list[str], subprocess.Popen[str]], object]:
-    """Kill the sweep once a line holds ``text``."""
-
-    def look(lines: list[str], process: subprocess.Popen[str]) -> None:
-        if text in lines[-1]:
-            process.send_signal(signal.SIGKILL)
-
-    return look
 
 
 def repeats(root: Path) -> dict[str, Any]:
@@ -144,7 +133,7 @@ def test_a_sweep_killed_in_its_search_and_among_its_repeats_ends_as_one_that_was
     The feature cache is lost each time, too.
     """
     given = [*arguments(small_data, tmp_path, "run"), "--finalists", 2, "--repeats", 2, "--deterministic"]
-    assert run_sweep(*given, at=after_ends(2, signal.SIGKILL)).code == -signal.SIGKILL
+    assert run_sweep(*given, at=kill_at("[2/")).code == -signal.SIGKILL
     left = read_status(tmp_path / "run")
     assert (left.state, left.phase, left.busy) == ("dead", "search", 0)
     assert sum(left.trials[status] for status in ("completed", "pruned")) >= 2
