@@ -6,7 +6,6 @@ ends with a zero byte, read by the browser from file descriptor 3 and written by
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import json
@@ -86,13 +85,6 @@ class Browser:
         answer = self._ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
-
-    def shoot(self, picture: Path, top: int = 0, height: int | None = None) -> None:
-        """Write a screenshot of the page, from ``top`` px on, as PNG."""
-        size = self._ask("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": top, "width": size["width"], "height": height or size["height"] - top, "scale": 1}
-        shot = self._ask("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
-        picture.write_bytes(base64.b64decode(shot["data"]))
 
     def _ask(self, method: str, **params: Any) -> dict[str, Any]:
         self._number += 1

@@ -114,9 +114,6 @@ def test_what_is_an_image_and_not_used_is_left_out_once(split_folder: Path, draw
     ]
 
 
-AS_SPLITS = ("train", "val", "test")
-
-
 @pytest.mark.parametrize(
     "names",
     [
