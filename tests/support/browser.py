@@ -14,7 +14,7 @@ import select
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +69,13 @@ class Browser:
 
     def open(self, page: Path, width: int = 1000, height: int = 900) -> None:
         """Load ``page`` and wait until it and all that it needs are there; forgets what was said before."""
-        self.resize(width, height)
+        self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.messages.clear()
         self.requests.clear()
         self._loaded = False
         self._ask("Page.navigate", url=page.resolve().as_uri())
         while not self._loaded:
             self._handle(self._read())
-
-    def resize(self, width: int, height: int = 900) -> None:
-        self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression in the page, as JSON carries it."""
@@ -131,13 +128,13 @@ class Browser:
 
 
 @contextlib.contextmanager
-def browse(profile: Path, flags: Sequence[str] = ()) -> Iterator[Browser]:
+def browse(profile: Path) -> Iterator[Browser]:
     """A browser whose own files are in ``profile``, closed at the end."""
     ours_out, theirs_in = _high_pipe()
     theirs_out, ours_in = _high_pipe()
     # Only a shell can give a child the file descriptors 3 and 4 without touching ours.
     words = f'exec "$@" 3<&{ours_out} 4>&{ours_in}'
-    command = ["bash", "-c", words, "bash", installed(), *_FLAGS, f"--user-data-dir={profile}", *flags, "about:blank"]
+    command = ["bash", "-c", words, "bash", installed(), *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
     process = subprocess.Popen(
         command, pass_fds=(ours_out, ours_in), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

@@ -86,11 +86,11 @@ def dicom(file: Path, kind: int) -> None:
     one.save_as(file, enforce_file_format=True)
 
 
-def table(file: Path, rows: Iterable[Row], delimiter: str = ",") -> None:
+def table(file: Path, rows: Iterable[Row]) -> None:
     """A table with the keys of the first row as its header; packed if the name ends in .gz."""
     rows = list(rows)
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter, lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     content = text.getvalue().encode()
