@@ -150,31 +150,12 @@ class Bench:
             epochs = [sum(count for _, count in _runs(one)) for one in ours]
             compare("bare loop", ours, [one["epoch_s"] * n / AT_ONCE for one, n in zip(bare, epochs, strict=True)])
         ours_s = [float(one["seconds"]) for one in ours]
-        found.append(
-            Line(
-                case=case.name,
-                other="T*",
-                ours=_seconds(ours_s),
-                others=_seconds(bounds_s),
-                ratio=statistics.median(a / b for a, b in zip(ours_s, bounds_s, strict=True)),
-                must=case.must.get("T*"),
-                at_least=False,
-            )
-        )
+        at_most = functools.partial(Line, case=case.name, ours=_seconds(ours_s), at_least=False)
+        over = statistics.median(a / b for a, b in zip(ours_s, bounds_s, strict=True))
+        found.append(at_most(other="T*", others=_seconds(bounds_s), ratio=over, must=case.must.get("T*")))
         outside = statistics.median(1 - one["busy_s"] / one["seconds"] for one in ours)
-        busy = _seconds([one["busy_s"] for one in ours])
-        most = case.must.get("orchestration")
-        found.append(
-            Line(
-                case=case.name,
-                other="orchestration",
-                ours=_seconds(ours_s),
-                others=f"{busy} in epochs",
-                ratio=outside,
-                must=most,
-                at_least=False,
-            )
-        )
+        busy = f"{_seconds([one['busy_s'] for one in ours])} in epochs"
+        found.append(at_most(other="orchestration", others=busy, ratio=outside, must=case.must.get("orchestration")))
         return found
 
     def bound_s(self, runs: Sequence[tuple[TrialParams, int]], costs: dict[tuple[str, int | None], Cost]) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from whole_sweep import ROOT, run_sweep
+from whole_sweep import epochs_of, run_sweep
 
 pytestmark = pytest.mark.cluster
 
@@ -41,11 +40,11 @@ def test_the_loss_is_told_and_the_sweep_resumed(
 ) -> None:
     data = ("--data", small_data, "--weights", "random", "--backbones", "squeezenet1_1", "--image-size", 32)
     much = ("--trials", 2, "--epochs", 20, "--scheduler", "none", "--finalists", 0, "--concurrency", 1)
-    second, let_go = tmp_path / "run" / "trials" / "t0001" / "result.jsonl", tmp_path / "go on"
+    second, let_go = tmp_path / "run" / "trials" / "t0001", tmp_path / "go on"
 
     def kill(lines: list[str], process: subprocess.Popen[str]) -> None:
         if lines[-1].startswith("[1/2]"):
-            while not second.exists():
+            while not (second / "result.jsonl").exists():
                 assert process.poll() is None
                 time.sleep(0.01)
             os.kill(child_of(process.pid, killed), signal.SIGKILL)
@@ -53,11 +52,10 @@ def test_the_loss_is_told_and_the_sweep_resumed(
                 process.send_signal(signal.SIGTERM)
                 let_go.touch()
 
-    program = [ROOT / "tests" / "support" / "impatient_sweep.py"]
     place = ("--storage", tmp_path, "--name", "run")
-    environment = {"PYTHONPATH": str(ROOT), "HELD": "trials/t0001", "LET_GO": str(let_go)}
+    waits = {"HELD": "trials/t0001", "LET_GO": str(let_go)}
     soon = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "2"}  # Ray takes 15 s else
-    lost = run_sweep(*data, *much, *place, at=kill, program=program, **environment, **soon)
+    lost = run_sweep(*data, *much, *place, at=kill, program="impatient_sweep.py", **waits, **soon)
     go_on = f"continue with: python -m sweep.run --resume run --storage {tmp_path}"
     if signalled:
         assert (lost.code, lost.errors) == (130, "")
@@ -74,5 +72,5 @@ def test_the_loss_is_told_and_the_sweep_resumed(
     table = pd.read_parquet(tmp_path / "run" / "trials.parquet")
     assert list(table.sort_values("number").number) == [0, 1]
     assert not set(table.status) & {"failed", "running"}
-    epochs = [json.loads(line)["epoch"] for line in second.read_text().splitlines()]
+    epochs = epochs_of(second)
     assert epochs == list(range(1, len(epochs) + 1))

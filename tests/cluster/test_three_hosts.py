@@ -5,7 +5,6 @@ In this order: each test leaves what the next one begins with.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -19,6 +18,7 @@ import pandas as pd
 import pytest
 from hosts import SHARED, Host, refused
 from launched_cluster import HEAD, RAY, LaunchedCluster, launched_cluster, trials_on
+from whole_sweep import epochs_of
 
 from sweep.status import read_status
 
@@ -106,8 +106,7 @@ def assert_complete(run: Path, trials: int, epochs: int) -> None:
     assert sorted(table.number) == list(range(trials))
     assert set(table.status) == {"completed"}, table[["number", "status", "reason"]]
     for trial in (run / "trials").iterdir():
-        written = [json.loads(line)["epoch"] for line in (trial / "result.jsonl").read_text().splitlines()]
-        assert written == list(range(1, epochs + 1)), trial.name
+        assert epochs_of(trial) == list(range(1, epochs + 1)), trial.name
     assert (run / "report" / "index.html").exists()
 
 

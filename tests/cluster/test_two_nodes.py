@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import subprocess
@@ -13,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from own_cluster import head_alone
-from whole_sweep import ROOT, run_sweep
+from whole_sweep import epochs_of, run_sweep
 
 pytestmark = pytest.mark.cluster
 
@@ -102,21 +101,10 @@ def test_a_lost_node_costs_no_trial_and_no_epoch(
     done = run_sweep(
         *("--address", cluster.address, "--data", small_data, "--storage", tmp_path, "--name", "run"),
         *("--weights", "random", "--backbones", "squeezenet1_1", "--image-size", 32, "--set", "lr=0.001"),
-        *(
-            "--trials",
-            TRIALS,
-            "--epochs",
-            EPOCHS,
-            "--scheduler",
-            "none",
-            "--finalists",
-            0,
-            "--trial-time-limit",
-            "10min",
-        ),
+        *("--trials", TRIALS, "--epochs", EPOCHS, "--scheduler", "none", "--finalists", 0),
+        *("--trial-time-limit", "10min"),
         at=lose_the_node_of_the_second_trial,
-        program=[ROOT / "tests" / "support" / "held_sweep.py"],
-        PYTHONPATH=str(ROOT),
+        program="held_sweep.py",
         HELD="trials/t0001",
         LET_GO=str(let_go),
     )
@@ -129,8 +117,7 @@ def test_a_lost_node_costs_no_trial_and_no_epoch(
     assert set(table.status) == {"completed"}, done.text
     for trial in second.parent.iterdir():
         # An epoch that was trained again would stand there again, with other seconds.
-        written = [json.loads(line)["epoch"] for line in (trial / "result.jsonl").read_text().splitlines()]
-        assert written == list(range(1, EPOCHS + 1)), trial.name
+        assert epochs_of(trial) == list(range(1, EPOCHS + 1)), trial.name
 
 
 def test_who_has_no_token_is_told_so(cluster: Any, tmp_path: Path) -> None:

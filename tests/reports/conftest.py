@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_files import write
+from run_files import WriteRun, write
 
 from reports import bootstrap
 from reports.build import build
 from reports.drawing import Drawing
 
-WriteRun = Callable[..., Path]
 DRAWN_ANEW, SCORED_ANEW = Drawing.__dict__["saved"], bootstrap.weighted_scores
 
 

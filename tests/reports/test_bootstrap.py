@@ -112,7 +112,6 @@ def drawn(seed, task, *, images=40, classes=3, runs=1, decimals=None, missing=0.
     return labels, probabilities, names, groups
 
 
-@settings(deadline=None)
 @given(
     *(st.integers(0, 10**6), TASKS, st.integers(1, 30), st.integers(2, 10), st.sampled_from([None, 1])),
     *(st.sampled_from([0, 0.3, 1]), st.booleans()),
@@ -134,7 +133,7 @@ def test_scores_of_all_resamples_begin_with_those_of_the_images(
     assert set(scores.estimate) == {*expected, *(f"npv:{c}" for c in names)}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), TASKS, st.sampled_from([None, 1]), st.booleans())
 def test_a_resample_is_scored_as_the_images_that_it_drew(seed, task, decimals, ordered):
     """Each as often as it was drawn, with missing labels; so are those that leave a patient out."""
@@ -215,7 +214,6 @@ def assert_two_by_two(scores, name, b, truth, answer, weights):
     assert scores[f"f1:{name}"][b] == pytest.approx(reference.f1_score(truth, answer, **by))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**6), TASKS)
 def test_a_configurations_score_is_the_mean_over_its_runs_on_every_resample(seed, task):
     labels, probabilities, names, groups = drawn(seed, task, runs=3, decimals=2)
@@ -294,7 +292,7 @@ def some_runs(seed: int, images: int, classes: int, *, multi_label: bool, decima
     return labels, probabilities, score_runs(labels, probabilities, names, resamples)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 10_000),
     images=st.integers(5, 60),
@@ -384,7 +382,7 @@ def test_wilsons_interval_is_that_of_statsmodels(size, data):
     assert wilson(count / size, size) == pytest.approx(expected, abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(5, 60))
 def test_bounds_are_those_of_scipy_from_the_same_resamples(seed, size):
     rng = np.random.default_rng(seed)

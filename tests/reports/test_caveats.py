@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from in_chapter import results_of
+from run_files import WriteRun
 from sklearn.metrics import f1_score, roc_auc_score
 
 from reports.caveats import caveats, from_validation_to_test
 from sweep.run_folder import RunPaths
 
-WriteRun = Callable[..., Path]
 SIZES: dict[str, Any] = {"labels_per_split": {"train": 30, "val": 300, "test": 300}, "classes": ("a", "b")}
 
 

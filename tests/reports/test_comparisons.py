@@ -184,7 +184,7 @@ def test_scores_that_no_image_counts_towards_are_not_compared():
     assert not np.isnan(compare(first, {"t1": second}, "recall:b")["t1"].difference)
 
 
-@settings(max_examples=25, deadline=None)  # statsmodels collects garbage in every call
+@settings(max_examples=25)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holms_correction_is_that_of_statsmodels(p_values):
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])

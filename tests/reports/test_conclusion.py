@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from run_files import write
+from run_files import WriteRun
 from sklearn.metrics import f1_score
 
 from reports.blocks import Table
@@ -36,9 +37,9 @@ CLASSES = ("covid", "normal", "pneumonia")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With repeats, an opened test split, and sizes of its images."""
-    return write(tmp_path_factory.mktemp("runs") / "run", finals={})
+def run(written: Callable[[str, dict[str, Any]], Path]) -> Path:
+    """With repeats, an opened test split, and sizes of its images; nobody may change it."""
+    return written("run", {"finals": {}})
 
 
 def own(run: Path, split: str = "test", trial: str = MODEL) -> Predictions:
@@ -226,8 +227,7 @@ def test_a_score_that_no_resample_moves_proves_no_difference(run: Path, tmp_path
     assert both.low < both.difference < both.high
 
 
-def test_a_class_that_the_runs_own_images_lack_is_not_compared(tmp_path: Path) -> None:
-    run = write(tmp_path / "run", finals={})
+def test_a_class_that_the_runs_own_images_lack_is_not_compared(run: Path, tmp_path: Path) -> None:
     part = own(run)
     root = evaluation(tmp_path / "b", run, part.label, part.probability)
     result = ExternalResult(read_evaluation(root))
@@ -244,8 +244,8 @@ def test_another_network_of_the_same_name_is_not_compared(run: Path, tmp_path: P
     assert concluded(root).own is None
 
 
-def test_without_an_opened_test_split_validation_stands_beside_it(tmp_path: Path) -> None:
-    run = write(tmp_path / "run", finals=None)
+def test_without_an_opened_test_split_validation_stands_beside_it(write_run: WriteRun, tmp_path: Path) -> None:
+    run = write_run()
     trial = min(path.parents[1].name for path in RunPaths(run).trials.glob("*/best/predictions.npz"))
     val = own(run, "val", trial)
     found = concluded(evaluation(tmp_path / "b", run, val.label, val.probability, trial=trial))
@@ -266,8 +266,8 @@ def test_the_models_operating_point_decides_on_both_sides(run: Path, tmp_path: P
         assert score.estimate == pytest.approx(f1_score(truth, decided, average="macro"))
 
 
-def test_labels_that_the_data_lacks_are_compared_on_neither_side(tmp_path: Path) -> None:
-    run = write(tmp_path / "run", task="multi_label", finals={})
+def test_labels_that_the_data_lacks_are_compared_on_neither_side(write_run: WriteRun, tmp_path: Path) -> None:
+    run = write_run(task="multi_label", finals={})
     part = own(run)
     kept = [0, 2]
     classes = (part.classes[0], part.classes[2])
@@ -278,8 +278,8 @@ def test_labels_that_the_data_lacks_are_compared_on_neither_side(tmp_path: Path)
     assert [one.name for one in found.classes] == list(classes)
 
 
-def test_the_page_and_the_runs_own_report_say_it(tmp_path: Path) -> None:
-    run = write(tmp_path / "run", finals={})
+def test_the_page_and_the_runs_own_report_say_it(write_run: WriteRun) -> None:
+    run = write_run(finals={})
     label, probability = as_on_test(run)
     shuffled = probability[np.random.default_rng(0).permutation(len(label))]
     root = evaluation(run / "external" / "hospital", run, label, shuffled)
@@ -295,8 +295,8 @@ def test_the_page_and_the_runs_own_report_say_it(tmp_path: Path) -> None:
     assert f"{found.own.estimate - found.external.estimate:.3f}" in table
 
 
-def test_an_evaluation_of_an_earlier_model_is_not_laid_to_this_one(tmp_path: Path) -> None:
-    run = write(tmp_path / "run", finals={})
+def test_an_evaluation_of_an_earlier_model_is_not_laid_to_this_one(write_run: WriteRun) -> None:
+    run = write_run(finals={})
     label, probability = as_on_test(run)
     shuffled = probability[np.random.default_rng(0).permutation(len(label))]
     build(evaluation(run / "external" / "hospital", run, label, shuffled))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from baseline_files import POOR, write_baselines
+from in_chapter import page_text
 from run_files import rewrite
 
 from reports.build import main
@@ -33,9 +34,7 @@ def run(write_run) -> RunPaths:
 def page_of(paths: RunPaths) -> str:
     """The text of the page, built anew, without tags; it must go through the command line with exit code 0."""
     assert main([str(paths.root)]) == 0
-    page = (paths.report / "index.html").read_text(encoding="utf-8")
-    page = re.sub(r"<(style|script)>.*?</\1>", " ", page, flags=re.S)
-    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    return page_text(paths.root)
 
 
 def cut(path: Path) -> None:

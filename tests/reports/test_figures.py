@@ -128,12 +128,6 @@ def test_a_figure_on_the_page_has_ids_of_its_own():
     assert not {one.get("id") for one in ids} & {one.get("id") for one in ET.fromstring(second).findall(".//*[@id]")}
 
 
-def test_a_drawn_curve_keeps_its_ends_and_few_points():
-    x, y = class_panels.thinned(np.linspace(0, 1, 5000), np.linspace(0, 1, 5000) ** 3)
-    assert len(x) <= class_panels.MOST_POINTS
-    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
-
-
 def test_choices_stand_words_first_and_numbers_by_size():
     assert figures.choices_of(["512", "64", "none", "256+128", "64"]) == ["none", "64", "256+128", "512"]
 

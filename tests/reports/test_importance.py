@@ -11,6 +11,7 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from run_files import rewrite_epochs
 from searched_run import write_searched
 
 from reports import importance
@@ -130,9 +131,7 @@ def test_without_a_stopped_trial_all_epochs_count(tmp_path):
 
 def test_failed_and_unended_trials_and_those_without_a_score_are_left_out_and_counted(tmp_path):
     root = write_searched(tmp_path / "run", rising, trials=8, statuses=("completed", "pruned", "failed", "running"))
-    lost = RunPaths(root).trial("t00000").result
-    rows = [json.loads(line) | {"val_f1_macro": float("nan")} for line in lost.read_text().splitlines()]
-    lost.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rewrite_epochs(RunPaths(root).trial("t00000").result, lambda row: row | {"val_f1_macro": float("nan")})
     found = used_trials(read_report_data(root))
     assert list(found.numbers) == [1, 4, 5]
     assert found.left_out == {"failed": 2, "unfinished": 2, "without a score": 1}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_files import keep_rows, write
+from run_files import keep_rows, rewrite_epochs, write
 from sklearn.metrics import accuracy_score, f1_score
 
 from reports.comparisons import Comparison, compare, holm
@@ -103,8 +102,7 @@ def test_repeats_that_failed_are_missing_damaged_or_contradicted_are_left_out_wi
     paths.repeat("t0003/seed_1001").predictions.write_bytes(b"no zip")
     paths.repeat("t0003/seed_1002").predictions.unlink()
     result = paths.repeat("t0001/seed_1001").result
-    rows = [json.loads(line) for line in result.read_text().splitlines()]
-    result.write_text("".join(json.dumps(row | {"val_f1_macro": row["val_f1_macro"] / 2}) + "\n" for row in rows))
+    rewrite_epochs(result, lambda row: row | {"val_f1_macro": row["val_f1_macro"] / 2})
     winner, damaged, contradicted = board_of(root).configurations
     assert (winner.runs.names, len(winner.finalist.scores)) == (("seed_1001", "seed_1003"), 2)
     assert (damaged.runs.names, len(damaged.finalist.scores)) == (("seed_1003",), 3)

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from baseline_files import POOR, write_baselines
-from in_chapter import figures, notes, results_of, tables
-from run_files import write
+from in_chapter import figures, notes, repeats, results_of, tables
+from run_files import WriteRun, write
 from sklearn import metrics
 
 from reports.build import build
@@ -73,7 +73,7 @@ def test_the_data_chapter_counts_them(results: Results) -> None:
 
 
 def test_scores_of_a_class_are_those_of_scikit_learn_on_known_labels(results: Results) -> None:
-    parts = [part.of("test") for key, part in results.data.repeats.items() if key.startswith("t0000/")]
+    parts = repeats(results)
     table = tables(errors.chapter(results))["per_class_test"].frame.set_index("class")
     areas = tables(discrimination.chapter(results))["discrimination_test"].frame.set_index("class")
     for place, name in enumerate(CLASSES):
@@ -104,7 +104,7 @@ def test_operating_points_count_the_images_whose_label_is_known(results: Results
 
 def test_a_subgroup_of_which_nothing_is_known_has_no_score(results: Results) -> None:
     frame = tables(errors.chapter(results))["subgroup_scores_test"].frame.set_index("value")
-    whole = [part.of("test") for key, part in results.data.repeats.items() if key.startswith("t0000/")]
+    whole = repeats(results)
     some = [(part.label >= 0).any(axis=1) for part in whole]
     right_of = [((part.probability >= 0.5) == (part.label == 1)) | (part.label < 0) for part in whole]
     expected = np.mean([right[rows].all(axis=1).mean() for right, rows in zip(right_of, some, strict=True)])
@@ -127,7 +127,7 @@ def test_curves_and_bins_are_of_known_labels(results: Results, model: Prediction
         drawn = metrics.auc(curve["1 - specificity"], curve["sensitivity"])
         assert drawn == pytest.approx(metrics.roc_auc_score(truth, probability))
         assert reliability[reliability["class"] == name]["counts"].sum() == len(truth)
-        parts = [part.of("test") for key, part in results.data.repeats.items() if key.startswith("t0000/")]
+        parts = repeats(results)
         each.append(np.mean([metrics.brier_score_loss(*known_of(part, place)) for part in parts]))
         assert brier.loc[name, "Brier"] == pytest.approx(each[-1])
         assert brier.loc[name, "observed"] == pytest.approx(truth.mean())
@@ -167,8 +167,8 @@ def test_baselines_and_finalists_are_compared_on_known_labels(results: Results) 
     )
 
 
-def test_a_class_of_which_nothing_is_known_is_told_and_left_out_of_means(tmp_path: Path) -> None:
-    folder = write(tmp_path / "run", trials=2, classes=CLASSES, task="multi_label", labels_per_split=SIZES, missing=0.1)
+def test_a_class_of_which_nothing_is_known_is_told_and_left_out_of_means(write_run: WriteRun) -> None:
+    folder = write_run(trials=2, classes=CLASSES, task="multi_label", labels_per_split=SIZES, missing=0.1)
     path = folder / "trials/t00000/best/predictions.npz"
     saved = dict(np.load(path))
     saved["label"][:, 2] = -1

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from in_chapter import results_of
-from run_files import change_sweep
+from run_files import WriteRun, change_sweep
 
 from reports import intervals
 from reports.chapters.errors import at_operating_point
@@ -21,7 +20,6 @@ from sweep.records import read_run
 from sweep.run_folder import RunPaths
 from trainables.atomic import FORMAT
 
-WriteRun = Callable[..., Path]
 CLASSES = ("covid", "normal", "pneumonia")
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from in_chapter import facts, results_of, tables, texts
-from run_files import change_sweep
+from run_files import WriteRun, change_sweep
 from sklearn.metrics import confusion_matrix
 
 from reports.bootstrap import draw_resamples, score_runs, with_prevalence
@@ -25,7 +24,6 @@ from sweep.records import read_run
 from sweep.run_folder import RunPaths
 from trainables.metrics import decide
 
-WriteRun = Callable[..., Path]
 COVID = {"target_sensitivity": {"covid": 0.9}}
 
 

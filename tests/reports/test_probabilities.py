@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from in_chapter import results_of
+from in_chapter import repeats, results_of
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
@@ -14,7 +14,7 @@ from reports.bootstrap import Runs
 from reports.probabilities import BINS, calibration_error, chance_calibration_error, reliability, youden
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(seed=st.integers(0, 10_000), images=st.integers(2, 50), decimals=st.integers(1, 5))
 def test_youdens_threshold_has_the_greatest_sensitivity_plus_specificity_of_all(seed, images, decimals):
     rng = np.random.default_rng(seed)
@@ -56,7 +56,7 @@ def test_of_equally_good_thresholds_the_one_nearest_to_one_half_is_taken():
 
 def test_the_threshold_is_of_the_validation_images_of_all_repeats_pooled(write_run):
     results = results_of(write_run(finals={}, sweep={"positive_class": "covid"}))
-    pooled = [part.of("val") for key, part in results.data.repeats.items() if key.startswith("t0000/")]
+    pooled = repeats(results, "val")
     truth = np.concatenate([part.label == 0 for part in pooled])
     expected = youden(truth, np.concatenate([part.probability[:, 0] for part in pooled]))
     assert results.operating.cut.threshold == expected

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from baseline_files import POOR, write_baselines
 from in_chapter import results_of
-from run_files import keep_rows, rewrite
+from run_files import WriteRun, keep_rows, rewrite, rewrite_epochs
 from searched_run import write_searched
 from sklearn.metrics import roc_auc_score
 
@@ -23,7 +22,6 @@ from reports.results import Results
 from sweep.records import BaselineRecord, read_run
 from sweep.run_folder import RunPaths
 
-WriteRun = Callable[..., Path]
 BIG: dict[str, Any] = {
     "labels_per_split": {"train": 60, "val": 150, "test": 150},
     "classes": ("a", "b", "c"),
@@ -56,9 +54,8 @@ def said(results: Results) -> str:
 
 
 def lift(root: Path, number: int, by: float) -> None:
-    path = RunPaths(root).trial(f"t{number:05d}").result
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(row | {"val_f1_macro": row["val_f1_macro"] + by}) + "\n" for row in rows))
+    result = RunPaths(root).trial(f"t{number:05d}").result
+    rewrite_epochs(result, lambda row: row | {"val_f1_macro": row["val_f1_macro"] + by})
 
 
 # Which network

@@ -6,7 +6,6 @@ ends with a zero byte, read by the browser from file descriptor 3 and written by
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import json
@@ -15,7 +14,7 @@ import select
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ class Browser:
 
     def open(self, page: Path, width: int = 1000, height: int = 900) -> None:
         """Load ``page`` and wait until it and all that it needs are there; forgets what was said before."""
-        self.resize(width, height)
+        self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.messages.clear()
         self.requests.clear()
         self._loaded = False
@@ -78,21 +77,11 @@ class Browser:
         while not self._loaded:
             self._handle(self._read())
 
-    def resize(self, width: int, height: int = 900) -> None:
-        self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression in the page, as JSON carries it."""
         answer = self._ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
-
-    def shoot(self, picture: Path, top: int = 0, height: int | None = None) -> None:
-        """Write a screenshot of the page, from ``top`` px on, as PNG."""
-        size = self._ask("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": top, "width": size["width"], "height": height or size["height"] - top, "scale": 1}
-        shot = self._ask("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
-        picture.write_bytes(base64.b64decode(shot["data"]))
 
     def _ask(self, method: str, **params: Any) -> dict[str, Any]:
         self._number += 1
@@ -139,13 +128,13 @@ class Browser:
 
 
 @contextlib.contextmanager
-def browse(profile: Path, flags: Sequence[str] = ()) -> Iterator[Browser]:
+def browse(profile: Path) -> Iterator[Browser]:
     """A browser whose own files are in ``profile``, closed at the end."""
     ours_out, theirs_in = _high_pipe()
     theirs_out, ours_in = _high_pipe()
     # Only a shell can give a child the file descriptors 3 and 4 without touching ours.
     words = f'exec "$@" 3<&{ours_out} 4>&{ours_in}'
-    command = ["bash", "-c", words, "bash", installed(), *_FLAGS, f"--user-data-dir={profile}", *flags, "about:blank"]
+    command = ["bash", "-c", words, "bash", installed(), *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
     process = subprocess.Popen(
         command, pass_fds=(ours_out, ours_in), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

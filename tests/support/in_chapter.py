@@ -1,16 +1,30 @@
-"""What stands in a chapter of a report, by kind of block."""
+"""What stands in a report: in a chapter by kind of block, on its page as text; and the predictions behind it."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from reports.blocks import Chapter, Facts, Figure, Note, Samples, Table, Text, walk
 from reports.data import read_report_data
 from reports.results import Results
+from trainables.predictions import Predictions
 
 
 def results_of(root: Path) -> Results:
     return Results(read_report_data(root))
+
+
+def repeats(results: Results, split: str = "test") -> list[Predictions]:
+    """Of t0000, the winner."""
+    return [part.of(split) for key, part in results.data.repeats.items() if key.startswith("t0000/")]
+
+
+def page_text(root: Path) -> str:
+    """The text of the page without tags, style and script, spaces folded."""
+    page = (root / "report" / "index.html").read_text(encoding="utf-8")
+    page = re.sub(r"<(style|script)>.*?</\1>", " ", page, flags=re.S)
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
 
 
 def tables(chapter: Chapter) -> dict[str, Table]:

@@ -43,7 +43,6 @@ class Miniature:
 
 
 Row = Mapping[str, object]
-Writer = Callable[[Path, Sequence[Row]], None]
 MINIATURES: dict[str, Callable[[Path], Miniature]] = {}
 
 
@@ -87,11 +86,11 @@ def dicom(file: Path, kind: int) -> None:
     one.save_as(file, enforce_file_format=True)
 
 
-def table(file: Path, rows: Iterable[Row], delimiter: str = ",") -> None:
+def table(file: Path, rows: Iterable[Row]) -> None:
     """A table with the keys of the first row as its header; packed if the name ends in .gz."""
     rows = list(rows)
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter, lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     content = text.getvalue().encode()
@@ -389,28 +388,18 @@ def labelled(count: int) -> list[dict[str, str]]:
     return [{"file_name": f"{at:04d}.png", "label": ["cat", "dog"][at % 2], "note": f"no {at}"} for at in range(count)]
 
 
-def hugging_face(
-    root: Path, folders: Mapping[str, Sequence[Row]], write: Callable[[Path, Sequence[Row]], None]
-) -> None:
-    for folder, rows in folders.items():
-        for row in rows:
-            image(root / folder / str(row["file_name"]), len(str(row["label"])), color=True)
-        write(root / folder, rows)
-
-
-def json_lines(folder: Path, rows: Sequence[Row]) -> None:
-    (folder / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-
-
-def comma_separated(folder: Path, rows: Sequence[Row]) -> None:
-    table(folder / "metadata.csv", rows)
+def hugging_face(folder: Path, rows: Sequence[Row]) -> None:
+    for row in rows:
+        image(folder / str(row["file_name"]), len(str(row["label"])), color=True)
 
 
 @miniature
 def hf_imagefolder(root: Path) -> Miniature:
     """A table in each split's folder, with the same file names in each."""
     splits = {"data/train": labelled(24), "data/validation": labelled(8), "data/test": labelled(10)}
-    hugging_face(root, splits, json_lines)
+    for folder, rows in splits.items():
+        hugging_face(root / folder, rows)
+        (root / folder / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     (root / "README.md").write_text("---\nlicense: cc0-1.0\n---\n")
     return Miniature(
         data=(".", "data", "data/train/metadata.jsonl"),
@@ -423,7 +412,8 @@ def hf_imagefolder(root: Path) -> Miniature:
 
 @miniature
 def hf_imagefolder_flat(root: Path) -> Miniature:
-    hugging_face(root, {".": labelled(40)}, comma_separated)
+    hugging_face(root, labelled(40))
+    table(root / "metadata.csv", labelled(40))
     return Miniature(
         data=(".", "metadata.csv"),
         preset="hf_imagefolder_flat",

@@ -20,6 +20,8 @@ from sweep.run_folder import RunPaths
 from trainables.atomic import FORMAT
 from trainables.metrics import evaluate_predictions
 
+WriteRun = Callable[..., Path]
+"""As ``write``, below the folder of a test: what the fixture ``write_run`` gives."""
 COUNTS = {
     "train": {"covid": 86, "normal": 349, "pneumonia": 350},
     "val": {"covid": 19, "normal": 75, "pneumonia": 75},
@@ -143,6 +145,12 @@ def rewrite(file: Path, **changes: Callable[[dict[str, Any]], Any]) -> None:
     with np.load(file) as saved:
         arrays = dict(saved)
     np.savez(file, **(arrays | {name: change(arrays) for name, change in changes.items()}))
+
+
+def rewrite_epochs(result: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change the record of every epoch in a result.jsonl to what ``change`` makes of it."""
+    rows = [json.loads(line) for line in result.read_text().splitlines()]
+    result.write_text("".join(json.dumps(change(row)) + "\n" for row in rows))
 
 
 def keep_rows(file: Path, chosen: Callable[[dict[str, Any]], Any]) -> None:

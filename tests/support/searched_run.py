@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json
-from run_files import write
+from run_files import rewrite_epochs, write
 
 from search_spaces.params import SpaceContext, TrialParams
 from search_spaces.space import load_space
@@ -49,7 +49,5 @@ def write_searched(
             "distributions": {name: json.loads(distribution_to_json(d)) for name, d in trial.distributions.items()},
         }
         paths.params.write_text(json.dumps(record))
-        rows = [json.loads(line) for line in paths.result.read_text().splitlines()]
-        rows = [row | {"val_f1_macro": score(params, row["epoch"])} for row in rows]
-        paths.result.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rewrite_epochs(paths.result, lambda row, params=params: row | {"val_f1_macro": score(params, row["epoch"])})
     return root

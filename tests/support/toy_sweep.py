@@ -23,6 +23,13 @@ CONTEXT = SpaceContext(
 Curve = Callable[[TrialParams, int], float]
 
 
+def history_of(root: Path) -> TrialHistory:
+    """What a resumed sweep reads back, of which nothing is damaged."""
+    history = TrialHistory(RunPaths(root), "val_f1_macro", "max")
+    assert history.load() == []
+    return history
+
+
 def learning_curve(params: TrialParams, epoch: int) -> float:
     """Rises with the epochs towards a height that depends on the learning rate, the depth and the backbone."""
     height = 0.9 - 0.05 * abs(math.log10(params.lr) + 2.5) - 0.02 * abs((params.unfreeze_depth or 0) - 2)

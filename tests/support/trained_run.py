@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from run_files import write_sweep
 from trial_settings import trial_settings
 
 from search_spaces.params import TrialParams
+from sweep.model import write_models
+from sweep.records import read_run
 from sweep.run_folder import IMAGE_CACHE, RunPaths
 from trainables.atomic import write_json
 from trainables.data.config import DataConfig
@@ -47,6 +50,14 @@ def trained_run(
     files.result.write_text(json.dumps(record) + "\n", encoding="utf-8")
     write_json(files.status, {"status": "completed", "reason": "all 1 epochs done"})
     return root
+
+
+def with_model(run: Path) -> Path:
+    """The run, after its model was written, but not as ONNX, which takes seconds and is tested by itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sweep.model.write_onnx", lambda path, network, facts: None)
+        assert write_models(read_run(run)) == []
+    return run
 
 
 def of_two_labels(folder: Path) -> DataConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -44,18 +45,21 @@ def run_sweep(
     at: Callable[[list[str], subprocess.Popen[str]], object] | None = None,
     pass_fds: Sequence[int] = (),
     cwd: Path = ROOT,
-    program: Sequence[object] = ("-m", "sweep.run"),
+    program: str | None = None,
     **environment: str,
 ) -> Done:
     """Run a sweep to its end, with a feature cache of its own, which is gone afterwards.
 
     ``at`` sees the lines so far after each new line, and the process, which it may kill.
 
-    pass_fds: open files that the process, but none that it joins, has too. program: what Python is to run.
+    pass_fds: open files that the process, but none that it joins, has too. program: the script of this folder that is
+    run instead of the command.
     """
+    command = ["-m", "sweep.run"] if program is None else [Path(__file__).with_name(program)]
+    of_ours = {} if program is None else {"PYTHONPATH": str(ROOT)}
     with ray_folder() as folder, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
-            [sys.executable, *map(str, [*program, *arguments])],
+            [sys.executable, *map(str, [*command, *arguments])],
             cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -64,6 +68,7 @@ def run_sweep(
             env=os.environ
             | {"RAY_TMPDIR": folder, "PYTHONWARNINGS": "default"}
             | {"XDG_CACHE_HOME": f"{folder}/cache", "MPLCONFIGDIR": matplotlib.get_cachedir()}
+            | of_ours
             | environment,
         )
         lines: list[str] = []
@@ -82,14 +87,29 @@ def run_sweep(
         return Done(code, lines, errors.read())
 
 
-def after_ends(count: int, number: signal.Signals) -> Callable[[list[str], subprocess.Popen[str]], object]:
-    """Send the signal ``number`` once, when ``count`` trials have ended."""
-    sent: list[bool] = []
+def rates_of(storage: Path, data: Path, rates: tuple[float, ...]) -> list[object]:
+    """The options of a sweep of one small trial for each learning rate; so that some fail, as in failing_sweep.py."""
+    space = storage / "mine.py"
+    space.write_text(
+        "def space(trial, context):\n"
+        f"    trial.suggest_categorical('lr', {rates})\n"
+        "    return {'backbone': 'squeezenet1_1', 'unfreeze_depth': 4, 'batch_size': 8}\n"
+    )
+    where = ["--data", data, "--storage", storage, "--name", "run", "--space", space, "--weights", "random"]
+    what = ["--backbones", "squeezenet1_1", "--image-size", 32]
+    return [*where, *what, "--sampler", "grid", "--trials", len(rates)]
+
+
+def epochs_of(trial: Path) -> list[int]:
+    """The epochs that are on record in the folder of a trial, in the order of their lines."""
+    return [json.loads(line)["epoch"] for line in (trial / "result.jsonl").read_text().splitlines()]
+
+
+def kill_at(text: str) -> Callable[[list[str], subprocess.Popen[str]], object]:
+    """Kill the sweep once a line holds ``text``."""
 
     def look(lines: list[str], process: subprocess.Popen[str]) -> None:
-        ended = [line for line in lines if line.startswith("[")]
-        if len(ended) >= count and not sent:
-            sent.append(True)
-            process.send_signal(number)
+        if text in lines[-1]:
+            process.send_signal(signal.SIGKILL)
 
     return look

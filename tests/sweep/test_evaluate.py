@@ -14,14 +14,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from trained_run import trained_run
+from trained_run import trained_run, with_model
 
 from reports import external
 from search_spaces.errors import UserError
-from sweep import model
 from sweep.evaluate import DATA_OPTIONS, main, own_images, read_labelled
 from sweep.evaluation_records import read_conclusion, read_evaluation
-from sweep.model import write_models
 from sweep.records import read_predictions, read_run
 from sweep.run_folder import IMAGE_CACHE, EvaluationPaths, ModelPaths
 from trainables.data.config import DataConfig, dashed
@@ -41,20 +39,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def trained(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Classes bright, dark and gray, with its model."""
     made = trained_run(tmp_path_factory.mktemp("runs") / "run", DataConfig(data=str(small_data), image_size=32))
-    export(made)
-    return made
+    return with_model(made)
 
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
     return shutil.copytree(trained, tmp_path / "run")
-
-
-def export(run: Path) -> None:
-    """Without ONNX, which takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "write_onnx", lambda path, network, facts: None)
-        assert write_models(read_run(run)) == []
 
 
 @pytest.fixture
@@ -222,8 +212,8 @@ def test_a_multi_label_model_is_judged_on_the_labels_that_the_data_knows(tmp_pat
         lines.append(f"{number}.png,{split},{number % 2},{int(number % 3 > 0)},{int(number % 4 == 0)}")
     (tmp_path / "all.csv").write_text("\n".join(lines) + "\n")
     columns = ("high", "often", "rare")
-    run = trained_run(tmp_path / "run", DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_column=columns))
-    export(run)
+    request = DataConfig(data=str(tmp_path / "all.csv"), image_size=32, label_column=columns)
+    run = with_model(trained_run(tmp_path / "run", request))
     asked = ("--data", tmp_path / "all.csv", "--label-column", "rare", "--label-column", "high", "--split", "val")
     code, lines, errors = said(run, *asked, "--out", tmp_path / "judged")
     assert code == 0, errors

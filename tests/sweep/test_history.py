@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 from full_disk import no_file_beyond
-from toy_sweep import CONTEXT, ToySweep
+from toy_sweep import CONTEXT, ToySweep, history_of
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
@@ -47,8 +47,7 @@ def test_a_trial_is_read_back_as_it_was_written(history: TrialHistory) -> None:
     report(history, 0, 1, 0.5)
     report(history, 0, 2, 0.7)
     history.end(0, "pruned", "asha: too low")
-    again = TrialHistory(history.paths, "val_f1_macro", "max")
-    assert again.load() == []
+    again = history_of(history.paths.root)
     assert again.entries == history.entries
 
 
@@ -57,14 +56,12 @@ def test_an_epoch_that_stands_twice_counts_once_and_the_later_line_wins(history:
     report(history, 0, 1, 0.5)
     report(history, 0, 1, 0.5)
     assert len(history.files(history.entries[0]).result.read_text().splitlines()) == 1, "Ray tells each result twice"
-    again = TrialHistory(history.paths, "val_f1_macro", "max")
-    again.load()
+    again = history_of(history.paths.root)
     report(again, 0, 1, 0.5)
     assert len(history.files(history.entries[0]).result.read_text().splitlines()) == 1, "and a resumed trial its last"
     report(history, 0, 1, 0.5, epoch_seconds=2.0)
     report(history, 0, 1, 0.6)
-    again = TrialHistory(history.paths, "val_f1_macro", "max")
-    again.load()
+    again = history_of(history.paths.root)
     assert again.entries[0].scores == {1: 0.6}
 
 
@@ -72,8 +69,7 @@ def test_a_trial_that_is_trained_again_leaves_nothing_of_what_came_after(history
     history.begin(0, TrialParams(backbone="resnet18"))
     for epoch, score in ((1, 0.5), (2, 0.9), (3, 0.7), (1, 0.6), (2, 0.8)):
         report(history, 0, epoch, score)
-    again = TrialHistory(history.paths, "val_f1_macro", "max")
-    assert again.load() == []
+    again = history_of(history.paths.root)
     for found in (history.entries[0], again.entries[0]):
         assert (found.scores, list(found.seconds), found.score) == ({1: 0.6, 2: 0.8}, [1, 2], 0.8)
 
@@ -83,8 +79,7 @@ def test_a_torn_last_line_is_dropped_and_the_next_record_starts_a_line(history: 
     report(history, 0, 1, 0.5)
     result = history.files(history.entries[0]).result
     result.write_text(result.read_text() + '{"epoch": 2, "val_f1')
-    again = TrialHistory(history.paths, "val_f1_macro", "max")
-    assert again.load() == []
+    again = history_of(history.paths.root)
     assert again.entries[0].scores == {1: 0.5}
     report(again, 0, 2, 0.8)
     third = TrialHistory(history.paths, "val_f1_macro", "max")
@@ -98,19 +93,16 @@ def test_a_record_that_a_full_disk_refuses_is_not_there_in_part(history: TrialHi
     result = history.files(history.entries[0]).result
     with no_file_beyond(result.stat().st_size + 5), pytest.raises(OSError, match=str(result)):
         report(history, 0, 2, 0.7)
-    again = TrialHistory(history.paths, "val_f1_macro", "max")
-    assert again.load() == []
+    again = history_of(history.paths.root)
     report(again, 0, 2, 0.7)
-    third = TrialHistory(history.paths, "val_f1_macro", "max")
-    assert third.load() == []
+    third = history_of(history.paths.root)
     assert third.entries[0].scores == {1: 0.5, 2: 0.7}
 
 
 def test_only_the_ten_best_trials_keep_their_weights_also_after_a_resume(history: TrialHistory) -> None:
     chance = [0.1 * (k * 7 % 15) for k in range(15)]
     for number, score in enumerate(chance):
-        history = TrialHistory(history.paths, "val_f1_macro", "max")
-        history.load()
+        history = history_of(history.paths.root)
         history.begin(number, TrialParams(backbone="resnet18"))
         weights = history.files(history.entries[number]).weights
         weights.parent.mkdir(parents=True)
@@ -186,8 +178,7 @@ def test_what_a_kill_left_undone_at_the_end_of_a_trial_is_done_on_resume(history
         history.end(number, status, "why")
         history.files(entry).state.touch()
         history.files(entry).error.unlink(missing_ok=True)
-    again = TrialHistory(history.paths, "val_f1_macro", "max")
-    assert again.load() == []
+    again = history_of(history.paths.root)
     finished, failed = (again.files(again.entries[number]) for number in (0, 1))
     assert not finished.state.exists()
     assert failed.error.read_text() == "why\n"
@@ -211,18 +202,12 @@ def retried(history: TrialHistory, *, broken_too: bool = False) -> str:
     return retry_failed(history.paths, "val_f1_macro", "max", broken_too=broken_too)
 
 
-def read_again(history: TrialHistory) -> TrialHistory:
-    again = TrialHistory(history.paths, "val_f1_macro", "max")
-    assert again.load() == []
-    return again
-
-
 def test_a_failed_trial_runs_again_from_its_last_epoch_and_nothing_of_its_failure_is_lost(
     history: TrialHistory,
 ) -> None:
     files = history.files(fail(history, 0, [0.5, 0.7]))
-    assert "t0000 (from epoch 3)" in retried(read_again(history))
-    again = read_again(history)
+    assert "t0000 (from epoch 3)" in retried(history_of(history.paths.root))
+    again = history_of(history.paths.root)
     assert [(entry.status, entry.reason, entry.scores) for entry in again.unfinished()] == [
         ("running", "", {1: 0.5, 2: 0.7})
     ]
@@ -243,7 +228,7 @@ def test_a_failed_trial_without_a_state_begins_anew(history: TrialHistory) -> No
     files = history.files(fail(history, 0, [0.5, 0.7]))
     files.state.unlink()
     assert "t0000 (from its beginning)" in retried(history)
-    assert read_again(history).entries[0].scores == {}
+    assert history_of(history.paths.root).entries[0].scores == {}
     assert len((files.root / "result-1.jsonl").read_text().splitlines()) == 2
     assert not files.weights.exists()
 
@@ -254,9 +239,9 @@ def test_a_trial_whose_loss_was_no_number_runs_again_only_where_all_are_asked_fo
     line = retried(history)
     assert "rerun: none" in line
     assert "--retry-failed all" in line
-    assert read_again(history).count("failed") == 1
+    assert history_of(history.paths.root).count("failed") == 1
     assert "t0000 (from its beginning)" in retried(history, broken_too=True)
-    assert read_again(history).unfinished()[0].scores == {}
+    assert history_of(history.paths.root).unfinished()[0].scores == {}
 
 
 def test_a_failed_repeat_of_a_finalist_runs_again_too(history: TrialHistory) -> None:
@@ -285,7 +270,7 @@ def test_of_failed_trials_those_that_came_furthest_keep_their_state_until_the_sw
 
     furthest = set(sorted(range(12), key=lambda number: -lengths[number])[:FAILED_KEPT])
     assert kept() == furthest
-    read_again(history)
+    history_of(history.paths.root)
     assert kept() == furthest
     drop_failed_states(history.paths)
     assert kept() == set()
@@ -300,10 +285,16 @@ def test_a_trial_takes_nothing_over_from_one_whose_parameters_were_lost(history:
     again = TrialHistory(history.paths, "val_f1_macro", "max")
     assert "params.json cannot be read" in again.load()[0]
     again.begin(again.next_number, TrialParams(backbone="resnet18"))
-    third = TrialHistory(history.paths, "val_f1_macro", "max")
-    assert third.load() == []
+    third = history_of(history.paths.root)
     assert third.entries[0].scores == {}
     assert not third.files(third.entries[0]).state.exists()
+
+
+def trials_of(study: Path) -> list[optuna.trial.FrozenTrial]:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{study}")
+    trials = optuna.load_study(study_name=STUDY_NAME, storage=storage).trials
+    storage.engine.dispose()
+    return trials
 
 
 def test_study_db_shows_every_ended_trial_and_is_rebuilt_after_a_kill(tmp_path: Path, wide_space: Space) -> None:
@@ -319,9 +310,7 @@ def test_study_db_shows_every_ended_trial_and_is_rebuilt_after_a_kill(tmp_path: 
     export.close()
     opened = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     assert str(tmp_path / "study.db") not in opened
-    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'study.db'}")
-    trials = optuna.load_study(study_name=STUDY_NAME, storage=storage).trials
-    storage.engine.dispose()
+    trials = trials_of(tmp_path / "study.db")
     shown = {trial.user_attrs["trial_id"]: trial for trial in trials}
     assert len(trials) == len(shown) == 8
     for entry in resumed.history.entries.values():
@@ -339,9 +328,7 @@ def test_study_db_shows_every_trial_of_a_fixed_list(tmp_path: Path) -> None:
     sweep.history.on_end.append(export.add)
     sweep.run()
     export.close()
-    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'study.db'}")
-    trials = optuna.load_study(study_name=STUDY_NAME, storage=storage).trials
-    storage.engine.dispose()
+    trials = trials_of(tmp_path / "study.db")
     assert [trial.params for trial in trials] == [params.active() for params in space.fixed]
     assert len({trial.params["backbone"] for trial in trials}) == 2
 

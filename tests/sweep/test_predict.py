@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from trained_run import of_two_labels, trained_run
+from trained_run import of_two_labels, trained_run, with_model
 
-from sweep import model, predictor
-from sweep.model import write_models
+from sweep import predictor
 from sweep.predict import image_files, main
 from sweep.predictor import open_model
 from sweep.records import read_predictions, read_run
@@ -45,15 +44,8 @@ HELP = "python -m sweep.predict --help lists the options"
 @pytest.fixture(scope="module")
 def run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Classes bright, dark and gray, with its model."""
-    return with_model(tmp_path_factory.mktemp("runs") / "run", small_data, 32)
-
-
-def with_model(place: Path, data: Path, size: int) -> Path:
-    made = trained_run(place, DataConfig(data=str(data), image_size=size))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "write_onnx", lambda path, network, facts: None)
-        assert write_models(read_run(made)) == []
-    return made
+    made = trained_run(tmp_path_factory.mktemp("runs") / "run", DataConfig(data=str(small_data), image_size=32))
+    return with_model(made)
 
 
 @pytest.fixture
@@ -180,10 +172,7 @@ def test_any_format_and_size_is_read(run: Path, said: Said, tmp_path: Path) -> N
 
 
 def test_several_labels_are_decided_by_their_thresholds(said: Said, tmp_path: Path) -> None:
-    run = trained_run(tmp_path / "run", of_two_labels(tmp_path))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "write_onnx", lambda path, network, facts: None)
-        write_models(read_run(run))
+    run = with_model(trained_run(tmp_path / "run", of_two_labels(tmp_path)))
     saved = torch.load(run / "models" / "best.pt", weights_only=True)
     for thresholds, decision in (({"high": 0.0, "often": 0.0}, "high|often"), ({"high": 1.0, "often": 1.0}, "")):
         torch.save(saved | {"thresholds": thresholds}, run / "models" / "best.pt")
@@ -253,7 +242,8 @@ def test_a_reader_that_has_seen_enough_costs_no_row_of_the_table(run: Path, smal
 @pytest.fixture(scope="module")
 def fine(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose maps have 7 x 7 positions."""
-    return with_model(tmp_path_factory.mktemp("runs") / "fine", small_data, 128)
+    made = trained_run(tmp_path_factory.mktemp("runs") / "fine", DataConfig(data=str(small_data), image_size=128))
+    return with_model(made)
 
 
 def test_maps_are_drawn_over_the_images_by_row_and_class_for_the_owner_alone(

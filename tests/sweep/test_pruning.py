@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler
-from toy_sweep import ToySweep
+from toy_sweep import ToySweep, history_of
 
 from search_spaces.params import TrialParams
 from search_spaces.space import Space
@@ -144,8 +144,7 @@ def test_rungs_survive_a_kill(tmp_path: Path, wide_space: Space) -> None:
 def test_a_trial_killed_before_its_rung_was_decided_is_decided_when_it_reports_again(tmp_path: Path) -> None:
     """Its own record in the rung must not count as a promotion."""
     filled(tmp_path, [[0.9] * 3, [0.8] * 3, [0.1] * 3, [0.7] * 3])
-    history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
-    history.load()
+    history = history_of(tmp_path)
     history.report(2, 3, 0.1, json.dumps({"epoch": 3, "val_f1_macro": 0.1}))
     rule = PruningRule("asha", 9, grace_period=3, reduction_factor=3)
     assert rule.reason_to_stop(history, 2, 3, history.entries.keys()) is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import logging
 import math
 import os
@@ -22,7 +21,9 @@ from our_sweep import sweep
 from own_cluster import own_cluster
 from ray import tune
 from ray.air.execution._internal import RayActorManager
+from toy_sweep import history_of
 from toy_trainable import BUDGET, learning, toy
+from whole_sweep import epochs_of
 
 from search_spaces.params import TrialParams
 from sweep.endings import SweepStopped
@@ -145,21 +146,18 @@ def test_a_process_that_dies_costs_no_trial_and_no_epoch(tmp_path: Path, when: s
     """Ray Tune itself loses a trial whose process dies as it takes it over."""
     seen = sweep(tmp_path, dying(when, 1), trials=4, concurrency=2, scheduler="none")
     assert seen.began == 4
-    history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
-    assert history.load() == []
+    history = history_of(tmp_path)
     assert {state.status for state in history.entries.values()} == {"completed"}
     restarts = sum(state.restarts for state in history.entries.values())
     assert restarts == 0 if when == "at reset" else restarts >= 4
     for state in history.entries.values():
-        epochs = [json.loads(line)["epoch"] for line in history.files(state).result.read_text().splitlines()]
-        assert epochs == list(range(1, BUDGET + 1)), state.trial_id
+        assert epochs_of(history.files(state).root) == list(range(1, BUDGET + 1)), state.trial_id
 
 
 @pytest.mark.cluster
 def test_a_trial_that_ends_every_process_fails_and_the_others_go_on(tmp_path: Path) -> None:
     sweep(tmp_path, dying("in step", 99, only=0), trials=2, scheduler="none")
-    history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
-    history.load()
+    history = history_of(tmp_path)
     first, second = history.entries[0], history.entries[1]
     assert (first.status, first.reason, first.restarts) == ("failed", DIED, RESTARTS + 1)
     assert (second.status, len(second.scores)) == ("completed", BUDGET)
@@ -190,8 +188,7 @@ def test_a_machine_that_fails_every_trial_ends_the_sweep(tmp_path: Path, reason:
     machine = pytest.raises(SweepStopped, match=r"the last 5 trials on .* resume with --retry-failed")
     with machine if count == 8 else nullcontext():
         sweep(tmp_path, failing(reason, 3), trials=12, scheduler="none")
-    history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
-    history.load()
+    history = history_of(tmp_path)
     assert [state.status for state in history.entries.values()] == ["completed"] * 3 + ["failed"] * (count - 3)
 
 
@@ -258,8 +255,7 @@ def test_an_error_of_tunes_own_costs_no_trial(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(RayActorManager, "next", unexpected)
     sweep(tmp_path, toy(learning), trials=3, concurrency=2, scheduler="none")
     assert next(calls) > 20
-    history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
-    history.load()
+    history = history_of(tmp_path)
     assert [state.status for state in history.entries.values()] == ["completed"] * 3
     assert {len(state.scores) for state in history.entries.values()} == {BUDGET}
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from our_sweep import sweep
 from own_cluster import own_cluster
+from toy_sweep import history_of
 from toy_trainable import learning, toy
 
-from sweep.history import TrialHistory
-from sweep.run_folder import RunPaths
 from sweep.workers import DIED, reason_of_loss
 
 pytestmark = pytest.mark.cluster
@@ -32,8 +31,7 @@ def test_a_process_that_ray_ended_as_memory_ran_out(full_machine: None, tmp_path
             __import__("threading").Event().wait()
 
     sweep(tmp_path, Waiting, trials=1, scheduler="none")
-    history = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
-    history.load()
+    history = history_of(tmp_path)
     assert history.entries[0].status == "failed"
     assert history.entries[0].reason.startswith("out of memory: Ray ended its process before the memory of its machine")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.evaluation_records import EvaluationRecord
@@ -97,7 +97,6 @@ def test_an_epoch_names_the_metric_that_is_no_number() -> None:
 
 
 @pytest.mark.parametrize("kind", [DatasetRecord, SweepRecord, EvaluationRecord, Finals])
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(data=st.data())
 def test_whatever_a_record_holds_what_is_kept_fits(kind: type[Record], data: st.DataObject) -> None:
     names = sorted(one.alias or name for name, one in kind.model_fields.items())

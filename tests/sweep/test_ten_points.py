@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,10 +36,10 @@ from toy_trainable import (
     learning,
     toy,
 )
+from whole_sweep import ROOT, ray_folder
 
 pytestmark = pytest.mark.long
 
-ROOT = Path(__file__).resolve().parents[2]
 ATTEMPTS = {"ours": 1, "plain": 3, "database": 3}
 """How often a sweep is begun until it can be looked at: on a busy machine plain Ray breaks by itself at times."""
 BROKE = "cannot be resumed: (?s:.*)(KeyError|it waits for ever)"
@@ -209,14 +208,11 @@ def test_9_a_sweep_does_not_join_somebody_elses_cluster(way: str, cluster: str, 
         "from sweep.cluster import connect; connect('local', 1)" if way == "ours" else "ray.init(log_to_driver=False)"
     )
     script = f"import ray; {start}; print(ray.get_runtime_context().gcs_address, end='')"
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
-    try:
+    with ray_folder() as folder:
         environment = os.environ | {"RAY_ADDRESS": cluster, "RAY_TMPDIR": folder}
         done = subprocess.run(
             [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
         )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     if not done.stdout:
         raise RuntimeError(done.stderr)
     with holds(way, but_plain="joined"):

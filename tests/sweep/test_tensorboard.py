@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from full_disk import no_file_beyond
 from tensorboardX.proto.event_pb2 import Event
+from toy_sweep import history_of
 
 from search_spaces.params import TrialParams
 from sweep.history import TrialHistory
@@ -57,8 +58,7 @@ def test_a_resumed_trial_goes_on_with_its_curve(history: TrialHistory, tmp_path:
     first = TensorBoardLog(history)
     report(history, 1, train_loss=1.5)
     first.close()
-    again = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max")
-    again.load()
+    again = history_of(tmp_path)
     second = TensorBoardLog(again)
     report(again, 2, train_loss=1.0)
     second.close()

@@ -57,6 +57,17 @@ def begin(tmp_path: Path, images: Path, *more: str) -> RunPaths:
         return write_new_run(paths, beside, asked, plan, machine, where)
 
 
+def reopened(run: RunPaths, *more: str) -> Plan:
+    """The run, as ``--resume`` takes it up again before anything is trained."""
+    resumed = resume(read(["--resume", "begun", "--storage", str(run.root.parent), *more])[0])
+    with staging(run, []) as beside:
+        assert beside is not None
+        prepare = prepare_into(beside, run, workers=1, folds=None)
+        plan = make_plan(resumed.config, [], prepare, own_epochs=False, machine=this_machine(), resumed=run)
+        reopen_run(run, beside, {}, plan.damaged, weights_found(plan))
+    return plan
+
+
 def test_a_run_that_was_given_no_name_is_saved_under_that_of_its_folder(tmp_path: Path, images: Path) -> None:
     paths = begin(tmp_path, images)
     saved = json.loads(paths.sweep.read_text())
@@ -197,12 +208,7 @@ def test_weights_that_have_moved_can_be_given_anew_and_no_others(tmp_path: Path,
     expect(asked("--resume", "begun"), f"{before} does not exist")
     again = ("--resume", "begun", "--weights", f"squeezenet1_1={file}")
     assert asked(*again, "--dry-run").code == 0
-    resumed = resume(read([*again, "--storage", str(run.root.parent)])[0])
-    with staging(run, []) as beside:
-        assert beside is not None
-        prepare = prepare_into(beside, run, workers=1, folds=None)
-        plan = make_plan(resumed.config, [], prepare, own_epochs=False, machine=this_machine(), resumed=run)
-        reopen_run(run, beside, {}, plan.damaged, weights_found(plan))
+    reopened(run, *again[2:])
     assert read_run(run.root).provenance.weights["squeezenet1_1"].path == str(file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     folder.mkdir()
@@ -276,17 +282,6 @@ def test_a_folder_in_the_place_of_a_file_is_named(run: RunPaths, asked: Asked) -
     run.splits.unlink()
     run.splits.mkdir()
     expect(asked("--resume", "begun"), f"{run.splits} is a folder, but the run had a file there: move the folder away")
-
-
-def reopened(run: RunPaths) -> Plan:
-    """The run, as ``--resume`` takes it up again before anything is trained."""
-    resumed = resume(read(["--resume", "begun", "--storage", str(run.root.parent)])[0])
-    with staging(run, []) as beside:
-        assert beside is not None
-        prepare = prepare_into(beside, run, workers=1, folds=None)
-        plan = make_plan(resumed.config, [], prepare, own_epochs=False, machine=this_machine(), resumed=run)
-        reopen_run(run, beside, {}, plan.damaged)
-    return plan
 
 
 @pytest.mark.parametrize(

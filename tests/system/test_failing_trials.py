@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from whole_sweep import ROOT, ray_folder, run_sweep
+from whole_sweep import rates_of, run_sweep
 
 pytestmark = pytest.mark.long
 
-SPACE = """
-def space(trial, context):
-    lr = trial.suggest_categorical("lr", {rates})
-    return {{"backbone": "squeezenet1_1", "unfreeze_depth": 4, "batch_size": 8}}
-"""
 REASONS = {
     0.02: "ValueError: no good",
     0.03: "TimeoutError: hung past its time limit of 10.0 s",
@@ -29,26 +21,13 @@ REASONS = {
 
 
 def arguments(storage: Path, data: Path, rates: tuple[float, ...]) -> list[object]:
-    (storage / "mine.py").write_text(SPACE.format(rates=rates))
-    where = ["--data", data, "--storage", storage, "--name", "run", "--space", storage / "mine.py"]
-    what = ["--weights", "random", "--backbones", "squeezenet1_1", "--image-size", 32, "--epochs", 1, "--finalists", 0]
-    return [*where, *what, "--sampler", "grid", "--trials", len(rates), "--trial-time-limit", 10]
+    return [*rates_of(storage, data, rates), "--epochs", 1, "--finalists", 0, "--trial-time-limit", 10]
 
 
 def test_trials_that_go_wrong_in_every_way_fail_alone_and_the_others_go_on(small_data: Path, tmp_path: Path) -> None:
-    program = ROOT / "tests" / "support" / "failing_sweep.py"
-    asked = arguments(tmp_path, small_data, (0.01, *REASONS, 0.06))
-    with ray_folder() as folder:
-        done = subprocess.run(
-            [sys.executable, program, *map(str, asked)],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"RAY_TMPDIR": folder, "PYTHONPATH": str(ROOT)},
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert "(raylet)" not in done.stdout, "what Ray says of dead workers belongs into the log"
+    done = run_sweep(*arguments(tmp_path, small_data, (0.01, *REASONS, 0.06)), program="failing_sweep.py")
+    assert done.code == 0, done.errors
+    assert "(raylet)" not in done.text, "what Ray says of dead workers belongs into the log"
     run = tmp_path / "run"
     table = pd.read_parquet(run / "trials.parquet").set_index("param_lr")
     assert dict(table.status[[0.01, 0.06]]) == {0.01: "completed", 0.06: "completed"}
@@ -61,10 +40,10 @@ def test_trials_that_go_wrong_in_every_way_fail_alone_and_the_others_go_on(small
         assert json.loads((folder / "status.json").read_text()) == {"status": "failed", "reason": row.reason}
         assert reason.partition(": ")[2] in (folder / "error.txt").read_text()
         assert reason in report
-        assert any(f"{row.trial_id} failed" in line and reason in line for line in lines)
+        assert any(f"{row.trial_id} failed" in line and reason in line for line in done.lines)
         assert not (folder / "state.pt").exists()
     assert "in _keep" in (run / "trials" / table.loc[0.03].trial_id / "error.txt").read_text(), "where it hung"
-    assert "trials: 2 completed, 0 pruned, 5 failed" in lines
+    assert "trials: 2 completed, 0 pruned, 5 failed" in done.lines
 
 
 def test_a_sweep_of_which_every_trial_fails_ends_with_code_1(small_data: Path, tmp_path: Path) -> None:

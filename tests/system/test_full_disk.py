@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from full_disk import fill, tiny_disk
-from whole_sweep import ROOT, run_sweep
+from whole_sweep import run_sweep
 
 from sweep.run_folder import RunPaths
 
@@ -45,9 +45,8 @@ def test_a_storage_that_fills_up_ends_the_sweep_and_it_goes_on_when_there_is_roo
         what = ["--backbones", "squeezenet1_1", "--set", "unfreeze_depth=4", "--trials", 4, "--epochs", 3]
         finalists = ["--finalists", 0] if full_at == "[1/" else ["--finalists", 1, "--repeats", 1]
         run = disk / "run"
-        program = [ROOT / "tests" / "support" / "held_sweep.py"]
-        environment = {"PYTHONPATH": str(ROOT), "HELD": held, "LET_GO": str(let_go)}
-        full = run_sweep(*where, *what, *finalists, at=fill_up, program=program, **environment)
+        waits = {"HELD": held, "LET_GO": str(let_go)}
+        full = run_sweep(*where, *what, *finalists, at=fill_up, program="held_sweep.py", **waits)
         assert full.code == 4, full.text + full.errors
         assert "lost its worker" not in full.text
         assert len(full.errors.splitlines()) == 1, full.errors

@@ -4,45 +4,25 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
-from whole_sweep import ROOT, Done, run_sweep
+from whole_sweep import Done, epochs_of, kill_at, rates_of, run_sweep
 
 from sweep.records import read_run
 from sweep.run_folder import RunPaths, TrialPaths
 
 pytestmark = pytest.mark.long
 
-FAILING = {"program": (str(ROOT / "tests" / "support" / "failing_sweep.py"),), "PYTHONPATH": str(ROOT)}
-SPACE = """
-def space(trial, context):
-    trial.suggest_categorical("lr", {rates})
-    return {{"backbone": "squeezenet1_1", "unfreeze_depth": 4, "batch_size": 8}}
-"""
-
 
 def arguments(storage: Path, data: Path, rates: tuple[float, ...]) -> list[object]:
     """A sweep of one trial for each rate; that of 0.0007 fails in its second epoch, but not where it is retried."""
-    (storage / "mine.py").write_text(SPACE.format(rates=rates))
-    where = ["--data", data, "--storage", storage, "--name", "run", "--space", storage / "mine.py"]
-    what = ["--weights", "random", "--backbones", "squeezenet1_1", "--image-size", 32, "--epochs", 4]
-    return [*where, *what, "--sampler", "grid", "--scheduler", "none", "--trials", len(rates)]
-
-
-def kill_when_one_has_failed(lines: list[str], process: subprocess.Popen[str]) -> None:
-    if " failed" in lines[-1]:
-        process.send_signal(signal.SIGKILL)
+    return [*rates_of(storage, data, rates), "--epochs", 4, "--scheduler", "none"]
 
 
 def failed_one(run: Path) -> TrialPaths:
     (found,) = (path.parent for path in run.glob("trials/*/error*.txt"))
     return TrialPaths(found)
-
-
-def epochs_of(trial: TrialPaths) -> list[int]:
-    return [json.loads(line)["epoch"] for line in trial.result.read_text().splitlines()]
 
 
 def resumed(storage: Path, *more: object) -> Done:
@@ -55,12 +35,12 @@ def test_a_failed_trial_goes_on_from_its_last_epoch_where_the_sweep_has_not_ende
     small_data: Path, tmp_path: Path
 ) -> None:
     asked = [*arguments(tmp_path, small_data, (0.0004, 0.0007, 0.0005, 0.0006)), "--finalists", 0]
-    assert run_sweep(*asked, at=kill_when_one_has_failed, **FAILING).code == -signal.SIGKILL
+    assert run_sweep(*asked, at=kill_at(" failed"), program="failing_sweep.py").code == -signal.SIGKILL
     trial = failed_one(tmp_path / "run")
-    assert (trial.state.exists(), trial.weights.exists(), epochs_of(trial)) == (True, True, [1])
+    assert (trial.state.exists(), trial.weights.exists(), epochs_of(trial.root)) == (True, True, [1])
     done = resumed(tmp_path, "--retry-failed")
     assert f"failed trials to rerun: {trial.root.name} (from epoch 2)" in done.lines
-    assert epochs_of(trial) == [1, 2, 3, 4], "each epoch is trained once and stands once"
+    assert epochs_of(trial.root) == [1, 2, 3, 4], "each epoch is trained once and stands once"
     assert set(read_run(tmp_path / "run").trials.status) == {"completed"}
     assert "tired" in json.loads((trial.root / "status-1.json").read_text())["reason"]
     assert "in _keep" in (trial.root / "error-1.txt").read_text()
@@ -70,7 +50,7 @@ def test_a_failed_trial_goes_on_from_its_last_epoch_where_the_sweep_has_not_ende
 
 def test_a_sweep_that_has_ended_takes_its_failed_trials_in_and_decides_anew(small_data: Path, tmp_path: Path) -> None:
     asked = [*arguments(tmp_path, small_data, (0.0005, 0.0007)), "--finalists", 2, "--repeats", 1]
-    first = run_sweep(*asked, **FAILING)
+    first = run_sweep(*asked, program="failing_sweep.py")
     assert first.code == 0, first.errors
     run = tmp_path / "run"
     trial = failed_one(run)
@@ -88,7 +68,7 @@ def test_a_sweep_that_has_ended_takes_its_failed_trials_in_and_decides_anew(smal
     done = resumed(tmp_path, "--retry-failed")
     again = f"{trial.root.name} (from its beginning), {repeat.trial_id} (from its beginning)"
     assert f"failed trials to rerun: {again}" in done.lines
-    assert epochs_of(trial) == epochs_of(files) == [1, 2, 3, 4]
+    assert epochs_of(trial.root) == epochs_of(files.root) == [1, 2, 3, 4]
     after = read_run(run).finals
     assert after is not None
     assert {one.trial_id: len(one.completed) for one in after.finalists} == {"t0000": 1, "t0001": 1}

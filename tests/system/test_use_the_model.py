@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trained_run import trained_run
+from trained_run import trained_run, with_model
 from whole_sweep import ROOT
 
 from search_spaces.params import TrialParams
-from sweep.model import write_models
 from sweep.predictor import open_model
 from sweep.records import read_predictions, read_run
 from trainables.data.config import DataConfig
@@ -34,16 +33,9 @@ def command(module: str, *arguments: object) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.fixture(autouse=True)
-def no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its export takes seconds, and is tested by itself."""
-    monkeypatch.setattr("sweep.model.write_onnx", lambda path, network, facts: None)
-
-
 @pytest.mark.long
 def test_a_runs_model_predicts_and_is_judged(small_data: Path, tmp_path: Path) -> None:
-    run = trained_run(tmp_path / "runs" / "mine", DataConfig(data=str(small_data), image_size=32))
-    assert write_models(read_run(run)) == []
+    run = with_model(trained_run(tmp_path / "runs" / "mine", DataConfig(data=str(small_data), image_size=32)))
     (small_data / "test" / "broken.png").write_bytes(b"\x89PNG")
     predicted = command("sweep.predict", run, small_data / "test", "--csv", tmp_path / "answers.csv")
     (small_data / "test" / "broken.png").unlink()
@@ -81,8 +73,7 @@ def test_real_xrays_get_the_probabilities_that_the_run_has_for_them(shared_dir: 
     (tmp_path / "some.csv").write_text("\n".join(lines) + "\n")
     request = DataConfig(data=str(tmp_path / "some.csv"), image_size=96, label_column=("label",))
     params = TrialParams(backbone="mobilenet_v2", unfreeze_depth=1, batch_size=16, lr=0.01)
-    run = trained_run(tmp_path / "run", request, params, weights=str(shared_dir / "weights"))
-    assert write_models(read_run(run)) == []
+    run = with_model(trained_run(tmp_path / "run", request, params, weights=str(shared_dir / "weights")))
     known = read_predictions(read_run(run), "t0000")
     assert known is not None
     files = [Path(path) for path in known.path]

@@ -6,14 +6,14 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from whole_sweep import ROOT, Done, after_ends, run_sweep
+from trial_settings import timeless
+from whole_sweep import Done, kill_at, run_sweep
 
 from sweep.records import read_predictions, read_run
 from sweep.run import this_machine
@@ -21,8 +21,6 @@ from sweep.run_folder import RunPaths
 from sweep.status import Status, read_status
 
 pytestmark = pytest.mark.long
-
-CLOCK = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
 
 
 def arguments(data: Path, storage: Path, name: str, trials: int = 9) -> list[object]:
@@ -38,8 +36,8 @@ def trials(run: Path) -> list[dict[str, Any]]:
     """Every trial as its files tell it, without what a clock says."""
     told = []
     for folder in sorted((run / "trials").iterdir()):
-        lines = [json.loads(line) for line in (folder / "result.jsonl").read_text().splitlines()]
-        epochs = {line["epoch"]: {k: v for k, v in line.items() if k not in CLOCK} for line in lines}
+        lines = [timeless(json.loads(line)) for line in (folder / "result.jsonl").read_text().splitlines()]
+        epochs = {line["epoch"]: line for line in lines}
         told.append(
             {
                 "start": json.loads((folder / "params.json").read_text()),
@@ -48,16 +46,6 @@ def trials(run: Path) -> list[dict[str, Any]]:
             }
         )
     return told
-
-
-def kill_at(text: str) -> Callable[[list[str], subprocess.Popen[str]], object]:
-    """Kill the sweep once a line holds ``text``."""
-
-    def look(lines: list[str], process: subprocess.Popen[str]) -> None:
-        if text in lines[-1]:
-            process.send_signal(signal.SIGKILL)
-
-    return look
 
 
 def repeats(root: Path) -> dict[str, Any]:
@@ -69,7 +57,7 @@ def repeats(root: Path) -> dict[str, Any]:
     for one in (repeat for finalist in run.finals.finalists for repeat in finalist.repeats):
         predictions = read_predictions(run, one.trial_id)
         assert predictions is not None
-        epochs = [row.model_dump(exclude=set(CLOCK)) for row in one.epochs]
+        epochs = [timeless(row.model_dump()) for row in one.epochs]
         told[one.trial_id] = (
             one.seed,
             one.status,
@@ -145,7 +133,7 @@ def test_a_sweep_killed_in_its_search_and_among_its_repeats_ends_as_one_that_was
     The feature cache is lost each time, too.
     """
     given = [*arguments(small_data, tmp_path, "run"), "--finalists", 2, "--repeats", 2, "--deterministic"]
-    assert run_sweep(*given, at=after_ends(2, signal.SIGKILL)).code == -signal.SIGKILL
+    assert run_sweep(*given, at=kill_at("[2/")).code == -signal.SIGKILL
     left = read_status(tmp_path / "run")
     assert (left.state, left.phase, left.busy) == ("dead", "search", 0)
     assert sum(left.trials[status] for status in ("completed", "pruned")) >= 2
@@ -238,9 +226,8 @@ def test_ctrl_c_stops_cleanly_and_a_resumed_sweep_can_be_extended(small_data: Pa
             process.send_signal(signal.SIGCONT)
 
     few = arguments(small_data, tmp_path, "run", trials=5)
-    held = {"PYTHONPATH": str(ROOT), "HELD": "trials/t000[1-9]", "LET_GO": str(let_go)}
-    program = [ROOT / "tests" / "support" / "held_sweep.py"]
-    first = run_sweep(*few, "--finalists", 0, at=resume_beside_then_interrupt, program=program, **held)
+    held = {"HELD": "trials/t000[1-9]", "LET_GO": str(let_go)}
+    first = run_sweep(*few, "--finalists", 0, at=resume_beside_then_interrupt, program="held_sweep.py", **held)
     assert [other.code for other in beside] == [2]
     assert "is running in another process" in beside[0].errors
     assert first.code == 130

@@ -348,9 +348,10 @@ def test_frozen_features_are_those_of_torchvisions_own_network_in_eval_mode() ->
     np.testing.assert_allclose(frozen(found, images, "fp32"), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_frozen_features_are_read_from_the_cache_that_trials_share(tmp_path: Path, small_data: Path) -> None:
-    data = prepared(tmp_path, small_data, image_size=32)
-    test = part_of(data, tmp_path / "run")
+def test_frozen_features_are_read_from_the_cache_that_trials_share(
+    small: tuple[TrialData, Split], tmp_path: Path
+) -> None:
+    data, test = small
     apart = measure(data, test, tmp_path / "apart")["frozen_squeezenet1_1"]
     place = CachePlace(str(tmp_path / "cache of features"))
     whole = {"squeezenet1_1": [len(BACKBONES["squeezenet1_1"].stages)]}
@@ -365,10 +366,10 @@ def test_frozen_features_are_read_from_the_cache_that_trials_share(tmp_path: Pat
 
 
 def test_frozen_features_begin_with_those_that_are_there(
-    tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
+    small: tuple[TrialData, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trials that train the last block have left features of the layers before it, and nobody those of all layers."""
-    data = prepared(tmp_path, small_data, image_size=32)
+    data, _ = small
     apart = measure(data, None, tmp_path / "apart")["frozen_squeezenet1_1"]
     params, found, place = TrialParams(backbone="squeezenet1_1"), RANDOM["squeezenet1_1"], CachePlace(str(tmp_path))
     model = build_model(params, 1, found, data.image_size, seed=0, trunk_seed=trunk_seed(0, "squeezenet1_1"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from in_chapter import figures, results_of, tables, texts
+from in_chapter import figures, repeats, results_of, tables, texts
 from run_files import rewrite
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
@@ -16,10 +16,6 @@ from reports.probabilities import BINS, SELECTION
 def rows(results):
     (table,) = tables(chapter(results)).values()
     return table.frame.set_index("probability of")
-
-
-def repeats(results):
-    return [part.of("test") for key, part in results.data.repeats.items() if key.startswith("t0000/")]
 
 
 def test_each_class_has_its_brier_score_and_its_mean_probability_over_the_repeats(write_run):

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from in_chapter import figures, results_of, tables, texts
+from run_files import WriteRun
 
 from reports.chapters.cost import chapter, front
 
-WriteRun = Callable[..., Path]
 numbers = st.one_of(st.integers(-5, 5).map(float), st.just(math.nan))
 
 

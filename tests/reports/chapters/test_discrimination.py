@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from in_chapter import figures, notes, results_of, tables, texts
+from in_chapter import figures, notes, repeats, results_of, tables, texts
 from run_files import keep_rows, rewrite
 from sklearn import metrics
 
@@ -18,10 +18,6 @@ from sweep.run_folder import RunPaths
 def areas(found):
     (table,) = tables(found).values()
     return table
-
-
-def repeats(results, split="test"):
-    return [part.of(split) for key, part in results.data.repeats.items() if key.startswith("t0000/")]
 
 
 @pytest.mark.parametrize("task", ["single_label", "multi_label"])

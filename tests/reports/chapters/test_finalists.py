@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from baseline_files import POOR, write_baselines
 from in_chapter import figures, results_of, tables, texts
-from run_files import write
+from run_files import WriteRun, write
 
 from reports.caveats import caveats
 from reports.chapters import backbone_depth, finalists
@@ -22,8 +20,6 @@ from reports.intervals import interval
 from reports.leaderboard import Leaderboard
 from sweep.run_folder import RunPaths
 from trainables.metrics import evaluate_predictions
-
-WriteRun = Callable[..., Path]
 
 
 def lead(difference: float, p_holm: float) -> Comparison:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from in_chapter import figures, notes, results_of, tables, texts
+from run_files import WriteRun
 from searched_run import write_searched
 
 from reports import figures as drawings
@@ -15,8 +15,6 @@ from reports import importance
 from reports.chapters.hyperparameters import chapter, slices
 from search_spaces.params import TrialParams
 from sweep.run_folder import RunPaths
-
-WriteRun = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 from in_chapter import facts, figures, notes, results_of, tables, texts
+from run_files import WriteRun
 from sklearn.metrics import f1_score, multilabel_confusion_matrix, recall_score
 from study_run import write_study
 
@@ -19,7 +18,6 @@ from reports.render import csv, latex_table
 from search_spaces.studies import FLAWS, published
 from sweep.run_folder import RunPaths
 
-WriteRun = Callable[..., Path]
 MULTI = ("W9", "W10")
 ROWS = published()
 BY_ID = {row.id: row for row in ROWS}

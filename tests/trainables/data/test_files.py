@@ -238,7 +238,7 @@ NAMES = st.sampled_from(["a", "b", "a.png", "b.png", "1.jpg", ".", "..", "", "a.
 PATHS = st.lists(NAMES, max_size=4).map("/".join)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(images=st.sets(st.lists(st.sampled_from("abé"), max_size=3).map("/".join), max_size=6), cells=st.lists(PATHS))
 def test_whatever_cells_say_they_are_found_or_not(images: set[str], cells: list[str]) -> None:
     root = Path("/nowhere")

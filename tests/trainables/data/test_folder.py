@@ -114,9 +114,6 @@ def test_what_is_an_image_and_not_used_is_left_out_once(split_folder: Path, draw
     ]
 
 
-AS_SPLITS = ("train", "val", "test")
-
-
 @pytest.mark.parametrize(
     "names",
     [
@@ -394,7 +391,7 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tree=TREES, options=OPTIONS, name=st.text(string.printable, min_size=1, max_size=8))
 def test_any_tree_is_read_or_refused_in_words(
     tmp_path: Path, tree: list[tuple[str, str]], options: dict[str, Any], name: str

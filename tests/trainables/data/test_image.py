@@ -39,6 +39,11 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """Of a PNG file."""
+    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "JPEG2000", "PPM"])
 def test_lossless_gray_keeps_every_pixel(kind: str) -> None:
     assert np.array_equal(decode(encoded(Image.fromarray(EIGHT_BIT), kind)).pixels, EIGHT_BIT)
@@ -89,11 +94,6 @@ def test_16_bit_tiff_whose_white_is_zero_is_shown_as_its_black_is_meant() -> Non
 @pytest.mark.parametrize(("highest", "readable"), [(4095, False), (65535, True), (0, True)])
 def test_16_bit_colour_of_few_bits_is_refused_as_little_of_it_would_be_left(highest: int, readable: bool) -> None:
     row = b"\0" + np.array([[highest, 0, 0], [0, 0, highest]], dtype=">u2").tobytes()
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        whole = name + content
-        return len(content).to_bytes(4, "big") + whole + zlib.crc32(whole).to_bytes(4, "big")
-
     head = chunk(b"IHDR", bytes([0, 0, 0, 2, 0, 0, 0, 1, 16, 2, 0, 0, 0]))
     content = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
     with nullcontext() if readable else pytest.raises(UnreadableImageError, match="16-bit colour"):
@@ -184,9 +184,6 @@ def test_decompression_bomb_is_refused_before_it_fills_the_memory() -> None:
 
 
 def test_a_sparse_30_000_px_png_is_refused_without_being_decoded() -> None:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
-
     header = (30_000).to_bytes(4, "big") * 2 + b"\x08\x00\x00\x00\x00"
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10)))
     with quiet_decoders(), pytest.raises(UnreadableImageError, match="more than 80,000,000 pixels"):

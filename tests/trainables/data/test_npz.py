@@ -208,9 +208,7 @@ def test_a_damaged_head_of_an_array_is_named(tmp_path: Path, head: str) -> None:
         list_npz(path, DataConfig(data=str(path)))
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(place=st.floats(0, 1, exclude_max=True), new=st.binary(min_size=1, max_size=6), compressed=st.booleans())
 def test_a_damaged_file_is_read_or_refused(tmp_path: Path, place: float, new: bytes, compressed: bool) -> None:
     listed(tmp_path, medmnist(size=8), compressed)

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +49,3 @@ def test_demo_set_becomes_a_run_that_says_what_it_is(tmp_path: Path) -> None:
     assert "Demo set" in dataset["caveats"][0]
     assert [finding["severity"] for finding in dataset["checks"]] == []
     assert open_dataset(tmp_path / "run").images.shape[1:] == (1, 64, 64)
-
-
-def test_reading_data_imports_neither_torch_nor_ray() -> None:
-    code = "import json, sys, trainables.data.prepare; print(json.dumps([m in sys.modules for m in ('torch', 'ray')]))"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(answer.stdout) == [False, False]

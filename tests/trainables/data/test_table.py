@@ -30,7 +30,7 @@ gz = functools.partial(gzip.compress, mtime=0)  # the same bytes each time: they
 TABLE = "path,label,pid\na.png,ill,007\nb.png, well ,NA\nc.png,,1.0\n"
 CELLS = [["a.png", "ill", "007"], ["b.png", "well", "NA"], ["c.png", "", "1.0"]]
 
-fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+fuzz = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @pytest.fixture
