@@ -6,7 +6,7 @@ import dataclasses
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -48,11 +48,8 @@ class Space:
     some of them asked for. notes: what was cut off the user's ranges, which fixed values change no trial, and how many
     seed points lie outside the ranges.
     fixed: a study's trials, in its order, None for a searched space; rows: the study's rows beside them.
-    asked: the ids of a study's rows that were asked for, () = all. left_out: id of a study's row to the reason why it
-    is not among ``fixed``.
+    left_out: id of a study's row to the reason why it is not among ``fixed``.
     source: the text of the user's file, so that a run can keep it; None for a space of ours.
-
-    It is pickled as its name, context, overrides and asked, and loaded again on the other side.
     """
 
     name: str
@@ -64,7 +61,6 @@ class Space:
     notes: tuple[str, ...] = ()
     fixed: tuple[TrialParams, ...] | None = None
     rows: tuple[StudyRow, ...] = ()
-    asked: tuple[str, ...] = ()
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     source: str | None = None
     function: SpaceFunction | None = None
@@ -101,9 +97,6 @@ class Space:
             elif one.step is not None:
                 found *= round((one.high - one.low) / one.step) + 1
         return found
-
-    def __reduce__(self) -> tuple[Callable[..., Space], tuple[Any, ...]]:
-        return load_space, (self.name, self.context, dict(self.overrides), self.asked)
 
 
 def is_continuous(one: BaseDistribution) -> bool:
@@ -373,6 +366,5 @@ def _study(name: str, context: SpaceContext, overrides: Mapping[str, Override], 
         overrides=overrides,
         fixed=tuple(row.params for row in chosen if row.params is not None),
         rows=tuple(chosen),
-        asked=asked,
         left_out=left_out,
     )
