@@ -119,17 +119,23 @@ def load_space(
     study's rows, only these are run; () = all that fit.
     """
     fitting, problems = checked_overrides(overrides or {}, context)
+    name = name_or_path
+    source: str | None = None
+    module: types.ModuleType | UserFile
     try:
-        if name_or_path.endswith(".py") or "/" in name_or_path:
-            path = path_of("--space", name_or_path).absolute()
-            file = UserFile(path)
-            space = _searched(str(path), file, file.source, context, fitting)
-        elif name_or_path not in SPACES:
-            raise UserError(f"--space: {unknown('search space', name_or_path, SPACES)}; or give the path of a .py file")
-        elif SPACES[name_or_path] is studies:
-            space = _study(name_or_path, context, fitting, tuple(rows))
+        if name.endswith(".py") or "/" in name:
+            path = path_of("--space", name).absolute()
+            module = UserFile(path)
+            name, source = str(path), module.source
+        elif name in SPACES:
+            module = SPACES[name]
         else:
-            space = _searched(name_or_path, SPACES[name_or_path], None, context, fitting)
+            raise UserError(f"--space: {unknown('search space', name, SPACES)}; or give the path of a .py file")
+        if module is studies:
+            space = _study(name, context, fitting, rows)
+        else:
+            space = Space(name=name, context=context, overrides=fitting, source=source, function=module.space)
+            space = _with_seed_points(_tried_out(space), module.seed_points(context))
     except UserError as error:
         raise UserError(*problems, *error.problems) from error.__cause__
     raise_all(problems)
@@ -211,17 +217,6 @@ def random_study(seed: int = 0) -> Iterator[optuna.Study]:
         yield optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     finally:
         optuna.logging.set_verbosity(level)
-
-
-def _searched(
-    name: str,
-    module: types.ModuleType | UserFile,
-    source: str | None,
-    context: SpaceContext,
-    overrides: Mapping[str, Override],
-) -> Space:
-    space = Space(name=name, context=context, overrides=overrides, source=source, function=module.space)
-    return _with_seed_points(_tried_out(space), module.seed_points(context))
 
 
 def _tried_out(space: Space) -> Space:
@@ -321,7 +316,7 @@ def _used(space: Space, point: Mapping[str, Scalar]) -> tuple[set[str], set[str]
     return used, outside
 
 
-def _study(name: str, context: SpaceContext, overrides: Mapping[str, Override], asked: tuple[str, ...]) -> Space:
+def _study(name: str, context: SpaceContext, overrides: Mapping[str, Override], asked: Sequence[str]) -> Space:
     """The rows of a study that fit ``context``, with ``overrides`` in their parameters.
 
     asked: ids of the rows that are wanted, () = all. ``UserError`` if the study has no row for the task, none that can
