@@ -17,7 +17,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
@@ -35,9 +35,9 @@ IMAGE_CACHE = ".image_cache"
 """Below the storage: the decoded images, shared by all runs there."""
 
 
-class _Folder(Protocol):
-    @property
-    def root(self) -> Path: ...
+@dataclass(frozen=True)
+class _Folder:
+    root: Path
 
 
 class _At:
@@ -50,11 +50,8 @@ class _At:
         return folder.root / self._place
 
 
-@dataclass(frozen=True)
-class RunPaths:
+class RunPaths(_Folder):
     """The files of one run; ``root`` is ``<storage>/<name>``."""
-
-    root: Path
 
     sweep = _At("sweep.json")
     provenance = _At("provenance.json")
@@ -116,11 +113,8 @@ class RunPaths:
         return self.finalists / "folds" / f"{name}.csv"
 
 
-@dataclass(frozen=True)
-class TrialPaths:
+class TrialPaths(_Folder):
     """The files of one trial, or of one repeat of a finalist."""
-
-    root: Path
 
     params = _At("params.json")
     result = _At("result.jsonl")
@@ -139,11 +133,8 @@ class TrialPaths:
     """Where it looked, see ``trainables.attribution``; of the trial alone that the model was made of."""
 
 
-@dataclass(frozen=True)
-class ModelPaths:
+class ModelPaths(_Folder):
     """The files of the model to use; ``root`` is ``RunPaths.models``."""
-
-    root: Path
 
     model = _At("best.pt")
     onnx = _At("best.onnx")
@@ -152,11 +143,8 @@ class ModelPaths:
     card = _At("card.md")
 
 
-@dataclass(frozen=True)
-class EvaluationPaths:
+class EvaluationPaths(_Folder):
     """The files of one evaluation on other images; ``root`` is ``<run>/external/<name>`` unless the user gave one."""
-
-    root: Path
 
     evaluation = _At("evaluation.json")
     predictions = _At("predictions.npz")
