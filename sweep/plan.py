@@ -10,7 +10,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +37,6 @@ from trainables.trial import TrialSettings
 from trainables.weights import FoundWeights, WeightSources, check_weights, find_weights, input_problem
 
 _NOT_FETCHED = "not on this machine: the sweep downloads them, a dry run does not"
-T = TypeVar("T")
 Ask = Callable[..., Sequence[tuple[str, Any]]]
 """Calls a function with arguments on every node; gives each node's name with the result, or the exception."""
 
@@ -186,19 +185,17 @@ def make_plan(
     goes on with the same data and space.
     """
     problems = list(problems)
-
-    def tried(step: Callable[[], T]) -> T | None:
-        try:
-            return step()
-        except UserError as error:
-            problems.extend(problem for problem in error.problems if problem not in problems)
-            return None
-
-    dataset = tried(lambda: DatasetRecord.model_validate(prepare(config.data_config())))
-    # A command that cannot run is not worth a download.
-    local = _sources(config).base != "imagenet"
-    chosen = tried(lambda: checked_weights(config)) if local or not problems else None
-    weights, missing = chosen or ({}, {})
+    dataset: DatasetRecord | None = None
+    weights: dict[str, FoundWeights] = {}
+    missing: dict[str, str] = {}
+    space: Space | None = None
+    warm: tuple[WarmTrial, ...] = ()
+    warm_notes: list[str] = []
+    with gathered(problems):
+        dataset = DatasetRecord.model_validate(prepare(config.data_config()))
+    if _sources(config).base != "imagenet" or not problems:  # A command that cannot run is not worth a download.
+        with gathered(problems):
+            weights, missing = checked_weights(config)
     # Without data or weights the space is tried on a stand-in, so that its own mistakes are told in the same answer.
     known = dataset or DatasetRecord(task="single_label", classes=("", ""), images={"train": 1000})
     context = SpaceContext(
@@ -207,7 +204,8 @@ def make_plan(
         train_count=known.images["train"],
         backbones=tuple(weights) or asked_backbones(config)[0] or DEFAULT_BACKBONES,
     )
-    space = tried(lambda: load_space(config.space, context, dict(config.set), config.rows))
+    with gathered(problems):
+        space = load_space(config.space, context, dict(config.set), config.rows)
     problems += _metric_problems(config, dataset, space)
     if dataset is not None and config.positive_class not in (None, *dataset.classes):
         problems.append(f"--positive-class: {unknown('class', config.positive_class, dataset.classes)}")
@@ -233,13 +231,13 @@ def make_plan(
                 f"--trials {config.trials}: {space.name} has {points} seed points, and each is a trial: give --trials "
                 f"{points} or more, or fewer points"
             )
-    warm: tuple[tuple[WarmTrial, ...], list[str]] | None = None
     if resumed is not None:
         problems += _differences(resumed, config, dataset, space, weights)
-        warm = read_sweep(resumed, []).warm_trials, []  # The earlier run may be gone.
+        warm = read_sweep(resumed, []).warm_trials  # The earlier run may be gone.
     elif config.warm_start is not None and not config.study:
-        warm = tried(lambda: warm_trials(config, space))
-    raise_all(problems)
+        with gathered(problems):
+            warm, warm_notes = warm_trials(config, space)
+    raise_all([*dict.fromkeys(problems)])  # The data and the weights are checked with their paths, which were before.
     assert dataset is not None
     assert space is not None
     settled: dict[str, Any] = {"backbones": tuple(weights)}
@@ -256,8 +254,8 @@ def make_plan(
         cached_stages=_cached_stages(config, dataset, weights, machine) if cached_stages is None else cached_stages,
         slots=machine.slots(config.cpus_per_trial, config.gpus_per_trial),
         damaged=() if resumed is None else _damaged(resumed),
-        warm_trials=warm[0] if warm else (),
-        warm_notes=warm[1] if warm else (),
+        warm_trials=warm,
+        warm_notes=warm_notes,
         resumed=resumed is not None,
     )
 
