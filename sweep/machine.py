@@ -159,12 +159,17 @@ def _control_groups(controller: str, groups: Path, membership: Path) -> Iterator
 
 def _fast_bf16_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the processor multiplies bf16 matrices (Intel's AMX). AVX-512's bf16 products gain too little."""
+    flags = of_processors("flags", cpuinfo)
+    return bool(flags) and all("amx_bf16" in its.split() for its in flags)
+
+
+def of_processors(field: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """What the kernel says of each processor under ``field``; [] where it does not tell."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return False
-    flags = [line.partition(":")[2].split() for line in lines if line.startswith("flags")]
-    return bool(flags) and all("amx_bf16" in its for its in flags)
+        return []
+    return [line.partition(":")[2].strip() for line in lines if line.startswith(field)]
 
 
 def _gpu_capabilities() -> list[float]:
