@@ -25,6 +25,7 @@ from sweep.machine import Machine
 from sweep.optuna_search import first_points, own_points
 from sweep.record_reader import read_file
 from sweep.records import DatasetRecord, ProvenanceRecord, WarmTrial, WeightsRecord, read_sweep
+from sweep.resume import Resumed
 from sweep.run_folder import RunPaths
 from sweep.warm_start import warm_trials
 from trainables.backbones import BACKBONES
@@ -174,15 +175,13 @@ def make_plan(
     *,
     own_epochs: bool,
     machine: Machine,
-    cached_stages: dict[str, list[int]] | None = None,
-    resumed: RunPaths | None = None,
+    resumed: Resumed | None = None,
 ) -> Plan:
     """Check ``config`` against the data, the space and the weights.
 
     problems: those found so far; they are raised together with the ones found here, as one ``UserError``.
     prepare: reads the data set and gives the content of dataset.json. own_epochs: the trials of a study's list run
-    the study's epochs, since the user gave none. cached_stages: what was decided in the run that is ``resumed``, and
-    goes on with the same data and space.
+    the study's epochs, since the user gave none. resumed: the run that goes on, with the same data and space.
     """
     problems = list(problems)
     dataset: DatasetRecord | None = None
@@ -232,8 +231,8 @@ def make_plan(
                 f"{points} or more, or fewer points"
             )
     if resumed is not None:
-        problems += _differences(resumed, config, dataset, space, weights)
-        warm = read_sweep(resumed, []).warm_trials  # The earlier run may be gone.
+        problems += _differences(resumed.paths, config, dataset, space, weights)
+        warm = read_sweep(resumed.paths, []).warm_trials  # The earlier run may be gone.
     elif config.warm_start is not None and not config.study:
         with gathered(problems):
             warm, warm_notes = warm_trials(config, space)
@@ -251,9 +250,9 @@ def make_plan(
         missing_weights=missing,
         mode=metric_mode(config.metric),
         own_epochs=own_epochs,
-        cached_stages=_cached_stages(config, dataset, weights, machine) if cached_stages is None else cached_stages,
+        cached_stages=resumed.cached_stages if resumed else _cached_stages(config, dataset, weights, machine),
         slots=machine.slots(config.cpus_per_trial, config.gpus_per_trial),
-        damaged=() if resumed is None else _damaged(resumed),
+        damaged=_damaged(resumed.paths) if resumed else (),
         warm_trials=warm,
         warm_notes=warm_notes,
         resumed=resumed is not None,

@@ -21,7 +21,7 @@ from sweep.cli import ImageCount, arguments_of, build_page, read
 from sweep.config import SweepConfig, check, idle_problems, name_problems, resolve
 from sweep.endings import ALL_FAILED, BAD_INPUT, DISK_FULL, INTERRUPTED, SweepStopped, leave_with, run_command, say
 from sweep.heartbeat import Heartbeat, beats_elsewhere
-from sweep.resume import Resumed, resume, run_paths
+from sweep.resume import Resumed, resume
 from sweep.run_folder import (
     ModelPaths,
     RunPaths,
@@ -144,7 +144,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         with gathered(problems):
             machine = stack.enter_context(ray_tune.connected(address, wait_for_nodes=given.wait_for_nodes))
     config = resumed.config if resumed else resolve(with_preset(asked, problems), machine)
-    paths = run_paths(config) if resumed else new_run_paths(config)
+    paths = resumed.paths if resumed else new_run_paths(config)
     more_gpus_may_come = machine is not here and (config.wait_for_nodes is not None or cluster.can_start_gpus())
     problems += check(config, machine.most_cpus, math.inf if more_gpus_may_come else machine.gpus)
     if machine is not here and not machine.gpus and given.gpus_per_trial is None:
@@ -161,15 +161,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         if found is not None:
             found["config"] = config.to_json()
         own_epochs = resumed.own_epochs if resumed else "epochs" not in asked.model_fields_set
-        plan = make_plan(
-            config,
-            problems,
-            prepare,
-            own_epochs=own_epochs,
-            machine=machine,
-            cached_stages=None if resumed is None else resumed.cached_stages,
-            resumed=paths if resumed else None,
-        )
+        plan = make_plan(config, problems, prepare, own_epochs=own_epochs, machine=machine, resumed=resumed)
         estimate.check_disk(plan, paths)
         if config.dry_run:
             if found is None:

@@ -201,7 +201,7 @@ def test_weights_that_have_moved_can_be_given_anew_and_no_others(tmp_path: Path,
     with staging(run, []) as beside:
         assert beside is not None
         prepare = prepare_into(beside, run, workers=1, folds=None)
-        plan = make_plan(resumed.config, [], prepare, own_epochs=False, machine=this_machine(), resumed=run)
+        plan = make_plan(resumed.config, [], prepare, own_epochs=False, machine=this_machine(), resumed=resumed)
         reopen_run(run, beside, {}, plan.damaged, weights_found(plan))
     assert read_run(run.root).provenance.weights["squeezenet1_1"].path == str(file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -284,7 +284,7 @@ def reopened(run: RunPaths) -> Plan:
     with staging(run, []) as beside:
         assert beside is not None
         prepare = prepare_into(beside, run, workers=1, folds=None)
-        plan = make_plan(resumed.config, [], prepare, own_epochs=False, machine=this_machine(), resumed=run)
+        plan = make_plan(resumed.config, [], prepare, own_epochs=False, machine=this_machine(), resumed=resumed)
         reopen_run(run, beside, {}, plan.damaged)
     return plan
 
