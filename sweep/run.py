@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
+import os
 import shlex
 import sys
 import threading
@@ -27,14 +29,13 @@ from sweep.run_folder import (
     RunPaths,
     change_sweep,
     claim,
-    create_run,
     image_cache,
     place_problems,
     reopen_run,
     staging,
     unwritable,
 )
-from trainables.atomic import now, write_atomically
+from trainables.atomic import FORMAT, now, write_atomically, write_json, write_text
 
 if TYPE_CHECKING:
     from sweep.history import TrialHistory, TrialState
@@ -283,8 +284,8 @@ def write_new_run(
     """
     from sweep.estimate import provenance
 
-    place, number = paths, 1
-    record = {
+    record: dict[str, Any] = {
+        "format": FORMAT,
         "asked": asked.to_json(),
         "mode": plan.mode,
         "own_epochs": plan.own_epochs,
@@ -297,15 +298,23 @@ def write_new_run(
         ],
         "study_rows_left_out": dict(plan.space.left_out),
     }
-    machine_facts = provenance(machine) | {"weights": weights_found(plan), "missing_weights": plan.missing_weights}
+    weights = {"weights": weights_found(plan), "missing_weights": plan.missing_weights}
+    write_json(beside.provenance, provenance(machine) | weights)
+    if plan.space.source is not None:
+        write_text(beside.space, plan.space.source)
+    place, number = paths, 1
     while True:
         resolved = plan.config.to_json() | {"name": place.root.name}
+        write_json(beside.sweep, record | {"resolved": resolved, "created": now(), "ended": None})
         try:
-            create_run(place, beside, record | {"resolved": resolved}, machine_facts, plan.space.source)
+            os.rename(beside.root, place.root)
             return place
-        except FileExistsError as error:
+        except OSError as error:
+            named = f"--name {place.root.name}: {place.root}"
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise UserError(f"{named} cannot be created: {error}") from None
             if asked.name is not None:
-                raise UserError(f"{error.strerror}: give another --name") from None
+                raise UserError(f"{named} exists already: give another --name") from None
         number += 1
         place = RunPaths(paths.root.with_name(f"{paths.root.name}-{number}"))
 

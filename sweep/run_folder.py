@@ -23,7 +23,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from search_spaces.errors import UserError
 from search_spaces.paths import shortened, unreachable
-from trainables.atomic import FORMAT, TEMPORARY, disk_error, now, write_atomically, write_json
+from trainables.atomic import TEMPORARY, disk_error, write_json
 from trainables.processes import is_gone, this_process
 
 LONGEST_PATH = 3000
@@ -253,27 +253,6 @@ def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-def create_run(
-    paths: RunPaths, beside: RunPaths, sweep: Mapping[str, Any], provenance: Mapping[str, Any], space: str | None
-) -> None:
-    """Write what was asked and on what it runs, and move the new run folder into place.
-
-    sweep: what sweep.json holds but for the format and the times; space: the content of the user's own space file.
-    ``FileExistsError`` if another sweep has taken the name meanwhile.
-    """
-    times = {"created": now(), "ended": None}
-    write_json(beside.sweep, {"format": FORMAT, **sweep, **times})
-    write_json(beside.provenance, provenance)
-    if space is not None:
-        write_atomically(beside.space, lambda path: path.write_text(space, encoding="utf-8"))
-    try:
-        os.rename(beside.root, paths.root)
-    except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            raise FileExistsError(error.errno, f"--name {paths.root.name}: {paths.root} exists already") from None
-        raise UserError(f"--name {paths.root.name}: {paths.root} cannot be created: {error}") from None
 
 
 def claim(paths: RunPaths) -> BaseFileLock:
