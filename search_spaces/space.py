@@ -6,7 +6,7 @@ import dataclasses
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -48,11 +48,8 @@ class Space:
     some of them asked for. notes: what was cut off the user's ranges, which fixed values change no trial, and how many
     seed points lie outside the ranges.
     fixed: a study's trials, in its order, None for a searched space; rows: the study's rows beside them.
-    asked: the ids of a study's rows that were asked for, () = all. left_out: id of a study's row to the reason why it
-    is not among ``fixed``.
+    left_out: id of a study's row to the reason why it is not among ``fixed``.
     source: the text of the user's file, so that a run can keep it; None for a space of ours.
-
-    It is pickled as its name, context, overrides and asked, and loaded again on the other side.
     """
 
     name: str
@@ -64,7 +61,6 @@ class Space:
     notes: tuple[str, ...] = ()
     fixed: tuple[TrialParams, ...] | None = None
     rows: tuple[StudyRow, ...] = ()
-    asked: tuple[str, ...] = ()
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     source: str | None = None
     function: SpaceFunction | None = None
@@ -102,9 +98,6 @@ class Space:
                 found *= round((one.high - one.low) / one.step) + 1
         return found
 
-    def __reduce__(self) -> tuple[Callable[..., Space], tuple[Any, ...]]:
-        return load_space, (self.name, self.context, dict(self.overrides), self.asked)
-
 
 def is_continuous(one: BaseDistribution) -> bool:
     """Whether it has more values than can be enumerated."""
@@ -126,17 +119,23 @@ def load_space(
     study's rows, only these are run; () = all that fit.
     """
     fitting, problems = checked_overrides(overrides or {}, context)
+    name = name_or_path
+    source: str | None = None
+    module: types.ModuleType | UserFile
     try:
-        if name_or_path.endswith(".py") or "/" in name_or_path:
-            path = path_of("--space", name_or_path).absolute()
-            file = UserFile(path)
-            space = _searched(str(path), file, file.source, context, fitting)
-        elif name_or_path not in SPACES:
-            raise UserError(f"--space: {unknown('search space', name_or_path, SPACES)}; or give the path of a .py file")
-        elif SPACES[name_or_path] is studies:
-            space = _study(name_or_path, context, fitting, tuple(rows))
+        if name.endswith(".py") or "/" in name:
+            path = path_of("--space", name).absolute()
+            module = UserFile(path)
+            name, source = str(path), module.source
+        elif name in SPACES:
+            module = SPACES[name]
         else:
-            space = _searched(name_or_path, SPACES[name_or_path], None, context, fitting)
+            raise UserError(f"--space: {unknown('search space', name, SPACES)}; or give the path of a .py file")
+        if module is studies:
+            space = _study(name, context, fitting, rows)
+        else:
+            space = Space(name=name, context=context, overrides=fitting, source=source, function=module.space)
+            space = _with_seed_points(_tried_out(space), module.seed_points(context))
     except UserError as error:
         raise UserError(*problems, *error.problems) from error.__cause__
     raise_all(problems)
@@ -218,17 +217,6 @@ def random_study(seed: int = 0) -> Iterator[optuna.Study]:
         yield optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     finally:
         optuna.logging.set_verbosity(level)
-
-
-def _searched(
-    name: str,
-    module: types.ModuleType | UserFile,
-    source: str | None,
-    context: SpaceContext,
-    overrides: Mapping[str, Override],
-) -> Space:
-    space = Space(name=name, context=context, overrides=overrides, source=source, function=module.space)
-    return _with_seed_points(_tried_out(space), module.seed_points(context))
 
 
 def _tried_out(space: Space) -> Space:
@@ -328,7 +316,7 @@ def _used(space: Space, point: Mapping[str, Scalar]) -> tuple[set[str], set[str]
     return used, outside
 
 
-def _study(name: str, context: SpaceContext, overrides: Mapping[str, Override], asked: tuple[str, ...]) -> Space:
+def _study(name: str, context: SpaceContext, overrides: Mapping[str, Override], asked: Sequence[str]) -> Space:
     """The rows of a study that fit ``context``, with ``overrides`` in their parameters.
 
     asked: ids of the rows that are wanted, () = all. ``UserError`` if the study has no row for the task, none that can
@@ -373,6 +361,5 @@ def _study(name: str, context: SpaceContext, overrides: Mapping[str, Override], 
         overrides=overrides,
         fixed=tuple(row.params for row in chosen if row.params is not None),
         rows=tuple(chosen),
-        asked=asked,
         left_out=left_out,
     )

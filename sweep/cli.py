@@ -329,5 +329,4 @@ class ImageCount:
 
 def plain(text: str) -> str:
     """``text`` without what UTF-8 or one line of a terminal cannot hold (a file may be named anything)."""
-    clean = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in clean)
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

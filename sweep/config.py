@@ -10,7 +10,7 @@ import functools
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Self
 
-from search_spaces.errors import UserError, raise_all
+from search_spaces.errors import UserError, raise_all, some
 from search_spaces.params import BACKBONE_NAMES, TrialParams, override_to_json
 from sweep.machine import Machine
 from sweep.option_types import (
@@ -301,8 +301,7 @@ class ResolvedConfig(SweepConfig):
         Options that came ``later`` than the run have their default.
         """
         if missing := sorted(name for name, one in cls.options().items() if name not in raw and not one.later):
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            raise UserError(f"missing settings: {', '.join(missing[:3])}{more}")
+            raise UserError(f"missing settings: {some(missing, 3)}")
         return cls(**dict(SweepConfig.from_json(raw)))
 
 

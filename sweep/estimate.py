@@ -24,7 +24,7 @@ from search_spaces.params import TrialParams
 from search_spaces.space import RANDOM_TRIALS
 from sweep.disk import free_bytes
 from sweep.history import WEIGHTS_KEPT
-from sweep.machine import Machine, available_memory_bytes
+from sweep.machine import Machine, available_memory_bytes, of_processors
 from sweep.plan import Plan, sampled_trials
 from sweep.progress import duration
 from sweep.run_folder import RunPaths
@@ -49,7 +49,7 @@ def provenance(machine: Machine) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "commit": _commit(Path(__file__).resolve().parents[1]),
         "platform": platform.platform(),
-        "cpu": _cpu_model(),
+        "cpu": next(iter(of_processors("model name")), platform.processor()),
         "cpus": machine.cpus,
         "memory_bytes": available_memory_bytes(),
         "gpus": list(machine.gpu_names),
@@ -80,16 +80,6 @@ def _commit(folder: Path) -> str | None:
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 def check_disk(plan: Plan, paths: RunPaths) -> None:

@@ -14,6 +14,11 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+LIMITS = {
+    "cpu": (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")),
+    "memory": (("memory.max",), ("memory.limit_in_bytes",)),
+}
+"""Files of a control group that limit its processes, of version 2 and of version 1: a quota, and its period if any."""
 GRANTED = ("SLURM_CPUS_ON_NODE", "NSLOTS", "PBS_NUM_PPN", "LSB_DJOB_NUMPROC")
 """By which Slurm, Grid Engine, Torque and LSF tell a job how many CPUs it was granted."""
 BF16_CAPABILITY = 8.0
@@ -101,13 +106,13 @@ def available_cpus(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int
     else:
         count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     granted = [int(value) for name in GRANTED if (value := os.environ.get(name, "")).isdecimal() and int(value)]
-    return max(1, int(min([count, *granted, *_cpu_limits(groups, membership)])))
+    return max(1, int(min([count, *granted, *_limits("cpu", groups, membership)])))
 
 
 def available_memory_bytes(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
     """Memory that processes like this one may use, all together: the machine's, or what a container is given."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([whole, *_memory_limits(groups, membership)])
+    return min([whole, *_limits("memory", groups, membership)])
 
 
 def oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int | None:
@@ -122,28 +127,8 @@ def oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int | None:
         return None
 
 
-def _cpu_limits(groups: Path, membership: Path) -> Iterator[float]:
-    for folder, first_version in _control_groups("cpu", groups, membership):
-        with contextlib.suppress(OSError, ValueError):
-            if first_version:
-                quota, period = (int((folder / f"cpu.cfs_{one}_us").read_text()) for one in ("quota", "period"))
-            else:
-                first, second = (folder / "cpu.max").read_text().split()
-                quota, period = (-1 if first == "max" else int(first)), int(second)
-            if quota > 0 and period > 0:
-                yield quota / period
-
-
-def _memory_limits(groups: Path, membership: Path) -> Iterator[int]:
-    for folder, first_version in _control_groups("memory", groups, membership):
-        with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
-            limit = int((folder / ("memory.limit_in_bytes" if first_version else "memory.max")).read_text())
-            if limit > 0:
-                yield limit
-
-
-def _control_groups(controller: str, groups: Path, membership: Path) -> Iterator[tuple[Path, bool]]:
-    """Folders of the groups that limit this process, and whether they are of version 1; each with those above it."""
+def _limits(controller: str, groups: Path, membership: Path) -> Iterator[int]:
+    """What the groups that limit this process, and those above them, allow: whole CPUs, or bytes."""
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -152,19 +137,30 @@ def _control_groups(controller: str, groups: Path, membership: Path) -> Iterator
         if controllers and controller not in controllers.split(","):
             continue
         root = groups / controller if controllers else groups
+        files = LIMITS[controller][bool(controllers)]
         # In a container the folder of its own group may be shown as the root, whatever the group is called outside.
         group = Path(place.lstrip("/"))
-        yield from ((root / above, bool(controllers)) for above in (group, *group.parents))
+        for above in (group, *group.parents):
+            with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+                numbers = [int(word) for file in files for word in (root / above / file).read_text().split()]
+                quota, period = (*numbers, 1)[:2]
+                if quota > 0 and period > 0:
+                    yield quota // period
 
 
 def _fast_bf16_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the processor multiplies bf16 matrices (Intel's AMX). AVX-512's bf16 products gain too little."""
+    flags = of_processors("flags", cpuinfo)
+    return bool(flags) and all("amx_bf16" in its.split() for its in flags)
+
+
+def of_processors(field: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """What the kernel says of each processor under ``field``; [] where it does not tell."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return False
-    flags = [line.partition(":")[2].split() for line in lines if line.startswith("flags")]
-    return bool(flags) and all("amx_bf16" in its for its in flags)
+        return []
+    return [line.partition(":")[2].strip() for line in lines if line.startswith(field)]
 
 
 def _gpu_capabilities() -> list[float]:

@@ -10,7 +10,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from sweep.machine import Machine
 from sweep.optuna_search import first_points, own_points
 from sweep.record_reader import read_file
 from sweep.records import DatasetRecord, ProvenanceRecord, WarmTrial, WeightsRecord, read_sweep
+from sweep.resume import Resumed
 from sweep.run_folder import RunPaths
 from sweep.warm_start import warm_trials
 from trainables.backbones import BACKBONES
@@ -37,7 +38,6 @@ from trainables.trial import TrialSettings
 from trainables.weights import FoundWeights, WeightSources, check_weights, find_weights, input_problem
 
 _NOT_FETCHED = "not on this machine: the sweep downloads them, a dry run does not"
-T = TypeVar("T")
 Ask = Callable[..., Sequence[tuple[str, Any]]]
 """Calls a function with arguments on every node; gives each node's name with the result, or the exception."""
 
@@ -175,30 +175,26 @@ def make_plan(
     *,
     own_epochs: bool,
     machine: Machine,
-    cached_stages: dict[str, list[int]] | None = None,
-    resumed: RunPaths | None = None,
+    resumed: Resumed | None = None,
 ) -> Plan:
     """Check ``config`` against the data, the space and the weights.
 
     problems: those found so far; they are raised together with the ones found here, as one ``UserError``.
     prepare: reads the data set and gives the content of dataset.json. own_epochs: the trials of a study's list run
-    the study's epochs, since the user gave none. cached_stages: what was decided in the run that is ``resumed``, and
-    goes on with the same data and space.
+    the study's epochs, since the user gave none. resumed: the run that goes on, with the same data and space.
     """
     problems = list(problems)
-
-    def tried(step: Callable[[], T]) -> T | None:
-        try:
-            return step()
-        except UserError as error:
-            problems.extend(problem for problem in error.problems if problem not in problems)
-            return None
-
-    dataset = tried(lambda: DatasetRecord.model_validate(prepare(config.data_config())))
-    # A command that cannot run is not worth a download.
-    local = _sources(config).base != "imagenet"
-    chosen = tried(lambda: checked_weights(config)) if local or not problems else None
-    weights, missing = chosen or ({}, {})
+    dataset: DatasetRecord | None = None
+    weights: dict[str, FoundWeights] = {}
+    missing: dict[str, str] = {}
+    space: Space | None = None
+    warm: tuple[WarmTrial, ...] = ()
+    warm_notes: list[str] = []
+    with gathered(problems):
+        dataset = DatasetRecord.model_validate(prepare(config.data_config()))
+    if _sources(config).base != "imagenet" or not problems:  # A command that cannot run is not worth a download.
+        with gathered(problems):
+            weights, missing = checked_weights(config)
     # Without data or weights the space is tried on a stand-in, so that its own mistakes are told in the same answer.
     known = dataset or DatasetRecord(task="single_label", classes=("", ""), images={"train": 1000})
     context = SpaceContext(
@@ -207,7 +203,8 @@ def make_plan(
         train_count=known.images["train"],
         backbones=tuple(weights) or asked_backbones(config)[0] or DEFAULT_BACKBONES,
     )
-    space = tried(lambda: load_space(config.space, context, dict(config.set), config.rows))
+    with gathered(problems):
+        space = load_space(config.space, context, dict(config.set), config.rows)
     problems += _metric_problems(config, dataset, space)
     if dataset is not None and config.positive_class not in (None, *dataset.classes):
         problems.append(f"--positive-class: {unknown('class', config.positive_class, dataset.classes)}")
@@ -233,13 +230,13 @@ def make_plan(
                 f"--trials {config.trials}: {space.name} has {points} seed points, and each is a trial: give --trials "
                 f"{points} or more, or fewer points"
             )
-    warm: tuple[tuple[WarmTrial, ...], list[str]] | None = None
     if resumed is not None:
-        problems += _differences(resumed, config, dataset, space, weights)
-        warm = read_sweep(resumed, []).warm_trials, []  # The earlier run may be gone.
+        problems += _differences(resumed.paths, config, dataset, space, weights)
+        warm = read_sweep(resumed.paths, []).warm_trials  # The earlier run may be gone.
     elif config.warm_start is not None and not config.study:
-        warm = tried(lambda: warm_trials(config, space))
-    raise_all(problems)
+        with gathered(problems):
+            warm, warm_notes = warm_trials(config, space)
+    raise_all([*dict.fromkeys(problems)])  # The data and the weights are checked with their paths, which were before.
     assert dataset is not None
     assert space is not None
     settled: dict[str, Any] = {"backbones": tuple(weights)}
@@ -253,11 +250,11 @@ def make_plan(
         missing_weights=missing,
         mode=metric_mode(config.metric),
         own_epochs=own_epochs,
-        cached_stages=_cached_stages(config, dataset, weights, machine) if cached_stages is None else cached_stages,
+        cached_stages=resumed.cached_stages if resumed else _cached_stages(config, dataset, weights, machine),
         slots=machine.slots(config.cpus_per_trial, config.gpus_per_trial),
-        damaged=() if resumed is None else _damaged(resumed),
-        warm_trials=warm[0] if warm else (),
-        warm_notes=warm[1] if warm else (),
+        damaged=_damaged(resumed.paths) if resumed else (),
+        warm_trials=warm,
+        warm_notes=warm_notes,
         resumed=resumed is not None,
     )
 

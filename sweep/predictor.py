@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from search_spaces.errors import UserError, raise_all
+from search_spaces.errors import UserError, gathered, raise_all
 from search_spaces.paths import unreachable
 from sweep.machine import available_cpus
 from sweep.records import read_model_record, read_sweep
@@ -47,11 +47,10 @@ def open_model(place: Path, device: str, problems: Sequence[str] = ()) -> Predic
 
     Raises ``UserError`` if there is none, with the ``problems`` that were found before.
     """
-    try:
+    found = list(problems)
+    with gathered(found):
         path = _model_file(place)
-    except UserError as error:
-        raise UserError(*dict.fromkeys((*problems, *error.problems))) from None
-    raise_all(problems)
+    raise_all([*dict.fromkeys(found)])
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU: omit it, or give --device cpu")
     chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

@@ -20,9 +20,10 @@ from trainables.data.config import dashed
 class Resumed(NamedTuple):
     """A run that goes on: its saved settings with what was given anew. problems: one sentence a contradiction.
 
-    own_epochs, cached_stages: as in ``Plan``.
+    own_epochs, cached_stages: as in ``Plan``, decided before the first trial.
     """
 
+    paths: RunPaths
     config: ResolvedConfig
     own_epochs: bool
     cached_stages: dict[str, list[int]]
@@ -34,7 +35,7 @@ def resume(asked: SweepConfig) -> Resumed:
 
     Raises ``UserError`` if there is no such run, or none whose settings can be read.
     """
-    paths = run_paths(asked)
+    paths = _run_paths(asked)
     saved, own_epochs, cached_stages = _saved(paths)
     as_resolved = {name for name in ("precision", "preset") if getattr(asked, name) == "auto"}
     of_rows = {"epochs": "the epochs of its rows"} if saved.study and own_epochs else {}
@@ -66,10 +67,10 @@ def resume(asked: SweepConfig) -> Resumed:
     place = {"resume": asked.resume, "storage": asked.storage, "name": paths.root.name}
     # Of this command alone: what was retried once is not retried whenever the run goes on.
     changed |= place | {"retry_failed": asked.retry_failed}
-    return Resumed(saved.model_copy(update=changed), own_epochs, cached_stages, problems)
+    return Resumed(paths, saved.model_copy(update=changed), own_epochs, cached_stages, problems)
 
 
-def run_paths(asked: SweepConfig) -> RunPaths:
+def _run_paths(asked: SweepConfig) -> RunPaths:
     """The folder of the run ``asked.resume``: its name below the storage, or a path."""
     assert asked.resume is not None
     named = Path(asked.storage) / asked.resume

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
+import os
 import shlex
 import sys
 import threading
@@ -21,20 +23,19 @@ from sweep.cli import ImageCount, arguments_of, build_page, read
 from sweep.config import SweepConfig, check, idle_problems, name_problems, resolve
 from sweep.endings import ALL_FAILED, BAD_INPUT, DISK_FULL, INTERRUPTED, SweepStopped, leave_with, run_command, say
 from sweep.heartbeat import Heartbeat, beats_elsewhere
-from sweep.resume import Resumed, resume, run_paths
+from sweep.resume import Resumed, resume
 from sweep.run_folder import (
     ModelPaths,
     RunPaths,
     change_sweep,
     claim,
-    create_run,
     image_cache,
     place_problems,
     reopen_run,
     staging,
     unwritable,
 )
-from trainables.atomic import now, write_atomically
+from trainables.atomic import FORMAT, now, write_atomically, write_json, write_text
 
 if TYPE_CHECKING:
     from sweep.history import TrialHistory, TrialState
@@ -144,7 +145,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         with gathered(problems):
             machine = stack.enter_context(ray_tune.connected(address, wait_for_nodes=given.wait_for_nodes))
     config = resumed.config if resumed else resolve(with_preset(asked, problems), machine)
-    paths = run_paths(config) if resumed else new_run_paths(config)
+    paths = resumed.paths if resumed else new_run_paths(config)
     more_gpus_may_come = machine is not here and (config.wait_for_nodes is not None or cluster.can_start_gpus())
     problems += check(config, machine.most_cpus, math.inf if more_gpus_may_come else machine.gpus)
     if machine is not here and not machine.gpus and given.gpus_per_trial is None:
@@ -161,15 +162,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
         if found is not None:
             found["config"] = config.to_json()
         own_epochs = resumed.own_epochs if resumed else "epochs" not in asked.model_fields_set
-        plan = make_plan(
-            config,
-            problems,
-            prepare,
-            own_epochs=own_epochs,
-            machine=machine,
-            cached_stages=None if resumed is None else resumed.cached_stages,
-            resumed=paths if resumed else None,
-        )
+        plan = make_plan(config, problems, prepare, own_epochs=own_epochs, machine=machine, resumed=resumed)
         estimate.check_disk(plan, paths)
         if config.dry_run:
             if found is None:
@@ -291,8 +284,8 @@ def write_new_run(
     """
     from sweep.estimate import provenance
 
-    place, number = paths, 1
-    record = {
+    record: dict[str, Any] = {
+        "format": FORMAT,
         "asked": asked.to_json(),
         "mode": plan.mode,
         "own_epochs": plan.own_epochs,
@@ -305,15 +298,23 @@ def write_new_run(
         ],
         "study_rows_left_out": dict(plan.space.left_out),
     }
-    machine_facts = provenance(machine) | {"weights": weights_found(plan), "missing_weights": plan.missing_weights}
+    weights = {"weights": weights_found(plan), "missing_weights": plan.missing_weights}
+    write_json(beside.provenance, provenance(machine) | weights)
+    if plan.space.source is not None:
+        write_text(beside.space, plan.space.source)
+    place, number = paths, 1
     while True:
         resolved = plan.config.to_json() | {"name": place.root.name}
+        write_json(beside.sweep, record | {"resolved": resolved, "created": now(), "ended": None})
         try:
-            create_run(place, beside, record | {"resolved": resolved}, machine_facts, plan.space.source)
+            os.rename(beside.root, place.root)
             return place
-        except FileExistsError as error:
+        except OSError as error:
+            named = f"--name {place.root.name}: {place.root}"
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise UserError(f"{named} cannot be created: {error}") from None
             if asked.name is not None:
-                raise UserError(f"{error.strerror}: give another --name") from None
+                raise UserError(f"{named} exists already: give another --name") from None
         number += 1
         place = RunPaths(paths.root.with_name(f"{paths.root.name}-{number}"))
 

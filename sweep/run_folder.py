@@ -17,13 +17,13 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
 from search_spaces.errors import UserError
 from search_spaces.paths import shortened, unreachable
-from trainables.atomic import FORMAT, TEMPORARY, disk_error, now, write_atomically, write_json
+from trainables.atomic import TEMPORARY, disk_error, write_json
 from trainables.processes import is_gone, this_process
 
 LONGEST_PATH = 3000
@@ -35,9 +35,9 @@ IMAGE_CACHE = ".image_cache"
 """Below the storage: the decoded images, shared by all runs there."""
 
 
-class _Folder(Protocol):
-    @property
-    def root(self) -> Path: ...
+@dataclass(frozen=True)
+class _Folder:
+    root: Path
 
 
 class _At:
@@ -50,11 +50,8 @@ class _At:
         return folder.root / self._place
 
 
-@dataclass(frozen=True)
-class RunPaths:
+class RunPaths(_Folder):
     """The files of one run; ``root`` is ``<storage>/<name>``."""
-
-    root: Path
 
     sweep = _At("sweep.json")
     provenance = _At("provenance.json")
@@ -116,11 +113,8 @@ class RunPaths:
         return self.finalists / "folds" / f"{name}.csv"
 
 
-@dataclass(frozen=True)
-class TrialPaths:
+class TrialPaths(_Folder):
     """The files of one trial, or of one repeat of a finalist."""
-
-    root: Path
 
     params = _At("params.json")
     result = _At("result.jsonl")
@@ -139,11 +133,8 @@ class TrialPaths:
     """Where it looked, see ``trainables.attribution``; of the trial alone that the model was made of."""
 
 
-@dataclass(frozen=True)
-class ModelPaths:
+class ModelPaths(_Folder):
     """The files of the model to use; ``root`` is ``RunPaths.models``."""
-
-    root: Path
 
     model = _At("best.pt")
     onnx = _At("best.onnx")
@@ -152,11 +143,8 @@ class ModelPaths:
     card = _At("card.md")
 
 
-@dataclass(frozen=True)
-class EvaluationPaths:
+class EvaluationPaths(_Folder):
     """The files of one evaluation on other images; ``root`` is ``<run>/external/<name>`` unless the user gave one."""
-
-    root: Path
 
     evaluation = _At("evaluation.json")
     predictions = _At("predictions.npz")
@@ -265,27 +253,6 @@ def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-def create_run(
-    paths: RunPaths, beside: RunPaths, sweep: Mapping[str, Any], provenance: Mapping[str, Any], space: str | None
-) -> None:
-    """Write what was asked and on what it runs, and move the new run folder into place.
-
-    sweep: what sweep.json holds but for the format and the times; space: the content of the user's own space file.
-    ``FileExistsError`` if another sweep has taken the name meanwhile.
-    """
-    times = {"created": now(), "ended": None}
-    write_json(beside.sweep, {"format": FORMAT, **sweep, **times})
-    write_json(beside.provenance, provenance)
-    if space is not None:
-        write_atomically(beside.space, lambda path: path.write_text(space, encoding="utf-8"))
-    try:
-        os.rename(beside.root, paths.root)
-    except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            raise FileExistsError(error.errno, f"--name {paths.root.name}: {paths.root} exists already") from None
-        raise UserError(f"--name {paths.root.name}: {paths.root} cannot be created: {error}") from None
 
 
 def claim(paths: RunPaths) -> BaseFileLock:

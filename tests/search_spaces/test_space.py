@@ -1,8 +1,6 @@
-"""A space by its name: found, fixed in part, tried out, sent to another process; how one trial gets its parameters."""
+"""A space by its name: found, fixed in part, tried out; how one trial gets its parameters."""
 
 from __future__ import annotations
-
-import pickle
 
 import optuna
 import pytest
@@ -85,14 +83,6 @@ def test_a_fixed_value_that_cannot_run_is_refused_once(overrides: dict[str, obje
     assert len(caught.value.problems) == 1
 
 
-def test_a_space_arrives_whole_in_another_process() -> None:
-    space = load_space("partial_unfreeze", CONTEXT, {"lr": "1e-3"})
-    twin = pickle.loads(pickle.dumps(space))
-    assert twin.overrides == {"lr": 1e-3}
-    with random_study() as one, random_study() as other:
-        assert space.suggest(one.ask()) == twin.suggest(other.ask())
-
-
 def test_continuous_parameters_are_named_until_they_are_fixed() -> None:
     assert load_space("imbalance", CONTEXT).continuous == ("lr", "focal_gamma")
     assert load_space("imbalance", CONTEXT, {"lr": "1e-2", "focal_gamma": "2"}).continuous == ()
@@ -110,7 +100,6 @@ def test_every_trial_keeps_to_the_users_ranges_and_what_is_cut_is_said(name: str
     assert all(1 <= one.focal_gamma <= 2 for one in params if one.loss == "focal")
     assert "--set backbone=vgg16,resnet34: cut to vgg16 by the choices of backbone" in space.notes
     assert any("--set lr=1e-06..0.001: cut to " in note for note in space.notes)
-    assert pickle.loads(pickle.dumps(space)).notes == space.notes
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import pickle
 import re
 from pathlib import Path
 
@@ -144,7 +143,6 @@ def test_only_the_rows_that_are_asked_for_are_run_in_the_order_of_the_study() ->
     space = load_space("studies.msds19042", context("single_label"), rows=("A9", "A7"))
     assert [row.id for row in space.rows] == ["A7", "A9"]
     assert space.left_out["A1"] == "not among --rows"
-    assert pickle.loads(pickle.dumps(space)).fixed == space.fixed
 
 
 def test_a_row_that_a_study_does_not_have_is_told_with_those_that_it_has() -> None:

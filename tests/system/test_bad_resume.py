@@ -63,7 +63,7 @@ def reopened(run: RunPaths, *more: str) -> Plan:
     with staging(run, []) as beside:
         assert beside is not None
         prepare = prepare_into(beside, run, workers=1, folds=None)
-        plan = make_plan(resumed.config, [], prepare, own_epochs=False, machine=this_machine(), resumed=run)
+        plan = make_plan(resumed.config, [], prepare, own_epochs=False, machine=this_machine(), resumed=resumed)
         reopen_run(run, beside, {}, plan.damaged, weights_found(plan))
     return plan
 
