@@ -226,8 +226,7 @@ class Results:
         if self.positive is not None and self.data.task == "single_label" and not model.thresholds:
             winner = self.winner if model.retrained else None
             saved = [model.predictions] if winner is None else networks_of(self.data, winner.finalist).values()
-            parts = [one.of("val") for one in saved if one is not None]
-            cut = pooled_cut([part for part in parts if len(part.path)], self.positive)
+            cut = pooled_cut([one for one in saved if one is not None], self.positive)
         found, point = operating_points(images, model.thresholds, cut), self.operating_point
         if point is None or point.threshold is None or not model.retrained or self.prevalence is None:
             return found
