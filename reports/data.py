@@ -14,7 +14,7 @@ import pandas as pd
 from reports import formats, tables
 from sweep.records import DatasetRecord, Run, read_predictions, read_run
 from sweep.trial_records import Finals
-from trainables.metrics import evaluate_predictions
+from trainables.metrics import confusion_matrix
 from trainables.predictions import Predictions
 
 
@@ -122,7 +122,8 @@ def checked(run: Run, predictions: Predictions | None, file: str) -> Predictions
             raise ValueError("it is of another task than dataset.json")
         for split in np.unique(predictions.split):
             part = predictions.of(str(split))
-            evaluate_predictions(part.label, part.probability, part.classes, part.task)
+            # Refuses what no score can be made of, and costs a fraction of all scores.
+            confusion_matrix(part.label, part.probability, part.classes, part.task)
     except ValueError as error:
         run.problems.append(f"{file} is left out: {error}")
         return None
