@@ -206,7 +206,7 @@ def _around(difference: float, drawn: Array, warning: str) -> Comparison:
 @dataclass(frozen=True)
 class ClassShortcut:
     """How well a shortcut tells one class. auroc, f1: the shortcut's; lead: the winner's F1 less it; positives: images
-    of the class."""
+    of the class. test: of validation, the same on test."""
 
     name: str
     baseline: BaselineRecord
@@ -215,6 +215,7 @@ class ClassShortcut:
     winner: float
     lead: Comparison
     positives: int
+    test: ClassShortcut | None = None
 
     @property
     def judged(self) -> bool:
@@ -233,9 +234,7 @@ class BaselineComparison:
 
     winner: its scores. baselines: all of them, as recorded. measured: the scores, by name, of those whose predictions
     are of these images; leads: the macro F1 of the winner's networks less theirs, on the same resamples of patients.
-    by_class: of each
-    class and shortcut but the majority class. validation: of the same on validation, where ``split`` is another. tuned:
-    whether the winner trained more than its head.
+    by_class: of each class and shortcut but the majority class. tuned: whether the winner trained more than its head.
     """
 
     split: str
@@ -244,28 +243,17 @@ class BaselineComparison:
     measured: dict[str, Scores]
     leads: dict[str, Comparison]
     by_class: tuple[ClassShortcut, ...] = ()
-    validation: BaselineComparison | None = None
     tuned: bool = True
-
-    @property
-    def judging(self) -> tuple[ClassShortcut, ...]:
-        """``by_class`` of validation, which decides whether a class is given away."""
-        decided = self if self.split == "val" else self.validation
-        return () if decided is None else decided.by_class
 
     @property
     def given_away(self) -> tuple[ClassShortcut, ...]:
         """The classes that a shortcut gives away, each by the one that tells it best, the worst first. The only judge
         of this."""
         found: dict[str, ClassShortcut] = {}
-        for one in sorted(self.judging, key=lambda one: -one.auroc):
+        for one in sorted(self.by_class, key=lambda one: -one.auroc):
             if one.gives_away:
                 found.setdefault(one.name, one)
         return tuple(found.values())
-
-    def alike(self, other: ClassShortcut) -> ClassShortcut | None:
-        """The same class and shortcut on these images."""
-        return next((one for one in self.by_class if (one.name, one.baseline) == (other.name, other.baseline)), None)
 
     def close(self, kind: str) -> list[BaselineRecord]:
         """Those ``of_kind`` that reach at least ``CLOSE`` of the gain, or show no significant difference to the winner

@@ -284,15 +284,23 @@ class Results:
         return many if len(runs.names) > 1 else self.model.title
 
     def _baselines(self, split: str) -> BaselineComparison | None:
-        """The winner against shortcuts and frozen features on ``split``; None where either cannot be scored there."""
+        """The winner against shortcuts and frozen features on ``split``; None where either cannot be scored there.
+
+        ``by_class`` is of validation, which decides whether a class is given away.
+        """
         runs, scores = self.runs(split), self.scores(split)
         if runs is None or scores is None or not self._saved_baselines:
             return None
         found = compare_baselines(runs, scores, self._saved_baselines, split)
         if not found.measured:
             return None
+        by_class = found.by_class
+        if split == "test":
+            on_test, judging = {(one.name, one.baseline.name): one for one in by_class}, self.baselines("val")
+            decided = () if judging is None else judging.by_class
+            by_class = tuple(replace(one, test=on_test.get((one.name, one.baseline.name))) for one in decided)
         tuned = self.params is None or self.params.unfreeze_depth != 0
-        return replace(found, tuned=tuned, validation=None if split == "val" else self.baselines("val"))
+        return replace(found, tuned=tuned, by_class=by_class)
 
     @cached_property
     def _saved_baselines(self) -> list[tuple[BaselineRecord, Predictions | None]]:
