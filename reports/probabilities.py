@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from reports.bootstrap import Array, Runs, Scores, score_runs, with_means
+from reports.bootstrap import Array, Bools, Runs, Scores, score_runs, with_means
 from reports.intervals import FEW_GROUPS
 from trainables.metrics import MISSING, UNTUNED, OperatingPoint, best_threshold, decisions, shown_threshold
 from trainables.predictions import Predictions, join
@@ -22,8 +22,6 @@ SUBGROUP = "subgroup_"
 BINS = 10
 _DRAWS = 50
 SELECTION = "predicted class"
-
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

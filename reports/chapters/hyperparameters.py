@@ -48,7 +48,7 @@ def slices(results: Results, names: list[str]) -> Figure:
                 kind=_kind(used.distributions[name]),
             )
         )
-        rows += [(name, used.numbers[place], values[place], used.scores[place]) for place in places]
+        rows += [(name, int(used.numbers[place]), values[place], used.scores[place]) for place in places]
     marked = f"; diamond: trial {results.number}" if winner is not None else ""
     return Figure(
         "hyperparameters",
