@@ -269,6 +269,7 @@ def _holding(name: str, taken: list[Any]) -> BaseDistribution:
 def _raw(study: optuna.Study, names: list[str], losses: NDArray[np.float64]) -> dict[str, float]:
     """By name, before they are made to sum to 1. losses: [n], lower is better, in place of the study's own values."""
     evaluator = PedAnovaImportanceEvaluator(target_quantile=min(0.5, top_count(len(losses)) / len(losses)))
+    # Given a target, the evaluator takes lower for better, whatever the study's direction.
     return get_param_importances(
         study, evaluator=evaluator, params=names, target=lambda one: losses[one.number], normalize=False
     )
