@@ -171,8 +171,9 @@ def _given_away(results: Results) -> list[str]:
         text = f"A shortcut predicts {one.name}: {formats.lower(one.baseline.label)}, with AUROC "
         text += f"{formats.score(one.auroc)} and F1 {formats.score(one.f1)} on validation; the winner's F1 is "
         text += formats.score(one.winner)
-        test = judge.alike(one) if judge is not None and judge.split == "test" else None
-        text += f" (F1 on test: {formats.score(test.f1)} and {formats.score(test.winner)})." if test else "."
+        if one.test is not None:
+            text += f" (F1 on test: {formats.score(one.test.f1)} and {formats.score(one.test.winner)})"
+        text += "."
         if one.baseline.name == "file_properties" and results.data.dataset.source_by_class is None:
             text += " If a column gives the source of the images, name it with --source-column."
         texts.append(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.stats import binom, t
 
 from reports import formats
-from reports.bootstrap import ALL_FOLDS, Array, Resamples, Runs, Scores, score_runs
+from reports.bootstrap import ALL_FOLDS, Array, Resamples, Runs, Scores
 from reports.data import ReportData
 from reports.intervals import FEWEST_REPLICATES, Interval, few_groups, interval, is_undefined, qualifier
 from sweep.evaluation_records import ConclusionRecord, Evaluation, EvaluationRecord, read_conclusion
@@ -68,14 +68,14 @@ def runs_of(
 class Comparison:
     """difference: the winner's score less the other's, means over their runs. low, high: its 95 % bounds. p: two-sided;
     p_holm: corrected for the number of configurations compared. NaN where too few resamples were drawn; with the
-    difference where a score is undefined. warning: or ""."""
+    difference where a score is undefined."""
 
     difference: float
-    low: float
-    high: float
-    p: float
-    p_holm: float
-    warning: str
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+    p_holm: float = math.nan
+    warning: str = ""
 
     @property
     def significant(self) -> bool:
@@ -110,8 +110,9 @@ def compare(
     repeated = [winner, *others.values()] if seeded else []
     degrees = sum(one.runs - 1 for one in repeated)
     variance = sum((one.runs - 1) * one.between_runs(name) for one in repeated) / max(1, degrees)
+    warning = few_groups(winner, FALLBACK)
 
-    def difference(other: Scores) -> tuple[float, float, float, float]:
+    def comparison(other: Scores) -> Comparison:
         assert winner.resamples is other.resamples, "only scores on the same resamples can be paired"
         drawn = winner.replicates[name] - other.replicates[name]
         if degrees:
@@ -119,15 +120,11 @@ def compare(
             error = math.sqrt(variance * (1 / winner.runs + 1 / other.runs))
             drawn = drawn + error * t.ppf((order + 0.5) / max(1, len(drawn)), degrees)
         undefined = is_undefined(winner, name) or is_undefined(other, name)
-        return _around(math.nan if undefined else winner.estimate[name] - other.estimate[name], drawn)
+        return _around(math.nan if undefined else winner.estimate[name] - other.estimate[name], drawn, warning)
 
-    found = {key: difference(other) for key, other in others.items()}
-    corrected = holm([p for *_, p in found.values()])
-    warning = few_groups(winner, FALLBACK)
-    return {
-        key: Comparison(*values, p_holm=float(p_holm), warning=warning)
-        for (key, values), p_holm in zip(found.items(), corrected, strict=True)
-    }
+    found = {key: comparison(other) for key, other in others.items()}
+    corrected = holm([one.p for one in found.values()])
+    return {key: replace(one, p_holm=float(p)) for (key, one), p in zip(found.items(), corrected, strict=True)}
 
 
 def holm(p_values: Sequence[float]) -> Array:
@@ -173,19 +170,17 @@ def change(before: Scores, after: Scores, name: str) -> Comparison:
     # Of equally many patients the draws are the same ones: paired by chance they are independent.
     order = np.random.default_rng(0).permutation(before.resamples.replicates)[:count]
     drawn = after.replicates[name][:count] - before.replicates[name][order]
-    difference, low, high, p = _around(after.estimate[name] - before.estimate[name], drawn)
     warning = few_groups(before, name) or few_groups(after, name)
-    return Comparison(difference, low, high, p, p_holm=p, warning=warning)
+    return _around(after.estimate[name] - before.estimate[name], drawn, warning)
 
 
 def _from_intervals(before: Interval, after: Interval) -> Comparison:
     difference = after.estimate - before.estimate
     if before.low == before.high or after.low == after.high:
-        return Comparison(difference, math.nan, math.nan, math.nan, math.nan, warning=before.warning or after.warning)
+        return Comparison(difference, warning=before.warning or after.warning)
     down = math.hypot(after.estimate - after.low, before.high - before.estimate)
     up = math.hypot(after.high - after.estimate, before.estimate - before.low)
-    warning = after.warning or before.warning
-    return Comparison(difference, difference - down, difference + up, math.nan, math.nan, warning=warning)
+    return Comparison(difference, difference - down, difference + up, warning=after.warning or before.warning)
 
 
 def changed_share(before: Runs, after: Runs, by: float) -> tuple[str, float, float] | None:
@@ -197,21 +192,21 @@ def changed_share(before: Runs, after: Runs, by: float) -> tuple[str, float, flo
     return before.classes[most], float(first[most]), float(second[most])
 
 
-def _around(difference: float, drawn: Array) -> tuple[float, float, float, float]:
-    """difference, low, high, p; drawn: the differences of the resamples."""
+def _around(difference: float, drawn: Array, warning: str) -> Comparison:
+    """drawn: the differences of the resamples. p_holm: of one comparison alone."""
     away = np.abs(drawn - difference)
     if len(away) < FEWEST_REPLICATES or math.isnan(difference):
-        return difference, math.nan, math.nan, math.nan
+        return Comparison(difference, warning=warning)
     # Differences of sums that are equal on paper may differ in their last bits.
     p = (1 + int((away >= abs(difference) - 1e-12).sum())) / (len(away) + 1)
     reach = float(np.sort(away)[-math.floor(0.05 * (len(away) + 1))])
-    return difference, difference - reach, difference + reach, p
+    return Comparison(difference, difference - reach, difference + reach, p, p, warning)
 
 
 @dataclass(frozen=True)
 class ClassShortcut:
     """How well a shortcut tells one class. auroc, f1: the shortcut's; lead: the winner's F1 less it; positives: images
-    of the class."""
+    of the class. test: of validation, the same on test."""
 
     name: str
     baseline: BaselineRecord
@@ -220,6 +215,7 @@ class ClassShortcut:
     winner: float
     lead: Comparison
     positives: int
+    test: ClassShortcut | None = None
 
     @property
     def judged(self) -> bool:
@@ -238,9 +234,7 @@ class BaselineComparison:
 
     winner: its scores. baselines: all of them, as recorded. measured: the scores, by name, of those whose predictions
     are of these images; leads: the macro F1 of the winner's networks less theirs, on the same resamples of patients.
-    by_class: of each
-    class and shortcut but the majority class. validation: of the same on validation, where ``split`` is another. tuned:
-    whether the winner trained more than its head.
+    by_class: of each class and shortcut but the majority class. tuned: whether the winner trained more than its head.
     """
 
     split: str
@@ -249,28 +243,17 @@ class BaselineComparison:
     measured: dict[str, Scores]
     leads: dict[str, Comparison]
     by_class: tuple[ClassShortcut, ...] = ()
-    validation: BaselineComparison | None = None
     tuned: bool = True
-
-    @property
-    def judging(self) -> tuple[ClassShortcut, ...]:
-        """``by_class`` of validation, which decides whether a class is given away."""
-        decided = self if self.split == "val" else self.validation
-        return () if decided is None else decided.by_class
 
     @property
     def given_away(self) -> tuple[ClassShortcut, ...]:
         """The classes that a shortcut gives away, each by the one that tells it best, the worst first. The only judge
         of this."""
         found: dict[str, ClassShortcut] = {}
-        for one in sorted(self.judging, key=lambda one: -one.auroc):
+        for one in sorted(self.by_class, key=lambda one: -one.auroc):
             if one.gives_away:
                 found.setdefault(one.name, one)
         return tuple(found.values())
-
-    def alike(self, other: ClassShortcut) -> ClassShortcut | None:
-        """The same class and shortcut on these images."""
-        return next((one for one in self.by_class if (one.name, one.baseline) == (other.name, other.baseline)), None)
 
     def close(self, kind: str) -> list[BaselineRecord]:
         """Those ``of_kind`` that reach at least ``CLOSE`` of the gain, or show no significant difference to the winner
@@ -360,8 +343,8 @@ def compare_baselines(
         aligned = part.align(runs.paths, runs.labels) if part is not None and part.classes == runs.classes else None
         if aligned is None:
             continue
-        scored = runs.labels, aligned.probability[None], runs.classes, scores.resamples
-        measured[one.name] = score_runs(*scored, areas=False, ordered=runs.ordered)
+        alone = replace(runs, names=(one.name,), probabilities=aligned.probability[None])
+        measured[one.name] = alone.scores(scores.resamples)
         if one.kind == "shortcut" and one.name != MAJORITY:
             by_class += _by_class(one, aligned, scores, measured[one.name])
     leads = compare(scores, measured, FALLBACK, seeded=False) if measured else {}

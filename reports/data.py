@@ -14,7 +14,7 @@ import pandas as pd
 from reports import formats, tables
 from sweep.records import DatasetRecord, Run, read_predictions, read_run
 from sweep.trial_records import Finals
-from trainables.metrics import evaluate_predictions
+from trainables.metrics import confusion_matrix
 from trainables.predictions import Predictions
 
 
@@ -115,21 +115,19 @@ def checked(run: Run, predictions: Predictions | None, file: str) -> Predictions
     """The predictions if they can be scored and name the data set's classes; else a problem of ``file`` is noted."""
     if predictions is None:
         return None
-    problem = ""
-    if predictions.classes != (run.dataset.classes or predictions.classes):
-        problem = "it names other classes than dataset.json"
-    elif run.dataset.classes and predictions.task != run.dataset.task:
-        problem = "it is of another task than dataset.json"
     try:
-        for split in [] if problem else np.unique(predictions.split):
+        if predictions.classes != (run.dataset.classes or predictions.classes):
+            raise ValueError("it names other classes than dataset.json")
+        if run.dataset.classes and predictions.task != run.dataset.task:
+            raise ValueError("it is of another task than dataset.json")
+        for split in np.unique(predictions.split):
             part = predictions.of(str(split))
-            evaluate_predictions(part.label, part.probability, part.classes, part.task)
+            # Refuses what no score can be made of, and costs a fraction of all scores.
+            confusion_matrix(part.label, part.probability, part.classes, part.task)
     except ValueError as error:
-        problem = str(error)
-    if not problem:
-        return predictions
-    run.problems.append(f"{file} is left out: {problem}")
-    return None
+        run.problems.append(f"{file} is left out: {error}")
+        return None
+    return predictions
 
 
 def without_test(predictions: Predictions) -> Predictions:

@@ -44,7 +44,7 @@ def build(root: Path) -> list[str]:
         conclusion = result.evaluation.paths.conclusion
         raise UserError(f"{conclusion} cannot be written ({error.strerror}): make room") from error
     paths = result.evaluation.paths
-    chapters = tuple(chapter for make in CHAPTERS if (chapter := make(result)) is not None)
+    chapters = tuple(Chapter(key, title, tuple(blocks)) for key, title, make in CHAPTERS if (blocks := make(result)))
     page = render.Page(
         title=f"External evaluation on {result.facts.name}",
         subtitle=f"{result.images.names[0]} · {len(result.images.paths):,} images",
@@ -111,7 +111,7 @@ def mistakes(result: ExternalResult) -> pd.DataFrame:
     return pd.DataFrame(columns).sort_values("probability", ascending=False, kind="stable", ignore_index=True)
 
 
-def _summary(result: ExternalResult) -> Chapter:
+def _summary(result: ExternalResult) -> list[Block]:
     main_score, facts = result.main_score, result.facts
     conclusion = result.conclusion
     blocks: list[Block] = []
@@ -123,9 +123,8 @@ def _summary(result: ExternalResult) -> Chapter:
     detail = f"{formats.capital(meaning)}. {intervals.below([(result.scores, main_score)])}"
     scores = Facts(tuple((formats.capital(name), text) for name, text in overall(result)), tiles=True)
     compared = formats.escape(conclusion.sentence)
-    blocks += [Headline(value, label, detail), Text(compared), scores, Text(_decided(result))]
-    blocks.append(Facts(tuple(_what(result))))
-    return Chapter("summary", "Summary", tuple(blocks))
+    decided, what = Text(_decided(result)), Facts(tuple(_what(result)))
+    return [*blocks, Headline(value, label, detail), Text(compared), scores, decided, what]
 
 
 def _decided(result: ExternalResult) -> str:
@@ -153,7 +152,7 @@ def _what(result: ExternalResult) -> list[tuple[str, str]]:
     return rows
 
 
-def _errors(result: ExternalResult) -> Chapter:
+def _errors(result: ExternalResult) -> list[Block]:
     images = result.images
     decided = images.labels, images.probabilities[0], images.classes, result.facts.task, result.tuned
     counts = confusion_matrix(*decided)
@@ -177,43 +176,42 @@ def _errors(result: ExternalResult) -> Chapter:
     text = "PPV and NPV depend on the class frequencies of these images and differ elsewhere."
     at = "its threshold" if result.tuned else f"a probability of {UNTUNED}"
     figure = confusion_figure(counts, images.classes, SPLIT, at=at)
-    return Chapter("errors", "Confusion", (figure, Text(text), operating_table(points, SPLIT), *f1))
+    return [figure, Text(text), operating_table(points, SPLIT), *f1]
 
 
-def _discrimination(result: ExternalResult) -> Chapter | None:
+def _discrimination(result: ExternalResult) -> list[Block]:
     if result.only:
-        return None
+        return []
     images, scores = result.images, result.scores
-    blocks = (Text(MEANING), curves(images, scores, None, SPLIT), areas_table(images, scores, SPLIT))
-    return Chapter("discrimination", "Discrimination", blocks)
+    return [Text(MEANING), curves(images, scores, None, SPLIT), areas_table(images, scores, SPLIT)]
 
 
-def _calibration(result: ExternalResult) -> Chapter | None:
+def _calibration(result: ExternalResult) -> list[Block]:
     if result.only:
-        return None
+        return []
     found = probabilities.calibration(result.images, result.scores, result.tuned)
-    return Chapter("calibration", "Calibration", calibration_blocks(found, SPLIT, "", result.size))
+    return [*calibration_blocks(found, SPLIT, "", result.size)]
 
 
-def _subgroups(result: ExternalResult) -> Chapter | None:
-    """None where no subgroup column was given."""
+def _subgroups(result: ExternalResult) -> list[Block]:
+    """None of them where no subgroup column was given."""
     scored = probabilities.subgroup_scores(result.images, result.evaluation.rows, result.tuned)
     if scored is None:
-        return None
+        return []
     text, table = subgroups(*scored, SPLIT)
-    return Chapter("subgroups", "Subgroups", (Text(text), table))
+    return [Text(text), table]
 
 
-def _mistakes(result: ExternalResult) -> Chapter:
+def _mistakes(result: ExternalResult) -> list[Block]:
     frame = mistakes(result)
     if frame.empty:
-        return Chapter("mistakes", "Mistakes", (Text("There are no mistakes."),))
+        return [Text("There are no mistakes.")]
     caption = f"The {min(len(frame), MOST_MISTAKES)} most confident of {len(frame):,} wrong predictions."
     shown = columns("image", "labelled", "decided", probability="predicted probability")
-    return Chapter("mistakes", "Mistakes", (Table("mistakes", caption, frame.head(MOST_MISTAKES), shown),))
+    return [Table("mistakes", caption, frame.head(MOST_MISTAKES), shown)]
 
 
-def _reproducibility(result: ExternalResult) -> Chapter:
+def _reproducibility(result: ExternalResult) -> list[Block]:
     facts = result.facts
     rows = (
         ("Model file", str(facts.model.file)),
@@ -222,18 +220,18 @@ def _reproducibility(result: ExternalResult) -> Chapter:
         ("Evaluated", str(facts.evaluated)),
     )
     text = Text("Repeat the evaluation with this command on the same images and model file:")
-    blocks = (text, Code(f"python -m sweep.evaluate {facts.command}"), Facts(rows))
-    return Chapter("reproducibility", "Reproducibility", blocks)
+    return [text, Code(f"python -m sweep.evaluate {facts.command}"), Facts(rows)]
 
 
-CHAPTERS: tuple[Callable[[ExternalResult], Chapter | None], ...] = (
-    _summary,
-    _errors,
-    _discrimination,
-    _calibration,
-    _subgroups,
-    _mistakes,
-    _reproducibility,
+# id, title, blocks (none: the chapter does not apply)
+CHAPTERS: tuple[tuple[str, str, Callable[[ExternalResult], list[Block]]], ...] = (
+    ("summary", "Summary", _summary),
+    ("errors", "Confusion", _errors),
+    ("discrimination", "Discrimination", _discrimination),
+    ("calibration", "Calibration", _calibration),
+    ("subgroups", "Subgroups", _subgroups),
+    ("mistakes", "Mistakes", _mistakes),
+    ("reproducibility", "Reproducibility", _reproducibility),
 )
 
 if __name__ == "__main__":

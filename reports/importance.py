@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -55,18 +55,22 @@ class UsedTrials:
     """Trials that can be compared, by number.
 
     trials: COMPLETE, one value each: the best of the selection metric within the first ``epoch`` epochs, or within all
-    that the trial ran (``epoch`` is None: none was pruned). Parameters are named as the search suggested them
-    ("lr.sgd"), or by their field where it suggested none; the ranges of such (``derived``) are what trials took.
-    numbers: int64 [n], the trials' own. left_out: how many trials of the run are not among them, by reason.
+    that the trial ran (``epoch`` is None: none was pruned); its number in the run is a user attribute. Parameters are
+    named as the search suggested them ("lr.sgd"), or by their field where it suggested none; the ranges of such
+    (``derived``) are what trials took. left_out: how many trials of the run are not among them, by reason.
     """
 
     trials: tuple[FrozenTrial, ...]
-    numbers: NDArray[np.int64]
     epoch: int | None
     left_out: Mapping[str, int]
     derived: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
+    def numbers(self) -> list[int]:
+        """[n], the trials' own."""
+        return [trial.user_attrs["number"] for trial in self.trials]
+
+    @cached_property
     def scores(self) -> NDArray[np.float64]:
         """[n]."""
         return np.array([trial.value for trial in self.trials], dtype=np.float64)
@@ -87,7 +91,7 @@ class UsedTrials:
     def place_at_bound(self, number: int | None, field: str, share: float) -> str | None:
         """ "upper" or "lower" where the trial took for a suggested number of ``field`` a value within ``share`` of its
         range's bound; None else."""
-        of = next((one for one, own in zip(self.trials, self.numbers, strict=True) if own == number), None)
+        of = next((one for one in self.trials if one.user_attrs["number"] == number), None)
         for name, one in of.distributions.items() if of is not None else ():
             suggested = name.partition(".")[0] == field and name not in self.derived
             if of is not None and suggested and isinstance(one, FloatDistribution) and not one.single():
@@ -131,18 +135,17 @@ def used_trials(data: ReportData) -> UsedTrials:
     flat = {key: _active(row, fields) for key, row in rows.items()}
     taken = {name: [own[name] for own in flat.values() if name in own] for name in sorted(set().union(*flat.values()))}
     derived = {name: _holding(name, values) for name, values in taken.items() if len(set(values)) > 1}
-    found: list[tuple[int, FrozenTrial]] = []
+    found = []
     for key, row in rows.items():
         pairs = suggested[key] | {name: (value, derived[name]) for name, value in flat[key].items() if name in derived}
-        params, distributions = ({name: pair[place] for name, pair in pairs.items()} for place in (0, 1))
+        params, ranges = ({name: pair[place] for name, pair in pairs.items()} for place in (0, 1))
+        own = {"number": int(row["number"])}
         try:
-            trial = create_trial(params=params, distributions=distributions, value=scores[key])
-            found.append((int(row["number"]), trial))
+            found.append(create_trial(params=params, distributions=ranges, value=scores[key], user_attrs=own))
         except ValueError:
             left_out["with a value outside its range"] += 1
     return UsedTrials(
-        trials=tuple(trial for _, trial in found),
-        numbers=np.array([number for number, _ in found], dtype=np.int64),
+        trials=tuple(found),
         epoch=epoch,
         left_out={reason: count for reason, count in left_out.items() if count},
         derived=frozenset(derived),
@@ -162,17 +165,19 @@ def importances(used: UsedTrials, mode: str) -> pd.DataFrame:
     at random; fANOVA takes neither, and minutes for a thousand trials. Its shares favour parameters of many values,
     above all where few trials are compared: their ratio to chance does not.
     """
-    scores = used.scores
-    best = np.argsort(scores if mode == "min" else -scores, kind="stable")[: top_count(len(scores))]
-    chosen = np.arange(len(scores))
-    if len(scores) > MOST_TRIALS:  # drawn at random, always the same ones
-        chosen = np.sort(np.random.default_rng(0).choice(len(scores), MOST_TRIALS, replace=False))
+    losses = used.scores if mode == "min" else -used.scores
+    best = np.argsort(losses, kind="stable")[: top_count(len(losses))]
+    chosen = np.arange(len(losses))
+    if len(losses) > MOST_TRIALS:  # drawn at random, always the same ones
+        chosen = np.sort(np.random.default_rng(0).choice(len(losses), MOST_TRIALS, replace=False))
     drawn = replace(used, trials=tuple(used.trials[place] for place in chosen))
     distributions = drawn.distributions  # What none of those drawn has cannot be judged.
-    names, study = list(distributions), as_study(drawn, mode)
-    found = _raw(study, names, scores[chosen], mode)
-    rng = np.random.default_rng(0)
-    shuffled = [_raw(study, names, rng.permutation(scores[chosen]), mode) for _ in range(SHUFFLES)]
+    names, rng = list(distributions), np.random.default_rng(0)
+    with _quiet():
+        study = optuna.create_study()
+        study.add_trials(drawn.trials)
+        found = _raw(study, names, losses[chosen])
+        shuffled = [_raw(study, names, rng.permutation(losses[chosen])) for _ in range(SHUFFLES)]
     total = sum(found.values()) or 1.0
     rows = []
     for name in names:
@@ -204,14 +209,6 @@ def title(name: str) -> str:
     """A parameter in words: "learning rate (sgd)" for "lr.sgd"."""
     field, _, branch = name.partition(".")
     return _TITLES.get(field, field.replace("_", " ")) + (f" ({branch})" if branch else "")
-
-
-def as_study(used: UsedTrials, mode: str) -> optuna.Study:
-    """An in-memory study of these trials, in their order. mode: "max" or "min"."""
-    with _quiet():
-        study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
-        study.add_trials(used.trials)
-    return study
 
 
 @contextmanager
@@ -269,16 +266,13 @@ def _holding(name: str, taken: list[Any]) -> BaseDistribution:
     return FloatDistribution(low, high, log=name in _LOG_FIELDS and low > 0)
 
 
-def _raw(study: optuna.Study, names: list[str], scores: NDArray[np.float64], mode: str) -> dict[str, float]:
-    """By name, before they are made to sum to 1. scores: [n], taken in place of the study's own."""
-    sign = 1.0 if mode == "min" else -1.0
-    evaluator = PedAnovaImportanceEvaluator(target_quantile=min(0.5, top_count(len(scores)) / len(scores)))
-    with _quiet():
-        # Given a target, the evaluator takes lower for better, whatever the study's direction.
-        values = get_param_importances(
-            study, evaluator=evaluator, params=names, target=lambda one: sign * scores[one.number], normalize=False
-        )
-    return {name: float(value) for name, value in values.items()}
+def _raw(study: optuna.Study, names: list[str], losses: NDArray[np.float64]) -> dict[str, float]:
+    """By name, before they are made to sum to 1. losses: [n], lower is better, in place of the study's own values."""
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=min(0.5, top_count(len(losses)) / len(losses)))
+    # Given a target, the evaluator takes lower for better, whatever the study's direction.
+    return get_param_importances(
+        study, evaluator=evaluator, params=names, target=lambda one: losses[one.number], normalize=False
+    )
 
 
 def _typical(values: pd.Series[Any], categorical: bool) -> str:

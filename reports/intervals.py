@@ -140,11 +140,8 @@ def cells(scores: Scores | None, names: Mapping[str, str]) -> dict[str, Any]:
     NaN and a dash where there are no scores."""
     row: dict[str, Any] = {}
     for key, name in names.items():
-        row |= {key: math.nan, f"{key}_low": math.nan, f"{key}_high": math.nan, f"{key}_shown": formats.ABSENT}
-        if scores is not None and not is_undefined(scores, name):
-            found = interval(scores, name)
-            row |= {key: found.estimate, f"{key}_low": found.low, f"{key}_high": found.high}
-            row[f"{key}_shown"] = as_text(found)
+        found = Interval(math.nan, math.nan, math.nan) if scores is None else interval(scores, name)
+        row |= {key: found.estimate, f"{key}_low": found.low, f"{key}_high": found.high, f"{key}_shown": as_text(found)}
     return row
 
 

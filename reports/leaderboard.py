@@ -394,7 +394,10 @@ def effects(board: Leaderboard) -> pd.DataFrame:
         others = (*board.cell_names[:place], *board.cell_names[place + 1 :])
         for rest, levels in blocks.items():
             words = ", ".join(formats.choice(name, value) for name, value in zip(others, rest, strict=True))
-            rows += [_effect(board, factor, words, pair, levels) for pair in _pairs(list(levels))]
+            for pair in _pairs(list(levels)):
+                first, second = (formats.choice(factor, value) for value in pair)
+                row = {"factor": factor, "within": words, "first": first, "second": second}
+                rows.append(row | _difference(board, *(levels[value].scores for value in pair)))
     frame = pd.DataFrame(rows, columns=EFFECT_COLUMNS)
     tested = frame["p"].notna()
     frame.loc[tested, "p_holm"] = holm(frame.loc[tested, "p"].tolist())
@@ -409,13 +412,8 @@ def _pairs(levels: list[Any]) -> list[tuple[Any, Any]]:
     return list(itertools.combinations(levels, 2))
 
 
-def _effect(
-    board: Leaderboard, factor: str, within: str, pair: tuple[Any, Any], levels: dict[Any, ConfigurationResult]
-) -> dict[str, Any]:
-    one, other = (levels[value].scores for value in pair)
-    row: dict[str, Any] = dict.fromkeys(EFFECT_COLUMNS, math.nan) | {"factor": factor, "within": within}
-    row |= {"first": formats.choice(factor, pair[0]), "second": formats.choice(factor, pair[1])}
-    if one is not None and other is not None and one.resamples is other.resamples:
-        found = compare(one, {"other": other}, board.metric)["other"]
-        row |= {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p}
-    return row
+def _difference(board: Leaderboard, first: Scores | None, second: Scores | None) -> dict[str, Any]:
+    """The columns of ``Comparison``; {} where the two were not scored on the same images."""
+    if first is None or second is None or first.resamples is not second.resamples:
+        return {}
+    return vars(compare(first, {"second": second}, board.metric)["second"])

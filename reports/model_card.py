@@ -211,7 +211,7 @@ def _loading(results: Results, model: ModelRecord) -> str:
 
 
 def _cell(scores: Scores, name: str) -> str:
-    return formats.ABSENT if intervals.is_undefined(scores, name) else intervals.as_text(interval(scores, name))
+    return intervals.as_text(interval(scores, name))
 
 
 def _list(facts: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from reports.bootstrap import Array, Runs, Scores, score_runs, with_means
+from reports.bootstrap import Array, Bools, Runs, Scores, score_runs, with_means
 from reports.intervals import FEW_GROUPS
-from trainables.metrics import MISSING, UNTUNED, best_threshold, decisions, shown_threshold
-from trainables.predictions import Predictions
+from trainables.metrics import MISSING, UNTUNED, OperatingPoint, best_threshold, decisions, shown_threshold
+from trainables.predictions import Predictions, join
 
 MOST_VALUES = 12
 NOT_GIVEN = "not given"
@@ -22,8 +22,6 @@ SUBGROUP = "subgroup_"
 BINS = 10
 _DRAWS = 50
 SELECTION = "predicted class"
-
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -48,23 +46,12 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A threshold on the probability of ``label``. positives, images, runs: what it was chosen on, in validation."""
-
-    label: str
-    threshold: float
-    positives: int
-    images: int
-    runs: int
-
-
-@dataclass(frozen=True)
 class OperatingPoints:
     """The rules by which a network decides, the usual one first, and the scores of each rule's decisions."""
 
     rules: tuple[Rule, ...]
     scores: tuple[Scores, ...]
-    cut: Cut | None
+    cut: OperatingPoint | None
 
     def last(self, name: str) -> int:
         """The place of the last rule that decides a class."""
@@ -75,36 +62,38 @@ class OperatingPoints:
         return [rule.of(rule.classes.index(name)) for rule in self.rules if name in rule.classes]
 
 
-def operating_points(images: Runs, thresholds: Mapping[str, float] | None, cut: Cut | None) -> OperatingPoints:
+def operating_points(
+    images: Runs, thresholds: Mapping[str, float] | None, cut: OperatingPoint | None
+) -> OperatingPoints:
     """How the first run of ``images`` decides each class: as usual, and at chosen thresholds where there are any.
 
     thresholds: as for ``metrics.decide``. cut: of one class of a single-label task, where no class has a threshold.
     """
     classes, probability = images.classes, images.probabilities[0].astype(np.float64)
 
-    def rule(shown: Sequence[str], words: Sequence[str], values: Sequence[float], least: Mapping[str, float]) -> Rule:
+    def rule(shown: Collection[str], least: Mapping[str, float], otherwise: str = "") -> Rule:
+        """Of the classes ``shown``; otherwise: when one is decided that has no threshold among ``least``."""
         places = [classes.index(name) for name in shown]
-        decided = decisions(probability, classes, least, images.task)[:, places]
         return Rule(
-            tuple(shown), tuple(words), tuple(values), images.truth[:, places], decided, images.known[:, places]
+            classes=tuple(shown),
+            words=tuple(f"p ≥ {shown_threshold(least[one])}" if one in least else otherwise for one in shown),
+            threshold=tuple(least.get(one, math.nan) for one in shown),
+            truth=images.truth[:, places],
+            decided=decisions(probability, classes, least, images.task)[:, places],
+            known=images.known[:, places],
         )
-
-    def from_thresholds(least: Mapping[str, float]) -> Rule:
-        return rule([*least], [f"p ≥ {shown_threshold(value)}" for value in least.values()], [*least.values()], least)
 
     given = {name: value for name, value in (thresholds or {}).items() if name in classes}
     if images.multi_label:
-        rules = [from_thresholds(dict.fromkeys(classes, UNTUNED))]
+        untuned = dict.fromkeys(classes, UNTUNED)
         tuned = {name: value for name, value in given.items() if value != UNTUNED}
-        rules += [from_thresholds(tuned)] if tuned else []
+        rules = [rule(least, least) for least in (untuned, tuned) if least]
     else:
-        rules = [rule(classes, ["likeliest"] * len(classes), [math.nan] * len(classes), {})]
-        least = given or ({} if cut is None else {cut.label: cut.threshold})
+        rules = [rule(classes, {}, "likeliest")]
+        least = given or (cut.thresholds if cut is not None else {})
         for name, value in least.items():
             below = f"{name} < {shown_threshold(value)}" + (", likeliest other" if len(classes) > 2 else "")
-            shown = classes if given or len(classes) == 2 else (name,)
-            words = [f"p ≥ {shown_threshold(value)}" if one == name else below for one in shown]
-            rules.append(rule(shown, words, [value if one == name else math.nan for one in shown], least))
+            rules.append(rule(classes if given or len(classes) == 2 else least, least, below))
     # Decisions are probabilities of 0 and 1: scored as the labels of a multi-label task.
     scores = [
         score_runs(np.where(rule.known, rule.truth, MISSING), rule.decided[None], rule.classes, images.resamples)
@@ -113,20 +102,20 @@ def operating_points(images: Runs, thresholds: Mapping[str, float] | None, cut: 
     return OperatingPoints(tuple(rules), tuple(scores), cut)
 
 
-def pooled_cut(parts: Sequence[Predictions], label: str) -> Cut | None:
-    """Youden's threshold of ``label`` on the predictions of several networks, pooled: one for all of them.
+def pooled_cut(networks: Iterable[Predictions], label: str) -> OperatingPoint | None:
+    """Youden's threshold of ``label`` on the validation predictions of several networks, pooled: one for all of them.
 
-    parts: single-label, each of its own images; None where there are none, or the class or its absence is missing.
+    networks: single-label, each of its own images; None where they have no validation images. threshold: None where
+    the class or its absence is missing.
     """
+    parts = [part for one in networks if len((part := one.of("val")).path)]
     if not parts:
         return None
-    place = parts[0].classes.index(label)
-    truth = np.concatenate([part.label == place for part in parts])
-    threshold = youden(truth, np.concatenate([part.probability[:, place] for part in parts]))
-    if threshold is None:
-        return None
-    _, once = np.unique(np.concatenate([part.path for part in parts]), return_index=True)
-    return Cut(label, threshold, int(truth[once].sum()), len(once), len(parts))
+    pooled, place = join(parts), parts[0].classes.index(label)
+    truth = pooled.label == place
+    threshold = youden(truth, pooled.probability[:, place])
+    _, once = np.unique(pooled.path, return_index=True)
+    return OperatingPoint(label, "Youden's J", math.nan, threshold, int(truth[once].sum()), len(once), len(parts))
 
 
 def youden(truth: Bools, probability: npt.NDArray[np.float32]) -> float | None:

@@ -53,13 +53,8 @@ class Results:
 
     def __init__(self, data: ReportData) -> None:
         self.data = data
-        self.runs = functools.cache(self._runs)
-        self.model_runs = functools.cache(self._model_runs)
-        self.scores = functools.cache(self._scores)
-        self.model_scores = functools.cache(self._model_scores)
-        self.point_scores = functools.cache(self._point_scores)
-        self.confusion = functools.cache(self._confusion)
-        self.baselines = functools.cache(self._baselines)
+        for name in ("runs", "model_runs", "scores", "model_scores", "point_scores", "confusion", "baselines"):
+            setattr(self, name, functools.cache(getattr(self, name)))  # once a split
 
     @cached_property
     def leaderboard(self) -> Leaderboard:
@@ -146,7 +141,7 @@ class Results:
         """``scores`` of ``split``."""
         return self.scores(self.split) if self.split else None
 
-    def _runs(self, split: str) -> Runs | None:
+    def runs(self, split: str) -> Runs | None:
         """The repeats of the configuration on ``split``, that of ``model`` first; None without images.
 
         With folds all validation images are one run: every image is judged by the fold that did not train on it.
@@ -158,26 +153,26 @@ class Results:
             return winner.runs
         return runs_of(self.data, networks_of(self.data, winner.finalist), split)[0]
 
-    def _model_runs(self, split: str) -> Runs | None:
+    def model_runs(self, split: str) -> Runs | None:
         """The reported network alone; None where it has no images of ``split``."""
         model = self.model
         return None if model is None else runs_of(self.data, {model.title: model.predictions}, split)[0]
 
-    def _scores(self, split: str) -> Scores | None:
+    def scores(self, split: str) -> Scores | None:
         """Of ``runs(split)``: every metric, AUROC and average precision included, the mean over its runs."""
         runs, winner = self.runs(split), self.winner
         if winner is not None and runs is winner.runs:
             return winner.scores
         return None if runs is None else runs.scores(areas=True)
 
-    def _model_scores(self, split: str) -> Scores | None:
+    def model_scores(self, split: str) -> Scores | None:
         """Of ``model_runs(split)``, without AUROC and average precision: these stand once, as means over repeats."""
         runs, alone = self.runs(split), self.model_runs(split)
         if runs is not None and alone is not None and runs.names == alone.names:
             return self.scores(split)
         return None if alone is None else alone.scores()
 
-    def _point_scores(self, split: str) -> dict[str, float]:
+    def point_scores(self, split: str) -> dict[str, float]:
         """Of ``model`` without intervals: for training images, and for what the run recorded; {} without images."""
         one = self.model_runs(split)
         if one is None:
@@ -185,7 +180,7 @@ class Results:
         scored = one.labels, one.probabilities[0], one.classes, self.data.task
         return evaluate_predictions(*scored, ordered=one.ordered)
 
-    def _confusion(self, split: str) -> npt.NDArray[np.int64]:
+    def confusion(self, split: str) -> npt.NDArray[np.int64]:
         """Of ``model``: [C, C] with true classes as rows, or [C, 2, 2] = [[TN, FP], [FN, TP]] if multi-label."""
         alone = self.model_runs(split)
         assert alone is not None, "the model has images of this split"
@@ -226,8 +221,7 @@ class Results:
         if self.positive is not None and self.data.task == "single_label" and not model.thresholds:
             winner = self.winner if model.retrained else None
             saved = [model.predictions] if winner is None else networks_of(self.data, winner.finalist).values()
-            parts = [one.of("val") for one in saved if one is not None]
-            cut = pooled_cut([part for part in parts if len(part.path)], self.positive)
+            cut = pooled_cut([one for one in saved if one is not None], self.positive)
         found, point = operating_points(images, model.thresholds, cut), self.operating_point
         if point is None or point.threshold is None or not model.retrained or self.prevalence is None:
             return found
@@ -284,16 +278,24 @@ class Results:
         many = f"mean over {len(runs.names)} repeats of trial {self.model.number}"
         return many if len(runs.names) > 1 else self.model.title
 
-    def _baselines(self, split: str) -> BaselineComparison | None:
-        """The winner against shortcuts and frozen features on ``split``; None where either cannot be scored there."""
+    def baselines(self, split: str) -> BaselineComparison | None:
+        """The winner against shortcuts and frozen features on ``split``; None where either cannot be scored there.
+
+        ``by_class`` is of validation, which decides whether a class is given away.
+        """
         runs, scores = self.runs(split), self.scores(split)
         if runs is None or scores is None or not self._saved_baselines:
             return None
         found = compare_baselines(runs, scores, self._saved_baselines, split)
         if not found.measured:
             return None
+        by_class = found.by_class
+        if split == "test":
+            on_test, judging = {(one.name, one.baseline.name): one for one in by_class}, self.baselines("val")
+            decided = () if judging is None else judging.by_class
+            by_class = tuple(replace(one, test=on_test.get((one.name, one.baseline.name))) for one in decided)
         tuned = self.params is None or self.params.unfreeze_depth != 0
-        return replace(found, tuned=tuned, validation=None if split == "val" else self.baselines("val"))
+        return replace(found, tuned=tuned, by_class=by_class)
 
     @cached_property
     def _saved_baselines(self) -> list[tuple[BaselineRecord, Predictions | None]]:

@@ -312,7 +312,7 @@ def _usual(results: Results, points: OperatingPoints, model: ReportedModel) -> s
         kept = [name for name in model.predictions.classes if model.thresholds.get(name, UNTUNED) == UNTUNED]
         few = f" Not tuned, because of too few positives on validation: {formats.listing(kept)}." if kept else ""
         return f"{text} and at its tuned threshold (see the methods).{few}{flattered}"
-    if cut is None:
+    if cut is None or cut.threshold is None:
         return "The network predicts the likeliest class."
     many = cut.runs > 1
     pooled = f"the validation predictions of {cut.runs} repeats, pooled" if many else "its validation predictions"

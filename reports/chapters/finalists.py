@@ -237,19 +237,19 @@ def _baselines(results: Results) -> list[Block]:
         said += f" A baseline is close if it reaches {formats.percent(CLOSE)} of the gain in macro F1 from the "
         said += "majority class to the winner, or if the 95 % interval of the winner's lead includes 0."
     blocks: list[Block] = [Text(text), _baseline_table(results, comparisons), Text(said)]
-    return [*blocks, *([] if judge is None or not judge.judging else [_class_table(judge)])]
+    return [*blocks, *([] if judge is None or not judge.by_class else [_class_table(judge)])]
 
 
 def _class_table(judge: BaselineComparison) -> Table:
     """Each class by each shortcut."""
     rows = []
-    for one in judge.judging:
+    for one in judge.by_class:
         answer = ("yes" if one.gives_away else "no") if one.judged else f"too few images: {one.positives}"
         row: dict[str, Any] = {"class": one.name, "baseline": one.baseline.label, "auroc": one.auroc, "f1": one.f1}
         row |= {"winner": one.winner, "lead": one.lead.difference, "lead_low": one.lead.low, "lead_high": one.lead.high}
         row["lead_shown"] = formats.difference(one.lead.difference, one.lead.low, one.lead.high)
-        if (test := judge.alike(one) if judge.split == "test" else None) is not None:
-            row |= {"test_auroc": test.auroc, "test_f1": test.f1, "test_winner": test.winner}
+        if one.test is not None:
+            row |= {"test_auroc": one.test.auroc, "test_f1": one.test.f1, "test_winner": one.test.winner}
         rows.append(row | {"given_away": answer})
     titles = {"baseline": "method", "auroc": "AUROC", "f1": "F1", "winner": "the winner's F1"}
     titles |= {"lead_shown": "winner minus shortcut", "given_away": "predicts the class"}

@@ -16,7 +16,7 @@ from searched_run import write_searched
 
 from reports import importance
 from reports.data import read_report_data
-from reports.importance import as_study, used_trials
+from reports.importance import used_trials
 from sweep.run_folder import RunPaths
 
 
@@ -189,12 +189,9 @@ def test_a_run_without_trials_has_nothing_to_compare(write_run):
     assert (len(found.trials), found.epoch, dict(found.left_out)) == (0, None, {})
 
 
-@pytest.mark.parametrize("mode", ["max", "min"])
-def test_the_study_has_the_trials_and_their_best_value(tmp_path, mode, capfd):
-    found = used_trials(read_report_data(write_searched(tmp_path / "run", rising, trials=6, statuses=("completed",))))
+@pytest.mark.usefixtures("few_shuffles")
+def test_optuna_says_nothing_meanwhile_and_is_as_loud_as_before_afterwards(tmp_path, capfd):
     before = optuna.logging.get_verbosity()
-    study = as_study(found, mode)
-    assert study.best_value == (found.scores.max() if mode == "max" else found.scores.min())
-    assert [trial.params for trial in study.trials] == [trial.params for trial in found.trials]
+    found_for(tmp_path, rising, trials=12)
     assert optuna.logging.get_verbosity() == before
     assert capfd.readouterr().err == ""
