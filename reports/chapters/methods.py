@@ -14,7 +14,7 @@ from reports.blocks import Block, Chapter, Folded, Note, Table, Text, columns
 from reports.bootstrap import REPLICATES
 from reports.caveats import caveats
 from reports.chapters.checklists import checklists
-from reports.chapters.references import Citations, of_backbone
+from reports.chapters.references import cite, full_references, of_backbone
 from reports.formats import escape, listing
 from reports.importance import title
 from reports.results import Results
@@ -73,19 +73,19 @@ DUPLICATES = (
 
 def chapter(results: Results) -> Chapter:
     """Paragraphs, limits and search space open or one click away; references and checklists folded."""
-    cite = Citations()
     blocks: list[Block] = []
     if not results.data.run.sweep.ended:
         blocks.append(Note("warning", "The sweep has not ended: these paragraphs describe what was on disk."))
-    for heading, paragraph in PARAGRAPHS.items():
-        blocks.append(Text(f"### {heading}\n\n{cite.within(' '.join(filter(None, paragraph(results))))}"))
+    texts = {heading: " ".join(filter(None, paragraph(results))) for heading, paragraph in PARAGRAPHS.items()}
+    blocks += [Text(f"### {heading}\n\n{cite(text)}") for heading, text in texts.items()]
     limits = "\n".join(f"- {escape(one.text)}" for one in caveats(results)) or "None are known from the records."
     blocks.append(Text(f"### Limits\n\n{limits}"))
     ranges = search_space(results)
     if len(ranges):
         caption = "Hyperparameters searched, their ranges, and how many of the compared trials used each."
         blocks.append(Table("search_space", caption, ranges, columns(*ranges), folded=True))
-    blocks.append(Folded("References", (Text("\n".join(f"- {escape(one)}" for one in cite.full)),)))
+    references = "\n".join(f"- {escape(one)}" for one in full_references(" ".join(texts.values())))
+    blocks.append(Folded("References", (Text(references),)))
     blocks.append(Folded("Checklists: CLAIM 2020 and TRIPOD+AI", checklists()))
     return Chapter("methods", TITLE, tuple(blocks))
 
