@@ -22,7 +22,7 @@ from reports import formats
 from reports.drawing import BLUE, GRAY, INK, LIGHT, ORANGE, SKY, VERMILLION, blank, drawn, grid, legend, short
 
 Array = npt.NDArray[np.float64]
-Kind = Literal["categorical", "log", "linear", "integer"]
+Scale = Literal["categorical", "logarithmic", "linear", "integer"]
 NARROW_IN, WIDE_IN = 4.4, 5.4
 """A telephone shows either whole."""
 SPLIT_COLORS = {"train": BLUE, "val": SKY, "test": "#999999"}
@@ -327,25 +327,18 @@ def cost(trials: pd.DataFrame, front: pd.DataFrame, finalists: pd.DataFrame, lab
     return figure
 
 
-@dataclass(frozen=True, kw_only=True)
-class Slice:
-    """A panel of ``slices``. values: what the trials took, text or numbers; scores: theirs; winner: the winner's place
-    among them, None if it is not there. kind: of the horizontal axis."""
-
-    title: str
-    values: Sequence[Any]
-    scores: Sequence[float]
-    winner: int | None
-    kind: Kind
-
-
 @drawn
-def slices(panels: Sequence[Slice], label: str) -> Figure:
-    """Scores against what the trials took for each hyperparameter, on one vertical scale; the winner is marked."""
+def slices(panels: Sequence[tuple[str, Scale, pd.DataFrame]], winner: int | None, label: str) -> Figure:
+    """Scores against what the trials took for each hyperparameter, on one vertical scale; the winner is marked.
+
+    panels: title, scale of the horizontal axis, and the trials. Columns: number, value (text or number), score. winner:
+    its number.
+    """
     across = len(panels) if len(panels) < 5 else 3
     figure, places = grid(len(panels), across, (3.4, 0.4, 2.7), (0.0, 2.5), "y")
-    for axes, panel in zip(places, panels, strict=True):
-        _slice(axes, panel)
+    for axes, (title, scale, trials) in zip(places, panels, strict=True):
+        _slice(axes, scale, trials, winner)
+        axes.set_xlabel(title)
     figure.supylabel(label, fontsize=9)
     return figure
 
@@ -360,11 +353,11 @@ def _leading_numbers(text: str) -> list[float]:
     return [float(number) for number in re.findall(r"[\d.]+", text)] if re.fullmatch(r"[\d.+]*\d", text) else []
 
 
-def _slice(axes: Axes, panel: Slice) -> None:
-    scores = np.array(panel.scores, dtype=np.float64)
-    if panel.kind == "categorical":
-        choices = choices_of(panel.values)
-        level = np.array([choices.index(str(value)) for value in panel.values], dtype=np.float64)
+def _slice(axes: Axes, scale: Scale, trials: pd.DataFrame, winner: int | None) -> None:
+    scores, values = trials["score"].to_numpy(dtype=np.float64), trials["value"].tolist()
+    if scale == "categorical":
+        choices = choices_of(values)
+        level = np.array([choices.index(str(value)) for value in values], dtype=np.float64)
         # The golden ratio's multiples look random and hang on the place alone.
         x = level + 0.22 * ((np.arange(len(level)) * 0.6180339887498949) % 1 * 2 - 1)
         medians = [float(np.median(scores[level == place])) for place in range(len(choices))]
@@ -374,17 +367,16 @@ def _slice(axes: Axes, panel: Slice) -> None:
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.grid(visible=False, axis="x")
     else:
-        x = np.array(panel.values, dtype=np.float64)
-        if panel.kind == "log":
+        x = np.array(values, dtype=np.float64)
+        if scale == "logarithmic":
             _log_axis(axes, x)
         else:
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=panel.kind == "integer"))
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=scale == "integer"))
     crowded = len(x) > CROWDED
     size, shade = (5, 0.35) if crowded else (7, 0.6)
     axes.plot(x, scores, ".", color=BLUE, markersize=size, alpha=shade, rasterized=crowded)
-    if panel.winner is not None:
-        axes.plot(x[panel.winner], scores[panel.winner], "D", color=VERMILLION, markersize=5.5, zorder=4)
-    axes.set_xlabel(panel.title)
+    if (chosen := (trials["number"] == winner).to_numpy()).any():
+        axes.plot(x[chosen], scores[chosen], "D", color=VERMILLION, markersize=5.5, zorder=4)
 
 
 def _cells(

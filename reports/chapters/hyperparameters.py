@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from reports import figures, formats
 from reports.blocks import Block, Chapter, Figure, Note, Table, Text, columns
@@ -34,28 +34,20 @@ def chapter(results: Results) -> Chapter:
 def slices(results: Results, names: list[str]) -> Figure:
     """Score against each of the parameters ``names``, the winner marked."""
     used, metric = results.used_trials, formats.metric_name(results.data.metric)
-    winner = next((place for place, number in enumerate(used.numbers) if number == results.number), None)
-    panels, rows = [], []
+    parts = []
     for name in names:
         values = used.values(name)
-        places = [int(place) for place in values.index]
-        panels.append(
-            figures.Slice(
-                title=title(name),
-                values=list(values),
-                scores=[float(used.scores[place]) for place in places],
-                winner=places.index(winner) if winner in places else None,
-                kind=_kind(used.distributions[name]),
-            )
-        )
-        rows += [(name, int(used.numbers[place]), values[place], used.scores[place]) for place in places]
-    marked = f"; diamond: trial {results.number}" if winner is not None else ""
+        places = values.index.to_numpy()
+        facts = {"parameter": name, "number": used.numbers[places], "value": values, "score": used.scores[places]}
+        parts.append(pd.DataFrame(facts))
+    panels = [(title(name), scale(used.distributions[name]), part) for name, part in zip(names, parts, strict=True)]
+    marked = f"; diamond: trial {results.number}" if results.number in used.numbers.tolist() else ""
     return Figure(
         "hyperparameters",
         f"Score against each hyperparameter beyond chance, one mark per trial; bars: median of each choice{marked}.",
         f"{metric} of {len(used.numbers)} trials against {formats.listing(title(name) for name in names)}{marked}.",
-        figures.slices(panels, metric.replace("validation", "val")),
-        pd.DataFrame(rows, columns=["parameter", "number", "value", "score"]),
+        figures.slices(panels, results.number, metric.replace("validation", "val")),
+        pd.concat(parts, ignore_index=True).infer_objects(),
     )
 
 
@@ -101,10 +93,9 @@ def _edge(results: Results) -> list[Block]:
     return [Text(f"{text} contain a better one.")]
 
 
-def _kind(distribution: BaseDistribution) -> figures.Kind:
-    """Of the horizontal axis."""
+def scale(distribution: BaseDistribution) -> figures.Scale:
+    """Of the axis of a hyperparameter."""
     if isinstance(distribution, CategoricalDistribution):
         return "categorical"
-    if isinstance(distribution, FloatDistribution | IntDistribution) and distribution.log:
-        return "log"
-    return "integer" if isinstance(distribution, IntDistribution) else "linear"
+    facts = distribution._asdict()
+    return "logarithmic" if facts["log"] else "integer" if isinstance(facts["low"], int) else "linear"

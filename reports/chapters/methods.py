@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -14,6 +13,7 @@ from reports.blocks import Block, Chapter, Folded, Note, Table, Text, columns
 from reports.bootstrap import REPLICATES
 from reports.caveats import caveats
 from reports.chapters.checklists import checklists
+from reports.chapters.hyperparameters import scale
 from reports.chapters.references import cite, full_references, of_backbone
 from reports.formats import escape, listing
 from reports.importance import title
@@ -94,7 +94,7 @@ def search_space(results: Results) -> pd.DataFrame:
     """What could be tried: parameter, values (the range or the choices), scale, trials (that had it)."""
     used = results.used_trials
     rows = [
-        (title(name), *_values_and_scale(distribution), len(used.values(name)))
+        (title(name), _choices_or_range(distribution), scale(distribution), len(used.values(name)))
         for name, distribution in used.distributions.items()
     ]
     return pd.DataFrame(rows, columns=["parameter", "values", "scale", "trials"])
@@ -320,13 +320,11 @@ PARAGRAPHS = {
 }
 
 
-def _values_and_scale(distribution: BaseDistribution) -> tuple[str, str]:
-    """A range or the choices, and "logarithmic", "linear", "integer" or "categorical"."""
+def _choices_or_range(distribution: BaseDistribution) -> str:
     if isinstance(distribution, CategoricalDistribution):
-        return ", ".join(map(formats.general, distribution.choices)), "categorical"
-    facts: Mapping[str, Any] = distribution._asdict()
-    scale = "logarithmic" if facts["log"] else "integer" if isinstance(facts["low"], int) else "linear"
-    return f"{formats.general(facts['low'])} to {formats.general(facts['high'])}", scale
+        return ", ".join(map(formats.general, distribution.choices))
+    facts = distribution._asdict()
+    return f"{formats.general(facts['low'])} to {formats.general(facts['high'])}"
 
 
 def _used(params: Sequence[TrialParams], name: str) -> str:

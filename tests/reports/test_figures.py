@@ -44,8 +44,10 @@ def prices(*numbers: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["number", "trainable_params", "score", "error"])
 
 
-def slice_of(kind: Any, values: Any, winner: int | None = 0) -> figures.Slice:
-    return figures.Slice(title="lr", values=values, scores=np.linspace(0, 1, len(values)), winner=winner, kind=kind)
+def slice_of(scale: Any, values: Any, first: int = 0) -> tuple[str, Any, pd.DataFrame]:
+    numbers = range(first, first + len(values))
+    facts = {"number": numbers, "value": pd.Series(values, dtype=object), "score": np.linspace(0, 1, len(values))}
+    return "lr", scale, pd.DataFrame(facts)
 
 
 def reliability(others: Any) -> class_panels.ReliabilityPanel:
@@ -78,10 +80,11 @@ DRAWN: dict[str, Callable[[], Drawing]] = {
     "slices": lambda: figures.slices(
         [
             slice_of("categorical", ["vgg16", NAMES[1], "10", "9"]),
-            slice_of("log", [1e-5, 1e-3, 1e-2], None),
+            slice_of("logarithmic", [1e-5, 1e-3, 1e-2], first=1),
             slice_of("linear", [0.0, 0.5]),
             slice_of("integer", range(300)),
         ],
+        0,
         "F1",
     ),
     "ROC": lambda: class_panels.roc([PANEL, class_panels.CurvePanel("b", [], "undefined")]),
