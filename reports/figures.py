@@ -34,41 +34,32 @@ CROWDED = 200
 """From here on marks are pixels within the SVG: vectors would make the page heavy."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mark:
-    """A row of ``forest``. kind: "winner", "finalist" or "baseline". points: of single networks. text: the
-    value and its interval in words."""
-
-    name: str
-    kind: str
-    value: float
-    low: float
-    high: float
-    points: Sequence[float]
-    text: str
-
-
 @drawn
-def forest(marks: Sequence[Mark], label: str) -> Figure:
-    """The winner, the runners-up and the baselines on one scale; above each its name and its value in words."""
+def forest(marks: pd.DataFrame, label: str) -> Figure:
+    """The winner, the runners-up and the baselines on one scale; above each its name and its value in words.
+
+    Columns: name, kind ("winner", "finalist" or "baseline"), score, low, high, points (of single networks), text (score
+    and interval in words).
+    """
     figure, axes = blank(WIDE_IN, 0.6 + 0.44 * len(marks))
     styles = {"winner": (BLUE, "D", 3.0, 6.5, "bold"), "finalist": (INK, "o", 1.8, 5.0, "normal")}
-    for place, mark in enumerate(marks):
-        color, shape, width, size, weight = styles.get(mark.kind, (GRAY, "s", 1.8, 5.0, "normal"))
-        fill = "white" if mark.kind == "baseline" else color
-        axes.hlines(place, mark.low, mark.high, color=color, linewidth=width)
-        axes.plot([mark.value], [place], shape, color=color, markersize=size, markerfacecolor=fill, zorder=3)
-        if len(mark.points) > 1:
-            axes.plot(mark.points, [place] * len(mark.points), "|", color=color, markersize=10, zorder=2.5)
+    for place, mark in enumerate(marks.to_dict("records")):
+        color, shape, width, size, weight = styles.get(mark["kind"], (GRAY, "s", 1.8, 5.0, "normal"))
+        fill = "white" if mark["kind"] == "baseline" else color
+        axes.hlines(place, mark["low"], mark["high"], color=color, linewidth=width)
+        axes.plot([mark["score"]], [place], shape, color=color, markersize=size, markerfacecolor=fill, zorder=3)
+        if len(mark["points"]) > 1:
+            axes.plot(mark["points"], [place] * len(mark["points"]), "|", color=color, markersize=10, zorder=2.5)
         words: dict[str, Any] = {"va": "bottom", "color": color, "fontweight": weight}
         words["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
         at: Any = ("axes fraction", "data")
-        axes.annotate(short(mark.name, 46), (0.0, place - 0.28), xycoords=at, ha="left", **words)
-        axes.annotate(mark.text, (1.0, place - 0.28), xycoords=at, ha="right", **words)
+        axes.annotate(short(mark["name"], 46), (0.0, place - 0.28), xycoords=at, ha="left", **words)
+        axes.annotate(mark["text"], (1.0, place - 0.28), xycoords=at, ha="right", **words)
     _name_rows(axes, [""] * len(marks))
     axes.set_ylim(len(marks) - 0.6, -0.85)
+    baseline = (marks["kind"] == "baseline").tolist()
     for place in range(1, len(marks)):
-        split = marks[place].kind == "baseline" and marks[place - 1].kind != "baseline"
+        split = baseline[place] and not baseline[place - 1]
         axes.axhline(place - 0.75, color=GRAY if split else LIGHT, linewidth=1.0 if split else 0.6, zorder=0.5)
     axes.set_xlabel(label)
     return figure
@@ -129,16 +120,16 @@ def courses(rows: Sequence[Course], label: str, judged: str) -> Figure:
 
 
 @drawn
-def bars(rows: Mapping[str, tuple[float, float, float]], label: str) -> Figure:
-    """Horizontal bars of scores in [0, 1]: by name the value, low and high (NaN: no interval) of each."""
-    figure, axes = blank(WIDE_IN, 0.7 + 0.24 * max(len(rows), 1))
-    places, values = np.arange(len(rows)), np.array(list(rows.values()), dtype=float).reshape(-1, 3)
+def bars(scores: pd.DataFrame, label: str) -> Figure:
+    """Horizontal bars of scores in [0, 1]. scores: name, value, low and high (NaN: no interval) of each row."""
+    figure, axes = blank(WIDE_IN, 0.7 + 0.24 * max(len(scores), 1))
+    places, values = np.arange(len(scores)), scores.iloc[:, 1:].to_numpy(dtype=float)
     axes.barh(places, np.nan_to_num(values[:, 0]), 0.92 * 0.8, color=SKY, edgecolor="white", linewidth=0.5)
     axes.hlines(places, values[:, 1], values[:, 2], color=INK, linewidth=1.1)
     for place, (value, _, high) in zip(places, values, strict=True):
         end = np.nanmax([value, high, 0.0])
         axes.text(end + 0.012, float(place), formats.show("score", float(value)), va="center", fontsize=7.5)
-    _name_rows(axes, list(rows))
+    _name_rows(axes, [str(name) for name in scores.iloc[:, 0]])
     axes.set(xlim=(0, 1.09), xticks=np.arange(0, 1.01, 0.2), xlabel=label)
     return figure
 

@@ -29,8 +29,9 @@ TRIALS = pd.DataFrame({"trial_id": ["a", "b", "c"], "status": ["completed", "pru
 CELLS = pd.DataFrame([[0.8, NAN], [0.7, NAN]], index=["resnet18", "vgg16"], columns=["head only", "all blocks"])
 
 
-def mark(kind: str, low: float = 0.7) -> figures.Mark:
-    return figures.Mark(name=NAMES[1], kind=kind, value=0.8, low=low, high=0.9, points=(0.7, 0.9), text="0.800")
+def mark(kind: str, low: float = 0.7) -> dict[str, Any]:
+    facts = {"name": NAMES[1], "kind": kind, "score": 0.8, "low": low, "high": 0.9}
+    return facts | {"points": (0.7, 0.9), "text": "0.800"}
 
 
 def course(search: float) -> figures.Course:
@@ -59,10 +60,12 @@ STAIRS = class_panels.CurvePanel("b", [(X, X)], "AP", level=0.2)
 IMAGES = pd.DataFrame({"class": NAMES[:2], "train": [3, 0]})
 FOUR = np.array([COUNTS[:2, :2]] * 4), np.array([SHARES[:2, :2]] * 4)
 DRAWN: dict[str, Callable[[], Drawing]] = {
-    "forest": lambda: figures.forest([mark("winner"), mark("finalist"), mark("baseline", NAN)], "macro F1"),
+    "forest": lambda: figures.forest(
+        pd.DataFrame([mark("winner"), mark("finalist"), mark("baseline", NAN)]), "macro F1"
+    ),
     "courses": lambda: figures.courses([course(0.9), course(NAN)], "macro F1", "test"),
     "courses on validation": lambda: figures.courses([course(0.9)], "macro F1", ""),
-    "bars": lambda: figures.bars({NAMES[0]: (0.8, 0.7, 0.9), NAMES[1]: (NAN, NAN, NAN)}, "F1"),
+    "bars": lambda: figures.bars(pd.DataFrame([(NAMES[0], 0.8, 0.7, 0.9), (NAMES[1], NAN, NAN, NAN)]), "F1"),
     "stacked bars": lambda: figures.stacked_bars(IMAGES),
     "heat map": lambda: figures.heat_map(CELLS, CELLS.notna() * 2.0, "macro F1", lower_is_better=False),
     "heat map of a loss": lambda: figures.heat_map(CELLS, CELLS * 0 + 1, "loss", lower_is_better=True),
