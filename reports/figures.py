@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -65,29 +64,13 @@ def forest(marks: pd.DataFrame, label: str) -> Figure:
     return figure
 
 
-@dataclass(frozen=True, kw_only=True)
-class Course:
-    """A row of ``courses``: a configuration from the search to the split that judges it.
-
-    search: its score there, NaN if unknown. validation, judged: of each repeat; mean, low, high: of ``judged``. winner:
-    stands in bold.
-    """
-
-    name: str
-    winner: bool
-    search: float
-    validation: Sequence[float]
-    judged: Sequence[float]
-    mean: float
-    low: float
-    high: float
-
-
 @drawn
-def courses(rows: Sequence[Course], label: str, judged: str) -> Figure:
+def courses(rows: pd.DataFrame, label: str, judged: str) -> Figure:
     """Search score, repeats on validation, and repeats with mean and interval on the split that judges.
 
-    judged: that split in words; "" where it is validation itself, whose repeats then bear the interval.
+    Columns: name, winner (stands in bold), search (its score there, NaN if unknown), validation, judged (of each
+    repeat), mean, low, high (of ``judged``). judged: that split in words; "" where it is validation itself, whose
+    repeats then bear the interval.
     """
     figure, axes = blank(WIDE_IN, 1.15 + (0.5 if judged else 0.36) * max(len(rows), 1))
     search: dict[str, Any] = {"marker": "D", "color": GRAY, "markerfacecolor": "white", "linestyle": "none"}
@@ -101,19 +84,19 @@ def courses(rows: Sequence[Course], label: str, judged: str) -> Figure:
             Line2D([], [], color=VERMILLION, marker="o", label=f"repeats, {judged}; line: mean and 95 % interval")
         )
     color = VERMILLION if judged else SKY
-    for place, row in enumerate(rows):
+    for place, row in enumerate(rows.to_dict("records")):
         top, bottom = (place - 0.17, place + 0.17) if judged else (place, place)
-        axes.hlines(bottom, row.low, row.high, color=color, linewidth=1.8, zorder=2)
-        axes.plot([row.mean], [bottom], "|", color=color, markersize=13, markeredgewidth=2.2, zorder=2)
-        axes.plot([row.search], [top], markersize=6, zorder=2.5, **search)
-        axes.plot(row.validation, [top] * len(row.validation), color=SKY, zorder=3, **repeat)
+        axes.hlines(bottom, row["low"], row["high"], color=color, linewidth=1.8, zorder=2)
+        axes.plot([row["mean"]], [bottom], "|", color=color, markersize=13, markeredgewidth=2.2, zorder=2)
+        axes.plot([row["search"]], [top], markersize=6, zorder=2.5, **search)
+        axes.plot(row["validation"], [top] * len(row["validation"]), color=SKY, zorder=3, **repeat)
         if judged:
-            axes.plot(row.judged, [bottom] * len(row.judged), color=color, zorder=3, **repeat)
+            axes.plot(row["judged"], [bottom] * len(row["judged"]), color=color, zorder=3, **repeat)
         if place:
             axes.axhline(place - 0.5, color=LIGHT, linewidth=0.8)
-    _name_rows(axes, [row.name for row in rows])
-    for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
-        tick.set_fontweight("bold" if row.winner else "normal")
+    _name_rows(axes, rows["name"].tolist())
+    for tick, winner in zip(axes.get_yticklabels(), rows["winner"], strict=True):
+        tick.set_fontweight("bold" if winner else "normal")
     axes.set_xlabel(label)
     legend(figure, handles, 2 if judged else 3)
     return figure

@@ -87,7 +87,7 @@ def courses(board: Leaderboard, configurations: Sequence[ConfigurationResult], n
     drawn, opened = configurations[:MOST_DRAWN], board.split == "test"
     axis = formats.metric_name(f"test_{board.metric}").removeprefix("test ")
     axis += " (lower is better)" if metric_mode(board.metric) == "min" else ""
-    drawing = figures.courses([_course(board, one) for one in drawn], axis, "test" if opened else "")
+    drawing = figures.courses(pd.DataFrame([_course(board, one) for one in drawn]), axis, "test" if opened else "")
     return Figure(name, caption, courses_in_words(board, drawn), drawing)
 
 
@@ -96,23 +96,24 @@ def courses_in_words(board: Leaderboard, drawn: Sequence[ConfigurationResult]) -
     return f"{formats.capital(board.metric_name)} of {len(drawn)} configurations: {'; '.join(shown)}."
 
 
-def _course(board: Leaderboard, one: ConfigurationResult) -> figures.Course:
+def _course(board: Leaderboard, one: ConfigurationResult) -> dict[str, Any]:
+    """A row of ``figures.courses``."""
     params = one.finalist.params
     layers = params.get("unfreeze_layers") not in (None, "", "none")
     depth = LAYERS if layers else formats.choice("unfreeze_depth", params.get("unfreeze_depth"))
     cells = intervals.cells(one.scores, {"score": board.metric})
     comparable = board.selected_by == board.metric  # A loss has no place on an axis of scores.
     judged = () if one.scores is None or board.split != "test" else one.scores.by_run.get(board.metric, ())
-    return figures.Course(
-        name=f"{one.finalist.number}: {params.get('backbone', 'unknown')}, {depth}",
-        winner=one is board.winner,
-        search=one.finalist.search_score if comparable else math.nan,
-        validation=one.finalist.scores if comparable else [],
-        judged=list(map(float, judged)),
-        mean=cells["score"],
-        low=cells["score_low"],
-        high=cells["score_high"],
-    )
+    return {
+        "name": f"{one.finalist.number}: {params.get('backbone', 'unknown')}, {depth}",
+        "winner": one is board.winner,
+        "search": one.finalist.search_score if comparable else math.nan,
+        "validation": one.finalist.scores if comparable else [],
+        "judged": list(map(float, judged)),
+        "mean": cells["score"],
+        "low": cells["score_low"],
+        "high": cells["score_high"],
+    }
 
 
 def _none(results: Results) -> str:

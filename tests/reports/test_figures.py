@@ -34,10 +34,9 @@ def mark(kind: str, low: float = 0.7) -> dict[str, Any]:
     return facts | {"points": (0.7, 0.9), "text": "0.800"}
 
 
-def course(search: float) -> figures.Course:
-    return figures.Course(
-        name=NAMES[1], winner=True, search=search, validation=(0.7, 0.8), judged=(), mean=0.8, low=NAN, high=NAN
-    )
+def courses(*search: float) -> pd.DataFrame:
+    repeats = {"validation": (0.7, 0.8), "judged": (), "mean": 0.8, "low": NAN, "high": NAN}
+    return pd.DataFrame([{"name": NAMES[1], "winner": True, "search": one} | repeats for one in search])
 
 
 def prices(*numbers: int) -> pd.DataFrame:
@@ -63,8 +62,8 @@ DRAWN: dict[str, Callable[[], Drawing]] = {
     "forest": lambda: figures.forest(
         pd.DataFrame([mark("winner"), mark("finalist"), mark("baseline", NAN)]), "macro F1"
     ),
-    "courses": lambda: figures.courses([course(0.9), course(NAN)], "macro F1", "test"),
-    "courses on validation": lambda: figures.courses([course(0.9)], "macro F1", ""),
+    "courses": lambda: figures.courses(courses(0.9, NAN), "macro F1", "test"),
+    "courses on validation": lambda: figures.courses(courses(0.9), "macro F1", ""),
     "bars": lambda: figures.bars(pd.DataFrame([(NAMES[0], 0.8, 0.7, 0.9), (NAMES[1], NAN, NAN, NAN)]), "F1"),
     "stacked bars": lambda: figures.stacked_bars(IMAGES),
     "heat map": lambda: figures.heat_map(CELLS, CELLS.notna() * 2.0, "macro F1", lower_is_better=False),
