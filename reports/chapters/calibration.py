@@ -81,13 +81,6 @@ def _panel(one: Claim) -> ReliabilityPanel:
         for share, count in zip(first.observed, first.counts, strict=True)
     ]
     low, high = np.array(bounds).T
-    return ReliabilityPanel(
-        title=one.name,
-        text=f"ECE {formats.score(first.error)}",
-        confidence=first.confidence,
-        observed=first.observed,
-        low=low,
-        high=high,
-        counts=first.counts,
-        others=[(bins.confidence, bins.observed) for bins in others],
-    )
+    bins = pd.DataFrame({"confidence": first.confidence, "observed": first.observed, "low": low, "high": high})
+    curves = [(other.confidence, other.observed) for other in others]
+    return ReliabilityPanel(one.name, f"ECE {formats.score(first.error)}", bins.assign(counts=first.counts), curves)

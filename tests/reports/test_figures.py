@@ -51,7 +51,8 @@ def slice_of(scale: Any, values: Any, first: int = 0) -> tuple[str, Any, pd.Data
 
 
 def reliability(others: Any) -> class_panels.ReliabilityPanel:
-    return class_panels.ReliabilityPanel(NAMES[1], "ECE", BINS, BINS, BINS - 0.1, BINS + 0.1, np.arange(10), others)
+    bins = pd.DataFrame({"confidence": BINS, "observed": BINS, "low": BINS - 0.1, "high": BINS + 0.1})
+    return class_panels.ReliabilityPanel(NAMES[1], "ECE", bins.assign(counts=np.arange(10)), others)
 
 
 PANEL = class_panels.CurvePanel(NAMES[1], [(X, X), (X, X**2)], "AUROC 0.5", points=[("decided", 0.2, 0.8)])
