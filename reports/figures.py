@@ -140,17 +140,12 @@ def heat_map(scores: pd.DataFrame, tried: pd.DataFrame, label: str, lower_is_bet
     not all may be."""
     title = textwrap.fill(label, 13 + 8 * scores.shape[1])
     figure, axes = blank(1.9 + 0.7 * scores.shape[1], 1.05 + 0.15 * len(title.splitlines()) + 0.42 * scores.shape[0])
-    values, attempts = scores.to_numpy(dtype=float), tried.to_numpy(dtype=float)
+    values = scores.to_numpy(dtype=float)
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     # A single score, or equal ones, need a range, and the palest shade should not vanish into the page.
     spread = max(high - low, 0.05)
-    texts = [
-        [
-            formats.score(value) if np.isfinite(value) else "" if np.isnan(count) else "no score"
-            for value, count in zip(*row, strict=True)
-        ]
-        for row in zip(values, attempts, strict=True)
-    ]
+    unscored = tried.map(lambda count: "" if np.isnan(count) else "no score")
+    texts = scores.map(formats.score).where(np.isfinite(values), unscored).to_numpy().tolist()
     axes.set_facecolor("#eef0f3")
     limits = (low - 0.25 * spread, high + 0.05 * spread)
     image = _cells(axes, values, texts, "Blues" + ("_r" if lower_is_better else ""), limits, fontweight="bold")
