@@ -37,11 +37,12 @@ def slices(results: Results, names: list[str]) -> Figure:
     parts = []
     for name in names:
         values = used.values(name)
-        places = values.index.to_numpy()
-        facts = {"parameter": name, "number": used.numbers[places], "value": values, "score": used.scores[places]}
+        numbers = [int(used.numbers[place]) for place in values.index]
+        facts = {"parameter": name, "number": numbers, "value": values, "score": used.scores[values.index.to_numpy()]}
         parts.append(pd.DataFrame(facts))
     panels = [(title(name), scale(used.distributions[name]), part) for name, part in zip(names, parts, strict=True)]
-    marked = f"; diamond: trial {results.number}" if results.number in used.numbers.tolist() else ""
+    is_used = any(number == results.number for number in used.numbers)
+    marked = f"; diamond: trial {results.number}" if is_used else ""
     return Figure(
         "hyperparameters",
         f"Score against each hyperparameter beyond chance, one mark per trial; bars: median of each choice{marked}.",
