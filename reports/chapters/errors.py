@@ -217,15 +217,16 @@ def _split_scores(results: Results, model: ReportedModel) -> Table:
     """Train, validation and test side by side: what was learned by heart, and what carries over."""
     rows: list[dict[str, Any]] = []
     titles = {f"{key}_shown": formats.score_name(key, results.data.task) for key in OVERALL}
+    # Resamples of training images, which may be many, are drawn only where there are no other images.
+    scores = results.model_scores(next(iter(_scored(model)), "train"))
+    titles["kappa_shown"] += "" if scores is None else intervals.qualifier(scores, "kappa")
     for split in model.splits:
         runs, alone, seen = results.runs(split), results.model_runs(split), split == "train"
         assert runs is not None
         assert alone is not None
-        scores = results.model_scores(split)
-        assert scores is not None
-        titles["kappa_shown"] = formats.METRIC_NAMES["kappa"] + intervals.qualifier(scores, "kappa")
         row: dict[str, Any] = {"split": formats.SPLIT_NAMES[split], "images": len(alone.paths)}
-        row |= {"patients": alone.patients} | intervals.cells(None if seen else scores, {key: key for key in OVERALL})
+        row |= {"patients": alone.patients}
+        row |= intervals.cells(None if seen else results.model_scores(split), {key: key for key in OVERALL})
         if seen:  # no interval: training splits are large, and their scores flattering
             point = {key: results.point_scores(split)[key] for key in OVERALL}
             row |= point | {f"{key}_shown": formats.score(value) for key, value in point.items()}
