@@ -11,13 +11,12 @@ import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from reports import class_panels, formats, intervals
-from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
+from reports.blocks import Block, Figure, Figures, Note, Table, Text, columns
 from reports.bootstrap import Runs, Scores
 from reports.class_panels import MOST_PANELS, CurvePanel, thinned
 from reports.probabilities import OperatingPoints
 from reports.results import Results
 
-TITLE = "Discrimination"
 MACRO = "mean of all classes"
 AREAS = {"AUROC": "auroc", "AP": "ap", "sensitivity": "sensitivity_at_90_specificity"}
 AT = ("decided", "decided at the chosen threshold")
@@ -27,12 +26,12 @@ MEANING = (
 )
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     """Areas are means over the repeats: the same numbers as in every other chapter and on the card."""
     split = results.split
     images, scores = (results.runs(split), results.scores(split)) if split else (None, None)
     if split is None or images is None or scores is None:
-        return Chapter("discrimination", TITLE, (Text("There are no predictions to draw curves from."),))
+        return [Text("There are no predictions to draw curves from.")]
     text = f"{formats.escape(results.basis(split))} Areas and intervals: {formats.escape(results.whose(split))}."
     others = len(images.names) - 1
     if others:
@@ -46,7 +45,7 @@ def chapter(results: Results) -> Chapter:
         blocks.append(Note("warning", f"{words}or every one has. Means are over the other classes."))
     points = None if images.pooled else results.operating
     figures = curves(images, scores, points, split)
-    return Chapter("discrimination", TITLE, (*blocks, figures, areas_table(images, scores, split)))
+    return [*blocks, figures, areas_table(images, scores, split)]
 
 
 def curves(images: Runs, scores: Scores, points: OperatingPoints | None, split: str) -> Figures:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from reports import figures, formats, intervals
-from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
+from reports.blocks import Block, Figure, Figures, Note, Table, Text, columns
 from reports.bootstrap import PPV_AT_PREVALENCE, Scores
 from reports.class_panels import MOST_PANELS
 from reports.intervals import FEW_GROUPS, interval
@@ -22,21 +22,20 @@ from trainables.metrics import UNTUNED, shown_threshold
 
 MOST_CLASSES = 6
 """Of a matrix in the summary."""
-TITLE = "Confusion and operating points"
 OVERALL = ("accuracy", "balanced_accuracy", "f1_macro", "mcc", "kappa")
 OF_A_CLASS = {"precision": "precision", "recall": "recall", "specificity": "specificity", "f1": "F1", "auroc": "AUROC"}
 AT_PREVALENCE = "PPV at a prevalence of"
 RATIOS = {"sensitivity": "recall", "specificity": "specificity", "PPV": "precision", "NPV": "npv"}
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     """The matrix of the split that judges stands in the summary where it has room for it."""
     model = results.model
     if model is None:
         text = "There is no best trial."
         if results.data.best is not None:
             text = "The best trial's predictions are not on disk (they are written when a trial ends) or are damaged."
-        return Chapter("errors", TITLE, (Note("info", text),))
+        return [Note("info", text)]
     bases = " ".join(dict.fromkeys(map(results.basis, model.splits)))
     if any(runs is not None and runs.pooled for runs in map(results.runs, model.splits)):
         bases += " Matrices, operating points and the table of splits are of this network, on the images of its fold."
@@ -63,7 +62,7 @@ def chapter(results: Results) -> Chapter:
         chosen = "" if split == "test" else " The network was selected on these images."
         text, table = subgroups(*results.subgroups, split, positive)
         blocks += [Text(f"### Subgroups\n\n{text}{chosen}"), table]
-    return Chapter("errors", TITLE, tuple(blocks))
+    return blocks
 
 
 def in_summary(results: Results, split: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from reports import figures, formats, intervals
-from reports.blocks import Block, Chapter, Figure, Table, Text, columns
+from reports.blocks import Block, Figure, Table, Text, columns
 from reports.comparisons import (
     CLOSE,
     FALLBACK,
@@ -27,7 +27,6 @@ from reports.results import Results
 from reports.tables import LAYERS
 from trainables.metrics import metric_mode
 
-TITLE = "Finalists"
 RULE = (
     "One-standard-error rule: among the finalists whose mean over repeats on validation lies within one standard error "
     "of the best, the one with the fewest trainable parameters wins."
@@ -42,7 +41,7 @@ MOST_DRAWN = 24
 BASELINE_SCORES = ("accuracy", FALLBACK)
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     board = results.leaderboard
     blocks: list[Block] = [Text(formats.escape(_none(results)))]
     if board.configurations:
@@ -50,7 +49,7 @@ def chapter(results: Results) -> Chapter:
         if board.winner is not None and board.runners_up:
             blocks += _paired(board)
         blocks.append(_repeats(results, board))
-    return Chapter("finalists", TITLE, (*blocks, *_baselines(results), *_external(results)))
+    return [*blocks, *_baselines(results), *_external(results)]
 
 
 def validated(board: Leaderboard, one: ConfigurationResult) -> dict[str, Any]:

@@ -6,11 +6,10 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from reports import figures, formats
-from reports.blocks import Block, Chapter, Figure, Note, Table, Text, columns
+from reports.blocks import Block, Figure, Note, Table, Text, columns
 from reports.importance import MOST_TRIALS, UsedTrials, title, top_count
 from reports.results import Results
 
-TITLE = "Hyperparameters"
 MOST_SLICES = 4
 NEAR_EDGE = 0.02
 WARNING = (
@@ -19,16 +18,16 @@ WARNING = (
 )
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     frame, used = results.importance, results.used_trials
     if frame is None:
-        return Chapter("hyperparameters", TITLE, (Text(f"Importance is not computed. {used.too_few}"),))
+        return [Text(f"Importance is not computed. {used.too_few}")]
     blocks: list[Block] = [Note("info", WARNING), Text(_basis(results)), _importance(frame, used)]
     beyond = frame[frame["times_chance"] > 1]
     if beyond.empty:
-        return Chapter("hyperparameters", TITLE, (*blocks, Text("No hyperparameter stands out beyond chance.")))
+        return [*blocks, Text("No hyperparameter stands out beyond chance.")]
     figure = slices(results, [str(name) for name in beyond["parameter"].head(MOST_SLICES)])
-    return Chapter("hyperparameters", TITLE, (*blocks, figure, *_edge(results)))
+    return [*blocks, figure, *_edge(results)]
 
 
 def slices(results: Results, names: list[str]) -> Figure:

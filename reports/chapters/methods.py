@@ -9,7 +9,7 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from reports import formats, tables
-from reports.blocks import Block, Chapter, Folded, Note, Table, Text, columns
+from reports.blocks import Block, Folded, Note, Table, Text, columns
 from reports.bootstrap import REPLICATES
 from reports.caveats import caveats
 from reports.chapters.checklists import checklists
@@ -21,7 +21,6 @@ from reports.results import Results
 from search_spaces.params import TrialParams
 from sweep.records import WeightsRecord
 
-TITLE = "Methods, limits and checklists"
 SAMPLERS = {
     "tpe": "a tree-structured Parzen estimator, multivariate and grouped by branch [@tpe]",
     "random": "random search [@random]",
@@ -71,7 +70,7 @@ DUPLICATES = (
 )
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     """Paragraphs, limits and search space open or one click away; references and checklists folded."""
     blocks: list[Block] = []
     if not results.data.run.sweep.ended:
@@ -87,7 +86,7 @@ def chapter(results: Results) -> Chapter:
     references = "\n".join(f"- {escape(one)}" for one in full_references(" ".join(texts.values())))
     blocks.append(Folded("References", (Text(references),)))
     blocks.append(Folded("Checklists: CLAIM 2020 and TRIPOD+AI", checklists()))
-    return Chapter("methods", TITLE, tuple(blocks))
+    return blocks
 
 
 def search_space(results: Results) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from reports import figures, formats, intervals, tables
-from reports.blocks import Block, Chapter, Code, Facts, Figure, Folded, Headline, Note, Text
+from reports.blocks import Block, Code, Facts, Figure, Folded, Headline, Note, Text
 from reports.bootstrap import Scores
 from reports.caveats import caveats
 from reports.chapters.errors import at_operating_point, confusion_figure, in_summary
@@ -27,7 +27,7 @@ MOST_BARS = 20
 LEVELS = {"error": "Problem", "warning": "Caution", "info": "Note"}
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     """Made last, since other chapters may find more files that cannot be read."""
     # Without the winner's scores those of the split are of another network, shown in its place.
     scores = results.judged_scores if results.winner is None or results.winner.scores is not None else None
@@ -48,7 +48,7 @@ def chapter(results: Results) -> Chapter:
     if problems:
         found = Note("error", "Problems found while reading the run folder:", problems)
         blocks.append(Folded(f"Problems of the run folder ({len(problems)})", (found,)))
-    return Chapter("summary", "Summary", tuple(blocks))
+    return blocks
 
 
 def _headline(results: Results, scores: Scores | None) -> Headline:
