@@ -61,15 +61,15 @@ Panel = TypeVar("Panel", CurvePanel, ReliabilityPanel)
 
 
 @drawn
-def roc(panels: Sequence[CurvePanel]) -> Figure:
-    """False positive rate against sensitivity."""
-    return _panels(panels, _curves, "1 - specificity", "sensitivity", _curve_legend(panels))
-
-
-@drawn
-def precision_recall(panels: Sequence[CurvePanel]) -> Figure:
-    """Recall against precision; each curve is a stair: no precision lies between two thresholds."""
-    return _panels(panels, _curves, "recall (sensitivity)", "precision (PPV)", _curve_legend(panels))
+def curves(panels: Sequence[CurvePanel], x: str, y: str) -> Figure:
+    """ROC or precision-recall curves, these as stairs: no precision lies between two thresholds. x, y: their axes."""
+    handles: list[Line2D | Patch] = [Line2D([], [], color=BLUE, label="reported model")]
+    if any(len(panel.runs) > 1 for panel in panels):
+        handles.append(Line2D([], [], label="other repeats", **_OTHER_RUNS))
+    handles.append(Line2D([], [], label="chance", **_REFERENCE))
+    names = dict.fromkeys(name for panel in panels for name, *_ in panel.points)
+    handles += [Line2D([], [], label=name, **style) for name, style in zip(names, _POINTS, strict=False)]
+    return _panels(panels, _curves, x, y, handles)
 
 
 @drawn
@@ -143,15 +143,6 @@ def _curves(axes: Axes, panel: CurvePanel) -> None:
     for (_, right, up), style in zip(panel.points, _POINTS, strict=False):
         axes.plot([right], [up], zorder=4, **style)
     _say(axes, panel.text, *((0.98, 0.03, "right") if panel.level is None else (0.03, 0.03, "left")), "bottom")
-
-
-def _curve_legend(panels: Sequence[CurvePanel]) -> list[Line2D | Patch]:
-    handles: list[Line2D | Patch] = [Line2D([], [], color=BLUE, label="reported model")]
-    if any(len(panel.runs) > 1 for panel in panels):
-        handles.append(Line2D([], [], label="other repeats", **_OTHER_RUNS))
-    handles.append(Line2D([], [], label="chance", **_REFERENCE))
-    names = dict.fromkeys(name for panel in panels for name, *_ in panel.points)
-    return handles + [Line2D([], [], label=name, **style) for name, style in zip(names, _POINTS, strict=False)]
 
 
 def _bins(axes: Axes, panel: ReliabilityPanel) -> None:

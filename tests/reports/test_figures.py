@@ -90,8 +90,8 @@ DRAWN: dict[str, Callable[[], Drawing]] = {
         0,
         "F1",
     ),
-    "ROC": lambda: class_panels.roc([PANEL, class_panels.CurvePanel("b", [], "undefined")]),
-    "precision and recall": lambda: class_panels.precision_recall([STAIRS] * 11),
+    "ROC": lambda: class_panels.curves([PANEL, class_panels.CurvePanel("b", [], "undefined")], "x", "y"),
+    "precision and recall": lambda: class_panels.curves([STAIRS] * 11, "recall", "precision"),
     "reliability": lambda: class_panels.reliability([reliability([(BINS, BINS)]), reliability([])]),
 }  # fmt: skip
 
