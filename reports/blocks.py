@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
@@ -180,7 +180,7 @@ class Chapter:
     blocks: tuple[Block, ...]
 
 
-def walk(blocks: tuple[Block, ...]) -> Iterator[Block]:
+def walk(blocks: Iterable[Block]) -> Iterator[Block]:
     """Every block, those in ``Figures`` and ``Folded`` too, in the order of the page."""
     for block in blocks:
         yield block

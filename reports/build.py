@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reports import render
-from reports.blocks import Chapter
+from reports.blocks import Block, Chapter
 from reports.chapters import (
     backbone_depth,
     calibration,
@@ -36,25 +36,26 @@ from sweep.endings import DONE, leave_with, run_command
 from sweep.run_folder import ModelPaths, folder_beside
 from trainables.atomic import disk_error, write_atomically, write_json
 
-CHAPTERS: tuple[Callable[[Results], Chapter | None], ...] = (
-    summary.chapter,
-    data.chapter,
-    finalists.chapter,
-    backbone_depth.chapter,
-    errors.chapter,
-    examples.chapter,
-    discrimination.chapter,
-    calibration.chapter,
-    learning_curves.chapter,
-    hyperparameters.chapter,
-    cost.chapter,
-    methods.chapter,
-    trials.chapter,
-    reproducibility.chapter,
-    studies.chapter,
+# id, title, blocks (none: the chapter does not apply to the run)
+CHAPTERS: tuple[tuple[str, str, Callable[[Results], list[Block]]], ...] = (
+    ("summary", "Summary", summary.chapter),
+    ("data", "Data", data.chapter),
+    ("finalists", "Finalists", finalists.chapter),
+    ("backbone_depth", "Backbones and depths", backbone_depth.chapter),
+    ("errors", "Confusion and operating points", errors.chapter),
+    ("examples", "Best and worst classified images", examples.chapter),
+    ("discrimination", "Discrimination", discrimination.chapter),
+    ("calibration", "Calibration", calibration.chapter),
+    ("learning_curves", "Learning curves", learning_curves.chapter),
+    ("hyperparameters", "Hyperparameters", hyperparameters.chapter),
+    ("cost", "Cost and accuracy", cost.chapter),
+    ("methods", "Methods, limits and checklists", methods.chapter),
+    ("trials", "All trials", trials.chapter),
+    ("reproducibility", "Reproducibility", reproducibility.chapter),
+    ("studies", "The published study and this run", studies.chapter),
 )
 # They say what the others have found to be missing or damaged.
-MADE_LAST = (methods.chapter, reproducibility.chapter, summary.chapter)
+MADE_LAST = ("methods", "reproducibility", "summary")
 
 
 def build(run_root: Path) -> Path:
@@ -96,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _files(results: Results) -> dict[str, bytes]:
     """Every file of the report but the manifest, by its name below report/, sorted."""
-    made = {make: make(results) for make in sorted(CHAPTERS, key=lambda make: make in MADE_LAST)}
-    chapters = tuple(found for make in CHAPTERS if (found := made[make]) is not None)
+    made = {key: make(results) for key, _, make in sorted(CHAPTERS, key=lambda one: one[0] in MADE_LAST)}
+    chapters = tuple(Chapter(key, title, tuple(made[key])) for key, title, _ in CHAPTERS if made[key])
     page = render.Page(
         title=f"Report of {results.data.name}",
         subtitle=f"{results.data.run.sweep.space or 'unknown space'} · {len(results.data.trials):,} trials",

@@ -46,18 +46,14 @@ class CurvePanel:
 
 @dataclass(frozen=True)
 class ReliabilityPanel:
-    """Bins of one class, B of them. confidence, observed, low, high: [B], NaN in an empty bin; counts: [B].
+    """Bins of one class: confidence, observed, low and high, NaN in an empty bin, and counts.
 
     others: confidence and observed of the other runs.
     """
 
     title: str
     text: str
-    confidence: Array
-    observed: Array
-    low: Array
-    high: Array
-    counts: npt.NDArray[np.int64]
+    bins: pd.DataFrame
     others: Sequence[Curve]
 
 
@@ -65,15 +61,15 @@ Panel = TypeVar("Panel", CurvePanel, ReliabilityPanel)
 
 
 @drawn
-def roc(panels: Sequence[CurvePanel]) -> Figure:
-    """False positive rate against sensitivity."""
-    return _panels(panels, _curves, "1 - specificity", "sensitivity", _curve_legend(panels))
-
-
-@drawn
-def precision_recall(panels: Sequence[CurvePanel]) -> Figure:
-    """Recall against precision; each curve is a stair: no precision lies between two thresholds."""
-    return _panels(panels, _curves, "recall (sensitivity)", "precision (PPV)", _curve_legend(panels))
+def curves(panels: Sequence[CurvePanel], x: str, y: str) -> Figure:
+    """ROC or precision-recall curves, these as stairs: no precision lies between two thresholds. x, y: their axes."""
+    handles: list[Line2D | Patch] = [Line2D([], [], color=BLUE, label="reported model")]
+    if any(len(panel.runs) > 1 for panel in panels):
+        handles.append(Line2D([], [], label="other repeats", **_OTHER_RUNS))
+    handles.append(Line2D([], [], label="chance", **_REFERENCE))
+    names = dict.fromkeys(name for panel in panels for name, *_ in panel.points)
+    handles += [Line2D([], [], label=name, **style) for name, style in zip(names, _POINTS, strict=False)]
+    return _panels(panels, _curves, x, y, handles)
 
 
 @drawn
@@ -101,8 +97,7 @@ def curve_frame(panels: Sequence[CurvePanel], x: str, y: str) -> pd.DataFrame:
 
 def bin_frame(panels: Sequence[ReliabilityPanel]) -> pd.DataFrame:
     """The bins of each class that hold images, of the reported model."""
-    names = ("confidence", "observed", "low", "high", "counts")
-    parts = [pd.DataFrame({"class": one.title} | {name: getattr(one, name) for name in names}) for one in panels]
+    parts = [pd.DataFrame({"class": one.title} | dict(one.bins.items())) for one in panels]
     return pd.concat(parts, ignore_index=True).query("counts > 0")
 
 
@@ -150,28 +145,19 @@ def _curves(axes: Axes, panel: CurvePanel) -> None:
     _say(axes, panel.text, *((0.98, 0.03, "right") if panel.level is None else (0.03, 0.03, "left")), "bottom")
 
 
-def _curve_legend(panels: Sequence[CurvePanel]) -> list[Line2D | Patch]:
-    handles: list[Line2D | Patch] = [Line2D([], [], color=BLUE, label="reported model")]
-    if any(len(panel.runs) > 1 for panel in panels):
-        handles.append(Line2D([], [], label="other repeats", **_OTHER_RUNS))
-    handles.append(Line2D([], [], label="chance", **_REFERENCE))
-    names = dict.fromkeys(name for panel in panels for name, *_ in panel.points)
-    return handles + [Line2D([], [], label=name, **style) for name, style in zip(names, _POINTS, strict=False)]
-
-
 def _bins(axes: Axes, panel: ReliabilityPanel) -> None:
     axes.plot([0, 1], [0, 1], **_REFERENCE)
-    edges = np.linspace(0, 1, len(panel.counts) + 1)
-    heights = 0.22 * panel.counts / max(panel.counts.max(), 1)
+    counts, edges = panel.bins["counts"].to_numpy(), np.linspace(0, 1, len(panel.bins) + 1)
+    heights = 0.22 * counts / max(counts.max(), 1)
     axes.bar(
         edges[:-1], heights, np.diff(edges), align="edge", color=LIGHT, edgecolor="white", linewidth=0.5, zorder=0.6
     )
     for confidence, observed in panel.others:
         known = np.isfinite(confidence)
         axes.plot(confidence[known], observed[known], **_OTHER_RUNS)
-    known = np.isfinite(panel.confidence)
-    axes.vlines(panel.confidence[known], panel.low[known], panel.high[known], color=BLUE, linewidth=0.9)
-    axes.plot(panel.confidence[known], panel.observed[known], color=BLUE, marker="o", markersize=4)
+    confidence, observed, low, high = panel.bins.drop(columns="counts").dropna().to_numpy().T
+    axes.vlines(confidence, low, high, color=BLUE, linewidth=0.9)
+    axes.plot(confidence, observed, color=BLUE, marker="o", markersize=4)
     _say(axes, panel.text, 0.03, 0.97, "left", "top")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +21,7 @@ from reports import formats
 from reports.drawing import BLUE, GRAY, INK, LIGHT, ORANGE, SKY, VERMILLION, blank, drawn, grid, legend, short
 
 Array = npt.NDArray[np.float64]
-Kind = Literal["categorical", "log", "linear", "integer"]
+Scale = Literal["categorical", "logarithmic", "linear", "integer"]
 NARROW_IN, WIDE_IN = 4.4, 5.4
 """A telephone shows either whole."""
 SPLIT_COLORS = {"train": BLUE, "val": SKY, "test": "#999999"}
@@ -34,69 +33,44 @@ CROWDED = 200
 """From here on marks are pixels within the SVG: vectors would make the page heavy."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mark:
-    """A row of ``forest``. kind: "winner", "finalist" or "baseline". points: of single networks. text: the
-    value and its interval in words."""
-
-    name: str
-    kind: str
-    value: float
-    low: float
-    high: float
-    points: Sequence[float]
-    text: str
-
-
 @drawn
-def forest(marks: Sequence[Mark], label: str) -> Figure:
-    """The winner, the runners-up and the baselines on one scale; above each its name and its value in words."""
+def forest(marks: pd.DataFrame, label: str) -> Figure:
+    """The winner, the runners-up and the baselines on one scale; above each its name and its value in words.
+
+    Columns: name, kind ("winner", "finalist" or "baseline"), score, low, high, points (of single networks), text (score
+    and interval in words).
+    """
     figure, axes = blank(WIDE_IN, 0.6 + 0.44 * len(marks))
     styles = {"winner": (BLUE, "D", 3.0, 6.5, "bold"), "finalist": (INK, "o", 1.8, 5.0, "normal")}
-    for place, mark in enumerate(marks):
-        color, shape, width, size, weight = styles.get(mark.kind, (GRAY, "s", 1.8, 5.0, "normal"))
-        fill = "white" if mark.kind == "baseline" else color
-        axes.hlines(place, mark.low, mark.high, color=color, linewidth=width)
-        axes.plot([mark.value], [place], shape, color=color, markersize=size, markerfacecolor=fill, zorder=3)
-        if len(mark.points) > 1:
-            axes.plot(mark.points, [place] * len(mark.points), "|", color=color, markersize=10, zorder=2.5)
+    for place, mark in enumerate(marks.to_dict("records")):
+        color, shape, width, size, weight = styles.get(mark["kind"], (GRAY, "s", 1.8, 5.0, "normal"))
+        fill = "white" if mark["kind"] == "baseline" else color
+        axes.hlines(place, mark["low"], mark["high"], color=color, linewidth=width)
+        axes.plot([mark["score"]], [place], shape, color=color, markersize=size, markerfacecolor=fill, zorder=3)
+        if len(mark["points"]) > 1:
+            axes.plot(mark["points"], [place] * len(mark["points"]), "|", color=color, markersize=10, zorder=2.5)
         words: dict[str, Any] = {"va": "bottom", "color": color, "fontweight": weight}
         words["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
         at: Any = ("axes fraction", "data")
-        axes.annotate(short(mark.name, 46), (0.0, place - 0.28), xycoords=at, ha="left", **words)
-        axes.annotate(mark.text, (1.0, place - 0.28), xycoords=at, ha="right", **words)
+        axes.annotate(short(mark["name"], 46), (0.0, place - 0.28), xycoords=at, ha="left", **words)
+        axes.annotate(mark["text"], (1.0, place - 0.28), xycoords=at, ha="right", **words)
     _name_rows(axes, [""] * len(marks))
     axes.set_ylim(len(marks) - 0.6, -0.85)
+    baseline = (marks["kind"] == "baseline").tolist()
     for place in range(1, len(marks)):
-        split = marks[place].kind == "baseline" and marks[place - 1].kind != "baseline"
+        split = baseline[place] and not baseline[place - 1]
         axes.axhline(place - 0.75, color=GRAY if split else LIGHT, linewidth=1.0 if split else 0.6, zorder=0.5)
     axes.set_xlabel(label)
     return figure
 
 
-@dataclass(frozen=True, kw_only=True)
-class Course:
-    """A row of ``courses``: a configuration from the search to the split that judges it.
-
-    search: its score there, NaN if unknown. validation, judged: of each repeat; mean, low, high: of ``judged``. winner:
-    stands in bold.
-    """
-
-    name: str
-    winner: bool
-    search: float
-    validation: Sequence[float]
-    judged: Sequence[float]
-    mean: float
-    low: float
-    high: float
-
-
 @drawn
-def courses(rows: Sequence[Course], label: str, judged: str) -> Figure:
+def courses(rows: pd.DataFrame, label: str, judged: str) -> Figure:
     """Search score, repeats on validation, and repeats with mean and interval on the split that judges.
 
-    judged: that split in words; "" where it is validation itself, whose repeats then bear the interval.
+    Columns: name, winner (stands in bold), search (its score there, NaN if unknown), validation, judged (of each
+    repeat), mean, low, high (of ``judged``). judged: that split in words; "" where it is validation itself, whose
+    repeats then bear the interval.
     """
     figure, axes = blank(WIDE_IN, 1.15 + (0.5 if judged else 0.36) * max(len(rows), 1))
     search: dict[str, Any] = {"marker": "D", "color": GRAY, "markerfacecolor": "white", "linestyle": "none"}
@@ -110,35 +84,35 @@ def courses(rows: Sequence[Course], label: str, judged: str) -> Figure:
             Line2D([], [], color=VERMILLION, marker="o", label=f"repeats, {judged}; line: mean and 95 % interval")
         )
     color = VERMILLION if judged else SKY
-    for place, row in enumerate(rows):
+    for place, row in enumerate(rows.to_dict("records")):
         top, bottom = (place - 0.17, place + 0.17) if judged else (place, place)
-        axes.hlines(bottom, row.low, row.high, color=color, linewidth=1.8, zorder=2)
-        axes.plot([row.mean], [bottom], "|", color=color, markersize=13, markeredgewidth=2.2, zorder=2)
-        axes.plot([row.search], [top], markersize=6, zorder=2.5, **search)
-        axes.plot(row.validation, [top] * len(row.validation), color=SKY, zorder=3, **repeat)
+        axes.hlines(bottom, row["low"], row["high"], color=color, linewidth=1.8, zorder=2)
+        axes.plot([row["mean"]], [bottom], "|", color=color, markersize=13, markeredgewidth=2.2, zorder=2)
+        axes.plot([row["search"]], [top], markersize=6, zorder=2.5, **search)
+        axes.plot(row["validation"], [top] * len(row["validation"]), color=SKY, zorder=3, **repeat)
         if judged:
-            axes.plot(row.judged, [bottom] * len(row.judged), color=color, zorder=3, **repeat)
+            axes.plot(row["judged"], [bottom] * len(row["judged"]), color=color, zorder=3, **repeat)
         if place:
             axes.axhline(place - 0.5, color=LIGHT, linewidth=0.8)
-    _name_rows(axes, [row.name for row in rows])
-    for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
-        tick.set_fontweight("bold" if row.winner else "normal")
+    _name_rows(axes, rows["name"].tolist())
+    for tick, winner in zip(axes.get_yticklabels(), rows["winner"], strict=True):
+        tick.set_fontweight("bold" if winner else "normal")
     axes.set_xlabel(label)
     legend(figure, handles, 2 if judged else 3)
     return figure
 
 
 @drawn
-def bars(rows: Mapping[str, tuple[float, float, float]], label: str) -> Figure:
-    """Horizontal bars of scores in [0, 1]: by name the value, low and high (NaN: no interval) of each."""
-    figure, axes = blank(WIDE_IN, 0.7 + 0.24 * max(len(rows), 1))
-    places, values = np.arange(len(rows)), np.array(list(rows.values()), dtype=float).reshape(-1, 3)
+def bars(scores: pd.DataFrame, label: str) -> Figure:
+    """Horizontal bars of scores in [0, 1]. scores: name, value, low and high (NaN: no interval) of each row."""
+    figure, axes = blank(WIDE_IN, 0.7 + 0.24 * max(len(scores), 1))
+    places, values = np.arange(len(scores)), scores.iloc[:, 1:].to_numpy(dtype=float)
     axes.barh(places, np.nan_to_num(values[:, 0]), 0.92 * 0.8, color=SKY, edgecolor="white", linewidth=0.5)
     axes.hlines(places, values[:, 1], values[:, 2], color=INK, linewidth=1.1)
     for place, (value, _, high) in zip(places, values, strict=True):
         end = np.nanmax([value, high, 0.0])
         axes.text(end + 0.012, float(place), formats.show("score", float(value)), va="center", fontsize=7.5)
-    _name_rows(axes, list(rows))
+    _name_rows(axes, [str(name) for name in scores.iloc[:, 0]])
     axes.set(xlim=(0, 1.09), xticks=np.arange(0, 1.01, 0.2), xlabel=label)
     return figure
 
@@ -166,17 +140,12 @@ def heat_map(scores: pd.DataFrame, tried: pd.DataFrame, label: str, lower_is_bet
     not all may be."""
     title = textwrap.fill(label, 13 + 8 * scores.shape[1])
     figure, axes = blank(1.9 + 0.7 * scores.shape[1], 1.05 + 0.15 * len(title.splitlines()) + 0.42 * scores.shape[0])
-    values, attempts = scores.to_numpy(dtype=float), tried.to_numpy(dtype=float)
+    values = scores.to_numpy(dtype=float)
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     # A single score, or equal ones, need a range, and the palest shade should not vanish into the page.
     spread = max(high - low, 0.05)
-    texts = [
-        [
-            formats.score(value) if np.isfinite(value) else "" if np.isnan(count) else "no score"
-            for value, count in zip(*row, strict=True)
-        ]
-        for row in zip(values, attempts, strict=True)
-    ]
+    unscored = tried.map(lambda count: "" if np.isnan(count) else "no score")
+    texts = scores.map(formats.score).where(np.isfinite(values), unscored).to_numpy().tolist()
     axes.set_facecolor("#eef0f3")
     limits = (low - 0.25 * spread, high + 0.05 * spread)
     image = _cells(axes, values, texts, "Blues" + ("_r" if lower_is_better else ""), limits, fontweight="bold")
@@ -327,25 +296,18 @@ def cost(trials: pd.DataFrame, front: pd.DataFrame, finalists: pd.DataFrame, lab
     return figure
 
 
-@dataclass(frozen=True, kw_only=True)
-class Slice:
-    """A panel of ``slices``. values: what the trials took, text or numbers; scores: theirs; winner: the winner's place
-    among them, None if it is not there. kind: of the horizontal axis."""
-
-    title: str
-    values: Sequence[Any]
-    scores: Sequence[float]
-    winner: int | None
-    kind: Kind
-
-
 @drawn
-def slices(panels: Sequence[Slice], label: str) -> Figure:
-    """Scores against what the trials took for each hyperparameter, on one vertical scale; the winner is marked."""
+def slices(panels: Sequence[tuple[str, Scale, pd.DataFrame]], winner: int | None, label: str) -> Figure:
+    """Scores against what the trials took for each hyperparameter, on one vertical scale; the winner is marked.
+
+    panels: title, scale of the horizontal axis, and the trials. Columns: number, value (text or number), score. winner:
+    its number.
+    """
     across = len(panels) if len(panels) < 5 else 3
     figure, places = grid(len(panels), across, (3.4, 0.4, 2.7), (0.0, 2.5), "y")
-    for axes, panel in zip(places, panels, strict=True):
-        _slice(axes, panel)
+    for axes, (title, scale, trials) in zip(places, panels, strict=True):
+        _slice(axes, scale, trials, winner)
+        axes.set_xlabel(title)
     figure.supylabel(label, fontsize=9)
     return figure
 
@@ -360,11 +322,11 @@ def _leading_numbers(text: str) -> list[float]:
     return [float(number) for number in re.findall(r"[\d.]+", text)] if re.fullmatch(r"[\d.+]*\d", text) else []
 
 
-def _slice(axes: Axes, panel: Slice) -> None:
-    scores = np.array(panel.scores, dtype=np.float64)
-    if panel.kind == "categorical":
-        choices = choices_of(panel.values)
-        level = np.array([choices.index(str(value)) for value in panel.values], dtype=np.float64)
+def _slice(axes: Axes, scale: Scale, trials: pd.DataFrame, winner: int | None) -> None:
+    scores, values = trials["score"].to_numpy(dtype=np.float64), trials["value"].tolist()
+    if scale == "categorical":
+        choices = choices_of(values)
+        level = np.array([choices.index(str(value)) for value in values], dtype=np.float64)
         # The golden ratio's multiples look random and hang on the place alone.
         x = level + 0.22 * ((np.arange(len(level)) * 0.6180339887498949) % 1 * 2 - 1)
         medians = [float(np.median(scores[level == place])) for place in range(len(choices))]
@@ -374,17 +336,16 @@ def _slice(axes: Axes, panel: Slice) -> None:
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.grid(visible=False, axis="x")
     else:
-        x = np.array(panel.values, dtype=np.float64)
-        if panel.kind == "log":
+        x = np.array(values, dtype=np.float64)
+        if scale == "logarithmic":
             _log_axis(axes, x)
         else:
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=panel.kind == "integer"))
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=scale == "integer"))
     crowded = len(x) > CROWDED
     size, shade = (5, 0.35) if crowded else (7, 0.6)
     axes.plot(x, scores, ".", color=BLUE, markersize=size, alpha=shade, rasterized=crowded)
-    if panel.winner is not None:
-        axes.plot(x[panel.winner], scores[panel.winner], "D", color=VERMILLION, markersize=5.5, zorder=4)
-    axes.set_xlabel(panel.title)
+    if (chosen := (trials["number"] == winner).to_numpy()).any():
+        axes.plot(x[chosen], scores[chosen], "D", color=VERMILLION, markersize=5.5, zorder=4)
 
 
 def _cells(

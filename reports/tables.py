@@ -81,17 +81,14 @@ def stopped_by_depth(trials: pd.DataFrame, ranked: pd.DataFrame) -> pd.DataFrame
     Columns: unfrozen, trials, one per status, pruned_share (of finished and pruned; NaN if none), median_epochs,
     score (best).
     """
-    best = ranked.drop_duplicates("unfrozen").set_index("unfrozen")["score"]
-    rows = []
-    for name, of_depth in trials.groupby("unfrozen"):
-        counts = status_counts(of_depth)
-        decided = counts["completed"] + counts["pruned"]
-        share = counts["pruned"] / decided if decided else float("nan")
-        epochs = float(of_depth["epochs_run"].median())
-        score = float(best.get(name, float("nan")))
-        rows.append([name, len(of_depth), *counts.values(), share, epochs, score])
-    rows.sort(key=lambda row: UNFROZEN_ORDER.index(row[0]))
-    return pd.DataFrame(rows, columns=["unfrozen", "trials", *STATUSES, "pruned_share", "median_epochs", "score"])
+    depths = trials.groupby("unfrozen")
+    counts = {status: (trials["status"] == status).groupby(trials["unfrozen"]).sum() for status in STATUSES}
+    facts = pd.DataFrame(counts)
+    facts.insert(0, "trials", depths.size())
+    facts["pruned_share"] = facts["pruned"] / (facts["completed"] + facts["pruned"])
+    facts["median_epochs"] = depths["epochs_run"].median()
+    facts["score"] = ranked.drop_duplicates("unfrozen").set_index("unfrozen")["score"]
+    return facts.reindex([name for name in UNFROZEN_ORDER if name in facts.index]).reset_index(names="unfrozen")
 
 
 def varied(trials: pd.DataFrame) -> tuple[list[str], dict[str, object]]:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from reports import figures, formats, intervals, tables
-from reports.blocks import Block, Chapter, Figure, Table, Text, columns
+from reports.blocks import Block, Figure, Table, Text, columns
 from reports.chapters.finalists import (
     MOST_DRAWN,
     NO_DIFFERENCE,
@@ -21,15 +21,14 @@ from reports.leaderboard import Leaderboard
 from reports.results import Results
 from trainables.metrics import metric_mode
 
-TITLE = "Backbones and depths"
 VERDICTS = {1.0: "the first is better", -1.0: "the second is better", 0.0: NO_DIFFERENCE}
 LONG = 12
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     data, board = results.data, results.leaderboard
     if data.trials.empty:
-        return Chapter("backbone_depth", TITLE, (Text("No trial has begun, so there is nothing to compare."),))
+        return [Text("No trial has begun, so there is nothing to compare.")]
     cells = repeated_cells(results)
     repeated = int(cells["mean"].notna().sum())
     many = f"; the best trial of {repeated} of {len(cells)} cells was retrained." if repeated else "."
@@ -44,7 +43,7 @@ def chapter(results: Results) -> Chapter:
         blocks += _compared(board)
         if not results.effects.empty:
             blocks += _effects(results, board)
-    return Chapter("backbone_depth", TITLE, tuple(blocks))
+    return blocks
 
 
 def repeated_cells(results: Results) -> pd.DataFrame:

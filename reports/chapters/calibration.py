@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 
 from reports import class_panels, formats, intervals
-from reports.blocks import Chapter, Figure, Table, Text, columns
+from reports.blocks import Block, Figure, Table, Text, columns
 from reports.class_panels import MOST_PANELS, ReliabilityPanel
 from reports.intervals import wilson
 from reports.probabilities import BINS, SELECTION, Calibration, Claim
 from reports.results import Results
 
-TITLE = "Calibration"
 MEANING = (
     "Of the images with a probability near 0.8, 80 % should have the class. Points below the diagonal: overconfident; "
     "above: underconfident. The expected calibration error (ECE) is the mean distance from the diagonal, weighted by "
@@ -24,13 +23,11 @@ MEANING = (
 )
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     found, split = results.calibration, results.split
     if found is None or split is None:
-        return Chapter("calibration", TITLE, (Text("There are no predictions to check the calibration of."),))
-    return Chapter(
-        "calibration", TITLE, blocks(found, split, formats.escape(results.basis(split)), results.whose(split))
-    )
+        return [Text("There are no predictions to check the calibration of.")]
+    return [*blocks(found, split, formats.escape(results.basis(split)), results.whose(split))]
 
 
 def blocks(found: Calibration, split: str, basis: str, whose: str) -> tuple[Text, Figure, Table]:
@@ -81,13 +78,6 @@ def _panel(one: Claim) -> ReliabilityPanel:
         for share, count in zip(first.observed, first.counts, strict=True)
     ]
     low, high = np.array(bounds).T
-    return ReliabilityPanel(
-        title=one.name,
-        text=f"ECE {formats.score(first.error)}",
-        confidence=first.confidence,
-        observed=first.observed,
-        low=low,
-        high=high,
-        counts=first.counts,
-        others=[(bins.confidence, bins.observed) for bins in others],
-    )
+    bins = pd.DataFrame({"confidence": first.confidence, "observed": first.observed, "low": low, "high": high})
+    curves = [(other.confidence, other.observed) for other in others]
+    return ReliabilityPanel(one.name, f"ECE {formats.score(first.error)}", bins.assign(counts=first.counts), curves)

@@ -8,18 +8,16 @@ import statistics
 import pandas as pd
 
 from reports import figures, formats
-from reports.blocks import Chapter, Figure, Table, Text, columns
+from reports.blocks import Block, Figure, Table, Text, columns
 from reports.results import Results
 
-TITLE = "Cost and accuracy"
 
-
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     data, metric = results.data, formats.metric_name(results.data.metric)
     ranked = data.ranked[data.ranked["trainable_params"] > 0].reset_index(drop=True)
     if ranked["trainable_params"].nunique() < 2 or len(ranked) < 3:
         text = "Fewer than three trials have a score, or all train equally many parameters: nothing can be compared."
-        return Chapter("cost", TITLE, (Text(text),))
+        return [Text(text)]
     on, finalists, label = front(ranked, data.run.sweep.mode), _finalists(results), metric.replace("validation", "val")
     rows = on.to_dict("records")
     steps = ", ".join(f"trial {r['number']:.0f} ({formats.si(r['trainable_params'])}, {r['score']:.3f})" for r in rows)
@@ -37,9 +35,7 @@ def chapter(results: Results) -> Chapter:
     shown = columns("number", "backbone", "unfrozen", **titles)
     frame = on.reindex(columns=[*(column.key for column in shown), "trial_id"])
     caption = "Trials on the Pareto front, cheapest first; times are of each trial's own device, shared with others."
-    return Chapter(
-        "cost", TITLE, (Text(_noise(results)), figure, Table("cost_front", caption, frame, shown, folded=True))
-    )
+    return [Text(_noise(results)), figure, Table("cost_front", caption, frame, shown, folded=True)]
 
 
 def front(trials: pd.DataFrame, mode: str) -> pd.DataFrame:

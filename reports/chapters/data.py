@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from reports import figures, formats, tables, thumbnails
-from reports.blocks import Block, Chapter, Column, Facts, Figure, Note, Sample, Samples, Table, Text, columns
+from reports.blocks import Block, Column, Facts, Figure, Note, Sample, Samples, Table, Text, columns
 from reports.results import Results
 
 SPLIT_ORIGINS = {
@@ -18,19 +18,12 @@ MOST_BARS = 40
 CHANNELS = {1: "one channel (gray)", 3: "three channels"}
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     dataset = results.data.dataset
     if not dataset.classes and not dataset.counts:
-        return Chapter("data", "Data", (Note("error", "dataset.json is missing: nothing is known of the data."),))
-    blocks = [
-        Facts(tuple(_facts(results))),
-        *_counts(results),
-        *_left_out(results),
-        *_checks(results),
-        *_across(results),
-    ]
-    blocks += [*_image_properties(results), *_subgroups(results), *_weights(results), *_samples(results)]
-    return Chapter("data", "Data", tuple(blocks))
+        return [Note("error", "dataset.json is missing: nothing is known of the data.")]
+    parts = (_counts, _left_out, _checks, _across, _image_properties, _subgroups, _weights, _samples)
+    return [Facts(tuple(_facts(results))), *(block for part in parts for block in part(results))]
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:

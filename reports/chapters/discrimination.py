@@ -11,13 +11,12 @@ import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from reports import class_panels, formats, intervals
-from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
+from reports.blocks import Block, Figure, Figures, Note, Table, Text, columns
 from reports.bootstrap import Runs, Scores
 from reports.class_panels import MOST_PANELS, CurvePanel, thinned
 from reports.probabilities import OperatingPoints
 from reports.results import Results
 
-TITLE = "Discrimination"
 MACRO = "mean of all classes"
 AREAS = {"AUROC": "auroc", "AP": "ap", "sensitivity": "sensitivity_at_90_specificity"}
 AT = ("decided", "decided at the chosen threshold")
@@ -27,12 +26,11 @@ MEANING = (
 )
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     """Areas are means over the repeats: the same numbers as in every other chapter and on the card."""
-    split = results.split
-    images, scores = (results.runs(split), results.scores(split)) if split else (None, None)
+    split, images, scores = results.split, results.judged_runs, results.judged_scores
     if split is None or images is None or scores is None:
-        return Chapter("discrimination", TITLE, (Text("There are no predictions to draw curves from."),))
+        return [Text("There are no predictions to draw curves from.")]
     text = f"{formats.escape(results.basis(split))} Areas and intervals: {formats.escape(results.whose(split))}."
     others = len(images.names) - 1
     if others:
@@ -46,7 +44,7 @@ def chapter(results: Results) -> Chapter:
         blocks.append(Note("warning", f"{words}or every one has. Means are over the other classes."))
     points = None if images.pooled else results.operating
     figures = curves(images, scores, points, split)
-    return Chapter("discrimination", TITLE, (*blocks, figures, areas_table(images, scores, split)))
+    return [*blocks, figures, areas_table(images, scores, split)]
 
 
 def curves(images: Runs, scores: Scores, points: OperatingPoints | None, split: str) -> Figures:
@@ -54,15 +52,16 @@ def curves(images: Runs, scores: Scores, points: OperatingPoints | None, split: 
     names = images.classes[:MOST_PANELS]
     rest = f" The first {MOST_PANELS} of {len(images.classes)} classes." if len(names) < len(images.classes) else ""
     found = []
-    for kind, draw, words, area, axes in (
-        ("roc", class_panels.roc, "ROC curves", "AUROC", ("1 - specificity", "sensitivity")),
-        ("precision_recall", class_panels.precision_recall, "Precision-recall curves", "AP", ("recall", "precision")),
+    for kind, words, area, x, y in (
+        ("roc", "ROC curves", "AUROC", "1 - specificity", "sensitivity"),
+        ("precision_recall", "Precision-recall curves", "AP", "recall (sensitivity)", "precision (PPV)"),
     ):
         panels = [_panel(area, place, images, scores, points) for place in range(len(names))]
         shown = ", ".join(f"{name} {formats.show('score', scores.estimate[f'{AREAS[area]}:{name}'])}" for name in names)
         caption = f"{words}, each class against the rest.{rest}"
-        alt, frame = f"{words}; {area} of each: {shown}.", class_panels.curve_frame(panels, *axes)
-        found.append(Figure(f"{kind}_{split}", caption, alt, draw(panels), frame))
+        coordinates = (title.partition(" (")[0] for title in (x, y))  # without what else they are called
+        alt, frame = f"{words}; {area} of each: {shown}.", class_panels.curve_frame(panels, *coordinates)
+        found.append(Figure(f"{kind}_{split}", caption, alt, class_panels.curves(panels, x, y), frame))
     return Figures(tuple(found))
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from reports import figures, formats, intervals
-from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
+from reports.blocks import Block, Figure, Figures, Note, Table, Text, columns
 from reports.bootstrap import PPV_AT_PREVALENCE, Scores
 from reports.class_panels import MOST_PANELS
 from reports.intervals import FEW_GROUPS, interval
@@ -22,21 +22,20 @@ from trainables.metrics import UNTUNED, shown_threshold
 
 MOST_CLASSES = 6
 """Of a matrix in the summary."""
-TITLE = "Confusion and operating points"
 OVERALL = ("accuracy", "balanced_accuracy", "f1_macro", "mcc", "kappa")
 OF_A_CLASS = {"precision": "precision", "recall": "recall", "specificity": "specificity", "f1": "F1", "auroc": "AUROC"}
 AT_PREVALENCE = "PPV at a prevalence of"
 RATIOS = {"sensitivity": "recall", "specificity": "specificity", "PPV": "precision", "NPV": "npv"}
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     """The matrix of the split that judges stands in the summary where it has room for it."""
     model = results.model
     if model is None:
         text = "There is no best trial."
         if results.data.best is not None:
             text = "The best trial's predictions are not on disk (they are written when a trial ends) or are damaged."
-        return Chapter("errors", TITLE, (Note("info", text),))
+        return [Note("info", text)]
     bases = " ".join(dict.fromkeys(map(results.basis, model.splits)))
     if any(runs is not None and runs.pooled for runs in map(results.runs, model.splits)):
         bases += " Matrices, operating points and the table of splits are of this network, on the images of its fold."
@@ -63,7 +62,7 @@ def chapter(results: Results) -> Chapter:
         chosen = "" if split == "test" else " The network was selected on these images."
         text, table = subgroups(*results.subgroups, split, positive)
         blocks += [Text(f"### Subgroups\n\n{text}{chosen}"), table]
-    return Chapter("errors", TITLE, tuple(blocks))
+    return blocks
 
 
 def in_summary(results: Results, split: str) -> bool:
@@ -217,15 +216,16 @@ def _split_scores(results: Results, model: ReportedModel) -> Table:
     """Train, validation and test side by side: what was learned by heart, and what carries over."""
     rows: list[dict[str, Any]] = []
     titles = {f"{key}_shown": formats.score_name(key, results.data.task) for key in OVERALL}
+    # Resamples of training images, which may be many, are drawn only where there are no other images.
+    scores = results.model_scores(next(iter(_scored(model)), "train"))
+    titles["kappa_shown"] += "" if scores is None else intervals.qualifier(scores, "kappa")
     for split in model.splits:
         runs, alone, seen = results.runs(split), results.model_runs(split), split == "train"
         assert runs is not None
         assert alone is not None
-        scores = results.model_scores(split)
-        assert scores is not None
-        titles["kappa_shown"] = formats.METRIC_NAMES["kappa"] + intervals.qualifier(scores, "kappa")
         row: dict[str, Any] = {"split": formats.SPLIT_NAMES[split], "images": len(alone.paths)}
-        row |= {"patients": alone.patients} | intervals.cells(None if seen else scores, {key: key for key in OVERALL})
+        row |= {"patients": alone.patients}
+        row |= intervals.cells(None if seen else results.model_scores(split), {key: key for key in OVERALL})
         if seen:  # no interval: training splits are large, and their scores flattering
             point = {key: results.point_scores(split)[key] for key in OVERALL}
             row |= point | {f"{key}_shown": formats.score(value) for key, value in point.items()}

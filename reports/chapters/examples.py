@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from reports import formats, thumbnails
-from reports.blocks import Block, Chapter, Note, Table, Text, columns
+from reports.blocks import Block, Note, Table, Text, columns
 from reports.chapters import attribution
 from reports.chapters.attribution import gallery
 from reports.drawing import short
@@ -19,7 +19,6 @@ from reports.results import Results
 from trainables.metrics import decisions, has_class, is_known
 from trainables.predictions import Predictions
 
-TITLE = "Best and worst classified images"
 MOST_PAIRS = 10
 PER_CLASS, PER_CLASS_OF_MANY, MANY = 4, 3, 6
 FEWEST_SHOWN = 0.5
@@ -35,14 +34,14 @@ ORDERS = {
 }
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     """Galleries first, then the files of the extremes of the split, then the pairs of classes that are confused.
 
     A run keeps thumbnails of some images of a large split alone: then the galleries show the extremes of these.
     """
     model = results.model
     if model is None or model.judged is None:
-        return Chapter("examples", TITLE, (Text("There are no predictions to choose images from."),))
+        return [Text("There are no predictions to choose images from.")]
     part = model.predictions.of(model.judged)
     rows = shown = examples(part, model.thresholds)
     images = thumbnails.of_files(results.data.run.paths.thumbnails, part.path.tolist())
@@ -64,7 +63,7 @@ def chapter(results: Results) -> Chapter:
     frame, name = rows.drop(columns=["note", "uri"], errors="ignore"), f"examples_{model.judged}"
     listed = Table(name, caption, frame, told, folded=True)
     looked = attribution.blocks(results, shown, images)
-    return Chapter("examples", TITLE, (*blocks, listed, *_pairs(model, part), *looked))
+    return [*blocks, listed, *_pairs(model, part), *looked]
 
 
 def examples(part: Predictions, thresholds: Mapping[str, float] | None) -> pd.DataFrame:

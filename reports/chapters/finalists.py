@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from reports import figures, formats, intervals
-from reports.blocks import Block, Chapter, Figure, Table, Text, columns
+from reports.blocks import Block, Figure, Table, Text, columns
 from reports.comparisons import (
     CLOSE,
     FALLBACK,
@@ -27,7 +27,6 @@ from reports.results import Results
 from reports.tables import LAYERS
 from trainables.metrics import metric_mode
 
-TITLE = "Finalists"
 RULE = (
     "One-standard-error rule: among the finalists whose mean over repeats on validation lies within one standard error "
     "of the best, the one with the fewest trainable parameters wins."
@@ -42,7 +41,7 @@ MOST_DRAWN = 24
 BASELINE_SCORES = ("accuracy", FALLBACK)
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     board = results.leaderboard
     blocks: list[Block] = [Text(formats.escape(_none(results)))]
     if board.configurations:
@@ -50,7 +49,7 @@ def chapter(results: Results) -> Chapter:
         if board.winner is not None and board.runners_up:
             blocks += _paired(board)
         blocks.append(_repeats(results, board))
-    return Chapter("finalists", TITLE, (*blocks, *_baselines(results), *_external(results)))
+    return [*blocks, *_baselines(results), *_external(results)]
 
 
 def validated(board: Leaderboard, one: ConfigurationResult) -> dict[str, Any]:
@@ -87,7 +86,7 @@ def courses(board: Leaderboard, configurations: Sequence[ConfigurationResult], n
     drawn, opened = configurations[:MOST_DRAWN], board.split == "test"
     axis = formats.metric_name(f"test_{board.metric}").removeprefix("test ")
     axis += " (lower is better)" if metric_mode(board.metric) == "min" else ""
-    drawing = figures.courses([_course(board, one) for one in drawn], axis, "test" if opened else "")
+    drawing = figures.courses(pd.DataFrame([_course(board, one) for one in drawn]), axis, "test" if opened else "")
     return Figure(name, caption, courses_in_words(board, drawn), drawing)
 
 
@@ -96,23 +95,24 @@ def courses_in_words(board: Leaderboard, drawn: Sequence[ConfigurationResult]) -
     return f"{formats.capital(board.metric_name)} of {len(drawn)} configurations: {'; '.join(shown)}."
 
 
-def _course(board: Leaderboard, one: ConfigurationResult) -> figures.Course:
+def _course(board: Leaderboard, one: ConfigurationResult) -> dict[str, Any]:
+    """A row of ``figures.courses``."""
     params = one.finalist.params
     layers = params.get("unfreeze_layers") not in (None, "", "none")
     depth = LAYERS if layers else formats.choice("unfreeze_depth", params.get("unfreeze_depth"))
     cells = intervals.cells(one.scores, {"score": board.metric})
     comparable = board.selected_by == board.metric  # A loss has no place on an axis of scores.
     judged = () if one.scores is None or board.split != "test" else one.scores.by_run.get(board.metric, ())
-    return figures.Course(
-        name=f"{one.finalist.number}: {params.get('backbone', 'unknown')}, {depth}",
-        winner=one is board.winner,
-        search=one.finalist.search_score if comparable else math.nan,
-        validation=one.finalist.scores if comparable else [],
-        judged=list(map(float, judged)),
-        mean=cells["score"],
-        low=cells["score_low"],
-        high=cells["score_high"],
-    )
+    return {
+        "name": f"{one.finalist.number}: {params.get('backbone', 'unknown')}, {depth}",
+        "winner": one is board.winner,
+        "search": one.finalist.search_score if comparable else math.nan,
+        "validation": one.finalist.scores if comparable else [],
+        "judged": list(map(float, judged)),
+        "mean": cells["score"],
+        "low": cells["score_low"],
+        "high": cells["score_high"],
+    }
 
 
 def _none(results: Results) -> str:

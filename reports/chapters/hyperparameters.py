@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pandas as pd
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from reports import figures, formats
-from reports.blocks import Block, Chapter, Figure, Note, Table, Text, columns
+from reports.blocks import Block, Figure, Note, Table, Text, columns
 from reports.importance import MOST_TRIALS, UsedTrials, title, top_count
 from reports.results import Results
 
-TITLE = "Hyperparameters"
 MOST_SLICES = 4
 NEAR_EDGE = 0.02
 WARNING = (
@@ -19,43 +18,36 @@ WARNING = (
 )
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     frame, used = results.importance, results.used_trials
     if frame is None:
-        return Chapter("hyperparameters", TITLE, (Text(f"Importance is not computed. {used.too_few}"),))
+        return [Text(f"Importance is not computed. {used.too_few}")]
     blocks: list[Block] = [Note("info", WARNING), Text(_basis(results)), _importance(frame, used)]
     beyond = frame[frame["times_chance"] > 1]
     if beyond.empty:
-        return Chapter("hyperparameters", TITLE, (*blocks, Text("No hyperparameter stands out beyond chance.")))
+        return [*blocks, Text("No hyperparameter stands out beyond chance.")]
     figure = slices(results, [str(name) for name in beyond["parameter"].head(MOST_SLICES)])
-    return Chapter("hyperparameters", TITLE, (*blocks, figure, *_edge(results)))
+    return [*blocks, figure, *_edge(results)]
 
 
 def slices(results: Results, names: list[str]) -> Figure:
     """Score against each of the parameters ``names``, the winner marked."""
     used, metric = results.used_trials, formats.metric_name(results.data.metric)
-    winner = next((place for place, number in enumerate(used.numbers) if number == results.number), None)
-    panels, rows = [], []
+    parts = []
     for name in names:
         values = used.values(name)
-        places = [int(place) for place in values.index]
-        panels.append(
-            figures.Slice(
-                title=title(name),
-                values=list(values),
-                scores=[float(used.scores[place]) for place in places],
-                winner=places.index(winner) if winner in places else None,
-                kind=_kind(used.distributions[name]),
-            )
-        )
-        rows += [(name, int(used.numbers[place]), values[place], used.scores[place]) for place in places]
-    marked = f"; diamond: trial {results.number}" if winner is not None else ""
+        numbers = [int(used.numbers[place]) for place in values.index]
+        facts = {"parameter": name, "number": numbers, "value": values, "score": used.scores[values.index.to_numpy()]}
+        parts.append(pd.DataFrame(facts))
+    panels = [(title(name), scale(used.distributions[name]), part) for name, part in zip(names, parts, strict=True)]
+    is_used = any(number == results.number for number in used.numbers)
+    marked = f"; diamond: trial {results.number}" if is_used else ""
     return Figure(
         "hyperparameters",
         f"Score against each hyperparameter beyond chance, one mark per trial; bars: median of each choice{marked}.",
         f"{metric} of {len(used.numbers)} trials against {formats.listing(title(name) for name in names)}{marked}.",
-        figures.slices(panels, metric.replace("validation", "val")),
-        pd.DataFrame(rows, columns=["parameter", "number", "value", "score"]),
+        figures.slices(panels, results.number, metric.replace("validation", "val")),
+        pd.concat(parts, ignore_index=True).infer_objects(),
     )
 
 
@@ -101,10 +93,9 @@ def _edge(results: Results) -> list[Block]:
     return [Text(f"{text} contain a better one.")]
 
 
-def _kind(distribution: BaseDistribution) -> figures.Kind:
-    """Of the horizontal axis."""
+def scale(distribution: BaseDistribution) -> figures.Scale:
+    """Of the axis of a hyperparameter."""
     if isinstance(distribution, CategoricalDistribution):
         return "categorical"
-    if isinstance(distribution, FloatDistribution | IntDistribution) and distribution.log:
-        return "log"
-    return "integer" if isinstance(distribution, IntDistribution) else "linear"
+    facts = distribution._asdict()
+    return "logarithmic" if facts["log"] else "integer" if isinstance(facts["low"], int) else "linear"

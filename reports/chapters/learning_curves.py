@@ -6,24 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from reports import figures, formats, tables
-from reports.blocks import Block, Chapter, Figure, Figures, Note, Table, Text, columns
+from reports.blocks import Block, Figure, Figures, Note, Table, Text, columns
 from reports.results import Results
 from sweep.records import SweepRecord
 from sweep.trial_records import STATUSES
 
-TITLE = "Learning curves"
 MEASURES = ("loss", "accuracy")
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     data, trial = results.data, results.trial
     if data.run.epochs.empty:
-        return Chapter("learning_curves", TITLE, (Text("No trial has completed an epoch."),))
+        return [Text("No trial has completed an epoch.")]
     blocks: list[Block] = [Text(f"{formats.escape(data.basis('train'))} {formats.escape(data.basis('val'))}")]
     if trial is not None:
         of = f"trial {trial['number']:.0f} ({trial['backbone']}, {trial['unfrozen']}) in the search"
         blocks.append(Figures(tuple(curve(results, trial, name, f"{name}_by_epoch", of) for name in MEASURES)))
-    return Chapter("learning_curves", TITLE, (*blocks, _of_all(results), *_pruned(results)))
+    return [*blocks, _of_all(results), *_pruned(results)]
 
 
 def rungs(sweep: SweepRecord, last_epoch: int) -> list[int]:

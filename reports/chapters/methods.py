@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from reports import formats, tables
-from reports.blocks import Block, Chapter, Folded, Note, Table, Text, columns
+from reports.blocks import Block, Folded, Note, Table, Text, columns
 from reports.bootstrap import REPLICATES
 from reports.caveats import caveats
 from reports.chapters.checklists import checklists
-from reports.chapters.references import Citations, of_backbone
+from reports.chapters.hyperparameters import scale
+from reports.chapters.references import cite, full_references, of_backbone
 from reports.formats import escape, listing
 from reports.importance import title
 from reports.results import Results
 from search_spaces.params import TrialParams
 from sweep.records import WeightsRecord
 
-TITLE = "Methods, limits and checklists"
 SAMPLERS = {
     "tpe": "a tree-structured Parzen estimator, multivariate and grouped by branch [@tpe]",
     "random": "random search [@random]",
@@ -71,30 +70,30 @@ DUPLICATES = (
 )
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     """Paragraphs, limits and search space open or one click away; references and checklists folded."""
-    cite = Citations()
     blocks: list[Block] = []
     if not results.data.run.sweep.ended:
         blocks.append(Note("warning", "The sweep has not ended: these paragraphs describe what was on disk."))
-    for heading, paragraph in PARAGRAPHS.items():
-        blocks.append(Text(f"### {heading}\n\n{cite.within(' '.join(filter(None, paragraph(results))))}"))
+    texts = {heading: " ".join(filter(None, paragraph(results))) for heading, paragraph in PARAGRAPHS.items()}
+    blocks += [Text(f"### {heading}\n\n{cite(text)}") for heading, text in texts.items()]
     limits = "\n".join(f"- {escape(one.text)}" for one in caveats(results)) or "None are known from the records."
     blocks.append(Text(f"### Limits\n\n{limits}"))
     ranges = search_space(results)
     if len(ranges):
         caption = "Hyperparameters searched, their ranges, and how many of the compared trials used each."
         blocks.append(Table("search_space", caption, ranges, columns(*ranges), folded=True))
-    blocks.append(Folded("References", (Text("\n".join(f"- {escape(one)}" for one in cite.full)),)))
+    references = "\n".join(f"- {escape(one)}" for one in full_references(" ".join(texts.values())))
+    blocks.append(Folded("References", (Text(references),)))
     blocks.append(Folded("Checklists: CLAIM 2020 and TRIPOD+AI", checklists()))
-    return Chapter("methods", TITLE, tuple(blocks))
+    return blocks
 
 
 def search_space(results: Results) -> pd.DataFrame:
     """What could be tried: parameter, values (the range or the choices), scale, trials (that had it)."""
     used = results.used_trials
     rows = [
-        (title(name), *_values_and_scale(distribution), len(used.values(name)))
+        (title(name), _choices_or_range(distribution), scale(distribution), len(used.values(name)))
         for name, distribution in used.distributions.items()
     ]
     return pd.DataFrame(rows, columns=["parameter", "values", "scale", "trials"])
@@ -320,13 +319,11 @@ PARAGRAPHS = {
 }
 
 
-def _values_and_scale(distribution: BaseDistribution) -> tuple[str, str]:
-    """A range or the choices, and "logarithmic", "linear", "integer" or "categorical"."""
+def _choices_or_range(distribution: BaseDistribution) -> str:
     if isinstance(distribution, CategoricalDistribution):
-        return ", ".join(map(formats.general, distribution.choices)), "categorical"
-    facts: Mapping[str, Any] = distribution._asdict()
-    scale = "logarithmic" if facts["log"] else "integer" if isinstance(facts["low"], int) else "linear"
-    return f"{formats.general(facts['low'])} to {formats.general(facts['high'])}", scale
+        return ", ".join(map(formats.general, distribution.choices))
+    facts = distribution._asdict()
+    return f"{formats.general(facts['low'])} to {formats.general(facts['high'])}"
 
 
 def _used(params: Sequence[TrialParams], name: str) -> str:

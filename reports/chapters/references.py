@@ -48,27 +48,20 @@ REFERENCES = {
     "swin": "Liu Z, Lin Y, et al. Swin transformer: hierarchical vision transformer using shifted windows. ICCV 2021.",
     "convnext": "Liu Z, Mao H, Wu C-Y, Feichtenhofer C, Darrell T, Xie S. A ConvNet for the 2020s. CVPR 2022.",
 }
+_KEY = r"\[@(\w+)\]"
 
 
-class Citations:
-    """Cites works and remembers which."""
+def cite(text: str) -> str:
+    """``text`` with each ``[@key]`` replaced by the surnames and year of the reference: "(Akiba et al., 2019)".
 
-    def __init__(self) -> None:
-        self._used: set[str] = set()
+    None comes of users' words, whose brackets are escaped.
+    """
+    return re.sub(_KEY, lambda found: f"({_short(found[1])})", text)
 
-    def __call__(self, *keys: str) -> str:
-        """ "(Akiba et al., 2019; Liaw et al., 2018)": surnames and year as they stand in the reference."""
-        self._used |= set(keys)
-        return f"({'; '.join(map(_short, keys))})"
 
-    def within(self, text: str) -> str:
-        """``text`` with each ``[@key]`` replaced; none comes of users' words, whose brackets are escaped."""
-        return re.sub(r"\[@(\w+)\]", lambda found: self(found[1]), text)
-
-    @property
-    def full(self) -> list[str]:
-        """The full references, by name."""
-        return sorted(REFERENCES[key] for key in self._used)
+def full_references(text: str) -> list[str]:
+    """The full references of the keys in ``text``, by name."""
+    return sorted({REFERENCES[key] for key in re.findall(_KEY, text)})
 
 
 def of_backbone(name: str) -> str | None:

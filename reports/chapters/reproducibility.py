@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from reports import formats
-from reports.blocks import Block, Chapter, Code, Facts, Folded, Note, Text
+from reports.blocks import Block, Code, Facts, Folded, Note, Text
 from reports.results import Results
 
 _SHOWN_ELSEWHERE = {"weights", "missing_weights"}
 _NOT_SETTINGS = {"command", "study_rows", "study_rows_left_out"}
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     run = results.data.run
     sweep = run.sweep
     blocks: list[Block] = []
@@ -45,7 +45,7 @@ def chapter(results: Results) -> Chapter:
             for one in openings
         )
         blocks += [Text("The test split was opened at these times (finalists/test_access.jsonl):"), Facts(rows)]
-    return Chapter("reproducibility", "Reproducibility", tuple(blocks))
+    return blocks
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

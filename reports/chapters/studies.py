@@ -1,4 +1,4 @@
-"""A published study run again: what each of its rows claimed, beside what came out here; None in any other run."""
+"""A published study run again: what each of its rows claimed, beside what came out here. Only of such a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from reports import formats, intervals
-from reports.blocks import Block, Chapter, Figures, Folded, Note, Table, Text, columns
+from reports.blocks import Block, Figures, Folded, Note, Table, Text, columns
 from reports.chapters.errors import confusion_figure, counted
 from reports.chapters.examples import truth_and_decisions
 from reports.chapters.learning_curves import MEASURES, curve
@@ -28,7 +28,6 @@ from sweep.records import read_predictions
 from trainables.metrics import confusion_matrix, evaluate_predictions, ratio
 from trainables.predictions import Predictions
 
-TITLE = "The published study and this run"
 PREFIX = "studies."
 CLASSES = {"two_findings": ("infected", "normal"), "three_findings": ("covid", "normal", "pneumonia")}
 WATCHED = {"two_findings": "infected", "three_findings": "covid"}  # the class that must not be missed
@@ -67,12 +66,12 @@ class RowResult:
         return statistics.fmean(one.get(name, math.nan) for one in scores)
 
 
-def chapter(results: Results) -> Chapter | None:
+def chapter(results: Results) -> list[Block]:
     sweep = results.data.run.sweep
     study = (sweep.space or "").removeprefix(PREFIX)
     rows = published(study) if (sweep.space or "").startswith(PREFIX) else []
     if not rows:
-        return None
+        return []
     own = [row for row in rows if row.id in {one.id for one in sweep.study_rows}]
     text = f"This run repeats study {formats.escape(study)}, each row as the study described it, run correctly. "
     blocks: list[Block] = [Text(text + NOT_COMPARABLE)]
@@ -85,9 +84,7 @@ def chapter(results: Results) -> Chapter | None:
         blocks.append(Text("No row of the study is recorded in sweep.json."))
     caption = "Flaws of the study, the rows affected, and how this run handles them."
     shown = columns(number="no.", flaw="flaw", rows="rows", here="here")
-    return Chapter(
-        "studies", TITLE, (*blocks, Table("study_flaws", caption, flaws_of(own or rows), shown), _all_rows())
-    )
+    return [*blocks, Table("study_flaws", caption, flaws_of(own or rows), shown), _all_rows()]
 
 
 def rows_of(results: Results) -> list[RowResult]:

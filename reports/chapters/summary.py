@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from reports import figures, formats, intervals, tables
-from reports.blocks import Block, Chapter, Code, Facts, Figure, Folded, Headline, Note, Text
+from reports.blocks import Block, Code, Facts, Figure, Folded, Headline, Note, Text
 from reports.bootstrap import Scores
 from reports.caveats import caveats
 from reports.chapters.errors import at_operating_point, confusion_figure, in_summary
@@ -26,14 +27,15 @@ MOST_BARS = 20
 LEVELS = {"error": "Problem", "warning": "Caution", "info": "Note"}
 
 
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     """Made last, since other chapters may find more files that cannot be read."""
-    blocks: list[Block] = [_headline(results)]
+    # Without the winner's scores those of the split are of another network, shown in its place.
+    scores = results.judged_scores if results.winner is None or results.winner.scores is not None else None
+    blocks: list[Block] = [_headline(results, scores)]
     judge = results.judged_baselines
     finding = judge.frozen_sentence if judge is not None and judge.close("frozen") else ""
     if said := " ".join(filter(None, (results.verdict, finding))):
         blocks.append(Text(escape(said)))
-    scores = results.scores(results.split) if results.split and _is_readable(results) else None
     if scores is not None:
         blocks += [_forest(results, scores), _decisions(results, scores)]
     if results.number is not None:
@@ -46,13 +48,12 @@ def chapter(results: Results) -> Chapter:
     if problems:
         found = Note("error", "Problems found while reading the run folder:", problems)
         blocks.append(Folded(f"Problems of the run folder ({len(problems)})", (found,)))
-    return Chapter("summary", "Summary", tuple(blocks))
+    return blocks
 
 
-def _headline(results: Results) -> Headline:
+def _headline(results: Results, scores: Scores | None) -> Headline:
     """The winner; before a selection, the best trial of the search, labelled as validation."""
     winner, best = results.winner, results.data.best
-    scores = results.judged_scores if _is_readable(results) else None
     known = None if scores is None else interval(scores, results.metric)
     if winner is not None and winner.finalist.scores:
         value, whose = winner.finalist.mean if known is None else known.estimate, f"the winner, {winner.title}"
@@ -68,11 +69,6 @@ def _headline(results: Results) -> Headline:
     if known is not None and not math.isnan(known.low):
         bounds = f" (95\N{NO-BREAK SPACE}% CI {formats.score(known.low)}–{formats.score(known.high)})"
     return Headline(formats.show("score", value), f"{formats.capital(name)} of {whose}{bounds}", _worth(results))
-
-
-def _is_readable(results: Results) -> bool:
-    """Whether scores are of the configuration that the page is about, not of another in place of the winner."""
-    return results.winner is None or results.winner.scores is not None
 
 
 def _no_best(results: Results) -> str:
@@ -123,21 +119,19 @@ def _forest(results: Results, scores: Scores) -> Figure:
     for one, own in [(one, one.scores) for one in rivals if one.scores is not None][:MOST_RUNNERS_UP]:
         marks.append(_mark(one.title, "finalist", own, metric, str(one.finalist.params.get("backbone", ""))))
     marks += _baselines(results, scores)
-    rows = [(one.name, one.kind, one.value, one.low, one.high) for one in marks]
-    frame = pd.DataFrame(rows, columns=["name", "kind", "score", "low", "high"])
-    beside = [
-        words
-        for kind, words in (("finalist", "runners-up"), ("baseline", "baselines (gray)"))
-        if any(one.kind == kind for one in marks)
-    ]
+    frame = pd.DataFrame(marks)
+    kinds = {"finalist": "runners-up", "baseline": "baselines (gray)"}
+    beside = [words for kind, words in kinds.items() if kind in frame["kind"].tolist()]
     caption = f"{formats.capital(results.metric_name)} of {formats.listing([name, *beside])}, with 95 % intervals."
     meaning = formats.METRIC_MEANINGS.get(metric.partition(":")[0])
     caption += f" It is {meaning}." if meaning else ""
-    alt = f"Dots with 95 % intervals, {results.metric_name}: " + "; ".join(f"{one.name} {one.text}" for one in marks)
-    return Figure("summary", caption, alt, figures.forest(marks, results.metric_name), frame)
+    told = "; ".join(f"{mark['name']} {mark['text']}" for mark in marks)
+    alt = f"Dots with 95 % intervals, {results.metric_name}: {told}"
+    numbers = frame[["name", "kind", "score", "low", "high"]]
+    return Figure("summary", caption, alt, figures.forest(frame, results.metric_name), numbers)
 
 
-def _baselines(results: Results, scores: Scores) -> list[figures.Mark]:
+def _baselines(results: Results, scores: Scores) -> list[dict[str, Any]]:
     """The best first; where none was measured, what always answering the most frequent class scores."""
     metric, contest = results.metric, results.judged_baselines
     # With folds the winner has validation images that no baseline was measured on.
@@ -147,29 +141,19 @@ def _baselines(results: Results, scores: Scores) -> list[figures.Mark]:
             for one in contest.baselines
             if one.name in contest.measured and metric in contest.measured[one.name].estimate
         ]
-        return sorted(found, key=lambda mark: mark.value if metric_mode(metric) == "min" else -mark.value)
+        return sorted(found, key=lambda mark: mark["score"] if metric_mode(metric) == "min" else -mark["score"])
     value = (tables.majority_baseline(results.data.dataset, results.split or "val") or {}).get(metric)
     if contest is not None or value is None:
         return []
-    text = formats.score(value)
-    mark = figures.Mark(
-        name="Majority class", kind="baseline", value=value, low=math.nan, high=math.nan, points=(), text=text
-    )
-    return [mark]
+    mark = {"name": "Majority class", "kind": "baseline", "score": value, "low": math.nan, "high": math.nan}
+    return [mark | {"points": (), "text": formats.score(value)}]
 
 
-def _mark(name: str, kind: str, scores: Scores, metric: str, network: str | None) -> figures.Mark:
+def _mark(name: str, kind: str, scores: Scores, metric: str, network: str | None) -> dict[str, Any]:
     """A row of ``figures.forest``."""
-    known = interval(scores, metric)
-    return figures.Mark(
-        name=f"{name}, {network}" if network else name,
-        kind=kind,
-        value=known.estimate,
-        low=known.low,
-        high=known.high,
-        points=tuple(float(value) for value in scores.by_run[metric]),
-        text=intervals.plain(known),
-    )
+    known, full = interval(scores, metric), f"{name}, {network}" if network else name
+    mark = {"name": full, "kind": kind, "score": known.estimate, "low": known.low, "high": known.high}
+    return mark | {"points": scores.by_run[metric].tolist(), "text": intervals.plain(known)}
 
 
 def _decisions(results: Results, scores: Scores) -> Figure:
@@ -189,10 +173,9 @@ def _decisions(results: Results, scores: Scores) -> Figure:
     )
     split, drawn = formats.SPLIT_NAMES[results.split], rows[:MOST_BARS]
     which = "each class" if len(drawn) == len(rows) else f"the {len(drawn)} lowest of {len(rows)} classes"
-    bars = {name: (one.estimate, one.low, one.high) for name, one in drawn}
     caption = f"{title} of {which} on {split}, lowest first, with 95 % confidence intervals."
     alt = f"{title} on {split}: " + "; ".join(f"{name} {intervals.plain(one)}" for name, one in drawn)
-    return Figure("summary_classes", caption, alt, figures.bars(bars, title), frame)
+    return Figure("summary_classes", caption, alt, figures.bars(frame.head(MOST_BARS), title), frame)
 
 
 def _configuration(results: Results) -> list[tuple[str, str]]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from reports import formats, tables
-from reports.blocks import Block, Chapter, Facts, Folded, Table, Text, columns
+from reports.blocks import Block, Facts, Folded, Table, Text, columns
 from reports.importance import title
 from reports.results import Results
 
-TITLE = "All trials"
 
-
-def chapter(results: Results) -> Chapter:
+def chapter(results: Results) -> list[Block]:
     data = results.data
     if data.trials.empty:
-        return Chapter("trials", TITLE, (Text("No trial has begun."),))
+        return [Text("No trial has begun.")]
     blocks: list[Block] = []
     failed = tables.failures(data.trials)
     if len(failed):
@@ -31,4 +29,4 @@ def chapter(results: Results) -> Chapter:
     if constant and len(data.trials) > 1:
         same = tuple((title(key), formats.show("general", constant[key])) for key in sorted(constant))
         blocks.append(Folded("Same in all trials", (Facts(same),)))
-    return Chapter("trials", TITLE, tuple(blocks))
+    return blocks

@@ -29,14 +29,14 @@ TRIALS = pd.DataFrame({"trial_id": ["a", "b", "c"], "status": ["completed", "pru
 CELLS = pd.DataFrame([[0.8, NAN], [0.7, NAN]], index=["resnet18", "vgg16"], columns=["head only", "all blocks"])
 
 
-def mark(kind: str, low: float = 0.7) -> figures.Mark:
-    return figures.Mark(name=NAMES[1], kind=kind, value=0.8, low=low, high=0.9, points=(0.7, 0.9), text="0.800")
+def mark(kind: str, low: float = 0.7) -> dict[str, Any]:
+    facts = {"name": NAMES[1], "kind": kind, "score": 0.8, "low": low, "high": 0.9}
+    return facts | {"points": (0.7, 0.9), "text": "0.800"}
 
 
-def course(search: float) -> figures.Course:
-    return figures.Course(
-        name=NAMES[1], winner=True, search=search, validation=(0.7, 0.8), judged=(), mean=0.8, low=NAN, high=NAN
-    )
+def courses(*search: float) -> pd.DataFrame:
+    repeats = {"validation": (0.7, 0.8), "judged": (), "mean": 0.8, "low": NAN, "high": NAN}
+    return pd.DataFrame([{"name": NAMES[1], "winner": True, "search": one} | repeats for one in search])
 
 
 def prices(*numbers: int) -> pd.DataFrame:
@@ -44,12 +44,15 @@ def prices(*numbers: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["number", "trainable_params", "score", "error"])
 
 
-def slice_of(kind: Any, values: Any, winner: int | None = 0) -> figures.Slice:
-    return figures.Slice(title="lr", values=values, scores=np.linspace(0, 1, len(values)), winner=winner, kind=kind)
+def slice_of(scale: Any, values: Any, first: int = 0) -> tuple[str, Any, pd.DataFrame]:
+    numbers = range(first, first + len(values))
+    facts = {"number": numbers, "value": pd.Series(values, dtype=object), "score": np.linspace(0, 1, len(values))}
+    return "lr", scale, pd.DataFrame(facts)
 
 
 def reliability(others: Any) -> class_panels.ReliabilityPanel:
-    return class_panels.ReliabilityPanel(NAMES[1], "ECE", BINS, BINS, BINS - 0.1, BINS + 0.1, np.arange(10), others)
+    bins = pd.DataFrame({"confidence": BINS, "observed": BINS, "low": BINS - 0.1, "high": BINS + 0.1})
+    return class_panels.ReliabilityPanel(NAMES[1], "ECE", bins.assign(counts=np.arange(10)), others)
 
 
 PANEL = class_panels.CurvePanel(NAMES[1], [(X, X), (X, X**2)], "AUROC 0.5", points=[("decided", 0.2, 0.8)])
@@ -57,10 +60,12 @@ STAIRS = class_panels.CurvePanel("b", [(X, X)], "AP", level=0.2)
 IMAGES = pd.DataFrame({"class": NAMES[:2], "train": [3, 0]})
 FOUR = np.array([COUNTS[:2, :2]] * 4), np.array([SHARES[:2, :2]] * 4)
 DRAWN: dict[str, Callable[[], Drawing]] = {
-    "forest": lambda: figures.forest([mark("winner"), mark("finalist"), mark("baseline", NAN)], "macro F1"),
-    "courses": lambda: figures.courses([course(0.9), course(NAN)], "macro F1", "test"),
-    "courses on validation": lambda: figures.courses([course(0.9)], "macro F1", ""),
-    "bars": lambda: figures.bars({NAMES[0]: (0.8, 0.7, 0.9), NAMES[1]: (NAN, NAN, NAN)}, "F1"),
+    "forest": lambda: figures.forest(
+        pd.DataFrame([mark("winner"), mark("finalist"), mark("baseline", NAN)]), "macro F1"
+    ),
+    "courses": lambda: figures.courses(courses(0.9, NAN), "macro F1", "test"),
+    "courses on validation": lambda: figures.courses(courses(0.9), "macro F1", ""),
+    "bars": lambda: figures.bars(pd.DataFrame([(NAMES[0], 0.8, 0.7, 0.9), (NAMES[1], NAN, NAN, NAN)]), "F1"),
     "stacked bars": lambda: figures.stacked_bars(IMAGES),
     "heat map": lambda: figures.heat_map(CELLS, CELLS.notna() * 2.0, "macro F1", lower_is_better=False),
     "heat map of a loss": lambda: figures.heat_map(CELLS, CELLS * 0 + 1, "loss", lower_is_better=True),
@@ -78,14 +83,15 @@ DRAWN: dict[str, Callable[[], Drawing]] = {
     "slices": lambda: figures.slices(
         [
             slice_of("categorical", ["vgg16", NAMES[1], "10", "9"]),
-            slice_of("log", [1e-5, 1e-3, 1e-2], None),
+            slice_of("logarithmic", [1e-5, 1e-3, 1e-2], first=1),
             slice_of("linear", [0.0, 0.5]),
             slice_of("integer", range(300)),
         ],
+        0,
         "F1",
     ),
-    "ROC": lambda: class_panels.roc([PANEL, class_panels.CurvePanel("b", [], "undefined")]),
-    "precision and recall": lambda: class_panels.precision_recall([STAIRS] * 11),
+    "ROC": lambda: class_panels.curves([PANEL, class_panels.CurvePanel("b", [], "undefined")], "x", "y"),
+    "precision and recall": lambda: class_panels.curves([STAIRS] * 11, "recall", "precision"),
     "reliability": lambda: class_panels.reliability([reliability([(BINS, BINS)]), reliability([])]),
 }  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from reports.blocks import Chapter, Facts, Figure, Note, Samples, Table, Text, walk
+from reports.blocks import Block, Facts, Figure, Note, Samples, Table, Text, walk
 from reports.data import read_report_data
 from reports.results import Results
 from trainables.predictions import Predictions
@@ -27,27 +27,25 @@ def page_text(root: Path) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", page).split())
 
 
-def tables(chapter: Chapter) -> dict[str, Table]:
-    return {block.name: block for block in walk(chapter.blocks) if isinstance(block, Table)}
+def tables(chapter: list[Block]) -> dict[str, Table]:
+    return {block.name: block for block in walk(chapter) if isinstance(block, Table)}
 
 
-def figures(chapter: Chapter) -> dict[str, Figure]:
-    return {block.name: block for block in walk(chapter.blocks) if isinstance(block, Figure)}
+def figures(chapter: list[Block]) -> dict[str, Figure]:
+    return {block.name: block for block in walk(chapter) if isinstance(block, Figure)}
 
 
-def galleries(chapter: Chapter) -> list[Samples]:
-    return [block for block in walk(chapter.blocks) if isinstance(block, Samples)]
+def galleries(chapter: list[Block]) -> list[Samples]:
+    return [block for block in walk(chapter) if isinstance(block, Samples)]
 
 
-def facts(chapter: Chapter) -> dict[str, str]:
-    return {name: value for block in walk(chapter.blocks) if isinstance(block, Facts) for name, value in block.rows}
+def facts(chapter: list[Block]) -> dict[str, str]:
+    return {name: value for block in walk(chapter) if isinstance(block, Facts) for name, value in block.rows}
 
 
-def notes(chapter: Chapter) -> str:
-    return " ".join(
-        f"{block.text} {' '.join(block.items)}" for block in walk(chapter.blocks) if isinstance(block, Note)
-    )
+def notes(chapter: list[Block]) -> str:
+    return " ".join(f"{block.text} {' '.join(block.items)}" for block in walk(chapter) if isinstance(block, Note))
 
 
-def texts(chapter: Chapter) -> str:
-    return "\n\n".join(block.markdown for block in walk(chapter.blocks) if isinstance(block, Text))
+def texts(chapter: list[Block]) -> str:
+    return "\n\n".join(block.markdown for block in walk(chapter) if isinstance(block, Text))

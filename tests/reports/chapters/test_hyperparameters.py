@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from in_chapter import figures, notes, results_of, tables, texts
@@ -45,15 +46,15 @@ def test_the_chapter_says_association_and_shows_importance_as_a_table_and_what_m
 def test_the_slices_mark_the_winner_that_the_whole_page_names(
     monkeypatch: pytest.MonkeyPatch, write_run: WriteRun
 ) -> None:
-    seen: list[drawings.Slice] = []
+    seen: list[Any] = []
     original = drawings.slices
-    monkeypatch.setattr(drawings, "slices", lambda panels, label: (seen.extend(panels), original(panels, label))[1])
+    monkeypatch.setattr(drawings, "slices", lambda *facts: (seen.extend(facts), original(*facts))[1])
     results = results_of(write_run(trials=14, statuses=("completed",), finals={}))
     best_of_slices = int(results.used_trials.numbers[results.used_trials.scores.argmax()])
     assert results.number != best_of_slices, "else the test shows nothing"
     figure = slices(results, ["lr"])
-    assert seen[0].winner is not None
-    assert seen[0].values[seen[0].winner] == results.winner.finalist.params["lr"]
+    ((_, _, trials),), winner, _ = seen
+    assert trials.set_index("number").loc[winner, "value"] == results.winner.finalist.params["lr"]
     assert f"diamond: trial {results.number}" in figure.caption
 
 

@@ -13,7 +13,7 @@ from reports.build import CHAPTERS
 from reports.caveats import caveats
 from reports.chapters.checklists import ANSWERED, checklists
 from reports.chapters.methods import chapter
-from reports.chapters.references import REFERENCES, Citations, of_backbone
+from reports.chapters.references import REFERENCES, cite, full_references, of_backbone
 from search_spaces.params import BACKBONE_NAMES
 from sweep.run_folder import RunPaths
 
@@ -232,18 +232,18 @@ def test_every_backbone_has_a_paper(name):
 
 
 def test_citations_are_surnames_and_year_and_are_collected_once():
-    cite = Citations()
-    assert cite("optuna", "tune") == "(Akiba et al., 2019; Liaw et al., 2018)"
-    assert cite("adamw", "wilson", "torch") == "(Loshchilov & Hutter, 2019; Wilson, 1927; Paszke et al., 2019)"
-    assert cite("densenet", "one_se", "vgg") == "(Huang et al., 2017; Breiman et al., 1984; Simonyan & Zisserman, 2015)"
-    cite("optuna")
-    assert len(cite.full) == 8
-    assert all(re.fullmatch(r"\([A-Z][\w-]+( & [A-Z][\w-]+| et al\.)?, (19|20)\d\d\)", cite(key)) for key in REFERENCES)
+    expected = "(Akiba et al., 2019) and (Liaw et al., 2018), (Loshchilov & Hutter, 2019)"
+    assert cite("[@optuna] and [@tune], [@adamw]") == expected
+    assert cite("[@wilson] [@torch] [@densenet]") == "(Wilson, 1927) (Paszke et al., 2019) (Huang et al., 2017)"
+    assert cite("[@one_se] [@vgg]") == "(Breiman et al., 1984) (Simonyan & Zisserman, 2015)"
+    assert full_references("[@tune] [@optuna] [@tune]") == [REFERENCES["optuna"], REFERENCES["tune"]]
+    shape = r"\([A-Z][\w-]+( & [A-Z][\w-]+| et al\.)?, (19|20)\d\d\)"
+    assert all(re.fullmatch(shape, cite(f"[@{key}]")) for key in REFERENCES)
 
 
 def test_the_checklist_names_chapters_that_the_page_has(write_run):
     results = results_of(write_run(finals={}))
-    titles = {found.title for make in CHAPTERS if (found := make(results)) is not None}
+    titles = {title for _, title, make in CHAPTERS if make(results)}
     assert {where for *_, where in ANSWERED} <= {*titles, "–"}
 
 

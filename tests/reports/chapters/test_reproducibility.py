@@ -11,7 +11,7 @@ from sweep.run_folder import RunPaths
 
 def test_command_settings_versions_and_hashes_are_those_of_the_records(write_run):
     found = chapter(results_of(write_run(sweep={"set": {"lr": 0.01}})))
-    (code,) = (block for block in walk(found.blocks) if isinstance(block, Code))
+    (code,) = (block for block in walk(found) if isinstance(block, Code))
     assert code.text.startswith("python -m sweep.run --space partial_unfreeze --data xrays/manifest.csv")
     rows = facts(found)
     assert rows["Data fingerprint"] == "ab12" * 16

@@ -12,7 +12,7 @@ from baseline_files import POOR, write_baselines
 from in_chapter import facts, figures, notes, results_of, texts
 from run_files import keep_rows, rewrite
 
-from reports.blocks import Chapter, Code, Folded, Headline, walk
+from reports.blocks import Block, Code, Folded, Headline, walk
 from reports.caveats import caveats
 from reports.chapters import finalists
 from reports.chapters.summary import MOST_CAVEATS, chapter
@@ -20,12 +20,12 @@ from reports.intervals import interval
 from sweep.run_folder import RunPaths
 
 
-def headline(found: Chapter) -> Headline:
-    return next(block for block in found.blocks if isinstance(block, Headline))
+def headline(found: list[Block]) -> Headline:
+    return next(block for block in found if isinstance(block, Headline))
 
 
-def code(found: Chapter) -> str:
-    return "\n".join(block.text for block in walk(found.blocks) if isinstance(block, Code))
+def code(found: list[Block]) -> str:
+    return "\n".join(block.text for block in walk(found) if isinstance(block, Code))
 
 
 def test_the_headline_is_the_winners_mean_test_score_with_its_interval_and_every_seed(write_run):
@@ -258,7 +258,7 @@ def test_problems_found_while_reading_are_all_listed(write_run):
     found = chapter(results_of(root))
     assert "t00002/params.json cannot be read" in notes(found)
     assert "provenance.json is missing" in notes(found)
-    assert any(isinstance(block, Folded) and block.title.startswith("Problems") for block in found.blocks)
+    assert any(isinstance(block, Folded) and block.title.startswith("Problems") for block in found)
 
 
 def test_predictions_of_the_winner_without_test_rows_leave_the_matrix_out(write_run):
