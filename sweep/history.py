@@ -141,7 +141,7 @@ class TrialHistory:
         return entry
 
     def report(self, number: int, epoch: int, score: float, record: str) -> None:
-        """Append an epoch's record (JSON text). The same record again changes nothing: Ray tells of it twice."""
+        """Append an epoch's record (JSON text). One that is told again, as by a trial that goes on, changes nothing."""
         if not record or self._last_record.get(number) == record:
             return
         self._last_record[number] = record

@@ -295,15 +295,7 @@ class _Trials:
     def started(self, number: int) -> None:
         self.progress.trial_started(self.history.entries[number])
 
-    def reason_to_stop(self, number: int, result: dict[str, Any]) -> str | None:
-        self.history.report(number, result["epoch"], result["score"], result["record"])
-        peers = [k for k in self.history.entries if self.lag is None or k <= number - self.lag]
-        reason = self.rule.reason_to_stop(self.history, number, result["epoch"], peers)
-        if reason is not None:
-            self.history.entries[number].reason = reason
-        return reason
-
-    def reported(self, number: int, result: dict[str, Any]) -> None:
+    def reported(self, number: int, result: dict[str, Any]) -> bool:
         self.history.report(number, result["epoch"], result["score"], result["record"])
         if result["record"]:
             self.progress.epoch(self.history.entries[number])
@@ -315,15 +307,18 @@ class _Trials:
         if why := result.get("begun_again"):
             name = self.history.entries[number].trial_id
             self.progress.message(f"trial {name} restarts from its beginning: {why}")
-
-    def ended(self, number: int, result: dict[str, Any]) -> None:
         end = result.get("end")
         if end is None:
-            self._end(number, "pruned", self.history.entries[number].reason)
+            peers = [k for k in self.history.entries if self.lag is None or k <= number - self.lag]
+            pruned = self.rule.reason_to_stop(self.history, number, result["epoch"], peers)
+            if pruned is None:
+                return False
+            self._end(number, "pruned", pruned)
         else:
             self._end(number, "completed" if end in ("budget", "plateau") else "failed", result.get("reason", end))
         if end == "error" and not result["epoch"]:
             self._judge_machine(_place_of(result), str(result.get("reason", end)))
+        return True
 
     def _judge_machine(self, place: str, reason: str) -> None:
         """A GPU that is gone, or a mount, fails a trial in seconds: its place would fail all that are left.

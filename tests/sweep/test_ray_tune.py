@@ -235,13 +235,14 @@ def test_of_the_gpus_of_a_machine_one_may_be_gone() -> None:
     """What the others report says nothing for it."""
     anything: Any = MagicMock()
     work = _Trials(anything, anything, anything, None, anything, anything, remaining=0)
-    gone = {"hostname": "one", "gpu": "1", "epoch": 0, "end": "error", "reason": "RuntimeError: No CUDA GPUs"}
+    gone = {"hostname": "one", "gpu": "1", "epoch": 0, "score": math.nan, "record": "", "end": "error"}
+    gone["reason"] = "RuntimeError: No CUDA GPUs"
     well = {"hostname": "one", "gpu": "0", "epoch": 3, "score": 0.5, "record": "{}"}
     for number in range(MOST_ALIKE - 1):
-        work.ended(number, gone)
+        work.reported(number, gone)
         work.reported(99, well)
     with pytest.raises(SweepStopped, match=f"the last {MOST_ALIKE} trials on GPU 1 of one failed before"):
-        work.ended(MOST_ALIKE, gone)
+        work.reported(MOST_ALIKE, gone)
 
 
 @pytest.mark.cluster
