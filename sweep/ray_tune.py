@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import tune
@@ -131,7 +131,8 @@ def _logged(message: dict[str, Any], **_: Any) -> None:
 def run_trials(
     plan: Plan,
     history: TrialHistory,
-    searcher: TuneSearcher,
+    ask: Callable[[], TrialState | None],
+    settings_of: SettingsOf,
     pruning: PruningRule,
     progress: Progress,
     budget: TimeBudget,
@@ -141,21 +142,22 @@ def run_trials(
 ) -> Outcome:
     """Run trials until ``trials`` in all have begun and ended, nothing new is left, the time is up, or Ctrl-C.
 
-    What is unfinished then stays "running" in the history, and a resumed sweep goes on with it. trainable: reports an
-    epoch a step, as ``FinetuneTrainable`` has it.
+    First go on those that an earlier session left unfinished. ask: begins the next new one; None while it must wait for
+    others, ``Exhausted`` when there is no more. What is unfinished at the end stays "running" in the history, and a
+    resumed sweep goes on with it. trainable: reports an epoch a step, as ``FinetuneTrainable`` has it.
     """
-    remaining = len(history.unfinished()) + max(0, trials - len(history.entries))
-    if not remaining:
-        return Outcome()
     lag = plan.at_once if plan.config.deterministic else None
+    work = _Trials(history, ask, settings_of, pruning, progress, budget, trials, lag, history.unfinished())
+    if not work.left():
+        return Outcome()
     with _workers(plan, history.paths, trainable) as workers:
         progress.slots = lambda: workers.slots
-        interrupted = workers.do(_Trials(searcher, history, pruning, lag, progress, budget, remaining))
-    if searcher.exhausted and len(history.entries) < trials:
+        interrupted = workers.do(work)
+    if work.exhausted and len(history.entries) < trials:
         ends = f"the search ends with {len(history.entries)} of --trials {trials}"
         progress.message(f"the space gave no configuration that is new: {ends}")
     # Between two trials none is unfinished, and still the sweep may have been interrupted.
-    done = not history.unfinished() and (searcher.exhausted or len(history.entries) >= trials)
+    done = not history.unfinished() and (work.exhausted or len(history.entries) >= trials)
     return Outcome(interrupted=not done and interrupted, out_of_time=not done and not interrupted)
 
 
@@ -221,43 +223,40 @@ def _workers(plan: Plan, paths: RunPaths, trainable: type[tune.Trainable]) -> It
         made.close()
 
 
-class Source(Protocol):
-    """Where new trials come from: ``OptunaSearch``, or the list of the finalists' repeats."""
+@dataclass(eq=False)
+class _Trials:
+    """The work of ``run_trials``: every result and every end goes into the history, and is shown.
 
-    def ask(self) -> TrialState | None:
-        """Begin the next trial; None while it must wait for others, ``Exhausted`` when there is no more."""
-
-
-class TuneSearcher:
-    """The trials to run: unfinished ones of an earlier session first, then new ones from ``source``.
-
-    exhausted: nothing new is left.
+    ask, trials: see there. lag: a trial is compared with those only whose number is lower by that much or more; None:
+    with all. unfinished: trials that have begun and wait for a process, before all new ones. exhausted: nothing new is
+    left.
     """
 
-    def __init__(self, source: Source, history: TrialHistory, settings_of: SettingsOf) -> None:
-        self._source = source
-        self._history = history
-        self._settings_of = settings_of
-        self._unfinished = history.unfinished()
-        self.exhausted = False
-
-    def again(self, trial: TrialState) -> None:
-        """Give a trial that has begun once more, before all others."""
-        self._unfinished.insert(0, trial)
+    history: TrialHistory
+    ask: Callable[[], TrialState | None]
+    settings_of: SettingsOf
+    rule: PruningRule
+    progress: Progress
+    budget: TimeBudget
+    trials: int
+    lag: int | None
+    unfinished: list[TrialState]
+    exhausted: bool = field(default=False, init=False)
+    _failed_alike: dict[str, tuple[str, int]] = field(default_factory=dict, init=False)
 
     def next(self) -> dict[str, Any] | None:
-        """The config of ``FinetuneTrainable`` for the next trial; None: ask again later. Raises ``Exhausted``."""
-        if self.exhausted and not self._unfinished:
-            raise Exhausted  # for good; hundreds of draws tell no more, and Tune asks ten times a second
+        """The config of ``FinetuneTrainable`` for the next trial."""
+        if not self.left():
+            raise Exhausted
         try:
-            trial = self._unfinished.pop(0) if self._unfinished else self._source.ask()
+            trial = self.unfinished.pop(0) if self.unfinished else self.ask()
         except Exhausted:
-            self.exhausted = True
+            self.exhausted = True  # For good: hundreds of draws tell no more, and Tune asks ten times a second.
             raise
         if trial is None:
             return None
-        settings, stream = self._settings_of(trial)
-        files = self._history.files(trial)
+        settings, stream = self.settings_of(trial)
+        files = self.history.files(trial)
         return {
             "number": trial.number,
             "stream": stream,
@@ -267,30 +266,9 @@ class TuneSearcher:
             "files": {name: str(getattr(files, name).absolute()) for name in TRIAL_FILES},
         }
 
-
-@dataclass(eq=False)
-class _Trials:
-    """The work of ``run_trials``: every result and every end goes into the history, and is shown.
-
-    lag: a trial is compared with those only whose number is lower by that much or more; None: with all. remaining: how
-    many are to begin.
-    """
-
-    searcher: TuneSearcher
-    history: TrialHistory
-    rule: PruningRule
-    lag: int | None
-    progress: Progress
-    budget: TimeBudget
-    remaining: int
-    _failed_alike: dict[str, tuple[str, int]] = field(default_factory=dict, init=False)
-
-    def next(self) -> dict[str, Any] | None:
-        if not self.remaining:
-            raise Exhausted
-        config = self.searcher.next()
-        self.remaining -= config is not None
-        return config
+    def left(self) -> int:
+        new = 0 if self.exhausted else max(0, self.trials - len(self.history.entries))
+        return len(self.unfinished) + new
 
     def started(self, number: int) -> None:
         self.progress.trial_started(self.history.entries[number])
@@ -346,11 +324,7 @@ class _Trials:
                 return
             place = "its last epoch" if state.scores else "its beginning"
             self.progress.message(f"trial {state.trial_id} lost its worker ({reason}): restarted from {place}")
-        self.searcher.again(state)
-        self.remaining += 1
-
-    def left(self) -> int:
-        return self.remaining
+        self.unfinished.insert(0, state)
 
     def say(self, line: str) -> None:
         self.progress.message(line)

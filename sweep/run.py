@@ -357,7 +357,7 @@ def run_search(
     from sweep.optuna_search import OptunaExport, OptunaSearch
     from sweep.progress import Progress, SweepProgress, TensorBoardLog
     from sweep.pruning import PruningRule
-    from sweep.ray_tune import TuneSearcher, predict_trials, run_trials
+    from sweep.ray_tune import predict_trials, run_trials
 
     config = plan.config
     unreadable = history.load()
@@ -377,7 +377,6 @@ def run_search(
     def settings_of(entry: TrialState) -> tuple[TrialSettings, int]:
         return plan.own_settings(entry.number, settings), entry.number
 
-    searcher = TuneSearcher(search, history, settings_of)
     pruning = PruningRule(config.scheduler, plan.budget, plan.grace_period, config.reduction_factor)
     facts = SweepProgress(history, config.trials, plan.budget, list(history.entries.values()))
     beat.progress = progress = Progress(facts, time_budget_s=config.time_budget)
@@ -387,7 +386,7 @@ def run_search(
     with closing(export), closing(TensorBoardLog(history)), closing(progress):
         for note in (*plan.notes(), *unreadable, estimate.disk_line(plan, history.paths)):
             progress.message(note)
-        outcome = run_trials(plan, history, searcher, pruning, progress, budget, trials=config.trials)
+        outcome = run_trials(plan, history, search.ask, settings_of, pruning, progress, budget, trials=config.trials)
         if not outcome.interrupted:
             asked_for = [best] if (best := history.best()) else []  # how it does on training images
             for problem in predict_trials(plan, history, asked_for, settings_of, ("train", "val")):
