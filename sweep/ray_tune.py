@@ -55,14 +55,13 @@ class Outcome:
 def connected(
     address: str, cpus: int | None = None, wait_for_nodes: int | None = None, gpus: int | None = None
 ) -> Iterator[Machine]:
-    """``connect``, and at the end leave the cluster, or stop Ray; within it processes are kept from work to work."""
+    """``connect``, and at the end leave the cluster, or stop Ray, and end the processes that were kept."""
     before = handlers(*ENDING)
     machine = connect(address, cpus, wait_for_nodes, gpus)
     in_main_thread = threading.current_thread() is threading.main_thread()  # no other may say what a signal does
     if in_main_thread:
         for number in before:
             signal.signal(number, signal.default_int_handler)  # Ray has made SIGTERM end the process at once.
-    _connection.open = True
     try:
         yield machine
     finally:
@@ -76,20 +75,18 @@ def connected(
 
 
 class _Connection:
-    """That of ``connected``: as Ray, one for a process. workers: those kept. noted: a note of a trial was told."""
+    """As Ray, one for a process. workers: kept from work to work. noted: a note of a trial was told."""
 
-    def __init__(self) -> None:
-        self.open = self.noted = False
-        self.workers: Workers | None = None
+    workers: Workers | None = None
+    noted = False
 
     def close(self) -> bool:
-        """Whether the cluster is lost."""
-        lost = False
-        if self.workers is not None:
-            self.workers.close()
-            lost = self.workers.cluster_lost
-        self.open, self.noted, self.workers = False, False, None
-        return lost
+        """End the workers; whether the cluster is lost."""
+        workers, self.workers, self.noted = self.workers, None, False
+        if workers is None:
+            return False
+        workers.close()
+        return workers.cluster_lost
 
 
 _connection = _Connection()
@@ -150,9 +147,9 @@ def run_trials(
     work = _Trials(history, ask, settings_of, pruning, progress, budget, trials, lag, history.unfinished())
     if not work.left():
         return Outcome()
-    with _workers(plan, history.paths, trainable) as workers:
-        progress.slots = lambda: workers.slots
-        interrupted = workers.do(work)
+    workers = _workers(plan, history.paths, trainable)
+    progress.slots = lambda: workers.slots
+    interrupted = workers.do(work)
     if work.exhausted and len(history.entries) < trials:
         ends = f"the search ends with {len(history.entries)} of --trials {trials}"
         progress.message(f"the space gave no configuration that is new: {ends}")
@@ -197,30 +194,20 @@ def run_tasks(
     if not arguments:
         return []
     tasks = Tasks(function, arguments)
-    with _workers(plan, paths, FinetuneTrainable) as workers:
-        if workers.do(tasks):
-            raise SweepStopped(f"interrupted by {SIGNAL}", INTERRUPTED)
+    if _workers(plan, paths, FinetuneTrainable).do(tasks):
+        raise SweepStopped(f"interrupted by {SIGNAL}", INTERRUPTED)
     return tasks.problems
 
 
-@contextlib.contextmanager
-def _workers(plan: Plan, paths: RunPaths, trainable: type[tune.Trainable]) -> Iterator[Workers]:
-    """Processes for the next work: those of the last one where they are of use, and kept within ``connected``."""
+def _workers(plan: Plan, paths: RunPaths, trainable: type[tune.Trainable]) -> Workers:
+    """Processes for the next work: those of the last one where they are of use. ``connected`` ends them."""
     kept = _connection.workers
     if kept is not None and kept.alive and kept.serves(trainable, plan.resources):
-        yield kept
-        return
+        return kept
     if kept is not None:
         kept.close()
-    made = Workers(trainable, plan.resources, plan.config.fixed_concurrency, paths.tune)
-    if _connection.open:
-        _connection.workers = made
-        yield made
-        return
-    try:
-        yield made
-    finally:
-        made.close()
+    _connection.workers = Workers(trainable, plan.resources, plan.config.fixed_concurrency, paths.tune)
+    return _connection.workers
 
 
 @dataclass(eq=False)

@@ -21,7 +21,7 @@ from sweep.optuna_search import OptunaSearch
 from sweep.plan import Plan
 from sweep.progress import Progress, SweepProgress
 from sweep.pruning import PruningRule
-from sweep.ray_tune import TimeBudget, run_trials
+from sweep.ray_tune import TimeBudget, _connection, run_trials
 from sweep.records import DatasetRecord
 from sweep.run_folder import RunPaths
 
@@ -107,6 +107,7 @@ def sweep(
         )
     finally:
         progress.close()
+        _connection.close()  # as the end of ``connected`` does
     return seen(history, search, outcome.interrupted)
 
 
