@@ -26,7 +26,7 @@ from sweep.plan import Plan
 from sweep.progress import Progress
 from sweep.pruning import PruningRule
 from sweep.run_folder import RunPaths
-from sweep.workers import ENDING, LEAVES_WITHIN_S, RESTARTS, Tasks, Workers, handlers
+from sweep.workers import ENDING, LEAVES_WITHIN_S, RESTARTS, Tasks, Workers, handlers_restored
 from trainables.ray_trainable import FinetuneTrainable
 from trainables.trial import TrialSettings, predict_trial
 
@@ -56,22 +56,17 @@ def connected(
     address: str, cpus: int | None = None, wait_for_nodes: int | None = None, gpus: int | None = None
 ) -> Iterator[Machine]:
     """``connect``, and at the end leave the cluster, or stop Ray, and end the processes that were kept."""
-    before = handlers(*ENDING)
-    machine = connect(address, cpus, wait_for_nodes, gpus)
-    in_main_thread = threading.current_thread() is threading.main_thread()  # no other may say what a signal does
-    if in_main_thread:
+    with handlers_restored(*ENDING) as before:
+        machine = connect(address, cpus, wait_for_nodes, gpus)
         for number in before:
             signal.signal(number, signal.default_int_handler)  # Ray has made SIGTERM end the process at once.
-    try:
-        yield machine
-    finally:
-        lost = _connection.close()
-        leaving = threading.Thread(target=ray.shutdown, name="ray.shutdown", daemon=True)
-        leaving.start()
-        leaving.join(LEAVES_WITHIN_S if lost else None)  # From a cluster that does not answer nothing can be taken.
-        if in_main_thread:
-            for number, handler in before.items():
-                signal.signal(number, handler or signal.SIG_DFL)
+        try:
+            yield machine
+        finally:
+            lost = _connection.close()
+            leaving = threading.Thread(target=ray.shutdown, name="ray.shutdown", daemon=True)
+            leaving.start()
+            leaving.join(LEAVES_WITHIN_S if lost else None)  # From a cluster that does not answer nothing can be taken.
 
 
 class _Connection:

@@ -392,32 +392,34 @@ class _Stopper(_WithoutState, tune.Stopper):
         return self._workers.must_stop()
 
 
-def handlers(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
-    """Who handles these signals now, but for a lost terminal's where ``nohup`` has said that the sweep outlives it."""
-    found = {number: signal.getsignal(number) for number in numbers}
-    return {number: one for number, one in found.items() if number != signal.SIGHUP or one != signal.SIG_IGN}
+@contextlib.contextmanager
+def handlers_restored(*numbers: signal.Signals) -> Iterator[dict[signal.Signals, Any]]:
+    """Who handles these signals, and does so again at the end; but for a lost terminal's where ``nohup`` has said that
+    the sweep outlives it. None outside the main thread: no other may say what a signal does."""
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        found = {number: signal.getsignal(number) for number in numbers}
+        before = {number: one for number, one in found.items() if number != signal.SIGHUP or one != signal.SIG_IGN}
+    try:
+        yield before
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 @contextlib.contextmanager
 def _signals_call(interrupt: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C, SIGTERM as a scheduler or a shutdown sends it, and SIGHUP of a lost terminal, unless it was to
-    be ignored, call ``interrupt``; a second Ctrl-C ends."""
-    if threading.current_thread() is not threading.main_thread():  # no other may say what a signal does
-        yield
-        return
+    """The first Ctrl-C, SIGTERM as a scheduler or a shutdown sends it, and SIGHUP of a lost terminal call
+    ``interrupt``; a second Ctrl-C ends."""
 
     def first(number: int, frame: object) -> None:
         interrupt()
         signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    before = handlers(signal.SIGINT, *ENDING)
-    for number in before:
-        signal.signal(number, first)
-    try:
+    with handlers_restored(signal.SIGINT, *ENDING) as before:
+        for number in before:
+            signal.signal(number, first)
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _name_of(trial: Trial) -> str:
