@@ -75,7 +75,7 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
         concurrency=plan.at_once,
         deterministic=False,
     )
-    history.on_end.append(OptunaExport(history).add)
+    OptunaExport(history)
     settings = plan.settings(paths)
     pruning = PruningRule(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
     progress = Progress(SweepProgress(history, trials, 1), stream=io.StringIO())

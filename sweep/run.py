@@ -372,7 +372,6 @@ def run_search(
         warm=[one.point for one in plan.warm_trials],
     )
     export = OptunaExport(history, plan.space.fixed or ())
-    history.on_end.append(export.add)
 
     def settings_of(entry: TrialState) -> tuple[TrialSettings, int]:
         return plan.own_settings(entry.number, settings), entry.number
