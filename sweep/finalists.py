@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from search_spaces.errors import UserError
-from search_spaces.params import TrialParams
+from search_spaces.params import Scalar, TrialParams
 from sweep.endings import say
 from sweep.heartbeat import Heartbeat
 from sweep.history import RepeatHistory, TrialHistory, TrialState
@@ -31,7 +31,7 @@ from sweep.plan import Plan
 from sweep.progress import Progress, SweepProgress, TensorBoardLog
 from sweep.pruning import PruningRule
 from sweep.ray_tune import Outcome, TimeBudget, predict_trials, run_tasks, run_trials
-from sweep.record_reader import Scalar, read_json
+from sweep.record_reader import read_json
 from sweep.records import Run, read_maps, read_predictions, read_run
 from sweep.run_folder import RunPaths
 from sweep.trial_records import Finalist, Finals, Suggestion, TrialRecord, rank
