@@ -104,14 +104,7 @@ class Tasks(Work):
             self._waiting.insert(0, number)
 
 
-class _WithoutState:
-    """Leaves nothing in the snapshots that Ray pickles: all that there is to know is in the history."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-
-class Workers(_WithoutState):
+class Workers:
     """Processes of ``trainable``, which reports an epoch a step as ``FinetuneTrainable`` has it.
 
     resources: of each, in Ray's terms. count: how many; None: as many as the cluster has room for, at any time. folder:
@@ -308,7 +301,7 @@ class Workers(_WithoutState):
         return tune.Tuner(
             tune.with_resources(self.trainable, self.resources),
             tune_config=tune.TuneConfig(
-                search_alg=_Searcher(self),
+                search_alg=_Searcher(self, metric="score", mode="max"),
                 scheduler=_Scheduler(self),
                 num_samples=-1,
                 reuse_actors=True,
@@ -331,11 +324,18 @@ class Workers(_WithoutState):
         self._changed.notify_all()
 
 
-class _Searcher(_WithoutState, Searcher):
-    def __init__(self, workers: Workers) -> None:
-        super().__init__(metric="score", mode="max")
+class _OfTune:
+    """Leaves nothing in the snapshots that Ray pickles: all that there is to know is in the history."""
+
+    def __init__(self, workers: Workers, **given: Any) -> None:
+        super().__init__(**given)
         self._workers = workers
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Searcher(_OfTune, Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         return self._workers.next()
 
@@ -346,11 +346,8 @@ class _Searcher(_WithoutState, Searcher):
         Path(checkpoint_path).touch()  # Ray warns of a searcher that saves nothing.
 
 
-class _Scheduler(_WithoutState, FIFOScheduler):
-    def __init__(self, workers: Workers) -> None:
-        super().__init__()
-        self._workers = workers
-        self._kept = False
+class _Scheduler(_OfTune, FIFOScheduler):
+    _kept = False
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_add(tune_controller, trial)
@@ -367,10 +364,7 @@ class _Scheduler(_WithoutState, FIFOScheduler):
         return next(waiting, None)
 
 
-class _Callback(_WithoutState, tune.Callback):
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
-
+class _Callback(_OfTune, tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._workers.trial_started(trial)
 
@@ -378,10 +372,7 @@ class _Callback(_WithoutState, tune.Callback):
         self._workers.trial_lost(trial)
 
 
-class _Stopper(_WithoutState, tune.Stopper):
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
-
+class _Stopper(_OfTune, tune.Stopper):
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Tune asks it first of all about each result, once, and before the next trial is asked for."""
         ends = self._workers.trial_reported(result)
