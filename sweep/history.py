@@ -243,9 +243,6 @@ class RepeatHistory(TrialHistory):
         super().__init__(paths, metric, mode)
         self.wanted = tuple(wanted)
 
-    def files(self, entry: TrialState | TrialRecord) -> TrialPaths:
-        return self.paths.repeat(entry.trial_id)
-
     def unfinished(self) -> list[TrialState]:
         return [entry for entry in super().unfinished() if entry.trial_id in self.wanted]
 

@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def own(run: Path, split: str = "test", trial: str = MODEL) -> Predictions:
     paths = RunPaths(run)
-    return read_predictions((paths.repeat(trial) if "/" in trial else paths.trial(trial)).predictions).of(split)
+    return read_predictions(paths.trial(trial).predictions).of(split)
 
 
 def evaluation(

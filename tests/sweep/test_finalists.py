@@ -246,7 +246,7 @@ def test_maps_are_made_of_validation_and_once_test_is_open_of_test_each_once(
 
     repeated(root)
     open_test(run.paths, "t0000", ["t0000"], 12)
-    test, file = open_test_split(root), run.paths.repeat("t0000/seed_1001").predictions
+    test, file = open_test_split(root), run.paths.trial("t0000/seed_1001").predictions
     known, answers = read_predictions(file), np.full((12, 3), [0.2, 0.7, 0.1], np.float32)
     part = Predictions.of_split("test", test.paths, test.labels, answers, known.classes, known.epoch)
     join([known, part]).write(file)
