@@ -75,9 +75,8 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
         concurrency=plan.at_once,
         deterministic=False,
     )
-    history.on_end.append(OptunaExport(history).add)
+    OptunaExport(history)
     settings = plan.settings(paths)
-    searcher = ray_tune.TuneSearcher(search, history, lambda state: (settings, state.number))
     pruning = PruningRule(str(config.scheduler), plan.budget, plan.grace_period, config.reduction_factor)
     progress = Progress(SweepProgress(history, trials, 1), stream=io.StringIO())
     budget = ray_tune.TimeBudget(None)
@@ -86,7 +85,15 @@ def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
     with asked, ray_tune.connected("local", 2):
         began_s = time.perf_counter()
         ray_tune.run_trials(
-            plan, history, searcher, pruning, progress, budget, trials=plan.config.trials, trainable=TorchTrial
+            plan,
+            history,
+            search.ask,
+            lambda state: (settings, state.number),
+            pruning,
+            progress,
+            budget,
+            trials=plan.config.trials,
+            trainable=TorchTrial,
         )
         seconds = time.perf_counter() - began_s
     assert history.count("completed") == trials, "not all trials ended well"

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.errors import UserError
-from search_spaces.params import TrialParams
+from search_spaces.params import Scalar, TrialParams
 from sweep.endings import say
 from sweep.heartbeat import Heartbeat
 from sweep.history import RepeatHistory, TrialHistory, TrialState
@@ -29,8 +29,8 @@ from sweep.optuna_search import Exhausted, key_of
 from sweep.plan import Plan
 from sweep.progress import Progress, SweepProgress, TensorBoardLog
 from sweep.pruning import PruningRule
-from sweep.ray_tune import Outcome, SettingsOf, TimeBudget, TuneSearcher, predict_trials, run_tasks, run_trials
-from sweep.record_reader import Scalar, read_json
+from sweep.ray_tune import Outcome, TimeBudget, predict_trials, run_tasks, run_trials
+from sweep.record_reader import read_json
 from sweep.records import Run, read_maps, read_predictions, read_run
 from sweep.run_folder import RunPaths
 from sweep.trial_records import Finalist, Finals, Suggestion, TrialRecord, rank
@@ -87,7 +87,12 @@ def run(plan: Plan, search: TrialHistory, settings: TrialSettings, budget: TimeB
     todo = RepeatList(history, chosen, repeats)
     if left := len(todo) + len(history.unfinished()):
         say(_cost(plan, search, chosen, repeats, left))
-        outcome = _retrain(plan, history, todo, settings_of, budget, beat)
+        trials = len(history.entries) + len(todo)
+        nothing_stops = PruningRule("none", plan.budget, plan.grace_period, config.reduction_factor)
+        facts = SweepProgress(history, len(wanted), plan.budget, history.of_wanted())
+        with closing(TensorBoardLog(history)), closing(Progress(facts)) as progress:
+            beat.progress = progress
+            outcome = run_trials(plan, history, todo.ask, settings_of, nothing_stops, progress, budget, trials=trials)
         if outcome.interrupted or outcome.out_of_time:
             return outcome
     if settings.precision != "fp32":  # Thresholds, too, are of the numbers that the model file gives.
@@ -178,23 +183,20 @@ class RepeatList:
 
     def __init__(self, history: RepeatHistory, chosen: Sequence[Finalist], repeats: Sequence[RepeatPlan]) -> None:
         self._history = history
-        self._all = [(one, repeat, f"{one.trial_id}/{repeat.name}") for repeat in repeats for one in chosen]
+        begun = {entry.trial_id for entry in history.entries.values()}
+        every = [(one, repeat, f"{one.trial_id}/{repeat.name}") for repeat in repeats for one in chosen]
+        self._left = [each for each in every if each[2] not in begun]
 
     def __len__(self) -> int:
-        return len(self._left())
+        return len(self._left)
 
-    def ask(self) -> TrialState | None:
+    def ask(self) -> TrialState:
         """Begin the next repeat. Raises ``Exhausted`` when all have begun."""
-        left = self._left()
-        if not left:
+        if not self._left:
             raise Exhausted
-        one, repeat, name = left[0]
+        one, repeat, name = self._left.pop(0)
         origin = Suggestion(finalist=one.trial_id, seed=repeat.seed, fold=repeat.fold)
         return self._history.begin(self._history.next_number, TrialParams.from_flat(one.params), origin, name)
-
-    def _left(self) -> list[tuple[Finalist, RepeatPlan, str]]:
-        begun = {entry.trial_id for entry in self._history.entries.values()}
-        return [each for each in self._all if each[2] not in begun]
 
 
 def _cost(plan: Plan, search: TrialHistory, chosen: list[Finalist], repeats: list[RepeatPlan], left: int) -> str:
@@ -224,24 +226,6 @@ def _seconds(plan: Plan, search: TrialHistory, chosen: list[Finalist]) -> float:
         seconds = search.entries[one.number].mean_epoch_seconds * epochs
         heapq.heapreplace(busy_until_s, busy_until_s[0] + seconds)
     return max(busy_until_s)
-
-
-def _retrain(
-    plan: Plan,
-    history: RepeatHistory,
-    todo: RepeatList,
-    settings_of: SettingsOf,
-    budget: TimeBudget,
-    beat: Heartbeat,
-) -> Outcome:
-    """The repeats as trials that nothing stops early."""
-    trials = len(history.entries) + len(todo)
-    searcher = TuneSearcher(todo, history, settings_of)
-    pruning = PruningRule("none", plan.budget, plan.grace_period, plan.config.reduction_factor)
-    facts = SweepProgress(history, len(history.wanted), plan.budget, history.of_wanted())
-    with closing(TensorBoardLog(history)), closing(Progress(facts)) as progress:
-        beat.progress = progress
-        return run_trials(plan, history, searcher, pruning, progress, budget, trials=trials)
 
 
 def select(run: Run) -> str | None:

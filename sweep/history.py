@@ -141,7 +141,7 @@ class TrialHistory:
         return entry
 
     def report(self, number: int, epoch: int, score: float, record: str) -> None:
-        """Append an epoch's record (JSON text). The same record again changes nothing: Ray tells of it twice."""
+        """Append an epoch's record (JSON text). One that is told again, as by a trial that goes on, changes nothing."""
         if not record or self._last_record.get(number) == record:
             return
         self._last_record[number] = record
@@ -242,9 +242,6 @@ class RepeatHistory(TrialHistory):
     def __init__(self, paths: RunPaths, metric: str, mode: str, wanted: Sequence[str]) -> None:
         super().__init__(paths, metric, mode)
         self.wanted = tuple(wanted)
-
-    def files(self, entry: TrialState | TrialRecord) -> TrialPaths:
-        return self.paths.repeat(entry.trial_id)
 
     def unfinished(self) -> list[TrialState]:
         return [entry for entry in super().unfinished() if entry.trial_id in self.wanted]

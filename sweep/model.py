@@ -75,7 +75,7 @@ def choose(run: Run) -> Chosen:
         repeats = (repeat for one in finals.finalists for repeat in one.repeats)
         return Chosen(
             trial=finals.model,
-            files=run.paths.repeat(finals.model),
+            files=run.paths.trial(finals.model),
             seed=next((repeat.seed for repeat in repeats if repeat.trial_id == finals.model), None),
             thresholds=finals.thresholds_of(finals.winner),
             operating_point=finals.operating_point,

@@ -87,11 +87,7 @@ class OptunaSearch:
         self._refused: set[str] = set()
         self.on_refused: list[Callable[[str], None]] = []
         self._storage = optuna.storages.InMemoryStorage()
-        self._study = optuna.create_study(
-            storage=self._storage,
-            direction=_direction(history),
-            sampler=RandomSampler(),
-        )
+        self._study = optuna.create_study(storage=self._storage, direction=_direction(history), sampler=RandomSampler())
         self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
         if space.fixed is None:
             with warnings.catch_warnings(action="ignore"):
@@ -176,7 +172,7 @@ class OptunaSearch:
             self._tell(duplicate, original, duplicate=True)
 
     def _tell(self, trial: optuna.Trial, state: TrialState, duplicate: bool = False) -> None:
-        outcome = _outcome(state, self._history, duplicate, self._sampler)
+        outcome = _outcome(state, duplicate, self._sampler)
         for epoch, score in outcome["intermediate_values"].items():
             trial.report(score, epoch)
         trial.set_user_attr("trial_id", state.trial_id)
@@ -193,7 +189,7 @@ class OptunaSearch:
             if original is None:
                 continue
             if original.ended and original.number <= self._history.next_number - self._lag:
-                self._study.add_trial(frozen_trial(original, suggestion, self._history, self._sampler))
+                self._study.add_trial(frozen_trial(original, suggestion, self._sampler))
                 continue
             self._study.enqueue_trial(suggestion.suggested)
             trial = self._study.ask()
@@ -271,7 +267,6 @@ class OptunaExport:
     """
 
     def __init__(self, history: TrialHistory, listed: Sequence[TrialParams] = ()) -> None:
-        self._history = history
         values = [params.to_flat() for params in listed]
         self._choices = {
             name: CategoricalDistribution(tuple(dict.fromkeys(one[name] for one in values)))
@@ -280,10 +275,11 @@ class OptunaExport:
         self._study: optuna.Study | None = None
         self._storage: optuna.storages.RDBStorage | None = None
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="study.db")
-        self._writer.submit(self._create, history.paths.study)
+        self._writer.submit(self._create, history.paths.study, _direction(history))
         for _, state in sorted(history.entries.items()):
             if state.ended:
                 self.add(state)
+        history.on_end.append(self.add)
 
     def add(self, state: TrialState) -> None:
         """Append the ended trial ``state``."""
@@ -295,16 +291,12 @@ class OptunaExport:
         if self._storage is not None:
             self._storage.engine.dispose()  # Optuna leaves its connections open.
 
-    def _create(self, path: Path) -> None:
+    def _create(self, path: Path, direction: StudyDirection) -> None:
         try:
             for ending in ("", "-journal", "-wal", "-shm"):
                 path.with_name(path.name + ending).unlink(missing_ok=True)
             self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-            self._study = optuna.create_study(
-                storage=self._storage,
-                study_name=STUDY_NAME,
-                direction=_direction(self._history),
-            )
+            self._study = optuna.create_study(storage=self._storage, study_name=STUDY_NAME, direction=direction)
         except Exception as error:
             self._give_up(error)
 
@@ -312,7 +304,7 @@ class OptunaExport:
         if self._study is None:
             return
         try:
-            trial = frozen_trial(state, state.suggestion, self._history)
+            trial = frozen_trial(state, state.suggestion)
             if self._choices:
                 trial.params = state.params.active()
                 trial.distributions = {name: self._choices[name] for name in trial.params}
@@ -351,17 +343,17 @@ def _direction(history: TrialHistory) -> StudyDirection:
     return StudyDirection.MAXIMIZE if history.mode == "max" else StudyDirection.MINIMIZE
 
 
-def frozen_trial(state: TrialState, suggestion: Suggestion, history: TrialHistory, sampler: str = "") -> FrozenTrial:
+def frozen_trial(state: TrialState, suggestion: Suggestion, sampler: str = "") -> FrozenTrial:
     """An ended trial as Optuna has it, or as one of its samplers should: parameters as in ``suggestion``, outcome of
     ``state``."""
     return create_trial(
         user_attrs={"trial_id": state.trial_id, "reason": state.reason},
         **_sampled(suggestion),
-        **_outcome(state, history, suggestion.of is not None, sampler),
+        **_outcome(state, suggestion.of is not None, sampler),
     )
 
 
-def _outcome(state: TrialState, history: TrialHistory, duplicate: bool, sampler: str) -> dict[str, Any]:
+def _outcome(state: TrialState, duplicate: bool, sampler: str) -> dict[str, Any]:
     """state, value and intermediate_values of an ended trial, or of a duplicate that shares its outcome.
 
     COMPLETE is worth its best value, PRUNED its last one, as Optuna itself has it for a pruned trial. The duplicate of

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import tune
@@ -26,7 +26,7 @@ from sweep.plan import Plan
 from sweep.progress import Progress
 from sweep.pruning import PruningRule
 from sweep.run_folder import RunPaths
-from sweep.workers import ENDING, LEAVES_WITHIN_S, RESTARTS, Tasks, Workers, handlers
+from sweep.workers import ENDING, LEAVES_WITHIN_S, RESTARTS, Tasks, Workers, handlers_restored
 from trainables.ray_trainable import FinetuneTrainable
 from trainables.trial import TrialSettings, predict_trial
 
@@ -55,41 +55,33 @@ class Outcome:
 def connected(
     address: str, cpus: int | None = None, wait_for_nodes: int | None = None, gpus: int | None = None
 ) -> Iterator[Machine]:
-    """``connect``, and at the end leave the cluster, or stop Ray; within it processes are kept from work to work."""
-    before = handlers(*ENDING)
-    machine = connect(address, cpus, wait_for_nodes, gpus)
-    in_main_thread = threading.current_thread() is threading.main_thread()  # no other may say what a signal does
-    if in_main_thread:
+    """``connect``, and at the end leave the cluster, or stop Ray, and end the processes that were kept."""
+    with handlers_restored(*ENDING) as before:
+        machine = connect(address, cpus, wait_for_nodes, gpus)
         for number in before:
             signal.signal(number, signal.default_int_handler)  # Ray has made SIGTERM end the process at once.
-    _connection.open = True
-    try:
-        yield machine
-    finally:
-        lost = _connection.close()
-        leaving = threading.Thread(target=ray.shutdown, name="ray.shutdown", daemon=True)
-        leaving.start()
-        leaving.join(LEAVES_WITHIN_S if lost else None)  # From a cluster that does not answer nothing can be taken.
-        if in_main_thread:
-            for number, handler in before.items():
-                signal.signal(number, handler or signal.SIG_DFL)
+        try:
+            yield machine
+        finally:
+            lost = _connection.close()
+            leaving = threading.Thread(target=ray.shutdown, name="ray.shutdown", daemon=True)
+            leaving.start()
+            leaving.join(LEAVES_WITHIN_S if lost else None)  # From a cluster that does not answer nothing can be taken.
 
 
 class _Connection:
-    """That of ``connected``: as Ray, one for a process. workers: those kept. noted: a note of a trial was told."""
+    """As Ray, one for a process. workers: kept from work to work. noted: a note of a trial was told."""
 
-    def __init__(self) -> None:
-        self.open = self.noted = False
-        self.workers: Workers | None = None
+    workers: Workers | None = None
+    noted = False
 
     def close(self) -> bool:
-        """Whether the cluster is lost."""
-        lost = False
-        if self.workers is not None:
-            self.workers.close()
-            lost = self.workers.cluster_lost
-        self.open, self.noted, self.workers = False, False, None
-        return lost
+        """End the workers; whether the cluster is lost."""
+        workers, self.workers, self.noted = self.workers, None, False
+        if workers is None:
+            return False
+        workers.close()
+        return workers.cluster_lost
 
 
 _connection = _Connection()
@@ -131,7 +123,8 @@ def _logged(message: dict[str, Any], **_: Any) -> None:
 def run_trials(
     plan: Plan,
     history: TrialHistory,
-    searcher: TuneSearcher,
+    ask: Callable[[], TrialState | None],
+    settings_of: SettingsOf,
     pruning: PruningRule,
     progress: Progress,
     budget: TimeBudget,
@@ -141,21 +134,22 @@ def run_trials(
 ) -> Outcome:
     """Run trials until ``trials`` in all have begun and ended, nothing new is left, the time is up, or Ctrl-C.
 
-    What is unfinished then stays "running" in the history, and a resumed sweep goes on with it. trainable: reports an
-    epoch a step, as ``FinetuneTrainable`` has it.
+    First go on those that an earlier session left unfinished. ask: begins the next new one; None while it must wait for
+    others, ``Exhausted`` when there is no more. What is unfinished at the end stays "running" in the history, and a
+    resumed sweep goes on with it. trainable: reports an epoch a step, as ``FinetuneTrainable`` has it.
     """
-    remaining = len(history.unfinished()) + max(0, trials - len(history.entries))
-    if not remaining:
-        return Outcome()
     lag = plan.at_once if plan.config.deterministic else None
-    with _workers(plan, history.paths, trainable) as workers:
-        progress.slots = lambda: workers.slots
-        interrupted = workers.do(_Trials(searcher, history, pruning, lag, progress, budget, remaining))
-    if searcher.exhausted and len(history.entries) < trials:
+    work = _Trials(history, ask, settings_of, pruning, progress, budget, trials, lag, history.unfinished())
+    if not work.left():
+        return Outcome()
+    workers = _workers(plan, history.paths, trainable)
+    progress.slots = lambda: workers.slots
+    interrupted = workers.do(work)
+    if work.exhausted and len(history.entries) < trials:
         ends = f"the search ends with {len(history.entries)} of --trials {trials}"
         progress.message(f"the space gave no configuration that is new: {ends}")
     # Between two trials none is unfinished, and still the sweep may have been interrupted.
-    done = not history.unfinished() and (searcher.exhausted or len(history.entries) >= trials)
+    done = not history.unfinished() and (work.exhausted or len(history.entries) >= trials)
     return Outcome(interrupted=not done and interrupted, out_of_time=not done and not interrupted)
 
 
@@ -195,69 +189,56 @@ def run_tasks(
     if not arguments:
         return []
     tasks = Tasks(function, arguments)
-    with _workers(plan, paths, FinetuneTrainable) as workers:
-        if workers.do(tasks):
-            raise SweepStopped(f"interrupted by {SIGNAL}", INTERRUPTED)
+    if _workers(plan, paths, FinetuneTrainable).do(tasks):
+        raise SweepStopped(f"interrupted by {SIGNAL}", INTERRUPTED)
     return tasks.problems
 
 
-@contextlib.contextmanager
-def _workers(plan: Plan, paths: RunPaths, trainable: type[tune.Trainable]) -> Iterator[Workers]:
-    """Processes for the next work: those of the last one where they are of use, and kept within ``connected``."""
+def _workers(plan: Plan, paths: RunPaths, trainable: type[tune.Trainable]) -> Workers:
+    """Processes for the next work: those of the last one where they are of use. ``connected`` ends them."""
     kept = _connection.workers
     if kept is not None and kept.alive and kept.serves(trainable, plan.resources):
-        yield kept
-        return
+        return kept
     if kept is not None:
         kept.close()
-    made = Workers(trainable, plan.resources, plan.config.fixed_concurrency, paths.tune)
-    if _connection.open:
-        _connection.workers = made
-        yield made
-        return
-    try:
-        yield made
-    finally:
-        made.close()
+    _connection.workers = Workers(trainable, plan.resources, plan.config.fixed_concurrency, paths.tune)
+    return _connection.workers
 
 
-class Source(Protocol):
-    """Where new trials come from: ``OptunaSearch``, or the list of the finalists' repeats."""
+@dataclass(eq=False)
+class _Trials:
+    """The work of ``run_trials``: every result and every end goes into the history, and is shown.
 
-    def ask(self) -> TrialState | None:
-        """Begin the next trial; None while it must wait for others, ``Exhausted`` when there is no more."""
-
-
-class TuneSearcher:
-    """The trials to run: unfinished ones of an earlier session first, then new ones from ``source``.
-
-    exhausted: nothing new is left.
+    ask, trials: see there. lag: a trial is compared with those only whose number is lower by that much or more; None:
+    with all. unfinished: trials that have begun and wait for a process, before all new ones. exhausted: nothing new is
+    left.
     """
 
-    def __init__(self, source: Source, history: TrialHistory, settings_of: SettingsOf) -> None:
-        self._source = source
-        self._history = history
-        self._settings_of = settings_of
-        self._unfinished = history.unfinished()
-        self.exhausted = False
-
-    def again(self, trial: TrialState) -> None:
-        """Give a trial that has begun once more, before all others."""
-        self._unfinished.insert(0, trial)
+    history: TrialHistory
+    ask: Callable[[], TrialState | None]
+    settings_of: SettingsOf
+    rule: PruningRule
+    progress: Progress
+    budget: TimeBudget
+    trials: int
+    lag: int | None
+    unfinished: list[TrialState]
+    exhausted: bool = field(default=False, init=False)
+    _failed_alike: dict[str, tuple[str, int]] = field(default_factory=dict, init=False)
 
     def next(self) -> dict[str, Any] | None:
-        """The config of ``FinetuneTrainable`` for the next trial; None: ask again later. Raises ``Exhausted``."""
-        if self.exhausted and not self._unfinished:
-            raise Exhausted  # for good; hundreds of draws tell no more, and Tune asks ten times a second
+        """The config of ``FinetuneTrainable`` for the next trial."""
+        if not self.left():
+            raise Exhausted
         try:
-            trial = self._unfinished.pop(0) if self._unfinished else self._source.ask()
+            trial = self.unfinished.pop(0) if self.unfinished else self.ask()
         except Exhausted:
-            self.exhausted = True
+            self.exhausted = True  # For good: hundreds of draws tell no more, and Tune asks ten times a second.
             raise
         if trial is None:
             return None
-        settings, stream = self._settings_of(trial)
-        files = self._history.files(trial)
+        settings, stream = self.settings_of(trial)
+        files = self.history.files(trial)
         return {
             "number": trial.number,
             "stream": stream,
@@ -267,43 +248,14 @@ class TuneSearcher:
             "files": {name: str(getattr(files, name).absolute()) for name in TRIAL_FILES},
         }
 
-
-@dataclass(eq=False)
-class _Trials:
-    """The work of ``run_trials``: every result and every end goes into the history, and is shown.
-
-    lag: a trial is compared with those only whose number is lower by that much or more; None: with all. remaining: how
-    many are to begin.
-    """
-
-    searcher: TuneSearcher
-    history: TrialHistory
-    rule: PruningRule
-    lag: int | None
-    progress: Progress
-    budget: TimeBudget
-    remaining: int
-    _failed_alike: dict[str, tuple[str, int]] = field(default_factory=dict, init=False)
-
-    def next(self) -> dict[str, Any] | None:
-        if not self.remaining:
-            raise Exhausted
-        config = self.searcher.next()
-        self.remaining -= config is not None
-        return config
+    def left(self) -> int:
+        new = 0 if self.exhausted else max(0, self.trials - len(self.history.entries))
+        return len(self.unfinished) + new
 
     def started(self, number: int) -> None:
         self.progress.trial_started(self.history.entries[number])
 
-    def reason_to_stop(self, number: int, result: dict[str, Any]) -> str | None:
-        self.history.report(number, result["epoch"], result["score"], result["record"])
-        peers = [k for k in self.history.entries if self.lag is None or k <= number - self.lag]
-        reason = self.rule.reason_to_stop(self.history, number, result["epoch"], peers)
-        if reason is not None:
-            self.history.entries[number].reason = reason
-        return reason
-
-    def reported(self, number: int, result: dict[str, Any]) -> None:
+    def reported(self, number: int, result: dict[str, Any]) -> bool:
         self.history.report(number, result["epoch"], result["score"], result["record"])
         if result["record"]:
             self.progress.epoch(self.history.entries[number])
@@ -315,15 +267,18 @@ class _Trials:
         if why := result.get("begun_again"):
             name = self.history.entries[number].trial_id
             self.progress.message(f"trial {name} restarts from its beginning: {why}")
-
-    def ended(self, number: int, result: dict[str, Any]) -> None:
         end = result.get("end")
         if end is None:
-            self._end(number, "pruned", self.history.entries[number].reason)
+            peers = [k for k in self.history.entries if self.lag is None or k <= number - self.lag]
+            pruned = self.rule.reason_to_stop(self.history, number, result["epoch"], peers)
+            if pruned is None:
+                return False
+            self._end(number, "pruned", pruned)
         else:
             self._end(number, "completed" if end in ("budget", "plateau") else "failed", result.get("reason", end))
         if end == "error" and not result["epoch"]:
             self._judge_machine(_place_of(result), str(result.get("reason", end)))
+        return True
 
     def _judge_machine(self, place: str, reason: str) -> None:
         """A GPU that is gone, or a mount, fails a trial in seconds: its place would fail all that are left.
@@ -351,11 +306,7 @@ class _Trials:
                 return
             place = "its last epoch" if state.scores else "its beginning"
             self.progress.message(f"trial {state.trial_id} lost its worker ({reason}): restarted from {place}")
-        self.searcher.again(state)
-        self.remaining += 1
-
-    def left(self) -> int:
-        return self.remaining
+        self.unfinished.insert(0, state)
 
     def say(self, line: str) -> None:
         self.progress.message(line)

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal, TypeGuard, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, Strict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from search_spaces.params import Scalar
 from search_spaces.paths import unreachable
 from trainables.atomic import check_format
 
-Scalar = str | int | float | bool | None
 LARGEST = 3.5e38
 """Networks compute in float32, which ends there; nothing that is computed of such numbers overflows."""
 MOST = 2**53

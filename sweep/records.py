@@ -31,7 +31,7 @@ from sweep.record_reader import (
     read_record,
     reason,
 )
-from sweep.run_folder import ModelPaths, RunPaths, TrialPaths
+from sweep.run_folder import ModelPaths, RunPaths
 from sweep.trial_records import Finals, TrialRecord, best, epochs_table, read_finals, read_trials, trials_table
 from trainables import maps, predictions
 from trainables.atomic import check_format
@@ -407,17 +407,13 @@ def read_predictions(run: Run, of: str | BaselineRecord) -> Predictions | None:
     None where there are none, or they are damaged: then it is said in ``run.problems``.
     """
     files = run.paths.baselines
-    path = files / f"{of.name}.npz" if isinstance(of, BaselineRecord) else _files(run, of).predictions
+    path = files / f"{of.name}.npz" if isinstance(of, BaselineRecord) else run.paths.trial(of).predictions
     return _saved(run, path, predictions.read_predictions)
 
 
 def read_maps(run: Run, trial_id: str) -> Maps | None:
     """The attribution maps of a trial, or of a repeat; as ``read_predictions``."""
-    return _saved(run, _files(run, trial_id).maps, maps.read_maps)
-
-
-def _files(run: Run, trial_id: str) -> TrialPaths:
-    return run.paths.repeat(trial_id) if "/" in trial_id else run.paths.trial(trial_id)
+    return _saved(run, run.paths.trial(trial_id).maps, maps.read_maps)
 
 
 def _saved(run: Run, path: Path, read: Callable[[Path], T]) -> T | None:

@@ -358,7 +358,7 @@ def run_search(
     from sweep.optuna_search import OptunaExport, OptunaSearch
     from sweep.progress import Progress, SweepProgress, TensorBoardLog
     from sweep.pruning import PruningRule
-    from sweep.ray_tune import TuneSearcher, predict_trials, run_trials
+    from sweep.ray_tune import predict_trials, run_trials
 
     config = plan.config
     unreadable = history.load()
@@ -373,12 +373,10 @@ def run_search(
         warm=[one.point for one in plan.warm_trials],
     )
     export = OptunaExport(history, plan.space.fixed or ())
-    history.on_end.append(export.add)
 
     def settings_of(entry: TrialState) -> tuple[TrialSettings, int]:
         return plan.own_settings(entry.number, settings), entry.number
 
-    searcher = TuneSearcher(search, history, settings_of)
     pruning = PruningRule(config.scheduler, plan.budget, plan.grace_period, config.reduction_factor)
     facts = SweepProgress(history, config.trials, plan.budget, list(history.entries.values()))
     beat.progress = progress = Progress(facts, time_budget_s=config.time_budget)
@@ -388,7 +386,7 @@ def run_search(
     with closing(export), closing(TensorBoardLog(history)), closing(progress):
         for note in (*plan.notes(), *unreadable, estimate.disk_line(plan, history.paths)):
             progress.message(note)
-        outcome = run_trials(plan, history, searcher, pruning, progress, budget, trials=config.trials)
+        outcome = run_trials(plan, history, search.ask, settings_of, pruning, progress, budget, trials=config.trials)
         if not outcome.interrupted:
             asked_for = [best] if (best := history.best()) else []  # how it does on training images
             for problem in predict_trials(plan, history, asked_for, settings_of, ("train", "val")):

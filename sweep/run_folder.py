@@ -91,7 +91,8 @@ class RunPaths(_Folder):
     """Evaluations on other images, see ``EvaluationPaths``."""
 
     def trial(self, trial_id: str) -> TrialPaths:
-        return TrialPaths(self.trials / trial_id)
+        """trial_id: such as "t0007"; of a repeat of a finalist such as "t0007/seed_1001"."""
+        return TrialPaths((self.finalists if "/" in trial_id else self.trials) / trial_id)
 
     def trial_folders(self) -> list[Path]:
         try:
@@ -99,10 +100,6 @@ class RunPaths(_Folder):
                 return sorted(self.trials / one.name for one in listed if one.is_dir())
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             return []  # Any other error is raised: a sweep that saw no trials would begin again over those it has.
-
-    def repeat(self, trial_id: str) -> TrialPaths:
-        """One repeat of a finalist; trial_id: such as "t0007/seed_1001"."""
-        return TrialPaths(self.finalists / trial_id)
 
     def repeat_folders(self) -> list[Path]:
         kinds = ("*/seed_*", "*/fold_*")

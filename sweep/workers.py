@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweep.cluster import MOST_AT_ONCE, ClusterWatch
@@ -54,14 +54,11 @@ class Work(Protocol):
     def left(self) -> int:
         """How many ``next`` may give still."""
 
-    def started(self, number: int) -> None: ...
+    def started(self, number: int) -> None:
+        """A process has taken it."""
 
-    def reason_to_stop(self, number: int, result: dict[str, Any]) -> str | None:
-        """Of a trial that has not ended by itself; None: it goes on. Called before ``reported``."""
-
-    def reported(self, number: int, result: dict[str, Any]) -> None: ...
-
-    def ended(self, number: int, result: dict[str, Any]) -> None: ...
+    def reported(self, number: int, result: dict[str, Any]) -> bool:
+        """Whether it ends with this result, by itself or because it is to be stopped."""
 
     def lost(self, number: int, reason: str, counts: bool = True) -> None:
         """It lost its process: ``next`` gives it again, unless that has happened too often.
@@ -71,11 +68,13 @@ class Work(Protocol):
 
     def say(self, line: str) -> None:
         """Tell the user."""
+        say(line)
 
-    def time_is_up(self) -> bool: ...
+    def time_is_up(self) -> bool:
+        return False
 
 
-class Tasks:
+class Tasks(Work):
     """Calls of an importable function, each in one of the workers. problems: why a call failed, a line; None if not."""
 
     def __init__(self, function: Callable[..., object], arguments: Sequence[tuple[Any, ...]]) -> None:
@@ -93,15 +92,9 @@ class Tasks:
     def left(self) -> int:
         return len(self._waiting)
 
-    def started(self, number: int) -> None: ...
-
-    def reason_to_stop(self, number: int, result: dict[str, Any]) -> str | None:
-        return None
-
-    def reported(self, number: int, result: dict[str, Any]) -> None: ...
-
-    def ended(self, number: int, result: dict[str, Any]) -> None:
+    def reported(self, number: int, result: dict[str, Any]) -> bool:
         self.problems[number] = result.get("reason")
+        return True
 
     def lost(self, number: int, reason: str, counts: bool = True) -> None:
         self._lost[number] += counts
@@ -110,21 +103,8 @@ class Tasks:
         else:
             self._waiting.insert(0, number)
 
-    def say(self, line: str) -> None:
-        say(line)
 
-    def time_is_up(self) -> bool:
-        return False
-
-
-class _WithoutState:
-    """Leaves nothing in the snapshots that Ray pickles: all that there is to know is in the history."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-
-class Workers(_WithoutState):
+class Workers:
     """Processes of ``trainable``, which reports an epoch a step as ``FinetuneTrainable`` has it.
 
     resources: of each, in Ray's terms. count: how many; None: as many as the cluster has room for, at any time. folder:
@@ -233,15 +213,20 @@ class Workers(_WithoutState):
 
     def trial_started(self, trial: Trial) -> None:
         """For Tune: a process has taken it."""
-        self._started.add(trial.config["name"])
+        self._started.add(_name_of(trial))
         self._dead_at_hand = 0
         with self.work() as work:
             work.started(_number_of(trial))
 
-    def trial_ended(self, trial: Trial) -> None:
-        """For Tune."""
-        self._started.discard(trial.config["name"])
-        del self._running[trial.config["name"]]
+    def trial_reported(self, result: dict[str, Any]) -> bool:
+        """For Tune: whether the trial ends with this result."""
+        with self.work() as work:
+            if disk := result.get("disk"):
+                raise OSError(disk[0], os.strerror(disk[0]), disk[1])
+            ends = work.reported(int(result["config"]["number"]), result)
+        if ends:
+            self._ended(result["config"]["name"])
+        return ends
 
     def trial_lost(self, trial: Trial) -> None:
         """For Tune: the trial's process has died, or could not be had.
@@ -249,10 +234,10 @@ class Workers(_WithoutState):
         Of the processes that Tune keeps idle many may have died with their machine, and Tune gives a trial to one after
         the other; but to no more than there can be.
         """
-        error, started = _error_of(trial), trial.config["name"] in self._started
+        error, started = _error_of(trial), _name_of(trial) in self._started
         counts = started or _NEVER_BEGAN in error or self._dead_at_hand >= self._most_running
         self._dead_at_hand += not counts
-        self.trial_ended(trial)
+        self._ended(_name_of(trial))
         with self.work() as work:
             work.lost(_number_of(trial), reason_of_loss(error, self.watch.killed_for_memory), counts)
 
@@ -272,6 +257,10 @@ class Workers(_WithoutState):
         self._running[name] = config["number"]
         self._most_running = max(self._most_running, len(self._running))
         return config | {"name": name}
+
+    def _ended(self, name: str) -> None:
+        self._started.discard(name)
+        del self._running[name]
 
     def _wanted(self) -> int:
         """How many trials could run now, had the cluster room for them."""
@@ -312,7 +301,7 @@ class Workers(_WithoutState):
         return tune.Tuner(
             tune.with_resources(self.trainable, self.resources),
             tune_config=tune.TuneConfig(
-                search_alg=_Searcher(self),
+                search_alg=_Searcher(self, metric="score", mode="max"),
                 scheduler=_Scheduler(self),
                 num_samples=-1,
                 reuse_actors=True,
@@ -335,26 +324,30 @@ class Workers(_WithoutState):
         self._changed.notify_all()
 
 
-class _Searcher(_WithoutState, Searcher):
-    def __init__(self, workers: Workers) -> None:
-        super().__init__(metric="score", mode="max")
+class _OfTune:
+    """Leaves nothing in the snapshots that Ray pickles: all that there is to know is in the history."""
+
+    def __init__(self, workers: Workers, **given: Any) -> None:
+        super().__init__(**given)
         self._workers = workers
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Searcher(_OfTune, Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         return self._workers.next()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: the work hears of every end from the callback, which knows why."""
+        """Nothing: the work hears of every end from the stopper or the callback, which know why."""
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).touch()  # Ray warns of a searcher that saves nothing.
 
 
-class _Scheduler(_WithoutState, FIFOScheduler):
-    def __init__(self, workers: Workers) -> None:
-        super().__init__()
-        self._workers = workers
-        self._kept = False
+class _Scheduler(_OfTune, FIFOScheduler):
+    _kept = False
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_add(tune_controller, trial)
@@ -370,75 +363,54 @@ class _Scheduler(_WithoutState, FIFOScheduler):
         waiting = (trial for trial in reversed(tune_controller.get_trials()) if trial.status == Trial.PENDING)
         return next(waiting, None)
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        with self._workers.work() as work:
-            reason = work.reason_to_stop(_number_of(trial), result)
-        return str(TrialScheduler.CONTINUE if reason is None else TrialScheduler.STOP)
 
-
-class _Callback(_WithoutState, tune.Callback):
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
-
+class _Callback(_OfTune, tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._workers.trial_started(trial)
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
-        with self._workers.work() as work:
-            work.reported(_number_of(trial), result)
-        result.pop("record", None)  # Tune keeps the last result of every trial, and writes all into each snapshot.
-
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._workers.trial_ended(trial)
-        # Tune would take an exception for a fault of the trial.
-        with contextlib.suppress(Exception), self._workers.work() as work:
-            if disk := trial.last_result.get("disk"):
-                raise OSError(disk[0], os.strerror(disk[0]), disk[1])
-            work.ended(_number_of(trial), trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._workers.trial_lost(trial)
 
 
-class _Stopper(_WithoutState, tune.Stopper):
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
-
+class _Stopper(_OfTune, tune.Stopper):
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
+        """Tune asks it first of all about each result, once, and before the next trial is asked for."""
+        ends = self._workers.trial_reported(result)
+        result.pop("record", None)  # Tune keeps the last result of every trial, and writes all into each snapshot.
+        return ends
 
     def stop_all(self) -> bool:
         return self._workers.must_stop()
 
 
-def handlers(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
-    """Who handles these signals now, but for a lost terminal's where ``nohup`` has said that the sweep outlives it."""
-    found = {number: signal.getsignal(number) for number in numbers}
-    return {number: one for number, one in found.items() if number != signal.SIGHUP or one != signal.SIG_IGN}
+@contextlib.contextmanager
+def handlers_restored(*numbers: signal.Signals) -> Iterator[dict[signal.Signals, Any]]:
+    """Who handles these signals, and does so again at the end; but for a lost terminal's where ``nohup`` has said that
+    the sweep outlives it. None outside the main thread: no other may say what a signal does."""
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        found = {number: signal.getsignal(number) for number in numbers}
+        before = {number: one for number, one in found.items() if number != signal.SIGHUP or one != signal.SIG_IGN}
+    try:
+        yield before
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 @contextlib.contextmanager
 def _signals_call(interrupt: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C, SIGTERM as a scheduler or a shutdown sends it, and SIGHUP of a lost terminal, unless it was to
-    be ignored, call ``interrupt``; a second Ctrl-C ends."""
-    if threading.current_thread() is not threading.main_thread():  # no other may say what a signal does
-        yield
-        return
+    """The first Ctrl-C, SIGTERM as a scheduler or a shutdown sends it, and SIGHUP of a lost terminal call
+    ``interrupt``; a second Ctrl-C ends."""
 
     def first(number: int, frame: object) -> None:
         interrupt()
         signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    before = handlers(signal.SIGINT, *ENDING)
-    for number in before:
-        signal.signal(number, first)
-    try:
+    with handlers_restored(signal.SIGINT, *ENDING) as before:
+        for number in before:
+            signal.signal(number, first)
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _name_of(trial: Trial) -> str:

@@ -44,7 +44,7 @@ def run(written: Callable[[str, dict[str, Any]], Path]) -> Path:
 
 def own(run: Path, split: str = "test", trial: str = MODEL) -> Predictions:
     paths = RunPaths(run)
-    return read_predictions((paths.repeat(trial) if "/" in trial else paths.trial(trial)).predictions).of(split)
+    return read_predictions(paths.trial(trial).predictions).of(split)
 
 
 def evaluation(

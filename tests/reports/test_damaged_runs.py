@@ -47,7 +47,7 @@ def change(path: Path, **values: object) -> None:
 
 
 def of_first(paths: RunPaths) -> Path:
-    return paths.repeat("t0000/seed_1001").predictions
+    return paths.trial("t0000/seed_1001").predictions
 
 
 DAMAGES: dict[str, tuple[list[Damage], list[str]]] = {
@@ -85,15 +85,15 @@ DAMAGES: dict[str, tuple[list[Damage], list[str]]] = {
     "predictions of one repeat are cut, of another of other images": (
         [
             lambda p: cut(of_first(p)),
-            lambda p: rewrite(p.repeat("t0001/seed_1002").predictions, path=lambda a: np.char.add("x", a["path"])),
+            lambda p: rewrite(p.trial("t0001/seed_1002").predictions, path=lambda a: np.char.add("x", a["path"])),
         ],
         ["finalists/t0000/seed_1001/best/predictions.npz", "predictions of other images"],
     ),
     "predictions are of wrong shapes, classes and kinds": (
         [
             lambda p: rewrite(of_first(p), probability=lambda a: a["probability"][:-1]),
-            lambda p: rewrite(p.repeat("t0000/seed_1002").predictions, classes=lambda a: a["classes"][::-1]),
-            lambda p: rewrite(p.repeat("t0001/seed_1001").predictions, label=lambda a: a["label"].astype(str)),
+            lambda p: rewrite(p.trial("t0000/seed_1002").predictions, classes=lambda a: a["classes"][::-1]),
+            lambda p: rewrite(p.trial("t0001/seed_1001").predictions, label=lambda a: a["label"].astype(str)),
             lambda p: rewrite(p.baselines / "thumbnails.npz", label=lambda a: a["label"][:-1]),
         ],
         [
@@ -109,7 +109,7 @@ DAMAGES: dict[str, tuple[list[Damage], list[str]]] = {
             lambda p: p.trial("t00001").result.write_text(
                 '{"epoch": 1, "val_f1_macro": "high", "val_loss": Infinity}\n'
             ),
-            lambda p: p.repeat("t0000/seed_1001").result.write_text('{"epoch": 1, "val_f1_macro": NaN, "lr": [1]}\n'),
+            lambda p: p.trial("t0000/seed_1001").result.write_text('{"epoch": 1, "val_f1_macro": NaN, "lr": [1]}\n'),
             lambda p: p.trial("t00003").params.write_text("no JSON"),
         ],
         [
@@ -189,7 +189,7 @@ DAMAGES: dict[str, tuple[list[Damage], list[str]]] = {
     ),
     "folders are lost": (
         [
-            lambda p: shutil.rmtree(p.repeat("t0000/seed_1001").root),
+            lambda p: shutil.rmtree(p.trial("t0000/seed_1001").root),
             lambda p: shutil.rmtree(p.trial("t00001").root),
             lambda p: p.trial("t00002").params.unlink(),
             lambda p: shutil.rmtree(p.baselines),

@@ -41,7 +41,7 @@ def macro_f1(part: Any) -> float:
 
 def change(root: Path, trial_id: str, rows: Any) -> None:
     """Keep or reorder the rows of a repeat's predictions."""
-    keep_rows(RunPaths(root).repeat(trial_id).predictions, lambda _: rows)
+    keep_rows(RunPaths(root).trial(trial_id).predictions, lambda _: rows)
 
 
 def test_scores_are_means_over_repeats_on_test_and_the_winner_is_compared_with_each_other(write_run):
@@ -99,9 +99,9 @@ def test_images_in_another_order_give_the_same_numbers_and_other_images_are_not_
 def test_repeats_that_failed_are_missing_damaged_or_contradicted_are_left_out_with_a_remark(write_run):
     root = write_run(finals={"failed": ("t0000/seed_1002",)})
     paths = RunPaths(root)
-    paths.repeat("t0003/seed_1001").predictions.write_bytes(b"no zip")
-    paths.repeat("t0003/seed_1002").predictions.unlink()
-    result = paths.repeat("t0001/seed_1001").result
+    paths.trial("t0003/seed_1001").predictions.write_bytes(b"no zip")
+    paths.trial("t0003/seed_1002").predictions.unlink()
+    result = paths.trial("t0001/seed_1001").result
     rewrite_epochs(result, lambda row: row | {"val_f1_macro": row["val_f1_macro"] / 2})
     winner, damaged, contradicted = board_of(root).configurations
     assert (winner.runs.names, len(winner.finalist.scores)) == (("seed_1001", "seed_1003"), 2)

@@ -30,7 +30,7 @@ BIG: dict[str, Any] = {
 
 
 def of_winner(root: Path, name: str) -> Path:
-    return RunPaths(root).repeat(f"t0000/{name}").predictions
+    return RunPaths(root).trial(f"t0000/{name}").predictions
 
 
 def skilled(
@@ -104,7 +104,7 @@ def test_where_the_model_files_predictions_are_damaged_another_repeat_stands_in_
     write_run: WriteRun,
 ) -> None:
     root = write_run(finals={})
-    RunPaths(root).repeat("t0000/seed_1001").predictions.write_bytes(b"no zip")
+    RunPaths(root).trial("t0000/seed_1001").predictions.write_bytes(b"no zip")
     results = results_of(root)
     assert results.model.title == "repeat seed_1002 of trial 0"
     assert "t0000/seed_1001" in results.model.remark
@@ -115,7 +115,7 @@ def test_where_the_model_files_predictions_are_damaged_another_repeat_stands_in_
 def test_where_no_repeat_of_the_winner_can_be_read_the_best_trial_stands_in(write_run: WriteRun) -> None:
     root = write_run(finals={"repeats": 2})
     for name in ("seed_1001", "seed_1002"):
-        RunPaths(root).repeat(f"t0000/{name}").predictions.unlink()
+        RunPaths(root).trial(f"t0000/{name}").predictions.unlink()
     results = results_of(root)
     assert not results.model.retrained
     assert "the winner, trial 0" in results.model.remark

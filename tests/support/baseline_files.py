@@ -29,7 +29,7 @@ def write_baselines(
     paths = RunPaths(root)
     dataset = json.loads(paths.dataset.read_text())
     classes, task = dataset["classes"], dataset["task"]
-    source = paths.repeat("t0000/seed_1001").predictions
+    source = paths.trial("t0000/seed_1001").predictions
     with np.load(source if source.exists() else paths.trial("t00000").predictions) as saved:
         known = {key: saved[key] for key in ("path", "split", "label")}
     shown = np.isin(known["split"], splits)

@@ -21,7 +21,7 @@ from sweep.optuna_search import OptunaSearch
 from sweep.plan import Plan
 from sweep.progress import Progress, SweepProgress
 from sweep.pruning import PruningRule
-from sweep.ray_tune import TimeBudget, TuneSearcher, run_trials
+from sweep.ray_tune import TimeBudget, _connection, run_trials
 from sweep.records import DatasetRecord
 from sweep.run_folder import RunPaths
 
@@ -91,14 +91,23 @@ def sweep(
     if interrupt_after is not None:
         history.on_end.append(_signal(history, interrupt_after, interrupt_by))
     settings = plan.settings(history.paths)
-    searcher = TuneSearcher(search, history, lambda state: (settings, state.number))
     pruning = PruningRule(scheduler, BUDGET, GRACE_PERIOD, REDUCTION_FACTOR)
     progress = Progress(SweepProgress(history, trials, BUDGET, list(history.entries.values())))
     try:
-        budget = TimeBudget(None)
-        outcome = run_trials(plan, history, searcher, pruning, progress, budget, trials=trials, trainable=trainable)
+        outcome = run_trials(
+            plan,
+            history,
+            search.ask,
+            lambda state: (settings, state.number),
+            pruning,
+            progress,
+            TimeBudget(None),
+            trials=trials,
+            trainable=trainable,
+        )
     finally:
         progress.close()
+        _connection.close()  # as the end of ``connected`` does
     return seen(history, search, outcome.interrupted)
 
 

@@ -457,7 +457,7 @@ def _write_repeat(
     predictions: dict[str, Any],
     task: str,
 ) -> None:
-    files = paths.repeat(key)
+    files = paths.trial(key)
     files.predictions.parent.mkdir(parents=True)
     classes = json.loads(paths.dataset.read_text(encoding="utf-8"))["classes"]
     scores = evaluate_predictions(*_val_of(predictions), classes, task)

@@ -76,7 +76,7 @@ def repeated(run: Path) -> None:
     shutil.copytree(paths.trials / "t0000", paths.finalists / "t0000" / "seed_1001")
     start = json.loads(paths.trial("t0000").params.read_text())
     start |= {"trial_id": "t0000/seed_1001", "suggestion": {"seed": 1001}}
-    write_json(paths.repeat("t0000/seed_1001").params, start)
+    write_json(paths.trial("t0000/seed_1001").params, start)
     finalist = {"trial_id": "t0000", "number": 0, "role": "finalist", "rank": 1, "params": start["params"]}
     write_json(paths.chosen, {"repeats": ["seed_1001"], "folds": None, "finalists": [finalist]})
     decision = {"selected": "2026-01-05T11:20:00+00:00", "winner": "t0000", "model": "t0000/seed_1001"}

@@ -103,13 +103,12 @@ def test_repeats_are_run_in_turns_and_begun_once(tmp_path: Path) -> None:
     repeats = RepeatHistory(history.paths, history.metric, "max", wanted)
     todo = RepeatList(repeats, chosen, repeats_of(7, 2, None))
     first = todo.ask()
-    assert first is not None
     assert (first.trial_id, first.suggestion.seed) == ("t0000/seed_1008", 1008)
-    assert todo.ask().trial_id == "t0001/seed_1008"  # type: ignore[union-attr]
+    assert todo.ask().trial_id == "t0001/seed_1008"
     again = RepeatHistory(history.paths, history.metric, "max", wanted)
     again.load()
     rest = RepeatList(again, chosen, repeats_of(7, 2, None))
-    assert [rest.ask().trial_id for _ in range(2)] == ["t0000/seed_1009", "t0001/seed_1009"]  # type: ignore[union-attr]
+    assert [rest.ask().trial_id for _ in range(2)] == ["t0000/seed_1009", "t0001/seed_1009"]
     with pytest.raises(Exhausted):
         rest.ask()
     assert [entry.trial_id for entry in again.unfinished()] == wanted[::2] + wanted[1::2]
@@ -124,7 +123,6 @@ def test_an_unfinished_repeat_that_is_no_longer_wanted_is_left_alone(tmp_path: P
     after.load()
     assert after.unfinished() == []
     begun = RepeatList(after, chosen[:1], repeats_of(0, 1, None)).ask()
-    assert begun is not None
     assert begun.number == 1
 
 
@@ -246,7 +244,7 @@ def test_maps_are_made_of_validation_and_once_test_is_open_of_test_each_once(
 
     repeated(root)
     open_test(run.paths, "t0000", ["t0000"], 12)
-    test, file = open_test_split(root), run.paths.repeat("t0000/seed_1001").predictions
+    test, file = open_test_split(root), run.paths.trial("t0000/seed_1001").predictions
     known, answers = read_predictions(file), np.full((12, 3), [0.2, 0.7, 0.1], np.float32)
     part = Predictions.of_split("test", test.paths, test.labels, answers, known.classes, known.epoch)
     join([known, part]).write(file)

@@ -300,12 +300,10 @@ def trials_of(study: Path) -> list[optuna.trial.FrozenTrial]:
 def test_study_db_shows_every_ended_trial_and_is_rebuilt_after_a_kill(tmp_path: Path, wide_space: Space) -> None:
     sweep = ToySweep(tmp_path, wide_space, trials=8)
     export = OptunaExport(sweep.history)
-    sweep.history.on_end.append(export.add)
     sweep.run(epochs=20)
     export.close()
     resumed = ToySweep(tmp_path, wide_space, trials=8)
     export = OptunaExport(resumed.history)
-    resumed.history.on_end.append(export.add)
     resumed.run()
     export.close()
     opened = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
@@ -325,7 +323,6 @@ def test_study_db_shows_every_trial_of_a_fixed_list(tmp_path: Path) -> None:
     assert space.fixed is not None
     sweep = ToySweep(tmp_path, space, curve=lambda params, epoch: 0.5)
     export = OptunaExport(sweep.history, space.fixed)
-    sweep.history.on_end.append(export.add)
     sweep.run()
     export.close()
     trials = trials_of(tmp_path / "study.db")
@@ -338,7 +335,6 @@ def test_a_study_db_that_cannot_be_written_does_not_end_the_sweep(tmp_path: Path
     sweep.history.paths.study.mkdir()
     (sweep.history.paths.study / "in the way").touch()
     export = OptunaExport(sweep.history)
-    sweep.history.on_end.append(export.add)
     assert len(sweep.run().history.entries) == 2
     export.close()
 

@@ -29,7 +29,7 @@ from search_spaces.params import TrialParams
 from sweep.endings import SweepStopped
 from sweep.history import TrialHistory, TrialState
 from sweep.optuna_search import Exhausted
-from sweep.ray_tune import MOST_ALIKE, TimeBudget, TuneSearcher, _Trials, log_to
+from sweep.ray_tune import MOST_ALIKE, TimeBudget, _Trials, log_to
 from sweep.run_folder import RunPaths
 from sweep.workers import DIED, RESTARTS
 
@@ -68,6 +68,11 @@ def test_an_exhausted_space_ends_a_sweep_which_is_told_and_more_trials_change_no
         assert capsys.readouterr().out.count(f"the search ends with 5 of --trials {trials}") == 1
 
 
+def trials_of(history: Any, **facts: Any) -> _Trials:
+    anything = dict.fromkeys(("ask", "settings_of", "rule", "progress", "budget"), history)
+    return _Trials(history, **{**anything, "trials": 0, "lag": None, "unfinished": [], **facts})
+
+
 def test_an_exhausted_space_is_not_asked_again_though_tune_asks_on(tmp_path: Path) -> None:
     class Empty:
         asked = 0
@@ -79,13 +84,13 @@ def test_an_exhausted_space_is_not_asked_again_though_tune_asks_on(tmp_path: Pat
     history, source = TrialHistory(RunPaths(tmp_path), "val_f1_macro", "max"), Empty()
     trial = history.begin(0, TrialParams(backbone="squeezenet1_1"))
     settings: Any = dataclasses.make_dataclass("Settings", [])()
-    searcher = TuneSearcher(source, history, lambda state: (settings, 0))
-    assert searcher.next() is not None
+    work = trials_of(history, ask=source.ask, settings_of=lambda state: (settings, 0), trials=2, unfinished=[trial])
+    assert work.next() is not None
     for _ in range(3):
         with pytest.raises(Exhausted):
-            searcher.next()
-    searcher.again(trial)  # its process was lost
-    assert searcher.next() is not None
+            work.next()
+    work.lost(0, "its process was lost", counts=False)
+    assert work.next() is not None
     assert source.asked == 1
 
 
@@ -193,8 +198,7 @@ def test_a_machine_that_fails_every_trial_ends_the_sweep(tmp_path: Path, reason:
 
 
 def test_parameters_memory_and_time_limits_say_nothing_against_a_machine() -> None:
-    nothing: Any = None
-    work = _Trials(nothing, nothing, nothing, None, nothing, nothing, remaining=0)
+    work = trials_of(None)
     for reason in ("out of memory: OutOfMemoryError", "TrialTimeoutError: over its time limit of 60 s in epoch 1"):
         for _ in range(MOST_ALIKE):
             work._judge_machine("one", reason)
@@ -209,7 +213,7 @@ def test_parameters_memory_and_time_limits_say_nothing_against_a_machine() -> No
 
 def test_a_trial_that_failed_has_not_run_another_epoch() -> None:
     anything: Any = MagicMock()
-    work = _Trials(anything, anything, anything, None, anything, anything, remaining=0)
+    work = trials_of(anything)
     work.reported(0, {"epoch": 3, "score": math.nan, "record": "", "end": "error"})
     anything.epoch.assert_not_called()
     work.reported(0, {"epoch": 3, "score": 0.5, "record": "{}"})
@@ -231,14 +235,15 @@ def test_the_time_that_the_search_left_is_the_finalists_at_once(monkeypatch: pyt
 def test_of_the_gpus_of_a_machine_one_may_be_gone() -> None:
     """What the others report says nothing for it."""
     anything: Any = MagicMock()
-    work = _Trials(anything, anything, anything, None, anything, anything, remaining=0)
-    gone = {"hostname": "one", "gpu": "1", "epoch": 0, "end": "error", "reason": "RuntimeError: No CUDA GPUs"}
+    work = trials_of(anything)
+    gone = {"hostname": "one", "gpu": "1", "epoch": 0, "score": math.nan, "record": "", "end": "error"}
+    gone["reason"] = "RuntimeError: No CUDA GPUs"
     well = {"hostname": "one", "gpu": "0", "epoch": 3, "score": 0.5, "record": "{}"}
     for number in range(MOST_ALIKE - 1):
-        work.ended(number, gone)
+        work.reported(number, gone)
         work.reported(99, well)
     with pytest.raises(SweepStopped, match=f"the last {MOST_ALIKE} trials on GPU 1 of one failed before"):
-        work.ended(MOST_ALIKE, gone)
+        work.reported(MOST_ALIKE, gone)
 
 
 @pytest.mark.cluster

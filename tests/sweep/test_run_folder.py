@@ -129,7 +129,7 @@ def test_trials_that_cannot_be_listed_are_not_taken_for_none(tmp_path: Path, mon
 
 def test_a_resumed_run_loses_its_half_written_files_and_nothing_else(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path / "run")
-    trial, repeat = paths.trial("t0001"), paths.repeat("t0001/seed_7")
+    trial, repeat = paths.trial("t0001"), paths.trial("t0001/seed_7")
     targets = [trial.state, trial.weights, repeat.predictions, paths.epochs_table, paths.models / "best.onnx.data"]
     others = [trial.state, paths.lock, paths.root / ".notes", paths.root / "my-abcd1234.txt"]
     others += [paths.tune / ".x-abcd1234.json", paths.external / "site" / ".rows-abcd1234.csv"]

@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 from own_cluster import own_cluster
 from ray import cloudpickle, tune
 
-from sweep.workers import RESTARTS, Tasks, Workers, _Callback
+from sweep.workers import RESTARTS, Tasks, Workers, _Stopper
 from trainables.ray_trainable import FinetuneTrainable
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -71,10 +70,9 @@ def test_all_processes_of_one_work_do_the_next_one(workers: Workers, tmp_path: P
 
 def test_tune_keeps_of_an_epoch_that_was_reported_no_record() -> None:
     told: list[str] = []
-    work = SimpleNamespace(reported=lambda number, result: told.append(result["record"]))
-    callback = _Callback(SimpleNamespace(work=lambda: nullcontext(work)))  # type: ignore[arg-type]
+    workers: Any = SimpleNamespace(trial_reported=lambda result: told.append(result["record"]))
     result = {"epoch": 1, "record": "{}"}
-    callback.on_trial_result(1, [], SimpleNamespace(config={"number": 7}), result)
+    _Stopper(workers)("", result)
     assert told == ["{}"]
     assert result == {"epoch": 1}
 

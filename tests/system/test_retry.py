@@ -62,7 +62,7 @@ def test_a_sweep_that_has_ended_takes_its_failed_trials_in_and_decides_anew(smal
     assert before is not None
     assert [len(before.finalists), len(before.test_access)] == [1, 1]
     (repeat,) = before.finalists[0].repeats
-    files = RunPaths(run).repeat(repeat.trial_id)
+    files = RunPaths(run).trial(repeat.trial_id)
     files.status.write_text('{"status": "failed", "reason": "its process died"}')
     files.weights.unlink()
     done = resumed(tmp_path, "--retry-failed")

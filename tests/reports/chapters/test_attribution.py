@@ -34,7 +34,7 @@ def give_maps(
 ) -> Maps:
     """Write maps of random places for the reported network; a fifth of them is 0."""
     paths = RunPaths(root)
-    files = paths.repeat(trial) if "/" in trial else paths.trial(trial)
+    files = paths.trial(trial)
     part = read_predictions(files.predictions).of(split)
     wanted, truth = classes_of_interest(part, thresholds)
     images, labels = np.nonzero(wanted)
@@ -53,7 +53,7 @@ def test_the_share_of_a_class_is_the_mean_over_its_own_images_without_maps_that_
     maps = give_maps(root)
     found = chapter(results_of(root))
     frame = tables(found)["frame_share_test"].frame
-    test = read_predictions(RunPaths(root).repeat(MODEL).predictions).of("test")
+    test = read_predictions(RunPaths(root).trial(MODEL).predictions).of("test")
     for place, row in enumerate(frame.to_dict("records")):
         mine = maps.map[maps.has & (maps.label == place)].astype(float)
         some = mine[mine.any(axis=(1, 2))]
@@ -159,7 +159,7 @@ def test_damaged_maps_are_one_problem_and_the_rest_is_shown(write_run, damage: s
     if damage == "other images":
         give_maps(root, path=np.char.add("x", maps.path))
     if damage == "bytes":
-        file = RunPaths(root).repeat(MODEL).maps
+        file = RunPaths(root).trial(MODEL).maps
         file.write_bytes(file.read_bytes()[:200])
     results = results_of(root)
     found = chapter(results)

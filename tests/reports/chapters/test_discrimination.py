@@ -41,7 +41,7 @@ def test_areas_are_the_mean_of_scikit_learns_over_the_repeats(write_run, task):
 
 def test_a_class_that_the_split_lacks_is_undefined_not_zero(write_run):
     root = write_run(finals={"repeats": 1})
-    path = RunPaths(root).repeat("t0000/seed_1001").predictions
+    path = RunPaths(root).trial("t0000/seed_1001").predictions
     keep_rows(path, lambda arrays: (arrays["split"] != "test") | (arrays["label"] != 1))
     found = chapter(results_of(root))
     assert "Undefined for normal" in notes(found)
@@ -102,7 +102,7 @@ def test_class_names_are_no_markup_where_they_are_few_enough_to_be_listed(write_
 def test_folds_are_scored_together_each_image_by_the_fold_that_did_not_train_on_it(write_run):
     root = write_run(finals={"opened": 0, "folds": 3})
     for fold in range(3):
-        file = RunPaths(root).repeat(f"t0000/seed_{1001 + fold}").predictions
+        file = RunPaths(root).trial(f"t0000/seed_{1001 + fold}").predictions
         rewrite(file, path=lambda arrays, fold=fold: np.char.add(f"{fold}/", arrays["path"]))
     results = results_of(root)
     found = chapter(results)

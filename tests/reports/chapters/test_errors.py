@@ -65,7 +65,7 @@ def test_scores_of_a_class_are_the_mean_over_the_repeats_and_its_auroc_is_that_o
 def test_a_class_that_is_missing_from_a_split_is_named_and_its_scores_are_undefined(write_run):
     root = write_run(finals={})
     for name in ("seed_1001", "seed_1002", "seed_1003"):
-        file = RunPaths(root).repeat(f"t0000/{name}").predictions
+        file = RunPaths(root).trial(f"t0000/{name}").predictions
         keep_rows(file, lambda arrays: (arrays["split"] != "test") | (arrays["label"] != 0))
     found = chapter(results_of(root))
     assert "No test image has covid" in notes(found)
@@ -92,13 +92,13 @@ def test_a_class_that_no_image_has_is_not_blamed_for_never_being_predicted(write
 
 def test_an_opened_test_split_without_saved_rows_is_told(write_run):
     root = write_run(finals={})
-    keep_rows(RunPaths(root).repeat("t0000/seed_1001").predictions, lambda arrays: arrays["split"] != "test")
+    keep_rows(RunPaths(root).trial("t0000/seed_1001").predictions, lambda arrays: arrays["split"] != "test")
     assert "these predictions contain no test images" in notes(chapter(results_of(root)))
 
 
 def test_a_substitute_for_the_model_files_predictions_is_told(write_run):
     root = write_run(finals={})
-    RunPaths(root).repeat("t0000/seed_1001").predictions.write_bytes(b"torn")
+    RunPaths(root).trial("t0000/seed_1001").predictions.write_bytes(b"torn")
     found = notes(chapter(results_of(root)))
     assert "The predictions of t0000/seed_1001 cannot be read: repeat seed_1002 of trial 0 is shown instead." in found
 
@@ -106,7 +106,7 @@ def test_a_substitute_for_the_model_files_predictions_is_told(write_run):
 def test_predictions_of_a_repeat_that_contradict_its_record_are_told(write_run):
     root = write_run(finals={})
     keep_rows(
-        RunPaths(root).repeat("t0000/seed_1001").predictions, lambda arrays: np.arange(len(arrays["path"])) % 2 == 0
+        RunPaths(root).trial("t0000/seed_1001").predictions, lambda arrays: np.arange(len(arrays["path"])) % 2 == 0
     )
     assert "one of the two is damaged" in notes(chapter(results_of(root)))
 

@@ -124,7 +124,7 @@ def test_damaged_files_are_said_and_the_rest_is_shown(write_run: WriteRun, file:
     paths = RunPaths(root)
     if file == "predictions of all":
         for folder in paths.repeat_folders():
-            paths.repeat(f"{folder.parent.name}/{folder.name}").predictions.write_bytes(b"x")
+            paths.trial(f"{folder.parent.name}/{folder.name}").predictions.write_bytes(b"x")
     else:
         (paths.finalists / file).write_text("{ torn")
     results = results_of(root)

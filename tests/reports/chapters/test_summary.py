@@ -216,7 +216,7 @@ def test_without_a_test_split_validation_stands_and_is_called_optimistic(write_r
 def test_where_no_predictions_of_the_winner_can_be_read_the_recorded_mean_stands_without_interval(write_run):
     root = write_run(finals={"repeats": 2})
     for seed in (1001, 1002):
-        RunPaths(root).repeat(f"t0000/seed_{seed}").predictions.unlink()
+        RunPaths(root).trial(f"t0000/seed_{seed}").predictions.unlink()
     results = results_of(root)
     found = chapter(results)
     assert headline(found).value == f"{results.winner.finalist.mean:.3f}"
@@ -263,5 +263,5 @@ def test_problems_found_while_reading_are_all_listed(write_run):
 
 def test_predictions_of_the_winner_without_test_rows_leave_the_matrix_out(write_run):
     root = write_run(finals={"finalists": (0,), "repeats": 2})
-    keep_rows(RunPaths(root).repeat("t0000/seed_1001").predictions, lambda arrays: arrays["split"] != "test")
+    keep_rows(RunPaths(root).trial("t0000/seed_1001").predictions, lambda arrays: arrays["split"] != "test")
     assert headline(chapter(results_of(root))).value
