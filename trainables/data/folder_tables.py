@@ -88,17 +88,18 @@ class NamingTable:
         data += f" --path-column {_quoted(self.column)} --label-column {_quoted(labels[0]) if sure else 'COLUMN'}"
         return data if self.patients is None else f"{data} --group-column {_quoted(self.patients)}"
 
-    def contradicts(self, index: FileIndex, class_of: Mapping[int, str]) -> bool:
+    def contradicts(self, index: FileIndex, class_of: Mapping[str, str]) -> bool:
         """Whether it names most images and has labels of which none agrees with their class folders.
 
-        class_of: the folder of each image's place in the index.
+        class_of: the folder of each image.
         """
         if not self.names_most(index):
             return False
-        known = [(place, class_of[rows[0]]) for place, rows in enumerate(self.rows) if rows and rows[0] in class_of]
-        folders = [folder for _, folder in known]
+        named = {place: index.images[rows[0]] for place, rows in enumerate(self.rows) if rows}
+        known = {place: path for place, path in named.items() if path in class_of}
+        folders = [class_of[path] for path in known.values()]
         columns = self.label_columns()
-        cells = [place for place, _ in known]
+        cells = list(known)
         if len(set(folders)) == len(set(self.cells[self.column].iloc[cells])) > 1:  # It names the class folders.
             one_class = [name for name in columns if _determines(folders, self.cells[name].iloc[cells].tolist())]
             few = [name for name in one_class if 2 * self.cells[name].iloc[cells].nunique() <= len(set(folders))]
@@ -108,8 +109,7 @@ class NamingTable:
             values = self.cells[name].iloc[cells].tolist()
             if known and _determines(values, folders) and _determines(folders, values):
                 return False
-            paths = [f"/{index.images[self.rows[place][0]]}" for place in cells]
-            is_told = [value in path for value, path in zip(values, paths, strict=True)]
+            is_told = [value in f"/{path}" for value, path in zip(values, known.values(), strict=True)]
             told = told or not known or sum(is_told) < _NEARLY_ALL * len(is_told)
         return told
 
