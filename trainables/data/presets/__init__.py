@@ -20,7 +20,7 @@ from search_spaces.errors import UserError, raise_all, unknown
 from trainables.data.config import DataConfig
 from trainables.data.file_form import opened
 from trainables.data.typed_table import parquet_columns
-from trainables.data.yaml_file import read_yaml, underscored
+from trainables.data.yaml_file import read_settings
 
 FOLDER = Path(__file__).parent
 AUTO, NONE = "auto", "none"
@@ -108,17 +108,12 @@ def read_preset(path: Path, ours: bool = False) -> Preset:
     Raises ``UserError``: it cannot be read, is no mapping, refers to itself, or has a field that is none.
     """
     named = f"preset {path}"
-    content, problems = read_yaml(path, named, "label_column: finding")
-    if not content:
+    fields = {*DataConfig.model_fields, *_SAID} - {"data", "preset"}
+    raw, problems = read_settings(
+        path, named, "label_column: finding", fields, lambda key: unknown("field", key, fields)
+    )
+    if not raw and not problems:
         raise UserError(f"{named} is empty: write lines such as `label_column: finding`")
-    fields = [name for name in DataConfig.model_fields if name not in ("data", "preset")]
-    raw: dict[str, Any] = {}
-    for key, value in content.items():
-        name = underscored(key)
-        if name not in (*fields, *_SAID):
-            problems.append(f"{named}: {unknown('field', key, (*fields, *_SAID))}")
-        elif value is not None:
-            raw[name] = value
     said = {name: raw.pop(name) for name in _SAID if name in raw}
     no_texts = {name: one for name, one in said.items() if not isinstance(one, str) or not one.strip()}
     problems += [f"{named}: {name} must be text, received {one!r:.80}" for name, one in no_texts.items()]
