@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from search_spaces.errors import UserError, raise_all
+from search_spaces.errors import UserError, gathered, raise_all
 from trainables.data.classes import keep_classes
 from trainables.data.config import DataConfig
 from trainables.data.files import (
@@ -26,8 +26,7 @@ from trainables.data.folder_tables import way_out
 from trainables.data.layout import Image, Layout, read_layout
 from trainables.data.samples import MOST_ITEMS, CheckResult, LeftOut, Samples, rows_by
 from trainables.data.table import read_list
-
-NONE = "none"
+from trainables.data.table_source import existing
 
 
 def list_folder(root: Path, config: DataConfig) -> Samples:
@@ -64,17 +63,15 @@ def list_folder(root: Path, config: DataConfig) -> Samples:
 
 def _given_places(root: Path, config: DataConfig) -> dict[str, Path]:
     """The folders, or lists of files, that --val-data and --test-data name, absolute."""
-    found = {}
-    problems = []
-    for split, text in {"val": config.val_data, "test": config.test_data}.items():
-        if text is None or text == NONE:
+    found: dict[str, Path] = {}
+    problems: list[str] = []
+    for split, given in {"val": config.val_data, "test": config.test_data}.items():
+        if given is None or given == "none":
             continue
-        places = [place for place in (Path(text).expanduser(), root / text) if os.path.exists(place)]
-        found[split] = Path(os.path.abspath(places[0])) if places else root
-        if not places:
-            problems.append(f"--{split}-data {text}: no such folder or list of files, here or in {root}")
-        elif root.is_relative_to(found[split]):
-            problems.append(f"--{split}-data {text}: this is --data itself or contains it; give another folder")
+        with gathered(problems):
+            found[split] = existing(f"{split}_data", given, root, config)
+            if root.is_relative_to(found[split]):
+                raise UserError(f"--{split}-data {given}: this is --data itself or contains it; give another folder")
     raise_all(problems)
     return found
 
