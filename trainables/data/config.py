@@ -100,13 +100,18 @@ def conditions(raw: object) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def pattern(raw: object) -> str:
+    """A regular expression."""
+    try:
+        re.compile(text(raw))
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"{raw}: is not a regular expression: {error}") from None
+    return text(raw)
+
+
 def group_pattern(raw: object) -> str:
     """A regular expression with a group, whose first group is what is looked for."""
-    try:
-        groups = re.compile(text(raw)).groups
-    except re.error as error:
-        raise ValueError(f"{raw}: is not a regular expression: {error}") from None
-    if not groups:
+    if not re.compile(pattern(raw)).groups:
         raise ValueError(f"{raw}: has no group: put the part to extract in parentheses, such as (patient\\d+)")
     return text(raw)
 
@@ -174,7 +179,8 @@ SplitPairs = Annotated[dict[str, str], pairs("train", "val", "test")]
 OfBlank = Annotated[dict[str, str], pairs("0", "missing", "drop", alone=True)]
 OfUncertain = Annotated[dict[str, str], pairs("0", "1", "missing", "drop", alone=True)]
 Conditions = Annotated[dict[str, tuple[str, ...]], PlainValidator(conditions)]
-Pattern = Annotated[str, PlainValidator(group_pattern)]
+Pattern = Annotated[str, PlainValidator(pattern)]
+GroupPattern = Annotated[str, PlainValidator(group_pattern)]
 Separator = Annotated[str, PlainValidator(separator)]
 Joins = Annotated[tuple[dict[str, Any], ...], PlainValidator(table_joins)]
 
@@ -465,10 +471,10 @@ class DataConfig(Options):
     split_names: SplitPairs = _rarely(
         {}, "THEIRS=OURS", "the table's names of train, val and test, such as TR=train,VA=val", many=True, later=True
     )
-    group_from: Pattern | None = _rarely(
+    group_from: GroupPattern | None = _rarely(
         None, "REGEX", r"the first group of this, matched in a file's path, is the patient: '(patient\d+)'", later=True
     )
-    class_from: Pattern | None = _rarely(
+    class_from: GroupPattern | None = _rarely(
         None, "REGEX", "folder: the first group of this, matched in a file's path, is the class", later=True
     )
     files: Names = _in_files(())

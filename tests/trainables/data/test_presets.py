@@ -71,11 +71,11 @@ def test_a_preset_says_what_it_does_and_leaves_what_is_uncertain_to_the_user(nam
     assert preset.title
     assert len(preset.about) > 40
     assert preset.source
-    assert preset["files"]
+    assert preset.files
     for decision in ("uncertain_label", "allow_leakage", "skip_missing", "skip_unreadable", "max_images", "seed"):
         assert decision not in preset.values
     patients = ("group_column", "group_from")
-    assert any(preset[field] for field in patients) or "patient" in preset.about, "says nothing of patients"
+    assert any(getattr(preset, field) for field in patients) or "patient" in preset.about, "says nothing of patients"
 
 
 def test_every_preset_is_tried_on_a_miniature() -> None:
@@ -515,7 +515,7 @@ def test_the_preset_that_contributing_shows_is_one(tmp_path: Path) -> None:
     shown = contributing.partition("## Add a preset")[2].partition("```yaml\n")[2].partition("```")[0]
     (tmp_path / "shown.yaml").write_text(shown)
     preset = read_preset(tmp_path / "shown.yaml")
-    assert preset["join"] == ({"table": "patients.csv", "on": ("patient",), "columns": ("sex",)},)
+    assert preset.join == ({"table": "patients.csv", "on": ("patient",), "columns": ("sex",)},)
     assert preset.source
 
 
