@@ -223,7 +223,7 @@ class Option:
         for one in several if self.allowed else ():
             if one not in self.allowed:
                 yield f"{dashed(name)}: {unknown(self.kind or name, one, self.allowed)}"
-        for one in sorted({one for one in several if several.count(one) > 1}):
+        for one in sorted({str(one) for one in several if several.count(one) > 1}):
             yield f"{dashed(name)}: {one} is given twice"
         if isinstance(value, int | float):
             bounds = {

@@ -449,6 +449,7 @@ def test_a_users_own_preset_is_a_yaml_file(tmp_path: Path) -> None:
         ("group_from: patient", "parentheses"),
         ("label_column: 3", "quote it"),
         ("join: {table: x}", "on"),
+        ("join: [{table: x, on: id}, {table: x, on: id}]", "is given twice"),
         ("task: both", "task"),
         ("title: 3", "title"),
         ("known_by: (x", "not a regular expression"),
