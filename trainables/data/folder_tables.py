@@ -17,7 +17,7 @@ from trainables.data.folder_names import class_pattern, groups_of, look_like_ids
 from trainables.data.samples import SPLIT_WORDS
 from trainables.data.table import is_list, patient_column, read_table, shards
 
-_SUFFIX = re.compile(r"\.(csv|tsv|txt|parquet|jsonl|json)(\.gz)?", re.IGNORECASE)
+_SUFFIX = re.compile(r"\.(csv|tsv|txt|parquet|jsonl|json)(\.gz)?\Z", re.IGNORECASE)
 _LATER_SHARD = re.compile(r"-(?!0{5})\d{5}-of-\d{5}[^/]*$")
 _NO_TABLES = ("readme", "license", "licence", "changelog", "requirements", "sha256sums")
 _MOST_BYTES = 32 * 1024**2  # larger tables are not looked into
@@ -128,10 +128,11 @@ def naming_tables(index: FileIndex) -> tuple[list[NamingTable], dict[str, str]]:
 
 def _tables_by_name(index: FileIndex) -> list[str]:
     """Of a table in several files the first."""
-    texts = [path for path in index.others if _SUFFIX.fullmatch(_suffix(path)) and not _LATER_SHARD.search(path)]
-    texts = [path for path in texts if not name_of(path).lower().startswith(_NO_TABLES)]
-    alike = Counter((os.path.dirname(path), _suffix(path)) for path in texts)
-    return [path for path in texts if alike[os.path.dirname(path), _suffix(path)] <= _MOST_OF_A_SUFFIX]
+    texts = [path for path in index.others if not name_of(path).lower().startswith(_NO_TABLES)]
+    suffixes = {path: match[0].lower() for path in texts if (match := _SUFFIX.search(path))}
+    kinds = {path: (os.path.dirname(path), one) for path, one in suffixes.items() if not _LATER_SHARD.search(path)}
+    alike = Counter(kinds.values())
+    return [path for path, kind in kinds.items() if alike[kind] <= _MOST_OF_A_SUFFIX]
 
 
 def way_out(index: FileIndex, images: Sequence[str] = ()) -> str:
@@ -249,7 +250,7 @@ def _images_dir(
     part: FileIndex, path: str, cells: Sequence[str], ambiguous: Mapping[int, tuple[str, str]]
 ) -> str | None:
     """Of the folders in which names of equal files stand, the one that has most, or is of the table's split."""
-    names = {stem(name_of(cells[place])) for place in range(len(cells))}
+    names = {stem(name_of(cell)) for cell in cells}
     split = split_name(name_of(path)).split
 
     def goodness(folder: str) -> tuple[int, bool]:
@@ -278,11 +279,6 @@ def _determines(one: Sequence[str], other: Sequence[str]) -> bool:
     for (value, _), count in pairs.items():
         most[value] = max(most.get(value, 0), count)
     return sum(most.values()) >= _NEARLY_ALL * len(one)
-
-
-def _suffix(path: str) -> str:
-    name = name_of(path).lower()
-    return "." + ".".join(name.split(".")[-2:]) if name.endswith(".gz") else os.path.splitext(name)[1]
 
 
 def _quoted(text: object) -> str:
