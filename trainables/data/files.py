@@ -230,6 +230,12 @@ def below(paths: Sequence[str], folder: str) -> range:
     return range(start, bisect_left(paths, f"{folder}0", start))  # "0" follows "/"
 
 
+def paths_below(paths: Sequence[str], folder: str) -> Sequence[str]:
+    """Those of sorted ``paths`` that lie below a folder."""
+    places = below(paths, folder)
+    return paths[places.start : places.stop]
+
+
 def has_image_suffix(path: str) -> bool:
     return posixpath.splitext(path)[1].lower() in EXTENSIONS
 
@@ -343,7 +349,7 @@ class _Found:
         images = tuple(sorted(self.images))
         for link, folder in self.repeated.items():
             if not (folder == "" or link.startswith(f"{folder}/")):  # not a loop
-                again = [f"{link}{images[row].removeprefix(folder)}" for row in below(images, folder)]
+                again = [f"{link}{image.removeprefix(folder)}" for image in paths_below(images, folder)]
                 self.unused["in a link to a folder that is already read"] += again
         unused = tuple(left_out(why, sorted(paths)) for why, paths in sorted(self.unused.items()) if paths)
         return FileIndex(self.root, images, tuple(sorted(self.folders)), tuple(sorted(self.others)), unused)

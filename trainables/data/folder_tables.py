@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from search_spaces.errors import UserError
-from trainables.data.files import FileIndex, below, has_image_suffix, shown_paths, stem
+from trainables.data.files import FileIndex, has_image_suffix, paths_below, shown_paths, stem
 from trainables.data.folder_names import class_pattern, groups_of, look_like_ids, name_of, split_name
 from trainables.data.samples import SPLIT_WORDS
 from trainables.data.table import is_list, patient_column, read_table, shards
@@ -254,7 +254,7 @@ def _images_dir(
     split = split_name(name_of(path)).split
 
     def goodness(folder: str) -> tuple[int, bool]:
-        inside = {stem(name_of(part.images[row])) for row in part.below(folder)}
+        inside = {stem(name_of(image)) for image in paths_below(part.images, folder)}
         return len(names & inside), split is not None and split_name(name_of(folder)).split == split
 
     folders = sorted({os.path.dirname(one) for pair in ambiguous.values() for one in pair})
@@ -267,7 +267,7 @@ def _part(index: FileIndex, base: str) -> FileIndex:
         return index
 
     def inside(paths: Sequence[str]) -> tuple[str, ...]:
-        return tuple(paths[place][len(base) + 1 :] for place in below(paths, base))
+        return tuple(path[len(base) + 1 :] for path in paths_below(paths, base))
 
     return FileIndex(index.root / base, inside(index.images), ("", *inside(index.folders)), (), ())
 

@@ -16,6 +16,7 @@ from trainables.data.files import (
     counted_forms,
     is_archive,
     left_out,
+    paths_below,
     shown_path,
     shown_paths,
     stem,
@@ -49,9 +50,7 @@ _FEW = 4  # classes may have an image each, in a first try
 
 
 class Image(NamedTuple):
-    """class_name: of its class folder; "" where ``--class-from`` says. split: "train", "val" or "test"; "" = no folder
-    says.
-    """
+    """class_name: "" where ``--class-from`` says. split: "train", "val" or "test"; "" = no folder says."""
 
     path: str
     class_name: str
@@ -80,11 +79,8 @@ def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] =
     tree = _Tree(index, elsewhere)
     _leave_out_masks(tree)
     place, splits = _enter(tree, config, one_split)
-    if not splits and not config.class_from:
-        splits = _splits_in_classes(tree, place)
-        if splits:
-            classes = {folder: name_of(os.path.dirname(folder)) for folder in splits}
-            return _layout(tree, splits, classes)
+    if not splits and not config.class_from and (inner := _splits_in_classes(tree, place)):
+        return _layout(tree, inner, {folder: name_of(os.path.dirname(folder)) for folder in inner})
     if config.class_from:
         return _layout(tree, splits, dict.fromkeys(splits or [place], ""))
     levels = _class_levels(tree, list(splits) or [place])
@@ -192,8 +188,7 @@ def _enter(tree: _Tree, config: DataConfig, one_split: bool) -> tuple[str, dict[
             break
         place = children[0]
     folders = [name_of(child) for child in children]
-    strange = [name for name in config.split_names if name not in folders and not one_split]
-    if strange:
+    if strange := [name for name in config.split_names if name not in folders and not one_split]:
         where = f"no such folder in {tree.index.root / place}, which has {shown_paths(folders) or 'none with images'}"
         raise UserError(f"--split-names {shown_paths(strange)}: {where}")
     if place:
@@ -343,8 +338,7 @@ def _check_unread(tree: _Tree, place: str, levels: Sequence[str], config: DataCo
     known = {name_of(child) for level in levels for child in tree.children(level)}
     problems = []
     for folder in (child for level in levels for child in tree.without_images(level)):
-        paths = [tree.index.others[row] for row in below(tree.index.others, folder)]
-        unread = [path for path in paths if unread_form(path)]
+        unread = [path for path in paths_below(tree.index.others, folder) if unread_form(path)]
         if not unread or not known or (config.classes and name_of(folder) not in config.classes):
             continue
         what = "unpack it" if is_archive(unread[0]) else "save them as PNG, JPEG, TIFF or DICOM"
@@ -466,7 +460,7 @@ def _above_findings(tree: _Tree, folders: Sequence[str]) -> dict[tuple[str, str]
     """(folder, positive) -> study1_positive, of folders with two such words, or more, below them."""
     found: dict[tuple[str, str], str] = {}
     for folder in folders:
-        inside = [tree.index.folders[place] for place in below(tree.index.folders, folder)]
+        inside = paths_below(tree.index.folders, folder)
         named = {word: name_of(one) for one in inside if (word := finding_of(name_of(one))) and tree.count(one)}
         found |= {(folder, word): name for word, name in named.items()} if len(named) > 1 else {}
     return found
@@ -474,7 +468,7 @@ def _above_findings(tree: _Tree, folders: Sequence[str]) -> dict[tuple[str, str]
 
 def _splits_below(tree: _Tree, folders: Sequence[str]) -> list[str]:
     """Folders named as train and as another split, anywhere below class folders."""
-    inside = [tree.index.folders[place] for folder in folders for place in below(tree.index.folders, folder)]
+    inside = [one for folder in folders for one in paths_below(tree.index.folders, folder)]
     inside = [one for one in inside if split_name(name_of(one)).plain and tree.count(one)]
     splits = {split_name(name_of(one)).split for one in inside}
     return inside if "train" in splits and len(splits) > 1 else []
@@ -506,10 +500,9 @@ def _may_hold_classes(tree: _Tree, folders: Sequence[str]) -> bool:
             return False
         inside[name_of(folder)] |= {name for name in inner if name != name_of(folder) and not says_nothing(name)}
     names = set().union(*inside.values())
-    if len(names) < 2 or len(inside) < 2:
-        return False
     numbered = any(letter.isdigit() for name in names for letter in name)
-    return not numbered or (len(names) < len(inside) and len(names) <= _MOST_SUBCLASSES)
+    few = len(names) < len(inside) and len(names) <= _MOST_SUBCLASSES
+    return len(names) > 1 and len(inside) > 1 and (few or not numbered)
 
 
 def _why_ids(tree: _Tree, folders: Sequence[str], names: Sequence[str]) -> str:
@@ -538,12 +531,11 @@ def _layout(
 ) -> Layout:
     """The images below the folders of ``classes``; all others are left out. splits: of these folders, {} if none."""
     pairs = sorted((path, folder) for folder in classes for path in tree.paths(folder))
-    unread = [tree.index.others[row] for folder in classes for row in below(tree.index.others, folder)]
-    unread = sorted(path for path in unread if unread_form(path))
+    others = [path for folder in classes for path in paths_below(tree.index.others, folder)]
+    unread = sorted(filter(unread_form, others))
     used = {path for path, _ in pairs}
     tree.unused["in no class folder"] += [path for path in tree.images if path not in used]
-    if unread:
-        tree.unused[f"files in an unsupported format ({counted_forms(unread)})"] += unread
+    tree.unused[f"files in an unsupported format ({counted_forms(unread)})"] += unread
     if {*splits.values()} == {"train"}:
         tree.notes.append("only training images are given: validation and test images are drawn from them")
         splits = {}
