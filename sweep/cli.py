@@ -20,7 +20,7 @@ from search_spaces.paths import path_of
 from sweep.config import GROUPS, SweepConfig
 from sweep.endings import DISK_FULL, SweepStopped
 from trainables.data.config import Option, dashed, unknown_option
-from trainables.data.yaml_file import read_yaml, underscored
+from trainables.data.yaml_file import read_settings, underscored
 
 DEVICES = ("auto", "cpu", "cuda")
 MISSING = "\0missing"
@@ -201,20 +201,10 @@ def _no_option(given: str, spellings: Mapping[str, str], page: str = "--help-all
 def read_config_file(path: Path, allowed: Collection[str]) -> tuple[dict[str, Any], list[str]]:
     """The settings of a YAML file, and one sentence for each key of it that is none or stands there twice.
 
-    Options stand there by name, with dashes or underscores. allowed: the names, with underscores. A null is left out:
-    it means the default. Raises ``UserError`` if the file cannot be read at all.
+    allowed: the names, with underscores. Raises ``UserError`` if the file cannot be read at all.
     """
-    named = f"--config {path}"
-    content, problems = read_yaml(path, named, "epochs: 20")
     spellings = {name: f"`{name}`" for name in allowed}
-    settings: dict[str, Any] = {}
-    for key, value in content.items():
-        name = underscored(key)
-        if name not in allowed:
-            problems.append(f"{named}: {_no_option(str(key), spellings)}")
-        elif value is not None:
-            settings[name] = value
-    return settings, problems
+    return read_settings(path, f"--config {path}", "epochs: 20", allowed, lambda key: _no_option(key, spellings))
 
 
 class Arguments(argparse.ArgumentParser):

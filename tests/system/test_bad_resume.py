@@ -177,7 +177,7 @@ def test_whatever_path_of_the_data_has_moved_can_be_given_anew(tmp_path: Path, i
     begin(tmp_path, images / "train", "--name", "begun", "--val-data", str(images / "val"))
     moved = images.rename(tmp_path / "moved")
     again = ("--resume", "begun", "--data", moved / "train")
-    expect(asked(*again), f"--val-data {images / 'val'}: no such folder or list of files")
+    expect(asked(*again), f"--val-data {images / 'val'}: no such file or folder")
     assert asked(*again, "--val-data", moved / "val", "--dry-run").code == 0
     draw(moved / "val" / "dark" / "one more.png", 90)
     other = f"the data set at {moved / 'train'} is not that of the run"

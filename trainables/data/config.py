@@ -49,39 +49,38 @@ def comma_names(raw: object) -> tuple[str, ...]:
     return tuple(text(part).strip() for one in names(raw) for part in one.split(","))
 
 
-def _pairs(raw: object, example: str) -> dict[str, str]:
-    """A mapping, or texts such as ``["a=b", "c=d"]``, also with commas between; a text without ``=`` has the key ""."""
-    if isinstance(raw, Mapping):
-        return {str(key): _word(value) for key, value in raw.items()}
-    found: dict[str, str] = {}
-    for one in comma_names([_word(part) for part in raw] if isinstance(raw, list | tuple) else _word(raw)):
-        key, equals, value = (part.strip() for part in one.rpartition("="))
-        if not value or (equals and not key) or found.get(key, value) != value:
-            raise ValueError(f"{one}: write {example}" + (", each name once" if key in found else ""))
-        found[key] = value
-    return found
+def pairs(*allowed: str, alone: bool = False) -> PlainValidator:
+    """Reads a mapping, or texts such as ``["a=b", "c=d"]``, also with commas between.
+
+    allowed: the values; default: any. alone: a text without ``=`` is one, too: its key is "".
+    """
+    example = f"one of {', '.join(allowed)}, or LABEL=one of them" if alone else "THEIRS=OURS"
+
+    def read(raw: object) -> dict[str, str]:
+        found: dict[str, str] = {}
+        if isinstance(raw, Mapping):
+            found = {str(key): _word(value) for key, value in raw.items()}
+        else:
+            for one in comma_names([_word(part) for part in raw] if isinstance(raw, list | tuple) else _word(raw)):
+                key, equals, value = (part.strip() for part in one.rpartition("="))
+                if not value or (equals and not key) or found.get(key, value) != value:
+                    again = ", each name once" if key in found else ""
+                    raise ValueError(f"{one}: write {example}, with commas between{again}")
+                found[key] = value
+        if "" in found and not alone:
+            raise ValueError(f"{found['']}: write {example}, with commas between")
+        for key, value in found.items():
+            if allowed and value not in allowed:
+                given = f"{key}={value}" if key else value
+                raise ValueError(f"{given}: must be {', '.join(allowed[:-1])} or {allowed[-1]}")
+        return found
+
+    return PlainValidator(read)
 
 
 def _word(raw: object) -> str:
     """Text; of a YAML file also a whole number, such as 0."""
     return str(raw) if isinstance(raw, int) and not isinstance(raw, bool) else text(raw)
-
-
-def name_pairs(raw: object) -> dict[str, str]:
-    """``TR=train,VA=val``, or a mapping."""
-    found = _pairs(raw, "THEIRS=OURS, with commas between")
-    if "" in found:
-        raise ValueError(f"{found['']}: write THEIRS=OURS, with commas between")
-    return found
-
-
-def split_pairs(raw: object) -> dict[str, str]:
-    """As ``name_pairs``, theirs to one of ours."""
-    found = name_pairs(raw)
-    for theirs, ours in found.items():
-        if ours not in ("train", "val", "test"):
-            raise ValueError(f"{theirs}={ours}: must be train, val or test")
-    return found
 
 
 def conditions(raw: object) -> dict[str, tuple[str, ...]]:
@@ -101,26 +100,18 @@ def conditions(raw: object) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def decisions(allowed: tuple[str, ...]) -> PlainValidator:
-    """Reads what some cells mean: one word of ``allowed`` for all labels (key ""), or ``Edema=1,Fracture=0``."""
-
-    def read(raw: object) -> dict[str, str]:
-        found = _pairs(raw, f"one of {', '.join(allowed)}, or LABEL=one of them, with commas between")
-        for value in found.values():
-            if value not in allowed:
-                raise ValueError(f"{value}: must be {', '.join(allowed[:-1])} or {allowed[-1]}")
-        return found
-
-    return PlainValidator(read)
+def pattern(raw: object) -> str:
+    """A regular expression."""
+    try:
+        re.compile(text(raw))
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"{raw}: is not a regular expression: {error}") from None
+    return text(raw)
 
 
 def group_pattern(raw: object) -> str:
     """A regular expression with a group, whose first group is what is looked for."""
-    try:
-        groups = re.compile(text(raw)).groups
-    except re.error as error:
-        raise ValueError(f"{raw}: is not a regular expression: {error}") from None
-    if not groups:
+    if not re.compile(pattern(raw)).groups:
         raise ValueError(f"{raw}: has no group: put the part to extract in parentheses, such as (patient\\d+)")
     return text(raw)
 
@@ -183,11 +174,14 @@ Names = Annotated[tuple[str, ...], PlainValidator(names)]
 Whole = Annotated[int, PlainValidator(whole)]
 Flag = Annotated[bool, PlainValidator(flag)]
 CommaNames = Annotated[tuple[str, ...], PlainValidator(comma_names)]
-NamePairs = Annotated[dict[str, str], PlainValidator(name_pairs)]
-SplitPairs = Annotated[dict[str, str], PlainValidator(split_pairs)]
+NamePairs = Annotated[dict[str, str], pairs()]
+SplitPairs = Annotated[dict[str, str], pairs("train", "val", "test")]
+OfBlank = Annotated[dict[str, str], pairs("0", "missing", "drop", alone=True)]
+OfUncertain = Annotated[dict[str, str], pairs("0", "1", "missing", "drop", alone=True)]
 Conditions = Annotated[dict[str, tuple[str, ...]], PlainValidator(conditions)]
-Pattern = Annotated[str | None, PlainValidator(lambda raw: None if raw is None else group_pattern(raw))]
-Separator = Annotated[str | None, PlainValidator(lambda raw: None if raw is None else separator(raw))]
+Pattern = Annotated[str, PlainValidator(pattern)]
+GroupPattern = Annotated[str, PlainValidator(group_pattern)]
+Separator = Annotated[str, PlainValidator(separator)]
 Joins = Annotated[tuple[dict[str, Any], ...], PlainValidator(table_joins)]
 
 
@@ -229,7 +223,7 @@ class Option:
         for one in several if self.allowed else ():
             if one not in self.allowed:
                 yield f"{dashed(name)}: {unknown(self.kind or name, one, self.allowed)}"
-        for one in sorted({one for one in several if several.count(one) > 1}):
+        for one in sorted({str(one) for one in several if several.count(one) > 1}):
             yield f"{dashed(name)}: {one} is given twice"
         if isinstance(value, int | float):
             bounds = {
@@ -360,8 +354,6 @@ _images = functools.partial(option, "images")
 _rarely = functools.partial(_images, rare=True)
 # It may have moved: the content of a resumed run's data set is compared.
 _place = functools.partial(_images, path=True, anew=True)
-_BLANK = ("0", "missing", "drop")
-_UNCERTAIN = ("0", "1", "missing", "drop")
 
 
 def _in_files(default: Any) -> Any:
@@ -449,17 +441,17 @@ class DataConfig(Options):
         many=True,
         later=True,
     )
-    label_separator: Separator = _rarely(
+    label_separator: Separator | None = _rarely(
         None, "TEXT", "separator of labels in a cell, such as ';'; none: do not split cells; default: |", later=True
     )
-    blank_label: Annotated[dict[str, str], decisions(_BLANK)] = _rarely(
+    blank_label: OfBlank = _rarely(
         {},
         "MEANING",
         "meaning of a blank label cell: 0, missing or drop (the row); also by label: Edema=0,Fracture=missing",
         many=True,
         later=True,
     )
-    uncertain_label: Annotated[dict[str, str], decisions(_UNCERTAIN)] = _rarely(
+    uncertain_label: OfUncertain = _rarely(
         {}, "MEANING", "meaning of -1 in a label cell: 0, 1, missing or drop; also by label", many=True, later=True
     )
     no_finding: Text | None = _rarely(
@@ -479,10 +471,10 @@ class DataConfig(Options):
     split_names: SplitPairs = _rarely(
         {}, "THEIRS=OURS", "the table's names of train, val and test, such as TR=train,VA=val", many=True, later=True
     )
-    group_from: Pattern = _rarely(
+    group_from: GroupPattern | None = _rarely(
         None, "REGEX", r"the first group of this, matched in a file's path, is the patient: '(patient\d+)'", later=True
     )
-    class_from: Pattern = _rarely(
+    class_from: GroupPattern | None = _rarely(
         None, "REGEX", "folder: the first group of this, matched in a file's path, is the class", later=True
     )
     files: Names = _in_files(())

@@ -30,10 +30,9 @@ EXTENSIONS = frozenset(
 )
 _UNREAD = re.compile(
     r"\.(heic|heif|avif|jxl|svs|ndpi|mrxs|nrrd|mh[ad]|npy|mat|h5|hdf5|tfrec(ords?)?|dng|cr2|nef|arw|img|raw"
-    r"|nii|(nii|dcm|dicom|png|jpe?g|tiff?|bmp)\.(gz|bz2|xz)|(zip|tar|tar\.(gz|bz2|xz)|tgz|7z|rar))$",
+    r"|nii|(nii|dcm|dicom|png|jpe?g|tiff?|bmp)\.(gz|bz2|xz)|(?P<archive>zip|tar|tar\.(gz|bz2|xz)|tgz|7z|rar))$",
     re.IGNORECASE,
 )
-_ARCHIVE = re.compile(r"\.(zip|tar|tar\.(gz|bz2|xz)|tgz|7z|rar)$", re.IGNORECASE)
 MOST_BYTES = 2_000_000_000  # of an image file
 _HIDDEN = "a hidden file, or in a hidden folder"
 _JUNK = {
@@ -119,14 +118,11 @@ class FileIndex:
 
     def _take_copies(self, matches: Mapping[str, _Match]) -> None:
         """Let a cell that may mean either of two files of one name and of equal bytes mean the first."""
-        equal: dict[tuple[str, str], bool] = {}
         for match in matches.values():
             pair = match.between
             if pair is None or not match.only or match.agreed < math.inf or not all(one in self for one in pair):
                 continue
-            if pair not in equal:
-                equal[pair] = posixpath.basename(pair[0]) == posixpath.basename(pair[1]) and self._equal(*pair)
-            if equal[pair]:
+            if posixpath.basename(pair[0]) == posixpath.basename(pair[1]) and self._equal(*pair):
                 match.rows, match.between = (self._place[pair[0]],), None
                 match.how = "as the first of two identical files"
 
@@ -141,21 +137,19 @@ class FileIndex:
         """What several cells name is that of the cell whose path agrees best: the others' own files are missing, and
         so is the file of a cell that may mean one of two, both named by other cells. ``others`` only claim.
         """
-        claims = rows_by((match.rows[0], len(match.rows)) if match.rows else None for match in found)
-        best_of: dict[tuple[int, int], float] = {}
+        claims: dict[tuple[int, ...], list[_Match]] = defaultdict(list)
+        for match in found:
+            claims[match.rows].append(match)
+        best_of: dict[tuple[int, ...], float] = {}
         for match in others:
-            if match.rows:
-                key = match.rows[0], len(match.rows)
-                best_of[key] = max(match.agreed, best_of.get(key, 0.0))
-        for claimed, places in claims.items():
-            if claimed is None:
-                continue
-            best = max(found[place].agreed for place in places)
-            tie = sum(found[place].agreed == best for place in places) > 1
-            best = max(best, best_of.get(claimed, 0.0))
-            for place in places:
-                if found[place].agreed < math.inf and (tie or found[place].agreed < best):
-                    found[place].rows = ()
+            best_of[match.rows] = max(match.agreed, best_of.get(match.rows, 0.0))
+        for rows, claiming in claims.items():
+            best = max(match.agreed for match in claiming)
+            tie = sum(match.agreed == best for match in claiming) > 1
+            best = max(best, best_of.get(rows, 0.0))
+            for match in claiming:
+                if match.agreed < math.inf and (tie or match.agreed < best):
+                    match.rows = ()
         named = {row for match in (*found, *others) for row in match.rows}
         for match in found:
             if match.between and match.agreed < math.inf and all(map(named.issuperset, map(self._of, match.between))):
@@ -236,12 +230,19 @@ def below(paths: Sequence[str], folder: str) -> range:
     return range(start, bisect_left(paths, f"{folder}0", start))  # "0" follows "/"
 
 
+def paths_below(paths: Sequence[str], folder: str) -> Sequence[str]:
+    """Those of sorted ``paths`` that lie below a folder."""
+    places = below(paths, folder)
+    return paths[places.start : places.stop]
+
+
 def has_image_suffix(path: str) -> bool:
     return posixpath.splitext(path)[1].lower() in EXTENSIONS
 
 
 def is_archive(path: str) -> bool:
-    return _ARCHIVE.search(path) is not None
+    match = _UNREAD.search(path)
+    return match is not None and match["archive"] is not None
 
 
 def unread_form(path: str) -> str | None:
@@ -348,7 +349,7 @@ class _Found:
         images = tuple(sorted(self.images))
         for link, folder in self.repeated.items():
             if not (folder == "" or link.startswith(f"{folder}/")):  # not a loop
-                again = [f"{link}{images[row].removeprefix(folder)}" for row in below(images, folder)]
+                again = [f"{link}{image.removeprefix(folder)}" for image in paths_below(images, folder)]
                 self.unused["in a link to a folder that is already read"] += again
         unused = tuple(left_out(why, sorted(paths)) for why, paths in sorted(self.unused.items()) if paths)
         return FileIndex(self.root, images, tuple(sorted(self.folders)), tuple(sorted(self.others)), unused)
@@ -391,10 +392,7 @@ class _Finder:
         self.outside: dict[str, int] = {}
 
     def find(self, cell: str) -> _Match:
-        place = self._index._place.get(cell)
-        if place is not None:
-            return _Match((place,))
-        path = self._normal(cell)
+        path = cell if cell in self._index else self._normal(cell)
         place = self._index._place.get(path)
         if place is None and path.startswith(("/", "../")):
             place = self._elsewhere(path)
@@ -449,11 +447,9 @@ class _Finder:
         agreed = math.inf if end == path else len(end)
         if len(found) > 1:
             return _Match(agreed=agreed, between=(found[0], found[1]), only=len(found) == 2)
-        if ends is self._index._folder_ends:
-            return _Match(tuple(self._index.below(found[0])), how, agreed)
         if ends is self._index._image_ends and "/" not in end:
             how = "by file name"
-        return _Match((self._index._place[found[0]],), how, agreed)
+        return _Match(tuple(self._index._of(found[0])), how, agreed)
 
 
 def _ends(paths: Iterable[str], stems: bool = False) -> dict[str, tuple[str, ...]]:

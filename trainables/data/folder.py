@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from search_spaces.errors import UserError, raise_all
+from search_spaces.errors import UserError, gathered, raise_all
 from trainables.data.classes import keep_classes
 from trainables.data.config import DataConfig
 from trainables.data.files import (
@@ -24,11 +23,10 @@ from trainables.data.files import (
 )
 from trainables.data.folder_names import groups_of, patient_folders, patient_pattern
 from trainables.data.folder_tables import way_out
-from trainables.data.layout import Layout, read_layout
+from trainables.data.layout import Image, Layout, read_layout
 from trainables.data.samples import MOST_ITEMS, CheckResult, LeftOut, Samples, rows_by
 from trainables.data.table import read_list
-
-NONE = "none"
+from trainables.data.table_source import existing
 
 
 def list_folder(root: Path, config: DataConfig) -> Samples:
@@ -47,45 +45,33 @@ def list_folder(root: Path, config: DataConfig) -> Samples:
     unused = [*index.left_out, *layout.left_out]
     listed = {split: _in_list(split, place, index) for split, place in given.items() if split not in folders}
     images = []
-    for image in _images(index, layout, root):
+    for image in layout.images:
         split = next((split for split, paths in listed.items() if image.path in paths), None)
         if split is None and image.split in ("val", "test") and getattr(config, f"{image.split}_data") is not None:
             option = f"--{image.split}-data {getattr(config, f'{image.split}_data')}"
             unused.append(left_out(f"of the folder of {image.split} images: {option}", [image.path]))
         else:
-            images.append(dataclasses.replace(image, split=split or image.split or ("train" if given else "")))
+            images.append(image._replace(split=split or image.split or ("train" if given else "")))
     for split, place in folders.items():
         other = index_folder(place)
         there = read_layout(other, config, one_split=True)
-        images += [dataclasses.replace(image, split=split) for image in _images(other, there, root)]
+        above = place.relative_to(root) if place.is_relative_to(root) else place
+        images += [Image(f"{above}/{image.path}", image.class_name, split) for image in there.images]
         unused += [*other.left_out, *there.left_out]
-    return _samples(root, config, index, images, layout, unused)
-
-
-@dataclass(frozen=True)
-class _Image:
-    """path: below the data folder, or absolute. below: what regular expressions see. split: "" if none is given."""
-
-    path: str
-    file: Path
-    below: str
-    class_name: str
-    split: str
+    return _samples(root, config, index, images, folders, layout, unused)
 
 
 def _given_places(root: Path, config: DataConfig) -> dict[str, Path]:
     """The folders, or lists of files, that --val-data and --test-data name, absolute."""
-    found = {}
-    problems = []
-    for split, text in {"val": config.val_data, "test": config.test_data}.items():
-        if text is None or text == NONE:
+    found: dict[str, Path] = {}
+    problems: list[str] = []
+    for split, given in {"val": config.val_data, "test": config.test_data}.items():
+        if given is None or given == "none":
             continue
-        places = [place for place in (Path(text).expanduser(), root / text) if os.path.exists(place)]
-        found[split] = Path(os.path.abspath(places[0])) if places else root
-        if not places:
-            problems.append(f"--{split}-data {text}: no such folder or list of files, here or in {root}")
-        elif root.is_relative_to(found[split]):
-            problems.append(f"--{split}-data {text}: this is --data itself or contains it; give another folder")
+        with gathered(problems):
+            found[split] = existing(f"{split}_data", given, root, config)
+            if root.is_relative_to(found[split]):
+                raise UserError(f"--{split}-data {given}: this is --data itself or contains it; give another folder")
     raise_all(problems)
     return found
 
@@ -106,35 +92,22 @@ def _in_list(split: str, file: Path, index: FileIndex) -> frozenset[str]:
     return frozenset(located.images[row] for rows in located.rows for row in rows)
 
 
-def _images(index: FileIndex, layout: Layout, root: Path) -> list[_Image]:
-    """The images of a layout in the data folder ``root``, or in one that lies elsewhere."""
-    is_inside = index.root.is_relative_to(root)
-    above = "" if index.root == root else f"{index.root.relative_to(root) if is_inside else index.root}/"
-    return [
-        _Image(
-            path=f"{above}{index.images[row]}",
-            file=index.root / index.images[row],
-            below=f"{above}{index.images[row]}" if is_inside else index.images[row],
-            class_name=name,
-            split=layout.splits[place] if layout.splits else "",
-        )
-        for place, (row, name) in enumerate(zip(layout.rows, layout.classes, strict=True))
-    ]
-
-
 def _samples(
     root: Path,
     config: DataConfig,
     index: FileIndex,
-    images: Sequence[_Image],
+    images: Sequence[Image],
+    folders: Mapping[str, Path],
     layout: Layout,
     unused: Sequence[LeftOut],
 ) -> Samples:
+    """images: below ``root``, or absolute, in that of the ``folders`` by split."""
     problems, wrong = _badly_named(root, [image.path for image in images])
     images = [image for image in images if image.path not in wrong]
     if not images:
         raise UserError(*problems, *_nothing_found(root, index, unused))
-    below = [image.below for image in images]
+    # What regular expressions see.
+    below = [image.path.removeprefix(f"{folders.get(image.split, root)}/") for image in images]
     class_names = [image.class_name for image in images]
     if config.class_from:
         class_names = _from_path(config.class_from, "--class-from", below)
@@ -149,7 +122,7 @@ def _samples(
         task="single_label",
         classes=classes,
         paths=tuple(image.path for image in images),
-        files=tuple(image.file for image in images),
+        files=tuple(root / image.path for image in images),
         labels=np.array([place_of[name] for name in class_names], dtype=np.int64),
         splits=splits if set(splits) - {"", "train"} else None,
         group_from=config.group_from,
@@ -161,10 +134,10 @@ def _samples(
     kept = keep_classes(samples, config)
     if len(classes) == 1 and not config.class_from:
         kept = dataclasses.replace(kept, nothing_to_tell=f"{kept.nothing_to_tell}; {way_out(index)}")
-    below_of = {image.path: image.below for image in images}
-    names = [below_of[path] for path in kept.paths]
     if groups:
         return kept
+    below_of = dict(zip(samples.paths, below, strict=True))
+    names = [below_of[path] for path in kept.paths]
     labels = [kept.label_text(row) for row in range(len(kept))]
     return dataclasses.replace(kept, checks=patients_in_names(names, kept.splits, labels) or layout.checks)
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from search_spaces.errors import UserError
-from trainables.data.files import FileIndex, below, has_image_suffix, shown_paths, stem
+from trainables.data.files import FileIndex, has_image_suffix, paths_below, shown_paths, stem
 from trainables.data.folder_names import class_pattern, groups_of, look_like_ids, name_of, split_name
 from trainables.data.samples import SPLIT_WORDS
 from trainables.data.table import is_list, patient_column, read_table, shards
 
-_SUFFIX = re.compile(r"\.(csv|tsv|txt|parquet|jsonl|json)(\.gz)?", re.IGNORECASE)
+_SUFFIX = re.compile(r"\.(csv|tsv|txt|parquet|jsonl|json)(\.gz)?\Z", re.IGNORECASE)
 _LATER_SHARD = re.compile(r"-(?!0{5})\d{5}-of-\d{5}[^/]*$")
 _NO_TABLES = ("readme", "license", "licence", "changelog", "requirements", "sha256sums")
 _MOST_BYTES = 32 * 1024**2  # larger tables are not looked into
@@ -88,17 +88,18 @@ class NamingTable:
         data += f" --path-column {_quoted(self.column)} --label-column {_quoted(labels[0]) if sure else 'COLUMN'}"
         return data if self.patients is None else f"{data} --group-column {_quoted(self.patients)}"
 
-    def contradicts(self, index: FileIndex, class_of: Mapping[int, str]) -> bool:
+    def contradicts(self, index: FileIndex, class_of: Mapping[str, str]) -> bool:
         """Whether it names most images and has labels of which none agrees with their class folders.
 
-        class_of: the folder of each image's place in the index.
+        class_of: the folder of each image.
         """
         if not self.names_most(index):
             return False
-        known = [(place, class_of[rows[0]]) for place, rows in enumerate(self.rows) if rows and rows[0] in class_of]
-        folders = [folder for _, folder in known]
+        named = {place: index.images[rows[0]] for place, rows in enumerate(self.rows) if rows}
+        known = {place: path for place, path in named.items() if path in class_of}
+        folders = [class_of[path] for path in known.values()]
         columns = self.label_columns()
-        cells = [place for place, _ in known]
+        cells = list(known)
         if len(set(folders)) == len(set(self.cells[self.column].iloc[cells])) > 1:  # It names the class folders.
             one_class = [name for name in columns if _determines(folders, self.cells[name].iloc[cells].tolist())]
             few = [name for name in one_class if 2 * self.cells[name].iloc[cells].nunique() <= len(set(folders))]
@@ -108,8 +109,7 @@ class NamingTable:
             values = self.cells[name].iloc[cells].tolist()
             if known and _determines(values, folders) and _determines(folders, values):
                 return False
-            paths = [f"/{index.images[self.rows[place][0]]}" for place in cells]
-            is_told = [value in path for value, path in zip(values, paths, strict=True)]
+            is_told = [value in f"/{path}" for value, path in zip(values, known.values(), strict=True)]
             told = told or not known or sum(is_told) < _NEARLY_ALL * len(is_told)
         return told
 
@@ -128,10 +128,11 @@ def naming_tables(index: FileIndex) -> tuple[list[NamingTable], dict[str, str]]:
 
 def _tables_by_name(index: FileIndex) -> list[str]:
     """Of a table in several files the first."""
-    texts = [path for path in index.others if _SUFFIX.fullmatch(_suffix(path)) and not _LATER_SHARD.search(path)]
-    texts = [path for path in texts if not name_of(path).lower().startswith(_NO_TABLES)]
-    alike = Counter((os.path.dirname(path), _suffix(path)) for path in texts)
-    return [path for path in texts if alike[os.path.dirname(path), _suffix(path)] <= _MOST_OF_A_SUFFIX]
+    texts = [path for path in index.others if not name_of(path).lower().startswith(_NO_TABLES)]
+    suffixes = {path: match[0].lower() for path in texts if (match := _SUFFIX.search(path))}
+    kinds = {path: (os.path.dirname(path), one) for path, one in suffixes.items() if not _LATER_SHARD.search(path)}
+    alike = Counter(kinds.values())
+    return [path for path, kind in kinds.items() if alike[kind] <= _MOST_OF_A_SUFFIX]
 
 
 def way_out(index: FileIndex, images: Sequence[str] = ()) -> str:
@@ -249,11 +250,11 @@ def _images_dir(
     part: FileIndex, path: str, cells: Sequence[str], ambiguous: Mapping[int, tuple[str, str]]
 ) -> str | None:
     """Of the folders in which names of equal files stand, the one that has most, or is of the table's split."""
-    names = {stem(name_of(cells[place])) for place in range(len(cells))}
+    names = {stem(name_of(cell)) for cell in cells}
     split = split_name(name_of(path)).split
 
     def goodness(folder: str) -> tuple[int, bool]:
-        inside = {stem(name_of(part.images[row])) for row in part.below(folder)}
+        inside = {stem(name_of(image)) for image in paths_below(part.images, folder)}
         return len(names & inside), split is not None and split_name(name_of(folder)).split == split
 
     folders = sorted({os.path.dirname(one) for pair in ambiguous.values() for one in pair})
@@ -266,7 +267,7 @@ def _part(index: FileIndex, base: str) -> FileIndex:
         return index
 
     def inside(paths: Sequence[str]) -> tuple[str, ...]:
-        return tuple(paths[place][len(base) + 1 :] for place in below(paths, base))
+        return tuple(path[len(base) + 1 :] for path in paths_below(paths, base))
 
     return FileIndex(index.root / base, inside(index.images), ("", *inside(index.folders)), (), ())
 
@@ -278,11 +279,6 @@ def _determines(one: Sequence[str], other: Sequence[str]) -> bool:
     for (value, _), count in pairs.items():
         most[value] = max(most.get(value, 0), count)
     return sum(most.values()) >= _NEARLY_ALL * len(one)
-
-
-def _suffix(path: str) -> str:
-    name = name_of(path).lower()
-    return "." + ".".join(name.split(".")[-2:]) if name.endswith(".gz") else os.path.splitext(name)[1]
 
 
 def _quoted(text: object) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import NamedTuple
 
 from search_spaces.errors import UserError, gathered, raise_all
 from trainables.data.config import DataConfig
@@ -18,6 +16,7 @@ from trainables.data.files import (
     counted_forms,
     is_archive,
     left_out,
+    paths_below,
     shown_path,
     shown_paths,
     stem,
@@ -50,20 +49,25 @@ _MOST_SUBCLASSES = 20
 _FEW = 4  # classes may have an image each, in a first try
 
 
+class Image(NamedTuple):
+    """class_name: "" where ``--class-from`` says. split: "train", "val" or "test"; "" = no folder says."""
+
+    path: str
+    class_name: str
+    split: str
+
+
 @dataclass(frozen=True)
 class Layout:
-    """rows: the images that are used. splits: "train", "val" or "test" each, or None: no folder says. classes: the
-    class folder's name each; "" where ``--class-from`` says. empty_classes: folders of classes without an image.
-    checks: a warning of a table that knows the patients.
+    """images: those that are used. empty_classes: folders of classes without an image. checks: a warning of a table
+    that knows the patients.
     """
 
-    rows: tuple[int, ...]
-    splits: tuple[str, ...] | None
-    classes: tuple[str, ...]
+    images: tuple[Image, ...]
     empty_classes: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
-    checks: tuple[CheckResult, ...] = ()
+    checks: tuple[CheckResult, ...]
 
 
 def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] = (), one_split: bool = False) -> Layout:
@@ -75,13 +79,10 @@ def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] =
     tree = _Tree(index, elsewhere)
     _leave_out_masks(tree)
     place, splits = _enter(tree, config, one_split)
-    if not splits and not config.class_from:
-        splits = _splits_in_classes(tree, place)
-        if splits:
-            classes = {folder: name_of(os.path.dirname(folder)) for folder in splits}
-            return _layout(tree, splits, classes, ())
+    if not splits and not config.class_from and (inner := _splits_in_classes(tree, place)):
+        return _layout(tree, inner, {folder: name_of(os.path.dirname(folder)) for folder in inner})
     if config.class_from:
-        return _layout(tree, splits, dict.fromkeys(splits or [place], ""), ())
+        return _layout(tree, splits, dict.fromkeys(splits or [place], ""))
     levels = _class_levels(tree, list(splits) or [place])
     _check_unread(tree, place, list(levels.values()), config)
     classes = {folder: name_of(folder) for level in levels.values() for folder in tree.children(level)}
@@ -90,16 +91,15 @@ def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] =
     _check_classes(tree, place, [folder for folder, name in classes.items() if name in asked], bool(splits), tables)
     of_class = {folder: splits[split] for split, level in levels.items() for folder in tree.children(level) if splits}
     empty = [name_of(folder) for level in levels.values() for folder in tree.empty(level)]
-    layout = _layout(tree, of_class, classes, tuple(sorted(set(empty))))
-    return dataclasses.replace(layout, checks=tuple(_patients_in_tables(index, tables, layout.splits is not None)))
+    return _layout(tree, of_class, classes, sorted(set(empty)), tables)
 
 
 class _Tree:
-    """The images of an index that are still to be used. used: bool [images]."""
+    """images: those of an index that are still to be used, sorted. unused: the others, by reason."""
 
     def __init__(self, index: FileIndex, elsewhere: Iterable[str]) -> None:
         self.index = index
-        self.used = np.ones(len(index.images), dtype=bool)
+        self.images = list(index.images)
         self.unused: dict[str, list[str]] = defaultdict(list)
         self.notes: list[str] = []
         self._children: dict[str, list[str]] = defaultdict(list)
@@ -107,25 +107,24 @@ class _Tree:
         for folder in index.folders[1:]:
             self._children[os.path.dirname(folder)].append(folder)
         for folder in elsewhere:
-            self.used[list(index.below(folder))] = False
+            del self.images[self._span(folder)]
 
-    def rows(self, folder: str) -> list[int]:
-        places = self.index.below(folder)
-        return [places.start + int(row) for row in np.flatnonzero(self.used[places.start : places.stop])]
+    def _span(self, folder: str) -> slice:
+        places = below(self.images, folder)
+        return slice(places.start, places.stop)
+
+    def paths(self, folder: str) -> list[str]:
+        """Of the images below a folder."""
+        return self.images[self._span(folder)]
 
     def count(self, folder: str) -> int:
-        """Of ``rows``."""
-        places = self.index.below(folder)
-        return int(np.count_nonzero(self.used[places.start : places.stop]))
-
-    def has_images(self, folder: str) -> bool:
-        places = self.index.below(folder)
-        return bool(self.used[places.start : places.stop].any())
+        """Of ``paths``."""
+        return len(below(self.images, folder))
 
     def children(self, folder: str) -> list[str]:
         """The folders in it with images."""
         if folder not in self._with_images:
-            self._with_images[folder] = [child for child in self._children[folder] if self.has_images(child)]
+            self._with_images[folder] = [child for child in self._children[folder] if self.count(child)]
         return self._with_images[folder]
 
     def without_images(self, folder: str) -> list[str]:
@@ -137,14 +136,16 @@ class _Tree:
         held = (self.index.others, self.index.images, self.index.folders)
         return [child for child in self._children[folder] if not any(below(paths, child) for paths in held)]
 
-    def loose(self, folder: str) -> list[int]:
+    def loose(self, folder: str) -> list[str]:
         """The images that lie in it and in no folder of it."""
         start = len(folder) + 1 if folder else 0
-        return [row for row in self.rows(folder) if "/" not in self.index.images[row][start:]]
+        return [path for path in self.paths(folder) if "/" not in path[start:]]
 
-    def leave_out(self, why: str, rows: Sequence[int]) -> None:
-        self.unused[why] += [self.index.images[row] for row in rows]
-        self.used[list(rows)] = False
+    def leave_out(self, why: str, folder: str, only: Collection[str] | None = None) -> None:
+        """only: these of the images below the folder; default: all."""
+        found, span = self.paths(folder), self._span(folder)
+        self.unused[why] += [path for path in found if only is None or path in only]
+        self.images[span] = [path for path in found if only is not None and path not in only]
         self._with_images.clear()
 
 
@@ -158,21 +159,19 @@ def _leave_out_masks(tree: _Tree) -> None:
         if (
             is_mask_folder(name_of(folder), map(name_of, siblings))
             or (names_masks(name_of(folder)) and _same_stems(tree, folder, tree.loose(parent)))
-            or (says_drawn(name_of(folder)) and any(_same_stems(tree, folder, tree.rows(one)) for one in siblings))
+            or (says_drawn(name_of(folder)) and any(_same_stems(tree, folder, tree.paths(one)) for one in siblings))
         ):
-            tree.leave_out("masks, in a folder next to the images", tree.rows(folder))
-    images = tree.index.images
-    pairs = [(row, masked(images[row])) for row in tree.rows("")]
-    if any(heads for _, heads in pairs):
-        stems = {stem(images[row]) for row in tree.rows("")}
-        rows = [row for row, heads in pairs if any(head in stems for head in heads)]
-        tree.leave_out("masks, next to the image of the same name", rows)
+            tree.leave_out("masks, in a folder next to the images", folder)
+    if heads := {path: found for path in tree.images if (found := masked(path))}:
+        stems = set(map(stem, tree.images))
+        masks = {path for path, found in heads.items() if not stems.isdisjoint(found)}
+        tree.leave_out("masks, next to the image of the same name", "", masks)
 
 
-def _same_stems(tree: _Tree, folder: str, rows: Sequence[int]) -> bool:
-    """Whether half of a folder's images are called as ``rows`` are."""
-    known = {name_of(stem(tree.index.images[row])) for row in rows}
-    names = [stem(tree.index.images[row]) for row in tree.rows(folder)]
+def _same_stems(tree: _Tree, folder: str, others: Iterable[str]) -> bool:
+    """Whether half of a folder's images are called as ``others`` are."""
+    known = {name_of(stem(path)) for path in others}
+    names = list(map(stem, tree.paths(folder)))
     found = [name_of(name) in known or any(name_of(head) in known for head in masked(name)) for name in names]
     return 2 * sum(found) >= len(found) > 0
 
@@ -189,8 +188,7 @@ def _enter(tree: _Tree, config: DataConfig, one_split: bool) -> tuple[str, dict[
             break
         place = children[0]
     folders = [name_of(child) for child in children]
-    strange = [name for name in config.split_names if name not in folders and not one_split]
-    if strange:
+    if strange := [name for name in config.split_names if name not in folders and not one_split]:
         where = f"no such folder in {tree.index.root / place}, which has {shown_paths(folders) or 'none with images'}"
         raise UserError(f"--split-names {shown_paths(strange)}: {where}")
     if place:
@@ -201,13 +199,12 @@ def _enter(tree: _Tree, config: DataConfig, one_split: bool) -> tuple[str, dict[
 def _leave_out_copies(tree: _Tree, place: str) -> None:
     """chest_xray/chest_xray: a folder whose files all lie beside it, too, with the same names and sizes."""
     for child in tree.children(place):
-        rows = tree.rows(child)
-        if len(rows) < tree.count(place) and _is_copy(tree, place, child, rows):
-            tree.leave_out(f"a second copy of the same files, in the folder {shown_path(child)}", rows)
+        if tree.count(child) < tree.count(place) and _is_copy(tree, place, child):
+            tree.leave_out(f"a second copy of the same files, in the folder {shown_path(child)}", child)
 
 
-def _is_copy(tree: _Tree, place: str, child: str, rows: Sequence[int]) -> bool:
-    paths = [tree.index.images[row] for row in rows]
+def _is_copy(tree: _Tree, place: str, child: str) -> bool:
+    paths = tree.paths(child)
     twins = [f"{place}{path[len(child) + (not place) :]}" for path in paths]
     if any(twin.startswith(f"{child}/") or twin not in tree.index for twin in twins):
         return False
@@ -252,7 +249,7 @@ def _splits_at(tree: _Tree, place: str, config: DataConfig) -> dict[str, str]:
         if name.split and (name.rest == rest or (said and name.plain)):
             splits[child] = name.split
         elif not config.class_from and _is_flat(tree, child):
-            tree.leave_out(f"in {shown_path(child)}, next to the splits and without class folders", tree.rows(child))
+            tree.leave_out(f"in {shown_path(child)}, next to the splits and without class folders", child)
         else:
             shown = shown_path(name_of(child))
             problems.append(
@@ -278,13 +275,13 @@ def _with_classes(tree: _Tree, place: str, splits: Mapping[str, str]) -> dict[st
     flat = [child for child in splits if _is_flat(tree, child)]
     if any(splits[child] == "train" for child in flat):
         shown = shown_paths([name_of(child) for child in flat])
-        images = [tree.index.images[row] for child in flat if splits[child] == "train" for row in tree.rows(child)]
+        images = [path for child in flat if splits[child] == "train" for path in tree.paths(child)]
         plain = all(split_name(name_of(child)).plain for child in flat)
         folders = "" if plain else "; or --class-from '([^/]+)/[^/]+$' if the folders are classes"
         what = f"{shown}: images, but no class folders; {way_out(tree.index, images)}{folders}"
         raise UserError(f"--data {tree.index.root / place}: {what}")
     for child in flat:
-        tree.leave_out(f"in {shown_path(child)}, which has no class folders", tree.rows(child))
+        tree.leave_out(f"in {shown_path(child)}, which has no class folders", child)
     return {child: split for child, split in splits.items() if child not in flat}
 
 
@@ -341,8 +338,7 @@ def _check_unread(tree: _Tree, place: str, levels: Sequence[str], config: DataCo
     known = {name_of(child) for level in levels for child in tree.children(level)}
     problems = []
     for folder in (child for level in levels for child in tree.without_images(level)):
-        paths = [tree.index.others[row] for row in below(tree.index.others, folder)]
-        unread = [path for path in paths if unread_form(path)]
+        unread = [path for path in paths_below(tree.index.others, folder) if unread_form(path)]
         if not unread or not known or (config.classes and name_of(folder) not in config.classes):
             continue
         what = "unpack it" if is_archive(unread[0]) else "save them as PNG, JPEG, TIFF or DICOM"
@@ -363,7 +359,7 @@ def _check_classes(
     names = sorted({name_of(folder) for folder in folders})
     above = "[^/]+/" * (folders[0].count("/") if folders else 0)
     outer, inner = f"--class-from '^{above}([^/]+)/'", f"--class-from '^{above}[^/]+/([^/]+)/'"
-    class_of = {row: name_of(folder) for folder in folders for row in tree.rows(folder)}
+    class_of = {path: name_of(folder) for folder in folders for path in tree.paths(folder)}
     parts = parts_of_one_set(names)
     problem = ""
     if table := next((one for one in tables if len(names) > 1 and one.contradicts(tree.index, class_of)), None):
@@ -389,8 +385,7 @@ def _check_classes(
         )
     elif above_words := {} if _may_hold_classes(tree, folders) else _above_findings(tree, folders):
         words = "|".join(sorted({word for _, word in above_words}))
-        paths = [tree.index.images[row] for folder in folders for row in tree.rows(folder)]
-        group = patient_pattern(paths)
+        group = patient_pattern(list(class_of))
         above_all = sorted({name_of(part) for part, _ in above_words})
         problem = (
             f"{shown_paths(above_all)} are probably body parts, not classes, as they contain folders such as "
@@ -465,16 +460,16 @@ def _above_findings(tree: _Tree, folders: Sequence[str]) -> dict[tuple[str, str]
     """(folder, positive) -> study1_positive, of folders with two such words, or more, below them."""
     found: dict[tuple[str, str], str] = {}
     for folder in folders:
-        inside = [tree.index.folders[place] for place in below(tree.index.folders, folder)]
-        named = {word: name_of(one) for one in inside if (word := finding_of(name_of(one))) and tree.has_images(one)}
+        inside = paths_below(tree.index.folders, folder)
+        named = {word: name_of(one) for one in inside if (word := finding_of(name_of(one))) and tree.count(one)}
         found |= {(folder, word): name for word, name in named.items()} if len(named) > 1 else {}
     return found
 
 
 def _splits_below(tree: _Tree, folders: Sequence[str]) -> list[str]:
     """Folders named as train and as another split, anywhere below class folders."""
-    inside = [tree.index.folders[place] for folder in folders for place in below(tree.index.folders, folder)]
-    inside = [one for one in inside if split_name(name_of(one)).plain and tree.has_images(one)]
+    inside = [one for folder in folders for one in paths_below(tree.index.folders, folder)]
+    inside = [one for one in inside if split_name(name_of(one)).plain and tree.count(one)]
     splits = {split_name(name_of(one)).split for one in inside}
     return inside if "train" in splits and len(splits) > 1 else []
 
@@ -489,7 +484,7 @@ def _are_versions(tree: _Tree, folders: Sequence[str]) -> bool:
     """Whether the folders of each name hold files of the same names, which are none that a program counted."""
     held: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
-        held[name_of(folder)] |= {name_of(stem(tree.index.images[row])) for row in tree.rows(folder)}
+        held[name_of(folder)] |= {name_of(stem(path)) for path in tree.paths(folder)}
     alike = {frozenset(one) for one in held.values()}
     return len(held) > 1 == len(alike) and all(len(one) > 1 and not are_counted(one) for one in alike)
 
@@ -505,10 +500,9 @@ def _may_hold_classes(tree: _Tree, folders: Sequence[str]) -> bool:
             return False
         inside[name_of(folder)] |= {name for name in inner if name != name_of(folder) and not says_nothing(name)}
     names = set().union(*inside.values())
-    if len(names) < 2 or len(inside) < 2:
-        return False
     numbered = any(letter.isdigit() for name in names for letter in name)
-    return not numbered or (len(names) < len(inside) and len(names) <= _MOST_SUBCLASSES)
+    few = len(names) < len(inside) and len(names) <= _MOST_SUBCLASSES
+    return len(names) > 1 and len(inside) > 1 and (few or not numbered)
 
 
 def _why_ids(tree: _Tree, folders: Sequence[str], names: Sequence[str]) -> str:
@@ -524,27 +518,31 @@ def _why_ids(tree: _Tree, folders: Sequence[str], names: Sequence[str]) -> str:
         return ""
     if len(folders) == len(names) and len(of_split) > 1 < min(of_split.values()):
         return ", as no two splits have a folder of the same name"
-    images = sum(len(tree.rows(folder)) for folder in folders)
+    images = sum(map(tree.count, folders))
     return ", as they have hardly more than one image each" if 2 * images < 3 * len(names) else ""
 
 
-def _layout(tree: _Tree, splits: Mapping[str, str], classes: Mapping[str, str], empty: tuple[str, ...]) -> Layout:
+def _layout(
+    tree: _Tree,
+    splits: Mapping[str, str],
+    classes: Mapping[str, str],
+    empty: Sequence[str] = (),
+    tables: Sequence[NamingTable] = (),
+) -> Layout:
     """The images below the folders of ``classes``; all others are left out. splits: of these folders, {} if none."""
-    pairs = sorted((row, folder) for folder in classes for row in tree.rows(folder))
-    unread = [tree.index.others[row] for folder in classes for row in below(tree.index.others, folder)]
-    unread = sorted(path for path in unread if unread_form(path))
-    used = {row for row, _ in pairs}
-    tree.leave_out("in no class folder", [row for row in tree.rows("") if row not in used])
-    if unread:
-        tree.unused[f"files in an unsupported format ({counted_forms(unread)})"] += unread
-    found = set(splits.values())
-    if found == {"train"}:
+    pairs = sorted((path, folder) for folder in classes for path in tree.paths(folder))
+    others = [path for folder in classes for path in paths_below(tree.index.others, folder)]
+    unread = sorted(filter(unread_form, others))
+    used = {path for path, _ in pairs}
+    tree.unused["in no class folder"] += [path for path in tree.images if path not in used]
+    tree.unused[f"files in an unsupported format ({counted_forms(unread)})"] += unread
+    if {*splits.values()} == {"train"}:
         tree.notes.append("only training images are given: validation and test images are drawn from them")
+        splits = {}
     return Layout(
-        rows=tuple(row for row, _ in pairs),
-        splits=None if found <= {"train"} else tuple(splits[folder] for _, folder in pairs),
-        classes=tuple(classes[folder] for _, folder in pairs),
-        empty_classes=empty,
+        images=tuple(Image(path, classes[folder], splits.get(folder, "")) for path, folder in pairs),
+        empty_classes=tuple(empty),
         left_out=tuple(left_out(why, sorted(paths)) for why, paths in tree.unused.items() if paths),
         notes=tuple(tree.notes),
+        checks=tuple(_patients_in_tables(tree.index, tables, bool(splits))),
     )

@@ -60,7 +60,7 @@ class TableSource:
         path, data = (Path(os.path.abspath(place)) for place in (path, Path(config.data)))
         path = shards(path)[0]
         base = data if data.is_dir() and path.is_relative_to(data) else path.parent
-        root = base if config.images_dir is None else _existing("images_dir", config.images_dir, base, config)
+        root = base if config.images_dir is None else existing("images_dir", config.images_dir, base, config)
         if not root.is_dir():
             raise UserError(f"--images-dir {config.images_dir}: is not a folder")
         main = read_table(path, config.columns)
@@ -105,7 +105,7 @@ class TableSource:
                         f"{other} next to {own} is used as the {split} split; --{split}-data none ignores it"
                     )
             elif given != "none":
-                place = _existing(f"{split}_data", given, base, config)
+                place = existing(f"{split}_data", given, base, config)
                 if place.is_dir():
                     self.folders[split] = place
                 elif is_list(place):  # What is wrong with another is told where it is read as a table.
@@ -194,7 +194,7 @@ def _told_apart(file: Path, other: Path) -> tuple[str, str]:
     return os.path.relpath(file, above), os.path.relpath(other, above)
 
 
-def _existing(option: str, given: str, base: Path, config: DataConfig) -> Path:
+def existing(option: str, given: str, base: Path, config: DataConfig) -> Path:
     """What an option names, from where the command runs, else below the data's folder; with a preset there first."""
     place = Path(given).expanduser()
     places = (base / place, place) if config.has_preset else (place, base / place)
@@ -215,7 +215,7 @@ def _joined(
     notes = []
     needed = {config.path_column, *config.label_column, *config.where}
     for join in config.join:
-        file = _existing("join", join["table"], base, config)
+        file = existing("join", join["table"], base, config)
         other, on = _with_header(file, join), list(join["on"])
         wanted = list(join["columns"]) or [str(name) for name in other.columns if name not in cells.columns]
         problems = [

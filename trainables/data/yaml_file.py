@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,15 @@ _MOST_BYTES = 100_000
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 
 
-def read_yaml(path: Path, named: str, example: str) -> tuple[dict[Any, Any], list[str]]:
-    """The mapping that a YAML file holds ({} if it is empty), and one sentence for each key that stands there twice.
+def read_settings(
+    path: Path, named: str, example: str, allowed: Collection[str], strange: Callable[[str], str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The settings that a YAML file holds, and one sentence for each key of it that is none or stands there twice.
 
-    named: what the file is called in errors. example: a line as it may hold. Raises ``UserError`` if it cannot be read,
-    is larger than 100 KB, is not YAML, refers to other places in itself, nests too deep, or is no mapping.
+    Keys have dashes or underscores. A null is left out: it means the default. named: what the file is called in errors.
+    example: a line as it may hold. allowed: the names of the settings, with underscores. strange: says that a key is
+    none of them. Raises ``UserError`` if the file cannot be read, is larger than 100 KB, is not YAML, refers to other
+    places in itself, nests too deep, or is no mapping.
     """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
@@ -45,7 +49,10 @@ def read_yaml(path: Path, named: str, example: str) -> tuple[dict[Any, Any], lis
     if not isinstance(content, dict):
         raise UserError(f"{named} must contain lines such as `{example}`, received {content!r:.80}")
     # Of two equal keys the content has the last one; the nodes still have both.
-    return content, [f"{named}: {key}" for key in _repeated(yaml.compose(written, Loader=_Loader))]
+    problems = [*_repeated(yaml.compose(written, Loader=_Loader))]
+    problems += [strange(str(key)) for key in content if underscored(key) not in allowed]
+    given = {underscored(key): value for key, value in content.items() if value is not None}
+    return {name: given[name] for name in given if name in allowed}, [f"{named}: {problem}" for problem in problems]
 
 
 def underscored(key: object) -> str:

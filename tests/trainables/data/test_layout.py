@@ -253,14 +253,14 @@ def test_images_are_not_listed_anew_for_each_class(monkeypatch: pytest.MonkeyPat
     folders = [f"class {number:03d}" for number in range(300)]
     images = tuple(f"{folder}/{letter} in {folder}.png" for folder in folders for letter in "abcdefghij")
     lengths: list[int] = []
-    rows = _Tree.rows
+    paths = _Tree.paths
 
-    def noted(tree: _Tree, folder: str) -> list[int]:
-        found = rows(tree, folder)
+    def noted(tree: _Tree, folder: str) -> list[str]:
+        found = paths(tree, folder)
         lengths.append(len(found))
         return found
 
-    monkeypatch.setattr(_Tree, "rows", noted)
+    monkeypatch.setattr(_Tree, "paths", noted)
     layout = read_layout(FileIndex(Path("xrays"), images, ("", *folders), (), ()), DataConfig(data="xrays"))
-    assert len(layout.rows) == len(images)
+    assert len(layout.images) == len(images)
     assert sum(lengths) <= 20 * len(images)

@@ -71,11 +71,11 @@ def test_a_preset_says_what_it_does_and_leaves_what_is_uncertain_to_the_user(nam
     assert preset.title
     assert len(preset.about) > 40
     assert preset.source
-    assert preset["files"]
+    assert preset.files
     for decision in ("uncertain_label", "allow_leakage", "skip_missing", "skip_unreadable", "max_images", "seed"):
         assert decision not in preset.values
     patients = ("group_column", "group_from")
-    assert any(preset[field] for field in patients) or "patient" in preset.about, "says nothing of patients"
+    assert any(getattr(preset, field) for field in patients) or "patient" in preset.about, "says nothing of patients"
 
 
 def test_every_preset_is_tried_on_a_miniature() -> None:
@@ -449,6 +449,7 @@ def test_a_users_own_preset_is_a_yaml_file(tmp_path: Path) -> None:
         ("group_from: patient", "parentheses"),
         ("label_column: 3", "quote it"),
         ("join: {table: x}", "on"),
+        ("join: [{table: x, on: id}, {table: x, on: id}]", "is given twice"),
         ("task: both", "task"),
         ("title: 3", "title"),
         ("known_by: (x", "not a regular expression"),
@@ -515,7 +516,7 @@ def test_the_preset_that_contributing_shows_is_one(tmp_path: Path) -> None:
     shown = contributing.partition("## Add a preset")[2].partition("```yaml\n")[2].partition("```")[0]
     (tmp_path / "shown.yaml").write_text(shown)
     preset = read_preset(tmp_path / "shown.yaml")
-    assert preset["join"] == ({"table": "patients.csv", "on": ("patient",), "columns": ("sex",)},)
+    assert preset.join == ({"table": "patients.csv", "on": ("patient",), "columns": ("sex",)},)
     assert preset.source
 
 

@@ -12,19 +12,18 @@ import os
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from search_spaces.errors import UserError, raise_all, unknown
-from trainables.data.config import DataConfig
+from trainables.data.config import DataConfig, Pattern, Text, option
 from trainables.data.file_form import opened
 from trainables.data.typed_table import parquet_columns
-from trainables.data.yaml_file import read_yaml, underscored
+from trainables.data.yaml_file import read_settings
 
 FOLDER = Path(__file__).parent
 AUTO, NONE = "auto", "none"
-_SAID = ("title", "about", "source", "known_by")
+_said = functools.partial(option, "images", metavar="", help="", in_files_only=True)
 _OF_THE_LABELS = (
     *("task", "one_hot", "class_names", "classes", "min_class_images", "ordered_classes", "no_finding"),
     *("label_separator", "blank_label"),
@@ -32,28 +31,31 @@ _OF_THE_LABELS = (
 _OF_PATHS = ("table", "images_dir", "val_data", "test_data")
 _DEEPEST_WRAPPER = 6  # physionet.org/files/SET/VERSION/...
 _HEADER_BYTES = 65_536
+_FIELDS = DataConfig.model_fields.keys() - {"data", "preset"}
 C = TypeVar("C", bound=DataConfig)
 
 
-@dataclass(frozen=True)
-class Preset:
+class Preset(DataConfig):
     """What a YAML file says of a data set.
 
     title, about, source: who it is, what is done to labels, patients, views and splits, where it is described.
-    values: of fields of ``DataConfig``; paths are patterns below the folder of the set; of ``files``, those after a
-    "!" must not be there. known_by: searched in the first line of its table. ours: not a user's own.
+    known_by: searched in the first line of its table. Of the others paths are patterns below the folder of the set; of
+    ``files``, those after a "!" must not be there. preset: its name, or the path of a user's own.
     """
 
-    name: str
-    title: str
-    about: str
-    source: str
-    values: Mapping[str, Any]
-    known_by: str = ""
-    ours: bool = True
+    title: Text = _said("")
+    about: Text = _said("as this file says")
+    source: Text = _said("")
+    known_by: Pattern = _said("")
 
-    def __getitem__(self, field: str) -> Any:
-        return self.values.get(field, DataConfig.model_fields[field].get_default())
+    @property
+    def ours(self) -> bool:
+        return self.preset in _ours()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Of the fields of ``DataConfig`` that the file gives."""
+        return {name: value for name, value in self if name in self.model_fields_set & _FIELDS}
 
 
 def apply_preset(config: C) -> tuple[C, str | None]:
@@ -72,14 +74,14 @@ def apply_preset(config: C) -> tuple[C, str | None]:
         return _with(config, {"preset": NONE}), None
     preset, base = found
     values, missing = place.values(preset, base)
-    note = f"read as {preset.title} (preset {preset.name})"
+    note = f"read as {preset.title} (preset {preset.preset})"
     if place.has_other_labels(preset):
         note += ", except its labels: --label-column gives others, and the preset's label settings are ignored."
     else:
         note += f": {preset.about}"
     if missing:
         note += f" Not there: {', '.join(missing)}."
-    return _with(config, {**values, "preset": preset.name if config.preset == AUTO else config.preset}), note
+    return _with(config, {**values, "preset": preset.preset if config.preset == AUTO else config.preset}), note
 
 
 def said_by_preset(config: DataConfig, field: str) -> Any:
@@ -87,7 +89,7 @@ def said_by_preset(config: DataConfig, field: str) -> Any:
 
     It speaks of all releases of a set: what one of them lacks is no mistake, other than in a value of the user's.
     """
-    return _named(config.preset)[field] if config.has_preset else None
+    return getattr(_named(config.preset), field) if config.has_preset else None
 
 
 def describe_presets() -> str:
@@ -95,7 +97,7 @@ def describe_presets() -> str:
     blocks = []
     for name, preset in _ours().items():
         lines = [f"{name}: {preset.title}"]
-        known_by = ", ".join([*preset["files"], *(["the columns of its table"] if preset["label_column"] else [])])
+        known_by = ", ".join([*preset.files, *(["the columns of its table"] if preset.label_column else [])])
         for text in (preset.about, f"Known by: {known_by}", f"Source: {preset.source}"):
             lines += textwrap.wrap(text, 100, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
         blocks.append("\n".join(lines))
@@ -103,41 +105,21 @@ def describe_presets() -> str:
 
 
 def read_preset(path: Path, ours: bool = False) -> Preset:
-    """Read the YAML file of a preset: fields of ``DataConfig``, and title, about and source.
+    """Read the YAML file of a preset.
 
     Raises ``UserError``: it cannot be read, is no mapping, refers to itself, or has a field that is none.
     """
     named = f"preset {path}"
-    content, problems = read_yaml(path, named, "label_column: finding")
-    if not content:
-        raise UserError(f"{named} is empty: write lines such as `label_column: finding`")
-    fields = [name for name in DataConfig.model_fields if name not in ("data", "preset")]
-    raw: dict[str, Any] = {}
-    for key, value in content.items():
-        name = underscored(key)
-        if name not in (*fields, *_SAID):
-            problems.append(f"{named}: {unknown('field', key, (*fields, *_SAID))}")
-        elif value is not None:
-            raw[name] = value
-    said = {name: raw.pop(name) for name in _SAID if name in raw}
-    no_texts = {name: one for name, one in said.items() if not isinstance(one, str) or not one.strip()}
-    problems += [f"{named}: {name} must be text, received {one!r:.80}" for name, one in no_texts.items()]
-    try:
-        re.compile(str(said.get("known_by", "")))
-    except (re.error, RecursionError, OverflowError) as error:
-        problems.append(f"{named}: known_by is not a regular expression: {error}")
-    config, wrong = DataConfig.read(raw)
-    sentences = [sentence for one in wrong.values() for sentence in one] + config.problems()
-    raise_all([*problems, *(f"{named}: {sentence}" for sentence in sentences)])
-    return Preset(
-        name=path.stem if ours else str(path),
-        title=said.get("title", path.stem),
-        about=said.get("about", "as this file says"),
-        source=said.get("source", ""),
-        values={name: getattr(config, name) for name in raw},
-        known_by=said.get("known_by", ""),
-        ours=ours,
+    fields = Preset.model_fields.keys() - {"data", "preset"}
+    raw, problems = read_settings(
+        path, named, "label_column: finding", fields, lambda key: unknown("field", key, fields)
     )
+    if not raw and not problems:
+        raise UserError(f"{named} is empty: write lines such as `label_column: finding`")
+    preset, wrong = Preset.read({"title": path.stem, **raw, "preset": path.stem if ours else str(path)})
+    sentences = [sentence for one in wrong.values() for sentence in one] + preset.problems()
+    raise_all([*problems, *(f"{named}: {sentence}" for sentence in sentences)])
+    return preset
 
 
 @functools.cache
@@ -169,12 +151,12 @@ class _Place:
         asked = f"--preset {self._config.preset}"
         if self._config.data == "demo":
             raise UserError(f"{asked}: the demo set needs none; give --data")
-        joined = [] if "join" in self._given else [one["table"] for one in preset["join"]]
-        tables = [*filter(None, [preset["table"]]), *joined]
-        needed = [one for one in preset["files"] if not one.startswith("!")]
+        joined = [] if "join" in self._given else [one["table"] for one in preset.join]
+        tables = [*filter(None, [preset.table]), *joined]
+        needed = [one for one in preset.files if not one.startswith("!")]
         absent = {base: self._absent(base, [*needed, *tables]) for base in self._bases(preset)}
         if not absent:
-            table = f", nor its table {preset['table']}" if preset["table"] else ""
+            table = f", nor its table {preset.table}" if preset.table else ""
             raise UserError(f"{asked}: --data {self._config.data} is not the folder of such a set{table}")
         base = min(absent, key=lambda base: len(absent[base]))
         if absent[base]:
@@ -189,22 +171,22 @@ class _Place:
         fitting: dict[Path, list[Preset]] = {}
         for preset in _ours().values():
             for base in self._bases(preset):
-                if not self._absent(base, [*preset["files"], *_tables(preset)]) and self._has_columns(preset, base):
+                if not self._absent(base, [*preset.files, *_tables(preset)]) and self._has_columns(preset, base):
                     fitting.setdefault(base, []).append(preset)
                     break
         if not fitting:
             return None
         base = min(fitting, key=lambda base: len(base.parts))
-        most = max(len(preset["files"]) for preset in fitting[base])
-        best, *others = [preset for preset in fitting[base] if len(preset["files"]) == most]
+        most = max(len(preset.files) for preset in fitting[base])
+        best, *others = [preset for preset in fitting[base] if len(preset.files) == most]
         if others:
-            names = " and ".join(preset.name for preset in (best, *others))
+            names = " and ".join(preset.preset for preset in (best, *others))
             raise UserError(f"--data {self._config.data} fits the presets {names}: choose one with --preset, or none")
         return best, base
 
     def has_other_labels(self, preset: Preset) -> bool:
         """Whether the user names other label columns than the preset."""
-        theirs, ours = self._config.label_column, preset["label_column"]
+        theirs, ours = self._config.label_column, preset.label_column
         return bool("label_column" in self._given and ours and theirs != ours)
 
     def values(self, preset: Preset, base: Path) -> tuple[dict[str, Any], list[str]]:
@@ -222,7 +204,7 @@ class _Place:
             given.update(("group_column", "group_from"))
         values = {name: value for name, value in preset.values.items() if name not in given}
         if self.has_other_labels(preset) and "where" in values:
-            of_labels = preset["label_column"]
+            of_labels = preset.label_column
             values["where"] = {name: one for name, one in values["where"].items() if name not in of_labels}
         missing = []
         for name in _OF_PATHS:
@@ -241,8 +223,8 @@ class _Place:
             values["join"] = tuple(
                 {**one, "table": self._relative(file)} for one, file in zip(values["join"], tables, strict=True)
             )
-        if preset.ours and preset["label_column"]:
-            columns = {*preset["columns"], *(name for header in self._headers(preset, base) for name in header)}
+        if preset.ours and preset.label_column:
+            columns = {*preset.columns, *(name for header in self._headers(preset, base) for name in header)}
             if "subgroup_column" in values:
                 values["subgroup_column"] = tuple(name for name in values["subgroup_column"] if name in columns)
             if values.get("source_column") not in columns:
@@ -270,7 +252,7 @@ class _Place:
 
     def _bases(self, preset: Preset) -> list[Path]:
         """The folders in which a set may lie: the data and those in it, or the one that the data is the table of."""
-        parts = PurePosixPath(preset["table"] or "").parts
+        parts = PurePosixPath(preset.table or "").parts
         if self._folders or not parts:
             return self._folders
         place = self._data.absolute().parts
@@ -311,16 +293,16 @@ class _Place:
 
         They have the columns that the preset names; label columns may be the user's if ``known_by`` tells the set.
         """
-        if not preset["label_column"]:
+        if not preset.label_column:
             return True
-        if not re.search(preset.known_by, next(self._first_lines([preset["table"]], base), "")):
+        if not re.search(preset.known_by, next(self._first_lines(_tables(preset)[:1], base), "")):
             return False
         headers = list(self._headers(preset, base))
-        if preset["columns"]:
-            return any(len(header) == len(preset["columns"]) for header in headers)
-        columns = {preset[name] for name in ("path_column", "group_column", "split_column")} - {None}
+        if preset.columns:
+            return any(len(header) == len(preset.columns) for header in headers)
+        columns = {preset.path_column, preset.group_column, preset.split_column} - {None}
         labels = self._config.label_column if preset.known_by and "label_column" in self._given else ()
-        columns.update(labels or preset["label_column"], preset["where"])
+        columns.update(labels or preset.label_column, preset.where)
         return columns <= {name for header in headers for name in header}
 
     def _headers(self, preset: Preset, base: Path) -> Iterator[list[str]]:
@@ -346,7 +328,7 @@ class _Place:
 
 
 def _tables(preset: Preset) -> list[str]:
-    return [*filter(None, [preset["table"]]), *(one["table"] for one in preset["join"])]
+    return [*filter(None, [preset.table]), *(one["table"] for one in preset.join)]
 
 
 def _first_line(file: Path) -> str:
