@@ -110,7 +110,7 @@ def compare(
     repeated = [winner, *others.values()] if seeded else []
     degrees = sum(one.runs - 1 for one in repeated)
     variance = sum((one.runs - 1) * one.between_runs(name) for one in repeated) / max(1, degrees)
-    warning = few_groups(winner, FALLBACK)
+    warning = few_groups(winner, name)
 
     def comparison(other: Scores) -> Comparison:
         assert winner.resamples is other.resamples, "only scores on the same resamples can be paired"

@@ -87,7 +87,7 @@ def _saved(paths: RunPaths) -> tuple[ResolvedConfig, bool, dict[str, list[int]]]
         raise UserError(f"--resume: {paths.root} is not a run folder: it has no {paths.sweep.name}{names}")
     try:
         values = json.loads(paths.sweep.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--resume: {paths.sweep} is damaged: {error}; restore it, {OR_ANEW}") from None
     if isinstance(values, dict):
         check_format(values, paths.sweep)

@@ -228,7 +228,7 @@ def _split_scores(results: Results, model: ReportedModel) -> Table:
         row |= intervals.cells(None if seen else results.model_scores(split), {key: key for key in OVERALL})
         if seen:  # no interval: training splits are large, and their scores flattering
             point = {key: results.point_scores(split)[key] for key in OVERALL}
-            row |= point | {f"{key}_shown": formats.score(value) for key, value in point.items()}
+            row |= point | {f"{key}_shown": formats.show("score", value) for key, value in point.items()}
         elif len(runs.names) > 1:
             titles["f1_macro_mean_shown"] = f"macro F1, mean of {len(runs.names)} repeats"
             row |= intervals.cells(results.scores(split), {"f1_macro_mean": "f1_macro"})

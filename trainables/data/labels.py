@@ -397,6 +397,7 @@ def _one_name(name: str, parts: Parts, places: Ints, found: list[str], config: D
     if [number for number in set(numbers) if number.startswith("-")] == ["-1"]:
         no_class.append(("-1", "--uncertain-label", config.uncertain_label, "cells of -1", "an uncertain"))
     for cell, option, given, cells, article in no_class:
+        _check_decided_names(option, given, (name,), config, use)
         rows = np.array([one == cell for one in names], dtype=bool)[places] & use.usable
         if given.get(name, given.get("")) == "drop":
             use.leave_out(f"rows with {article} cell ({option} drop)", rows)

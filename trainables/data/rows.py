@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from search_spaces.errors import UserError, some, unknown
-from trainables.data.classes import MOST_NAMES, keep_classes, take_classes
+from search_spaces.errors import UserError, raise_all, some, unknown
+from trainables.data.classes import MOST_NAMES, asked_classes, keep_classes, take_classes
 from trainables.data.config import DataConfig
 from trainables.data.files import FileIndex, index_folder, shown_path, stem
 from trainables.data.folder import list_folder, patients_in_names
@@ -70,7 +70,7 @@ def list_table(path: Path, config: DataConfig) -> Samples:
         samples = _with_folder(samples, split, folder, source.root, config)
     samples = _with_unnamed(samples, images, config)
     try:
-        samples = _with_groups(_without_unused(samples), source, config)
+        samples = _with_groups(_without_unused(samples, config), source, config)
         samples = keep_classes(samples, config, rename=False)
     except UserError as error:
         raise UserError(*samples.problems, *error.problems) from None
@@ -388,15 +388,22 @@ def _with_folder(samples: Samples, split: str, folder: Path, root: Path, config:
     )
 
 
-def _without_unused(samples: Samples) -> Samples:
-    """Without the classes that no image is left of, or that had none, such as UNK of one column for each class."""
+def _without_unused(samples: Samples, config: DataConfig) -> Samples:
+    """Without the classes that no image is left of, or that had none, such as UNK of one column for each class.
+
+    Raises ``UserError`` for one that ``--classes`` names.
+    """
     if samples.task == "multi_label":
         return samples
     counts = np.bincount(samples.labels, minlength=len(samples.classes))
     unused = [name for name, count in zip(samples.classes, counts, strict=True) if not count]
     if not unused:
         return samples
+    asked = asked_classes(config)
+    raise_all([f"--classes {name}: the table has it, but no row of it can be used" for name in unused if name in asked])
     kept = take_classes(samples, [name for name in samples.classes if name not in unused])
+    if asked:  # The others are left out, and counted.
+        return kept
     return dataclasses.replace(kept, notes=(*kept.notes, f"no image has the class {some(unused, MOST_NAMES)}"))
 
 

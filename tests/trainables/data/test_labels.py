@@ -181,6 +181,9 @@ def test_a_decision_for_a_label_that_is_none_is_a_mistake() -> None:
     assert len(problems) == 1
     assert "--uncertain-label Edma=1" in problems[0]
     assert "did you mean 'Edema'?" in problems[0]
+    problems = read({"finding": ["a", "b"]}, blank_label="findin=drop")[1].problems
+    assert len(problems) == 1
+    assert "did you mean 'finding'?" in problems[0]
 
 
 def test_one_finding_alone_is_two_classes_or_by_option_one_label() -> None:

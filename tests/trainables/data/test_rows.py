@@ -233,7 +233,10 @@ def test_a_class_without_images_is_none(table: Callable[..., Path]) -> None:
     samples = read(table(rows, ["a.png", "b.png", "c.png"]), skip_missing=True)
     assert (samples.classes, samples.labels.tolist()) == (("x", "y"), [0, 1, 0])
     assert "no image has the class z" in samples.notes
+    unusable = problems_of(table(rows, ["a.png", "b.png", "c.png"]), skip_missing=True, classes="x,z")
+    assert "--classes z: the table has it, but no row of it can be used" in unusable
     assert "one class only ('1')" in read(table([{**row, "finding": "1"} for row in ROWS])).nothing_to_tell
+    assert not [note for note in read(table(rows), classes="x,y").notes if "no image has" in note]
 
 
 # ---- rows of one image
