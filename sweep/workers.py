@@ -56,6 +56,7 @@ class Work(Protocol):
 
     def started(self, number: int) -> None:
         """A process has taken it."""
+        return  # A protocol's method without a body would be abstract to mypy.
 
     def reported(self, number: int, result: dict[str, Any]) -> bool:
         """Whether it ends with this result, by itself or because it is to be stopped."""

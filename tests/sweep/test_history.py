@@ -55,7 +55,7 @@ def test_an_epoch_that_stands_twice_counts_once_and_the_later_line_wins(history:
     history.begin(0, TrialParams(backbone="resnet18"))
     report(history, 0, 1, 0.5)
     report(history, 0, 1, 0.5)
-    assert len(history.files(history.entries[0]).result.read_text().splitlines()) == 1, "Ray tells each result twice"
+    assert len(history.files(history.entries[0]).result.read_text().splitlines()) == 1, "what is told again stands once"
     again = history_of(history.paths.root)
     report(again, 0, 1, 0.5)
     assert len(history.files(history.entries[0]).result.read_text().splitlines()) == 1, "and a resumed trial its last"
