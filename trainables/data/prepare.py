@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import glob
 import hashlib
-import itertools
 import os
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
@@ -198,10 +197,10 @@ class _Ready:
         return {"count": len(set(names)), "counts": {split: counts[split] for split in SPLITS}}
 
     def _source_by_class(self) -> dict[str, dict[str, int]] | None:
-        samples = self.samples
-        if samples.sources is None:
+        samples, sources = self.samples, self.samples.sources
+        if sources is None:
             return None
-        of_class = (itertools.compress(samples.sources, has) for has in samples.hot.T)
+        of_class = ([sources[row] for row in np.flatnonzero(has)] for has in samples.hot.T)
         return {name: dict(sorted(Counter(of).items())) for name, of in zip(samples.classes, of_class, strict=True)}
 
     def _caveats(self) -> list[str]:
