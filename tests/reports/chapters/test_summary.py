@@ -236,7 +236,7 @@ def test_another_selection_metric_gives_its_own_headline(write_run, metric, mode
     if metric == "val_loss":
         assert shown.label.startswith("Test macro F1")
         course = finalists._course(results.leaderboard, results.winner)
-        assert (course.validation, math.isnan(course.search)) == ([], True), "losses on an axis of scores"
+        assert (course["validation"], math.isnan(course["search"])) == ([], True), "losses on an axis of scores"
 
 
 def test_a_multi_label_run_says_that_it_is_judged_at_one_half(write_run):
