@@ -42,7 +42,7 @@ from trainables.atomic import FORMAT, now, sha256_of, write_json
 from trainables.data.config import DataConfig
 from trainables.data.dataset import unchanged
 from trainables.data.decoded import read_records
-from trainables.data.file_form import file_form
+from trainables.data.file_form import is_npz
 from trainables.data.prepare import list_samples, reasons_unread
 from trainables.data.presets import apply_preset
 from trainables.data.samples import MISSING, SPLIT_WORDS, Samples
@@ -386,7 +386,7 @@ def _with(samples: Samples, task: str, labels: NDArray[Any], classes: Sequence[s
 def _list(config: DataConfig, task: str) -> Samples:
     raise_all(config.problems())
     multi_label, place = task == "multi_label", Path(config.data)
-    table = config.table is not None or (os.path.isfile(place) and file_form(place) == "table")
+    table = config.table is not None or (os.path.isfile(place) and not is_npz(place))
     # Columns of 0 and 1 of which one is set are classes, too: whether they are is looked at later.
     asked = {"task": "multi_label"} if multi_label and table and config.task == "auto" else {}
     try:

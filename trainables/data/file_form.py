@@ -59,16 +59,15 @@ BROKEN = (
 """What reading a damaged file may raise."""
 
 
-def file_form(path: Path) -> str:
-    """ "table", "npz", "archive", "image" or "other", by the content; ``opened`` says why the last three are no tables.
-
-    "archive" holds images, or more than one file. Raises ``UserError``: no regular file, empty, or not to be read.
+def is_npz(path: Path) -> bool:
+    """Whether a file has arrays (.npz) in it, by its content. Raises ``UserError``, as ``opened``, where it is no table
+    either.
     """
     try:
         with opened(path):
-            return "table"
-    except NoTableError as error:
-        return error.form
+            return False
+    except ArraysError:
+        return True
 
 
 class Limited(io.RawIOBase):
@@ -95,18 +94,16 @@ class Limited(io.RawIOBase):
 Opened: TypeAlias = "io.BufferedReader[Limited]"
 
 
-class NoTableError(UserError):
-    """What a file is instead of a table; ``form`` as ``file_form`` tells it."""
-
-    form = "other"
+class ArraysError(UserError):
+    """What ``opened`` raises for arrays (.npz)."""
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Opened]:
     """The content of a table, unpacked as it is read.
 
-    Raises ``NoTableError`` for what is none by its content, and ``UserError``, also later, for what cannot be read or
-    is larger than the limits.
+    Raises ``UserError`` for what is none by its content, and, also later, for what cannot be read or is larger than the
+    limits.
     """
     try:
         packed = _size(path)
@@ -147,21 +144,21 @@ def _only_member(path: Path, file: IO[bytes]) -> IO[bytes]:
     parts = {name: PurePosixPath(name.replace("\\", "/")).parts for name in names}
     outside = [name for name in names if ".." in parts[name] or name.startswith(("/", "\\"))]
     if outside:
-        raise NoTableError(f"{path}: a zip that contains {outside[0]!r}, a path outside of it: not read")
+        raise UserError(f"{path}: a zip that contains {outside[0]!r}, a path outside of it: not read")
     if names and all(name.endswith(".npy") for name in names):
-        raise _no_table("npz", f"{path}: arrays (.npz), not a table")
+        raise ArraysError(f"{path}: arrays (.npz), not a table")
     if any(name.startswith("xl/workbook.") for name in names):
-        raise NoTableError(f"{path}: an Excel workbook, which is not supported; save its sheet as CSV")
+        raise UserError(f"{path}: an Excel workbook, which is not supported; save its sheet as CSV")
     if "mimetype" in names and "content.xml" in names:
-        raise NoTableError(f"{path}: an OpenDocument file, which is not supported; save its sheet as CSV")
+        raise UserError(f"{path}: an OpenDocument file, which is not supported; save its sheet as CSV")
     names = [name for name in names if not any(part.startswith(".") or part == "__MACOSX" for part in parts[name])]
     images = sum(PurePosixPath(name.lower()).suffix in EXTENSIONS for name in names)
     if images or len(names) != 1:
         shown = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])]) or "nothing"
         what = f"an archive of {images} images" if images else f"a zip of {len(names)} files, not of one table"
-        raise _no_table("archive", f"{path}: {what} ({shown}); {_unpack(path)}")
+        raise UserError(f"{path}: {what} ({shown}); {_unpack(path)}")
     if archive.getinfo(names[0]).flag_bits & 1:
-        raise NoTableError(f"{path}: {names[0]} in it is encrypted; {_unpack(path)}")
+        raise UserError(f"{path}: {names[0]} in it is encrypted; {_unpack(path)}")
     return archive.open(names[0])
 
 
@@ -177,21 +174,15 @@ def _check_head(path: Path, head: bytes) -> None:
     """Raise if what begins so is no table."""
     kind = image_kind(path)
     if kind and (kind != "PPM" or path.suffix.lower() in EXTENSIONS):  # "P2 17 " begins tables, too
-        raise _no_table("image", f"{path}: a {kind} image, not a table; give the folder that contains it")
+        raise UserError(f"{path}: a {kind} image, not a table; give the folder that contains it")
     packed = _beginning(head, _PACKED)
     if packed:
-        raise _no_table("archive", f"{path}: {packed}, which is not supported; {_unpack(path)}")
+        raise UserError(f"{path}: {packed}, which is not supported; {_unpack(path)}")
     marked = head.startswith((b"\xff\xfe", b"\xfe\xff", b"PAR1"))
     found = _beginning(head, _NO_TABLES) or ("binary data" if b"\0" in head else None)
     if found and not marked:
         forms = "a table is CSV, TSV, Parquet or JSON Lines, optionally in gzip or zip"
-        raise NoTableError(f"{path}: not a supported table: {found}; {forms}")
-
-
-def _no_table(form: str, problem: str) -> NoTableError:
-    error = NoTableError(problem)
-    error.form = form
-    return error
+        raise UserError(f"{path}: not a supported table: {found}; {forms}")
 
 
 def _beginning(head: bytes, patterns: dict[str, bytes]) -> str | None:

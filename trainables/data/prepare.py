@@ -30,7 +30,7 @@ from trainables.data.checks import (
 )
 from trainables.data.config import LEAST_IMAGE_SIZE, DataConfig
 from trainables.data.dataset import DATASET_FILE, IMAGES_FILE, SPLITS_FILE, THUMBNAILS_FILE
-from trainables.data.file_form import file_form
+from trainables.data.file_form import is_npz
 from trainables.data.files import image_kind, index_folder, of_files
 from trainables.data.folder import list_folder
 from trainables.data.folder_tables import table_in
@@ -373,7 +373,7 @@ def list_samples(config: DataConfig) -> Samples:
     place = Path(config.data).absolute()
     file = place if config.table is None else (place if place.is_dir() else place.parent) / config.table
     if config.table is not None or file.is_file():
-        return list_npz(file, config) if file_form(file) == "npz" else list_table(file, config)
+        return list_npz(file, config) if is_npz(file) else list_table(file, config)
     if not place.is_dir():
         files = sorted(glob.glob(str(place)))
         pattern = f"patterns are not supported: give one of {len(files)} files, such as {files[0]}" if files else ""
