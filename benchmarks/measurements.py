@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from typing import Any
 import torch
 
 from benchmarks.own_process import AT_ONCE, ROOT
+from sweep.machine import of_processors
+from trainables.atomic import append_line
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,7 @@ class Results:
             print(f"{datetime.now():%H:%M} {one.case}: {one.what}, round {one.round + 1} ...", file=sys.stderr)
             values = {"case": one.case, "what": one.what, "round": one.round, "values": one.make()}
             line = {"setup": self.setup, "commit": _commit(), "date": f"{datetime.now():%Y-%m-%d %H:%M}"} | values
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n" if self.path.stat().st_size and not _ends_a_line(self.path) else "")
-                file.write(json.dumps(line) + "\n")
+            append_line(self.path, json.dumps(line))
             self._take(line)
         return self.found[key]
 
@@ -72,21 +71,14 @@ class Results:
 
 def machine() -> str:
     """Of what CPU, how many cores of it, and torch's version."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        cpu = platform.processor() or platform.machine()
+    cpu = next(iter(of_processors("model name")), platform.processor() or platform.machine())
     amx = " with AMX" if has_amx() else ""
     return f"{AT_ONCE} cores of {cpu}{amx}, torch {torch.__version__}"
 
 
 def has_amx() -> bool:
     """Whether the CPU multiplies bfloat16 matrices in hardware."""
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
+    return any("amx_bf16" in flags for flags in of_processors("flags"))
 
 
 def _commit() -> str:
@@ -94,9 +86,3 @@ def _commit() -> str:
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return done.stdout.strip() or "unknown"
-
-
-def _ends_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
