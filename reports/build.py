@@ -104,12 +104,7 @@ def _files(results: Results) -> dict[str, bytes]:
         subtitle=f"{results.data.run.sweep.space or 'unknown space'} · {len(results.data.trials):,} trials",
         chapters=chapters,
     )
-    files = {
-        "index.html": render.encoded(render.html_page(page)),
-        "report.md": render.encoded(render.markdown_page(page)),
-        **render.attachments(chapters),
-    }
-    return dict(sorted(files.items()))
+    return render.page_files(page, "index.html")
 
 
 def _write(files: dict[str, bytes], name: str, report: Path) -> None:

@@ -50,14 +50,10 @@ def build(root: Path) -> list[str]:
         subtitle=f"{result.images.names[0]} · {len(result.images.paths):,} images",
         chapters=chapters,
     )
-    files = {
-        paths.page: render.encoded(render.html_page(page)),
-        paths.markdown: render.encoded(render.markdown_page(page)),
-        **{paths.root / name: content for name, content in render.attachments(chapters).items()},
-    }
+    files = render.page_files(page, paths.page.name)
     try:
-        for path, content in files.items():
-            write_atomically(path, methodcaller("write_bytes", content))
+        for name, content in files.items():
+            write_atomically(paths.root / name, methodcaller("write_bytes", content))
     except OSError as error:
         raise UserError(f"the report {paths.page} cannot be written ({error.strerror}): make room") from error
     return in_lines(result)

@@ -42,6 +42,13 @@ class Page:
     chapters: tuple[Chapter, ...]
 
 
+def page_files(page: Page, name: str) -> dict[str, bytes]:
+    """All files of a page by their name below its folder, sorted: the HTML, called ``name``, the Markdown, and
+    ``attachments``."""
+    texts = {name: encoded(html_page(page)), "report.md": encoded(markdown_page(page))}
+    return dict(sorted((texts | attachments(page.chapters)).items()))
+
+
 def html_page(page: Page) -> str:
     """One self-contained page: style, script and figures inside, every name escaped."""
     environment = _environment(autoescape=True)

@@ -149,7 +149,6 @@ class EvaluationPaths(_Folder):
     images = _At("images.csv")
     conclusion = _At("conclusion.json")
     page = _At("report.html")
-    markdown = _At("report.md")
 
 
 def place_problems(paths: RunPaths) -> list[str]:
