@@ -6,13 +6,13 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from reports.bootstrap import Array, Bools, Runs, Scores, score_runs, with_means
-from reports.intervals import FEW_GROUPS
 from trainables.metrics import MISSING, UNTUNED, OperatingPoint, best_threshold, decisions, shown_threshold
 from trainables.predictions import Predictions, join
 
@@ -128,20 +128,13 @@ def youden(truth: Bools, probability: npt.NDArray[np.float32]) -> float | None:
     return best_threshold(truth, probability, lambda tp, fp: tp / truth.sum() - fp / (~truth).sum())
 
 
-@dataclass(frozen=True)
-class Subgroup:
-    """The images of one value of a subgroup column. absent: classes of none of them. small: below FEW_GROUPS groups."""
+class Subgroup(NamedTuple):
+    """The images of one value of a subgroup column, and their scores."""
 
     column: str
     value: str
-    images: int
-    patients: float
+    images: Runs
     scores: Scores
-    absent: tuple[str, ...]
-
-    @property
-    def small(self) -> bool:
-        return self.scores.resamples.groups < FEW_GROUPS
 
 
 def subgroup_scores(
@@ -168,9 +161,7 @@ def subgroup_scores(
     found = []
     for column, value, chosen in parts:
         part = images.of(chosen)
-        scores = part.scores(thresholds=thresholds)
-        absent = tuple(name for name in part.classes if not scores.positives[name])
-        found.append(Subgroup(column, value, len(part.paths), part.patients, scores, absent))
+        found.append(Subgroup(column, value, part, part.scores(thresholds=thresholds)))
     return tuple(found), tuple(cut_short)
 
 

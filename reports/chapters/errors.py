@@ -143,20 +143,20 @@ def subgroups(
     """What to say of subgroups, Markdown; and one row each, the first of all images. A macro F1 is given only where
     every class is there. cut_short: the columns of which rare values were left out."""
     wanted = {"accuracy": "accuracy", "f1_macro": "f1_macro"}
-    task = "multi_label" if "exact_match" in found[0].scores.estimate else "single_label"
-    titles = {f"{name}_shown": formats.score_name(name, task) for name in wanted}
+    titles = {f"{name}_shown": formats.score_name(name, found[0].images.task) for name in wanted}
     if positive:
         wanted["sensitivity"], titles["sensitivity_shown"] = f"recall:{positive}", f"sensitivity, {positive}"
     rows: list[dict[str, Any]] = []
     pairs = []
-    for one in found:
-        defined = {key: score for key, score in wanted.items() if key != "f1_macro" or not one.absent}
-        pairs += [(one.scores, score) for score in defined.values()]
-        row = {"column": one.column, "value": one.value, "images": one.images, "patients": one.patients}
-        row |= intervals.cells(None, wanted) | intervals.cells(one.scores, defined)
-        unit = "patients" if one.scores.resamples.named else "images"
-        remarks = [f"small: fewer than {FEW_GROUPS} {unit}"] if one.small else []
-        remarks += [f"without {formats.listing(one.absent)}: no macro F1"] if one.absent else []
+    for column, value, images, scores in found:
+        absent = [name for name in images.classes if not scores.positives[name]]
+        defined = {key: score for key, score in wanted.items() if key != "f1_macro" or not absent}
+        pairs += [(scores, score) for score in defined.values()]
+        row = {"column": column, "value": value, "images": len(images.paths), "patients": images.patients}
+        row |= intervals.cells(None, wanted) | intervals.cells(scores, defined)
+        unit = "patients" if scores.resamples.named else "images"
+        remarks = [f"small: fewer than {FEW_GROUPS} {unit}"] if scores.resamples.groups < FEW_GROUPS else []
+        remarks += [f"without {formats.listing(absent)}: no macro F1"] if absent else []
         rows.append(row | {"remark": "; ".join(remarks)})
     text = "Differences between subgroups may be due to chance or to different class frequencies."
     if cut_short:
