@@ -32,6 +32,7 @@ from optuna.trial import FrozenTrial, create_trial
 
 from reports import formats, tables
 from reports.data import ReportData
+from sweep.trial_records import Suggestion
 
 FEWEST_TRIALS = 10
 MOST_TRIALS = 250  # bounds the time: one evaluation a shuffle
@@ -130,7 +131,7 @@ def used_trials(data: ReportData) -> UsedTrials:
         "with a value outside its range": 0,
     }
     rows = {str(row["trial_id"]): row for row in ended.to_dict("records") if row["trial_id"] in scores}
-    suggested = {key: _suggested(data, key) for key in rows}
+    suggested = {key: _suggested(data.run.suggestions[key]) for key in rows}
     fields = {name.partition(".")[0] for names in suggested.values() for name in names}
     flat = {key: _active(row, fields) for key, row in rows.items()}
     taken = {name: [own[name] for own in flat.values() if name in own] for name in sorted(set().union(*flat.values()))}
@@ -236,16 +237,14 @@ def _scores(data: ReportData, epoch: int | None) -> dict[str, float]:
     return {str(key): float(value) for key, value in best.items()}
 
 
-def _suggested(data: ReportData, trial_id: str) -> dict[str, tuple[Any, BaseDistribution]]:
+def _suggested(suggestion: Suggestion) -> dict[str, tuple[Any, BaseDistribution]]:
     """What the search suggested: by name, value and distribution; {} for a fixed list or a damaged record."""
     try:
-        text = data.run.paths.trial(trial_id).params.read_text(encoding="utf-8")
-        suggestion = json.loads(text)["suggestion"]
         return {
-            name: (suggestion["suggested"][name], _distribution(json.dumps(value)))
-            for name, value in suggestion["distributions"].items()
+            name: (suggestion.suggested[name], _distribution(json.dumps(value)))
+            for name, value in suggestion.distributions.items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 

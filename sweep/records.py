@@ -32,7 +32,16 @@ from sweep.record_reader import (
     reason,
 )
 from sweep.run_folder import ModelPaths, RunPaths
-from sweep.trial_records import Finals, TrialRecord, best, epochs_table, read_finals, read_trials, trials_table
+from sweep.trial_records import (
+    Finals,
+    Suggestion,
+    TrialRecord,
+    best,
+    epochs_table,
+    read_finals,
+    read_trials,
+    trials_table,
+)
 from trainables import maps, predictions
 from trainables.atomic import check_format
 from trainables.data.dataset import unchanged
@@ -276,10 +285,10 @@ IMAGE_COLUMNS = ["path", "mode", "width", "height", "bits", "jpeg_quality", "mea
 class Run:
     """A run folder. ``trials`` and ``epochs`` are described in ``trials_table`` and ``epochs_table``.
 
-    best: of the trials, None if none has a score. finals: None before any finalist was chosen. rows: splits.csv, every
-    column as text ("" where empty). images: images.csv, ``IMAGE_COLUMNS``, path and mode text, the others numbers or
-    NaN; no rows where there is none. model: None where no model is written; baselines: None where none were measured.
-    problems: one sentence for each file that is damaged or missing.
+    suggestions: by trial_id. best: of the trials, None if none has a score. finals: None before any finalist was
+    chosen. rows: splits.csv, every column as text ("" where empty). images: images.csv, ``IMAGE_COLUMNS``, path and
+    mode text, the others numbers or NaN; no rows where there is none. model: None where no model is written; baselines:
+    None where none were measured. problems: one sentence for each file that is damaged or missing.
     """
 
     paths: RunPaths
@@ -288,6 +297,7 @@ class Run:
     dataset: DatasetRecord
     trials: pd.DataFrame
     epochs: pd.DataFrame
+    suggestions: dict[str, Suggestion]
     best: TrialRecord | None = None
     finals: Finals | None = None
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -312,6 +322,7 @@ def read_run(root: Path) -> Run:
         dataset=dataset,
         trials=trials_table(records, paths),
         epochs=epochs_table(records),
+        suggestions={one.trial_id: one.suggestion for one in records},
         best=best(records, sweep.mode),
         finals=finals,
         rows=_read_rows(paths, dataset, problems),
