@@ -99,7 +99,7 @@ class TrialHistory:
             entry = TrialState(record.number, record.trial_id, self._params_of(record), record.suggestion)
             entry.status, entry.reason, entry.mode = record.status, record.reason, self.mode
             for epoch in record.epochs:
-                self._add_epoch(entry, epoch, epoch.score(self.metric))
+                self._add_epoch(entry, epoch)
             if (restarts := self.files(entry).restarts).exists():
                 entry.restarts = len(restarts.read_bytes().splitlines())
             self.entries[record.number] = entry
@@ -140,14 +140,14 @@ class TrialHistory:
         write_json(files.params, start | {"suggestion": drawn})
         return entry
 
-    def report(self, number: int, epoch: int, score: float, record: str) -> None:
+    def report(self, number: int, record: str) -> None:
         """Append an epoch's record (JSON text). One that is told again, as by a trial that goes on, changes nothing."""
         if not record or self._last_record.get(number) == record:
             return
         self._last_record[number] = record
         entry = self.entries[number]
         facts = json.loads(record)
-        self._add_epoch(entry, EpochRecord.from_line(facts, "", []).model_copy(update={"epoch": epoch}), score)
+        self._add_epoch(entry, EpochRecord.from_line(facts, "", []))
         append_line(self.files(entry).result, record)
         for listener in self.on_report:
             listener(entry, facts)
@@ -186,10 +186,10 @@ class TrialHistory:
     def _records(self, problems: list[str]) -> list[TrialRecord]:
         return read_trials(self.paths.trial_folders(), self.paths.trials, self.metric, self.mode, problems)
 
-    def _add_epoch(self, entry: TrialState, record: EpochRecord, score: float) -> None:
+    def _add_epoch(self, entry: TrialState, record: EpochRecord) -> None:
         for void in [epoch for epoch in entry.scores if epoch > record.epoch]:  # it was trained again from here
             del entry.scores[void], entry.seconds[void]
-        entry.scores[record.epoch] = score
+        entry.scores[record.epoch] = record.score(self.metric)
         seconds = record.epoch_seconds
         entry.seconds[record.epoch] = 0.0 if seconds is None or math.isnan(seconds) else seconds
         entry.trainable_params = record.trainable_params or entry.trainable_params

@@ -256,7 +256,7 @@ class _Trials:
         self.progress.trial_started(self.history.entries[number])
 
     def reported(self, number: int, result: dict[str, Any]) -> bool:
-        self.history.report(number, result["epoch"], result["score"], result["record"])
+        self.history.report(number, result["record"])
         if result["record"]:
             self.progress.epoch(self.history.entries[number])
         if result["epoch"]:

@@ -102,7 +102,7 @@ class ToySweep:
         epoch = len(state.scores) + 1
         score = self.curve(state.params, epoch)
         record = json.dumps({"epoch": epoch, "val_f1_macro": None if math.isnan(score) else score})
-        self.history.report(state.number, epoch, score, record)
+        self.history.report(state.number, record)
         if math.isnan(score):
             self.history.end(state.number, "failed", "nan")
             return True

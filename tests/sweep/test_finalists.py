@@ -35,7 +35,8 @@ def search(root: Path, trials: list[tuple[dict[str, Any], list[float], str]], mo
     for number, (changes, scores, status) in enumerate(trials):
         history.begin(number, TrialParams(**{"backbone": "resnet18", "lr": 0.001 * (number + 1)} | changes))
         for epoch, score in enumerate(scores, start=1):
-            history.report(number, epoch, score, json.dumps({"epoch": epoch, "epoch_seconds": 2.0}))
+            record = {"epoch": epoch, "epoch_seconds": 2.0, "val_f1_macro": score}
+            history.report(number, json.dumps(record))
         if status != "running":
             history.end(number, status, "")
     return history

@@ -38,7 +38,7 @@ def history(tmp_path: Path) -> TrialHistory:
 
 
 def report(history: TrialHistory, number: int, epoch: int, score: float, **more: float) -> None:
-    history.report(number, epoch, score, json.dumps({"epoch": epoch, "val_f1_macro": score, **more}))
+    history.report(number, json.dumps({"epoch": epoch, "val_f1_macro": score, **more}))
 
 
 def test_a_trial_is_read_back_as_it_was_written(history: TrialHistory) -> None:
@@ -118,7 +118,7 @@ def test_of_trials_that_have_ended_no_record_stays_in_memory(history: TrialHisto
     for number in range(50):
         history.begin(number, TrialParams(backbone="resnet18"))
         record = json.dumps({"epoch": 1, "val_f1_macro": 0.5, "of many classes": "x" * 200_000})
-        history.report(number, 1, 0.5, record)
+        history.report(number, record)
         history.end(number, "completed", "")
     kept_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()

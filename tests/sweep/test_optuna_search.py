@@ -454,11 +454,11 @@ def test_a_duplicate_of_a_trial_that_a_kill_left_running_learns_its_outcome(
     original, holder = min((of, state.number) for of, state in twins.items() if of != state.number)
     for number in range(6):
         if number != original:
-            started.history.report(number, 1, 0.1, json.dumps({"epoch": 1, "val_f1_macro": 0.1}))
+            started.history.report(number, json.dumps({"epoch": 1, "val_f1_macro": 0.1}))
             started.history.end(number, "completed", "")
     assert started.history.entries[holder].ended
     resumed = sweep()
-    resumed.history.report(original, 1, 0.8, json.dumps({"epoch": 1, "val_f1_macro": 0.8}))
+    resumed.history.report(original, json.dumps({"epoch": 1, "val_f1_macro": 0.8}))
     resumed.history.end(original, "completed", "")
     name = resumed.history.entries[original].trial_id
     same = [trial for trial in told(resumed) if trial.user_attrs["trial_id"] == name]

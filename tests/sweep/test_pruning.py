@@ -25,7 +25,7 @@ def filled(root: Path, scores: list[list[float]], mode: str = "max") -> TrialHis
     for number, own in enumerate(scores):
         history.begin(number, TrialParams(backbone="resnet18"))
         for epoch, score in enumerate(own, start=1):
-            history.report(number, epoch, score, json.dumps({"epoch": epoch, "val_f1_macro": score}))
+            history.report(number, json.dumps({"epoch": epoch, "val_f1_macro": score}))
     return history
 
 
@@ -49,7 +49,7 @@ def test_asha_decides_as_rays_own_scheduler_once_enough_trials_have_reached_a_ru
         number = int(chance.choice(sorted(alive)))
         epoch = len(history.entries[number].scores) + 1
         score = float(steps[number, epoch - 1])
-        history.report(number, epoch, score, json.dumps({"epoch": epoch, "val_f1_macro": score}))
+        history.report(number, json.dumps({"epoch": epoch, "val_f1_macro": score}))
         decision = rays.on_trial_result(None, trials[number], {"epoch": epoch, "score": score})
         reason = ours.reason_to_stop(history, number, epoch, history.entries.keys())
         if epoch == budget:
@@ -137,7 +137,7 @@ def test_rungs_survive_a_kill(tmp_path: Path, wide_space: Space) -> None:
     resumed = ToySweep(tmp_path, wide_space, trials=12)
     number = resumed.history.begin(99, TrialParams(backbone="resnet18")).number
     for epoch in (1, 2):
-        resumed.history.report(number, epoch, 0.01, json.dumps({"epoch": epoch, "val_f1_macro": 0.01}))
+        resumed.history.report(number, json.dumps({"epoch": epoch, "val_f1_macro": 0.01}))
     assert resumed.pruning.reason_to_stop(resumed.history, number, 2, resumed.history.entries.keys()) is not None
 
 
@@ -145,7 +145,7 @@ def test_a_trial_killed_before_its_rung_was_decided_is_decided_when_it_reports_a
     """Its own record in the rung must not count as a promotion."""
     filled(tmp_path, [[0.9] * 3, [0.8] * 3, [0.1] * 3, [0.7] * 3])
     history = history_of(tmp_path)
-    history.report(2, 3, 0.1, json.dumps({"epoch": 3, "val_f1_macro": 0.1}))
+    history.report(2, json.dumps({"epoch": 3, "val_f1_macro": 0.1}))
     rule = PruningRule("asha", 9, grace_period=3, reduction_factor=3)
     assert rule.reason_to_stop(history, 2, 3, history.entries.keys()) is not None
 

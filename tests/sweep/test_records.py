@@ -66,7 +66,7 @@ def tied(root: Path, count: int) -> TrialHistory:
         history.files(entry).weights.parent.mkdir(parents=True)
         history.files(entry).weights.touch()
         line = {"epoch": 1, "val_f1_macro": 1.0, "trainable_params": SIZES[number]}
-        history.report(number, 1, 1.0, json.dumps(line))
+        history.report(number, json.dumps(line))
         history.end(number, "completed", "")
     return history
 
@@ -95,7 +95,7 @@ def test_of_equal_trials_the_smallest_keep_their_weights(tmp_path: Path) -> None
         entry = history.begin(number, TrialParams(backbone="resnet18"))
         history.files(entry).weights.parent.mkdir(parents=True)
         history.files(entry).weights.touch()
-        history.report(number, 1, 1.0, json.dumps({"epoch": 1, "val_f1_macro": 1.0, "trainable_params": size}))
+        history.report(number, json.dumps({"epoch": 1, "val_f1_macro": 1.0, "trainable_params": size}))
         history.end(number, "completed", "")
     kept = [number for number, entry in history.entries.items() if history.files(entry).weights.exists()]
     assert len(kept) == WEIGHTS_KEPT

@@ -25,7 +25,7 @@ def history(tmp_path: Path) -> TrialHistory:
 
 
 def report(history: TrialHistory, epoch: int, **values: float | None) -> None:
-    history.report(0, epoch, 0.5, json.dumps({"epoch": epoch, **values}))
+    history.report(0, json.dumps({"epoch": epoch, **values}))
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:

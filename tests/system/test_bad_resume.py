@@ -143,7 +143,7 @@ def test_a_warm_start_needs_its_earlier_run_once(
     history = TrialHistory(earlier, "val_f1_macro", "max")
     for number, score in enumerate((0.5, 0.9)):
         history.begin(number, TrialParams(backbone="squeezenet1_1", batch_size=4, lr=0.01 * (number + 1)))
-        history.report(number, 1, score, json.dumps({"epoch": 1, "val_f1_macro": score}))
+        history.report(number, json.dumps({"epoch": 1, "val_f1_macro": score}))
     begin(tmp_path, images, "--name", "begun", "--warm-start", str(earlier.root))
     saved = json.loads((tmp_path / "storage" / "begun" / "sweep.json").read_text())
     assert saved["resolved"]["warm_start"] == str(earlier.root)
