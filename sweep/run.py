@@ -35,6 +35,7 @@ from sweep.run_folder import (
     staging,
     unwritable,
 )
+from sweep.trial_records import Finals, read_finals
 from trainables.atomic import FORMAT, now, write_atomically, write_json, write_text
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from sweep.machine import Machine
     from sweep.plan import Plan
     from sweep.ray_tune import Outcome, TimeBudget
-    from sweep.trial_records import Finals
     from trainables.data.config import DataConfig
     from trainables.trial import TrialSettings
 
@@ -198,7 +198,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
             outcome = compute(plan, history, settings, budget, beat)
         beat.progress = None
         beat.exit_code = exit_code(history, outcome.interrupted)
-        ended = not outcome.interrupted and (not outcome.out_of_time or winner_selected(paths))
+        ended = not outcome.interrupted and (not outcome.out_of_time or winner_selected(history))
         say(*write_summary(history, ended))
     except (SweepStopped, OSError) as error:
         stopped = error if isinstance(error, SweepStopped) else disk.stopped_by(error, paths.root.parent)
@@ -214,11 +214,9 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
     return paths, beat.exit_code
 
 
-def winner_selected(paths: RunPaths) -> bool:
+def winner_selected(history: TrialHistory) -> bool:
     """Whether the finalists are done, so that a search that used up its time is a sweep that has ended."""
-    from sweep.records import read_run
-
-    finals = read_run(paths.root).finals
+    finals = read_finals(history.paths, history.metric, history.mode, [])
     return finals is not None and finals.selected is not None and finals.done
 
 
