@@ -24,6 +24,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from search_spaces.errors import UserError
 from search_spaces.paths import shortened, unreachable
 from trainables.atomic import TEMPORARY, disk_error, write_json
+from trainables.data import dataset as files
 from trainables.processes import is_gone, this_process
 
 LONGEST_PATH = 3000
@@ -57,11 +58,11 @@ class RunPaths(_Folder):
     provenance = _At("provenance.json")
     space = _At("space.py")
     """A copy of the user's own space file."""
-    dataset = _At("dataset.json")
-    splits = _At("splits.csv")
-    images = _At("images.csv")
+    dataset = _At(files.DATASET_FILE)
+    splits = _At(files.SPLITS_FILE)
+    images = _At(files.IMAGES_FILE)
     """Size, mode, bit depth and brightness of each image as it was read."""
-    thumbnails = _At("thumbnails.npz")
+    thumbnails = _At(files.THUMBNAILS_FILE)
     lock = _At(".lock")
     """Held by the process that runs the sweep."""
     heartbeat = _At("heartbeat.json")
@@ -80,11 +81,11 @@ class RunPaths(_Folder):
     """Which configurations are repeated, and how often."""
     selection = _At("finalists/selection.json")
     """The winner, fixed on validation before the test split is opened."""
-    test_access = _At("finalists/test_access.jsonl")
+    test_access = _At(files.TEST_ACCESS_FILE)
     """One line for each time that the test split was opened."""
     baselines = _At("baselines")
     """What simple methods reach on the same split: a table and their predictions."""
-    baselines_table = _At("baselines/baselines.json")
+    baselines_table = _At(f"baselines/{files.BASELINES_FILE}")
     models = _At("models")
     """The model to use, see ``ModelPaths``."""
     external = _At("external")
@@ -125,8 +126,8 @@ class TrialPaths(_Folder):
     stacks = _At("stacks.txt")
     """Where a trial hung when the watchdog ended it."""
     weights = _At("best/weights.pt")
-    predictions = _At("best/predictions.npz")
-    maps = _At("best/maps.npz")
+    predictions = _At(f"best/{files.PREDICTIONS_FILE}")
+    maps = _At(f"best/{files.MAPS_FILE}")
     """Where it looked, see ``trainables.attribution``; of the trial alone that the model was made of."""
 
 
@@ -144,9 +145,9 @@ class EvaluationPaths(_Folder):
     """The files of one evaluation on other images; ``root`` is ``<run>/external/<name>`` unless the user gave one."""
 
     evaluation = _At("evaluation.json")
-    predictions = _At("predictions.npz")
+    predictions = _At(files.PREDICTIONS_FILE)
     rows = _At("rows.csv")
-    images = _At("images.csv")
+    images = _At(files.IMAGES_FILE)
     conclusion = _At("conclusion.json")
     page = _At("report.html")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainables.backbones import Backbone
 from trainables.batches import ImageBatches
-from trainables.data.dataset import open_dataset, open_test_split
+from trainables.data.dataset import MAPS_FILE, PREDICTIONS_FILE, open_dataset, open_test_split
 from trainables.engine import EVALUATION_BATCH, map_batches
 from trainables.export import plain_network, restore
 from trainables.maps import SMALLEST_GRID, Maps
@@ -21,8 +21,6 @@ from trainables.metrics import decisions, has_class
 from trainables.predictions import Predictions, read_predictions
 from trainables.weights import FoundWeights
 
-# The same name stands in sweep/run_folder.py, which this package may not import; a test compares them.
-MAPS_FILE = "maps.npz"
 MOST_LABELS = 8
 """Of an image, those that it has first, then those that it is given, by probability."""
 
@@ -41,7 +39,7 @@ def attribute_split(
     "test" (PermissionError while the run has not opened it). thresholds: as for ``metrics.decide``. Leaves the process
     with algorithms that may not be deterministic.
     """
-    part = read_predictions(weights_path.with_name("predictions.npz")).of(split)
+    part = read_predictions(weights_path.with_name(PREDICTIONS_FILE)).of(split)
     data = open_dataset(run_dir)
     places = [open_test_split(run_dir)] if split == "test" else [data.train, data.val]  # a fold validates on both
     row_of = {path: row for one in places for path, row in zip(one.paths, one.rows.tolist(), strict=True)}

@@ -29,7 +29,7 @@ from search_spaces.params import TrialParams
 from trainables.atomic import write_json
 from trainables.backbones import flattened_7x7
 from trainables.batches import Batches, ImageBatches
-from trainables.data.dataset import IMAGES_FILE, SPLITS_FILE, Split, TrialData
+from trainables.data.dataset import BASELINES_FILE, IMAGES_FILE, SPLITS_FILE, Split, TrialData
 from trainables.engine import EVALUATION_BATCH, map_batches
 from trainables.finetune import FineTunedModel, build_model
 from trainables.frozen_features import FeatureBatches, FrozenFeatures, shared_order
@@ -39,8 +39,6 @@ from trainables.seeding import trunk_seed
 from trainables.trial import TrialSettings, set_up_process
 from trainables.weights import FoundWeights
 
-# The same name stands in sweep/run_folder.py, which this package may not import; a test compares them.
-BASELINES_FILE = "baselines.json"
 OUT_OF_MEMORY = "out of memory"
 """Why a baseline failed that may not fail again."""
 THUMBNAIL_SIDE = 16

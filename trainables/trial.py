@@ -20,7 +20,7 @@ from search_spaces.errors import ParameterError, UserError, gathered, raise_all
 from search_spaces.params import TrialParams
 from trainables.batches import Batches, ImageBatches, keep_to_share, plan_batches
 from trainables.checkpoints import read_checkpoint, write_checkpoint
-from trainables.data.dataset import Split, TrialData, open_dataset, open_test_split
+from trainables.data.dataset import PREDICTIONS_FILE, Split, TrialData, open_dataset, open_test_split
 from trainables.data.image import PREPROCESSING_VERSION
 from trainables.engine import Forward, evaluate, train_epoch
 from trainables.feature_cache import CachePlace
@@ -467,7 +467,7 @@ def predict_trial(
     ``SAME_PROBABILITY``. ValueError where the weights give others. Where ``precision`` is another one than the trial's,
     all rows are of that one.
     """
-    predictions_path = weights_path.with_name("predictions.npz")
+    predictions_path = weights_path.with_name(PREDICTIONS_FILE)
     known: Predictions | None = None
     with suppress(Exception):  # a damaged file ends in whatever error its bytes lead to
         known = read_predictions(predictions_path)

@@ -26,7 +26,6 @@ from trial_settings import trial_settings
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from sweep.run_folder import RunPaths
 from trainables import baselines
 from trainables import batches as batches_module
 from trainables.backbones import BACKBONES
@@ -262,10 +261,6 @@ def test_values_have_places_and_what_is_new_or_missing_has_its_own() -> None:
     assert len(np.unique(found, axis=0)) == 4
     assert found[3, 0] == 1, "missing"
     assert found[2, -4] == 1, "no value of training"
-
-
-def test_the_file_has_the_name_that_a_run_folder_knows() -> None:
-    assert RunPaths(Path("run")).baselines_table.name == baselines.BASELINES_FILE
 
 
 def test_on_the_demo_set_borders_tell_next_to_nothing(tmp_path: Path) -> None:

@@ -18,12 +18,15 @@ import numpy.typing as npt
 from search_spaces.errors import UserError
 from trainables.atomic import sha256_of
 
-# The same names stand in sweep/run_folder.py, which this package may not import; a test compares them.
+# Of those that sweep/run_folder.py names, the files that this package reads or writes.
 DATASET_FILE = "dataset.json"
 SPLITS_FILE = "splits.csv"
 IMAGES_FILE = "images.csv"
 THUMBNAILS_FILE = "thumbnails.npz"
 TEST_ACCESS_FILE = "finalists/test_access.jsonl"
+BASELINES_FILE = "baselines.json"
+PREDICTIONS_FILE = "predictions.npz"
+MAPS_FILE = "maps.npz"
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ import pytest
 from PIL import Image, ImageOps
 
 from search_spaces.errors import UserError
-from sweep.run_folder import RunPaths
-from trainables.data import dataset
 from trainables.data.config import DataConfig
 from trainables.data.dataset import open_dataset
 from trainables.data.prepare import equal_files, inspect, list_samples, prepare
@@ -93,12 +91,6 @@ def test_decoded_images_that_have_gone_are_told(split_folder: Path, tmp_path: Pa
     shutil.rmtree(tmp_path / "cache")
     with pytest.raises(UserError, match=r"cannot be opened .* run the sweep again"):
         open_dataset(tmp_path / "run")
-
-
-def test_file_names_agree_with_those_of_the_run_folder(tmp_path: Path) -> None:
-    paths = RunPaths(tmp_path)
-    names = (paths.dataset.name, paths.splits.name, paths.images.name, paths.thumbnails.name)
-    assert names == (dataset.DATASET_FILE, dataset.SPLITS_FILE, dataset.IMAGES_FILE, dataset.THUMBNAILS_FILE)
 
 
 def test_multi_label_goes_through_to_the_trial(split_folder: Path, tmp_path: Path) -> None:
