@@ -47,6 +47,7 @@ from trainables.data.prepare import list_samples, reasons_unread
 from trainables.data.presets import apply_preset
 from trainables.data.samples import MISSING, SPLIT_WORDS, Samples
 from trainables.data.split_files import write_image_stats, write_splits
+from trainables.data.splits import kept_together
 from trainables.metrics import evaluate_predictions
 from trainables.predictions import Predictions
 
@@ -209,7 +210,7 @@ def _written(
     thresholds = {name: value for name, value in (model.facts.thresholds or {}).items() if name in samples.classes}
     judged = samples.labels, probabilities, samples.classes, samples.task
     scores = evaluate_predictions(*judged, ordered=model.facts.ordered, thresholds=thresholds or None)
-    groups = None if samples.groups is None else len({group or row for row, group in enumerate(samples.groups)})
+    groups = None if samples.groups is None else len(np.unique(kept_together(samples.groups, len(samples))))
     return {
         "format": FORMAT,
         "name": asked.name,

@@ -189,12 +189,12 @@ class _Ready:
         return {split: dict(zip(self.samples.classes, counts[split], strict=True)) for split in SPLITS}
 
     def _group_counts(self) -> dict[str, Any]:
-        """Groups in all and in each split; a row without a group's name is one."""
+        """Groups in all and in each split."""
         if self.samples.groups is None:
             return {"count": None, "counts": {}}
-        names = [name or row for row, name in enumerate(self.samples.groups)]
-        counts = Counter(str(split) for split, _ in set(zip(self.splits, names, strict=True)))
-        return {"count": len(set(names)), "counts": {split: counts[split] for split in SPLITS}}
+        units = kept_together(self.samples.groups, len(self.samples))
+        counts = {split: len(np.unique(units[self.splits == split])) for split in SPLITS}
+        return {"count": len(np.unique(units)), "counts": counts}
 
     def _source_by_class(self) -> dict[str, dict[str, int]] | None:
         samples, sources = self.samples, self.samples.sources
