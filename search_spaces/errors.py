@@ -63,6 +63,12 @@ def some(names: Iterable[object], most: int = 10) -> str:
     return ", ".join(map(str, listed[:most])) + more
 
 
+def reason_of(error: BaseException) -> str:
+    """What went wrong: as the system says it, without a path; else the error's text, or its kind where it has none."""
+    told = error.strerror if isinstance(error, OSError) else None
+    return told or str(error) or type(error).__name__
+
+
 def _kind(problem: str) -> str:
     return re.sub(r"'[^']*'|\S*[\d/]\S*", "", problem[:LONGEST_COMPARED])
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from search_spaces.errors import UserError, shown_problems
+from search_spaces.errors import UserError, reason_of, shown_problems
 from search_spaces.params import Scalar, SpaceContext
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ class UserFile:
         except FileNotFoundError:
             raise UserError(f"--space: no such space file: {path}") from None
         except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            raise UserError(f"--space: the file {path} cannot be read: {why}") from None
+            raise UserError(f"--space: the file {path} cannot be read: {reason_of(error)}") from None
         self._path = str(path)
         self._process: subprocess.Popen[bytes] | None = None
         if not self._call("defines_space"):

@@ -23,7 +23,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 from ray.util import get_node_ip_address
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, reason_of
 from sweep.disk import is_full, ray_folder
 from sweep.endings import CLUSTER_LOST, SweepStopped, say
 from sweep.machine import Machine, Node, oom_kills, this_node, trials_at_once
@@ -144,7 +144,7 @@ def _silence_at(address: str) -> str | None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ADDRESS_ANSWERS_WITHIN_S).close()
     except (OSError, OverflowError, UnicodeError) as error:
-        return str(getattr(error, "strerror", None) or error)
+        return reason_of(error)
     return None
 
 

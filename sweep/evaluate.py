@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.errors import UserError, raise_all, shown_problems, some, unknown
+from search_spaces.errors import UserError, raise_all, reason_of, shown_problems, some, unknown
 from search_spaces.paths import shortened, unreachable
 from sweep.cli import (
     Arguments,
@@ -475,7 +475,7 @@ def _beside(out: Path) -> Iterator[Path]:
             yield folder
             os.rename(folder, out)
     except OSError as error:
-        raise UserError(f"--out {out} could not be written: {error.strerror or error}") from error
+        raise UserError(f"--out {out} could not be written: {reason_of(error)}") from error
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeGuard, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, Strict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from search_spaces.errors import reason_of
 from search_spaces.params import Scalar
 from search_spaces.paths import unreachable
 from trainables.atomic import check_format
@@ -149,7 +150,7 @@ def read_json(path: Path, problems: list[str], name: str, *, check: bool = False
         problems.append(f"{name} is missing")
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        problems.append(f"{name} cannot be read: {reason(error)}")
+        problems.append(f"{name} cannot be read: {reason_of(error)}")
         return {}
     if not isinstance(value, dict):
         problems.append(f"{name} is not a JSON object")
@@ -166,7 +167,7 @@ def read_lines(path: Path, problems: list[str], name: str) -> list[Any]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        problems.append(f"{name} cannot be read: {reason(error)}")
+        problems.append(f"{name} cannot be read: {reason_of(error)}")
         return []
     return [_json_or_none(line) for line in lines]
 
@@ -186,8 +187,3 @@ def _parsed(text: str) -> Any:
 def is_there(path: Path) -> bool:
     """Whether ``path`` exists; what lies behind a folder that may not be entered counts as there, to be told of."""
     return unreachable(path) is not None or path.exists()
-
-
-def reason(error: Exception) -> str:
-    """What went wrong, without the path, which the sentence before it names in its short form."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 import pandas as pd
 from pydantic import AliasChoices, Field, JsonValue
 
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, reason_of
 from search_spaces.paths import unreachable
 from sweep.record_reader import (
     Flag,
@@ -29,7 +29,6 @@ from sweep.record_reader import (
     read_file,
     read_json,
     read_record,
-    reason,
 )
 from sweep.run_folder import ModelPaths, RunPaths
 from sweep.trial_records import (
@@ -392,7 +391,7 @@ def _read_table(path: Path, columns: list[str], problems: list[str]) -> pd.DataF
     except FileNotFoundError:
         problems.append(f"{path.name} is missing")
     except (OSError, ValueError) as error:
-        problems.append(f"{path.name} cannot be read: {reason(error)}")
+        problems.append(f"{path.name} cannot be read: {reason_of(error)}")
     return None
 
 
@@ -433,5 +432,5 @@ def _saved(run: Run, path: Path, read: Callable[[Path], T]) -> T | None:
     except FileNotFoundError:
         return None
     except Exception as error:
-        run.problems.append(f"{path.relative_to(run.paths.root)} cannot be read ({reason(error)}): left out")
+        run.problems.append(f"{path.relative_to(run.paths.root)} cannot be read ({reason_of(error)}): left out")
         return None

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from search_spaces.errors import reason_of
 from search_spaces.params import TrialParams
 from trainables.backbones import BACKBONES
 from trainables.batches import Batches, InputScale, Rows, draw_mirrored, normalise, on_device
@@ -167,8 +168,7 @@ class FrozenFeatures:
             except OSError as error:
                 if error.errno is None:
                     raise  # Not of the file system: a time limit of ``between_steps``.
-                why = error.strerror or str(error)
-                self.note = f"each trial computes the features of frozen layers: {place.path}: {why}"
+                self.note = f"each trial computes the features of frozen layers: {place.path}: {reason_of(error)}"
                 self._shards.clear()
         self._fill(wanted, lambda view: MemoryShards(len(self._order), self._form))
 

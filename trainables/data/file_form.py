@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, TypeAlias, cast
 
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, reason_of
 from trainables.data.files import EXTENSIONS, image_kind
 
 MOST_BYTES = 2 * 1024**3
@@ -120,8 +120,7 @@ def opened(path: Path) -> Iterator[Opened]:
             _check_head(path, head if stream is file else limited.peek(_HEAD_BYTES))
             yield limited
     except BROKEN as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-        raise UserError(f"{path}: cannot be read: {reason}") from None
+        raise UserError(f"{path}: cannot be read: {reason_of(error)}") from None
 
 
 def _size(path: Path) -> int:

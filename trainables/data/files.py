@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from search_spaces.errors import UserError, some
+from search_spaces.errors import UserError, reason_of, some
 from trainables.data.samples import MOST_ITEMS, LeftOut, rows_by
 
 EXTENSIONS = frozenset(
@@ -317,7 +317,7 @@ class _Found:
                         (links if entry.is_symlink() else folders).append(path)
             self.folders.append(folder)
         except (OSError, ValueError) as error:
-            self.closed[folder] = getattr(error, "strerror", None) or str(error)
+            self.closed[folder] = reason_of(error)
 
     def _add(self, path: str, entry: os.DirEntry[str]) -> None:
         image = has_image_suffix(entry.name)

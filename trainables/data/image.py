@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from search_spaces.errors import reason_of
 from trainables.data.dicom import PREAMBLE, UnreadableImageError, is_dicom, read_pixels
 from trainables.data.files import MOST_BYTES
 
@@ -128,7 +129,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnreadableImageError):
         return str(error)
     if isinstance(error, OSError):
-        return f"cannot be opened: {error.strerror or error}"
+        return f"cannot be opened: {reason_of(error)}"
     return f"cannot be decoded: {type(error).__name__}: {error}"
 
 

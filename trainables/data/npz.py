@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.errors import UserError, raise_all
+from search_spaces.errors import UserError, raise_all, reason_of
 from trainables.data.classes import keep_classes
 from trainables.data.config import DataConfig, dashed
 from trainables.data.file_form import BROKEN, MOST_RATIO, SMALL_BYTES, open_zip
@@ -45,8 +45,7 @@ def list_npz(path: Path, config: DataConfig) -> Samples:
     except MemoryError:
         raise UserError(f"{path}: its images do not fit in memory; give a smaller version of the set") from None
     except (*BROKEN, RuntimeError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-        raise UserError(f"{path}: cannot be read: {reason}; get the file again") from None
+        raise UserError(f"{path}: cannot be read: {reason_of(error)}; get the file again") from None
     splits = [split for split, one in images.items() for _ in range(one.shape[0])]
     used = {one.name for one in (*images.values(), *labels.values())}
     unused = [name for name in arrays if name not in used]

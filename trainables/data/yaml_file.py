@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, reason_of
 
 _MOST_BYTES = 100_000
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
@@ -37,7 +37,7 @@ def read_settings(
     except RecursionError:
         raise UserError(f"{named} is nested too deeply: a setting is a value, a list or a mapping of values") from None
     except OSError as error:
-        raise UserError(f"{named} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{named} cannot be read: {reason_of(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{named} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from None
     except (yaml.YAMLError, ValueError) as error:
