@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from sweep.endings import DISK_FULL, SweepStopped
 from sweep.run_folder import RunPaths
-from trainables.atomic import DISK_ERRORS, denied_below, disk_error, write_atomically
+from trainables.atomic import DISK_ERRORS, denied_below, disk_error, free_bytes, write_atomically
 
 RESERVE_BYTES = 4 << 20
 FULL_BYTES = 1 << 20
@@ -57,9 +56,3 @@ def ray_folder() -> Path:
 def is_full(folder: Path) -> bool:
     """Whether the disk of ``folder`` has next to no room."""
     return free_bytes(folder) < FULL_BYTES
-
-
-def free_bytes(folder: Path) -> int:
-    """Of the disk of ``folder``, which may not be there yet."""
-    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
-    return shutil.disk_usage(there).free

@@ -22,12 +22,12 @@ from torch import Tensor
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
 from search_spaces.space import RANDOM_TRIALS
-from sweep.disk import free_bytes
 from sweep.history import WEIGHTS_KEPT
 from sweep.machine import Machine, available_memory_bytes, of_processors
 from sweep.plan import Plan, sampled_trials
 from sweep.progress import duration
 from sweep.run_folder import RunPaths
+from trainables.atomic import free_bytes
 from trainables.backbones import BACKBONES
 from trainables.feature_cache import CachePlace
 from trainables.finetune import build_model, frozen_stages

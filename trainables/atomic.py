@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +61,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def free_bytes(folder: Path) -> int:
+    """Of the disk of ``folder``, which may not be there yet."""
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if os.path.exists(one))
+    return shutil.disk_usage(there).free
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

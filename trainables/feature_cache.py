@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.atomic import free_bytes
 from trainables.processes import is_gone, this_process
 
 FORMAT = 1
@@ -116,8 +117,7 @@ class CachePlace:
 
     def limit(self, held_bytes: int) -> int:
         """How many bytes all entries may take; held_bytes: what they take now."""
-        free = next(shutil.disk_usage(one).free for one in (self.path, *self.path.parents) if os.path.exists(one))
-        room = free + held_bytes
+        room = free_bytes(self.path) + held_bytes
         if self.limit_bytes is not None:
             return min(self.limit_bytes, room)
         return int(min(PART_OF_DISK * room, LARGEST_CACHE_BYTES))

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 
 from search_spaces.errors import UserError
-from trainables.atomic import sha256_of
+from trainables.atomic import free_bytes, sha256_of
 from trainables.data.image import SMALL, ImageStats, Pixels, Prepared, in_order
 
 SUFFIXES = (".npy", ".smalls", ".jsonl")
@@ -184,7 +183,7 @@ class DecodedWriter:
         shape = (self._count, channels, self._size, self._size)
         row_bytes = channels * self._size * self._size
         kept = path.stat().st_size if done else 0
-        needed, free = self._count * (row_bytes + _SMALL_BYTES) - kept, shutil.disk_usage(path.parent).free
+        needed, free = self._count * (row_bytes + _SMALL_BYTES) - kept, free_bytes(path.parent)
         if needed > free:
             raise UserError(
                 f"{self._count:,} decoded images of {self._size} px with {channels} channel(s) need {needed / 1e9:.2f} "
