@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, TypeAlias, cast
 
-from search_spaces.errors import UserError, reason_of
+from search_spaces.errors import UserError, reason_of, some
 from trainables.data.files import EXTENSIONS, image_kind
 
 MOST_BYTES = 2 * 1024**3
@@ -153,9 +153,8 @@ def _only_member(path: Path, file: IO[bytes]) -> IO[bytes]:
     names = [name for name in names if not any(part.startswith(".") or part == "__MACOSX" for part in parts[name])]
     images = sum(PurePosixPath(name.lower()).suffix in EXTENSIONS for name in names)
     if images or len(names) != 1:
-        shown = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])]) or "nothing"
         what = f"an archive of {images} images" if images else f"a zip of {len(names)} files, not of one table"
-        raise UserError(f"{path}: {what} ({shown}); {_unpack(path)}")
+        raise UserError(f"{path}: {what} ({some(names, 3) or 'nothing'}); {_unpack(path)}")
     if archive.getinfo(names[0]).flag_bits & 1:
         raise UserError(f"{path}: {names[0]} in it is encrypted; {_unpack(path)}")
     return archive.open(names[0])

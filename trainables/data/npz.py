@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.errors import UserError, raise_all, reason_of
+from search_spaces.errors import UserError, raise_all, reason_of, some
 from trainables.data.classes import keep_classes
 from trainables.data.config import DataConfig, dashed
 from trainables.data.file_form import BROKEN, MOST_RATIO, SMALL_BYTES, open_zip
@@ -153,8 +153,8 @@ def _of_splits(path: Path, arrays: dict[str, _Array], kind: str) -> dict[str, _A
 def _faults(images: dict[str, _Array], labels: dict[str, _Array], names: Sequence[str]) -> Iterator[str]:
     """What is wrong of the arrays of images and labels; names: of all arrays."""
     if "train" not in images:
-        has = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "nothing"
-        yield f"not in MedMNIST's format (train_images, train_labels and the same for val and test): it has {has}"
+        what = "not in MedMNIST's format (train_images, train_labels and the same for val and test)"
+        yield f"{what}: it has {some(names) or 'nothing'}"
         return
     for split in SPLITS:
         here, there = images.get(split), labels.get(split)
