@@ -332,7 +332,7 @@ class Results:
     def _evaluations(self) -> list[ExternalResult]:
         """All that lie in the run folder; one that cannot be read is a problem."""
         found = []
-        for path in sorted((self.data.run.paths.root / "external").glob("*/evaluation.json")):
+        for path in sorted(self.data.run.paths.external.glob("*/evaluation.json")):
             try:
                 found.append(ExternalResult(read_evaluation(path.parent), areas=False))
             except UserError as error:

@@ -450,7 +450,7 @@ def _default_out(run_root: Path | None, data: str) -> Path | None:
     place = Path(data).absolute()
     name = place.parent.name if place.stem.lower() == "manifest" else place.stem
     name = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "data"
-    folder = RunPaths(run_root).root / "external"
+    folder = RunPaths(run_root).external
     free = (folder / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
     return next(one for one in free if not os.path.lexists(one))
 

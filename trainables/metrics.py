@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.samples import MISSING as MISSING
-
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
+MISSING = -1
+"""In multi-hot labels: nobody has said whether the image has it."""
 # Probabilities are float32: closer to 0 or 1 than its epsilon they carry no information. One image costs at most 15.9.
 _EPSILON = float(np.finfo(np.float32).eps)
 _CHUNK = 256  # weightings scored at once: bounds memory and stays in the processor's cache

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.atomic import write_atomically
-from trainables.data.samples import MISSING
-from trainables.metrics import is_known
+from trainables.metrics import MISSING, is_known
 
 _ROWS = ("path", "split", "label", "probability")
 

@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from trainables.metrics import MISSING as MISSING
+from trainables.metrics import has_class
+
 SPLITS = ("train", "val", "test")
 _WORDS = {
     "train": ("train", "training"),
@@ -22,8 +25,6 @@ SPLIT_WORDS = {word: split for split, words in _WORDS.items() for word in words}
 MOST_ITEMS = 50
 FILE_MISSING = "the file is missing (--skip-missing)"
 """Why a row is left out."""
-MISSING = -1
-"""In multi-hot labels: nobody has said whether the image has it."""
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -102,8 +103,7 @@ class Samples:
     @property
     def hot(self) -> npt.NDArray[np.bool_]:
         """bool [n, classes]: which classes each image has."""
-        labels = self.labels
-        return np.asarray(labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(len(self.classes)))
+        return has_class(self.labels, len(self.classes))
 
     def subset(self, rows: npt.NDArray[np.int64]) -> Samples:
         """The samples of ``rows`` only, in their order."""
