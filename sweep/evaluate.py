@@ -226,15 +226,10 @@ def _written(
         "classes": list(samples.classes),
         "thresholds": thresholds or None,
         "images": len(samples),
-        "counts": _counts(samples),
+        "counts": samples.counts,
         "groups": {"from": samples.group_from, "count": groups},
         "scores": {key: None if math.isnan(value) else value for key, value in scores.items()},
     }
-
-
-def _counts(samples: Samples) -> dict[str, int]:
-    """Images of each class."""
-    return dict(zip(samples.classes, map(int, samples.hot.sum(axis=0)), strict=True))
 
 
 def _fingerprint(samples: Samples, hashes: Sequence[str]) -> str:
@@ -270,7 +265,7 @@ def _warnings(
         labelled = {(pixels, samples.label_text(row)) for row, pixels in enumerate(hashes)}
         contradicting = sum(count > 1 for count in Counter(pixels for pixels, _ in labelled).values())
         found.append(f"{twice} image(s) occur more than once, {contradicting} of them with different labels.")
-    if empty := [name for name, count in _counts(samples).items() if not count]:
+    if empty := [name for name, count in samples.counts.items() if not count]:
         found.append(f"No image is labelled {', '.join(empty)}: scores over all classes are hardly comparable.")
     if coloured := sum(answer.coloured for answer in answers):
         found.append(f"{coloured} colour image(s) were converted to gray: the model was trained on gray images only.")
@@ -350,7 +345,7 @@ def read_labelled(
     places = range(len(names)) if task == "multi_label" else np.flatnonzero(samples.hot.any(axis=0))
     present = [names[place] for place in places]
     strange = [name for name in present if name not in (*classes, *renamed.values())]
-    images = dict(zip(names, samples.hot.sum(axis=0).tolist(), strict=True))
+    images = dict(zip(names, samples.counts.values(), strict=True))
     if few := [name for name in strange if task == "multi_label" and images[name] < least]:
         note = f"labels unknown to the model with fewer than {least} images are left out: {some(few)}"
         samples = dataclasses.replace(samples, notes=(*samples.notes, note))

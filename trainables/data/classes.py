@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from search_spaces.errors import UserError, some, unknown
 from trainables.data.config import DataConfig
-from trainables.data.samples import MISSING, MOST_ITEMS, LeftOut, Samples, class_counts
+from trainables.data.samples import MISSING, MOST_ITEMS, LeftOut, Samples
 
 NOT_NAMED = "that --classes does not name"
 WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
@@ -39,10 +39,8 @@ def keep_classes(samples: Samples, config: DataConfig, rename: bool = True) -> S
         raise UserError(*(f"--classes {name}: {unknown(kind, name, samples.classes)}" for name in strange))
     if asked:
         samples = _without(samples, [name for name in samples.classes if name not in asked], NOT_NAMED)
-    images = class_counts(samples.labels, len(samples.classes)).tolist()
-    counts = dict(zip(samples.classes, images, strict=True))
     least = config.min_class_images or 0
-    rare = {name: count for name, count in counts.items() if count < least}
+    rare = {name: count for name, count in samples.counts.items() if count < least}
     samples = _without(samples, list(rare), f"of fewer than {least} images", rare)
     way_out = "; --classes and --min-class-images leave out the others" if asked or rare else ""
     few = ""

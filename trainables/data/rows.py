@@ -395,8 +395,7 @@ def _without_unused(samples: Samples, config: DataConfig) -> Samples:
     """
     if samples.task == "multi_label":
         return samples
-    counts = np.bincount(samples.labels, minlength=len(samples.classes))
-    unused = [name for name, count in zip(samples.classes, counts, strict=True) if not count]
+    unused = [name for name, count in samples.counts.items() if not count]
     if not unused:
         return samples
     asked = asked_classes(config)

@@ -105,6 +105,11 @@ class Samples:
         """bool [n, classes]: which classes each image has."""
         return has_class(self.labels, len(self.classes))
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of each class."""
+        return dict(zip(self.classes, class_counts(self.labels, len(self.classes)).tolist(), strict=True))
+
     def subset(self, rows: npt.NDArray[np.int64]) -> Samples:
         """The samples of ``rows`` only, in their order."""
         if np.array_equal(rows, np.arange(len(self))):
