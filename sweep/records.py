@@ -296,7 +296,7 @@ class Run:
     dataset: DatasetRecord
     trials: pd.DataFrame
     epochs: pd.DataFrame
-    suggestions: dict[str, Suggestion]
+    suggestions: dict[str, Suggestion] = field(default_factory=dict)
     best: TrialRecord | None = None
     finals: Finals | None = None
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
