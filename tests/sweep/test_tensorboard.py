@@ -71,8 +71,8 @@ def test_trouble_with_the_files_does_not_end_the_sweep(history: TrialHistory, mo
 
     monkeypatch.setattr("tensorboardX.record_writer.RecordWriter", full)
     TensorBoardLog(history)
-    report(history, 1, train_loss=1.5)
-    report(history, 2, train_loss=1.0)
+    report(history, 1, val_f1_macro=0.5)
+    report(history, 2, val_f1_macro=0.5)
     assert history.entries[0].scores == {1: 0.5, 2: 0.5}
 
 
