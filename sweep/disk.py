@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import tempfile
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,8 +49,12 @@ def stopped_by(error: OSError, storage: Path) -> SweepStopped:
 
 
 def ray_folder() -> Path:
-    """Where Ray, unless it was started otherwise, keeps its sockets, its logs and what has no place in memory."""
-    return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
+    """Where Ray, unless it was started otherwise, keeps its sockets, its logs and what has no place in memory.
+
+    On macOS it ignores TMPDIR, which every terminal there has, and which is too long for sockets.
+    """
+    temporary = os.environ.get("TMPDIR") if sys.platform == "linux" else None
+    return Path(os.environ.get("RAY_TMPDIR") or temporary or "/tmp") / "ray"
 
 
 def is_full(folder: Path) -> bool:

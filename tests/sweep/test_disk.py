@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import sys
 from pathlib import Path
 
 import pytest
 from full_disk import fill, no_file_beyond, tiny_disk
+from ray._common.utils import get_default_ray_temp_dir
 
 from search_spaces.errors import UserError
-from sweep.disk import RESERVE_BYTES, is_full, reserve, stopped_by
+from sweep.disk import RESERVE_BYTES, is_full, ray_folder, reserve, stopped_by
 from sweep.endings import DISK_FULL, SweepStopped
 from sweep.run_folder import RunPaths, staging
 
@@ -56,6 +58,20 @@ def test_of_an_error_without_a_file_the_full_disk_is_named(tmp_path: Path, monke
         assert is_full(disk / "ray")
         stopped = stopped_by(OSError(errno.ENOSPC, ""), tmp_path)
         assert stopped.reason == f"Ray's temporary folder {disk}/ray: the disk is full: free space"
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+@pytest.mark.parametrize("names", [(), ("TMPDIR",), ("TMPDIR", "RAY_TMPDIR"), ("TEMP",)])
+def test_rays_temporary_folder_is_where_ray_puts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str, names: tuple[str, ...]
+) -> None:
+    """On macOS TMPDIR is a long path below /var/folders: every sweep would be refused if Ray put its sockets there."""
+    for name in ("RAY_TMPDIR", "TMPDIR", "TEMP"):
+        monkeypatch.delenv(name, raising=False)
+    for name in names:
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setattr(sys, "platform", platform)
+    assert str(ray_folder()) == get_default_ray_temp_dir()
 
 
 def test_other_errors_are_not_taken_for_a_disk(tmp_path: Path) -> None:
