@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -256,6 +257,14 @@ def test_a_file_has_a_name_of_its_own(path: Path) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_a_file_fits_one_reading(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+
+
+def test_make_help_lists_each_target_in_two_columns() -> None:
+    """Also by the sed of macOS, which knows no tab, and for the longest name."""
+    targets = re.findall(r"^([a-z-]+):.*## (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    done = subprocess.run(["make", "--silent", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{name:14}{what}" for name, what in targets]
+    assert max(len(name) for name, _ in targets) < 14
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
