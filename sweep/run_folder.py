@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -27,8 +28,8 @@ from trainables.atomic import TEMPORARY, disk_error, write_json
 from trainables.data import dataset as files
 from trainables.processes import is_gone, this_process
 
-LONGEST_PATH = 3000
-"""Of a run folder, in bytes: the system ends paths at 4096, and there are files below it."""
+LONGEST_PATH = 3000 if sys.platform == "linux" else 700
+"""Of a run folder, in bytes: Linux ends paths at 4096, macOS at 1024, and there are files below it."""
 LEFTOVER_S = 3 * 86_400.0
 OWNER = ".sweep-process"
 """In each folder that ``folder_beside`` makes: whose it is."""

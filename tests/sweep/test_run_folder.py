@@ -13,7 +13,7 @@ import filelock._unix
 import pytest
 
 from search_spaces.errors import UserError
-from sweep.run_folder import LEFTOVER_S, OWNER, RunPaths, claim, folder_beside, reopen_run, staging
+from sweep.run_folder import LEFTOVER_S, LONGEST_PATH, OWNER, RunPaths, claim, folder_beside, reopen_run, staging
 from trainables.atomic import TEMPORARY, write_atomically, write_json
 from trainables.processes import this_process
 
@@ -63,7 +63,7 @@ def test_a_dry_run_makes_no_folder_and_still_says_where_none_can_be(tmp_path: Pa
     assert problems == [f"--storage {tmp_path}/file/runs is not a writable folder (Not a directory): give another"]
 
 
-@pytest.mark.parametrize(("depth", "fits"), [(1200, True), (1600, False)])
+@pytest.mark.parametrize(("depth", "fits"), [(LONGEST_PATH // 3, True), (LONGEST_PATH // 2, False)])
 def test_a_storage_may_lie_deep_but_not_deeper_than_the_system_has_names(
     tmp_path: Path, depth: int, fits: bool
 ) -> None:
@@ -73,7 +73,7 @@ def test_a_storage_may_lie_deep_but_not_deeper_than_the_system_has_names(
     assert [*tmp_path.iterdir()] == [], "nothing is left behind"
     assert len(problems) == (not fits)
     for problem in problems:
-        assert "is not a writable folder (its path is longer than 3000 bytes): give another" in problem
+        assert f"is not a writable folder (its path is longer than {LONGEST_PATH} bytes): give another" in problem
         assert len(problem) < 500
 
 
