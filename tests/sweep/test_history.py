@@ -306,7 +306,7 @@ def test_study_db_shows_every_ended_trial_and_is_rebuilt_after_a_kill(tmp_path: 
     export = OptunaExport(resumed.history)
     resumed.run()
     export.close()
-    opened = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    opened = [os.readlink(link) for link in Path("/dev/fd").iterdir() if link.is_symlink()]
     assert str(tmp_path / "study.db") not in opened
     trials = trials_of(tmp_path / "study.db")
     shown = {trial.user_attrs["trial_id"]: trial for trial in trials}

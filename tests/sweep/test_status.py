@@ -23,7 +23,6 @@ from sweep.records import read_run
 from sweep.run_folder import RunPaths, claim
 from sweep.status import main, read_status
 from trainables.atomic import write_json
-from trainables.processes import this_process
 
 ROOT = Path(__file__).resolve().parents[2]
 Said = Callable[..., tuple[int, str, str]]
@@ -105,9 +104,9 @@ def test_an_interrupted_run_tells_why_and_how_to_go_on(unfinished: RunPaths, sai
 
 
 def test_a_dead_run_is_told_by_its_process_and_shows_no_pace(unfinished: RunPaths, said: Said) -> None:
-    host, boot, space, start, pid = this_process().rsplit("-", 4)
-    who_had_the_pid_before = "-".join((host, boot, space, start + "0", pid))
-    write_json(unfinished.heartbeat, {"process": who_had_the_pid_before, "phase": "finalists", "busy": 2, "slots": 2})
+    naming = "from trainables.processes import this_process; print(this_process())"
+    ended = subprocess.run([sys.executable, "-c", naming], cwd=ROOT, capture_output=True, text=True, check=True)
+    write_json(unfinished.heartbeat, {"process": ended.stdout.strip(), "phase": "finalists", "busy": 2, "slots": 2})
     code, told, _ = said(unfinished.root)
     assert code == 12
     assert ": dead, phase finalists\nwhy: its process is gone without recording an end\n" in told

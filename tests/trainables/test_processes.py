@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from trainables import processes
 from trainables.processes import is_gone, this_process
 
+NAMED = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="here the pid is all that names a process")
 SAY = "from trainables.processes import this_process; print(this_process(), flush=True)"
 
 
+@NAMED
 def test_this_process_runs_and_its_name_can_be_that_of_a_file() -> None:
     assert is_gone(this_process()) is False
     assert not {" ", "/"} & set(this_process())
 
 
+@NAMED
 def test_one_that_has_ended_is_gone_also_before_its_parent_knows() -> None:
     with subprocess.Popen([sys.executable, "-c", f"{SAY}; input()"], stdin=-1, stdout=-1, text=True) as other:
         assert other.stdout is not None
@@ -30,6 +34,7 @@ def test_one_that_has_ended_is_gone_also_before_its_parent_knows() -> None:
     assert is_gone(name) is True
 
 
+@NAMED
 @pytest.mark.parametrize(
     ("place", "gone"),
     [(0, None), (1, True), (2, None), (3, True)],
