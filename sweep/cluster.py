@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -81,6 +82,7 @@ def connect(
     constants = ray._private.ray_constants
     clusters = constants.ENABLE_RAY_CLUSTER
     constants.ENABLE_RAY_CLUSTER = clusters and address != "local"
+    group = os.getpgrp()
     try:
         ray.init(
             address=address,
@@ -96,6 +98,10 @@ def connect(
         raise UserError(_no_cluster(address, str(error))) from None
     finally:
         constants.ENABLE_RAY_CLUSTER = clusters
+        # On macOS Ray has taken this process out of its group: Ctrl-C would reach ``make sweep`` and not the sweep.
+        if os.getpgrp() != group:
+            with contextlib.suppress(PermissionError):  # Nobody is left in the group.
+                os.setpgid(0, group)
     if wait_for_nodes is not None:
         _wait_for(wait_for_nodes)
     nodes = [this_node()] if address == "local" else [answer for _, answer in on_every_node(this_node)]

@@ -154,3 +154,16 @@ def test_ray_is_told_how_many_gpus_torch_has_found(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
     assert connect("local", 2, gpus=1).gpus == 1
     assert (told["num_cpus"], told["num_gpus"]) == (2, 1)
+
+
+def test_ctrl_c_reaches_the_sweep_also_where_ray_makes_its_process_the_head_of_a_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on macOS, where ``make sweep`` is in the group that the terminal sends it to."""
+    own = [7]
+    monkeypatch.setattr(os, "getpgrp", lambda: own[-1])
+    monkeypatch.setattr(os, "setpgid", lambda pid, group: own.append(group))
+    monkeypatch.setattr(ray, "init", lambda **options: own.append(os.getpid()))
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    connect("local", 2)
+    assert own == [7, os.getpid(), 7]
