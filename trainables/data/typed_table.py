@@ -123,15 +123,15 @@ def _texts(where: str, columns: Mapping[str, list[Any] | pa.Array]) -> pd.DataFr
         raise UserError(f"{where}: {len(columns):,} columns, more than {MOST_COLUMNS:,}: not a table")
     found, length = {}, 0
     for name, values in columns.items():
-        if name.strip() in found:
-            raise UserError(f"{where}: has two columns called {name.strip()!r} except for white space; rename one")
         try:
-            texts = [_text(value) for value in _values(values)]
+            title, *texts = map(_text, [name, *_values(values)])
+            if title in found:
+                raise UserError(f"{where}: has two columns called {title!r} except for white space; rename one")
             length += sum(map(len, texts))
             if length > _MOST_CHARACTERS:
                 what = f"more than {_MOST_CHARACTERS:,} characters in {len(texts):,} rows; remove columns from it"
                 raise UserError(f"{where}: {what}")
-            found[name.strip()] = pd.Series(texts, dtype=str)
+            found[title] = pd.Series(texts, dtype=str)
         except UserError:
             raise
         except (ValueError, RecursionError):
@@ -140,12 +140,13 @@ def _texts(where: str, columns: Mapping[str, list[Any] | pa.Array]) -> pd.DataFr
 
 
 def _text(value: object) -> str:
-    """As a CSV file has it; a list as ``['a', 'b']``. Raises ``ValueError`` for bytes that are no text."""
+    """As a CSV file has it; a list as ``['a', 'b']``. Raises ``ValueError`` for what is no text."""
     if isinstance(value, bytes):
         value = value.decode()
     text = value if isinstance(value, str) else "" if value is None or value != value else str(value)
     if "\0" in text:
         raise ValueError("a NUL character")
+    text.encode()  # Raises for half a character, "\ud800" in JSON: pandas before 3 takes it, but no file does.
     return text.strip()
 
 
