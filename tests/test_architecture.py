@@ -7,7 +7,9 @@ import functools
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -189,6 +191,20 @@ def test_spaces_and_reports_need_no_torch(package: str) -> None:
 def test_spaces_are_written_with_the_standard_library_and_optuna(path: Path) -> None:
     outside = {module.partition(".")[0] for module in imports(path)} - sys.stdlib_module_names
     assert outside <= {"search_spaces", "optuna"}
+
+
+def test_what_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["dicom"]]
+    declared = {re.split(r"[\[<>=]", one)[0].lower() for one in needed}
+    of_module = packages_distributions()
+    used = {module.partition(".")[0] for path in SOURCES for module in imports(path)}
+    undeclared = {
+        module
+        for module in used - sys.stdlib_module_names - {*PACKAGES}
+        if declared.isdisjoint(name.lower() for name in of_module.get(module, ()))
+    }
+    assert undeclared <= {"markupsafe", "pydantic_core"}  # which Jinja and pydantic bring
 
 
 def run_python(code: str) -> None:
