@@ -180,7 +180,7 @@ def _write_onnx(path: Path, network: nn.Module, facts: ModelFacts) -> tuple[floa
     try:
         return write_onnx(path, network, facts), []
     except ImportError as error:
-        return None, [f"{path} was not written: {error.name} is not installed (pip install onnx onnxscript)"]
+        return None, [f"{path} was not written: {error.name} is not installed (pip install -U onnx onnxscript)"]
     except Exception as error:  # the exporter is large and changes often, and the model is usable without it
         if disk_error(error):
             raise

@@ -177,7 +177,7 @@ def test_a_model_without_onnx_is_a_model(run: Path, monkeypatch: pytest.MonkeyPa
     ModelPaths(run / "models").onnx.write_bytes(b"of an earlier model")
     monkeypatch.setattr(model, "write_onnx", fails)
     (problem,) = write_models(read_run(run))
-    assert problem.endswith("best.onnx was not written: onnxscript is not installed (pip install onnx onnxscript)")
+    assert problem.endswith("best.onnx was not written: onnxscript is not installed (pip install -U onnx onnxscript)")
     said = json.loads(ModelPaths(run / "models").facts.read_text())
     assert list(said["files"]) == ["best.pt"]
     assert not ModelPaths(run / "models").onnx.exists()
