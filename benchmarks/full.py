@@ -37,12 +37,13 @@ from torchvision.datasets import ImageFolder
 from benchmarks import demo_sweep, trial_overhead
 from benchmarks.cases import Case, cases, write_space
 from benchmarks.limits import Cost, Part, bare_epoch_s, lower_bound_s, measure_bandwidth, measure_cost
-from benchmarks.measurements import Measurement, Results, has_amx, machine
+from benchmarks.measurements import Measurement, Results, machine
 from benchmarks.own_process import AT_ONCE, ROOT, timed_sweep
 from benchmarks.speed import use_two_cores
 from benchmarks.tutorial import DATA, NUM_WORKERS, WEIGHTS, check_folders, measure, weight_files
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
+from sweep.machine import this_node
 
 ROUNDS, SEEDS = 3, 5
 EMPTY_TRIAL_LIMIT_S, DEMO_LIMIT_S = 0.15, 110.0
@@ -115,7 +116,7 @@ class Bench:
                 plan("tutorial fastest", number, tutorial_s, lambda: self._tutorial(case, self._fastest(case)))
             if "bare loop" in case.must:
                 plan("bare loop", number, 20 + 1.5 * epochs_s[0], lambda: self._bare_loop(case))
-            if "tutorial, ours bf16" in case.must and (has_amx() or self.quick):
+            if this_node().fast_bf16 or self.quick:
                 plan("ours bf16", number, ours_s / 2, lambda: self._ours(case, "bf16"))
         return found
 
@@ -140,11 +141,13 @@ class Bench:
                 )
             )
 
-        totals_s = [_total_s(case, one, runs) for one, runs in zip(tutorials, map(_runs, ours), strict=True)]
+        def totals_s(mine: list[dict[str, Any]]) -> list[float]:
+            return [_total_s(case, one, _runs(own)) for one, own in zip(tutorials, mine, strict=True)]
+
         apart = f" + {statistics.median(one['fixed_s'] for one in tutorials):.0f} s fixed"
-        compare("tutorial", ours, totals_s, apart)
+        compare("tutorial", ours, totals_s(ours), apart)
         if faster := self._of(case, "ours bf16"):
-            compare("tutorial, ours bf16", faster, totals_s, apart)
+            compare("tutorial, ours bf16", faster, totals_s(faster), apart)
             found[-1] = replace(found[-1], limit=None)  # T* is of float32.
         if bare := self._of(case, "bare loop"):
             epochs = [sum(count for _, count in _runs(one)) for one in ours]
@@ -266,8 +269,8 @@ def _bench(asked: argparse.Namespace) -> int:
             print(f"- {name}: `{command}`")
     rounds = f"{asked.rounds} round{'s' if asked.rounds > 1 else ''}"
     print(f"{datetime.now():%Y-%m-%d}, {rounds}, commit {', '.join(sorted(results.commits))}, {machine()}")
-    if not has_amx():
-        print("This CPU has no AMX: bf16 is not measured.")
+    if not this_node().fast_bf16:
+        print("This CPU is not fast at bf16: it is not measured.")
     return int(not asked.quick and any(line.verdict == "missed" for line in lines))
 
 

@@ -72,13 +72,8 @@ class Results:
 def machine() -> str:
     """Of what CPU, how many cores of it, and torch's version."""
     cpu = next(iter(of_processors("model name")), platform.processor() or platform.machine())
-    amx = " with AMX" if has_amx() else ""
+    amx = " with AMX" if any("amx_bf16" in flags for flags in of_processors("flags")) else ""
     return f"{AT_ONCE} cores of {cpu}{amx}, torch {torch.__version__}"
-
-
-def has_amx() -> bool:
-    """Whether the CPU multiplies bfloat16 matrices in hardware."""
-    return any("amx_bf16" in flags for flags in of_processors("flags"))
 
 
 def _commit() -> str:

@@ -149,9 +149,9 @@ def _limits(controller: str, groups: Path, membership: Path) -> Iterator[int]:
 
 
 def _fast_bf16_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor multiplies bf16 matrices (Intel's AMX). AVX-512's bf16 products gain too little."""
+    """Whether each processor multiplies bf16 numbers itself: by AMX, or by AVX-512's products of pairs."""
     flags = of_processors("flags", cpuinfo)
-    return bool(flags) and all("amx_bf16" in its.split() for its in flags)
+    return bool(flags) and all({"amx_bf16", "avx512_bf16"} & set(its.split()) for its in flags)
 
 
 def of_processors(field: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:

@@ -124,7 +124,9 @@ def test_the_memory_that_a_container_is_given_counts(
     ("text", "expected"),
     [
         ("flags\t\t: fpu amx_bf16 amx_tile\n\nflags\t\t: fpu amx_bf16\n", True),
-        ("flags\t\t: fpu amx_bf16\n\nflags\t\t: fpu avx512_bf16\n", False),
+        ("flags\t\t: fpu amx_bf16\n\nflags\t\t: fpu avx512_bf16\n", True),
+        ("flags\t\t: fpu avx512f avx512_bf16\n\nflags\t\t: fpu avx512f\n", False),
+        ("flags\t\t: fpu avx512f avx512_vnni\n", False),
         ("Features\t: fp asimd bf16\n", False),
         (None, False),
     ],
