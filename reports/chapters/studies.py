@@ -270,7 +270,7 @@ def _all_rows() -> Table:
 
 
 def _published_cells(row: PublishedRow) -> dict[str, Any]:
-    loss = {"cross-entropy": "", "binary cross-entropy": ", BCE"}.get(row.loss, f", {row.loss}")
+    loss = {"cross_entropy": "", "bce": ", BCE"}.get(row.loss, f", {row.loss}")
     return {
         "id": row.id,
         "study": row.study,

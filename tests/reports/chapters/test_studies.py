@@ -53,6 +53,8 @@ def test_all_published_rows_stand_folded(write_run: WriteRun) -> None:
     assert table.folded
     assert list(table.frame["id"]) == [row.id for row in ROWS]
     assert len(table.frame) == 75
+    network = table.frame.set_index("id")["network"]
+    assert list(network[["W4", "W9", "W10"]]) == ["resnet18", "resnet18, BCE", "resnet18, focal"]
 
 
 def test_a_study_run_whose_rows_are_not_recorded_says_so(write_run: WriteRun) -> None:
