@@ -431,7 +431,7 @@ class ExternalResult:
 
     @property
     def main_score(self) -> str:
-        """Macro F1, but where a class has no image, as it would count as 0; where all are of one class, its recall."""
+        """Macro F1; accuracy where a class without image would count as 0; where all are of one class, its recall."""
         if self.only:
             return f"recall:{self.only}"
         return "accuracy" if self.absent else "f1_macro"

@@ -23,9 +23,9 @@ class ReportData:
     """A run and what follows from it.
 
     finals: the run's, without finalists where none were chosen. trials: ``tables.trial_frame``. ranked: those that may
-    win, in the order of ``sweep.records.rank``. best: its first row, or None where no trial has a score. predictions:
-    the best one's, or None. repeats: by trial_id ("t0007/seed_1001"), the predictions of every finalist's repeats that
-    completed and can be scored; rows of test only if the test split was opened.
+    win, in the order of ``sweep.trial_records.rank``. best: its first row, or None where no trial has a score.
+    predictions: the best one's, or None. repeats: by trial_id ("t0007/seed_1001"), the predictions of every finalist's
+    repeats that completed and can be scored; rows of test only if the test split was opened.
     """
 
     run: Run

@@ -49,9 +49,9 @@ _evidence, _machines, _place = (functools.partial(option, group, anew=True) for 
 class SweepConfig(DataConfig):
     """Everything that is the same for all trials of a sweep, as the user asked for it.
 
-    None means: not given; or off (patience, time_budget, trial_time_limit, folds, cache_dir); or not there (columns,
-    name, resume, positive_class, target_sensitivity, target_specificity, prevalence, warm_start). ``model_fields_set``
-    has what was given; ``resolve`` fills in the rest.
+    None means: not given; or off (patience, time_budget, trial_time_limit, folds, wait_for_nodes, cache_dir); or not
+    there (columns, name, resume, positive_class, target_sensitivity, target_specificity, prevalence, warm_start).
+    ``model_fields_set`` has what was given; ``resolve`` fills in the rest.
     """
 
     space: Text = _tried(
@@ -278,9 +278,9 @@ class SweepConfig(DataConfig):
 class ResolvedConfig(SweepConfig):
     """A sweep's settings with nothing left open: what depends on the data or the machine is filled in.
 
-    None means off (patience, time_budget, trial_time_limit, folds, cache_dir) or not there (columns, name, resume,
-    positive_class, target_sensitivity, target_specificity, prevalence, warm_start). backbones: None until the weights
-    have been looked for. cache_size: None = what each node allows.
+    None means off (patience, time_budget, trial_time_limit, folds, wait_for_nodes, cache_dir) or not there (columns,
+    name, resume, positive_class, target_sensitivity, target_specificity, prevalence, warm_start). backbones: None until
+    the weights have been looked for. cache_size: None = what each node allows.
     """
 
     weights: Weights

@@ -68,9 +68,9 @@ class ClassConclusion(Record):
 class ConclusionRecord(Record):
     """conclusion.json of ``reports.external``: an evaluation beside the run's own images, see ``reports.conclusion``.
 
-    metric: "f1_macro", or "accuracy" where a class has no image. own: of the same network on ``own_split``, None where
-    that is not known; difference: external less own. calibration_error: by "external" and "own". sentence: what was
-    compared, or why nothing was; warnings: one sentence each.
+    metric: "f1_macro", "accuracy" where a class has no image, "recall:c" where all are of class c. own: of the same
+    network on ``own_split``, None where that is not known; difference: external less own. calibration_error: by
+    "external" and "own". sentence: what was compared, or why nothing was; warnings: one sentence each.
     """
 
     metric: str = ""

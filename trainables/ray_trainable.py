@@ -41,10 +41,10 @@ class FinetuneTrainable(tune.Trainable):
     ``error``, ``stacks``. Or ``call``: a pickled function and its arguments, for a process that has torch and the data
     at hand to call it in its only step.
     A result holds ``epoch`` (from 1), ``score`` (the selection metric, NaN if undefined), ``record`` (the epoch's
-    record as JSON text), ``begun_again`` (once, why the trial could not go on where an earlier process left it) and,
-    when the trial ends by itself, ``done=True``, ``end`` ("budget", "plateau", "nan" or "error") and ``reason``. Of a
-    trial, or a call, that only a disk keeps from going on: ``done=True`` and ``disk``, errno and path of what could not
-    be written.
+    record as JSON text), ``begun_again`` (once, why the trial could not go on where an earlier process left it),
+    ``note`` (the trial's), ``gpu`` (that Ray gave it, or "") and, when the trial ends by itself, ``done=True``, ``end``
+    ("budget", "plateau", "nan" or "error") and ``reason``. Of a trial, or a call, that only a disk keeps from going on:
+    ``done=True`` and ``disk``, errno and path of what could not be written.
     """
 
     _trial: FinetuneTrial | None
