@@ -194,8 +194,10 @@ def cache_line(plan: Plan) -> str:
         for backbone, stages in filter(None, kept)
     ]
     place = CachePlace(config.cache_dir, config.cache_size)
+    # Finalists are predicted in fp32: one view, which takes at most what both take in bf16.
+    most = sum(sizes) * (2 if config.precision != "fp32" and plan.repeats else 1)
     return (
-        f"feature cache: {len(sizes)} kinds of frozen layers, at most {sum(sizes) / 1e9:.2f} GB, the largest "
+        f"feature cache: {len(sizes)} kinds of frozen layers, at most {most / 1e9:.2f} GB, the largest "
         f"{max(sizes, default=0) / 1e9:.2f}, on each node in {config.cache_dir} (limit "
         f"{place.limit(0) / 1e9:.1f} GB; each trial computes what does not fit)"
     )

@@ -465,7 +465,8 @@ def predict_trial(
     ``predictions.npz`` beside the weights is returned as it is if it has all splits already; a damaged one counts as
     missing. Rows that are there stay, as scores and thresholds are theirs: computed again they may differ by
     ``SAME_PROBABILITY``. ValueError where the weights give others. Where ``precision`` is another one than the trial's,
-    all rows are of that one.
+    all rows are of that one, on features behind the same stages: without mirror images, they take in fp32 at most the
+    bytes that those of a trial take in bf16.
     """
     predictions_path = weights_path.with_name(PREDICTIONS_FILE)
     known: Predictions | None = None
@@ -476,8 +477,8 @@ def predict_trial(
         return known
     # The time limit is of training; what it left behind must not be lost to it.
     changes: dict[str, Any] = {"time_limit_s": None}
-    if precision not in (None, settings.precision):  # What the sweep caches was decided for the other one.
-        changes |= {"precision": precision, "cached_stages": {}}
+    if precision not in (None, settings.precision):
+        changes |= {"precision": precision}
         held = held if "train" in held else []  # A trial writes validation alone, in its own precision.
     settings = dataclasses.replace(settings, **changes)
     trial = FinetuneTrial(params, settings, number)

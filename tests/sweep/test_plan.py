@@ -379,6 +379,17 @@ def test_the_time_is_measured_in_the_precision_and_the_layout_of_the_trials(
     assert {*seen} == {(autocast, True)}
 
 
+def test_the_feature_cache_of_a_bf16_sweep_also_holds_what_finalists_are_predicted_on() -> None:
+    """In bf16 both views of 220 images, 200,704 numbers each; in fp32 one view."""
+
+    def gigabytes(**asked: Any) -> float:
+        plan = dataclasses.replace(planned(backbones=("resnet18",), **asked), cached_stages={"resnet18": [5]})
+        return float(estimate.cache_line(plan).partition("at most ")[2].split()[0])
+
+    assert gigabytes(precision="fp32") == gigabytes(precision="fp32", finalists=0) == 0.35
+    assert (gigabytes(precision="bf16"), gigabytes(precision="bf16", finalists=0)) == (0.35, 0.18)
+
+
 def test_the_time_is_measured_on_as_many_images_as_a_gpu_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     plan, tried, room = planned(trials=2, backbones=("squeezenet1_1",), image_size=32), list[int](), 4
     (params,) = sampled_trials(plan.space, 1, 0)

@@ -27,7 +27,7 @@ from trainables import frozen_features
 from trainables.backbones import BACKBONES
 from trainables.batches import IMAGENET
 from trainables.data.config import DataConfig
-from trainables.data.dataset import open_dataset
+from trainables.data.dataset import PREDICTIONS_FILE, open_dataset
 from trainables.data.prepare import prepare
 from trainables.feature_cache import CachePlace
 from trainables.finetune import FineTunedModel, build_model, make_head
@@ -41,7 +41,7 @@ from trainables.frozen_features import (
     value_bytes,
 )
 from trainables.seeding import set_determinism
-from trainables.trial import FinetuneTrial, TrialSettings, TrialTimeoutError
+from trainables.trial import FinetuneTrial, TrialSettings, TrialTimeoutError, predict_trial
 from trainables.weights import FoundWeights, random_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -288,6 +288,32 @@ def test_trials_share_an_entry_unless_what_it_follows_from_differs(run_dir: Path
     assert more(one, precision="bf16") == 1
     assert more(one, seed=1) == 1, "random trunks follow from the sweep's seed"
     assert more(one, deterministic=True) == 1
+
+
+def test_predictions_of_a_bf16_sweep_in_single_precision_share_features(
+    run_dir: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of repeats with the same frozen layers the first puts the images through them, and no other does."""
+    params, settings = params_of("squeezenet1_1"), settings_of(run_dir, cache_dir=str(cache), precision="bf16")
+    weights, predictions = tmp_path / "weights.pt", tmp_path / PREDICTIONS_FILE
+    trial = FinetuneTrial(params, settings, 0)
+    trial.run_epoch()
+    trial.save_best(weights, predictions)
+    trial.close()
+    of_the_trial, kept = predictions.read_bytes(), entries(cache)
+
+    def predicted(**changes: Any) -> np.ndarray:
+        predictions.write_bytes(of_the_trial)
+        changed = dataclasses.replace(settings, **changes)
+        return predict_trial(params, changed, 0, weights, ("train", "val"), "fp32").probability
+
+    on_images = predicted(cached_stages={})
+    assert entries(cache) == kept
+    first = predicted()
+    assert len(entries(cache) - kept) == 1, "without mirror images"
+    monkeypatch.setattr(FrozenFeatures, "_forward", lambda *_: pytest.fail("images were put through frozen layers"))
+    assert (predicted() == first).all()
+    np.testing.assert_allclose(first, on_images, atol=CLOSE, rtol=0)
 
 
 @pytest.mark.parametrize(("depth", "augment"), [(1, "standard"), (4, "flip")])
