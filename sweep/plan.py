@@ -59,6 +59,7 @@ class Plan:
     machines have room for as the sweep begins. damaged: files of the run that is resumed that are written again from
     the data, which are the run's own. warm_trials: of --warm-start; warm_notes: what of its best is not among them.
     resumed: trials may have begun, and of an extended sweep the seed points are those of the first command.
+    slow_bf16: they compute in bf16, and not every machine that is there is fast at it.
     """
 
     config: ResolvedConfig
@@ -74,6 +75,7 @@ class Plan:
     warm_trials: tuple[WarmTrial, ...] = ()
     warm_notes: Sequence[str] = ()
     resumed: bool = False
+    slow_bf16: bool = False
 
     @property
     def at_once(self) -> int:
@@ -161,6 +163,9 @@ class Plan:
         if self.config.sampler == "grid" and (most := self.space.most_configurations) > self.config.trials:
             tried = f"{self.config.trials} of up to {most:,} configurations are tried"
             lines.append(f"--sampler grid: {tried}; --trials {most} tries all")
+        if self.slow_bf16:
+            why = "the run keeps it" if self.resumed else "fp32 may be faster"
+            lines.append(f"precision bf16: not every machine that runs trials is known to be fast at it; {why}")
         lines += [f"weights of {name}: {found.note}" for name, found in self.weights.items() if found.note]
         if self.missing_weights:
             names = ", ".join(self.missing_weights)
@@ -256,6 +261,9 @@ def make_plan(
         warm_trials=warm,
         warm_notes=warm_notes,
         resumed=resumed is not None,
+        slow_bf16=config.precision == "bf16"
+        and len(machine.nodes) > 0
+        and not machine.fast_bf16(on_gpu=config.gpus_per_trial > 0),
     )
 
 

@@ -22,7 +22,7 @@ from sweep.cli import read
 from sweep.config import SweepConfig, resolve
 from sweep.estimate import check_disk, disk_bytes
 from sweep.history import trial_id
-from sweep.machine import Machine
+from sweep.machine import Machine, Node
 from sweep.plan import (
     Ask,
     Plan,
@@ -41,8 +41,10 @@ from trainables.data.config import DataConfig
 from trainables.data.prepare import prepare
 from trainables.weights import FoundWeights
 
+TWO_CORES = Machine(cpus=2, gpus=0)
 
-def planned(own_epochs: bool = False, **asked: Any) -> Plan:
+
+def planned(own_epochs: bool = False, machine: Machine = TWO_CORES, **asked: Any) -> Plan:
     """A plan for a data set of two classes and 200 training images, with random weights."""
     dataset = {
         "task": "single_label",
@@ -53,8 +55,8 @@ def planned(own_epochs: bool = False, **asked: Any) -> Plan:
         "caveats": [],
         "checks": [{"severity": "warning", "message": "few images"}, {"severity": "info", "message": "fine"}],
     }
-    config = resolve(SweepConfig(data="images", **{"weights": "random"} | asked), Machine(cpus=2, gpus=0))
-    return make_plan(config, [], lambda data: dataset, own_epochs=own_epochs, machine=Machine(cpus=2, gpus=0))
+    config = resolve(SweepConfig(data="images", **{"weights": "random"} | asked), machine)
+    return make_plan(config, [], lambda data: dataset, own_epochs=own_epochs, machine=machine)
 
 
 def test_the_backbones_that_have_weights_are_settled_by_name() -> None:
@@ -84,6 +86,17 @@ def test_a_part_of_the_search_is_what_trials_are_drawn_from() -> None:
     assert isinstance(plan.config.set["lr"], Range)
     assert [note for note in plan.notes() if "lr" in note], "what lies above the space's own range is cut, and said"
     assert "warning: few images" in plan.notes()
+
+
+@pytest.mark.parametrize(
+    ("precision", "fast", "told"),
+    [("bf16", (True, False), True), ("bf16", (True, True), False), ("fp32", (False, False), False)],
+)
+def test_machines_that_are_slow_at_bf16_are_told_of(precision: str, fast: tuple[bool, ...], told: bool) -> None:
+    """Of a run that goes on elsewhere, or whose user asked for it: ``auto`` would have taken fp32."""
+    nodes = tuple(Node(cpus=1, gpus=0, memory_bytes=0, fast_bf16=one, fast_bf16_gpu=False) for one in fast)
+    plan = planned(machine=Machine(cpus=2, gpus=0, nodes=nodes), backbones=("resnet18",), precision=precision)
+    assert any("bf16" in note for note in plan.notes()) == told
 
 
 def test_a_study_runs_its_own_epochs_where_the_user_gave_none() -> None:
