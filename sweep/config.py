@@ -138,7 +138,7 @@ class SweepConfig(DataConfig):
     precision: Text = _search(
         "fp32",
         "NAME",
-        "precision of the networks: fp32, bf16 (faster on many GPUs), or auto (bf16 if every node is fast at it)",
+        "precision of networks: fp32, bf16 (faster on new CPUs and GPUs), or auto (bf16 if every node is fast at it)",
         allowed=PRECISIONS,
     )
 
