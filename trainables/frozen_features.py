@@ -265,7 +265,7 @@ class FrozenFeatures:
             "device": torch.backends.cpu.get_cpu_capability() if cpu else torch.cuda.get_device_name(self.device),
             "threads": torch.get_num_threads() if cpu else 0,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "precision": self._precision,
+            "precision": self._precision + (_bf16_products() if cpu and self._precision == "bf16" else ""),
             "backbone": self._model.backbone.name,
             "stages": self.stages,
             "weights": self._weights_sha256,
@@ -304,6 +304,11 @@ class FeatureBatches(Batches):
             self._features.compute({view: self.positions})
             self._rows[view] = self._features.rows(view, self.positions)
         return self._rows[view].take(indices)
+
+
+def _bf16_products() -> str:
+    """How this CPU multiplies in bf16, each way with last bits of its own: nodes may share the folder of the cache."""
+    return f" amx {torch.cpu._is_amx_tile_supported()} avx512 {torch.cpu._is_avx512_bf16_supported()}"
 
 
 def _stored(features: Tensor, form: RowForm) -> NDArray[Any]:

@@ -290,6 +290,18 @@ def test_trials_share_an_entry_unless_what_it_follows_from_differs(run_dir: Path
     assert more(one, deterministic=True) == 1
 
 
+@pytest.mark.parametrize(("precision", "count"), [("fp32", 1), ("bf16", 2)])
+def test_cpus_that_multiply_in_bf16_in_other_ways_share_no_entry(
+    run_dir: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, precision: str, count: int
+) -> None:
+    """Of a cluster whose nodes share a home, and of one of which some have AMX."""
+    for amx in (False, True):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        one = params_of("squeezenet1_1", augment="none")
+        trained(one, settings_of(run_dir, cache_dir=str(cache), precision=precision), 1)
+    assert len(entries(cache)) == count
+
+
 def test_predictions_of_a_bf16_sweep_in_single_precision_share_features(
     run_dir: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
