@@ -12,9 +12,10 @@ The lower bound T*. A sweep has three parts that no program can leave out:
   counts.
 - After each epoch, what trains goes forward over each validation image.
 
-FLOPs become seconds by the FLOP/s that a bare loop over that very part reaches in its layout (channels_last, float32)
-on one thread while another process does the same, bytes by a memory copy measured alike. ``AT_ONCE`` trials run at a
-time, so the sum is divided by that. Not counted are decoding, starting processes, and all that a sweep writes.
+FLOPs become seconds by the FLOP/s that a loop over that very part reaches in its layout (channels_last, float32), with
+memory kept as our trials keep it, on one thread while another process does the same, bytes by a memory copy measured
+alike. ``AT_ONCE`` trials run at a time, so the sum is divided by that. Not counted are decoding, starting processes,
+and all that a sweep writes.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.own_process import AT_ONCE, ready, two_at_once
 from search_spaces.params import BACKBONE_NAMES, TrialParams
 from trainables.batches import augmented, normalise
+from trainables.engine import set_up_cpu
 from trainables.finetune import FineTunedModel, build_model
 from trainables.optimizers import make_optimizer
 from trainables.weights import FoundWeights
@@ -205,7 +207,7 @@ def _bare_epoch(params: TrialParams, train_count: int, val_count: int, image_siz
 
 def _seconds_an_image(params: TrialParams, image_size: int, seconds: float) -> tuple[float, float, float]:
     """Of the frozen part, of training the rest, and of its forward pass."""
-    torch.set_num_threads(1)
+    set_up_cpu(1)
     model, images = _network(params, image_size), normalise(_images(BATCH, image_size))
     boundary = model.forward_frozen(images)
     loops: list[tuple[bool, Callable[[], object]]] = [

@@ -29,6 +29,7 @@ from sweep.progress import duration
 from sweep.run_folder import RunPaths
 from trainables.atomic import free_bytes
 from trainables.backbones import BACKBONES
+from trainables.engine import set_up_cpu
 from trainables.feature_cache import CachePlace
 from trainables.finetune import build_model, frozen_stages
 from trainables.frozen_features import VIEWS, features_bytes, stages_kept
@@ -245,7 +246,7 @@ def _seconds_per_image(plan: Plan, params: TrialParams) -> _Seconds:
 
 def _measured(plan: Plan, params: TrialParams, device: torch.device, count: int) -> _Seconds:
     config = plan.config
-    torch.set_num_threads(max(1, config.cpus_per_trial))
+    set_up_cpu(max(1, config.cpus_per_trial))
     weights = plan.weights[params.backbone]
     model = build_model(params, len(plan.dataset.classes), weights, config.image_size, config.seed)
     model.to(memory_format=torch.channels_last).to(device).train()

@@ -35,7 +35,7 @@ from trainables.data.image import (
     prepare_image,
     quiet_decoders,
 )
-from trainables.engine import EVALUATION_BATCH, map_batches
+from trainables.engine import EVALUATION_BATCH, map_batches, set_up_cpu
 from trainables.export import ModelFacts, read_model
 from trainables.losses import probabilities_of
 from trainables.maps import overlay
@@ -54,7 +54,7 @@ def open_model(place: Path, device: str, problems: Sequence[str] = ()) -> Predic
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU: omit it, or give --device cpu")
     chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))  # Of a container's quota it knows nothing.
+    set_up_cpu(min(torch.get_num_threads(), available_cpus()))  # Of a container's quota torch knows nothing.
     network, facts = read_model(path)
     with _failure_told(chosen):
         return Predictor(network, facts, path, chosen)

@@ -265,7 +265,7 @@ class FrozenFeatures:
             "device": torch.backends.cpu.get_cpu_capability() if cpu else torch.cuda.get_device_name(self.device),
             "threads": torch.get_num_threads() if cpu else 0,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "precision": self._precision + (_bf16_products() if cpu and self._precision == "bf16" else ""),
+            "precision": [self._precision, *(_bf16_products() if cpu and self._precision == "bf16" else [])],
             "backbone": self._model.backbone.name,
             "stages": self.stages,
             "weights": self._weights_sha256,
@@ -306,9 +306,10 @@ class FeatureBatches(Batches):
         return self._rows[view].take(indices)
 
 
-def _bf16_products() -> str:
+def _bf16_products() -> list[str]:
     """How this CPU multiplies in bf16, each way with last bits of its own: nodes may share the folder of the cache."""
-    return f" amx {torch.cpu._is_amx_tile_supported()} avx512 {torch.cpu._is_avx512_bf16_supported()}"
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch that will do
+    return [name for name in ("amx_bf16", "avx512_bf16") if known.get(name)]
 
 
 def _stored(features: Tensor, form: RowForm) -> NDArray[Any]:

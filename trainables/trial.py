@@ -22,7 +22,7 @@ from trainables.batches import Batches, ImageBatches, keep_to_share, plan_batche
 from trainables.checkpoints import read_checkpoint, write_checkpoint
 from trainables.data.dataset import PREDICTIONS_FILE, Split, TrialData, open_dataset, open_test_split
 from trainables.data.image import PREPROCESSING_VERSION
-from trainables.engine import Forward, evaluate, train_epoch
+from trainables.engine import Forward, evaluate, give_back_memory, set_up_cpu, train_epoch
 from trainables.feature_cache import CachePlace
 from trainables.finetune import FineTunedModel, build_model, model_problems
 from trainables.frozen_features import VIEWS, FeatureBatches, FrozenFeatures, shared_order, stages_kept
@@ -90,7 +90,7 @@ class TrialSettings:
 
 def set_up_process(settings: TrialSettings) -> torch.device:
     """Give this process the threads, the determinism and the share of a GPU of a trial; returns where it computes."""
-    torch.set_num_threads(settings.cpus)
+    set_up_cpu(settings.cpus)
     set_determinism(settings.deterministic)
     if settings.use_gpu:
         keep_to_share(settings.gpu_share)
@@ -287,6 +287,7 @@ class FinetuneTrial:
         for name in own:
             self.__dict__.pop(name, None)
         gc.collect()
+        give_back_memory()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

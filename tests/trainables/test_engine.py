@@ -1,6 +1,9 @@
 """What one epoch and one evaluation compute, on networks small enough to follow."""
 
 import copy
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -218,3 +221,33 @@ def test_algorithms_are_tried_for_whole_batches_of_training_alone(autotune, expe
     with pytest.raises(ZeroDivisionError):
         train(model, batches, autotune=autotune)
     assert not torch.backends.cudnn.benchmark
+
+
+PAGES = """
+import resource, torch
+from trainables.engine import give_back_memory, set_up_cpu
+
+def filled():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+filled()
+as_it_is = filled()
+set_up_cpu(1)
+filled()
+kept = filled()
+give_back_memory()
+print(as_it_is, kept, filled())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_freed_memory_is_filled_with_zeros_once_until_it_is_given_back():
+    """Pages that the system had to fill for four blocks of 64 MB, one after the other."""
+    said = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True).stdout
+    as_it_is, kept, given_back = map(int, said.split())
+    assert 10 * kept < as_it_is
+    assert 10 * kept < given_back
+    assert given_back < as_it_is

@@ -312,6 +312,27 @@ def test_saved_weights_of_another_model_are_refused_with_all_reasons() -> None:
     assert all(torch.equal(tensor, kept[name]) for name, tensor in before.trained_state().items())
 
 
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "efficientnet_b0", "convnext_tiny"])
+def test_depthwise_convolutions_train_in_float32_under_a_cpus_autocast(backbone: str) -> None:
+    """And in no other case: what is frozen, validated, or in single precision is as torch has it."""
+    trunk = build(backbone, unfreeze_depth=4).trunk
+    mine = next(one for one in trunk.modules() if isinstance(one, nn.Conv2d) and one.groups == one.in_channels > 1)
+    plain = nn.Conv2d(
+        mine.in_channels, mine.out_channels, mine.kernel_size, mine.stride, mine.padding, groups=mine.groups, bias=False
+    )
+    plain.weight, plain.bias = mine.weight, mine.bias
+    inputs = torch.rand(2, mine.in_channels, 8, 8)
+    assert torch.equal(mine(inputs), plain(inputs))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = inputs.bfloat16()
+        trained = mine(rounded)
+        with torch.no_grad():
+            assert torch.equal(mine(rounded), plain(rounded))
+    assert torch.equal(trained, plain(rounded.float()).bfloat16())
+    trained.float().square().sum().backward()  # type: ignore[no-untyped-call]
+    assert mine.weight.grad is not None
+
+
 def test_a_model_needs_the_weights_of_its_own_backbone() -> None:
     params = TrialParams(backbone="resnet18")
     with pytest.raises(AssertionError):

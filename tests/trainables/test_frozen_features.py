@@ -295,8 +295,8 @@ def test_cpus_that_multiply_in_bf16_in_other_ways_share_no_entry(
     run_dir: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, precision: str, count: int
 ) -> None:
     """Of a cluster whose nodes share a home, and of one of which some have AMX."""
-    for amx in (False, True):
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+    for known in ({"avx512_bf16": True}, {"avx512_bf16": True, "amx_bf16": True}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
         one = params_of("squeezenet1_1", augment="none")
         trained(one, settings_of(run_dir, cache_dir=str(cache), precision=precision), 1)
     assert len(entries(cache)) == count
