@@ -150,7 +150,7 @@ def measure_cost(params: TrialParams, image_size: int, seconds: float) -> Cost:
 
 def count_flops(params: TrialParams, image_size: int) -> Cost:
     """The same without the seconds, which are 0: nothing is timed."""
-    model, images = _network(params, image_size), normalise(_images(2, image_size))
+    model, images = network_of(params, image_size), normalise(images_of(2, image_size))
     boundary = model.forward_frozen(images)
     frozen, trained, validated = (
         Part(_flops(work) / len(images), 0.0)
@@ -180,9 +180,9 @@ def bare_epoch_s(params: TrialParams, train_count: int, val_count: int, image_si
 
 def _bare_epoch(params: TrialParams, train_count: int, val_count: int, image_size: int) -> float:
     torch.set_num_threads(1)
-    model, chance = _network(params, image_size), torch.Generator().manual_seed(0)
+    model, chance = network_of(params, image_size), torch.Generator().manual_seed(0)
     optimizer = make_optimizer(params, model.parameter_groups(params.lr, params.backbone_lr_factor))
-    images = _images(train_count + val_count, image_size)
+    images = images_of(train_count + val_count, image_size)
     labels = torch.randint(CLASSES, (len(images),), generator=chance)
 
     def epoch(train: Tensor, val: Tensor) -> None:
@@ -208,7 +208,7 @@ def _bare_epoch(params: TrialParams, train_count: int, val_count: int, image_siz
 def _seconds_an_image(params: TrialParams, image_size: int, seconds: float) -> tuple[float, float, float]:
     """Of the frozen part, of training the rest, and of its forward pass."""
     set_up_cpu(1)
-    model, images = _network(params, image_size), normalise(_images(BATCH, image_size))
+    model, images = network_of(params, image_size), normalise(images_of(BATCH, image_size))
     boundary = model.forward_frozen(images)
     loops: list[tuple[bool, Callable[[], object]]] = [
         (False, lambda: model.forward_frozen(images)),
@@ -255,12 +255,12 @@ def _copy(copied_bytes: int) -> float:
     return 8 * 2 * copied_bytes / (time.perf_counter() - began_s)
 
 
-def _network(params: TrialParams, image_size: int) -> FineTunedModel:
+def network_of(params: TrialParams, image_size: int) -> FineTunedModel:
     weights = FoundWeights(backbone=params.backbone, origin="random")
     return build_model(params, CLASSES, weights, image_size, seed=0).to(memory_format=torch.channels_last)
 
 
-def _images(count: int, image_size: int) -> Tensor:
+def images_of(count: int, image_size: int) -> Tensor:
     """uint8 [count, 1, S, S]."""
     chance = torch.Generator().manual_seed(0)
     return torch.randint(256, (count, 1, image_size, image_size), dtype=torch.uint8, generator=chance)

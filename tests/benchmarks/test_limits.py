@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from benchmarks.cpu_steps import WAYS, ms_an_image
 from benchmarks.limits import Cost, Part, count_flops, flop_limit, lower_bound_s, measure_cost
 from benchmarks.own_process import two_at_once
 from search_spaces.params import TrialParams
@@ -65,3 +66,10 @@ def test_a_network_without_frozen_layers_has_no_boundary() -> None:
 def test_of_two_processes_one_that_fails_does_not_leave_the_other_waiting() -> None:
     with pytest.raises(ZeroDivisionError):
         two_at_once(divmod, 1, 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_forward_pass_and_a_step_take_time_in_each_way(way: str) -> None:
+    forward_ms, step_ms = ms_an_image("squeezenet1_1", way, batch=2, seconds=0.0)
+    assert forward_ms > 0
+    assert step_ms > 0

@@ -5,8 +5,11 @@ import gc
 import io
 import json
 import math
+import mmap
+import platform
 import shutil
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -458,6 +461,19 @@ def test_a_closed_trial_leaves_nothing_in_the_process(run_dir):
         after.append(live_bytes())
     assert all(ref() is None for ref in watched)
     assert after[0] == after[1] == after[2]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep nothing")
+def test_memory_that_a_trial_kept_for_its_next_step_is_given_back_with_its_end(run_dir):
+    def resident_bytes():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    trial = FinetuneTrial(TrialParams(**SMALL), trial_settings(run_dir), 0)
+    before = resident_bytes()
+    torch.ones(2**26)
+    assert resident_bytes() > before + 2**27, "kept"
+    trial.close()
+    assert resident_bytes() < before + 2**27
 
 
 def verdict(**changes):
