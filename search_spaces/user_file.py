@@ -93,7 +93,7 @@ class UserFile:
             while True:
                 line = _exchanged(process, message)
                 if not line.endswith(b"}\n"):  # it has ended, and this is what faulthandler wrote
-                    frames = (line + _output(process).read()).decode(errors="replace")
+                    frames = _without_questions(line + _output(process).read())
                     raise self._lost(frames, hung=line.startswith(b"Timeout") or overdue.is_set())
                 reply = json.loads(line)
                 if "asked" not in reply:
@@ -150,6 +150,11 @@ def _exchanged(process: subprocess.Popen[bytes], message: object) -> bytes:
 def _output(process: subprocess.Popen[bytes]) -> IO[bytes]:
     assert process.stdout is not None
     return process.stdout
+
+
+def _without_questions(written: bytes) -> str:
+    """What faulthandler wrote, beside a trial that may have gone on and asked amid one of its lines."""
+    return re.sub(rb'\{"asked": .*\}\n', b"", written).decode(errors="replace")
 
 
 def _answer(trial: Any, method: str, given: list[Any], named: dict[str, Any]) -> object:

@@ -244,6 +244,14 @@ def test_a_file_that_hangs_is_ended_and_the_line_is_told(
         load(text)
 
 
+def test_a_question_that_is_asked_while_the_line_is_told_does_not_hide_it() -> None:
+    """faulthandler writes piece by piece while the file goes on."""
+    frames = 'Timeout (0:00:01)!\nThread 0x1 (most recent call first):\n  File "/a/mine.py", line 3 in space\n'
+    for place in range(len("Timeout (0:00:01)!\n"), len(frames) + 1):
+        written = frames[:place] + '{"asked": ["suggest_float", ["lr", 0.0001, 0.01], {}]}\n' + frames[place:]
+        assert user_file._without_questions(written.encode()) == frames
+
+
 def test_a_file_that_cannot_be_ended_from_within_is_killed_with_what_it_has_started(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
