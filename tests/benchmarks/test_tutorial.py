@@ -138,7 +138,8 @@ def test_all_ways_are_measured_once_and_stand_in_one_table(small_data: Path, tmp
     arguments = ("--data", small_data, "--weights", "random", "--quick", "--only", "head", "--results", results)
     first = command("benchmarks.full", *arguments)
     ways = [[cell.strip() for cell in line.split("|")[1:3]] for line in first.splitlines() if line.startswith("| ")]
-    assert ways[2:] == [["head", way] for way in ("tutorial", "bare loop", "T*", "orchestration")]
+    named = ("tutorial", "tutorial, ours bf16", "bare loop", "T*", "orchestration")
+    assert ways[2:] == [["head", way] for way in named]
     assert "expected duration" in first.splitlines()[1]
     kept = [json.loads(line) for line in results.read_text().splitlines()]
     ours = {line["case"]: line["values"] for line in kept if line["what"] == "ours fp32"}
