@@ -232,6 +232,11 @@ def test_trials_and_decoding_run_with_torch_and_the_scientific_packages_alone() 
     )
 
 
+def test_what_is_imported_is_looked_through_by_few_full_collections() -> None:
+    for module, most in {"trainables.ray_trainable": 0, "sweep.run, sweep.ray_tune": 0, "reports.build": 2}.items():
+        run_python(f"import gc, {module}\nassert gc.get_stats()[2]['collections'] <= {most}, gc.get_stats()")
+
+
 def importers(path: Path) -> list[Path]:
     return [other for other in SOURCES if path in imported_files(other)]
 

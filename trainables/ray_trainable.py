@@ -24,6 +24,7 @@ import torch
 from ray import cloudpickle, tune
 
 from search_spaces.params import TrialParams
+from trainables import FULL_COLLECTION
 from trainables.atomic import denied_below, disk_error, write_text
 from trainables.checkpoints import read_checkpoint, write_checkpoint
 from trainables.trial import FinetuneTrial, TrialSettings
@@ -53,6 +54,7 @@ class FinetuneTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         # What was imported stays; without this each collection would look at it again, for a fifth of a second.
         gc.freeze()
+        gc.set_threshold(*gc.get_threshold()[:2], FULL_COLLECTION)
         atexit.register(gc.unfreeze)  # torch's libraries report all that is left at the end as leaked.
         self._begin(config)
 
