@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SPACE ?= partial_unfreeze
 BIN := .venv/bin
-# Two processes on two cores: a thread more in one of them would wait for the other's.
+# Two processes on two cores: with more threads, they would wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
