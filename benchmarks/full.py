@@ -331,7 +331,7 @@ def other_lines(results: Results, name: str) -> list[Line]:
     error = statistics.stdev(gain) / math.sqrt(len(gain)) if len(gain) > 1 else None
     score = Line(
         case=name,
-        other="mean score, less that of --before",
+        other="mean validation score, minus that of --before",
         ours=f"{statistics.fmean(scores):.4f}",
         others=f"{statistics.fmean(one['score'] for one in before):.4f}" if before else "",
         ratio=statistics.fmean(gain) if gain else math.nan,

@@ -1,11 +1,11 @@
-"""Are smaller batches better, the learning rate and the number of epochs being the same? One factor, nothing else.
+"""Are smaller batches better at the same learning rate and number of epochs? One factor, nothing else.
 
     python -m sweep.run --space docs/questions/batch_size.py --sampler grid --trials 3 --scheduler none --finalists 3 \
         --repeats 4 --epochs 4 --image-size 96 --precision bf16 --data DATA/manifest.csv --label-column class \
         --group-column group_id --weights WEIGHTS
 
-As in the studies a small batch takes more steps in an epoch, at the same rate: that is what is compared, not batches of
-equal training.
+As in the studies, smaller batches take more steps per epoch at the same learning rate; the number of steps is not
+equalised.
 """
 
 

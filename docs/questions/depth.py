@@ -1,11 +1,11 @@
-"""Is training the whole network better than training its head alone? One factor, everything else as it is.
+"""Is training the whole network better than training its head alone? One factor, nothing else.
 
     python -m sweep.run --space docs/questions/depth.py --sampler grid --trials 2 --scheduler none --finalists 2 \
         --repeats 4 --epochs 4 --image-size 96 --precision bf16 --data DATA/manifest.csv --label-column class \
         --group-column group_id --weights WEIGHTS
 
-Both are trained again with the same fresh seeds, and the report sets one against the other. SqueezeNet 1.1, because a
-head alone needs a trunk that is pretrained to its last layer; for another network add `--set backbone=mobilenet_v2`.
+Both are retrained with the same new seeds, and the report compares them. SqueezeNet 1.1, because training the head alone
+needs a fully pretrained trunk; for another network add `--set backbone=mobilenet_v2`.
 """
 
 

@@ -1,11 +1,11 @@
-"""Does focal loss find more of a rare class than binary cross-entropy? One factor, everything else as it is.
+"""Does focal loss find more of a rare class than binary cross-entropy? One factor, nothing else.
 
     python -m sweep.run --space docs/questions/focal.py --sampler grid --trials 2 --scheduler none --finalists 2 \
         --repeats 4 --epochs 4 --image-size 96 --precision bf16 --data DATA/findings.csv --label-column findings \
         --group-column group_id --weights WEIGHTS --metric val_f1:covid
 
-The labels are three findings, an image of covid being one of pneumonia, too. The metric is F1 of the rare class, so
-that the report compares the two by it. Gamma 2 without alpha, which would weigh the classes besides: another factor.
+The labels are three findings; an image of covid is also one of pneumonia. The metric is F1 of the rare class. Gamma is 2,
+without alpha, which would weight the classes and so add a second factor.
 """
 
 

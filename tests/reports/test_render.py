@@ -227,6 +227,11 @@ def test_an_option_and_a_percentage_are_not_broken_over_lines():
     assert "5\N{NO-BREAK SPACE}%" in page
 
 
+def test_a_title_may_break_behind_an_underscore():
+    page = render.html_page(render.Page("Report of a_b<i>", "s", (Chapter("one", "One", (Text("t"),)),)))
+    assert "<h1>Report of a_<wbr>b&lt;i&gt;</h1>" in page
+
+
 def test_a_command_is_copied_as_it_is():
     assert "&#39;10 % of all&#39;" in page_of(Code("python -m sweep.run --data '10 % of all'"))
 
