@@ -1,4 +1,4 @@
-"""The outputs of the frozen layers before the first trained one, computed once per image for all trials of a node.
+"""The outputs of the frozen layers before the first trained one, computed once per image and shared by trials.
 
 They depend on the image alone. They are computed in fixed batches, so that a trial gets the same bits from the node's
 cache and, if that cannot be used, from its own memory.
@@ -122,7 +122,7 @@ class FrozenFeatures:
 
     images: uint8 [M, C, S, S], the image cache, whose file's name is a hash of its content. order: int64 [n], its rows
     for which there are features. place: of the node's cache; None = features stay in memory. between_steps: called
-    before each batch, may raise. note: why features are in memory instead of the node's cache, "" = they are not.
+    before each batch, may raise. note: why features meant for the cache are in memory, "" = they are not.
     """
 
     def __init__(
@@ -307,7 +307,7 @@ class FeatureBatches(Batches):
 
 
 def _bf16_products() -> list[str]:
-    """This CPU's bf16 instructions: their last bits differ, and different nodes may share the folder of the cache."""
+    """This CPU's bf16 instructions: each gives other last bits, and different nodes may share the cache's folder."""
     known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every supported torch
     return [name for name in ("amx_bf16", "avx512_bf16") if known.get(name)]
 

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 MISSING = -1
 """In multi-hot labels: it is unknown whether the image has the label."""
-# Closer to 0 or 1 than float32's epsilon, probabilities carry no information. One label adds at most 15.9 to ``nll``.
+# Closer to 0 or 1 than float32's epsilon, probabilities carry no information. So one label costs at most 15.9.
 _EPSILON = float(np.finfo(np.float32).eps)
 _CHUNK = 256  # weightings scored at once: bounds memory and stays in the processor's cache
 _CELLS = 200_000  # weights processed together: 800 kB stay in the processor's cache

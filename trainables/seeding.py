@@ -58,7 +58,7 @@ class Randomness:
 
 
 def trunk_seed(seed: int, backbone: str) -> int:
-    """The seed of a backbone's random weights: the same for all trials of a sweep, so that they share the weights."""
+    """The seed of a backbone's random weights: one for all trials of a sweep with this seed, which share them."""
     return int(np.random.SeedSequence([seed, *backbone.encode()]).generate_state(1)[0])
 
 
