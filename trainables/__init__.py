@@ -1,8 +1,8 @@
-"""One trial, and what it needs: the data set, the network, the features, the epochs, the Ray face, the baselines."""
+"""One trial and its parts: data set, network, features, epochs, Ray trainable; and the baselines."""
 
 import gc
 
-# What torch, Ray and pandas make when they are imported stays. Python would look through all of it again seven times
-# meanwhile, a second of the four until a worker can begin; younger objects are looked through as ever.
+# Objects made while torch, Ray and pandas are imported are never freed. Full collections would scan them seven times
+# during the imports: one of the four seconds until a worker can begin. Younger generations are collected as usual.
 FULL_COLLECTION = gc.get_threshold()[2]
 gc.set_threshold(*gc.get_threshold()[:2], 1_000)

@@ -1,4 +1,4 @@
-"""Files and lines that are whole or absent; and what is wrong with a disk that takes none."""
+"""Atomic writes of files and lines, and the disk errors that prevent them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from typing import Any
 from search_spaces.errors import UserError
 
 FORMAT = 1
-"""Of sweep.json, evaluation.json, best.json and best.pt. Added keys leave it as it is; a changed meaning does not."""
+"""Version of sweep.json, evaluation.json, best.json and best.pt. A changed meaning raises it, an added key does not."""
 TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}(\.[^.]*)?")
-"""The names of files that ``write_atomically`` has not moved into place yet; a killed process leaves them."""
+"""Names of the temporary files of ``write_atomically``; a killed process leaves them behind."""
 
 DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -32,24 +32,24 @@ DISK_ERRORS = {
     errno.ENOTCONN: "the mount is gone (not connected)",
     errno.ESHUTDOWN: "the file server has shut this machine out (as Lustre evicts a client)",
 }
-"""By errno, why nothing can be written whoever tries."""
+"""By errno: reasons that keep any process from writing, not only this one."""
 _OF_SOCKETS = (errno.ENOTCONN, errno.ESHUTDOWN)
-"""Those that also come of sockets, which have no file's name."""
+"""Errors that sockets raise as well, but without a file name."""
 
 
 def disk_error(error: BaseException | None) -> OSError | None:
-    """The one of ``DISK_ERRORS`` that ``error`` is or came from; None if there is none."""
+    """The first of ``DISK_ERRORS`` among ``error`` and its causes; None if there is none."""
     found = (one for one in _causes(error) if isinstance(one, OSError) and one.errno in DISK_ERRORS)
     return next((one for one in found if one.errno not in _OF_SOCKETS or one.filename), None)
 
 
 def denied(error: BaseException | None) -> PermissionError | None:
-    """The system's refusal for lack of rights that ``error`` is or came from; None if there is none."""
+    """The system's PermissionError (it has an errno) among ``error`` and its causes; None if there is none."""
     return next((one for one in _causes(error) if isinstance(one, PermissionError) and one.errno is not None), None)
 
 
 def denied_below(folder: Path, error: BaseException | None) -> PermissionError | None:
-    """``denied``, of a file below ``folder``. Of one that could be written before, a ticket may have expired."""
+    """``denied``, if for a file below ``folder``. If that was writable before, a server ticket may have expired."""
     found = denied(error)
     file = None if found is None else found.filename
     if not isinstance(file, str | os.PathLike):
@@ -64,15 +64,15 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def free_bytes(folder: Path) -> int:
-    """Of the disk of ``folder``, which may not be there yet."""
+    """Free bytes on the disk of ``folder``, which need not exist yet."""
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if os.path.exists(one))
     return shutil.disk_usage(there).free
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file beside ``path``, then move it into place: a reader sees the old or the new whole.
+    """Let ``write`` fill a file beside ``path``, then move it into place: a reader sees the whole old or new file.
 
-    One of ``DISK_ERRORS``, or a lack of rights, is raised as an ``OSError`` that names ``path``.
+    ``DISK_ERRORS`` and missing permissions are raised as an ``OSError`` that names ``path``.
     """
     with _disk_errors_name(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _new_file_beside(path: Path) -> Path:
-    """With the rights that the umask leaves. It is never changed, as file systems are shared that allow no chmod."""
+    """Create it with the umask's permissions. There is no chmod later, as some shared file systems do not allow it."""
     while True:
         beside = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
         with contextlib.suppress(FileExistsError):
@@ -94,8 +94,8 @@ def _new_file_beside(path: Path) -> Path:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append ``line`` in UTF-8, all of it or nothing; what a killed process left of its last one stays a line of its
-    own. Raises as ``write_atomically`` does."""
+    """Append ``line`` in UTF-8, whole or not at all. A partial line left by a killed process stays a line of its own.
+    Raises as ``write_atomically`` does."""
     with _disk_errors_name(path):
         length, last = _end_of(path)
         try:
@@ -108,7 +108,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def _end_of(path: Path) -> tuple[int, bytes]:
-    """How many bytes a file has, and the last of them; 0 and none where there is no file."""
+    """A file's length in bytes, and its last byte; 0 and ``b""`` if there is no file."""
     try:
         with path.open("rb", buffering=0) as file:
             length = file.seek(0, os.SEEK_END)
@@ -120,7 +120,7 @@ def _end_of(path: Path) -> tuple[int, bytes]:
 
 @contextlib.contextmanager
 def _disk_errors_name(path: Path) -> Iterator[None]:
-    """Neither a write without a name nor one to the file beside says which file it was for."""
+    """Make these errors name ``path``: they name no file, or the temporary one."""
     try:
         yield
     except Exception as error:
@@ -130,17 +130,17 @@ def _disk_errors_name(path: Path) -> Iterator[None]:
 
 
 def now() -> str:
-    """The time in UTC as records have it: ISO 8601, to the second."""
+    """The current time in UTC, as in all records: ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` in UTF-8 as it is, atomically."""
+    """Write ``text`` in UTF-8, without newline translation, atomically."""
     write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8", newline=""))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented UTF-8 JSON, atomically; NaN is refused, since it is no JSON."""
+    """Write ``value`` as indented UTF-8 JSON, atomically; ValueError for NaN, which is not JSON."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -151,7 +151,7 @@ def sha256_of(path: Path) -> str:
 
 
 def check_format(content: Mapping[str, Any], place: Path) -> None:
-    """Raise ``UserError`` unless ``content``, read from ``place``, is of the format that this version writes."""
+    """Raise ``UserError`` unless ``content``, read from ``place``, has the format that this version writes."""
     found = content.get("format")
     if found != FORMAT:
         written = "no format" if found is None else f"format {found}"

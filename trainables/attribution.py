@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM on the exported network, for the model that a report shows."""
+"""Attribution maps: Grad-CAM on the exported network, for the model that a report shows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trainables.predictions import Predictions, read_predictions
 from trainables.weights import FoundWeights
 
 MOST_LABELS = 8
-"""Of an image, those that it has first, then those that it is given, by probability."""
+"""At most so many maps per image: true labels first, then predicted ones, both by falling probability."""
 
 
 def attribute_split(
@@ -33,11 +33,11 @@ def attribute_split(
     thresholds: Mapping[str, float] | None,
     device: torch.device,
 ) -> None:
-    """Write ``maps.npz`` beside a trial's weights and predictions: Grad-CAM of the rows of ``split`` there.
+    """Write ``maps.npz`` beside a trial's weights and predictions: Grad-CAM of the predicted rows of ``split``.
 
-    Of each image the maps of ``classes_of_interest``. weights: what trials started from, by backbone. split: "val", or
-    "test" (PermissionError while the run has not opened it). thresholds: as for ``metrics.decide``. Leaves the process
-    with algorithms that may not be deterministic.
+    Each image gets a map for each of its ``classes_of_interest``. weights: the starting weights, by backbone. split:
+    "val", or "test" (PermissionError unless the run has opened it). thresholds: as for ``metrics.decide``. Afterwards
+    the process may use algorithms that are not deterministic.
     """
     part = read_predictions(weights_path.with_name(PREDICTIONS_FILE)).of(split)
     data = open_dataset(run_dir)
@@ -45,7 +45,7 @@ def attribute_split(
     row_of = {path: row for one in places for path, row in zip(one.paths, one.rows.tolist(), strict=True)}
     rows = np.array([row_of[path] for path in part.path.tolist()], dtype=np.int64)
     wanted, truth = classes_of_interest(part, thresholds)
-    # VGG's pooling has no deterministic backward pass on CUDA; what differs is lost in float16.
+    # VGG's pooling has no deterministic backward pass on CUDA; the differences vanish in float16.
     torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled(), warn_only=True)
     model, found, _ = restore(weights_path, lambda backbone: weights[backbone])
     network = plain_network(model).requires_grad_(False).to(memory_format=torch.channels_last).to(device)
@@ -61,9 +61,9 @@ def attribute_split(
 def classes_of_interest(
     part: Predictions, thresholds: Mapping[str, float] | None
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Of which classes each image gets a map, and which it truly has: bool [N, C] each.
+    """The classes for which each image gets a map, and its true classes: bool [N, C] each.
 
-    The first: those that it has, and those that the network answers; at most ``MOST_LABELS``.
+    Maps are for the true and the predicted classes; multi-label: at most ``MOST_LABELS`` of them.
     """
     truth = has_class(part.label, len(part.classes))
     wanted = truth | decisions(part.probability, part.classes, thresholds, part.task)
@@ -74,25 +74,25 @@ def classes_of_interest(
 
 
 def is_of(maps: Maps, part: Predictions, thresholds: Mapping[str, float] | None) -> bool:
-    """Whether ``maps`` is what ``attribute_split`` makes of these predictions of one split."""
+    """Whether ``maps`` has the epoch, images and classes that ``attribute_split`` gives for one split's predictions."""
     images, labels = np.nonzero(classes_of_interest(part, thresholds)[0])
     same = np.array_equal(maps.path, part.path[images]) and np.array_equal(maps.label, labels)
     return maps.epoch == part.epoch and (same or min(maps.grid) < SMALLEST_GRID)
 
 
 def grad_cam(network: nn.Module, backbone: Backbone, inputs: Tensor, wanted: Tensor) -> Tensor:
-    """Grad-CAM (Selvaraju et al., ICCV 2017, section 3): for each True of ``wanted``, row by row, a map of its logit.
+    """Grad-CAM (Selvaraju et al., ICCV 2017, section 3): one map of the logit per True of ``wanted``, row by row.
 
-    network: torchvision's with our head, in eval mode, no parameter with gradients. inputs: float32 [B, 3, S, S];
-    wanted: bool [B, C]. Returns float32 [M, h, w] on the grid of the backbone's ``attribution_layer``: the channels,
-    weighted by the mean of the logit's gradient over all positions, summed; what is negative becomes 0; sum 1 (or 0).
-    Layers before it run without gradients: memory is that of evaluation, and of the few layers behind.
+    network: torchvision's with our head, in eval mode, no parameter requires gradients. inputs: float32 [B, 3, S, S];
+    wanted: bool [B, C]. Returns float32 [M, h, w] on the grid of the backbone's ``attribution_layer``: the sum of the
+    channels, each weighted by the mean of the logit's gradient over all positions; negative values become 0; each map
+    sums to 1 (or 0). Earlier layers run without gradients: memory is that of evaluation plus the few later layers.
     """
     layers: list[Tensor] = []
 
     def begin_here(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         layers.append(output.detach().requires_grad_())
-        return layers[0].clone()  # what follows may work in place, which a leaf does not allow
+        return layers[0].clone()  # later layers may work in place, which a leaf does not allow
 
     hook = network.get_submodule(backbone.attribution_layer).register_forward_hook(begin_here)
     try:
@@ -102,9 +102,9 @@ def grad_cam(network: nn.Module, backbone: Backbone, inputs: Tensor, wanted: Ten
     (layer,) = layers
     channels = backbone.to_maps(layer.detach())
     maps = channels.new_zeros(int(wanted.sum()), *channels.shape[2:])
-    order = wanted.cumsum(dim=1) * wanted  # 1, 2, ... among the classes of an image
+    order = wanted.cumsum(dim=1) * wanted  # 1, 2, ... for the wanted classes of an image
     for place in range(1, int(order.max()) + 1):
-        chosen = order == place  # one class an image at most: in eval mode no image's logit depends on another
+        chosen = order == place  # at most one class per image: in eval mode no logit depends on another image
         (gradient,) = torch.autograd.grad(logits[chosen].sum(), layer, retain_graph=True)
         weights = backbone.to_maps(gradient).mean(dim=(2, 3), keepdim=True)
         maps[chosen[wanted]] = (weights * channels).sum(dim=1).relu()[chosen.any(dim=1)]
@@ -119,10 +119,10 @@ def maps_of(
     wanted: NDArray[np.bool_],
     batch_size: int,
 ) -> NDArray[np.float16]:
-    """``grad_cam`` of many images: float16 [M, h, w]; no rows where the grid is too coarse to report.
+    """``grad_cam`` of many images: float16 [M, h, w]; M is 0 if the grid is too coarse to report.
 
-    inputs: of the images of these indices, on the network's device. wanted: bool [N, C]. batch_size: images at once,
-    fewer where GPU memory does not suffice.
+    inputs: gives the network's inputs for image indices, on its device. wanted: bool [N, C]. batch_size: images per
+    batch, fewer if GPU memory runs out.
     """
 
     def of(indices: NDArray[np.int64]) -> NDArray[np.float16]:

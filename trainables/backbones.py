@@ -1,4 +1,4 @@
-"""The backbones: each torchvision network as four blocks, and the way from the last block to a vector."""
+"""The backbones: each torchvision network as four blocks, and the step from the last block to a feature vector."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Blocks = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...
 
 @dataclass(frozen=True)
 class Backbone:
-    """What is known of one network. Its torchvision module stays as it is, with its own parameter names.
+    """One network. Its torchvision module is not changed and keeps its own parameter names.
 
-    blocks: four groups of names of submodules, or of parameters in ``JOINED``; run one after the other, and then
-    ``to_vector``, they are torchvision's own features. Every parameter outside the old classifier lies in exactly one.
-    to_vector: block 4's output, float [B, channels, H, W] (ViT: [B, tokens, width]), to features, float
+    blocks: four groups of names of submodules, or of parameters in ``JOINED``. Run in order, and followed by
+    ``to_vector``, they give torchvision's own features. Every parameter outside the old classifier is in exactly one.
+    to_vector: from block 4's output, float [B, channels, H, W] (ViT: [B, tokens, width]), to features, float
     [B, feature_width]; never in place.
-    feature_width: entries of the feature vector, whatever the image size.
-    min_image_size: smallest side in pixels, inclusive, that the network can run (measured; every larger one works, of
-    a network with patches every multiple).
+    feature_width: length of the feature vector, at every image size.
+    min_image_size: smallest image side in pixels, inclusive, that the network can run (measured). Every larger one
+    works, or with patches every multiple of their size.
     dropped: submodules of torchvision's classifier that our head replaces.
-    patch_size: side in pixels of the patches that have a position embedding each, so that the network is one of an
-    image size; None = it takes any.
-    attribution: the submodule whose output ``trainables.attribution`` maps, the last with positions before they are
-    pooled; None = the last of ``stages``. to_maps: that output, and its gradient, as float [B, channels, h, w].
+    patch_size: side in pixels of the patches. Each has a position embedding, so the network is built for one image
+    size; None = no patches, any image size.
+    attribution: the submodule whose output ``trainables.attribution`` maps, the last one with positions, before they
+    are pooled; None = the last of ``stages``. to_maps: that output, or its gradient, as float [B, channels, h, w].
     """
 
     name: str
@@ -56,7 +56,7 @@ class Backbone:
         return tuple(name for block in self.blocks for name in block)
 
     def size_needed(self, image_size: int) -> str | None:
-        """What images the network needs, in words, if it cannot run those of this side in pixels; else None."""
+        """The images that the network needs, in words, if it cannot run images of this side in pixels; else None."""
         if image_size < self.min_image_size:
             return f"images of at least {self.min_image_size} px"
         if self.patch_size is not None and image_size % self.patch_size:
@@ -65,17 +65,17 @@ class Backbone:
         return None
 
     def size_arguments(self, image_size: int) -> dict[str, int]:
-        """What torchvision has to be told to build the network for images of this side in pixels."""
+        """Extra arguments for torchvision to build the network for images of this side in pixels."""
         return {} if self.patch_size is None else {"image_size": image_size}
 
     def network(self, image_size: int = 224) -> nn.Module:
-        """torchvision's whole network, old classifier included, initialised at random as torchvision does it."""
+        """torchvision's whole network, old classifier included, with torchvision's random initialisation."""
         network: nn.Module = torchvision.models.get_model(self.name, weights=None, **self.size_arguments(image_size))
         return network
 
     def empty_network(self, image_size: int = 224) -> nn.Module:
-        """The same without storage (on the meta device), for names and shapes, or to be filled from a checkpoint."""
-        if self.name.startswith("regnet"):  # It computes its widths by tensors, which have no values on that device.
+        """``network`` without storage (on the meta device), for names and shapes, or to be filled from a checkpoint."""
+        if self.name.startswith("regnet"):  # It computes its widths with tensors, which have no values on meta.
             with seeded(0):
                 return self.network(image_size).to("meta")
         with torch.device("meta"):
@@ -86,13 +86,13 @@ class Backbone:
         return self.drop_classifier(self.empty_network(image_size))
 
     def run(self, network: nn.Module, stage: str, tensor: Tensor) -> Tensor:
-        """The output of one of the ``stages``, which follow from each other, from images to ``to_vector``."""
+        """Run one of the ``stages`` on the output of the stage before it; the first takes images."""
         part = part_of(network, stage)
         out: Tensor = JOINED[stage](part, tensor) if isinstance(part, nn.Parameter) else part(tensor)
         return out
 
     def drop_classifier(self, network: nn.Module) -> nn.Module:
-        """Take torchvision's classifier out of ``network``; what is left are the four blocks."""
+        """Replace torchvision's classifier in ``network`` by identities; the four blocks are left."""
         for name in self.dropped:
             network.set_submodule(name, nn.Identity())
         return network
@@ -105,7 +105,7 @@ def part_of(network: nn.Module, name: str) -> nn.Module | nn.Parameter:
 
 
 def before_patches(token: Tensor, patches: Tensor) -> Tensor:
-    """The class token [1, 1, D], and behind it the patches [B, D, h, w] row by row: [B, 1 + h w, D]."""
+    """The class token [1, 1, D], then the patches [B, D, h, w] row by row: [B, 1 + h w, D]."""
     return torch.cat([token.expand(len(patches), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
 
 
@@ -113,16 +113,16 @@ JOINED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "class_token": before_patches,
     "encoder.pos_embedding": torch.add,
 }
-"""Parameters of a network itself, and how each is joined to what reaches it."""
+"""Parameters that are stages of their own, and how each is combined with the stage's input."""
 
 
 def class_token(tokens: Tensor) -> Tensor:
-    """ViT's: [B, tokens, D] -> [B, D], the first of them."""
+    """ViT: [B, tokens, D] -> [B, D], the first token."""
     return tokens[:, 0]
 
 
 def patch_tokens(tokens: Tensor) -> Tensor:
-    """ViT's: [B, 1 + h w, D], row by row, of a square image -> [B, D, h, w], without the class token."""
+    """ViT: [B, 1 + h w, D], row by row, of a square image -> [B, D, h, w], without the class token."""
     side = math.isqrt(tokens.shape[1] - 1)
     return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, side, side)
 
@@ -133,7 +133,7 @@ def pooled(features: Tensor) -> Tensor:
 
 
 def pooled_after_relu(features: Tensor) -> Tensor:
-    """DenseNet's: torchvision's own ReLU works in place, which would overwrite a tensor that others may share."""
+    """DenseNet: torchvision's own ReLU works in place, which would overwrite a tensor that others may share."""
     return pooled(functional.relu(features))
 
 
@@ -143,10 +143,10 @@ def flattened(features: Tensor) -> Tensor:
 
 
 def flattened_7x7(features: Tensor) -> Tensor:
-    """VGG's: [B, 512, H, W] -> [B, 25088], averaged to 7 x 7 positions, or stretched to them from a small image.
+    """VGG: [B, 512, H, W] -> [B, 25088], averaged to 7 x 7 positions, or stretched to them from a small image.
 
-    At 7 x 7 (224 px) there is nothing to average. Elsewhere, where deterministic algorithms are asked for, the mean is
-    taken by matrix products: the backward pass of torch's own pooling has no deterministic form on CUDA.
+    At 7 x 7 (224 px) there is nothing to average. Otherwise, if deterministic algorithms are on, matrix products
+    compute the mean: the backward pass of torch's own pooling is not deterministic on CUDA.
     """
     if features.shape[-2:] == (7, 7):
         return torch.flatten(features, 1)
@@ -179,9 +179,9 @@ _DENSENET: Blocks = (
     ("features.denseblock3", "features.transition3"),
     ("features.denseblock4", "features.norm5"),
 )
-# Its LayerNorm stands behind the pooling, inside the classifier, and is pretrained: it belongs to block 4.
+# Its last LayerNorm comes after the pooling, inside the classifier, and is pretrained: it belongs to block 4.
 _CONVNEXT: Blocks = (_features(0, 1), _features(2, 3), _features(4, 5), (*_features(6, 7), "avgpool", "classifier.0"))
-# Swin's channels come last until it permutes them, behind its last LayerNorm.
+# Swin has its channels last until it permutes them, after its last LayerNorm.
 _SWIN: Blocks = (_features(0, 1), _features(2, 3), _features(4, 5), (*_features(6, 7), "norm", "permute"))
 _REGNET: Blocks = (
     ("stem", "trunk_output.block1"),

@@ -1,4 +1,4 @@
-"""What a sweep's winner must beat: answers that need no finding, no detail, or no training of a network."""
+"""Baselines that a sweep's winner must beat: they see no finding or no detail, or train no network."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ from trainables.trial import TrialSettings, set_up_process
 from trainables.weights import FoundWeights
 
 OUT_OF_MEMORY = "out of memory"
-"""Why a baseline failed that may not fail again."""
+"""Reason of a failure that may not occur again."""
 THUMBNAIL_SIDE = 16
 BORDER_OF_SIDE = 64
-"""Side, in pixels, to which an image is reduced before its border is taken; a smaller image stays as it is."""
+"""Side, in pixels, to which an image is reduced before its border is taken; a smaller image keeps its size."""
 BORDER_PART = 1 / 16
 """Width of the border as a part of the side: 4 of 64 pixels, a quarter of the image's area (.234)."""
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -55,7 +55,7 @@ Features = NDArray[np.float32]
 Labels = NDArray[Any]
 Probabilities = NDArray[np.float32]
 _Answer = tuple[Mapping[str, Probabilities], str]
-"""float32 [n, classes] of val and, if open, test; and how they were found, for the reader."""
+"""Probabilities, float32 [n, classes], of val and, if open, test; and a description of the method for the reader."""
 
 
 def measure_baselines(
@@ -68,15 +68,15 @@ def measure_baselines(
 ) -> dict[str, Any]:
     """Measure every baseline on the sweep's own images and splits; write and return ``baselines.json``.
 
-    majority: the training split's frequencies, the same for every image. thumbnails, borders: logistic regression on
-    16 x 16 pixels, and on the outermost sixteenth of each side. file_properties, columns: logistic regression on what
-    is known of the files, and on where the images come from (``coded``). frozen_<backbone>: logistic regression on what
-    a new head would see of the untouched network. How exactly: ``frozen_network`` and ``fit_regression``.
+    majority: the class frequencies of the training split, for every image. thumbnails, borders: logistic regression on
+    16 x 16 pixels, and on the outermost sixteenth of each side. file_properties, columns: logistic regression on
+    properties of the files, and on the images' source and subgroups (``coded``). frozen_<backbone>: logistic regression
+    on the features that the unchanged network gives a new head. Details: ``frozen_network`` and ``fit_regression``.
 
     test: the opened test split, or None while it is closed. folder: also gets ``<name>.npz``, the predictions of val
-    and, if given, test (epoch 0: nothing was trained by epochs). settings: of the sweep's trials, as which frozen
-    networks run, and with which they share features; ``cpus`` labels are fitted at once. properties: "file_properties"
-    and "columns", each a row an image by its row in the image cache; those that are empty are not measured.
+    and, if given, test (epoch 0: nothing was trained by epochs). settings: of the sweep's trials; frozen networks run
+    with them and share the trials' features; ``cpus`` labels are fitted at once. properties: "file_properties" and
+    "columns", each one row per image, indexed by its row in the image cache; empty ones are not measured.
 
     Content: {"baselines": [{name, label, detail, val, test, seconds, failed}]}. val, test: the metrics of
     ``evaluate_predictions``, None where undefined; test itself is None while it is closed. failed: None, or why there
@@ -116,8 +116,8 @@ def measure_baselines(
 def _measured(
     answer: Callable[[], _Answer], data: TrialData, splits: Mapping[str, Split], path: Path
 ) -> dict[str, Any]:
-    """Run one baseline, write its predictions to ``path``, and return what ``baselines.json`` says of it."""
-    path.unlink(missing_ok=True)  # Those of a measurement before would stand beside another result.
+    """Run one baseline, write its predictions to ``path``, and return its entry in ``baselines.json``."""
+    path.unlink(missing_ok=True)  # If this one fails, an older measurement's predictions must not stay.
     entry: dict[str, Any] = {"detail": "", "val": None, "test": None, "failed": None}
     began_s = time.monotonic()
     try:
@@ -133,7 +133,7 @@ def _measured(
             entry[str(part.split[0])] = scores
         join(parts).write(path)
         entry["detail"] = detail
-    except torch.AcceleratorError:  # The GPU answers nothing more in this process.
+    except torch.AcceleratorError:  # Every later GPU call of this process would fail.
         raise
     except Exception as error:
         entry["failed"] = _reason(error)
@@ -149,7 +149,7 @@ def _reason(error: Exception) -> str:
 
 
 def _by_frequency(data: TrialData, splits: Mapping[str, Split]) -> _Answer:
-    """Each class by its share of the training split, so the decision is always the same."""
+    """Each class with its share of the training split as probability, so the decision is always the same."""
     labels, count = data.train.labels, len(data.classes)
     shares = np.float32(has_class(labels, count).sum(axis=0) / is_known(labels, count).sum(axis=0).clip(1))
     single = data.task == "single_label"
@@ -164,7 +164,7 @@ def _by_regression(
     features: Callable[[Split], Features],
     of: str = "",
 ) -> _Answer:
-    """``fit_regression`` on the ``features`` of each split. of: what the detail begins with."""
+    """``fit_regression`` on the ``features`` of each split. of: the beginning of the description."""
     found = fit_regression(
         {name: features(split) for name, split in splits.items()},
         {name: split.labels for name, split in splits.items()},
@@ -179,14 +179,14 @@ def _by_regression(
 
 
 def thumbnails(data: ImageBatches) -> Features:
-    """float32 [N, channels x 16 x 16] in 0..1: brightness in large patches, and no finding that could be seen."""
+    """float32 [N, channels x 16 x 16] in 0..1: brightness in large patches, too coarse to show a finding."""
     return _gathered(data, lambda indices: _reduced(data.images(indices), THUMBNAIL_SIDE))
 
 
 def borders(data: ImageBatches) -> Features:
     """float32 [N, channels x pixels of the frame] in 0..1: the outermost sixteenth of each side, and nothing inside.
 
-    The image is reduced to 64 x 64 first, so the frame is 4 pixels wide and has 960 of them.
+    The image is reduced to 64 x 64 first, so the frame is 4 pixels wide and has 960 pixels.
     """
 
     def frame(indices: NDArray[np.int64]) -> Tensor:
@@ -201,8 +201,8 @@ def borders(data: ImageBatches) -> Features:
 
 
 def read_properties(run_dir: Path) -> dict[str, pd.DataFrame]:
-    """For ``measure_baselines``, of what ``prepare`` wrote: file_properties from images.csv, columns from there and
-    from splits.csv. Runs of earlier versions have no images.csv, and none of them here."""
+    """``properties`` for ``measure_baselines``, from the files of ``prepare``: file_properties from images.csv, columns
+    from images.csv and splits.csv. Empty for runs of earlier versions, which have no images.csv."""
     path = run_dir / IMAGES_FILE
     if not path.exists():
         return {}
@@ -216,10 +216,10 @@ def read_properties(run_dir: Path) -> dict[str, pd.DataFrame]:
 
 
 def coded(known: pd.DataFrame, train: pd.DataFrame) -> Features:
-    """float32 [N, d] of 0 and 1: for each column a place for each value, so that no order is assumed.
+    """One-hot codes, float32 [N, d] of 0 and 1: a place for each value of each column, so that no order is assumed.
 
-    Numbers are told apart by the deciles of ``train``, text by its 20 most frequent values there; what is missing, and
-    all rarer text, has a place of its own.
+    Numbers are binned by the deciles of ``train``, text by its 20 most frequent values there. Missing numbers, and all
+    rarer text, have a place of their own.
     """
     places = []
     for name, column in known.items():
@@ -242,10 +242,10 @@ def _coded_split(known: pd.DataFrame, train: Split, split: Split) -> Features:
 def frozen_network(
     found: FoundWeights, data: TrialData, settings: TrialSettings, device: torch.device
 ) -> Callable[[Split], Features]:
-    """What a new head would see of an untouched network, in eval mode and without augmentation: a function of a split.
+    """A function from a split to a new head's inputs: the unchanged network in eval mode, without augmentation.
 
-    Training and validation begin with the features that the sweep's trials share, where these are kept, and of several
-    with those behind most stages that are there already.
+    Training and validation start from features that the sweep's trials share, if such are kept: of those in the cache
+    already, the ones after the most stages; if there are none, the ones after all stages.
     """
     params = TrialParams(backbone=found.backbone, unfreeze_depth=0)
     of_trunk = trunk_seed(settings.seed, found.backbone)
@@ -269,10 +269,10 @@ def frozen_network(
 
 
 def frozen_features(model: FineTunedModel, data: Batches, precision: str) -> Features:
-    """float32 [N, width]: what the head of ``model``, in eval mode, sees of images or of features on the way there.
+    """float32 [N, width]: the inputs of the head of ``model``, in eval mode, from images or intermediate features.
 
     VGG's 25088 numbers, 512 channels at 7 x 7 positions, are averaged over the positions: a regression on all of them
-    would take hours, and other networks hand over means, too. Where GPU memory does not suffice, batches are halved.
+    would take hours, and most other networks give means, too. If GPU memory runs out, batches are halved.
     """
     positions = 49 if model.backbone.to_vector is flattened_7x7 else 1
 
@@ -286,7 +286,7 @@ def frozen_features(model: FineTunedModel, data: Batches, precision: str) -> Fea
 
 
 def _gathered(data: Batches, function: Callable[[NDArray[np.int64]], Tensor]) -> Features:
-    """``function`` of the indices of all images, a batch at a time, flattened; only its results are held together."""
+    """``function`` of the indices of all images, batch by batch, flattened; only its results are held together."""
     size = EVALUATION_BATCH[data.device.type]
     return torch.cat(map_batches(lambda indices: function(indices).flatten(1).cpu(), len(data), size)).numpy()
 
@@ -298,9 +298,9 @@ def _reduced(images: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Regression:
-    """strength: the C that was chosen. probabilities: float32 [n, classes] by split, of all but train.
+    """strength: the chosen C. probabilities: float32 [n, classes], by split, for all splits but train.
 
-    unfinished: the strengths at which the solver did not converge; its last weights count.
+    unfinished: the strengths at which the solver did not converge; its last weights are used.
     """
 
     strength: float
@@ -316,13 +316,13 @@ def fit_regression(
     *,
     threads: int = 1,
 ) -> Regression:
-    """Fit on "train", choose C by the macro F1 of "val" (of equals the strongest penalty), predict all other splits.
+    """Fit on "train", choose C by the macro F1 of "val" (ties: the strongest penalty), predict all other splits.
 
     features: float32 [n, d] by split, overwritten: standardised by mean and standard deviation of "train". labels:
-    int64 [n], or [n, classes] of 0, 1, NaN: then one regression a label, on the images whose label is known, all of
+    int64 [n], or [n, classes] of 0, 1, NaN: then one regression per label, on the images whose label is known, all with
     the same C.
-    L-BFGS; each C begins at the weights of the one before, which saves most of the work and ends at the same optimum.
-    threads: labels that are fitted at once. ValueError where features are no finite numbers.
+    L-BFGS; each C starts from the weights of the previous one, which saves most of the work and has the same optimum.
+    threads: labels fitted at once. ValueError if features are not finite.
     """
     scaler = StandardScaler(copy=False).fit(features["train"])
     scaled = {split: scaler.transform(matrix) for split, matrix in features.items()}
@@ -334,7 +334,7 @@ def fit_regression(
             unfinished.append(strength)
         val = models.predict(scaled["val"])
         score = evaluate_predictions(labels["val"], val, classes, task)["f1_macro"]
-        if score > best:  # of the first strength it is: a macro F1 is never below 0
+        if score > best:  # true for the first strength: a macro F1 is never below 0
             others = {
                 split: models.predict(matrix) for split, matrix in scaled.items() if split not in ("train", "val")
             }
@@ -343,14 +343,14 @@ def fit_regression(
 
 
 class _Regressions:
-    """One multinomial regression (single label), or one a label, on the images whose label is known; one that all of
-    these have, or none, keeps that probability.
+    """One multinomial regression (single label), or one per label, on the images whose label is known. A label that all
+    or none of them have is predicted with that constant probability.
     """
 
     def __init__(self, labels: Labels, class_count: int, threads: int) -> None:
         self._class_count, self._threads, self._single = class_count, threads, labels.ndim == 1
         known = is_known(labels, 1)
-        known[0, ~known.any(axis=0)] = True  # a label known of no image is one that no image has
+        known[0, ~known.any(axis=0)] = True  # a label that is known for no image counts as absent
         self._rows = [np.flatnonzero(column) for column in known.T]
         hot = labels[:, None] if self._single else (labels == 1).astype(np.int64)
         self._columns = [column[rows] for column, rows in zip(hot.T, self._rows, strict=True)]
@@ -362,10 +362,10 @@ class _Regressions:
         ]
 
     def fit(self, features: Features, strength: float) -> bool:
-        """Whether all of them converge.
+        """Fit all of them; return whether all converged.
 
-        BLAS gets one thread: of the thousand short steps each would wait for all threads, which takes 50 times as long
-        where others use the processor, too, and hardly less where nobody does.
+        BLAS gets one thread: each of the thousand short steps would wait for all threads, which takes 50 times as long
+        if other processes use the processor, and saves hardly any time if none do.
         """
 
         def fit(model: Any, rows: NDArray[np.int64], column: Labels) -> None:

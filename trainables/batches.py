@@ -1,4 +1,4 @@
-"""Mini-batches of one split, and the images' way into a network: augmented for training, else always the same."""
+"""Batches of one split, and the transform from images to network inputs: augmented in training, otherwise fixed."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ class InputScale:
 
     @classmethod
     def of_range(cls, low: float, high: float) -> Self:
-        """That by which pixels of 0 become ``low`` and those of 255 ``high``."""
+        """The scale that maps pixels of 0 to ``low`` and of 255 to ``high``."""
         return cls((-low / (high - low),) * 3, (1 / (high - low),) * 3)
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """What pixels of 0 and 255 become, where that is the same in all channels; else None."""
+        """The values that pixels of 0 and 255 become, if all channels have the same; else None."""
         ends = [(-mean / std, (1 - mean) / std) for mean, std in zip(self.mean, self.std, strict=True)]
         return ends[0] if ends.count(ends[0]) == len(ends) else None
 
     def close_to(self, other: InputScale) -> bool:
-        """Whether both are the same but for rounding."""
+        """Whether both are equal up to rounding."""
         return np.allclose((self.mean, self.std), (other.mean, other.std), rtol=1e-3)
 
 
 IMAGENET = InputScale(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-"""With which torchvision's V1 weights were trained."""
+"""The scale with which torchvision's V1 weights were trained."""
 
 
 CONTEXT_BYTES = 600_000_000
-"""What CUDA and its libraries take of a GPU for a process, beside torch's allocator."""
+"""GPU memory that CUDA and its libraries take per process, outside torch's allocator."""
 COPIED_BYTES = 32_000_000
-"""At once, on the way to a GPU: torch keeps as much of the machine's memory pinned."""
+"""Bytes per copy to a GPU: torch keeps as much host memory pinned."""
 
 
 def keep_to_share(share: float) -> None:
-    """Of a GPU that processes share, let this one take no more memory than ``share``, in (0, 1].
+    """Limit this process to a ``share``, in (0, 1], of the memory of a GPU that processes share.
 
-    A trial that needs more then computes in smaller parts, whatever its neighbours do.
+    A trial that needs more then uses smaller batches or micro-batches, whatever the other processes do.
     """
     if share < 1:
         total = torch.cuda.mem_get_info()[1]
@@ -65,25 +65,25 @@ def keep_to_share(share: float) -> None:
 
 
 def _room_bytes(device: torch.device) -> float:
-    """What this process may still take of the GPU."""
+    """The GPU memory that this process may still allocate."""
     free, total = torch.cuda.mem_get_info(device)
     return min(free, torch.cuda.get_per_process_memory_fraction() * total - torch.cuda.memory_reserved(device))
 
 
 class Rows:
-    """Rows of an array, which is usually mapped from disk, copied to a device: a batch at a time, or all at once.
+    """Rows of an array, which is usually mapped from disk, copied to a device: batch by batch, or all at once.
 
-    array: [M, ...]; rows: int64 [N], which of them. All rows stay on a GPU that has room for them.
+    array: [M, ...]; rows: int64 [N], indices into it. A GPU with enough free memory keeps all of these rows.
     """
 
     def __init__(self, array: NDArray[Any], rows: NDArray[np.int64], device: torch.device) -> None:
-        self._array = np.asarray(array)  # A plain view: the map's subclass would be carried into every batch.
+        self._array = np.asarray(array)  # A plain view: else every batch would be of np.memmap's class.
         self._rows = rows
         self._device = device
         self._resident: Tensor | None = None
         size_bytes = len(rows) * self._array[:1].nbytes
         if device.type == "cuda" and size_bytes <= RESIDENT_PART * _room_bytes(device):
-            with contextlib.suppress(torch.OutOfMemoryError):  # Another trial was given the room meanwhile.
+            with contextlib.suppress(torch.OutOfMemoryError):  # Another trial has taken the memory meanwhile.
                 resident = self._empty(len(rows), device=device)
                 for part in np.array_split(np.arange(len(rows)), size_bytes // COPIED_BYTES + 1):
                     resident[torch.from_numpy(part).to(device)] = self._gather(part)
@@ -109,10 +109,10 @@ class Rows:
 
 
 class Batches(ABC):
-    """One split as a network gets it: images, or what frozen layers have made of them.
+    """One split as network inputs: images, or the outputs of frozen layers.
 
-    labels: int64 [N] or float32 [N, classes]. stages: through how many of the backbone's stages the inputs have been, 0
-    for images.
+    labels: int64 [N] or float32 [N, classes]. stages: how many of the backbone's stages the inputs have already passed;
+    0 for images.
     """
 
     stages = 0
@@ -127,8 +127,8 @@ class Batches(ABC):
     def batch(self, indices: NDArray[np.int64], augmentation: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Inputs, float [B, ...], and labels [B] or [B, classes], on the device.
 
-        indices: int64 [B] in 0..N-1. augmentation: of training, a generator on the CPU; what is drawn depends on B and
-        the augmentation alone. None: the inputs are not augmented.
+        indices: int64 [B] in 0..N-1. augmentation: for training, a generator on the CPU; the draws depend only on B and
+        the kind of augmentation. None: the inputs are not augmented.
         """
         return self._inputs(indices, augmentation), self._labels[on_device(indices, self.device)]
 
@@ -139,8 +139,8 @@ class Batches(ABC):
 class ImageBatches(Batches):
     """The images of one split, normalised.
 
-    images: uint8 [M, C, S, S], the image cache, usually mapped; rows: int64 [N], which of them. augment: as
-    ``augmented`` has it. scale: of the inputs.
+    images: uint8 [M, C, S, S], the image cache, usually mapped; rows: int64 [N], indices into it. augment: as for
+    ``augmented``. scale: of the inputs.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class ImageBatches(Batches):
         self._rows, self._augment, self._scale = Rows(images, rows, device), augment, scale
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
-        """As they are: uint8 [B, C, S, S]."""
+        """The unchanged images: uint8 [B, C, S, S]."""
         return self._rows.take(indices)
 
     def _inputs(self, indices: NDArray[np.int64], augmentation: torch.Generator | None) -> Tensor:
@@ -168,7 +168,7 @@ class ImageBatches(Batches):
 
 
 def on_device(small: NDArray[np.int64] | Tensor, device: torch.device) -> Tensor:
-    """A small array as a tensor there, without waiting for what a GPU is still at work on."""
+    """A small array as a tensor on ``device``, without waiting for a GPU's pending work."""
     tensor = small if isinstance(small, Tensor) else torch.from_numpy(small)
     return tensor.to(device, non_blocking=True)
 
@@ -176,8 +176,8 @@ def on_device(small: NDArray[np.int64] | Tensor, device: torch.device) -> Tensor
 def plan_batches(count: int, batch_size: int, generator: torch.Generator | None) -> list[NDArray[np.int64]]:
     """Indices 0..count-1, each once, in batches of ``batch_size``: shuffled by ``generator``, in order without one.
 
-    The last batch holds what is left. If that were a single image it joins the batch before (BatchNorm cannot train on
-    one value a channel, and no image is left out). Within a batch indices ascend, so that a disk is read one way.
+    The last batch holds the rest. A single remaining image joins the batch before (BatchNorm cannot train on one value
+    per channel, and no image is left out). Within a batch indices ascend, so that a disk is read in one direction.
     """
     order = np.arange(count) if generator is None else torch.randperm(count, generator=generator).numpy()
     starts = list(range(0, count, batch_size))
@@ -207,19 +207,19 @@ def normalise(images: Tensor, to: InputScale = IMAGENET) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _scale_and_shift(to: InputScale, device: torch.device) -> tuple[Tensor, Tensor]:
-    """float32 [1, 3, 1, 1] on the device, made once: it would wait each time for a GPU's work to end."""
-    with torch.inference_mode(False):  # Whoever comes first: a tensor of that mode may be of no use to others.
+    """Both float32 [1, 3, 1, 1] on the device. Cached: making them waits for a GPU's pending work."""
+    with torch.inference_mode(False):  # Even if the first caller is in it: training cannot use inference tensors.
         scale = torch.tensor([1 / (255 * std) for std in to.std], device=device)
         shift = torch.tensor([-mean / std for mean, std in zip(to.mean, to.std, strict=True)], device=device)
         return scale.view(1, 3, 1, 1), shift.view(1, 3, 1, 1)
 
 
 def augmented(images: Tensor, augment: str, generator: torch.Generator, to: InputScale = IMAGENET) -> Tensor:
-    """The training transform, other for every image: uint8 [B, C, S, S] -> float32 [B, 3, S, S], as ``normalise``.
+    """The training transform, drawn for each image: uint8 [B, C, S, S] -> float32 [B, 3, S, S], as ``normalise``.
 
     none: ``normalise`` alone. flip: left and right exchanged with probability .5. standard: a rotation of up to
     30 degrees either way, then a crop (``CROP_AREA`` of the area, ``CROP_RATIO`` width to height, log-uniform)
-    resized to S x S, then flip, as one bilinear sampling; what comes from outside the image is black.
+    resized to S x S, then flip, all in one bilinear sampling; positions outside the image are black.
     generator: on the CPU; the draws are the same on every device and depend on B alone.
     """
     if augment == "none":
@@ -237,12 +237,12 @@ assert set(AUGMENTS) == {"none", "flip", "standard"}
 
 
 def draw_mirrored(count: int, generator: torch.Generator) -> Tensor:
-    """Which of ``count`` images ``flip`` mirrors: bool [B], on the CPU."""
+    """Which of ``count`` images ``flip`` mirrors: bool [count], on the CPU."""
     return torch.rand(count, generator=generator) < 0.5
 
 
 def _sampling_grid(warps: Tensor, size: int) -> Tensor:
-    """``F.affine_grid(warps, [B, C, S, S], align_corners=False)``, float32 [B, S, S, 2], for a tenth of its time."""
+    """``F.affine_grid(warps, [B, C, S, S], align_corners=False)``, float32 [B, S, S, 2], in a tenth of its time."""
     centres = (2 * torch.arange(size, device=warps.device) + 1) / size - 1
     by_column = warps[:, :, 0, None] * centres
     by_row = warps[:, :, 1, None] * centres + warps[:, :, 2, None]
@@ -250,15 +250,15 @@ def _sampling_grid(warps: Tensor, size: int) -> Tensor:
 
 
 def _warps(draws: Tensor) -> Tensor:
-    """float32 [B, 2, 3], from output to input coordinates in [-1, 1], of draws [B, 6] uniform in [0, 1).
+    """Affine maps, float32 [B, 2, 3], from output to input coordinates in [-1, 1]; draws: [B, 6] uniform in [0, 1).
 
-    A point of the output is mirrored, placed in the crop window, and turned back about the image's centre.
+    A point of the output is mirrored, placed in the crop window, and rotated back about the image's centre.
     """
     flip, angle, area, ratio, across, down = draws.unbind(1)
     area = CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * area
     low, high = (math.log(bound) for bound in CROP_RATIO)
     stretch = torch.exp(0.5 * (low + (high - low) * ratio))
-    # A stretched crop of nearly the whole image ends at its edges; it keeps three quarters or more.
+    # A stretched crop of nearly the whole image is cut at the image's edges; it still has 3/4 or more of the image.
     width, height = (area.sqrt() * stretch).clamp(max=1), (area.sqrt() / stretch).clamp(max=1)
     x, y = (1 - width) * (2 * across - 1), (1 - height) * (2 * down - 1)
     width = torch.where(flip < 0.5, -width, width)

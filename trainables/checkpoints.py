@@ -1,7 +1,7 @@
-"""Weights as people publish them, read into a backbone: what a file holds, and which of it is the network.
+"""Checkpoints: published weights, read into a backbone, and our own files.
 
-What a file is called, how its tensors are wrapped and which prefix they have does not matter: a network is where every
-tensor of it is found, by torchvision's names or by those of ``_namings``. Nothing is loaded in part.
+The file's name, the dicts around its tensors and the prefix of their names do not matter: the network is where all of
+its tensors are found, by torchvision's names or others of ``_namings``. Nothing is loaded in part.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _OLD_KINDS = ("norm", "relu", "conv")
 class Loaded:
     """trunk: the network without its classifier, float32, on the CPU. done: how its tensors were found and changed.
 
-    ignored: the names, in the file, of the tensors that are none of the trunk's. own_classifier: they are all in
-    torchvision's classifier, which our head replaces in every file. scale: that of its inputs, where the file says it
-    (our own ``best.pt`` does).
+    ignored: the file's names of the tensors that are not the trunk's. own_classifier: whether they are all in
+    torchvision's classifier, which our head replaces anyway. scale: of the network's inputs, if the file has it (our
+    own ``best.pt`` does), else None.
     """
 
     trunk: nn.Module
@@ -51,12 +51,12 @@ class Loaded:
 
 
 def load_trunk(path: Path, backbone: Backbone, image_size: int = 224) -> Loaded:
-    """The trunk of ``backbone`` for images of this side in pixels, from a file of whatever form; see ``Loaded``.
+    """The trunk of ``backbone`` for images of this side in pixels, from a file of any form; see ``Loaded``.
 
     Half precision becomes float32. A one-channel first convolution is repeated over three channels and divided by
-    three, position embeddings are interpolated to ``image_size``, counters of BatchNorm that old files lack are 0.
-    ``UserError`` (one sentence): the file cannot be read safely, tensors of the trunk are missing, have another shape
-    or are no plain, finite floats, it holds tensors that the trunk has no place for, or two different networks.
+    three, position embeddings are interpolated to ``image_size``, BatchNorm's counters become 0 if an old file lacks
+    them. ``UserError`` (one sentence): the file cannot be read safely; tensors of the trunk are missing, have another
+    shape or are not plain, finite floats; the file has tensors without a place in the trunk, or two different networks.
     """
     content = read_checkpoint(path)
     held = _tensors(content)
@@ -66,7 +66,7 @@ def load_trunk(path: Path, backbone: Backbone, image_size: int = 224) -> Loaded:
     fit = _best_fit(path, backbone, held)
     wanted = _trunk_state(backbone, image_size)
     tensors = {ours: held[theirs] for ours, theirs in fit.names.items() if theirs in held}
-    # Shapes are those of any image size until the position embeddings have been interpolated.
+    # Shapes are compared later: until the position embeddings are interpolated, they may be of another image size.
     _check_kinds(path, wanted, tensors)
     done = fit.words() + _three_channels(wanted, tensors) + _interpolated(backbone, image_size, wanted, tensors)
     parts = differences(_without_counters(wanted), _without_counters(tensors))
@@ -77,7 +77,7 @@ def load_trunk(path: Path, backbone: Backbone, image_size: int = 224) -> Loaded:
     if bad := [name for name, tensor in tensors.items() if tensor.is_floating_point() and not _finite(tensor)]:
         raise UserError(f"{path} has NaN or infinite values in {len(bad)} tensors: {some(bad)}")
     trunk = backbone.empty_trunk(image_size).to_empty(device="cpu")
-    # Copied: tensors of a file may share their storage, or repeat one value over it.
+    # Copied: tensors of a file may share storage, or be one value that is expanded.
     trunk.load_state_dict({name: tensors.get(name, torch.zeros((), dtype=wanted[name].dtype)) for name in wanted})
     used = set(fit.names.values())
     ignored = tuple(name for name in held if name not in used)
@@ -89,16 +89,16 @@ def write_checkpoint(path: Path, content: Any) -> None:
     """``torch.save``, atomically."""
 
     def write(beside: Path) -> None:
-        with beside.open("wb") as stream:  # Given a path, torch does not tell a full disk from a fault of its own.
+        with beside.open("wb") as stream:  # Given a path, torch hides a full disk behind an error of its own.
             torch.save(content, stream)
 
     write_atomically(path, write)
 
 
 def read_checkpoint(path: Path, *, ours: bool = False) -> Any:
-    """What a file of ``torch.save`` or of safetensors holds, on the CPU, whatever its name.
+    """The content of a file of ``torch.save`` or safetensors, on the CPU, whatever its name.
 
-    ours: of ``write_checkpoint``, whose checksums hold; torch itself reads changed bytes as changed weights.
+    ours: ``write_checkpoint`` wrote it, so check its checksums: torch reads changed bytes as changed weights.
     ``UserError`` (one sentence) if it cannot be read safely.
     """
     why = "it is not a PyTorch or safetensors checkpoint, or it is truncated"
@@ -106,8 +106,8 @@ def read_checkpoint(path: Path, *, ours: bool = False) -> Any:
         with path.open("rb") as file:
             head = file.read(9)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # About pickle protocols: what is refused is told as an error below.
-            if head[8:] == b"{":  # behind the length of the header, which is JSON
+            warnings.simplefilter("ignore")  # About pickle protocols: a refused file is reported as an error below.
+            if head[8:] == b"{":  # safetensors: the header is JSON, after its length
                 return safetensors.torch.load_file(path)
             if ours and zipfile.is_zipfile(path):
                 with zipfile.ZipFile(path) as archive:
@@ -117,8 +117,8 @@ def read_checkpoint(path: Path, *, ours: bool = False) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except MemoryError:
-        raise  # It says nothing against the file.
-    except Exception as error:  # A foreign file ends in whatever error its first bytes lead to: KeyError, EOFError, ...
+        raise  # The file may be fine.
+    except Exception as error:  # A foreign file may raise any error: KeyError, EOFError, ...
         if isinstance(error, OSError) and error.strerror:
             why = error.strerror
         elif isinstance(error, zipfile.BadZipFile):
@@ -136,7 +136,7 @@ def read_checkpoint(path: Path, *, ours: bool = False) -> Any:
 def differences(expected: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> list[str]:
     """How the names and shapes of ``held`` differ from those of ``expected``, in parts of a sentence; at most ten each.
 
-    A part each for what is missing, what has no place, and what has another shape.
+    One part each for missing tensors, unexpected tensors, and other shapes.
     """
     missing, strange = ([n for n in some if n not in others] for some, others in ((expected, held), (held, expected)))
     both = [(name, held[name].shape, tensor.shape) for name, tensor in expected.items() if name in held]
@@ -147,9 +147,9 @@ def differences(expected: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> l
 
 
 def _tensors(content: object) -> dict[str, Tensor]:
-    """Every tensor in a dict, and in the dicts in it, by its keys with dots between, in the names of today.
+    """Every tensor in a dict and its nested dicts, by its keys joined with dots, with old names ``_renamed``.
 
-    As deep as people nest them: the dicts in a file of an attacker may be endless.
+    To a depth of ``_DEEPEST``, which real files do not exceed: an attacker's file may nest dicts endlessly.
     """
     found: dict[str, Tensor] = {}
     seen: set[int] = set()  # A pickle may hold a dict that holds itself.
@@ -165,7 +165,7 @@ def _tensors(content: object) -> dict[str, Tensor]:
 
 
 def _renamed(name: str) -> str:
-    """torchvision's own DenseNet files are older than the rule against dots in module names: norm.1 became norm1."""
+    """torchvision's DenseNet files predate the rule against dots in module names: norm.1 is now norm1."""
     if "denselayer" not in name:
         return name
     for kind in _OLD_KINDS:
@@ -176,7 +176,7 @@ def _renamed(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Fit:
-    """Where a network is looked for. names: ours to the file's, which may lack some. theirs: of any name of ours."""
+    """A way to find a network in a file. names: from ours to the file's, which may lack some. theirs: for any name."""
 
     prefix: str
     names: dict[str, str]
@@ -188,7 +188,7 @@ class _Fit:
         return tuple(words for words in (prefix, self.naming) if words)
 
     def strange(self, backbone: Backbone, held: Mapping[str, Tensor]) -> list[str]:
-        """The tensors that lie in a part of the trunk, and are none of its: of a larger network of the same kind."""
+        """Tensors inside the trunk's parts that it does not have: those of a larger network of the same kind."""
         parents = {stage.rpartition(".")[0] for stage in backbone.stages} - {""}
         parents = {one for one in parents if not any(f"{name}.".startswith(f"{one}.") for name in backbone.dropped)}
         inside = tuple(f"{self.prefix}{self.theirs(part)}." for part in (*backbone.stages, *sorted(parents)))
@@ -198,8 +198,8 @@ class _Fit:
 
 @functools.lru_cache(maxsize=64)
 def _namings(backbone: Backbone) -> list[tuple[str, Callable[[str], str]]]:
-    """How a file may name the parts of the trunk, and from ours to theirs: torchvision's; the positions in
-    ``nn.Sequential(*network.children())``; those within ``features`` alone; the positions there.
+    """How a file may name the trunk's parts, in words and as a function of our names: torchvision's names; positions
+    in ``nn.Sequential(*network.children())``; torchvision's names within ``features``; positions within it.
     """
     network = backbone.empty_network()
 
@@ -222,7 +222,7 @@ def _namings(backbone: Backbone) -> list[tuple[str, Callable[[str], str]]]:
 
 
 def _fits(backbone: Backbone, held: Mapping[str, Tensor]) -> list[_Fit]:
-    """Where most names of the trunk are found: one place, or several where as many are found."""
+    """The fit that finds the most names of the trunk, or several if their prefixes find equally many."""
     wanted = list(_trunk_state(backbone))
     needed = [name for name in wanted if not name.endswith(_COUNTER)]
     counted: list[tuple[int, _Fit]] = []
@@ -270,7 +270,7 @@ def _check_kinds(path: Path, wanted: Mapping[str, Tensor], tensors: Mapping[str,
 
 
 def _odd(tensor: Tensor, wanted: torch.dtype) -> str | None:
-    """What keeps the values of a tensor from being read as numbers of the type that is wanted; None if nothing."""
+    """Why the values of a tensor cannot be read as numbers of the wanted type; None if they can."""
     if tensor.is_quantized:
         return f"quantised ({tensor.dtype})"
     if tensor.layout != torch.strided or tensor.is_nested:
@@ -287,7 +287,7 @@ def _finite(tensor: Tensor) -> bool:
 
 
 def _three_channels(wanted: Mapping[str, Tensor], tensors: dict[str, Tensor]) -> tuple[str, ...]:
-    """Make a first convolution of one channel one of three, in place of it in ``tensors``: the mean of equal ones."""
+    """In ``tensors``, replace a one-channel first convolution by three equal channels, each divided by 3."""
     name = next(name for name, tensor in wanted.items() if tensor.ndim == 4 and tensor.shape[1] == 3)
     held, shape = tensors.get(name), wanted[name].shape
     if held is None or held.shape != (shape[0], 1, *shape[2:]):
@@ -299,7 +299,7 @@ def _three_channels(wanted: Mapping[str, Tensor], tensors: dict[str, Tensor]) ->
 def _interpolated(
     backbone: Backbone, image_size: int, wanted: Mapping[str, Tensor], tensors: dict[str, Tensor]
 ) -> tuple[str, ...]:
-    """Fit position embeddings, in place of them in ``tensors``, to the image size."""
+    """In ``tensors``, replace position embeddings of another image size by interpolated ones."""
     held = tensors.get(_POSITIONS)
     if backbone.patch_size is None or held is None or held.shape == wanted[_POSITIONS].shape:
         return ()
@@ -313,7 +313,7 @@ def _interpolated(
 
 
 def _without_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Old files lack BatchNorm's counters of batches, which nothing uses."""
+    """Without BatchNorm's batch counters, which old files lack and nothing uses."""
     return {name: tensor for name, tensor in tensors.items() if not name.endswith(_COUNTER)}
 
 
@@ -330,7 +330,7 @@ def _misfit(path: Path, backbone: Backbone, held: Mapping[str, Tensor], parts: l
 
 
 def _scale(content: object) -> InputScale | None:
-    """Of our own ``best.pt``."""
+    """The input scale in our own ``best.pt``; None if there is none."""
     if not isinstance(content, dict):
         return None
     values = [content.get(name) for name in ("mean", "std")]

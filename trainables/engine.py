@@ -21,7 +21,7 @@ from trainables.optimizers import Schedule
 
 _Out = TypeVar("_Out")
 _Batch = tuple[Tensor, Tensor, int, Tensor | float]
-"""Inputs, labels, through how many stages the inputs have been, and the weight of the batch's loss."""
+"""Inputs, labels, how many stages the inputs have passed, and the weight of the batch's loss."""
 EVALUATION_BATCH = {"cpu": 32, "cuda": 256}
 """Images at once in evaluation, where the size of a batch changes nothing but speed."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -30,11 +30,11 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingEpoch:
-    """loss, accuracy: running means over the epoch's images, in train mode, each image under its own step's weights.
+    """loss, accuracy: running means over the epoch's images, in train mode, each image with the weights of its step.
 
-    accuracy: part of images decided rightly (multi-label: every label that is known).
-    bad_step: the first step (from 1) whose loss was NaN or infinite, which ended the epoch; None = all is well.
-    micro_batch: images computed at once from now on, less than a batch once memory ran out; None = whole batches.
+    accuracy: part of images decided correctly (multi-label: every known label).
+    bad_step: the first step (from 1) whose loss was NaN or infinite, which ended the epoch; None = no such step.
+    micro_batch: images computed at once from now on, fewer than a batch after memory ran out; None = whole batches.
     """
 
     loss: float
@@ -69,7 +69,7 @@ class Forward:
         return self.loss.total(logits, labels), logits
 
     def right(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """How many images are decided rightly, as ``metrics.decide`` does: each label that is known, and one is."""
+        """How many images ``metrics.decide`` decides correctly: in every known label, of which there is one or more."""
         if self.task == "single_label":
             return (logits.argmax(dim=1) == labels).sum()
         known = labels >= 0
@@ -78,10 +78,10 @@ class Forward:
 
 
 def set_up_cpu(threads: int) -> None:
-    """Let this process compute with so many threads, and keep freed memory for what is allocated next.
+    """Set this process's torch threads, and make glibc keep freed memory for later allocations.
 
-    glibc gives large blocks back to the system, which fills each page with zeros before it is used again: at 224 px
-    that is half of the time of MobileNetV2's forward pass. Other C libraries are left as they are.
+    glibc returns large blocks to the system, which fills each page with zeros before it is used again: at 224 px that
+    is half the time of MobileNetV2's forward pass. Other C libraries are not changed.
     """
     torch.set_num_threads(threads)
     _of_glibc("mallopt", M_MMAP_MAX, 0)
@@ -89,7 +89,7 @@ def set_up_cpu(threads: int) -> None:
 
 
 def give_back_memory() -> None:
-    """Give what ``set_up_cpu`` has let this process keep back to the system."""
+    """Return the freed memory that ``set_up_cpu`` makes glibc keep to the system."""
     _of_glibc("malloc_trim", 0)
 
 
@@ -112,12 +112,12 @@ def train_epoch(
     autotune: bool = False,
     between_steps: Callable[[], None] = lambda: None,
 ) -> TrainingEpoch:
-    """Go once through ``data``. The caller sets the train mode of the network, which knows what is frozen.
+    """Train one epoch on ``data``. The caller sets the network's train mode, as the network knows what is frozen.
 
-    Out of GPU memory: the batch is begun again in parts half as large, with accumulated gradients, and so are all that
-    follow (a BatchNorm in train mode then sees, and its statistics count, smaller batches). between_steps is called
-    before each step and may raise. autotune: cuDNN tries which algorithms are the fastest for a whole batch, which
-    takes a process some ten seconds for each network and size of a batch, once.
+    Out of GPU memory: the batch is repeated in micro-batches of half the size, with accumulated gradients, and so are
+    all later batches (a BatchNorm in train mode then normalises by, and counts, smaller batches). between_steps is
+    called before each step and may raise. autotune: cuDNN measures which algorithms are fastest for a whole batch,
+    once per process, network and batch size, which takes some ten seconds.
     """
     sums: list[tuple[Tensor, Tensor | float, Tensor, Tensor | float]] = []
     before: Callable[[], float] = float
@@ -133,10 +133,10 @@ def train_epoch(
         finally:
             torch.backends.cudnn.benchmark = False
         optimizer.step()
-        # Summed at the end: on a GPU each operation on a number costs a step as much as one on a layer.
+        # Summed after the loop: on a GPU an operation on one number takes a step as long as one on a layer.
         seen = len(labels) if labels.ndim == 1 else (labels >= 0).any(dim=1).sum()
         sums.append((summed, weight, right, seen))
-        # A step's loss is looked at while the next one runs, so that a GPU never waits for it.
+        # A step's loss is checked while the next step runs, so that a GPU never waits for the check.
         if not math.isfinite(before()):
             step -= 1
             break
@@ -148,16 +148,16 @@ def train_epoch(
 
 
 def _ratio(above: Sequence[Tensor], below: Sequence[Tensor | float]) -> float:
-    """Of two sums, in double precision; 0 / 0 is 0. below: all numbers, or all scalars on a device."""
+    """The ratio of two sums, in double precision; 0 / 0 is 0. below: all floats, or all scalar tensors on a device."""
     tensors = [one for one in below if isinstance(one, Tensor)]
     divisor = float(torch.stack(tensors).sum(dtype=torch.float64)) if tensors else math.fsum(below)
     return float(torch.stack([*above]).sum(dtype=torch.float64)) / (divisor or 1.0)
 
 
 def on_its_way(value: Tensor) -> Callable[[], float]:
-    """A function that gives the number of the scalar ``value``, and waits for the GPU's work that leads to it alone.
+    """A function that returns the scalar ``value`` as a number, and waits only for the GPU's work up to it.
 
-    ``value.item()`` would wait for all that the GPU has been given until then.
+    ``value.item()`` would wait for all work that the GPU has been given by the time of the call.
     """
     if value.device.type != "cuda":
         return value.item
@@ -174,7 +174,7 @@ def on_its_way(value: Tensor) -> Callable[[], float]:
 
 
 def evaluate(forward: Forward, data: Batches, between_steps: Callable[[], None] = lambda: None) -> Evaluation:
-    """Loss and probabilities of every image of ``data``, which is put through in eval mode (and stays in it).
+    """The loss over ``data``, and the probabilities of its images, in eval mode (the network stays in it).
 
     between_steps: as for ``map_batches``.
     """
@@ -197,10 +197,9 @@ def map_batches(
     size: int,
     between_steps: Callable[[], None] = lambda: None,
 ) -> list[_Out]:
-    """``function`` of the indices 0..count-1, int64 [B], in order, without gradients, until all are through.
+    """``function`` of the indices 0..count-1, int64 [B] per batch, in order, without gradients.
 
-    ``size`` at a time, halved where GPU memory does not suffice. between_steps is called before each batch and may
-    raise.
+    ``size`` indices at a time, halved if GPU memory runs out. between_steps is called before each batch and may raise.
     """
     found: list[_Out] = []
     start = 0
@@ -220,7 +219,7 @@ def map_batches(
 def _backward_in_memory(
     forward: Forward, optimizer: torch.optim.Optimizer, batch: _Batch, micro_batch: int | None
 ) -> tuple[Tensor, Tensor, int | None]:
-    """``_backward``, in ever smaller parts until memory suffices; also the size of a part, for the next batch."""
+    """``_backward``, in ever smaller micro-batches until memory suffices; also their size, for the next batch."""
     while True:
         try:
             return *_backward(forward, optimizer, batch, micro_batch), micro_batch
@@ -237,9 +236,9 @@ def _backward_in_memory(
 def _backward(
     forward: Forward, optimizer: torch.optim.Optimizer, batch: _Batch, micro_batch: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Leave the gradient of the batch's mean loss in the parameters; the summed loss and the count of right images.
+    """Set the parameters' gradients of the batch's mean loss; return the summed loss and the count of correct images.
 
-    Parts are summed and divided by the weight of the whole batch: the gradient is that of the undivided batch.
+    Micro-batches are divided by the weight of the whole batch and summed: the gradient is that of the undivided batch.
     """
     inputs, labels, stages, weight = batch
     optimizer.zero_grad(set_to_none=True)

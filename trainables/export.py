@@ -1,6 +1,6 @@
-"""A trained network as a file of its own, ``best.pt``: whole, and in the names that plain torchvision has.
+"""A trained network as one file, ``best.pt``: complete, and with plain torchvision's names.
 
-Nothing of this project is needed to use it: ``torchvision_lines`` is all that it takes.
+It can be used without this project: ``torchvision_lines`` is the whole program.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from trainables.metrics import OperatingPoint
 from trainables.weights import FoundWeights
 
 ONNX_AGREES_WITHIN = 1e-4
-"""The most that a probability of onnxruntime may lie from torch's."""
+"""The largest allowed difference between probabilities of onnxruntime and torch."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What stands in ``best.pt`` besides the tensors: all that it takes to use them, and where they come from.
+    """The content of ``best.pt`` besides the tensors: all that is needed to use them, and their origin.
 
-    params: flat, as in params.json. image_size: side of the square, pixels; fit: how an image becomes one; channels: 1
-    if the network has seen gray images alone, else 3. mean, std: of the three channels, for pixels in [0, 1].
+    params: flat, as in params.json. image_size: side of the square, pixels; fit: how an image is made square; channels:
+    1 if the network was trained on gray images only, else 3. mean, std: of the three channels, for pixels in [0, 1].
     thresholds: multi-label, the probability in [0, 1] from which a label counts as present (inclusive); single label,
-    that from which one class is the answer, else the likeliest of the others is; None = the likeliest class.
-    operating_point: where one of the thresholds is from, if it was asked for. ordered: the classes stand in an order,
+    the one from which one class is predicted, else the likeliest of the others is; None = the likeliest class.
+    operating_point: the source of one of the thresholds, if the user asked for it. ordered: the classes have an order,
     such as grades. trial: such as "t0007/seed_1001"; seed: its own, if it has one; epoch: its best, from 1. code: the
-    commit that trained it, if known. preprocessing: the version of what decoded its images, if known.
+    commit that trained it, if known. preprocessing: the version of the image decoding, if known.
     """
 
     backbone: str
@@ -69,26 +69,26 @@ class ModelFacts:
 
     @property
     def scale(self) -> InputScale:
-        """Of the network's inputs."""
+        """The scale of the network's inputs."""
         return InputScale(self.mean, self.std)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values: ``ModelFacts(**values)`` is the same again."""
+        """As plain values; ``operating_point`` becomes a dict, which ``read_model`` turns back."""
         return dataclasses.asdict(self)
 
 
 def restore(
     weights_path: Path, find: Callable[[str], FoundWeights]
 ) -> tuple[FineTunedModel, FoundWeights, dict[str, Any]]:
-    """The network of a trial at its best epoch, on the CPU, in eval mode; what it started from; and the whole file.
+    """A trial's network at its best epoch, on the CPU, in eval mode; its starting weights; and the file's content.
 
-    find: gives the weights that a backbone's trials started from. ``UserError`` if these are others, or if the file is
-    none that ``FinetuneTrial.save_best`` wrote.
+    find: returns the starting weights of a backbone's trials. ``UserError`` if the trial's frozen layers differ from
+    theirs, or if ``FinetuneTrial.save_best`` did not write the file.
     """
     content = _load(weights_path, {"trained", "frozen_sha256", "params", "task", "classes", "image_size", "epoch"})
     params = TrialParams.from_flat(content["params"])
     found = find(params.backbone)
-    # The seed is of no account: what it draws is the head, or a random network, and both are kept in the file.
+    # The seed does not matter: it draws the head, or a random network, and the file has both.
     model = build_model(params, len(content["classes"]), found, content["image_size"], seed=0)
     model.load_trained_state(content["trained"])
     if model.frozen_sha256() != content["frozen_sha256"]:
@@ -102,7 +102,7 @@ def restore(
 def plain_network(model: FineTunedModel) -> nn.Module:
     """torchvision's own network with our head where its classifier was: images [B, 3, S, S] -> logits [B, C].
 
-    ``model`` is used up: its trunk is that network. In the mode (train or eval) of its parts.
+    Do not use ``model`` afterwards: its trunk becomes that network. Its parts keep their mode (train or eval).
     """
     return _with_head(model.backbone, model.trunk, model.head)
 
@@ -120,9 +120,9 @@ def read_model(path: Path) -> tuple[nn.Module, ModelFacts]:
     content = _load(path, {"state_dict", *fields - later})
     check_format(content, path)
     known: dict[str, Any] = {name: content[name] for name in fields if name in content}
-    # Files that earlier versions wrote hold lists.
     if known.get("operating_point") is not None:
         known["operating_point"] = OperatingPoint(**known["operating_point"])
+    # Earlier versions wrote lists, not tuples.
     known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
     facts = ModelFacts(**known)
     if facts.backbone not in BACKBONES:
@@ -172,22 +172,22 @@ class OnnxDisagreesError(Exception):
 
 
 def write_onnx(path: Path, network: nn.Module, facts: ModelFacts) -> float | None:
-    """Write the network with its softmax or sigmoid inside.
+    """Write the network, with its softmax or sigmoid, as ONNX.
 
     network: on the CPU, float32, in eval mode, from images to logits. Input "image": float32 [batch, 3, S, S],
     normalised by ``mean`` and ``std``; output "probability": float32 [batch, C]. ``classes``, ``mean``, ``std``,
     ``image_size``, ``fit``, ``channels``, ``task`` and ``thresholds`` are in the file's metadata, as JSON.
-    Returns the largest difference from torch that onnxruntime gave on noise, None where it is not installed. Raises
+    Returns the largest difference between onnxruntime and torch on noise, None if onnxruntime is not installed. Raises
     ImportError (onnx or onnxscript is not installed), OnnxDisagreesError, or what torch's exporter raises.
     """
     probabilities = nn.Softmax(dim=1) if facts.task == "single_label" else nn.Sigmoid()
     whole = nn.Sequential(network, probabilities).eval()
     for module in whole.modules():
-        if hasattr(module, "inplace"):  # The exporter takes twice as long for activations in place.
+        if hasattr(module, "inplace"):  # The exporter takes twice as long for in-place activations.
             module.inplace = False  # type: ignore[assignment]
     example = torch.zeros(2, 3, facts.image_size, facts.image_size)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about its own inner workings
+        warnings.simplefilter("ignore")  # of the exporter about its own internals
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
@@ -216,14 +216,14 @@ def write_onnx(path: Path, network: nn.Module, facts: ModelFacts) -> float | Non
 
 
 def _onnx_difference(path: Path, network: nn.Module, size: int) -> float | None:
-    """On three images of noise, another number than the file was made with."""
+    """On three images of noise: the export's example has two, so the batch size is another one."""
     try:
         runtime = importlib.import_module("onnxruntime")
     except ImportError:
         return None
     images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()  # Else it complains of each processor that is not ours.
+    options.intra_op_num_threads = torch.get_num_threads()  # Else it complains about each processor that is not ours.
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (found,) = session.run(["probability"], {"image": images.numpy()})
     with torch.inference_mode():
@@ -234,7 +234,7 @@ def _onnx_difference(path: Path, network: nn.Module, size: int) -> float | None:
 
 
 def _resizing(fit: str, size: int) -> list[str]:
-    """``fit_square`` in lines of Pillow."""
+    """``fit_square`` as lines of Pillow code."""
     return {
         "squash": [f"image = image.resize(({size}, {size}), Image.Resampling.BILINEAR)"],
         "crop": [f"image = ImageOps.fit(image, ({size}, {size}), Image.Resampling.BILINEAR)"],
@@ -254,7 +254,7 @@ def _with_head(backbone: Backbone, network: nn.Module, head: nn.Sequential) -> n
 
 
 def _empty_head(facts: ModelFacts) -> nn.Sequential:
-    """Without storage."""
+    """The head without storage (on the meta device)."""
     params = TrialParams.from_flat(facts.params)
     with torch.device("meta"):
         return make_head(
@@ -263,7 +263,7 @@ def _empty_head(facts: ModelFacts) -> nn.Sequential:
 
 
 def _head_in_place(backbone: Backbone, head: nn.Sequential) -> nn.Sequential:
-    """What stands in the classifier's place. SqueezeNet's forward hands it a map of features, the others a vector."""
+    """The module in the classifier's place. SqueezeNet's forward gives it a feature map, the others a vector."""
     if backbone.name.startswith("squeezenet"):
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)
     return head
@@ -272,7 +272,7 @@ def _head_in_place(backbone: Backbone, head: nn.Sequential) -> nn.Sequential:
 def _load(path: Path, wanted: set[str]) -> dict[str, Any]:
     """The dict in a file of tensors and plain values; ``UserError`` if it is not one with these keys."""
     content = read_checkpoint(path, ours=True)
-    if isinstance(content, dict) and "format" in content:  # of another one, keys may be missing
+    if isinstance(content, dict) and "format" in content:  # first, as another format may lack keys
         check_format(content, path)
     lacking = sorted(wanted - content.keys()) if isinstance(content, dict) else sorted(wanted)
     if lacking:

@@ -1,9 +1,9 @@
-"""Arrays on a node's disk that many processes fill together, shard by shard, and map: a cache that may vanish any time.
+"""A cache of arrays on a node's disk, which many processes fill shard by shard, and map. It may vanish at any time.
 
-An entry is a folder named by a hash of all that its content follows from. In it lie ``array`` (a header, a checksum a
-shard, and the rows), ``claims`` (the shards that somebody computes; ``array`` while somebody makes that) and ``users``
-(the processes that map it). Nothing is locked: files made by O_EXCL decide who does what, since locks are unreliable on
-network file systems.
+An entry is a folder named by a hash of all that determines its content. It holds ``array`` (a header, a checksum per
+shard, and the rows), ``claims`` (the shards that a process is computing; ``array`` while a process creates it) and
+``users`` (the processes that map it). There are no locks, which are unreliable on network file systems: files created
+with O_EXCL decide who does what.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from trainables.atomic import free_bytes
 from trainables.processes import is_gone, this_process
 
 FORMAT = 1
-"""Of ``array``; another one is made again."""
+"""Format of ``array``; one of another format is made again."""
 SHARD = 256
 """Rows that are claimed, written and checked together."""
 STALE_S = 60.0
-"""A claim that has not been touched for so long is taken over."""
+"""A claim that has not been touched for this long is taken over."""
 LARGEST_CACHE_BYTES = 50_000_000_000
 PART_OF_DISK = 0.2
-"""Of what would be free without the cache."""
+"""Part of the disk space that would be free without the cache."""
 _SUFFIX = ".features"
-"""Of an entry's name: nothing else that lies beside it is counted or removed."""
+"""Ends each entry's name; nothing else in the folder is counted or removed."""
 _HEADER_BYTES = 4096
 _SLOT = np.dtype([("done", "<u4"), ("crc32", "<u4")])
 _DONE = 0x454E4F44
 _FOREIGN_USER_S = 86_400.0
 _POLL_S = 0.05
 _RESERVED_AT_ONCE = 1 << 26
-"""Bytes: between two of them the claim is touched, and a network file system may write a few MB a second."""
+"""Bytes; the claim is touched after each such part, as a network file system may write only a few MB a second."""
 _verified: set[tuple[int, int, int]] = set()
-"""Device, inode and shard of what this process has read and found undamaged."""
+"""Device, inode and shard: what this process has written, or read and found undamaged."""
 
 
 @dataclass(frozen=True)
 class RowForm:
-    """What a row is. shape: as stored. dtype: of NumPy. meaning: what only the owner of the rows understands."""
+    """The form of a row. shape: as stored. dtype: NumPy's. meaning: text that only the owner of the rows interprets."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -64,10 +64,10 @@ class RowForm:
 
 
 class MemoryShards:
-    """An array of rows, [count, *form.shape], filled by shards: those of one process, in its own memory.
+    """An array of rows, [count, *form.shape], filled shard by shard, in the memory of one process.
 
-    done: whether a shard is filled, and undamaged; only its rows have a meaning. claim: whether the caller is the one
-    to fill it; touch: it is at work on what it has claimed; release: it has filled that, or gives it up.
+    done: whether a shard is filled and undamaged; other shards have no valid rows. claim: whether the caller is to
+    fill a shard; touch: the caller is still at work on it; release: the caller has filled it, or gives it up.
     """
 
     def __init__(self, count: int, form: RowForm) -> None:
@@ -95,11 +95,11 @@ class MemoryShards:
 
 @dataclass(frozen=True)
 class CachePlace:
-    """Where a node keeps its cache, and how much of it.
+    """The folder and the size limit of a node's cache.
 
-    folder: ``~`` is the home of whoever runs there, ``~/.cache`` gives way to ``$XDG_CACHE_HOME``, unless that is
-    relative; made with mode 0700, as what is kept may be patients' data. limit_bytes: of all entries together, at most
-    what the disk has for them; None = ``PART_OF_DISK``, at most ``LARGEST_CACHE_BYTES``.
+    folder: ``~`` is the home of the user on that node; ``$XDG_CACHE_HOME`` replaces ``~/.cache``, unless it is
+    relative. It is made with mode 0700, as the content may be patients' data. limit_bytes: of all entries together, at
+    most what the disk has for them; None = ``PART_OF_DISK``, at most ``LARGEST_CACHE_BYTES``.
     """
 
     folder: str
@@ -112,7 +112,7 @@ class CachePlace:
             return Path(caches, *folder.parts[2:])
         try:
             return folder.expanduser()
-        except RuntimeError:  # There is no home, as in some containers.
+        except RuntimeError:  # There is no home folder, as in some containers.
             return Path(tempfile.gettempdir(), *folder.parts[1:])
 
     def limit(self, held_bytes: int) -> int:
@@ -124,11 +124,11 @@ class CachePlace:
 
 
 class CacheEntry:
-    """``MemoryShards`` on disk: an entry of ``count`` rows, opened or made. key: its name, of letters and digits.
+    """``MemoryShards`` on disk: an entry of ``count`` rows, opened or created. key: its name, of letters and digits.
 
-    form: asked only where nobody has made it yet. Every method may raise ``OSError``: the cache cannot be used then,
-    or no longer. Entries that no process uses are removed for it, those used longest ago first; where it would not
-    fit even then, none, and ``OSError`` with ENOSPC.
+    form: called only to create the entry. Every method may raise ``OSError``: then the cache cannot be used, or no
+    longer. To make room, entries that no process uses are removed, the least recently used first; if the new one would
+    not fit even then, none is removed, and ``OSError`` with ENOSPC is raised.
     """
 
     def __init__(self, place: CachePlace, key: str, count: int, form: Callable[[], RowForm]) -> None:
@@ -144,14 +144,14 @@ class CacheEntry:
 
     @staticmethod
     def is_there(place: CachePlace, key: str) -> bool:
-        """Whether somebody has made the entry."""
-        return os.path.isfile(place.path / (key + _SUFFIX) / "array")  # False, too, where it may not be looked at.
+        """Whether the entry has been created."""
+        return os.path.isfile(place.path / (key + _SUFFIX) / "array")  # False, too, without permission to look.
 
     def __del__(self) -> None:
         if (file := getattr(self, "_file", None)) is not None:
             os.close(file)
         if (user := getattr(self, "_user", None)) is not None:
-            with suppress(OSError):  # A process outlives its trials. What is mapped can be read on if it is removed.
+            with suppress(OSError):  # A process outlives its trials. Mapped rows stay readable if the entry is removed.
                 user.unlink()
 
     def done(self, shard: int) -> bool:
@@ -168,7 +168,7 @@ class CacheEntry:
     def claim(self, shard: int) -> bool:
         if not _take(self._claim_of(shard)):
             return False
-        if self.done(shard):  # Since the caller asked.
+        if self.done(shard):  # Another process has filled it since the caller asked.
             self.release(shard)
             return False
         return True
@@ -217,7 +217,7 @@ class CacheEntry:
         return header.ljust(_HEADER_BYTES)
 
     def _open_or_make(self, place: CachePlace, form: Callable[[], RowForm]) -> int:
-        """Of those who find no array one alone makes it, or the place would have to hold one of each of them."""
+        """Only one of the processes that find no array creates it, or the disk would have to hold one per process."""
         claim = self._folder / "claims" / "array"
         while (file := self._open()) is None:
             if not _take(claim):
@@ -230,7 +230,7 @@ class CacheEntry:
         return file
 
     def _open(self) -> int | None:
-        """The file, if it is there, of today's format and whole."""
+        """The open file, if it exists, has today's format and is complete; else None."""
         try:
             file = os.open(self._path, os.O_RDWR)
         except FileNotFoundError:
@@ -241,7 +241,7 @@ class CacheEntry:
             form = RowForm(tuple(facts["shape"]), facts["dtype"], facts["meaning"])
             if self._header(form) == header and os.fstat(file).st_size == self._size(form):
                 return file
-        except Exception:  # Whatever stands there, it is no header of this cache.
+        except Exception:  # It has no header of this cache.
             pass
         os.close(file)
         return None
@@ -272,7 +272,7 @@ class CacheEntry:
         while at < end:
             part = os.pread(self._file, min(1 << 22, end - at), at)
             if not part:
-                return -1  # It ends before it should.
+                return -1  # The file is truncated.
             found, at = zlib.crc32(part, found), at + len(part)
         return found
 
@@ -282,18 +282,18 @@ Shards = MemoryShards | CacheEntry
 
 @contextmanager
 def claimed(shards: Shards, shard: int) -> Iterator[bool]:
-    """``with claimed(...) as mine:`` a shard that is ``mine`` is to be written; it is released at the end."""
+    """``with claimed(...) as mine:`` if ``mine``, the caller is to write the shard; it is released at the end."""
     mine = shards.claim(shard)
     try:
         yield mine
     finally:
         if mine:
-            with suppress(OSError):  # One that cannot be released is stale soon.
+            with suppress(OSError):  # A claim that cannot be released is soon stale.
                 shards.release(shard)
 
 
 def _make_room(place: CachePlace, needed: int, mine: Path) -> None:
-    """Remove unused entries, the one used longest ago first, until ``needed`` bytes fit; none where they cannot."""
+    """Remove unused entries, the least recently used first, until ``needed`` bytes fit; none if they cannot fit."""
     sizes: dict[Path, int] = {}
     used_at: dict[Path, float] = {}
     for folder in place.path.glob(f"*{_SUFFIX}"):
@@ -325,7 +325,7 @@ def _uses(user: Path) -> bool:
 
 
 def _reserve(file: int, at: int, size: int) -> None:
-    """Take the room now: a map of a file that the disk has no room for kills the process that reads it."""
+    """Reserve the disk space now: a mapped file without it would kill the process that reads it."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, at, size)
     else:  # macOS
@@ -339,18 +339,18 @@ def _write_all(file: int, content: memoryview, at: int) -> None:
 
 
 def _take(claim: Path) -> bool:
-    """Whether the caller is from now on the one who holds a claim: nobody did, or who did is dead or does nothing."""
+    """Take a claim that nobody holds, or whose holder is dead or idle; return whether the caller now holds it."""
     with suppress(FileExistsError), claim.open("x", encoding="utf-8") as stream:
         stream.write(this_process())
         return True
     try:
         state, owner = claim.stat(), claim.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return False  # It was released a moment ago: whoever asks again sees why.
-    # Behind the name earlier versions wrote the time.
+        return False  # It was released a moment ago; the caller will ask again.
+    # Earlier versions wrote the time after the name.
     if not is_gone(owner.partition(" ")[0]) and _now_s(claim) - state.st_mtime < STALE_S:
         return False
-    # One name for one stale state of the claim: of those who found it stale one alone gets this claim.
+    # A claim named after this stale state: of the processes that found the state, only one gets it.
     if not _take(claim.with_name(f"{claim.name}.{state.st_mtime_ns}")):
         return False
     claim.write_text(this_process(), encoding="utf-8")
@@ -358,14 +358,14 @@ def _take(claim: Path) -> bool:
 
 
 def _now_s(claim: Path) -> float:
-    """By the clock that dates ``claim``, which may be a file server's: when our own file of the entry is touched."""
+    """The time by the clock that dates ``claim``, which may be a file server's: touch our own file of the entry."""
     user = claim.parent.with_name("users") / this_process()
     user.touch(0o600)
     return user.stat().st_mtime
 
 
 def _touch(claim: Path) -> None:
-    with suppress(FileNotFoundError):  # Somebody has taken it over, done the work and released it.
+    with suppress(FileNotFoundError):  # Another process has taken it over, done the work and released it.
         os.utime(claim)
 
 

@@ -1,4 +1,4 @@
-"""A pretrained network with a new head, of which a part trains and the rest stays exactly as it was."""
+"""A pretrained network with a new head: a part of it trains, and the rest is not changed at all."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ def build_model(
     """The network of one trial, on the CPU, float32, in train mode.
 
     weights: of ``params.backbone``. image_size: side of the images in pixels. seed: of the head's initial weights;
-    trunk_seed: of the backbone's, if they are random; both 0 or more. The same seeds give the same model, global random
-    state stays.
-    ``UserError``: ``model_problems``, or weights that do not load.
+    trunk_seed: of the backbone's, if they are random; both 0 or more. The same seeds give the same model; the global
+    random state is not changed. ``UserError``: ``model_problems``, or weights that do not load.
     """
     assert weights.backbone == params.backbone, f"weights of {weights.backbone} for {params.backbone}"
     raise_all(model_problems(params, image_size))
@@ -45,7 +44,7 @@ def build_model(
 
 
 class _DepthwiseConv2d(nn.Conv2d):
-    """Where it trains on a CPU under autocast, it computes in float32: oneDNN takes two to three times as long for its
+    """Computes in float32 when it trains on a CPU under autocast: oneDNN takes two to three times as long for its
     gradients in bf16."""
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -57,7 +56,7 @@ class _DepthwiseConv2d(nn.Conv2d):
 
 
 def model_problems(params: TrialParams, image_size: int) -> list[str]:
-    """What keeps ``build_model`` from building ``params`` for images of this side, one sentence each."""
+    """Why ``build_model`` cannot build ``params`` for images of this side in pixels, one sentence per problem."""
     backbone = BACKBONES[params.backbone]
     problems = []
     if needed := backbone.size_needed(image_size):
@@ -89,7 +88,7 @@ def unfrozen_modules(backbone: Backbone, depth: int | None) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _shared_empty_trunk(backbone: str) -> nn.Module:
-    """For names alone, which are the same at every image size."""
+    """For its names only, which are the same at every image size."""
     return BACKBONES[backbone].empty_trunk()
 
 
@@ -104,7 +103,7 @@ def frozen_stages(backbone: str, unfreeze_depth: int | None, unfreeze_layers: tu
 def make_head(feature_width: int, widths: Iterable[int], dropout: float, class_count: int) -> nn.Sequential:
     """float [B, feature_width] -> logits float [B, class_count]: hidden layers (linear, ReLU, dropout), then linear.
 
-    Without hidden layers the dropout stands before the linear one.
+    Without hidden layers, dropout comes before the linear layer.
     """
     layers: list[nn.Module] = []
     for width in widths:
@@ -117,9 +116,9 @@ def make_head(feature_width: int, widths: Iterable[int], dropout: float, class_c
 class FineTunedModel(nn.Module):
     """images float32 [B, 3, S, S], normalised -> logits float32 [B, C].
 
-    Made by ``build_model``. Tensors go by torchvision's own names (``layer4.0.conv1.weight``) and ``head.<i>.<name>``.
-    frozen_stages: how many of ``backbone.stages``, from the image on, hold nothing that trains; all of them, and the
-    pooling behind them, if the head alone trains.
+    Made by ``build_model``. Tensors have torchvision's own names (``layer4.0.conv1.weight``), or ``head.<i>.<name>``.
+    frozen_stages: how many of ``backbone.stages``, from the image on, have no part that trains; all of them, and the
+    pooling after them, if only the head trains.
     """
 
     def __init__(
@@ -142,14 +141,14 @@ class FineTunedModel(nn.Module):
         self.train()
 
     def forward(self, inputs: Tensor, stages: int = 0) -> Tensor:
-        """stages: how many of ``backbone.stages``, at most ``frozen_stages``, ``inputs`` have been through."""
+        """stages: how many of ``backbone.stages``, at most ``frozen_stages``, ``inputs`` have already passed."""
         return self.forward_trained(self.forward_frozen(inputs, stages, self.frozen_stages))
 
     def forward_frozen(self, inputs: Tensor, first: int = 0, stop: int | None = None) -> Tensor:
-        """Stages ``first`` to ``stop`` (exclusive; at most, and by default, ``frozen_stages``), without gradients.
+        """Run stages ``first`` to ``stop`` (exclusive; at most, and by default, ``frozen_stages``), without gradients.
 
-        A function of the image alone. Returns float [B, channels, H, W] (ViT: [B, tokens, width]), or behind the last
-        stage the features [B, feature_width].
+        The result depends on the image alone. Returns float [B, channels, H, W] (ViT: [B, tokens, width]), or after the
+        last stage the features [B, feature_width].
         """
         stop = self.frozen_stages if stop is None else stop
         assert first <= stop <= self.frozen_stages, f"stages {first} to {stop} of {self.frozen_stages}"
@@ -157,17 +156,17 @@ class FineTunedModel(nn.Module):
             return self._run(inputs, first, stop) if first < stop else inputs
 
     def forward_trained(self, boundary: Tensor) -> Tensor:
-        """The rest, from what ``forward_frozen`` returned to the logits; ``boundary`` is left as it is."""
+        """Run the rest, from the result of ``forward_frozen`` to the logits; ``boundary`` is not changed."""
         if self.frozen_stages < len(self.backbone.stages):
             boundary = self._run(boundary, self.frozen_stages, len(self.backbone.stages))
         logits: Tensor = self.head(boundary)
         return logits
 
     def train(self, mode: bool = True) -> Self:
-        """Train mode for what trains alone: a plain ``train()`` would move the statistics of frozen BatchNorm layers.
+        """Train mode only for what trains: a plain ``train()`` would change the statistics of frozen BatchNorm layers.
 
-        A BatchNorm layer is in train mode only if its own parameters train; dropout and stochastic depth are so from
-        the first module on that trains, since what lies before must give the same features every time.
+        A BatchNorm layer is in train mode only if its own parameters train; dropout and stochastic depth, only from the
+        first module on that trains, since the layers before it must give the same features every time.
         """
         super().train(mode)
         if not mode:
@@ -189,15 +188,15 @@ class FineTunedModel(nn.Module):
         return [name for name, tensor, _ in self._tensors() if tensor.requires_grad]
 
     def trainable_params(self) -> int:
-        """How many numbers train."""
+        """The number of parameters that train."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
     def total_params(self) -> int:
-        """How many numbers the network has, head included, torchvision's old classifier not."""
+        """The number of parameters of the network, with the head, without torchvision's old classifier."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def parameter_groups(self, lr: float, backbone_lr_factor: float) -> list[dict[str, Any]]:
-        """For an optimiser: the head at ``lr``, and what trains of the backbone, if anything, at ``lr`` x factor."""
+        """For an optimiser: the head at ``lr``, and the backbone's part that trains, if any, at ``lr`` x factor."""
         unfrozen = [parameter for parameter in self.trunk.parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [{"params": list(self.head.parameters()), "lr": lr}]
         return [*groups, {"params": unfrozen, "lr": lr * backbone_lr_factor}] if unfrozen else groups
@@ -205,12 +204,12 @@ class FineTunedModel(nn.Module):
     def trained_state(self, *, random_too: bool = True) -> dict[str, Tensor]:
         """A copy, on the CPU, of all that training changes: trained parameters and the buffers of trained BatchNorm.
 
-        random_too: every tensor if the weights were random, which no file holds.
+        random_too: if the starting weights were random, which no file holds, copy every tensor.
         """
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._kept(random_too)}
 
     def load_trained_state(self, state: Mapping[str, Tensor], *, random_too: bool = True) -> None:
-        """Put back what ``trained_state`` of a model of the same params returned; ``UserError`` if it does not fit."""
+        """Load what ``trained_state`` of a model of the same params returned; ``UserError`` if it does not fit."""
         mine = dict(self._kept(random_too))
         raise_all([f"saved weights do not fit what trains here: {part}" for part in differences(mine, state)])
         with torch.no_grad():
@@ -218,9 +217,9 @@ class FineTunedModel(nn.Module):
                 tensor.copy_(state[name])
 
     def frozen_sha256(self, stages: int | None = None) -> str:
-        """SHA-256, in hexadecimal, over names, types, shapes and bytes of all tensors that training leaves alone.
+        """SHA-256, in hexadecimal, over names, types, shapes and bytes of all tensors that training does not change.
 
-        stages: of those alone that lie in the first ``stages`` of ``backbone.stages``.
+        stages: only of tensors in the first ``stages`` of ``backbone.stages``.
         """
         parts = self.backbone.stages[:stages]
         digest = hashlib.sha256()
@@ -241,7 +240,7 @@ class FineTunedModel(nn.Module):
 
     @functools.cached_property
     def _places(self) -> list[tuple[str, nn.Module, str, bool]]:
-        """Of ``_tensors``; found once, since walking through the modules takes milliseconds."""
+        """Where the tensors of ``_tensors`` are; cached, as walking through the modules takes milliseconds."""
         found = []
         for prefix, part in (("", self.trunk), ("head.", self.head)):
             for owner, module in part.named_modules():
@@ -257,5 +256,5 @@ class FineTunedModel(nn.Module):
 
 
 def _lies_in(parameter: str, parts: Iterable[str]) -> bool:
-    """Whether the parameter (or, with a dot behind its name, the module) is in one of the modules, or one of them."""
+    """Whether the parameter (or, with a dot after its name, the module) is one of ``parts``, or inside one."""
     return any(f"{parameter}.".startswith(f"{part}.") for part in parts)

@@ -1,7 +1,7 @@
-"""What the layers before anything that trains make of every image: computed once, whoever needs it, wherever it lies.
+"""The outputs of the frozen layers before the first trained one, computed once per image and shared by trials.
 
-These layers are a function of the image alone. It is computed in fixed batches, so that a trial gets the same bits
-whether they come from the node's cache or, where that cannot be used, from its own memory.
+They depend on the image alone. They are computed in fixed batches, so that a trial gets the same bits from the node's
+cache and, if that cannot be used, from its own memory.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from trainables.feature_cache import SHARD, CacheEntry, CachePlace, MemoryShards
 from trainables.finetune import FineTunedModel
 
 VERSION = 1
-"""Raise it when features come to be computed in another way, here or by ``normalise``: it is in every entry's key."""
+"""Raise it when features are computed in another way, here or in ``normalise``: it is in every entry's key."""
 BATCH = {"cpu": 32, "cuda": 256}
-"""Images at once. It is fixed, as the last bits of a product depend on it."""
+"""Images at once. Fixed, as the last bits of a matrix product depend on it."""
 VIEWS = {"none": 1, "flip": 2}
-"""How many different inputs an image becomes: itself, and its mirror image. ``standard`` has no end of them."""
+"""How many different inputs an image gives: itself, and its mirror image. ``standard`` gives any number."""
 PART_OF_MEMORY = 0.5
-"""Of the memory that a trial has: the rest is for its network, and for what else it reads."""
+"""Part of a trial's memory that features may take: the rest is for its network and its other data."""
 SPEED = {"cpu": (30e9, 2e9), "cuda": (30e12, 10e9)}
-"""FLOP/s of a core or a GPU, and bytes/s at which it is given features: round numbers, the same on every machine."""
+"""FLOP/s of a core or a GPU, and bytes/s at which it receives features: round numbers, the same on every machine."""
 BYTES = {"fp32": 4, "bf16": 2}
 FP32_RESIDUALS = ("convnext_tiny", "vit_b_16")
-"""Under autocast, too, the sums between their blocks are in single precision."""
+"""Backbones whose sums between blocks are float32 even under autocast."""
 _POLL_S = 0.05
 _TIMED = {"cpu": 8, "cuda": 256}
-"""Images: fewer than a GPU has room for would measure how its work is begun."""
+"""Images to time: with fewer, a GPU's launch overhead would be measured."""
 _seconds_per_image: dict[tuple[Any, ...], float] = {}
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """Of the stages up to one, for an image. flops: two a multiply-add; values: numbers in their output."""
+    """The cost per image of all stages up to one. flops: two per multiply-add; values: numbers in the output."""
 
     flops: int
     values: int
@@ -60,7 +60,7 @@ class StageCost:
 
 @functools.lru_cache(maxsize=64)
 def stage_costs(backbone: str, image_size: int) -> tuple[StageCost, ...]:
-    """Of the first 1, 2, ... stages of a backbone (all of them: with the pooling behind), counted without computing."""
+    """Of the first 1, 2, ... stages of a backbone (all of them: with the pooling), counted without computing."""
     network = BACKBONES[backbone]
     trunk = network.empty_trunk(image_size).eval()
     features = torch.empty(1, 3, image_size, image_size, device="meta")
@@ -74,23 +74,23 @@ def stage_costs(backbone: str, image_size: int) -> tuple[StageCost, ...]:
 
 
 def features_bytes(backbone: str, image_size: int, stages: int, images: int, precision: str) -> int:
-    """Of both views of ``images`` behind the first ``stages``, 1 or more, of a backbone."""
+    """Bytes of both views of so many ``images`` after the first ``stages``, 1 or more, of a backbone."""
     return (
         VIEWS["flip"] * images * stage_costs(backbone, image_size)[stages - 1].values * value_bytes(backbone, precision)
     )
 
 
 def value_bytes(backbone: str, precision: str) -> int:
-    """Of a number in the output of a stage."""
+    """Bytes per number in the output of a stage."""
     return BYTES["fp32" if backbone in FP32_RESIDUALS else precision]
 
 
 def stages_worth_keeping(
     backbone: str, image_size: int, images: int, precision: str, *, threads: int, gpu: bool, memory_bytes: int
 ) -> list[int]:
-    """Behind how many stages of a backbone features are kept: where they fit, and are read sooner than computed.
+    """After how many stages of a backbone features are kept: where they fit, and are read faster than computed.
 
-    images: of training and validation. memory_bytes: that a trial has on the smallest node. threads: of a trial.
+    images: of training and validation. memory_bytes: of a trial on the smallest node. threads: of a trial.
     """
     flops_a_second, bytes_a_second = SPEED["cuda" if gpu else "cpu"]
     flops_a_second *= 1 if gpu else threads
@@ -103,12 +103,12 @@ def stages_worth_keeping(
 
 
 def shared_order(data: TrialData) -> NDArray[np.int64]:
-    """The rows of the image cache that trials share features of: training, then validation, of the run's own split."""
+    """The image cache's rows whose features trials share: training, then validation, of the run's own split."""
     return np.concatenate([np.unique(data.train.rows), np.setdiff1d(data.val.rows, data.train.rows)])
 
 
 def stages_kept(params: TrialParams, frozen_stages: int, cached_stages: Mapping[str, Sequence[int]]) -> int:
-    """Behind how many stages a trial uses features that are kept, 0 = it begins with images.
+    """After how many stages a trial uses kept features, 0 = it starts from images.
 
     frozen_stages: of its network. cached_stages: by backbone, ``stages_worth_keeping``.
     """
@@ -120,9 +120,9 @@ def stages_kept(params: TrialParams, frozen_stages: int, cached_stages: Mapping[
 class FrozenFeatures:
     """The output of the first ``stages`` stages of ``model`` for the images of a run's training and validation splits.
 
-    images: uint8 [M, C, S, S], the image cache, whose file's name is a hash of its content. order: int64 [n], the rows
-    of it in question. place: of the node's cache; None = features stay in memory. between_steps: called before each
-    batch, may raise. note: why features are in memory that should have been kept, "" = they are not.
+    images: uint8 [M, C, S, S], the image cache, whose file's name is a hash of its content. order: int64 [n], its rows
+    for which there are features. place: of the node's cache; None = features stay in memory. between_steps: called
+    before each batch, may raise. note: why features meant for the cache are in memory, "" = they are not.
     """
 
     def __init__(
@@ -148,16 +148,16 @@ class FrozenFeatures:
         self._arrays: dict[int, NDArray[Any]] = {}
 
     def positions(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the features of these rows of the image cache stand."""
+        """The positions, in ``order``, of these rows of the image cache."""
         found: NDArray[np.int64] = self._position_of[rows]
         assert (found >= 0).all(), "features are to be had of the run's training and validation images alone"
         return found
 
     def compute(self, wanted: Mapping[int, NDArray[np.int64]]) -> None:
-        """See to it that features are there: by view (0: the image, 1: its mirror image) their positions.
+        """Make features available. wanted: their positions, by view (0: the image, 1: its mirror image).
 
-        Trials that want the same ones at the same time share the work: each computes what nobody else has claimed, and
-        waits in the end for what others are still computing.
+        Trials that want the same features at the same time share the work: each computes what no other has claimed, and
+        then waits for what others are still computing.
         """
         place = self._place
         if place is not None and not self.note:
@@ -167,23 +167,23 @@ class FrozenFeatures:
                 return
             except OSError as error:
                 if error.errno is None:
-                    raise  # Not of the file system: a time limit of ``between_steps``.
+                    raise  # Not from the file system: ``between_steps`` raised TrialTimeoutError.
                 self.note = f"each trial computes the features of frozen layers: {place.path}: {reason_of(error)}"
                 self._shards.clear()
         self._fill(wanted, lambda view: MemoryShards(len(self._order), self._form))
 
     def rows(self, view: int, positions: NDArray[np.int64]) -> Rows:
-        """Features that ``compute`` has seen to, to be taken in batches and given to ``as_inputs``."""
+        """Features that ``compute`` has made available, to be taken in batches and given to ``as_inputs``."""
         return Rows(self._arrays[view], positions, self.device)
 
     @property
     def seconds_per_image(self) -> float:
-        """What an image takes through these stages, which whoever reads their output does not see: measured once a
-        process and network, on up to ``_TIMED`` images."""
+        """Seconds that these stages take per image, which a trial that reads their output does not spend. Measured once
+        per process and network, on up to ``_TIMED`` images."""
         kind = self._model.backbone.name, self.stages, self._precision, str(self.device), self._images.shape[1:]
         if kind not in _seconds_per_image:
             rows, size = self._order[: _TIMED[self.device.type]], BATCH[self.device.type]
-            for _ in range(2):  # The first time there is more to do.
+            for _ in range(2):  # The first run includes the warm-up.
                 began_s = time.perf_counter()
                 map_batches(lambda some: self._forward(torch.from_numpy(self._images[rows[some]]), 0), len(rows), size)
                 if self.device.type == "cuda":
@@ -192,7 +192,7 @@ class FrozenFeatures:
         return _seconds_per_image[kind]
 
     def as_inputs(self, rows: Tensor) -> Tensor:
-        """What the next stage wants, float [B, ...], of rows as they are stored; a view of them."""
+        """Stored rows as inputs for the next stage, float [B, ...]; a view of them."""
         dtype, layout = next(iter(self._shards.values())).form.meaning.split()
         rows = rows.view(getattr(torch, dtype))
         return rows.permute(0, 3, 1, 2) if layout == "channels_last" else rows
@@ -240,13 +240,13 @@ class FrozenFeatures:
 
     @functools.cached_property
     def _form(self) -> RowForm:
-        """Found by trying one image."""
+        """The form of a row, found by computing one image."""
         features = self._forward(torch.from_numpy(self._images[self._order[:1]]), 0)
         last = features.ndim == 4 and not features.is_contiguous()
         shape = features.permute(0, 2, 3, 1).shape[1:] if last else features.shape[1:]
         dtype = str(features.dtype).removeprefix("torch.")
         assert dtype in ("float32", "bfloat16"), dtype
-        stored = {"float32": "<f4", "bfloat16": "<i2"}[dtype]  # NumPy has no bfloat16: the bits are kept.
+        stored = {"float32": "<f4", "bfloat16": "<i2"}[dtype]  # NumPy has no bfloat16: the bits are stored.
         return RowForm(tuple(shape), stored, f"{dtype} {'channels_last' if last else 'contiguous'}")
 
     @functools.cached_property
@@ -254,7 +254,7 @@ class FrozenFeatures:
         return self._model.frozen_sha256(self.stages)
 
     def at_hand(self) -> bool:
-        """Whether the node's cache has features of the images behind these stages, all or some."""
+        """Whether the node's cache has features of the images after these stages, all or some."""
         return self._place is not None and CacheEntry.is_there(self._place, self._key(0))
 
     def _key(self, view: int) -> str:
@@ -278,8 +278,8 @@ class FrozenFeatures:
 
 
 class FeatureBatches(Batches):
-    """One split as ``FrozenFeatures``. rows: int64 [N], of the image cache; labels and augment: as of ``ImageBatches``,
-    but for "standard"."""
+    """One split of ``FrozenFeatures``. rows: int64 [N], of the image cache; labels, augment: as for ``ImageBatches``,
+    without "standard"."""
 
     def __init__(
         self, features: FrozenFeatures, rows: NDArray[np.int64], labels: NDArray[Any], augment: str = "none"
@@ -307,8 +307,8 @@ class FeatureBatches(Batches):
 
 
 def _bf16_products() -> list[str]:
-    """How this CPU multiplies in bf16, each way with last bits of its own: nodes may share the folder of the cache."""
-    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch that will do
+    """This CPU's bf16 instructions: each gives other last bits, and different nodes may share the cache's folder."""
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every supported torch
     return [name for name in ("amx_bf16", "avx512_bf16") if known.get(name)]
 
 

@@ -1,4 +1,4 @@
-"""The losses, each as a sum and a weight, so that a batch can be worked off in parts without changing its mean."""
+"""The losses, each as a sum and a weight, so that a batch can be computed in parts without changing its mean."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from search_spaces.params import TrialParams
 from trainables.metrics import has_class, is_known
 
 BALANCED_WEIGHT_CAP = 20.0
-"""The highest weight that ``balanced`` gives: rarer classes would turn single images into the whole gradient."""
+"""The largest weight that ``balanced`` gives: with rarer classes, single images would be almost the whole gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +45,11 @@ class Loss:
             return F.cross_entropy(logits, labels, weight=self.class_weight, reduction="sum")
         if labels.ndim == 1:
             return self._binary(logits, F.one_hot(labels, self.class_count).float()).sum()
-        # Zeros in the place of NaN: what is then multiplied by 0 is finite, and so is its gradient.
+        # NaN is replaced by 0 first, so that the product with 0, and its gradient, are finite.
         return (self._binary(logits, (labels == 1).float()) * (labels >= 0)).sum()
 
     def weight(self, labels: Tensor) -> Tensor | float:
-        """What ``total`` is divided by: a number where it is known without a look at the labels, else a float32 scalar.
+        """The divisor of ``total``: a number if it does not depend on the labels' values, else a float32 scalar.
 
         cross_entropy: the sum of the images' class weights (1 each if there are none), as torch's mean does;
         binary: the number of elements whose label is known, whatever their weights, as torch's mean does.
@@ -80,17 +80,17 @@ class Loss:
 
 
 def mean_loss(total: Tensor, weight: Tensor | float) -> Tensor:
-    """The mean of sums of ``Loss.total`` and ``Loss.weight``; 0, with a gradient of 0, where no label is known."""
+    """The mean loss from sums of ``Loss.total`` and ``Loss.weight``; 0, with a gradient of 0, if no label is known."""
     return total / (weight if isinstance(weight, float) else torch.where(weight > 0, weight, 1))
 
 
 def make_loss(params: TrialParams, task: str, train_labels: NDArray[Any], classes: Sequence[str]) -> Loss:
     """The loss that ``params`` ask for, on the CPU.
 
-    train_labels: int [N] (single_label) or 0, 1, NaN [N, C] (multi_label), of the training split alone; the source of
-    ``class_weights="balanced"``: with n images, n_c of them of class c and C classes, n / (C n_c) for cross_entropy
-    and (n - n_c) / n_c on positive elements for bce and focal, at most ``BALANCED_WEIGHT_CAP``; n: those whose label c
-    is known.
+    train_labels: int [N] (single_label) or 0, 1, NaN [N, C] (multi_label), of the training split only. They give the
+    weights of ``class_weights="balanced"``, at most ``BALANCED_WEIGHT_CAP``: with n images whose label c is known, n_c
+    of them of class c, and C classes, n / (C n_c) for cross_entropy and (n - n_c) / n_c on positive elements for bce
+    and focal.
     On a single_label task bce and focal act on one-hot targets. Raises UserError for cross_entropy on multi_label.
     """
     softmax, focal = params.loss == "cross_entropy", params.loss == "focal"
@@ -108,8 +108,8 @@ def make_loss(params: TrialParams, task: str, train_labels: NDArray[Any], classe
 def probabilities_of(logits: Tensor, task: str) -> Tensor:
     """float32 [B, C]: softmax (single_label), whatever the loss, or sigmoid (multi_label) of logits [B, C].
 
-    Softmax also where bce or focal trained the network, as the decision (argmax) is the same and the exported model
-    needs one rule; such softmax is sharper than the network's sigmoids, which ``nll`` shows.
+    Softmax also if bce or focal trained the network, as the decision (argmax) is the same and the exported model needs
+    one rule; it is then sharper than the network's sigmoids, which ``nll`` shows.
     """
     return logits.float().softmax(dim=1) if task == "single_label" else logits.float().sigmoid()
 

@@ -1,4 +1,4 @@
-"""Attribution maps without torch: the file beside the predictions, their share in the frame, and drawn over images."""
+"""Attribution maps without torch: their file, their share in the frame, and overlays on images."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from trainables.atomic import write_atomically
 
 SMALLEST_GRID = 7
-"""Positions a side. On a coarser grid the frame lies within cells that reach far into the image."""
+"""Positions per side. On a coarser grid, the frame is within cells that reach far into the image."""
 FRAME_PART = 1 / 16
-"""Width of the frame as a part of the side, as the border baseline has it; a test compares them."""
+"""Width of the frame as a part of the side, the same as in the border baseline; a test compares them."""
 FRAME_OF_SIDE = 64
 """Side, in pixels, to which a map is enlarged before its frame is taken: 960 of 4096 pixels, .234 of the area."""
 HEAT = (213, 94, 0)
 """Red, green and blue of attribution over an image: vermillion of Okabe and Ito's palette."""
 OPACITY = 0.65
-"""Of the colour where a map is highest."""
+"""Opacity of the colour where a map is highest."""
 
 Floats = NDArray[np.float64]
 
@@ -30,8 +30,8 @@ class Maps:
     """``maps.npz``: Grad-CAM of one split, a row for each image and class; see ``trainables.attribution``.
 
     path: str [M], in split order; label: int64 [M], the class whose logit it is, an index of ``classes``; has: bool
-    [M], whether the image truly has this class; map: float16 [M, h, w], 0 or more, sum 1, or all 0 where nothing speaks
-    for the class. A grid of fewer than ``SMALLEST_GRID`` positions a side has no rows. epoch: of the weights.
+    [M], whether the image truly has this class; map: float16 [M, h, w], 0 or more, sum 1, or all 0 if nothing speaks
+    for the class. If the grid has fewer than ``SMALLEST_GRID`` positions per side, M is 0. epoch: of the weights.
     """
 
     path: NDArray[np.str_]
@@ -54,7 +54,7 @@ class Maps:
 
 def read_maps(path: Path) -> Maps:
     """The maps in a file that ``Maps.write`` wrote; ValueError if its arrays do not fit each other."""
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:  # numpy leaks a truncated file
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:  # numpy leaves a truncated file open
         found = Maps(
             **{name: saved[name] for name in ("path", "label", "has", "map")},
             split=str(saved["split"]),
@@ -84,7 +84,7 @@ def enlarged(maps: NDArray[Any], side: int) -> Floats:
 def frame_share(maps: NDArray[Any]) -> Floats:
     """The part of each map, [M, h, w], in the outermost sixteenth of each side: float64 [M] in 0..1, NaN if all 0.
 
-    Of the map ``enlarged`` to 64 x 64, of which it need not be made: all steps are linear. 960/4096 if it is even.
+    That of the map ``enlarged`` to 64 x 64, without enlarging it: all steps are linear. A uniform map has 960/4096.
     """
     width = round(FRAME_OF_SIDE * FRAME_PART)
     sides = [_bilinear(cells, FRAME_OF_SIDE) for cells in maps.shape[1:]]
@@ -97,9 +97,9 @@ def frame_share(maps: NDArray[Any]) -> Floats:
 
 
 def overlay(image: NDArray[np.uint8], attribution: NDArray[Any]) -> NDArray[np.uint8]:
-    """``image``, [S, S] or [S, S, 3], under a map [h, w]: uint8 [S, S, 3], the more coloured the more attribution.
+    """A map, [h, w], over ``image``, [S, S] or [S, S, 3]: uint8 [S, S, 3], more coloured where attribution is higher.
 
-    Each map has its own scale, up to its highest value.
+    Each map is scaled by its own highest value.
     """
     heat = enlarged(attribution, len(image))
     opacity = (OPACITY * heat / max(float(heat.max()), np.finfo(np.float64).tiny))[..., None]

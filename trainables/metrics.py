@@ -19,17 +19,17 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
 MISSING = -1
-"""In multi-hot labels: nobody has said whether the image has it."""
-# Probabilities are float32: closer to 0 or 1 than its epsilon they carry no information. One image costs at most 15.9.
+"""In multi-hot labels: it is unknown whether the image has the label."""
+# Closer to 0 or 1 than float32's epsilon, probabilities carry no information. So one label costs at most 15.9.
 _EPSILON = float(np.finfo(np.float32).eps)
 _CHUNK = 256  # weightings scored at once: bounds memory and stays in the processor's cache
-_CELLS = 200_000  # weights looked at together: 800 kB stay in the processor's cache
+_CELLS = 200_000  # weights processed together: 800 kB stay in the processor's cache
 UNTUNED = 0.5
 """The threshold of a label where none was tuned."""
 SPECIFICITY = 0.9
-"""At which sensitivity is given; ``AREAS`` names it."""
+"""The specificity at which sensitivity is reported, as ``AREAS`` names it."""
 AREAS = ("auroc", "ap", "sensitivity_at_90_specificity")
-"""What no decision is needed for, by class; NaN for a class that no image or every image has."""
+"""Scores of a class that need no decision; NaN for a class that no image or every image has."""
 _SHARED = ("nll", "accuracy", "balanced_accuracy", "f1_macro", "mcc", "kappa", *(f"{area}_macro" for area in AREAS))
 _MULTI_LABEL_ONLY = ("exact_match", "hamming_accuracy")
 _PER_CLASS = ("precision", "recall", "specificity", "f1", *AREAS)
@@ -47,26 +47,26 @@ def evaluate_predictions(
 ) -> dict[str, float]:
     """Score ``probabilities`` of one split against ``labels``.
 
-    labels: integer [N] in 0..C-1 (single_label), or [N, C] of 0, 1 and ``MISSING`` or NaN (multi_label): a label that
-    is missing takes part in no score. probabilities: float [N, C] in [0, 1], softmax rows or sigmoids. ordered: the
-    classes stand in an order, such as grades. Every class counts, whether or not the split has it; a ratio 0/0 is 0, as
-    with scikit-learn's ``zero_division=0``. thresholds: as for ``decide``, which is the decision.
+    labels: integer [N] in 0..C-1 (single_label), or [N, C] of 0, 1 and ``MISSING`` or NaN (multi_label): a missing
+    label is part of no score. probabilities: float [N, C] in [0, 1], softmax rows or sigmoids. ordered: the classes
+    have an order, such as grades. Every class counts, whether or not the split has it; a ratio 0/0 is 0, as with
+    scikit-learn's ``zero_division=0``. thresholds: as for ``decide``, which makes the decisions.
 
     Single label:
       ``nll`` mean of -ln p(true class), whatever loss trained the network; ``accuracy`` part of images decided
-      rightly; ``balanced_accuracy`` mean recall of all classes; ``mcc`` Matthews correlation (of several classes:
+      correctly; ``balanced_accuracy`` mean recall of all classes; ``mcc`` Matthews correlation (of several classes:
       Gorodkin, Comput. Biol. Chem. 28, 2004); ``kappa`` Cohen's, with quadratic weights where ``ordered`` (Cohen,
       Psychol. Bull. 70, 1968).
     Multi-label:
-      ``nll`` mean binary cross-entropy over the known labels of all images; ``exact_match`` part of images, of those
-      with any known label, whose known labels are all right, also under the name ``accuracy``; ``hamming_accuracy``
-      part of the known labels that are decided rightly; ``balanced_accuracy`` mean over labels of
-      (recall + specificity) / 2; ``mcc``, ``kappa`` mean over labels.
+      ``nll`` mean binary cross-entropy over the known labels of all images; ``exact_match`` (also as ``accuracy``) part
+      of the images with any known label whose known labels are all decided correctly; ``hamming_accuracy`` part of the
+      known labels that are decided correctly; ``balanced_accuracy`` mean over labels of (recall + specificity) / 2;
+      ``mcc``, ``kappa`` mean over labels.
     Both: ``f1_macro`` mean F1 of all classes, and for each class c ``precision:c``, ``recall:c`` (sensitivity),
       ``specificity:c``, ``f1:c``, and ``AREAS``: ``auroc:c``; ``ap:c``, the mean of the precision over the recall,
-      without interpolation; ``sensitivity_at_90_specificity:c``, the best of all thresholds with at least so much.
-      ``auroc_macro`` and its like are means over the classes in which it is defined, ``defined_classes`` of them, NaN
-      where it is in none.
+      without interpolation; ``sensitivity_at_90_specificity:c``, the highest at thresholds with at least that
+      specificity. ``auroc_macro`` and the like are means over the classes in which they are defined, of which there
+      are ``defined_classes``; NaN if there is none.
 
     Raises ValueError for shapes that do not fit, an empty split, or probabilities that are NaN or outside [0, 1].
     """
@@ -88,11 +88,11 @@ def weighted_scores(
     areas: bool = True,
     ordered: bool = False,
 ) -> dict[str, Floats]:
-    """Every score of ``evaluate_predictions``, and ``npv:c``, as [R, K]: of R runs, by K weightings of the images.
+    """Every score of ``evaluate_predictions``, and ``npv:c``, as [R, K]: for R runs and K weightings of the images.
 
     labels: int [N] or [N, C]. probabilities: float64 [R, N, C]; decided: bool [R, N, C]. weights: [K, G], how often
-    each of G groups counts; member: [N] in 0..G-1, the group of each image. areas: ``AREAS``, too, which take longest.
-    A ratio 0/0 is 0; an area that the images do not define is NaN throughout, and no part of the mean of all.
+    each of G groups counts; member: [N] in 0..G-1, the group of each image. areas: also ``AREAS``, which take longest.
+    A ratio 0/0 is 0; an area that the images do not define is NaN throughout, and left out of the mean over classes.
     """
     truth, known = has_class(labels, len(classes)), is_known(labels, len(classes))
     of_images = _of_images(labels, truth, known, probabilities, decided)
@@ -125,7 +125,7 @@ def has_class(labels: Array, class_count: int) -> NDArray[np.bool_]:
 
 
 def is_known(labels: Array, class_count: int) -> NDArray[np.bool_]:
-    """bool [N, C]: which labels are known, all of them where each image has one class; neither NaN nor ``MISSING``."""
+    """bool [N, C]: which labels are known, so neither NaN nor ``MISSING``; all of them if each image has one class."""
     known: NDArray[np.bool_] = labels >= 0 if labels.ndim == 2 else np.ones((len(labels), class_count), dtype=bool)
     return known
 
@@ -133,11 +133,11 @@ def is_known(labels: Array, class_count: int) -> NDArray[np.bool_]:
 def decide(
     probabilities: Array, task: str, classes: Sequence[str], thresholds: Mapping[str, float] | None = None
 ) -> Array:
-    """What is predicted of probabilities [..., C]: int64 [...] (single_label) or bool [..., C] (multi_label).
+    """The decisions for probabilities [..., C]: int64 [...] (single_label) or bool [..., C] (multi_label).
 
-    thresholds: the least probability that decides one of ``classes``; all decisions are made here. Single label: one
-    class has a threshold, and is the answer from there on, else the likeliest of the others is; without one the
-    likeliest (of equals the first). Multi-label: 0.5 where a label has none.
+    All decisions are made here. thresholds: the lowest probability that decides for one of ``classes``. Single label:
+    at most one class has a threshold; it is decided from there on, below it the likeliest of the others. Without a
+    threshold, the likeliest (ties: the first). Multi-label: 0.5 for labels without a threshold.
     """
     probabilities, least = np.asarray(probabilities, dtype=np.float64), thresholds or {}
     if task == "multi_label":
@@ -155,7 +155,7 @@ def decide(
 def decisions(
     probabilities: NDArray[Any], classes: Sequence[str], thresholds: Mapping[str, float] | None, task: str
 ) -> NDArray[np.bool_]:
-    """bool [..., N, C]: whether ``decide`` gives each class."""
+    """bool [..., N, C]: whether ``decide`` decides for each class."""
     decided = decide(probabilities, task, classes, thresholds)
     return decided if task == "multi_label" else np.equal(decided[..., None], np.arange(len(classes)))
 
@@ -169,7 +169,7 @@ def confusion_matrix(
 ) -> NDArray[np.int64]:
     """Count decisions: int64 [C, C], rows true and columns decided (single_label), or [C, 2, 2] (multi_label).
 
-    The 2 x 2 of a label is [[true negative, false positive], [false negative, true positive]], where it is known.
+    The 2 x 2 of a label is [[true negative, false positive], [false negative, true positive]], if the label is known.
     Arguments and errors as for ``evaluate_predictions``.
     """
     labels, probabilities = _checked(labels, probabilities, classes, task)
@@ -183,7 +183,7 @@ def confusion_matrix(
 
 
 def metric_names(classes: Sequence[str], task: str) -> list[str]:
-    """The columns of an epoch by which a sweep may select: those of the validation split."""
+    """The columns of an epoch's record by which a sweep may select: those of the validation split."""
     keys = ["loss", *_SHARED, *(_MULTI_LABEL_ONLY if task == "multi_label" else ())]
     keys += [f"{name}:{c}" for name in _PER_CLASS for c in classes]
     return [f"val_{key}" for key in keys]
@@ -195,7 +195,7 @@ def metric_mode(name: str) -> str:
 
 
 def _checked(labels: Array, probabilities: Array, classes: Sequence[str], task: str) -> tuple[Array, Array]:
-    """The arrays, labels as int64 and missing ones as ``MISSING``."""
+    """The arrays, if they are valid, with labels as int64 and missing ones as ``MISSING``; else ValueError."""
     if task not in ("single_label", "multi_label"):
         raise ValueError(f"task must be single_label or multi_label, received {task!r}")
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
@@ -219,8 +219,8 @@ def _checked(labels: Array, probabilities: Array, classes: Sequence[str], task: 
 
 
 def _of_images(labels: Array, truth: Array, known: Array, probabilities: Array, decided: Array) -> Floats:
-    """[N, R, 4]: whether any label is known, all known right, nll, squared distance of the classes' places (0 where
-    there are several labels)."""
+    """[N, R, 4]: whether any label is known, whether all known ones are right, nll, and the squared distance between
+    the places of the true and the decided class (multi-label: 0)."""
     if labels.ndim == 2:
         distance = np.zeros(decided.shape[:2])
         nll = -(np.log(np.maximum(np.where(truth, probabilities, 1 - probabilities), _EPSILON)) * known).sum(axis=2)
@@ -235,7 +235,7 @@ def _of_images(labels: Array, truth: Array, known: Array, probabilities: Array, 
 
 
 def sum_by_group(columns: Array, member: NDArray[np.int64], groups: int) -> Floats:
-    """[G, ...] of ``columns`` [N, ...], numbers or bool; member: [N] in 0..G-1, each of them at least once."""
+    """Sums [G, ...] of ``columns`` [N, ...], numbers or bool. member: [N] in 0..G-1, each of them at least once."""
     if groups == 1:
         return np.asarray(columns.sum(axis=0, keepdims=True, dtype=np.float64))
     order = np.argsort(member, kind="stable")
@@ -246,8 +246,8 @@ def sum_by_group(columns: Array, member: NDArray[np.int64], groups: int) -> Floa
 def _score(
     weights: NDArray[np.uint16], summed: Floats, classes: Sequence[str], *, multi_label: bool, ordered: bool
 ) -> dict[str, Floats]:
-    """The scores that follow from sums over images as [b, R], of ``weights`` [b, G] and ``summed`` [G, R, 4 + 4C]: of
-    ``_of_images``, then of those known, true, decided and both for each class."""
+    """The scores that follow from sums over images, as [b, R], from ``weights`` [b, G] and ``summed`` [G, R, 4 + 4C]:
+    first of ``_of_images``, then of the images known, true, decided, and both true and decided, for each class."""
     totals = np.tensordot(weights.astype(np.float64), summed, axes=1)
     images, right, nll, distance = np.moveaxis(totals[..., :4], 2, 0)
     known, true, decided, tp = np.moveaxis(totals[..., 4:].reshape(*totals.shape[:2], 4, -1), 2, 0)
@@ -268,7 +268,7 @@ def _score(
             "exact_match": values["accuracy"],
             "hamming_accuracy": ratio((tp + tn).sum(axis=2), cells, math.nan),
         }
-        # Of two by two counts: the determinant in terms of sums, over what it could be.
+        # MCC of 2 x 2 counts: the determinant, in terms of sums, over the root of the product of the margins.
         together, rest = known * tp - true * decided, (known - true) * (known - decided)
         values["mcc"] = ratio(together, np.sqrt(true * decided * rest)).mean(axis=2)
         by_chance = true * (known - decided) + decided * (known - true)
@@ -302,10 +302,10 @@ def _areas(
     found = np.full((len(AREAS), weights.shape[1]), np.nan)
     if not truth.any() or truth.all():
         return found
-    order = np.argsort(-probability)  # Of equal ones any order: they are summed as one.
+    order = np.argsort(-probability)  # Ties may be in any order: they are summed as one.
     falling, hit, member = probability[order], truth[order], member[order]
     starts = np.flatnonzero(np.append(True, falling[1:] != falling[:-1]))
-    # Negatives of several probabilities between two that positives have are summed as one.
+    # Neighbouring probabilities that only negatives have are summed as one.
     has = np.logical_or.reduceat(hit, starts)
     starts = starts[has | np.append(True, has[:-1])]
     has = np.logical_or.reduceat(hit, starts)
@@ -329,15 +329,15 @@ def _areas(
 
 
 FEWEST_POSITIVES = 30
-"""Below so many images with a label, its best threshold on validation is chance more than knowledge."""
+"""With fewer images that have a label, its best threshold on validation is more chance than knowledge."""
 
 
 def tune_thresholds(labels: NDArray[Any], probabilities: NDArray[Any], classes: Sequence[str]) -> dict[str, float]:
     """The threshold of each label that maximises its F1, by label.
 
     labels: [N, C] of 0, 1 and ``MISSING``, the distinct validation images; a label counts where it is known.
-    probabilities: float [R, N, C], of R repeats, which are pooled: one threshold serves all of them. A label is decided
-    where its probability is at least the threshold. Candidates lie halfway between neighbouring probabilities; of
+    probabilities: float [R, N, C], of R repeats, which are pooled: one threshold serves all of them. A label counts as
+    present if its probability is at least the threshold. Candidates lie halfway between neighbouring probabilities; of
     equally good ones the nearest to 0.5 is taken. A label with fewer than ``FEWEST_POSITIVES`` positives keeps 0.5.
     """
     found = {}
@@ -354,14 +354,14 @@ def tune_thresholds(labels: NDArray[Any], probabilities: NDArray[Any], classes: 
 
 
 def best_threshold(truth: Array, probability: Array, worth: Callable[[Array, Array], Array]) -> float:
-    """The least probability of a positive decision that is worth most.
+    """The threshold, the lowest probability of a positive decision, that maximises ``worth``.
 
-    truth: bool [N]; probability: [N]. worth: of true and false positives, [M] each, at M candidates. These lie halfway
-    between neighbouring probabilities; of equally good ones the nearest to 0.5 is taken.
+    truth: bool [N]; probability: [N]. worth: from the counts of true and false positives, [M] each, at M candidates.
+    These lie halfway between neighbouring probabilities; of equally good ones the nearest to 0.5 is taken.
     """
     order = np.argsort(-probability, kind="stable")
     falling, hit = probability[order].astype(np.float64), truth[order]
-    # A cut is possible only where the probability changes; the last one decides every image.
+    # A threshold is possible only where the probability changes; at the last one every image is positive.
     following = np.append(falling[1:], 0.0)
     possible = np.append(falling[1:] < falling[:-1], True)
     found = worth(hit.cumsum()[possible], (~hit).cumsum()[possible])
@@ -370,16 +370,16 @@ def best_threshold(truth: Array, probability: Array, worth: Callable[[Array, Arr
 
 
 FEW_POSITIVES = 20
-"""Below so many validation images of its class, an operating point may lie far from its target elsewhere."""
+"""With fewer validation images of its class, an operating point may be far from its target on other data."""
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The threshold at which the probability of ``label`` decides it, so that validation reaches ``target``.
+    """The threshold on the probability of ``label`` with which validation reaches ``target``.
 
-    kind: "sensitivity" or "specificity", of which ``target``, in (0, 1), is the least. threshold: None where none
-    reaches it. positives, images, runs: the validation images with the label, all of them, and the networks that were
-    pooled. Defaults: of a damaged file.
+    kind: "sensitivity" or "specificity", which must be at least ``target``, in (0, 1). threshold: None if none reaches
+    it. positives, images, runs: how many validation images have the label, for how many it is known, and how many
+    networks were pooled. Defaults: for a damaged file.
     """
 
     label: str = ""
@@ -392,7 +392,7 @@ class OperatingPoint:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """For ``decide``."""
+        """As ``decide`` takes them."""
         return {} if self.threshold is None else {self.label: self.threshold}
 
     @property
@@ -406,7 +406,7 @@ class OperatingPoint:
 
 
 def shown_threshold(threshold: float) -> str:
-    """Three decimals, and more where they would read as 0 or 1."""
+    """The threshold with three decimals, or more if it would read as 0 or 1."""
     texts = (f"{threshold:.{decimals}f}" for decimals in range(3, 18))
     return next((text for text in texts if float(text) not in (0, 1)), f"{threshold:g}")
 
@@ -426,8 +426,8 @@ def operating_point(
 def target_threshold(truth: Array, probability: Array, kind: str, target: float) -> float | None:
     """The largest threshold whose sensitivity is at least ``target``, or the smallest whose specificity is.
 
-    truth: bool [N]; probability: [N]. A probability that equals the threshold is a positive decision. The thresholds
-    are the probabilities that there are, as in scikit-learn's ``roc_curve``; None where none reaches the target.
+    truth: bool [N]; probability: [N]. A probability that equals the threshold is a positive decision. Candidates are
+    the probabilities themselves, as in scikit-learn's ``roc_curve``; None if none reaches the target.
     """
     thresholds, wanted = np.unique(probability), kind == "sensitivity"
     judged = np.sort(probability[truth == wanted])

@@ -13,14 +13,14 @@ PLATEAU_FACTOR = 0.1
 PLATEAU_PATIENCE = 2
 """Epochs in a row without a lower validation loss after which ``plateau`` lowers the rate."""
 PLATEAU_THRESHOLD = 1e-4
-"""Relative fall of the loss that counts as lower (torch's default): a shrinking rate always gains a last digit."""
+"""Relative fall of the loss that counts as lower (torch's default): even tiny steps improve the last digits."""
 
 
 def make_optimizer(params: TrialParams, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The optimiser of ``params`` over ``groups``, each with its ``params`` and ``lr``; all groups decay alike.
+    """The optimiser of ``params`` over ``groups``, each with its ``params`` and ``lr``; all have the same weight decay.
 
-    sgd: momentum (none at 0), no dampening, not Nesterov's. adamw: torch's betas (.9, .999) and epsilon. Both go once
-    through the parameters, in torch's fused form.
+    sgd: momentum (none at 0), no dampening, not Nesterov's. adamw: torch's betas (.9, .999) and epsilon. Both are
+    torch's fused form, which goes through the parameters once.
     """
     groups = [{**group, "initial_lr": group["lr"]} for group in groups]
     if params.optimizer == "adamw":
@@ -32,9 +32,9 @@ class Schedule:
     """The factor on every group's initial learning rate.
 
     kind: constant: 1. cosine: half a cosine from 1 over all steps of the budget, (1 + cos(pi t / T)) / 2 at step t of T
-    (Loshchilov & Hutter 2017, arXiv:1608.03983, equation 5, without restarts), never quite 0. plateau: times
-    ``PLATEAU_FACTOR`` each time that the validation loss has not fallen for ``PLATEAU_PATIENCE`` epochs; it watches
-    the loss, not the selection metric, as that moves in jumps on a small validation split.
+    (Loshchilov & Hutter 2017, arXiv:1608.03983, equation 5, without restarts), never quite 0. plateau: multiplied by
+    ``PLATEAU_FACTOR`` each time that the validation loss has not fallen for ``PLATEAU_PATIENCE`` epochs. It watches
+    the loss, not the selection metric, which changes in jumps on a small validation split.
     steps: T, optimiser steps in the whole budget, >= 1.
     """
 
@@ -47,19 +47,19 @@ class Schedule:
 
     @property
     def factor(self) -> float:
-        """What the coming step's initial learning rates are multiplied with, in (0, 1]."""
+        """The factor on the initial learning rates in the next step, in (0, 1]."""
         if self._kind == "cosine":
             return (1 + math.cos(math.pi * min(self._step, self._steps - 1) / self._steps)) / 2
         return self._factor
 
     def before_step(self) -> None:
-        """Set the learning rates of the coming step; call it before each step of the optimiser."""
+        """Set the learning rates of the next step; call it before each step of the optimiser."""
         for group in self._optimizer.param_groups:
             group["lr"] = group["initial_lr"] * self.factor
         self._step += 1
 
     def after_epoch(self, val_loss: float) -> None:
-        """Take note of an epoch's validation loss."""
+        """Record an epoch's validation loss, which ``plateau`` needs."""
         if self._kind != "plateau":
             return
         if val_loss < self._lowest * (1 - PLATEAU_THRESHOLD):
@@ -74,6 +74,6 @@ class Schedule:
         return {"step": self._step, "factor": self._factor, "lowest": self._lowest, "waited": self._waited}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Go on from ``state_dict()`` of a schedule of the same kind and length."""
+        """Continue from ``state_dict()`` of a schedule of the same kind and length."""
         self._step, self._waited = int(state["step"]), int(state["waited"])
         self._factor, self._lowest = state["factor"], state["lowest"]

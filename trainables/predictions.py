@@ -1,4 +1,4 @@
-"""A network's predictions on disk: ``predictions.npz``, every row with the file it belongs to."""
+"""A network's predictions on disk: ``predictions.npz``, every row with the path of its image."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class Predictions:
         return self.subset(np.isin(self.split, splits))
 
     def align(self, paths: NDArray[np.str_], labels: NDArray[Any]) -> Predictions | None:
-        """The same rows in the order of ``paths``: str [N]; None if they are of other images, or labelled otherwise.
+        """The same rows in the order of ``paths``, str [N]; None if the images or their labels are others.
 
-        labels: what each of ``paths`` is, [N] or [N, C].
+        labels: of the images of ``paths``, [N] or [N, C].
         """
         if not np.array_equal(np.sort(self.path), np.sort(paths)):
             return None
@@ -78,8 +78,8 @@ class Predictions:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """The predictions in a file that ``Predictions.write`` wrote; ValueError if its arrays are not as it promises."""
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:  # numpy leaks a truncated file
+    """The predictions in a file that ``Predictions.write`` wrote; ValueError if its arrays are not of that form."""
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:  # numpy leaves a truncated file open
         arrays = {name: saved[name] for name in _ROWS}
         found = Predictions(**arrays, classes=tuple(map(str, saved["classes"])), epoch=int(saved["epoch"]))
     count, classes = found.path.shape, len(found.classes)

@@ -1,6 +1,6 @@
-"""The name of a process, written beside what belongs to it: whoever finds it can tell whether that process still runs.
+"""The name of a process, written beside its files, so that a reader can check whether that process still runs.
 
-A pid alone is given out again some day, and says nothing on another machine or in another container.
+A pid alone is not enough: it is reused, and means nothing on another machine or in another container.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 def this_process() -> str:
     """``host-boot-namespace-start-pid``, without blanks and slashes.
 
-    boot: which start of the machine; namespace: of the pid, as a container has its own; start: of the process, in clock
-    ticks since the boot. What the system does not tell is empty.
+    boot: the machine's boot id; namespace: of the pid, as a container has its own; start: of the process, in clock
+    ticks since the boot. Parts that the system does not provide are empty.
     """
     boot = _read(Path("/proc/sys/kernel/random/boot_id")).replace("-", "")[:12]
     namespace = ""
@@ -26,8 +26,8 @@ def this_process() -> str:
 
 
 def is_gone(name: str) -> bool | None:
-    """Whether the process ``name`` has ended. None: not known here, as ``name`` is of another host or container, or no
-    such name at all. Two machines that have one host name take each other for one that was started again."""
+    """Whether the process ``name`` has ended. None: unknown here, as ``name`` is of another host or container, or not
+    such a name. Two machines with the same host name take each other for one that was rebooted."""
     parts, here = name.rsplit("-", 4), this_process().rsplit("-", 4)
     if len(parts) != 5 or parts[0] != here[0] or not parts[4].isdecimal():
         return None
@@ -48,7 +48,7 @@ def is_gone(name: str) -> bool | None:
 def _state_and_start(pid: str) -> tuple[str, str]:
     """Fields 3 and 22 of ``/proc/PID/stat``, see proc_pid_stat(5); empty where it cannot be read.
 
-    State "Z": it has ended, and its parent has not asked for its exit code yet.
+    State "Z" (zombie): it has ended, but its parent has not read its exit code yet.
     """
     fields = _read(Path("/proc", pid, "stat")).rpartition(")")[2].split()
     return (fields[0], fields[19]) if len(fields) > 19 else ("", "")

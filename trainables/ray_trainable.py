@@ -1,9 +1,9 @@
-"""The Ray face of a trial: one ``step()`` is one epoch, and whatever goes wrong stays inside the trial.
+"""A trial as a Ray trainable: one ``step()`` is one epoch, and errors stay inside the trial.
 
-The state to go on from lies in the trial's own folder, written after every epoch, before the epoch is reported. A
+The state to continue from is in the trial's own folder, written after every epoch, before the epoch is reported. A
 trial that is started again, by Ray after a lost node or by ``--resume`` after a lost driver, finds it there, reports
-its last epoch once more and goes on: no epoch is trained twice. (Ray's own checkpoints would need its snapshot of the
-experiment, taken every few seconds, to agree with them; these do not.)
+its last epoch once more and continues: no epoch is trained twice. (Ray's own checkpoints would have to agree with its
+snapshot of the experiment, taken every few seconds; this state does not depend on it.)
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ from trainables.trial import FinetuneTrial, TrialSettings
 
 HANG_GRACE_S = 5.0
 OWN_PART = 0.5
-"""Of a trial's share of a GPU: where memory has run out before the trial held as much, others hold it."""
+"""Part of a trial's share of a GPU: if memory runs out before the trial holds that much, others hold it."""
 
 
 class FinetuneTrainable(tune.Trainable):
-    """Fine-tune one network, an epoch a step.
+    """Fine-tune one network, one epoch per step.
 
     config: ``params`` (flat dict of ``TrialParams``), ``settings`` (dict of ``TrialSettings``), ``stream`` (of its
     random numbers, >= 0) and ``files``: the paths ``state``, ``result`` (the driver's), ``weights``, ``predictions``,
-    ``error``, ``stacks``. Or ``call``: a pickled function and its arguments, for a process that has torch and the data
-    at hand to call it in its only step.
+    ``error``, ``stacks``. Or ``call``: a pickled function and its arguments, called in the only step, for work in a
+    process that has torch and the data at hand.
     A result holds ``epoch`` (from 1), ``score`` (the selection metric, NaN if undefined), ``record`` (the epoch's
-    record as JSON text), ``begun_again`` (once, why the trial could not go on where an earlier process left it),
-    ``note`` (the trial's), ``gpu`` (that Ray gave it, or "") and, when the trial ends by itself, ``done=True``, ``end``
-    ("budget", "plateau", "nan" or "error") and ``reason``. Of a trial, or a call, that only a disk keeps from going on:
-    ``done=True`` and ``disk``, errno and path of what could not be written.
+    record as JSON text), ``begun_again`` (once: why the trial could not continue from an earlier process's state),
+    ``note`` (the trial's), ``gpu`` (that Ray assigned, or "") and, when the trial ends by itself, ``done=True``,
+    ``end`` ("budget", "plateau", "nan" or "error") and ``reason``. If only a disk stops a trial or a call:
+    ``done=True`` and ``disk``, the errno and the path that could not be written.
     """
 
     _trial: FinetuneTrial | None
     _last: dict[str, Any]
 
     def setup(self, config: dict[str, Any]) -> None:
-        # What was imported stays; without this each collection would look at it again, for a fifth of a second.
+        # Imported objects are never freed; without this, each collection would scan them for a fifth of a second.
         gc.freeze()
         gc.set_threshold(*gc.get_threshold()[:2], FULL_COLLECTION)
-        atexit.register(gc.unfreeze)  # torch's libraries report all that is left at the end as leaked.
+        atexit.register(gc.unfreeze)  # torch's libraries report objects that are left at exit as leaked.
         self._begin(config)
 
     def step(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class FinetuneTrainable(tune.Trainable):
                     return self._result(self._last)
             record = self._trial.run_epoch()
             best = self._trial.tracker.best_epoch
-            if self._saved_epoch > best:  # As it ran again, this epoch is not the best any more.
+            if self._saved_epoch > best:  # Run again, that epoch is not the best any more.
                 self._trial = self._begin_again(self._trial, f"the weights of epoch {best} are lost")
                 record = self._trial.run_epoch()
             self._last = record
@@ -82,9 +82,9 @@ class FinetuneTrainable(tune.Trainable):
             faulthandler.cancel_dump_traceback_later()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take over another trial in the same process: the old network is freed before the new one is built."""
+        """Start another trial in the same process: the old network is freed before the new one is built."""
         if self._poisoned:
-            os._exit(1)  # A CUDA context that has seen a device error answers every later call with it.
+            os._exit(1)  # After a device error, every later call in the same CUDA context fails with it.
         self.cleanup()
         if self._poisoned:
             os._exit(1)
@@ -111,7 +111,7 @@ class FinetuneTrainable(tune.Trainable):
     def _open(self) -> FinetuneTrial:
         stacks = self._files["stacks"]
         if stacks.exists() and (text := stacks.read_text(errors="replace").strip()):
-            # The watchdog ended the process of an earlier attempt: another would hang as long again.
+            # The watchdog ended the process of an earlier attempt: another attempt would hang as long.
             raise TimeoutError(f"hung past its time limit of {self._settings.time_limit_s} s\n{text}")
         trial = FinetuneTrial(self._params, self._settings, self._stream)
         reported = _epochs_in(self._files["result"]) if "result" in self._files else None
@@ -125,7 +125,7 @@ class FinetuneTrainable(tune.Trainable):
             if trial.tracker.best_epoch:
                 self._saved_epoch = trial.saved_epoch(self._files["weights"])
             self._last = state["last"]
-        except Exception as error:  # a damaged file ends in whatever error its bytes lead to
+        except Exception as error:  # a damaged file may raise any error
             if _passes(error) or _passes(error.__cause__):
                 raise
             return self._begin_again(trial, _reason(error))
@@ -175,13 +175,13 @@ class FinetuneTrainable(tune.Trainable):
 
     @property
     def _gpu(self) -> str:
-        """The one that Ray gave this process, as its machine counts them; "" without one."""
+        """The GPU that Ray assigned to this process, by the machine's numbering; "" without one."""
         return os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._settings.use_gpu else ""
 
     def _watch(self) -> None:
         """Arm a watchdog that does not need the interpreter: it writes where the trial hangs and ends the process.
 
-        FinetuneTrial raises by itself between two batches; the watchdog is for what never comes back from one.
+        FinetuneTrial itself raises between two batches; the watchdog is for a batch that never ends.
         """
         limit = self._settings.time_limit_s
         if limit is None:
@@ -202,12 +202,12 @@ class FinetuneTrainable(tune.Trainable):
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        except RuntimeError:  # A GPU that has seen an error answers everything with it.
+        except RuntimeError:  # After a GPU error, every later call fails with it.
             self._poisoned = True
 
 
 def _epochs_in(path: Path) -> set[int]:
-    """The epochs that the driver has written down in a result.jsonl."""
+    """The epochs that the driver has recorded in a result.jsonl."""
     found: set[int] = set()
     for line in path.read_bytes().splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
@@ -216,7 +216,7 @@ def _epochs_in(path: Path) -> set[int]:
 
 
 def _called(pickled: bytes) -> tuple[dict[str, Any], bool]:
-    """The result, and whether the process is of no more use."""
+    """The result of a pickled call, and whether its error makes the process unusable."""
     try:
         function, arguments = cloudpickle.loads(pickled)
         function(*arguments)
@@ -229,13 +229,12 @@ def _called(pickled: bytes) -> tuple[dict[str, Any], bool]:
 
 
 def _is_of_device(error: Exception) -> bool:
-    """Whether it may be a GPU's, which then answers nothing more in this process."""
+    """Whether it may be a GPU error, after which the GPU cannot be used in this process."""
     return isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError)
 
 
 def _passes(error: BaseException | None) -> bool:
-    """Whether a file that could not be read may be as good as before: memory had run out, or a disk or a GPU did not
-    answer."""
+    """Whether a file that could not be read may still be intact: memory ran out, or a disk or a GPU did not answer."""
     if isinstance(error, OSError):
         return error.errno not in (None, errno.EINVAL, errno.ENOENT)
     lacking = "can't allocate memory" in str(error) or "_STATUS_ALLOC_FAILED" in str(error)  # cuBLAS's and cuDNN's
@@ -250,7 +249,7 @@ def _broken_off(reason: str, disk: OSError | None) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """One line: an error's kind and its message, with memory that ran out told alike whoever noticed it."""
+    """One line: an error's type and message; every out-of-memory error begins alike, whatever raised it."""
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0].removesuffix(":")
     memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text
     return f"out of memory: {text}" if memory else text

@@ -1,4 +1,4 @@
-"""Where random numbers come from: of a trial, one seed and one stream for each purpose."""
+"""Random numbers: for each trial, one seed or stream per purpose."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Randomness:
     """The random streams of one trial, independent of each other, of other trials and of the process.
 
     seed: of the sweep, >= 0; number: of the trial, >= 0. ``shuffling`` and ``augmentation`` are generators on the
-    CPU, ``weights_seed`` seeds a new head or network. Dropout and stochastic depth draw from torch's global generators,
-    which take no other: ``for_dropout`` lends them this trial's state and gives back theirs.
+    CPU, ``weights_seed`` seeds a new head or network. Dropout and stochastic depth can only draw from torch's global
+    generators: ``for_dropout`` sets this trial's state in them and restores theirs afterwards.
     """
 
     def __init__(self, seed: int, number: int, device: torch.device) -> None:
@@ -34,7 +34,7 @@ class Randomness:
 
     @contextmanager
     def for_dropout(self) -> Iterator[None]:
-        """Run with this trial's state in torch's global generators, and keep where they end."""
+        """Run with this trial's state in torch's global generators, and keep their state at the end."""
         on_cuda = self._device.type == "cuda"
         with torch.random.fork_rng(devices=[self._device] if on_cuda else []):
             torch.set_rng_state(self._dropout["cpu"])
@@ -51,29 +51,29 @@ class Randomness:
         return generators | {f"dropout_{name}": state for name, state in self._dropout.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on where ``state_dict()`` was taken; a trial that moves between CPU and GPU begins dropout anew."""
+        """Continue from ``state_dict()``; in a trial that moves between CPU and GPU, dropout's stream starts anew."""
         self.shuffling.set_state(state["shuffling"])
         self.augmentation.set_state(state["augmentation"])
         self._dropout |= {name: state[f"dropout_{name}"] for name in self._dropout if f"dropout_{name}" in state}
 
 
 def trunk_seed(seed: int, backbone: str) -> int:
-    """That of a backbone's random weights: one for all trials of a sweep with this seed, so that they share them."""
+    """The seed of a backbone's random weights: one for all trials of a sweep with this seed, which share them."""
     return int(np.random.SeedSequence([seed, *backbone.encode()]).generate_state(1)[0])
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within ``with seeded(seed):`` torch's CPU random numbers follow from ``seed``, and then go on as before."""
+    """Within ``with seeded(seed):`` torch's CPU random numbers follow from ``seed``; then the old state is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs as well.
         yield
 
 
 def set_determinism(deterministic: bool) -> None:
-    """Choose, for this process, torch's deterministic algorithms, or any; cuDNN takes those that it thinks the fastest.
+    """Choose torch's deterministic algorithms, or any, for this process; cuDNN takes those it expects to be fastest.
 
-    Only ``train_epoch`` lets it try them, where that pays.
+    Only ``train_epoch`` lets it measure them, if that pays.
     """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Read when cuBLAS starts, at the first product.

@@ -1,4 +1,4 @@
-"""Text in a CSV that a person opens: a spreadsheet must show it, not run it."""
+"""Text in CSV files that people open: a spreadsheet must show it, not run it as a formula."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import re
 from typing import TypeVar
 
 RUN = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet takes for a formula."""
+"""The first characters of a cell that a spreadsheet takes for a formula."""
 NUMBER = re.compile(r"[+-]\d*\.?\d+(?:[eE][+-]?\d+)?")
 T = TypeVar("T")
 
 
 def shown_cell(value: T) -> T | str:
-    """``value``, behind an apostrophe where it is text that begins as a formula does (OWASP, CSV Injection).
+    """``value``, after an apostrophe if it is text that begins like a formula (OWASP, CSV Injection).
 
-    A carriage return becomes a blank: Python before 3.13 writes it without quotes, and what follows would be a row of
-    its own. A number stays one, whatever its sign, also as text. For tables that are read by people; a run's own files
-    keep what they hold.
+    A carriage return becomes a space: Python before 3.13 writes it without quotes, and the rest would be a row of its
+    own. Numbers, also as text and with a sign, are not changed. For tables that people read; a run's own files keep
+    their values.
     """
     if not isinstance(value, str):
         return value

@@ -1,4 +1,4 @@
-"""One trial: hyperparameters and data in, a record an epoch out, and the best epoch's weights and predictions."""
+"""One trial: hyperparameters and data in, a record per epoch out, and the best epoch's weights and predictions."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from trainables.seeding import Randomness, set_determinism, trunk_seed
 from trainables.weights import FoundWeights, find_weights
 
 SAME_PROBABILITY = {"fp32": 5e-3, "bf16": 5e-2}
-"""How far probabilities of the same weights may lie apart on another device or with another batch size."""
+"""By how much probabilities of the same weights may differ on another device or with another batch size."""
 AUTOTUNE_FROM_IMAGES = 200_000
-"""Images that a trial may train on, over all epochs, from which on cuDNN tries its algorithms (``train_epoch``).
+"""If a trial may train on this many images or more, over all epochs, cuDNN measures its algorithms (``train_epoch``).
 
-Where it tried them for whole batches, last batches and validation, first epochs on 785 images took an H200 40 s for
-ResNet-50 and 42 s for DenseNet-121 in fp32, the others 1.2 s and 1.3 s. What it gains is not measured: from here on
-a tenth of a step would repay it.
+When it measured them for whole batches, last batches and validation, first epochs on 785 images took an H200 40 s for
+ResNet-50 and 42 s for DenseNet-121 in fp32, other epochs 1.2 s and 1.3 s. The gain is not measured: from this size on,
+saving a tenth of a step would pay for it.
 """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrialSettings:
-    """The settings that all trials of a sweep share; a plain dict (``asdict``) on its way through Ray.
+    """The settings that all trials of a sweep share; sent through Ray as a plain dict (``asdict``).
 
     run_dir: the run folder, a path that every node sees; it holds dataset.json and splits.csv.
     epochs: the budget of a trial, >= 1. weights: as ``find_weights`` reads them; weights_sha256: by backbone, of the
@@ -57,11 +57,11 @@ class TrialSettings:
     seed: of the sweep; a trial's own is derived from it and the trial's number.
     cpus: torch threads of a trial. use_gpu: run on cuda (the device that Ray made visible); gpu_share: the part of it
     that a trial has.
-    deterministic: torch's deterministic algorithms. splits: a file of the form of splits.csv that assigns train
+    deterministic: torch's deterministic algorithms. splits: a file in the form of splits.csv that assigns train
     and val anew (cross-validation); None = the run's own.
-    cached_stages: by backbone, behind how many of its stages features are kept (``stages_worth_keeping``); a trial uses
-    the last of them that lies before anything that trains. cache_dir: where on each node, None = in the trial's
-    memory; cache_bytes: as ``CachePlace.limit_bytes``.
+    cached_stages: by backbone, after how many of its stages features are kept (``stages_worth_keeping``); a trial uses
+    the last of them before the first stage that trains. cache_dir: the cache's folder on each node, None = features
+    stay in the trial's memory; cache_bytes: as ``CachePlace.limit_bytes``.
     """
 
     run_dir: str
@@ -84,12 +84,12 @@ class TrialSettings:
 
     @property
     def cache_place(self) -> CachePlace | None:
-        """Where features are kept."""
+        """The place of the feature cache; None = features stay in the trial's memory."""
         return None if self.cache_dir is None else CachePlace(self.cache_dir, self.cache_bytes)
 
 
 def set_up_process(settings: TrialSettings) -> torch.device:
-    """Give this process the threads, the determinism and the share of a GPU of a trial; returns where it computes."""
+    """Set a trial's threads, determinism and share of a GPU for this process; return the device to compute on."""
     set_up_cpu(settings.cpus)
     set_determinism(settings.deterministic)
     if settings.use_gpu:
@@ -104,12 +104,11 @@ class TrialTimeoutError(TimeoutError):
 class FinetuneTrial:
     """The fine-tuning of one network, epoch by epoch.
 
-    Opens the run's data set (training and validation split alone), finds and checks the weights and builds the network,
-    after ``set_up_process``. Everything random follows from settings.seed and ``number`` (of the trial in its sweep,
-    >= 0).
-    Raises ParameterError, all problems together, where these parameters cannot run on this data set.
+    After ``set_up_process``, opens the run's data set (only training and validation), finds and checks the weights and
+    builds the network. All random numbers follow from settings.seed and ``number`` (of the trial in its sweep, >= 0).
+    Raises ParameterError, with all problems together, if these parameters cannot run on this data set.
 
-    tracker: of the epochs so far. After one that improved, ``save_best`` is due.
+    tracker: of the epochs so far. After an epoch that improved, call ``save_best``.
     """
 
     def __init__(self, params: TrialParams, settings: TrialSettings, number: int) -> None:
@@ -138,25 +137,25 @@ class FinetuneTrial:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds of building, training and validation so far, also before it was restored."""
+        """Wall-clock seconds of building, training and validation so far, with those before it was restored."""
         running = 0.0 if self._running_since is None else time.monotonic() - self._running_since
         return self._spent_s + running
 
     @property
     def note(self) -> str:
-        """What the user should hear of this trial, such as why frozen features could not be kept; "" = nothing."""
+        """What the user should know of this trial, such as why frozen features could not be kept; "" = nothing."""
         return "" if self._features is None else self._features.note
 
     def run_epoch(self) -> dict[str, Any]:
         """Train one epoch and validate; return its flat record.
 
         Keys: epoch (from 1), train_loss, train_accuracy, val_loss, val_<each metric>, lr (of the head, at the epoch's
-        start), epoch_seconds (with the features that it computed), images_per_second (of training alone),
-        inference_ms_per_image (of validation, from the image on), trainable_params, total_params, best_epoch,
+        start), epoch_seconds (with the features that it computed), images_per_second (of training only),
+        inference_ms_per_image (of validation, all stages included), trainable_params, total_params, best_epoch,
         best_<selection metric>, and micro_batch if memory ran out. When the trial ends by itself also done=True,
         reason, and end: "budget"; "plateau", settings.patience epochs in a row without a better score; or "nan", a
-        loss that is no number (then without the values that it has made meaningless).
-        Raises TrialTimeoutError between two steps once settings.time_limit_s is over.
+        loss that is NaN or infinite (then without the values that are meaningless because of it).
+        Raises TrialTimeoutError between two steps once settings.time_limit_s is exceeded.
         """
         assert not self.tracker.ended, "the trial has ended"
         with self._on_the_clock(), self._random.for_dropout():
@@ -204,7 +203,7 @@ class FinetuneTrial:
             return record | self.tracker.broken(reason)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that it takes to go on exactly, in tensors, numbers, text and containers of them.
+        """All that is needed to continue exactly, as tensors, numbers, text and containers of them.
 
         The optimiser's tensors are the live ones, as in torch: save them before the next epoch.
         """
@@ -214,9 +213,9 @@ class FinetuneTrial:
         return own | parts | model
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state_dict()`` of a trial with the same parameters, settings and number.
+        """Continue from ``state_dict()`` of a trial with the same parameters, settings and number.
 
-        ValueError if the frozen layers, of random weights made anew from the seed, are not the ones that it had.
+        ValueError if the frozen layers (random ones are drawn again from the seed) differ from those that it had.
         """
         assert TrialParams.from_flat(state["params"]) == self.params, "the state of another trial"
         if state["frozen_sha256"] != self._frozen_sha256:
@@ -230,7 +229,7 @@ class FinetuneTrial:
             part.load_state_dict(state[name])
 
     def save_best(self, weights_path: Path, predictions_path: Path) -> None:
-        """Write the weights that trained and the validation rows of the predictions; only after an epoch that improved.
+        """Write the trained weights and the validation rows of the predictions; only after an epoch that improved.
 
         ``weights.pt``, to be read with ``weights_only=True``: ``trained`` (tensors by name), ``frozen_sha256`` of all
         others, and params, task, classes, image_size, channels, epoch, preprocessing.
@@ -253,8 +252,8 @@ class FinetuneTrial:
     def predict_with(self, weights_path: Path, splits: Iterable[str]) -> dict[str, Predictions]:
         """Predict with the weights that ``save_best`` wrote, in eval mode and without augmentation.
 
-        splits: of "train", "val" and "test" (PermissionError while the run has not opened it). The trial's own weights
-        are lost. ValueError if the frozen ones are not those of the trial that wrote the file.
+        splits: of "train", "val" and "test" (PermissionError unless the run has opened it). The trial's own weights are
+        lost. ValueError if its frozen layers differ from those of the trial that wrote the file.
         """
         content = self._read_best(weights_path)
         self.model.load_trained_state(content["trained"])
@@ -272,7 +271,7 @@ class FinetuneTrial:
     def saved_epoch(self, weights_path: Path) -> int:
         """The epoch, from 1, of the weights that ``save_best`` wrote for this trial; an error if they are damaged.
 
-        It is the best one, or the next one if a kill came before its state; an error if it is any other.
+        It is the best epoch, or the one after the last state, if the process was killed in between; else an error.
         """
         content, best = self._read_best(weights_path), self.tracker.best_epoch
         if TrialParams.from_flat(content["params"]) != self.params:
@@ -282,7 +281,7 @@ class FinetuneTrial:
         return int(content["epoch"])
 
     def close(self) -> None:
-        """Free network, optimiser and data, so that the process can take another trial; nothing works after it."""
+        """Free network, optimiser and data, so that the process can run another trial; this one is then unusable."""
         own = ("model", "data", "_optimizer", "_schedule", "_forward", "_features", "_train", "_val", "_probabilities")
         for name in own:
             self.__dict__.pop(name, None)
@@ -302,11 +301,11 @@ class FinetuneTrial:
 
     @functools.cached_property
     def _frozen_sha256(self) -> str:
-        """Computed once: nothing changes what is frozen."""
+        """Computed once, as frozen tensors never change."""
         return self.model.frozen_sha256()
 
     def _find_weights(self) -> FoundWeights:
-        # The driver has opened and judged the files; on a node without them they are fetched, their hash is checked.
+        # The driver has opened and checked the files. A node without them downloads them and checks their hash.
         name = self.params.backbone
         found, missing = find_weights(self.settings.weights, [name], download=True)
         raise_all(list(missing.values()))
@@ -319,12 +318,12 @@ class FinetuneTrial:
         return model.to(memory_format=torch.channels_last).to(self._device)
 
     def _frozen_features(self) -> FrozenFeatures | None:
-        """None: the trial is trained on images."""
+        """The features on which the trial trains; None = it trains on images."""
         settings = self.settings
         stages = stages_kept(self.params, self.model.frozen_stages, settings.cached_stages)
         if not stages:
             return None
-        # Of the run's own splits whatever the fold, so that all folds share them.
+        # Features are of the run's own splits, whatever the fold, so that all folds share them.
         own = self.data if settings.splits is None else open_dataset(Path(settings.run_dir))
         return FrozenFeatures(
             self.model,
@@ -349,7 +348,7 @@ class FinetuneTrial:
         )
 
     def _compute_features(self) -> None:
-        """All that an epoch needs, at once, so that trials that begin together share the work."""
+        """Compute all that an epoch needs at once, so that trials that start together share the work."""
         if self._features is not None:
             train, val = (self._features.positions(split.rows) for split in (self.data.train, self.data.val))
             views = {0: np.concatenate([train, val])} | ({1: train} if VIEWS[self.params.augment] == 2 else {})
@@ -384,10 +383,10 @@ class FinetuneTrial:
 
 
 def _checked_loss(params: TrialParams, settings: TrialSettings, data: TrialData) -> Loss:
-    """The loss, if these parameters can run on this data set."""
+    """The loss, if these parameters can run on this data set; else ParameterError."""
     problems = model_problems(params, data.image_size)
     count = len(data.train.rows)
-    if params.batch_size > count and settings.splits is None:  # A fold that has fewer takes all of them at once.
+    if params.batch_size > count and settings.splits is None:  # A fold with fewer images takes all in one batch.
         problems.append(f"batch_size {params.batch_size} is above the {count} images of the training split")
     with gathered(problems):
         loss = make_loss(params, data.task, data.train.labels, data.classes)
@@ -397,9 +396,9 @@ def _checked_loss(params: TrialParams, settings: TrialSettings, data: TrialData)
 
 
 class BestEpochTracker:
-    """Judges one epoch after the other by the selection metric; the earliest of equal epochs is the best.
+    """Judges one epoch after the other by the selection metric; of equal epochs the earliest is the best.
 
-    epoch: judged so far; best_epoch: 0 before the first; best_score: NaN before it. ended: no epoch may follow.
+    epoch, best_epoch: the last and the best one, 0 before the first; best_score: NaN before it. ended: none may follow.
     """
 
     def __init__(self, settings: TrialSettings) -> None:
@@ -413,14 +412,14 @@ class BestEpochTracker:
         return 0 < self.epoch == self.best_epoch
 
     def broken(self, what: str) -> dict[str, Any]:
-        """What the record of an epoch without a usable loss says of the trial; ``what`` went wrong, as one sentence."""
+        """What the record of an epoch without a usable loss says of the trial. what: the reason, as one sentence."""
         self.epoch += 1
         return self._said("nan", what)
 
     def judge(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """What the record of a whole epoch says of the trial: best_epoch, best_<metric> and perhaps its end.
+        """What the record of a complete epoch says of the trial: best_epoch, best_<metric> and perhaps its end.
 
-        UserError if the metric is undefined, which no other epoch would mend.
+        UserError if the metric is undefined, as it will be in every epoch.
         """
         self.epoch += 1
         metric, score = self._settings.metric, float(record[self._settings.metric])
@@ -444,7 +443,7 @@ class BestEpochTracker:
         return {name: getattr(self, name) for name in ("epoch", "best_epoch", "best_score", "ended")}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state_dict()``."""
+        """Continue from ``state_dict()``."""
         vars(self).update(state)
 
     def _said(self, end: str | None, reason: str) -> dict[str, Any]:
@@ -463,24 +462,24 @@ def predict_trial(
 ) -> Predictions:
     """Complete the predictions of a trial's best epoch: the rows of ``splits``, computed with its saved weights.
 
-    ``predictions.npz`` beside the weights is returned as it is if it has all splits already; a damaged one counts as
-    missing. Rows that are there stay, as scores and thresholds are theirs: computed again they may differ by
-    ``SAME_PROBABILITY``. ValueError where the weights give others. Where ``precision`` is another one than the trial's,
-    all rows are of that one, on features behind the same stages: without mirror images, they take in fp32 at most the
-    bytes that those of a trial take in bf16.
+    ``predictions.npz`` beside the weights is returned unchanged if it has all splits already; a damaged one counts as
+    missing. Existing rows are kept, as scores and thresholds are computed from them: computed again, they may differ by
+    ``SAME_PROBABILITY``. ValueError if the weights give others. If ``precision`` is not the trial's, all rows are of
+    that precision, on features after the same stages: without mirror images, they take in fp32 at most as many bytes as
+    those of a trial in bf16.
     """
     predictions_path = weights_path.with_name(PREDICTIONS_FILE)
     known: Predictions | None = None
-    with suppress(Exception):  # a damaged file ends in whatever error its bytes lead to
+    with suppress(Exception):  # a damaged file may raise any error
         known = read_predictions(predictions_path)
     held = [] if known is None else [split for split in splits if split in set(known.split.tolist())]
     if known is not None and len(held) == len(splits):
         return known
-    # The time limit is of training; what it left behind must not be lost to it.
+    # The time limit is for training; its results must not be lost to it.
     changes: dict[str, Any] = {"time_limit_s": None}
     if precision not in (None, settings.precision):
         changes |= {"precision": precision}
-        held = held if "train" in held else []  # A trial writes validation alone, in its own precision.
+        held = held if "train" in held else []  # A trial writes only validation rows, in its own precision.
     settings = dataclasses.replace(settings, **changes)
     trial = FinetuneTrial(params, settings, number)
     try:

@@ -1,4 +1,4 @@
-"""Where the weights of each backbone come from: torchvision's, a folder of files, or chance."""
+"""The source of each backbone's weights: torchvision, a folder, a file, or random numbers."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from trainables.seeding import seeded
 CONNECT_TIMEOUT_S = 30.0
 SUFFIXES = (".pth", ".pt", ".safetensors")
 FAR_OFF = 5.0
-"""Running standard deviations from the running mean; right values lie about 1 off, 0..255 for ImageNet's scale 90."""
+"""Running standard deviations off the running mean: right inputs are about 1 off, 0..255 for ImageNet's scale 90."""
 TOO_FLAT = 0.1
-"""Part of the running standard deviation; right values have .7 to 1.2 of it, ImageNet's scale for 0..255 a sixtieth."""
+"""Part of the running standard deviation: right inputs have .7 to 1.2 of it, ImageNet's scale for 0..255 a sixtieth."""
 NETWORKS_KEPT = 4
-"""By a process, of those that were loaded or drawn last."""
+"""Networks in a process's cache: those that were loaded or drawn last."""
 _SOURCES = re.compile(r",(?=\s*(?:\w+=|(?:imagenet|random)\s*(?:,|$)))")
 _FOLDED_TOLERANCE = 1e-3
 _NOISE_IMAGES, _NOISE_SIZE, _NOISE_GRAIN = 4, 64, 8
@@ -47,10 +47,10 @@ _NOISE_IMAGES, _NOISE_SIZE, _NOISE_GRAIN = 4, 64, 8
 class FoundWeights:
     """The weights of one backbone.
 
-    origin: "imagenet", "folder", "file" (named for this backbone) or "random". path: the file, None if random; url:
-    where it can be fetched, None unless imagenet. range: what pixels of 0 and 255 are for the network, None =
-    ImageNet's scale. sha256: all 64 hex digits. folded_batchnorm: no BatchNorm layer holds statistics
-    (``batchnorm_state``); note: what the report should say of them, or "". The three are found by ``check_weights``.
+    origin: "imagenet", "folder", "file" (given for this backbone) or "random". path: the file, None if random; url:
+    where it can be downloaded, None unless imagenet. range: the inputs that pixels of 0 and 255 become, None =
+    ImageNet's scale. sha256: all 64 hex digits. folded_batchnorm: no BatchNorm layer has statistics
+    (``batchnorm_state``); note: what the report should say of the weights, or "". ``check_weights`` finds these three.
     """
 
     backbone: str
@@ -75,7 +75,7 @@ class FoundWeights:
 
 @dataclasses.dataclass(frozen=True)
 class WeightSources:
-    """What ``--weights`` gives. base: "imagenet", "random" or a folder, None if there are only files.
+    """The parsed ``--weights``. base: "imagenet", "random" or a folder, None if there are only files.
 
     files: by backbone, a file and its ``range=LOW:HIGH``, if it has one.
     """
@@ -85,9 +85,9 @@ class WeightSources:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Of ``imagenet``, ``FOLDER``, ``random`` and ``NAME=FILE[,range=LOW:HIGH]``, with commas between.
+        """Parse ``imagenet``, ``FOLDER``, ``random`` and ``NAME=FILE[,range=LOW:HIGH]``, separated by commas.
 
-        ``UserError`` with a sentence for each that is none of these, or of which there are two.
+        ``UserError`` with a sentence for each part that is none of these, or is given twice.
         """
         bases: list[str] = []
         files: dict[str, tuple[str, tuple[float, float] | None]] = {}
@@ -120,7 +120,7 @@ class WeightSources:
 
     @property
     def paths(self) -> dict[str, Path]:
-        """What must be there on every node, by how the user gave it."""
+        """The paths that must exist on every node, by the user's text."""
         base = {} if self.base in (None, "imagenet", "random") else {str(self.base): Path(str(self.base))}
         return base | {f"{name}={path}": Path(path) for name, (path, _) in self.files.items()}
 
@@ -137,13 +137,13 @@ class WeightSources:
 def find_weights(
     source: str, backbones: Sequence[str], *, download: bool = False
 ) -> tuple[dict[str, FoundWeights], dict[str, str]]:
-    """The weights at hand for ``backbones``, and for each other one a sentence that names the file and ways to get it.
+    """The weights found for ``backbones``, and for each other one a sentence that names the file and ways to get it.
 
-    source: "imagenet" (torchvision's first ImageNet weights, in torch's cache folder), "random", or a folder, which
-    holds torchvision's file name or ``<backbone>-<first 8 hex digits of its SHA-256>.pth``; and files, as
-    ``WeightSources`` reads them: beside the others each replaces one, alone only they are there.
-    download: fetch what the cache lacks; without it nothing is fetched.
-    Only names are looked at here; ``check_weights`` opens the files. ``UserError``: no such folder, unknown backbone.
+    source: "imagenet" (torchvision's first ImageNet weights, in torch's cache folder), "random", or a folder of files
+    with torchvision's name or ``<backbone>-<first 8 hex digits of its SHA-256>.pth``; and files, as ``WeightSources``
+    parses them: each replaces the source of its backbone; without another source, only their backbones have weights.
+    download: download what the cache lacks; otherwise nothing is downloaded.
+    Only names are checked here; ``check_weights`` opens the files. ``UserError``: no such folder, unknown backbone.
     """
     problems = [unknown("backbone", name, BACKBONES) for name in backbones if name not in BACKBONES]
     sources = WeightSources("", {})
@@ -201,7 +201,7 @@ def check_weights(found: FoundWeights, image_size: int = 224) -> FoundWeights:
 
 
 def _expanded(before: str, given: str, problems: list[str]) -> str:
-    """``given`` with its ``~`` in full; why that cannot be goes to ``problems``."""
+    """``given`` with ``~`` expanded; if that fails, the reason is added to ``problems``."""
     try:
         return expanded(given)
     except ValueError as error:
@@ -210,7 +210,7 @@ def _expanded(before: str, given: str, problems: list[str]) -> str:
 
 
 def _range(text: str) -> tuple[float, float] | None:
-    """LOW:HIGH, two finite numbers of which the first is less; else None."""
+    """LOW:HIGH, two finite numbers, LOW below HIGH; else None."""
     try:
         low, high = map(float, text.split(":"))
     except ValueError:
@@ -219,7 +219,7 @@ def _range(text: str) -> tuple[float, float] | None:
 
 
 def _read_as(found: FoundWeights, loaded: Loaded) -> Iterator[str]:
-    """What was done to a file, and what of it was left."""
+    """Notes on what was done to a file, and which of its tensors were ignored."""
     yield from loaded.done
     if found.range is not None:
         yield "pixels of 0 to 255 become {:g} to {:g}".format(*found.range)
@@ -233,10 +233,10 @@ def load_pretrained(found: FoundWeights, seed: int, image_size: int = 224) -> nn
     """torchvision's network with these weights, without its classifier, float32, on the CPU; the caller's own copy.
 
     seed: of random weights; the same seed gives the same weights, and no global random state is touched. image_size:
-    side of the images in pixels. ``UserError`` (one sentence) if the file is not there, does not have the SHA-256 that
-    its name ends in (of a file given by NAME=FILE: that of ``found``, if it has one), was trained on another scale than
-    ``found.range`` says (where it tells), or as ``checkpoints.load_trunk`` has it.
-    A process keeps the last ``NETWORKS_KEPT`` networks, 3 MB (SqueezeNet) to 340 MB (ViT-B/16) of memory each: a file
+    side of the images in pixels. ``UserError`` (one sentence) if the file does not exist, does not have the SHA-256
+    that its name ends in (for NAME=FILE: that of ``found``, if it has one), says that it was trained on another scale
+    than ``found.range``, or if ``checkpoints.load_trunk`` raises it.
+    A process caches the last ``NETWORKS_KEPT`` networks, 3 MB (SqueezeNet) to 340 MB (ViT-B/16) of memory each: a file
     is read, hashed and checked again only when it has changed.
     """
     random = found.origin == "random"
@@ -247,9 +247,9 @@ def load_pretrained(found: FoundWeights, seed: int, image_size: int = 224) -> nn
 
 @functools.lru_cache(maxsize=NETWORKS_KEPT)
 def _pickled(found: FoundWeights, seed: int, image_size: int, file_state: tuple[int, int, int] | None) -> bytes:
-    """The network that ``load_pretrained`` gives, as pickle: read in a third of the time of a deep copy.
+    """The network of ``load_pretrained`` as a pickle, which is read in a third of the time of a deep copy.
 
-    file_state: as ``_state_of`` gives it, None of random weights.
+    file_state: of ``_state_of``; None for random weights.
     """
     if file_state is not None:
         return pickle.dumps(_load(found, image_size).trunk, pickle.HIGHEST_PROTOCOL)
@@ -259,12 +259,12 @@ def _pickled(found: FoundWeights, seed: int, image_size: int, file_state: tuple[
 
 
 def input_problem(found: FoundWeights, images: Tensor) -> str | None:
-    """Why the weights were made for other input values than they will get, one sentence; None if nothing says so.
+    """Why the weights seem made for other input values than they will get, one sentence; None if they do not.
 
-    images: uint8 [n, C, S, S] of the training split. They go through the trunk, in eval mode, to its first BatchNorm:
-    on most channels its input must lie within ``FAR_OFF`` running standard deviations of the running mean (root mean
-    square), and vary by ``TOO_FLAT`` of one or more. torchvision's own files are not looked at, nor are networks whose
-    first BatchNorm has no statistics.
+    images: uint8 [n, C, S, S] of the training split. They go through the trunk, in eval mode, to its first BatchNorm.
+    On at least half of the channels its input must be within ``FAR_OFF`` running standard deviations of the running
+    mean (root mean square), and on at least half vary by ``TOO_FLAT`` of one or more. Random weights, torchvision's own
+    files, and networks whose first BatchNorm has no statistics are not checked.
     """
     if found.origin == "random" or found.torchvisions:
         return None
@@ -313,7 +313,7 @@ def _load(found: FoundWeights, image_size: int) -> Loaded:
 
 
 def _state_of(found: FoundWeights, path: Path) -> tuple[int, int, int]:
-    """Inode, bytes and time of change (ns) of the file: other ones are another content."""
+    """Inode, size in bytes and modification time (ns) of the file: if one differs, the content counts as changed."""
     try:
         state = path.stat()
     except OSError as error:
@@ -325,9 +325,9 @@ def _state_of(found: FoundWeights, path: Path) -> tuple[int, int, int]:
 
 
 def local_path(found: FoundWeights) -> Path:
-    """The file on this machine: on a cluster each node has a cache of its own, and fetches what is not in it.
+    """The file on this machine: on a cluster each node has its own cache, and downloads what is not in it.
 
-    ``UserError`` if it can be neither found nor fetched.
+    ``UserError`` if it is not there and cannot be downloaded.
     """
     assert found.path is not None, "random weights have no file"
     if found.origin != "imagenet":
@@ -348,9 +348,9 @@ def cache_folder() -> Path:
 
 
 def fetch(url: str, path: Path) -> None:
-    """Download ``url`` to ``path``: under a name of its own, its hash checked, then moved into place.
+    """Download ``url`` to a temporary file, check its hash, and move it to ``path``.
 
-    ``OSError`` if it cannot be had or is not what the hash in the name of ``path`` says.
+    ``OSError`` if the download fails, or does not have the hash in the name of ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     before = socket.getdefaulttimeout()
@@ -426,10 +426,10 @@ def _find_in_folder(folder: Path, backbones: Sequence[str]) -> tuple[dict[str, F
 
 
 def batchnorm_state(network: nn.Module) -> tuple[int, int]:
-    """How many BatchNorm layers of ``network`` hold no statistics (all means 0, variances 1), and how many it has.
+    """How many BatchNorm layers of ``network`` have no statistics (all means 0, variances 1), and how many it has.
 
-    All of them: the statistics were folded into the convolutions. In eval mode nothing is wrong; in train mode a batch
-    is normalised by its own statistics, which the convolutions no longer expect, and the network falls to chance.
+    If all: the statistics were folded into the convolutions. Then eval mode is right; in train mode, a batch is
+    normalised by its own statistics, which the convolutions no longer expect, and the network drops to chance level.
     """
     layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     return sum(map(_is_empty, layers)), len(layers)
@@ -450,7 +450,7 @@ def hash_prefix(path: Path) -> str | None:
 
 @functools.lru_cache(maxsize=64)
 def _sha256(path: Path, state: tuple[int, int, int]) -> str:
-    """Computed once a process and state of the file: 2 s for a GB."""
+    """Computed once per process and state of the file, as it takes 2 s per GB."""
     return sha256_of(path)
 
 
@@ -467,11 +467,11 @@ def _check_hash(path: Path, state: tuple[int, int, int]) -> None:
 
 
 def random_network(backbone: Backbone, seed: int, image_size: int = 224) -> nn.Module:
-    """torchvision's whole network as torchvision initialises it, but for the scale of its BatchNorm layers.
+    """torchvision's whole network with torchvision's initialisation, except for the scale of its BatchNorm layers.
 
-    A fresh BatchNorm divides by 1 until it has trained. Frozen, it never trains, and the signal fades from layer to
-    layer: a frozen random MobileNetV2 hands features of 1e-9 to its head, EfficientNet-B0 of 1e-14, and no head learns
-    from them. So each layer gets the mean square of what reaches it as its variance, from a few smooth noise images.
+    A new BatchNorm divides by 1 until it has trained. Frozen, it never trains, and the signal fades from layer to
+    layer: a frozen random MobileNetV2 gives its head features of 1e-9, EfficientNet-B0 of 1e-14, and no head learns
+    from them. So each layer's variance is set to the mean square of its input, from a few smooth noise images.
     """
     with seeded(seed):
         network = backbone.network(image_size)
@@ -491,7 +491,7 @@ def random_network(backbone: Backbone, seed: int, image_size: int = 224) -> nn.M
 
 
 def _set_scale(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """One power of two for the whole layer: processors and thread counts that add in another order agree."""
+    """One power of two for the whole layer, so that processors and thread counts with other summation orders agree."""
     assert isinstance(layer, nn.BatchNorm2d)
     assert layer.running_var is not None
     layer.running_var.fill_(2.0 ** round(math.log2(inputs[0].square().mean().item())))
