@@ -166,7 +166,7 @@ class Results:
         return None if runs is None else runs.scores(areas=True)
 
     def model_scores(self, split: str) -> Scores | None:
-        """Scores of ``model_runs(split)``, without AUROC and average precision: the page has only their means."""
+        """Scores of ``model_runs(split)`` without AUROC and average precision, of which the page has only means."""
         runs, alone = self.runs(split), self.model_runs(split)
         if runs is not None and alone is not None and runs.names == alone.names:
             return self.scores(split)
