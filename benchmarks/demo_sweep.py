@@ -12,7 +12,7 @@ QUICK = ("--trials", "2", "--epochs", "1")
 
 
 def measure(quick: bool) -> list[Row]:
-    """Run ``python -m sweep.run --space partial_unfreeze`` in a new folder, so nothing is decoded in advance."""
+    """Run ``python -m sweep.run --space partial_unfreeze`` as it is in a new folder: nothing is decoded in advance."""
     seconds, run = timed_sweep(*COMMAND, *(QUICK if quick else ()))
     what = f"demo sweep of {len(run.trials)} trials, {len(run.epochs)} epochs, from command to report"
     share = Row("  of that, per core, inside the trials", trial_share(run, seconds), "%")

@@ -229,7 +229,7 @@ def _at_majority(results: Results) -> str:
 
 
 def _few(results: Results) -> str:
-    """The classes of which too few patients or images have intervals."""
+    """The classes with too few patients or images for their intervals."""
     scores = results.judged_scores
     positives = {} if scores is None else scores.positives
     few = [f"{name} ({count})" for name, count in positives.items() if count < FEW_GROUPS]

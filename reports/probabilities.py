@@ -119,7 +119,7 @@ def pooled_cut(networks: Iterable[Predictions], label: str) -> OperatingPoint | 
 
 
 def youden(truth: Bools, probability: npt.NDArray[np.float32]) -> float | None:
-    """The ``best_threshold`` by sensitivity + specificity - 1 (Youden, Cancer 3, 1950); None if all have one truth.
+    """The ``best_threshold`` by sensitivity + specificity - 1 (Youden, Cancer 3, 1950); None if ``truth`` is constant.
 
     truth, probability: [N].
     """

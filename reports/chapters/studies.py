@@ -109,7 +109,7 @@ def rows_of(results: Results) -> list[RowResult]:
 
 
 def focal_pairs(rows: Sequence[RowResult]) -> list[tuple[RowResult, RowResult, tuple[str, ...]]]:
-    """Pairs with each row with focal loss: the most similar row without it, this row, and what else differs."""
+    """For each row with focal loss: the most similar row without it, the row itself, and what else differs."""
     found = []
     for focal in (row for row in rows if row.params.loss == "focal"):
         same = [row for row in rows if row.params.loss != "focal" and row.params.backbone == focal.params.backbone]
