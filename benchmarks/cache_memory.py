@@ -1,10 +1,10 @@
-"""What 12,000 images cost: on disk once, and in the private memory of a process that trains on all of them.
+"""The cost of 12,000 images: on disk, and in the private memory of a process that trains on all of them.
 
-Measured is ``Anonymous`` of /proc/self/smaps_rollup, the resident pages that belong to no file and that no other
-process can share (pages of the mapped image cache are the kernel's: one copy for all trials of a machine, given back
-when memory is short). Before: torch is imported, the network and its optimiser stand, and some batches of zeros have
-been trained, so that the convolutions' own buffers are there. Then the data set is opened, every row gathered, in
-batches, and some of the batches trained. The cost of the data is the most that was seen above "before".
+It measures ``Anonymous`` of /proc/self/smaps_rollup, the resident pages that belong to no file and that no other
+process can share (pages of the mapped image cache belong to the kernel: one copy for all trials of a machine, released
+when memory is short). The baseline: torch is imported, the network and its optimiser exist, and some batches of zeros
+have been trained, so that the convolutions' own buffers exist. Then the data set is opened, every row is gathered in
+batches, and some of the batches are trained. The cost of the data is the maximum above the baseline.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def added_mb(run: Path, how: str) -> float:
 
 
 def anonymous_mb(smaps_rollup: str) -> float:
-    """Resident pages that belong to no file, in MB (10^6 bytes), of the text of /proc/self/smaps_rollup."""
+    """Resident pages that belong to no file, in MB (10^6 bytes), from the text of /proc/self/smaps_rollup."""
     lines = (line.split() for line in smaps_rollup.splitlines())
     return next(int(words[1]) for words in lines if words[0] == "Anonymous:") * 1024 / 1e6
 

@@ -1,4 +1,4 @@
-"""The sweeps of ``benchmarks.full``, and what each must reach on two cores at 224 px."""
+"""The sweeps of ``benchmarks.full``, and the ratios that each must reach on two cores at 224 px."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from search_spaces.space import load_space, random_study
 MIXED_TRIALS = 32
 MIXED_BACKBONES = ("mobilenet_v2", "resnet18", "squeezenet1_0", "squeezenet1_1")
 SAME_IN_ALL = {"loss": "cross_entropy", "class_weights": "none", "lr_schedule": "constant", "backbone_lr_factor": 1.0}
-"""Of the mixed trials: what the tutorial's program does not have."""
+"""Fixed hyperparameters of the mixed trials: the tutorial's program has no such options."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """A sweep and what it must reach.
 
-    listed: exactly these ``trials`` are run, whose rates differ; else all are alike and the search draws their rates.
-    asha: ASHA stops trials, else all run all ``epochs``. weights: "random", or None for those of the command line.
-    must: the least times that ours is faster than "tutorial" and "bare loop" (in float32) and "tutorial, ours bf16";
-    the most of "T*", ours by the bound, and of "orchestration", the part of the time outside of the trials' epochs.
+    listed: exactly these ``trials`` are run, with different learning rates; else all are equal and the search draws
+    their learning rates. asha: ASHA stops trials, else all run all ``epochs``. weights: "random", or None for those of
+    the command line. must: the minimum speed-up over "tutorial" and "bare loop" (in float32) and "tutorial, ours bf16";
+    the maximum of "T*", ours over the bound, and of "orchestration", the share of the time outside the trials' epochs.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Case:
 
     @property
     def places(self) -> dict[tuple[str, int | None], TrialParams]:
-        """The first trial of each backbone and depth, which stands for the others in the tutorial's measurement."""
+        """The first trial of each backbone and depth, which represents the others in the tutorial's measurement."""
         return {(one.backbone, one.unfreeze_depth): one for one in reversed(self.trials)}
 
 
 def cases(train_count: int, quick: bool) -> dict[str, Case]:
-    """By name. train_count: training images. quick: of two trials and two epochs each."""
+    """The cases by name. train_count: training images. quick: two trials and two epochs each."""
 
     def alike(name: str, backbone: str, depth: int, trials: int, epochs: int, **more: Any) -> Case:
         params = TrialParams(backbone=backbone, unfreeze_depth=depth, augment="flip")
@@ -71,7 +71,7 @@ def cases(train_count: int, quick: bool) -> dict[str, Case]:
 
 
 def mixed_trials(train_count: int) -> tuple[TrialParams, ...]:
-    """Random trials of ``partial_unfreeze``, the same in every call."""
+    """Random trials of ``partial_unfreeze``, the same on every call."""
     context = SpaceContext(task="single_label", class_count=3, train_count=train_count, backbones=MIXED_BACKBONES)
     space = load_space("partial_unfreeze", context, SAME_IN_ALL)
     with random_study(seed=0) as study:
@@ -79,7 +79,7 @@ def mixed_trials(train_count: int) -> tuple[TrialParams, ...]:
 
 
 def write_space(case: Case, path: Path) -> Path:
-    """A space file with the trials of ``case``: each of them, told by its rate, or all alike but for the rate."""
+    """A space file with the trials of ``case``: the listed ones, chosen by learning rate, or equal except for it."""
     if case.listed:
         trials = {params.lr: params.to_flat() for params in case.trials}
         assert len(trials) == len(case.trials), "two trials have the same rate"

@@ -1,9 +1,9 @@
-"""How often a 95 % interval holds the truth: ``python -m benchmarks.coverage``.
+"""How often a 95 % interval covers the truth: ``python -m benchmarks.coverage``.
 
-Sets of images are drawn at random from a population whose true scores are known, decided upon by networks that err
-alike on images of one patient and in all runs of a configuration, and given intervals as a report does. Beside the
-report's own intervals stand those it could have had. The truth of a score is that of the mean over the runs, were
-there endlessly many patients.
+Sets of images are drawn from a population whose true scores are known. They are decided by networks whose errors are
+correlated within a patient and between the runs of a configuration, and get intervals as in a report. The report's
+intervals are compared with alternatives. The truth of a score is that of the mean over the runs on infinitely many
+patients.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Array = NDArray[Any]
 
 CLASSES = ("covid", "normal", "pneumonia")
 SHARES = np.array([19, 75, 75]) / 169
-# Rows true, columns decided, as shares of the row. True macro F1: .896, and .858 for the worse network.
+# Rows: true class, columns: decision, as shares of the row. True macro F1: .896, and .858 for the worse network.
 CONFUSION = np.array([[0.80, 0.11, 0.09], [0.01, 0.93, 0.06], [0.01, 0.07, 0.92]])
 WORSE = np.array([[0.74, 0.14, 0.12], [0.015, 0.905, 0.08], [0.015, 0.095, 0.89]])
-# What an image's error depends on, as shares of variance: the patient, the image, each for all networks and for
-# one configuration, and the run.
+# Components of an image's error, as shares of variance: patient and image, shared by all networks; patient and image,
+# of one configuration; and the run.
 SHARED_PATIENT, SHARED_IMAGE, OWN_PATIENT, OWN_IMAGE, RUN = 0.3, 0.2, 0.1, 0.1, 0.3
 SCORES = ("accuracy", "f1_macro", "f1:covid", "recall:covid")
 
@@ -38,8 +38,8 @@ SCORES = ("accuracy", "f1_macro", "f1:covid", "recall:covid")
 @dataclass(frozen=True)
 class Population:
     """images: in one set. sizes: the shares of patients with one, two and three images. runs: of a configuration.
-    part: of the simulations that are asked for, since large sets take longer. seeds: by how much a run's seed shifts
-    what its errors depend on, a standard deviation; 0.1 moves macro F1 by about .017."""
+    part: share of the requested simulations to run, since large sets take longer. seeds: standard deviation of the
+    shift of a run's errors by its seed; 0.1 moves macro F1 by about .017."""
 
     name: str
     images: int
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def simulate(population: Population, simulations: int, replicates: int, seed: int) -> dict[tuple[str, str], Array]:
-    """By (what, how): float [simulations, 2], whether the truth was held (or a difference found), and the width."""
+    """By (what, how): float [simulations, 2], whether the truth was covered (or a difference found), and the width."""
     rng = np.random.default_rng(seed)
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for number in range(simulations):
@@ -110,11 +110,11 @@ def drawn_set(
     for confusion in confusions:
         luck = np.sqrt(RUN) * rng.normal(size=(population.runs, population.images))
         luck += population.seeds * rng.normal(size=(population.runs, 1))
-        # Standard normal for every image, so that each run has the population's confusion matrix exactly: over seeds,
-        # where these matter.
+        # Standard normal for every image, so that each run has the population's confusion matrix exactly (if seeds
+        # matter: over all seeds).
         scale = np.sqrt(1 + population.seeds**2)
         place = norm.cdf((shared + error(OWN_PATIENT, OWN_IMAGE) + luck) / scale)
-        order = np.array([[0, 1, 2], [1, 2, 0], [2, 1, 0]])  # the right answer, then the likelier wrong one
+        order = np.array([[0, 1, 2], [1, 2, 0], [2, 1, 0]])  # the correct class, then the likelier wrong one
         edges = np.take_along_axis(confusion, order, axis=1).cumsum(axis=1)[labels, :2]
         answer = (place[..., None] > edges).sum(axis=2)
         decided.append(order[labels, answer])
@@ -122,7 +122,7 @@ def drawn_set(
 
 
 def true_scores(confusion: Array) -> dict[str, float]:
-    """The scores of a network with this ``confusion`` on endlessly many images."""
+    """The scores of a network with this ``confusion`` on infinitely many images."""
     joint = SHARES[:, None] * confusion
     f1 = 2 * np.diag(joint) / (joint.sum(axis=0) + joint.sum(axis=1))
     names = (*(f"f1:{c}" for c in CLASSES), *(f"recall:{c}" for c in CLASSES))
@@ -131,13 +131,13 @@ def true_scores(confusion: Array) -> dict[str, float]:
 
 
 def intervals(scores: Scores, name: str) -> Iterator[tuple[str, tuple[float, float]]]:
-    """The report's interval of a score, and the others."""
+    """The report's interval of a score, and the alternatives."""
     ours = interval(scores, name)
     yield "report", (ours.low, ours.high)
     estimate, values = scores.estimate[name], scores.replicates[name]
     yield "BCa", bca(estimate, values, scores.left_out[name])
     yield "percentile", _quantiles(values, 0.025)
-    # Hesterberg, The American Statistician 69, 2015: percentiles moved out as t and n - 1 move a standard error.
+    # Hesterberg, The American Statistician 69, 2015: percentiles widened as t and n - 1 widen a standard error.
     groups = scores.resamples.groups
     yield "expanded", _quantiles(values, norm.cdf(np.sqrt(groups / (groups - 1)) * t.ppf(0.025, groups - 1)))
     if name in scores.proportion_of:
@@ -145,7 +145,7 @@ def intervals(scores: Scores, name: str) -> Iterator[tuple[str, tuple[float, flo
 
 
 def render(found: dict[tuple[str, str], Array]) -> str:
-    """A line for each of ``found``: the share of simulations, its standard error, the mean width."""
+    """One line for each of ``found``: the share of simulations, its standard error, the mean width."""
     lines = [f"  {'':<34}{'':<12}{'share':>6}   ± s.e.   width"]
     for (what, how), values in found.items():
         share, width = values.mean(axis=0)

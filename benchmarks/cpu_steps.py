@@ -1,9 +1,9 @@
-"""What a step costs on a CPU: as torch has it, with freed memory kept as in our trials, and in bf16.
+"""The time of a step on a CPU: with torch's defaults, with freed memory kept as in our trials, and in bf16.
 
     python -m benchmarks.cpu_steps [--backbones NAMES] [--batch 16] [--seconds 4]
 
-One thread in each of two processes at once, 224 px, channels_last, random weights; milliseconds an image, medians over
-the steps of ``--seconds``, mean of the two processes. Forward is what is computed of frozen layers.
+One thread in each of two concurrent processes, 224 px, channels_last, random weights; milliseconds per image, median
+over the steps of ``--seconds``, mean of the two processes. Forward is the computation of frozen layers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def ms_an_image(backbone: str, way: str, batch: int, seconds: float) -> tuple[float, float]:
-    """Of a forward pass of all that the head does not train, and of a step that trains everything."""
+    """Milliseconds per image of a forward pass of everything but the head, and of a step that trains everything."""
     if way == WAYS[0]:
         torch.set_num_threads(1)
     else:

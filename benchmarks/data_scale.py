@@ -1,8 +1,8 @@
-"""How long the checks of as many images as NIH ChestX-ray14 has take, and how much memory: 10 minutes and 4 GB at most.
+"""Time and memory of the checks of as many images as NIH ChestX-ray14 has: at most 10 minutes and 4 GB.
 
-The images are drawn, small as the checks compare them, and as alike as chest X-rays are: of two of a public collection
-of 1,123 (630,003 pairs) the pixels correlate by 0.9 in 0.11 % and by 0.95 in 0.0013 %. Some are copies,
-mirrored and slightly changed.
+The images are generated at the small size at which the checks compare them, and are as similar as chest X-rays: in a
+public collection of 1,123 images (630,003 pairs) the pixels of 0.11 % of the pairs correlate by 0.9, and of 0.0013 % by
+0.95. Some are copies, mirrored and slightly changed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.table import Row
 
 IMAGES, COPIES = 112_120, 1_000
 LIMIT_S, LIMIT_MB = 600.0, 4_000.0
-_SMOOTH = 12  # frequencies of a side that differ between images
+_SMOOTH = 12  # frequencies per side that differ between images
 _CHEST, _SPREAD = 3_000.0, 8_000.0
 
 
@@ -37,7 +37,7 @@ def measure(quick: bool) -> list[Row]:
 
 
 def cost(images: int) -> tuple[float, float, float]:
-    """Seconds of the checks, the most memory of this process in MB, and the share of the changed copies found."""
+    """Seconds of the checks, peak memory of this process in MB, and the share of the changed copies found."""
     from trainables.data.checks import examine
     from trainables.data.image import ImageStats
     from trainables.data.near_duplicates import find_near_pairs
@@ -74,7 +74,7 @@ def cost(images: int) -> tuple[float, float, float]:
 
 
 def draw_alike(images: int, chance: np.random.Generator) -> np.ndarray:
-    """uint8 [N, 56, 56]: one chest, with fields whose amplitude falls with the square of the frequency, and noise."""
+    """uint8 [N, 56, 56]: one common chest, plus fields with amplitude falling with frequency squared, plus noise."""
     frequency = 1 + np.hypot(*np.mgrid[:_SMOOTH, :_SMOOTH])
     chest = chance.standard_normal((_SMOOTH, _SMOOTH)) * _CHEST / frequency
     smalls = np.empty((images, 56, 56), dtype=np.uint8)

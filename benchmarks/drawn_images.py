@@ -1,4 +1,4 @@
-"""A folder of gray JPEGs to measure with: smooth noise, no two alike, quick to draw."""
+"""A folder of gray JPEGs for benchmarks: smooth noise, no two alike, quick to generate."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from PIL import Image
 
 CLASSES = ("cloudy", "hazy", "overcast")
 COARSE = 12
-"""Pixels of a side before they are enlarged: enough freedom that no two images look nearly the same."""
+"""Pixels per side before enlarging: enough variation that no two images are near duplicates."""
 
 
 def draw_images(folder: Path, counts: dict[str, int], size: int, seed: int = 0) -> None:
-    """Write ``counts[split]`` images of ``size`` x ``size`` below ``folder``/split/class, the classes in turn."""
+    """Write ``counts[split]`` images of ``size`` x ``size`` below ``folder``/split/class, alternating the classes."""
     chance = np.random.default_rng(seed)
     for split, count in counts.items():
         for name in CLASSES:

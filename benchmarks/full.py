@@ -1,18 +1,18 @@
-"""What a whole sweep costs beside the published way, a bare loop, and the least time that it could take.
+"""The time of a whole sweep compared with the published way, a bare loop, and a lower bound.
 
     python -m benchmarks.full [--only head,...] [--data FOLDER] [--weights FOLDER] [--results FILE] [--before CHECKOUT]
         [--rounds 3]
 
-Ours is ``python -m sweep.run`` from the command to its report, into new folders: decoding the images and computing the
-features are inside its time. The other ways are an epoch, measured while another process does the same, times the
-epochs that ours ran:
+Ours is ``python -m sweep.run`` from the command to its report, in new folders: its time includes decoding the images
+and computing the features. For the other ways, an epoch is measured while another process does the same, and multiplied
+by the number of epochs that ours ran:
 
 - tutorial: ``benchmarks.ray_tutorial``, with each num_workers in the first round, later with the fastest.
 - bare loop: the same network, layout and type, decoded images in memory, every layer run in every step.
 - T*: the lower bound of ``benchmarks.limits``.
 
 Rounds of ours and the other ways alternate, the first of all cases before the second; the table has medians. Each
-finished measurement is appended to the results file and not made again: a command that was stopped goes on where it
+finished measurement is appended to the results file and not repeated: a command that was stopped continues where it
 was. Measurements of another machine, of other data or sizes stay in the file and are not used. Nothing else should be
 running.
 """
@@ -51,7 +51,7 @@ EMPTY_TRIAL_LIMIT_S, DEMO_LIMIT_S = 0.15, 110.0
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A row of the table. limit: the ratio at T*. at_least: ``must`` is a least ratio, else the most."""
+    """A row of the table. limit: the ratio at T*. at_least: ``must`` is a minimum of the ratio, else a maximum."""
 
     case: str
     other: str
@@ -64,14 +64,14 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """ "ok" or "missed"; empty where nothing was promised. NaN is never ok."""
+        """ "ok" or "missed"; empty without ``must``. NaN is never ok."""
         if self.must is None:
             return ""
         return "ok" if (self.ratio >= self.must if self.at_least else self.ratio <= self.must) else "missed"
 
 
 class Bench:
-    """The measurements of the cases on one data set, and the table made of them."""
+    """The measurements of the cases on one data set, and the lines of the table."""
 
     def __init__(self, data: Path, weights: str, results: Results, rounds: int, quick: bool) -> None:
         check_folders(data)
@@ -82,7 +82,7 @@ class Bench:
         self.train_count, self.val_count = (len(ImageFolder(str(data / split))) for split in ("train", "val"))
 
     def costs(self, case: Case) -> dict[tuple[str, int | None], Cost]:
-        """What an image costs each network of the case, measured once for all cases."""
+        """The cost of one image in each network of the case, measured once for all cases."""
         found = {}
         for (backbone, depth), params in case.places.items():
             make = functools.partial(self._cost, params)
@@ -96,7 +96,7 @@ class Bench:
         return float(self.results.get(one)["bytes_per_s"])
 
     def planned(self, case: Case) -> list[Measurement]:
-        """All measurements of a case, in the order in which they are made."""
+        """All measurements of a case, in order of execution."""
         weight_files(case.weights or self.weights, case.trials)
         costs = self.costs(case)
         bound_s = self.bound_s([(params, case.epochs) for params in case.trials], costs)
@@ -121,7 +121,7 @@ class Bench:
         return found
 
     def lines(self, case: Case) -> list[Line]:
-        """What the measurements of a case came to."""
+        """The results of a case, from its measurements."""
         costs, found = self.costs(case), []
         ours = self._of(case, "ours fp32")
         tutorials = [self._first_round(case), *self._of(case, "tutorial fastest")][: self.rounds]
@@ -165,7 +165,7 @@ class Bench:
         return lower_bound_s(runs, self.train_count, self.val_count, costs, self.bandwidth())
 
     def arguments(self, case: Case, precision: str, space: object) -> list[object]:
-        """Of ``python -m sweep.run``, without the place. space: the file that ``write_space`` wrote."""
+        """Arguments of ``python -m sweep.run``, without the storage. space: the file that ``write_space`` wrote."""
         backbones = ",".join(dict.fromkeys(params.backbone for params in case.trials))
         how = ["--scheduler", "asha", "--grace-period", 1] if case.asha else ["--scheduler", "none"]
         return [
@@ -218,7 +218,7 @@ class Bench:
         return Measurement("limits", what, 0, 30.0, make)
 
     def _epoch_s(self, cost: Cost) -> float:
-        """About the seconds of an epoch without a cache."""
+        """The approximate seconds of an epoch without a cache."""
         train_s, val_s = cost.frozen.seconds + cost.trained.seconds, cost.frozen.seconds + cost.validated.seconds
         return self.train_count * train_s + self.val_count * val_s
 
@@ -290,7 +290,7 @@ def plan_empty(asked: argparse.Namespace) -> list[Measurement]:
 
 
 def plan_demo(asked: argparse.Namespace) -> list[Measurement]:
-    """``make sweep`` with several seeds, and the same of an earlier commit."""
+    """``make sweep`` with several seeds, and the same with an earlier commit."""
     checkouts = {"ours": ROOT} | ({"before": asked.before.absolute()} if asked.before else {})
 
     def make(seed: int, checkout: Path) -> dict[str, Any]:
@@ -310,7 +310,7 @@ def plan_demo(asked: argparse.Namespace) -> list[Measurement]:
 
 
 def other_lines(results: Results, name: str) -> list[Line]:
-    """The rows of the cases that are no sweep of X-rays: empty and demo."""
+    """The rows of the cases that are not sweeps of X-rays: empty and demo."""
     ours, before = results.of(name, "ours"), results.of(name, "before")
     seconds = [float(one["seconds"]) for one in ours]
     most = {"empty": EMPTY_TRIAL_LIMIT_S, "demo": DEMO_LIMIT_S}[name]
@@ -341,12 +341,12 @@ def other_lines(results: Results, name: str) -> list[Line]:
 
 
 def cache_options(folder: str) -> list[str]:
-    """An empty place for the feature cache, so that it is made inside the time."""
+    """An empty folder for the feature cache, so that the time includes computing it."""
     return ["--cache-dir", f"{folder}/features"]
 
 
 def commands_of(bench: Bench, case: Case) -> list[str]:
-    """Ours, and the others', as a user would type them."""
+    """The commands of ours and of the other ways, as a user would type them."""
     found = [" ".join(map(str, ("python -m sweep.run", *bench.arguments(case, "fp32", f"{case.name}.py"))))]
     if not case.listed:
         (params,) = case.places.values()
@@ -376,7 +376,7 @@ def _runs(ours: dict[str, Any]) -> list[tuple[TrialParams, int]]:
 
 
 def _total_s(case: Case, tutorial: dict[str, Any], runs: Sequence[tuple[TrialParams, int]]) -> float:
-    """Seconds of the tutorial's epochs if its trials ran as long as ours."""
+    """Seconds of the tutorial's epochs if its trials ran as many epochs as ours."""
     places, epoch_s = list(case.places), tutorial["epoch_s"]
     of = {place: statistics.fmean(epoch_s) if len(places) == 1 else epoch_s[i] for i, place in enumerate(places)}
     return sum(epochs * of[params.backbone, params.unfreeze_depth] for params, epochs in runs) / AT_ONCE
@@ -388,7 +388,7 @@ def _seconds(values: Sequence[float]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A number of pandas' as Python's own."""
+    """A pandas or NumPy number as a Python number; other values unchanged."""
     return value.item() if hasattr(value, "item") else value
 
 

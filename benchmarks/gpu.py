@@ -3,8 +3,8 @@
     python -m benchmarks.gpu --part tests|speed|study --data FOLDER --weights FOLDER|random
                              [--device cuda|cpu] [--seconds 210] [--only TEXT] [--quick]
 
-FOLDER holds train, val and test, in each a folder a class. Prints one line of JSON for the machine and one after each
-row. --quick: tiny sizes, to see that it works; its numbers are of no use.
+FOLDER holds train, val and test, each with one folder per class. Prints one line of JSON for the machine and one after
+each row. --quick: tiny sizes, to see that it works; its numbers mean nothing.
 """
 
 from __future__ import annotations

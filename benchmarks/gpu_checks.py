@@ -1,4 +1,4 @@
-"""What can only be seen on a GPU, or must be the same there: a row a check, with what was found."""
+"""Checks of what only a GPU shows, or what must be the same there: one row per check, with its result."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from trainables.weights import find_weights
 
 STEPS = 10
 CLOSE = 1e-3
-"""Of losses and probabilities after ``STEPS`` steps in fp32: both devices add in another order."""
+"""Allowed difference of losses and probabilities after ``STEPS`` steps in fp32: the devices sum in different orders."""
 CLOSE_CACHED = 1e-4
 CACHED_STEPS = 30
 CLOSE_GRADIENT = 1e-4
-"""Of the gradient's length."""
+"""Allowed difference, as a share of the gradient's length."""
 CLOCKS = ("epoch_seconds", "images_per_second", "inference_ms_per_image")
 QUICK_BACKBONES = ("resnet18", "squeezenet1_1")
 
 
 def measure(session: Session) -> None:
-    # Determinism comes first: cuBLAS reads its setting once, at the process's first product.
+    # Determinism comes first: cuBLAS reads its setting once, at the process's first matrix product.
     for backbone in ("resnet18",) if session.quick else ("resnet18", "vgg16", "densenet121"):
         _check(session, f"--deterministic: {backbone} depth 4 twice", 15, lambda b=backbone: deterministic(session, b))
     for backbone, depth in (("resnet18", 1), ("squeezenet1_1", 4)):
@@ -59,7 +59,7 @@ def _check(session: Session, name: str, needed_s: float, check: Callable[[], Row
 
 
 def deterministic(session: Session, backbone: str) -> Row:
-    """Two trials alike: records without clocks and weights are the same bits, in fp32 and in bf16."""
+    """Two equal trials: records (without times) and weights are bitwise equal, in fp32 and in bf16."""
     batch = 4 if session.quick else 16
     params = TrialParams(backbone=backbone, unfreeze_depth=4, batch_size=batch, augment="standard", dropout=0.2)
     differ = []
@@ -96,7 +96,7 @@ def same_on_both_devices(session: Session, backbone: str, depth: int) -> Row:
 
 
 def same_probabilities(session: Session, backbone: str, precision: str) -> Row:
-    """As the project promises them on another device, with torch's own setting of TF32."""
+    """As close as the project promises on another device (``SAME_PROBABILITY``), with torch's default for TF32."""
     batch = 4 if session.quick else 32
     params = TrialParams(backbone=backbone, unfreeze_depth=4, batch_size=batch)
     found = []
@@ -109,7 +109,7 @@ def same_probabilities(session: Session, backbone: str, precision: str) -> Row:
 
 
 def micro_batches(session: Session) -> Row:
-    """One step with all memory, one with too little for the batch, of a network without BatchNorm."""
+    """One step with all memory and one with too little for the batch, in a network without BatchNorm."""
     if session.device.type != "cuda":
         return {"passed": None, "detail": "a CPU does not run out of memory so"}
     batch, backbone = (16 if session.quick else 64), "squeezenet1_1"
@@ -234,7 +234,7 @@ def _without_tf32() -> Iterator[None]:
 
 @torch.inference_mode()
 def _probabilities(trial: FinetuneTrial, precision: str) -> NDArray[np.float32]:
-    """Of the validation images, in eval mode: float32 [N, C]."""
+    """Probabilities of the validation images, in eval mode: float32 [N, C]."""
     device = next(trial.model.parameters()).device
     images = torch.from_numpy(np.asarray(trial.data.images)[trial.data.val.rows]).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -258,7 +258,7 @@ def _counts(state: dict[str, Any]) -> dict[str, Any]:
 def _differences(
     one: tuple[dict[str, Any], dict[str, Tensor]], two: tuple[dict[str, Any], dict[str, Tensor]]
 ) -> list[str]:
-    """Names of what is not the same in two records and two sets of weights."""
+    """Names of what differs between two records and two sets of weights."""
     found = [name for name in {**one[0], **two[0]} if repr(one[0].get(name)) != repr(two[0].get(name))]
     return found + [name for name, tensor in one[1].items() if not torch.equal(tensor, two[1][name])]
 

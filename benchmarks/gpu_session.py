@@ -1,4 +1,4 @@
-"""What the parts of ``benchmarks.gpu`` share: images, run folders, trials, and one line of JSON a row."""
+"""Shared by the parts of ``benchmarks.gpu``: images, run folders, trials, and one line of JSON per row."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from trainables.weights import find_weights
 SPLITS = ("train", "val", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png")
 QUICK_FILES = 8
-"""Of each class and split."""
+"""Files of each class and split."""
 CACHE_BYTES = 20_000_000_000
 MEMORY_BYTES = 16_000_000_000
-"""Of a trial, which decides what is cached."""
+"""Memory of a trial, which decides what is cached."""
 
 Row = dict[str, Any]
 Label = Callable[[str], str]
@@ -50,7 +50,7 @@ class DecodedImages:
     path: list[str]
 
     def rows_of(self, split: str, count: int | None = None) -> NDArray[np.int64]:
-        """Which images belong to ``split``; ``count`` of them, repeated as often as it takes, in a mixed order."""
+        """Indices of the images of ``split`` in random order; ``count`` of them, repeated if there are fewer."""
         rows = np.random.default_rng(0).permutation([i for i, its in enumerate(self.split) if its == split])
         return rows if count is None else np.resize(rows, count)
 
@@ -58,7 +58,7 @@ class DecodedImages:
 def decode_folder(data: Path, pixels: Path, image_size: int, files_a_class: int | None) -> DecodedImages:
     """Decode ``data``/split/class/file of the splits train, val and test into ``pixels``, squares of ``image_size``.
 
-    files_a_class: at most so many of each class and split; None = all. ``UserError`` where a split has no images.
+    files_a_class: at most so many of each class and split; None = all. ``UserError`` if a split has no images.
     """
     found: list[tuple[str, str, Path]] = []
     for split in SPLITS:
@@ -94,8 +94,8 @@ def write_run_folder(
 ) -> Path:
     """A run folder as ``prepare`` writes it, as far as a trial reads it; its test split is open. Returns ``run_dir``.
 
-    rows: of ``images`` in each split, any number of times. label_of: a finding to its class, or to several joined by
-    "|", which makes the task multi_label.
+    rows: the indices in ``images`` of each split, with any repetitions. label_of: maps a finding to its class, or to
+    several joined by "|", which makes the task multi_label.
     """
     labels = [label_of(finding) for finding in images.finding]
     dataset = {
@@ -119,9 +119,9 @@ def write_run_folder(
 
 @dataclasses.dataclass
 class Session:
-    """One call of the benchmark. folder: for what it writes. weights: a folder or "random". began_s: its first moment.
+    """One call of the benchmark. folder: for its files. weights: a folder or "random". began_s: when it started.
 
-    seconds: no row is begun that would not end within them. only: rows whose name holds this text.
+    seconds: no row is started that would not end within them. only: rows whose name contains this text.
     """
 
     folder: Path
@@ -136,7 +136,7 @@ class Session:
 
     @property
     def threads(self) -> int:
-        """Of torch, in a trial."""
+        """torch's threads in a trial."""
         return 1 if self.quick else min(8, os.cpu_count() or 1)
 
     @property
@@ -144,7 +144,7 @@ class Session:
         return self.seconds - (time.monotonic() - self.began_s)
 
     def few(self, train: int, val: int) -> Path:
-        """The run folder with so many images, the findings as classes."""
+        """The run folder with so many images of each split, the findings as classes."""
         name = f"findings_{train}_{val}"
         if name not in self._folders:
             rows = {"train": self.images.rows_of("train", train), "val": self.images.rows_of("val", val)}
@@ -169,7 +169,7 @@ class Session:
         device: torch.device | None = None,
         seed: int = 0,
     ) -> TrialSettings:
-        """Of a trial on this run folder; ``backbone`` has random weights where the folder of weights lacks it.
+        """Settings of a trial on this run folder; ``backbone`` has random weights if the folder of weights lacks it.
 
         cache: where features are cached; None = they are not.
         """
@@ -205,7 +205,7 @@ class Session:
         return FinetuneTrial(params, self.settings(run_dir, params.backbone, precision=precision, **settings), 0)
 
     def row(self, name: Row, needed_s: float, measure: Callable[[], Row]) -> None:
-        """Print ``name`` with what ``measure`` found, or why it was not found."""
+        """Print ``name`` with the result of ``measure``, or why there is none."""
         if self.only not in " ".join(map(str, name.values())):
             return
         if self.left_s < needed_s:
@@ -214,7 +214,7 @@ class Session:
         began_s = time.monotonic()
         try:
             found = measure()
-        except Exception as error:  # the other rows are measured all the same
+        except Exception as error:  # the other rows are still measured
             last = "".join(traceback.format_exception(error)).strip().splitlines()[-6:]
             found = {"passed": False, "detail": " | ".join(line.strip() for line in last)}
         print_row(name | found | {"row_s": round(time.monotonic() - began_s, 1)})
@@ -228,7 +228,7 @@ def print_row(row: Row) -> None:
 
 
 def machine(device: torch.device) -> Row:
-    """What the figures are of."""
+    """The software and hardware that the figures are of."""
     found: Row = {"torch": torch.__version__, "cuda": torch.version.cuda, "cpus": os.cpu_count(), "card": "none (CPU)"}
     if device.type == "cuda":
         card = torch.cuda.get_device_properties(device)

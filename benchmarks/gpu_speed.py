@@ -1,4 +1,4 @@
-"""Images a second of our trials on one card, beside a bare loop of the same network in the same mode."""
+"""Images per second of our trials on one GPU, compared with a bare loop of the same network in the same mode."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AUTOTUNED = ("resnet50", "densenet121")
 AT_ONCE = (1, 2, 4)
 PAIRS = 3
 ENOUGH_S = 5.0
-"""Seconds after which no further pair of measurements is begun."""
+"""Seconds after which no further pair of measurements is started."""
 WARM_UP_STEPS = 10
 
 
@@ -48,12 +48,12 @@ def measure(session: Session) -> None:
 
 
 def _sizes(session: Session) -> tuple[int, int]:
-    """Images an epoch, and of a batch."""
+    """Images per epoch, and per batch."""
     return (16, 4) if session.quick else (4096, 64)
 
 
 def full_training(session: Session, backbone: str) -> Row:
-    """Ours and the bare loop in turn; the first epoch and the first steps are not counted."""
+    """Ours and the bare loop alternately; the first epoch and the first steps are not counted."""
     count, batch = _sizes(session)
     _reset_peak(session)
     trial = session.trial(session.few(count, batch), _params(backbone, 4, batch), precision="bf16")
@@ -91,7 +91,7 @@ def frozen_training(session: Session, backbone: str, depth: int, cached: bool) -
 
 
 def first_epochs(session: Session, backbone: str) -> Row:
-    """Seconds of the first two epochs on all training images, fp32, with cuDNN trying its algorithms and without."""
+    """Seconds of the first two epochs on all training images, fp32, without and with cuDNN's autotuning."""
     _, batch = _sizes(session)
     found: Row = {"unit": "s"}
     for name, epochs in (("as_they_are", 2), ("tried", AUTOTUNE_FROM_IMAGES)):
@@ -115,9 +115,9 @@ def compiled(session: Session, backbone: str) -> Row:
 
 
 class BareLoop:
-    """torchvision's network with one linear layer behind its features, one batch that stays on the card, nothing else.
+    """torchvision's network with one linear layer after its features, one batch that stays on the GPU, nothing else.
 
-    The mode is that of a trial: bf16 autocast, channels_last, cuDNN's fastest algorithms, SGD in its fused form.
+    The mode is that of a trial: bf16 autocast, channels_last, cuDNN's fastest algorithms, fused SGD.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class BareLoop:
         self._scale, self._shift = 1 / (255 * std), -mean / std
 
     def images_per_second(self, steps: int) -> float:
-        torch.backends.cudnn.benchmark = True  # A trial's epoch, measured in between, ends with it off.
+        torch.backends.cudnn.benchmark = True  # A trial's epoch, measured in between, leaves it off.
         synchronize(self._device)
         began_s = time.monotonic()
         for _ in range(steps):
@@ -155,7 +155,7 @@ class BareLoop:
 
 
 def trials_at_once(session: Session) -> Row:
-    """Processes of one trial each; all are ready before some of them train ``epochs`` epochs at the same time."""
+    """Processes with one trial each; all are ready before some of them train ``epochs`` epochs concurrently."""
     count, batch = _sizes(session)
     backbone, at_once, epochs = ("squeezenet1_1", (1, 2), 1) if session.quick else ("resnet18", AT_ONCE, 2)
     settings = session.settings(session.few(count, batch), backbone, precision="bf16")
@@ -166,7 +166,7 @@ def trials_at_once(session: Session) -> Row:
             line, its = context.Pipe()
             worker = context.Process(target=_train_on_demand, args=(its, _params(backbone, 4, batch), settings))
             worker.start()
-            its.close()  # So that the death of a worker ends the line.
+            its.close()  # So that the connection ends if the worker dies.
             workers.append(worker)
             lines.append(line)
         for line in lines:
@@ -205,7 +205,7 @@ def _params(backbone: str, depth: int, batch: int) -> TrialParams:
 
 
 def _epoch(session: Session, trial: FinetuneTrial) -> float:
-    """Images a second of training alone, as the trial itself measures it, with nothing of others under way."""
+    """Images per second of training only, as the trial measures it, after all other GPU work is done."""
     synchronize(session.device)
     record: dict[str, Any] = trial.run_epoch()
     return float(record["images_per_second"])

@@ -1,4 +1,4 @@
-"""The studies' ResNet-18 rows in epochs of 12,000 images, longest first, as many as there is time for."""
+"""The studies' ResNet-18 rows in epochs of 12,000 images, longest first, as many as time allows."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from trainables.metrics import evaluate_predictions
 
 BACKBONE = "resnet18"
 IMAGES_AN_EPOCH = 12_000
-"""To which our training split is repeated: as many as most studies had of two findings. msds19058 had 1,594, and three
-findings were 6,200: these rows take more steps than theirs."""
+"""Our training split is repeated to this size: as many images as most studies had of two findings. msds19058 had 1,594,
+and three findings were 6,200: these rows take more steps than in the studies."""
 MOST_IMAGES = 60_000
 QUICK_IMAGES, QUICK_RUNS = 32, 2
 AT_ONCE = 6
-"""Runs that share the card: with batches of 8 to 32 a single one leaves most of it idle."""
+"""Runs that share the GPU: with batches of 8 to 32 a single one leaves most of it idle."""
 STEP_S = {False: 0.006, True: 0.012}
-"""Seconds a step, of a head alone and of more, that are reckoned with before a run is begun."""
+"""Estimated seconds per step, of the head only and of more, to decide whether a run is started."""
 START_S = 5.0
-"""Seconds of building, of the first steps and of the predictions, for each run."""
+"""Seconds of building, of the first steps and of the predictions, per run."""
 NORMAL, BOTH = "normal", "covid|pneumonia"
 
 
 @dataclasses.dataclass(frozen=True)
 class StudyRun:
-    """Rows that ask for the same: ids. data: "two", "three" or "several" findings; epochs: after the cut, which the
-    rows ``cut`` have felt.
+    """Rows (``ids``) with the same settings. data: "two", "three" or "several" findings; epochs: limited by
+    ``MOST_IMAGES``; cut: the rows that had more.
     """
 
     ids: tuple[str, ...]
@@ -54,7 +54,7 @@ def measure(session: Session) -> None:
     runs = study_runs()
     if session.quick:
         runs = [next(run for run in runs if run.data == data) for data in ("two", "several")][:QUICK_RUNS]
-    for run in runs:  # Made before several processes want them.
+    for run in runs:  # Created before several processes need them.
         _run_folder(session, run.data)
     left_out: list[str] = []
     with ProcessPoolExecutor(1 if session.quick else AT_ONCE, mp_context=get_context("spawn")) as pool:
@@ -67,7 +67,7 @@ def measure(session: Session) -> None:
 
 
 def measured(session: Session, run: StudyRun) -> Row | None:
-    """What one run came to; None where too little time is left for it."""
+    """The result of one run; None if too little time is left for it."""
     if session.left_s < START_S + run.steps * STEP_S[run.trunk_trains] and not session.quick:
         return None
     began_s = time.monotonic()
@@ -76,7 +76,7 @@ def measured(session: Session, run: StudyRun) -> Row | None:
 
 
 def study_runs() -> list[StudyRun]:
-    """All rows of ``BACKBONE`` that can be run, those that ask for the same together, the most steps first."""
+    """All rows of ``BACKBONE`` that can be run, those with the same settings together, the most steps first."""
     findings = {row.id: row.findings for row in published()}
     same: dict[tuple[TrialParams, str, int], list[str]] = {}
     cut: set[str] = set()

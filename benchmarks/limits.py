@@ -1,21 +1,20 @@
-"""The least time in which a sweep can be done on this machine, and the bare loop that it is compared with.
+"""The shortest time in which a sweep can be done on this machine, and the bare loop for comparison.
 
     python -m benchmarks.limits --backbone resnet18 --depth 1 [--trials 12 --epochs 5 --images 785,169]
 
 The lower bound T*. A sweep has three parts that no program can leave out:
 
-- What is frozen is a function of the image alone. Each distinct frozen part (backbone, boundary) has to see each image
-  once in each of its views (two for "flip"; for "standard", where no two views are alike, once an epoch).
-- In each epoch of a trial, what trains goes forward and backward over each training image. At the least it does its
-  FLOPs; at the least it moves its bytes: per step 24 a trained parameter (SGD with momentum reads weight, gradient
-  and momentum and writes each once, four bytes every time), and per image the boundary's activations. The larger
-  counts.
-- After each epoch, what trains goes forward over each validation image.
+- The frozen part is a function of the image alone. Each distinct one (backbone, boundary) has to process each image
+  once in each of its views (two for "flip"; once per epoch for "standard", where no two views are alike).
+- In each epoch of a trial, the trained part goes forward and backward over each training image. It has to do its FLOPs
+  and to move its bytes: per step 24 per trained parameter (SGD with momentum reads weight, gradient and momentum and
+  writes each once, four bytes every time), and per image the boundary's activations. The slower of the two counts.
+- After each epoch, the trained part goes forward over each validation image.
 
-FLOPs become seconds by the FLOP/s that a loop over that very part reaches in its layout (channels_last, float32), with
-memory kept as our trials keep it, on one thread while another process does the same, bytes by a memory copy measured
-alike. ``AT_ONCE`` trials run at a time, so the sum is divided by that. Not counted are decoding, starting processes,
-and all that a sweep writes.
+FLOPs are converted to seconds by the FLOP/s of a loop over the same part in its layout (channels_last, float32), with
+freed memory kept as in our trials, on one thread while another process does the same; bytes by a memory copy measured
+in the same way. ``AT_ONCE`` trials run at a time, so the sum is divided by that. Decoding, starting processes, and all
+that a sweep writes are not counted.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ BATCH = 32
 CLASSES = 3
 BYTES_A_PARAMETER_AND_STEP = 24
 COPIED_BYTES = 256 * 2**20
-"""Far more than the caches hold."""
+"""Far more than fits into the CPU's caches."""
 VIEWS = {"none": 1, "flip": 2}
 
 
 @dataclass(frozen=True)
 class Part:
-    """flops: of one image, two a multiply-add. seconds: of one image in the bare loop over this part alone."""
+    """flops: of one image, two per multiply-add. seconds: of one image in a loop over this part only."""
 
     flops: float
     seconds: float
@@ -62,8 +61,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one image costs a network, by the part that is frozen (forward), that trains (forward and backward) and that
-    validates (what trains, forward). boundary_bytes: of the activations between them, float32."""
+    """The cost of one image: the frozen part (forward), the trained part (forward and backward), and validation
+    (the trained part forward). boundary_bytes: of the activations between frozen and trained part, float32."""
 
     frozen: Part
     trained: Part
@@ -101,7 +100,7 @@ def lower_bound_s(
     costs: Mapping[tuple[str, int | None], Cost],
     bandwidth: float,
 ) -> float:
-    """T* of ``runs``, trials with the epochs that each ran, in seconds.
+    """T* in seconds of ``runs``: trials and the epochs that each ran.
 
     costs: by (backbone, unfreeze_depth). bandwidth: bytes/s.
     """
@@ -124,7 +123,7 @@ def lower_bound_s(
 
 
 def flop_limit(runs: Sequence[tuple[TrialParams, int]], train_count: int, val_count: int, cost: Cost) -> float:
-    """How many times fewer FLOPs ``runs`` of one network take if what is frozen is computed once a view."""
+    """How many times fewer FLOPs ``runs`` of one network take if the frozen part is computed once per view."""
     epochs = sum(count for _, count in runs)
     views = max(VIEWS[params.augment] for params, _ in runs)
     every_time = epochs * (train_count + val_count) * cost.frozen.flops
@@ -134,7 +133,7 @@ def flop_limit(runs: Sequence[tuple[TrialParams, int]], train_count: int, val_co
 
 
 def measure_cost(params: TrialParams, image_size: int, seconds: float) -> Cost:
-    """What an image costs the network of ``params``, each part's loop running for ``seconds`` in two processes."""
+    """The cost of one image in the network of ``params``, each part's loop running for ``seconds`` in two processes."""
     counted = count_flops(params, image_size)
     rates = two_at_once(_seconds_an_image, params, image_size, seconds)
     counts = (counted.frozen, counted.trained, counted.validated)
@@ -142,14 +141,14 @@ def measure_cost(params: TrialParams, image_size: int, seconds: float) -> Cost:
         Part(part.flops, statistics.fmean(both)) for part, both in zip(counts, zip(*rates, strict=True), strict=True)
     )
     if params.unfreeze_depth == 0:
-        # The time of a step of so small a head is Python's, which is no lower bound: the rate of the trunk is taken.
+        # The step time of so small a head is Python's overhead, which is no lower bound: take the trunk's rate.
         a_flop_s = frozen.seconds / frozen.flops
         trained, validated = (Part(part.flops, part.flops * a_flop_s) for part in (trained, validated))
     return replace(counted, frozen=frozen, trained=trained, validated=validated)
 
 
 def count_flops(params: TrialParams, image_size: int) -> Cost:
-    """The same without the seconds, which are 0: nothing is timed."""
+    """``measure_cost`` without timing: the seconds are 0."""
     model, images = network_of(params, image_size), normalise(images_of(2, image_size))
     boundary = model.forward_frozen(images)
     frozen, trained, validated = (
@@ -165,15 +164,15 @@ def count_flops(params: TrialParams, image_size: int) -> Cost:
 
 
 def measure_bandwidth(copied_bytes: int = COPIED_BYTES) -> float:
-    """Bytes/s, read and written, of a memory copy by one thread while another process copies, too."""
+    """Bytes/s, read plus written, of a memory copy by one thread while another process copies too."""
     return statistics.fmean(two_at_once(_copy, copied_bytes))
 
 
 def bare_epoch_s(params: TrialParams, train_count: int, val_count: int, image_size: int) -> list[float]:
-    """Seconds of an epoch of the trial ``params`` as a bare loop, in each of two processes at once.
+    """Seconds of an epoch of the trial ``params`` as a bare loop, in each of two concurrent processes.
 
     Every layer runs in every step; the frozen ones without gradients. One thread, channels_last, float32; the decoded
-    images lie in memory as uint8; fused optimiser; validation after training; nothing is written.
+    images are in memory as uint8; fused optimiser; validation after training; nothing is written.
     """
     return two_at_once(_bare_epoch, params, train_count, val_count, image_size)
 
@@ -206,7 +205,7 @@ def _bare_epoch(params: TrialParams, train_count: int, val_count: int, image_siz
 
 
 def _seconds_an_image(params: TrialParams, image_size: int, seconds: float) -> tuple[float, float, float]:
-    """Of the frozen part, of training the rest, and of its forward pass."""
+    """Seconds per image of the frozen part, of training the rest, and of the rest's forward pass."""
     set_up_cpu(1)
     model, images = network_of(params, image_size), normalise(images_of(BATCH, image_size))
     boundary = model.forward_frozen(images)

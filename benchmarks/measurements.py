@@ -1,4 +1,4 @@
-"""Measurements that take hours, each kept in a file as soon as it is made, so that a stopped benchmark goes on."""
+"""Measurements that take hours, each saved as soon as it is made, so that a stopped benchmark can continue."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainables.atomic import append_line
 
 @dataclass(frozen=True)
 class Measurement:
-    """One to be made, or found in the results file. expected_s: about how long it takes."""
+    """A measurement to make, or to take from the results file. expected_s: estimated seconds."""
 
     case: str
     what: str
@@ -32,7 +32,7 @@ class Measurement:
 
 @dataclass
 class Results:
-    """The JSON-lines file. setup: of the measurements that are used."""
+    """The JSON-lines file of results. setup: only measurements with this setup are used."""
 
     path: Path
     setup: dict[str, Any]
@@ -45,7 +45,7 @@ class Results:
             try:
                 one = json.loads(line)
             except ValueError:
-                continue  # The process was killed while it wrote.
+                continue  # The process was killed while writing.
             if one["setup"] == self.setup:
                 self._take(one)
 
@@ -61,7 +61,7 @@ class Results:
         return self.found[key]
 
     def of(self, case: str, what: str) -> list[dict[str, Any]]:
-        """The values of all rounds, in their order."""
+        """The values of all rounds, in order."""
         return [values for (name, kind, _), values in sorted(self.found.items()) if (name, kind) == (case, what)]
 
     def _take(self, line: dict[str, Any]) -> None:
@@ -70,7 +70,7 @@ class Results:
 
 
 def machine() -> str:
-    """Of what CPU, how many cores of it, and torch's version."""
+    """Number of cores, CPU model, and torch's version, as text."""
     cpu = next(iter(of_processors("model name")), platform.processor() or platform.machine())
     amx = " with AMX" if any("amx_bf16" in flags for flags in of_processors("flags")) else ""
     return f"{AT_ONCE} cores of {cpu}{amx}, torch {torch.__version__}"

@@ -1,9 +1,9 @@
-"""How many films that were exported again the checks find, how many pairs they name falsely, and what that takes.
+"""How many re-exported films the checks find, how many false pairs they report, and how long that takes.
 
-Of each real image a copy is made: shifted by up to 8 px, cropped by up to 6 % a side, mirrored or not, gamma .8 to
-1.25, at another size, JPEG 60 to 95. Patients are halved: the settings of ``trainables.data.near_duplicates`` were
-chosen on one half, the other is reported. False is a pair of two patients; two films of one patient may look as alike
-as one film does.
+Each real image is copied: shifted by up to 8 px, cropped by up to 6 % per side, mirrored or not, gamma .8 to 1.25, at
+another size, JPEG 60 to 95. Patients are split in halves: the settings of ``trainables.data.near_duplicates`` were
+chosen on one half, the other is reported. A pair of two patients is false; two films of one patient may look as similar
+as two copies of one film.
 
     python -m benchmarks.near_duplicates [--data FOLDER] [--images 12000]
 
@@ -78,7 +78,7 @@ def exported_again(image: Image.Image, chance: np.random.Generator) -> Image.Ima
 
 
 def searched(smalls: np.ndarray) -> tuple[NearPairs, tuple[float, float]]:
-    """The pairs, and the CPU seconds and seconds that the search took."""
+    """The pairs found, and the CPU and wall-clock seconds of the search."""
     rows, cpu_s, wall_s = np.arange(len(smalls)), time.process_time(), time.monotonic()
     with ThreadPoolExecutor(THREADS) as pool:
         near = find_near_pairs(smalls, rows, rows, pool)

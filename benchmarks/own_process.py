@@ -1,4 +1,4 @@
-"""A measurement in a process of its own, where nothing from before is in memory; and one in two processes at once."""
+"""Measurements in a new process, where nothing from before is in memory, and in two concurrent processes."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from sweep.records import Run, read_run
 
 ROOT = Path(__file__).resolve().parents[1]
 AT_ONCE = 2
-"""Processes, and trials of a sweep, that run side by side: one for each of the two cores."""
+"""Number of concurrent processes, or trials of a sweep: one for each of the two cores."""
 _T = TypeVar("_T")
 _barrier: Barrier | None = None
 
 
 def answer_of(module: str, *arguments: object, **environment: str) -> Any:
-    """What ``python -m module`` prints as JSON in its last line. RuntimeError, with all it said, if it fails."""
+    """What ``python -m module`` prints as JSON in its last line. RuntimeError with all its output if it fails."""
     return json.loads(_said(module, *arguments, environment=environment).splitlines()[-1])
 
 
 def timed_sweep(*arguments: object, checkout: Path = ROOT) -> tuple[float, Run]:
-    """Run ``python -m sweep.run`` with ``arguments`` into a new folder, where nothing is decoded or cached before.
+    """Run ``python -m sweep.run`` with ``arguments`` in a new folder, where nothing is decoded or cached in advance.
 
-    Returns the seconds from the command to its end, and what the run folder held. checkout: the one that is run.
-    RuntimeError, with all it said, if it fails.
+    Returns the seconds from the command to its end, and the contents of the run folder. checkout: the one to run.
+    RuntimeError with all its output if it fails.
     """
     with tempfile.TemporaryDirectory() as storage:
         began_s = time.perf_counter()
@@ -42,7 +42,7 @@ def timed_sweep(*arguments: object, checkout: Path = ROOT) -> tuple[float, Run]:
 
 
 def two_at_once(function: Callable[..., _T], *arguments: Any) -> list[_T]:
-    """What ``function`` returns in each of ``AT_ONCE`` new processes, which wait for each other in ``ready``."""
+    """The results of ``function`` in ``AT_ONCE`` new processes, which wait for each other in ``ready``."""
     fresh = multiprocessing.get_context("spawn")
     barrier = fresh.Barrier(AT_ONCE)
     with ProcessPoolExecutor(AT_ONCE, fresh, initializer=_take, initargs=(barrier,)) as pool:
@@ -51,7 +51,7 @@ def two_at_once(function: Callable[..., _T], *arguments: Any) -> list[_T]:
 
 
 def ready() -> None:
-    """Wait for the other process of ``two_at_once``; nothing to wait for in a process that is alone."""
+    """Wait for the other process of ``two_at_once``; returns at once outside of it."""
     if _barrier is not None:
         _barrier.wait()
 
@@ -61,7 +61,7 @@ def _call(function: Callable[..., _T], arguments: tuple[Any, ...]) -> _T:
         return function(*arguments)
     except BaseException:
         assert _barrier is not None
-        _barrier.abort()  # Else the other process would wait without end.
+        _barrier.abort()  # Otherwise the other process would wait forever.
         raise
 
 

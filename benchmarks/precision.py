@@ -3,10 +3,10 @@
     python -m benchmarks.precision --data FOLDER --weights FOLDER|random [--device cuda|cpu] [--seeds 40]
                                    [--processes 1] [--seconds 7200] [--results FILE] [--quick]
 
-FOLDER holds train, val and test, in each a folder a class. Head and last block are trained at 224 px with cached
-features, everything at 96 px. Prints one line of JSON a pair of trials, and in the end, for each case, the mean
-difference (bf16 - fp32) of the best epoch's macro F1 with its 95 % interval (Student's t over the seeds). Pairs that
-stand in the file of results are not run again. No pair is begun after ``--seconds``.
+FOLDER holds train, val and test, each with one folder per class. Head and last block are trained at 224 px with cached
+features, everything at 96 px. Prints one line of JSON per pair of trials and, at the end, for each case the mean
+difference (bf16 - fp32) of the best epoch's macro F1 with its 95 % interval (Student's t over the seeds). Pairs in the
+results file are not run again. No pair is started after ``--seconds``.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ CASES: dict[str, tuple[int, int, dict[str, Any]]] = {
     "squeezenet1_1, everything": (96, 8, {"backbone": "squeezenet1_1", "unfreeze_depth": 4, "lr": 0.002}),
     "resnet18, everything": (96, 8, {"backbone": "resnet18", "unfreeze_depth": 4, "lr": 0.01}),
 }
-"""Side of the images in pixels, epochs, and hyperparameters. Cases whose weights are not at hand are left out."""
+"""Side of the images in pixels, epochs, and hyperparameters. Cases without weights are left out."""
 MARGIN = 0.01
-"""Of macro F1: an interval within +-MARGIN shows that bf16 costs nothing that matters."""
+"""An interval of the difference in macro F1 within +-MARGIN shows that bf16 costs nothing that matters."""
 
 
 def main() -> None:
@@ -91,7 +91,7 @@ def read(results: Path | None) -> list[Row]:
 def run_pair(
     name: str, seed: int, prepared: Path, device: str, weights: str, quick: bool, began_s: float, seconds: float
 ) -> Row | None:
-    """Both trainings of one seed, in turn; None when the time is over."""
+    """Both trainings of one seed, one after the other; None if the time is over."""
     from benchmarks.gpu_session import DecodedImages
 
     if time.monotonic() - began_s > seconds:

@@ -4,9 +4,9 @@
 
 As there: a train function with DataLoaders, every layer run in every step, the network in train mode throughout,
 validation and a checkpoint of network and optimiser after each epoch, ASHA with its settings. As in Ray's guide to
-Optuna: ``OptunaSearch``. Other than there: a torchvision network with a new head, of which the frozen layers have
+Optuna: ``OptunaSearch``. Different: a torchvision network with a new head, whose frozen layers have
 ``requires_grad=False``; an ``ImageFolder`` of the training images and one of the validation images; one torch thread.
-Run by ``benchmarks.tutorial``, which gives the settings as JSON; it prints the seconds of each trial's epochs.
+Run by ``benchmarks.tutorial``, which passes the settings as JSON; it prints the seconds of each trial's epochs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def load_data(data: str, size: int, augment: str) -> tuple[ImageFolder, ImageFolder]:
-    """augment: "none", "flip" or "standard", which turns and crops as our own does."""
+    """augment: "none", "flip" or "standard", which rotates and crops as ours does."""
     square: list[Any] = [transforms.Resize(size), transforms.CenterCrop(size)]
     tensor: list[Any] = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
     flip = transforms.RandomHorizontalFlip()
@@ -54,7 +54,7 @@ def load_data(data: str, size: int, augment: str) -> tuple[ImageFolder, ImageFol
 
 
 def make_network(params: TrialParams, weights: str | None, class_count: int) -> nn.Module:
-    """weights: a file of torchvision's names; None = random."""
+    """weights: a file with torchvision's parameter names; None = random."""
     network: nn.Module = torchvision.models.get_model(params.backbone, weights=None)
     if weights is not None:
         network.load_state_dict(torch.load(weights, weights_only=True))
@@ -64,7 +64,7 @@ def make_network(params: TrialParams, weights: str | None, class_count: int) -> 
     for name in unfrozen_modules(backbone, params.unfreeze_depth):
         part_of(network, name).requires_grad_(True)
     head = make_head(backbone.feature_width, params.head_widths, params.dropout, class_count)
-    if params.backbone.startswith("squeezenet"):  # Its classifier pools, too.
+    if params.backbone.startswith("squeezenet"):  # Its classifier includes the pooling.
         head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)
     network.set_submodule(backbone.dropped[0], head)
     return network
@@ -141,7 +141,7 @@ def main(settings: dict[str, Any], storage: str) -> list[list[float]]:
 
 
 if __name__ == "__main__":
-    from benchmarks import ray_tutorial  # Ray's workers import the train function; one of __main__ they could not.
+    from benchmarks import ray_tutorial  # Ray's workers import the train function, which they cannot from __main__.
 
     with tempfile.TemporaryDirectory() as storage:
         print(json.dumps(ray_tutorial.main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), storage)))

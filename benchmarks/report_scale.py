@@ -1,7 +1,7 @@
-"""How long the report of a thousand trials takes, and how much memory: at most 30 s and 1 GB.
+"""Time and memory of the report of a thousand trials: at most 30 s and 1 GB.
 
-The run folder is drawn up as a sweep of so many trials leaves it: three classes, 20 epochs, 3 finalists x 3 repeats,
-and so many images in validation and in test. Its report is built in a process of its own.
+The run folder is generated as a sweep of so many trials leaves it: three classes, 20 epochs, 3 finalists x 3 repeats,
+and ``IMAGES`` images each in validation and test. Its report is built in its own process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def measure(quick: bool) -> list[Row]:
 
 
 def cost(run: Path) -> tuple[float, float]:
-    """Seconds that the report of ``run`` takes, imports and all, and the most memory of this process, in MB."""
+    """Seconds that the report of ``run`` takes, including imports, and the peak memory of this process in MB."""
     began = time.monotonic()
     from reports.build import build
 

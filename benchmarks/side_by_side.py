@@ -1,8 +1,8 @@
 """Do two trials on two cores do twice the work of one? Whole epochs with validation, in two processes.
 
-Both processes build the same trial and train an epoch to warm up; then each works alone while the other waits, then
-both at once, with one torch thread each as the sweep gives them, and then with two each: the trap of a process that
-takes all the machine's cores for its own.
+Both processes build the same trial and train one epoch to warm up. Then each works alone while the other waits, then
+both at once with one torch thread each, as in a sweep, and then with two each: the trap of a process that uses all
+cores of the machine.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _images_per_second(workers: list[Connection], threads: int, seconds: float) 
 
 
 def _work(orders: Connection, run: str, backbone: str, depth: int) -> None:
-    """Train until the orders end: (threads, seconds) in, images a second out."""
+    """Train on request until the connection closes: receives (threads, seconds), sends images per second."""
     import torch
 
     from search_spaces.params import TrialParams

@@ -1,10 +1,10 @@
-"""``python -m benchmarks.soak``: sweeps on a cluster of three hosts, and faults that a seeded script draws, for hours.
+"""``python -m benchmarks.soak``: sweeps on a cluster of three hosts with random, seeded faults, for hours.
 
 As root, on a machine that permits namespaces (see tests/support/hosts.py). ``ray up cluster.yaml`` starts the cluster.
-A sweep after the other runs there, each with search, finalists and report, until every kind of fault has struck
-``--each`` times and ``--minutes`` are over. Half of the faults come at any time, the others as a worker takes its next
-trial (reset), while a state is written (checkpoint), or during the finalists' repeats. What has stopped is started
-again as deploy/README.md says. Ends with code 1 if a trial or an epoch was lost, or a sweep ended in a way of its own.
+Sweeps run one after another, each with search, finalists and report, until every kind of fault has occurred ``--each``
+times and ``--minutes`` are over. Half of the faults occur at any time, the others as a worker takes its next trial
+(reset), while a state is written (checkpoint), or during the finalists' repeats. What has stopped is started again as
+deploy/README.md says. Ends with code 1 if a trial or an epoch was lost, or a sweep ended unexpectedly.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ ANY = "any time"
 MOMENTS = ("reset", "checkpoint", "finalists")
 HOSTS = ("head", "first", "second")
 CUTS_S = (20.0, 90.0)
-"""How long a link is cut: shorter, and much longer, than it takes to be noticed."""
+"""How long a link is cut: shorter, and much longer, than it takes to be detected."""
 QUIET_S = (3.0, 12.0)
-"""From the first epoch after a fault to the next one."""
+"""Range of the time from the first epoch after a fault to the next fault."""
 LOOK_EVERY_S = 0.5
 DISK_MB = 400
 TRIALS, EPOCHS, FINALISTS, REPEATS = 12, 6, 2, 2
@@ -71,7 +71,7 @@ class Fault:
 
 
 def drawn(each: int, chance: random.Random) -> list[Fault]:
-    """``each`` faults of every kind, half of them at a moment of ``MOMENTS``, in an order of chance."""
+    """``each`` faults of every kind, half of them at a moment of ``MOMENTS``, in random order."""
     faults = []
     for kind in KINDS:
         at = [MOMENTS[number % len(MOMENTS)] for number in range(each // 2)]
@@ -82,8 +82,8 @@ def drawn(each: int, chance: random.Random) -> list[Fault]:
 
 @dataclass
 class Count:
-    """Over all sweeps. written: states of trials, one for each epoch that was trained to its end; epochs: those on
-    record; begun_again: epochs that a fault broke off; seconds_lost: of these, from the state before to the fault."""
+    """Over all sweeps. written: states of trials, one for each completed epoch; epochs: those recorded; begun_again:
+    epochs that a fault interrupted; seconds_lost: of these, from the previous state to the fault."""
 
     sweeps: int = 0
     sessions: int = 0
@@ -97,7 +97,7 @@ class Count:
 
 
 class Soak:
-    """Sweeps one after the other, and what befalls them."""
+    """Runs sweeps one after another, and their faults."""
 
     def __init__(self, cluster: LaunchedCluster, faults: list[Fault], chance: random.Random) -> None:
         self.cluster = cluster
@@ -108,7 +108,7 @@ class Soak:
         self._to_mend: tuple[float, Host] | None = None
 
     def sweep(self, name: str) -> None:
-        """One sweep to its end, started again as often as it takes; then count what it has left."""
+        """Run one sweep to its end, restarted as often as needed; then count what is in its run folder."""
         run = RunPaths(self._storage / "runs" / name)
         states: list[tuple[str, float]] = []
         command = f"--name {name} {OPTIONS} --seed {self._chance.randrange(1000)}"
@@ -126,7 +126,7 @@ class Soak:
         self._account(run, len(states))
 
     def _session(self, run: RunPaths, command: str, states: list[tuple[str, float]]) -> tuple[int, str, bool]:
-        """Start or resume the sweep; its exit code, what it said, and whether its process was killed."""
+        """Start or resume the sweep; its exit code, its output, and whether its process was killed."""
         start = f"cd xray-sweep; export RAY_AUTH_MODE=token; exec {SWEEP} --address auto --storage {SHARED}/runs"
         sweep = self.cluster.host("head").popen(f"{start} {command}")
         lines: list[str] = []
@@ -152,7 +152,7 @@ class Soak:
         return sweep.returncode, "".join(lines), killed
 
     def _next(self, phase: str) -> Fault | None:
-        """The first that is left for this phase; in the finalists', then, any."""
+        """The first fault that is left for this phase ("search" or "finalists")."""
         of_finalists = [fault for fault in self.left if fault.moment == "finalists"]
         others = [fault for fault in self.left if fault.moment != "finalists"]
         if phase == "search":
@@ -160,7 +160,7 @@ class Soak:
         return next(iter(of_finalists), None) if phase == "finalists" else None
 
     def _strike(self, fault: Fault, view: View, ended: list[str]) -> None:
-        """Do it: to the trial that has just ended or is being saved, or to any that runs."""
+        """Inject the fault: at the trial that has just ended or is being saved, or at any running one."""
         self.left.remove(fault)
         trial = self._chance.choice(sorted(view.running))
         if fault.moment == "reset":
@@ -198,20 +198,20 @@ class Soak:
         print(f"  {fault.kind}, {fault.moment}: {where}{', '.join(sorted(hit)) or 'no trial'}", flush=True)
 
     def _mend(self, now: bool = False) -> None:
-        """Plug in the cable whose time has come."""
+        """Reconnect the cut link if its time is over."""
         if self._to_mend is not None and (now or time.monotonic() >= self._to_mend[0]):
             self.cluster.network.cable(self._to_mend[1], "up")
             self._to_mend = None
 
     def _up(self) -> None:
-        """The cluster again, as a user starts it."""
+        """Start the cluster again, as a user does."""
         self._mend(now=True)
         code, text = self.cluster.run("ray up cluster.yaml --yes")
         if code:
             self.count.problems.append(f"ray up: {text[-2000:]}")
 
     def _account(self, run: RunPaths, written: int) -> None:
-        """Look for every trial and every epoch of a sweep that is done; its folder goes if nothing is lost."""
+        """Check every trial and every epoch of a finished sweep; delete its folder if nothing is lost."""
         told = read_run(run.root)
         problems = list(told.problems)
         table = pd.read_parquet(run.trials_table)
@@ -240,10 +240,10 @@ class Soak:
 
 
 class View:
-    """What the trials of one sweep do, as their folders, the heartbeat and /proc tell.
+    """What the trials of one sweep do, from their folders, the heartbeat and /proc.
 
-    written: of all sessions, a trial and when, for each state that it has written; writing: the trial that writes one
-    now; running: by trial, where, and its process, when last looked; phase: of the sweep.
+    written: over all sessions, trial and time of each state written; writing: the trial that is writing one now;
+    running: by trial, its host and process id at the last look; phase: of the sweep.
     """
 
     def __init__(self, run: RunPaths, written: list[tuple[str, float]], hosts: list[Host]) -> None:
@@ -274,7 +274,7 @@ class View:
                 if trial_id not in self._watched.values():
                     watch = LIBC.inotify_add_watch(self._inotify, os.fsencode(folder), IN_CREATE | IN_MOVED_TO)
                     self._watched[watch] = trial_id
-                    # One that was written before it was watched; those of earlier sessions are known.
+                    # A state written before the folder was watched; those of earlier sessions are known.
                     if (folder / "state.pt").exists() and all(trial_id != one for one, _ in self.written):
                         self.written.append((trial_id, time.time()))
             self.running = {
@@ -284,11 +284,11 @@ class View:
                 self.phase = json.loads(self._run.heartbeat.read_text())["phase"]
 
     def last_state_s(self, trial_id: str) -> float:
-        """When it was written, as ``time.time()``; now, if none was."""
+        """When the trial's last state was written, as ``time.time()``; now, if there is none."""
         return max((at_s for trial, at_s in self.written if trial == trial_id), default=time.time())
 
     def _events(self) -> Iterator[tuple[str, str, int]]:
-        """Trial, name of the file, and what was done with it, since the last call; see inotify(7)."""
+        """Trial, file name and event mask of the events since the last call; see inotify(7)."""
         with contextlib.suppress(BlockingIOError):
             data = os.read(self._inotify, 1 << 16)
             while data:
@@ -303,7 +303,7 @@ class View:
 
 
 def told(count: Count, seconds: float) -> Iterator[str]:
-    """What is to be reported."""
+    """The lines of the final report."""
     in_all = f"{sum(count.faults.values())} faults in {seconds / 60:.0f} min"
     yield f"{in_all}, {count.sweeps} sweeps, {count.sessions} sessions"
     for kind in KINDS:

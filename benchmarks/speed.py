@@ -1,9 +1,9 @@
-"""The speed and memory of the system beside what was promised, on two cores and without a GPU.
+"""Speed and memory of the system compared with its limits, on two cores and without a GPU.
 
     python -m benchmarks.speed [--only demo,cache,overhead,pair,report,scale] [--quick]
 
 Each ratio is of two measurements of the same run. Nothing else should be running. --quick: a few trials, images and
-seconds, to see that the benchmarks work; its numbers are of no use. Ends with code 1 if a limit is missed.
+seconds, to see that the benchmarks work; its numbers mean nothing. Ends with code 1 if a limit is missed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def use_two_cores() -> None:
-    """Keep this process and all that it starts to the machine that the limits are for."""
+    """Restrict this process and its children to two cores and no GPU, as the limits assume."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])

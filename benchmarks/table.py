@@ -1,4 +1,4 @@
-"""What a benchmark measured, beside its limit."""
+"""The measurements of a benchmark and their limits, as a table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """measured: in ``unit``. limit: the most (or, with at_least, the least) that is allowed; None = shown beside it."""
+    """measured: in ``unit``. limit: the maximum (with at_least the minimum) allowed; None = for information only."""
 
     what: str
     measured: float
@@ -18,7 +18,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """ "ok", "over" or "below"; empty without a limit. NaN, which is no measurement, is never ok."""
+        """ "ok", "over" or "below"; empty without a limit. NaN (no measurement) is never ok."""
         if self.limit is None:
             return ""
         if self.at_least:
@@ -27,7 +27,7 @@ class Row:
 
 
 def render(rows: Sequence[Row]) -> str:
-    """The table as text, a line a row."""
+    """The table as text, one line per row."""
     cells = [("what", "measured", "limit", "")]
     for row in rows:
         side = "at least" if row.at_least else "at most"

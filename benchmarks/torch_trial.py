@@ -1,4 +1,4 @@
-"""A trial that imports torch and ends. It stands alone, so that a worker that loads it imports nothing else of ours."""
+"""A trial that imports torch and ends. Its own module, so that a worker that loads it imports nothing else of ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ray import tune
 
 
 class TorchTrial(tune.Trainable):
-    """One epoch of nothing, reported as ``FinetuneTrainable`` reports its last."""
+    """One empty epoch, reported as ``FinetuneTrainable`` reports its last epoch."""
 
     def setup(self, config: dict[str, Any]) -> None:
         import torch

@@ -1,7 +1,7 @@
-"""What the system itself costs a trial: trials that import torch and end, through the real driver, search and history.
+"""The system's overhead per trial: trials that import torch and end, through the real driver, search and history.
 
-Seconds a trial are those from the first trial asked for to the last one written down, two at a time, the start of the
-two workers included, divided by the trials. Ray's default gives every trial a new process.
+Seconds per trial: the time from asking for the first trial to recording the last one, two at a time, including the
+start of the two workers, divided by the number of trials. Ray's default starts a new process for every trial.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _in_a_process(trials: int, how: str) -> float:
 
 
 def seconds_a_trial(trials: int, reuse_actors: bool, root: Path) -> float:
-    """Run ``trials`` trials that train nothing in the run folder ``root``."""
+    """Run ``trials`` trials that train nothing in the run folder ``root``; the mean seconds per trial."""
     from ray import tune
 
     from benchmarks.torch_trial import TorchTrial

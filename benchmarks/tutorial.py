@@ -1,11 +1,11 @@
-"""What the published way costs: Ray's PyTorch tutorial on the same images, networks and trials as ours.
+"""The time of Ray's published PyTorch tutorial on the same images, networks and trials as ours.
 
     python -m benchmarks.tutorial [--data FOLDER] [--weights FOLDER] [--backbone mobilenet_v2 --depth 0 ...]
 
 The program is ``benchmarks.ray_tutorial``. Two trials run at once, one torch thread each, with each of --num-workers;
-the fastest counts. An epoch is measured on a few and multiplied. The fixed cost (the start of Ray, the start and the
-end of a trial) is measured apart: what a sweep of two trials takes besides its epochs. It is counted once, not once a
-trial, which favours the tutorial.
+the fastest counts. A few epochs are measured and extrapolated. The fixed cost (the start of Ray, the start and the end
+of a trial) is measured separately: what a sweep of two trials takes besides its epochs. It is counted once, not once
+per trial, which favours the tutorial.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ DATA, WEIGHTS = SHARED / "data" / "xray_a", SHARED / "weights"
 
 @dataclass(frozen=True)
 class Tutorial:
-    """A measured sweep. epoch_s: the mean seconds of an epoch of each trial, while another trial runs beside it.
-    fixed_s: of the whole command what is not in the epochs of its trials."""
+    """A measured sweep. epoch_s: mean seconds of an epoch of each trial, while another trial runs. fixed_s: seconds of
+    the whole command outside the epochs of its trials."""
 
     num_workers: int
     epoch_s: list[float]
@@ -73,7 +73,7 @@ def measure(
 ) -> Tutorial:
     """Run the tutorial's sweep of ``trials``, at least two, for at most ``epochs`` epochs each (ASHA may stop some).
 
-    ``UserError``: ``data`` has no folders train and val, or ``weights`` has none of a backbone.
+    ``UserError``: ``data`` has no folders train and val, or ``weights`` lacks a backbone.
     """
     check_folders(data)
     settings = {
@@ -105,7 +105,7 @@ def check_folders(data: Path) -> None:
 
 
 def weight_files(weights: str, trials: Sequence[TrialParams]) -> dict[str, str]:
-    """The file of each backbone that does not begin at random; ``UserError`` names those that are not there."""
+    """The file of each backbone that does not start from random weights; ``UserError`` names missing ones."""
     found, missing = find_weights(weights, list(dict.fromkeys(params.backbone for params in trials)))
     if missing:
         raise UserError(*missing.values())
@@ -113,7 +113,7 @@ def weight_files(weights: str, trials: Sequence[TrialParams]) -> dict[str, str]:
 
 
 def render(measured: Sequence[Tutorial], trials: int, epochs: int) -> str:
-    """A line for each of ``num_workers``; the last names the fastest."""
+    """One line for each ``num_workers``; the fastest is marked."""
     best = min(measured, key=lambda one: statistics.fmean(one.epoch_s))
     lines = [
         f"{'num_workers':>11}  {'an epoch':>10}  {'fixed cost':>10}  {trials} trials x {epochs} epochs, two at once"

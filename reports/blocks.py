@@ -12,7 +12,7 @@ from reports.drawing import Drawing
 
 @dataclass(frozen=True)
 class Headline:
-    """The one number that a reader came for. ``value`` is text ready to show; ``detail`` says what it is worth."""
+    """The main number of a page. ``value`` is text ready to show; ``detail`` says how to interpret it."""
 
     value: str
     label: str
@@ -92,7 +92,7 @@ TITLES = {
 
 def columns(*keys: str, **titles: str) -> tuple[Column, ...]:
     """The columns of ``keys`` and then of ``titles``: kinds as in ``KINDS``, else text; titles as given, else as in
-    ``TITLES``, else the key in words. A title of one of ``keys`` leaves it at its place."""
+    ``TITLES``, else the key in words. A title for one of ``keys`` does not move it."""
     kinds = {key: kind for kind, of_kind in KINDS.items() for key in of_kind}
     titled = {key: TITLES.get(key, key.replace("_", " ")) for key in keys} | titles
     return tuple(
@@ -103,10 +103,10 @@ def columns(*keys: str, **titles: str) -> tuple[Column, ...]:
 
 @dataclass(frozen=True)
 class Table:
-    """Facts in rows. ``frame`` holds raw values (they go to the CSV as they are); ``columns`` says how to show which.
+    """Facts in rows. ``frame`` holds the raw values for the CSV; ``columns`` says which to show, and how.
 
-    name: of the file tables/<name>.csv, and .tex with latex. caption: plain text. folded: closed until it is opened.
-    filterable: sortable and filterable on the page, by its column "status", too.
+    name: of the file tables/<name>.csv, and .tex with latex. caption: plain text. folded: collapsed on the page.
+    filterable: sortable and filterable on the page, also by its column "status".
     """
 
     name: str
@@ -120,7 +120,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """name: of figures/<name>.svg and .png; caption: plain text; alt: what it shows, for who cannot see it.
+    """name: of figures/<name>.svg and .png; caption: plain text; alt: what it shows, for readers who cannot see it.
 
     frame: the numbers that are drawn, written as tables/<name>.csv; None where a table of the report holds them.
     """
@@ -134,7 +134,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures that stand side by side where there is room."""
+    """Figures shown side by side if there is room."""
 
     items: tuple[Figure, ...]
 
@@ -143,7 +143,7 @@ class Figures:
 class Sample:
     """One small image. uri: a data URI, "" where there is no thumbnail; name: its file name as the user knows it.
 
-    split: train, val or test. note: what stands below it in place of the split.
+    split: train, val or test. note: text shown below it in place of the split.
     """
 
     uri: str
@@ -162,7 +162,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Folded:
-    """Blocks that stand closed under their title until they are opened: reviewer's material."""
+    """Blocks that are collapsed under their title: material for reviewers."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -181,7 +181,7 @@ class Chapter:
 
 
 def walk(blocks: Iterable[Block]) -> Iterator[Block]:
-    """Every block, those in ``Figures`` and ``Folded`` too, in the order of the page."""
+    """Every block, including those in ``Figures`` and ``Folded``, in the order of the page."""
     for block in blocks:
         yield block
         if isinstance(block, Figures):

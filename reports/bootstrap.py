@@ -1,8 +1,8 @@
-"""How sure a score is: a configuration scored on the images and on resamples of patients, and its 95 % interval.
+"""The uncertainty of scores: a configuration scored on the images and on bootstrap resamples of patients.
 
-The images of one patient are not independent, so whole patients are drawn, with replacement, as many as there are
-(Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 3.8: resampling of clusters), once, so that
-every network is scored on the same resamples. scipy and scikit-learn take a hundred times as long.
+Images of one patient are not independent, so whole patients are drawn with replacement, as many as there are
+(Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 3.8: resampling of clusters). They are drawn
+once, so that every network is scored on the same resamples. scipy and scikit-learn take a hundred times as long.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trainables.metrics import decisions, has_class, is_known, ratio, sum_by_gro
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-# A set so poor in some class that fewer than one draw in fifty has every class gets fewer replicates, not a long wait.
+# If fewer than one draw in fifty has every class, there are fewer replicates rather than a long wait.
 _DRAWS_PER_REPLICATE = 50
 _ROUND = 256
 _MOST_LEFT_OUT = 1000
@@ -31,16 +31,16 @@ _MOST_LEFT_OUT = 1000
 REPLICATES = 2000
 PPV_AT_PREVALENCE = "precision_at_prevalence"
 ALL_FOLDS = "all folds"
-"""The name of a run that is all folds, joined."""
+"""The name of the run that joins all folds."""
 
 
 @dataclass(frozen=True)
 class Resamples:
-    """What was drawn. G groups in order of their first image, N images, B replicates.
+    """The resamples drawn: B replicates of G groups (in order of their first image) with N images.
 
     counts: uint16 [B, G], how often a replicate has each group; a row sums to G. member: int64 [N] in 0..G-1, the
-    group of each image. redrawn: replicates that lacked a class and were drawn anew. named: whether any image has a
-    group of a name, that is, whether groups are patients rather than single images.
+    group of each image. redrawn: draws that lacked a class and were repeated. named: whether any image has a named
+    group, that is, whether groups are patients rather than single images.
     """
 
     counts: NDArray[np.uint16]
@@ -63,11 +63,11 @@ class Resamples:
 
     @property
     def left_out(self) -> NDArray[np.uint16]:
-        """uint16 [J, G]: the jackknife, a row for each group with that group left out; none where G is 1.
+        """uint16 [J, G]: the jackknife, one row per group with that group left out; no rows if G is 1.
 
-        Above 1000 groups they are left out in as many blocks drawn by chance: the acceleration of an interval, for
-        which alone the rows are used, is the same in expectation (skewness falls with the root of a block's size
-        as the root of their number does).
+        Above 1000 groups, 1000 random blocks of groups are left out instead. The rows are used only for the
+        acceleration of an interval, which is the same in expectation: it is proportional to the skewness over the root
+        of the number of blocks, and both fall with the root of the block size.
         """
         rows = min(self.groups, _MOST_LEFT_OUT) if self.groups > 1 else 0
         block = np.random.default_rng(0).permutation(self.groups) % max(1, rows)
@@ -76,7 +76,7 @@ class Resamples:
 
     @property
     def weights(self) -> NDArray[np.uint16]:
-        """uint16 [1 + B + J, G], how often each group counts: in the images themselves, ``counts``, ``left_out``."""
+        """uint16 [1 + B + J, G], the weight of each group: 1 (the images themselves), ``counts``, ``left_out``."""
         once = np.ones((1, self.groups), dtype=np.uint16)
         return np.concatenate([once, self.counts, self.left_out])
 
@@ -92,9 +92,9 @@ def draw_resamples(
 
     groups: [N], "" = a group of its own. labels: int [N] in 0..class_count-1, or [N, class_count] of 0, 1 and
     ``MISSING`` (multi-label).
-    A draw counts if it has every class (multi-label: an image with and an image without every label) that the images
-    themselves have; others are drawn anew and counted. Where hardly any draw does (about one in fifty), there are
-    fewer than ``replicates``, perhaps none. The same arguments give the same resamples.
+    A draw is kept if it has every class that the images have (multi-label: an image with and one without each label);
+    others are repeated, and counted in ``redrawn``. If fewer than about one draw in fifty is kept, there are fewer than
+    ``replicates``, perhaps none. The same arguments give the same resamples.
     """
     # Numbered in order of their first image.
     member = pd.factorize(np.array([name or place for place, name in enumerate(groups)], dtype=object))[0]
@@ -134,10 +134,10 @@ def _needed(labels: NDArray[Any], class_count: int, member: NDArray[np.int64], g
 class Scores:
     """A configuration's scores by name ("f1_macro", "recall:covid", ...).
 
-    values: [R, 1 + B + J] of each of R runs by ``Resamples.weights``; NaN where an AUROC is undefined. proportion_of:
-    of how many images a score is a proportion, the mean over the runs; scores that are none are missing. groups_of: of
-    how many groups these images are. positives, negatives: for each class, the groups with an image that is known to
-    have it, and with one known not to. ordered: as for ``evaluate_predictions``. prevalence: by class, of
+    values: [R, 1 + B + J], each of R runs by ``Resamples.weights``; NaN where an AUROC is undefined. proportion_of: the
+    number of images of which a score is a proportion, the mean over the runs; other scores have no entry. groups_of:
+    the number of groups of these images. positives, negatives: for each class, the number of groups with an image known
+    to have it, and with one known not to. ordered: as for ``evaluate_predictions``. prevalence: by class, that of
     ``with_prevalence``.
     """
 
@@ -153,12 +153,12 @@ class Scores:
 
     @property
     def defined(self) -> list[str]:
-        """The classes over which the mean of ``AREAS`` is taken: both with and without images."""
+        """The classes in the macro mean of ``AREAS``: those with both positive and negative images."""
         return [name for name in self.classes if self.positives[name] and self.negatives[name]]
 
     @cached_property
     def by_run(self) -> dict[str, Array]:
-        """[R], each run's own."""
+        """[R], the score of each run."""
         return {name: value[:, 0] for name, value in self.values.items()}
 
     @cached_property
@@ -178,12 +178,12 @@ class Scores:
         return len(self.values["f1_macro"])
 
     def between_runs(self, name: str) -> float:
-        """The variance of a run's score by the seed that it was trained with; 0 for a single run, or without resamples.
+        """The variance of a run's score due to its training seed; 0 for a single run, or without resamples.
 
-        Runs and images are crossed: the variance between the runs on these images (n - 1) is by the seed and by what a
-        seed decides otherwise on single images. The latter is how much more the runs vary on a resample, and is taken
-        off, since the resamples already show it; not below 0 (method of moments: Searle, Casella & McCulloch, Variance
-        Components, 1992, chapter 4).
+        Runs and images are crossed: the variance between the runs on these images (divisor n - 1) is due to the seed
+        and to the interaction of seed and image. The latter is the variance between runs of their change from these
+        images to a resample. It is subtracted, since the resamples already show it; not below 0 (method of moments:
+        Searle, Casella & McCulloch, Variance Components, 1992, chapter 4).
         """
         if self.runs < 2 or not self.resamples.replicates:
             return 0.0
@@ -210,12 +210,12 @@ def score_runs(
 ) -> Scores:
     """Score the runs (repeats) of one configuration on the same images.
 
-    labels: int [N] in 0..C-1, or [N, C] of 0, 1 and ``MISSING`` (multi-label). probabilities: [R, N, C] in [0, 1], one
-    block a run, rows in the order of ``labels`` and of ``resamples``. thresholds: as for ``metrics.decide``. areas:
-    ``metrics.AREAS``, too, which take longest. ordered: as for ``evaluate_predictions``.
+    labels: int [N] in 0..C-1, or [N, C] of 0, 1 and ``MISSING`` (multi-label). probabilities: [R, N, C] in [0, 1], rows
+    in the order of ``labels`` and of ``resamples``. thresholds: as for ``metrics.decide``. areas: score
+    ``metrics.AREAS`` too, which take longest. ordered: as for ``evaluate_predictions``.
 
-    The names are those of ``evaluate_predictions``, and ``npv:c``, the part of the images decided not to be c that are
-    not. A ratio 0/0 is 0; an area that the images do not define is NaN throughout, and no part of the mean of all.
+    The names are those of ``evaluate_predictions``, and ``npv:c``, the share of the images decided not to be c that are
+    not c. A ratio 0/0 is 0; an area undefined on these images is NaN throughout, and not part of the macro mean.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     assert probabilities.ndim == 3, "probabilities are [runs, images, classes]"
@@ -242,7 +242,7 @@ def score_runs(
 
 @dataclass(frozen=True)
 class Runs:
-    """One configuration's runs on the same N images of a split. names: of R runs, that of the model file first.
+    """One configuration's runs on the same N images of a split. names: of the R runs, the model file's first.
 
     labels: int64 [N] or int8 [N, C] of 0, 1 and ``MISSING``; probabilities: float32 [R, N, C]; paths: str [N]; groups:
     N hashed patients, "" = a patient of its own. ordered: as for ``evaluate_predictions``.
@@ -258,12 +258,12 @@ class Runs:
 
     @property
     def patients(self) -> float:
-        """How many there are, an image without a group counting as one; NaN where no image has a group."""
+        """The number of patients, each image without a group counting as one; NaN if no image has a group."""
         return len(set(self.groups) - {""}) + self.groups.count("") if any(self.groups) else math.nan
 
     @property
     def pooled(self) -> bool:
-        """Whether it is all folds, joined: each image judged by the network that was not trained on it."""
+        """Whether it joins all folds: each image is predicted by the network that was not trained on it."""
         return self.names == (ALL_FOLDS,)
 
     @property
@@ -285,32 +285,32 @@ class Runs:
         return is_known(self.labels, len(self.classes))
 
     def right(self, name: str) -> NDArray[np.bool_]:
-        """bool [N]: which images the run of that name decides rightly, every known label of them."""
+        """bool [N]: which images the run of that name decides correctly in every known label."""
         decided = decisions(self.probabilities[self.names.index(name)], self.classes, None, self.task)
         right: NDArray[np.bool_] = ((decided == self.truth) | ~self.known).all(axis=1)
         return right
 
     @cached_property
     def resamples(self) -> Resamples:
-        """Of its patients: the same for every configuration on the same images."""
+        """Resamples of its patients: the same for every configuration on the same images."""
         return draw_resamples(self.groups, self.labels, len(self.classes))
 
     def scores(
         self, resamples: Resamples | None = None, *, areas: bool = False, thresholds: Mapping[str, float] | None = None
     ) -> Scores:
-        """Arguments as for ``score_runs``. resamples: of the same images; its own where they are None."""
+        """Arguments as for ``score_runs``. resamples: of the same images; None: its own."""
         scored = self.labels, self.probabilities, self.classes, resamples or self.resamples
         return score_runs(*scored, thresholds=thresholds, areas=areas, ordered=self.ordered)
 
     def of(self, chosen: NDArray[np.bool_]) -> Runs:
-        """On the images ``chosen``, bool [N]."""
+        """The same runs on the images ``chosen``, bool [N]."""
         groups = tuple(itertools.compress(self.groups, chosen))
         rows = self.labels[chosen], self.probabilities[:, chosen], self.paths[chosen]
         return Runs(self.names, self.classes, *rows, groups, self.ordered)
 
 
 def _counted(truth: Bools, decided: Bools, known: Bools, classes: Sequence[str]) -> dict[str, Bools]:
-    """By score that is a proportion, bool [R or 1, N]: of which images."""
+    """For each score that is a proportion, bool [R or 1, N]: the images of which it is one."""
     some = np.asarray(known.any(axis=1))[None]
     found = {"accuracy": some, "exact_match": some}
     parts = {"recall": truth[None], "specificity": (known & ~truth)[None]}
@@ -319,11 +319,11 @@ def _counted(truth: Bools, decided: Bools, known: Bools, classes: Sequence[str])
 
 
 def with_prevalence(scores: Scores, name: str, prevalence: float) -> Scores:
-    """``scores`` with ``precision_at_prevalence:name``: the PPV of a class where its share of the images is another.
+    """``scores`` with ``precision_at_prevalence:name``: the PPV of a class at another prevalence.
 
     By Bayes' theorem from sensitivity and specificity, sens * prev / (sens * prev + (1 - spec) * (1 - prev)) (Altman &
-    Bland, BMJ 309:102, 1994), in each resample; prevalence: in (0, 1). Undefined, as precision is, where no image is
-    decided to be of the class, and where either ratio is 0/0.
+    Bland, BMJ 309:102, 1994), in each resample; prevalence: in (0, 1). Undefined, as precision is, if no image is
+    decided to be of the class, and if either ratio is 0/0.
     """
     key, ratios = f"{PPV_AT_PREVALENCE}:{name}", (f"recall:{name}", f"specificity:{name}")
     recall, specificity = (scores.values[one] for one in ratios)
@@ -340,7 +340,7 @@ def ppv_at(sensitivity: Array, specificity: Array, prevalence: float) -> Array:
 
 
 def with_means(scores: Scores, values: Mapping[str, NDArray[Any]]) -> Scores:
-    """``scores`` with the mean over images of each of ``values``, [R, N]; NaN: an image that does not count."""
+    """``scores`` with the mean over images of each of ``values``, [R, N]; images with NaN are ignored."""
     resamples, weights = scores.resamples, scores.resamples.weights
     rows = {}
     for name, value in values.items():

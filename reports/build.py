@@ -54,16 +54,16 @@ CHAPTERS: tuple[tuple[str, str, Callable[[Results], list[Block]]], ...] = (
     ("reproducibility", "Reproducibility", reproducibility.chapter),
     ("studies", "The published study and this run", studies.chapter),
 )
-# They say what the others have found to be missing or damaged.
+# They report what the other chapters found to be missing or damaged.
 MADE_LAST = ("methods", "reproducibility", "summary")
 
 
 def build(run_root: Path) -> Path:
     """Write ``run_root/report``, and the card of its model if there is one; return the report's index.html.
 
-    Reads the run folder alone, so it works when the data set is gone, and gives the same bytes for the same run folder.
-    The old report stays until the new one is whole. Raises ``UserError`` if ``run_root`` is no run folder, or cannot be
-    written to; ``OSError`` where a disk takes no more.
+    Reads only the run folder, so it works without the data set, and gives the same bytes for the same run folder.
+    The old report stays until the new one is complete. Raises ``UserError`` if ``run_root`` is no run folder, or cannot
+    be written to; ``OSError`` for a disk error, such as a full disk.
     """
     results = Results(read_report_data(Path(run_root)))
     report = results.data.run.paths.report
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _files(results: Results) -> dict[str, bytes]:
-    """Every file of the report but the manifest, by its name below report/, sorted."""
+    """Every file of the report except the manifest, by its name below report/, sorted."""
     made = {key: make(results) for key, _, make in sorted(CHAPTERS, key=lambda one: one[0] in MADE_LAST)}
     chapters = tuple(Chapter(key, title, tuple(made[key])) for key, title, _ in CHAPTERS if made[key])
     page = render.Page(
@@ -115,7 +115,7 @@ def _write(files: dict[str, bytes], name: str, report: Path) -> None:
             (beside / file).write_bytes(content)
         hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
         write_json(beside / "manifest.json", {"run": name, "sha256": hashes})
-        # No rename replaces a folder that has files, or a link, so the old one steps aside first.
+        # A rename cannot replace a folder that has files, or a link, so the old one is moved aside first.
         if os.path.lexists(report):
             os.replace(report, beside.with_name("old"))
         os.replace(beside, report)

@@ -1,4 +1,4 @@
-"""What must be known before a number is read: a rule each, the worst first."""
+"""Caveats to read before the numbers: one rule each, the worst first."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ TRAIN_REPLICATES = 400
 MOST_GIVEN_AWAY = 3
 RANKING = "auroc_macro"
 TARGET = 0.9
-"""Of sensitivity: what the report tries where decisions fail."""
+"""The target sensitivity that the report tries where decisions fail."""
 SHARES_DIFFER = 0.05
-"""Of the images: from which difference on the share of a class is named."""
+"""Difference in a class's share of the images above which it is reported."""
 WIDE = 0.2
-"""Width of an interval of recall from which on it ranks no two networks."""
+"""Width of an interval of recall above which it cannot rank two networks."""
 
 
 @functools.lru_cache(maxsize=1)
 def caveats(results: Results) -> tuple[Note, ...]:
-    """Of a report, once it is asked for them: a short plain sentence or two each."""
+    """The caveats of a report, one or two short plain sentences each; computed once."""
     found = []
     for level, rule in ((level, rule) for level, rules in CAVEATS for rule in rules):
         texts = rule(results)
@@ -48,7 +48,7 @@ def _problems(results: Results) -> str:
 
 
 def _no_winner(results: Results) -> str:
-    """Whether the selection, or predictions that it is judged by, are lost."""
+    """Whether the selection, or predictions of repeats, are missing."""
     board, finals = results.leaderboard, results.data.finals
     missing = [remark for one in board.configurations for remark in one.remarks if ": failed (" not in remark]
     if finals.selected is None:
@@ -79,7 +79,7 @@ def _not_selected(results: Results) -> str:
 
 
 def _on_validation(results: Results) -> str:
-    """Where there is a test split that does not judge."""
+    """If there is a test split, but scores are from validation."""
     board = results.leaderboard
     if board.winner is None or board.split == "test" or not results.data.has_test:
         return ""
@@ -102,9 +102,9 @@ def _folded(results: Results) -> str:
 
 
 def from_validation_to_test(results: Results) -> str:
-    """What a change between the two splits says, where its interval excludes 0; else "".
+    """What a change from validation to test means, if its interval excludes 0; else "".
 
-    The ranking held if the interval of the change of the mean AUROC does not lie on the same side.
+    The ranking held unless the mean AUROC changed significantly in the same direction.
     """
     runs, judged = results.runs("val"), results.runs("test")
     val, test, name = results.scores("val"), results.scores("test"), results.metric
@@ -140,7 +140,7 @@ def _differ(better: bool) -> str:
 
 
 def _decisions(val: Runs, test: Runs) -> str:
-    """What changes decisions and leaves the ranking: class shares and calibration."""
+    """What changes decisions but not the ranking: class shares and calibration."""
     errors = [formats.score(calibration_error(one)) for one in (val, test)]
     found = [f"the calibration error is {errors[0]} on validation and {errors[1]} on test"]
     if (changed := changed_share(val, test, SHARES_DIFFER)) is not None:
@@ -150,7 +150,7 @@ def _decisions(val: Runs, test: Runs) -> str:
 
 
 def _at_target(runs: Runs, judged: Runs, val: Scores, test: Scores) -> str:
-    """What a target would do for the class whose sensitivity fell most from validation to test; "" if none fell."""
+    """The effect of a target on the class whose sensitivity fell most from validation to test; "" if none fell."""
     fell = {name: val.estimate[f"recall:{name}"] - test.estimate[f"recall:{name}"] for name in runs.classes}
     name = max(fell, key=lambda one: fell[one])
     point = operating_point(runs.labels, runs.probabilities, runs.classes, name, "sensitivity", TARGET)
@@ -164,7 +164,7 @@ def _at_target(runs: Runs, judged: Runs, val: Scores, test: Scores) -> str:
 
 
 def _given_away(results: Results) -> list[str]:
-    """The classes that a shortcut predicts, decided on validation."""
+    """The classes that a shortcut gives away, decided on validation."""
     judge = results.judged_baselines
     texts = []
     for one in judge.given_away[:MOST_GIVEN_AWAY] if judge is not None else ():
@@ -229,7 +229,7 @@ def _at_majority(results: Results) -> str:
 
 
 def _few(results: Results) -> str:
-    """How little the intervals rest on."""
+    """The classes with too few patients or images for their intervals."""
     scores = results.judged_scores
     positives = {} if scores is None else scores.positives
     few = [f"{name} ({count})" for name, count in positives.items() if count < FEW_GROUPS]
@@ -267,7 +267,7 @@ def _warm(results: Results) -> str:
 
 
 def _operating_point(results: Results) -> list[str]:
-    """Why there is none though one was asked for, or how little it rests on."""
+    """Why a requested operating point is missing, or on how few images it is based."""
     asked, point = results.data.run.sweep.target, results.operating_point
     if asked is None:
         return []
@@ -342,7 +342,7 @@ def _best_not_completed(results: Results) -> str:
 
 
 def _failures(results: Results) -> str:
-    """How many failed, of what, and whether one backbone is behind it (Fisher's exact test, Bonferroni)."""
+    """How many trials failed, why, and whether one backbone failed more often (Fisher's exact test, Bonferroni)."""
     trials = results.data.trials
     reasons, failed = tables.failures(trials), trials["status"] == "failed"
     if reasons.empty:
@@ -364,11 +364,11 @@ def _late(results: Results) -> str:
 
 
 def _overfitting(results: Results) -> str:
-    """A claim only where the intervals of training (in evaluation mode) and validation part."""
+    """Reported only if the interval of training (in evaluation mode) lies above that of validation."""
     train, val = results.runs("train"), results.scores("val")
     if train is None or val is None:
         return ""
-    # Training splits are large, and the bounds need no third digit.
+    # Few replicates: training splits are large, and the bounds need no third digit.
     resamples = draw_resamples(train.groups, train.labels, len(train.classes), replicates=TRAIN_REPLICATES)
     learned, found = interval(train.scores(resamples), "f1_macro"), interval(val, "f1_macro")
     text = f"macro F1 is {intervals.plain(learned)} on training and {intervals.plain(found)} on validation."
@@ -388,5 +388,5 @@ CAVEATS: tuple[tuple[str, tuple[Callable[[Results], str | list[str]], ...]], ...
     ),
     ("info", (_wide_recall, _seed, _last_epoch, _best_not_completed, _failures, _late, _overfitting)),
 )
-"""Level, and rules of what is said ("" or []: nothing): first what makes the headline misleading though every number is
-right, then the worst first."""
+"""Levels and their rules, which return "" or [] if there is nothing to say: first what makes the headline misleading
+although every number is correct, then the worst first."""

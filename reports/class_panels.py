@@ -20,7 +20,7 @@ Array = npt.NDArray[np.float64]
 Curve = tuple[Array, Array]
 MOST_PANELS = 30
 MOST_POINTS = 250
-"""Of a drawn curve: more would be seen by nobody and fill the page."""
+"""Most points of a drawn curve: more would not be visible, and would enlarge the page."""
 _REFERENCE: dict[str, Any] = {"color": GRAY, "linestyle": (0, (2, 2)), "linewidth": 1}
 _OTHER_RUNS: dict[str, Any] = {"color": BLUE, "alpha": 0.4, "linewidth": 0.9}
 _POINTS: tuple[dict[str, Any], ...] = tuple(
@@ -31,10 +31,10 @@ _POINTS: tuple[dict[str, Any], ...] = tuple(
 
 @dataclass(frozen=True)
 class CurvePanel:
-    """Curves of one class. runs: of each run, the reported model first; none: undefined. text: stands inside.
+    """Curves of one class. runs: one per run, the reported model's first; empty: undefined. text: shown inside.
 
-    level: the share of images with the class (precision-recall); None draws the diagonal (ROC). points: pairs of a name
-    and its place, where decisions are taken.
+    level: the share of images with the class (precision-recall); None draws the diagonal (ROC). points: name, x and y
+    of each operating point.
     """
 
     title: str
@@ -62,7 +62,7 @@ Panel = TypeVar("Panel", CurvePanel, ReliabilityPanel)
 
 @drawn
 def curves(panels: Sequence[CurvePanel], x: str, y: str) -> Figure:
-    """ROC or precision-recall curves, these as stairs: no precision lies between two thresholds. x, y: their axes."""
+    """ROC curves, or precision-recall curves as steps (no precision lies between two thresholds). x, y: axis titles."""
     handles: list[Line2D | Patch] = [Line2D([], [], color=BLUE, label="reported model")]
     if any(len(panel.runs) > 1 for panel in panels):
         handles.append(Line2D([], [], label="other repeats", **_OTHER_RUNS))
@@ -74,7 +74,7 @@ def curves(panels: Sequence[CurvePanel], x: str, y: str) -> Figure:
 
 @drawn
 def reliability(panels: Sequence[ReliabilityPanel]) -> Figure:
-    """Probability given against how often it came true; bars below: how many images have such a probability."""
+    """Predicted probability against observed share; bars below: the number of images with such a probability."""
     handles: list[Line2D | Patch] = [
         Line2D([], [], color=BLUE, marker="o", markersize=4, label="reported model"),
         Line2D([], [], label="calibrated", **_REFERENCE),

@@ -1,4 +1,4 @@
-"""Configurations on the same images and the same resamples of patients: paired differences, and the baselines' part."""
+"""Paired differences of configurations on the same images and resamples of patients; baselines; other images."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from trainables.predictions import Predictions, join
 
 FALLBACK = "f1_macro"
 CLOSE = 0.9
-"""Share of the gain from the majority class to the winner at which a baseline is close."""
+"""Share of the gain from the majority class to the winner from which on a baseline is close."""
 MAJORITY = "majority"
 GIVES_AWAY, SUSPECT = 0.9, 0.75
-"""AUROC of a shortcut from which on it gives a class away; and from which on it does so if its F1 is the winner's."""
+"""AUROC from which on a shortcut gives a class away: in any case, and if its F1 is close to the winner's."""
 NEAR = 0.05
-"""Of F1: how far below the winner a suspect shortcut may lie at most."""
+"""Upper bound of the winner's lead in F1 up to which a suspect shortcut is close."""
 FEWEST_POSITIVES = 10
-"""Images of a class below which nothing is said of its shortcuts."""
+"""A class with fewer images is not judged for shortcuts."""
 
 
 def runs_of(
     data: ReportData, networks: Mapping[str, Predictions | None], split: str
 ) -> tuple[Runs | None, tuple[str, ...]]:
-    """One configuration's networks on ``split``, their images in order of path; and what was left out, a clause each.
+    """One configuration's networks on ``split``, images sorted by path; and what was left out, a clause each.
 
-    networks: by name; None: cannot be read. With folds, where each network validates on images of its own, all of
-    these are one run: every image is judged by the network that was not trained on it.
+    networks: by name; None: cannot be read. With folds, each network has its own validation images. These are joined
+    into one run: every image is predicted by the network that was not trained on it.
     """
     parts: dict[str, Predictions] = {}
     remarks = []
@@ -66,9 +66,9 @@ def runs_of(
 
 @dataclass(frozen=True)
 class Comparison:
-    """difference: the winner's score less the other's, means over their runs. low, high: its 95 % bounds. p: two-sided;
-    p_holm: corrected for the number of configurations compared. NaN where too few resamples were drawn; with the
-    difference where a score is undefined."""
+    """difference: the winner's score minus the other's, means over their runs. low, high: its 95 % bounds. p: two-sided
+    p value; p_holm: corrected for the number of configurations compared. NaN if there are too few resamples; all, the
+    difference too, are NaN if a score is undefined."""
 
     difference: float
     low: float = math.nan
@@ -85,7 +85,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class McNemar:
-    """first_only, second_only: images that only one of the two decided rightly; p: exact, two-sided."""
+    """first_only, second_only: images that only one of the two decided correctly; p: exact, two-sided."""
 
     first_only: int
     second_only: int
@@ -95,17 +95,17 @@ class McNemar:
 def compare(
     winner: Scores, others: Mapping[str, Scores], name: str = FALLBACK, *, seeded: bool = True
 ) -> dict[str, Comparison]:
-    """The winner against each of ``others``, by name; all were scored on the same resamples.
+    """The winner compared with each of ``others``, by name; all were scored on the same resamples.
 
-    The spread of the resamples' differences d* about the observed d stands for the spread of d itself, were there no
-    difference (Hall & Wilson, Biometrics 47, 1991): p = (1 + number of |d* - d| >= |d|) / (B + 1), the +1 as in Davison
+    The spread of the resamples' differences d* around the observed d estimates the spread of d under the null
+    hypothesis (Hall & Wilson, Biometrics 47, 1991): p = (1 + number of |d* - d| >= |d|) / (B + 1), the +1 as in Davison
     & Hinkley, Bootstrap Methods and their Application, 1997, chapter 4. The interval is d -+ the matching quantile of
-    |d* - d| (Hall, J. R. Statist. Soc. B 50, 1988), so that it excludes 0 exactly where p <= 0.05.
+    |d* - d| (Hall, J. R. Statist. Soc. B 50, 1988), so that it excludes 0 exactly if p <= 0.05.
 
-    What is compared are configurations, not the networks at hand: to each d* is added what other seeds would have
-    changed (Bouthillier et al., MLSys 2021), Student's t times the standard error by ``Scores.between_runs``, pooled
-    over all of these as in an analysis of variance. Where none has two runs that is not known, and the comparison is
-    one of networks; so it is without ``seeded``.
+    Configurations are compared, not just these networks: the effect of other seeds is added to each d* (Bouthillier et
+    al., MLSys 2021). It is Student's t times the standard error from ``Scores.between_runs``, pooled over all
+    configurations as in an analysis of variance. If none has two runs, or without ``seeded``, only the networks at hand
+    are compared.
     """
     repeated = [winner, *others.values()] if seeded else []
     degrees = sum(one.runs - 1 for one in repeated)
@@ -128,7 +128,7 @@ def compare(
 
 
 def holm(p_values: Sequence[float]) -> Array:
-    """p values corrected step by step for their number, in the order given (Holm, Scand. J. Statist. 6, 1979)."""
+    """Holm's step-down correction of p values, in the order given (Scand. J. Statist. 6, 1979)."""
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
     corrected = np.empty(len(p))
@@ -137,18 +137,18 @@ def holm(p_values: Sequence[float]) -> Array:
 
 
 def verdict_of(difference: float, p_holm: float, metric: str) -> int | None:
-    """1: a significant difference for the better, -1: for the worse, at a Holm-corrected p of 0.05; 0: none; None: not
-    tested."""
+    """1: significantly better, -1: significantly worse, at a Holm-corrected p of 0.05; 0: no significant difference;
+    None: not tested."""
     if not p_holm <= 0.05:
         return None if math.isnan(p_holm) else 0
     return 1 if difference * (1 if metric_mode(metric) == "max" else -1) > 0 else -1
 
 
 def mcnemar(first_right: npt.NDArray[Any], second_right: npt.NDArray[Any], resamples: Resamples) -> McNemar | None:
-    """The exact test on images that only one of two networks decides rightly (McNemar, Psychometrika 12, 1947).
+    """The exact test on images that only one of two networks decides correctly (McNemar, Psychometrika 12, 1947).
 
-    first_right, second_right: bool [N], one network each (not a mean over runs). None where any group has more than
-    one image, since the test takes images for independent.
+    first_right, second_right: bool [N], one network each (not a mean over runs). None if any group has more than one
+    image, since the test assumes that images are independent.
     """
     if not resamples.one_image_each:
         return None
@@ -158,16 +158,16 @@ def mcnemar(first_right: npt.NDArray[Any], second_right: npt.NDArray[Any], resam
 
 
 def change(before: Scores, after: Scores, name: str) -> Comparison:
-    """A score on other images less the same score before: as ``compare``, but the images of both are drawn apart.
+    """A score on other images minus the same score before: as ``compare``, but the two are resampled independently.
 
-    Where no resample of one of them can move its score, such as one without any error, from the intervals of both
-    (Zou & Donner, Statistics in Medicine 27, 2008, equation 2; for two proportions Newcombe's); NaN where that score is
-    no proportion, and so has none either.
+    If one score is the same in every resample, such as one without any error, the interval is computed from those of
+    both (Zou & Donner, Statistics in Medicine 27, 2008, equation 2; for two proportions Newcombe's). It is NaN if that
+    score is no proportion, and so has no interval either.
     """
     if any(len(one.replicates[name]) and not np.ptp(one.replicates[name]) for one in (before, after)):
         return _from_intervals(interval(before, name), interval(after, name))
     count = min(before.resamples.replicates, after.resamples.replicates)
-    # Of equally many patients the draws are the same ones: paired by chance they are independent.
+    # With equally many patients both have the same draws: pairing them at random makes them independent.
     order = np.random.default_rng(0).permutation(before.resamples.replicates)[:count]
     drawn = after.replicates[name][:count] - before.replicates[name][order]
     warning = few_groups(before, name) or few_groups(after, name)
@@ -184,7 +184,7 @@ def _from_intervals(before: Interval, after: Interval) -> Comparison:
 
 
 def changed_share(before: Runs, after: Runs, by: float) -> tuple[str, float, float] | None:
-    """The class whose share of the images differs most, and both shares; None where that is not more than ``by``."""
+    """The class whose share of the images differs most, and both shares; None if the difference is at most ``by``."""
     first, second = (one.truth.sum(axis=0) / np.maximum(one.known.sum(axis=0), 1) for one in (before, after))
     most = int(np.abs(second - first).argmax())
     if abs(second[most] - first[most]) <= by:
@@ -193,11 +193,11 @@ def changed_share(before: Runs, after: Runs, by: float) -> tuple[str, float, flo
 
 
 def _around(difference: float, drawn: Array, warning: str) -> Comparison:
-    """drawn: the differences of the resamples. p_holm: of one comparison alone."""
+    """drawn: the differences of the resamples. p_holm is that of a single comparison."""
     away = np.abs(drawn - difference)
     if len(away) < FEWEST_REPLICATES or math.isnan(difference):
         return Comparison(difference, warning=warning)
-    # Differences of sums that are equal on paper may differ in their last bits.
+    # Differences of sums that are mathematically equal may differ in their last bits.
     p = (1 + int((away >= abs(difference) - 1e-12).sum())) / (len(away) + 1)
     reach = float(np.sort(away)[-math.floor(0.05 * (len(away) + 1))])
     return Comparison(difference, difference - reach, difference + reach, p, p, warning)
@@ -205,8 +205,8 @@ def _around(difference: float, drawn: Array, warning: str) -> Comparison:
 
 @dataclass(frozen=True)
 class ClassShortcut:
-    """How well a shortcut tells one class. auroc, f1: the shortcut's; lead: the winner's F1 less it; positives: images
-    of the class. test: of validation, the same on test."""
+    """How well a shortcut predicts one class. auroc, f1: the shortcut's; lead: the winner's F1 minus f1; positives:
+    images of the class. test: for a result on validation, the same on test."""
 
     name: str
     baseline: BaselineRecord
@@ -223,18 +223,18 @@ class ClassShortcut:
 
     @property
     def gives_away(self) -> bool:
-        """Whether the shortcut tells the class nearly perfectly, or well and hardly less so than the winner."""
+        """Whether the shortcut predicts the class nearly perfectly, or well and hardly worse than the winner."""
         as_well = self.lead.low <= 0 or self.lead.high <= NEAR
         return self.judged and (self.auroc >= GIVES_AWAY or (self.auroc >= SUSPECT and as_well))
 
 
 @dataclass(frozen=True)
 class BaselineComparison:
-    """The winner against the baselines in macro F1, on the same images of one split.
+    """The winner compared with the baselines in macro F1, on the same images of one split.
 
-    winner: its scores. baselines: all of them, as recorded. measured: the scores, by name, of those whose predictions
-    are of these images; leads: the macro F1 of the winner's networks less theirs, on the same resamples of patients.
-    by_class: of each class and shortcut but the majority class. tuned: whether the winner trained more than its head.
+    winner: its scores. baselines: all of them, as recorded. measured: the scores, by name, of those with predictions of
+    these images; leads: the macro F1 of the winner's networks minus theirs, on the same resamples of patients.
+    by_class: for each class and each shortcut except the majority class. tuned: whether more than the head was trained.
     """
 
     split: str
@@ -247,8 +247,8 @@ class BaselineComparison:
 
     @property
     def given_away(self) -> tuple[ClassShortcut, ...]:
-        """The classes that a shortcut gives away, each by the one that tells it best, the worst first. The only judge
-        of this."""
+        """The classes that a shortcut gives away, each with its shortcut of the highest AUROC, highest first. Only this
+        decides it."""
         found: dict[str, ClassShortcut] = {}
         for one in sorted(self.by_class, key=lambda one: -one.auroc):
             if one.gives_away:
@@ -256,10 +256,10 @@ class BaselineComparison:
         return tuple(found.values())
 
     def close(self, kind: str) -> list[BaselineRecord]:
-        """Those ``of_kind`` that reach at least ``CLOSE`` of the gain, or show no significant difference to the winner
-        (the interval of its lead holds 0), or score as well or better. The only judge of this.
+        """Those ``of_kind`` that reach at least ``CLOSE`` of the gain, or do not differ significantly from the winner
+        (the interval of its lead includes 0), or score as well or better. Only this decides it.
 
-        Of shortcuts a caveat; of frozen features: fine-tuning gains little over them, or is not shown to.
+        For shortcuts a caveat; for frozen features: fine-tuning gains little over them, or is not shown to gain.
         """
 
         def is_close(name: str) -> bool:
@@ -274,7 +274,7 @@ class BaselineComparison:
         return sorted(found, key=lambda one: -self.measured[one.name].estimate[FALLBACK])
 
     def share_of_gain(self, name: str) -> float:
-        """How far a baseline comes from the majority class (0) to the winner (1); NaN where there is no gain."""
+        """A baseline's place between the majority class (0) and the winner (1); NaN without a gain or a score."""
         if MAJORITY not in self.measured or name not in self.measured:
             return math.nan
         least = self.measured[MAJORITY].estimate[FALLBACK]
@@ -324,10 +324,10 @@ class BaselineComparison:
 def compare_baselines(
     runs: Runs, scores: Scores, baselines: Sequence[tuple[BaselineRecord, Predictions | None]], split: str
 ) -> BaselineComparison:
-    """Score the baselines beside the winner on ``split``.
+    """Score the baselines and compare the winner with them on ``split``.
 
-    runs, scores: the winner's. baselines: each with its predictions, None: none that count. With folds the winner has
-    more validation images than the baselines: those of theirs count, each judged by the fold that did not train on it.
+    runs, scores: the winner's. baselines: each with its predictions; None: failed or not usable. With folds the winner
+    has more validation images than the baselines: only theirs are used, each predicted by the fold not trained on it.
     """
     parts = {one.name: saved.of(split) for one, saved in baselines if saved is not None}
     seen = next((part.path for part in parts.values() if len(part.path)), runs.paths)
@@ -395,7 +395,7 @@ class ExternalResult:
 
     @property
     def tuned(self) -> dict[str, float] | None:
-        """The thresholds of the model as ``metrics.decide`` takes them; of several labels None if all are 0.5."""
+        """Thresholds as for ``metrics.decide``; None if not exactly one (single-label), all are 0.5 (multi-label)."""
         found = {name: value for name, value in (self.facts.thresholds or {}).items() if name in self.facts.classes}
         if self.facts.task == "single_label":
             return found if len(found) == 1 else None
@@ -403,41 +403,41 @@ class ExternalResult:
 
     @cached_property
     def scores(self) -> Scores:
-        """Of the decisions that ``python -m sweep.predict`` makes."""
+        """Scores of the decisions that ``python -m sweep.predict`` makes."""
         return self.images.scores(areas=self.areas, thresholds=self.tuned)
 
     @property
     def absent(self) -> list[str]:
-        """Classes of no image."""
+        """Classes without an image."""
         return [name for name, count in self.facts.counts.items() if not count]
 
     @property
     def only(self) -> str | None:
-        """The class of all images; None where they have several, or labels."""
+        """The class of all images; None if they have several classes, or the task is multi-label."""
         present = [name for name, count in self.facts.counts.items() if count]
         return present[0] if len(present) == 1 and not self.images.multi_label else None
 
     @property
     def one_sided(self) -> bool:
-        """Whether some label is there, or not there, on every image of which it is known."""
+        """Multi-label: whether some label is present on all, or on none, of the images where it is known."""
         images = self.images
         truth, known = images.truth & images.known, images.known
         return images.multi_label and bool((~truth.any(axis=0) | (truth == known).all(axis=0)).any())
 
     @property
     def with_f1(self) -> list[str]:
-        """The classes whose F1 says something: of some image, and not of all."""
+        """The classes whose F1 is informative: those with images; none if all images are of one class."""
         return [] if self.only else [name for name in self.images.classes if name not in self.absent]
 
     @property
     def main_score(self) -> str:
-        """Macro F1; accuracy where a class without image would count as 0; where all are of one class, its recall."""
+        """Macro F1; accuracy if a class has no image, whose F1 would count as 0; recall if all are of one class."""
         if self.only:
             return f"recall:{self.only}"
         return "accuracy" if self.absent else "f1_macro"
 
     def name_of(self, key: str) -> str:
-        """ "macro F1 (2 of 3 classes)" of a score, "recall of normal" of that of a class."""
+        """ "macro F1 (2 of 3 classes)" for a score, "recall of normal" for the score of a class."""
         plain, _, label = key.partition(":")
         return formats.score_name(plain, self.images.task) + (f" of {label}" if label else qualifier(self.scores, key))
 

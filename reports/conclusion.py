@@ -1,4 +1,4 @@
-"""Whether a model travels: its scores on other images beside those on its run's own, and how these images differ."""
+"""Whether a model generalises: its scores on other images compared with its run's own, and how the images differ."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from trainables.atomic import FORMAT, write_json
 from trainables.metrics import decisions
 
 WORSE_CALIBRATED = 0.05
-"""By how much the calibration error is larger on other images before it is said."""
+"""Increase of the calibration error on other images, beyond chance, above which it is reported."""
 SHARES_DIFFER = 0.1
-"""Of the images: by how much more the share of a class differs before it is said."""
+"""Difference in a class's share of the images above which it is reported."""
 FEW_STRANGE = 0.2
-"""Share of images that may be of another mode or size than those of training."""
+"""Share of images with another mode or size than those of training above which it is reported."""
 USUAL_SIZES = (1, 99)
 """Percentiles of the shorter side of training images."""
 
 
 @dataclass(frozen=True)
 class OwnImages:
-    """What an evaluation stands beside. split: "test", or "val" where the network has no test predictions. runs: the
-    same network on it, the labels of the evaluation alone. training: rows of images.csv."""
+    """The run's own images, to compare with. split: "test", or "val" if the network has no test predictions. runs: the
+    same network on it, with the labels of the evaluation only. training: the training images' rows of images.csv."""
 
     split: str
     runs: Runs
@@ -45,7 +45,7 @@ class OwnImages:
 
     @property
     def present(self) -> list[str]:
-        """The classes of some image."""
+        """The classes with images."""
         return [self.runs.classes[place] for place in np.flatnonzero(self.runs.truth.any(axis=0))]
 
     @property
@@ -71,7 +71,7 @@ def conclude(result: ExternalResult) -> ConclusionRecord:
 
 
 def _own_images(result: ExternalResult) -> OwnImages | None:
-    """Of the run that the model is from: the folder around the evaluation, or around the model's file; None without."""
+    """From the model's run: the folder around the evaluation, else around the model file; None if there is none."""
     facts, classes = result.facts, result.images.classes
     around = [result.evaluation.paths.root.absolute().parent.parent]
     if facts.model.file is not None:
@@ -101,7 +101,7 @@ def _own_images(result: ExternalResult) -> OwnImages | None:
 
 
 def _compared(result: ExternalResult, own: OwnImages, metric: str) -> dict[str, object]:
-    """The fields of the conclusion that rest on the run's own images."""
+    """The fields of the conclusion that depend on the run's own images."""
     difference = change(own.scores, result.scores, metric)
     measure = result.name_of(metric)
     here, there = (formats.score(scores.estimate[metric]) for scores in (result.scores, own.scores))
@@ -121,7 +121,7 @@ def _compared(result: ExternalResult, own: OwnImages, metric: str) -> dict[str, 
         both = [_interval_of(scores, f1) for scores in (result.scores, own.scores)]
         change_of = _change_of(change(own.scores, result.scores, f1))
         classes.append(ClassConclusion(name=one, external=both[0], own=both[1], difference=change_of))
-    # Of one class alone even a calibrated network claims too little or too much.
+    # On images of one class even a calibrated network is over- or underconfident.
     pair = {} if result.only else {"external": result.images, "own": own.runs}
     errors = {name: calibration_error(runs, result.tuned) for name, runs in pair.items()}
     by_chance = {name: chance_calibration_error(runs, result.tuned) for name, runs in pair.items()}
@@ -130,7 +130,7 @@ def _compared(result: ExternalResult, own: OwnImages, metric: str) -> dict[str, 
         less = formats.difference(difference.difference, difference.low, difference.high)
         warnings.append(f"The run's scores do not hold here: {measure} differs by {less} from that on {own.name}.")
     warnings += _failed_classes(result)
-    chance = max(0.0, by_chance["external"] - by_chance["own"]) if by_chance else 0.0  # of fewer images
+    chance = max(0.0, by_chance["external"] - by_chance["own"]) if by_chance else 0.0  # larger with fewer images
     if errors and errors["external"] - errors["own"] > WORSE_CALIBRATED + chance:
         warnings.append(
             f"The calibration error is {formats.score(errors['external'])} here and {formats.score(errors['own'])} on "
@@ -156,7 +156,7 @@ def _compared(result: ExternalResult, own: OwnImages, metric: str) -> dict[str, 
 
 
 def _failed_classes(result: ExternalResult) -> list[str]:
-    """Classes that some image has, and that are never predicted, or never correctly."""
+    """Sentences on classes with images that are never predicted, or never correctly."""
     images = result.images
     decided = decisions(images.probabilities[0], images.classes, result.tuned, result.facts.task) & images.known
     texts = []
@@ -168,7 +168,7 @@ def _failed_classes(result: ExternalResult) -> list[str]:
 
 
 def _strange_images(images: pd.DataFrame, training: pd.DataFrame) -> list[str]:
-    """What distinguishes the files from those of training; [] where either is not known."""
+    """How the files differ from those of training, in sentences; [] if either is not known."""
     if images.empty or training.empty:
         return []
     texts = []

@@ -1,4 +1,4 @@
-"""What the report draws from: a run read once, its trials ranked, the predictions that can be scored."""
+"""The report's input: a run read once, its trials ranked, and the predictions that can be scored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainables.predictions import Predictions
 
 @dataclass(frozen=True)
 class ReportData:
-    """A run and what follows from it.
+    """A run and what is derived from it.
 
     finals: the run's, without finalists where none were chosen. trials: ``tables.trial_frame``. ranked: those that may
     win, in the order of ``sweep.trial_records.rank``. best: its first row, or None where no trial has a score.
@@ -38,7 +38,7 @@ class ReportData:
 
     @property
     def metric(self) -> str:
-        """The column that selects, such as val_f1_macro."""
+        """The selection metric's column, such as val_f1_macro."""
         return self.run.sweep.metric
 
     @property
@@ -47,17 +47,17 @@ class ReportData:
 
     @property
     def name(self) -> str:
-        """The run's name: what its settings or its folder say."""
+        """The run's name from its settings, else that of its folder."""
         return self.run.sweep.name or self.run.paths.root.resolve().name
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Of dataset.json, else of the predictions; () where neither can be read."""
+        """The classes from dataset.json, else from predictions; () if neither can be read."""
         return self.dataset.classes or (self._known.classes if self._known is not None else ())
 
     @property
     def task(self) -> str:
-        """As ``classes``."""
+        """From the same source as ``classes``."""
         return self.dataset.task if self.dataset.classes or self._known is None else self._known.task
 
     @property
@@ -66,7 +66,7 @@ class ReportData:
 
     @property
     def has_test(self) -> bool:
-        """Whether there is a test split, as far as is known."""
+        """Whether there is a test split; True if that is not recorded."""
         return self.dataset.images.get("test") != 0
 
     def basis(self, split: str = "val") -> str:
@@ -100,7 +100,7 @@ class ReportData:
 
 
 def read_report_data(root: Path) -> ReportData:
-    """Read the run folder ``root``. Raises ``UserError`` if it is none, or of another format."""
+    """Read the run folder ``root``. Raises ``UserError`` if it is no run folder, or of another format."""
     run = read_run(root)
     trials = tables.trial_frame(run.trials)
     ranked = tables.ranked(trials, run.sweep.mode)
@@ -112,7 +112,7 @@ def read_report_data(root: Path) -> ReportData:
 
 
 def checked(run: Run, predictions: Predictions | None, file: str) -> Predictions | None:
-    """The predictions if they can be scored and name the data set's classes; else a problem of ``file`` is noted."""
+    """The predictions if they can be scored and fit dataset.json; else None, and a problem of ``file`` is recorded."""
     if predictions is None:
         return None
     try:
@@ -122,7 +122,7 @@ def checked(run: Run, predictions: Predictions | None, file: str) -> Predictions
             raise ValueError("it is of another task than dataset.json")
         for split in np.unique(predictions.split):
             part = predictions.of(str(split))
-            # Refuses what no score can be made of, and costs a fraction of all scores.
+            # Raises if no score can be computed, at a fraction of the cost of all scores.
             confusion_matrix(part.label, part.probability, part.classes, part.task)
     except ValueError as error:
         run.problems.append(f"{file} is left out: {error}")

@@ -1,4 +1,4 @@
-"""One look for all figures, and the same bytes each time they are drawn."""
+"""One style for all figures, drawn as the same bytes each time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INK, GRAY, LIGHT = "#1b1f24", "#6b7280", "#d5dae1"
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "report",
     "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
-    "font.family": ["sans-serif"],  # the SVG names it behind the font, for readers who do not have that
+    "font.family": ["sans-serif"],  # the SVG names it after the font, as the fallback
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.0,
     "axes.titlesize": 9.5,
@@ -56,9 +56,9 @@ class _Saved(NamedTuple):
 
 
 class Drawing:
-    """A figure as an SVG document and as a PNG, free of dates and versions, drawn when it is first asked for.
+    """A figure as an SVG document and as a PNG, without dates and versions, drawn on first use.
 
-    draw: gives the figure, the same each time.
+    draw: returns the figure, the same each time.
     """
 
     def __init__(self, draw: Callable[[], Figure]) -> None:
@@ -73,7 +73,7 @@ class Drawing:
             mpl.rcdefaults()
             mpl.rcParams.update(STYLE)
             figure = self._draw()
-            # Placed once: laying out again for each format would double the time.
+            # Laid out once: doing it again for each format would double the time.
             engine = figure.get_layout_engine()
             assert engine is not None
             engine.execute(figure)
@@ -86,7 +86,7 @@ class Drawing:
 
 
 def drawn(make: Callable[_P, Figure]) -> Callable[_P, Drawing]:
-    """Let ``make`` fill a figure in the report's style; no global state of matplotlib is left changed."""
+    """Decorator: ``make`` draws a figure in the report's style, without changing matplotlib's global state."""
 
     @functools.wraps(make)
     def drawing(*args: _P.args, **kwargs: _P.kwargs) -> Drawing:
@@ -104,8 +104,8 @@ def blank(width_in: float, height_in: float) -> tuple[Figure, Axes]:
 def grid(
     number: int, across: int, width_in: tuple[float, float, float], height_in: tuple[float, float], share: str = ""
 ) -> tuple[Figure, list[Axes]]:
-    """A new figure of ``number`` panels, ``across`` in a row. width_in: the least, and base and what a column adds;
-    height_in: base and what a row adds; share: the axes that are the same in all, "", "y" or "xy"."""
+    """A new figure of ``number`` panels, ``across`` in a row. width_in: minimum, base, per column; height_in: base, per
+    row; share: the axes that all panels share, "", "y" or "xy"."""
     (least, left, each), (base, row), down = width_in, height_in, -(-number // across)
     figure = Figure(figsize=(max(least, left + each * across), base + row * down), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False, sharex="x" in share, sharey="y" in share)
@@ -116,7 +116,7 @@ def grid(
 
 
 def legend(figure: Figure, handles: Sequence[Artist] | None = None, columns: int = 2) -> None:
-    """Above the axes: ``handles``, or what has been drawn with a label."""
+    """Draw a legend above the axes: of ``handles``, or of everything drawn with a label."""
     if handles is None:
         handles = [handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]]
     if handles:
@@ -135,7 +135,7 @@ def inline_svg(svg: str, name: str) -> str:
 
 
 def short(text: str, limit: int = 18) -> str:
-    """``text`` cut in the middle to ``limit`` characters; what XML cannot hold becomes a question mark."""
+    """``text`` cut in the middle to ``limit`` characters; characters invalid in XML become question marks."""
     clean = re.sub(r"[\x00-\x1f\x7f\ud800-\udfff￾￿]", "?", text)
     if len(clean) <= limit:
         return clean

@@ -34,8 +34,8 @@ MOST_MISTAKES = 25
 def build(root: Path) -> list[str]:
     """Write report.html, report.md, tables/ and figures/ into the folder of an evaluation.
 
-    Also conclusion.json, for which it reads the run that the model is from. Returns the lines that tell what came out.
-    Raises ``UserError`` if it is no evaluation.
+    Also conclusion.json, for which it reads the run that the model is from. Returns the result as lines of text.
+    Raises ``UserError`` if the folder is no evaluation, or cannot be written to.
     """
     result = ExternalResult(read_evaluation(root))
     try:
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def in_lines(result: ExternalResult) -> list[str]:
-    """What a terminal shows."""
+    """The result as lines for a terminal."""
     counts = ", ".join(f"{name} {count:,}" for name, count in result.facts.counts.items())
     lines = [f"{result.size}: {counts}"]
     lines += [f"{name}: {text}" for name, text in overall(result)]
@@ -94,7 +94,7 @@ def overall(result: ExternalResult) -> list[tuple[str, str]]:
 
 
 def mistakes(result: ExternalResult) -> pd.DataFrame:
-    """One row a wrong answer, the surest first: image, labelled, decided, probability (of what was decided)."""
+    """One row per mistake, most confident first: image, labelled, decided, probability (of what was decided)."""
     part, several = result.evaluation.predictions, result.images.multi_label
     truth, decided, known = truth_and_decisions(part, result.tuned)
     rows, places = np.nonzero(known & (decided != truth) if several else decided & ~truth)
@@ -190,7 +190,7 @@ def _calibration(result: ExternalResult) -> list[Block]:
 
 
 def _subgroups(result: ExternalResult) -> list[Block]:
-    """None of them where no subgroup column was given."""
+    """[] if no subgroup column was given."""
     scored = probabilities.subgroup_scores(result.images, result.evaluation.rows, result.tuned)
     if scored is None:
         return []

@@ -23,14 +23,14 @@ from reports.drawing import BLUE, GRAY, INK, LIGHT, ORANGE, SKY, VERMILLION, bla
 Array = npt.NDArray[np.float64]
 Scale = Literal["categorical", "logarithmic", "linear", "integer"]
 NARROW_IN, WIDE_IN = 4.4, 5.4
-"""A telephone shows either whole."""
+"""Widths of figures; either fits the screen of a phone."""
 SPLIT_COLORS = {"train": BLUE, "val": SKY, "test": "#999999"}
 STATUS_COLORS = {"completed": BLUE, "pruned": ORANGE, "failed": VERMILLION, "running": GRAY}
 MAX_LABELS_WITH_SHARES = 8
 MOST_COUNTS = 40
-"""Classes of a confusion matrix that writes its counts: each is an element of the page."""
+"""Most classes for which a confusion matrix shows counts: each count is an element of the page."""
 CROWDED = 200
-"""From here on marks are pixels within the SVG: vectors would make the page heavy."""
+"""Number of marks above which they are pixels within the SVG: vectors would make the page too large."""
 
 
 @drawn
@@ -66,11 +66,11 @@ def forest(marks: pd.DataFrame, label: str) -> Figure:
 
 @drawn
 def courses(rows: pd.DataFrame, label: str, judged: str) -> Figure:
-    """Search score, repeats on validation, and repeats with mean and interval on the split that judges.
+    """Search score, repeats on validation, and repeats with mean and interval on the judging split.
 
-    Columns: name, winner (stands in bold), search (its score there, NaN if unknown), validation, judged (of each
-    repeat), mean, low, high (of ``judged``). judged: that split in words; "" where it is validation itself, whose
-    repeats then bear the interval.
+    Columns: name, winner (shown in bold), search (the search score, NaN if unknown), validation, judged (of each
+    repeat), mean, low, high (of ``judged``). judged: the judging split in words; "" if it is validation itself, whose
+    repeats then have the interval.
     """
     figure, axes = blank(WIDE_IN, 1.15 + (0.5 if judged else 0.36) * max(len(rows), 1))
     search: dict[str, Any] = {"marker": "D", "color": GRAY, "markerfacecolor": "white", "linestyle": "none"}
@@ -119,7 +119,7 @@ def bars(scores: pd.DataFrame, label: str) -> Figure:
 
 @drawn
 def stacked_bars(counts: pd.DataFrame) -> Figure:
-    """Horizontal bars of images. counts: the first column names the rows, ``SPLIT_COLORS`` the parts."""
+    """Horizontal bars of image counts. counts: the first column names the rows, those in ``SPLIT_COLORS`` are parts."""
     figure, axes = blank(NARROW_IN, 1.1 + 0.29 * max(len(counts), 1))
     start = np.zeros(len(counts))
     for name, color in SPLIT_COLORS.items():
@@ -136,13 +136,13 @@ def stacked_bars(counts: pd.DataFrame) -> Figure:
 
 @drawn
 def heat_map(scores: pd.DataFrame, tried: pd.DataFrame, label: str, lower_is_better: bool) -> Figure:
-    """Best score of each backbone (row) and depth (column). scores, tried: ``tables.cell_grid``; NaN = no score, which
-    not all may be."""
+    """Best score of each backbone (row) and depth (column). scores, tried: ``tables.cell_grid``; NaN = no score, but
+    at least one score must be finite."""
     title = textwrap.fill(label, 13 + 8 * scores.shape[1])
     figure, axes = blank(1.9 + 0.7 * scores.shape[1], 1.05 + 0.15 * len(title.splitlines()) + 0.42 * scores.shape[0])
     values = scores.to_numpy(dtype=float)
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    # A single score, or equal ones, need a range, and the palest shade should not vanish into the page.
+    # A single score, or equal ones, need a range, and the palest shade should remain visible on the page.
     spread = max(high - low, 0.05)
     unscored = tried.map(lambda count: "" if np.isnan(count) else "no score")
     texts = scores.map(formats.score).where(np.isfinite(values), unscored).to_numpy().tolist()
@@ -152,17 +152,17 @@ def heat_map(scores: pd.DataFrame, tried: pd.DataFrame, label: str, lower_is_bet
     axes.set_xticks(range(scores.shape[1]), [str(name).replace(" ", "\n", 1) for name in scores.columns])
     axes.set_yticks(range(scores.shape[0]), [short(str(name), 20) for name in scores.index])
     bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02)
-    axes.set_title(title, loc="left", fontsize=9)  # Beside the bar of one row it would be cut off.
+    axes.set_title(title, loc="left", fontsize=9)  # Next to the colour bar of a single row it would be cut off.
     bar.outline.set_visible(False)
     return figure
 
 
 @drawn
 def confusion(counts: npt.NDArray[np.int64], shares: Array, classes: Sequence[str]) -> Figure:
-    """Counts [C, C], rows true; the shade is the share of the row, written too where there is room; of more than
-    ``MOST_COUNTS`` classes neither.
+    """Counts [C, C], rows true; the shade is the share of the row, which is shown as text too if there is room. Above
+    ``MOST_COUNTS`` classes there is no text.
 
-    Not scikit-learn's ConfusionMatrixDisplay: it writes either counts or shares, and leaves long names upright.
+    Not scikit-learn's ConfusionMatrixDisplay: it shows either counts or shares, and does not turn long names.
     """
     number = len(classes)
     if number > MOST_COUNTS:
@@ -181,7 +181,7 @@ def confusion(counts: npt.NDArray[np.int64], shares: Array, classes: Sequence[st
 
 
 def _shades_alone(shares: Array, classes: Sequence[str]) -> Figure:
-    """A matrix of so many classes that its cells have no room for numbers; names as long as lines have."""
+    """A matrix of too many classes for numbers in its cells; rows are named if there is room."""
     side = min(0.13 * len(classes), 9.0)
     figure, axes = blank(side + 2.0, side + 0.8)
     axes.imshow(np.ma.masked_invalid(shares), cmap="Blues", vmin=0, vmax=1)
@@ -195,7 +195,7 @@ def _shades_alone(shares: Array, classes: Sequence[str]) -> Figure:
 
 @drawn
 def label_matrices(counts: npt.NDArray[np.int64], shares: Array, classes: Sequence[str]) -> Figure:
-    """One 2 x 2 a label. counts, shares: [C, 2, 2], rows true (no, yes), columns predicted (no, yes)."""
+    """One 2 x 2 matrix per label. counts, shares: [C, 2, 2], rows true (no, yes), columns predicted (no, yes)."""
     across = 2 if len(classes) == 4 else min(3, len(classes))
     figure, places = grid(len(classes), across, (2.4, 0.3, 1.45), (0.5, 1.6))
     for place, axes in enumerate(places):
@@ -210,7 +210,7 @@ def label_matrices(counts: npt.NDArray[np.int64], shares: Array, classes: Sequen
 
 @drawn
 def mean_maps(maps: Mapping[str, Array], frame_part: float) -> Figure:
-    """Attribution of each class, [S, S], on one scale; inside the line lies what is not ``frame_part`` of a side."""
+    """Attribution of each class, [S, S], on one scale; a line bounds the frame, which is ``frame_part`` of a side."""
     figure, places = grid(len(maps), min(5, len(maps)), (2.4, 0.8, 1.35), (0.1, 1.55))
     highest = max(float(one.max()) for one in maps.values())
     for axes, (name, attribution) in zip(places, maps.items(), strict=True):
@@ -282,7 +282,7 @@ def cost(trials: pd.DataFrame, front: pd.DataFrame, finalists: pd.DataFrame, lab
     for number, point in zip(front["number"], on.T, strict=True):
         place = np.array([np.log(point[0]), point[1]])
         if (np.abs(place - named) <= apart).all():
-            continue  # it would cover the number before it
+            continue  # it would cover the previous number
         named = place
         axes.annotate(f"{number:.0f}", (point[0], point[1]), (4, -10), textcoords="offset points", fontsize=7.5)
     if len(finalists):
@@ -298,7 +298,7 @@ def cost(trials: pd.DataFrame, front: pd.DataFrame, finalists: pd.DataFrame, lab
 
 @drawn
 def slices(panels: Sequence[tuple[str, Scale, pd.DataFrame]], winner: int | None, label: str) -> Figure:
-    """Scores against what the trials took for each hyperparameter, on one vertical scale; the winner is marked.
+    """Scores against the values of each hyperparameter, on one vertical scale; the winner is marked.
 
     panels: title, scale of the horizontal axis, and the trials. Columns: number, value (text or number), score. winner:
     its number.
@@ -313,7 +313,7 @@ def slices(panels: Sequence[tuple[str, Scale, pd.DataFrame]], winner: int | None
 
 
 def choices_of(values: Sequence[Any]) -> list[str]:
-    """The different values as text, words before numbers, these by their size."""
+    """The distinct values as text: words first, then numbers in ascending order."""
     return sorted({str(value) for value in values}, key=lambda text: (_leading_numbers(text), text))
 
 
@@ -327,7 +327,7 @@ def _slice(axes: Axes, scale: Scale, trials: pd.DataFrame, winner: int | None) -
     if scale == "categorical":
         choices = choices_of(values)
         level = np.array([choices.index(str(value)) for value in values], dtype=np.float64)
-        # The golden ratio's multiples look random and hang on the place alone.
+        # Jitter by multiples of the golden ratio looks random, but depends only on the position.
         x = level + 0.22 * ((np.arange(len(level)) * 0.6180339887498949) % 1 * 2 - 1)
         medians = [float(np.median(scores[level == place])) for place in range(len(choices))]
         axes.hlines(medians, np.arange(len(choices)) - 0.32, np.arange(len(choices)) + 0.32, color=INK, linewidth=1.6)
@@ -385,7 +385,7 @@ def _counts_and_shares(counts: npt.NDArray[np.int64], shares: Array) -> list[lis
 
 
 def _name_rows(axes: Axes, names: Sequence[str], limit: int = 34) -> None:
-    """One row a name, the first at the top."""
+    """One row per name, the first at the top."""
     axes.set_yticks(range(len(names)), [short(name, limit) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
@@ -407,7 +407,7 @@ def _epoch_axis(figure: Figure, axes: Axes, label: str) -> None:
 
 
 def _log_axis(axes: Axes, values: Array) -> None:
-    """A logarithmic axis that names its few values, all above 0, or some of its range: 1, 200, 30k, 4M."""
+    """A logarithmic axis with a tick at each value (all > 0) if they are few, else at round ones: 1, 200, 30k, 4M."""
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))

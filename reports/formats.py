@@ -1,4 +1,4 @@
-"""Values and words as a reader wants them: sensible digits, standard terms, and user text made safe for Markdown."""
+"""Values and words for readers: sensible digits, standard terms, and user text made safe for Markdown."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 def escape(text: object) -> str:
-    """``text`` for a Markdown string: one line in which no character is markup, wherever on a line it stands.
+    """``text`` for a Markdown string: one line in which no character is markup, at any position.
 
-    The only door by which names and messages of users enter Markdown. Not for code spans, where a backslash shows.
+    Users' names and messages enter Markdown only through it. Not for code spans, where a backslash would be visible.
     """
     safe = html.escape(" ".join(str(text).split()), quote=False)
     safe = re.sub(r"([\\`*_\[\]|~])", r"\\\1", safe)
@@ -77,7 +77,7 @@ def show(kind: str, value: Any) -> str:
 
 
 def is_number(kind: str) -> bool:
-    """Whether values of this kind stand flush right."""
+    """Whether values of this kind are right-aligned."""
     return kind != "text"
 
 
@@ -157,7 +157,7 @@ def metric_name(column: str) -> str:
 
 
 def score_name(name: str, task: str) -> str:
-    """A score in words; the accuracy of several labels is their exact match, and is called so."""
+    """A score in words; multi-label accuracy is called exact match, which it is."""
     return "exact match" if name == "accuracy" and task == "multi_label" else METRIC_NAMES[name]
 
 
@@ -176,7 +176,7 @@ def params_of(flat: Mapping[str, Any]) -> TrialParams | None:
 
 
 def in_words(params: TrialParams) -> list[tuple[str, str]]:
-    """The hyperparameters as pairs of a heading and a phrase that a reader needs no manual for."""
+    """The hyperparameters as pairs of a heading and a self-explanatory phrase."""
     momentum = f", momentum {params.momentum:g}" if params.optimizer == "sgd" else ""
     rates = f"learning rate {general(params.lr)}"
     if params.backbone_lr_factor != 1 and (params.unfreeze_layers or params.unfreeze_depth):
@@ -195,7 +195,7 @@ def in_words(params: TrialParams) -> list[tuple[str, str]]:
 
 
 def in_short(params: TrialParams) -> str:
-    """The hyperparameters that most configurations differ in, in one line."""
+    """The hyperparameters in which most configurations differ, in one line."""
     trained = "+".join(params.unfreeze_layers) or DEPTH_NAMES[params.unfreeze_depth or 0]
     loss = LOSSES[params.loss].removesuffix(" per class")
     weighted = ", weighted" if params.class_weights == "balanced" else ""
@@ -211,7 +211,7 @@ def choice(name: str, value: Any) -> str:
 
 
 def moment(time: Any) -> str:
-    """An ISO time for people: "2026-01-05 11:20 UTC"; as it is where it is none."""
+    """An ISO time for readers: "2026-01-05 11:20 UTC"; other text unchanged."""
     try:
         found = datetime.fromisoformat(str(time))
     except ValueError:
@@ -220,7 +220,7 @@ def moment(time: Any) -> str:
 
 
 def elapsed(began: str | None, ended: str | None) -> str:
-    """The time between two ISO times; in words that it is not known."""
+    """The time between two ISO times; "no end recorded" if it is not known."""
     try:
         return duration((datetime.fromisoformat(str(ended)) - datetime.fromisoformat(str(began))).total_seconds())
     except (TypeError, ValueError):
@@ -228,7 +228,7 @@ def elapsed(began: str | None, ended: str | None) -> str:
 
 
 def rounding(sweep: SweepRecord) -> str:
-    """What the numbers of a run in bfloat16 are to those of its model file; "" where both are in single precision."""
+    """How the numbers of a bfloat16 run relate to those of its model file; "" if both are in single precision."""
     if sweep.precision != "bf16":
         return ""
     if sweep.finalists:
@@ -292,7 +292,7 @@ def again(sweep: SweepRecord, params: TrialParams, name: str, number: int | None
     epochs = sweep.epochs_of(number)
     options += ["--epochs", str(epochs)] if epochs else []
     files = {*re.findall(r"(?:^|,)(\w+)=", sweep.weights or "")} & {*BACKBONE_NAMES}
-    if others := sorted(files - {params.backbone}):  # Each network that --weights has a file of must be named.
+    if others := sorted(files - {params.backbone}):  # Every backbone with a file in --weights must be named.
         options += ["--backbones", ",".join([params.backbone, *others])]
     for key, value in fixed.items():
         options += ["--set", f"{key}={'none' if value is None else value}"]
@@ -328,8 +328,8 @@ def listing(parts: Iterable[str]) -> str:
 
 
 def some_of(names: Sequence[str]) -> str:
-    """As ``listing``, but of more than ``MOST_NAMES`` only so many and how many there are more: a set may have hundreds
-    of classes."""
+    """As ``listing``, but at most ``MOST_NAMES`` names and the number of the others: a data set may have hundreds of
+    classes."""
     more = len(names) - MOST_NAMES
     return listing([*names[:MOST_NAMES], f"{more:,} more"] if more > 0 else names)
 

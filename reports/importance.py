@@ -1,8 +1,8 @@
-"""Which hyperparameters went with good scores, and how much of that shuffled scores show as well.
+"""Which hyperparameters are associated with good scores, compared with what shuffled scores show.
 
 The trials are an Optuna study in memory, all scored after equally many epochs. It is rebuilt from the records, not read
-from study.db: that one may be missing or behind after a kill, and counts pruned trials as such, which Optuna's
-importances leave out. To leave them out would compare survivors only; to take their last scores, 3 epochs with 20.
+from study.db, which may be missing or out of date after a kill, and marks trials as pruned: Optuna's importances leave
+those out. That would compare only survivors; taking their last scores would compare 3 epochs with 20.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class UsedTrials:
 
     trials: COMPLETE, one value each: the best of the selection metric within the first ``epoch`` epochs, or within all
     that the trial ran (``epoch`` is None: none was pruned); its number in the run is a user attribute. Parameters are
-    named as the search suggested them ("lr.sgd"), or by their field where it suggested none; the ranges of such
-    (``derived``) are what trials took. left_out: how many trials of the run are not among them, by reason.
+    named as the search suggested them ("lr.sgd"), or by their field if it did not; the ranges of the latter
+    (``derived``) span the values that trials used. left_out: the number of the run's other trials, by reason.
     """
 
     trials: tuple[FrozenTrial, ...]
@@ -68,7 +68,7 @@ class UsedTrials:
 
     @cached_property
     def numbers(self) -> list[int]:
-        """[n], the trials' own."""
+        """[n], the trials' numbers in the run."""
         return [trial.user_attrs["number"] for trial in self.trials]
 
     @cached_property
@@ -85,13 +85,13 @@ class UsedTrials:
         return {name: found[name] for name in sorted(found) if self.values(name).nunique() > 1}
 
     def values(self, name: str) -> pd.Series[Any]:
-        """What each trial that has the parameter took for it, by the trial's place among ``trials``."""
+        """The parameter's value in each trial that has it, by the trial's index in ``trials``."""
         taken = {place: one.params[name] for place, one in enumerate(self.trials) if name in one.params}
         return pd.Series(taken, dtype=object)
 
     def place_at_bound(self, number: int | None, field: str, share: float) -> str | None:
-        """ "upper" or "lower" where the trial took for a suggested number of ``field`` a value within ``share`` of its
-        range's bound; None else."""
+        """ "upper" or "lower" if the trial's suggested number for ``field`` is within ``share`` of its range of that
+        bound; else None."""
         of = next((one for one in self.trials if one.user_attrs["number"] == number), None)
         for name, one in of.distributions.items() if of is not None else ():
             suggested = name.partition(".")[0] == field and name not in self.derived
@@ -154,25 +154,25 @@ def used_trials(data: ReportData) -> UsedTrials:
 
 
 def importances(used: UsedTrials, mode: str) -> pd.DataFrame:
-    """One row a parameter that took several values, the one furthest beyond chance first.
+    """One row per parameter with several values, the one furthest beyond chance first.
 
     Columns: parameter (as suggested), title (in words), trials (that have it), importance (a share; they sum to 1),
     chance (what the same parameter exceeds in 5 of 100 shuffles of the scores among the trials), times_chance (their
-    ratio, NaN where chance is 0), best, all (the middle half of its values, or the most frequent one, among the best
+    ratio, NaN if chance is 0), best, all (the middle half of its values, or the most frequent one, among the best
     trials and among all).
 
     The importance is PED-ANOVA (Watanabe et al., IJCAI 2023), Optuna's default: how far the parameter's distribution
-    among the ``top_count`` best trials departs from that among all. It takes conditional parameters and draws nothing
-    at random; fANOVA takes neither, and minutes for a thousand trials. Its shares favour parameters of many values,
-    above all where few trials are compared: their ratio to chance does not.
+    among the ``top_count`` best trials differs from that among all. It handles conditional parameters and is
+    deterministic; fANOVA is neither, and takes minutes for a thousand trials. The shares favour parameters with many
+    values, especially with few trials; their ratio to chance does not.
     """
     losses = used.scores if mode == "min" else -used.scores
     best = np.argsort(losses, kind="stable")[: top_count(len(losses))]
     chosen = np.arange(len(losses))
-    if len(losses) > MOST_TRIALS:  # drawn at random, always the same ones
+    if len(losses) > MOST_TRIALS:  # a random sample, always the same
         chosen = np.sort(np.random.default_rng(0).choice(len(losses), MOST_TRIALS, replace=False))
     drawn = replace(used, trials=tuple(used.trials[place] for place in chosen))
-    distributions = drawn.distributions  # What none of those drawn has cannot be judged.
+    distributions = drawn.distributions  # A parameter that no sampled trial has cannot be judged.
     names, rng = list(distributions), np.random.default_rng(0)
     with _quiet():
         study = optuna.create_study()
@@ -214,7 +214,7 @@ def title(name: str) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna without its log lines and its warnings about what is experimental; both as before afterwards."""
+    """Silence Optuna's log and its warnings about experimental features; restore both afterwards."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -249,14 +249,14 @@ def _suggested(suggestion: Suggestion) -> dict[str, tuple[Any, BaseDistribution]
 
 
 def _active(row: Mapping[Any, Any], suggested: set[str]) -> dict[str, Any]:
-    """The hyperparameters of a trial that change anything there and were not suggested, flat."""
+    """The hyperparameters that are active in a trial and were not suggested, flat."""
     params = formats.trial_params(row)
     flat = {} if params is None else params.active()
     return {name: "none" if value is None else value for name, value in flat.items() if name not in suggested}
 
 
 def _holding(name: str, taken: list[Any]) -> BaseDistribution:
-    """A distribution that holds what the trials took."""
+    """A distribution that contains the values that the trials used."""
     if any(isinstance(value, str | bool) for value in taken):
         return CategoricalDistribution(sorted(set(taken), key=str))
     low, high = min(taken), max(taken)
@@ -266,9 +266,9 @@ def _holding(name: str, taken: list[Any]) -> BaseDistribution:
 
 
 def _raw(study: optuna.Study, names: list[str], losses: NDArray[np.float64]) -> dict[str, float]:
-    """By name, before they are made to sum to 1. losses: [n], lower is better, in place of the study's own values."""
+    """Importances by name, not normalised. losses: [n], lower is better, used in place of the study's own values."""
     evaluator = PedAnovaImportanceEvaluator(target_quantile=min(0.5, top_count(len(losses)) / len(losses)))
-    # Given a target, the evaluator takes lower for better, whatever the study's direction.
+    # With a target, the evaluator treats lower as better, whatever the study's direction.
     return get_param_importances(
         study, evaluator=evaluator, params=names, target=lambda one: losses[one.number], normalize=False
     )

@@ -1,4 +1,4 @@
-"""Scores with their 95 % intervals: as numbers, as cells of a table, and what has to be said below it."""
+"""Scores with their 95 % intervals: as numbers, as cells of a table, and as the text below it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEVEL = 0.95
 FEW_GROUPS = 20
 FEWEST_REPLICATES = 200
 MARK = "†"
-# In these every class weighs the same, however few have it.
+# Scores in which every class has the same weight, however rare it is.
 _MACRO = ("f1_macro", "balanced_accuracy", *(f"{area}_macro" for area in AREAS))
 
 
@@ -41,9 +41,9 @@ class Interval:
 def interval(scores: Scores, name: str) -> Interval:
     """The interval of one score of ``scores``, e.g. "f1_macro", "recall:covid".
 
-    Proportions (accuracy, exact_match, recall, specificity, precision, npv) have Wilson's interval where every group
-    has one image, all else the bootstrap over groups. With several runs Wilson's is of the runs' mean, as if it came
-    from one run on as many images: somewhat too wide, since a mean varies less.
+    Proportions (accuracy, exact_match, recall, specificity, precision, npv) have Wilson's interval if every group has
+    one image; other scores use the bootstrap over groups. With several runs, Wilson's interval treats their mean as the
+    score of one run on as many images: somewhat too wide, since a mean varies less.
     """
     estimate, resamples, size = scores.estimate[name], scores.resamples, scores.proportion_of.get(name)
     method, low, high, warning = "", math.nan, math.nan, ""
@@ -52,7 +52,7 @@ def interval(scores: Scores, name: str) -> Interval:
     elif size is not None and resamples.one_image_each:
         method, (low, high) = "Wilson", wilson(estimate, size)
     elif size is not None and estimate in (0, 1):
-        # No resample has an error, or none has a success. Every patient counts as one image, which is cautious.
+        # No resample has an error, or none has a success. Every patient counts as one image, which is conservative.
         method = "Wilson over groups"
         low, high = wilson(estimate, scores.groups_of[name])
     elif name.startswith(f"{PPV_AT_PREVALENCE}:") and not np.ptp(scores.values[name]):
@@ -68,8 +68,8 @@ def interval(scores: Scores, name: str) -> Interval:
 
 
 def _ppv_interval(scores: Scores, name: str) -> Interval:
-    """Of a PPV that no resample moves, such as one without a false positive: from the bounds of its parts, which is
-    cautious."""
+    """The interval of a PPV that is the same in every resample, such as one without a false positive: from the bounds
+    of sensitivity and specificity, which is conservative."""
     label = name.partition(":")[2]
     recall, specificity = (interval(scores, f"{ratio}:{label}") for ratio in ("recall", "specificity"))
     bounds = np.array([[recall.low, recall.high], [specificity.low, specificity.high]])
@@ -79,10 +79,10 @@ def _ppv_interval(scores: Scores, name: str) -> Interval:
 
 
 def few_groups(scores: Scores, name: str) -> str:
-    """The warning due where an interval of the score ``name`` rests on fewer than 20 groups, or "".
+    """The warning if an interval of the score ``name`` is based on fewer than 20 groups, or "".
 
-    It rests on all groups, for a class's score on those with the class (specificity and npv: without it; areas, and
-    PPV at a prevalence: the fewer); a mean over classes on those of each class, too.
+    Overall scores are based on all groups, macro means also on the groups with each class. Scores of a class are based
+    on the groups with it (specificity and npv: without it; areas and PPV at a prevalence: the smaller number).
     """
     metric, _, c = name.partition(":")
     having = [(scores.positives[one], f" with {one}") for one in scores.classes if one == c or name in _MACRO]
@@ -102,9 +102,9 @@ def few_groups(scores: Scores, name: str) -> str:
 def bca(estimate: float, replicates: Array, left_out: Array) -> tuple[float, float]:
     """The bias-corrected and accelerated bootstrap interval (Efron, JASA 82, 1987; as in scipy.stats.bootstrap).
 
-    replicates: [B] finite. left_out: [J], the jackknife; NaN are passed over. Chosen over the percentile interval by
-    ``benchmarks.coverage``: of 169 images, 19 of them of the rarest class, that one holds the class's true F1 93 times
-    in 100, its recall 90 to 93, and misses on one side, where the truth is lower; this one 95 to 97 and 92 to 96.
+    replicates: [B] finite. left_out: [J], the jackknife; NaN are ignored. Chosen over the percentile interval by
+    ``benchmarks.coverage``: with 169 images, 19 of the rarest class, the percentile interval covers that class's true
+    F1 93 times in 100, its recall 90 to 93, and misses on one side, where the truth is lower; BCa 95 to 97, 92 to 96.
     """
     below = ((replicates < estimate).mean() + (replicates <= estimate).mean()) / 2
     edge = 0.5 / len(replicates)
@@ -119,7 +119,7 @@ def wilson(share: float, size: float) -> tuple[float, float]:
     z = float(norm.ppf((1 + LEVEL) / 2))
     centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     half = z / (1 + z**2 / size) * math.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
-    # At 0 and 1 the bound is exact; rounding must not leave it beside them.
+    # At 0 and 1 the bound is exact; rounding must not move it.
     return (0.0 if share == 0 else centre - half), (1.0 if share == 1 else centre + half)
 
 
@@ -130,14 +130,14 @@ def _acceleration(left_out: Array) -> float:
     largest = float(np.abs(away).max(initial=0.0))
     if largest == 0:
         return 0.0
-    away = away / largest  # It has no scale, and powers of tiny values are 0.
+    away = away / largest  # The result has no scale, and powers of tiny values underflow to 0.
     return float((away**3).sum() / (6 * (away**2).sum() ** 1.5))
 
 
 def cells(scores: Scores | None, names: Mapping[str, str]) -> dict[str, Any]:
     """For each key of ``names``, the score of that name: key, key_low, key_high (NaN: undefined) and key_shown.
 
-    NaN and a dash where there are no scores."""
+    Without scores, NaN and a dash."""
     row: dict[str, Any] = {}
     for key, name in names.items():
         found = Interval(math.nan, math.nan, math.nan) if scores is None else interval(scores, name)
@@ -157,12 +157,12 @@ def as_text(found: Interval) -> str:
 
 
 def plain(found: Interval) -> str:
-    """As ``as_text`` in a sentence, without the mark of a warning."""
+    """``as_text`` without the mark of a warning, for a sentence."""
     return as_text(found).removesuffix(f" {MARK}")
 
 
 def in_two_lines(scores: Scores, name: str) -> str:
-    """The score, and its interval below it where it has one: for a figure."""
+    """The score with its interval, if any, on a second line, for a figure."""
     return plain(interval(scores, name)).replace(" (", "\n(")
 
 
@@ -172,7 +172,7 @@ def is_undefined(scores: Scores, name: str) -> bool:
 
 
 def qualifier(scores: Scores, name: str) -> str:
-    """What has to stand behind the name of a score: the weights of kappa, over how many classes a mean of areas is."""
+    """The suffix of a score's name: the weights of kappa, or the number of classes in a mean of areas."""
     if name == "kappa":
         return f" ({'quadratic weights' if scores.ordered else 'unweighted'})"
     partial = name.removesuffix("_macro") in AREAS and len(scores.defined) < len(scores.classes)
@@ -180,7 +180,7 @@ def qualifier(scores: Scores, name: str) -> str:
 
 
 def below(asked: Iterable[tuple[Scores | None, str]], *, method: bool = True) -> str:
-    """How the intervals of these scores were made (once a chapter: ``method``), and what their marks mean."""
+    """How the intervals of these scores were computed (``method``: once per chapter), and what their marks mean."""
     pairs = [(scores, name) for scores, name in asked if scores is not None]
     found = [interval(scores, name) for scores, name in pairs if not is_undefined(scores, name)]
     sentences = []
@@ -215,7 +215,7 @@ def _method(methods: set[str], resamples: list[Resamples]) -> str:
 def warned(warnings: Iterable[str]) -> str:
     """What the marks mean; "" without warnings.
 
-    Each is said once, without its count, which differs from row to row; without the class where several have it.
+    Each warning appears once, without its count, which differs between rows, and without the class if several have it.
     """
     found = list(dict.fromkeys(re.sub(r" \(\d+\)", "", one) for one in warnings if one))
     of_any = dict.fromkeys(re.sub(r" (with|without) .*: interval", r" \1 the class: interval", one) for one in found)

@@ -1,4 +1,4 @@
-"""How the finalists stand to each other: their repeats scored on the same images and resamples of patients."""
+"""The leaderboard of the finalists: their repeats scored on the same images and resamples of patients."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from trainables.metrics import AREAS, evaluate_predictions, has_class, metric_na
 from trainables.predictions import Predictions
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
-"""By how much a score of the saved predictions may differ from the recorded one, which other kernels computed; of a
-network trained in bfloat16 the predictions are in single precision, and decide other images at the edge."""
+"""How much a score of the saved predictions may differ from the recorded one, which other kernels computed. A network
+trained in bfloat16 predicts in single precision, which may decide borderline images differently."""
 OTHERWISE = 2
-"""Images of the rarest class that may be decided otherwise in single precision."""
+"""Images of the rarest class that may be decided differently in single precision."""
 EFFECT_COLUMNS = ["factor", "within", "first", "second", "difference", "low", "high", "p", "p_holm", "verdict"]
 
 
@@ -35,9 +35,9 @@ EFFECT_COLUMNS = ["factor", "within", "first", "second", "difference", "low", "h
 class ConfigurationResult:
     """One retrained configuration.
 
-    finalist: as recorded, but each repeat that completed has the score of its predictions where they can be read. runs,
-    scores: the R repeats on the split that judges; None where no predictions can be read. tuned: the same at the tuned
-    thresholds (multi-label only). remarks: what is wrong with its files, whole clauses.
+    finalist: as recorded, but each repeat with readable predictions has the score of these. runs, scores: the R repeats
+    on the judging split; None if no predictions can be read. tuned: the scores at the tuned thresholds (multi-label
+    only). remarks: what is wrong with its files, one clause each.
     """
 
     finalist: Finalist
@@ -59,12 +59,12 @@ class ConfigurationResult:
 class Leaderboard:
     """The finalists on one split; empty where none were chosen. split: "test" once opened and predicted, else "val".
 
-    metric: the selection metric's counterpart there ("f1_macro", "recall:covid"); macro F1 where it has none (a loss).
+    metric: the selection metric's counterpart there ("f1_macro", "recall:covid"); macro F1 if it has none (a loss).
     selected_by: the selection metric, without "val_".
-    configurations: by place in the search, then the best of each cell of --compare. cells: the best configuration of
-    each cell, by the cell's values. leads, cell_leads: the winner less the other, by trial_id, corrected by Holm for
-    the finalists and for the cells. tests: McNemar's, by trial_id, and the repeat whose networks it compares; empty
-    where patients have several images.
+    configurations: by rank in the search, then the best of each cell of --compare. cells: the best configuration of
+    each cell, by the cell's values. leads, cell_leads: winner minus other, by trial_id, Holm-corrected over the
+    finalists and over the cells. tests: by trial_id, the name of the compared repeat and McNemar's test; empty if
+    patients have several images.
     """
 
     finals: Finals
@@ -89,17 +89,17 @@ class Leaderboard:
 
     @property
     def runners_up(self) -> list[ConfigurationResult]:
-        """The finalists but the winner; without a selection all of them."""
+        """The finalists except the winner; all of them before the selection."""
         return [one for one in self.finalists if one.trial_id != self.finals.winner]
 
     @property
     def metric_name(self) -> str:
-        """The score that judges, in words: "test macro F1"."""
+        """The compared score in words: "test macro F1"."""
         return formats.metric_name(f"{self.split}_{self.metric}")
 
     @property
     def seeded(self) -> bool:
-        """Whether comparisons account for other seeds: some configuration has two networks at least."""
+        """Whether comparisons account for other seeds: at least one configuration has two or more networks."""
         return any(one.scores is not None and one.scores.runs > 1 for one in self.configurations)
 
     @property
@@ -112,7 +112,7 @@ class Leaderboard:
         return f"based on the same resamples of {unit}" + (seeds if self.seeded else alone)
 
     def gap(self, one: ConfigurationResult) -> float:
-        """By how much the search flattered it: search score less the mean of repeats, turned where lower is better."""
+        """Optimism of the search: search score minus mean of repeats, sign reversed if lower is better."""
         return (one.finalist.search_score - one.finalist.mean) * (1 if self.mode == "max" else -1)
 
     def verdict(self, lead: Comparison | None) -> int | None:
@@ -122,7 +122,7 @@ class Leaderboard:
 
     @property
     def sentence(self) -> str:
-        """The winner against the runners-up, no more than the corrected p values support; "" without a winner."""
+        """The winner compared with the runners-up, as far as the corrected p values support; "" without a winner."""
         if self.winner is None:
             return ""
         if self.winner.scores is None:
@@ -145,7 +145,7 @@ class Leaderboard:
         return text + (" It was selected on these same images." if self.split == "val" else "")
 
     def _numbers(self, configurations: list[ConfigurationResult]) -> str:
-        """The difference and p of one; of several the range of each."""
+        """The difference and p of one configuration; of several, the range of differences and a bound on p."""
         leads = [self.leads[one.trial_id] for one in configurations]
         if len(leads) == 1:
             shown = formats.difference(leads[0].difference, leads[0].low, leads[0].high)
@@ -167,8 +167,8 @@ class ReportedModel:
 
     title: what it is, in words. trial_id: such as "t0007/seed_1001". number: of its trial. retrained: whether it is a
     repeat of the winner. predictions: of splits that may be shown. thresholds: as for ``metrics.decide``, or None.
-    recorded: the selection metric that the run wrote down for it, or NaN. remark: why it is not the network that was
-    asked for, or "".
+    recorded: the selection metric that the run recorded for it, or NaN. remark: why another network is shown in place
+    of the model file, or "".
     """
 
     title: str
@@ -182,12 +182,12 @@ class ReportedModel:
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
-        """Those of SPLITS that it has images of."""
+        """The SPLITS of which it has images."""
         return tuple(split for split in SPLITS if (self.predictions.split == split).any())
 
     @property
     def judged(self) -> str | None:
-        """The split that tells how good it is: test once opened, else validation; None where it has neither."""
+        """The split to judge it by: test once opened, else validation; None if it has neither."""
         return next((split for split in ("test", "val") if split in self.splits), None)
 
 
@@ -196,7 +196,7 @@ def leaderboard(data: ReportData) -> Leaderboard:
     finals, split, metric = data.finals, _judging(data), compared_metric(data)
     runs = {one.trial_id: runs_of(data, networks_of(data, one), split) for one in finals.finalists}
     readable = {key: images for key, (images, _) in runs.items() if images is not None}
-    # Whose images all are judged on: the winner's, else those of the first finalist.
+    # All are compared on the winner's images, else on those of the first finalist with readable predictions.
     basis = readable.get(finals.winner or "") or next(iter(readable.values()), None)
 
     def scored(one: Finalist) -> ConfigurationResult:
@@ -248,7 +248,7 @@ def leaderboard(data: ReportData) -> Leaderboard:
 
 
 def reported_model(data: ReportData) -> ReportedModel | None:
-    """The model file, or another repeat of the winner, or the best trial; None where no predictions can be read."""
+    """The model file, else another repeat of the winner, else the best trial; None if no predictions can be read."""
     finals, best, remark = data.finals, data.best, ""
     winner = finals.winning if finals.selected else None
     if winner is not None:
@@ -269,7 +269,7 @@ def reported_model(data: ReportData) -> ReportedModel | None:
         remark = f"No predictions of the winner, trial {winner.number}, can be read"
     if data.predictions is None or best is None:
         return None
-    # A search never predicts test; rows that claim to be of it were not opened by the one function that may.
+    # A search never predicts test: rows marked as test did not come through the one function that may open it.
     return ReportedModel(
         title=f"trial {best['number']:.0f}",
         trial_id=str(best["trial_id"]),
@@ -283,7 +283,7 @@ def reported_model(data: ReportData) -> ReportedModel | None:
 
 
 def _thresholds(data: ReportData, winner: Finalist) -> dict[str, float] | None:
-    """The winner's that fit the data; of a single-label task the operating point's alone."""
+    """The winner's thresholds for classes of the data; single-label: only those of the operating point."""
     point = data.finals.operating_point
     single = {} if point is None else point.thresholds
     found = single if data.task == "single_label" else data.finals.thresholds_of(winner.trial_id)
@@ -291,20 +291,20 @@ def _thresholds(data: ReportData, winner: Finalist) -> dict[str, float] | None:
 
 
 def compared_metric(data: ReportData) -> str:
-    """The selection metric as ``score_runs`` calls it; macro F1 where it has none (a loss)."""
+    """The name in ``score_runs`` of the selection metric; macro F1 if it has none (a loss)."""
     split, _, name = data.metric.partition("_")
     known = split == "val" and name != "loss" and data.metric in metric_names(data.classes, data.task)
     return name if known else FALLBACK
 
 
 def networks_of(data: ReportData, one: Finalist) -> dict[str, Predictions | None]:
-    """The predictions of each completed repeat by its name, that of the model file first; None: cannot be read."""
+    """The predictions of each completed repeat by name, the model file's first; None: cannot be read."""
     order = sorted(one.completed, key=lambda repeat: repeat.trial_id != data.finals.model)
     return {repeat.name: data.repeats.get(repeat.trial_id) for repeat in order}
 
 
 def _judging(data: ReportData) -> str:
-    """The test split only of a winner that was selected, and whose test predictions can be read."""
+    """The judging split: "test" once opened, if test predictions of the winner can be read; else "val"."""
     if not data.finals.opened or data.finals.winning is None:
         return "val"
     parts = [part for key, part in data.repeats.items() if key.partition("/")[0] == data.finals.winner]
@@ -312,7 +312,7 @@ def _judging(data: ReportData) -> str:
 
 
 def contradict(score: float, recorded: float, sweep: SweepRecord, part: Predictions) -> str:
-    """What is wrong where the predictions ``part`` give another ``score`` than the run recorded; "" if it may be."""
+    """Says that ``part``, whose score is ``score``, contradicts the recorded one; "" within the tolerance."""
     allowed = TOLERANCE["fp32"]
     if sweep.precision == "bf16" and sweep.finalists:
         images = has_class(part.label, len(part.classes)).sum(axis=0)
@@ -324,7 +324,7 @@ def contradict(score: float, recorded: float, sweep: SweepRecord, part: Predicti
 
 
 def _scored_again(data: ReportData, one: Finalist) -> tuple[Finalist, list[str]]:
-    """With the score of each repeat's own predictions on validation, and where files contradict each other."""
+    """``one`` with each repeat's score recomputed from its validation predictions; and what contradicts the records."""
     name, repeats, doubts = data.metric.removeprefix("val_"), [], []
     for repeat in one.repeats:
         saved = data.repeats.get(repeat.trial_id)
@@ -342,7 +342,7 @@ def _scored_again(data: ReportData, one: Finalist) -> tuple[Finalist, list[str]]
 def _cells(
     data: ReportData, configurations: Iterable[ConfigurationResult]
 ) -> tuple[tuple[str, ...], dict[tuple[Scalar, ...], ConfigurationResult]]:
-    """What --compare compared, and the best configuration of each combination of values, in order of these."""
+    """The factors of --compare, and the best configuration of each combination of their values, sorted by value."""
     names = data.run.sweep.compare
     names = names or next((tuple(one.finalist.cell) for one in configurations if one.finalist.cell), ())
     if not names:
@@ -362,7 +362,7 @@ def _sortable(value: Scalar) -> tuple[bool, float, str]:
 def _tests(
     finals: Finals, winner: ConfigurationResult | None, rivals: Iterable[ConfigurationResult]
 ) -> dict[str, tuple[str, McNemar]]:
-    """Of the model file and the other's repeat of the same seed; of the first seed that both have, where one lacks."""
+    """McNemar's tests of the model file and the rival's repeat of that name, else of the first name that both have."""
     found: dict[str, tuple[str, McNemar]] = {}
     model = (finals.model or "").partition("/")[2]
     for one in rivals:
@@ -378,13 +378,13 @@ def _tests(
 
 
 def effects(board: Leaderboard) -> pd.DataFrame:
-    """One row a pair of cells of --compare whose values differ in one factor alone.
+    """One row per pair of cells of --compare that differ in one factor only.
 
     Columns: factor, within (the values that both share, in words), first, second (their values of the factor),
-    difference (the first's score less the second's), low, high, p, p_holm (corrected over all rows), verdict: 1 the
-    first is better, -1 worse, 0 no significant difference, NaN not tested. Of a factor of numbers each value is held
-    against the lowest, of others each against each. The best trial of a cell stands for it: other hyperparameters than
-    the factor differ, too, as the search chose them.
+    difference (the first's score minus the second's), low, high, p, p_holm (corrected over all rows), verdict: 1 the
+    first is better, -1 worse, 0 no significant difference, NaN not tested. For a numeric factor each value is compared
+    with the lowest, for others every pair is compared. A cell is represented by its best trial, so hyperparameters
+    other than the factor may differ too, as the search chose them.
     """
     rows: list[dict[str, Any]] = []
     for place, factor in enumerate(board.cell_names):
@@ -413,7 +413,7 @@ def _pairs(levels: list[Any]) -> list[tuple[Any, Any]]:
 
 
 def _difference(board: Leaderboard, first: Scores | None, second: Scores | None) -> dict[str, Any]:
-    """The columns of ``Comparison``; {} where the two were not scored on the same images."""
+    """The fields of ``Comparison``; {} if the two were not scored on the same images."""
     if first is None or second is None or first.resamples is not second.resamples:
         return {}
     return vars(compare(first, {"second": second}, board.metric)["second"])

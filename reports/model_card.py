@@ -34,9 +34,9 @@ NEEDED = (
 
 
 def card(results: Results) -> str | None:
-    """The card of the run's model as Markdown; None where the run has no ``models/best.json``, or a damaged one.
+    """The card of the run's model as Markdown; None if the run has no ``models/best.json``, or a damaged one.
 
-    Needs no torch: best.json holds what the model file says, the hashes, and the lines that load it.
+    Needs no torch: best.json holds the facts in the model file, the hashes, and the lines that load it.
     """
     model = results.data.run.model
     if model is None or any(getattr(model, name) in (None, (), {}) for name in NEEDED):
@@ -139,7 +139,7 @@ def _training(results: Results, model: ModelRecord) -> str:
 
 
 def _scores(results: Results) -> list[str]:
-    """Decisions are of the model file alone; AUROC is the mean over repeats, the one number of the page."""
+    """Scores of decisions are of the model file alone; AUROC is the mean over repeats, the same as on the page."""
     data, split = results.data, str(results.split)
     scores, mean, runs = results.model_scores(split), results.scores(split), results.runs(split)
     if scores is None or mean is None or runs is None:
@@ -174,7 +174,7 @@ def _scores(results: Results) -> list[str]:
 
 
 def _limits(results: Results, model: ModelRecord) -> str:
-    """The page's caveats, and what was not measured."""
+    """The page's caveats above level "info", and what was not measured."""
     dataset = results.data.dataset
     found = [one.text for one in caveats(results) if one.level != "info"]
     rare = [f"{name} ({count:,})" for name, count in dataset.counts.get("train", {}).items() if count < FEW_IMAGES]
@@ -201,7 +201,7 @@ def _files(model: ModelRecord) -> str:
 
 
 def _loading(results: Results, model: ModelRecord) -> str:
-    """With this project, and with torchvision alone."""
+    """How to load the model with this project, and with torchvision alone."""
     run = f"{results.data.run.sweep.storage or 'runs'}/{results.data.name}"
     return (
         f"    python -m sweep.predict {shlex.quote(run)} image.png\n\n"

@@ -1,4 +1,4 @@
-"""What a network's probabilities lead to: decisions at operating points, scores by subgroup, and calibration."""
+"""What follows from a network's probabilities: decisions at operating points, scores by subgroup, and calibration."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ SELECTION = "predicted class"
 
 @dataclass(frozen=True)
 class Rule:
-    """One way to decide K classes of N images. words: of each class, when it is decided.
+    """One way to decide K classes of N images. words: for each class, when it is decided.
 
-    threshold: the least probability of the class that decides it, NaN where the likeliest class is. truth, decided,
-    known (whether the label is): bool [N, K].
+    threshold: the lowest probability at which a class is decided; NaN if the likeliest class is. truth, decided, known
+    (whether the label is): bool [N, K].
     """
 
     classes: tuple[str, ...]
@@ -40,7 +40,7 @@ class Rule:
     known: Bools
 
     def of(self, place: int) -> tuple[Bools, Bools]:
-        """Truth and decision of the class at ``place``, of the images whose label is known."""
+        """Truth and decision of the class at ``place``, on the images whose label is known."""
         rows = self.known[:, place]
         return self.truth[rows, place], self.decided[rows, place]
 
@@ -54,25 +54,25 @@ class OperatingPoints:
     cut: OperatingPoint | None
 
     def last(self, name: str) -> int:
-        """The place of the last rule that decides a class."""
+        """The index of the last rule that decides a class."""
         return max(place for place, rule in enumerate(self.rules) if name in rule.classes)
 
     def of(self, name: str) -> list[tuple[Bools, Bools]]:
-        """``Rule.of`` one class by each rule that decides it."""
+        """``Rule.of`` one class, for each rule that decides it."""
         return [rule.of(rule.classes.index(name)) for rule in self.rules if name in rule.classes]
 
 
 def operating_points(
     images: Runs, thresholds: Mapping[str, float] | None, cut: OperatingPoint | None
 ) -> OperatingPoints:
-    """How the first run of ``images`` decides each class: as usual, and at chosen thresholds where there are any.
+    """How the first run of ``images`` decides each class: by the usual rule, and at chosen thresholds if there are any.
 
-    thresholds: as for ``metrics.decide``. cut: of one class of a single-label task, where no class has a threshold.
+    thresholds: as for ``metrics.decide``. cut: of one class of a single-label task, used if no class has a threshold.
     """
     classes, probability = images.classes, images.probabilities[0].astype(np.float64)
 
     def rule(shown: Collection[str], least: Mapping[str, float], otherwise: str = "") -> Rule:
-        """Of the classes ``shown``; otherwise: when one is decided that has no threshold among ``least``."""
+        """The rule for the classes ``shown``. otherwise: in words, when a class without a threshold is decided."""
         places = [classes.index(name) for name in shown]
         return Rule(
             classes=tuple(shown),
@@ -94,7 +94,7 @@ def operating_points(
         for name, value in least.items():
             below = f"{name} < {shown_threshold(value)}" + (", likeliest other" if len(classes) > 2 else "")
             rules.append(rule(classes if given or len(classes) == 2 else least, least, below))
-    # Decisions are probabilities of 0 and 1: scored as the labels of a multi-label task.
+    # Decisions are scored as probabilities of 0 and 1 in a multi-label task.
     scores = [
         score_runs(np.where(rule.known, rule.truth, MISSING), rule.decided[None], rule.classes, images.resamples)
         for rule in rules
@@ -103,10 +103,10 @@ def operating_points(
 
 
 def pooled_cut(networks: Iterable[Predictions], label: str) -> OperatingPoint | None:
-    """Youden's threshold of ``label`` on the validation predictions of several networks, pooled: one for all of them.
+    """One Youden threshold of ``label`` for several networks, from their pooled validation predictions.
 
-    networks: single-label, each of its own images; None where they have no validation images. threshold: None where
-    the class or its absence is missing.
+    networks: single-label; their images may overlap. None if there are no validation images. threshold: None if the
+    class, or its absence, is missing.
     """
     parts = [part for one in networks if len((part := one.of("val")).path)]
     if not parts:
@@ -119,7 +119,7 @@ def pooled_cut(networks: Iterable[Predictions], label: str) -> OperatingPoint | 
 
 
 def youden(truth: Bools, probability: npt.NDArray[np.float32]) -> float | None:
-    """The ``best_threshold`` by sensitivity + specificity - 1 (Youden, Cancer 3, 1950); None where a class is absent.
+    """The ``best_threshold`` by sensitivity + specificity - 1 (Youden, Cancer 3, 1950); None if ``truth`` is constant.
 
     truth, probability: [N].
     """
@@ -140,7 +140,7 @@ class Subgroup(NamedTuple):
 def subgroup_scores(
     images: Runs, rows: pd.DataFrame, thresholds: Mapping[str, float] | None = None
 ) -> tuple[tuple[Subgroup, ...], tuple[str, ...]] | None:
-    """All images first, then each value of each column, and the columns of which rare values were left out.
+    """Scores of all images, then of each value of each column; and the columns of which rare values were left out.
 
     thresholds: as for ``metrics.decide``.
     rows: path and subgroup_<column> for each image, as in splits.csv; None where they have no such column.
@@ -169,8 +169,8 @@ def subgroup_scores(
 class Reliability:
     """Equal-width bins of confidence, M = ``BINS`` of them; bin m holds (m/M, (m + 1)/M], the first one also 0.
 
-    counts: int64 [M], images in the bin. confidence, observed: [M], the mean confidence and the part that was right (or
-    positive); NaN in an empty bin. error: the expected calibration error, in [0, 1].
+    counts: int64 [M], images in the bin. confidence, observed: [M], the mean confidence and the share that was correct
+    (or positive); NaN in an empty bin. error: the expected calibration error, in [0, 1].
     """
 
     counts: npt.NDArray[np.int64]
@@ -181,10 +181,10 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a probability is of. given: float64 [R, N] in [0, 1]; came_true: bool [R, N], of the N images where that is
-    known, at least one.
+    """Probabilities of an event, and its outcomes. given: float64 [R, N] in [0, 1]; came_true: bool [R, N]. N >= 1
+    images, those where the outcome is known.
 
-    key: ends the names of its scores.
+    key: the suffix of the names of its scores.
     """
 
     name: str
@@ -194,18 +194,18 @@ class Claim:
 
     @cached_property
     def bins(self) -> list[Reliability]:
-        """Of each run."""
+        """The bins of each run."""
         return [reliability(true, given) for true, given in zip(self.came_true, self.given, strict=True)]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a network claims, and scores of it.
+    """A network's claims, and their scores.
 
-    scores: with ``difference<key>`` (mean given less observed) and ``brier<key>`` of every claim, and ``brier_all``:
-    summed over classes, 0 to 2 (Brier, Monthly Weather Review 78, 1950); multi-label: the mean over labels, of which a
-    label that is known of no image is none.
-    brier_of_shares: the Brier score of a network that always says how frequent a class is, by key, ``_all`` too.
+    scores: with ``difference<key>`` (mean given minus observed) and ``brier<key>`` of every claim, and ``brier_all``:
+    the sum over classes, 0 to 2 (Brier, Monthly Weather Review 78, 1950); multi-label: the mean over the labels that
+    are known of some image.
+    brier_of_shares: the Brier score of a network that always predicts a class's frequency, by key, and ``_all``.
     """
 
     claims: tuple[Claim, ...]
@@ -214,8 +214,8 @@ class Calibration:
 
 
 def claims_of(images: Runs, thresholds: Mapping[str, float] | None = None) -> tuple[Claim, ...]:
-    """Of a single-label task that the answer is right, then of every class that is known of an image that it is
-    there. thresholds: by which the answer is decided, as for ``metrics.decide``."""
+    """Single-label: the claim that the decision is correct. Then, for every class known of some image, the claim that
+    the image has it. thresholds: those of the decision, as for ``metrics.decide``."""
     given, truth, known = images.probabilities.astype(np.float64), images.truth, images.known
     found = []
     if not images.multi_label:
@@ -231,15 +231,15 @@ def claims_of(images: Runs, thresholds: Mapping[str, float] | None = None) -> tu
 
 
 def calibration_error(images: Runs, thresholds: Mapping[str, float] | None = None) -> float:
-    """The expected calibration error (``reliability``) of the decision, multi-label the mean over labels; the mean over
-    runs. thresholds: as for ``claims_of``."""
+    """The expected calibration error (``reliability``) of the decision, multi-label: the mean over labels; in each case
+    the mean over runs. thresholds: as for ``claims_of``."""
     claims = claims_of(images, thresholds)[: None if images.multi_label else 1]
     return float(np.mean([bins.error for claim in claims for bins in claim.bins]))
 
 
 def chance_calibration_error(images: Runs, thresholds: Mapping[str, float] | None = None) -> float:
-    """What ``calibration_error`` would be, on average, if every probability were right: above 0 by chance, and the more
-    so the fewer the images. Over ``_DRAWS`` draws of what comes true, always the same."""
+    """The mean ``calibration_error`` if every probability were correct: above 0 by chance, more so with fewer images.
+    Over ``_DRAWS`` draws of the outcomes, always the same."""
     chance = np.random.default_rng(0)
     claims = claims_of(images, thresholds)[: None if images.multi_label else 1]
     drawn = (
@@ -252,7 +252,7 @@ def chance_calibration_error(images: Runs, thresholds: Mapping[str, float] | Non
 
 
 def calibration(images: Runs, scores: Scores, thresholds: Mapping[str, float] | None = None) -> Calibration:
-    """What ``images`` claim, and scores of it. scores: of ``images``; thresholds: as for ``claims_of``."""
+    """The claims of ``images`` and their scores. scores: of ``images``; thresholds: as for ``claims_of``."""
     claims, over_classes = claims_of(images, thresholds), np.mean if images.multi_label else np.sum
     values: dict[str, Array] = {}
     for one in claims:
@@ -270,7 +270,7 @@ def calibration(images: Runs, scores: Scores, thresholds: Mapping[str, float] | 
 
 
 def reliability(outcome: Bools, confidence: Array) -> Reliability:
-    """A probability against how often what it is of came true; of one label of a multi-label task, for example.
+    """Binned probabilities against the share of positive outcomes, for example of one label of a multi-label task.
 
     outcome: bool [N]; confidence: [N] in [0, 1], N > 0.
     """

@@ -24,13 +24,13 @@ from trainables.spreadsheet import shown_cell
 
 MARKDOWN_ROWS = 50
 FOLDED_ROWS = 16
-"""From here on a table stands closed, unless it can be filtered."""
+"""Number of rows from which on a table is collapsed, unless it can be filtered."""
 DISCLAIMER = "Not for clinical use."
 _REPORT_LINK = re.compile(r"#[\w.-]+|(tables|figures)/[\w.-]+|report\.md|index\.html")
 _OPTION = re.compile(r"(?<!\S)\S?--[a-z][a-z-]{0,40}(?![^\s).,;:])[).,;:]*")
 _LATEX = {letter: rf"\{letter}" for letter in "&%$#_{}"} | {"<": r"\textless{}", ">": r"\textgreater{}", "–": "--"}
 _LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_LATEX |= {"[": "{[}", "*": "{*}"}  # Behind the end of a row, or a rule, these would be read as its option.
+_LATEX |= {"[": "{[}", "*": "{*}"}  # After the end of a row, or a rule, LaTeX would read these as its option.
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def markdown_page(page: Page) -> str:
     environment.globals.update(table=_markdown_table, fence=_fence, limit=MARKDOWN_ROWS)
     text = environment.get_template("report.md").render(page=page, disclaimer=DISCLAIMER)
     for number, chapter in enumerate(page.chapters, start=1):
-        # The anchor that Markdown's readers make of the heading.
+        # The anchor that Markdown viewers make of the heading.
         anchor = re.sub(r"[^\w -]", "", f"{number} {chapter.title}".lower()).replace(" ", "-")
         text = text.replace(f"](#{chapter.id})", f"](#{anchor})")
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
@@ -92,12 +92,12 @@ def attachments(chapters: Iterable[Chapter]) -> dict[str, bytes]:
 
 
 def encoded(text: str) -> bytes:
-    # A file name that is no UTF-8 arrives as surrogates; it must not end the report.
+    # A file name that is not valid UTF-8 arrives with surrogates; it must not fail the report.
     return text.encode("utf-8", errors="backslashreplace")
 
 
 def csv(frame: pd.DataFrame) -> bytes:
-    """All columns with full precision, headed by their keys; NaN is empty. Text is shown, not run as a formula."""
+    """All columns in full precision, headed by their keys; NaN is empty. Spreadsheets do not run text as a formula."""
     shown = {
         place: column if is_numeric_dtype(column) else pd.Series([*map(shown_cell, column)], column.index, object)
         for place, (_, column) in enumerate(frame.items())
@@ -117,12 +117,12 @@ def latex_table(table: Table) -> str:
 
 
 def is_folded(table: Table) -> bool:
-    """Whether the table stands closed on the page until it is opened."""
+    """Whether the table is collapsed on the page."""
     return table.folded or (len(table.frame) >= FOLDED_ROWS and not table.filterable)
 
 
 def _environment(autoescape: bool) -> jinja2.Environment:
-    """Templates that tell a block by the name of its class."""
+    """The templates' environment; its filter ``kind`` gives the class name of a block."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("reports"),
         autoescape=autoescape,
@@ -136,7 +136,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
 
 
 def _markdown_parser() -> MarkdownIt:
-    """CommonMark with nothing that loads, links elsewhere, or is HTML."""
+    """CommonMark without images, HTML, and links out of the report."""
     parser = MarkdownIt("commonmark", {"html": False})
     parser.disable(["image", "autolink", "reference", "html_block", "html_inline", "lheading"])
     parser.validateLink = lambda url: _REPORT_LINK.fullmatch(url) is not None  # type: ignore[method-assign]
@@ -149,23 +149,23 @@ def _text_token(_: RendererHTML, tokens: Sequence[Token], place: int, options: O
 
 
 def _prose(text: str) -> Markup:
-    """``text`` escaped; no line ends within a command-line option, or between a number and its %."""
+    """``text`` escaped; no line break within a command-line option, or between a number and its %."""
     return Markup(re.sub(r"(?<=\d) %", "\u00a0%", str(_options(text))))
 
 
 def _options(text: str) -> Markup:
-    """``text`` escaped, and the same again when it is copied; no line ends within a command-line option."""
+    """``text`` escaped, unchanged when copied; no line break within a command-line option."""
     return Markup(_OPTION.sub(r'<span class="option">\g<0></span>', str(Markup.escape(text))))
 
 
 def _svg(figure: Figure) -> Markup:
-    # The drawing is ours: matplotlib has escaped the names in it.
+    # Safe: matplotlib has escaped the names.
     return Markup(inline_svg(figure.drawing.saved.svg, figure.name))
 
 
 def _cells(table: Table) -> list[list[tuple[Column, str, str]]]:
     """Each cell's column and text, and its raw number ("" for none), so that the page can sort by value."""
-    if table.frame.empty:  # made of no rows, it may lack the columns, too
+    if table.frame.empty:  # a frame made of no rows may lack the columns
         return []
     return [
         [
@@ -199,6 +199,6 @@ def _markdown_table(table: Table) -> str:
 
 
 def _fence(text: str, language: str) -> str:
-    """A code block that no run of backticks in ``text`` can end."""
+    """A code block that backticks in ``text`` cannot close."""
     mark = "`" * max(3, max((len(run) + 1 for run in re.findall(r"`+", text)), default=0))
     return f"{mark}{language}\n{text}\n{mark}"

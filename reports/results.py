@@ -46,24 +46,24 @@ from trainables.predictions import Predictions
 
 
 class Results:
-    """What a run shows. Everything is computed when it is first asked for, and once.
+    """The results of a run. Each is computed once, on first use.
 
-    The configuration: the winner with its repeats once it was selected, before that the best trial of the search alone.
+    "The configuration" is the winner with its repeats; before the selection, the best trial of the search.
     """
 
     def __init__(self, data: ReportData) -> None:
         self.data = data
         for name in ("runs", "model_runs", "scores", "model_scores", "point_scores", "confusion", "baselines"):
-            setattr(self, name, functools.cache(getattr(self, name)))  # once a split
+            setattr(self, name, functools.cache(getattr(self, name)))  # once per split
 
     @cached_property
     def leaderboard(self) -> Leaderboard:
-        """How the finalists stand to each other."""
+        """The finalists, scored and compared."""
         return leaderboard(self.data)
 
     @property
     def winner(self) -> ConfigurationResult | None:
-        """The selected finalist; None before."""
+        """The selected finalist; None before the selection."""
         return self.leaderboard.winner
 
     @cached_property
@@ -73,7 +73,7 @@ class Results:
 
     @cached_property
     def maps(self) -> Maps | None:
-        """Where ``model`` looked on the split that judges it; None where no maps of these predictions can be read."""
+        """Attribution maps of ``model`` on its judging split; None if no maps of these predictions can be read."""
         model = self.model
         found = None if model is None else read_maps(self.data.run, model.trial_id)
         if model is None or model.judged is None or found is None:
@@ -87,14 +87,14 @@ class Results:
 
     @cached_property
     def split(self) -> str | None:
-        """The split that judges: "test" once opened, else "val"; None without predictions."""
+        """The judging split: "test" once opened, else "val"; None without predictions."""
         if self.winner is not None and self.winner.scores is not None:
             return self.leaderboard.split
         return self.model.judged if self.model is not None else None
 
     @property
     def number(self) -> int | None:
-        """The number of the trial that the page is about: the winner's, else the best of the search."""
+        """The number of the reported trial: the winner's, else that of the best of the search."""
         if self.winner is not None:
             return self.winner.finalist.number
         return int(self.data.best["number"]) if self.data.best is not None else None
@@ -118,7 +118,7 @@ class Results:
 
     @property
     def metric(self) -> str:
-        """What is compared, as ``score_runs`` calls it: the selection metric, or macro F1 where it has no such."""
+        """The compared score by its name in ``score_runs``: the selection metric, or macro F1 if that is a loss."""
         return compared_metric(self.data)
 
     @property
@@ -144,7 +144,7 @@ class Results:
     def runs(self, split: str) -> Runs | None:
         """The repeats of the configuration on ``split``, that of ``model`` first; None without images.
 
-        With folds all validation images are one run: every image is judged by the fold that did not train on it.
+        With folds, all validation images are one run: every image is predicted by the fold not trained on it.
         """
         winner = self.winner
         if self.model is None or not self.model.retrained or winner is None:
@@ -159,21 +159,21 @@ class Results:
         return None if model is None else runs_of(self.data, {model.title: model.predictions}, split)[0]
 
     def scores(self, split: str) -> Scores | None:
-        """Of ``runs(split)``: every metric, AUROC and average precision included, the mean over its runs."""
+        """Scores of ``runs(split)``, the mean over its runs: every metric, AUROC and average precision included."""
         runs, winner = self.runs(split), self.winner
         if winner is not None and runs is winner.runs:
             return winner.scores
         return None if runs is None else runs.scores(areas=True)
 
     def model_scores(self, split: str) -> Scores | None:
-        """Of ``model_runs(split)``, without AUROC and average precision: these stand once, as means over repeats."""
+        """Scores of ``model_runs(split)`` without AUROC and average precision, of which the page has only means."""
         runs, alone = self.runs(split), self.model_runs(split)
         if runs is not None and alone is not None and runs.names == alone.names:
             return self.scores(split)
         return None if alone is None else alone.scores()
 
     def point_scores(self, split: str) -> dict[str, float]:
-        """Of ``model`` without intervals: for training images, and for what the run recorded; {} without images."""
+        """Scores of ``model`` without intervals: for training images, and to check the records; {} without images."""
         one = self.model_runs(split)
         if one is None:
             return {}
@@ -181,7 +181,7 @@ class Results:
         return evaluate_predictions(*scored, ordered=one.ordered)
 
     def confusion(self, split: str) -> npt.NDArray[np.int64]:
-        """Of ``model``: [C, C] with true classes as rows, or [C, 2, 2] = [[TN, FP], [FN, TP]] if multi-label."""
+        """Matrix of ``model``: [C, C], true classes as rows, or [C, 2, 2] = [[TN, FP], [FN, TP]] if multi-label."""
         alone = self.model_runs(split)
         assert alone is not None, "the model has images of this split"
         return confusion_matrix(alone.labels, alone.probabilities[0], alone.classes, self.data.task)
@@ -194,7 +194,7 @@ class Results:
         return [name for name, count in zip(alone.classes, alone.truth.sum(axis=0), strict=True) if not count]
 
     def never_predicted(self, split: str) -> list[str]:
-        """Classes that some image of ``split`` has, and that ``model`` answers for none."""
+        """Classes with images in ``split`` that ``model`` predicts for no image."""
         alone = self.model_runs(split)
         if alone is None:
             return []
@@ -205,7 +205,7 @@ class Results:
 
     @cached_property
     def positive(self) -> str | None:
-        """The class of --positive-class, or of two classes the second; None in all other cases."""
+        """The class of --positive-class, else the second of two classes (single-label), else None."""
         asked, classes = self.data.run.sweep.positive_class, self.data.classes
         if asked in classes:
             return asked
@@ -231,20 +231,20 @@ class Results:
 
     @property
     def operating_point(self) -> OperatingPoint | None:
-        """The one that was asked for, as the selection has it; None where there is none."""
+        """The requested operating point as the selection recorded it; None if there is none."""
         point = self.data.finals.operating_point if self.data.finals.selected else None
         return point if point is not None and point.label in self.data.classes else None
 
     @property
     def prevalence(self) -> float | None:
-        """How frequent the class of ``operating_point`` is where the model will be used, if that was told."""
+        """Prevalence of the class of ``operating_point`` where the model will be used; None if not given."""
         point = self.operating_point
         return None if point is None else (self.data.run.sweep.prevalence or {}).get(point.label)
 
     @property
     def point_scored(self) -> Scores | None:
-        """Of what ``model`` decides at ``operating_point`` on ``split``; None without a threshold, or without
-        predictions of the winner."""
+        """Scores of the decisions of ``model`` at ``operating_point`` on ``split``; None without a threshold, or
+        without predictions of the winner."""
         point, model, points = self.operating_point, self.model, self.operating
         if point is None or point.threshold is None or model is None or not model.retrained or points is None:
             return None
@@ -263,13 +263,13 @@ class Results:
         return None if runs is None or scores is None else calibration(runs, scores)
 
     def basis(self, split: str) -> str:
-        """The images that scores of ``split`` rest on. With folds validation images are those of training, too."""
+        """The images that scores of ``split`` are based on; with folds, validation includes the training images."""
         if split == "val" and self.data.finals.folds and self.model is not None and self.model.retrained:
             return "All training and validation images, each predicted by the network that was not trained on it."
         return self.data.basis(split)
 
     def whose(self, split: str) -> str:
-        """Whose scores ``scores(split)`` are: "mean over 3 repeats of trial 7"."""
+        """What ``scores(split)`` are scores of: "mean over 3 repeats of trial 7"."""
         runs = self.runs(split)
         if runs is None or self.model is None:
             return ""
@@ -279,9 +279,9 @@ class Results:
         return many if len(runs.names) > 1 else self.model.title
 
     def baselines(self, split: str) -> BaselineComparison | None:
-        """The winner against shortcuts and frozen features on ``split``; None where either cannot be scored there.
+        """The winner compared with shortcuts and frozen features on ``split``; None if either cannot be scored there.
 
-        ``by_class`` is of validation, which decides whether a class is given away.
+        ``by_class`` is from validation, which decides whether a class is given away.
         """
         runs, scores = self.runs(split), self.scores(split)
         if runs is None or scores is None or not self._saved_baselines:
@@ -299,7 +299,7 @@ class Results:
 
     @cached_property
     def _saved_baselines(self) -> list[tuple[BaselineRecord, Predictions | None]]:
-        """Each with its predictions of all splits; None: none that count."""
+        """Each with its predictions of all splits; None: failed or not usable."""
         run = self.data.run
         return [
             (one, None if one.failed else checked(run, read_predictions(run, one), f"baselines/{one.name}.npz"))
@@ -318,7 +318,7 @@ class Results:
 
     @cached_property
     def of_earlier_models(self) -> list[str]:
-        """The names of evaluations of a model that the run had before, or of the same with other thresholds."""
+        """The names of evaluations of an earlier model of the run, or of the same model with other thresholds."""
         return [one.facts.name for one in self._evaluations if not self._is_of_the_model(one)]
 
     def _is_of_the_model(self, one: ExternalResult) -> bool:
@@ -330,7 +330,7 @@ class Results:
 
     @cached_property
     def _evaluations(self) -> list[ExternalResult]:
-        """All that lie in the run folder; one that cannot be read is a problem."""
+        """All in the run folder; one that cannot be read is recorded as a problem."""
         found = []
         for path in sorted(self.data.run.paths.external.glob("*/evaluation.json")):
             try:
@@ -351,7 +351,7 @@ class Results:
 
     @cached_property
     def verdict(self) -> str:
-        """One sentence: the configuration against the others, no more than the corrected p values support."""
+        """One sentence: the configuration compared with the others, as far as the corrected p values support."""
         if self.winner is not None:
             return self.leaderboard.sentence
         ranked = self.data.ranked
@@ -367,5 +367,5 @@ class Results:
 
     @property
     def judged_baselines(self) -> BaselineComparison | None:
-        """On ``split``: what the whole page says of baselines."""
+        """``baselines`` of ``split``, which the whole page uses."""
         return self.baselines(self.split) if self.split else None

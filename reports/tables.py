@@ -1,4 +1,4 @@
-"""Trials, data and starting weights of a run as frames: facts that chapters lay out."""
+"""Trials, data and starting weights of a run as frames, which chapters lay out."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def trial_frame(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranked(trials: pd.DataFrame, mode: str) -> pd.DataFrame:
-    """The trials that may win, as ``sweep.trial_records.rank`` has them."""
+    """The trials that may win, in the order of ``sweep.trial_records.rank``."""
     rows: list[Any] = list(trials.itertuples())
     return trials.loc[[row.Index for row in rank(rows, mode)]].reset_index(drop=True)
 
@@ -58,8 +58,8 @@ def by_cell(trials: pd.DataFrame, ranked: pd.DataFrame) -> pd.DataFrame:
     """The best trial of each backbone and depth. ranked: the trials that may win, the best first.
 
     Columns: backbone, unfrozen, trials (tried in this cell, failed ones too), score, val_accuracy, val_f1_macro,
-    best_epoch, epochs_run, trainable_params, seconds, number, trial_id, all of the best trial. A cell whose trials have
-    no score stands with NaN. Order: backbone's name, then depth.
+    best_epoch, epochs_run, trainable_params, seconds, number, trial_id, all of the best trial. NaN in a cell whose
+    trials have no score. Order: backbone's name, then depth.
     """
     keys = ["backbone", "unfrozen"]
     shown = ["score", "val_accuracy", "val_f1_macro", "best_epoch", "epochs_run", "trainable_params", "seconds"]
@@ -142,12 +142,12 @@ def class_counts(dataset: DatasetRecord) -> pd.DataFrame:
 
 
 def missing_labels(dataset: DatasetRecord) -> int:
-    """How many labels of images are not known."""
+    """The number of labels of images that are not known."""
     return sum(sum(of_split.values()) for of_split in dataset.missing.values())
 
 
 def majority_baseline(dataset: DatasetRecord, split: str) -> dict[str, float] | None:
-    """What always answering the training split's most frequent class scores on ``split``; single label only.
+    """The scores on ``split`` of always predicting the training split's most frequent class; single-label only.
 
     accuracy: share p of that class; f1_macro: 2p / (1 + p) / C, since every other class has F1 = 0.
     """
@@ -159,7 +159,7 @@ def majority_baseline(dataset: DatasetRecord, split: str) -> dict[str, float] | 
 
 
 def checks(dataset: DatasetRecord) -> pd.DataFrame:
-    """Findings about the images, the gravest first: severity, check, count, message, examples (text, at most three)."""
+    """Findings about the images, most severe first: severity, check, count, message, examples (text, at most three)."""
     rank = {name: place for place, name in enumerate(SEVERITIES)}
     rows = [
         (
@@ -172,9 +172,9 @@ def checks(dataset: DatasetRecord) -> pd.DataFrame:
 
 
 def left_out(dataset: DatasetRecord) -> pd.DataFrame:
-    """What of the data is not used: why, count (images or rows), examples (text, at most three). The one such list.
+    """Data that is not used: why, count (images or rows), examples (text, at most three). The only such list.
 
-    Left out by a rule or an option; then unreadable files, by reason.
+    First what a rule or an option excluded, then unreadable files, by reason.
     """
     rows = [(one.why, one.count, one.examples) for one in dataset.left_out or ()]
     by_reason: dict[str, list[str]] = {}
@@ -194,7 +194,7 @@ def left_out_in_words(left_out: pd.DataFrame) -> str:
 
 
 def image_properties(images: pd.DataFrame, rows: pd.DataFrame, dataset: DatasetRecord) -> pd.DataFrame:
-    """The image files of each class, then of all: how they were made may tell a class without its finding.
+    """Properties of the image files of each class, then of all: they may give a class away without its finding.
 
     images: ``Run.images``; rows: ``Run.rows``. Columns: class, images; width, height, jpeg_quality (text: the median,
     lowest to highest; "" where not known); mode, bits (text: each value and how many images); mean, sd (of the gray

@@ -22,10 +22,10 @@ _PLACE = {"train": 0, "val": 1, "test": 2}
 
 
 def samples(path: Path, classes: tuple[str, ...]) -> tuple[tuple[str, tuple[Sample, ...]], ...] | None:
-    """A few images of each class, those of the training split first; None if the file is no use.
+    """A few images of each class, those of the training split first; None if the file is not usable.
 
-    An image with several labels stands with the first of them, with the others only if they have no more; one with none
-    under "no label".
+    An image with several labels is shown under the first of them, and under others only if they have too few; one
+    without labels is shown under "no label".
     """
     saved = _read(path, "path", "split", "label", "image")
     if saved is None:
@@ -48,7 +48,7 @@ def samples(path: Path, classes: tuple[str, ...]) -> tuple[tuple[str, tuple[Samp
 
 
 def of_files(path: Path, names: Collection[str]) -> dict[str, npt.NDArray[np.uint8]]:
-    """[H, W] or [H, W, 3] for each of ``names`` that ``path`` has an image of; {} if the file is no use."""
+    """[H, W] or [H, W, 3] for each of ``names`` that ``path`` has an image of; {} if the file is not usable."""
     wanted, saved = set(names), _read(path, "path", "image")
     if saved is None:
         return {}
@@ -57,7 +57,7 @@ def of_files(path: Path, names: Collection[str]) -> dict[str, npt.NDArray[np.uin
 
 
 def _read(path: Path, *keys: str) -> list[npt.NDArray[Any]] | None:
-    """The arrays, the last of them images: uint8 [N, H, W] or [N, H, W, 3], the others [N]; None if they are not."""
+    """The arrays, the last of them images: uint8 [N, H, W] or [N, H, W, 3], the others [N]; else None."""
     try:
         # Opened here, since numpy leaves a damaged zip open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
@@ -71,7 +71,7 @@ def _read(path: Path, *keys: str) -> list[npt.NDArray[Any]] | None:
 
 
 def data_uri(image: npt.NDArray[np.uint8]) -> str:
-    """JPEG, a third of PNG's size: with fifteen classes there are a hundred images on the page."""
+    """As JPEG, a third of PNG's size: with fifteen classes there are a hundred images on the page."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(buffer, format="JPEG", quality=QUALITY, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

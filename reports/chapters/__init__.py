@@ -1,1 +1,1 @@
-"""The chapters of the page, a file each: they lay out what ``results`` has computed."""
+"""The chapters of the page, one file each: they lay out what ``results`` computes."""

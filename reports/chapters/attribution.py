@@ -17,7 +17,7 @@ from trainables.maps import FRAME_OF_SIDE, FRAME_PART, SMALLEST_GRID, Maps, enla
 
 MOST_PANELS = 30
 EVEN = 1 - (1 - 2 * FRAME_PART) ** 2
-"""Share in the frame of a map that is the same everywhere: the frame's part of the area."""
+"""Share in the frame of a uniform map: the frame's share of the area."""
 METHOD = (
     "Grad-CAM (Selvaraju et al., ICCV 2017) shows which positions of the network's last feature map raise the score of "
     "a class. A map does not delineate a finding, does not prove what a prediction is based on, and does not show its "
@@ -30,7 +30,7 @@ OF_FRAME = (
 
 
 def blocks(results: Results, rows: pd.DataFrame, images: Mapping[str, npt.NDArray[np.uint8]]) -> list[Block]:
-    """What maps.npz shows, and ``rows`` of ``examples`` under their maps. images: thumbnails, by path."""
+    """Mean maps, frame shares, and ``rows`` of ``examples`` overlaid with their maps. images: thumbnails, by path."""
     maps, model = results.maps, results.model
     runs, scores = (results.model_runs(maps.split), results.model_scores(maps.split)) if maps else (None, None)
     if maps is None or model is None or runs is None or scores is None:
@@ -48,7 +48,7 @@ def blocks(results: Results, rows: pd.DataFrame, images: Mapping[str, npt.NDArra
 
 
 def frame_shares(maps: Maps, paths: npt.NDArray[np.str_], scores: Scores) -> tuple[pd.DataFrame, str]:
-    """One row a class, of the maps of its own logit over the images that have it, and how its intervals were made.
+    """One row per class, of the maps of its own logit over the images that have it; and the text on its intervals.
 
     Columns: class, images, zero (how many of their maps are 0 everywhere), share (mean of ``frame_share`` of the
     others; NaN without any), share_low, share_high, share_shown. scores: of one network on ``paths``, the maps' split.
@@ -68,9 +68,9 @@ _COLUMNS = columns("class", "images", zero="all-zero maps", share_shown="share i
 
 
 def mean_maps(maps: Maps) -> dict[str, npt.NDArray[np.float64]]:
-    """By class, [h, w]: the mean of the maps of its own logit over the images that have it, without those that are 0.
+    """By class, [h, w]: the mean of the maps of its own logit over the images that have it, without all-zero maps.
 
-    Sum 1 each; a class without any is left out.
+    Each sums to 1; a class without any is left out.
     """
     some = maps.has & maps.map.any(axis=(1, 2))
     rows = {name: np.flatnonzero(some & (maps.label == place)) for place, name in enumerate(maps.classes)}
@@ -78,7 +78,7 @@ def mean_maps(maps: Maps) -> dict[str, npt.NDArray[np.float64]]:
 
 
 def gallery(caption: str, rows: pd.DataFrame, classes: tuple[str, ...], split: str) -> Samples:
-    """One row of images a class; without a thumbnail the name stands alone.
+    """One row of images per class; without a thumbnail only the name is shown.
 
     rows: columns class, path, uri ("" without a thumbnail), probability and note.
     """
@@ -111,8 +111,8 @@ def _mean_maps(maps: Maps, frame: pd.DataFrame) -> list[Block]:
 def _over_images(
     maps: Maps, rows: pd.DataFrame, images: Mapping[str, npt.NDArray[np.uint8]], split: str, *, several: bool
 ) -> list[Block]:
-    """The galleries of ``rows`` again, each image under its map: of the class that the network answers, or, with
-    several labels, of the label under which it stands. Images without thumbnail or map are left out."""
+    """The galleries of ``rows`` again, each image overlaid with its map: of the predicted class, or, if multi-label,
+    of the label of its row. Images without thumbnail or map are left out."""
     kept = zip(maps.path.tolist(), maps.label.tolist(), strict=True)
     place = {(path, maps.classes[label]): row for row, (path, label) in enumerate(kept)}
     of = rows["class" if several else "decision"]

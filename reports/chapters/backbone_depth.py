@@ -1,4 +1,4 @@
-"""Backbones and depths: the best trial of each pair in the search, and with --compare what repeats of cells show."""
+"""Backbones and depths: the best trial of each pair in the search, and with --compare the repeats of cells."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def chapter(results: Results) -> list[Block]:
 
 
 def repeated_cells(results: Results) -> pd.DataFrame:
-    """``tables.by_cell``, and where the cell's best trial was retrained: mean, standard_error, repeated (text), and
-    ``intervals.cells`` of score on the split that judges. Elsewhere NaN and dashes."""
+    """``tables.by_cell``, and if a cell's best trial was retrained: mean, standard_error, repeated (text), and
+    ``intervals.cells`` of the score on the judging split. Otherwise NaN and dashes."""
     data, board = results.data, results.leaderboard
     cells = tables.by_cell(data.trials, data.ranked)
     of_number = {float(one.finalist.number): one for one in board.configurations}
@@ -94,7 +94,7 @@ def _table(results: Results, cells: pd.DataFrame, repeated: bool) -> Table:
 
 
 def _compared(board: Leaderboard) -> list[Block]:
-    """The best of each cell of --compare, retrained: one hyperparameter's values side by side."""
+    """The best trial of each cell of --compare, retrained: the values of the compared factors side by side."""
     rows = []
     for values, one in board.cells.items():
         pairs = zip(board.cell_names, values, strict=True)
@@ -120,7 +120,7 @@ def _compared(board: Leaderboard) -> list[Block]:
 
 
 def _cell_figure(board: Leaderboard, frame: pd.DataFrame) -> Figure:
-    """Two factors make a map, any other number rows."""
+    """A heat map for two factors, rows for any other number."""
     names, judged, cells = board.cell_names, board.metric_name, list(board.cells.values())
     caption = f"{formats.capital(judged)}, mean over the repeats of each cell's best trial."
     if len(names) != 2 or not frame["score"].notna().any():

@@ -1,4 +1,4 @@
-"""Whether a probability can be taken at its word: reliability diagrams, calibration error and Brier score."""
+"""Whether probabilities are reliable: reliability diagrams, calibration error and Brier score."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def chapter(results: Results) -> list[Block]:
 
 
 def blocks(found: Calibration, split: str, basis: str, whose: str) -> tuple[Text, Figure, Table]:
-    """What the images are, the diagrams, the numbers. basis: the images, in Markdown; whose: the network."""
+    """Text, diagrams and table. basis: what the images are, in Markdown; whose: the network."""
     first = " The first panel is of the predicted class." if found.claims[0].name == SELECTION else ""
     return Text(f"{basis} {MEANING}{first}"), reliability_figure(found, split), calibration_table(found, split, whose)
 
 
 def reliability_figure(found: Calibration, split: str) -> Figure:
-    """A panel a claim, of the first run; the others thin."""
+    """One panel per claim, of the first run; the others are thin lines."""
     shown = found.claims[:MOST_PANELS]
     rest = f" The first {MOST_PANELS} of {len(found.claims)} panels." if len(shown) < len(found.claims) else ""
     errors = ", ".join(f"{one.name} {formats.score(one.bins[0].error)}" for one in shown)
@@ -52,7 +52,7 @@ def reliability_figure(found: Calibration, split: str) -> Figure:
 
 
 def calibration_table(found: Calibration, split: str, whose: str) -> Table:
-    """One row a claim, then the Brier score of all classes."""
+    """One row per claim, then the Brier score of all classes."""
     rows: list[dict[str, Any]] = []
     for one in found.claims:
         errors = [bins.error for bins in one.bins]

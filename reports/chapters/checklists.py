@@ -1,7 +1,7 @@
-"""What two reporting guidelines ask: in which chapter it is answered, and what the authors have to write themselves.
+"""Items of two reporting guidelines: in which chapter they are answered, or that the authors must provide them.
 
-CLAIM: Mongan, Moy & Kahn, Radiology: Artificial Intelligence 2020 (its 2024 update numbers items otherwise). TRIPOD+AI:
-Collins et al., BMJ 2024. Items in our own words.
+CLAIM: Mongan, Moy & Kahn, Radiology: Artificial Intelligence 2020 (its 2024 update numbers items differently).
+TRIPOD+AI: Collins et al., BMJ 2024. Items in our own words.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ANSWERED = (
     ("–", "12f, 24", "updating of the model: none", "–"),
     ("–", "18e, 18f", "data and code: fingerprint, commit and command; authors state the sharing", "Reproducibility"),
 )
-# CLAIM, TRIPOD+AI, item: what the records do not know
+# CLAIM, TRIPOD+AI, item: not in the records
 AUTHORS = (
     ("1, 2", "1, 2", "title and abstract"),
     ("3, 4", "3a–3c, 4", "background, intended use, health inequalities, objectives"),
@@ -54,7 +54,7 @@ AUTHORS = (
 
 
 def checklists() -> tuple[Table, Table]:
-    """What is answered, and where; and what is to be written by the authors."""
+    """The items answered, and where; and those to be provided by the authors."""
     keys = ("claim", "tripod", "item", "chapter")
     titles = {"claim": "CLAIM", "tripod": "TRIPOD+AI", "item": "item"}
     answered, theirs = pd.DataFrame(ANSWERED, columns=keys), pd.DataFrame(AUTHORS, columns=keys[:3])

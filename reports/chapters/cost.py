@@ -39,9 +39,9 @@ def chapter(results: Results) -> list[Block]:
 
 
 def front(trials: pd.DataFrame, mode: str) -> pd.DataFrame:
-    """The trials that nobody beats, the cheapest first: whoever trains fewer parameters or as many scores worse.
+    """The Pareto front, cheapest first: every other trial with at most as many trained parameters scores worse.
 
-    Columns: trainable_params, score. Of equals in both the first stands for all.
+    Columns: trainable_params, score. Of trials equal in both only the first is kept.
     """
     ordered = trials.sort_values(["trainable_params", "score"], ascending=[True, mode == "min"], kind="stable")
     worth = ordered["score"] * (1 if mode == "max" else -1)
@@ -49,16 +49,16 @@ def front(trials: pd.DataFrame, mode: str) -> pd.DataFrame:
 
 
 def _finalists(results: Results) -> pd.DataFrame:
-    """Means over the repeats on validation, and their standard errors: 0 where there is one repeat alone."""
+    """Means over the repeats on validation, and their standard errors: 0 if there is only one repeat."""
     rows = [(one.trainable_params, one.mean, one.standard_error) for one in results.data.finals.finalists]
     frame = pd.DataFrame(rows, columns=["trainable_params", "score", "error"], dtype="float64")
     return frame[frame["score"].notna() & (frame["trainable_params"] > 0)].fillna(0.0)
 
 
 def _noise(results: Results) -> str:
-    """How far apart scores must be to mean anything."""
+    """How large a difference of scores must be to exceed noise."""
     finals = results.data.finals
-    # Folds validate on other images each, which trials of the search do not.
+    # Each fold validates on other images, unlike the trials of the search.
     several = [] if finals.folds else [one.scores for one in finals.finalists if len(one.scores) > 1]
     text = "Each score is from one training run on validation, and optimistic like all search scores."
     if not several:

@@ -1,4 +1,4 @@
-"""The data: images of each class and split, what was left out, what the checks found, and the starting weights."""
+"""The data: images of each class and split, what was left out, results of the checks, and the starting weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def chapter(results: Results) -> list[Block]:
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
-    """What kind of data it is, and how it was split and shown to the networks."""
+    """The kind of data, how it was split, and the input format of the networks."""
     dataset = results.data.dataset
     origin = dataset.split_origin or "not recorded"
     splits = SPLIT_ORIGINS.get(origin, origin)
@@ -110,7 +110,7 @@ def _across(results: Results) -> list[Block]:
 
 
 def _image_properties(results: Results) -> list[Block]:
-    """What the files are like, class by class; nothing where that was not recorded."""
+    """Properties of the image files by class; [] if they were not recorded."""
     run = results.data.run
     found = tables.image_properties(run.images, run.rows, run.dataset)
     if found.empty:
@@ -140,7 +140,7 @@ def _subgroups(results: Results) -> list[Block]:
 
 
 def _from_one_source(crossed: pd.DataFrame) -> list[Block]:
-    """A warning where all images of a class (column) come from one source (row), and there are several."""
+    """A warning if all images of a class (column) come from one source (row), and there are several sources."""
     alone: dict[str, list[str]] = {}
     for name in crossed.columns:
         sources = crossed.index[crossed[name] > 0]
@@ -153,7 +153,7 @@ def _from_one_source(crossed: pd.DataFrame) -> list[Block]:
 
 
 def _weights(results: Results) -> list[Block]:
-    """The files of starting weights, and the backbones that have none."""
+    """The files of starting weights, and the backbones without weights."""
     provenance = results.data.run.provenance
     weights = tables.weights(provenance)
     names = {"sha256": "SHA-256 (first 16)", "batchnorm": "BatchNorm"}

@@ -1,4 +1,4 @@
-"""How well the probabilities of each class separate its images from the others: ROC, precision-recall, their areas."""
+"""How well the probabilities separate the images of each class from the others: ROC, precision-recall, their areas."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def chapter(results: Results) -> list[Block]:
 
 
 def curves(images: Runs, scores: Scores, points: OperatingPoints | None, split: str) -> Figures:
-    """A panel a class, of ROC and of precision-recall. points: where the first run decides."""
+    """ROC and precision-recall curves, one panel per class. points: the operating points of the first run."""
     names = images.classes[:MOST_PANELS]
     rest = f" The first {MOST_PANELS} of {len(images.classes)} classes." if len(names) < len(images.classes) else ""
     found = []
@@ -59,14 +59,14 @@ def curves(images: Runs, scores: Scores, points: OperatingPoints | None, split: 
         panels = [_panel(area, place, images, scores, points) for place in range(len(names))]
         shown = ", ".join(f"{name} {formats.show('score', scores.estimate[f'{AREAS[area]}:{name}'])}" for name in names)
         caption = f"{words}, each class against the rest.{rest}"
-        coordinates = (title.partition(" (")[0] for title in (x, y))  # without what else they are called
+        coordinates = (title.partition(" (")[0] for title in (x, y))  # without their synonyms
         alt, frame = f"{words}; {area} of each: {shown}.", class_panels.curve_frame(panels, *coordinates)
         found.append(Figure(f"{kind}_{split}", caption, alt, class_panels.curves(panels, x, y), frame))
     return Figures(tuple(found))
 
 
 def areas_table(images: Runs, scores: Scores, split: str) -> Table:
-    """One row a class, then the mean of all; each run's own AUROC where there are several."""
+    """One row per class, then the mean of all; the AUROC of each run if there are several."""
     rows: list[dict[str, Any]] = []
     counts = zip(images.classes, images.truth.sum(axis=0), images.known.sum(axis=0), strict=True)
     for name, count, known in counts:
@@ -110,9 +110,9 @@ def _panel(area: str, place: int, images: Runs, scores: Scores, points: Operatin
 
 
 def _curve(area: str, truth: npt.NDArray[np.bool_], probability: npt.NDArray[np.float32]) -> class_panels.Curve:
-    """Of ROC: false positive rate and sensitivity; else recall and precision."""
+    """For AUROC: false positive rate and sensitivity; else recall and precision."""
     if area == "AUROC":
         return thinned(*roc_curve(truth, probability)[:2])
     precision, recall, _ = precision_recall_curve(truth, probability)
-    # The last point, precision 1 at recall 0, is scikit-learn's convention and no threshold's.
+    # The last point, precision 1 at recall 0, is scikit-learn's convention; no threshold gives it.
     return thinned(recall, np.append(precision[:-1], precision[-2]))

@@ -1,4 +1,4 @@
-"""What the network confuses, how well it does in each split and class, where it decides, and in whom it fails."""
+"""Confusion matrices, scores of each split and class, operating points, and scores of subgroups."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reports.results import Results
 from trainables.metrics import UNTUNED, shown_threshold
 
 MOST_CLASSES = 6
-"""Of a matrix in the summary."""
+"""Most classes of a matrix in the summary."""
 OVERALL = ("accuracy", "balanced_accuracy", "f1_macro", "mcc", "kappa")
 OF_A_CLASS = {"precision": "precision", "recall": "recall", "specificity": "specificity", "f1": "F1", "auroc": "AUROC"}
 AT_PREVALENCE = "PPV at a prevalence of"
@@ -29,7 +29,7 @@ RATIOS = {"sensitivity": "recall", "specificity": "specificity", "PPV": "precisi
 
 
 def chapter(results: Results) -> list[Block]:
-    """The matrix of the split that judges stands in the summary where it has room for it."""
+    """The matrix of the judging split is in the summary instead, if it has room for it."""
     model = results.model
     if model is None:
         text = "There is no best trial."
@@ -66,7 +66,7 @@ def chapter(results: Results) -> list[Block]:
 
 
 def in_summary(results: Results, split: str) -> bool:
-    """Whether the summary shows the matrix of ``split``; it has no room for several labels, or for many classes."""
+    """Whether the summary shows the matrix of ``split``; it has no room for multi-label, or for many classes."""
     model = results.model
     if model is None or split != results.split or split not in model.splits:
         return False
@@ -83,8 +83,8 @@ def confusion_figure(
 ) -> Figure:
     """The matrix of counts, shaded by the share of each true class; its numbers go to the figure's CSV.
 
-    counts: [C, C] with true classes as rows, or [C, 2, 2] of several labels. name: "confusion_<split>" where it is
-    empty. of: whose it is, the beginning of the caption. at: where several labels are decided.
+    counts: [C, C] with true classes as rows, or [C, 2, 2] if multi-label. name: "confusion_<split>" if it is empty.
+    of: whose matrix it is, the beginning of the caption. at: the threshold of multi-label decisions, in words.
     """
     title = formats.capital(of + formats.SPLIT_NAMES.get(split, split))
     totals = counts.sum(axis=-1, keepdims=True)
@@ -109,9 +109,9 @@ def confusion_figure(
 def operating_table(
     points: OperatingPoints, split: str, positive: str | None = None, prevalence: float | None = None
 ) -> Table:
-    """One row a class and rule, the rules of a class together; of ``positive`` alone where it is given.
+    """One row per class and rule, the rules of a class together; only of ``positive`` if it is given.
 
-    prevalence: of which the scores have a PPV.
+    prevalence: the one at which the scores have a PPV.
     """
     ratios = RATIOS if prevalence is None else RATIOS | {AT_PREVALENCE: PPV_AT_PREVALENCE}
     rows: list[dict[str, Any]] = []
@@ -140,8 +140,8 @@ def counted(truth: npt.NDArray[np.bool_], decided: npt.NDArray[np.bool_]) -> dic
 def subgroups(
     found: Sequence[Subgroup], cut_short: Sequence[str], split: str, positive: str | None = None
 ) -> tuple[str, Table]:
-    """What to say of subgroups, Markdown; and one row each, the first of all images. A macro F1 is given only where
-    every class is there. cut_short: the columns of which rare values were left out."""
+    """Text on subgroups as Markdown; and a table with one row each, the first of all images. Macro F1 is given only if
+    every class is present. cut_short: the columns of which rare values were left out."""
     wanted = {"accuracy": "accuracy", "f1_macro": "f1_macro"}
     titles = {f"{name}_shown": formats.score_name(name, found[0].images.task) for name in wanted}
     if positive:
@@ -168,12 +168,12 @@ def subgroups(
 
 
 def _scored(model: ReportedModel) -> list[str]:
-    """The splits whose scores say something about images that were not trained on."""
+    """The splits that were not trained on."""
     return [split for split in model.splits if split != "train"]
 
 
 def _notes(results: Results, model: ReportedModel) -> list[Block]:
-    """What is odd about the predictions."""
+    """Notes on problems of the predictions."""
     found: list[Block] = []
     if model.remark:
         found.append(Note("warning", f"{model.remark}: {model.title} is shown instead."))
@@ -197,7 +197,7 @@ def _notes(results: Results, model: ReportedModel) -> list[Block]:
 
 
 def _below(results: Results, model: ReportedModel) -> str:
-    """How the intervals of the chapter were made: said once."""
+    """How the intervals of the chapter were computed: stated once."""
     points, classes = results.operating, model.predictions.classes
     pairs: list[tuple[Scores | None, str]] = []
     for split in _scored(model):
@@ -213,10 +213,10 @@ def _below(results: Results, model: ReportedModel) -> str:
 
 
 def _split_scores(results: Results, model: ReportedModel) -> Table:
-    """Train, validation and test side by side: what was learned by heart, and what carries over."""
+    """Train, validation and test side by side, to show overfitting."""
     rows: list[dict[str, Any]] = []
     titles = {f"{key}_shown": formats.score_name(key, results.data.task) for key in OVERALL}
-    # Resamples of training images, which may be many, are drawn only where there are no other images.
+    # Training images may be many: they are resampled only if there are no other images.
     scores = results.model_scores(next(iter(_scored(model)), "train"))
     titles["kappa_shown"] += "" if scores is None else intervals.qualifier(scores, "kappa")
     for split in model.splits:
@@ -226,7 +226,7 @@ def _split_scores(results: Results, model: ReportedModel) -> Table:
         row: dict[str, Any] = {"split": formats.SPLIT_NAMES[split], "images": len(alone.paths)}
         row |= {"patients": alone.patients}
         row |= intervals.cells(None if seen else results.model_scores(split), {key: key for key in OVERALL})
-        if seen:  # no interval: training splits are large, and their scores flattering
+        if seen:  # no interval: training splits are large, and their scores optimistic
             point = {key: results.point_scores(split)[key] for key in OVERALL}
             row |= point | {f"{key}_shown": formats.show("score", value) for key, value in point.items()}
         elif len(runs.names) > 1:
@@ -238,14 +238,14 @@ def _split_scores(results: Results, model: ReportedModel) -> Table:
 
 
 def _per_class(results: Results, split: str) -> Table:
-    """Of all repeats; AUROC as everywhere on the page."""
+    """Scores by class, means over all repeats; AUROC is the same as everywhere on the page."""
     scores, runs = results.scores(split), results.runs(split)
     assert runs is not None
     counts = zip(runs.classes, runs.truth.sum(axis=0), runs.known.sum(axis=0), strict=True)
     rows = [
         {"class": name, "images": int(images), "known": int(known)}
         | intervals.cells(scores, {key: f"{key}:{name}" for key in OF_A_CLASS})
-        | (intervals.cells(None, {"f1": ""}) if not images else {})  # 0/0, which counts as 0 in a mean alone
+        | (intervals.cells(None, {"f1": ""}) if not images else {})  # 0/0, which counts as 0 only in a mean
         for name, images, known in counts
     ]
     caption = f"Scores by class: {formats.SPLIT_NAMES[split]}, {results.whose(split)}."
@@ -256,7 +256,7 @@ def _per_class(results: Results, split: str) -> Table:
 
 
 def at_operating_point(results: Results) -> str:
-    """The operating point and what the model file reaches there; why there is none; "" where none was asked for."""
+    """The operating point and the model file's scores there, or why there is none; "" if none was requested."""
     point, scores, found = results.operating_point, results.point_scored, _point(results)
     if point is None or point.threshold is None:
         return found

@@ -1,4 +1,4 @@
-"""The images that the network is surest of and those it gets most wrong, where it looks, and the pairs it mixes up."""
+"""The best and worst classified images, where the network looks, and the pairs of classes that it confuses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trainables.predictions import Predictions
 MOST_PAIRS = 10
 PER_CLASS, PER_CLASS_OF_MANY, MANY = 4, 3, 6
 FEWEST_SHOWN = 0.5
-"""Share of the images with a thumbnail below which the galleries choose among those that have one."""
+"""If a smaller share of the chosen images has a thumbnail, the galleries choose among images that have one."""
 NO_LABEL = "no label"
 BEST, WORST = "Best classified", "Worst classified"
 FALSE_POSITIVES, FALSE_NEGATIVES = "Most confident false positives", "Most confident false negatives"
@@ -35,9 +35,9 @@ ORDERS = {
 
 
 def chapter(results: Results) -> list[Block]:
-    """Galleries first, then the files of the extremes of the split, then the pairs of classes that are confused.
+    """Galleries first, then the files of the extremes of the split, then the confused pairs of classes, then maps.
 
-    A run keeps thumbnails of some images of a large split alone: then the galleries show the extremes of these.
+    Of a large split, a run keeps thumbnails of some images only: then the galleries show the extremes of these.
     """
     model = results.model
     if model is None or model.judged is None:
@@ -69,10 +69,10 @@ def chapter(results: Results) -> list[Block]:
 def examples(part: Predictions, thresholds: Mapping[str, float] | None) -> pd.DataFrame:
     """The images to show of each class, by kind.
 
-    Columns: kind, class, path, probability (of the class), truth, decision, note (short, for below the image).
+    Columns: kind, class, path, probability (of the class), truth, decision, note (short, shown below the image).
     Single-label: those with the highest and the lowest probability of their true class; none is in both lists.
-    Multi-label: the most confident false positives and false negatives; truth, decision: all labels, joined by " + ",
-    those whose truth is not known among the decisions alone.
+    Multi-label: the most confident false positives and false negatives; truth, decision: all labels, joined by " + ";
+    a label whose truth is not known appears only in decision.
     """
     limit = PER_CLASS if len(part.classes) <= MANY else PER_CLASS_OF_MANY
     truth, decided, known = truth_and_decisions(part, thresholds)
@@ -99,7 +99,7 @@ def examples(part: Predictions, thresholds: Mapping[str, float] | None) -> pd.Da
 
 
 def confused_pairs(part: Predictions, thresholds: Mapping[str, float] | None) -> pd.DataFrame:
-    """How often each class is taken for each other one, the most frequent first.
+    """How often each class is mistaken for each other one, the most frequent first.
 
     Columns: true, predicted, images, of (images of the true class; multi-label: those where it was missed), share.
     Multi-label: the true label was missed while the predicted one was wrongly given to the same image.
@@ -119,14 +119,14 @@ def confused_pairs(part: Predictions, thresholds: Mapping[str, float] | None) ->
 def truth_and_decisions(
     part: Predictions, thresholds: Mapping[str, float] | None
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """bool [N, C] each, the third: whether the truth is known. thresholds: as for ``metrics.decide``."""
+    """Truth, decisions, and whether the truth is known: bool [N, C] each. thresholds: as for ``metrics.decide``."""
     count = len(part.classes)
     decided = decisions(part.probability, part.classes, thresholds, part.task)
     return has_class(part.label, count), decided, is_known(part.label, count)
 
 
 def _sorted(part: Predictions, rows: npt.NDArray[np.int64], key: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """``rows`` by ``key``, [N], rising; equal ones by file name."""
+    """``rows`` sorted by ``key``, [N], ascending; equal ones by file name."""
     return rows[np.lexsort((part.path[rows], key[rows]))]
 
 

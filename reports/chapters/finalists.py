@@ -1,4 +1,4 @@
-"""The finalists: each retrained configuration from the search to the split that judges, baselines, external data."""
+"""The finalists: each retrained configuration from the search to the judging split, baselines, external data."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def lead_titles(title: str) -> dict[str, str]:
 
 
 def courses(board: Leaderboard, configurations: Sequence[ConfigurationResult], name: str, caption: str) -> Figure:
-    """Each configuration from the search to the split that judges, a row each; at most MOST_DRAWN."""
+    """Each configuration from the search to the judging split, one row each; at most MOST_DRAWN."""
     drawn, opened = configurations[:MOST_DRAWN], board.split == "test"
     axis = formats.metric_name(f"test_{board.metric}").removeprefix("test ")
     axis += " (lower is better)" if metric_mode(board.metric) == "min" else ""
@@ -101,7 +101,7 @@ def _course(board: Leaderboard, one: ConfigurationResult) -> dict[str, Any]:
     layers = params.get("unfreeze_layers") not in (None, "", "none")
     depth = LAYERS if layers else formats.choice("unfreeze_depth", params.get("unfreeze_depth"))
     cells = intervals.cells(one.scores, {"score": board.metric})
-    comparable = board.selected_by == board.metric  # A loss has no place on an axis of scores.
+    comparable = board.selected_by == board.metric  # A loss cannot be shown on an axis of scores.
     judged = () if one.scores is None or board.split != "test" else one.scores.by_run.get(board.metric, ())
     return {
         "name": f"{one.finalist.number}: {params.get('backbone', 'unknown')}, {depth}",
@@ -170,7 +170,7 @@ def _finalists(results: Results, board: Leaderboard) -> list[Block]:
     if gaps:
         mean = sum(gaps) / len(gaps)
         text = f"On average, the search scored its finalists {abs(mean):.3f} {'better' if mean > 0 else 'worse'} than"
-        # Folds validate on other images than the search: not luck alone.
+        # Folds validate on other images than the search, so luck is not the only reason.
         why = ": the best of many trials is also the luckiest." if mean > 0 and not board.finals.folds else "."
         blocks.append(Text(f"{text} their {of}{why}"))
     return blocks
@@ -241,7 +241,7 @@ def _baselines(results: Results) -> list[Block]:
 
 
 def _class_table(judge: BaselineComparison) -> Table:
-    """Each class by each shortcut."""
+    """How well each shortcut predicts each class."""
     rows = []
     for one in judge.by_class:
         answer = ("yes" if one.gives_away else "no") if one.judged else f"too few images: {one.positives}"

@@ -1,4 +1,4 @@
-"""Hyperparameters: which went with good scores in the search; associations, not causes."""
+"""Hyperparameters that are associated with good scores in the search; associations, not causes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _basis(results: Results) -> str:
         text += f"within {first}, as many as the first pruned trial had run: this favours fast learners."
     if used.left_out:
         text += f" Excluded: {formats.listing(f'{count} {reason}' for reason, count in used.left_out.items())}."
-    # Two draws from a continuous range are never equal.
+    # Two draws from a continuous range are never equal, so equal values come from seed points.
     drawn = [
         name for name, one in used.distributions.items() if isinstance(one, FloatDistribution) and one.step is None
     ]
@@ -94,7 +94,7 @@ def _edge(results: Results) -> list[Block]:
 
 
 def scale(distribution: BaseDistribution) -> figures.Scale:
-    """Of the axis of a hyperparameter."""
+    """The scale of a hyperparameter's axis."""
     if isinstance(distribution, CategoricalDistribution):
         return "categorical"
     facts = distribution._asdict()

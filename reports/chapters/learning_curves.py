@@ -1,4 +1,4 @@
-"""How the trials went, epoch by epoch, and what the scheduler pruned."""
+"""The scores of the trials by epoch, and what the scheduler pruned."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rungs(sweep: SweepRecord, last_epoch: int) -> list[int]:
 
 
 def curve(results: Results, trial: Mapping[str, Any], measure: str, name: str, of: str) -> Figure:
-    """Loss or accuracy of one trial by epoch, in training and validation. name: of the figure; of: whose it is."""
+    """Loss or accuracy of one trial by epoch, in training and validation. name: of the figure; of: trial in words."""
     every, keys = results.data.run.epochs, (f"train_{measure}", f"val_{measure}")
     epochs = every[every["trial_id"] == trial["trial_id"]]
     label = formats.score_name(measure, results.data.task)
@@ -67,7 +67,7 @@ def _of_all(results: Results) -> Block:
 
 
 def _pruned(results: Results) -> list[Block]:
-    """By depth: whether what learns slowly had its chance."""
+    """Pruned trials by depth, to show whether slow learners were pruned too early."""
     data, scheduler = results.data, results.data.run.sweep.scheduler
     if scheduler in (None, "none") or not tables.status_counts(data.trials)["pruned"]:
         return [Text(f"Scheduler: {formats.escape(scheduler or 'unknown')}. No trial was pruned.")]

@@ -1,4 +1,4 @@
-"""Methods to paste in the past tense, written from the records; the limits of the run, references and checklists."""
+"""Methods paragraphs, in the past tense, generated from the records; the run's limits, references and checklists."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ BASELINES = (
     "pixels, image borders, file properties and origin, and frozen features."
 )
 MOST_REASONS = 4
-"""Of what was left out; the data chapter has all."""
+"""Most reasons for excluded images that are listed; the data chapter has all."""
 PRECISIONS = {"bf16": "bfloat16", "fp32": "single precision"}
 DUPLICATES = (
     "Exact duplicates were detected by a hash of the pixels; near duplicates among nearest neighbours in principal "
@@ -71,7 +71,7 @@ DUPLICATES = (
 
 
 def chapter(results: Results) -> list[Block]:
-    """Paragraphs, limits and search space open or one click away; references and checklists folded."""
+    """Paragraphs and limits; search space, references and checklists are collapsed."""
     blocks: list[Block] = []
     if not results.data.run.sweep.ended:
         blocks.append(Note("warning", "The sweep has not ended: these paragraphs describe what was on disk."))
@@ -90,7 +90,7 @@ def chapter(results: Results) -> list[Block]:
 
 
 def search_space(results: Results) -> pd.DataFrame:
-    """What could be tried: parameter, values (the range or the choices), scale, trials (that had it)."""
+    """The parameters searched: parameter, values (the range or the choices), scale, trials (that had it)."""
     used = results.used_trials
     rows = [
         (title(name), _choices_or_range(distribution), scale(distribution), len(used.values(name)))
@@ -141,7 +141,7 @@ def _left_out(results: Results) -> str:
 
 
 def _networks(results: Results) -> list[str]:
-    """Backbones, starting weights, what trains, how."""
+    """Backbones, starting weights, trained layers, training."""
     data, sweep = results.data, results.data.run.sweep
     names = sorted(set(data.trials["backbone"]) - {"unknown"})
     if not names:
@@ -223,7 +223,7 @@ def _search(results: Results) -> list[str]:
 
 
 def _evaluation(results: Results) -> list[str]:
-    """Repeats, the rule that selected, and when the test split was opened."""
+    """Repeats, the selection rule, and when the test split was opened."""
     run, metric = results.data.run, escape(formats.metric_name(results.data.metric))
     finals = results.data.finals
     if not finals.finalists:
@@ -327,7 +327,7 @@ def _choices_or_range(distribution: BaseDistribution) -> str:
 
 
 def _used(params: Sequence[TrialParams], name: str) -> str:
-    """The values of one hyperparameter that were in use: "SGD with momentum or AdamW [@adamw]"."""
+    """The values of one hyperparameter that were used: "SGD with momentum or AdamW [@adamw]"."""
     used = {getattr(one, name) for one in params}
     return " or ".join(words for value, words in WORDS[name].items() if value in used)
 

@@ -54,7 +54,7 @@ _KEY = r"\[@(\w+)\]"
 def cite(text: str) -> str:
     """``text`` with each ``[@key]`` replaced by the surnames and year of the reference: "(Akiba et al., 2019)".
 
-    None comes of users' words, whose brackets are escaped.
+    Users' text has no such key: its brackets are escaped.
     """
     return re.sub(_KEY, lambda found: f"({_short(found[1])})", text)
 

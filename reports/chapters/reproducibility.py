@@ -1,4 +1,4 @@
-"""How to repeat the run: command, settings, versions, hashes, and every time that the test split was opened."""
+"""How to repeat the run: command, settings, versions, hashes, and every opening of the test split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A published study run again: what each of its rows claimed, beside what came out here. Only of such a run."""
+"""A repeat of a published study: the claims of its rows compared with the results here. Only for such a run."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ NOT_COMPARABLE = (
 
 @dataclass(frozen=True, kw_only=True)
 class RowResult:
-    """One row of the study as it ran here. trial: its row of the trials table, of the search.
+    """One row of the study as it ran here. trial: its row of the trials table (the search).
 
-    runs: its repeats' predictions, or the search's alone; at least one. result: the finalist; None: not repeated.
+    runs: predictions of its repeats, else of the search; at least one. result: the finalist; None: not repeated.
     """
 
     id: str
@@ -54,11 +54,11 @@ class RowResult:
 
     @property
     def splits(self) -> list[str]:
-        """Those of its first run."""
+        """The splits of its first run."""
         return [split for split in SPLITS if (self.runs[0].split == split).any()]
 
     def mean(self, split: str, name: str) -> float:
-        """Over its runs, of one score; NaN where a run has no image of ``split``."""
+        """The mean of one score over its runs; NaN if a run has no image of ``split``."""
         parts = [run.of(split) for run in self.runs]
         if not all(len(part.path) for part in parts):
             return math.nan
@@ -109,19 +109,19 @@ def rows_of(results: Results) -> list[RowResult]:
 
 
 def focal_pairs(rows: Sequence[RowResult]) -> list[tuple[RowResult, RowResult, tuple[str, ...]]]:
-    """Each row with focal loss, the row without it that is most like it, and what else differs between the two."""
+    """For each row with focal loss: the most similar row without it, the row itself, and what else differs."""
     found = []
     for focal in (row for row in rows if row.params.loss == "focal"):
         same = [row for row in rows if row.params.loss != "focal" and row.params.backbone == focal.params.backbone]
         apart = [_also_differs(row.params, focal.params) for row in same]
-        # What trains comes first: at another depth it is another network.
+        # Equal trained layers matter most: at another depth it is another network.
         places = sorted(range(len(same)), key=lambda place: (bool(TRAINED & set(apart[place])), len(apart[place])))
         found += [(same[place], focal, apart[place]) for place in places[:1]]
     return found
 
 
 def flaws_of(rows: Sequence[PublishedRow]) -> pd.DataFrame:
-    """The flaws of these rows: number, flaw, rows (their ids, or "all"), here. And those of their studies' pictures."""
+    """The flaws of these rows and of their studies' figures: number, flaw, rows (their ids, or "all"), here."""
     found = []
     studies = {row.study for row in rows}
     for one in FLAWS.values():
@@ -135,8 +135,8 @@ def flaws_of(rows: Sequence[PublishedRow]) -> pd.DataFrame:
 
 
 def from_matrix(row: PublishedRow) -> dict[str, float]:
-    """What follows from the matrix that a study printed, 0/0 as 0: accuracy, low, high (Wilson, as if every image were
-    another patient), f1_macro, recall (of ``WATCHED``); NaN where no matrix allows it."""
+    """Scores from the matrix that a study printed, 0/0 as 0: accuracy, low, high (Wilson, as if every image were of
+    another patient), f1_macro, recall (of ``WATCHED``); NaN if the matrix does not allow it."""
     found = dict.fromkeys(("accuracy", "low", "high", "f1_macro", "recall"), math.nan)
     cells, classes = np.array(row.matrix, dtype=np.float64), CLASSES[row.findings]
     if row.matrix_kind == "confusion":
@@ -155,8 +155,8 @@ def from_matrix(row: PublishedRow) -> dict[str, float]:
 
 
 def _claimed(results: Results, rows: Sequence[PublishedRow], ran: Sequence[RowResult]) -> Table:
-    """Each row as published, beside its scores here: means over its repeats, else of the search's one training; with
-    intervals where the winner is judged."""
+    """Each row as published, with its scores here: means over its repeats, else of the search's one training; with
+    intervals for finalists on the judging split."""
     records, of_id = {one.id: one for one in results.data.run.sweep.study_rows}, {one.id: one for one in ran}
     judged, facts, pairs = results.leaderboard.split, [], []
     for row in rows:
@@ -229,7 +229,7 @@ def _focal(results: Results, pairs: Sequence[tuple[RowResult, RowResult, tuple[s
 
 
 def _pictures(results: Results, rows: Sequence[RowResult]) -> Folded:
-    """What the study showed of its rows: curves, and matrices of the first run with their counts."""
+    """The figures that the study showed of its rows: curves, and matrices of the first run with their counts."""
     text = (
         "Curves are from the search. Matrices and counts are from the first repeat where the row was repeated, else "
         "from the search, which has none for test."

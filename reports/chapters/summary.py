@@ -1,4 +1,4 @@
-"""What a reader has one minute for: the winner and its score, rivals, confusion, configuration, verdict and caveats."""
+"""The report in one minute: the winner and its score, rivals, confusion, configuration, verdict and caveats."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEVELS = {"error": "Problem", "warning": "Caution", "info": "Note"}
 
 def chapter(results: Results) -> list[Block]:
     """Made last, since other chapters may find more files that cannot be read."""
-    # Without the winner's scores those of the split are of another network, shown in its place.
+    # If the winner has no scores, those of the split are of another network, which is shown instead.
     scores = results.judged_scores if results.winner is None or results.winner.scores is not None else None
     blocks: list[Block] = [_headline(results, scores)]
     judge = results.judged_baselines
@@ -83,7 +83,7 @@ def _no_best(results: Results) -> str:
 
 
 def _worth(results: Results) -> str:
-    """What the number is the mean of, on which images, and how the configuration was selected."""
+    """Of what the number is the mean, on which images, and how the configuration was selected."""
     winner, board, data = results.winner, results.leaderboard, results.data
     if winner is None or not winner.finalist.scores:
         count = len(data.ranked)
@@ -132,7 +132,7 @@ def _forest(results: Results, scores: Scores) -> Figure:
 
 
 def _baselines(results: Results, scores: Scores) -> list[dict[str, Any]]:
-    """The best first; where none was measured, what always answering the most frequent class scores."""
+    """Best first; if none was measured, the score of always predicting the most frequent class."""
     metric, contest = results.metric, results.judged_baselines
     # With folds the winner has validation images that no baseline was measured on.
     if contest is not None and len(contest.winner.resamples.member) == len(scores.resamples.member):
@@ -157,7 +157,7 @@ def _mark(name: str, kind: str, scores: Scores, metric: str, network: str | None
 
 
 def _decisions(results: Results, scores: Scores) -> Figure:
-    """The confusion matrix; of several labels, or of many classes, a bar for each class."""
+    """The confusion matrix; if multi-label, or for many classes, a bar for each class."""
     assert results.split is not None
     if in_summary(results, results.split):
         runs, model, of = results.judged_runs, results.model, ""
@@ -193,7 +193,7 @@ def _configuration(results: Results) -> list[tuple[str, str]]:
 
 
 def _caveats(results: Results) -> list[Block]:
-    """The first of them, and every problem; the methods chapter lists all."""
+    """The first caveats, and every problem; the methods chapter lists all."""
     if not caveats(results):
         return []
     shown = [one for place, one in enumerate(caveats(results)) if place < MOST_CAVEATS or one.level == "error"]
@@ -228,7 +228,7 @@ def _model(results: Results) -> list[Block]:
 
 
 def _own_scores(results: Results) -> str:
-    """Of the one network in the file, since the headline is a mean."""
+    """Scores of the one network in the file, since the headline is a mean."""
     return formats.listing(
         f"{formats.metric_name(f'{split}_{results.metric}')} {formats.show('score', scores[results.metric])}"
         for split in ("val", "test")
@@ -237,7 +237,7 @@ def _own_scores(results: Results) -> str:
 
 
 def _run(results: Results) -> list[tuple[str, str]]:
-    """What was searched on what, with what end, and when the test split was opened."""
+    """The search, its data and outcome, and when the test split was opened."""
     data = results.data
     sweep, counts = data.run.sweep, tables.status_counts(data.trials)
     budget = f", at most {most} epochs per trial" if (most := sweep.epochs_of()) else ""

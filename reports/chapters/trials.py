@@ -1,4 +1,4 @@
-"""Every trial with its score, its cost and the reason of its end."""
+"""Every trial with its score, its cost and the reason why it ended."""
 
 from __future__ import annotations
 
