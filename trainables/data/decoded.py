@@ -1,7 +1,7 @@
 """Decoded images on disk, one row each: an interrupted sweep continues from them, and another data set reuses them.
 
 Four files of one name: ``.npy`` (uint8 [N, C, S, S]), ``.smalls`` (uint8 [N, 56, 56], raw), ``.jsonl`` (a record per
-row) and, once the cache is complete, ``.json``. Until then the names begin with a dot. A record has a digest of its row.
+row) and, once the cache is complete, ``.json``. Until then the names begin with a dot. A record verifies its row.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def read_records(path: Path) -> Iterator[Record]:
 class DecodedRows:
     """Reads rows of a cache, complete or not. Raises OSError or ValueError if there is none.
 
-    shape: (N, C, S, S). start: byte offset of the first row. Files are opened for each row, so several threads may read.
+    shape: (N, C, S, S). start: byte offset of the first row. Files are opened for each row, so threads may share it.
     """
 
     def __init__(self, path: Path) -> None:

@@ -195,7 +195,7 @@ def _gray_as_shown(values: npt.NDArray[Any], dataset: Any, photometric: str) -> 
     shown = pixels.apply_modality_lut(values, dataset)
     if (dataset.get("RescaleSlope") or 1) < 0:
         del dataset.RescaleSlope  # pydicom would apply it to windowed values again, and invert them.
-    with contextlib.suppress(ValueError):  # A window without a width, or of no known function: viewers show the full range.
+    with contextlib.suppress(ValueError):  # A window of no width or no known function: viewers show the full range.
         shown = pixels.apply_voi_lut(shown, dataset)
     shown = np.array(shown, dtype=np.float64)
     if photometric == "MONOCHROME1":

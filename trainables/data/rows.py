@@ -407,7 +407,9 @@ def _without_unused(samples: Samples, config: DataConfig) -> Samples:
 
 
 def _with_groups(samples: Samples, source: TableSource, config: DataConfig) -> Samples:
-    """Add the groups that ``--group-from`` finds in paths below the image folders, or a warning if there are none."""
+    """Add the groups that ``--group-from`` finds in paths below the image folders; or a warning if file names look like
+    those of patients and none are known.
+    """
     if config.group_column is not None or any(one.check == "unused_patients" for one in source.checks):
         return samples
     roots = [f"{table.root.as_posix()}/" for table in source.tables]
