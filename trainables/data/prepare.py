@@ -114,7 +114,7 @@ def inspect(config: DataConfig, folds: int | None = None) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Ready:
-    """A data set that passed its checks so far. rows: int64 [n], row in the cache of each row of ``samples``; splits: str [n].
+    """A data set that is valid so far. rows: int64 [n], row in the cache of each row of ``samples``; splits: str [n].
 
     same: int64 [n], equal for equal images. cache: None before the images are decoded.
     """
@@ -275,7 +275,7 @@ def reasons_unread(files: Sequence[Path]) -> list[str | None]:
 
 
 def _readable(samples: Samples, reasons: Sequence[str | None]) -> tuple[npt.NDArray[np.int64], list[dict[str, str]]]:
-    """The rows that can be read, and the path and the reason of each other one. reasons: by row, None = readable."""
+    """The rows that can be read, and the path and the reason of each other; reasons: None = can be, [] = all can be."""
     found = {row: reason for row, reason in enumerate(reasons) if reason is not None}
     dropped = [{"path": samples.paths[row], "reason": reason} for row, reason in found.items()]
     return np.setdiff1d(np.arange(len(samples)), list(found)), dropped

@@ -31,8 +31,8 @@ def write_splits(path: Path, samples: Samples, rows: Rows, splits: Names, same: 
 
     If some images are equal (``same``: int64 [n], equal for these): ``equal``, a number that they share, "" for all
     others. If some labels are missing: ``missing``, the missing labels of a row, separated by ``|``.
-    The group is hashed: no patient's number leaves the user's own table. The salt is stored nowhere, as the few
-    possible numbers could all be tried.
+    The group is hashed: no patient's number leaves the user's own table. The hash has a random salt that is not stored,
+    as the few possible numbers could all be tried.
     """
     salt = secrets.token_bytes(16)
     groups = samples.groups or [""] * len(samples)

@@ -158,7 +158,7 @@ def neighbours(path: Path, rows: pd.DataFrame, label_columns: Sequence[str]) -> 
 
 
 def patient_column(cells: pd.DataFrame, path_column: str) -> str | None:
-    """The column with the patient of each image, else its lesion, study or the like; None if each has one image."""
+    """The column with the patient of each image, else its lesion, study or the like; some must have several images."""
     for pattern in _PATIENTS:
         for place, name in enumerate(map(str, cells.columns)):
             if name == path_column or not pattern.fullmatch(name):
@@ -275,7 +275,7 @@ def _counterparts(folder: Path, parts: Sequence[str]) -> Iterator[tuple[Path, fr
 
 
 def _split_of(name: str, train: str) -> str | None:
-    """ "val" or "test": the split whose word ``name`` has where ``train`` has "train"; "": either; None: no such word."""
+    """ "val" or "test": the split whose word ``name`` has where ``train`` has "train"; "": either; None: neither."""
     name, train = (_TABLE_SUFFIX.sub("", one).lower() for one in (name, train))
     for found in re.finditer("training|train", train):
         before, after = train[: found.start()], train[found.end() :]
