@@ -162,8 +162,7 @@ def _sample(lines: Iterator[str]) -> tuple[list[str], str, int]:
 def _separator(sample: Sequence[str], cut: bool) -> str:
     """The separator by which most lines have as many cells as the first.
 
-    Blanks only if that holds for all lines, and for less than half of them by any other. cut: more lines follow, so the
-    last record may be incomplete.
+    Blanks only if all lines do, and fewer than half by any other. cut: more lines follow; the last record may be cut.
     """
     best, most = ",", (0.0, 0)
     for separator in _SEPARATORS:

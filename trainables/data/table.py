@@ -195,7 +195,7 @@ def _read_text(where: str, stream: Opened, columns: Sequence[str]) -> pd.DataFra
 
 
 def _check_header(where: str, names: Sequence[str], cells: pd.DataFrame, given: bool) -> None:
-    """Raise if the header seems to be a row, or a row a header. given: ``names`` are from ``--columns``."""
+    """Raise if the header seems to be a row, or a row a header. given: ``names`` are not from the table."""
     begin_so = cells[cells.iloc[:, 0] == names[0]]
     repeated = [int(number) for number in begin_so.index[(begin_so == list(names)).all(axis=1)]]  # equal to the header
     head = cells.iloc[:_CHECKED_ROWS, :_CHECKED_COLUMNS]
