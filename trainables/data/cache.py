@@ -29,7 +29,7 @@ from trainables.data.near_duplicates import NearPair, NearPairs, find_near_pairs
 
 Sources = npt.NDArray[np.uint8] | tuple[Path, ...]
 Progress = Callable[[str, int, int], object]
-"""Is called with what has been done ("images read"), with how many, and how many there are."""
+"""Is called with the name of the step ("images read"), the number done, and the total."""
 _SETTINGS = 8
 
 
@@ -57,15 +57,15 @@ def open_or_build(
     progress: Progress | None = None,
     compare: bool = True,
 ) -> ImageCache:
-    """Decode all images in parallel, or take the whole cache that an earlier sweep left under the same key.
+    """Decode all images in parallel, or take the complete cache that an earlier sweep left under the same key.
 
-    What an interrupted sweep has decoded is kept, and so is what other sets have: only files whose content is in no
-    cache of the same settings are decoded.
+    Images decoded by an interrupted sweep or for other data sets are reused: only files whose content is in no cache of
+    the same settings are decoded.
     sources: files, or pixels uint8 [N, H, W] or [N, H, W, 3]. The key is made of all contents in order, size, fit and
-    the version of the preprocessing. Memory: some images a worker, and 10 KB for each image. compare: look for near
+    the version of the preprocessing. Memory: a few images per worker, and 10 KB for each image. compare: look for near
     duplicates. Raises ``UserError`` if the disk is too small.
     """
-    # Threads, not processes: Pillow, NumPy and hashlib work outside Python's lock, and nothing needs to be copied.
+    # Threads, not processes: Pillow, NumPy and hashlib release the GIL, and nothing needs to be copied.
     with quiet_decoders(), ThreadPoolExecutor(max(1, workers)) as pool:
         hashes = []
         for digest in in_order(pool, content_hash, sources, 64 * max(1, workers)):
@@ -76,7 +76,7 @@ def open_or_build(
         path = cache_dir / f"{cache_key(hashes, size, fit)}.npy"
         try:
             return build.found(path) or build.on_disk(path)
-        except OSError as error:  # the disk filled up in the meantime, or cannot be written
+        except OSError as error:  # the disk has become full, or cannot be written
             raise UserError(f"the decoded images cannot be written to {cache_dir}: {error.strerror}") from error
 
 
@@ -92,7 +92,7 @@ def cache_key(hashes: Iterable[str], size: int, fit: str) -> str:
 
 @dataclass(frozen=True)
 class _Build:
-    """How to come by a cache. ahead: images decoded before they are written."""
+    """Finds or builds a cache. ahead: images that may be decoded before they are written."""
 
     sources: Sources
     size: int
@@ -104,7 +104,7 @@ class _Build:
     compare: bool
 
     def found(self, path: Path) -> ImageCache | None:
-        """A cache that is there, whole, undamaged and of today; None = build it."""
+        """The cache, if it exists, is complete, undamaged and up to date; None = build it."""
         try:
             kept = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             if any(sha256_of(path.with_suffix(suffix)) != digest for suffix, digest in kept["sha256"].items()):
@@ -116,17 +116,17 @@ class _Build:
             cache = ImageCache(path, kept["channels"], self.hashes, stats, near)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        # A package that reads more may have come since: what could not be read is tried again.
+        # A package installed since may read more formats: unreadable files are tried again.
         unreadable = [row for row, one in enumerate(stats) if one.reason is not None]
         return cache if all(self._decode(row).stats == stats[row] for row in unreadable) else None
 
     def on_disk(self, path: Path) -> ImageCache:
-        """Build a cache, from the row on where an interrupted sweep has stopped."""
+        """Build a cache, continuing from the row at which an interrupted sweep stopped."""
         folder, part, count = path.parent, path.with_name(f".{path.name}"), len(self.hashes)
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder, path.name[:_SETTINGS])
         with building(part, self._tell) as part:
-            if cache := self.found(path):  # the other sweep has built it
+            if cache := self.found(path):  # another sweep has built it meanwhile
                 return cache
             stats: list[ImageStats] = []
             smalls = np.zeros((count, SMALL, SMALL), dtype=np.uint8)
@@ -160,7 +160,7 @@ class _Build:
                 "compared": self.compare,
                 **near._asdict(),
             }
-            write_json(path.with_suffix(".json"), description)  # last: a cache counts only with its description
+            write_json(path.with_suffix(".json"), description)  # last: a cache without its description is incomplete
         remove_leftovers(folder, path.name[:_SETTINGS], self.hashes)
         return ImageCache(path, channels, self.hashes, tuple(stats), near)
 

@@ -1,4 +1,4 @@
-"""What may be wrong with a data set, found before anything trains: samples and their images in, check results out."""
+"""Check a data set before anything trains: samples and facts about their images in, check results out."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ NEAR_ACROSS_SPLITS = "near_duplicates_across_splits"  # of these the report show
 
 
 def examine(samples: Samples, stats: Sequence[ImageStats], near: NearPairs, splits: Names) -> list[CheckResult]:
-    """All results about readable images: ``samples``, ``stats`` and ``splits`` have the same rows, ``near`` numbers
-    them. Errors first, then warnings, then the rest.
+    """All results about readable images; errors first, then warnings, then the rest. ``samples``, ``stats`` and
+    ``splits`` have the same rows, ``near`` has their numbers.
     """
     found = [
         *equal_images(samples, equal_pixels(stats), splits),
@@ -45,12 +45,12 @@ def unreadable_files(dropped: Sequence[Mapping[str, str]], images: int) -> list[
 
 
 def equal_pixels(stats: Sequence[ImageStats]) -> list[str]:
-    """Equal for images of equal pixels at full size, whatever the bytes of the files; a blank one is equal to none."""
+    """Equal for images of equal pixels at full size, whatever the bytes of the files; a blank one equals no other."""
     return [str(row) if one.blank else one.pixel_hash for row, one in enumerate(stats)]
 
 
 def equal_images(samples: Samples, keys: Iterable[Hashable], splits: Names) -> list[CheckResult]:
-    """Images of equal keys, one key an image."""
+    """Results about images of equal keys. keys: one per image."""
     sets = [rows for rows in rows_by(keys).values() if len(rows) > 1]
     across = [rows for rows in sets if len(set(splits[rows])) > 1]
     within = [rows for rows in sets if len(set(splits[rows])) == 1]
@@ -64,7 +64,7 @@ def equal_images(samples: Samples, keys: Iterable[Hashable], splits: Names) -> l
 
 
 def _copied_classes(samples: Samples, two_labels: Sequence[Sequence[int]]) -> list[CheckResult]:
-    """Classes all of whose images stand in another class, too: a copied folder is no class."""
+    """An error about classes all of whose images are in another class, too: a copied folder is no class."""
     twice = np.zeros(len(samples), dtype=bool)
     twice[[row for rows in two_labels for row in rows]] = True
     counts = [class_counts(labels, len(samples.classes)).tolist() for labels in (samples.labels, samples.labels[twice])]
@@ -75,14 +75,14 @@ def _copied_classes(samples: Samples, two_labels: Sequence[Sequence[int]]) -> li
 
 
 def _contradict(labels: npt.NDArray[np.int64]) -> bool:
-    """Whether labels of one image, [n] or [n, classes], cannot all be right; one that is missing contradicts none."""
+    """Whether labels of one image, [n] or [n, classes], cannot all be right; a missing label contradicts none."""
     if labels.ndim == 1:
         return len(set(labels.tolist())) > 1
     return bool(((labels == 1).any(axis=0) & (labels == 0).any(axis=0)).any())
 
 
 def groups_across(samples: Samples, splits: Names) -> list[CheckResult]:
-    """Groups that stand in several splits: one row of each."""
+    """Results about groups in several splits, with one row of each split, and about rows without a group."""
     groups = rows_by(samples.groups or ())
     unknown = groups.pop("", [])
     firsts = [sorted({str(splits[row]): row for row in reversed(rows)}.values()) for rows in groups.values()]
@@ -136,7 +136,7 @@ def small_counts(samples: Samples, splits: Names) -> list[CheckResult]:
 
 
 def doubtful_classes(samples: Samples) -> list[CheckResult]:
-    """Classes that may be one, by their names, and numbers that may be measurements."""
+    """Warnings about class names that may mean one class, and about numbers that may be measurements."""
     found, classes = [], samples.classes
     spelled = (" ".join(name.lower().replace("_", " ").replace("-", " ").split()) for name in classes)
     for alike in rows_by(spelled).values():
@@ -155,7 +155,7 @@ def doubtful_classes(samples: Samples) -> list[CheckResult]:
 
 
 def _source_against_label(samples: Samples) -> list[CheckResult]:
-    """A class that comes from one source can be told by the source (scanner, hospital) alone."""
+    """How strongly label and source are associated: a source (scanner, hospital) may reveal the class by itself."""
     if samples.sources is None:
         return []
     sources = np.unique(samples.sources, return_inverse=True)[1]
@@ -168,7 +168,7 @@ def _source_against_label(samples: Samples) -> list[CheckResult]:
 
 
 def cramers_v(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> float:
-    """Cramer's V of two categories, 0..1 (Cramer 1946, without bias correction); 0 if one is constant, or none."""
+    """Cramer's V of two categories, 0..1 (Cramer 1946, without bias correction); 0 if one is constant or empty."""
     # Imported here: few sets have sources.
     from scipy.stats.contingency import association, crosstab
 
@@ -197,6 +197,6 @@ def _oddities(samples: Samples, stats: Sequence[ImageStats]) -> list[CheckResult
 
 
 def _result(check: str, severity: str, sets: Sequence[Sequence[int]], samples: Samples, what: str) -> list[CheckResult]:
-    """A result with an item for each set of rows; none if there are none."""
+    """A result with an item for each set of rows; [] if there are no sets."""
     items = tuple(tuple(samples.paths[row] for row in rows) for rows in sets[:MOST_ITEMS])
     return [CheckResult(check, severity, f"{len(sets)} {what}", len(sets), items)] if sets else []

@@ -18,16 +18,16 @@ NOT_NAMED = "that --classes does not name"
 WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
 """A whole number, also as a table of floats writes it (3.0)."""
 NO_VALUE = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})
-"""In lower case, as programs write that there is nothing."""
+"""How programs write a missing value, in lower case."""
 MOST_NAMES = 30
 
 
 def keep_classes(samples: Samples, config: DataConfig, rename: bool = True) -> Samples:
-    """Only the classes that are asked for, under the names and in the order that are asked for.
+    """Keep only the requested classes, under the requested names and in the requested order.
 
     Single label: rows of other classes, and of classes with fewer images than ``config.min_class_images``, are left out
-    and counted. Multi-label: such labels are, and the rows stay. rename: by ``config.class_names``. Raises
-    ``UserError``: a name of ``config.classes`` that no image has, or no row left.
+    and counted. Multi-label: such labels are dropped, and the rows stay. rename: by ``config.class_names``. Raises
+    ``UserError`` if a name of ``config.classes`` is not a class of the data, or no row is left.
     """
     if rename and config.class_names:
         classes, labels = renamed_classes(samples.task, samples.classes, samples.labels, config.class_names)
@@ -91,7 +91,7 @@ def take_classes(samples: Samples, names: Sequence[str]) -> Samples:
 def renamed_classes(
     task: str, classes: tuple[str, ...], values: npt.NDArray[Any], class_names: Mapping[str, str]
 ) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
-    """``classes`` and ``values`` under new names; classes of one new name become one."""
+    """``classes`` and ``values`` under new names; classes with the same new name are merged."""
     names = [class_names.get(name, name) for name in classes]
     new = tuple(dict.fromkeys(names))
     places = [new.index(name) for name in names]
@@ -104,6 +104,6 @@ def renamed_classes(
 
 
 def class_order(name: str) -> tuple[bool, int, str]:
-    """Sorts whole numbers by value, before other names."""
+    """Sort key: whole numbers by value, before other names."""
     whole = re.fullmatch(r"(-?\d{1,18})(?:\.0*)?", name, re.ASCII)
     return (whole is None, 0 if whole is None else int(whole[1]), name)

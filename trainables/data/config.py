@@ -1,4 +1,4 @@
-"""The options about the data set, and how an option of any command is declared and read: once, in one place."""
+"""The options of the data set, and the one place where options of any command are declared and read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LARGEST_SEED = 2**32 - 1  # of numpy's and scikit-learn's generators
 
 
 def text(raw: object) -> str:
-    """Text that is not empty. A number or a date in a YAML file is none: it would come back written otherwise."""
+    """Non-empty text. A number or a date in a YAML file is refused: its spelling would change."""
     if not isinstance(raw, str):
         raise ValueError(f"must be text, received {raw!r} (quote it in a YAML file)")
     if not raw.strip():
@@ -45,14 +45,14 @@ def names(raw: object) -> tuple[str, ...]:
 
 
 def comma_names(raw: object) -> tuple[str, ...]:
-    """As ``names``, and each text may hold several with commas between."""
+    """Like ``names``, but each text may hold several names separated by commas."""
     return tuple(text(part).strip() for one in names(raw) for part in one.split(","))
 
 
 def pairs(*allowed: str, alone: bool = False) -> PlainValidator:
-    """Reads a mapping, or texts such as ``["a=b", "c=d"]``, also with commas between.
+    """Reads a mapping, or texts such as ``["a=b", "c=d"]``, also separated by commas.
 
-    allowed: the values; default: any. alone: a text without ``=`` is one, too: its key is "".
+    allowed: the values; default: any. alone: a text without ``=`` is a value with the key "".
     """
     example = f"one of {', '.join(allowed)}, or LABEL=one of them" if alone else "THEIRS=OURS"
 
@@ -79,12 +79,12 @@ def pairs(*allowed: str, alone: bool = False) -> PlainValidator:
 
 
 def _word(raw: object) -> str:
-    """Text; of a YAML file also a whole number, such as 0."""
+    """Text, or a whole number of a YAML file, such as 0."""
     return str(raw) if isinstance(raw, int) and not isinstance(raw, bool) else text(raw)
 
 
 def conditions(raw: object) -> dict[str, tuple[str, ...]]:
-    """``["VIEW=PA,AP", "SEX=F"]``, or a mapping of a column to one value or a list: the values that a row may have."""
+    """Column -> allowed values, of ``["VIEW=PA,AP", "SEX=F"]`` or a mapping of columns to one value or a list."""
     if isinstance(raw, Mapping):
         return {
             str(key): tuple(map(_word, values if isinstance(values, list | tuple) else [values]))
@@ -110,22 +110,22 @@ def pattern(raw: object) -> str:
 
 
 def group_pattern(raw: object) -> str:
-    """A regular expression with a group, whose first group is what is looked for."""
+    """A regular expression whose first group is the part to extract."""
     if not re.compile(pattern(raw)).groups:
         raise ValueError(f"{raw}: has no group: put the part to extract in parentheses, such as (patient\\d+)")
     return text(raw)
 
 
 def separator(raw: object) -> str:
-    """What stands between the labels of a cell; a blank is one, too."""
+    """The text between the labels of a cell; it may be a blank."""
     if not isinstance(raw, str) or not raw:
         raise ValueError(f"must be the text between two labels, or none, received {raw!r}")
     return raw
 
 
 def table_joins(raw: object) -> tuple[dict[str, Any], ...]:
-    """A list of ``{table: FILE, on: COLUMN or [COLUMN, ...]}``, with ``columns: [COLUMN, ...]``, those that are added
-    (default: all), and ``header: [COLUMN, ...]``, all columns of a table without one.
+    """A list of ``{table: FILE, on: COLUMN or [COLUMN, ...]}``, optionally with ``columns: [COLUMN, ...]`` to add
+    (default: all), and with ``header: [COLUMN, ...]``, all columns of a table without a header.
     """
     found = []
     for one in raw if isinstance(raw, list | tuple) else [raw]:
@@ -133,14 +133,14 @@ def table_joins(raw: object) -> tuple[dict[str, Any], ...]:
             one = {"on" if key is True else key: value for key, value in one.items()}  # YAML 1.1 reads `on` as true.
         if not isinstance(one, Mapping) or not {"table", "on"} <= one.keys() <= {"table", "on", "columns", "header"}:
             raise ValueError(f"must be a list of {{table, on, columns, header}}, received {one!r}")
-        header = {"header": names(one["header"])} if "header" in one else {}  # Runs were saved without it.
+        header = {"header": names(one["header"])} if "header" in one else {}  # Older runs were saved without it.
         columns = names(one.get("columns", []))
         found.append({"table": text(one["table"]), "on": names(one["on"]), "columns": columns, **header})
     return tuple(found)
 
 
 def whole(raw: object) -> int:
-    """An int of any sign; ``20``, ``"20"`` and ``20.0`` are one, ``True``, ``20.5`` and ``"1_000"`` are none."""
+    """An int of any sign; accepts ``20``, ``"20"`` and ``20.0``, refuses ``True``, ``20.5`` and ``"1_000"``."""
     value = finite(raw)
     if value is None or not value.is_integer():
         raise ValueError(f"must be a whole number, received {raw!r}")
@@ -158,7 +158,7 @@ def flag(raw: object) -> bool:
 
 
 def finite(raw: object) -> float | None:
-    """The finite float that a number or text stands for; None if it stands for none."""
+    """The finite float that a number or text stands for; None if there is none."""
     if isinstance(raw, bool) or not isinstance(raw, int | float | str) or "_" in str(raw):
         return None
     try:
@@ -168,7 +168,7 @@ def finite(raw: object) -> float | None:
     return value if math.isfinite(value) else None
 
 
-# Plain: a reader has the last word. Pydantic's own would take True as 1, and refuse a path that is not UTF-8.
+# Plain validators replace pydantic's own, which would take True as 1 and refuse a path that is not UTF-8.
 Text = Annotated[str, PlainValidator(text)]
 Names = Annotated[tuple[str, ...], PlainValidator(names)]
 Whole = Annotated[int, PlainValidator(whole)]
@@ -187,16 +187,16 @@ Joins = Annotated[tuple[dict[str, Any], ...], PlainValidator(table_joins)]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Option:
-    """What is declared of an option besides its name, type and default.
+    """The declaration of an option, besides its name, type and default.
 
-    group: its heading in the help. metavar: stands for its value there; None = a switch. many: it may be given
-    several times. allowed: the values, or the names in a list, that it may have, each called a ``kind`` (default: the
-    option's name). least, most: the range, inclusive; above_s: of seconds, exclusive. out_of_range: said of a value
-    outside, where the bound in words is not enough.
-    anew: a resumed run may be given another value, since it changes how much is run and where, not what a trial is
-    worth. later: added after there were runs; one that was saved without it was run with its default.
+    group: its heading in the help. metavar: placeholder of its value there; None = a switch. many: it may be given
+    several times. allowed: its permitted values, or names in a list; ``kind`` is their word in errors (default: the
+    option's name). least, most: the range, inclusive; above_s: lower bound in seconds, exclusive. out_of_range: error
+    text for a value outside, if the bound in words is not enough.
+    anew: a resumed run may have another value, since it changes how much is run and where, not the result of a trial.
+    later: added when runs already existed; a run saved without it used its default.
     alone: on the command line it may be given without its value, which is then True.
-    in_files_only: of presets and YAML files, no option of the command line. rare: shown by ``--help-all`` only.
+    in_files_only: a setting of presets and YAML files, not of the command line. rare: shown by ``--help-all`` only.
     path: a file or folder, or a word in its place: ``~`` is expanded, a URL refused.
     """
 
@@ -218,7 +218,7 @@ class Option:
     path: bool = False
 
     def problems(self, name: str, value: object) -> Iterator[str]:
-        """Why the option ``name`` cannot be ``value``, one sentence each; None is not looked at."""
+        """Why the option ``name`` cannot be ``value``, one sentence each; None is not checked."""
         several = value if isinstance(value, tuple) else () if value is None else (value,)
         for one in several if self.allowed else ():
             if one not in self.allowed:
@@ -236,9 +236,9 @@ class Option:
 
 
 def option(group: str, default: Any, metavar: str | None, help: str, **declared: Any) -> Any:
-    """A field of an ``Options`` that is an option of the command line; ``declared``: as ``Option`` has them.
+    """A field of ``Options`` that is an option of the command line; ``declared``: further fields of ``Option``.
 
-    help: it ends with the default in words, where that is not the field's own.
+    help: has "default: " with the default in words if it differs from the field's own, which is else appended.
     """
     if isinstance(default, str | int | float) and not isinstance(default, bool) and "default: " not in help:
         help += f"; default: {default:g}" if isinstance(default, float) else f"; default: {default}"
@@ -253,7 +253,7 @@ def dashed(name: str) -> str:
 
 
 def unknown_option(given: str, kind: str, allowed: Mapping[str, str], page: str = "--help-all") -> str:
-    """Say that ``given`` is no ``kind``, with the nearest of ``allowed`` (spelling looked for: how to write it).
+    """The error about an unknown ``kind``, with the nearest of ``allowed`` (spelling to compare -> how to write it).
 
     page: the option that lists all of them.
     """
@@ -273,7 +273,7 @@ class Options(BaseModel):
     def _refused(cls, raw: Any, read: ValidatorFunctionWrapHandler) -> Any:
         try:
             return read(raw)
-        except UnicodeEncodeError:  # What is wrong with it names it, and pydantic cannot write that down.
+        except UnicodeEncodeError:  # pydantic cannot encode an error that quotes the value.
             raise ValueError(f"{raw!a}: is not UTF-8") from None
 
     @field_validator("*")
@@ -290,7 +290,7 @@ class Options(BaseModel):
     @classmethod
     @functools.cache
     def options(cls) -> dict[str, Option]:
-        """What is declared of each field; a subclass that gives a field another type keeps what is declared of it."""
+        """The declaration of each field; a subclass that gives a field another type keeps its declaration."""
         declared = {
             name: one
             for base in cls.__mro__
@@ -303,9 +303,9 @@ class Options(BaseModel):
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> tuple[Self, dict[str, list[str]]]:
-        """What ``raw`` (text, or as YAML and JSON have it) stands for, with defaults for what cannot be read.
+        """The settings in ``raw`` (texts, or values of YAML or JSON), with defaults for those that cannot be read.
 
-        Beside it, by its name, what is wrong with each of those, in sentences.
+        Also returns the problems of each of those: name -> sentences.
         """
         wrong: dict[str, list[str]] = {}
         try:
@@ -322,23 +322,23 @@ class Options(BaseModel):
 
     @property
     def unread(self) -> frozenset[str]:
-        """The fields that hold what nobody asked for: theirs could not be read, or the command has no such option."""
+        """Fields whose value nobody asked for: theirs could not be read, or the command has no such option."""
         return self._unread
 
     def without(self, unread: Collection[str]) -> Self:
-        """The same settings, of which nobody asked for ``unread`` either."""
+        """The same settings, with ``unread`` added to the unread fields."""
         copy = self.model_copy()
         copy._unread = self._unread.union(unread)
         return copy
 
     def problems(self) -> list[str]:
-        """One sentence for each value that cannot be, and each path that cannot be reached; [] if all is well."""
+        """One sentence for each invalid value and each path that cannot be reached; [] if there is none."""
         paths = [(name, getattr(self, name)) for name, declared in self.options().items() if declared.path]
         found = [(name, unreachable(path)) for name, path in paths if path is not None]
         return [*self.value_problems(), *(f"{dashed(name)} {problem}" for name, problem in found if problem)]
 
     def value_problems(self) -> list[str]:
-        """One sentence for each value that cannot be, wherever the command runs."""
+        """One sentence for each value that is invalid wherever the command runs."""
         return [
             problem
             for name, declared in self.options().items()
@@ -346,13 +346,13 @@ class Options(BaseModel):
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Every value as JSON has it: tuples become lists."""
+        """Every value as in JSON: tuples become lists."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in self}
 
 
 _images = functools.partial(option, "images")
 _rarely = functools.partial(_images, rare=True)
-# It may have moved: the content of a resumed run's data set is compared.
+# A resumed run's data may have moved: its content is compared.
 _place = functools.partial(_images, path=True, anew=True)
 
 
@@ -363,12 +363,11 @@ def _in_files(default: Any) -> Any:
 class DataConfig(Options):
     """Which data set, and how to read it: the same flat keys on the command line, in a YAML file and in a preset.
 
-    Beside what each option's help says: path_column may hold paths, file names or names without suffix, looked for
-    below ``images_dir``. val_data, test_data: as given from where the command runs, else below the data's own folder.
+    In addition to each option's help: path_column may hold paths, file names or names without suffix, looked for below
+    ``images_dir``. val_data, test_data: relative to the working directory, else to the data's own folder.
     blank_label, uncertain_label: by label, "" = all others. group_from, class_from: searched in the path below the data
-    folder. Of files only: files: patterns of names that must lie there for a preset to fit. table: the preset's table
-    there. join: tables to be joined. class_names: theirs to a better name. one_hot: the label columns are of one class
-    each.
+    folder. Of files only: files: patterns of names that must exist there for a preset to fit. table: the preset's table
+    there. join: tables to be joined. class_names: their name -> a better name. one_hot: each label column is a class.
     """
 
     data: Text = _place(
@@ -494,11 +493,11 @@ class DataConfig(Options):
         return self.preset not in ("auto", "none")
 
     def by_task(self, way_out: str) -> str:
-        """``way_out``, which names --task; "" where a model says the task."""
+        """``way_out``, which names --task; "" if a model determines the task."""
         return "" if "task" in self.unread else way_out
 
     def table_options(self) -> dict[str, str]:
-        """The options given here that only a table can answer: option -> value, "" of a switch."""
+        """The options given here that only apply to a table: option -> value, "" for a switch."""
         only = ("columns", "where", "images_dir", "label_separator", "blank_label", "uncertain_label", "skip_missing")
         given = {name: value for name, value in self if name.endswith("_column") or name in only}
         return {

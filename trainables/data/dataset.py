@@ -1,6 +1,6 @@
 """What a trial sees of a data set: decoded images, and the rows that train and validate. Never the test split.
 
-``open_test_split`` is the one way to the test images. It stays shut until the run has written down that it opens them.
+``open_test_split`` is the only way to the test images. It raises until the run has recorded that it opens them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from search_spaces.errors import UserError
 from trainables.atomic import sha256_of
 
-# Of those that sweep/run_folder.py names, the files that this package reads or writes.
+# The files named in sweep/run_folder.py that this package reads or writes.
 DATASET_FILE = "dataset.json"
 SPLITS_FILE = "splits.csv"
 IMAGES_FILE = "images.csv"
@@ -31,8 +31,8 @@ MAPS_FILE = "maps.npz"
 
 @dataclass(frozen=True)
 class Split:
-    """rows: int64 [n] into ``TrialData.images``. labels: int64 [n], or float32 [n, classes] of 0, 1 and NaN: nobody has
-    said whether the image has it (multi_label).
+    """rows: int64 [n] into ``TrialData.images``. labels: int64 [n], or float32 [n, classes] of 0, 1 and NaN (missing:
+    not known whether the image has the label; multi_label).
 
     paths: [n], as in splits.csv.
     """
@@ -49,7 +49,7 @@ class Split:
 class TrialData:
     """images: uint8 [N, channels, image_size, image_size], mapped read-only: all trials of a node share its pages.
 
-    ordered: the classes stand in an order, such as grades.
+    ordered: the classes are ordered, such as grades.
     """
 
     task: str
@@ -65,8 +65,8 @@ class TrialData:
 def open_dataset(run_dir: Path, splits: Path | None = None) -> TrialData:
     """Open what ``prepare`` wrote; the test split cannot be reached from here.
 
-    splits: a file of the form of splits.csv that assigns train and val anew; by default the run's own.
-    Raises ``UserError`` if the decoded images have gone since, or splits.csv is not ``unchanged``.
+    splits: a file in the format of splits.csv that assigns train and val differently; default: the run's own.
+    Raises ``UserError`` if the decoded images are gone, or splits.csv is not ``unchanged``.
     """
     dataset = _dataset(run_dir)
     train, val = _read_splits(splits or run_dir / SPLITS_FILE, ("train", "val"), dataset)
@@ -76,7 +76,7 @@ def open_dataset(run_dir: Path, splits: Path | None = None) -> TrialData:
 
 
 def open_test_split(run_dir: Path) -> Split:
-    """The test rows of a run, once its winner is fixed and the opening is written down; before, PermissionError."""
+    """The test rows of a run. Raises PermissionError until its winner is fixed and the opening is recorded."""
     test_access = run_dir / TEST_ACCESS_FILE
     if not (test_access.exists() and test_access.read_text(encoding="utf-8").strip()):
         raise PermissionError(f"the test split of {run_dir} is closed: {TEST_ACCESS_FILE} records no opening")
@@ -85,7 +85,7 @@ def open_test_split(run_dir: Path) -> Split:
 
 
 def unchanged(path: Path, sha256: Mapping[str, str]) -> bool:
-    """Whether a file of a run is as ``prepare`` wrote it. sha256: of dataset.json, by name; True where it lacks it."""
+    """Whether a file of a run is as ``prepare`` wrote it. sha256: by name, of dataset.json; True for other names."""
     if path.name not in sha256:
         return True
     try:
@@ -116,7 +116,7 @@ def _map_images(dataset: dict[str, Any]) -> np.memmap[Any, np.dtype[np.uint8]]:
 
 
 def _read_splits(path: Path, splits: tuple[str, ...], dataset: dict[str, Any]) -> list[Split]:
-    """The rows of ``splits`` in a file of the form of splits.csv."""
+    """The rows of ``splits`` in a file in the format of splits.csv."""
     rows: dict[str, list[dict[str, str]]] = {split: [] for split in splits}
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):

@@ -1,7 +1,7 @@
-"""Decoded images on disk, a row each, so that an interrupted sweep goes on where it was and another set reuses them.
+"""Decoded images on disk, one row each: an interrupted sweep continues from them, and another data set reuses them.
 
-Four files of one name: ``.npy`` (uint8 [N, C, S, S]), ``.smalls`` (uint8 [N, 56, 56], raw), ``.jsonl`` (a record a row)
-and, once the cache is whole, ``.json``. While it is built the names begin with a dot. A record vouches for its row.
+Four files of one name: ``.npy`` (uint8 [N, C, S, S]), ``.smalls`` (uint8 [N, 56, 56], raw), ``.jsonl`` (a record per
+row) and, once the cache is complete, ``.json``. Until then the names begin with a dot. A record verifies its row.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LEFT_AFTER_S = 14 * 24 * 3600
 
 
 class Record(NamedTuple):
-    """What stands in a line: the file's hash, a digest of all that is kept of the image, and its stats."""
+    """One line: the file's hash, a digest of everything that is stored of the image, and its stats."""
 
     content: str
     digest: str
@@ -49,7 +49,7 @@ class Record(NamedTuple):
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """The records of a cache, up to the first line that is torn; ``path``: its .npy."""
+    """The records of a cache, up to the first incomplete line; ``path``: its .npy."""
     with contextlib.suppress(OSError, ValueError, TypeError), path.with_suffix(".jsonl").open(encoding="utf-8") as file:
         for line in file:
             content, digest, stats = json.loads(line)
@@ -57,9 +57,9 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 class DecodedRows:
-    """Reads rows of a cache, whole or not. Raises OSError or ValueError where there is none.
+    """Reads rows of a cache, complete or not. Raises OSError or ValueError if there is none.
 
-    shape: (N, C, S, S). start: the byte of the first row. Files are opened for each row, so several threads may read.
+    shape: (N, C, S, S). start: byte offset of the first row. Files are opened for each row, so threads may share it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,7 +70,7 @@ class DecodedRows:
             self.start = file.tell()
 
     def read(self, row: int, record: Record) -> Prepared | None:
-        """A row as it was decoded; None where it is not what ``record`` says."""
+        """A row as it was decoded; None if it does not match ``record``."""
         _, channels, size, _ = self.shape
         length = channels * size * size
         try:
@@ -91,7 +91,7 @@ class DecodedRows:
 def rows_left(part: Path, hashes: Sequence[str], size: int, pool: ThreadPoolExecutor, ahead: int) -> Iterator[Prepared]:
     """The rows that an interrupted sweep on the same images left in ``part``, up to the first that is damaged.
 
-    pool, ahead: as of ``in_order``.
+    pool, ahead: as in ``in_order``.
     """
     try:
         rows = DecodedRows(part)
@@ -111,7 +111,7 @@ def rows_left(part: Path, hashes: Sequence[str], size: int, pool: ThreadPoolExec
 
 
 class OtherCaches:
-    """Images that other sets have decoded with the same settings, found by the content of their files."""
+    """Images that were decoded for other data sets with the same settings, found by the content of their files."""
 
     def __init__(self, cache_dir: Path, settings: str, wanted: Collection[str]) -> None:
         missing, self._found = set(wanted), dict[str, tuple[DecodedRows, int, Record]]()
@@ -131,9 +131,9 @@ class OtherCaches:
 
 
 class DecodedWriter:
-    """Appends rows after the first ``done``: gray until the first colour image comes, then three channels.
+    """Appends rows after the first ``done``: gray until the first colour image, then with three channels.
 
-    Plain writes, not a memory map: on a full disk a write raises, a map kills the process. What is written stays.
+    Plain writes, not a memory map: on a full disk a write raises, but a map kills the process. Written rows stay.
     """
 
     def __init__(self, part: Path, count: int, size: int, done: int) -> None:
@@ -164,7 +164,7 @@ class DecodedWriter:
             file.flush()
 
     def move_to(self, path: Path) -> dict[str, str]:
-        """Move the files into place; sha256 of the images and of the records."""
+        """Move the files into place; returns the sha256 of the images and of the records, by suffix."""
         for file in (self._images, self._smalls, self._records):
             os.fsync(file.fileno())
         self._open.close()
@@ -198,7 +198,7 @@ class DecodedWriter:
         return file
 
     def _to_colour(self) -> None:
-        """Begin the images again with three channels, and copy what is there."""
+        """Replace the file of the images by one with three channels, with the existing rows copied."""
         gray, plane_bytes = DecodedRows(self._part), self._size * self._size
         done = (self._images.tell() - gray.start) // plane_bytes
         self._images.seek(gray.start)
@@ -213,9 +213,9 @@ class DecodedWriter:
 
 @contextlib.contextmanager
 def building(part: Path, meanwhile: Callable[[int], object]) -> Iterator[Path]:
-    """Wait until no other sweep builds ``part``; ``meanwhile`` is told, every second, how many rows that one has.
+    """Wait until no other sweep builds ``part``; every second ``meanwhile`` gets the number of its rows.
 
-    Where to build it: a file of its own where the file system has no locks, as others may build at the same time.
+    Yields where to build it: a file of its own if the file system has no locks, as others may build at the same time.
     """
     lock, smalls, place = _lock_of(part), part.with_suffix(".smalls"), part
     try:
@@ -236,17 +236,17 @@ def building(part: Path, meanwhile: Callable[[int], object]) -> Iterator[Path]:
 
 
 def remove_leftovers(cache_dir: Path, settings: str, whole: Collection[str] = ()) -> None:
-    """Remove what killed sweeps left two weeks ago, and parts whose images are all in a cache that is ``whole`` now."""
+    """Remove parts left by killed sweeps two weeks ago, and those whose hashes are all in the cache ``whole``."""
     contents = set(whole)
     for part in cache_dir.glob(".*.npy"):
-        with contextlib.suppress(OSError):  # its sweep lives, or has finished it, or another has removed it
+        with contextlib.suppress(OSError):  # its sweep is running or has finished it, or another sweep has removed it
             old = time.time() - part.stat().st_mtime > _LEFT_AFTER_S
             covered = whole and settings in part.name and all(one.content in contents for one in read_records(part))
             if old or covered:
                 lock = _lock_of(part)
                 try:
                     lock.acquire(timeout=0)
-                except OSError as error:  # Without locks a young one may be that of a sweep at work.
+                except OSError as error:  # Without locks, a recent part may belong to a running sweep.
                     if isinstance(error, Timeout) or not old:
                         raise
                 for suffix in (*SUFFIXES, ".colour", ".lock"):

@@ -1,4 +1,4 @@
-"""A table that is text, of lines and cells with something between them, to a frame of texts."""
+"""Read a table of delimited text, such as CSV, into a frame of strings."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _LONGEST_LINE = 16 * 1024**2
 _SAMPLE_LINES = 200
 _SAMPLE_CHARACTERS = 1_000_000
 _MOST_SHOWN = 10
-_END = "\0"  # a line of its own after the last; no text has it
+_END = "\0"  # added as a line after the last; no text contains it
 _SEPARATOR_LINE = re.compile(r"\"?sep=([^\w\s\"]|\t| )\"?\s*", re.IGNORECASE)
 
 
 class DelimitedText:
-    """The rows of a text.
+    """The rows of a delimited text.
 
-    separator: what divides them into cells. sample: the first lines. first: the cells of the first row that has text.
+    separator: between cells. sample: the first lines. first: the cells of the first row that is not blank.
     """
 
     def __init__(self, where: str, stream: Opened) -> None:
@@ -43,11 +43,11 @@ class DelimitedText:
 
     @property
     def separated(self) -> str:
-        """By what, in words."""
+        """The separator in words, such as "separated by commas"."""
         return f"separated by {_SEPARATORS.get(self.separator, repr(self.separator))}"
 
     def lines(self) -> Iterator[str]:
-        """All lines but a ``sep=`` line, once."""
+        """All lines but a ``sep=`` line; they can be read only once."""
         return itertools.chain(self.sample, self._lines)
 
     @functools.cached_property
@@ -59,11 +59,11 @@ class DelimitedText:
 
     @property
     def first_line(self) -> int:
-        """The line that ``first`` ends in, where no other row was read."""
+        """The number of the line in which ``first`` ends, as long as no other row was read."""
         return self._above + self._reader.line_num
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """The line before each row, without that of ``sep=``, and its cells; blank rows are counted, too."""
+        """The number of lines before each row (without a ``sep=`` line), and its cells; blank rows are included."""
         line = self._reader.line_num
         try:
             for cells in self._reader:
@@ -75,15 +75,15 @@ class DelimitedText:
                 self._row += 1
                 yield line, cells
                 line = self._reader.line_num
-        except csv.Error:  # the one kind that this dialect has: a cell of more characters than ``csv`` takes
+        except csv.Error:  # this dialect has only one: a cell of more characters than ``csv`` allows
             what = f"has a cell of more than {csv.field_size_limit():,} characters; is a quote in it never closed?"
             raise UserError(f"{self._where}: line {self._above + line + 1} {what}") from None
 
     def frame(self, names: Sequence[str], with_first: bool) -> pd.DataFrame:
-        """The cells of all rows that have any; columns are numbered, as a name may be there twice.
+        """The cells of all rows that are not blank; columns are numbered, as a name may occur twice.
 
-        with_first: the first row is data. Cells of columns without a name may be lacking, and empty cells may be too
-        many; else a row of another number of cells than there are names is an error.
+        with_first: the first row is data. A row may lack cells of unnamed columns and may have extra empty cells. Any
+        other row with more or fewer cells than ``names`` raises ``UserError``.
         """
         width = len(names)
         chunk = max(1, CHUNK_CELLS // width)
@@ -120,7 +120,7 @@ class DelimitedText:
 
 
 def _lines(where: str, stream: Opened) -> Iterator[str]:
-    """The lines with their ends (also CR, as of old Macs), decoded as they are read."""
+    """The lines with their line ends (also CR, as on old Macs), decoded as they are read."""
     utf_16 = stream.peek(2).startswith((b"\xff\xfe", b"\xfe\xff"))
     text = io.TextIOWrapper(stream, "utf-16" if utf_16 else "utf-8-sig", newline="")
     number = 0
@@ -135,16 +135,16 @@ def _lines(where: str, stream: Opened) -> Iterator[str]:
     except UnicodeError as error:
         what = f"not UTF-16 after line {number}, as it begins: {error}"
         if isinstance(error, UnicodeDecodeError) and not utf_16:
-            above = error.object[: error.start]  # of what was decoded at once, from a line's beginning or within one
+            above = error.object[: error.start]  # of the chunk being decoded, which may begin within a line
             number += 1 + (above.count(b"\n") or above.count(b"\r"))
             what = f"byte 0x{error.object[error.start]:02x} in line {number} is not UTF-8"
         raise UserError(f"{where}: {what}; save the file as CSV in UTF-8") from None
 
 
 def _sample(lines: Iterator[str]) -> tuple[list[str], str, int]:
-    """The first lines, what separates their cells, and how many lines (0 or 1) stood above.
+    """The first lines, their separator, and how many lines (0 or 1) precede them.
 
-    A line ``sep=;`` above, which Excel reads and does not show, says what separates.
+    A preceding line ``sep=;``, which Excel reads and does not show, gives the separator.
     """
     sample: list[str] = []
     first = next(lines, "")
@@ -160,9 +160,9 @@ def _sample(lines: Iterator[str]) -> tuple[list[str], str, int]:
 
 
 def _separator(sample: Sequence[str], cut: bool) -> str:
-    """What divides most lines into as many cells as the first; blanks if they do so for all, and nothing else for half.
+    """The separator by which most lines have as many cells as the first.
 
-    cut: there are more lines, and the last record may be a part of one.
+    Blanks only if all lines do, and fewer than half by any other. cut: more lines follow; the last record may be cut.
     """
     best, most = ",", (0.0, 0)
     for separator in _SEPARATORS:
@@ -183,7 +183,7 @@ def _separator(sample: Sequence[str], cut: bool) -> str:
 
 
 def _as_fed(lines: Iterable[str], separator: str) -> Iterable[str]:
-    """Lines in which one blank stands for several, and for tabs, if blanks separate."""
+    """The lines; if blanks separate, each run of white space becomes one blank."""
     return (" ".join(line.split()) + "\n" for line in lines) if separator == " " else lines
 
 
@@ -195,6 +195,6 @@ def _part(rows: Sequence[Sequence[str]], width: int) -> pd.DataFrame:
 
 
 def with_text(cells: pd.DataFrame) -> pd.DataFrame:
-    """Without the rows whose cells are all empty."""
+    """``cells`` without the rows whose cells are all empty."""
     filled = (cells != "").any(axis=1)
     return cells if filled.all() else cells[filled].copy()

@@ -1,4 +1,4 @@
-"""The pixels of a DICOM file as a viewer would show them; no tag leaves this file. Needs pydicom (an extra)."""
+"""The pixels of a DICOM file as a viewer shows them; no patient tag leaves this module. Needs pydicom (an extra)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PREAMBLE = 132
 MOST_INFLATED_BYTES = 1_000_000_000
 _EXTRA = "pip install 'xray-sweep[dicom]'"
 _MOST_GDCM_S = 120.0
-_JP2 = b"\0\0\0\x0cjP  "  # begins the first box, of 12 bytes
+_JP2 = b"\0\0\0\x0cjP  "  # start of the first box, which has 12 bytes
 _HIGH_THROUGHPUT = "1.2.840.10008.1.2.4.20"  # the JPEG 2000 syntaxes that GDCM does not know
 
 
 class UnreadableImageError(Exception):
-    """The file is no image that can be decoded; the text is the reason, without the path or a tag of the patient."""
+    """The file cannot be decoded as an image; the text is the reason, without the path or a tag of the patient."""
 
 
 def is_dicom(start: bytes) -> bool:
@@ -33,11 +33,11 @@ def is_dicom(start: bytes) -> bool:
 
 
 def read_pixels(file: BinaryIO, most_pixels: int) -> tuple[npt.NDArray[np.generic], str, int]:
-    """The pixels of a single-frame file: [H, W], NaN where the image is padded, or uint8 [H, W, 3].
+    """The pixels of a single-frame file: float64 [H, W], NaN where the image is padded, or uint8 [H, W, 3].
 
-    Beside them the photometric interpretation, such as MONOCHROME2, and the bits that are stored of each sample.
-    Gray pixels go the way of DICOM PS3.3 C.11: modality (rescale slope and intercept), then the first VOI lookup
-    table or window, then MONOCHROME1 is inverted, so that more is always brighter.
+    Also returns the photometric interpretation, such as MONOCHROME2, and the bits stored per sample.
+    Gray pixels are transformed as in DICOM PS3.3 C.11: modality (rescale slope and intercept), then the first VOI
+    lookup table or window, then MONOCHROME1 is inverted, so that a higher value is always brighter.
     """
     try:
         import pydicom
@@ -52,7 +52,7 @@ def read_pixels(file: BinaryIO, most_pixels: int) -> tuple[npt.NDArray[np.generi
         frames = int(dataset.get("NumberOfFrames", 1) or 1)
         syntax = dataset.file_meta.TransferSyntaxUID
         encapsulated = syntax.is_encapsulated
-    except Exception:  # pydicom's messages may quote tags: keep them in
+    except Exception:  # pydicom's messages may quote tags: do not pass them on
         raise UnreadableImageError("a damaged DICOM file, or one without an image") from None
     if frames > 1:
         raise UnreadableImageError(f"a DICOM file of {frames} frames: only single-frame files are supported")
@@ -87,7 +87,7 @@ def read_pixels(file: BinaryIO, most_pixels: int) -> tuple[npt.NDArray[np.generi
 def _check_inflated(file: BinaryIO) -> None:
     """Refuse a deflated data set that would fill the memory: pydicom inflates it whole.
 
-    File meta information ends where its group length (bytes 140 to 143) says: PS3.10 section 7.1.
+    The group length (bytes 140 to 143) gives the end of the file meta information: PS3.10 section 7.1.
     """
     file.seek(0)
     start = file.read(PREAMBLE + 12)
@@ -105,7 +105,7 @@ def _check_inflated(file: BinaryIO) -> None:
 
 
 def _decoder_of(syntax: Any) -> str:
-    """pydicom's name of the decoder to use; where there is none, the reason names what to install."""
+    """pydicom's name of the decoder to use. Raises ``UnreadableImageError``, which says what to install or do."""
     from pydicom import pixels
 
     try:
@@ -120,7 +120,7 @@ def _decoder_of(syntax: Any) -> str:
 
 
 def _check_boxes(frame: bytes) -> None:
-    """Raise ValueError where a box of a JP2 file (ISO 15444-1, annex I) has no length: pydicom would never pass it."""
+    """Raise ValueError if a box of a JP2 file (ISO 15444-1, annex I) has no length: pydicom would loop forever."""
     place = 12
     while frame.startswith(_JP2) and place < len(frame) and frame[place + 4 : place + 8] != b"jp2c":
         length = int.from_bytes(frame[place : place + 4], "big")
@@ -133,7 +133,7 @@ _idle: list[subprocess.Popen[bytes]] = []
 
 
 def _by_gdcm(content: bytes) -> npt.NDArray[Any]:
-    """Decode in a process of its own, since GDCM ends its process when a file is damaged. Raises ValueError then."""
+    """Decode in a child process, since GDCM ends its process if a file is damaged. Raises ValueError then."""
     try:
         child = _idle.pop()
     except IndexError:
@@ -174,12 +174,12 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _serve() -> None:
-    """The child: a DICOM file in, its length before it, and an array in NumPy's format out; empty if it has none."""
+    """The child: reads DICOM files and writes arrays in NumPy's format, each after its length; empty if not decoded."""
     import pydicom
     from pydicom import pixels
 
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing that a library prints gets among the replies
+    os.dup2(2, 1)  # keeps what libraries print out of the replies
     while length := int.from_bytes(sys.stdin.buffer.read(8), "little"):
         reply = io.BytesIO()
         with contextlib.suppress(Exception):
@@ -194,8 +194,8 @@ def _gray_as_shown(values: npt.NDArray[Any], dataset: Any, photometric: str) -> 
 
     shown = pixels.apply_modality_lut(values, dataset)
     if (dataset.get("RescaleSlope") or 1) < 0:
-        del dataset.RescaleSlope  # pydicom scales what a window gives by it once more, and so turns it round again.
-    with contextlib.suppress(ValueError):  # A window without a width, or of no known function: viewers show all.
+        del dataset.RescaleSlope  # pydicom would apply it to windowed values again, and invert them.
+    with contextlib.suppress(ValueError):  # A window of no width or no known function: viewers show the full range.
         shown = pixels.apply_voi_lut(shown, dataset)
     shown = np.array(shown, dtype=np.float64)
     if photometric == "MONOCHROME1":
@@ -207,7 +207,7 @@ def _gray_as_shown(values: npt.NDArray[Any], dataset: Any, photometric: str) -> 
 
 
 def _padding(values: npt.NDArray[Any], dataset: Any) -> npt.NDArray[np.bool_]:
-    """Which stored values are padding, no part of the image and of its range of gray (PS3.3 C.7.5.1.1.2)."""
+    """bool [H, W]: stored values that are padding, outside the image and its range of gray (PS3.3 C.7.5.1.1.2)."""
     tags = (dataset.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
     ends = [_as_stored(int(tag), values.dtype) for tag in tags if tag is not None]
     if "PixelPaddingValue" not in dataset or not ends:
@@ -216,7 +216,7 @@ def _padding(values: npt.NDArray[Any], dataset: Any) -> npt.NDArray[np.bool_]:
 
 
 def _as_stored(value: int, dtype: np.dtype[Any]) -> int:
-    """Tags of padding come signed or unsigned, whatever the pixels are."""
+    """A padding tag as a stored value: tags come signed or unsigned, whatever the pixels are."""
     if dtype == np.int16 and value > np.iinfo(np.int16).max:
         return value - (1 << 16)
     return value + (1 << 16) if dtype == np.uint16 and value < 0 else value

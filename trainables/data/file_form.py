@@ -1,4 +1,4 @@
-"""What a file is, told by its content; and the content of a table, unpacked within limits."""
+"""Recognise a file by its content; and unpack the content of a table within limits."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from search_spaces.errors import UserError, reason_of, some
 from trainables.data.files import EXTENSIONS, image_kind
 
 MOST_BYTES = 2 * 1024**3
-"""Of a table, packed and unpacked."""
+"""Of a table, as read (unpacked)."""
 MOST_RATIO = 200
-"""Of unpacked to packed bytes, above ``SMALL_BYTES``: tables reach 50, bombs 1,000."""
+"""Of unpacked to packed bytes, above ``SMALL_BYTES``: tables reach 50, zip bombs 1,000."""
 SMALL_BYTES = 64 * 1024**2
 _HEAD_BYTES = 1 << 16
 _PACKED = {
@@ -60,9 +60,7 @@ BROKEN = (
 
 
 def is_npz(path: Path) -> bool:
-    """Whether a file has arrays (.npz) in it, by its content. Raises ``UserError``, as ``opened``, where it is no table
-    either.
-    """
+    """Whether a file is an .npz by its content. Raises the ``UserError`` of ``opened`` if it is not a table either."""
     try:
         with opened(path):
             return False
@@ -71,7 +69,7 @@ def is_npz(path: Path) -> bool:
 
 
 class Limited(io.RawIOBase):
-    """Counts what is read of a stream, and stops at the limits."""
+    """Counts the bytes read from a stream, and raises ``UserError`` above the limits."""
 
     def __init__(self, stream: IO[bytes], path: Path, packed: int) -> None:
         self._stream, self._path, self._packed, self._read = stream, path, packed, 0
@@ -102,8 +100,8 @@ class ArraysError(UserError):
 def opened(path: Path) -> Iterator[Opened]:
     """The content of a table, unpacked as it is read.
 
-    Raises ``UserError`` for what is none by its content, and, also later, for what cannot be read or is larger than the
-    limits.
+    Raises ``UserError`` if it is not a table by its content, and, also later, if it cannot be read or is larger than
+    the limits.
     """
     try:
         packed = _size(path)
@@ -124,7 +122,7 @@ def opened(path: Path) -> Iterator[Opened]:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a regular file; a FIFO or a device could be read for ever."""
+    """Bytes of a regular file. Raises ``UserError`` for others: reading a FIFO or a device might never end."""
     try:
         found = path.stat()
     except ValueError as error:  # a NUL byte in the name
@@ -137,7 +135,7 @@ def _size(path: Path) -> int:
 
 
 def _only_member(path: Path, file: IO[bytes]) -> IO[bytes]:
-    """The one file in a zip; what macOS adds is not counted."""
+    """The one file in a zip; files that macOS adds are not counted."""
     archive = open_zip(file)
     names = [name for name in archive.namelist() if not name.endswith("/")]
     parts = {name: PurePosixPath(name.replace("\\", "/")).parts for name in names}
@@ -161,7 +159,7 @@ def _only_member(path: Path, file: IO[bytes]) -> IO[bytes]:
 
 
 def open_zip(file: Path | IO[bytes]) -> zipfile.ZipFile:
-    """Raises ``BadZipFile`` also for names and sizes that cannot be."""
+    """Open a zip. Raises ``BadZipFile`` also for impossible names and sizes."""
     try:
         return zipfile.ZipFile(file)
     except (ValueError, OverflowError) as error:
@@ -169,9 +167,9 @@ def open_zip(file: Path | IO[bytes]) -> zipfile.ZipFile:
 
 
 def _check_head(path: Path, head: bytes) -> None:
-    """Raise if what begins so is no table."""
+    """Raise if the file is not a table by its first bytes."""
     kind = image_kind(path)
-    if kind and (kind != "PPM" or path.suffix.lower() in EXTENSIONS):  # "P2 17 " begins tables, too
+    if kind and (kind != "PPM" or path.suffix.lower() in EXTENSIONS):  # a table may begin with "P2 17 ", too
         raise UserError(f"{path}: a {kind} image, not a table; give the folder that contains it")
     packed = _beginning(head, _PACKED)
     if packed:
@@ -188,6 +186,6 @@ def _beginning(head: bytes, patterns: dict[str, bytes]) -> str | None:
 
 
 def _unpack(path: Path) -> str:
-    """What to do with an archive; its folder is as most programs name it."""
+    """The advice to unpack an archive; the folder is named as by most programs."""
     folder = path.with_name(re.sub(r"(\.tar)?\.[a-z0-9]+$", "", path.name, flags=re.IGNORECASE))
     return f"unpack it, and give the folder ({folder}) or the table in it"

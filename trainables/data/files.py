@@ -1,4 +1,4 @@
-"""One walk of a folder: which images lie there, and which of them a table's cells name."""
+"""Walk a folder once: which images it contains, and which of them the cells of a table name."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ _MAGIC = {
     "DICOM": rb".{128}DICM",
 }
 _PATTERNS = {kind: re.compile(pattern, re.DOTALL) for kind, pattern in _MAGIC.items()}
-_DICOM_DIRECTORY = b"1.2.840.10008.1.3.10"  # of a file named DICOMDIR: a list of images, none itself
+_DICOM_DIRECTORY = b"1.2.840.10008.1.3.10"  # of a file named DICOMDIR: a list of images, not an image
 _FILES_AT_ONCE, _FILES_TOGETHER = 32, 16
 _Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
 class Located:
-    """Which images some cells name.
+    """Which images the given cells name.
 
-    images: what ``rows`` count in: those of the index, then files outside its root as absolute paths.
-    rows: for each cell places in ``images``: none (missing or ambiguous), one, or all that lie below a folder.
-    ambiguous: the place of a cell -> two images that it may mean.
-    notes: how the files were found, where their paths did not say it, one sentence each.
+    images: those of the index, then files outside its root as absolute paths.
+    rows: for each cell, positions in ``images``: none (missing or ambiguous), one, or all that lie below a folder.
+    ambiguous: the position of a cell -> two images that it may mean.
+    notes: one sentence for each way in which files were found other than by their path.
     """
 
     images: tuple[str, ...]
@@ -77,11 +77,11 @@ class Located:
 
 @dataclass(frozen=True)
 class FileIndex:
-    """What lies below a folder: posix paths relative to ``root``, sorted.
+    """The contents of a folder: posix paths relative to ``root``, sorted.
 
-    images: regular files that are images by suffix or by content, and links with such a suffix that lead nowhere.
-    folders: every folder that was entered, "" is the root. others: regular files that are no images.
-    left_out: images by content that are not read, such as hidden ones.
+    images: regular files that are images by suffix or by content, and broken links with such a suffix.
+    folders: every folder that was entered, "" is the root. others: regular files that are not images.
+    left_out: images that are not read, such as hidden ones.
     """
 
     root: Path
@@ -91,7 +91,7 @@ class FileIndex:
     left_out: tuple[LeftOut, ...]
 
     def below(self, folder: str) -> range:
-        """The places in ``images`` of those below a folder."""
+        """The positions in ``images`` of those below a folder."""
         return below(self.images, folder)
 
     def __contains__(self, image: str) -> bool:
@@ -100,11 +100,11 @@ class FileIndex:
     def locate(self, cells: Sequence[str], not_asked: Iterable[str] = ()) -> Located:
         """Find the image, or the folder of images, that each cell names.
 
-        As the path says (relative to the root, or absolute; tables made on Windows write backslashes); else by the
-        longest end of the path that some image's path ends with, down to the file's name; a folder likewise; else the
-        same without the suffixes. Of two equal copies of a file the first is taken. An image that two cells name is
-        given only to the cell that agrees with its path. not_asked: cells of rows that are left out, whose images are
-        theirs all the same.
+        First by the path itself (relative to the root, or absolute; tables made on Windows have backslashes); else by
+        the longest end of the path that some image's path ends with, down to the file's name; a folder likewise; else
+        without the suffixes. Of two identical files of one name the first is taken. An image that several cells name
+        goes only to the cell that agrees best with its path. not_asked: cells of rows that are left out; they compete
+        for images, too.
         """
         finder = _Finder(self)
         matches = {cell: finder.find(cell) for cell in dict.fromkeys(cells)}
@@ -117,7 +117,7 @@ class FileIndex:
         return Located(images, rows, ambiguous, _notes(matches, images))
 
     def _take_copies(self, matches: Mapping[str, _Match]) -> None:
-        """Let a cell that may mean either of two files of one name and of equal bytes mean the first."""
+        """If a cell may mean either of two files of one name and of equal bytes, take the first."""
         for match in matches.values():
             pair = match.between
             if pair is None or not match.only or match.agreed < math.inf or not all(one in self for one in pair):
@@ -134,8 +134,8 @@ class FileIndex:
             return False
 
     def _refuse_doubtful(self, found: Sequence[_Match], others: Sequence[_Match]) -> None:
-        """What several cells name is that of the cell whose path agrees best: the others' own files are missing, and
-        so is the file of a cell that may mean one of two, both named by other cells. ``others`` only claim.
+        """Give what several cells name to the cell whose path agrees best: the files of the others are missing, and so
+        is that of a cell that may mean one of two, both named by other cells. ``others`` only compete.
         """
         claims: dict[tuple[int, ...], list[_Match]] = defaultdict(list)
         for match in found:
@@ -156,7 +156,7 @@ class FileIndex:
                 match.between = None
 
     def _of(self, path: str) -> Sequence[int]:
-        """The place of an image, or the places of those below a folder."""
+        """The position of an image, or the positions of those below a folder."""
         return (self._place[path],) if path in self else self.below(path)
 
     @cached_property
@@ -177,7 +177,7 @@ class FileIndex:
 
 
 def index_folder(root: Path) -> FileIndex:
-    """Walk a folder once. Links are followed, each folder is entered once; hidden ones are looked at for ``left_out``.
+    """Walk a folder once. Links are followed, each folder is entered once; hidden ones only count in ``left_out``.
 
     Raises ``UserError`` that names the folders that cannot be read.
     """
@@ -185,7 +185,7 @@ def index_folder(root: Path) -> FileIndex:
     pending, links = [""], list[str]()
     while pending:
         found.enter(pending.pop(), pending, links)
-        if not pending:  # Links come last: a folder is read by its own path, where it has one below the root.
+        if not pending:  # Links come last: a folder below the root is read by its own path.
             pending, links = sorted(links, reverse=True), []
     if "" in found.closed:
         raise UserError(f"{root}: cannot read this folder: {found.closed['']}")
@@ -216,14 +216,14 @@ def image_kind(file: Path) -> str | None:
 
 
 def of_files(work: Callable[[Path], _Out], files: Sequence[Path]) -> list[_Out]:
-    """``work`` of each file, in order; of many at a time, as a file server takes milliseconds to answer for each."""
+    """``work`` of each file, in order; of many in parallel, as a file server takes milliseconds to answer for each."""
     parts = [files[start : start + _FILES_TOGETHER] for start in range(0, len(files), _FILES_TOGETHER)]
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
         return [*chain.from_iterable(pool.map(lambda part: [*map(work, part)], parts))]
 
 
 def below(paths: Sequence[str], folder: str) -> range:
-    """The places in sorted ``paths`` of those below a folder."""
+    """The positions in sorted ``paths`` of those below a folder."""
     if not folder:
         return range(len(paths))
     start = bisect_left(paths, f"{folder}/")
@@ -246,7 +246,7 @@ def is_archive(path: str) -> bool:
 
 
 def unread_form(path: str) -> str | None:
-    """ ".heic", ".nii.gz", ".zip": the suffix of a file that may hold images in a form that is not read."""
+    """ ".heic", ".nii.gz", ".zip": the suffix of a file that may contain images in an unsupported format; else None."""
     match = _UNREAD.search(path)
     return match and match[0].lower()
 
@@ -258,13 +258,13 @@ def counted_forms(paths: Iterable[str]) -> str:
 
 
 def stem(path: str) -> str:
-    """Without an image's suffix; other suffixes are part of the name, as in 1.2.840.113."""
+    """The path without an image suffix; other suffixes are part of the name, as in 1.2.840.113."""
     start, dot, suffix = path.rpartition(".")
     return start if dot and f".{suffix.lower()}" in EXTENSIONS else path
 
 
 def shown_path(path: str) -> str:
-    """The path as it can be printed and written into UTF-8: escaped if it could not, or has control characters."""
+    """The path for printing and for UTF-8 files: escaped if it is not UTF-8 or has control characters."""
     return path if path.isprintable() else ascii(path)
 
 
@@ -282,9 +282,9 @@ def left_out(why: str, paths: Sequence[str]) -> LeftOut:
 class _Found:
     """What a walk has found so far.
 
-    unsure: files whose content tells whether they are images, and why those that are would not be used, "" if they
-    would. closed: a folder that cannot be read -> why. entered: device and number -> folder. repeated: a link -> the
-    folder that was entered before.
+    unsure: files that are images or not by their content, and why such an image is not used ("" = it is used).
+    closed: a folder that cannot be read -> why. entered: device and inode -> folder. repeated: a link -> the folder
+    that was entered before.
     """
 
     root: Path
@@ -298,7 +298,7 @@ class _Found:
     repeated: dict[str, str] = field(default_factory=dict)
 
     def enter(self, folder: str, folders: list[str], links: list[str]) -> None:
-        """Read one folder; those in it go to ``folders`` and ``links``."""
+        """Read one folder; its subfolders are appended to ``folders`` and ``links``."""
         place = os.path.join(self.root, folder)
         try:
             facts = os.stat(place)
@@ -329,12 +329,12 @@ class _Found:
             else:
                 self.unsure.append((path, ""))
         elif image and entry.is_symlink() and not os.path.exists(entry.path):
-            self.images.append(path)  # As git-annex leaves them: reading will tell that the file is not there.
+            self.images.append(path)  # A broken link, as of git-annex: reading it reports the missing file.
         elif image:
             self.unused["a pipe, a socket or a device, not a regular file"].append(path)
 
     def _look_into(self, folder: str, why: str) -> None:
-        """Count the images of a folder that is not read; what cannot be entered there is not missed."""
+        """Collect the files of a folder whose images are not used; unreadable folders in it are ignored."""
         for place, _, names in os.walk(os.path.join(self.root, folder)):
             below = Path(place).relative_to(self.root).as_posix()
             self.unsure += [(f"{below}/{name}", why) for name in names]
@@ -356,7 +356,7 @@ class _Found:
 
 
 def _is(question: Callable[[], bool]) -> bool:
-    """The answer; no, where a link leads to itself."""
+    """The answer; False if a link leads to itself."""
     try:
         return question()
     except OSError:
@@ -370,8 +370,8 @@ def _why_junk(name: str) -> str | None:
 
 @dataclass(slots=True)
 class _Match:
-    """rows: as in ``Located``. how: in words, "" = as the path says. agreed: how many characters of the cell's path,
-    from its end, are the image's; math.inf = all. between: what the cell may mean; only: that, and nothing else.
+    """rows: as in ``Located``. how: in words, "" = by the path itself. agreed: how many characters at the end of the
+    cell's path match the image's; math.inf = all. between: two images that the cell may mean; only: there is no third.
     """
 
     rows: tuple[int, ...] = ()
@@ -382,13 +382,13 @@ class _Match:
 
 
 class _Finder:
-    """Finds one cell after the other. outside: files that lie elsewhere, absolute -> place in ``Located.images``."""
+    """Finds the images of one cell at a time. outside: absolute path of others -> position in ``Located.images``."""
 
     def __init__(self, index: FileIndex) -> None:
         self._index = index
         self._root = index.root.as_posix()
         self._roots = {f"{root}/" for root in (self._root, os.path.realpath(index.root))}
-        self._absent: set[str] = set()  # folders elsewhere
+        self._absent: set[str] = set()  # folders outside the root that do not exist
         self.outside: dict[str, int] = {}
 
     def find(self, cell: str) -> _Match:
@@ -409,7 +409,7 @@ class _Finder:
         return posixpath.normpath(path) if odd else path
 
     def _elsewhere(self, path: str) -> int | None:
-        """The place of a file that does not lie below the root."""
+        """The position of a file outside the root; None if there is no such file."""
         path = posixpath.normpath(posixpath.join(self._root, path)) if path.startswith(".") else path
         folder = path.rpartition("/")[0]
         if folder in self._absent:
@@ -422,7 +422,7 @@ class _Finder:
 
     def _by_end(self, path: str, is_folder: bool) -> _Match:
         index = self._index
-        path = unicodedata.normalize("NFC", path)  # Archives made on macOS have accents as letters of their own.
+        path = unicodedata.normalize("NFC", path)  # Archives made on macOS store accents as separate characters.
         image = None if is_folder else self._among(path, index._image_ends, "by the end of the path")
         if image:
             return image
@@ -435,13 +435,13 @@ class _Finder:
         return max(folder, named, key=lambda match: match.agreed)
 
     def _among(self, path: str, ends: dict[str, tuple[str, ...]], how: str) -> _Match | None:
-        """The one whose path ends with the longest end of ``path``."""
+        """The image or folder whose path ends with the longest end of ``path``; None if there is none."""
         end = path
         while end not in ends:
             _, slash, end = end.partition("/")
             if not slash:
                 return None
-        if ends is self._index._folder_ends and self._index.below(path):  # It may hold another of its own name.
+        if ends is self._index._folder_ends and self._index.below(path):  # A folder in it may have the same name.
             return _Match(tuple(self._index.below(path)), how)
         found = ends[end]
         agreed = math.inf if end == path else len(end)
@@ -453,9 +453,9 @@ class _Finder:
 
 
 def _ends(paths: Iterable[str], stems: bool = False) -> dict[str, tuple[str, ...]]:
-    """Every end of each path, from the whole to the last name alone -> the first three paths that have it.
+    """Every end of each path, from the whole path to the last name -> the first three paths that have it.
 
-    The ends are in Unicode's NFC. stems: they are without an image's suffix.
+    The ends are in Unicode's NFC. stems: without an image suffix.
     """
     ends: dict[str, tuple[str, ...]] = {}
     for path in paths:

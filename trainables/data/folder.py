@@ -1,4 +1,4 @@
-"""A data set that is a folder: ``train|val|test/<class>/*``, or ``<class>/*`` that we split, as it was downloaded."""
+"""Read a folder as it was downloaded: ``train|val|test/<class>/*``, or ``<class>/*``, which is then split."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from trainables.data.table_source import existing
 def list_folder(root: Path, config: DataConfig) -> Samples:
     """List the images below ``root``; deeper folders within a class belong to the class, links are followed.
 
-    What is an image and not used is in ``left_out``. Raises ``UserError`` where there is no image, a folder cannot be
-    read, or names leave open what is a split and what a class.
+    Images that are not used are in ``left_out``. Raises ``UserError`` if there is no image, a folder cannot be read, or
+    names do not show what is a split and what a class.
     """
     if config.task == "multi_label":
         raise UserError("--task multi_label: folders give one class per image; give a table with label columns")
@@ -77,7 +77,7 @@ def _given_places(root: Path, config: DataConfig) -> dict[str, Path]:
 
 
 def _in_list(split: str, file: Path, index: FileIndex) -> frozenset[str]:
-    """The images that a list of files names, each of which must be there."""
+    """The images that a list of files names. Raises ``UserError`` if one is missing."""
     try:
         names = read_list(file)
     except UserError as error:
@@ -101,12 +101,12 @@ def _samples(
     layout: Layout,
     unused: Sequence[LeftOut],
 ) -> Samples:
-    """images: below ``root``, or absolute, in that of the ``folders`` by split."""
+    """images: with paths below ``root``, or absolute if in a folder outside it. folders: by split."""
     problems, wrong = _badly_named(root, [image.path for image in images])
     images = [image for image in images if image.path not in wrong]
     if not images:
         raise UserError(*problems, *_nothing_found(root, index, unused))
-    # What regular expressions see.
+    # The paths that regular expressions are matched with.
     below = [image.path.removeprefix(f"{folders.get(image.split, root)}/") for image in images]
     class_names = [image.class_name for image in images]
     if config.class_from:
@@ -143,7 +143,7 @@ def _samples(
 
 
 def _badly_named(root: Path, paths: Sequence[str]) -> tuple[list[str], set[str]]:
-    """Tables and reports are UTF-8, one line a row: problems with names that cannot be written so, and those names."""
+    """Problems with names that tables and reports (UTF-8, one line per row) cannot contain, and those names."""
     foreign = [path for path in paths if path.encode(errors="replace").decode() != path]
     broken = [path for path in paths if len(path.splitlines()) > 1]
     problems = [
@@ -184,9 +184,9 @@ def _from_path(pattern: str, option: str, paths: Sequence[str]) -> list[str]:
 def patients_in_names(
     paths: Sequence[str], splits: Sequence[str] | None, labels: Sequence[str] = ()
 ) -> tuple[CheckResult, ...]:
-    """A warning where file names look like patients, of whom none is known; so may folders in class folders.
+    """A warning, for data without known patients, if file names or folders in class folders look like patients.
 
-    labels: the class folder of each path; none in a table.
+    labels: the class folder of each path; () for a table.
     """
     pattern, where = patient_pattern(paths), "file names"
     if labels and (pattern is None or _are_classes(groups_of(pattern, paths), labels)):

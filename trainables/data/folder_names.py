@@ -1,4 +1,4 @@
-"""What names of folders and files say: a split, a part of one set, a patient, a mask, or a class."""
+"""What names of folders and files mean: a split, a part of one set, a patient, a mask, or a class."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ _MASK_HINT = re.compile("mask|segm|superp", re.IGNORECASE)
 _PERSON = re.compile(r"(patient|person|subject|subj|sub|pat|pid|case|oas\d)([_-]?)\d+", re.IGNORECASE)
 _PLAIN_COUNTED = r"\d{3,}(?=[_-]\d)"
 _COUNTED = r"[^/]*?\d{3,}(?=[_-]\d{1,4}(?!\d))"
-"""A name with an id of three digits or more, and then a shorter number that counts its images."""
+"""A name with an id of three digits or more, and then a number of one to four digits that counts its images."""
 _SIDES = r"[^/]*?\d+(?=[_-](?i:left|right|[lr])(?![A-Za-z]))"  # of a patient: eyes, breasts
 _LETTERED = r"[^/]*?\d+(?=[LR]\.\w+$)"  # the same, as in 9003175L.png
 
 
 @dataclass(frozen=True)
 class SplitName:
-    """splits: those of whose words a name has. rest: its other words, lower case, without numbers and fillers."""
+    """splits: those that words of a name mean. rest: its other words, lower case, without numbers and fillers."""
 
     splits: frozenset[str]
     rest: tuple[str, ...]
@@ -71,7 +71,7 @@ def name_of(path: str) -> str:
 
 
 def split_name(name: str) -> SplitName:
-    """Read train_images, TrainingSet, trainset, seg_test, "a. Training Set": a split's word among others."""
+    """Find split words among others: train_images, TrainingSet, trainset, seg_test, "a. Training Set"."""
     splits: set[str] = set()
     rest = []
     for word in _words(_LETTER.sub("", name)):
@@ -83,14 +83,14 @@ def split_name(name: str) -> SplitName:
 
 
 def split_pair(names: Sequence[str]) -> list[str]:
-    """seg_val, seg_test: different splits and the same other words."""
+    """Names of different splits with the same other words: seg_val, seg_test; [] if there are none."""
     read = {name: split_name(name) for name in names if split_name(name).split}
     alike = [[names for names in read if read[names].rest == rest] for rest in {name.rest for name in read.values()}]
     return next((sorted(some) for some in alike if len({read[name].splits for name in some}) > 1), [])
 
 
 def says_nothing(name: str) -> bool:
-    """images, data, Original Dataset: a name that is that of no class."""
+    """Whether a name cannot be a class: images, data, Original Dataset."""
     words = [word for word in _words(name) if not word.isdecimal()]
     return bool(words) and set(words) <= _FILLERS | _VARIANTS
 
@@ -110,37 +110,37 @@ def patients(names: Sequence[str]) -> list[str]:
 
 
 def look_like_ids(names: Sequence[str]) -> bool:
-    """LIDC-IDRI-0001, ID00007637202177411956430: many names of one stem and a number of three digits or more."""
+    """Whether five names or more share a stem with a number of three digits or more (LIDC-0001), or are long ids."""
     stems = {re.sub(r"\d+", "0", name) for name in names}
     numbered = len(stems) == 1 and all(re.search(r"\d{3}", name) for name in names)
     return len(names) > 4 and (numbered or are_long_ids(names))
 
 
 def begin_with_persons(names: Iterable[str]) -> bool:
-    """patient_004_node_4: each begins with patient, subject, case, ... and a number."""
+    """Whether each name begins with patient, subject, case, ... and a number: patient_004_node_4."""
     return all(map(_PERSON.match, names))
 
 
 def are_long_ids(names: Iterable[str]) -> bool:
-    """UIDs of DICOM, and hashes."""
+    """Whether all names are like UIDs of DICOM, or hashes."""
     return all(map(_LONG_ID.fullmatch, names))
 
 
 def are_counted(names: Iterable[str]) -> bool:
-    """1, 2, 3, or scan_0_1, scan_0_2: each of the numbers in them begins at 0 or 1."""
+    """Whether each number in the names starts at 0 or 1: 1, 2, 3, or scan_0_1, scan_0_2."""
     numbers = [re.findall(r"\d+", name) for name in names]
     alike = len(set(map(len, numbers))) == 1 and numbers[0] != []
     return alike and all(min(map(int, some)) < 2 for some in zip(*numbers, strict=True))
 
 
 def finding_of(name: str) -> str | None:
-    """ "positive" of study1_positive: the last word, where it is one that classes are called by."""
+    """ "positive" of study1_positive: the last word if classes are called so, else None."""
     words = _WORDS.findall(name)
     return words[-1] if words and words[-1].lower() in _FINDINGS else None
 
 
 def is_mask_folder(name: str, beside: Iterable[str]) -> bool:
-    """Whether a folder of this name, one of masks, holds those of the images in one of the folders ``beside`` it."""
+    """Whether a mask folder of this name contains the masks of the images in one of the folders ``beside`` it."""
     rest = _other_words(name)
     others = [(set(_words(other)), _other_words(other)) for other in beside]
     return any(
@@ -154,17 +154,17 @@ def may_be_masks(name: str) -> bool:
 
 
 def says_drawn(name: str) -> bool:
-    """Segmentation, Annotation-Training400: a folder that cannot be a class beside images of the same names."""
+    """Whether a folder beside images of the same names cannot be a class: Segmentation, Annotation-Training400."""
     return bool(set(_words(name)) & _DRAWN)
 
 
 def names_masks(name: str) -> bool:
-    """mask, masks: the plain names."""
+    """Whether a name is a plain one: mask, masks."""
     return name.lower() in _MASKS
 
 
 def masked(path: str) -> list[str]:
-    """Of an image NAME_mask*.png the stems that its image may have, as paths without suffix; [] for other images."""
+    """For a mask NAME_mask*.png the paths, without suffix, that its image may have; [] for other images."""
     folder, _, name = stem(path).rpartition("/") if _MASK_HINT.search(path) else ("", "", "")
     match = _MASK_FILE.fullmatch(name)
     if not match:
@@ -175,12 +175,12 @@ def masked(path: str) -> list[str]:
 
 
 def patient_pattern(paths: Sequence[str]) -> str | None:
-    """A regular expression whose first group is the patient of a path, where file names look like patients.
+    """A regular expression whose first group is the patient of a path, if file names look like patients.
 
-    A file that has none is its own patient, by its name. None: fewer than one image in ten shares its patient with
-    another, or so many do that it can be none; but who is called patient or the like may have hundreds of slices.
+    A file without a patient is its own, by its name. None if fewer than one image in ten shares its patient with
+    another, or a patient has over 20 images on average; one called patient or the like may have hundreds of slices.
     """
-    some = sorted(paths)[:_MOST_LOOKED_AT]  # where those of one patient mostly stand together
+    some = sorted(paths)[:_MOST_LOOKED_AT]  # sorted: images of one patient are mostly adjacent
     words = Counter(match[1] + match[2] for path in some if (match := _PERSON.search(path)))
     persons = [rf"{word}\d+" for word, count in words.most_common(3) if count * 20 >= len(some)]
     found = [*persons, _plainer(_COUNTED, some), _SIDES, _LETTERED]
@@ -193,9 +193,9 @@ def patient_pattern(paths: Sequence[str]) -> str | None:
 
 
 def patient_folders(paths: Sequence[str], labels: Sequence[str]) -> str | None:
-    """A regular expression whose first group is the folder of a patient below a class folder; None: there are none.
+    """A regular expression whose first group is the folder of a patient below a class folder; None if there are none.
 
-    They are the outermost folders of at least two images on average whose names have numbers, other than 40X.
+    These are the outermost folders with numbers in their names, other than 40X, and two images or more on average.
     """
     parts = [path.split("/") for path in paths]
     depths = {one.index(label) if label in one[:-1] else -1 for one, label in zip(parts, labels, strict=True)}
@@ -215,13 +215,13 @@ def patient_folders(paths: Sequence[str], labels: Sequence[str]) -> str | None:
 
 
 def _plainer(pattern: str, paths: Sequence[str]) -> str:
-    """A pattern that is easier to read, where it groups the paths alike."""
+    """A pattern that is easier to read if it groups the paths in the same way, else ``pattern``."""
     one, other = groups_of(f"({pattern})", paths), groups_of(f"({_PLAIN_COUNTED})", paths)
     return _PLAIN_COUNTED if len(set(zip(one, other, strict=True))) == len(set(one)) == len(set(other)) else pattern
 
 
 def _looks_like_patients(pattern: str, paths: Sequence[str], named: bool) -> bool:
-    """named: a word says that they are."""
+    """named: a word such as patient is in the pattern."""
     groups = Counter(group for group in groups_of(pattern, paths) if group)
     shared = sum(count for count in groups.values() if count > 1)
     few_each = named or len(groups) * _MOST_OF_A_PATIENT >= groups.total()
@@ -239,7 +239,7 @@ def class_pattern(paths: Sequence[str]) -> str | None:
 
 
 def groups_of(pattern: str, paths: Iterable[str]) -> list[str]:
-    """The first group of each path in which there is a match that is not empty, else ""."""
+    """The first group of the match in each path, "" without a match."""
     search = re.compile(pattern).search
     return [(match[1] or "") if (match := search(path)) else "" for path in paths]
 
@@ -249,13 +249,13 @@ def _words(name: str) -> list[str]:
 
 
 def _other_words(name: str) -> list[str]:
-    """The words that say of what the images or masks are."""
+    """The words that say what the images or masks show."""
     ignored = _FILLERS | _IMAGES | _MASKS | _OTHER_MASKS
     return [word for word in _words(name) if word not in ignored and not word.isdecimal()]
 
 
 def _split_parts(word: str) -> list[str]:
-    """["train", "set"] of trainset: the parts of a word that a split's word begins or ends; [] of others."""
+    """["train", "set"] of trainset: the parts of a word that begins or ends with a split word; [] of others."""
     if word in SPLIT_WORDS:
         return [word]
     for split in SPLIT_WORDS:

@@ -1,4 +1,4 @@
-"""Tables that lie in a data folder: which of them name its images, and what to give to read them."""
+"""Tables in a data folder: which of them name its images, and which options read them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from trainables.data.table import is_list, patient_column, read_table, shards
 _SUFFIX = re.compile(r"\.(csv|tsv|txt|parquet|jsonl|json)(\.gz)?\Z", re.IGNORECASE)
 _LATER_SHARD = re.compile(r"-(?!0{5})\d{5}-of-\d{5}[^/]*$")
 _NO_TABLES = ("readme", "license", "licence", "changelog", "requirements", "sha256sums")
-_MOST_BYTES = 32 * 1024**2  # larger tables are not looked into
-_ROWS = 2_000  # that are looked at
+_MOST_BYTES = 32 * 1024**2  # larger tables are not inspected
+_ROWS = 2_000  # that are inspected
 _COLUMNS = 60
-_MOST_OF_A_SUFFIX = 20  # in one folder; more are no tables, but one an image
+_MOST_OF_A_SUFFIX = 20  # in one folder; more files are not tables, but one per image
 _MOST_CLASSES = 50
 _NEARLY_ALL = 0.95
 _LABEL = re.compile(
@@ -35,11 +35,11 @@ _NO_LABEL = re.compile(r"fold|split|partition|(sub)?set|usage|.*_id|index|", re.
 
 @dataclass(frozen=True)
 class NamingTable:
-    """A table of which a column names images.
+    """A table with a column that names images.
 
     path: below the data folder. column: "" = the table has no header. base: the folder, below the data folder, from
-    which its cells are found. images_dir: where, if names are there in several folders. rows: for each row that was
-    looked at the places in the index that it names. named: how many images these are. cells: those rows.
+    which its cells are found. images_dir: which folder, if names occur in several. rows: for each inspected row, the
+    positions in the index that it names. named: estimate of how many images all rows name. cells: the inspected rows.
     """
 
     path: str
@@ -52,7 +52,7 @@ class NamingTable:
 
     @property
     def split(self) -> str | None:
-        """As its name says, or that of the folder around it."""
+        """The split by its name, or by that of the folder around it; None if neither names one."""
         folder, name = os.path.split(self.path)
         return split_name(name).split or split_name(name_of(folder)).split
 
@@ -66,7 +66,7 @@ class NamingTable:
         return bool(self.column) and 2 * self.named >= len(index.images)
 
     def label_columns(self) -> list[str]:
-        """Those whose cells may be classes, the likeliest first: few values, that the paths do not hold."""
+        """Columns that may have classes, the likeliest first: few different values, and not ids, splits or the like."""
         found = []
         for place, name in enumerate(map(str, self.cells.columns)):
             values = [value for value in self.cells.iloc[:, place] if value]
@@ -76,7 +76,7 @@ class NamingTable:
         return sorted(found, key=lambda name: not _LABEL.search(name))
 
     def option(self, index: FileIndex, label: str = "") -> str:
-        """What to give in place of the folder. label: the column of the classes; "" = as its cells and names say."""
+        """The options in place of the folder. label: the column of the classes; "" = guess by cells and names."""
         data = f"--data {_quoted(index.root / self.path)}"
         images_dir = self.base if self.images_dir is None else self.images_dir
         if images_dir != os.path.dirname(self.path):
@@ -89,9 +89,9 @@ class NamingTable:
         return data if self.patients is None else f"{data} --group-column {_quoted(self.patients)}"
 
     def contradicts(self, index: FileIndex, class_of: Mapping[str, str]) -> bool:
-        """Whether it names most images and has labels of which none agrees with their class folders.
+        """Whether it names most images and has label columns of which none agrees with their class folders.
 
-        class_of: the folder of each image.
+        class_of: the class folder of each image.
         """
         if not self.names_most(index):
             return False
@@ -100,7 +100,7 @@ class NamingTable:
         folders = [class_of[path] for path in known.values()]
         columns = self.label_columns()
         cells = list(known)
-        if len(set(folders)) == len(set(self.cells[self.column].iloc[cells])) > 1:  # It names the class folders.
+        if len(set(folders)) == len(set(self.cells[self.column].iloc[cells])) > 1:  # The column names class folders.
             one_class = [name for name in columns if _determines(folders, self.cells[name].iloc[cells].tolist())]
             few = [name for name in one_class if 2 * self.cells[name].iloc[cells].nunique() <= len(set(folders))]
             return bool(few) and look_like_ids(sorted(set(folders)))
@@ -115,8 +115,8 @@ class NamingTable:
 
 
 def naming_tables(index: FileIndex) -> tuple[list[NamingTable], dict[str, str]]:
-    """The tables below a folder of which a column names images, those that name most first; and of other CSV files
-    and the like why they are none.
+    """The tables below a folder with a column that names images, those that name most first; and for other CSV files
+    and the like: path -> why they are none.
     """
     texts = _tables_by_name(index)
     parts = {"": index}
@@ -127,7 +127,7 @@ def naming_tables(index: FileIndex) -> tuple[list[NamingTable], dict[str, str]]:
 
 
 def _tables_by_name(index: FileIndex) -> list[str]:
-    """Of a table in several files the first."""
+    """Files that may be tables, by their names; of a table in several files the first."""
     texts = [path for path in index.others if not name_of(path).lower().startswith(_NO_TABLES)]
     suffixes = {path: match[0].lower() for path in texts if (match := _SUFFIX.search(path))}
     kinds = {path: (os.path.dirname(path), one) for path, one in suffixes.items() if not _LATER_SHARD.search(path)}
@@ -136,9 +136,9 @@ def _tables_by_name(index: FileIndex) -> list[str]:
 
 
 def way_out(index: FileIndex, images: Sequence[str] = ()) -> str:
-    """What to give instead of a folder without classes: a table that lies in it and names its images, or a regex.
+    """The advice for a folder without classes: give a table in it that names its images, or a regular expression.
 
-    images: those that need a class, all if none are given.
+    images: those that need a class; default: all.
     """
     tables, others = naming_tables(index)
     if option := _table_option(index, tables):
@@ -160,7 +160,7 @@ def way_out(index: FileIndex, images: Sequence[str] = ()) -> str:
 
 
 def table_in(index: FileIndex) -> str:
-    """What to give where a folder has no columns: the table that names its images, else one of those that lie there."""
+    """The advice for table options with a folder: give the table that names its images, else any table in it."""
     names = _tables_by_name(index)
     option = _table_option(index, naming_tables(index)[0])
     beside = f", such as {_quoted(index.root / names[0])}" if names else ""
@@ -168,7 +168,7 @@ def table_in(index: FileIndex) -> str:
 
 
 def _table_option(index: FileIndex, tables: Sequence[NamingTable]) -> str:
-    """What to give for the first table, and those of other splits with its columns and labels; "" if there are none."""
+    """The advice to give the main table and those of other splits with its columns and labels; "" if they name few."""
     if not tables or 4 * sum(one.named for one in tables) < len(index.images):
         return ""
     main = next((one for one in tables if one.split == "train" and one.column), tables[0])
@@ -183,7 +183,7 @@ def _table_option(index: FileIndex, tables: Sequence[NamingTable]) -> str:
 
 
 def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> NamingTable | str:
-    """The table, or why it is none that names images."""
+    """The table, or why it does not name images."""
     above = os.path.dirname(path)
     try:
         if sum(os.stat(file).st_size for file in shards(index.root / path)) > _MOST_BYTES:
@@ -213,8 +213,8 @@ def _look_into(index: FileIndex, path: str, parts: dict[str, FileIndex]) -> Nami
 def _column(
     index: FileIndex, part: FileIndex, path: str, base: str, cells: pd.DataFrame, count: int, name: str
 ) -> NamingTable | None:
-    """None: the column does not name images, one each or those of a folder each. count: of the table's rows, of which
-    ``cells`` are the first; it is taken to go on as it begins.
+    """The table if the column names images or folders of images; else None. count: the number of all rows, of which
+    ``cells`` are the first; the others are assumed to be like them.
     """
     values = cells[name].tolist()
     distinct = [value for value in dict.fromkeys(values) if value]
@@ -240,7 +240,7 @@ def _column(
 
 
 def _goodness(table: NamingTable) -> tuple[bool, int, bool, bool]:
-    """One image a cell rather than a folder of them; then the most images; then by names."""
+    """Sort key: one image per cell rather than a folder of them; then the most images; then by names."""
     cells = table.cells[table.column]
     named = _PATH.search(table.column) is not None
     return all(len(rows) < 2 for rows in table.rows), table.named, has_image_suffix(cells.iloc[0]), named
@@ -249,7 +249,7 @@ def _goodness(table: NamingTable) -> tuple[bool, int, bool, bool]:
 def _images_dir(
     part: FileIndex, path: str, cells: Sequence[str], ambiguous: Mapping[int, tuple[str, str]]
 ) -> str | None:
-    """Of the folders in which names of equal files stand, the one that has most, or is of the table's split."""
+    """Of the folders of ambiguous images, the one with the most of the names; if equal, that of the table's split."""
     names = {stem(name_of(cell)) for cell in cells}
     split = split_name(name_of(path)).split
 
@@ -262,7 +262,7 @@ def _images_dir(
 
 
 def _part(index: FileIndex, base: str) -> FileIndex:
-    """The index of a folder in it."""
+    """The index of the folder ``base`` in it."""
     if not base:
         return index
 
@@ -273,7 +273,7 @@ def _part(index: FileIndex, base: str) -> FileIndex:
 
 
 def _determines(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether equal values of ``one`` have equal values of ``other``, in nearly all places."""
+    """Whether equal values of ``one`` have equal values of ``other``, at 95 % of the positions or more."""
     pairs = Counter(zip(one, other, strict=True))
     most: dict[str, int] = {}
     for (value, _), count in pairs.items():

@@ -1,4 +1,4 @@
-"""One image file to uint8 pixels, whatever its format; a file that cannot be read gives a reason, never a crash."""
+"""Decode image files of all supported formats to uint8 pixels; an unreadable file gives a reason, never a crash."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ from trainables.data.files import MOST_BYTES
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
 MOST_PIXELS = 80_000_000  # of one image; the largest mammograms have 30 million
-_DARK = 64  # 16-bit colour below it does not use its range
-CODEC_ROUNDING = 2  # levels of 255 that the channels of a gray image may differ by
-# Raise the number when what comes out of this file, or the search for near duplicates, changes: it is part of the image
-# cache's key.
+_DARK = 64  # 16-bit colour whose high bytes are all below this does not use its range
+CODEC_ROUNDING = 2  # gray levels (of 255) by which the channels of a gray image may differ
+# Increase it when the output of this file or of the near-duplicate search changes: part of the image cache's key.
 PREPROCESSING_VERSION = 4
 SMALL = 56  # side of the image that near duplicates are compared by
 
@@ -39,13 +38,13 @@ _Out = TypeVar("_Out")
 
 @dataclass(frozen=True)
 class ImageStats:
-    """What is learned of one file when it is decoded: what the checks and the cache's key need.
+    """Facts about one file from its decoding, for the checks and images.csv.
 
-    reason: why it cannot be read; None = it can, and the rest is set.
-    pixel_hash: of shape and decoded pixels at full size (32 hex).
+    reason: why it cannot be read; None = it can, and the other fields are set.
+    pixel_hash: of shape and decoded pixels at full size (32 hex digits).
     gray: one channel is enough. blank: all pixels are equal. frames: how many the file holds.
-    width, height: in pixels, upright. mode: of the file, Pillow's, or DICOM's photometric interpretation. bits: of a
-    sample in the file. jpeg_quality: 1..100, estimated; None = no JPEG. mean, sd: of all pixels in gray, 0..255.
+    width, height: in pixels, upright. mode: Pillow's mode of the file, or DICOM's photometric interpretation. bits: per
+    sample in the file. jpeg_quality: 1..100, estimated; None = not a JPEG. mean, sd: of all pixels in gray, 0..255.
     """
 
     reason: str | None = None
@@ -64,7 +63,7 @@ class ImageStats:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image on its way into the cache: stats, square uint8 [S, S] or [S, S, 3], and small uint8 [56, 56]."""
+    """An image ready for the cache: stats, square uint8 [S, S] or [S, S, 3], and small uint8 [56, 56]."""
 
     stats: ImageStats
     square: Pixels | None
@@ -83,11 +82,11 @@ def prepare_image(source: Path | Pixels, size: int, fit: str) -> Prepared:
                 decoded = decode(file)
         pixels = decoded.pixels
         square = fit_square(pixels, size, fit)
-        # Boxes before the triangle filter: a tenth of the time, and near duplicates do not feel it.
+        # A box filter before the triangle filter takes a tenth of the time and does not affect near duplicates.
         image = Image.fromarray(pixels).convert("L")
         small = image.resize((SMALL, SMALL), Image.Resampling.BILINEAR, reducing_gap=2.0)
         mean, sd = _mean_and_sd(image)
-    except Exception as error:  # one odd file never ends a sweep: it is listed with the others that cannot be read
+    except Exception as error:  # one bad file never ends a sweep: it is listed as unreadable
         return Prepared(ImageStats(reason=_reason(error)), None, np.zeros((SMALL, SMALL), np.uint8))
     stats = replace(
         decoded.stats,
@@ -103,7 +102,7 @@ def prepare_image(source: Path | Pixels, size: int, fit: str) -> Prepared:
 
 
 def content_hash(source: Path | Pixels) -> str:
-    """sha256 of a file's bytes, or of pixels and their shape; of a file that cannot be opened, of the reason."""
+    """sha256 of a file's bytes, of pixels and their shape, or (if the file cannot be opened) of the reason."""
     if isinstance(source, np.ndarray):
         digest = hashlib.sha256(repr(source.shape).encode())
         digest.update(np.ascontiguousarray(source).data)
@@ -116,7 +115,7 @@ def content_hash(source: Path | Pixels) -> str:
 
 
 def _open_regular(path: Path) -> BufferedReader:
-    """A FIFO or a device might block for ever, or never end: neither is opened."""
+    """Open a regular file of at most ``MOST_BYTES``: a FIFO or a device might block forever or never end."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableImageError("not a regular file")
@@ -134,7 +133,7 @@ def _reason(error: Exception) -> str:
 
 
 def _mean_and_sd(image: Image.Image) -> tuple[float, float]:
-    """Of an image of mode L, to two decimals."""
+    """Mean and standard deviation of an image of mode L, to two decimals."""
     counts, levels = np.array(image.histogram(), dtype=np.float64), np.arange(256)
     mean = float(np.average(levels, weights=counts))
     return round(mean, 2), round(float(np.sqrt(np.average((levels - mean) ** 2, weights=counts))), 2)
@@ -144,7 +143,7 @@ def _mean_and_sd(image: Image.Image) -> tuple[float, float]:
 class Decoded:
     """pixels: uint8 [H, W] if gray (so is an RGB file whose channels differ by 2 levels at most), else uint8 [H, W, 3].
 
-    stats: what the file's head tells: frames (only the first is read), mode, bits, jpeg_quality.
+    stats: only what the file header says: frames (only the first is read), mode, bits, jpeg_quality.
     """
 
     pixels: Pixels
@@ -153,7 +152,7 @@ class Decoded:
 
 def decode(file: BinaryIO) -> Decoded:
     """Decode a file by its content, upright by its EXIF tag. 16-bit, 32-bit and float pixels are scaled by their own
-    minimum and maximum; transparent pixels lie on black. Raises ``UnreadableImageError``.
+    minimum and maximum; transparency is composited on black. Raises ``UnreadableImageError``.
     """
     start = file.read(512)
     if not start:
@@ -173,10 +172,10 @@ def decode(file: BinaryIO) -> Decoded:
             pixels = _to_uint8(_upright(image))
             gray = image.mode == "F" or image.mode.startswith("I")
             if bits > 8 and not gray and 0 < pixels.max() < _DARK:
-                # Pillow has the high byte of each sample alone: 12 bits in 16 would be 16 levels.
+                # Pillow keeps only the high byte of each sample: 12 bits stored in 16 would become 16 levels.
                 raise UnreadableImageError("16-bit colour whose highest bits are unused: save as 8-bit or gray")
             if gray and isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0:
-                pixels = 255 - pixels  # WhiteIsZero, which Pillow heeds in 8 bits alone
+                pixels = 255 - pixels  # WhiteIsZero, which Pillow applies to 8-bit images only
             return Decoded(_as_gray_if_equal(pixels), stats)
     except UnreadableImageError:
         raise
@@ -228,8 +227,8 @@ def scale_to_uint8(values: npt.NDArray[np.generic]) -> Pixels:
 
 @contextlib.contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Decoders warn about odd metadata; we judge by the pixels. Python's warning filters belong to the whole process,
-    so this stands around a pool of threads, not inside them.
+    """Silence the decoders' warnings about odd metadata: only the pixels count. Python's warning filters are global to
+    the process, so enter this around a thread pool, not in its threads.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -238,7 +237,7 @@ def quiet_decoders() -> Iterator[None]:
 
 
 def in_order(pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In], ahead: int) -> Iterator[_Out]:
-    """``work`` of each item in order, at most ``ahead`` results in memory (``pool.map`` would hold all of them)."""
+    """Yield ``work(item)`` in order, with at most ``ahead`` results in memory (``pool.map`` would hold all of them)."""
     waiting: deque[Future[_Out]] = deque()
     for item in items:
         waiting.append(pool.submit(work, item))
@@ -268,7 +267,7 @@ def _to_uint8(image: Image.Image) -> Pixels:
 
 
 def _as_gray_if_equal(pixels: Pixels) -> Pixels:
-    """Channels may differ by the rounding of a codec: WebP's colour space gives a gray image one level off."""
+    """[H, W] if the channels differ by codec rounding at most: WebP's colour space shifts a gray image by one level."""
     if pixels.ndim == 3 and pixels.shape[2] == 3:
         green = pixels[..., 1].astype(np.int16)
         if all(np.abs(pixels[..., other] - green).max() <= CODEC_ROUNDING for other in (0, 2)):
@@ -287,7 +286,7 @@ def _bits(image: Image.Image, start: bytes) -> int:
     return 32 if image.mode == "F" else 16 if image.mode.startswith("I") else 8
 
 
-# Annex K.1 of ITU-T T.81, luminance, which the Independent JPEG Group's encoder scales by the quality.
+# Luminance table of ITU-T T.81, annex K.1, which the Independent JPEG Group's encoder scales by the quality.
 _LUMINANCE = (
     *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56),
     *(14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92),

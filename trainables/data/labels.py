@@ -1,4 +1,4 @@
-"""Label cells of a table to classes and numbers."""
+"""Convert label cells of a table to classes and numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainables.data.presets import said_by_preset
 from trainables.data.samples import MISSING, MOST_ITEMS, LeftOut
 
 _WORDS = {"1": 1, "true": 1, "yes": 1, "0": 0, "false": 0, "no": 0}
-_NOT_A_NUMBER = frozenset({"", "nan", "<na>"})  # as pandas writes what is not there
+_NOT_A_NUMBER = frozenset({"", "nan", "<na>"})  # as pandas writes missing values
 _UNCERTAIN, _BLANK, _OTHER = -1, -2, -3  # what a finding's cell may be, besides 0 and 1
 _BAR = "|"
 _ASKED = (";", ",", "/", " ")  # may separate labels, or belong to a name: only the user can tell
@@ -32,12 +32,12 @@ Hot = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Parts = Sequence[tuple[str, ...]]
-"""The names in each different cell."""
+"""The names in each distinct cell."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """values: int64 [n], or int8 [n, classes] of 0, 1 and ``MISSING``; a row that is not usable has any value."""
+    """values: int64 [n], or int8 [n, classes] of 0, 1 and ``MISSING``; arbitrary for rows that are not usable."""
 
     task: str
     classes: tuple[str, ...]
@@ -45,11 +45,11 @@ class Labels:
 
 
 class RowUse:
-    """Which rows of a table are used, and why the others are not; all is collected before anything is raised.
+    """Which rows of a table are used, and why the others are not; all problems are collected before any is raised.
 
-    number: the row's number as its reader sees it, of its place from 0. usable: bool [n]. problems: a sentence for
-    each kind of fault. left_out: rows that an option leaves out. undecided: bool [n], rows whose labels only the user
-    can tell the meaning of.
+    number: position of a row, from 0 -> its number for the user. usable: bool [n]. problems: a sentence for each kind
+    of fault. left_out: rows that an option leaves out. undecided: bool [n], rows with labels whose meaning only the
+    user knows.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class RowUse:
         self.undecided = np.zeros(count, dtype=bool)
 
     def fault(self, where: str, rows: Mask, what: str) -> None:
-        """Count ``rows``, if there are any, as at fault."""
+        """Make ``rows`` unusable and add a problem, if there are any."""
         if rows.any():
             self.usable &= ~rows
             self.problems.append(f"{where}, {self.named(rows)}: {what}")
 
     def leave_out(self, why: str, rows: Mask) -> None:
-        """Leave out ``rows`` that are still used; one that is left out for two reasons counts for the first."""
+        """Leave out those of ``rows`` that are still used: a row with two reasons counts only for the first."""
         places = np.flatnonzero(rows & self.usable)
         if len(places):
             self.usable[places] = False
@@ -85,11 +85,11 @@ class RowUse:
 def read_labels(cells: pd.DataFrame, config: DataConfig, use: RowUse) -> Labels:
     """The labels of each row, under the names that ``config.class_names`` gives them.
 
-    cells: texts, the columns ``config.label_column``. Several columns, or one with ``--task multi_label``, whose cells
-    are 0, 1, -1 or blank (also 0.0, true, no) are findings; such a column alone has the classes "0" and "1". Any other
-    column holds a class name a cell, or several as ``a|b``, ``['a', 'b']`` or ``{"choices": ["a", "b"]}``. Classes:
-    the columns in the order given, else sorted. What blank cells, -1 and other separators mean is asked for in
-    ``use.problems``, never guessed.
+    cells: strings, the columns ``config.label_column``. Several columns, or one with ``--task multi_label``, whose
+    cells are 0, 1, -1 or blank (also 0.0, true, no) are findings; else such a column alone has the classes "0" and "1".
+    Any other column has one class name per cell, or several as ``a|b``, ``['a', 'b']`` or ``{"choices": ["a", "b"]}``.
+    Classes: the columns in the given order, else sorted names. The meaning of blank cells, -1 and other separators is
+    asked for in ``use.problems``, never guessed.
     """
     columns = config.label_column
     codes = {name: _finding_codes(cells[name]) for name in columns}
@@ -135,7 +135,7 @@ def _from_columns(cells: pd.DataFrame, codes: dict[str, Hot], config: DataConfig
         if name not in nothing and (single or not asked or config.class_names.get(name, name) in asked)
     }
     if not findings:
-        findings = codes  # ``keep_classes`` will say that the names asked for are none.
+        findings = codes  # ``keep_classes`` reports that the requested names are unknown.
     for name, column in findings.items():
         wrong = use.usable & (column == _OTHER)
         if wrong.any():
@@ -163,7 +163,7 @@ def _from_columns(cells: pd.DataFrame, codes: dict[str, Hot], config: DataConfig
 
 
 def _from_one_finding(column: pd.Series[str], codes: dict[str, Hot], config: DataConfig, use: RowUse) -> Labels:
-    """A column alone: two classes."""
+    """A single column of 0 and 1: two classes."""
     name = str(column.name)
     hot = _decided(codes, (name,), True, config, use)
     _names_of_nothing([name], True, config, use)
@@ -174,7 +174,7 @@ def _from_one_finding(column: pd.Series[str], codes: dict[str, Hot], config: Dat
 
 
 def _decided(codes: Mapping[str, Hot], labels: Sequence[str], single: bool, config: DataConfig, use: RowUse) -> Hot:
-    """int8 [n, columns] of 0, 1 and ``MISSING``, as the user has decided; asks for what is not decided.
+    """int8 [n, columns] of 0, 1 and ``MISSING``, as the user has decided; undecided cells become problems.
 
     labels: the names that a decision may be made for.
     """
@@ -204,7 +204,7 @@ def _decided(codes: Mapping[str, Hot], labels: Sequence[str], single: bool, conf
 
 
 def _ask(option: str, asked: Mapping[str, int], cells: str, allowed: Sequence[str], rows: Mask, use: RowUse) -> None:
-    """Name the columns with cells that nobody has decided, and the option that decides."""
+    """Add a problem that names the columns with undecided cells, and the option that decides."""
     if not asked:
         return
     first, *others = asked
@@ -218,7 +218,7 @@ def _ask(option: str, asked: Mapping[str, int], cells: str, allowed: Sequence[st
 
 
 def _decision(given: Mapping[str, str], name: str, config: DataConfig) -> str | None:
-    """What is given for a label under its name in the table, else its new name, else for all others."""
+    """The decision for a label by its name in the table, else its new name, else the one for all others."""
     return given.get(name, given.get(config.class_names.get(name, name), given.get("")))
 
 
@@ -234,7 +234,7 @@ def _check_decided_names(
 
 
 def _names_of_nothing(names: Sequence[str], single: bool, config: DataConfig, use: RowUse) -> frozenset[str]:
-    """The names in the table that mean ``--no-finding``; a problem where it can be none of ``names``."""
+    """The names in the table that mean ``--no-finding``; adds a problem if the option cannot apply to ``names``."""
     if config.no_finding is None:
         return frozenset()
     renamed = {theirs for theirs, ours in config.class_names.items() if ours == config.no_finding}
@@ -276,7 +276,7 @@ def _from_names(column: pd.Series[str], config: DataConfig, use: RowUse) -> Labe
 
 
 def _split_cells(where: str, cells: Sequence[str], config: DataConfig, use: RowUse) -> list[tuple[str, ...]]:
-    """The labels in each of the cells, which all differ."""
+    """The labels in each of the distinct cells."""
     separator = config.label_separator
     if separator == "none":
         return [_stripped([cell]) for cell in cells]
@@ -326,7 +326,7 @@ def _of_list(cell: str) -> tuple[str, ...]:
 
 
 def _of_object(cell: str) -> list[str] | None:
-    """The names in an object of one list of names, as ``{"choices": ["a", "b"]}``; None: it is no such object."""
+    """The names in an object of one list of names, as ``{"choices": ["a", "b"]}``; None: not such an object."""
     try:
         found = ast.literal_eval(cell)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -336,9 +336,9 @@ def _of_object(cell: str) -> list[str] | None:
 
 
 def _ask_separator(where: str, names: Sequence[str], use: RowUse) -> None:
-    """Ask whether ``names`` are several labels each, where they hold something that often stands between two.
+    """Ask whether ``names`` are several labels each, if they contain a usual separator.
 
-    A semicolon does; the others only where parts of such a name are found elsewhere, too.
+    A semicolon is one; the others only if parts of such a name occur elsewhere, too.
     """
     names = list(dict.fromkeys(names))
     whole = set(names)
@@ -362,7 +362,7 @@ def _ask_separator(where: str, names: Sequence[str], use: RowUse) -> None:
 
 
 def _all_names(name: str, parts: Parts, places: Ints, classes: list[str], config: DataConfig, use: RowUse) -> Labels:
-    """Multi-label: which of ``classes`` each row's names are; parts: of each different cell, places: its cell."""
+    """Multi-label: which of ``classes`` each row has. parts: names of each distinct cell; places: the cell of a row."""
     use.problems += [f"column {name!r}: {one!r}: a label's name cannot contain '|'" for one in classes if _BAR in one]
     place = {one: index for index, one in enumerate(classes)}
     hot = np.zeros((len(parts), len(classes)), dtype=np.int8)
@@ -385,7 +385,7 @@ def _all_names(name: str, parts: Parts, places: Ints, classes: list[str], config
 
 
 def _one_name(name: str, parts: Parts, places: Ints, found: list[str], config: DataConfig, use: RowUse) -> Labels:
-    """Single label; whole numbers as a table of floats writes them (3.0) lose their zero, and -1 alone is no class."""
+    """Single label; whole numbers written as floats (3.0) lose the ".0"; -1, if the only negative, is no class."""
     numbers = [match[1] or "" for match in map(WHOLE.fullmatch, found) if match]
     if len(numbers) == len(found):
         written = dict(zip(found, numbers, strict=True))
@@ -411,7 +411,7 @@ def _one_name(name: str, parts: Parts, places: Ints, found: list[str], config: D
 
 
 def _check_classes(name: str, classes: Sequence[str], rows: int, config: DataConfig, use: RowUse) -> None:
-    """A column of measurements or of free text is no column of classes."""
+    """Add a problem if the column has measurements or free text, not classes."""
     if config.classes or config.min_class_images:
         return
     codes = [_as_number(one) for one in classes]

@@ -1,4 +1,4 @@
-"""Which folders of a data set are splits, which are classes, and which images are neither's: told from names alone."""
+"""Which folders of a data set are splits, which are classes, and which images are in neither: judged by names."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ from trainables.data.folder_tables import NamingTable, naming_tables, way_out
 from trainables.data.samples import CheckResult, LeftOut, rows_by
 
 _MOST_SUBCLASSES = 20
-_FEW = 4  # classes may have an image each, in a first try
+_FEW = 4  # or fewer classes may have one image each, in a first try
 
 
 class Image(NamedTuple):
-    """class_name: "" where ``--class-from`` says. split: "train", "val" or "test"; "" = no folder says."""
+    """class_name: "" = from ``--class-from``. split: "train", "val" or "test"; "" = no folder gives one."""
 
     path: str
     class_name: str
@@ -59,8 +59,8 @@ class Image(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """images: those that are used. empty_classes: folders of classes without an image. checks: a warning of a table
-    that knows the patients.
+    """images: those that are used. empty_classes: class folders that contain nothing. checks: a warning about a table
+    that has the patients.
     """
 
     images: tuple[Image, ...]
@@ -71,10 +71,10 @@ class Layout:
 
 
 def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] = (), one_split: bool = False) -> Layout:
-    """Tell splits and classes of the images below a folder.
+    """Find the splits and classes of the images below a folder.
 
-    elsewhere: folders in it that are read by themselves. one_split: it is one split of a set, and has none in it.
-    Raises ``UserError`` where names look like splits, or classes like something else, and the rules cannot tell.
+    elsewhere: folders in it that are read separately. one_split: it is one split of a set, and contains none.
+    Raises ``UserError`` if names look like splits, or classes like something else, and the rules cannot decide.
     """
     tree = _Tree(index, elsewhere)
     _leave_out_masks(tree)
@@ -95,7 +95,7 @@ def read_layout(index: FileIndex, config: DataConfig, elsewhere: Iterable[str] =
 
 
 class _Tree:
-    """images: those of an index that are still to be used, sorted. unused: the others, by reason."""
+    """images: those of an index that are not left out so far, sorted. unused: the others, by reason."""
 
     def __init__(self, index: FileIndex, elsewhere: Iterable[str]) -> None:
         self.index = index
@@ -114,35 +114,35 @@ class _Tree:
         return slice(places.start, places.stop)
 
     def paths(self, folder: str) -> list[str]:
-        """Of the images below a folder."""
+        """The images below a folder."""
         return self.images[self._span(folder)]
 
     def count(self, folder: str) -> int:
-        """Of ``paths``."""
+        """The number of images below a folder."""
         return len(below(self.images, folder))
 
     def children(self, folder: str) -> list[str]:
-        """The folders in it with images."""
+        """The subfolders with images."""
         if folder not in self._with_images:
             self._with_images[folder] = [child for child in self._children[folder] if self.count(child)]
         return self._with_images[folder]
 
     def without_images(self, folder: str) -> list[str]:
-        """The folders in it without an image."""
+        """The subfolders without an image."""
         return [child for child in self._children[folder] if not self.index.below(child)]
 
     def empty(self, folder: str) -> list[str]:
-        """The folders in it that hold nothing at all."""
+        """The subfolders that contain nothing at all."""
         held = (self.index.others, self.index.images, self.index.folders)
         return [child for child in self._children[folder] if not any(below(paths, child) for paths in held)]
 
     def loose(self, folder: str) -> list[str]:
-        """The images that lie in it and in no folder of it."""
+        """The images directly in a folder."""
         start = len(folder) + 1 if folder else 0
         return [path for path in self.paths(folder) if "/" not in path[start:]]
 
     def leave_out(self, why: str, folder: str, only: Collection[str] | None = None) -> None:
-        """only: these of the images below the folder; default: all."""
+        """Leave out images below a folder. only: these; default: all."""
         found, span = self.paths(folder), self._span(folder)
         self.unused[why] += [path for path in found if only is None or path in only]
         self.images[span] = [path for path in found if only is not None and path not in only]
@@ -150,7 +150,7 @@ class _Tree:
 
 
 def _leave_out_masks(tree: _Tree) -> None:
-    """Folders of masks beside the folder of their images, or within it; and NAME_mask* beside NAME."""
+    """Leave out folders of masks beside the folder of their images, or within it; and NAME_mask* beside NAME."""
     for folder in tree.index.folders[1:]:
         if not may_be_masks(name_of(folder)):
             continue
@@ -169,7 +169,7 @@ def _leave_out_masks(tree: _Tree) -> None:
 
 
 def _same_stems(tree: _Tree, folder: str, others: Iterable[str]) -> bool:
-    """Whether half of a folder's images are called as ``others`` are."""
+    """Whether at least half of a folder's images are named like one of ``others``, or as its mask."""
     known = {name_of(stem(path)) for path in others}
     names = list(map(stem, tree.paths(folder)))
     found = [name_of(name) in known or any(name_of(head) in known for head in masked(name)) for name in names]
@@ -177,7 +177,7 @@ def _same_stems(tree: _Tree, folder: str, others: Iterable[str]) -> bool:
 
 
 def _enter(tree: _Tree, config: DataConfig, one_split: bool) -> tuple[str, dict[str, str]]:
-    """The folder that holds the splits or the classes, and the splits' folders in it: folder -> split."""
+    """The folder that contains the splits or the classes, and the split folders in it: folder -> split."""
     place = ""
     while True:
         _leave_out_copies(tree, place)
@@ -197,7 +197,7 @@ def _enter(tree: _Tree, config: DataConfig, one_split: bool) -> tuple[str, dict[
 
 
 def _leave_out_copies(tree: _Tree, place: str) -> None:
-    """chest_xray/chest_xray: a folder whose files all lie beside it, too, with the same names and sizes."""
+    """Leave out copies (chest_xray/chest_xray): folders whose images all lie beside them, too, with equal sizes."""
     for child in tree.children(place):
         if tree.count(child) < tree.count(place) and _is_copy(tree, place, child):
             tree.leave_out(f"a second copy of the same files, in the folder {shown_path(child)}", child)
@@ -219,7 +219,7 @@ def _size(index: FileIndex, path: str) -> int:
 
 
 def _splits_at(tree: _Tree, place: str, config: DataConfig) -> dict[str, str]:
-    """folder -> split of the folders in ``place``, {} if they are none. What lies beside them goes, or is an error."""
+    """Folder -> split of the folders in ``place``, {} if they are none. Others are left out, or an error."""
     children = tree.children(place)
     names = {child: split_name(name_of(child)) for child in children}
     splits = {child: config.split_names[name_of(child)] for child in children if name_of(child) in config.split_names}
@@ -271,7 +271,7 @@ def _splits_at(tree: _Tree, place: str, config: DataConfig) -> dict[str, str]:
 
 
 def _with_classes(tree: _Tree, place: str, splits: Mapping[str, str]) -> dict[str, str]:
-    """The splits that have class folders: others are unlabelled, and left out."""
+    """The splits that have class folders: others are left out as unlabelled, or, for train, raise ``UserError``."""
     flat = [child for child in splits if _is_flat(tree, child)]
     if any(splits[child] == "train" for child in flat):
         shown = shown_paths([name_of(child) for child in flat])
@@ -286,7 +286,7 @@ def _with_classes(tree: _Tree, place: str, splits: Mapping[str, str]) -> dict[st
 
 
 def _is_flat(tree: _Tree, folder: str) -> bool:
-    """Images without a class folder, also in a folder of the folder's own name or of one that says nothing."""
+    """Whether its images have no class folders, directly in it or in a lone folder that is no class."""
     children = tree.children(folder)
     if len(children) == 1 and _is_wrapper(children[0]):
         return not tree.loose(folder) and _is_flat(tree, children[0])
@@ -294,7 +294,7 @@ def _is_flat(tree: _Tree, folder: str) -> bool:
 
 
 def _splits_in_classes(tree: _Tree, place: str) -> dict[str, str]:
-    """folder -> split where each class folder has splits in it: CLASS/train/*."""
+    """Folder -> split if each class folder contains splits (CLASS/train/*), else {}."""
     found: dict[str, str] = {}
     children = tree.children(place)
     for child in children:
@@ -307,8 +307,8 @@ def _splits_in_classes(tree: _Tree, place: str) -> dict[str, str]:
 
 
 def _class_levels(tree: _Tree, tops: Sequence[str]) -> dict[str, str]:
-    """Of each split's folder the one that holds the classes: lone folders in it are entered, unless they are a class
-    that another split has, too.
+    """Split folder -> the folder that contains the classes: lone folders are entered, unless they are a class that
+    another split has, too.
     """
     levels = {top: top for top in tops}
     while True:
@@ -328,13 +328,13 @@ def _class_levels(tree: _Tree, tops: Sequence[str]) -> dict[str, str]:
 
 
 def _is_wrapper(folder: str) -> bool:
-    """train/train, train/images: a folder whose name is no class's."""
+    """Whether the name of a folder cannot be a class: train/train, train/images."""
     name = name_of(folder)
     return name == name_of(os.path.dirname(folder)) or says_nothing(name) or split_name(name).plain
 
 
 def _check_unread(tree: _Tree, place: str, levels: Sequence[str], config: DataConfig) -> None:
-    """Raise where all that a folder beside the class folders holds is of a form that is not read."""
+    """Raise if a folder beside the class folders has no image, but files in a format that is not supported."""
     known = {name_of(child) for level in levels for child in tree.children(level)}
     problems = []
     for folder in (child for level in levels for child in tree.without_images(level)):
@@ -353,8 +353,8 @@ def _check_unread(tree: _Tree, place: str, levels: Sequence[str], config: DataCo
 def _check_classes(
     tree: _Tree, place: str, folders: Sequence[str], has_splits: bool, tables: Sequence[NamingTable]
 ) -> None:
-    """Raise where class folders look like splits, parts, patients, body parts, or hold the classes themselves, or
-    where a table that names the images does not agree with them.
+    """Raise if class folders look like splits, parts, patients or body parts, or contain the classes themselves, or
+    if a table that names the images contradicts them.
     """
     names = sorted({name_of(folder) for folder in folders})
     above = "[^/]+/" * (folders[0].count("/") if folders else 0)
@@ -436,7 +436,7 @@ def _check_classes(
 
 
 def _patients_in_tables(index: FileIndex, tables: Sequence[NamingTable], has_splits: bool) -> Iterator[CheckResult]:
-    """A warning of the first table of most images that has a column of patients. has_splits: by folders."""
+    """A warning about the first table that names most images and has the patients. has_splits: folders are splits."""
     for table in [one for one in tables if one.names_most(index) and one.patients][:1]:
         what = "seems to say which images are of one patient, lesion or study, and they may be in two splits"
         way_out = f"{table.option(index, 'COLUMN')} keeps them in one, where COLUMN has the classes"
@@ -446,7 +446,7 @@ def _patients_in_tables(index: FileIndex, tables: Sequence[NamingTable], has_spl
 
 
 def _instead(tree: _Tree, folders: Sequence[str], parts: Sequence[str], inner: str) -> str:
-    """What to give where folders, or those that are ``parts``, are no classes: the folders in them, or a table."""
+    """The advice if folders, or those named in ``parts``, are not classes: give the folders in them, or a table."""
     alike = [folder for folder in folders if name_of(folder) in parts or not parts]
     above = {os.path.dirname(folder) for folder in alike}
     if not _may_hold_classes(tree, alike):
@@ -457,7 +457,7 @@ def _instead(tree: _Tree, folders: Sequence[str], parts: Sequence[str], inner: s
 
 
 def _above_findings(tree: _Tree, folders: Sequence[str]) -> dict[tuple[str, str], str]:
-    """(folder, positive) -> study1_positive, of folders with two such words, or more, below them."""
+    """(folder, "positive") -> "study1_positive", for folders with two or more such words below them."""
     found: dict[tuple[str, str], str] = {}
     for folder in folders:
         inside = paths_below(tree.index.folders, folder)
@@ -475,13 +475,13 @@ def _splits_below(tree: _Tree, folders: Sequence[str]) -> list[str]:
 
 
 def _holds_classes(tree: _Tree, folder: str, classes: Sequence[str]) -> bool:
-    """ "Original Dataset", or a folder in which there are some of the names of the classes beside it."""
+    """Whether it has several folders, and a name like "Original Dataset" or two folders named as classes beside it."""
     inside = set(map(name_of, tree.children(folder)))
     return len(inside) > 1 and (says_nothing(name_of(folder)) or len(inside & {*classes} - {name_of(folder)}) > 1)
 
 
 def _are_versions(tree: _Tree, folders: Sequence[str]) -> bool:
-    """Whether the folders of each name hold files of the same names, which are none that a program counted."""
+    """Whether the folders of each class contain files of the same names, other than counted ones (``are_counted``)."""
     held: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
         held[name_of(folder)] |= {name_of(stem(path)) for path in tree.paths(folder)}
@@ -490,8 +490,8 @@ def _are_versions(tree: _Tree, folders: Sequence[str]) -> bool:
 
 
 def _may_hold_classes(tree: _Tree, folders: Sequence[str]) -> bool:
-    """colon/{colon_aca, colon_n}, 8863/{0, 1}: each folder holds only folders, of several names in all. Names with
-    numbers, as patients have, only where there are few, and fewer than folders around them.
+    """Whether each folder contains only folders, of several names in all: colon/{colon_aca, colon_n}, 8863/{0, 1}.
+    Names with digits, as of patients, must be few, and fewer than the folders around them.
     """
     inside: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
@@ -506,7 +506,7 @@ def _may_hold_classes(tree: _Tree, folders: Sequence[str]) -> bool:
 
 
 def _why_ids(tree: _Tree, folders: Sequence[str], names: Sequence[str]) -> str:
-    """Why the names are ids of patients, in words; "" where they may be classes."""
+    """Why the names are ids of patients, in words; "" if they may be classes."""
     if patients(names):
         return " by their names"
     inner = [[name_of(child) for child in tree.children(folder)] for folder in folders]

@@ -1,6 +1,6 @@
-"""Images that are the same film: exported again, cropped, shifted, mirrored or with another contrast.
+"""Find images of the same film: exported again, cropped, shifted, mirrored or with another contrast.
 
-Candidates are the images whose components are nearest; each is then registered to the other and their details compared.
+Candidates are images with similar principal components; one is then registered to the other and their details compared.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 from threadpoolctl import threadpool_limits
 
-LEAST_CORRELATION, SURE_CORRELATION = 0.9, 0.99  # of details of one film; and where all images of a set are alike
+LEAST_CORRELATION, SURE_CORRELATION = 0.9, 0.99  # of details of one film; its limit if all images of a set are alike
 CANDIDATES = 8  # of each image
-# Pairs that are registered: all candidates of 20,000 images, of more images the most similar pairs.
+# Most pairs that are registered: all candidates of 20,000 images, the most similar pairs of more images.
 MOST_REGISTERED = 160_000
 _VARIANTS = ((0.0, False), (0.0, True), (0.04, False), (0.04, True))  # share cropped off each side, mirrored
 _SIDE, _COMPONENTS, _FITTED_ON = 16, 96, 8192
 _DRAWN_PAIRS, _LEAST_IMAGES, _PERCENTILE = 256, 40, 0.95  # to learn how alike images of a set are by chance
 _BLOCK = 64  # images, or pairs, that a thread works on at a time
-_BLOCK_BYTES = 1 << 27  # that it may take for images compared with all: fewer of them where there are more than 100,000
+_BLOCK_BYTES = 1 << 27  # of a block compared with all images: fewer than 64 images if there are over 100,000
 _SIGMA = 2.0  # of the high-pass, in pixels
 _NOISE = 4.0  # variance in gray levels squared below which there is no detail
-_BORDER = 1 / 28  # of the side, at each edge of the fixed image, where the high-pass knows one side only
+_BORDER = 1 / 28  # of the side, at each edge of the fixed image, where the high-pass has pixels of one side only
 _LEAST_OVERLAP = 0.5  # of the image
-_COARSE_STEPS, _FINE_STEPS, _PROMISING = 6, 2, 0.75  # at half and at full resolution, and the correlation in between
+_COARSE_STEPS, _FINE_STEPS, _PROMISING = 6, 2, 0.75  # at half and at full resolution; correlation needed for the latter
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -45,7 +45,7 @@ class NearPair(NamedTuple):
 class NearPairs(NamedTuple):
     """What was found, by row. skipped: candidate pairs that were not registered, as there were more than 160,000.
 
-    least: the correlation from which on a pair was taken for one film.
+    least: the correlation from which a pair counts as one film.
     """
 
     pairs: tuple[NearPair, ...] = ()
@@ -61,8 +61,8 @@ class NearPairs(NamedTuple):
 
 
 class _Candidates(NamedTuple):
-    """Pairs of rows, int64 [P] each. moving: the image that is cropped and mirrored as number ``variant`` of the
-    variants says to look like ``fixed``. similarity: float32 [P], a cosine.
+    """Pairs of rows, int64 [P] each. moving: the image that looks like ``fixed`` when cropped and mirrored as in
+    ``_VARIANTS[variant]``. similarity: float32 [P], a cosine.
     """
 
     moving: Ints
@@ -77,14 +77,14 @@ class _Candidates(NamedTuple):
 def find_near_pairs(smalls: Smalls, same: Ints, rows: Ints, pool: ThreadPoolExecutor) -> NearPairs:
     """Pairs of images whose details correlate by 0.9 or more once registered (scale, shift, mirror) to each other.
 
-    Where any two images of the set are alike, it takes more (``_least_correlation``). Each image is compared with its 8
+    If all images of the set are alike, it takes more (``_least_correlation``). Each image is compared with its 8
     nearest. smalls: uint8 [n, S, S], S even; same: int [n], equal where the full images have equal pixels (exact
     duplicates: the first stands for all); rows: which to compare. The result does not depend on the number of threads.
     """
     rows = np.sort(rows[np.unique(same[rows], return_index=True)[1]])
     if len(rows) < 2:
         return NearPairs()
-    # Blocks run in parallel, not the products in them: threads of BLAS that wait for each other take longer.
+    # Blocks run in parallel, not the matrix products in them: BLAS threads that wait for each other are slower.
     with threadpool_limits(1, "blas"):
         least = _least_correlation(smalls, rows, pool)
         candidates = _candidates(smalls, rows, pool)
@@ -98,12 +98,12 @@ def find_near_pairs(smalls: Smalls, same: Ints, rows: Ints, pool: ThreadPoolExec
 
 
 def _least_correlation(smalls: Smalls, rows: Ints, pool: ThreadPoolExecutor) -> float:
-    """The correlation that 0.1 pairs of different films are expected to reach by chance, but from 0.9 to 0.99.
+    """The correlation that 0.1 pairs of different films are expected to reach by chance, clipped to 0.9..0.99.
 
     Images with a frame, a logo or a shape in common correlate whatever else they show. Fisher's z (artanh of the
-    correlation) of pairs drawn at random is taken as normal, with the deviation that its median and its 95th percentile
-    give: a few duplicates do not change these. Of all n (n - 1) / 2 pairs 0.1 are expected above the quantile
-    1 - 0.2 / (n (n - 1)). Of fewer than 40 images too many pairs may be duplicates: 0.9.
+    correlation) of pairs drawn at random is assumed normal, with the deviation estimated from its median and its 95th
+    percentile: a few duplicates do not change these. Of all n (n - 1) / 2 pairs 0.1 are expected above the quantile
+    1 - 0.2 / (n (n - 1)). With fewer than 40 images too many pairs may be duplicates: 0.9.
     """
     if len(rows) < _LEAST_IMAGES:
         return LEAST_CORRELATION
@@ -117,11 +117,11 @@ def _least_correlation(smalls: Smalls, rows: Ints, pool: ThreadPoolExecutor) -> 
 
 
 def _candidates(smalls: Smalls, rows: Ints, pool: ThreadPoolExecutor) -> _Candidates:
-    """The 8 nearest of each image in any variant of it; of a pair found twice, the more similar variant."""
+    """The 8 nearest images of each image, in any variant of it; of a pair found twice, the more similar variant."""
     mean, axes = _whitening(_vectors(smalls, rows, *_VARIANTS[0]))
     queries: list[Floats] = [_unit(np.dot(_vectors(smalls, rows, *one) - mean, axes)) for one in _VARIANTS]
     count = min(CANDIDATES, len(rows) - 1)
-    block = max(1, min(_BLOCK, _BLOCK_BYTES // (18 * len(rows))))  # 18: bytes of what ``nearest`` holds of a pair
+    block = max(1, min(_BLOCK, _BLOCK_BYTES // (18 * len(rows))))  # 18: bytes per pair in ``nearest``
 
     def nearest(start: int) -> tuple[Ints, Ints, Floats]:
         """[B, count] each: places of the nearest, their variant, and the cosine."""
@@ -148,7 +148,7 @@ def _candidates(smalls: Smalls, rows: Ints, pool: ThreadPoolExecutor) -> _Candid
 
 
 def _vectors(smalls: Smalls, rows: Ints, cropped: float, mirrored: bool) -> Floats:
-    """float32 [n, 256]: what remains of each image, averaged to 16 x 16 pixels, of mean 0 and length 1."""
+    """float32 [n, 256]: each image, cropped and mirrored, averaged to 16 x 16 pixels, of mean 0 and length 1."""
     edges = np.linspace(cropped, 1 - cropped, _SIDE + 1)[:, None] * smalls.shape[1]
     pixels = np.arange(smalls.shape[1])
     shares = np.clip(np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels), 0, None).astype(np.float32)
@@ -162,9 +162,9 @@ def _vectors(smalls: Smalls, rows: Ints, cropped: float, mirrored: bool) -> Floa
 def _whitening(vectors: Floats) -> tuple[Floats, Floats]:
     """float32 [256] and [256, K]: the mean, and the 96 largest principal axes divided by their standard deviations.
 
-    Chest X-rays differ little from their mean, and mostly in brightness and width; whitened, all axes count alike
-    (Jegou and Chum, Negative evidences and co-occurences in image retrieval, 2012). Of fewer than 192 images the axes
-    would be noise: these are compared as they are.
+    Chest X-rays differ little from their mean, and mostly in brightness and width; whitened, all axes count equally
+    (Jegou and Chum, Negative evidences and co-occurences in image retrieval, 2012). With fewer than 192 images the
+    axes would be noise: vectors stay as they are.
     """
     if len(vectors) < 2 * _COMPONENTS:
         return np.zeros(vectors.shape[1], dtype=np.float32), np.eye(vectors.shape[1], dtype=np.float32)
@@ -176,7 +176,7 @@ def _whitening(vectors: Floats) -> tuple[Floats, Floats]:
 
 
 def _unit(vectors: Floats) -> Floats:
-    """Vectors (last axis) of length 1; those of length 0 stay."""
+    """The vectors (last axis) scaled to length 1; those of length 0 stay 0."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 1e-6), dtype=np.float32)
 
@@ -188,7 +188,7 @@ def _correlations(smalls: Smalls, pairs: _Candidates, pool: ThreadPoolExecutor) 
 
 
 def _registered(smalls: Smalls, pairs: _Candidates) -> Floats:
-    """``_correlations`` of a block: at half the resolution first, and at the full one where that is promising."""
+    """``_correlations`` of a block: at half resolution first, then at full resolution for promising pairs."""
     moving, fixed = _details(smalls[pairs.moving]), _details(smalls[pairs.fixed])
     cropped, mirrored = (np.array(column)[pairs.variant] for column in zip(*_VARIANTS, strict=True))
     moving = np.where(mirrored[:, None, None], moving[:, :, ::-1], moving)
@@ -215,11 +215,11 @@ def _details(smalls: Smalls) -> Floats:
 
 
 def _register(moving: Floats, fixed: Floats, warp: Floats, steps: int) -> tuple[Floats, Floats]:
-    """Warp ``moving`` until it looks like ``fixed``: the highest correlation on the way (float32 [n]), the last warp.
+    """Warp ``moving`` to look like ``fixed``; returns the highest correlation of all steps (float32 [n]) and the warp.
 
-    moving, fixed: float32 [n, S, S]. warp: float32 [n, 2, 2], of y and x scale and shift from fixed to moving image,
-    with coordinates from -1 to 1. Gauss-Newton, forwards compositional (Baker and Matthews, Lucas-Kanade 20 years on,
-    2004), on images of mean 0 and length 1 in their overlap. Where that is less than half of the image: -1.
+    moving, fixed: float32 [n, S, S]. warp: float32 [n, 2, 2], scale and shift of y and of x from fixed to moving image,
+    in coordinates from -1 to 1. Gauss-Newton, forwards compositional (Baker and Matthews, Lucas-Kanade 20 years on,
+    2004), on images of mean 0 and length 1 in their overlap. An overlap of less than half of the image gives -1.
     """
     size = moving.shape[1]
     place = ((np.arange(size) + 0.5) / size * 2 - 1).astype(np.float32)
@@ -243,7 +243,7 @@ def _register(moving: Floats, fixed: Floats, warp: Floats, steps: int) -> tuple[
             normal = jacobian @ jacobian.transpose(0, 2, 1)
             normal += np.eye(4) * (1e-3 * np.trace(normal, axis1=1, axis2=2)[:, None, None] + 1e-9)
             change = np.linalg.solve(normal, jacobian @ (right - left)[:, :, None]).reshape(-1, 2, 2)
-            change = np.clip(change, -0.06, 0.06)  # no step further than the linear model holds
+            change = np.clip(change, -0.06, 0.06)  # no step beyond the range of the linear model
             warp = np.stack(
                 [warp[..., 0] * (1 + change[..., 0]), warp[..., 1] + warp[..., 0] * change[..., 1]], axis=-1
             )
@@ -251,8 +251,8 @@ def _register(moving: Floats, fixed: Floats, warp: Floats, steps: int) -> tuple[
 
 
 def _masked(images: Floats, mask: Floats, area: Floats) -> tuple[Floats, Floats]:
-    """float32 [n, S * S], of mean 0 and length 1 where the mask is 1, 0 elsewhere; and what it was divided by."""
+    """float32 [n, S * S], of mean 0 and length 1 where the mask is 1, 0 elsewhere; and the divisor [n]."""
     flat = (images * mask).reshape(len(images), -1)
     flat -= (flat.sum(axis=1) / area)[:, None] * mask.reshape(len(images), -1)
-    length = np.maximum(np.linalg.norm(flat, axis=1), 1)  # of details about S; of a flat image, rounding alone
+    length = np.maximum(np.linalg.norm(flat, axis=1), 1)  # about S for details; only rounding errors for a flat image
     return flat / length[:, None], length

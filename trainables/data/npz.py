@@ -1,4 +1,4 @@
-"""A data set that is one .npz in MedMNIST's form: ``train_images``, ``train_labels``, and the same of val and test."""
+"""Read a data set from one .npz in MedMNIST's format: ``train_images``, ``train_labels``, the same for val and test."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _NOT_HERE = ("val_data", "test_data", "no_finding", "split_names", "group_from",
 
 
 def list_npz(path: Path, config: DataConfig) -> Samples:
-    """Read images uint8 [N, H, W] or [N, H, W, 3], and labels of whole numbers: [N] or [N, 1] is a class each, [N, k]
-    of 0 and 1 are k labels (with ``--task single_label`` one class, of which each row has one).
+    """Read images uint8 [N, H, W] or [N, H, W, 3], and labels of whole numbers: [N] or [N, 1] are one class per image,
+    [N, k] of 0 and 1 are k labels (with ``--task single_label`` k classes, one-hot).
 
-    Classes are called by number unless ``config.class_names`` has a name. Splits that are not there are drawn. Raises
-    ``UserError`` with all that is wrong of the arrays; nothing is unpickled.
+    Classes are named by number unless ``config.class_names`` has a name. Missing splits are drawn. Raises ``UserError``
+    with all problems of the arrays; nothing is unpickled.
     """
     others = {dashed(name): getattr(config, name) for name in _NOT_HERE}
     given = {**config.table_options(), **{name: value for name, value in others.items() if value}}
@@ -66,7 +66,7 @@ def list_npz(path: Path, config: DataConfig) -> Samples:
 
 @dataclass(frozen=True)
 class _Array:
-    """What the head of an array in the file says."""
+    """An array in the file, as its header describes it."""
 
     name: str
     member: zipfile.ZipInfo
@@ -84,7 +84,7 @@ class _Array:
         return values.reshape(self.shape, order="F" if self.fortran else "C")
 
     def read_into(self, archive: zipfile.ZipFile, values: npt.NDArray[Any]) -> None:
-        """Fill a contiguous array of as many bytes, in the order of the file."""
+        """Fill a contiguous array of the same number of bytes, in the order of the file."""
         left = values.reshape(-1).view(np.uint8).data
         with archive.open(self.member) as stream:
             _read_head(stream)
@@ -98,7 +98,7 @@ class _Array:
 
 
 def _arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, _Array]:
-    """Every array by its name, none of them read. Raises ``UserError`` for those that only a pickle could hold."""
+    """Every array by its name; no data is read. Raises ``UserError`` if one is damaged, pickled or far too large."""
     found, problems = {}, []
     for member in archive.infolist():
         name = member.filename.removesuffix(".npy")
@@ -131,7 +131,7 @@ def _read_head(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
             shape, fortran, dtype = read(stream)
     except ValueError:
         raise
-    except Exception as error:  # The head is a literal of Python's, which may fail in as many ways: TokenError, ...
+    except Exception as error:  # The header is a Python literal, which may fail in many ways: TokenError, ...
         raise ValueError(f"a damaged head ({type(error).__name__})") from None
     if any(axis < 0 for axis in shape):
         raise ValueError(f"shape {shape}")
@@ -139,7 +139,7 @@ def _read_head(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
 
 
 def _of_splits(path: Path, arrays: dict[str, _Array], kind: str) -> dict[str, _Array]:
-    """By split, in the order of ``SPLITS``, the arrays called "train_images" and the like."""
+    """Split -> its array, such as "train_images", in the order of ``SPLITS``. kind: "images" or "labels"."""
     named: dict[str, _Array] = {}
     for name, array in arrays.items():
         split = SPLIT_WORDS.get(name.removesuffix(f"_{kind}")) if name.endswith(f"_{kind}") else None
@@ -151,7 +151,7 @@ def _of_splits(path: Path, arrays: dict[str, _Array], kind: str) -> dict[str, _A
 
 
 def _faults(images: dict[str, _Array], labels: dict[str, _Array], names: Sequence[str]) -> Iterator[str]:
-    """What is wrong of the arrays of images and labels; names: of all arrays."""
+    """Problems of the arrays of images and labels; names: of all arrays."""
     if "train" not in images:
         what = "not in MedMNIST's format (train_images, train_labels and the same for val and test)"
         yield f"{what}: it has {some(names) or 'nothing'}"
@@ -183,7 +183,7 @@ def _faults(images: dict[str, _Array], labels: dict[str, _Array], names: Sequenc
 
 
 def _labels(path: Path, values: npt.NDArray[Any], config: DataConfig) -> tuple[str, tuple[str, ...], npt.NDArray[Any]]:
-    """Task, classes and labels as ``Samples`` has them; values: [n, k]."""
+    """Task, classes and labels as in ``Samples``; values: [n, k]."""
     columns = values.shape[1]
     allowed = (values == np.floor(values)) & (np.abs(values) < 2**31) if columns == 1 else np.isin(values, (0, 1))
     if not allowed.all():
@@ -205,7 +205,7 @@ def _labels(path: Path, values: npt.NDArray[Any], config: DataConfig) -> tuple[s
 
 
 def _pixels(archive: zipfile.ZipFile, arrays: Sequence[_Array]) -> npt.NDArray[np.uint8]:
-    """All images one after the other, uint8 [n, H, W] or [n, H, W, 3], read array by array into one."""
+    """All images, uint8 [n, H, W] or [n, H, W, 3], read array by array into one."""
     shape = arrays[0].shape[1:3] if arrays[0].shape[3:] == (1,) else arrays[0].shape[1:]
     pixels = np.empty((sum(array.shape[0] for array in arrays), *shape), dtype=np.uint8)
     start = 0

@@ -1,4 +1,4 @@
-"""From what a user has to what trials can train on: read, decode, split, examine, write."""
+"""Prepare a user's data for trials: read, decode, split, check, write."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ def prepare(
 ) -> dict[str, Any]:
     """Make a data set ready for trials and return the content of dataset.json.
 
-    Writes dataset.json, splits.csv, images.csv and thumbnails.npz into ``run_dir`` only when all is well; the decoded
-    images go to ``cache_dir``, where the next sweep on the same images finds them. workers: images decoded at the same
-    time. folds: into how many train and val have to be divisible for cross-validation, if at all.
-    Raises ``UserError``: what names, tables and bytes tell before an image is decoded, the rest after it.
+    Writes dataset.json, splits.csv, images.csv and thumbnails.npz into ``run_dir`` only if there is no problem; the
+    decoded images go to ``cache_dir``, where the next sweep on the same images finds them. workers: images decoded in
+    parallel. folds: how many folds train + val must be divisible into for cross-validation, if any.
+    Raises ``UserError``: for problems of names, tables and bytes before images are decoded, for the rest after it.
     """
     ready = _decode(_look(config, folds), cache_dir, workers, progress, folds)
     assert ready.cache is not None
@@ -105,16 +105,16 @@ def prepare(
 
 
 def inspect(config: DataConfig, folds: int | None = None) -> dict[str, Any]:
-    """What is known before an image is decoded, as ``prepare`` has it; ``cache`` is null and nothing is written.
+    """The content of dataset.json as known before images are decoded; ``cache`` is null and nothing is written.
 
-    Tables are read, folders listed, files of equal size compared. ``channels``: 3, unless the images are at hand.
+    Tables are read, folders listed, files of equal size compared. ``channels``: 3, or 1 for gray pixels in memory.
     """
     return _look(config, folds).summary()
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Ready:
-    """A data set that passed so far. rows: int64 [n], row in the cache of each row of ``samples``; splits: str [n].
+    """A data set that is valid so far. rows: int64 [n], row in the cache of each row of ``samples``; splits: str [n].
 
     same: int64 [n], equal for equal images. cache: None before the images are decoded.
     """
@@ -181,7 +181,7 @@ class _Ready:
         return digest.hexdigest()
 
     def _missing(self) -> dict[str, dict[str, int]]:
-        """Images of each split of which it is not known whether they have a label; {} if it is known of all."""
+        """How many images of each split have each label missing; {} if no label is missing."""
         missing = self.samples.labels == MISSING
         if not missing.any():
             return {}
@@ -189,7 +189,7 @@ class _Ready:
         return {split: dict(zip(self.samples.classes, counts[split], strict=True)) for split in SPLITS}
 
     def _group_counts(self) -> dict[str, Any]:
-        """Groups in all and in each split."""
+        """The number of groups, in total and in each split."""
         if self.samples.groups is None:
             return {"count": None, "counts": {}}
         units = kept_together(self.samples.groups, len(self.samples))
@@ -223,7 +223,7 @@ class _Ready:
 
 
 def _look(config: DataConfig, folds: int | None) -> _Ready:
-    """All that names, tables and the first bytes of files tell; raises ``UserError`` with all problems of them."""
+    """Check what names, tables and bytes of files show before decoding; raises ``UserError`` with all problems."""
     raise_all(config.problems())
     config, note = apply_preset(config)
     listed = list_samples(config)
@@ -267,7 +267,7 @@ def _look(config: DataConfig, folds: int | None) -> _Ready:
 
 
 def reasons_unread(files: Sequence[Path]) -> list[str | None]:
-    """Why each of the files that do not begin as an image does cannot be decoded; None for all that can be."""
+    """Why each file cannot be decoded, else None. Only files that do not begin like an image are tried."""
     return [
         None if kind is not None else prepare_image(file, LEAST_IMAGE_SIZE, "squash").stats.reason
         for file, kind in zip(files, of_files(image_kind, files), strict=True)
@@ -275,7 +275,7 @@ def reasons_unread(files: Sequence[Path]) -> list[str | None]:
 
 
 def _readable(samples: Samples, reasons: Sequence[str | None]) -> tuple[npt.NDArray[np.int64], list[dict[str, str]]]:
-    """The rows that can be read, and the path and the reason of each other; reasons: [] = all can be."""
+    """The rows that can be read, and the path and the reason of each other; reasons: None = can be, [] = all can be."""
     found = {row: reason for row, reason in enumerate(reasons) if reason is not None}
     dropped = [{"path": samples.paths[row], "reason": reason} for row, reason in found.items()]
     return np.setdiff1d(np.arange(len(samples)), list(found)), dropped
@@ -286,13 +286,13 @@ def _beyond(config: DataConfig) -> str:
 
 
 def _decode(looked: _Ready, cache_dir: Path, workers: int, progress: Progress | None, folds: int | None) -> _Ready:
-    """Decode the images, keep equal pixels together, too, and examine all; raises ``UserError`` with all problems."""
+    """Decode the images, also keep those of equal pixels together, and run all checks; raises ``UserError``."""
     config, listed = looked.config, looked.samples
     sources = listed.files if listed.pixels is None else listed.pixels
     compare = listed.kind != "demo"  # its splits are by design, and phantoms all look alike
     cache = open_or_build(sources, config.image_size, config.fit, cache_dir, workers, progress, compare)
     rows, unreadable = _readable(listed, [one.reason for one in cache.stats])
-    # The pixels of an npz are in the cache now: a copy of them would be a second set in memory.
+    # The pixels of an .npz are in the cache now: they need not stay in memory, too.
     samples = dataclasses.replace(listed, pixels=None).subset(rows)
     stats = [cache.stats[row] for row in rows]
     dropped = (*looked.dropped, *unreadable)
@@ -324,7 +324,7 @@ def _decode(looked: _Ready, cache_dir: Path, workers: int, progress: Progress | 
 
 
 def equal_files(samples: Samples) -> npt.NDArray[np.int64]:
-    """int64 [n], equal for files, or drawn pixels, of equal bytes. A file is read if another one has its size."""
+    """int64 [n], equal for files, or pixels in memory, of equal bytes. A file is read only if another has its size."""
     if samples.pixels is not None:
         return _numbered(map(content_hash, samples.pixels))
     keys: list[Hashable] = [*of_files(_size, samples.files)]
@@ -338,7 +338,7 @@ def equal_files(samples: Samples) -> npt.NDArray[np.int64]:
 def _size(file: Path) -> int | str:
     try:
         return file.stat().st_size
-    except OSError:  # what is wrong with it is told when it is decoded
+    except OSError:  # its decoding will report the error
         return str(file)
 
 
@@ -359,7 +359,7 @@ def _numbered(keys: Iterable[Hashable]) -> npt.NDArray[np.int64]:
 
 
 def list_samples(config: DataConfig) -> Samples:
-    """The rows of a data set, whatever its source; no image is decoded. Raises ``UserError`` where there is none.
+    """The rows of a data set, whatever its source; no image is decoded. Raises ``UserError`` if it cannot be read.
 
     config: as ``apply_preset`` leaves it.
     """
@@ -387,7 +387,7 @@ def list_samples(config: DataConfig) -> Samples:
 def _fold_problems(
     samples: Samples, splits: npt.NDArray[np.str_], folds: int | None, seed: int, same: npt.NDArray[np.int64]
 ) -> list[str]:
-    """Why train and val cannot be divided into so many folds."""
+    """Why train + val cannot be divided into ``folds`` folds; [] if they can."""
     if folds is None or folds < 2:
         return []
     rows = np.flatnonzero(splits != "test").tolist()
@@ -405,7 +405,7 @@ def _stops(result: CheckResult, config: DataConfig, readable: int) -> bool:
 
 
 def _as_problem(result: CheckResult, samples: Samples, splits: npt.NDArray[np.str_] | None = None) -> str:
-    """An error with its first occurrences and the way out, in one text of several lines. splits: None = not to show."""
+    """An error with its first items and the way out, in several lines. splits: None = items are (path, reason)."""
     rows = {} if splits is None else rows_by(samples.paths)
     lines = [f"{result.message}: {WAYS_OUT[result.check]}"]
     for item in result.items[:_MOST_SHOWN]:

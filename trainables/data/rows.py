@@ -1,4 +1,4 @@
-"""A data set that is a table: its rows, and those of further tables, lists and folders, to samples."""
+"""Turn a table data set (its rows, and those of further tables, lists and folders) into samples."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from trainables.data.table import read_list
 from trainables.data.table_source import TABLE, Table, TableSource, matching_rows, split_words
 
 _MOST_EXAMPLES = 3
-_ENOUGH = 0.5  # Where more of the rows are left, they are judged in the same answer as what nobody has decided.
+_ENOUGH = 0.5  # If more of the rows are usable, their problems are reported together with undecided labels.
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+(?:\.0+)?")
 
@@ -46,12 +46,12 @@ Splits = npt.NDArray[np.str_]
 
 
 def list_table(path: Path, config: DataConfig) -> Samples:
-    """List the images that a table names, with their labels, splits, groups and what else is asked for.
+    """List the images that a table names, with their labels, splits, groups and other requested columns.
 
     path: the table, absolute; validation and test may be tables, lists of files or folders of their own, as
-    ``config.val_data`` and ``test_data`` say, or lie beside it. ``problems`` tells of rows that cannot be used. Raises
-    ``UserError`` where the rest cannot be understood: no table, a column that is not there, cells whose meaning only
-    the user can tell; with it comes all else that is wrong.
+    ``config.val_data`` and ``test_data`` say, or tables beside it. ``problems``: about rows that cannot be used. Raises
+    ``UserError``, with all problems found so far, if the rest cannot be interpreted: no table, a missing column, cells
+    whose meaning only the user knows.
     """
     source = TableSource.read(path, config)
     asked, not_asked = matching_rows(source.rows, config)
@@ -79,10 +79,10 @@ def list_table(path: Path, config: DataConfig) -> Samples:
 
 @dataclass(frozen=True)
 class _Images:
-    """Which image each row names: one pair a row, or several for a row that names a folder.
+    """Which image each row names: one pair per row, or several for a row that names a folder.
 
-    row: int64 [m], the row's place; image: int64 [m], place in ``files``: absolute paths, each once.
-    index: of the data's folder.
+    row: int64 [m], position of the row; image: int64 [m], position in ``files``: absolute paths, each once.
+    index: of ``TableSource.root``.
     """
 
     row: Ints
@@ -91,15 +91,15 @@ class _Images:
     index: FileIndex
 
     def shown(self, image: int) -> str:
-        """As the user would recognise it: below the data's folder."""
+        """The path of an image for the user: relative to the root of ``index``."""
         return shown_path(self.files[image].removeprefix(f"{self.index.root.as_posix()}/"))
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """The rows [n] of a table on their way to samples; what is wrong with them goes to ``use``.
+    """Turns the rows [n] of a table into samples; problems with them go to ``use``.
 
-    asked: bool, which of the rows of ``source`` they are.
+    asked: bool, which of the rows of ``source`` are in ``rows``.
     """
 
     config: DataConfig
@@ -109,7 +109,7 @@ class _Listing:
     asked: Mask
 
     def split_words(self) -> Splits:
-        """str [n]: the split of each row as its table or the split column says, "" where nobody does."""
+        """str [n]: the split of each row by its table or the split column, "" if neither gives one."""
         of_tables: Splits = np.array([table.split for table in self.source.tables], dtype="<U5")
         splits: Splits = of_tables[self.rows[TABLE].to_numpy()]
         column = self.source.split_column
@@ -131,13 +131,13 @@ class _Listing:
             self.use.fault(f"column {column!r}", strange, f"{what}; {way_out}")
         splits = np.where(splits == "", found, splits)
         for split, given in {"val": self.config.val_data, "test": self.config.test_data}.items():
-            # A preset speaks of the tables beside its own.
+            # In a preset, "none" means the tables beside its own, not rows of it.
             if given == "none" and said_by_preset(self.config, f"{split}_data") != "none":
                 self.use.leave_out(f"{split} by column {column!r} (--{split}-data none)", splits == split)
         return splits
 
     def find_images(self) -> _Images:
-        """Find the image, or the folder of images, that each row names, below the folder of its table."""
+        """Find the image, or the folder of images, that each row names, below the image folder of its table."""
         names_of_all = self.source.rows[self.config.path_column].copy()
         blank = (names_of_all == "").to_numpy()[self.asked]
         self.use.fault(f"column {self.config.path_column!r}", blank, "the path is empty")
@@ -153,7 +153,7 @@ class _Listing:
                 if table.root == root and root in table.path.parents[1:]:
                     self._from_its_own_folder(names_of_all, table, index)
             cells = names_of_all[self.asked].iloc[mine].tolist()
-            # An image of a row that is not asked for is not that of a row whose own file is missing.
+            # The image of a row that ``--where`` leaves out must not pass for the missing file of another row.
             located = index.locate(cells, names_of_all[~self.asked & (root_of_all == str(root))].unique())
             self.use.notes += located.notes
             sizes = np.array([len(found) for found in located.rows], dtype=np.int64)
@@ -173,7 +173,7 @@ class _Listing:
         return _Images(row[order], image[order], tuple(number), indexes[self.source.root])
 
     def _from_its_own_folder(self, names: pd.Series[str], table: Table, index: FileIndex) -> None:
-        """Paths that start from the folder of their table, where it is not the data's: write them from the latter."""
+        """Make the names that are relative to the folder of their table relative to the root of ``index``, in place."""
         start, known = table.path.parent.relative_to(index.root).as_posix(), set(index.images)
         rows = (self.source.rows[TABLE] == table.place).to_numpy()
         places, cells = pd.factorize(names[rows])
@@ -193,7 +193,7 @@ class _Listing:
         )
 
     def _leave_out_missing(self, rows: Mask, index: FileIndex, of_root: Mask) -> None:
-        """rows: whose files are missing below the folder of ``index``; of_root: all whose files should lie there."""
+        """rows: those whose files are missing below the root of ``index``; of_root: all whose files belong there."""
         if not rows.any():
             return
         cells = list(map(str, self.rows[self.config.path_column][rows]))
@@ -224,7 +224,7 @@ class _Listing:
             )
 
     def splits(self, images: _Images, words: Splits) -> Splits | None:
-        """str [m], of each pair of row and image; None: all are ours to draw."""
+        """str [m]: the split of each pair of row and image; None = all splits are to be drawn."""
         tables, lists, folders = self.source.tables, self.source.lists, self.source.folders
         splits = words[images.row].copy()
         of_main = (self.rows[TABLE] == 0).to_numpy()
@@ -249,7 +249,7 @@ class _Listing:
         return splits
 
     def _named(self, split: str, file: Path, images: _Images) -> Mask:
-        """bool [m]: the pairs whose row or image stands in a list of files."""
+        """bool [m]: the pairs whose row or image is named in a list of files."""
         names = list(dict.fromkeys(read_list(file)))
         cells = self.rows[self.config.path_column]
         located = images.index.locate(names)
@@ -268,7 +268,7 @@ class _Listing:
         return np.asarray(cells.isin(names).to_numpy()[images.row] | of_image)
 
     def samples(self, labels: Labels, images: _Images, splits: Splits | None) -> Samples:
-        """One sample for each image (in each split: checks will find it twice), in the order of the rows."""
+        """One sample per image and split (checks report an image in two splits), in the order of the rows."""
         pairs = np.flatnonzero(self.use.usable[images.row])
         keys = images.image[pairs]
         if splits is not None:
@@ -312,9 +312,9 @@ class _Listing:
     def _united(
         self, labels: Labels, values: npt.NDArray[Any], images: _Images, pairs: Ints, first: Ints, image_of: Ints
     ) -> tuple[npt.NDArray[Any], Mask]:
-        """The labels of each image that stands in several rows, and which images can be kept.
+        """The labels of each image, merged over its rows, and which images can be kept.
 
-        values: of each pair; first: of each image, its first pair; image_of: the image of each pair.
+        values: labels of each pair; first: the first pair of each image; image_of: the image of each pair.
         """
         order = np.argsort(image_of, kind="stable")
         starts = np.flatnonzero(np.diff(image_of[order], prepend=-1))
@@ -353,7 +353,7 @@ class _Listing:
 
 
 def _with_unnamed(samples: Samples, images: _Images, config: DataConfig) -> Samples:
-    """A note of the images of the data's folder that no row names."""
+    """Add a note with the number of images below the root of ``images.index`` that no row names."""
     named, root = {*images.files, *map(str, samples.files)}, f"{images.index.root}/"
     count = sum(f"{root}{image}" not in named for image in images.index.images)
     note = f"files that no row{' in use' if config.where else ''} names: {count}"
@@ -361,7 +361,7 @@ def _with_unnamed(samples: Samples, images: _Images, config: DataConfig) -> Samp
 
 
 def _with_folder(samples: Samples, split: str, folder: Path, root: Path, config: DataConfig) -> Samples:
-    """Also the images of a folder with a folder for each class, as ``split``."""
+    """Add the images of a folder of class folders, as ``split``."""
     if samples.task == "multi_label":
         raise UserError(f"--{split}-data {folder}: folders give one class per image, the table several; give a table")
     own = DataConfig(data=str(folder), class_from=config.class_from, class_names=config.class_names)
@@ -389,9 +389,9 @@ def _with_folder(samples: Samples, split: str, folder: Path, root: Path, config:
 
 
 def _without_unused(samples: Samples, config: DataConfig) -> Samples:
-    """Without the classes that no image is left of, or that had none, such as UNK of one column for each class.
+    """Without single-label classes that have no image (left), such as UNK of one column for each class.
 
-    Raises ``UserError`` for one that ``--classes`` names.
+    Raises ``UserError`` for such a class that ``--classes`` names.
     """
     if samples.task == "multi_label":
         return samples
@@ -401,14 +401,14 @@ def _without_unused(samples: Samples, config: DataConfig) -> Samples:
     asked = asked_classes(config)
     raise_all([f"--classes {name}: the table has it, but no row of it can be used" for name in unused if name in asked])
     kept = take_classes(samples, [name for name in samples.classes if name not in unused])
-    if asked:  # The others are left out, and counted.
+    if asked:  # The other classes are already counted as left out.
         return kept
     return dataclasses.replace(kept, notes=(*kept.notes, f"no image has the class {some(unused, MOST_NAMES)}"))
 
 
 def _with_groups(samples: Samples, source: TableSource, config: DataConfig) -> Samples:
-    """The groups that ``--group-from`` finds in the paths below the folder of the images; a warning if no patients are
-    known.
+    """Add the groups that ``--group-from`` finds in paths below the image folders; or a warning if file names look like
+    those of patients and none are known.
     """
     if config.group_column is not None or any(one.check == "unused_patients" for one in source.checks):
         return samples
@@ -416,7 +416,7 @@ def _with_groups(samples: Samples, source: TableSource, config: DataConfig) -> S
     paths = [_below(roots, file) for file in samples.files]
     if config.group_from is None:
         units = [group or path for group, path in zip(samples.groups or paths, paths, strict=True)]
-        rows = [rows[0] for rows in rows_by(units).values()]  # Images of one row are together.
+        rows = [rows[0] for rows in rows_by(units).values()]  # Images of one row stay together.
         splits = samples.splits and [samples.splits[row] for row in rows]
         checks = patients_in_names([paths[row] for row in rows], splits)
         return dataclasses.replace(samples, checks=checks)
@@ -431,7 +431,7 @@ def _with_groups(samples: Samples, source: TableSource, config: DataConfig) -> S
 
 
 def _below(roots: Iterable[str], file: Path) -> str:
-    """The path of a file below the one of the folders that it is in, else the whole."""
+    """The path of a file relative to the first of ``roots`` that contains it, else the whole path."""
     path = file.as_posix()
     return path.removeprefix(next(filter(path.startswith, roots), ""))
 

@@ -1,4 +1,4 @@
-"""The rows of a data set before any image is opened: one type for folders, tables and the demo set."""
+"""The rows of a data set before any image is opened: one type for folders, tables, .npz files and the demo set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WORDS = {
 SPLIT_WORDS = {word: split for split, words in _WORDS.items() for word in words}
 MOST_ITEMS = 50
 FILE_MISSING = "the file is missing (--skip-missing)"
-"""Why a row is left out."""
+"""Why such a row is left out."""
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -32,7 +32,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 class CheckResult:
     """Something about the data that the user should know; ``dataset.json`` keeps all of them.
 
-    check: a short name. severity: "error" (stops, unless the user goes on by an option), "warning" or "info".
+    check: a short name. severity: "error" (stops, unless an option allows it), "warning" or "info".
     items: up to 50 lists of paths, each list one occurrence; count: how many there are in all.
     """
 
@@ -62,16 +62,15 @@ class LeftOut:
 class Samples:
     """The rows of a data set, in a fixed order.
 
-    paths: as the user would recognise them. files: absolute; empty if ``pixels`` is given.
+    paths: as shown to the user. files: absolute; empty if ``pixels`` is given.
     labels: int64 [n] (single_label), or int8 [n, classes] of 0, 1 and ``MISSING`` (multi_label).
-    splits: "train", "val", "test" each, or None for all rows: none given.
-    groups: None = not known of any row; a value "" = not known, the row is a group of its own. group_from: where they
-    come from, as the user said it: a column's name, or the regular expression.
-    pixels: uint8 [n, H, W], for a set that is drawn, not read.
-    checks: what was seen while listing. problems: rows that cannot be used, in words; they are not among the samples.
-    nothing_to_tell: why nothing can be learnt from them, in words, if all are of one class, or without any label; else
-    empty.
-    left_out: what is not used by a rule or an option, all of it. notes: how the set was read, one sentence each.
+    splits: "train", "val" or "test" of each row; None = none given.
+    groups: None = unknown for all rows; a value "" = unknown, the row is a group of its own. group_from: their origin
+    as the user gave it: a column's name, or the regular expression.
+    pixels: uint8 [n, H, W] or [n, H, W, 3], of an .npz or the demo set.
+    checks: results found while listing. problems: rows that cannot be used, in words; they are not among the samples.
+    nothing_to_tell: why nothing can be learned, in words, if there is only one class or no label; else "".
+    left_out: everything that a rule or an option excludes. notes: how the set was read, one sentence each.
     """
 
     kind: str
@@ -133,7 +132,7 @@ class Samples:
         return tuple(name for name, present in zip(self.classes, self.labels[row], strict=True) if present == 1)
 
     def missing_text(self, row: int) -> str:
-        """The labels, ``a|b``, of which it is not known whether the image has them."""
+        """The missing labels, ``a|b``: it is not known whether the image has them."""
         if self.labels.ndim == 1:
             return ""
         return "|".join(name for name, cell in zip(self.classes, self.labels[row], strict=True) if cell == MISSING)
@@ -150,7 +149,7 @@ def class_counts(labels: npt.NDArray[Any], classes: int) -> npt.NDArray[np.int64
 
 
 def rows_by(keys: Iterable[_Key]) -> dict[_Key, list[int]]:
-    """The rows, from 0, at which each key stands; keys in the order in which they come."""
+    """The rows, from 0, of each key; keys in order of first occurrence."""
     rows: dict[_Key, list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
         rows[key].append(row)

@@ -1,4 +1,4 @@
-"""The two files of a run folder that say which images were used: splits.csv and thumbnails.npz."""
+"""The files of a run folder about the images that were used: splits.csv, images.csv and thumbnails.npz."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Names = npt.NDArray[np.str_]
 def write_splits(path: Path, samples: Samples, rows: Rows, splits: Names, same: Rows) -> None:
     """splits.csv: row (in the image cache), path, split, label, group, then subgroup_<column> for each subgroup column.
 
-    Where some images are equal (``same``: int64 [n], equal for these): ``equal``, what they have in common, "" for all
-    others. Where it is not known of some whether they have a label: ``missing``, those labels with ``|`` between.
-    The group is hashed: no patient's number leaves the user's own table; with a salt that is kept nowhere, as the few
-    numbers that there are could all be tried.
+    If some images are equal (``same``: int64 [n], equal for these): ``equal``, a number that they share, "" for all
+    others. If some labels are missing: ``missing``, the missing labels of a row, separated by ``|``.
+    The group is hashed: no patient's number leaves the user's own table. The hash has a random salt that is not stored,
+    as the few possible numbers could all be tried.
     """
     salt = secrets.token_bytes(16)
     groups = samples.groups or [""] * len(samples)
@@ -53,8 +53,8 @@ def write_splits(path: Path, samples: Samples, rows: Rows, splits: Names, same: 
 
 
 def write_image_stats(path: Path, samples: Samples, rows: Rows, stats: Sequence[ImageStats]) -> None:
-    """images.csv: row, path, width, height (pixels of the file), mode, bits, jpeg_quality, mean, sd (0..255), and
-    where there is a source column source."""
+    """images.csv: row, path, width, height (pixels of the file), mode, bits, jpeg_quality, mean, sd (0..255), and,
+    if there is a source column, source."""
     columns: dict[str, Sequence[object]] = {"row": rows.tolist(), "path": samples.paths}
     columns |= {name: [getattr(one, name) for one in stats] for name in IMAGE_STATS}
     columns |= {} if samples.sources is None else {"source": samples.sources}
@@ -63,7 +63,7 @@ def write_image_stats(path: Path, samples: Samples, rows: Rows, stats: Sequence[
 
 
 def group_id(group: str, salt: bytes) -> str:
-    """12 hex digits that stand for a group; "" stays ""."""
+    """12 hex digits that replace the name of a group; "" stays ""."""
     return hashlib.sha256(salt + group.encode()).hexdigest()[:12] if group else ""
 
 
@@ -72,8 +72,8 @@ def write_thumbnails(
 ) -> None:
     """thumbnails.npz: path, split, label: str [M]; image: uint8 [M, T, T] (gray) or [M, T, T, 3], T <= 96.
 
-    All of val and of test, up to 1500 each (drawn by ``seed`` beyond), 6 of each class from train, and the paths in
-    ``also``.
+    All of val and of test (if over 1500, 1500 of each, drawn by ``seed``), 6 of each class from train, and the paths
+    in ``also``.
     """
     chosen = _choose(samples, splits, np.random.default_rng([seed, 96]))
     more = {row for row, shown in enumerate(samples.paths) if shown in also}

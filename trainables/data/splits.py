@@ -1,4 +1,4 @@
-"""Which image trains, validates, tests: pure functions of arrays, the same for the same seed."""
+"""Assign images to train, val, test and folds: functions of arrays that give the same result for the same seed."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def assign_splits(
     seed: int,
     same: Ints | None = None,
 ) -> Assignment:
-    """Use the splits given; draw what is missing, stratified by label and never cutting a group in two.
+    """Use the given splits; draw those that are missing, stratified by label and without dividing a group.
 
     labels: int64 [n], or multi-hot [n, classes] (stratified by combination, rare ones merged by their rarest label).
-    groups: [n] or None; "" is a group of its own. same: int64 [n], equal for images that are equal: they stay together,
-    too. None given: about 70 / 15 / 15 (groups and rare labels may shift it). No val given: 15 % of train. No test
+    groups: [n] or None; "" is a group of its own. same: int64 [n], equal for equal images: they stay together, too.
+    No split given: about 70 / 15 / 15 (groups and rare labels may shift it). No val given: 15 % of train. No test
     given: there is none. Raises ``UserError`` without rows to train on, or with fewer groups than splits to draw.
     """
     strata, units = label_strata(labels), kept_together(groups, len(labels), same)
@@ -64,9 +64,9 @@ def assign_splits(
 def missing_classes(
     labels: npt.NDArray[Any], assignment: Assignment, classes: Sequence[str], groups: Sequence[str] | None = None
 ) -> list[str]:
-    """Why not every class can be learned and judged: it has no image in train or val, or every image carries it.
+    """Why a class cannot be learned and evaluated: it has no image in train or val, or all images there have it.
 
-    groups: as ``assign_splits`` takes them. Where val was drawn, one sentence names all classes that are too rare.
+    groups: as in ``assign_splits``. If val was drawn, one sentence names all classes that are too rare.
     """
     parts = {split: assignment.splits == split for split in ("train", "val", "test")}
     counts = {split: class_counts(labels[rows], len(classes)).tolist() for split, rows in parts.items()}
@@ -105,7 +105,7 @@ def missing_classes(
 def _too_rare(
     drawn: Sequence[str], labels: npt.NDArray[Any], classes: Sequence[str], groups: Sequence[str] | None
 ) -> str:
-    """Name the classes that the draw could not put into train and val, and how to go on without them."""
+    """Name the classes that the draw could not put into train and val, and how to continue without them."""
     images = dict(zip(classes, class_counts(labels, len(classes)).tolist(), strict=True))
     units = kept_together(groups, len(labels))
     several = dict(zip(classes, _units_of_classes(labels, units, len(classes)), strict=True))
@@ -130,8 +130,8 @@ def _too_rare(
 def write_folds(splits: Path, folds: Sequence[Path], classes: Sequence[str], seed: int) -> None:
     """Write for each of ``folds`` a file like ``splits`` in which its part of train + val is "val", the rest "train".
 
-    Stratified by label (by combination where there are several) and grouped: no group and no set of equal images is cut
-    in two. Test rows stay as they are. Raises ``UserError`` if a class cannot be in train and val of every fold.
+    Stratified by label (by combination if there are several) and grouped: no group and no set of equal images is
+    divided. Test rows stay as they are. Raises ``UserError`` if a class cannot be in train and val of every fold.
     """
     rows = pd.read_csv(splits, dtype=str, keep_default_na=False)
     mine = rows["split"].isin(["train", "val"])
@@ -150,20 +150,20 @@ def assign_folds(
     seed: int,
     same: Ints | None = None,
 ) -> Ints:
-    """int64 [n]: the fold, 0 to ``count`` - 1, of each row, the same whatever the groups are called.
+    """int64 [n]: the fold, 0 to ``count`` - 1, of each row; names of groups have no influence.
 
-    labels: names with "|" between; groups: "" is a group of its own. same: int [n], equal for equal images.
+    labels: names separated by "|"; groups: "" is a group of its own. same: int [n], equal for equal images.
 
     Raises ``UserError`` if a class is missing from train or val of a fold: then there are too few of its groups.
     """
-    # The name of a single label may have a "|" of its own.
+    # The name of a single label may contain a "|".
     place_of = {name: place for place, name in enumerate(classes)}
     held = ([label] if label in place_of else label.split("|") for label in labels)
     places = [[place_of[name] for name in names if name in place_of] for names in held]
     hot = np.zeros((len(labels), len(classes)), dtype=bool)
     hot[np.repeat(np.arange(len(labels)), [*map(len, places)]), [place for row in places for place in row]] = True
     strata = hot.argmax(axis=1) if (hot.sum(axis=1) == 1).all() else label_strata(hot)
-    # Numbered as they come: what groups are called, which each run hashes anew, changes no fold.
+    # Numbered by first occurrence: names of groups, which each run hashes anew, must not change the folds.
     units = pd.factorize(kept_together(groups, len(labels), same))[0]
     for name, of_class in zip(classes, _units_of_classes(hot, units, len(classes)), strict=True):
         if of_class < count:
@@ -179,9 +179,9 @@ def assign_folds(
 
 
 def label_strata(labels: npt.NDArray[Any]) -> Ints:
-    """int64 [n], equal where rows should be spread alike over the splits.
+    """int64 [n]: the stratum of each row; the rows of a stratum are to be spread evenly over the splits.
 
-    Multi-label rows go by their combination; combinations of fewer than 7 rows go by the rarest label they hold.
+    Multi-label rows are stratified by combination; combinations of fewer than 7 rows by the rarest label they have.
     """
     if labels.ndim == 1:
         return np.asarray(labels, dtype=np.int64)
@@ -211,7 +211,7 @@ def kept_together(groups: Sequence[str] | None, count: int, same: Ints | None = 
 
 
 def first_try(labels: npt.NDArray[Any], splits: Sequence[str] | None, units: Ints, most: int, seed: int) -> Ints:
-    """int64: at most ``most`` rows, in order: whole units, in every split the share of each stratum that it has."""
+    """int64: at most ``most`` rows, ascending: whole units, and the same share of each stratum of every split."""
     strata, rng = label_strata(labels), np.random.default_rng([seed, most])
     chosen: list[Ints] = []
     for split in np.unique(splits) if splits is not None else ("",):
@@ -232,14 +232,12 @@ def first_try(labels: npt.NDArray[Any], splits: Sequence[str] | None, units: Int
 
 
 def _draw(parts: tuple[str, ...], labels: npt.NDArray[Any], strata: Ints, units: Ints, seed: int) -> Names:
-    """ "train" and ``parts``; drawn again, up to 20 times (2 where a draw takes long), while a class is missing that
-    need not be.
-    """
+    """ "train" and ``parts``; drawn up to 20 times (2 if a draw takes long), until no class is avoidably missing."""
     unit_count = len(np.unique(units))
     if unit_count < len(parts) + 1:
         what = "images" if unit_count == len(units) else "groups"
         raise UserError(f"{unit_count} {what} cannot be split into train, {', '.join(parts)}: give more, or the splits")
-    # A class of one or two groups cannot be in three splits: no use to try for it.
+    # A class of one or two groups cannot be in three splits: no further draw helps it.
     classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
     unavoidable = sum(max(0, len(parts) + 1 - count) for count in _units_of_classes(labels, units, classes))
     best, fewest = None, -1
@@ -273,7 +271,7 @@ def _units_of_classes(labels: npt.NDArray[Any], units: Ints, classes: int) -> li
 
 
 def _mended(splits: Names, labels: npt.NDArray[Any], units: Ints, parts: Sequence[str]) -> Names:
-    """Move small units from train to where a class is missing, as long as train keeps every class it has."""
+    """Move small units from train to parts that lack a class, as long as train keeps all of its classes."""
     splits = splits.copy()
     hot = labels == 1 if labels.ndim == 2 else labels[:, None] == np.unique(labels)
     of_unit = np.zeros((int(units.max()) + 1, hot.shape[1]), dtype=bool)
@@ -292,7 +290,7 @@ def _mended(splits: Names, labels: npt.NDArray[Any], units: Ints, parts: Sequenc
 
 
 def _draw_rows(parts: tuple[str, ...], strata: Ints, state: int) -> Names:
-    """15 % of each stratum to each part; of a stratum of a few rows one to each, if one is left to train on."""
+    """15 % of each stratum for each part; of a stratum of a few rows one for each, if one is left for train."""
     rng = np.random.default_rng(state)
     splits = np.full(len(strata), "train", dtype="<U5")
     for stratum in np.unique(strata):
@@ -306,9 +304,9 @@ def _draw_rows(parts: tuple[str, ...], strata: Ints, state: int) -> Names:
 
 
 def _draw_groups(parts: tuple[str, ...], strata: Ints, units: Ints, state: int) -> Names:
-    """Folds of whole groups (scikit-learn); with many groups a stratum 20 folds of which each part takes three (15 %),
-    with few 7 of which each takes one (14 %): a class of 7 groups can then have one in each. With more than 20,000
-    groups 7, too: the time grows with folds times groups.
+    """Draw the parts as folds of whole groups (scikit-learn): with 60 groups or more in every stratum 20 folds, three
+    for each part (15 %); with fewer 7 folds, one for each part (14 %), so that a class of 7 groups can have one in
+    each. Also 7 with more than 20,000 groups: the time grows with folds times groups.
     """
     unit_count = len(np.unique(units))
     least = min(len(np.unique(units[strata == stratum])) for stratum in np.unique(strata))
@@ -325,14 +323,14 @@ def _draw_groups(parts: tuple[str, ...], strata: Ints, units: Ints, state: int) 
 
 def _stratified_folds(strata: Ints, units: Ints, count: int, state: int) -> Ints:
     """int64 [n]: whole units in ``count`` folds, each stratum spread over them (scikit-learn)."""
-    # Imported here: it takes a second, and a data set with a split of its own has no need of it.
+    # Imported here: it takes a second, and a data set with its own splits does not need it.
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     grouped = len(np.unique(units)) < len(units)
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(count, shuffle=True, random_state=state)
     folds = np.zeros(len(units), dtype=np.int64)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a stratum with fewer units than folds: the callers see to it
+        warnings.simplefilter("ignore", UserWarning)  # a stratum with fewer units than folds: the callers handle it
         for fold, (_, rows) in enumerate(splitter.split(np.zeros(len(units)), strata, units)):
             folds[rows] = fold
     return folds

@@ -1,4 +1,4 @@
-"""A table, in any form that it is published in, to a frame of texts: every cell as it stands."""
+"""Read a table of any supported format into a frame of strings, without converting cells."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _TABLE_SUFFIX = re.compile(
 def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     """Read a table: CSV (commas, semicolons, tabs, bars or blanks), Parquet or JSON Lines, also in gzip or zip.
 
-    columns: the names of the columns of a table without header (a first row that has these is one). Cells are texts
-    ("NA" and "007" too) without white space around them, "" for nothing. The index is the row's number as a
-    spreadsheet shows it (the header is row 1; Parquet and JSON Lines: from 1); rows without any text are left out.
+    columns: the names of the columns of a table without a header (a first row that has these is taken as one). Cells
+    are strings ("NA" and "007" too) without white space around them, "" for no value. The index is the row's number as
+    a spreadsheet shows it (the header is row 1; Parquet and JSON Lines: from 1); rows without any text are left out.
     The rows of a table in several files (``shards``) are "2 of train-00000-of-00002.parquet" and so on.
-    Raises ``UserError``: not a table by its content, not UTF-8 or UTF-16, ragged (each with the line), no rows, no
-    header, or two of them; shards of other columns.
+    Raises ``UserError`` if it is not a table by its content, not UTF-8 or UTF-16, ragged (with the lines), has no rows,
+    no header or two of them, or shards of different columns.
     """
     first, *others = shards(path)
     cells = _read_file(first, columns)
@@ -56,9 +56,9 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def shards(path: Path) -> list[Path]:
-    """All files of the table that ``path`` is a part of, as train-00000-of-00002.parquet is by its name; else itself.
+    """All files of the table that ``path`` is a part of by its name (train-00000-of-00002.parquet), else itself.
 
-    Raises ``UserError`` where one of them is not there.
+    Raises ``UserError`` if one of them is missing.
     """
     match = _SHARD.fullmatch(path.name)
     count = int(match[3]) if match else 0
@@ -115,7 +115,7 @@ def read_list(path: Path) -> list[str]:
 
 
 def is_list(path: Path) -> bool:
-    """Whether a file has names only, one a line."""
+    """Whether a file contains only names, one per line."""
     try:
         return bool(read_list(path))
     except UserError:
@@ -123,11 +123,11 @@ def is_list(path: Path) -> bool:
 
 
 def neighbours(path: Path, rows: pd.DataFrame, label_columns: Sequence[str]) -> dict[str, Path]:
-    """The tables beside ``path``, whose rows are ``rows``, that are clearly its "val" and "test".
+    """The tables that are clearly the "val" and "test" of the table at ``path``, whose rows are ``rows``.
 
-    Clearly: the same path with "train" exchanged for their word, in the names of the file or of the folders that hold
-    it, the same columns, and labels in it: not all empty, and not all equal where those of ``rows`` differ. Raises
-    ``UserError`` where two tables could be the same split, or one that has these columns cannot be read.
+    Clearly: the same path with "train" replaced by a word of the split, in the names of the file or of its folders, the
+    same columns, and labels that are not all empty, and not all equal if those of ``rows`` differ. Raises ``UserError``
+    if two tables could be the same split, or one that has these columns cannot be read.
     """
     own = sorted(map(str, rows.columns))
     without_header = _first_row(path) != own
@@ -158,7 +158,7 @@ def neighbours(path: Path, rows: pd.DataFrame, label_columns: Sequence[str]) -> 
 
 
 def patient_column(cells: pd.DataFrame, path_column: str) -> str | None:
-    """The column that names the patient of each image, else the lesion, study or the like; some have several images."""
+    """The column with the patient of each image, else its lesion, study or the like; some must have several images."""
     for pattern in _PATIENTS:
         for place, name in enumerate(map(str, cells.columns)):
             if name == path_column or not pattern.fullmatch(name):
@@ -195,9 +195,9 @@ def _read_text(where: str, stream: Opened, columns: Sequence[str]) -> pd.DataFra
 
 
 def _check_header(where: str, names: Sequence[str], cells: pd.DataFrame, given: bool) -> None:
-    """Raise if the header seems to be a row, or a row to be a header. given: the names are not in the table."""
+    """Raise if the header seems to be a row, or a row a header. given: ``names`` are not from the table."""
     begin_so = cells[cells.iloc[:, 0] == names[0]]
-    repeated = [int(number) for number in begin_so.index[(begin_so == list(names)).all(axis=1)]]  # equal the header
+    repeated = [int(number) for number in begin_so.index[(begin_so == list(names)).all(axis=1)]]  # equal to the header
     head = cells.iloc[:_CHECKED_ROWS, :_CHECKED_COLUMNS]
     head = head[~head.index.isin(repeated)]
     top = [list(head[place]) for place in head]
@@ -222,7 +222,7 @@ def _check_header(where: str, names: Sequence[str], cells: pd.DataFrame, given: 
 
 
 def _like_a_row(names: Sequence[str], top: Sequence[Sequence[str]]) -> str | None:
-    """Why names are no names but cells, in words."""
+    """Why ``names`` look like cells of a row, in words; None if they do not."""
     kinds = [_kind_of_all(column) for column in top]
     for name, column in zip(names, top, strict=False):
         if _kind(name) == "path" and any(_kind(cell) == "path" for cell in column):
@@ -234,15 +234,13 @@ def _like_a_row(names: Sequence[str], top: Sequence[Sequence[str]]) -> str | Non
         return None
     numbers = [int(name) for name in names if name.isdecimal() and len(name) < 9]
     if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
-        return None  # Classes that are called by number.
+        return None  # Columns of classes that have numbers as names.
     again = next((name for name, column in zip(names, top, strict=False) if name and name in column), None)
     return None if again is None else f"{again!r} is also a cell below itself"
 
 
 def _unlike(top: Sequence[Sequence[str]]) -> str | None:
-    """Why the first row of columns is not of the kind of those below, in words: no cell fits, where there are paths or
-    numbers.
-    """
+    """Why the first row differs from those below, in words: in columns of paths or numbers none of its cells is one."""
     known = [(column[0], kind) for column in top if len(column) > 3 and (kind := _kind_of_all(column[1:]))]
     if any(_kind(cell) == kind for cell, kind in known):
         return None
@@ -256,13 +254,13 @@ def _kind(cell: str) -> str:
 
 
 def _kind_of_all(cells: Sequence[str]) -> str:
-    """What each cell is that is not empty: "number", "path", or "" for neither, or not all."""
+    """The kind of the cells that are not empty: "number" or "path" if all are, else ""."""
     kinds = {_kind(cell) for cell in cells if cell}
     return kinds.pop() if len(kinds) == 1 else ""
 
 
 def _counterparts(folder: Path, parts: Sequence[str]) -> Iterator[tuple[Path, frozenset[str]]]:
-    """The files below ``folder`` whose path is ``parts`` but for words for splits, with the splits that these say."""
+    """The files below ``folder`` whose path is ``parts`` except for split words, with the splits of these words."""
     own, *below = parts
     try:
         places = sorted(folder.iterdir())
@@ -277,7 +275,7 @@ def _counterparts(folder: Path, parts: Sequence[str]) -> Iterator[tuple[Path, fr
 
 
 def _split_of(name: str, train: str) -> str | None:
-    """ "val" or "test": the split whose word stands in ``name`` where ``train`` has "train"; "": one of them."""
+    """ "val" or "test": the split whose word ``name`` has where ``train`` has "train"; "": either; None: neither."""
     name, train = (_TABLE_SUFFIX.sub("", one).lower() for one in (name, train))
     for found in re.finditer("training|train", train):
         before, after = train[: found.start()], train[found.end() :]
@@ -289,7 +287,7 @@ def _split_of(name: str, train: str) -> str | None:
 
 
 def _first_row(file: Path) -> list[str]:
-    """The cells of a table's first row, or the names of its columns, sorted; [] if it is no table."""
+    """The cells of a table's first row, or the names of its columns, sorted; [] if it is not a table."""
     try:
         with opened(file) as stream:
             form = _form(stream)
@@ -303,7 +301,7 @@ def _first_row(file: Path) -> list[str]:
 
 
 def _has_labels(cells: pd.DataFrame, rows: pd.DataFrame, columns: list[str]) -> bool:
-    """Not all empty, and not all equal where those of ``rows`` differ, as in a form that is to be filled in."""
+    """Whether labels are not all empty, nor all equal where those of ``rows`` differ (as in a form to be filled in)."""
     labels = cells[columns]
     if not (labels != "").to_numpy().any():
         return False

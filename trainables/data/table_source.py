@@ -1,4 +1,4 @@
-"""What a data set that is a table is read from: tables of one or several splits, joined, and what lies beside them."""
+"""The inputs of a table data set: joined tables of one or several splits, and lists and folders of other splits."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from trainables.data.table import is_list, neighbours, patient_column, read_tabl
 
 DEFAULT_SPLIT_COLUMN = "split"
 TABLE = "\0table"
-"""The column of a row's place in ``TableSource.tables``: no column of a user's has this name."""
+"""The column of a row's position in ``TableSource.tables``: no column of a user's has this name."""
 _NUMBER = "\0number"
 _MOST_VALUES = 10
 
 
 @dataclass(frozen=True)
 class Table:
-    """place: in ``TableSource.tables``. split: of all its rows, "" = not told by the table. root: of its images."""
+    """place: in ``TableSource.tables``. split: of all its rows, "" = none given. root: the folder of its images."""
 
     path: Path
     split: str
@@ -39,11 +39,11 @@ class Table:
 
 @dataclass
 class TableSource:
-    """All that is read before a row is looked at.
+    """All inputs, before single rows are examined.
 
-    rows: the cells of the columns in use, of all tables; the index is a row's number as its reader sees it. root: the
-    data's folder. lists, folders: by split, those that ``--val-data`` and ``--test-data`` name. checks: warnings of
-    patients and splits that stand there unused.
+    rows: the cells of the columns in use, of all tables; the index is the row number that the user sees. root: the
+    folder of the first table's images. lists, folders: by split, those that ``--val-data`` and ``--test-data`` name.
+    checks: warnings about unused columns of patients and of splits.
     """
 
     rows: pd.DataFrame
@@ -91,7 +91,7 @@ class TableSource:
         return source
 
     def _beside(self, path: Path, main: pd.DataFrame, base: Path, config: DataConfig) -> dict[str, Path]:
-        """The tables of other splits; notes the lists and folders."""
+        """The tables of other splits; stores their lists and folders in ``self``."""
         tables: dict[str, Path] = {}
         near: dict[str, Path] = {}
         if self.split_column is None and None in (config.val_data, config.test_data):
@@ -108,7 +108,7 @@ class TableSource:
                 place = existing(f"{split}_data", given, base, config)
                 if place.is_dir():
                     self.folders[split] = place
-                elif is_list(place):  # What is wrong with another is told where it is read as a table.
+                elif is_list(place):  # Problems of any other file are reported when it is read as a table.
                     self.lists[split] = place
                 else:
                     tables[split] = place
@@ -116,9 +116,9 @@ class TableSource:
 
 
 def matching_rows(rows: pd.DataFrame, config: DataConfig) -> tuple[npt.NDArray[np.bool_], list[LeftOut]]:
-    """bool [n], the rows that ``--where`` asks for; how many the others are. Raises ``UserError``: a value no row has.
+    """bool [n], the rows that ``--where`` selects; the others, counted. Raises ``UserError`` for a value no row has.
 
-    Of several values, those that the preset names need not be there.
+    If one of several values occurs, those of the others that the preset names may be absent.
     """
     problems, left_out = [], []
     of_preset = said_by_preset(config, "where") or {}
@@ -146,14 +146,14 @@ def matching_rows(rows: pd.DataFrame, config: DataConfig) -> tuple[npt.NDArray[n
 
 
 def split_words(config: DataConfig) -> dict[str, str]:
-    """What stands for "train", "val" or "test" in a cell, in lower case, also by ``--split-names``."""
+    """Lower-case word in a cell -> "train", "val" or "test"; includes ``--split-names``."""
     return SPLIT_WORDS | {theirs.lower(): ours for theirs, ours in config.split_names.items()}
 
 
 def _unused_patients(
     cells: pd.DataFrame, used: pd.DataFrame, split_column: str | None, config: DataConfig
 ) -> Iterator[CheckResult]:
-    """A warning of a column of patients where none are known."""
+    """A warning about a column of patients if no option says who they are."""
     name = patient_column(cells, config.path_column)
     if config.group_column is None and config.group_from is None and name is not None and name not in used.columns:
         known, across = split_words(config), 0
@@ -171,7 +171,7 @@ def _unused_patients(
 
 
 def _unused_splits(cells: pd.DataFrame, used: pd.DataFrame, config: DataConfig) -> Iterator[CheckResult]:
-    """A warning for each column of words for splits that nobody has named."""
+    """A warning for each column of split words that no option names."""
     known = split_words(config)
     for place, name in enumerate(map(str, cells.columns)):
         if name in used.columns or str(cells.iloc[0, place]).lower() not in known:
@@ -183,19 +183,19 @@ def _unused_splits(cells: pd.DataFrame, used: pd.DataFrame, config: DataConfig) 
 
 
 def _parts(path: Path) -> list[str]:
-    """What is to be said of a table in several files."""
+    """The note about a table in several files; [] for one file."""
     count = len(shards(path))
     return [f"{path.name} and the following numbered files are read as one table of {count} files"] if count > 1 else []
 
 
 def _told_apart(file: Path, other: Path) -> tuple[str, str]:
-    """The names of two files, from the folder that holds both."""
+    """The paths of two files relative to the folder that holds both."""
     above = os.path.commonpath([file.parent, other.parent])
     return os.path.relpath(file, above), os.path.relpath(other, above)
 
 
 def existing(option: str, given: str, base: Path, config: DataConfig) -> Path:
-    """What an option names, from where the command runs, else below the data's folder; with a preset there first."""
+    """The path that an option names: from the working directory, else from ``base``; with a preset, ``base`` first."""
     place = Path(given).expanduser()
     places = (base / place, place) if config.has_preset else (place, base / place)
     for found in places:
@@ -208,9 +208,9 @@ def existing(option: str, given: str, base: Path, config: DataConfig) -> Path:
 def _joined(
     cells: pd.DataFrame, path: Path, base: Path, config: DataConfig, of_main: bool = False
 ) -> tuple[pd.DataFrame, list[str]]:
-    """``cells`` with the columns of the tables of ``config.join``, and what is to be said of it.
+    """``cells`` with the columns of the tables of ``config.join``, and notes about them.
 
-    Raises ``UserError`` where no row has a partner; but the tables of further splits need none for groups and the like.
+    Raises ``UserError`` if no row has a match; tables of further splits need one only for path, labels and ``--where``.
     """
     notes = []
     needed = {config.path_column, *config.label_column, *config.where}
@@ -231,7 +231,7 @@ def _joined(
         if twice.any() and cells.duplicated(on).any():
             example = ", ".join(map(str, other[on][twice].iloc[0]))
             raise UserError(f"join: {file.name} has rows that differ for one {', '.join(on)}, such as {example}")
-        numbers = pd.Series(cells.index, name=_NUMBER)  # A row of studies becomes one of each of its images.
+        numbers = pd.Series(cells.index, name=_NUMBER)  # The row of a study becomes one row per image.
         merged = pd.concat([cells.reset_index(drop=True), numbers], axis=1)
         merged = merged.merge(other, how="left", on=on, indicator=TABLE).set_index(_NUMBER)
         alone = int((merged.pop(TABLE) == "left_only").sum())
@@ -248,7 +248,7 @@ def _joined(
 
 
 def _with_header(file: Path, join: Mapping[str, Any]) -> pd.DataFrame:
-    """Read a table of a join. Raises ``UserError``, as ``read_table`` does, of options that a join has."""
+    """Read a table of a join. Raises the ``UserError`` of ``read_table``, in terms of the join's settings."""
     try:
         return read_table(file, join.get("header", ()))
     except UserError as error:
@@ -256,7 +256,7 @@ def _with_header(file: Path, join: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _column_problems(path: Path, cells: pd.DataFrame, split_column: str | None, config: DataConfig) -> list[str]:
-    """Columns that are asked for and not there, or there twice."""
+    """Requested columns that are missing or there twice; no label column; two options for the groups."""
     names = list(map(str, cells.columns))
     of_files = [name for name, cell in zip(names, cells.iloc[0], strict=True) if has_image_suffix(str(cell))]
     wanted = {
@@ -295,7 +295,7 @@ def _columns_in_use(cells: pd.DataFrame, split_column: str | None, config: DataC
 
 
 def _patients(cells: pd.Series[str]) -> pd.Series[str]:
-    """Names of groups that are equal in all tables: "" where there is none, and 7 also where a program wrote 7.0."""
+    """Group names in one spelling for all tables: "" for no value, and 7 for 7.0 if all names are whole numbers."""
     places, values = pd.factorize(cells)
     names = ["" if str(one).lower() in NO_VALUE else str(one) for one in values]
     whole = [WHOLE.fullmatch(one) for one in names]

@@ -1,4 +1,4 @@
-"""A table whose columns have names and types, Parquet or JSON, to frames of texts, a part at a time."""
+"""Read a table whose columns have names and types (Parquet, JSON) into frames of strings, a part at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_CHARACTERS = 500_000_000  # of one part
 
 
 def parquet_columns(path: Path, stream: Opened) -> list[str]:
-    """The names alone; no row is read."""
+    """The column names; no row is read."""
     with _readable(path, stream) as source:
         return [name.strip() for name in pq.read_schema(source()).names]
 
@@ -37,7 +37,7 @@ def parquet_parts(path: Path, stream: Opened) -> Iterator[pd.DataFrame]:
         for field in schema:
             if pa.types.is_struct(field.type) and any(pa.types.is_binary(child.type) for child in field.type):
                 raise UserError(_no_texts(str(path), field.name))
-        # As dictionaries, texts take the memory that they take in the file, however often each is there.
+        # As dictionaries, repeated strings take no more memory than in the file.
         texts = [
             field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
         ]
@@ -49,7 +49,7 @@ def parquet_parts(path: Path, stream: Opened) -> Iterator[pd.DataFrame]:
 
 @contextmanager
 def _readable(path: Path, stream: Opened) -> Iterator[Callable[[], Path | pa.BufferReader]]:
-    """A function of what pyarrow reads from; its errors, also later ones, are told as one ``UserError``."""
+    """Yield a function that returns what pyarrow reads; its errors, also later ones, become one ``UserError``."""
     with path.open("rb") as file:
         packed = file.read(4) != b"PAR1"
     try:
@@ -61,7 +61,7 @@ def _readable(path: Path, stream: Opened) -> Iterator[Callable[[], Path | pa.Buf
 
 
 def _values(column: list[Any] | pa.Array) -> list[Any]:
-    """Python's values; single precision as itself: 0.1, not 0.10000000149."""
+    """The column as Python values; single precision keeps its digits: 0.1, not 0.10000000149."""
     if isinstance(column, list):
         return column
     if pa.types.is_dictionary(column.type):
@@ -72,7 +72,7 @@ def _values(column: list[Any] | pa.Array) -> list[Any]:
 
 
 def json_parts(where: str, stream: Opened) -> Iterator[pd.DataFrame]:
-    """The objects of JSON Lines, or of one array."""
+    """The rows, one per object, of JSON Lines or of one JSON array."""
     text = _json_text(where, stream.read())
     array = text.lstrip().startswith("[")
     decode, between = json.JSONDecoder().raw_decode, re.compile(r"\s*,?\s*" if array else r"\s*")
@@ -98,7 +98,7 @@ def json_parts(where: str, stream: Opened) -> Iterator[pd.DataFrame]:
             yield _texts(where, columns)
             columns, rows = {}, 0
         after = between.match(text, place)
-        assert after is not None  # It may be empty.
+        assert after is not None  # The pattern also matches an empty string.
         place = after.end()
     if array and text[place:].strip() != "]":
         raise UserError(f"{where}: the JSON array does not end at the end of the file: it is cut, or more follows")
@@ -140,13 +140,13 @@ def _texts(where: str, columns: Mapping[str, list[Any] | pa.Array]) -> pd.DataFr
 
 
 def _text(value: object) -> str:
-    """As a CSV file has it; a list as ``['a', 'b']``. Raises ``ValueError`` for what is no text."""
+    """A value as in a CSV file; a list as ``['a', 'b']``. Raises ``ValueError`` if it is not text."""
     if isinstance(value, bytes):
         value = value.decode()
     text = value if isinstance(value, str) else "" if value is None or value != value else str(value)
     if "\0" in text:
         raise ValueError("a NUL character")
-    text.encode()  # Raises for half a character, "\ud800" in JSON: pandas before 3 takes it, but no file does.
+    text.encode()  # Raises for a lone surrogate, "\ud800" in JSON: pandas before 3 accepts it, but no file does.
     return text.strip()
 
 

@@ -1,4 +1,4 @@
-"""A YAML file of settings: lines of ``name: value``, whatever somebody wrote into it."""
+"""Read a YAML file of settings: lines of ``name: value``, with an error for everything else."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 def read_settings(
     path: Path, named: str, example: str, allowed: Collection[str], strange: Callable[[str], str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The settings that a YAML file holds, and one sentence for each key of it that is none or stands there twice.
+    """The settings in a YAML file, and one sentence for each key that is unknown or given twice.
 
     Keys have dashes or underscores. A null is left out: it means the default. named: what the file is called in errors.
-    example: a line as it may hold. allowed: the names of the settings, with underscores. strange: says that a key is
-    none of them. Raises ``UserError`` if the file cannot be read, is larger than 100 KB, is not YAML, refers to other
-    places in itself, nests too deep, or is no mapping.
+    example: a valid line. allowed: the names of the settings, with underscores. strange: gives the sentence about an
+    unknown key. Raises ``UserError`` if the file cannot be read, is larger than 100 KB, is not YAML, has an alias, is
+    nested too deeply, or is not a mapping.
     """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
@@ -48,7 +48,7 @@ def read_settings(
         return {}, []
     if not isinstance(content, dict):
         raise UserError(f"{named} must contain lines such as `{example}`, received {content!r:.80}")
-    # Of two equal keys the content has the last one; the nodes still have both.
+    # The content has only the last of two equal keys; the nodes have both.
     problems = [*_repeated(yaml.compose(written, Loader=_Loader))]
     problems += [strange(str(key)) for key in content if underscored(key) not in allowed]
     given = {underscored(key): value for key, value in content.items() if value is not None}
@@ -56,12 +56,12 @@ def read_settings(
 
 
 def underscored(key: object) -> str:
-    """A key as fields are named."""
+    """A key, spelled like a field name."""
     return str(key).replace("-", "_")
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values as YAML 1.2 has them: in 1.1, 1:30 is 90 and 010 is 8. What refers to another place is refused."""
+    """Reads numbers as in YAML 1.2 (in 1.1, 1:30 is 90 and 010 is 8), and refuses aliases."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -82,7 +82,7 @@ _Loader.add_implicit_resolver(
 
 
 def _repeated(node: yaml.Node | None, name_of: Callable[[str], str] = underscored) -> Iterator[str]:
-    """name_of: of a key; two spellings are one name where they are settings, not where they are the user's labels."""
+    """Keys given twice. name_of: of a key; two spellings of a setting are one name, but not of the user's labels."""
     if not isinstance(node, yaml.MappingNode):
         return
     lines: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Presets: how well-known public data sets are read as they were downloaded, one YAML file a set."""
+"""Presets: how to read well-known public data sets as they were downloaded, one YAML file per set."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ C = TypeVar("C", bound=DataConfig)
 class Preset(DataConfig):
     """What a YAML file says of a data set.
 
-    title, about, source: who it is, what is done to labels, patients, views and splits, where it is described.
-    known_by: searched in the first line of its table. Of the others paths are patterns below the folder of the set; of
-    ``files``, those after a "!" must not be there. preset: its name, or the path of a user's own.
+    title, about, source: its name, how labels, patients, views and splits are handled, where it is described.
+    known_by: searched in the first line of its table. Paths in the other fields are patterns below the folder of the
+    set; ``files`` that begin with "!" must not exist. preset: its name, or the path of a user's own file.
     """
 
     title: Text = _said("")
@@ -50,21 +50,21 @@ class Preset(DataConfig):
 
     @property
     def ours(self) -> bool:
-        return _ours().get(self.preset) is self  # ./chexpert, a user's file, has the name of one of ours
+        return _ours().get(self.preset) is self  # a user's file ./chexpert may have the name of one of ours
 
     @property
     def values(self) -> dict[str, Any]:
-        """Of the fields of ``DataConfig`` that the file gives."""
+        """The fields of ``DataConfig`` that the file sets."""
         return {name: value for name, value in self if name in self.model_fields_set & _FIELDS}
 
 
 def apply_preset(config: C) -> tuple[C, str | None]:
-    """Take what was not given from the preset that fits the data; beside it, one sentence that says so.
+    """Take settings that were not given from the preset that fits the data; also returns one sentence that says so.
 
-    ``data`` stays what the user gave: a folder (also one around the set's own folder), or the preset's table. Paths
-    of the preset become relative to it. The result's ``preset`` is a name, a path, or "none"; applied once more,
-    nothing changes. Raises ``UserError``: no such preset, several that fit equally well, one that was asked for
-    and whose files are not there, or a preset that cannot be read.
+    ``data`` stays as the user gave it: a folder (also one around the set's own folder), or the preset's table. Paths
+    of the preset become relative to it. The result's ``preset`` is a name, a path, or "none"; applying it again
+    changes nothing. Raises ``UserError`` if there is no such preset, several fit equally well, files of the requested
+    one are missing, or it cannot be read.
     """
     if config.preset == NONE or (config.preset == AUTO and config.data == "demo"):
         return _with(config, {"preset": NONE}), None
@@ -85,15 +85,15 @@ def apply_preset(config: C) -> tuple[C, str | None]:
 
 
 def said_by_preset(config: DataConfig, field: str) -> Any:
-    """What the preset applied to ``config`` says of ``field``, whatever the user gave; None without a preset.
+    """The value of ``field`` in the preset applied to ``config``, whatever the user gave; None without a preset.
 
-    It speaks of all releases of a set: what one of them lacks is no mistake, other than in a value of the user's.
+    A preset covers all releases of a set: something that one release lacks is an error only if the user asked for it.
     """
     return getattr(_named(config.preset), field) if config.has_preset else None
 
 
 def describe_presets() -> str:
-    """The presets that come with the project, for a terminal: name, title, what is done, by which files known."""
+    """The presets of the project, for a terminal: name, title, handling, the files they are known by, source."""
     blocks = []
     for name, preset in _ours().items():
         lines = [f"{name}: {preset.title}"]
@@ -107,7 +107,7 @@ def describe_presets() -> str:
 def read_preset(path: Path, ours: bool = False) -> Preset:
     """Read the YAML file of a preset.
 
-    Raises ``UserError``: it cannot be read, is no mapping, refers to itself, or has a field that is none.
+    Raises ``UserError`` if it cannot be read, is empty or no mapping, has an alias, or has an unknown field.
     """
     named = f"preset {path}"
     fields = Preset.model_fields.keys() - {"data", "preset"}
@@ -137,7 +137,7 @@ def _named(asked: str) -> Preset:
 
 
 class _Place:
-    """What lies where the data is. base: the folder of a set, which the patterns of a preset start from."""
+    """The files at the data's location. base: the folder of a set, to which the patterns of a preset are relative."""
 
     def __init__(self, config: DataConfig) -> None:
         self._config = config
@@ -147,7 +147,7 @@ class _Place:
         self._folders = self._lone_folders()
 
     def insisted(self, preset: Preset) -> tuple[Preset, Path]:
-        """The base of ``preset``. Raises ``UserError``: some of its files are not there, in the likeliest base."""
+        """``preset`` and its likeliest base. Raises ``UserError`` if there is no base, or files are missing in it."""
         asked = f"--preset {self._config.preset}"
         if self._config.data == "demo":
             raise UserError(f"{asked}: the demo set needs none; give --data")
@@ -164,9 +164,9 @@ class _Place:
         return preset, base
 
     def recognised(self) -> tuple[Preset, Path] | None:
-        """The preset of ours whose files are there and have its columns, and its base.
+        """The preset of ours whose files exist and have its columns, and its base; None if there is none.
 
-        The outermost base counts, there the preset with the most patterns. Raises ``UserError``: several have as many.
+        The outermost base wins, in it the preset with the most patterns. Raises ``UserError`` if several have as many.
         """
         fitting: dict[Path, list[Preset]] = {}
         for preset in _ours().values():
@@ -190,10 +190,10 @@ class _Place:
         return bool("label_column" in self._given and ours and theirs != ours)
 
     def values(self, preset: Preset, base: Path) -> tuple[dict[str, Any], list[str]]:
-        """What the preset says of fields that were not given, paths relative to the data; and what it named in vain.
+        """The preset's values of fields that were not given, paths relative to the data; and paths that do not exist.
 
-        Of a preset of ours, a split's file and columns to report by are taken if they are there: releases differ. What
-        it says about the meaning of its labels is left out where the user names other label columns.
+        Missing paths, subgroup and source columns of a preset of ours are dropped: releases differ. So are its label
+        settings if the user names other label columns.
         """
         given = set(self._given)
         if self.has_other_labels(preset):
@@ -217,7 +217,7 @@ class _Place:
             elif preset.ours:
                 missing.append(str(values.pop(name)))
         if not self._folders:
-            values.pop("table", None)  # It is the data.
+            values.pop("table", None)  # The data is the table.
         if "join" in values:
             tables = (self._first(base, one["table"]) or base for one in values["join"])
             values["join"] = tuple(
@@ -232,7 +232,7 @@ class _Place:
         return values, missing
 
     def _lone_folders(self) -> list[Path]:
-        """The data, if it is a folder, and the lone folders in it, each in the one before."""
+        """The data, if it is a folder, and the chain of lone folders in it, outermost first."""
         found: list[Path] = []
         folder = self._data
         try:
@@ -240,18 +240,18 @@ class _Place:
                 found.append(folder.absolute())
                 inner = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
                 inner = [name for name in inner if not name.startswith((".", "__", "@"))]  # __MACOSX, @eaDir
-                if len(inner) == 2:  # oct2017/OCT2017 beside OCT2017, as on Kaggle: a copy of it
+                if len(inner) == 2:  # oct2017/OCT2017 beside OCT2017, as on Kaggle: a copy
                     pairs = zip(inner, inner[::-1], strict=True)
                     inner = [name for name, other in pairs if not (folder / name / other).is_dir()]
                 if len(inner) != 1:
                     break
                 folder = folder / inner[0]
         except (OSError, ValueError):
-            pass  # What is wrong with it is told by those who read it.
+            pass  # Reading the folder reports the error.
         return found
 
     def _bases(self, preset: Preset) -> list[Path]:
-        """The folders in which a set may lie: the data and those in it, or the one that the data is the table of."""
+        """The folders in which a set may lie: the data and lone folders in it, or the one whose table is the data."""
         parts = PurePosixPath(preset.table or "").parts
         if self._folders or not parts:
             return self._folders
@@ -260,12 +260,12 @@ class _Place:
         return [Path(*place[: -len(parts)])] if fits else []
 
     def _absent(self, base: Path, patterns: Iterable[str]) -> list[str]:
-        """Which of the files that must lie below ``base`` do not; and of those after a "!", which do."""
+        """The patterns of files that are missing below ``base``, and those with a "!" of files that exist there."""
         there = {one: self._first(base, one.removeprefix("!")) is not None for one in patterns}
         return [one for one, found in there.items() if found == one.startswith("!")]
 
     def _first(self, base: Path, pattern: str) -> Path | None:
-        """The first file or folder, by name, of a pattern such as ``images_*/*.png``; hidden ones only by a dot."""
+        """The first match, by name, of a pattern such as ``images_*/*.png``; hidden ones only if it has the dot."""
 
         def matches(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
             if not parts:
@@ -284,14 +284,14 @@ class _Place:
         if folder not in self._names:
             try:
                 self._names[folder] = os.listdir(folder)
-            except (OSError, ValueError):  # It is none, or may not be read.
+            except (OSError, ValueError):  # It is no folder, or may not be read.
                 self._names[folder] = []
         return self._names[folder]
 
     def _has_columns(self, preset: Preset, base: Path) -> bool:
-        """Whether the preset's tables are this set's: many sets have a train.csv, and what a user names is no evidence.
+        """Whether the tables are of the preset's set: many sets have a train.csv, and user options are no evidence.
 
-        They have the columns that the preset names; label columns may be the user's if ``known_by`` tells the set.
+        They must have the columns that the preset names; label columns may be the user's if there is a ``known_by``.
         """
         if not preset.label_column:
             return True
@@ -306,7 +306,7 @@ class _Place:
         return columns <= {name for header in headers for name in header}
 
     def _headers(self, preset: Preset, base: Path) -> Iterator[list[str]]:
-        """The first line of each table as names, once for each separator it may have; not of one that is unreadable."""
+        """The first line of each readable table as column names, once for each separator that it may have."""
         for line in self._first_lines(_tables(preset), base):
             try:
                 if line.startswith("{"):
@@ -332,7 +332,7 @@ def _tables(preset: Preset) -> list[str]:
 
 
 def _first_line(file: Path) -> str:
-    """Of a Parquet the names of its columns, with tabs between."""
+    """The first line with text; of a Parquet file the names of its columns, separated by tabs."""
     with opened(file) as content:
         if content.peek(4).startswith(b"PAR1"):
             return "\t".join(parquet_columns(file, content))
