@@ -191,7 +191,7 @@ def _stranger_problems(strangers: Sequence[str], known: Sequence[str]) -> Iterat
 
 
 def _no_option(given: str, spellings: Mapping[str, str], page: str = "--help-all") -> str:
-    """Say that ``given`` is no option; a hyperparameter belongs to ``--set``. spellings, page: see ``unknown_option``."""
+    """Say that ``given`` is no option; a hyperparameter goes to ``--set``. spellings, page: see ``unknown_option``."""
     name = underscored(given.removeprefix("--"))
     if name in FIELDS and f"{given}s" not in spellings and not {"set", "--set"}.isdisjoint(spellings):
         return f"unknown option {given}: use --set {name}=VALUE for a hyperparameter (in a file: under set)"
@@ -208,7 +208,7 @@ def read_config_file(path: Path, allowed: Collection[str]) -> tuple[dict[str, An
 
 
 class Arguments(argparse.ArgumentParser):
-    """The parser of ``python -m <command>``; it raises ``UserError``, so a mistyped option is reported like all else."""
+    """The parser of ``python -m <command>``. It raises ``UserError``: a mistyped option is reported like all else."""
 
     def __init__(self, command: str, description: str, epilog: str, **more: Any) -> None:
         super().__init__(

@@ -167,7 +167,7 @@ class Asked:
 def evaluate(
     model: Predictor, asked: Asked, files: EvaluationPaths, batch_size: int | None = None
 ) -> tuple[list[str], list[str]]:
-    """Read and predict the images, and write evaluation.json, predictions.npz, rows.csv and images.csv into ``files.root``.
+    """Read and predict the images; write evaluation.json, predictions.npz, rows.csv and images.csv to ``files.root``.
 
     Returns notes on how the set was read, and warnings for a reader of the scores, one sentence each. Raises
     ``UserError`` with all problems of the data, and then writes nothing.
