@@ -1,4 +1,4 @@
-"""The hyperparameters of a trial (``TrialParams``), the input of a space (``SpaceContext``), and what --set may give."""
+"""The hyperparameters of a trial (``TrialParams``), the input of a space (``SpaceContext``), and values of --set."""
 
 from __future__ import annotations
 
@@ -141,8 +141,7 @@ class TrialParams:
     def active(self) -> dict[str, Scalar]:
         """``to_flat`` without the fields that have no effect here: the key by which duplicates are found.
 
-        Left out are momentum without sgd, focal_gamma and focal_alpha without focal loss, and backbone_lr_factor if
-        only the head trains. A dropout of 0 is kept (it is a value).
+        Without momentum if not sgd, focal_* if not focal, backbone_lr_factor if only the head trains. Dropout 0 stays.
         """
         flat = self.to_flat()
         if self.optimizer != "sgd":

@@ -203,7 +203,7 @@ class ClusterWatch:
         self.slots = 0
         self._resources = {"CPU": resources["cpu"], "GPU": resources["gpu"]}
         self._wanted = wanted
-        self._asked_for = -1  # No number: the request of a killed sweep stands until the next one.
+        self._asked_for = -1  # Not 0: the request of a killed sweep stands until it is replaced.
         self._oom_kills: dict[str, int | None] = {}
         self._own = ray.get_runtime_context().get_node_id()
         self._cut_off = False

@@ -250,7 +250,7 @@ class SweepConfig(DataConfig):
 
     @property
     def study(self) -> bool:
-        """Whether the space is a published study: a fixed list of trials that are not stopped early."""
+        """Whether the space is a published study: a fixed list of trials, by default run to their ends."""
         return self.space.startswith("studies.")
 
     @property
@@ -309,8 +309,8 @@ def resolve(config: SweepConfig, machine: Machine) -> ResolvedConfig:
     """``config`` with the defaults that depend on the data (demo or not) and on the machine; given values are kept.
 
     machine: this one or the whole cluster. A trial gets one CPU, and one GPU if there is one; as many trials run at
-    once as these allow. On a cluster this number follows its size, except in a deterministic sweep. There is no
-    scheduler for one epoch (nothing could be stopped) or for a study, which runs its list to the end.
+    once as these allow. On a cluster this number follows its size, except in a deterministic sweep. The default
+    scheduler is none for one epoch (nothing could be stopped) and for a study, which runs its list to the end.
     """
     values = dict(config)
 

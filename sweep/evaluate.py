@@ -433,7 +433,7 @@ def _renamed(pairs: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _run_root(place: Path) -> Path | None:
-    """The run folder ``place``, or the one that its ``models/best.pt`` lies in; None if it is none."""
+    """The run folder that ``place`` is, or that has the ``models/best.pt`` at ``place``; None without one."""
     root = place.absolute().parent.parent if os.path.isfile(place) else place
     return root if os.path.isfile(RunPaths(root).sweep) else None
 

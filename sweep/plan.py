@@ -59,7 +59,7 @@ class Plan:
     have room for as the sweep begins. damaged: files of a resumed run that are rewritten from the data, which are the
     same. warm_trials: of --warm-start; warm_notes: which of its best trials are left out. resumed: trials may have
     begun, and an extended sweep keeps the seed points of the first command. slow_bf16: the trials compute in bf16, and
-    not every present machine is fast at it.
+    not every machine is known to be fast at it.
     """
 
     config: ResolvedConfig
