@@ -168,7 +168,7 @@ def _answer(trial: Any, method: str, given: list[Any], named: dict[str, Any]) ->
 def _kill(process: subprocess.Popen[bytes], overdue: threading.Event | None = None) -> None:
     if overdue is not None:
         overdue.set()
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS forbids it where only a zombie is left.
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS forbids it if only a zombie is left.
         os.killpg(process.pid, signal.SIGKILL)
 
 
@@ -269,7 +269,7 @@ def _write(replies: IO[bytes], line: bytes) -> None:
 
 
 def _problems(error: BaseException, path: str) -> list[str]:
-    """``mine.py raises KeyError: 'x' at line 7 (in space)``: the innermost line of the file, where there is one."""
+    """``mine.py raises KeyError: 'x' at line 7 (in space)``: the innermost line of the file, if there is one."""
     if isinstance(error, SyntaxError) and error.lineno is not None and error.filename == path:
         return [f"{path} raises SyntaxError: {error.msg} at line {error.lineno}"]
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]

@@ -86,7 +86,7 @@ def choose(run: Run) -> Chosen:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line: 0, or 2 where a file could not be made."""
+    """The command line: 0, or 2 if a file could not be made."""
     return run_command(_run, argv)
 
 

@@ -204,7 +204,7 @@ def _draw_maps(folder: Path, row: int, answer: Prediction, classes: Sequence[str
 
 
 def _write_csv(table: Path, model: Predictor, answers: Sequence[Prediction]) -> None:
-    """file, decision (labels with | between), threshold, probability_<class>..., problem (empty where all is well).
+    """file, decision (labels with | between), threshold, probability_<class>..., problem (empty if there is none).
 
     No cell can be a formula for a spreadsheet."""
     facts, rule = model.facts, _rule(model.facts)

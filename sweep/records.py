@@ -333,7 +333,7 @@ def read_run(root: Path) -> Run:
 
 
 def read_sweep(paths: RunPaths, problems: list[str]) -> SweepRecord:
-    """sweep.json. Raises ``UserError`` where there is none, and for any format but ``FORMAT``."""
+    """sweep.json. Raises ``UserError`` if there is none, and for any format but ``FORMAT``."""
     if why := unreachable(paths.sweep):
         raise UserError(why)
     if not paths.sweep.is_file():
@@ -347,7 +347,7 @@ def read_sweep(paths: RunPaths, problems: list[str]) -> SweepRecord:
 
 
 def read_model_record(paths: RunPaths, problems: list[str]) -> ModelRecord | None:
-    """best.json; None where no model is written. Raises ``UserError`` for any format but ``FORMAT``."""
+    """best.json; None if no model is written. Raises ``UserError`` for any format but ``FORMAT``."""
     files = ModelPaths(paths.models)
     if not is_there(files.model) and not is_there(files.facts):
         return None
