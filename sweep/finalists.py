@@ -80,7 +80,7 @@ def run(plan: Plan, search: TrialHistory, settings: TrialSettings, budget: TimeB
         origin = entry.suggestion
         assert origin.seed is not None
         splits = None if origin.fold is None else str(paths.fold(entry.trial_id.partition("/")[2]).absolute())
-        # The same random stream for all finalists at the same seed, so that shared chance makes no difference between them.
+        # The same random stream for all finalists at the same seed, so shared chance makes no difference between them.
         return dataclasses.replace(own[str(origin.finalist)], seed=origin.seed, splits=splits), 0
 
     todo = RepeatList(history, chosen, repeats)
